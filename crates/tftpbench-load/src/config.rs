@@ -1,0 +1,156 @@
+//! What a load run is asked to do, and why it may refuse. Plain data: no sockets, no clocks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tftpbench_net::limits::OpenFilesShortfall;
+use tftpbench_proto::{Operation, Options, Timing};
+
+use crate::lane;
+
+/// One load run against one server. All durations are nanoseconds.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    /// The server's listening address.
+    pub server: SocketAddr,
+    /// Traffic leaves the loopback range only when this is set.
+    pub allow_remote: bool,
+    /// Read (RRQ) or write (WRQ).
+    pub operation: Operation,
+    /// File name in the request; `{n}` becomes the file's number.
+    pub name: String,
+    /// Number of different files; 0 makes every transfer a file of its own.
+    pub distinct_files: u64,
+    /// Size of every file; for a read without verification the server decides.
+    pub file_size_bytes: u64,
+    /// Seed of the generated contents.
+    pub seed: u64,
+    /// How much of what is read is compared.
+    pub verify: Verify,
+    /// Compare with these bytes instead of generated ones.
+    pub verify_against: Option<Arc<[u8]>>,
+    /// Options asked for. A `tsize` in a write is replaced by the file's size.
+    pub options: Options,
+    /// Retransmission of the virtual clients.
+    pub timing: Timing,
+    /// Transfers in flight, over all workers.
+    pub concurrency: usize,
+    /// Threads of the generator.
+    pub workers: usize,
+    /// CPUs to pin the workers to, in turn; empty leaves them to the scheduler.
+    pub cpus: Vec<usize>,
+    /// How the clients come to their sockets.
+    pub sockets: Sockets,
+    /// When the run ends and what its measured window is.
+    pub extent: Extent,
+    /// How long transfers in flight may go on after the window before they are interrupted.
+    pub drain_ns: u64,
+    /// The first starts are spread evenly over this time; 0 is a burst.
+    pub ramp_ns: u64,
+    /// Busy-poll for this long before sleeping.
+    pub busy_poll_ns: u64,
+    /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
+    pub receive_buffer_bytes: usize,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Fixed work: the window is first start to last completion, bounded by `limit_ns`.
+    Transfers {
+        /// How many transfers.
+        count: u64,
+        /// What is still in flight after this long is interrupted.
+        limit_ns: u64,
+    },
+    /// Fixed time: the window is `window_ns` long and opens `warm_up_ns` after the first start.
+    Duration {
+        /// Time before the window.
+        warm_up_ns: u64,
+        /// Length of the window.
+        window_ns: u64,
+    },
+}
+
+/// How virtual clients come to their sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// Few sockets carry many clients, each with an address of 127.0.0.0/8; only to a server on IPv4 loopback.
+    Shared,
+    /// One socket for each transfer.
+    PerTransfer,
+}
+
+/// How much of the received contents is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Every byte of every transfer.
+    Full,
+    /// First block, last block and every sixteenth.
+    Sample,
+    /// Nothing.
+    Off,
+}
+
+/// Why a run could not be done. What a server does wrong is never here: it is part of the report.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A value out of range.
+    #[error("{0}")]
+    Config(String),
+    /// The server is not on this machine.
+    #[error("{0} is not a loopback address; pass --allow-remote to send load to another machine")]
+    Remote(SocketAddr),
+    /// Too few file descriptors.
+    #[error(transparent)]
+    OpenFiles(#[from] OpenFilesShortfall),
+    /// The operating system refused something the generator needs.
+    #[error("{what}: {source}")]
+    Os {
+        /// What was being done.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A worker thread panicked: a fault of ours.
+    #[error("a load worker panicked: {0}")]
+    Internal(String),
+}
+
+impl LoadError {
+    /// Adapter for `map_err`: names what was being done.
+    pub(crate) fn os(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
+        move |source| LoadError::Os { what, source }
+    }
+}
+
+impl LoadConfig {
+    /// Refuses what cannot be run; after this the workers need not check again.
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        let refuse = |text: &str| Err(LoadError::Config(text.to_owned()));
+        if !self.allow_remote && !self.server.ip().to_canonical().is_loopback() {
+            return Err(LoadError::Remote(self.server));
+        }
+        if self.server.port() == 0 {
+            return refuse("port: must be between 1 and 65535");
+        }
+        if self.concurrency == 0 || self.workers == 0 {
+            return refuse("concurrency and workers: must be at least 1");
+        }
+        if self.workers > self.concurrency {
+            return refuse("workers: more workers than concurrent transfers");
+        }
+        if self.sockets == Sockets::Shared && !lane::is_possible(self.server) {
+            return refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8");
+        }
+        if self.name.is_empty() || self.name.len() > 255 || self.name.contains('\0') {
+            return refuse("name: must have 1 to 255 bytes and no NUL");
+        }
+        match self.extent {
+            Extent::Transfers { count: 0, .. } => refuse("transfers: must be at least 1"),
+            Extent::Duration { window_ns: 0, .. } => refuse("duration: must be longer than 0"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A lane: one socket that many virtual clients share, each with a source address of its own.
+//!
+//! On loopback every address of 127.0.0.0/8 is this machine's, so one wildcard socket can send from, and hear for, any
+//! of them (IP_PKTINFO, ip(7)). To the server each client is a peer of its own, as with a socket per client;
+//! but datagrams of many clients leave and arrive in one system call. Only loopback over IPv4 can do this.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
+
+/// Clients have addresses in 127.128.0.0/9: 14 bits for the place in the lane, 9 bits to tell transfers apart.
+const BASE: u32 = 0x7f80_0000;
+const PLACE_BITS: u32 = 14;
+const GENERATIONS: u32 = 1 << 9;
+/// Datagrams that may wait in one lane's receive buffer. With the usual 212,992 bytes the kernel holds some 300 of
+/// 512 bytes; a third of that leaves room for bursts.
+const WAITING_MAX: usize = 100;
+pub(crate) const LANES_MAX: usize = 512;
+const SEND_MESSAGES: usize = 64;
+
+/// One shared socket, and what is queued on it.
+pub(crate) struct Lane {
+    pub(crate) socket: Socket,
+    pub(crate) batch: SendBatch,
+    /// Keys of the clients with a datagram in the batch, whose stamp is taken just before it is sent.
+    pub(crate) queued: Vec<usize>,
+}
+
+impl Lane {
+    /// A lane for datagrams of up to `datagram_bytes`.
+    pub(crate) fn open(receive_buffer_bytes: usize, datagram_bytes: usize) -> io::Result<Lane> {
+        let options = SocketOptions {
+            receive_buffer_bytes,
+            send_buffer_bytes: receive_buffer_bytes,
+            receive_stamps: true,
+            packet_info: true,
+            ..SocketOptions::default()
+        };
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Ok(Lane {
+            socket: Socket::bind(any, &options)?,
+            batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
+            queued: Vec::with_capacity(SEND_MESSAGES),
+        })
+    }
+
+    /// Sends what is queued.
+    pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
+        self.queued.clear();
+        self.batch.flush(&self.socket)
+    }
+}
+
+/// Whether clients of this server can share sockets.
+pub(crate) fn is_possible(server: SocketAddr) -> bool {
+    matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+/// How many lanes keep `slots` clients with `windowsize` blocks each from overrunning a receive buffer.
+pub(crate) fn count(slots: usize, windowsize: u16) -> usize {
+    (slots * usize::from(windowsize)).div_ceil(WAITING_MAX).clamp(1, LANES_MAX)
+}
+
+/// The source address of the client at `place` in its lane; `generation` makes it new for each transfer.
+pub(crate) fn address(place: usize, generation: u32) -> Option<Ipv4Addr> {
+    let place = u32::try_from(place).ok().filter(|place| *place < 1 << PLACE_BITS)?;
+    Some(Ipv4Addr::from(BASE | (generation % GENERATIONS) << PLACE_BITS | place))
+}
+
+/// The place that an address belongs to, if the client there still has that address.
+pub(crate) fn place(address: Ipv4Addr) -> usize {
+    (u32::from(address) & ((1 << PLACE_BITS) - 1)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_loopback_and_lead_back_to_their_place() {
+        for (at, generation) in [(0, 0), (1, 1), (16_383, 511), (99, 512), (5, u32::MAX)] {
+            let source = address(at, generation).unwrap();
+            assert!(source.is_loopback() && !source.is_broadcast(), "{source}");
+            assert_eq!(place(source), at);
+        }
+        assert_eq!(address(16_384, 0), None);
+    }
+
+    #[test]
+    fn the_next_transfer_at_a_place_has_another_address() {
+        assert_ne!(address(7, 1), address(7, 2));
+    }
+
+    #[test]
+    fn lanes_grow_with_what_can_be_waiting() {
+        assert_eq!([count(1, 1), count(100, 1), count(1_000, 1), count(10, 64)], [1, 1, 10, 7]);
+        assert_eq!(count(1_000_000, 64), LANES_MAX);
+    }
+}

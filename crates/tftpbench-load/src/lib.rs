@@ -1,0 +1,135 @@
+//! The TFTP load generator: N virtual clients in flight, every byte checked, every round trip stamped.
+//!
+//! `run` does one trial against one server and gives back what it found. It never prints, never judges whether the
+//! figures are good, and never writes a file; what the server does wrong is data in the report, not an error here.
+//! Called by the Python border only.
+//!
+//! The way of a transfer: [`schedule`] says when, [`worker`] gives it a socket or a place in a shared one ([`lane`]),
+//! [`client`] drives the protocol machine and checks the bytes, [`recorder`] writes down what happened, and
+//! [`report`] turns the records of all workers into figures.
+
+mod client;
+mod config;
+pub mod contents;
+mod faults;
+mod lane;
+mod recorder;
+mod report;
+mod schedule;
+mod worker;
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use tftpbench_net::{Stop, clock, limits};
+
+pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use faults::Fault;
+pub use recorder::{INTERVAL_NS, Interval, Outcome, TransferRow};
+pub use report::{Figure, LoadReport};
+
+use schedule::Tickets;
+use worker::{DALLYING_MAX, Worker, WorkerReport};
+
+/// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
+const OTHER_FILES: u64 = 128;
+/// How often the caller hears from a run that has nothing to say.
+const TICK: Duration = Duration::from_millis(100);
+/// From the moment everything is open to the first start, for each thread that has to be started.
+const LEAD_NS: u64 = 1_000_000;
+
+/// What the caller hears while a run goes on, on its own thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The run is still going.
+    Tick,
+    /// The measured window has just ended; the drain begins. Once per run.
+    WindowEnded,
+}
+
+/// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
+pub fn run(
+    config: &LoadConfig,
+    stop: &Stop,
+    mut notice: impl FnMut(Notice),
+) -> Result<LoadReport, LoadError> {
+    config.check()?;
+    limits::raise_open_files(sockets(config) as u64 + OTHER_FILES)?;
+    let tickets = Tickets::new(match config.extent {
+        Extent::Transfers { count, .. } => Some(count),
+        Extent::Duration { .. } => None,
+    });
+    let (notices, heard) = mpsc::channel();
+    // All sockets are opened here, before the clock of the run starts.
+    let workers: Vec<Worker<'_>> = (0..config.workers)
+        .map(|index| Worker::new(config, &tickets, stop, notices.clone(), slots(config, index)))
+        .collect::<Result<_, _>>()?;
+    drop(notices);
+    let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
+    let reports = thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .into_iter()
+            .enumerate()
+            .map(|(index, worker)| {
+                let pin = config.cpus.get(index % config.cpus.len().max(1)).copied();
+                let body = move || catch_unwind(AssertUnwindSafe(|| worker.run(start_ns, pin)));
+                thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
+            })
+            .collect();
+        listen(&heard, &mut notice);
+        threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
+    })?;
+    LoadReport::new(config, start_ns, reports).map_err(LoadError::os("cannot make the report"))
+}
+
+/// Sockets that can be open at one time: clients in flight and clients that dally, or lanes.
+fn sockets(config: &LoadConfig) -> usize {
+    match config.sockets {
+        Sockets::Shared => config.workers * lane::LANES_MAX,
+        Sockets::PerTransfer => config.concurrency + DALLYING_MAX.min(config.concurrency) * config.workers,
+    }
+}
+
+/// Passes on what the workers say until all of them have gone.
+fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
+    let mut window_ended = false;
+    loop {
+        match heard.recv_timeout(TICK) {
+            Ok(said) if said == Notice::WindowEnded && window_ended => {}
+            Ok(said) => {
+                window_ended |= said == Notice::WindowEnded;
+                notice(said);
+            }
+            Err(RecvTimeoutError::Timeout) => notice(Notice::Tick),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if !window_ended {
+        notice(Notice::WindowEnded);
+    }
+}
+
+type Ended = thread::Result<Result<WorkerReport, LoadError>>;
+
+/// A panic in a worker is a fault of ours, and an ordinary error to the caller.
+fn join(spawned: io::Result<thread::ScopedJoinHandle<'_, Ended>>) -> Result<WorkerReport, LoadError> {
+    let thread = spawned.map_err(LoadError::os("cannot start a load worker"))?;
+    match thread.join() {
+        Ok(Ok(report)) => report,
+        Ok(Err(panic)) | Err(panic) => Err(LoadError::Internal(panic_text(&*panic))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// How many of the transfers in flight are this worker's.
+fn slots(config: &LoadConfig, index: usize) -> usize {
+    config.concurrency / config.workers + usize::from(index < config.concurrency % config.workers)
+}

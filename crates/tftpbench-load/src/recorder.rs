@@ -1,0 +1,237 @@
+//! What one worker writes down while it runs: counters by phase, 100 ms intervals, latencies, a row per transfer.
+//! Nothing here makes a system call; figures are made of it afterwards, in `report`.
+
+use hdrhistogram::Histogram;
+
+/// Length of one row of `intervals`.
+pub const INTERVAL_NS: u64 = 100_000_000;
+/// Length of one histogram of the latency log.
+pub(crate) const LATENCY_INTERVAL_NS: u64 = 1_000_000_000;
+/// Latencies from 64 ns (below what a system call takes) to one hour, three significant digits.
+const LATENCY_LOW_NS: u64 = 64;
+const LATENCY_HIGH_NS: u64 = 3_600_000_000_000;
+const LATENCY_DIGITS: u8 = 3;
+
+/// Parts of a run, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    WarmUp,
+    Window,
+    Drain,
+}
+
+/// Counters of one phase.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) datagrams: u64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) completed: u64,
+    pub(crate) idle_ns: u64,
+    pub(crate) unsent: u64,
+    pub(crate) rtt_left_out: u64,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Every block arrived and was acknowledged.
+    Completed,
+    /// An ERROR, or the peer broke the protocol.
+    Failed,
+    /// Retransmissions ran out.
+    TimedOut,
+    /// The run was over first.
+    Interrupted,
+}
+
+impl Outcome {
+    /// Names in the order of the discriminants.
+    pub const NAMES: [&'static str; 4] = ["completed", "failed", "timed_out", "interrupted"];
+}
+
+/// One transfer. Times are nanoseconds since the first start of the run; -1 stands for "never".
+#[derive(Clone, Copy, Debug)]
+pub struct TransferRow {
+    /// The transfer's own number (its file number when every transfer is a file of its own).
+    pub number: u64,
+    /// When the schedule wanted it to start.
+    pub intended_start_ns: i64,
+    /// When its request was sent.
+    pub actual_start_ns: i64,
+    /// When the first answer arrived.
+    pub first_response_ns: i64,
+    /// When it was decided.
+    pub end_ns: i64,
+    /// File bytes moved in order.
+    pub bytes: u64,
+    /// Datagrams of ours sent again.
+    pub retransmissions: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Code of the ERROR that ended it; -1 without one.
+    pub error_code: i32,
+}
+
+/// What happened in one interval of 100 ms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Interval {
+    /// Blocks acknowledged in order.
+    pub blocks: u64,
+    /// Their file bytes.
+    pub bytes: u64,
+    /// Transfers in flight when it ended.
+    pub in_flight: u64,
+    /// Datagrams of ours sent again.
+    pub retransmissions: u64,
+}
+
+/// One worker's records.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) start_ns: u64,
+    phase: Phase,
+    pub(crate) phases: [Totals; 3],
+    pub(crate) intervals: Vec<Interval>,
+    pub(crate) current: Interval,
+    interval_end_ns: u64,
+    pub(crate) block_rtt: Vec<LatencyInterval>,
+    pub(crate) lag: Histogram<u64>,
+    pub(crate) transfers: Vec<TransferRow>,
+    pub(crate) duplicates: u64,
+    pub(crate) bytes_verified: u64,
+    pub(crate) content_mismatches: u64,
+    pub(crate) receive_drops: u64,
+}
+
+/// One histogram of the latency log and when it began, in nanoseconds since the first start.
+#[derive(Debug)]
+pub(crate) struct LatencyInterval {
+    pub(crate) start_ns: u64,
+    pub(crate) histogram: Histogram<u64>,
+}
+
+impl Recorder {
+    pub(crate) fn new(start_ns: u64) -> Recorder {
+        Recorder {
+            start_ns,
+            phase: Phase::WarmUp,
+            phases: [Totals::default(); 3],
+            intervals: Vec::with_capacity(1024),
+            current: Interval::default(),
+            interval_end_ns: start_ns + INTERVAL_NS,
+            block_rtt: Vec::new(),
+            lag: latency_histogram(),
+            transfers: Vec::with_capacity(4096),
+            duplicates: 0,
+            bytes_verified: 0,
+            content_mismatches: 0,
+            receive_drops: 0,
+        }
+    }
+
+    pub(crate) fn totals(&mut self) -> &mut Totals {
+        &mut self.phases[self.phase as usize]
+    }
+
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    pub(crate) fn in_window(&self) -> bool {
+        self.phase == Phase::Window
+    }
+
+    /// Blocks moved in order, by one datagram.
+    pub(crate) fn progress(&mut self, blocks: u64, bytes: u64) {
+        let totals = self.totals();
+        totals.blocks += blocks;
+        totals.bytes += bytes;
+        self.current.blocks += blocks;
+        self.current.bytes += bytes;
+    }
+
+    /// A datagram of `length` UDP payload bytes, sent or received.
+    pub(crate) fn datagram(&mut self, length: usize) {
+        let totals = self.totals();
+        totals.datagrams += 1;
+        totals.wire_bytes += length as u64;
+    }
+
+    pub(crate) fn block_rtt(&mut self, now_ns: u64, rtt_ns: u64) {
+        if !self.in_window() {
+            return;
+        }
+        let since = now_ns.saturating_sub(self.start_ns);
+        let begin = since - since % LATENCY_INTERVAL_NS;
+        if self.block_rtt.last().is_none_or(|interval| interval.start_ns != begin) {
+            self.block_rtt.push(LatencyInterval { start_ns: begin, histogram: latency_histogram() });
+        }
+        if let Some(interval) = self.block_rtt.last_mut() {
+            interval.histogram.saturating_record(rtt_ns);
+        }
+    }
+
+    pub(crate) fn lag(&mut self, lag_ns: u64) {
+        if self.in_window() {
+            self.lag.saturating_record(lag_ns);
+        }
+    }
+
+    /// Closes the intervals that ended by now.
+    pub(crate) fn roll(&mut self, now_ns: u64, in_flight: usize) {
+        while now_ns >= self.interval_end_ns {
+            self.current.in_flight = in_flight as u64;
+            self.intervals.push(std::mem::take(&mut self.current));
+            self.interval_end_ns += INTERVAL_NS;
+        }
+    }
+
+    /// Closes the interval that is not full yet.
+    pub(crate) fn finish(&mut self) {
+        self.intervals.push(std::mem::take(&mut self.current));
+    }
+}
+
+/// An empty histogram with the project's bounds.
+#[allow(clippy::expect_used)] // The bounds are constants, and a test makes one.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(LATENCY_LOW_NS, LATENCY_HIGH_NS, LATENCY_DIGITS)
+        .expect("constant bounds are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_window_has_latencies_but_every_phase_has_blocks() {
+        let mut recorder = Recorder::new(0);
+        recorder.progress(1, 512);
+        recorder.block_rtt(10, 100);
+        recorder.enter(Phase::Window);
+        recorder.progress(2, 1024);
+        recorder.block_rtt(20, 100);
+        recorder.enter(Phase::Drain);
+        recorder.progress(4, 2048);
+        recorder.block_rtt(30, 100);
+        assert_eq!(recorder.phases.map(|totals| totals.blocks), [1, 2, 4]);
+        assert_eq!(recorder.block_rtt.iter().map(|interval| interval.histogram.len()).sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn intervals_add_up_to_the_totals_even_after_a_stall() {
+        let mut recorder = Recorder::new(1_000);
+        recorder.progress(3, 30);
+        recorder.roll(1_000 + 3 * INTERVAL_NS, 5);
+        recorder.progress(4, 40);
+        recorder.finish();
+        assert_eq!(
+            recorder.intervals.iter().map(|interval| interval.blocks).collect::<Vec<_>>(),
+            [3, 0, 0, 4]
+        );
+        assert_eq!(recorder.intervals[2].in_flight, 5);
+    }
+}

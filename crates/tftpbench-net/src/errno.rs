@@ -1,0 +1,74 @@
+//! What an error of a datagram call means for the socket. Only this crate uses it.
+
+use std::io;
+
+/// What to do about a failed send or receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Nothing to receive, or no room to send.
+    WouldBlock,
+    /// A signal arrived first.
+    Interrupted,
+    /// The way to one peer is the trouble; the socket is sound.
+    Path,
+    /// The call or the socket is at fault.
+    Socket,
+}
+
+impl Trouble {
+    /// Sorts the error of a receive call: ip(7) passes on ICMP errors that earlier datagrams caused.
+    pub(crate) fn receiving(error: &io::Error) -> Trouble {
+        match error.raw_os_error() {
+            // EWOULDBLOCK is EAGAIN on Linux, errno(3).
+            Some(libc::EAGAIN) => Trouble::WouldBlock,
+            Some(libc::EINTR) => Trouble::Interrupted,
+            Some(
+                libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::ENONET
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::EOPNOTSUPP
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EMSGSIZE,
+            ) => Trouble::Path,
+            _ => Trouble::Socket,
+        }
+    }
+
+    /// Sorts the error of a send call, udp(7), sendto(2). Peers choose their address, so an address
+    /// that can't be sent to (EINVAL: port 0) is no fault of ours.
+    pub(crate) fn sending(error: &io::Error) -> Trouble {
+        match error.raw_os_error() {
+            Some(
+                libc::EINVAL
+                | libc::EADDRNOTAVAIL
+                | libc::EAFNOSUPPORT
+                | libc::ENODEV
+                | libc::ENOBUFS
+                | libc::ENOMEM,
+            ) => Trouble::Path,
+            _ => Trouble::receiving(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_faults_of_the_socket_itself_are_faults() {
+        let sort = |errno| Trouble::receiving(&io::Error::from_raw_os_error(errno));
+        assert_eq!(sort(libc::EAGAIN), Trouble::WouldBlock);
+        assert_eq!(sort(libc::ECONNREFUSED), Trouble::Path);
+        assert_eq!(sort(libc::EBADF), Trouble::Socket);
+        assert_eq!(sort(libc::EINVAL), Trouble::Socket);
+        let unreachable = io::Error::from_raw_os_error(libc::EINVAL);
+        assert_eq!(Trouble::sending(&unreachable), Trouble::Path);
+    }
+}

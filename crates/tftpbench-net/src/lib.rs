@@ -1,0 +1,65 @@
+//! Linux UDP: sockets, batches, epoll, busy-poll, timers, stop requests.
+//!
+//! One job: system calls. It knows datagrams, addresses and times, and nothing of TFTP. It is the
+//! only crate of the workspace that may hold unsafe code, so whatever needs some goes here. Nothing
+//! in it blocks except [`Poller::wait`] and [`ReceiveBatch::receive_blocking`]; nothing on the way
+//! of a datagram allocates. What a kernel or a sandbox refuses degrades where it can: a socket option
+//! that is missing costs a figure or some speed, never the socket.
+//!
+//! All times are nanoseconds in a `u64`. [`clock::monotonic_ns`] is the time base of everything but
+//! receive stamps, which the kernel gives in real time ([`clock::realtime_ns`]).
+//!
+//! # How the parts fit together
+//!
+//! ```
+//! use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Socket, SocketOptions, Stop};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default())?;
+//! let stop = Stop::new()?;
+//! let mut poller = Poller::new()?;
+//! poller.add(&socket, 0)?;
+//! poller.add(&stop, 1)?;
+//! let mut arrivals = ReceiveBatch::new(64, 65_536);
+//! let mut replies = SendBatch::new(64, 64 * 65_536);
+//! # stop.request();
+//! while stop.requests() == 0 {
+//!     poller.wait(None, 0)?;
+//!     while arrivals.receive(&socket)? > 0 {
+//!         for datagram in arrivals.iter() {
+//!             let echo = |room: &mut [u8]| {
+//!                 room.copy_from_slice(datagram.payload);
+//!                 room.len()
+//!             };
+//!             replies.push(datagram.peer, datagram.payload.len(), echo);
+//!         }
+//!         replies.flush(&socket)?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("tftpbench-net uses Linux system calls (epoll, recvmmsg, sendmmsg)");
+
+pub mod clock;
+pub mod cpus;
+pub mod limits;
+
+mod address;
+mod errno;
+mod fixed;
+mod poller;
+mod receive;
+mod send;
+mod socket;
+mod stop;
+mod timers;
+
+pub use poller::{Poller, Source, Waited};
+pub use receive::{ReceiveBatch, Received};
+pub use send::{Flushed, SendBatch};
+pub use socket::{Sent, Socket, SocketOptions};
+pub use stop::Stop;
+pub use timers::Timers;

@@ -1,0 +1,280 @@
+//! A bound UDP socket. Never connected, never waits. Whoever sends or receives datagrams holds one.
+
+use std::io;
+use std::mem::{size_of, size_of_val};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::address::{RAW_ADDRESS_LEN, RawAddress};
+use crate::errno::Trouble;
+
+/// What is asked of the kernel for a socket. What it refuses is done without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Receive buffer to ask for; 0 leaves the kernel's. It grants at most `net.core.rmem_max`, socket(7).
+    pub receive_buffer_bytes: usize,
+    /// Send buffer to ask for; 0 leaves the kernel's.
+    pub send_buffer_bytes: usize,
+    /// Have the kernel stamp each datagram on arrival (SO_TIMESTAMPNS).
+    pub receive_stamps: bool,
+    /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7)). IPv4 only.
+    pub packet_info: bool,
+    /// Let several sockets be bound to one address, the kernel spreading peers over them (SO_REUSEPORT).
+    pub reuse_port: bool,
+}
+
+/// What became of one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel took it.
+    Done,
+    /// The send buffer is full; the datagram is lost.
+    WouldBlock,
+    /// The way to this peer is closed (unreachable, filtered, no such address); the datagram is lost.
+    Refused,
+}
+
+/// A bound UDP socket, IPv4 or IPv6.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    local: SocketAddr,
+    /// The kernel adds control messages to what is received.
+    has_control: bool,
+    /// SO_RCVTIMEO as last set; 0 is the kernel's initial "wait for ever".
+    receive_timeout_ns: AtomicU64,
+}
+
+impl Socket {
+    /// Binds to `address`; port 0 takes a free one. An IPv6 socket bound to `[::]` also receives IPv4,
+    /// its peers then being written as `[::ffff:a.b.c.d]`.
+    pub fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+        let fd = open(address)?;
+        if let SocketAddr::V6(v6) = address {
+            // ipv6(7). Where it can't be changed the system's default decides.
+            let v6_only = libc::c_int::from(!v6.ip().is_unspecified());
+            let _ = set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &v6_only);
+        }
+        // Before bind(2), or it does not count for the bind. Without it a second bind fails and says so.
+        if options.reuse_port {
+            let _ = set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1);
+        }
+        ask_for_buffer(&fd, libc::SO_RCVBUF, options.receive_buffer_bytes);
+        ask_for_buffer(&fd, libc::SO_SNDBUF, options.send_buffer_bytes);
+        let has_stamps =
+            options.receive_stamps && set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1).is_ok();
+        // Unlike a stamp this cannot be done without: who asks for it tells its peers apart by it.
+        if options.packet_info {
+            set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, &1)?;
+        }
+        bind(&fd, address)?;
+        let local = local_address(&fd)?;
+        let has_control = has_stamps || options.packet_info;
+        Ok(Socket { fd, local, has_control, receive_timeout_ns: AtomicU64::new(0) })
+    }
+
+    /// The address it is bound to, with the port that was picked.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The receive buffer as the kernel accounts it: twice what was granted, its own overhead
+    /// included, socket(7). 0 where unknown.
+    pub fn granted_receive_buffer_bytes(&self) -> usize {
+        let granted = option::<libc::c_int>(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF);
+        granted.ok().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
+    }
+
+    /// Datagrams the kernel has thrown away at this socket so far, mostly for want of buffer. 0 where
+    /// unknown (SO_MEMINFO is Linux 4.12; the counter has 32 bits).
+    pub fn drops(&self) -> u64 {
+        // linux/sock_diag.h: SK_MEMINFO_VARS numbers, drops the last of them.
+        type MemoryInfo = [u32; libc::SK_MEMINFO_DROPS as usize + 1];
+        let info = option::<MemoryInfo>(&self.fd, libc::SOL_SOCKET, libc::SO_MEMINFO);
+        info.map_or(0, |info| u64::from(info[libc::SK_MEMINFO_DROPS as usize]))
+    }
+
+    /// Sends one datagram without waiting. An error is a fault of the socket or of the caller.
+    pub fn send_to(&self, datagram: &[u8], peer: SocketAddr) -> io::Result<Sent> {
+        let (raw, raw_len) = RawAddress::encode(peer);
+        // The kernel may report an earlier datagram's ICMP error instead of sending, ip(7): try twice.
+        for _ in 0..2 {
+            // SAFETY: datagram and address are as long as stated and only read while the call runs.
+            let sent = unsafe {
+                libc::sendto(
+                    self.fd.as_raw_fd(),
+                    datagram.as_ptr().cast(),
+                    datagram.len(),
+                    libc::MSG_DONTWAIT,
+                    (&raw const raw).cast(),
+                    raw_len,
+                )
+            };
+            if sent >= 0 {
+                return Ok(Sent::Done);
+            }
+            let error = io::Error::last_os_error();
+            match Trouble::sending(&error) {
+                Trouble::WouldBlock => return Ok(Sent::WouldBlock),
+                Trouble::Interrupted | Trouble::Path => {}
+                Trouble::Socket => return Err(error),
+            }
+        }
+        Ok(Sent::Refused)
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.has_control
+    }
+
+    /// Bounds how long a blocking receive waits. Costs a system call only when the bound in force is
+    /// under half of `timeout_ns` (which would wake for nothing) or more than an eighth above it: a
+    /// deadline that shifts a little with every datagram must not cost a call per datagram.
+    pub(crate) fn set_receive_timeout(&self, timeout_ns: u64) -> io::Result<()> {
+        let set_ns = self.receive_timeout_ns.load(Ordering::Relaxed);
+        if set_ns >= timeout_ns / 2 && set_ns <= timeout_ns.saturating_add(timeout_ns / 8) && set_ns > 0 {
+            return Ok(());
+        }
+        // socket(7): a zero timeval means for ever, so the least is one microsecond.
+        let timeout_us = timeout_ns.div_ceil(1000).max(1);
+        let timeout = libc::timeval {
+            tv_sec: (timeout_us / 1_000_000).try_into().unwrap_or(libc::time_t::MAX),
+            tv_usec: (timeout_us % 1_000_000) as libc::suseconds_t,
+        };
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)?;
+        self.receive_timeout_ns.store(timeout_ns.max(1), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// socket(2). It stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.
+fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+    let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, libc::IPPROTO_UDP) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bind(2).
+fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let (raw, raw_len) = RawAddress::encode(address);
+    // SAFETY: the address is at least `raw_len` long and only read.
+    let status = unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), raw_len) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// getsockname(2).
+fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    let mut raw = RawAddress::NONE;
+    let mut raw_len = RAW_ADDRESS_LEN;
+    // SAFETY: the address has room for `raw_len` bytes, and the call writes no more than that.
+    let status = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut raw).cast(), &mut raw_len) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    raw.decode().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// SO_RCVBUF or SO_SNDBUF, socket(7): granted up to the system's limit, which asks no privilege.
+fn ask_for_buffer(fd: &OwnedFd, name: libc::c_int, bytes: usize) {
+    if bytes > 0 {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        let _ = set_option(fd, libc::SOL_SOCKET, name, &bytes);
+    }
+}
+
+/// setsockopt(2). `T` is what the option takes: plain numbers without padding.
+fn set_option<T: Copy>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the value is as long as stated and only read.
+    let status = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of_val(value) as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A value that is all zero before the kernel fills it in.
+trait Zeroed: Copy {
+    const ZERO: Self;
+}
+
+impl Zeroed for libc::c_int {
+    const ZERO: Self = 0;
+}
+
+impl<const N: usize> Zeroed for [u32; N] {
+    const ZERO: Self = [0; N];
+}
+
+/// getsockopt(2). What an older kernel leaves out stays zero.
+fn option<T: Zeroed>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
+    let mut value = T::ZERO;
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value has room for `len` bytes, and any bytes make a valid number.
+    let status = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) };
+    if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound() -> Socket {
+        Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_wait_that_shifts_a_little_keeps_the_timeout_in_force() {
+        let socket = bound();
+        let in_force_after = |timeout_ns| {
+            socket.set_receive_timeout(timeout_ns).unwrap();
+            socket.receive_timeout_ns.load(Ordering::Relaxed)
+        };
+        assert_eq!(in_force_after(200_000_000), 200_000_000);
+        assert_eq!(in_force_after(190_000_000), 200_000_000, "a little late");
+        assert_eq!(in_force_after(399_000_000), 200_000_000, "early");
+        assert_eq!(in_force_after(150_000_000), 150_000_000, "too late otherwise");
+        assert_eq!(in_force_after(500_000_000), 500_000_000, "too early otherwise");
+    }
+
+    #[test]
+    fn no_wait_is_mistaken_for_for_ever() {
+        let socket = bound();
+        for timeout_ns in [0, 1, 999] {
+            socket.set_receive_timeout(timeout_ns).unwrap();
+            assert_eq!(socket.receive_timeout_ns.load(Ordering::Relaxed), timeout_ns.max(1));
+        }
+    }
+
+    #[test]
+    fn a_buffer_beyond_the_limit_is_granted_as_far_as_it_goes() {
+        let options = SocketOptions { receive_buffer_bytes: usize::MAX, ..SocketOptions::default() };
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        assert!(socket.granted_receive_buffer_bytes() >= bound().granted_receive_buffer_bytes());
+    }
+
+    #[test]
+    fn an_address_is_bound_once_unless_shared() {
+        let shared = SocketOptions { reuse_port: true, ..SocketOptions::default() };
+        let first = Socket::bind("127.0.0.1:0".parse().unwrap(), &shared).unwrap();
+        assert!(Socket::bind(first.local_addr(), &shared).is_ok());
+        let error = Socket::bind(first.local_addr(), &SocketOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,142 @@
+//! Pollers and stops with real descriptors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in tests a panic is the report, a skip says why"
+)]
+
+use std::thread;
+
+use tftpbench_net::{Poller, ReceiveBatch, Socket, SocketOptions, Stop, limits};
+
+const MS_NS: u64 = 1_000_000;
+/// Long enough for a loaded machine; a test that waits this long has failed.
+const PATIENCE_NS: u64 = 5_000 * MS_NS;
+
+fn socket() -> Socket {
+    Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
+}
+
+#[test]
+fn a_socket_is_ready_until_it_is_empty() {
+    let (sender, receiver) = (socket(), socket());
+    let mut poller = Poller::new().unwrap();
+    poller.add(&receiver, 42).unwrap();
+    assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
+    sender.send_to(b"x", receiver.local_addr()).unwrap();
+    for spin_ns in [0, MS_NS] {
+        let waited = poller.wait(Some(PATIENCE_NS), spin_ns).unwrap();
+        assert_eq!((waited.ready, poller.tokens()), (1, &[42][..]));
+    }
+    ReceiveBatch::new(1, 10).receive(&receiver).unwrap();
+    assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
+    assert_eq!(poller.tokens(), []);
+}
+
+#[test]
+fn what_is_ready_at_once_counts_as_no_idle_time() {
+    let (sender, receiver) = (socket(), socket());
+    let mut poller = Poller::new().unwrap();
+    poller.add(&receiver, 1).unwrap();
+    sender.send_to(b"x", receiver.local_addr()).unwrap();
+    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    // By now it has been delivered.
+    let waited = poller.wait(Some(PATIENCE_NS), MS_NS).unwrap();
+    assert_eq!((waited.ready, waited.idle_ns, waited.slept), (1, 0, false));
+}
+
+#[test]
+fn a_removed_socket_wakes_nobody() {
+    let (sender, receiver) = (socket(), socket());
+    let mut poller = Poller::new().unwrap();
+    poller.add(&receiver, 1).unwrap();
+    poller.remove(&receiver).unwrap();
+    sender.send_to(b"x", receiver.local_addr()).unwrap();
+    assert_eq!(poller.wait(Some(MS_NS), 0).unwrap().ready, 0);
+}
+
+#[test]
+fn a_spin_that_covers_the_timeout_never_sleeps() {
+    let waited = Poller::new().unwrap().wait(Some(MS_NS), 100 * MS_NS).unwrap();
+    assert_eq!((waited.ready, waited.slept), (0, false));
+    assert!(waited.idle_ns >= MS_NS);
+}
+
+#[test]
+fn after_the_spin_it_sleeps_for_the_rest_of_the_timeout() {
+    let waited = Poller::new().unwrap().wait(Some(3 * MS_NS), MS_NS).unwrap();
+    assert_eq!((waited.ready, waited.slept), (0, true));
+    assert!(waited.idle_ns >= 3 * MS_NS, "{waited:?}");
+}
+
+#[test]
+fn a_wait_under_a_millisecond_is_as_long_as_asked() {
+    let waited = Poller::new().unwrap().wait(Some(MS_NS / 4), 0).unwrap();
+    assert!(waited.slept && waited.idle_ns >= MS_NS / 4, "{waited:?}");
+}
+
+#[test]
+fn a_stop_wakes_every_poller_once_for_each_request() {
+    let stop = Stop::new().unwrap();
+    let mut pollers = [(); 3].map(|()| Poller::new().unwrap());
+    for poller in &pollers {
+        poller.add(&stop, 9).unwrap();
+    }
+    for request in 1..=3 {
+        stop.request();
+        for poller in &mut pollers {
+            let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+            assert_eq!((waited.ready, poller.tokens()), (1, &[9][..]));
+            assert_eq!(stop.requests(), request);
+            assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
+        }
+    }
+}
+
+#[test]
+fn a_stop_from_another_thread_wakes_a_sleeping_poller() {
+    let stop = Stop::new().unwrap();
+    let mut poller = Poller::new().unwrap();
+    poller.add(&stop, 9).unwrap();
+    let remote = stop.clone();
+    let requester = thread::spawn(move || remote.request());
+    let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+    assert_eq!((waited.ready, stop.requests()), (1, 1));
+    requester.join().unwrap();
+}
+
+#[test]
+fn a_stop_asked_for_before_it_was_watched_is_noticed() {
+    let stop = Stop::new().unwrap();
+    stop.request();
+    let mut poller = Poller::new().unwrap();
+    poller.add(&stop, 3).unwrap();
+    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    assert_eq!(stop.requests(), 1);
+}
+
+#[test]
+fn a_poller_watches_more_sockets_than_select_could() {
+    const SOCKETS: usize = 1500;
+    if let Err(shortfall) = limits::raise_open_files(SOCKETS as u64 + 200) {
+        println!("skipped: {shortfall}");
+        return;
+    }
+    let sender = socket();
+    let sockets: Vec<Socket> = (0..SOCKETS).map(|_| socket()).collect();
+    let mut poller = Poller::new().unwrap();
+    for (token, receiver) in sockets.iter().enumerate() {
+        poller.add(receiver, token as u64).unwrap();
+        sender.send_to(b"x", receiver.local_addr()).unwrap();
+    }
+    let mut batch = ReceiveBatch::new(1, 10);
+    let mut seen = vec![false; SOCKETS];
+    while seen.contains(&false) {
+        assert!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready > 0);
+        for &token in poller.tokens() {
+            assert!(!std::mem::replace(&mut seen[token as usize], true), "{token} twice");
+            assert_eq!(batch.receive(&sockets[token as usize]).unwrap(), 1);
+        }
+    }
+}

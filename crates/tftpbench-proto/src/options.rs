@@ -1,0 +1,285 @@
+//! The options of RFC 2347 to 2349 and 7440: what is asked, granted and agreed.
+//!
+//! Must never hold a value that its RFC forbids once it came through `from_list`, `negotiate` or `accept`.
+//! For servers (`from_list`, `negotiate`), clients (`accept`) and the machines (`Agreed`).
+
+use std::io::Write as _;
+
+use crate::packet::{BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, OptionList};
+
+/// The number that follows block 65,535.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rollover {
+    /// 0, as most implementations do.
+    #[default]
+    Zero,
+    /// 1, so that 0 is only ever the handshake's.
+    One,
+}
+
+/// A set of options, as asked for or as granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Payload bytes of a full DATA, 8 to 65464 (RFC 2348).
+    pub blksize: Option<u16>,
+    /// Blocks sent for each ACK, 1 to 65535 (RFC 7440).
+    pub windowsize: Option<u16>,
+    /// Retransmission interval in seconds, 1 to 255 (RFC 2349).
+    pub timeout_s: Option<u8>,
+    /// Size of the file in bytes; 0 in an RRQ asks for it (RFC 2349).
+    pub tsize: Option<u64>,
+    /// What follows block 65,535; an extension that tftp-hpa introduced.
+    pub rollover: Option<Rollover>,
+}
+
+impl Options {
+    /// Reads what a client asks for. Names may be in any case; options that are unknown, out of range or not
+    /// a number are left out, which refuses them politely (RFC 2347). Of a repeated option the first counts.
+    pub fn from_list(list: OptionList<'_>) -> Options {
+        let mut options = Options::default();
+        let mut seen = [false; Name::COUNT];
+        for (name, value) in list.iter() {
+            let Some(name) = Name::parse(name) else { continue };
+            if !std::mem::replace(&mut seen[name as usize], true) {
+                options.set(name, value);
+            }
+        }
+        options
+    }
+
+    /// Whether no option is there.
+    pub fn is_empty(&self) -> bool {
+        *self == Options::default()
+    }
+
+    /// Appends each option as `name NUL value NUL`.
+    pub(crate) fn append_to(&self, buf: &mut Vec<u8>) {
+        let rollover = self.rollover.map(|rollover| rollover as u64);
+        let values = [
+            ("tsize", self.tsize),
+            ("blksize", self.blksize.map(u64::from)),
+            ("windowsize", self.windowsize.map(u64::from)),
+            ("timeout", self.timeout_s.map(u64::from)),
+            ("rollover", rollover),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                // Writing to a Vec cannot fail.
+                let _ = write!(buf, "{name}\0{value}\0");
+            }
+        }
+    }
+
+    /// Takes a value if it is a number in the option's range, and says whether it was.
+    fn set(&mut self, name: Name, value: &[u8]) -> bool {
+        let Some(number) = parse_number(value) else { return false };
+        match name {
+            Name::Blksize => store(&mut self.blksize, u16::try_from(number).ok().filter(in_blksize_range)),
+            Name::Windowsize => {
+                store(&mut self.windowsize, u16::try_from(number).ok().filter(|&size| size > 0))
+            }
+            Name::Timeout => {
+                store(&mut self.timeout_s, u8::try_from(number).ok().filter(|&seconds| seconds > 0))
+            }
+            Name::Tsize => store(&mut self.tsize, Some(number)),
+            Name::Rollover => store(
+                &mut self.rollover,
+                match number {
+                    0 => Some(Rollover::Zero),
+                    1 => Some(Rollover::One),
+                    _ => None,
+                },
+            ),
+        }
+    }
+}
+
+/// The most that a server grants. A limit below an option's range (0, say) refuses the option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest blksize.
+    pub blksize: u16,
+    /// Largest windowsize.
+    pub windowsize: u16,
+}
+
+/// What a server's OACK grants; where it [is empty](Options::is_empty), no OACK is sent. `length` answers
+/// `tsize`: in an RRQ the file's (`None` leaves it out, as for a netascii file of unknown size), in a WRQ
+/// what was asked.
+pub fn negotiate(asked: &Options, limits: &Limits, length: Option<u64>) -> Options {
+    // RFC 2348 and 7440: at most what was asked.
+    let blksize = asked.blksize.map(|size| size.min(limits.blksize)).filter(in_blksize_range);
+    let windowsize = asked.windowsize.map(|size| size.min(limits.windowsize)).filter(|&size| size > 0);
+    Options {
+        blksize,
+        windowsize: windowsize.map(|size| distinct_window(size, asked.rollover)),
+        // RFC 2349: the same value or none.
+        timeout_s: asked.timeout_s.filter(|&seconds| seconds > 0),
+        tsize: asked.tsize.and(length),
+        rollover: asked.rollover,
+    }
+}
+
+/// What a client has from the server's OACK: each option once, only what it asked for, and within what it
+/// asked.
+pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, OackFault> {
+    let mut granted = Options::default();
+    let mut seen = [false; Name::COUNT];
+    for (name, value) in oack.iter() {
+        let name = Name::parse(name).filter(|name| name.is_in(asked)).ok_or(OackFault::Unasked)?;
+        if std::mem::replace(&mut seen[name as usize], true) {
+            return Err(OackFault::Repeated);
+        }
+        if !granted.set(name, value) {
+            return Err(OackFault::OutOfRange);
+        }
+    }
+    // `None` is less than any `Some`, so an option that was not granted passes.
+    if granted.blksize > asked.blksize || granted.windowsize > asked.windowsize {
+        return Err(OackFault::MoreThanAsked);
+    }
+    if granted.timeout_s.is_some_and(|seconds| Some(seconds) != asked.timeout_s)
+        || granted.rollover.is_some_and(|rollover| Some(rollover) != asked.rollover)
+    {
+        return Err(OackFault::Changed);
+    }
+    Ok(granted)
+}
+
+/// Why an OACK is answered with ERROR 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OackFault {
+    /// Holds an option that was not asked for (RFC 2347).
+    #[error("{}", self.message())]
+    Unasked,
+    /// Holds an option twice (RFC 2347).
+    #[error("{}", self.message())]
+    Repeated,
+    /// A value that is not a number or not in the option's range.
+    #[error("{}", self.message())]
+    OutOfRange,
+    /// A blksize or windowsize above the one asked for (RFC 2348, RFC 7440).
+    #[error("{}", self.message())]
+    MoreThanAsked,
+    /// A timeout or rollover other than the one asked for (RFC 2349).
+    #[error("{}", self.message())]
+    Changed,
+}
+
+impl OackFault {
+    /// The fault in words, as it goes into the ERROR.
+    pub fn message(self) -> &'static str {
+        match self {
+            OackFault::Unasked => "OACK holds an option that was not asked for",
+            OackFault::Repeated => "OACK holds an option twice",
+            OackFault::OutOfRange => "OACK holds a value out of range",
+            OackFault::MoreThanAsked => "OACK grants more than was asked for",
+            OackFault::Changed => "OACK changes a value that may only be echoed",
+        }
+    }
+}
+
+/// What both sides go by: the granted options, and RFC 1350 where none was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Payload bytes of a full DATA.
+    pub blksize: u16,
+    /// Blocks for each ACK; 1 is lock-step.
+    pub windowsize: u16,
+    /// Retransmission interval, where the option was agreed.
+    pub timeout_s: Option<u8>,
+    /// What follows block 65,535.
+    pub rollover: Rollover,
+}
+
+impl Agreed {
+    /// The same with values that the machines can work with, whatever the caller put in.
+    pub(crate) fn workable(self) -> Agreed {
+        Agreed {
+            blksize: self.blksize.clamp(BLKSIZE_MIN, BLKSIZE_MAX),
+            windowsize: distinct_window(self.windowsize.max(1), Some(self.rollover)),
+            timeout_s: self.timeout_s.filter(|&seconds| seconds > 0),
+            rollover: self.rollover,
+        }
+    }
+}
+
+impl From<&Options> for Agreed {
+    fn from(granted: &Options) -> Agreed {
+        Agreed {
+            blksize: granted.blksize.unwrap_or(BLKSIZE_DEFAULT),
+            windowsize: granted.windowsize.unwrap_or(1),
+            timeout_s: granted.timeout_s,
+            rollover: granted.rollover.unwrap_or_default(),
+        }
+    }
+}
+
+impl Default for Agreed {
+    fn default() -> Agreed {
+        Agreed::from(&Options::default())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Name {
+    Blksize,
+    Windowsize,
+    Timeout,
+    Tsize,
+    Rollover,
+}
+
+impl Name {
+    const COUNT: usize = 5;
+
+    fn parse(name: &[u8]) -> Option<Name> {
+        // RFC 2347: case-insensitive.
+        match name {
+            name if name.eq_ignore_ascii_case(b"blksize") => Some(Name::Blksize),
+            name if name.eq_ignore_ascii_case(b"windowsize") => Some(Name::Windowsize),
+            name if name.eq_ignore_ascii_case(b"timeout") => Some(Name::Timeout),
+            name if name.eq_ignore_ascii_case(b"tsize") => Some(Name::Tsize),
+            name if name.eq_ignore_ascii_case(b"rollover") => Some(Name::Rollover),
+            _ => None,
+        }
+    }
+
+    fn is_in(self, options: &Options) -> bool {
+        match self {
+            Name::Blksize => options.blksize.is_some(),
+            Name::Windowsize => options.windowsize.is_some(),
+            Name::Timeout => options.timeout_s.is_some(),
+            Name::Tsize => options.tsize.is_some(),
+            Name::Rollover => options.rollover.is_some(),
+        }
+    }
+}
+
+/// Digits only: no sign, no space, nothing above 64 bits.
+fn parse_number(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |number, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn store<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    *place = value;
+    place.is_some()
+}
+
+fn in_blksize_range(size: &u16) -> bool {
+    (BLKSIZE_MIN..=BLKSIZE_MAX).contains(size)
+}
+
+/// Rolling over to 1 leaves 65,535 numbers; the ACKs before and behind a window need different ones.
+fn distinct_window(windowsize: u16, rollover: Option<Rollover>) -> u16 {
+    match rollover {
+        Some(Rollover::One) => windowsize.min(65_534),
+        _ => windowsize,
+    }
+}

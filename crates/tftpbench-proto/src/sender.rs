@@ -1,0 +1,315 @@
+//! The side that sends the file: an RRQ server or a WRQ client.
+//!
+//! Must never hold a byte of the file, allocate for a datagram, or answer an ERROR. For servers, the load
+//! generator and tests, by the drive loop of the crate's documentation.
+//!
+//! # Theory of operation
+//!
+//! Blocks have an index from 1 to `last`; the last one is shorter than blksize, so empty where the file is a
+//! multiple of it (RFC 1350 section 6). Three indices tell everything about a transfer under way:
+//!
+//! ```text
+//!   1 ........ acked | acked+1 .... next-1 | next .... window's end      sent: the highest ever sent
+//!   acknowledged       sent in this flight   to send now
+//! ```
+//!
+//! The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
+//! All else is how the three move:
+//!
+//! | event                               | acked | next        | rule                                       |
+//! |-------------------------------------|-------|-------------|--------------------------------------------|
+//! | ACK of `sent`                       | moves | goes on     | RFC 1350 section 2                         |
+//! | ACK inside the window               | moves | `acked + 1` | RFC 7440 section 4; see below              |
+//! | ACK of `acked` again, lock-step     |       |             | RFC 1123 section 4.2.3.1: must not send    |
+//! | ACK of `acked` again, larger window |       | `acked + 1` | RFC 7440 section 4: first block lost; once |
+//! | ACK of an older block               |       |             | a late one                                 |
+//! | ACK of a block not sent             |       |             | a fault                                    |
+//! | time-out                            |       | `acked + 1` | RFC 1350 section 2, RFC 7440 section 4     |
+//!
+//! Going back to `acked + 1` starts a new *flight*. An ACK surely is about this flight if it is for a block
+//! that no earlier one held, or if it comes later than half the shortest round trip after its start. Any
+//! other was under way before and never starts another flight: one loss costs one resend, and a receiver that
+//! acknowledges every block cannot raise a storm.
+
+use crate::block::{self, HALF};
+use crate::options::{Agreed, Options, accept};
+use crate::packet::{ErrorCode, OptionList, Packet};
+use crate::timing::{Expiry, Rto, Timing};
+use crate::transfer::{Counts, Ending, Outcome, Transmit};
+
+/// Sends one file.
+#[derive(Debug)]
+pub struct Sender {
+    phase: Phase,
+    /// The opening datagram is to be sent.
+    opening_due: bool,
+    answered: bool,
+    agreed: Agreed,
+    /// Only a client asks.
+    asked: Option<Options>,
+    length: u64,
+    last: u64,
+    acked: u64,
+    next: u64,
+    sent: u64,
+    /// An ACK that repeats an older block's than this is none that reports a loss.
+    repeats_count_from: u64,
+    /// What was sent before the flight; only this flight can have brought an ACK of a later block.
+    sent_before: u64,
+    /// When an ACK started the flight.
+    flight_ns: u64,
+    rto: Rto,
+    counts: Counts,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The opening datagram is out; ACK 0, or for a client an OACK, is awaited.
+    Opening,
+    Sending,
+}
+
+impl Sender {
+    /// An RRQ server's. With `oack` it opens with the caller's OACK and awaits ACK 0; else with DATA 1.
+    pub fn server(agreed: Agreed, oack: bool, length: u64, timing: Timing, now_ns: u64) -> Sender {
+        let mut sender = Sender::new(agreed, None, length, timing, now_ns);
+        if !oack {
+            sender.phase = Phase::Sending;
+            sender.opening_due = false;
+        }
+        sender
+    }
+
+    /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
+    pub fn client(asked: Options, length: u64, timing: Timing, now_ns: u64) -> Sender {
+        Sender::new(Agreed::default(), Some(asked), length, timing, now_ns)
+    }
+
+    /// Takes in a packet of the peer. Drain afterwards.
+    pub fn handle_packet(&mut self, now_ns: u64, packet: &Packet<'_>) {
+        if self.ending.is_decided() {
+            return;
+        }
+        match (self.phase, packet) {
+            (Phase::Sending, &Packet::Ack { block }) => self.handle_ack(now_ns, block),
+            (Phase::Opening, Packet::Ack { block: 0 }) => self.start(now_ns),
+            (Phase::Opening, Packet::Ack { .. }) => self.counts.faults += 1,
+            (Phase::Opening, &Packet::Oack(oack)) if self.asked.is_some() => self.handle_oack(now_ns, oack),
+            // RFC 2347: a repeated OACK means that DATA 1 was lost; our timer sends it again.
+            (Phase::Sending, Packet::Oack(_)) if self.asked.is_some() => self.counts.duplicates += 1,
+            (_, Packet::Error { code, message }) => {
+                self.answered = true;
+                self.ending.peer_error(*code, message);
+            }
+            (_, Packet::Request(_)) => self.counts.duplicates += 1,
+            (_, Packet::Data { .. } | Packet::Oack(_)) => {
+                self.ending.protocol_error(
+                    ErrorCode::ILLEGAL_OPERATION,
+                    "the receiver of a file may only send ACKs",
+                );
+            }
+        }
+    }
+
+    /// Sends again if the deadline has come; harmless before. Drain afterwards.
+    pub fn handle_timeout(&mut self, now_ns: u64) {
+        if self.ending.is_decided() {
+            return;
+        }
+        let expiry = self.rto.expire(now_ns);
+        self.counts.timeouts += u64::from(expiry != Expiry::Early);
+        match (expiry, self.phase) {
+            (Expiry::Early, _) => {}
+            (Expiry::GiveUp, _) => self.ending.outcome = Some(Outcome::TimedOut),
+            // Any ACK of what was sent before is lost by now, so `flight_ns` stays.
+            (Expiry::Again, Phase::Sending) => self.go_back(),
+            (Expiry::Again, Phase::Opening) => {
+                self.opening_due = true;
+                self.counts.retransmissions += 1;
+            }
+        }
+    }
+
+    /// Ends the transfer from our side with one ERROR, unless it is decided already. Drain afterwards.
+    pub fn abort(&mut self, code: ErrorCode, message: &'static str) {
+        if !self.ending.is_decided() {
+            self.ending.local_error(code, message);
+        }
+    }
+
+    /// The next datagram to send now, `None` when there is no more.
+    pub fn poll_transmit(&mut self, now_ns: u64) -> Option<Transmit> {
+        if self.ending.is_decided() {
+            return self.ending.take_farewell();
+        }
+        if std::mem::take(&mut self.opening_due) {
+            self.rto.sent(now_ns, self.counts.retransmissions == 0);
+            return Some(Transmit::Opening);
+        }
+        let in_window = self.next <= self.last && self.next - self.acked <= u64::from(self.agreed.windowsize);
+        (self.phase == Phase::Sending && in_window).then(|| self.send_next(now_ns))
+    }
+
+    /// When `handle_timeout` is due; `None` once decided.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.rto.deadline_ns().filter(|_| !self.ending.is_decided())
+    }
+
+    /// How the transfer went, as soon as that is decided.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.ending.outcome.as_ref()
+    }
+
+    /// Decided, and nothing is left to send.
+    pub fn is_finished(&self) -> bool {
+        self.ending.is_settled()
+    }
+
+    /// What holds for this transfer; RFC 1350's values until a client has its answer.
+    pub fn agreed(&self) -> &Agreed {
+        &self.agreed
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether the peer has sent anything valid.
+    pub fn answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Blocks acknowledged, in order.
+    pub fn acked_blocks(&self) -> u64 {
+        self.acked
+    }
+
+    /// Bytes acknowledged, in order.
+    pub fn acked_bytes(&self) -> u64 {
+        self.acked.saturating_mul(u64::from(self.agreed.blksize)).min(self.length)
+    }
+
+    fn new(agreed: Agreed, asked: Option<Options>, length: u64, timing: Timing, now_ns: u64) -> Sender {
+        let mut sender = Sender {
+            phase: Phase::Opening,
+            opening_due: true,
+            answered: false,
+            agreed,
+            asked,
+            length,
+            last: 0,
+            acked: 0,
+            next: 1,
+            sent: 0,
+            repeats_count_from: 0,
+            sent_before: 0,
+            flight_ns: now_ns,
+            rto: Rto::new(timing, now_ns),
+            counts: Counts::default(),
+            ending: Ending::default(),
+        };
+        sender.agree(agreed);
+        sender
+    }
+
+    fn agree(&mut self, agreed: Agreed) {
+        self.agreed = agreed.workable();
+        // RFC 1350 section 6: one block more than the full ones.
+        self.last = self.length / u64::from(self.agreed.blksize) + 1;
+        if let Some(timeout_s) = self.agreed.timeout_s {
+            self.rto.fix(timeout_s);
+        }
+    }
+
+    fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
+        match accept(&self.asked.unwrap_or_default(), oack) {
+            Ok(granted) => {
+                self.agree(Agreed::from(&granted));
+                self.start(now_ns);
+            }
+            // RFC 2347: ERROR 8 ends the transfer.
+            Err(fault) => self.ending.protocol_error(ErrorCode::OPTION_REFUSED, fault.message()),
+        }
+    }
+
+    fn start(&mut self, now_ns: u64) {
+        self.answered = true;
+        self.opening_due = false;
+        self.phase = Phase::Sending;
+        self.flight_ns = now_ns;
+        self.rto.progressed(now_ns, true);
+    }
+
+    /// The table above, top to bottom.
+    fn handle_ack(&mut self, now_ns: u64, number: u16) {
+        match block::ahead(self.acked, number, self.agreed.rollover) {
+            Some(0) => self.handle_repeated_ack(now_ns),
+            Some(step) if step <= self.sent - self.acked => self.advance(now_ns, self.acked + step),
+            Some(step) if step > HALF => self.counts.duplicates += 1,
+            _ => self.counts.faults += 1,
+        }
+    }
+
+    fn advance(&mut self, now_ns: u64, index: u64) {
+        let whole = index == self.sent;
+        let about_this_flight = self.is_about_this_flight(now_ns, index);
+        self.answered = true;
+        self.acked = index;
+        self.rto.progressed(now_ns, whole);
+        if index == self.last {
+            self.ending.outcome = Some(Outcome::Completed);
+        } else if whole || about_this_flight {
+            self.go_back();
+            self.flight_ns = now_ns;
+        } else {
+            self.next = self.next.max(index + 1);
+        }
+    }
+
+    fn handle_repeated_ack(&mut self, now_ns: u64) {
+        self.counts.duplicates += 1;
+        // With one block in flight, which lock-step always has, no later block can have told the receiver of
+        // a loss.
+        let reports_loss = self.sent - self.acked > 1 && self.acked >= self.repeats_count_from;
+        if reports_loss && self.is_about_this_flight(now_ns, self.acked) {
+            // Of what goes out again the receiver may have most already, and may repeat the ACK of that.
+            self.repeats_count_from = self.sent + 1;
+            self.go_back();
+            self.flight_ns = now_ns;
+        }
+    }
+
+    fn is_about_this_flight(&mut self, now_ns: u64, index: u64) -> bool {
+        let elapsed_ns = now_ns.saturating_sub(self.flight_ns);
+        if index > self.sent_before {
+            self.rto.lower_round_trip_min(elapsed_ns);
+            return true;
+        }
+        elapsed_ns >= self.rto.round_trip_min_ns() / 2
+    }
+
+    /// The next flight starts behind what is acknowledged.
+    fn go_back(&mut self) {
+        self.next = self.acked + 1;
+        self.sent_before = self.sent;
+    }
+
+    fn send_next(&mut self, now_ns: u64) -> Transmit {
+        let index = self.next;
+        let again = index <= self.sent;
+        self.next += 1;
+        self.sent = self.sent.max(index);
+        self.counts.retransmissions += u64::from(again);
+        self.rto.sent(now_ns, !again);
+        let blksize = u64::from(self.agreed.blksize);
+        let offset = (index - 1) * blksize;
+        Transmit::Data {
+            block: block::wire(index, self.agreed.rollover),
+            offset,
+            len: (self.length - offset).min(blksize) as usize,
+            again,
+        }
+    }
+}

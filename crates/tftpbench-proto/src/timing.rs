@@ -1,0 +1,301 @@
+//! When to send again: the retransmission timer of RFC 6298 fitted to TFTP (RFC 1123 section 4.2.3.2).
+//!
+//! Must never read a clock. `Timing` is for whoever configures a transfer; `Rto` for the two machines.
+
+/// How a side of a transfer waits for its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// First interval, and every one where the timer is not adaptive. A negotiated `timeout` option takes its
+    /// place.
+    pub timeout_ns: u64,
+    /// How often a datagram is sent again without progress; the time-out after that ends the transfer.
+    pub retries: u32,
+    /// What happens to the interval on each time-out.
+    pub backoff: Backoff,
+    /// Where given, the interval follows measured round trips (RFC 6298) but never falls below this.
+    pub adaptive_floor_ns: Option<u64>,
+    /// The interval never grows above this, unless a negotiated `timeout` is longer.
+    pub timeout_max_ns: u64,
+}
+
+/// What a time-out does to the interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backoff {
+    /// Doubles it.
+    Exponential,
+    /// Nothing.
+    Constant,
+}
+
+/// What an elapsed time means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// Nothing: the deadline lies ahead, or there is none.
+    Early,
+    /// Send again.
+    Again,
+    /// The retries are used up.
+    GiveUp,
+}
+
+/// One side's retransmission timer.
+#[derive(Debug)]
+pub(crate) struct Rto {
+    timing: Timing,
+    /// 0: no sample so far.
+    srtt_ns: u64,
+    round_trip_min_ns: u64,
+    rttvar_ns: u64,
+    sent_ns: u64,
+    /// `u64::MAX`: not running.
+    deadline_ns: u64,
+    /// Time-outs since the last progress.
+    timeouts: u32,
+    doublings: u8,
+    /// The last datagram went out for the first time, so its answer gives a sample (Karn's rule).
+    timed: bool,
+    /// A time-out started what is in flight, so an answer may be one to its first sending.
+    ambiguous: bool,
+}
+
+impl Rto {
+    /// Running from now on.
+    pub(crate) fn new(timing: Timing, now_ns: u64) -> Rto {
+        let mut rto = Rto::idle(timing);
+        rto.restart(now_ns);
+        rto
+    }
+
+    fn idle(timing: Timing) -> Rto {
+        Rto {
+            timing,
+            srtt_ns: 0,
+            round_trip_min_ns: 0,
+            rttvar_ns: 0,
+            sent_ns: 0,
+            deadline_ns: u64::MAX,
+            timeouts: 0,
+            doublings: 0,
+            timed: false,
+            ambiguous: false,
+        }
+    }
+
+    /// Fixes the interval to a negotiated `timeout` (RFC 2349).
+    pub(crate) fn fix(&mut self, timeout_s: u8) {
+        self.timing.timeout_ns = u64::from(timeout_s) * 1_000_000_000;
+        self.timing.timeout_max_ns = self.timing.timeout_max_ns.max(self.timing.timeout_ns);
+        self.timing.adaptive_floor_ns = None;
+    }
+
+    /// Notes that a datagram went out and an answer is awaited. `timed`: its answer will tell the round trip.
+    pub(crate) fn sent(&mut self, now_ns: u64, timed: bool) {
+        self.sent_ns = now_ns;
+        self.timed = timed;
+        self.restart(now_ns);
+    }
+
+    /// Notes that the transfer moved on. `newest`: by the answer to what was sent last.
+    pub(crate) fn progressed(&mut self, now_ns: u64, newest: bool) {
+        if self.timed && newest {
+            self.sample(now_ns.saturating_sub(self.sent_ns));
+        }
+        self.timed = false;
+        self.timeouts = 0;
+        // Karn: the longer interval stays for one more exchange, so that a sample can be had of a round trip
+        // that is longer than the interval was.
+        if !std::mem::replace(&mut self.ambiguous, false) {
+            self.doublings = 0;
+        }
+        self.restart(now_ns);
+    }
+
+    /// Whether the time is up; if so, backs off.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Expiry {
+        if now_ns < self.deadline_ns || self.deadline_ns == u64::MAX {
+            return Expiry::Early;
+        }
+        if self.timeouts >= self.timing.retries {
+            self.stop();
+            return Expiry::GiveUp;
+        }
+        self.timeouts += 1;
+        self.ambiguous = true;
+        self.double();
+        self.restart(now_ns);
+        Expiry::Again
+    }
+
+    /// Waits half as long again as a peer that keeps our timing would before it sends again; gives up
+    /// extending after as many calls as there are retries.
+    pub(crate) fn dally(&mut self, now_ns: u64) {
+        if self.timeouts > self.timing.retries {
+            return;
+        }
+        if self.timeouts == 0 {
+            self.doublings = 0;
+        } else {
+            self.double();
+        }
+        self.timeouts += 1;
+        let interval_ns = self.backed_off(self.timing.timeout_ns);
+        self.deadline_ns = now_ns.saturating_add(interval_ns.saturating_add(interval_ns / 2));
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.deadline_ns = u64::MAX;
+    }
+
+    pub(crate) fn is_due(&self, now_ns: u64) -> bool {
+        self.deadline_ns != u64::MAX && now_ns >= self.deadline_ns
+    }
+
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        (self.deadline_ns != u64::MAX).then_some(self.deadline_ns)
+    }
+
+    /// Since the last datagram went out.
+    pub(crate) fn elapsed_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.sent_ns)
+    }
+
+    /// Takes in a time that holds a round trip and maybe more.
+    pub(crate) fn lower_round_trip_min(&mut self, elapsed_ns: u64) {
+        if self.round_trip_min_ns == 0 || elapsed_ns < self.round_trip_min_ns {
+            self.round_trip_min_ns = elapsed_ns;
+        }
+    }
+
+    /// The shortest round trip so far; 0 while unknown.
+    pub(crate) fn round_trip_min_ns(&self) -> u64 {
+        self.round_trip_min_ns
+    }
+
+    fn restart(&mut self, now_ns: u64) {
+        self.deadline_ns = now_ns.saturating_add(self.backed_off(self.base_ns()));
+    }
+
+    /// RFC 6298 section 2.
+    fn sample(&mut self, round_trip_ns: u64) {
+        let round_trip_ns = round_trip_ns.max(1);
+        self.lower_round_trip_min(round_trip_ns);
+        if self.srtt_ns == 0 {
+            self.srtt_ns = round_trip_ns;
+            self.rttvar_ns = round_trip_ns / 2;
+        } else {
+            let error_ns = self.srtt_ns.abs_diff(round_trip_ns);
+            self.rttvar_ns = self.rttvar_ns - self.rttvar_ns / 4 + error_ns / 4;
+            self.srtt_ns = (self.srtt_ns - self.srtt_ns / 8 + round_trip_ns / 8).max(1);
+        }
+    }
+
+    fn base_ns(&self) -> u64 {
+        match self.timing.adaptive_floor_ns {
+            Some(floor_ns) if self.srtt_ns > 0 => (self.srtt_ns + 4 * self.rttvar_ns).max(floor_ns),
+            _ => self.timing.timeout_ns,
+        }
+    }
+
+    fn double(&mut self) {
+        if self.timing.backoff == Backoff::Exponential {
+            self.doublings = (self.doublings + 1).min(32);
+        }
+    }
+
+    fn backed_off(&self, base_ns: u64) -> u64 {
+        base_ns.saturating_mul(1 << self.doublings).min(self.timing.timeout_max_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const FIXED: Timing = Timing {
+        timeout_ns: 100 * MS,
+        retries: 9,
+        backoff: Backoff::Exponential,
+        adaptive_floor_ns: None,
+        timeout_max_ns: 1000 * MS,
+    };
+
+    /// The interval, measured from now.
+    fn interval_ms(rto: &Rto, now_ns: u64) -> u64 {
+        (rto.deadline_ns - now_ns) / MS
+    }
+
+    #[test]
+    fn exponential_backoff_doubles_up_to_the_most() {
+        let mut rto = Rto::new(FIXED, 0);
+        let mut intervals = vec![];
+        for _ in 0..6 {
+            let now_ns = rto.deadline_ns;
+            assert_eq!(rto.expire(now_ns), Expiry::Again);
+            intervals.push(interval_ms(&rto, now_ns));
+        }
+        assert_eq!(intervals, [200, 400, 800, 1000, 1000, 1000]);
+    }
+
+    #[test]
+    fn constant_backoff_does_not_back_off() {
+        let mut rto = Rto::new(Timing { backoff: Backoff::Constant, ..FIXED }, 0);
+        assert_eq!(rto.expire(100 * MS), Expiry::Again);
+        assert_eq!(interval_ms(&rto, 100 * MS), 100);
+    }
+
+    #[test]
+    fn the_interval_follows_the_round_trip_but_not_below_the_floor() {
+        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(20 * MS), ..FIXED }, 0);
+        rto.sent(0, true);
+        rto.progressed(40 * MS, true);
+        assert_eq!(interval_ms(&rto, 40 * MS), 120, "RFC 6298 section 2.2: R + 4 R/2");
+        let mut now_ns = 40 * MS;
+        for _ in 0..100 {
+            rto.sent(now_ns, true);
+            now_ns += MS;
+            rto.progressed(now_ns, true);
+        }
+        assert_eq!(interval_ms(&rto, now_ns), 20);
+    }
+
+    #[test]
+    fn a_datagram_sent_again_gives_no_sample() {
+        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
+        rto.sent(0, false);
+        rto.progressed(MS, true);
+        rto.sent(MS, true);
+        rto.progressed(2 * MS, false);
+        assert_eq!(interval_ms(&rto, 2 * MS), 100);
+    }
+
+    #[test]
+    fn the_longer_interval_outlives_an_ambiguous_answer_once() {
+        let mut rto = Rto::new(FIXED, 0);
+        assert_eq!(rto.expire(100 * MS), Expiry::Again);
+        rto.progressed(101 * MS, true);
+        assert_eq!(interval_ms(&rto, 101 * MS), 200);
+        rto.progressed(102 * MS, true);
+        assert_eq!(interval_ms(&rto, 102 * MS), 100);
+    }
+
+    #[test]
+    fn a_negotiated_timeout_is_neither_adapted_nor_capped() {
+        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
+        rto.fix(5);
+        rto.sent(0, true);
+        rto.progressed(MS, true);
+        assert_eq!(interval_ms(&rto, MS), 5000);
+    }
+
+    #[test]
+    fn extreme_configurations_do_not_overflow() {
+        let timing = Timing { timeout_ns: u64::MAX / 2, timeout_max_ns: u64::MAX, retries: 100, ..FIXED };
+        let mut rto = Rto::new(timing, u64::MAX / 2);
+        for _ in 0..100 {
+            rto.expire(u64::MAX - 1);
+            rto.dally(u64::MAX - 1);
+        }
+        assert!(rto.deadline_ns > u64::MAX / 2);
+    }
+}

@@ -1,0 +1,148 @@
+//! What is read, granted and accepted of options.
+
+use tftpbench_proto::{
+    Agreed, BLKSIZE_MAX, Limits, OackFault, OptionList, Options, Packet, Rollover, accept, emit_oack,
+    negotiate,
+};
+
+const NO_LIMITS: Limits = Limits { blksize: BLKSIZE_MAX, windowsize: 65_535 };
+
+fn oack(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = vec![0, 6];
+    for word in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(word.bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn list(oack: &[u8]) -> OptionList<'_> {
+    let Ok(Packet::Oack(list)) = Packet::parse(oack) else { panic!("{oack:?} is no OACK") };
+    list
+}
+
+fn read(pairs: &[(&str, &str)]) -> Options {
+    Options::from_list(list(&oack(pairs)))
+}
+
+fn accepted(asked: Options, pairs: &[(&str, &str)]) -> Result<Options, OackFault> {
+    accept(&asked, list(&oack(pairs)))
+}
+
+#[test]
+fn names_are_read_in_any_case() {
+    let options = read(&[("BlkSize", "1428"), ("WINDOWSIZE", "8"), ("timeout", "255"), ("tSize", "0")]);
+    let expected = Options {
+        blksize: Some(1428),
+        windowsize: Some(8),
+        timeout_s: Some(255),
+        tsize: Some(0),
+        rollover: None,
+    };
+    assert_eq!(options, expected);
+}
+
+#[test]
+fn bounds_are_those_of_the_rfcs() {
+    for (name, good, bad) in [
+        ("blksize", ["8", "65464"], ["7", "65465"]),
+        ("windowsize", ["1", "65535"], ["0", "65536"]),
+        ("timeout", ["1", "255"], ["0", "256"]),
+        ("rollover", ["0", "1"], ["2", "65535"]),
+        ("tsize", ["0", "18446744073709551615"], ["18446744073709551616", "99999999999999999999999"]),
+    ] {
+        assert!(good.iter().all(|value| !read(&[(name, value)]).is_empty()), "{name}");
+        assert!(bad.iter().all(|value| read(&[(name, value)]).is_empty()), "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_a_plain_number_is_left_out() {
+    for value in ["", "+8", "-8", " 512", "512 ", "0x200", "5e2", "512\u{661}"] {
+        assert!(read(&[("blksize", value)]).is_empty(), "{value:?}");
+    }
+}
+
+#[test]
+fn unknown_options_do_not_disturb_the_others() {
+    let expected = Options { blksize: Some(512), ..Options::default() };
+    assert_eq!(read(&[("multicast", ""), ("blksize", "512"), ("", "")]), expected);
+}
+
+#[test]
+fn of_a_repeated_option_the_first_counts_even_where_it_is_wrong() {
+    assert_eq!(read(&[("blksize", "8"), ("BLKSIZE", "9")]).blksize, Some(8));
+    assert_eq!(read(&[("blksize", "7"), ("blksize", "9")]).blksize, None);
+}
+
+#[test]
+fn a_server_grants_what_was_asked_up_to_its_limits() {
+    let asked = Options {
+        blksize: Some(9000),
+        windowsize: Some(64),
+        timeout_s: Some(3),
+        tsize: Some(0),
+        rollover: Some(Rollover::One),
+    };
+    let granted = negotiate(&asked, &Limits { blksize: 1468, windowsize: 16 }, Some(77));
+    assert_eq!(granted, Options { blksize: Some(1468), windowsize: Some(16), tsize: Some(77), ..asked });
+    assert_eq!(negotiate(&asked, &NO_LIMITS, None), Options { tsize: None, ..asked });
+}
+
+#[test]
+fn a_server_grants_nothing_that_was_not_asked() {
+    assert!(negotiate(&Options::default(), &NO_LIMITS, Some(77)).is_empty());
+}
+
+#[test]
+fn a_limit_below_an_options_range_refuses_the_option() {
+    let asked = Options { blksize: Some(512), windowsize: Some(4), ..Options::default() };
+    assert!(negotiate(&asked, &Limits { blksize: 0, windowsize: 0 }, None).is_empty());
+}
+
+#[test]
+fn rolling_over_to_one_leaves_no_window_of_every_number() {
+    let asked = Options { windowsize: Some(65_535), rollover: Some(Rollover::One), ..Options::default() };
+    assert_eq!(negotiate(&asked, &NO_LIMITS, None).windowsize, Some(65_534));
+}
+
+#[test]
+fn a_client_accepts_every_grant_of_our_server() {
+    let asked = Options {
+        blksize: Some(1428),
+        windowsize: Some(16),
+        timeout_s: Some(3),
+        tsize: Some(5),
+        rollover: Some(Rollover::Zero),
+    };
+    for limits in [NO_LIMITS, Limits { blksize: 8, windowsize: 1 }, Limits { blksize: 0, windowsize: 0 }] {
+        let granted = negotiate(&asked, &limits, asked.tsize);
+        let mut bytes = Vec::new();
+        emit_oack(&mut bytes, &granted);
+        assert_eq!(accept(&asked, list(&bytes)), Ok(granted));
+    }
+}
+
+#[test]
+fn a_client_refuses_an_oack_that_goes_beyond_its_request() {
+    let asked =
+        Options { blksize: Some(1024), windowsize: Some(4), timeout_s: Some(2), ..Options::default() };
+    for (pairs, fault) in [
+        ([("tsize", "1")].as_slice(), OackFault::Unasked),
+        (&[("multicast", "")], OackFault::Unasked),
+        (&[("blksize", "1025")], OackFault::MoreThanAsked),
+        (&[("windowsize", "5")], OackFault::MoreThanAsked),
+        (&[("blksize", "7")], OackFault::OutOfRange),
+        (&[("windowsize", "x")], OackFault::OutOfRange),
+        (&[("timeout", "3")], OackFault::Changed),
+        (&[("blksize", "8"), ("blksize", "8")], OackFault::Repeated),
+    ] {
+        assert_eq!(accepted(asked, pairs), Err(fault), "{pairs:?}");
+    }
+}
+
+#[test]
+fn without_options_a_transfer_is_that_of_rfc_1350() {
+    let agreed = Agreed { blksize: 512, windowsize: 1, timeout_s: None, rollover: Rollover::Zero };
+    assert_eq!(Agreed::from(&Options::default()), agreed);
+}

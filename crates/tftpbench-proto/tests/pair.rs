@@ -1,0 +1,188 @@
+//! A sender against a receiver over a bad link, in virtual time. The simulation checks each received byte.
+
+mod simulation;
+
+use simulation::{ADAPTIVE, Impairment, MS, Report, Setup, simulate};
+use tftpbench_proto::{Backoff, Limits, Operation, Options, Outcome, Rollover, Timing};
+
+const BOTH: [Operation; 2] = [Operation::Read, Operation::Write];
+
+fn options(blksize: u16, windowsize: u16) -> Options {
+    Options { blksize: Some(blksize), windowsize: Some(windowsize), ..Options::default() }
+}
+
+fn complete(setup: &Setup) -> Report {
+    let report = simulate(setup);
+    assert!(report.completed(), "{setup:?}: {report:?}");
+    assert_eq!(report.received_bytes, setup.length);
+    report
+}
+
+#[test]
+fn a_clean_link_carries_each_block_once() {
+    for operation in BOTH {
+        for windowsize in [1, 2, 3, 8, 64] {
+            for length in [0, 1, 7, 8, 9, 16, 8 * 64, 8 * 64 + 1, 8 * 65] {
+                let report = complete(&Setup::new(operation, length, options(8, windowsize)));
+                assert_eq!(report.data_datagrams, length / 8 + 1);
+                assert_eq!(report.sender_counts.retransmissions + report.receiver_counts.retransmissions, 0);
+                assert_eq!(report.sender_counts.duplicates + report.receiver_counts.duplicates, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_options_there_is_no_oack() {
+    for (operation, datagrams) in [(Operation::Read, 1 + 2 * 3), (Operation::Write, 2 + 2 * 3)] {
+        let report = complete(&Setup::new(operation, 1024, Options::default()));
+        assert_eq!((report.datagrams, report.agreed.map(|agreed| agreed.blksize)), (datagrams, Some(512)));
+    }
+}
+
+#[test]
+fn a_window_has_one_ack() {
+    let report = complete(&Setup::new(Operation::Read, 8 * 99, options(8, 10)));
+    // RRQ, OACK, ACK 0, 100 DATA and an ACK for ten each.
+    assert_eq!(report.datagrams, 3 + 100 + 10);
+}
+
+#[test]
+fn the_servers_limits_hold() {
+    let limits = Limits { blksize: 16, windowsize: 3 };
+    let report = complete(&Setup { limits, ..Setup::new(Operation::Write, 1000, options(1428, 64)) });
+    assert_eq!(report.agreed.map(|agreed| (agreed.blksize, agreed.windowsize)), Some((16, 3)));
+}
+
+#[test]
+fn every_transfer_survives_loss_doubling_reordering_and_delay() {
+    for operation in BOTH {
+        for windowsize in [1, 2, 5, 16, 64] {
+            for (loss, duplicate, reorder) in [(100, 0, 0), (0, 200, 0), (0, 0, 200), (100, 100, 100)] {
+                for seed in 0..4 {
+                    let link = Impairment {
+                        loss,
+                        duplicate,
+                        reorder,
+                        delay_ns: seed * 3 * MS,
+                        ..Impairment::default()
+                    };
+                    complete(&Setup { link, seed, ..Setup::new(operation, 8 * 200, options(8, windowsize)) });
+                }
+            }
+        }
+    }
+}
+
+/// The last ACK may be lost more often than anyone dallies; but then the file is there.
+#[test]
+fn a_link_that_loses_a_third_ends_in_a_verdict_on_both_sides() {
+    for operation in BOTH {
+        for seed in 0..20 {
+            let link = Impairment { loss: 333, delay_ns: MS, ..Impairment::default() };
+            let report = simulate(&Setup { link, seed, ..Setup::new(operation, 8 * 50, options(8, 4)) });
+            assert!(
+                report.sender.is_some_and(|outcome| outcome != Outcome::Completed)
+                    || report.received_bytes == 400
+            );
+        }
+    }
+}
+
+/// RFC 1123 section 4.2.3.1: where every datagram is doubled, the file must not be.
+#[test]
+fn doubled_datagrams_do_not_raise_the_sorcerers_apprentice() {
+    for operation in BOTH {
+        let link = Impairment { duplicate: 1000, delay_ns: MS, ..Impairment::default() };
+        let report = complete(&Setup { link, ..Setup::new(operation, 8 * 300, options(8, 1)) });
+        assert_eq!((report.data_datagrams, report.sender_counts.retransmissions), (301, 0));
+    }
+}
+
+#[test]
+fn reordering_inside_windows_raises_no_storm() {
+    for seed in 0..10 {
+        let link = Impairment { reorder: 50, delay_ns: MS, ..Impairment::default() };
+        let report = complete(&Setup { link, seed, ..Setup::new(Operation::Read, 8 * 1000, options(8, 4)) });
+        assert!(report.data_datagrams < 1001 * 5 / 4, "{report:?}");
+    }
+}
+
+#[test]
+fn files_of_more_than_65535_blocks_roll_over() {
+    for operation in BOTH {
+        for rollover in [None, Some(Rollover::Zero), Some(Rollover::One)] {
+            for windowsize in [1, 7, 64] {
+                let asked = Options { rollover, ..options(8, windowsize) };
+                let report = complete(&Setup::new(operation, 8 * 131_100, asked));
+                assert_eq!(report.data_datagrams, 131_101);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_across_the_rollover_survive_loss() {
+    for rollover in [Rollover::Zero, Rollover::One] {
+        for seed in 0..3 {
+            let link = Impairment { loss: 20, reorder: 20, delay_ns: MS / 10, ..Impairment::default() };
+            let asked = Options { rollover: Some(rollover), ..options(8, 32) };
+            complete(&Setup { link, seed, ..Setup::new(Operation::Read, 8 * 65_600, asked) });
+        }
+    }
+}
+
+#[test]
+fn the_largest_window_holds_a_whole_round_of_numbers() {
+    for rollover in [Rollover::Zero, Rollover::One] {
+        let asked = Options { rollover: Some(rollover), ..options(8, 65_535) };
+        // Such a window is longer under way than an adaptive timer's first guess.
+        let timing = Timing { adaptive_floor_ns: None, ..ADAPTIVE };
+        let report = complete(&Setup { timing, ..Setup::new(Operation::Read, 8 * 200_000, asked) });
+        assert_eq!(report.data_datagrams, 200_001);
+    }
+}
+
+#[test]
+fn a_blackout_delays_but_does_not_end_a_transfer() {
+    for operation in BOTH {
+        let link = Impairment { delay_ns: MS, blackout_ns: (20 * MS, 3020 * MS), ..Impairment::default() };
+        let report = complete(&Setup { link, ..Setup::new(operation, 8 * 100, options(8, 4)) });
+        assert!((3020 * MS..8000 * MS).contains(&report.duration_ns), "{report:?}");
+    }
+}
+
+#[test]
+fn both_sides_give_up_on_a_dead_link() {
+    for operation in BOTH {
+        let link = Impairment { delay_ns: MS, blackout_ns: (20 * MS, u64::MAX), ..Impairment::default() };
+        let timing = Timing { backoff: Backoff::Constant, retries: 4, ..ADAPTIVE };
+        let report = simulate(&Setup { link, timing, ..Setup::new(operation, 8 * 100, options(8, 4)) });
+        assert_eq!((report.sender, report.receiver), (Some(Outcome::TimedOut), Some(Outcome::TimedOut)));
+        assert_eq!((report.sender_counts.timeouts, report.receiver_counts.timeouts), (5, 5));
+    }
+}
+
+#[test]
+fn an_adaptive_timer_recovers_sooner_than_a_fixed_one() {
+    let link = Impairment { loss: 30, delay_ns: MS, ..Impairment::default() };
+    let setup = Setup { link, ..Setup::new(Operation::Read, 8 * 500, options(8, 1)) };
+    let fixed = Setup { timing: Timing { adaptive_floor_ns: None, ..ADAPTIVE }, ..setup };
+    assert!(complete(&setup).duration_ns * 5 < complete(&fixed).duration_ns);
+}
+
+#[test]
+fn a_round_trip_longer_than_the_first_interval_is_learned() {
+    for operation in BOTH {
+        let link = Impairment { delay_ns: 900 * MS, ..Impairment::default() };
+        let report = complete(&Setup { link, ..Setup::new(operation, 8 * 50, options(8, 1)) });
+        assert!(report.sender_counts.retransmissions < 5, "{report:?}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_transfer_twice() {
+    let link = Impairment { loss: 100, duplicate: 100, reorder: 100, delay_ns: MS, ..Impairment::default() };
+    let setup = Setup { link, seed: 7, ..Setup::new(Operation::Write, 8 * 300, options(8, 8)) };
+    assert_eq!(format!("{:?}", simulate(&setup)), format!("{:?}", simulate(&setup)));
+}

@@ -1,0 +1,275 @@
+//! The sender, one rule a test.
+
+use tftpbench_proto::{
+    Agreed, Backoff, ErrorCode, Failure, Options, Outcome, Packet, Rollover, Sender, Timing, Transmit,
+};
+
+const MS: u64 = 1_000_000;
+const TIMING: Timing = Timing {
+    timeout_ns: 100 * MS,
+    retries: 3,
+    backoff: Backoff::Exponential,
+    adaptive_floor_ns: None,
+    timeout_max_ns: 300 * MS,
+};
+
+fn agreed(windowsize: u16) -> Agreed {
+    Agreed { blksize: 8, windowsize, timeout_s: None, rollover: Rollover::Zero }
+}
+
+/// Serves `blocks` full blocks and an empty one, without an OACK.
+fn server(windowsize: u16, blocks: u64) -> Sender {
+    Sender::server(agreed(windowsize), false, blocks * 8, TIMING, 0)
+}
+
+fn drain(sender: &mut Sender, now_ns: u64) -> Vec<Transmit> {
+    std::iter::from_fn(|| sender.poll_transmit(now_ns)).collect()
+}
+
+/// Numbers of the DATA that go out.
+fn blocks(sender: &mut Sender, now_ns: u64) -> Vec<u16> {
+    let number = |transmit| match transmit {
+        Transmit::Data { block, .. } => block,
+        other => panic!("{other:?} is not DATA"),
+    };
+    drain(sender, now_ns).into_iter().map(number).collect()
+}
+
+fn ack(sender: &mut Sender, now_ns: u64, block: u16) -> Vec<u16> {
+    sender.handle_packet(now_ns, &Packet::Ack { block });
+    blocks(sender, now_ns)
+}
+
+#[test]
+fn lock_step_sends_one_block_for_each_ack() {
+    let mut sender = server(1, 2);
+    let data = |block, offset, len| [Transmit::Data { block, offset, len, again: false }];
+    assert_eq!(drain(&mut sender, 0), data(1, 0, 8));
+    sender.handle_packet(MS, &Packet::Ack { block: 1 });
+    assert_eq!(drain(&mut sender, MS), data(2, 8, 8));
+    sender.handle_packet(2 * MS, &Packet::Ack { block: 2 });
+    assert_eq!(drain(&mut sender, 2 * MS), data(3, 16, 0));
+    assert_eq!((sender.acked_blocks(), sender.acked_bytes(), sender.is_finished()), (2, 16, false));
+    assert_eq!(ack(&mut sender, 3 * MS, 3), []);
+    assert_eq!(sender.outcome(), Some(&Outcome::Completed));
+    assert_eq!((sender.acked_bytes(), sender.is_finished(), sender.deadline_ns()), (16, true, None));
+}
+
+#[test]
+fn an_empty_file_is_one_empty_block() {
+    let mut sender = server(4, 0);
+    assert_eq!(drain(&mut sender, 0), [Transmit::Data { block: 1, offset: 0, len: 0, again: false }]);
+}
+
+#[test]
+fn a_duplicate_ack_in_lock_step_never_triggers_data() {
+    let mut sender = server(1, 9);
+    drain(&mut sender, 0);
+    assert_eq!(ack(&mut sender, MS, 1), [2]);
+    for now_ms in 2..50 {
+        assert_eq!(ack(&mut sender, now_ms * MS, 1), []);
+        assert_eq!(ack(&mut sender, now_ms * MS, 0), []);
+    }
+    assert_eq!(sender.counts().duplicates, 96);
+}
+
+#[test]
+fn duplicates_do_not_put_off_the_retransmission() {
+    let mut sender = server(1, 9);
+    drain(&mut sender, 0);
+    let deadline_ns = sender.deadline_ns();
+    ack(&mut sender, 50 * MS, 0);
+    assert_eq!((sender.deadline_ns(), deadline_ns), (Some(100 * MS), Some(100 * MS)));
+}
+
+#[test]
+fn an_ack_inside_the_window_resumes_behind_it() {
+    let mut sender = server(4, 20);
+    assert_eq!(blocks(&mut sender, 0), [1, 2, 3, 4]);
+    assert_eq!(ack(&mut sender, 2 * MS, 2), [3, 4, 5, 6]);
+    assert_eq!(sender.counts().retransmissions, 2);
+    assert_eq!(ack(&mut sender, 4 * MS, 6), [7, 8, 9, 10]);
+}
+
+#[test]
+fn the_window_ends_with_the_file() {
+    let mut sender = server(4, 5);
+    assert_eq!(blocks(&mut sender, 0), [1, 2, 3, 4]);
+    assert_eq!(ack(&mut sender, MS, 4), [5, 6]);
+    assert_eq!(ack(&mut sender, 2 * MS, 6), []);
+    assert_eq!(sender.outcome(), Some(&Outcome::Completed));
+}
+
+#[test]
+fn a_repeated_ack_resends_a_window_once() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    assert_eq!(ack(&mut sender, 2 * MS, 4), [5, 6, 7, 8]);
+    assert_eq!(ack(&mut sender, 4 * MS, 4), [5, 6, 7, 8]);
+    for now_ms in 5..50 {
+        assert_eq!(ack(&mut sender, now_ms * MS, 4), []);
+    }
+}
+
+/// The second copy of a window makes its receiver acknowledge it twice.
+#[test]
+fn a_window_sent_twice_does_not_double_the_next() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    ack(&mut sender, 2 * MS, 4);
+    assert_eq!(ack(&mut sender, 4 * MS, 4), [5, 6, 7, 8]);
+    assert_eq!(ack(&mut sender, 5 * MS, 8), [9, 10, 11, 12]);
+    assert_eq!(ack(&mut sender, 7 * MS, 8), []);
+    assert_eq!(ack(&mut sender, 8 * MS, 12), [13, 14, 15, 16]);
+    assert_eq!(ack(&mut sender, 10 * MS, 12), [13, 14, 15, 16]);
+}
+
+#[test]
+fn a_doubled_ack_resends_nothing() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    assert_eq!(ack(&mut sender, 10 * MS, 4), [5, 6, 7, 8]);
+    assert_eq!(ack(&mut sender, 10 * MS, 4), []);
+}
+
+#[test]
+fn a_receiver_that_acknowledges_every_block_raises_no_storm() {
+    const BLOCKS: u64 = 640;
+    let mut sender = server(64, BLOCKS);
+    // Each DATA is acknowledged 1 ms after it was sent; the link holds what is under way.
+    let mut under_way: std::collections::VecDeque<u16> = blocks(&mut sender, 0).into();
+    let (mut now_ns, mut received, mut sent) = (MS, 0, under_way.len());
+    while let Some(block) = under_way.pop_front() {
+        received += u16::from(block == received + 1);
+        let answer = ack(&mut sender, now_ns, received);
+        sent += answer.len();
+        under_way.extend(answer);
+        now_ns += MS / 64;
+    }
+    assert_eq!(sender.outcome(), Some(&Outcome::Completed));
+    assert!(sent < 4 * BLOCKS as usize, "{sent} DATA for {BLOCKS} blocks");
+}
+
+#[test]
+fn a_time_out_starts_again_behind_the_last_ack() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    ack(&mut sender, MS, 4);
+    sender.handle_timeout(100 * MS);
+    assert_eq!(drain(&mut sender, 100 * MS), []);
+    sender.handle_timeout(101 * MS);
+    assert_eq!(blocks(&mut sender, 101 * MS), [5, 6, 7, 8]);
+}
+
+#[test]
+fn an_ack_of_a_block_not_sent_is_a_fault_and_changes_nothing() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    assert_eq!(ack(&mut sender, MS, 5), []);
+    assert_eq!((sender.counts().faults, sender.acked_blocks(), sender.answered()), (1, 0, false));
+}
+
+#[test]
+fn silence_is_tried_against_as_often_as_there_are_retries() {
+    let mut sender = server(1, 1);
+    let mut sent = drain(&mut sender, 0).len();
+    let mut now_ns = 0;
+    while let Some(deadline_ns) = sender.deadline_ns() {
+        now_ns = deadline_ns;
+        sender.handle_timeout(now_ns);
+        sent += drain(&mut sender, now_ns).len();
+    }
+    assert_eq!(sender.outcome(), Some(&Outcome::TimedOut));
+    assert!(sender.is_finished());
+    // 100, then doubled, then at the most.
+    assert_eq!((sent, now_ns), (4, (100 + 200 + 300 + 300) * MS));
+    assert_eq!((sender.counts().timeouts, sender.counts().retransmissions), (4, 3));
+}
+
+#[test]
+fn a_servers_oack_goes_out_until_ack_0_comes() {
+    let mut sender = Sender::server(agreed(1), true, 8, TIMING, 0);
+    assert_eq!(drain(&mut sender, 0), [Transmit::Opening]);
+    assert_eq!(ack(&mut sender, MS, 1), []);
+    sender.handle_timeout(100 * MS);
+    assert_eq!(drain(&mut sender, 100 * MS), [Transmit::Opening]);
+    assert_eq!(ack(&mut sender, 101 * MS, 0), [1]);
+    assert_eq!((sender.counts().retransmissions, sender.counts().faults), (1, 1));
+}
+
+#[test]
+fn a_client_goes_by_the_oack() {
+    let asked = Options { blksize: Some(1024), windowsize: Some(4), ..Options::default() };
+    let mut sender = Sender::client(asked, 3000, TIMING, 0);
+    assert_eq!(drain(&mut sender, 0), [Transmit::Opening]);
+    let oack = Packet::parse(b"\0\x06blksize\x001000\0").unwrap();
+    sender.handle_packet(MS, &oack);
+    assert_eq!(blocks(&mut sender, MS), [1]);
+    assert_eq!(*sender.agreed(), Agreed { blksize: 1000, ..Agreed::from(&Options::default()) });
+    sender.handle_packet(2 * MS, &oack);
+    assert_eq!(drain(&mut sender, 2 * MS), [], "a repeated OACK is harmless");
+}
+
+#[test]
+fn a_client_whose_options_are_not_answered_goes_by_rfc_1350() {
+    let asked = Options { blksize: Some(1024), windowsize: Some(4), ..Options::default() };
+    let mut sender = Sender::client(asked, 3000, TIMING, 0);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::Ack { block: 0 });
+    assert_eq!(drain(&mut sender, MS), [Transmit::Data { block: 1, offset: 0, len: 512, again: false }]);
+}
+
+#[test]
+fn an_oack_beyond_the_request_is_answered_with_error_8() {
+    let mut sender = Sender::client(Options::default(), 3000, TIMING, 0);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::parse(b"\0\x06blksize\x001000\0").unwrap());
+    let [Transmit::Error { code, .. }] = drain(&mut sender, MS)[..] else { panic!("no ERROR") };
+    assert_eq!(code, ErrorCode::OPTION_REFUSED);
+    assert!(matches!(sender.outcome(), Some(Outcome::Failed(Failure::Protocol(_)))));
+}
+
+#[test]
+fn data_to_a_sender_is_answered_with_error_4() {
+    let mut sender = server(1, 1);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::Data { block: 1, payload: b"" });
+    assert!(!sender.is_finished());
+    let [Transmit::Error { code, .. }] = drain(&mut sender, MS)[..] else { panic!("no ERROR") };
+    assert_eq!((code, sender.is_finished()), (ErrorCode::ILLEGAL_OPERATION, true));
+}
+
+#[test]
+fn an_error_ends_the_transfer_and_is_never_answered() {
+    let mut sender = server(4, 20);
+    sender.handle_packet(0, &Packet::Error { code: ErrorCode::DISK_FULL, message: b"full" });
+    assert_eq!(drain(&mut sender, 0), []);
+    let failure = Failure::Peer { code: ErrorCode::DISK_FULL, message: (*b"full").into() };
+    assert_eq!(sender.outcome(), Some(&Outcome::Failed(failure)));
+    assert!(sender.is_finished() && sender.answered());
+}
+
+#[test]
+fn an_abort_sends_one_error_and_then_nothing_is_answered() {
+    let mut sender = server(4, 20);
+    drain(&mut sender, 0);
+    sender.abort(ErrorCode::NOT_DEFINED, "file changed");
+    let error = Transmit::Error { code: ErrorCode::NOT_DEFINED, message: "file changed" };
+    assert_eq!(drain(&mut sender, MS), [error]);
+    assert_eq!(ack(&mut sender, 2 * MS, 4), []);
+    let failure = Failure::Local { code: ErrorCode::NOT_DEFINED, message: "file changed" };
+    assert_eq!(sender.outcome(), Some(&Outcome::Failed(failure)));
+}
+
+#[test]
+fn a_repeated_request_is_harmless() {
+    let mut sender = server(1, 20);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::parse(b"\0\x01f\0octet\0").unwrap());
+    assert_eq!((drain(&mut sender, MS), sender.counts().duplicates), (vec![], 1));
+}
+
+#[test]
+fn ten_thousand_of_them_are_small() {
+    assert!(size_of::<Sender>() <= 264, "{}", size_of::<Sender>());
+}

@@ -1,0 +1,15 @@
+//! One mapping from our errors to Python's built-in ones; the Python package makes its own tree of them.
+
+use pyo3::PyErr;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use tftpbench_load::LoadError;
+
+/// ValueError: the caller's values. OSError: the machine refused. RuntimeError: a fault of ours.
+pub(crate) fn from_load(error: LoadError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        LoadError::Config(_) | LoadError::Remote(_) => PyValueError::new_err(text),
+        LoadError::OpenFiles(_) | LoadError::Os { .. } => PyOSError::new_err(text),
+        LoadError::Internal(_) => PyRuntimeError::new_err(text),
+    }
+}

@@ -1,0 +1,260 @@
+//! `run_load` and the generated contents, for `tftpbench.loadgen`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use tftpbench_load::contents;
+use tftpbench_load::{
+    Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Sockets, TransferRow, Verify,
+};
+use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
+
+use crate::errors::from_load;
+use crate::serve::Stop;
+
+/// `tftpbench.loadgen.LoadConfig`, attribute by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct LoadArguments {
+    host: String,
+    port: u16,
+    allow_remote: bool,
+    operation: String,
+    name: String,
+    distinct_files: u64,
+    file_size_bytes: u64,
+    seed: u64,
+    verify: String,
+    verify_against: Option<PathBuf>,
+    concurrency: usize,
+    workers: usize,
+    cpus: Vec<usize>,
+    transfers: Option<u64>,
+    limit_ns: u64,
+    duration_ns: Option<u64>,
+    warm_up_ns: u64,
+    drain_ns: u64,
+    ramp_ns: u64,
+    blksize: u16,
+    windowsize: u16,
+    tsize: bool,
+    timeout_option_s: Option<u8>,
+    rollover: Option<u8>,
+    timeout_ns: u64,
+    retries: u32,
+    backoff: String,
+    sockets: String,
+    busy_poll_us: u64,
+    receive_buffer_bytes: usize,
+}
+
+/// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
+#[pyclass(frozen, module = "tftpbench._core")]
+pub(crate) struct LoadOutcome(LoadReport);
+
+/// Runs one load to its end with the GIL released. `at_window_end` is called once, when the measured window ends.
+/// Raises ValueError, OSError, RuntimeError, or what a signal handler or `at_window_end` raised.
+#[pyfunction]
+#[pyo3(signature = (config, stop, at_window_end=None))]
+pub(crate) fn run_load(
+    py: Python<'_>,
+    config: LoadArguments,
+    stop: &Bound<'_, Stop>,
+    at_window_end: Option<Py<PyAny>>,
+) -> PyResult<LoadOutcome> {
+    let config = config.into_config()?;
+    let stop = stop.get().inner().clone();
+    let mut raised: Option<PyErr> = None;
+    let report = py.detach(|| {
+        tftpbench_load::run(&config, &stop, |notice| {
+            let heard = Python::attach(|py| match (notice, &at_window_end) {
+                (Notice::WindowEnded, Some(call)) => call.call0(py).map(drop),
+                _ => py.check_signals(),
+            });
+            if let Err(error) = heard {
+                raised.get_or_insert(error);
+                stop.request();
+            }
+        })
+    });
+    match raised {
+        Some(error) => Err(error),
+        None => report.map(LoadOutcome).map_err(from_load),
+    }
+}
+
+/// Makes the file `path` with the contents f(seed, file, offset).
+#[pyfunction]
+pub(crate) fn write_contents(py: Python<'_>, path: PathBuf, seed: u64, file: u64, size: u64) -> PyResult<()> {
+    Ok(py.detach(|| contents::write_file(&path, seed, file, size))?)
+}
+
+/// Offset of the first byte of `path` that differs from f(seed, file, offset); None if none does.
+#[pyfunction]
+pub(crate) fn first_difference(
+    py: Python<'_>,
+    path: PathBuf,
+    seed: u64,
+    file: u64,
+    size: u64,
+) -> PyResult<Option<u64>> {
+    Ok(py.detach(|| contents::first_difference_in_file(&path, seed, file, size))?)
+}
+
+#[pymethods]
+impl LoadOutcome {
+    /// Column name to int, float or None.
+    #[getter]
+    fn figures<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = PyDict::new(py);
+        for (name, figure) in &self.0.figures {
+            match figure {
+                Some(Figure::Whole(value)) => figures.set_item(name, value)?,
+                Some(Figure::Real(value)) => figures.set_item(name, value)?,
+                None => figures.set_item(name, py.None())?,
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Columns of the transfers, each as little-endian int64.
+    #[getter]
+    fn transfers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let rows = &self.0.transfers;
+        let columns: [Column<TransferRow>; 9] = [
+            ("number", |row| row.number as i64),
+            ("intended_start_ns", |row| row.intended_start_ns),
+            ("actual_start_ns", |row| row.actual_start_ns),
+            ("first_response_ns", |row| row.first_response_ns),
+            ("end_ns", |row| row.end_ns),
+            ("bytes", |row| row.bytes as i64),
+            ("retransmissions", |row| row.retransmissions as i64),
+            ("outcome", |row| row.outcome as i64),
+            ("error_code", |row| i64::from(row.error_code)),
+        ];
+        table(py, rows, &columns)
+    }
+
+    /// Columns of the 100 ms intervals, each as little-endian int64.
+    #[getter]
+    fn intervals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns: [Column<Interval>; 4] = [
+            ("blocks", |row| row.blocks as i64),
+            ("bytes", |row| row.bytes as i64),
+            ("in_flight", |row| row.in_flight as i64),
+            ("retransmissions", |row| row.retransmissions as i64),
+        ];
+        table(py, &self.0.intervals, &columns)
+    }
+
+    /// HdrHistogram V2 interval log.
+    #[getter]
+    fn latency_hlog(&self) -> &str {
+        &self.0.latency_hlog
+    }
+
+    /// (kind, count, first example) of everything the server did against the protocol.
+    #[getter]
+    fn faults(&self) -> Vec<(&'static str, u64, String)> {
+        let triple = |fault: &Fault| (fault.kind, fault.count, fault.example.clone());
+        self.0.faults.iter().map(triple).collect()
+    }
+}
+
+/// Name of a column and how a row fills it.
+type Column<Row> = (&'static str, fn(&Row) -> i64);
+
+fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> PyResult<Bound<'py, PyDict>> {
+    let made = PyDict::new(py);
+    for (name, value) in columns {
+        let bytes: Vec<u8> = rows.iter().flat_map(|row| value(row).to_le_bytes()).collect();
+        made.set_item(name, PyBytes::new(py, &bytes))?;
+    }
+    Ok(made)
+}
+
+impl LoadArguments {
+    fn into_config(self) -> PyResult<LoadConfig> {
+        let ip = self
+            .host
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("host: {} is no IP address", self.host)))?;
+        let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
+        let extent = match (self.transfers, self.duration_ns) {
+            (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
+            (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
+            _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
+        };
+        Ok(LoadConfig {
+            server: std::net::SocketAddr::new(ip, self.port),
+            allow_remote: self.allow_remote,
+            operation: choice(
+                "operation",
+                &self.operation,
+                &[("read", Operation::Read), ("write", Operation::Write)],
+            )?,
+            distinct_files: self.distinct_files,
+            file_size_bytes: self.file_size_bytes,
+            seed: self.seed,
+            verify: choice(
+                "verify",
+                &self.verify,
+                &[("full", Verify::Full), ("sample", Verify::Sample), ("off", Verify::Off)],
+            )?,
+            verify_against,
+            options: self.options(),
+            timing: self.timing()?,
+            name: self.name,
+            concurrency: self.concurrency,
+            workers: self.workers,
+            cpus: self.cpus,
+            sockets: choice(
+                "sockets",
+                &self.sockets,
+                &[("shared", Sockets::Shared), ("per-transfer", Sockets::PerTransfer)],
+            )?,
+            extent,
+            drain_ns: self.drain_ns,
+            ramp_ns: self.ramp_ns,
+            busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            receive_buffer_bytes: self.receive_buffer_bytes,
+        })
+    }
+
+    /// Defaults are not asked for: RFC 2347 negotiation happens only where something differs from RFC 1350.
+    fn options(&self) -> Options {
+        Options {
+            blksize: (self.blksize != tftpbench_proto::BLKSIZE_DEFAULT).then_some(self.blksize),
+            windowsize: (self.windowsize != 1).then_some(self.windowsize),
+            timeout_s: self.timeout_option_s,
+            tsize: self.tsize.then_some(0),
+            rollover: self.rollover.map(|to| if to == 0 { Rollover::Zero } else { Rollover::One }),
+        }
+    }
+
+    fn timing(&self) -> PyResult<Timing> {
+        let backoff = choice(
+            "backoff",
+            &self.backoff,
+            &[("exponential", Backoff::Exponential), ("constant", Backoff::Constant)],
+        )?;
+        Ok(Timing {
+            timeout_ns: self.timeout_ns,
+            retries: self.retries,
+            backoff,
+            // Clients in the field keep fixed time-outs, and an adaptive one would hide a slow server.
+            adaptive_floor_ns: None,
+            timeout_max_ns: self.timeout_ns.saturating_mul(64),
+        })
+    }
+}
+
+fn choice<T: Copy>(key: &str, given: &str, allowed: &[(&str, T)]) -> PyResult<T> {
+    let found = allowed.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
+        PyValueError::new_err(format!("{key}: {given} is not one of {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,142 @@
+//! `serve` and `Stop`, for `tftpbench.serve`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use tftpbench_proto::{Backoff, Limits, Timing};
+use tftpbench_serve::{ServeConfig, StoreKind};
+
+/// A request to stop that other threads and signal handlers can make.
+#[pyclass(frozen, module = "tftpbench._core")]
+pub(crate) struct Stop(tftpbench_net::Stop);
+
+impl Stop {
+    pub(crate) fn inner(&self) -> &tftpbench_net::Stop {
+        &self.0
+    }
+}
+
+#[pymethods]
+impl Stop {
+    #[new]
+    fn new() -> PyResult<Stop> {
+        Ok(Stop(tftpbench_net::Stop::new()?))
+    }
+
+    /// The non-blocking write end of a pipe; each byte written is one request. For `signal.set_wakeup_fd`.
+    fn fileno(&self) -> i32 {
+        self.0.write_fd()
+    }
+
+    /// One more request: the first asks for an orderly end, the second for one at once.
+    fn request(&self) {
+        self.0.request();
+    }
+}
+
+/// `tftpbench.serve.ServeConfig`, attribute by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct ServeArguments {
+    root: PathBuf,
+    host: String,
+    port: u16,
+    write: bool,
+    overwrite: bool,
+    store: String,
+    max_transfers: usize,
+    blksize_max: u16,
+    windowsize_max: u16,
+    timeout_s: f64,
+    retries: u32,
+    log_packets: bool,
+    busy_poll_us: u64,
+    grace_s: f64,
+    receive_buffer_bytes: usize,
+    send_buffer_bytes: usize,
+}
+
+/// Serves until stopped, with the GIL released, and returns the counters. `ready` gets host and port once.
+/// Raises ValueError for a bad value and OSError where the machine refuses (port taken, root unreadable).
+#[pyfunction]
+pub(crate) fn serve(
+    py: Python<'_>,
+    name: &str,
+    config: ServeArguments,
+    stop: &Bound<'_, Stop>,
+    ready: Py<PyAny>,
+) -> PyResult<Vec<(&'static str, u64)>> {
+    let run = match name {
+        "epoll" => Strategy::Epoll,
+        "threads" => Strategy::Threads,
+        _ => return Err(PyValueError::new_err(format!("{name} is not one of epoll, threads"))),
+    };
+    let config = config.into_config()?;
+    let stop = stop.get().inner().clone();
+    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let announce = |address: SocketAddr| {
+        let called =
+            Python::attach(|py| ready.call1(py, (address.ip().to_string(), address.port())).map(drop));
+        if let (Err(error), Ok(mut slot)) = (called, raised.lock()) {
+            *slot = Some(error);
+            stop.request();
+        }
+    };
+    let summary = py.detach(|| match run {
+        Strategy::Epoll => tftpbench_epoll::run(config, stop.clone(), announce),
+        Strategy::Threads => tftpbench_threads::run(config, stop.clone(), announce),
+    });
+    if let Ok(Some(error)) = raised.into_inner() {
+        return Err(error);
+    }
+    summary.map(|summary| summary.0).map_err(|error| PyOSError::new_err(error.to_string()))
+}
+
+enum Strategy {
+    Epoll,
+    Threads,
+}
+
+impl ServeArguments {
+    fn into_config(self) -> PyResult<ServeConfig> {
+        let ip: IpAddr = self
+            .host
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("host: {} is no IP address", self.host)))?;
+        let store = match self.store.as_str() {
+            "disk" => StoreKind::Disk,
+            "memory" => StoreKind::Memory,
+            other => return Err(PyValueError::new_err(format!("store: {other} is not one of disk, memory"))),
+        };
+        let timeout_ns = nanoseconds(self.timeout_s);
+        Ok(ServeConfig {
+            root: self.root,
+            address: SocketAddr::new(ip, self.port),
+            write: self.write,
+            overwrite: self.overwrite,
+            store,
+            max_transfers: self.max_transfers,
+            limits: Limits { blksize: self.blksize_max, windowsize: self.windowsize_max },
+            timing: Timing {
+                timeout_ns,
+                retries: self.retries,
+                backoff: Backoff::Exponential,
+                // 200 ms by default; lower, a busy server takes its own queue for lost datagrams.
+                adaptive_floor_ns: Some(timeout_ns / 5),
+                timeout_max_ns: timeout_ns.saturating_mul(16),
+            },
+            log_packets: self.log_packets,
+            busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            grace_ns: nanoseconds(self.grace_s),
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            send_buffer_bytes: self.send_buffer_bytes,
+        })
+    }
+}
+
+/// Negative and not-a-number become 0; `as` saturates at the top.
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}

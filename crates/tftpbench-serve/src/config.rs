@@ -1,0 +1,120 @@
+//! What a server is told before it starts, and the reasons why it may refuse to start.
+//! Plain data: nothing here opens, binds or checks anything. The Python border fills it in; both servers read it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use tftpbench_proto::BLKSIZE_MAX;
+use tftpbench_proto::Limits;
+use tftpbench_proto::{Backoff, Timing};
+
+/// Where files live while a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Files are read from and written to the root.
+    Disk,
+    /// A file is read from the root once, then served from memory; uploads never touch the disk.
+    Memory,
+}
+
+/// The whole configuration of one server. `ServeConfig::new` gives the documented defaults.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// The folder that is served. Nothing outside it can be named by a client.
+    pub root: PathBuf,
+    /// Where requests arrive; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// Whether WRQ is answered at all.
+    pub write: bool,
+    /// Whether an upload may replace an existing file.
+    pub overwrite: bool,
+    /// Where files live.
+    pub store: StoreKind,
+    /// Most undecided transfers at one time; a request beyond it is answered with an ERROR.
+    pub max_transfers: usize,
+    /// The largest blksize and windowsize that are granted.
+    pub limits: Limits,
+    /// Retransmission.
+    pub timing: Timing,
+    /// Print every datagram, decoded and in hex, to standard error.
+    pub log_packets: bool,
+    /// How long to poll without sleeping before the server sleeps (epoll only).
+    pub busy_poll_ns: u64,
+    /// How long transfers in flight may go on after the first stop request.
+    pub grace_ns: u64,
+    /// SO_RCVBUF asked for on each socket; 0 keeps the kernel's default.
+    pub receive_buffer_bytes: usize,
+    /// SO_SNDBUF asked for on each socket; 0 keeps the kernel's default.
+    pub send_buffer_bytes: usize,
+}
+
+impl ServeConfig {
+    /// Loopback, a free port, read-only, on disk; one second and five retries.
+    pub fn new(root: impl Into<PathBuf>) -> ServeConfig {
+        ServeConfig {
+            root: root.into(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            write: false,
+            overwrite: false,
+            store: StoreKind::Disk,
+            max_transfers: 4096,
+            limits: Limits { blksize: BLKSIZE_MAX, windowsize: 64 },
+            timing: Timing {
+                timeout_ns: 1_000_000_000,
+                retries: 5,
+                backoff: Backoff::Exponential,
+                adaptive_floor_ns: Some(200_000_000),
+                timeout_max_ns: 8_000_000_000,
+            },
+            log_packets: false,
+            busy_poll_ns: 0,
+            grace_ns: 5_000_000_000,
+            // Clamped by the kernel to net.core.rmem_max without privilege (socket(7)).
+            receive_buffer_bytes: 4 << 20,
+            send_buffer_bytes: 0,
+        }
+    }
+}
+
+/// Why a server could not start or go on. Each is one line with the name of what is wrong and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The root is missing, not a folder, or not readable.
+    #[error("root {}: {source}: give a folder that this user can read", path.display())]
+    Root {
+        /// The root as given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The address could not be bound.
+    #[error("address {address}: {source}: choose another --host or --port (0 picks a free one)")]
+    Bind {
+        /// The address as given.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The limit of open files is too low for `max_transfers`.
+    #[error(
+        "--max-transfers {max_transfers} needs {need} open files and the hard limit is {hard}: \
+         lower --max-transfers or raise the limit (ulimit -Hn {need})"
+    )]
+    OpenFiles {
+        /// The configured bound.
+        max_transfers: usize,
+        /// Descriptors needed at most.
+        need: u64,
+        /// What this process may have.
+        hard: u64,
+    },
+    /// The kernel refused something that a server cannot do without.
+    #[error("{action}: {source}")]
+    Kernel {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,32 @@
+//! What both TFTP servers share: admission, path rules, file stores, counters.
+//!
+//! A server owns its sockets, threads and timers, and nothing else. For each datagram on its listening socket it asks
+//! [`Service::admit`]; a [`Transfer`] that comes out of that is driven with the peer's datagrams and the time:
+//!
+//! 1. `handle_datagram` or `handle_timeout`, once.
+//! 2. `poll_transmit` until it gives `None`; each time one whole datagram for the peer.
+//! 3. `is_finished`: drop it. Else wait until `deadline_ns` or the next datagram from `peer`.
+//!
+//! A datagram on a transfer's port from anybody else goes to [`Service::answer_stray`]. On a stop, [`Service::drain`]
+//! refuses what is new; [`Transfer::interrupt`] ends what is left.
+//!
+//! This crate must never start a thread, wait, read a clock, or send and receive, so that two servers over it differ in
+//! their concurrency strategy only.
+#![forbid(unsafe_code)]
+
+mod config;
+mod counters;
+mod packet_log;
+mod paths;
+mod refusal;
+mod registry;
+mod service;
+mod sockets;
+mod store;
+mod transfer;
+
+pub use config::{ServeConfig, ServeError, StoreKind};
+pub use counters::{Counter, Summary};
+pub use service::{Admission, REPLY_BYTES_MAX, Service};
+pub use sockets::{Descriptors, listen, raise_open_files, reply_socket};
+pub use transfer::{Transfer, receive_bytes_max};

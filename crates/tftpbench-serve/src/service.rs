@@ -1,0 +1,239 @@
+//! Everything about serving that is not a concurrency strategy: admission, strays, counters, the packet log.
+//! It must never send, receive, wait or read a clock: servers hand it datagrams and the time, and get answers to send.
+
+use std::io::stderr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tftpbench_proto::{
+    Agreed, ErrorCode, Malformed, Mode, Operation, Options, Packet, Request, emit_error, negotiate,
+};
+
+use crate::config::{ServeConfig, ServeError};
+use crate::counters::{Counter, Counters, Summary};
+use crate::packet_log::{Direction, PacketLog};
+use crate::paths::{FilePath, Root};
+use crate::refusal::Refusal;
+use crate::registry::{Claim, Registry};
+use crate::store::netascii::NetasciiSource;
+use crate::store::{Source, Store};
+use crate::transfer::{Job, Transfer};
+
+/// Room that `reply` buffers need: the longest ERROR of this crate.
+pub const REPLY_BYTES_MAX: usize = 128;
+
+/// One running server's shared part. The loop that owns the listening socket calls `admit`; any thread may drive the
+/// transfers that come out of it.
+pub struct Service {
+    config: ServeConfig,
+    store: Store,
+    registry: Arc<Registry>,
+    counters: Counters,
+    log: Option<PacketLog>,
+    draining: AtomicBool,
+}
+
+/// What to do about a datagram that came to the listening socket.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once to where it stays; a box would cost every datagram"
+)]
+pub enum Admission {
+    /// A new transfer: drain it, its opening is waiting.
+    Start(Transfer),
+    /// Send this many bytes of `reply` back.
+    Reply(usize),
+    /// Say nothing.
+    Ignore,
+}
+
+impl Service {
+    /// Opens the root. `now_ns` is the start of the packet log's time.
+    pub fn new(config: ServeConfig, now_ns: u64) -> Result<Arc<Service>, ServeError> {
+        let root = Root::open(&config.root)
+            .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
+        let log = config.log_packets.then(|| PacketLog::new(Box::new(stderr()), now_ns));
+        Ok(Arc::new(Service {
+            store: Store::new(config.store, Arc::new(root), config.overwrite),
+            registry: Registry::new(config.max_transfers),
+            counters: Counters::default(),
+            log,
+            draining: AtomicBool::new(false),
+            config,
+        }))
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &ServeConfig {
+        &self.config
+    }
+
+    /// Judges a datagram from the listening socket. `reply` should hold `REPLY_BYTES_MAX`.
+    pub fn admit(
+        self: &Arc<Service>,
+        now_ns: u64,
+        peer: SocketAddr,
+        datagram: &[u8],
+        reply: &mut [u8],
+    ) -> Admission {
+        self.record(now_ns, Direction::In, peer, datagram);
+        let answered = match Packet::parse(datagram) {
+            Ok(Packet::Request(request)) => {
+                self.count(Counter::Requests, 1);
+                match self.begin(now_ns, peer, datagram, &request) {
+                    Ok(Some(transfer)) => return Admission::Start(transfer),
+                    Ok(None) => {
+                        self.count(Counter::DuplicateRequests, 1);
+                        None
+                    }
+                    Err(refusal) => {
+                        self.count(Counter::Refused, 1);
+                        Some(refusal)
+                    }
+                }
+            }
+            Ok(other) => self.judge_stray(&other),
+            Err(malformed) => self.judge_malformed(malformed),
+        };
+        match answered {
+            Some(refusal) => Admission::Reply(self.emit(now_ns, peer, refusal, reply)),
+            None => Admission::Ignore,
+        }
+    }
+
+    /// Answers a datagram that came to a transfer's port from somebody else (RFC 1350 section 4): returns how many bytes
+    /// of `reply` to send back, 0 for none. The transfer goes on undisturbed.
+    pub fn answer_stray(&self, now_ns: u64, peer: SocketAddr, datagram: &[u8], reply: &mut [u8]) -> usize {
+        self.record(now_ns, Direction::In, peer, datagram);
+        let refusal = match Packet::parse(datagram) {
+            Ok(packet) => self.judge_stray(&packet),
+            Err(malformed) => {
+                self.counters.add_malformed(malformed);
+                self.count(Counter::Strays, 1);
+                (malformed != Malformed::TooShort).then_some(UNKNOWN_TID)
+            }
+        };
+        refusal.map_or(0, |refusal| self.emit(now_ns, peer, refusal, reply))
+    }
+
+    /// Turns a peer down whose transfer could not be carried out after all, for want of a thread or a socket: the bytes
+    /// of `reply` to send. The transfer itself is to be dropped.
+    pub fn refuse(&self, now_ns: u64, peer: SocketAddr, message: &'static str, reply: &mut [u8]) -> usize {
+        self.count(Counter::Refused, 1);
+        self.emit(now_ns, peer, Refusal::new(ErrorCode::NOT_DEFINED, message), reply)
+    }
+
+    /// From now on every new request is refused; transfers that only dally are over.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `drain` was called.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Transfers whose outcome is open.
+    pub fn undecided(&self) -> usize {
+        self.registry.undecided()
+    }
+
+    /// Whether so many requests could all become transfers now.
+    pub fn has_room_for(&self, requests: usize) -> bool {
+        self.undecided().saturating_add(requests) <= self.config.max_transfers
+    }
+
+    /// Adds to a counter.
+    pub fn count(&self, counter: Counter, count: u64) {
+        self.counters.add(counter, count);
+    }
+
+    /// The counters so far.
+    pub fn summary(&self) -> Summary {
+        self.counters.summary()
+    }
+
+    pub(crate) fn count_malformed(&self, malformed: Malformed) {
+        self.counters.add_malformed(malformed);
+    }
+
+    /// One comparison where no log was asked for.
+    pub(crate) fn record(&self, now_ns: u64, direction: Direction, peer: SocketAddr, datagram: &[u8]) {
+        if let Some(log) = &self.log {
+            log.record(now_ns, direction, peer, datagram);
+        }
+    }
+
+    /// `None`: the same request is being served already.
+    fn begin(
+        self: &Arc<Service>,
+        now_ns: u64,
+        peer: SocketAddr,
+        datagram: &[u8],
+        request: &Request<'_>,
+    ) -> Result<Option<Transfer>, Refusal> {
+        let place = match self.registry.claim(peer, datagram) {
+            Claim::Place(place) => place,
+            Claim::Duplicate => return Ok(None),
+            Claim::Full => return Err(Refusal::TOO_MANY),
+        };
+        if self.draining() {
+            return Err(Refusal::STOPPING);
+        }
+        let path = FilePath::parse(request.filename)?;
+        let job = match request.operation {
+            Operation::Read => self.read_job(&path, request)?,
+            Operation::Write => self.write_job(&path, request)?,
+        };
+        Ok(Some(Transfer::start(now_ns, Arc::clone(self), place, job)))
+    }
+
+    fn read_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
+        let mut source = self.store.open(path)?;
+        if request.mode == Mode::Netascii {
+            source = Source::Netascii(Box::new(NetasciiSource::scan(source)?));
+        }
+        let asked = Options::from_list(request.options);
+        let granted = negotiate(&asked, &self.config.limits, Some(source.length()));
+        Ok(Job::Read { source, granted, agreed: Agreed::from(&granted) })
+    }
+
+    fn write_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
+        if !self.config.write {
+            return Err(Refusal::WRITE_OFF);
+        }
+        let asked = Options::from_list(request.options);
+        let upload = self.store.create(path, asked.tsize)?;
+        let granted = negotiate(&asked, &self.config.limits, asked.tsize);
+        Ok(Job::Write { upload, mode: request.mode, granted, agreed: Agreed::from(&granted) })
+    }
+
+    /// Whether a well-formed packet that is nobody's deserves an answer: an ERROR never does (RFC 1350 section 7).
+    fn judge_stray(&self, packet: &Packet<'_>) -> Option<Refusal> {
+        self.count(Counter::Strays, 1);
+        (!matches!(packet, Packet::Error { .. })).then_some(UNKNOWN_TID)
+    }
+
+    /// Whether a malformed datagram at the listening port deserves an answer. One datagram out for one in, and short.
+    fn judge_malformed(&self, malformed: Malformed) -> Option<Refusal> {
+        self.counters.add_malformed(malformed);
+        let message = match malformed {
+            Malformed::TooShort => return None,
+            Malformed::UnknownOpcode(_) => "unknown opcode",
+            Malformed::UnknownMode => "unknown mode",
+            Malformed::MailMode => "mail mode is not supported",
+            _ => "malformed request",
+        };
+        Some(Refusal::new(ErrorCode::ILLEGAL_OPERATION, message))
+    }
+
+    fn emit(&self, now_ns: u64, peer: SocketAddr, refusal: Refusal, reply: &mut [u8]) -> usize {
+        let length = emit_error(reply, refusal.code, refusal.message);
+        self.record(now_ns, Direction::Out, peer, &reply[..length]);
+        length
+    }
+}
+
+const UNKNOWN_TID: Refusal = Refusal::new(ErrorCode::UNKNOWN_TID, "unknown transfer ID");

@@ -1,0 +1,55 @@
+//! The sockets that a server needs and the descriptors that it may use, both set up the same way for every server.
+//! Only for start-up and admission; nothing here sends or receives.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tftpbench_net::{Socket, SocketOptions, limits};
+
+use crate::config::{ServeConfig, ServeError};
+
+/// Open files that one transfer of a server takes besides its own file, and those that the server takes once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// For each transfer: sockets, mostly.
+    pub transfer: u64,
+    /// Once.
+    pub server: u64,
+}
+
+/// Makes room for `max_transfers`, so that the bound that people see is the one that counts.
+pub fn raise_open_files(config: &ServeConfig, descriptors: Descriptors) -> Result<(), ServeError> {
+    let transfers = config.max_transfers as u64;
+    let need = transfers * (1 + descriptors.transfer) + descriptors.server + PROCESS_DESCRIPTORS;
+    match limits::raise_open_files(need) {
+        Ok(_) => Ok(()),
+        Err(shortfall) => Err(ServeError::OpenFiles {
+            max_transfers: config.max_transfers,
+            need: shortfall.need,
+            hard: shortfall.hard,
+        }),
+    }
+}
+
+/// The socket that requests come to.
+pub fn listen(config: &ServeConfig) -> Result<Socket, ServeError> {
+    Socket::bind(config.address, &options(config))
+        .map_err(|source| ServeError::Bind { address: config.address, source })
+}
+
+/// A socket on a port of its own for replies: the server's TID (RFC 1350 section 4).
+pub fn reply_socket(config: &ServeConfig) -> io::Result<Socket> {
+    let address = SocketAddr::new(config.address.ip(), 0);
+    Socket::bind(address, &options(config))
+}
+
+/// Standard streams, the root, the poller, and what an interpreter around the server holds open.
+const PROCESS_DESCRIPTORS: u64 = 64;
+
+fn options(config: &ServeConfig) -> SocketOptions {
+    SocketOptions {
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        send_buffer_bytes: config.send_buffer_bytes,
+        ..SocketOptions::default()
+    }
+}

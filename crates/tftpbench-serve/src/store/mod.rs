@@ -1,0 +1,120 @@
+//! Where files live: on disk or in memory. Both give out a `Source` to read and take an `Upload` to write.
+//! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
+
+pub(crate) mod disk;
+pub(crate) mod memory;
+pub(crate) mod netascii;
+pub(crate) mod upload;
+
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+
+use crate::config::StoreKind;
+use crate::paths::{FilePath, Root};
+use crate::refusal::Refusal;
+use disk::DiskFile;
+use memory::{MemoryStore, MemoryUpload};
+use netascii::NetasciiSource;
+use upload::DiskUpload;
+
+/// One of the two stores.
+pub(crate) enum Store {
+    Disk { root: Arc<Root>, overwrite: bool },
+    Memory(MemoryStore),
+}
+
+impl Store {
+    pub(crate) fn new(kind: StoreKind, root: Arc<Root>, overwrite: bool) -> Store {
+        match kind {
+            StoreKind::Disk => Store::Disk { root, overwrite },
+            StoreKind::Memory => Store::Memory(MemoryStore::new(root, overwrite)),
+        }
+    }
+
+    /// Opens a file for reading as octets.
+    pub(crate) fn open(&self, path: &FilePath) -> Result<Source, Refusal> {
+        match self {
+            Store::Disk { root, .. } => Ok(Source::Disk(DiskFile::open(root, path)?)),
+            Store::Memory(store) => Ok(Source::Memory(store.open(path)?)),
+        }
+    }
+
+    /// Begins an upload of about `size` bytes, where that is known.
+    pub(crate) fn create(&self, path: &FilePath, size: Option<u64>) -> Result<Upload, Refusal> {
+        match self {
+            Store::Disk { root, overwrite } => {
+                let upload = DiskUpload::create(root, path, *overwrite, size)?;
+                Ok(Upload::Disk(upload))
+            }
+            Store::Memory(store) => Ok(Upload::Memory(store.create(path, size)?)),
+        }
+    }
+}
+
+/// A file being served; reads are at any offset and always whole.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Disk(DiskFile),
+    Memory(Arc<Vec<u8>>),
+    Netascii(Box<NetasciiSource>),
+}
+
+impl Source {
+    /// Bytes on the wire.
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Source::Disk(file) => file.length(),
+            Source::Memory(bytes) => bytes.len() as u64,
+            Source::Netascii(source) => source.length(),
+        }
+    }
+
+    /// Fills `buf` from `offset`; less than all of it is a refusal.
+    pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {
+        match self {
+            Source::Disk(file) => file.read_at(offset, buf),
+            Source::Memory(bytes) => {
+                let start = usize::try_from(offset).map_err(|_| Refusal::CHANGED)?;
+                let part = bytes.get(start..).and_then(|rest| rest.get(..buf.len()));
+                buf.copy_from_slice(part.ok_or(Refusal::CHANGED)?);
+                Ok(())
+            }
+            Source::Netascii(source) => source.read_at(offset, buf),
+        }
+    }
+}
+
+/// A file being written. It has its name only after `commit`; dropped before that it leaves nothing.
+#[derive(Debug)]
+pub(crate) enum Upload {
+    Disk(DiskUpload),
+    Memory(MemoryUpload),
+}
+
+impl Upload {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        match self {
+            Upload::Disk(upload) => upload.append(bytes),
+            Upload::Memory(upload) => upload.append(bytes),
+        }
+    }
+
+    /// Gives the whole file its name.
+    pub(crate) fn commit(self) -> Result<(), Refusal> {
+        match self {
+            Upload::Disk(upload) => upload.commit(),
+            Upload::Memory(upload) => upload.commit(),
+        }
+    }
+}
+
+/// Whether an upload may take a name, judged by what stands under it now.
+fn may_create(existing: Option<FileType>, overwrite: bool) -> Result<(), Refusal> {
+    match existing {
+        None => Ok(()),
+        Some(FileType::RegularFile) if overwrite => Ok(()),
+        Some(FileType::RegularFile) => Err(Refusal::EXISTS),
+        Some(_) => Err(Refusal::NOT_REGULAR),
+    }
+}

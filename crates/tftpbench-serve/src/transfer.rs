@@ -1,0 +1,312 @@
+//! One transfer: a protocol machine and the file behind it. Datagrams and the time go in, whole datagrams come out.
+//! It must never touch a socket or wait. A server drives it from one thread: after each change it drains
+//! `poll_transmit`, and only then asks `is_finished` and `deadline_ns`. Dropping it counts it and frees its place.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tftpbench_proto::netascii::Decoder;
+use tftpbench_proto::{
+    Agreed, Block, Counts, ErrorCode, HEADER_LEN, Mode, Options, Outcome, Packet, Receiver, Sender, Transmit,
+    emit_ack, emit_data_header, emit_error, emit_oack,
+};
+
+use crate::counters::Counter;
+use crate::packet_log::Direction;
+use crate::refusal::Refusal;
+use crate::registry::Place;
+use crate::service::{REPLY_BYTES_MAX, Service};
+use crate::store::{Source, Upload};
+
+/// What was agreed with a client about a file.
+pub(crate) enum Job {
+    Read { source: Source, granted: Options, agreed: Agreed },
+    Write { upload: Upload, mode: Mode, granted: Options, agreed: Agreed },
+}
+
+/// One file on its way.
+pub struct Transfer {
+    role: Role,
+    /// The OACK, or the ACK 0 that accepts an upload without options.
+    opening: Box<[u8]>,
+    place: Place,
+    may_dally: bool,
+    interrupted: bool,
+    service: Arc<Service>,
+}
+
+enum Role {
+    Send { machine: Sender, source: Source },
+    Receive { machine: Receiver, inbox: Inbox },
+}
+
+impl Transfer {
+    pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
+        service.count(Counter::Started, 1);
+        let timing = service.config().timing;
+        let (granted, role) = match job {
+            Job::Read { source, granted, agreed } => {
+                let oack = !granted.is_empty();
+                let machine = Sender::server(agreed, oack, source.length(), timing, now_ns);
+                (granted, Role::Send { machine, source })
+            }
+            Job::Write { upload, mode, granted, agreed } => {
+                let machine = Receiver::server(agreed, timing, now_ns);
+                (granted, Role::Receive { machine, inbox: Inbox::new(upload, mode, &agreed) })
+            }
+        };
+        let opening = opening(&granted);
+        Transfer { role, opening, place, may_dally: true, interrupted: false, service }
+    }
+
+    /// The address and port that this transfer talks to, and nobody else.
+    pub fn peer(&self) -> SocketAddr {
+        self.place.peer()
+    }
+
+    /// Takes a datagram of the peer.
+    pub fn handle_datagram(&mut self, now_ns: u64, datagram: &[u8]) {
+        self.service.record(now_ns, Direction::In, self.place.peer(), datagram);
+        let packet = match Packet::parse(datagram) {
+            Ok(packet) => packet,
+            // Not worth ending a transfer for: whoever sent it may not be the peer.
+            Err(malformed) => return self.service.count_malformed(malformed),
+        };
+        match &mut self.role {
+            Role::Send { machine, .. } => machine.handle_packet(now_ns, &packet),
+            Role::Receive { machine, inbox } => {
+                if let Some(block) = machine.handle_packet(now_ns, &packet)
+                    && let Err(refusal) = inbox.store(&block)
+                {
+                    machine.abort(refusal.code, refusal.message);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// The deadline has come; harmless before.
+    pub fn handle_timeout(&mut self, now_ns: u64) {
+        match &mut self.role {
+            Role::Send { machine, .. } => machine.handle_timeout(now_ns),
+            Role::Receive { machine, .. } => machine.handle_timeout(now_ns),
+        }
+        self.settle();
+    }
+
+    /// Writes the next datagram into `datagram`, which must hold `datagram_bytes_max`, and returns its length.
+    pub fn poll_transmit(&mut self, now_ns: u64, datagram: &mut [u8]) -> Option<usize> {
+        loop {
+            let transmit = match &mut self.role {
+                Role::Send { machine, .. } => machine.poll_transmit(now_ns),
+                Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
+            }?;
+            match self.emit(transmit, datagram) {
+                Ok(length) => {
+                    // An upload completes by its last ACK's leaving.
+                    self.settle();
+                    let sent = &datagram[..length];
+                    self.service.record(now_ns, Direction::Out, self.place.peer(), sent);
+                    return Some(length);
+                }
+                // The machine now has an ERROR for us in place of that block.
+                Err(refusal) => self.abort(refusal.code, refusal.message),
+            }
+        }
+    }
+
+    /// When `handle_timeout` is due.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        match &self.role {
+            Role::Send { machine, .. } => machine.deadline_ns(),
+            Role::Receive { machine, .. } => machine.deadline_ns(),
+        }
+    }
+
+    /// Nothing is left to do; it can be dropped.
+    pub fn is_finished(&self) -> bool {
+        let machine = match &self.role {
+            Role::Send { machine, .. } => machine.is_finished(),
+            Role::Receive { machine, .. } => machine.is_finished(),
+        };
+        machine || (!self.may_dally && self.place.decided())
+    }
+
+    /// `is_finished`, or of no use any more: the peer asked for something else, or the server stops while this one
+    /// only dallies. Costlier to ask than `is_finished`; once a wake-up is often enough.
+    pub fn is_over(&self) -> bool {
+        self.is_finished() || self.place.superseded() || (self.place.decided() && self.service.draining())
+    }
+
+    /// The server stops now: drain the ERROR that tells the peer.
+    pub fn interrupt(&mut self) {
+        if self.outcome().is_none() {
+            self.interrupted = true;
+            self.abort(Refusal::STOPPING.code, Refusal::STOPPING.message);
+        }
+    }
+
+    /// Room that `poll_transmit` needs.
+    pub fn datagram_bytes_max(&self) -> usize {
+        let data = HEADER_LEN + usize::from(self.agreed().blksize);
+        data.max(self.opening.len()).max(REPLY_BYTES_MAX)
+    }
+
+    /// Room that a datagram of the peer needs, so that one byte too many is still seen.
+    pub fn receive_bytes_max(&self) -> usize {
+        match &self.role {
+            Role::Send { .. } => RECEIVE_BYTES_MIN,
+            Role::Receive { machine, .. } => receive_bytes_max(machine.agreed().blksize),
+        }
+    }
+
+    /// Blocks that may go out at one time.
+    pub fn windowsize(&self) -> u16 {
+        self.agreed().windowsize
+    }
+
+    fn agreed(&self) -> &Agreed {
+        match &self.role {
+            Role::Send { machine, .. } => machine.agreed(),
+            Role::Receive { machine, .. } => machine.agreed(),
+        }
+    }
+
+    fn outcome(&self) -> Option<&Outcome> {
+        match &self.role {
+            Role::Send { machine, .. } => machine.outcome(),
+            Role::Receive { machine, .. } => machine.outcome(),
+        }
+    }
+
+    fn counts(&self) -> &Counts {
+        match &self.role {
+            Role::Send { machine, .. } => machine.counts(),
+            Role::Receive { machine, .. } => machine.counts(),
+        }
+    }
+
+    fn abort(&mut self, code: ErrorCode, message: &'static str) {
+        match &mut self.role {
+            Role::Send { machine, .. } => machine.abort(code, message),
+            Role::Receive { machine, inbox } => {
+                inbox.upload = None;
+                machine.abort(code, message);
+            }
+        }
+        self.settle();
+    }
+
+    /// Gives the place to others as soon as the outcome is known, and the unfinished file back.
+    fn settle(&mut self) {
+        if self.outcome().is_some() && !self.place.decided() {
+            self.may_dally = self.place.decide();
+            if let Role::Receive { inbox, .. } = &mut self.role {
+                inbox.upload = None;
+            }
+        }
+    }
+
+    fn emit(&mut self, transmit: Transmit, datagram: &mut [u8]) -> Result<usize, Refusal> {
+        match transmit {
+            Transmit::Opening => {
+                datagram[..self.opening.len()].copy_from_slice(&self.opening);
+                Ok(self.opening.len())
+            }
+            Transmit::Data { block, offset, len, again: _ } => {
+                emit_data_header(datagram, block);
+                if let Role::Send { source, .. } = &mut self.role {
+                    source.read_at(offset, &mut datagram[HEADER_LEN..HEADER_LEN + len])?;
+                }
+                Ok(HEADER_LEN + len)
+            }
+            Transmit::Ack { block, .. } => Ok(emit_ack(datagram, block)),
+            Transmit::Error { code, message } => Ok(emit_error(datagram, code, message)),
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let counter = match self.outcome() {
+            _ if self.interrupted => Counter::Interrupted,
+            None => Counter::Interrupted,
+            Some(Outcome::Completed) => Counter::Completed,
+            Some(Outcome::Failed(_)) => Counter::Failed,
+            Some(Outcome::TimedOut) => Counter::TimedOut,
+        };
+        let counts = *self.counts();
+        self.service.count(counter, 1);
+        self.service.count(Counter::Retransmissions, counts.retransmissions);
+        self.service.count(Counter::Timeouts, counts.timeouts);
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer").field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}
+
+/// Room for a datagram that carries blocks of `blksize`, so that one byte too many is still seen.
+pub fn receive_bytes_max(blksize: u16) -> usize {
+    (HEADER_LEN + usize::from(blksize) + 1).max(RECEIVE_BYTES_MIN)
+}
+
+/// Room for an ACK, or an ERROR with a long text.
+const RECEIVE_BYTES_MIN: usize = 576;
+
+fn opening(granted: &Options) -> Box<[u8]> {
+    let mut datagram = Vec::new();
+    if granted.is_empty() {
+        datagram.resize(HEADER_LEN, 0);
+        emit_ack(&mut datagram, 0);
+    } else {
+        emit_oack(&mut datagram, granted);
+    }
+    datagram.into_boxed_slice()
+}
+
+/// Where the blocks of an upload go.
+struct Inbox {
+    /// Gone as soon as the upload is whole, or lost.
+    upload: Option<Upload>,
+    /// netascii only: its state between blocks, and a buffer for the decoded bytes.
+    decoder: Option<(Decoder, Box<[u8]>)>,
+}
+
+impl Inbox {
+    fn new(upload: Upload, mode: Mode, agreed: &Agreed) -> Inbox {
+        // Decoding never makes more bytes than it was given, but for a CR held back from the block before.
+        let decoded = || vec![0; usize::from(agreed.blksize) + 1].into_boxed_slice();
+        let decoder = (mode == Mode::Netascii).then(|| (Decoder::default(), decoded()));
+        Inbox { upload: Some(upload), decoder }
+    }
+
+    /// The file has its name before the last ACK is made, or the ACK is not made at all.
+    fn store(&mut self, block: &Block<'_>) -> Result<(), Refusal> {
+        let stored = self.append(block);
+        if stored.is_err() {
+            self.upload = None;
+        }
+        stored?;
+        match self.upload.take_if(|_| block.last) {
+            Some(whole) => whole.commit(),
+            None => Ok(()),
+        }
+    }
+
+    fn append(&mut self, block: &Block<'_>) -> Result<(), Refusal> {
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        let Some((decoder, decoded)) = &mut self.decoder else {
+            return upload.append(block.payload);
+        };
+        let progress = decoder.decode(block.payload, decoded);
+        upload.append(&decoded[..progress.written])?;
+        let held_back = block.last.then(|| decoder.finish()).flatten();
+        held_back.map_or(Ok(()), |byte| upload.append(&[byte]))
+    }
+}

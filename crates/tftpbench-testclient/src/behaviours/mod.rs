@@ -1,0 +1,8 @@
+//! What every bundled server must do. Each function takes a server's `run` and panics where it falls short.
+
+pub mod files;
+pub mod hostility;
+pub mod recovery;
+pub mod running;
+pub mod transfers;
+pub mod uploads;

@@ -1,0 +1,187 @@
+//! What an upload may do to the disk, and what it leaves behind.
+
+use std::process::Command;
+
+use tftpbench_serve::StoreKind;
+
+use crate::client::{RRQ, WRQ, data, pattern, request};
+use crate::folder::Folder;
+use crate::server::{Run, TestServer, config, timing};
+
+/// ERROR 2, and nothing appears.
+pub fn writing_is_off_unless_asked_for(run: Run) {
+    let root = Folder::new();
+    let mut config = config(&root);
+    config.write = false;
+    let server = TestServer::with(run, config);
+    assert_eq!(server.client().write("f", b"x", &[]).unwrap_err().code, 2);
+    assert!(root.names().is_empty());
+}
+
+/// ERROR 6.
+pub fn an_existing_file_is_kept(run: Run) {
+    let root = Folder::new();
+    root.put("f", b"old");
+    let server = TestServer::start(run, &root);
+    assert_eq!(server.client().write("f", b"new", &[]).unwrap_err().code, 6);
+    assert_eq!(root.contents("f"), b"old");
+}
+
+/// In one step: at no time is neither there.
+pub fn an_existing_file_is_replaced_with_overwrite(run: Run) {
+    let root = Folder::new();
+    root.put("f", b"old");
+    let mut config = config(&root);
+    config.overwrite = true;
+    let server = TestServer::with(run, config);
+    let client = server.client();
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    client.send(tid, &data(1, &pattern(512, 1)));
+    client.receive_ack();
+    assert_eq!(server.client().read("f", &[]), Ok(b"old".to_vec()));
+    client.send(tid, &data(2, b""));
+    client.receive_ack();
+    assert_eq!(server.client().read("f", &[]), Ok(pattern(512, 1)));
+    assert_eq!(root.names(), ["f"]);
+}
+
+/// Whoever comes first wins; the upload gets ERROR 6 in place of its last ACK.
+pub fn a_file_that_appears_meanwhile_is_kept(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    root.put("f", b"first");
+    client.send(tid, &data(1, b"second"));
+    assert_eq!(client.receive_error(), 6);
+    assert_eq!(root.contents("f"), b"first");
+    assert_eq!(root.names(), ["f"]);
+}
+
+/// And when its last ACK arrives it has it.
+pub fn an_upload_has_its_name_only_when_complete(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    let file = pattern(512 * 40, 2);
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    for (index, block) in file.chunks(512).enumerate() {
+        client.send(tid, &data(index as u16 + 1, block));
+        client.receive_ack();
+        assert!(!root.file("f").exists(), "after block {}", index + 1);
+    }
+    assert_eq!(server.client().read("f", &[]).unwrap_err().code, 1);
+    client.send(tid, &data(41, b""));
+    client.receive_ack();
+    assert_eq!(root.contents("f"), file);
+}
+
+/// Neither a file nor a hidden name.
+pub fn an_aborted_upload_leaves_nothing(run: Run) {
+    let root = Folder::new();
+    let mut config = config(&root);
+    config.overwrite = true;
+    let server = TestServer::with(run, config);
+    let client = server.client();
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    client.send(tid, &data(1, &pattern(512, 3)));
+    client.receive_ack();
+    client.error(tid);
+    assert_eq!(server.finish().count("transfers_failed"), 1);
+    assert!(root.names().is_empty());
+}
+
+/// The same where the client just goes away.
+pub fn a_silent_upload_leaves_nothing(run: Run) {
+    let root = Folder::new();
+    let mut config = config(&root);
+    config.timing = timing(20_000_000);
+    let server = TestServer::with(run, config);
+    let client = server.client();
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    client.send(tid, &data(1, &pattern(512, 3)));
+    // The ACK and three retries.
+    for _ in 0..4 {
+        assert_eq!(client.receive_ack(), (tid, 1));
+    }
+    let summary = server.finish();
+    assert_eq!(summary.count("transfers_timed_out"), 1, "{summary:?}");
+    assert!(root.names().is_empty());
+}
+
+/// On a file system of 64 KiB; where none can be mounted, the store's own tests write to /dev/full.
+pub fn a_full_disk_is_error_3_and_leaves_nothing(run: Run) {
+    let Some(tiny) = TinyDisk::mount() else { return };
+    let server = TestServer::start(run, &tiny.folder);
+    let denied = server.client().write("f", &pattern(200_000, 4), &[]).unwrap_err();
+    assert_eq!(denied.code, 3, "{denied:?}");
+    let summary = server.finish();
+    assert_eq!(summary.count("transfers_failed"), 1, "{summary:?}");
+    assert!(tiny.folder.names().is_empty());
+}
+
+/// RFC 2349: refused before the first block.
+pub fn a_size_that_cannot_fit_is_error_3(run: Run) {
+    let root = Folder::new();
+    let mut config = config(&root);
+    for store in [StoreKind::Disk, StoreKind::Memory] {
+        config.store = store;
+        let server = TestServer::with(run, config.clone());
+        let client = server.client();
+        client.ask(&request(WRQ, "f", "octet", &[("tsize", "18446744073709551615")]));
+        assert_eq!(client.receive_error(), 3, "{store:?}");
+    }
+}
+
+/// Readable at once, kept like any file, and never on the disk.
+pub fn the_memory_store_keeps_uploads_off_the_disk(run: Run) {
+    let root = Folder::new();
+    root.put("on-disk", b"x");
+    let mut config = config(&root);
+    config.store = StoreKind::Memory;
+    let server = TestServer::with(run, config);
+    server.client().write("f", &pattern(100_000, 5), &[("tsize", "100000")]).unwrap();
+    assert_eq!(server.client().read("f", &[]), Ok(pattern(100_000, 5)));
+    assert_eq!(server.client().write("f", b"", &[]).unwrap_err().code, 6);
+    assert_eq!(server.client().write("on-disk", b"", &[]).unwrap_err().code, 6);
+    let client = server.client();
+    client.ask(&request(WRQ, "aborted", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    client.error(tid);
+    client.ask(&request(RRQ, "aborted", "octet", &[]));
+    assert_eq!(client.receive_error(), 1);
+    assert_eq!(root.names(), ["on-disk"]);
+}
+
+/// A tmpfs of 64 KiB, for whoever may mount one.
+struct TinyDisk {
+    folder: Folder,
+}
+
+impl TinyDisk {
+    fn mount() -> Option<TinyDisk> {
+        let folder = Folder::new();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(TinyDisk { folder }),
+            _ => {
+                eprintln!("skipped: a tmpfs can be mounted by root only");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}

@@ -1,0 +1,98 @@
+//! For tests only: what every bundled server must do, run over real sockets against each of them.
+//!
+//! One list of behaviours, so that the servers cannot drift apart. No sleeps, no fixed ports, every wait is bounded.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a panic is the report")]
+#![allow(clippy::print_stderr, reason = "a skipped behaviour says why")]
+
+pub mod behaviours;
+mod client;
+mod folder;
+mod server;
+
+pub use client::{Client, Denied, RRQ, WRQ, data, pattern, request};
+pub use folder::Folder;
+pub use server::{Ready, Run, TestServer};
+
+/// Turns every behaviour into a `#[test]` of one server. `$run` is the server's `run`.
+#[macro_export]
+macro_rules! behaviours {
+    ($run:path) => {
+        $crate::behaviours! { @modules $run;
+            transfers {
+                sizes_around_the_block_border_survive_both_ways
+                files_past_65535_blocks_survive_both_ways
+                every_blksize_survives_both_ways
+                a_blksize_above_the_limit_is_lowered
+                a_window_is_acknowledged_once
+                a_window_of_hundreds_of_blocks_survives_both_ways
+                tsize_tells_and_echoes_the_size
+                the_timeout_option_is_echoed_and_honoured
+                options_that_cannot_be_granted_are_left_out
+                names_of_modes_and_options_may_be_in_any_case
+                netascii_survives_both_ways
+                ipv6_and_mapped_ipv4_are_served
+                many_transfers_run_at_once
+                one_port_may_ask_again_and_again
+            }
+            recovery {
+                a_lost_datagram_is_sent_again
+                a_repeated_ack_triggers_nothing
+                a_repeated_last_block_is_acknowledged_again
+                a_repeated_request_is_harmless
+                another_request_of_the_same_port_ends_the_old_transfer
+                a_stranger_gets_error_5_and_the_transfer_goes_on
+                an_error_of_the_client_ends_the_transfer_unanswered
+                a_silent_client_is_given_up
+            }
+            files {
+                nothing_outside_the_root_is_read
+                nothing_outside_the_root_is_written
+                what_is_no_regular_file_is_refused
+                folders_below_the_root_are_served
+                a_file_truncated_while_served_is_an_error
+                a_file_replaced_while_served_is_an_error
+                a_file_changed_in_place_while_served_is_an_error
+                the_memory_store_serves_what_it_read_first
+            }
+            uploads {
+                writing_is_off_unless_asked_for
+                an_existing_file_is_kept
+                an_existing_file_is_replaced_with_overwrite
+                a_file_that_appears_meanwhile_is_kept
+                an_upload_has_its_name_only_when_complete
+                an_aborted_upload_leaves_nothing
+                a_silent_upload_leaves_nothing
+                a_full_disk_is_error_3_and_leaves_nothing
+                a_size_that_cannot_fit_is_error_3
+                the_memory_store_keeps_uploads_off_the_disk
+            }
+            hostility {
+                malformed_requests_are_answered_once_or_not_at_all
+                packets_that_are_no_request_never_start_anything
+                requests_of_65_kilobytes_are_malformed
+                garbage_on_a_transfer_does_not_end_it
+                blocks_from_the_future_are_ignored
+                a_block_above_blksize_is_error_4
+                random_datagrams_never_get_more_than_one_short_answer
+            }
+            running {
+                transfers_beyond_the_bound_are_refused
+                a_stop_lets_transfers_finish_and_refuses_new_ones
+                a_stop_ends_transfers_when_their_grace_is_over
+                a_second_stop_ends_transfers_at_once
+                a_taken_port_is_one_clear_line
+                a_missing_root_is_one_clear_line
+                too_many_transfers_for_the_open_files_is_one_clear_line
+                the_packet_log_changes_nothing
+            }
+        }
+    };
+    (@modules $run:path; $($module:ident { $($name:ident)* })*) => {
+        $(mod $module {
+            $(#[test]
+            fn $name() {
+                $crate::behaviours::$module::$name(|config, stop, ready| $run(config, stop, ready));
+            })*
+        })*
+    };
+}

@@ -1,0 +1,112 @@
+//! The transfers under way, found by their peer, with their deadlines. It knows no sockets; only the server's loop uses it.
+//!
+//! Deadlines move with every datagram, but the timing wheel is not told: an entry that comes due is compared with what
+//! its transfer wants now and put back. A block so costs one comparison and no change to the wheel.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use slab::Slab;
+use tftpbench_net::Timers;
+use tftpbench_serve::Transfer;
+
+use crate::hasher::Seeded;
+
+/// One transfer and where it answers from.
+pub(crate) struct Entry {
+    pub(crate) transfer: Transfer,
+    /// Index of its reply socket.
+    pub(crate) port: usize,
+    /// It has more to say than fitted into one turn.
+    pub(crate) is_unfinished: bool,
+    /// When the wheel will name it next; `u64::MAX` if it will not.
+    timer_ns: u64,
+}
+
+/// Every transfer of the server.
+pub(crate) struct Table {
+    entries: Slab<Entry>,
+    /// A peer has one transfer at most: a new request ends the old one.
+    keys: HashMap<SocketAddr, usize, Seeded>,
+    timers: Timers,
+    due: Vec<u64>,
+}
+
+impl Table {
+    pub(crate) fn new(now_ns: u64) -> Table {
+        Table {
+            entries: Slab::new(),
+            keys: HashMap::with_hasher(Seeded::random()),
+            timers: Timers::new(now_ns),
+            due: Vec::new(),
+        }
+    }
+
+    /// Adds a transfer; the old one of its peer must have been removed.
+    pub(crate) fn insert(&mut self, transfer: Transfer, port: usize) -> usize {
+        let peer = transfer.peer();
+        let key = self.entries.insert(Entry { transfer, port, is_unfinished: false, timer_ns: u64::MAX });
+        let old = self.keys.insert(peer, key);
+        debug_assert!(old.is_none(), "{peer} had a transfer already");
+        key
+    }
+
+    /// The transfer of a peer.
+    pub(crate) fn find(&self, peer: SocketAddr) -> Option<usize> {
+        self.keys.get(&peer).copied()
+    }
+
+    pub(crate) fn entry(&mut self, key: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: usize) -> Option<Entry> {
+        let entry = self.entries.try_remove(key)?;
+        self.keys.remove(&entry.transfer.peer());
+        Some(entry)
+    }
+
+    /// Keys of all transfers; for a stop only.
+    pub(crate) fn keys(&self) -> Vec<usize> {
+        self.entries.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Tells the wheel about a deadline, but only one that is earlier than what it knows.
+    pub(crate) fn arm(&mut self, key: usize) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(deadline_ns) = entry.transfer.deadline_ns()
+            && deadline_ns < entry.timer_ns
+        {
+            entry.timer_ns = deadline_ns;
+            self.timers.schedule(deadline_ns, key as u64);
+        }
+    }
+
+    /// When the wheel wants to be looked at.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        self.timers.next_deadline_ns()
+    }
+
+    /// The next transfer whose deadline has come; `expire` first.
+    pub(crate) fn next_due(&mut self, now_ns: u64) -> Option<usize> {
+        while let Some(key) = self.due.pop() {
+            let key = key as usize;
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            // Left behind by an earlier deadline, or by the transfer that had this key before.
+            if entry.timer_ns > now_ns {
+                continue;
+            }
+            entry.timer_ns = u64::MAX;
+            if entry.transfer.deadline_ns().is_some_and(|deadline_ns| deadline_ns <= now_ns) {
+                return Some(key);
+            }
+            self.arm(key);
+        }
+        None
+    }
+
+    /// Collects what is due.
+    pub(crate) fn expire(&mut self, now_ns: u64) {
+        self.timers.expire(now_ns, &mut self.due);
+    }
+}

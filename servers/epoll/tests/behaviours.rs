@@ -1,0 +1,3 @@
+//! The behaviours of every bundled server, shown by this one over real sockets.
+
+tftpbench_testclient::behaviours!(tftpbench_epoll::run);

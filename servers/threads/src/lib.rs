@@ -1,0 +1,130 @@
+//! The thread-per-transfer TFTP server: one thread admits, and each transfer has a thread and a socket of its own.
+//!
+//! It holds a concurrency strategy and nothing else; what a server does is in `tftpbench-serve`. There is no pool: a
+//! thread is made for a transfer and ends with it, which is what this server exists to measure.
+#![forbid(unsafe_code)]
+
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope};
+
+use tftpbench_net::clock::monotonic_ns;
+use tftpbench_net::{Poller, ReceiveBatch, Socket, Stop};
+use tftpbench_serve::{
+    Admission, Counter, Descriptors, REPLY_BYTES_MAX, ServeConfig, ServeError, Service, Summary, Transfer,
+    listen, raise_open_files, reply_socket,
+};
+
+/// Stack of a transfer's thread. Its frames hold no buffers; 10,000 of them must fit on any machine.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Requests taken in at one system call.
+const REQUESTS: usize = 64;
+
+/// A request may be 512 bytes long (RFC 2347); what is longer must be seen to be.
+const REQUEST_BYTES: usize = 1024;
+
+/// While stopping: how often to look whether the last transfer has ended.
+const DRAIN_SLICE_NS: u64 = 20_000_000;
+
+/// Serves until `stop` is requested and the transfers in flight have ended, their grace is over, or `stop` is requested
+/// again. `ready` is called with the bound address as soon as requests are answered.
+pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> Result<Summary, ServeError> {
+    raise_open_files(&config, Descriptors { transfer: 1, server: 3 })?;
+    let socket = listen(&config)?;
+    let service = Service::new(config, monotonic_ns())?;
+    let mut poller = Poller::new().map_err(kernel("epoll_create1"))?;
+    poller.add(&socket, 0).map_err(kernel("epoll_ctl"))?;
+    poller.add(&stop, 1).map_err(kernel("epoll_ctl"))?;
+    ready(socket.local_addr());
+    let hurry = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let requests = ReceiveBatch::new(REQUESTS, REQUEST_BYTES);
+        let listener = Listener { service: &service, socket: &socket, hurry: &hurry, requests };
+        let served = listener.serve(scope, &mut poller, &stop);
+        // Whatever ended the loop ends the transfers too; the scope waits for their threads.
+        hurry.store(true, Ordering::Relaxed);
+        served
+    })?;
+    service.count(Counter::UdpDrops, socket.drops());
+    Ok(service.summary())
+}
+
+struct Listener<'env> {
+    service: &'env Arc<Service>,
+    socket: &'env Socket,
+    /// Set when transfers must end at once.
+    hurry: &'env AtomicBool,
+    requests: ReceiveBatch,
+}
+
+impl<'env> Listener<'env> {
+    fn serve<'scope>(
+        mut self,
+        scope: &'scope Scope<'scope, 'env>,
+        poller: &mut Poller,
+        stop: &Stop,
+    ) -> Result<(), ServeError> {
+        let mut drained_at_ns = None;
+        loop {
+            poller.wait(drained_at_ns.map(|_| DRAIN_SLICE_NS), 0).map_err(kernel("epoll_wait"))?;
+            let now_ns = monotonic_ns();
+            let requests = stop.requests();
+            if requests > 0 && drained_at_ns.is_none() {
+                self.service.drain();
+                drained_at_ns = Some(now_ns + self.service.config().grace_ns);
+            }
+            let is_late = drained_at_ns.is_some_and(|end_ns| now_ns >= end_ns);
+            let is_idle = drained_at_ns.is_some() && self.service.undecided() == 0;
+            if requests > 1 || is_late || is_idle {
+                return Ok(());
+            }
+            self.admit(scope, now_ns)?;
+        }
+    }
+
+    fn admit<'scope>(&mut self, scope: &'scope Scope<'scope, 'env>, now_ns: u64) -> Result<(), ServeError> {
+        let count = self.requests.receive(self.socket).map_err(kernel("recvmmsg"))?;
+        self.service.count(Counter::DatagramsIn, count as u64);
+        let mut reply = [0; REPLY_BYTES_MAX];
+        for request in self.requests.iter() {
+            let peer = request.peer;
+            let length = match self.service.admit(now_ns, peer, request.payload, &mut reply) {
+                Admission::Ignore => continue,
+                Admission::Reply(length) => length,
+                Admission::Start(transfer) => match self.spawn(scope, transfer) {
+                    Ok(()) => continue,
+                    Err(message) => self.service.refuse(now_ns, peer, message, &mut reply),
+                },
+            };
+            // Lost or refused by the path: the client asks again.
+            if self.socket.send_to(&reply[..length], peer).is_ok() {
+                self.service.count(Counter::DatagramsOut, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, 'env>,
+        transfer: Transfer,
+    ) -> Result<(), &'static str> {
+        let config = self.service.config();
+        let socket = reply_socket(config).map_err(|_| "server is out of sockets")?;
+        let (service, hurry) = (self.service, self.hurry);
+        thread::Builder::new()
+            .name("tftp-transfer".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, move || worker::carry_out(transfer, &socket, service, hurry))
+            .map(drop)
+            .map_err(|_| "server is out of threads")
+    }
+}
+
+fn kernel(action: &'static str) -> impl Fn(std::io::Error) -> ServeError {
+    move |source| ServeError::Kernel { action, source }
+}

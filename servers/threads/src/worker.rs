@@ -1,0 +1,110 @@
+//! One transfer on its own thread and socket, from the first datagram to the last.
+//! It must never outlive a stop by more than one slice of waiting. Only the listener starts it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tftpbench_net::clock::monotonic_ns;
+use tftpbench_net::{ReceiveBatch, SendBatch, Socket};
+use tftpbench_serve::{Counter, REPLY_BYTES_MAX, Service, Transfer};
+
+/// The longest wait in the kernel, so that a stop, or a peer that asks for something else, is noticed.
+const WAIT_SLICE_NS: u64 = 200_000_000;
+
+/// Datagrams to a system call, where the window has as many.
+const BATCH: u16 = 64;
+
+/// Drives a transfer to its end.
+pub(crate) fn carry_out(transfer: Transfer, socket: &Socket, service: &Service, hurry: &AtomicBool) {
+    let messages = usize::from(transfer.windowsize().min(BATCH));
+    let send = SendBatch::new(messages, messages * transfer.datagram_bytes_max());
+    let receive = ReceiveBatch::new(messages, transfer.receive_bytes_max());
+    let mut worker = Worker { transfer, socket, service, send, tally: Tally::default() };
+    worker.serve(receive, hurry);
+    service.count(Counter::UdpDrops, socket.drops());
+    service.count(Counter::DatagramsIn, worker.tally.datagrams_in);
+    service.count(Counter::DatagramsOut, worker.tally.datagrams_out);
+    service.count(Counter::DatagramsUnsent, worker.tally.datagrams_unsent);
+}
+
+/// Counted here and added up at the end: shared counters would travel between the cores with every datagram.
+#[derive(Default)]
+struct Tally {
+    datagrams_in: u64,
+    datagrams_out: u64,
+    datagrams_unsent: u64,
+}
+
+struct Worker<'env> {
+    transfer: Transfer,
+    socket: &'env Socket,
+    service: &'env Service,
+    send: SendBatch,
+    tally: Tally,
+}
+
+impl Worker<'_> {
+    fn serve(&mut self, mut receive: ReceiveBatch, hurry: &AtomicBool) {
+        let mut now_ns = monotonic_ns();
+        self.drain(now_ns);
+        self.flush();
+        while !self.transfer.is_over() {
+            let wait_ns = self.transfer.deadline_ns().unwrap_or(now_ns).saturating_sub(now_ns);
+            let received = receive.receive_blocking(self.socket, wait_ns.min(WAIT_SLICE_NS));
+            now_ns = monotonic_ns();
+            match received {
+                Ok(count) => self.tally.datagrams_in += count as u64,
+                // The socket is of no more use; the peer learns it by silence.
+                Err(_) => return,
+            }
+            for datagram in receive.iter() {
+                if datagram.peer == self.transfer.peer() {
+                    self.transfer.handle_datagram(now_ns, datagram.payload);
+                    self.drain(now_ns);
+                } else {
+                    self.answer_stray(now_ns, datagram.peer, datagram.payload);
+                }
+            }
+            if hurry.load(Ordering::Relaxed) {
+                self.transfer.interrupt();
+            }
+            self.transfer.handle_timeout(now_ns);
+            self.drain(now_ns);
+            self.flush();
+        }
+    }
+
+    fn drain(&mut self, now_ns: u64) {
+        let (peer, room) = (self.transfer.peer(), self.transfer.datagram_bytes_max());
+        let mut drained = false;
+        while !drained {
+            let pushed = self.send.push(peer, room, |datagram| {
+                let length = self.transfer.poll_transmit(now_ns, datagram);
+                drained = length.is_none();
+                length.unwrap_or(0)
+            });
+            if !pushed {
+                self.flush();
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.send.is_empty() {
+            return;
+        }
+        // What could not be sent counts as lost; the protocol sends it again.
+        if let Ok(flushed) = self.send.flush(self.socket) {
+            self.tally.datagrams_out += flushed.sent as u64;
+            self.tally.datagrams_unsent += flushed.unsent as u64;
+        }
+    }
+
+    fn answer_stray(&mut self, now_ns: u64, peer: SocketAddr, datagram: &[u8]) {
+        let mut reply = [0; REPLY_BYTES_MAX];
+        let length = self.service.answer_stray(now_ns, peer, datagram, &mut reply);
+        if length > 0 && self.socket.send_to(&reply[..length], peer).is_ok() {
+            self.tally.datagrams_out += 1;
+        }
+    }
+}
