@@ -47,8 +47,10 @@ const LEAD_NS: u64 = 1_000_000;
 pub enum Notice {
     /// The run is still going.
     Tick,
-    /// The measured window has just ended; the drain begins. Once per run.
-    WindowEnded,
+    /// The measured window has just opened. Once per run.
+    WindowOpened,
+    /// The measured window has just closed; the drain begins. Once per run.
+    WindowClosed,
 }
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
@@ -94,22 +96,25 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone.
+/// Passes on what the workers say until all of them have gone; of each notice the first one counts.
 fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
-    let mut window_ended = false;
+    let mut said = Vec::new();
     loop {
         match heard.recv_timeout(TICK) {
-            Ok(said) if said == Notice::WindowEnded && window_ended => {}
-            Ok(said) => {
-                window_ended |= said == Notice::WindowEnded;
-                notice(said);
+            Ok(again) if said.contains(&again) => {}
+            Ok(first) => {
+                said.push(first);
+                notice(first);
             }
             Err(RecvTimeoutError::Timeout) => notice(Notice::Tick),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    if !window_ended {
-        notice(Notice::WindowEnded);
+    // A run that ended before its time had come has seen both.
+    for edge in [Notice::WindowOpened, Notice::WindowClosed] {
+        if !said.contains(&edge) {
+            notice(edge);
+        }
     }
 }
 

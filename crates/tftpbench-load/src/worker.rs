@@ -172,26 +172,26 @@ impl<'a> Worker<'a> {
     /// Moves through warm-up, window and drain, and ends the run when its time is over or a stop is asked for.
     fn enter_phase(&mut self, now_ns: u64) {
         if self.phase == Phase::WarmUp && now_ns >= self.window.0 {
-            self.set_phase(Phase::Window);
+            self.set_phase(Phase::Window, Notice::WindowOpened);
         }
         if self.phase < Phase::Drain && (now_ns >= self.window.1 || self.stop.requests() > 0) {
-            self.set_phase(Phase::Drain);
+            self.set_phase(Phase::Drain, Notice::WindowClosed);
             self.schedule.close();
             self.drain_end_ns = match self.config.extent {
                 Extent::Duration { .. } if self.stop.requests() == 0 => now_ns + self.config.drain_ns,
                 _ => now_ns,
             };
-            // Nobody listens when the caller gave up waiting; that is its affair.
-            let _ = self.notices.send(Notice::WindowEnded);
         }
         if now_ns >= self.drain_end_ns || self.stop.requests() > 0 {
             self.interrupt_all(now_ns);
         }
     }
 
-    fn set_phase(&mut self, phase: Phase) {
+    fn set_phase(&mut self, phase: Phase, notice: Notice) {
         self.phase = phase;
         self.recorder.enter(phase);
+        // Nobody listens when the caller gave up waiting; that is its affair.
+        let _ = self.notices.send(notice);
     }
 
     fn interrupt_all(&mut self, now_ns: u64) {

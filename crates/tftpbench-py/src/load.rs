@@ -54,23 +54,24 @@ pub(crate) struct LoadArguments {
 #[pyclass(frozen, module = "tftpbench._core")]
 pub(crate) struct LoadOutcome(LoadReport);
 
-/// Runs one load to its end with the GIL released. `at_window_end` is called once, when the measured window ends.
-/// Raises ValueError, OSError, RuntimeError, or what a signal handler or `at_window_end` raised.
+/// Runs one load to its end with the GIL released. `on_window` is called with "open" and with "close", once each.
+/// Raises ValueError, OSError, RuntimeError, or what a signal handler or `on_window` raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, at_window_end=None))]
+#[pyo3(signature = (config, stop, on_window=None))]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
     stop: &Bound<'_, Stop>,
-    at_window_end: Option<Py<PyAny>>,
+    on_window: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
     let config = config.into_config()?;
     let stop = stop.get().inner().clone();
     let mut raised: Option<PyErr> = None;
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
-            let heard = Python::attach(|py| match (notice, &at_window_end) {
-                (Notice::WindowEnded, Some(call)) => call.call0(py).map(drop),
+            let heard = Python::attach(|py| match (notice, &on_window) {
+                (Notice::WindowOpened, Some(call)) => call.call1(py, ("open",)).map(drop),
+                (Notice::WindowClosed, Some(call)) => call.call1(py, ("close",)).map(drop),
                 _ => py.check_signals(),
             });
             if let Err(error) = heard {

@@ -1,0 +1,84 @@
+# The menu. Every target sets up what it needs; nothing needs root. `make run` first.
+#   setup  virtual environment, native core (release build), `.venv/bin/tftpbench`
+#   run    answers "epoll or threads?" with the bundled scenario (under four minutes)
+#   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
+#   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
+#   fix    formats and mends what lints can mend           wheel  dist/*.whl
+#   lock   renews the dependency locks                     clean  removes what was built
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+CARGO := cargo --locked
+FUZZ_SECONDS ?= 60
+RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
+
+.PHONY: help setup run test lint fix fuzz wheel lock clean test-rust test-python
+
+help:
+	@sed -n '2,/^$$/s/^# *//p' Makefile
+
+setup: .venv/.core
+
+run: setup
+	@$(BIN)/tftpbench run scenarios/concurrency.yaml
+
+test: lint test-rust wheel test-python
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest tftpbench._core
+	$(BIN)/lint-imports
+
+test-rust: setup
+	$(CARGO) test --workspace
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+wheel: setup
+	@rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+
+fix: setup
+	cargo fmt --all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs cargo-fuzz and a nightly toolchain: cargo install cargo-fuzz; rustup toolchain install nightly" >&2; exit 1; }
+	cd crates/fuzz && for target in $$(cargo +nightly fuzz list --fuzz-dir .); do \
+		cargo +nightly fuzz run --fuzz-dir . $$target -- -max_total_time=$(FUZZ_SECONDS); done
+
+lock: .venv/.packages
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	cargo update --quiet
+
+clean:
+	rm -rf .venv target dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/.packages: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "tftpbench needs Python 3.11 or later as $(PYTHON); on Debian and Ubuntu: apt install python3 (or make PYTHON=/path/to/python3)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "tftpbench needs Python's venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/.core: .venv/.packages pyproject.toml $(RUST_SOURCES)
+	@command -v cargo >/dev/null || { \
+		echo "tftpbench needs cargo (Rust 1.88 or later) to build its native core: see https://rustup.rs, or apt install cargo where that is new enough" >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+		echo "tftpbench needs a C compiler as linker; on Debian and Ubuntu: apt install gcc" >&2; exit 1; }
+	$(BIN)/maturin develop --quiet --release --locked
+	@touch $@

@@ -1,0 +1,97 @@
+"""A TFTP peer made of a Python function, for tests of the load generator: it answers as the test says, on port 0."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Address = tuple[str, int]
+Answer = Callable[["Peer", bytes, Address], None]
+"""Called with every datagram that arrives at the peer's listening port."""
+
+RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
+
+
+class Peer:
+    """One listening socket and one thread that hands each datagram to `answer`."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.received: list[bytes] = []
+        self._answer = answer
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def send(self, datagram: bytes, to: Address) -> None:
+        self.socket.sendto(datagram, to)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        # A datagram to itself ends the blocking receive: no time-out, no sleep.
+        self._answer = _nothing
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            self._closing = True
+            waker.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self.socket.close()
+
+    _closing = False
+
+    def _loop(self) -> None:
+        while not self._closing:
+            datagram, address = self.socket.recvfrom(65536)
+            self.received.append(datagram)
+            self._answer(self, datagram, address)
+
+
+@contextmanager
+def peer(answer: Answer) -> Iterator[Peer]:
+    """A running peer."""
+    made = Peer(answer)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def data(block: int, payload: bytes) -> bytes:
+    """A DATA datagram."""
+    return struct.pack("!HH", DATA, block) + payload
+
+
+def error(code: int, message: bytes = b"no") -> bytes:
+    """An ERROR datagram."""
+    return struct.pack("!HH", ERROR, code) + message + b"\0"
+
+
+def opcode(datagram: bytes) -> int:
+    """The opcode, 0 where there is none."""
+    return int.from_bytes(datagram[:2], "big") if len(datagram) >= 2 else 0
+
+
+def serve_bytes(contents: bytes) -> Answer:
+    """A correct lock-step server of one file, answering from its listening port."""
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) == RRQ:
+            block = 1
+        elif opcode(datagram) == ACK:
+            block = int.from_bytes(datagram[2:4], "big") + 1
+        else:
+            return
+        start = (block - 1) * 512
+        if start <= len(contents):
+            self.send(data(block, contents[start : start + 512]), address)
+
+    return answer
+
+
+def _nothing(_peer: Peer, _datagram: bytes, _address: Address) -> None:
+    """An answer that is none."""

@@ -1,0 +1,263 @@
+"""The load generator against peers that behave and peers that do not, over real sockets on loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, data, error, opcode, peer, serve_bytes
+from tftpbench import loadgen
+from tftpbench.columns import OUTCOMES
+from tftpbench.errors import LoadError
+from tftpbench.loadgen import LoadConfig, LoadResult, run_load
+
+SIZE = 2_000
+
+
+def contents(seed: int = 1, file: int = 0, size: int = SIZE) -> bytes:
+    """f(seed, file, offset), written anew from its definition."""
+    mask32, mask64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
+
+    def mix64(value: int) -> int:
+        x = (value + 0x9E3779B97F4A7C15) & mask64
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask64
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask64
+        return x ^ (x >> 31)
+
+    key = mix64((seed + mix64(file ^ 0x54465450)) & mask64)
+    multiplied, added = key & mask32, key >> 32
+    made = bytearray()
+    for index in range(size // 4 + 1):
+        x = index ^ multiplied
+        x = ((x ^ (x >> 16)) * 0x85EBCA6B) & mask32
+        x = ((x ^ (x >> 13)) * 0xC2B2AE35) & mask32
+        made += ((x ^ (x >> 16)) + added & mask32).to_bytes(4, "little")
+    return bytes(made[:size])
+
+
+class Arrangement:
+    """How the clients of the test at hand come to their sockets."""
+
+    sockets: loadgen.Sockets = "per-transfer"
+
+
+@pytest.fixture(params=["per-transfer", "shared"], autouse=True)
+def arrangement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is done with both."""
+    monkeypatch.setattr(Arrangement, "sockets", request.param)
+
+
+def config(port: int, **changes: object) -> LoadConfig:
+    """Ten reads of one file, two at a time; impatient, so that failing tests are quick."""
+    values: dict[str, object] = {
+        "host": "127.0.0.1",
+        "port": port,
+        "operation": "read",
+        "name": "f-{n}",
+        "file_size_bytes": SIZE,
+        "concurrency": 2,
+        "transfers": 10,
+        "timeout_ns": 20_000_000,
+        "retries": 1,
+        "backoff": "constant",
+        "sockets": Arrangement.sockets,
+    }
+    return LoadConfig(**(values | changes))  # type: ignore[arg-type]  # values are checked by the native side
+
+
+def figure(result: LoadResult, name: str) -> float:
+    """A figure that must be known."""
+    value = result.figures[name]
+    assert value is not None, name
+    return value
+
+
+def ended(result: LoadResult) -> dict[str, float]:
+    """How the transfers ended; and they always add up."""
+    counts = {name: figure(result, name) for name in OUTCOMES}
+    assert sum(counts.values()) == figure(result, "started") == len(result.transfers["outcome"])
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_every_byte_of_every_transfer_is_verified() -> None:
+    with peer(serve_bytes(contents())) as server:
+        result = run_load(config(server.port))
+    assert ended(result) == {"completed": 10}
+    assert figure(result, "bytes_verified") == 10 * SIZE
+    assert figure(result, "content_mismatches") == 0
+    assert result.faults == ()
+
+
+def test_a_server_may_answer_from_its_listening_port() -> None:
+    with peer(serve_bytes(contents())) as server:
+        run_load(config(server.port, transfers=1, concurrency=1))
+        assert [opcode(datagram) for datagram in server.received[:2]] == [RRQ, ACK]
+
+
+def test_one_wrong_byte_is_a_mismatch_with_evidence() -> None:
+    wrong = bytearray(contents())
+    wrong[1_500] ^= 1
+    with peer(serve_bytes(bytes(wrong))) as server:
+        result = run_load(config(server.port, transfers=3))
+    assert figure(result, "content_mismatches") == 3
+    assert [fault.kind for fault in result.faults] == ["wrong_contents"]
+    assert "DATA" in result.faults[0].example
+
+
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0, 1_536])
+def test_a_file_that_ends_too_early_or_too_late_is_a_mismatch(size: int) -> None:
+    with peer(serve_bytes(contents(size=size))) as server:
+        result = run_load(config(server.port, transfers=2))
+    assert figure(result, "content_mismatches") == 2
+
+
+def test_an_error_is_a_failed_transfer_with_its_code() -> None:
+    with peer(lambda self, _datagram, address: self.send(error(1), address)) as server:
+        result = run_load(config(server.port))
+    assert ended(result) == {"failed": 10}
+    assert set(result.transfers["error_code"]) == {1}
+
+
+def test_a_silent_server_is_timed_out_after_all_retries() -> None:
+    with peer(lambda _self, _datagram, _address: None) as server:
+        result = run_load(config(server.port, transfers=2))
+        requests = len(server.received)
+    assert ended(result) == {"timed_out": 2}
+    assert requests == 4
+    assert set(result.transfers["first_response_ns"]) == {-1}
+    assert figure(result, "retransmissions") == 2
+
+
+def test_a_port_where_nobody_listens_is_timed_out() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    assert ended(run_load(config(port, transfers=2))) == {"timed_out": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "garbage"),
+    [("too_short", b"\x00"), ("unknown_opcode", b"\x00\x09xx"), ("out_of_place", data(77, b"x" * 512))],
+)
+def test_garbage_is_counted_by_kind_and_the_transfer_goes_on(kind: str, garbage: bytes) -> None:
+    correct = serve_bytes(contents())
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        self.send(garbage, address)
+        correct(self, datagram, address)
+
+    with peer(answer) as server:
+        result = run_load(config(server.port))
+    assert ended(result) == {"completed": 10}
+    assert kind in [fault.kind for fault in result.faults]
+
+
+def test_a_stray_tid_gets_error_5_and_disturbs_nothing() -> None:
+    correct = serve_bytes(contents())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.settimeout(10)
+
+        def answer(self: Peer, datagram: bytes, address: Address) -> None:
+            if opcode(datagram) == ACK:
+                stranger.sendto(data(1, b"wrong"), address)
+            correct(self, datagram, address)
+
+        with peer(answer) as server:
+            result = run_load(config(server.port, transfers=1, concurrency=1))
+        refusal = stranger.recv(1024)
+    assert ended(result) == {"completed": 1}
+    assert figure(result, "strays") >= 1
+    assert (opcode(refusal), refusal[3]) == (ERROR, 5)
+
+
+def test_a_stop_from_another_thread_interrupts_what_is_in_flight() -> None:
+    stop = loadgen.Stop()
+    asked = threading.Event()
+
+    def answer(_self: Peer, _datagram: bytes, _address: Address) -> None:
+        if not asked.is_set():
+            asked.set()
+            stop.request()
+
+    with peer(answer) as server:
+        result = run_load(config(server.port, timeout_ns=60_000_000_000), stop)
+    assert ended(result) == {"interrupted": 2}
+
+
+def test_the_window_of_a_duration_opens_after_the_warm_up_and_both_its_edges_are_announced() -> None:
+    edges: list[str] = []
+    with peer(serve_bytes(contents())) as server:
+        changes = {"transfers": None, "duration_ns": 200_000_000, "warm_up_ns": 50_000_000}
+        result = run_load(config(server.port, **changes), on_window=edges.append)
+    assert edges == ["open", "close"]
+    assert figure(result, "duration_s") == pytest.approx(0.2)
+    assert figure(result, "blocks_to_window_end") >= figure(result, "data_pps") * 0.2
+    assert int(result.intervals["blocks"].sum()) >= figure(result, "blocks_to_window_end")
+
+
+def test_an_exception_at_an_edge_of_the_window_ends_the_run() -> None:
+    def fail(_edge: str) -> None:
+        raise KeyboardInterrupt
+
+    with peer(serve_bytes(contents())) as server, pytest.raises(KeyboardInterrupt):
+        run_load(config(server.port), on_window=fail)
+
+
+def test_columns_have_one_length_and_times_are_in_order() -> None:
+    with peer(serve_bytes(contents())) as server:
+        result = run_load(config(server.port))
+    assert {len(column) for column in result.transfers.values()} == {10}
+    assert np.all(result.transfers["intended_start_ns"] <= result.transfers["actual_start_ns"])
+    assert np.all(result.transfers["actual_start_ns"] <= result.transfers["first_response_ns"])
+    assert np.all(result.transfers["first_response_ns"] <= result.transfers["end_ns"])
+    assert sorted(result.completed_numbers) == list(range(10))
+
+
+def test_several_workers_share_the_transfers() -> None:
+    with peer(serve_bytes(contents())) as server:
+        result = run_load(config(server.port, workers=2, concurrency=3, transfers=20))
+    assert ended(result) == {"completed": 20}
+    assert sorted(result.completed_numbers) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"host": "192.0.2.1"}, "--allow-remote"),
+        ({"host": "::1", "sockets": "shared"}, "127.0.0.0/8"),
+        ({"host": "tftp.example"}, "no IP address"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"workers": 3}, "workers"),
+        ({"name": ""}, "name"),
+        ({"duration_ns": 1}, "exactly one"),
+        ({"concurrency": 10_000_000, "sockets": "per-transfer"}, "open files"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_that_says_why(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(LoadError, match=words) as raised:
+        run_load(config(1069, **changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_generated_contents_follow_their_definition(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    loadgen.write_contents(path, 9, 4, 5_003)
+    assert path.read_bytes() == contents(seed=9, file=4, size=5_003)
+    assert loadgen.first_difference(path, 9, 4, 5_003) is None
+    assert loadgen.first_difference(path, 9, 5, 5_003) == 0
+
+
+def test_a_read_can_be_verified_against_a_given_file(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_bytes(b"\x07" * 700)
+    with peer(serve_bytes(b"\x07" * 700)) as server:
+        right = run_load(config(server.port, verify_against=given))
+        given.write_bytes(b"\x07" * 699 + b"\x08")
+        wrong = run_load(config(server.port, verify_against=given))
+    assert figure(right, "content_mismatches") == 0
+    assert figure(wrong, "content_mismatches") == 10

@@ -1,0 +1,229 @@
+"""One server under test as a process: ready when seen to answer, measured whole, gone for certain."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.loopback.manifests import tiny_manifest
+from tftpbench.errors import ServerDied, ServerNotReady
+from tftpbench.process import ServerProcess
+from tftpbench.process.sockets import udp_sockets
+
+
+def server(folder: Path, mode: str, ready: str = "line", **options: object) -> ServerProcess:
+    manifest = tiny_manifest(folder, mode, ready)
+    settings = {"root": folder, "log": folder / "server.log", "ready_timeout_s": 10.0, **options}
+    return ServerProcess(manifest, **settings)  # type: ignore[arg-type]
+
+
+def has_socket(port: int) -> bool:
+    return any(row.port == port for row in udp_sockets())
+
+
+def until(condition: object, what: str, seconds: float = 10) -> None:
+    """Waits for what another process does; fails, never hangs."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.005)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("ready", ["line", "answer"])
+def test_a_started_server_answers_on_its_port(tmp_path: Path, ready: str) -> None:
+    with server(tmp_path, "ok", ready) as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.sendto(b"\0\1absent\0octet\0", (running.host, running.port))
+        assert client.recv(100)[:4] == b"\0\5\0\1"
+        assert has_socket(running.port)
+    assert not has_socket(running.port)
+
+
+def test_an_ipv6_server_is_started_and_probed(tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with server(tmp_path, "ok", "answer", host="::1") as running:
+        assert has_socket(running.port)
+
+
+@pytest.mark.parametrize("ready", ["line", "answer"])
+def test_a_server_that_exits_at_once_is_named_with_its_last_words(tmp_path: Path, ready: str) -> None:
+    with pytest.raises(ServerDied) as raised:
+        server(tmp_path, "exits", ready).start()
+    assert str(raised.value) == (
+        "exits: ended with exit code 3 before it was ready; its last words: cannot open the configuration"
+    )
+
+
+@pytest.mark.parametrize("ready", ["line", "answer"])
+@pytest.mark.parametrize("mode", ["silent", "garbage"])
+def test_a_server_that_never_answers_is_given_up_in_time(tmp_path: Path, mode: str, ready: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ServerNotReady, match=rf"^{mode}: .* in time; "):
+        server(tmp_path, mode, ready, ready_timeout_s=0.6).start()
+    assert time.monotonic() - started < 5
+
+
+def test_a_command_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    manifest = tiny_manifest(tmp_path, "ok").model_copy(update={"argv": ("/nowhere/tftpd", "{port}", "{root}")})
+    with pytest.raises(ServerNotReady, match="ok: could not be started: No such file or directory: /nowhere/tftpd"):
+        ServerProcess(manifest, root=tmp_path, log=tmp_path / "log").start()
+
+
+@pytest.mark.parametrize(("mode", "said"), [("wrong-pid", "names process 1"), ("wrong-port", "names port 9")])
+def test_a_ready_line_that_lies_is_found_out(tmp_path: Path, mode: str, said: str) -> None:
+    with pytest.raises(ServerNotReady, match=said):
+        server(tmp_path, mode).start()
+
+
+def test_an_answer_from_a_port_that_somebody_else_has_is_not_the_servers(tmp_path: Path) -> None:
+    with server(tmp_path, "ok") as other:
+        late = server(tmp_path / "late", "silent", "answer", port=other.port, log=tmp_path / "late.log")
+        with pytest.raises(ServerNotReady, match=f"port {other.port} belongs to another process"):
+            late.start()
+
+
+def test_a_flood_of_output_neither_blocks_the_server_nor_grows_the_log(tmp_path: Path) -> None:
+    with server(tmp_path, "noisy") as running:
+        assert running.alive()
+    log = (tmp_path / "server.log").read_bytes()
+    assert len(log) < 400_000
+    assert b"bytes left out" in log
+    assert log.splitlines()[-1].startswith(b"READY ")
+
+
+def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    with server(tmp_path, "deaf") as running:
+        ended = running.stop(grace_s=0.1)
+    assert (ended.exit_code, ended.signal, ended.left_over) == (None, "SIGKILL", 0)
+
+
+def test_a_server_that_obeys_sigterm_is_not_killed(tmp_path: Path) -> None:
+    with server(tmp_path, "ok") as running:
+        assert running.stop().signal == "SIGTERM"
+        assert running.stop().signal == "SIGTERM", "asking again gives the same answer"
+
+
+def test_a_daemon_is_alive_after_its_first_process_has_gone_and_ends_too(tmp_path: Path) -> None:
+    with server(tmp_path, "daemon", "answer") as running:
+        link = running._running()[0]
+        until(lambda: link.alive() and link.ended.exit_code == 0, "its first process stayed")
+        assert running.alive()
+        assert running.stop().left_over == 0
+    assert not has_socket(running.port)
+
+
+def test_descendants_in_sessions_of_their_own_are_killed_and_counted(tmp_path: Path) -> None:
+    with server(tmp_path, "family") as running:
+        family = running._running()[0].family()
+        assert len(family) == 2
+        assert running.stop().left_over == 1
+    assert not [pid for pid in family if runs(pid)]
+
+
+def test_cpu_time_of_children_that_nobody_waited_for_is_counted(tmp_path: Path) -> None:
+    with server(tmp_path, "family") as running:
+        if running._running()[0].cpu_clock is None:
+            pytest.skip("this kernel refuses perf events, so a family's CPU time can't be known")
+        cpu_ns = running.usage().cpu_ns
+        assert cpu_ns is not None
+        assert cpu_ns >= 300_000_000
+
+
+def test_without_perf_events_one_process_is_measured_by_its_clock_and_a_family_is_unknown(tmp_path: Path) -> None:
+    for mode, known in (("ok", True), ("family", False)):
+        with server(tmp_path, mode) as running:
+            link = running._running()[0]
+            if link.cpu_clock is not None:
+                os.close(link.cpu_clock)
+                link.cpu_clock = None
+            assert (running.usage().cpu_ns is not None) is known
+
+
+def test_usage_speaks_of_memory_threads_descriptors_and_buffers(tmp_path: Path) -> None:
+    with server(tmp_path, "ok") as running:
+        usage = running.usage()
+        assert usage.rss_bytes is not None
+        assert 1_000_000 < usage.rss_bytes < 500_000_000
+        assert usage.threads == 1
+        assert usage.fds is not None
+        assert usage.fds >= 4
+        assert usage.udp_drops == 0
+        assert running.buffers is not None
+        assert running.buffers.receive_bytes > 1000
+
+
+def test_datagrams_dropped_at_the_servers_socket_are_counted(tmp_path: Path) -> None:
+    with server(tmp_path, "ok") as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        pid = running._running()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(3000):
+            client.sendto(b"x" * 1000, (running.host, running.port))
+        drops = running.usage().udp_drops
+        os.kill(pid, signal.SIGCONT)
+    assert drops is not None
+    assert drops > 1000
+
+
+def test_a_server_that_dies_while_it_is_watched_is_reported_at_once_and_named(tmp_path: Path) -> None:
+    died = threading.Event()
+    with server(tmp_path, "dies") as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        with running.sampler(on_death=died.set) as sampler:
+            client.sendto(b"\0\1x\0octet\0", (running.host, running.port))
+            assert died.wait(10)
+        assert sampler.samples.died
+        with pytest.raises(ServerDied, match=r"^dies: died with SIGSEGV; its last words: segmentation fault"):
+            running.check_alive()
+
+
+def test_a_harness_that_is_killed_takes_its_server_along(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from tests.loopback.test_process import server\n"
+        "running = server(Path(sys.argv[1]), 'family'); running.start()\n"
+        "print(*running._running()[0].family(), running.port, flush=True); time.sleep(60)"
+    )
+    harness = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert harness.stdout is not None
+    *family, port = (int(word) for word in harness.stdout.readline().split())
+    assert len(family) == 2
+    assert all(map(runs, family))
+    harness.kill()
+    harness.wait()
+    harness.stdout.close()
+    until(lambda: not any(map(runs, family)), "the server outlived its harness")
+    assert not has_socket(port)
+
+
+def test_a_keeper_that_is_killed_takes_the_server_along(tmp_path: Path) -> None:
+    with server(tmp_path, "ok") as running:
+        link = running._running()[0]
+        pid = link.pid
+        assert pid is not None
+        link._keeper.kill()
+        until(lambda: not runs(pid), "the server outlived its keeper")
+        assert not running.alive()
+
+
+def test_the_server_runs_on_the_cores_it_was_given(tmp_path: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    with server(tmp_path, "ok", cpus=[core]) as running:
+        pid = running._running()[0].pid
+        assert pid is not None
+        assert os.sched_getaffinity(pid) == {core}

@@ -1,0 +1,91 @@
+"""A TFTP server of a few lines that can misbehave on request: what the harness's own tests start, and nothing else.
+
+usage: tiny_server.py MODE HOST PORT ROOT. RRQ in lock-step, octet, no options; MODE says what is wrong with it.
+"""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main(mode: str, host: str, port: int, root: Path) -> int:
+    """Serve until killed, or do what the mode says."""
+    if mode == "exits":
+        sys.stderr.write("cannot open the configuration\n")
+        return 3
+    if mode == "garbage":
+        sys.stdout.buffer.write(b"READY\nREADY or not\nREADY a b c\n\xff\xfe\0" * 1000)
+    if mode in ("silent", "garbage"):
+        sys.stdout.flush()
+        signal.pause()
+    if mode == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if mode == "noisy":
+        sys.stdout.write("chatter\n" * 200_000)
+    if mode == "daemon" and os.fork() > 0:
+        return 0
+    if mode == "daemon":
+        os.setsid()
+    if mode == "family":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        burn_cpu_in_a_child(0.3)
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    listening.bind((host, port))
+    announce(mode, host, listening.getsockname()[1])
+    if mode == "dies":
+        listening.recvfrom(65536)
+        say("segmentation fault, core not dumped")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    serve(listening, root)
+    return 0
+
+
+def announce(mode: str, host: str, port: int) -> None:
+    """The READY line, true or not."""
+    pid = 1 if mode == "wrong-pid" else os.getpid()
+    port = 9 if mode == "wrong-port" else port
+    say(f"READY {host} {port} {pid}")
+
+
+def say(line: str) -> None:
+    """On standard output, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def burn_cpu_in_a_child(cpu_s: float) -> None:
+    """A child that nobody waits for."""
+    if (pid := os.fork()) == 0:
+        while time.process_time() < cpu_s:
+            pass
+        os._exit(0)
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.005)
+
+
+def serve(listening: socket.socket, root: Path) -> None:
+    """One transfer at a time, lost datagrams are nobody's concern on an idle loopback."""
+    while True:
+        request, peer = listening.recvfrom(65536)
+        name = request[2:].split(b"\0")[0].decode()
+        path = root / name
+        with socket.socket(listening.family, socket.SOCK_DGRAM) as transfer:
+            transfer.settimeout(1)
+            if not path.is_file():
+                transfer.sendto(struct.pack("!HH", 5, 1) + b"no such file\0", peer)
+                continue
+            contents = path.read_bytes()
+            for block in range(len(contents) // 512 + 1):
+                data = struct.pack("!HH", 3, (block + 1) & 0xFFFF) + contents[block * 512 : block * 512 + 512]
+                transfer.sendto(data, peer)
+                transfer.recvfrom(65536)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])))

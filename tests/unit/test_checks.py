@@ -1,0 +1,115 @@
+"""What makes a trial's figures untrue."""
+
+import pytest
+
+from tftpbench import checks
+from tftpbench.checks import Kind, Surroundings
+
+GOOD: dict[str, object] = {
+    "transfers": None,
+    "started": 1000,
+    "completed": 990,
+    "failed": 0,
+    "timed_out": 0,
+    "interrupted": 10,
+    "content_mismatches": 0,
+    "concurrency": 10,
+    "file_size_bytes": 65536,
+    "duration_s": 1.0,
+    "goodput_bytes_per_s": 65_536_000.0,
+    "data_pps": 129_000.0,
+    "transfer_ns_max": 20_000_000,
+    "generator_busy_fraction": 0.6,
+    "generator_lag_ns_p99": 40_000,
+    "udp_drops_generator": 0,
+    "udp_drops_server": 500,
+}
+STEADY = Surroundings(mean_transfer_ns=10_000_000)
+
+
+def kinds(around: Surroundings = STEADY, **changes: object) -> list[Kind]:
+    return [finding.kind for finding in checks.findings({**GOOD, **changes}, around)]
+
+
+def test_a_good_trial_is_valid_even_if_the_server_dropped_datagrams() -> None:
+    found = checks.findings(GOOD, STEADY)
+    assert checks.verdict(found) == ("valid", None)
+
+
+def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either() -> None:
+    both_full = {**GOOD, "generator_busy_fraction": 0.99, "server_busy_fraction": 0.97}
+    assert checks.findings(both_full, STEADY) == ()
+    [finding] = checks.findings({**both_full, "server_busy_fraction": 0.9}, STEADY)
+    assert finding.kind is Kind.GENERATOR_SATURATED
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"generator_busy_fraction": 0.99}, Kind.GENERATOR_SATURATED, "saturated, busy 99.0% of the time"),
+        ({"generator_lag_ns_p99": 80_000_000}, Kind.GENERATOR_LAG, "80 ms late"),
+        ({"udp_drops_generator": 7}, Kind.GENERATOR_DROPS, "7 datagrams were dropped at the generator's"),
+        ({"content_mismatches": 2}, Kind.CONTENT_MISMATCH, "2 transfers had wrong contents"),
+        ({"started": 1001}, Kind.COUNTERS, "1001 transfers were started, but 1000 are accounted for"),
+        ({"goodput_bytes_per_s": 32_000_000.0}, Kind.LITTLES_LAW, "4.88 transfers in flight, not 10"),
+    ],
+)
+def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object], kind: Kind, said: str) -> None:
+    found = checks.findings({**GOOD, **changes}, STEADY)
+    assert [finding.kind for finding in found] == [kind]
+    verdict, reason = checks.verdict(found)
+    assert verdict == "invalid"
+    assert said in str(reason)
+    assert found[0].advice
+
+
+@pytest.mark.parametrize(("fraction", "ticks", "invalid"), [(0.05, 10, True), (0.05, 2, False), (0.01, 10, False)])
+def test_stolen_time_counts_when_it_is_more_than_the_grain_of_the_clock(
+    fraction: float, ticks: int, invalid: bool
+) -> None:
+    around = Surroundings(10_000_000, steal_fraction=fraction, steal_ticks=ticks)
+    assert (kinds(around) == [Kind.STEAL]) is invalid
+
+
+def test_a_lost_server_comes_first_and_keeps_its_words() -> None:
+    found = checks.findings({**GOOD, "content_mismatches": 1}, Surroundings(server_lost="epoll: died with SIGSEGV"))
+    assert [finding.kind for finding in found] == [Kind.SERVER_LOST, Kind.CONTENT_MISMATCH]
+    assert checks.verdict(found)[1] == "epoll: died with SIGSEGV; 1 transfers had wrong contents"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transfers": 1000},
+        {"transfer_ns_max": 200_000_000},
+        {"failed": 1, "interrupted": 9},
+        {"timed_out": 1, "interrupted": 9},
+        {"file_size_bytes": 0},
+        {"goodput_bytes_per_s": None},
+    ],
+)
+def test_littles_law_is_judged_on_steady_windows_only(changes: dict[str, object]) -> None:
+    assert checks.findings({**GOOD, "goodput_bytes_per_s": 1000.0, **changes}, STEADY) == ()
+
+
+@pytest.mark.parametrize(("in_flight", "broken"), [(8.3, True), (8.6, False), (11.4, False), (11.6, True)])
+def test_littles_law_has_a_tolerance_of_15_percent(in_flight: float, broken: bool) -> None:
+    assert (kinds(goodput_bytes_per_s=in_flight * 65536 * 100) == [Kind.LITTLES_LAW]) is broken
+
+
+def test_the_time_between_two_transfers_of_a_client_does_not_break_littles_law() -> None:
+    short = Surroundings(mean_transfer_ns=130_000)
+    changes: dict[str, object] = {"file_size_bytes": 512, "transfer_ns_max": 1_000_000}
+    for in_flight, broken in ((8.0, False), (3.0, True)):
+        row = {**GOOD, **changes, "goodput_bytes_per_s": in_flight * 512 / 130e-6}
+        assert bool(checks.findings(row, short)) is broken
+
+
+def test_a_load_that_moved_nothing_saturates_nothing() -> None:
+    assert kinds(generator_busy_fraction=1.0, data_pps=0.0, goodput_bytes_per_s=0.0) == []
+
+
+def test_a_row_without_figures_has_only_what_is_known_of_it() -> None:
+    bare = {"started": None, "concurrency": 10, "transfers": None}
+    assert checks.findings(bare, Surroundings(server_lost="x: did not answer"))[0].kind is Kind.SERVER_LOST
+    assert checks.findings(bare, Surroundings()) == ()

@@ -1,0 +1,151 @@
+"""The command line: what is typed, what is said, and the exit code."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tftpbench import cli
+from tftpbench.cli import load
+
+SCENARIO = """\
+schema: tftpbench.scenario/1
+name: typed
+description: What is typed?
+servers: [{server}]
+matrix: {{operation: read, concurrency: [1, 2], file_size: 1KiB}}
+transfers: 2
+trials: 3
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    from tests.loopback.manifests import tiny
+
+    path = tmp_path / "typed.yaml"
+    path.write_text(SCENARIO.format(server=tiny(tmp_path, "ok")))
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.exit_code(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'."),
+        (["run"], "no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency"),
+        (["run", "x.yaml", "--bogus"], "No such option: --bogus"),
+        (["run", "x.yaml", "--trials", "0"], "Invalid value for '--trials'"),
+        (["run", "nowhere.yaml"], "nowhere.yaml"),
+        (["run", "--resume", "/nowhere"], "/nowhere: is no run folder"),
+        (["run", "--resume", "/nowhere", "--seed", "1"], "leave --seed and further scenarios out"),
+        (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server and --quick out"),
+        (["load"], "Missing argument 'HOST:PORT'."),
+        (["load", "127.0.0.1:69"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:69", "--read", "a", "--write", "b"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:0", "--read", "a"], "'127.0.0.1:0' has no port from 1 to 65535"),
+        (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
+        (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
+        (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "--verify-against", "/nowhere"], "/nowhere: No such file"),
+        (["load", "127.0.0.1", "--write", "a", "--verify-against", "/etc/hostname"], "it goes with --read"),
+        (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
+        (["serve", "epoll", "--root", "/nowhere", "--port", "0"], "/nowhere"),
+        (["serve", "nobody", "--root", "/", "--port", "0"], "nobody"),
+        (["schema", "nothing"], "Invalid value"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    code, out, err = said(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("tftpbench: error: ")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_an_error_of_many_lines_is_still_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._fail("first\n  second", 1) == 1
+    assert capsys.readouterr().err == "tftpbench: error: first second\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "address"),
+    [
+        ("127.0.0.1:6969", ("127.0.0.1", 6969)),
+        ("127.0.0.1", ("127.0.0.1", 69)),
+        ("[::1]:6969", ("::1", 6969)),
+        ("[::1]", ("::1", 69)),
+        ("::1", ("::1", 69)),
+    ],
+)
+def test_a_target_is_a_host_and_perhaps_a_port(target: str, address: tuple[str, int]) -> None:
+    assert load._address(target) == address
+
+
+def test_help_answers_in_under_300_ms() -> None:
+    def once() -> float:
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "tftpbench", "--help"], capture_output=True, text=True, check=True)
+        assert all(command in done.stdout for command in ("run", "serve", "load", "servers", "schema"))
+        return time.perf_counter() - started
+
+    assert min(once() for _ in range(5)) < 0.3, "the best of five: the others were the machine's"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capsys, "--version")
+    assert code == 0
+    assert out.startswith("tftpbench 0.")
+
+
+def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], scenario: Path
+) -> None:
+    code, out, _ = said(capsys, "run", str(scenario), "--dry-run", "--seed", "5")
+    assert code == 0
+    assert len(out.splitlines()) == 6
+    assert out == said(capsys, "run", str(scenario), "--dry-run", "--seed", "5")[1]
+    assert all(" ok, read, " in line for line in out.splitlines())
+
+
+def test_trials_set_quick_and_server_change_the_scenario(
+    capsys: pytest.CaptureFixture[str], scenario: Path, tmp_path: Path
+) -> None:
+    from tests.loopback.manifests import tiny
+
+    def planned(*options: str) -> dict[str, list[dict[str, str]]]:
+        return dict(json.loads(said(capsys, "run", str(scenario), "--dry-run", "--json", *options)[1]))
+
+    assert len(planned("--trials", "2")["trials"]) == 4
+    assert len(planned("--quick")["trials"]) == 2
+    assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
+    other = planned("--server", str(tiny(tmp_path, "deaf")))
+    assert {trial["server"] for trial in other["trials"]} == {"deaf"}
+
+
+def test_servers_tell_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capsys, "servers", "--json")
+    assert code == 0
+    listed = {each["name"]: each for each in json.loads(out)["servers"]}
+    assert listed
+    for each in listed.values():
+        assert each["version"] or (each["missing"] and each["get"])
+    text = said(capsys, "servers")[1]
+    assert all(name in text for name in listed)
+
+
+@pytest.mark.parametrize("which", ["scenario", "server", "results"])
+def test_a_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str], which: str) -> None:
+    code, out, _ = said(capsys, "schema", which)
+    assert code == 0
+    assert json.loads(out)["properties"]

@@ -1,0 +1,68 @@
+"""What people see while a run goes on."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.unit.test_order import contender, scenario
+from tftpbench.progress import LiveBar, PlainLines, display
+from tftpbench.runner import Event, Pinning, RunFinished, RunStarted, TrialFinished, TrialStarted, plan
+from tftpbench.servers import Missing
+
+
+def events(done: int = 0) -> list[Event]:
+    question = scenario(trials=1, matrix={"operation": "read", "concurrency": [1, 10], "file_size": 1024})
+    servers = [contender("one"), contender("two", Missing("is not here", "apt install two"))]
+    whole = plan(question, servers, 1)
+    told: list[Event] = [RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), done)]
+    for trial in whole.trials:
+        row: dict[str, object] = {"data_pps": 131_072.0, "failed": 0, "timed_out": 2, "verdict": "valid"}
+        if trial is whole.trials[-1]:
+            row |= {"verdict": "invalid", "verdict_reason": "stolen time", "data_pps": None}
+        advice = ("repeat later",) if row["verdict"] != "valid" else ()
+        told += [TrialStarted(trial, len(whole.trials)), TrialFinished(trial, len(whole.trials), row, advice)]
+    return [*told, RunFinished(Path("results/x"), interrupted=False)]
+
+
+def plain() -> list[str]:
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    for event in events():
+        lines(event)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_say_what_is_asked_what_is_left_out_and_one_line_a_trial() -> None:
+    lines = plain()
+    assert lines[0] == "order: In which order?"
+    assert lines[1] == "2 trials (2 cells x 3 servers x 1), on separate cores"
+    assert lines[2] == "left out: two: is not here; get it: apt install two"
+    assert lines[3].startswith("[1/2] one, read, ")
+    assert lines[3].endswith(" at once, 1 KiB: 131 k blocks/s, 2 timed out")
+    assert lines[4].endswith(": no figures, 2 timed out; invalid: stolen time (repeat later)")
+    assert len(lines) == 5
+
+
+def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:
+    stream = io.StringIO()
+    for event in events():
+        display(stream, quiet=True)(event)
+    assert stream.getvalue() == ""
+    assert isinstance(display(stream, quiet=False), PlainLines)
+
+
+def test_the_bar_draws_only_when_an_event_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    now_s = iter(range(0, 1000, 10))
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=100), clock_s=lambda: next(now_s))
+    *first, _ = events()
+    for event in first[:3]:
+        bar(event)
+    assert bar._bar is not None
+    assert bar._bar.live._refresh_thread is None, "a thread would draw inside measured windows"
+    assert "10 s left" in stream.getvalue()
+    assert "last 131 k blocks/s" in stream.getvalue()
+    bar(events()[-1])

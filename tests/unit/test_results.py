@@ -1,0 +1,326 @@
+"""Run folders: what is written is read, and a kill at any moment loses no finished trial."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from tftpbench.columns import COLUMNS, OUTCOMES
+from tftpbench.errors import ResultsError
+from tftpbench.results import RunFolder, load_run, load_runs
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+
+
+def create(out: Path, **manifest: object) -> RunFolder:
+    return RunFolder.create(out, "smoke", {"seed": 7, **manifest}, now=NOON)
+
+
+def row(trial: int, **figures: object) -> dict[str, object]:
+    return {"trial": trial, "order": trial, "server": "epoll", "verdict": "valid", "concurrency": 3, **figures}
+
+
+def hlog(**kinds: list[int]) -> str:
+    lines = ["#[Histogram log format version 1.3]", '"StartTimestamp","Interval_Length","Interval_Max","Interval_..."']
+    for kind, values in kinds.items():
+        histogram = HdrHistogram(1, 10**10, 3)
+        for value in values:
+            histogram.record_value(value)
+        lines.append(f"Tag={kind},0.000,1.000,{max(values) / 1e6:.3f},{histogram.encode().decode('ascii')}")
+    return "\n".join(lines) + "\n"
+
+
+TRANSFERS = {
+    "number": np.array([0, 1]),
+    "intended_start_ns": np.array([0, 5]),
+    "actual_start_ns": np.array([1, 6]),
+    "first_response_ns": np.array([9, -1]),
+    "end_ns": np.array([20, 2**60]),
+    "bytes": np.array([2**53 + 1, 0]),
+    "retransmissions": np.array([0, 5]),
+    "outcome": np.array([0, 2]),
+    "error_code": np.array([-1, -1]),
+}
+INTERVALS = {
+    "blocks": np.array([4, 5]),
+    "bytes": np.array([2048, 2560]),
+    "in_flight": np.array([3, 0]),
+    "retransmissions": np.array([0, 0]),
+}
+
+
+def save(folder: RunFolder, trial: int, latency: str = "", **figures: object) -> None:
+    folder.write_trial_files(trial, TRANSFERS, INTERVALS, latency, b"log\n")
+    folder.append_trial(row(trial, **figures))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    with create(tmp_path, scenario={"name": "smoke"}) as folder:
+        save(folder, 1, started_at="2026-01-02T12:00:00.500+00:00", data_pps=1.5, failed=0, extra=3)
+        save(folder, 2, started_at="2026-01-02T12:00:02+00:00", data_pps=float("nan"), verdict="invalid")
+    run = load_run(folder.path)
+    assert run.path.name == "20260102T120000Z-smoke"
+    assert run.manifest == {"schema": "tftpbench.run/1", "seed": 7, "scenario": {"name": "smoke"}}
+    assert list(run.trials.columns) == [*COLUMNS, "extra"]
+    assert run.trials["trial"].tolist() == [1, 2]
+    assert run.trials["failed"].isna().tolist() == [False, True]
+    assert run.trials["data_pps"].isna().tolist() == [False, True]
+    assert str(run.trials["started_at"].dtype).startswith("datetime64")
+    assert run.trials["verdict"].tolist() == ["valid", "invalid"]
+
+
+def test_transfers_and_intervals_carry_their_trial_and_lose_no_digit(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1)
+        save(folder, 2)
+    run = load_run(folder.path)
+    assert run.transfers["trial"].tolist() == [1, 1, 2, 2]
+    assert run.transfers["bytes"].tolist()[:2] == [2**53 + 1, 0]
+    assert run.transfers["end_ns"].tolist()[1] == 2**60
+    assert run.transfers["first_response_ns"].isna().tolist()[:2] == [False, True]
+    assert run.transfers["error_code"].isna().all()
+    assert run.transfers["outcome"].tolist()[:2] == ["completed", "timed_out"]
+    assert str(run.transfers["outcome"].dtype) == "category"
+    assert run.transfers["number"].tolist()[:2] == [0, 1]
+    assert run.intervals["interval"].tolist() == [0, 1, 0, 1]
+    assert run.intervals["blocks"].tolist() == [4, 5, 4, 5]
+    assert (folder.path / "trials" / "1" / "server.log").read_bytes() == b"log\n"
+
+
+def test_outcomes_may_be_given_as_words(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        words = {**TRANSFERS, "outcome": np.array([OUTCOMES[1], OUTCOMES[3]])}
+        folder.write_trial_files(1, words, INTERVALS, "", b"")
+        folder.append_trial(row(1))
+    assert load_run(folder.path).transfers["outcome"].tolist() == ["failed", "interrupted"]
+
+
+def test_a_run_without_trials_has_empty_frames_with_all_columns(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    run = load_run(tmp_path / "20260102T120000Z-smoke")
+    assert list(run.trials.columns) == list(COLUMNS)
+    assert len(run.trials) == len(run.transfers) == len(run.intervals) == 0
+    assert "outcome" in run.transfers
+    assert "interval" in run.intervals
+
+
+def test_latency_merges_the_histograms_of_valid_trials(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1, hlog(block_rtt=[100] * 99, transfer=[10**6]))
+        save(folder, 2, hlog(block_rtt=[9000], transfer=[10**6]))
+        save(folder, 3, hlog(block_rtt=[10**9]), verdict="invalid")
+        save(folder, 4, hlog(block_rtt=[7]), concurrency=10)
+        save(folder, 5, "")
+    run = load_run(folder.path)
+    merged = run.latency("block_rtt", server="epoll", concurrency=3)
+    assert merged.get_total_count() == 100
+    assert merged.get_value_at_percentile(50) == 100
+    assert merged.get_value_at_percentile(100) == pytest.approx(9000, rel=0.001)
+    assert run.latency("block_rtt", valid_only=False).get_total_count() == 102
+    assert run.latency("block_rtt", concurrency=10).get_max_value() == 7
+
+
+def test_a_log_of_the_native_recorder_is_read(tmp_path: Path) -> None:
+    """1000 values, 5001 us to 6000 us, as the Rust crate writes them with bounds of 64 ns and an hour."""
+    payload = (
+        "HISTFAAAAEh4nLWNsQ0AEBRELzSi1RrCBlQWsoLEABYwhrF0WhK/I9FwzV3e5XI6ZgWgY4mTuxm9qQW2LZACEyQp9nSEl/rZ5uP5AHDnDks="
+    )
+    log = f"#[StartTime: 1.000 (seconds since epoch)]\nTag=block_rtt,1.000,1.000,6000639.000,{payload}\n"
+    with create(tmp_path) as folder:
+        save(folder, 1, log)
+        save(folder, 2, log)
+    merged = load_run(folder.path).latency("block_rtt")
+    assert merged.get_total_count() == 2000
+    assert merged.get_value_at_percentile(50) == pytest.approx(5_500_000, rel=0.001)
+    assert merged.get_max_value() == pytest.approx(6_000_000, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "said"),
+    [
+        ("block_rt", {}, "no latency is called 'block_rt'; did you mean 'block_rtt'?; allowed: block_rtt, transfer"),
+        ("block_rtt", {"conc": 3}, "trials have no column 'conc'"),
+        ("block_rtt", {"concurrency": 4}, "no trial with block_rtt has {'concurrency': 4}"),
+        ("first_response", {}, "no trial with first_response has a valid verdict"),
+    ],
+)
+def test_latency_of_what_is_not_there_is_one_line(tmp_path: Path, kind: str, cell: dict[str, Any], said: str) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1, hlog(block_rtt=[1]))
+    with pytest.raises(ResultsError) as error:
+        load_run(folder.path).latency(kind, **cell)
+    assert said in str(error.value)
+
+
+def test_a_broken_histogram_is_one_line(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1, "Tag=block_rtt,0,1,1,HISTnonsense\n")
+    with pytest.raises(ResultsError, match=r"latency\.hlog can't be read"):
+        load_run(folder.path).latency("block_rtt")
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
+    folders = [create(tmp_path) for _ in range(3)]
+    assert [folder.path.name for folder in folders] == [
+        "20260102T120000Z-smoke",
+        "20260102T120000Z-smoke-2",
+        "20260102T120000Z-smoke-3",
+    ]
+    assert sorted(os.listdir(tmp_path)) == sorted(folder.path.name for folder in folders)
+    assert [run.path for run in load_runs(f"{tmp_path}/*-smoke*")] == [folder.path for folder in folders]
+    for folder in folders:
+        folder.close()
+
+
+def test_a_torn_last_line_is_dropped_with_a_note_and_the_rest_goes_on(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1)
+        save(folder, 2)
+    whole = (folder.path / "trials.jsonl").read_bytes()
+    first = len(whole.splitlines(keepends=True)[0])
+    for kept in (first, first + 1, (first + len(whole)) // 2, len(whole) - 1):
+        (folder.path / "trials.jsonl").write_bytes(whole[:kept])
+        assert load_run(folder.path).trials["trial"].tolist() == [1]
+    with RunFolder.open_for_resume(folder.path) as again:
+        assert [done["trial"] for done in again.finished_trials()] == [1]
+        assert "the last line was torn" in again.notes[0]
+        save(again, 2)
+        assert [done["trial"] for done in again.finished_trials()] == [1, 2]
+    assert (folder.path / "trials.jsonl").read_bytes() == whole
+
+
+def test_files_that_a_kill_left_are_replaced_or_dropped(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        folder.write_trial_files(1, TRANSFERS, INTERVALS, "", b"killed before its line")
+        (folder.path / "trials" / ".unfinished-2").mkdir()
+    with RunFolder.open_for_resume(folder.path) as again:
+        assert again.finished_trials() == []
+        save(again, 1)
+    assert sorted(os.listdir(folder.path / "trials")) == ["1"]
+    assert (folder.path / "trials" / "1" / "server.log").read_bytes() == b"log\n"
+    assert again.notes == []
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import test_results as tests
+folder = tests.create(tests.Path(sys.argv[1]))
+for trial in range(1, 100_000):
+    tests.save(folder, trial)
+    print(trial, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_loses_no_finished_trial(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        assert writer.stdout is not None
+        finished = [int(writer.stdout.readline()) for _ in range(3)]
+        writer.kill()
+        finished += [int(line) for line in writer.stdout if line.endswith("\n")]
+    (run,) = load_runs(f"{tmp_path}/*-smoke")
+    trials = run.trials["trial"].tolist()
+    assert trials == list(range(1, len(trials) + 1))
+    assert len(trials) >= len(finished)
+    assert run.transfers["trial"].value_counts().to_dict() == dict.fromkeys(trials, 2)
+    with RunFolder.open_for_resume(run.path) as again:
+        save(again, len(trials) + 1)
+        assert not list((run.path / "trials").glob(".*"))
+
+
+def test_one_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        with pytest.raises(ResultsError, match="is being written by another run"):
+            RunFolder.open_for_resume(folder.path)
+        assert load_run(folder.path).trials.empty  # reading is free
+    RunFolder.open_for_resume(folder.path).close()
+
+
+def test_a_disk_that_fills_up_loses_no_finished_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1)
+        pwrite = os.pwrite
+        room = iter([40, 0])
+
+        def full(stream: int, content: memoryview, offset: int) -> int:
+            size = next(room)
+            if size == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return pwrite(stream, content[:size], offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            with pytest.raises(ResultsError) as error:
+                save(folder, 2)
+        assert f"{folder.path}: can't be written: No space left on device; free some space" in str(error.value)
+        save(folder, 3)
+    assert load_run(folder.path).trials["trial"].tolist() == [1, 3]
+
+
+def test_a_disk_that_is_full_before_the_files_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with create(tmp_path) as folder, monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResultsError, match="No space left on device"):
+            folder.write_trial_files(1, TRANSFERS, INTERVALS, "", b"")
+        assert os.listdir(folder.path / "trials") == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError) as error:
+        create(tmp_path / "file")
+    assert str(error.value).startswith(f"{tmp_path}/file: can't be written: ")
+    assert "--out" in str(error.value)
+    with pytest.raises(ResultsError, match="can't be written"):
+        create(Path("/proc/none"))
+
+
+@pytest.mark.parametrize("schema", ["tftpbench.run/2", "other/1", None, 1])
+def test_an_unknown_schema_is_refused(tmp_path: Path, schema: object) -> None:
+    create(tmp_path).close()
+    path = tmp_path / "20260102T120000Z-smoke"
+    (path / "manifest.json").write_text(json.dumps({"schema": schema}))
+    with pytest.raises(ResultsError, match=r"this tftpbench can't read; allowed: 'tftpbench\.run/1'"):
+        load_run(path)
+
+
+def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="is no run folder"):
+        load_run(tmp_path)
+    with pytest.raises(ResultsError, match="finds no run folder"):
+        load_runs(f"{tmp_path}/*")
+    create(tmp_path).close()
+    path = tmp_path / "20260102T120000Z-smoke"
+    (path / "trials.jsonl").write_text('{"trial": 1}\nnonsense\n{"trial": 2}\n')
+    with pytest.raises(ResultsError, match=r"trials.jsonl:2: is not JSON"):
+        _ = load_run(path).trials
+    (path / "manifest.json").write_text("{")
+    with pytest.raises(ResultsError, match=r"manifest.json: is not JSON"):
+        load_run(path)
+
+
+def test_a_row_is_columns_in_order_plain_values_and_no_nan(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        folder.append_trial(row(1, extra=np.int64(5), data_pps=np.float64("inf"), fairness=np.float64(1.5)))
+    line = (folder.path / "trials.jsonl").read_text()
+    stored = json.loads(line)
+    assert list(stored) == [*COLUMNS, "extra"]
+    assert (stored["extra"], stored["data_pps"], stored["fairness"], stored["failed"]) == (5, None, 1.5, None)
+
+
+def test_columns_that_are_missing_are_our_fault(tmp_path: Path) -> None:
+    with create(tmp_path) as folder, pytest.raises(ValueError, match=r"intervals\.parquet needs the columns blocks"):
+        folder.write_trial_files(1, TRANSFERS, {}, "", b"")

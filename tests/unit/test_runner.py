@@ -1,0 +1,294 @@
+"""A whole run, with a server and a load that exist only here: no process, no network."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from tests.unit.test_order import contender, scenario
+from tftpbench import runner
+from tftpbench.errors import LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
+from tftpbench.loadgen import Fault, LoadConfig, LoadResult
+from tftpbench.process import Buffers, Ended, Samples, Usage
+from tftpbench.runner import RunInterrupted, Tools, run
+from tftpbench.scenario import Scenario
+from tftpbench.servers import Missing
+
+
+@dataclass
+class World:
+    """What the fake server and the fake load do, and what was done to them."""
+
+    starts: int = 0
+    alive: int = 0
+    fails_at: dict[int, Exception] = field(default_factory=dict)
+    load_fails_at: dict[int, BaseException] = field(default_factory=dict)
+    dies: bool = False
+    wrong_uploads: int = 0
+    configs: list[LoadConfig] = field(default_factory=list)
+
+    def tools(self) -> Tools:
+        def server(_: object, **options: Any) -> Any:
+            return FakeServer(self, **options)
+
+        def first_difference(_path: Path, _seed: int, file: int, _size: int) -> int | None:
+            return 0 if file < self.wrong_uploads else None
+
+        def write_contents(path: Path, _seed: int, _file: int, size: int) -> None:
+            path.write_bytes(b"x" * size)
+
+        return Tools(server, self.run_load, write_contents, first_difference)
+
+    def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
+        self.configs.append(config)
+        assert self.alive == 1, "one server at a time"
+        if self.starts in self.load_fails_at:
+            raise self.load_fails_at[self.starts]
+        on_window("open")
+        on_window("close")
+        return result(config)
+
+
+@dataclass
+class FakeServer:
+    world: World
+    root: Path
+    log: Path
+    concurrency: int
+    write: bool
+    variant: str | None
+    cpus: tuple[int, ...]
+    host: str = "127.0.0.1"
+    port: int = 1234
+    buffers: Buffers = field(default_factory=lambda: Buffers(1000, 2000))
+    cpu: Iterator[int] = field(default_factory=lambda: iter((1_500_000, 2_000_000)))
+
+    def __enter__(self) -> Self:
+        self.world.starts += 1
+        self.log.write_text("hello")
+        if self.world.starts in self.world.fails_at:
+            raise self.world.fails_at[self.world.starts]
+        self.world.alive += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.world.alive -= 1
+
+    def usage(self) -> Usage:
+        return Usage(0, 1_000_000, 5000, 1, 4, 0)
+
+    def cpu_ns(self) -> int:
+        return next(self.cpu)
+
+    def sampler(self, *_: object) -> Any:
+        class Context:
+            samples = Samples(rss_bytes_max=6000, threads_max=3, fds_max=9, udp_drops=2)
+
+            def __enter__(self) -> Self:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        return Context()
+
+    def check_alive(self) -> None:
+        if self.world.dies:
+            raise ServerDied("fake: died with SIGSEGV")
+
+    def stop(self, _grace_s: float) -> Ended:
+        return Ended(0, None, 0, 42)
+
+
+def result(config: LoadConfig) -> LoadResult:
+    n = 4
+    numbers = np.arange(n, dtype=np.int64)
+    columns = ("intended_start_ns", "actual_start_ns", "first_response_ns", "end_ns", "bytes", "retransmissions")
+    transfers = dict.fromkeys(columns, numbers) | {
+        "number": numbers,
+        "outcome": np.zeros(n, np.int64),
+        "error_code": np.full(n, -1),
+    }
+    intervals = dict.fromkeys(("start_ns", "blocks", "bytes", "in_flight", "retransmissions"), numbers)
+    figures: dict[str, int | float | None] = {
+        "started": n,
+        "completed": n,
+        "failed": 0,
+        "timed_out": 0,
+        "interrupted": 0,
+        "bytes_verified": 100,
+        "content_mismatches": 0,
+        "data_pps": 1000.0 * config.concurrency,
+        "duration_s": 1.0,
+        "blocks_to_window_end": 100,
+        "not_a_column": 1,
+    }
+    return LoadResult(figures, transfers, intervals, "", (Fault("stray_tid", 1, "DATA block 1"),))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    servers = (contender("one"), contender("two"))
+    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: servers)
+    return World()
+
+
+def question(**changes: object) -> Scenario:
+    base: dict[str, object] = {"servers": ["one", "two"], "trials": 2}
+    matrix = {"operation": ["read"], "concurrency": [1, 10], "file_size": 1024}
+    return scenario(**{**base, "matrix": matrix, **changes})
+
+
+def saved(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+
+
+def test_every_trial_becomes_a_row_with_its_files(world: World, tmp_path: Path) -> None:
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools())
+    assert [row["trial"] for row in saved(report.folder)] == [trial.number for trial in report.plan.trials]
+    assert sorted(path.name for path in (report.folder / "trials").iterdir()) == [str(n) for n in range(1, 9)]
+    assert (report.folder / "trials/1/server.log").read_text() == "hello"
+    assert world.starts == 8
+    assert world.alive == 0
+
+
+def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World, tmp_path: Path) -> None:
+    row = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows[0]
+    assert (row["verdict"], row["verdict_reason"]) == ("valid", None)
+    assert row["server_cpu_s"] == pytest.approx(0.001), "from READY to the end of the window, not of the drain"
+    assert row["server_cpu_ns_per_block"] == pytest.approx(10_000)
+    assert row["server_busy_fraction"] == pytest.approx(0.0005), "between the edges of the window, per core"
+    assert (row["server_rss_bytes_ready"], row["server_rss_bytes_max"], row["udp_drops_server"]) == (5000, 6000, 2)
+    assert (row["server_end"], row["server_context_switches"]) == ("exit code 0", 42)
+    assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1"}]
+    assert "not_a_column" not in row
+
+
+def test_the_load_does_what_the_cell_says_and_the_server_gets_head_room(world: World, tmp_path: Path) -> None:
+    client = {"timeout": "2s", "retries": 3, "backoff": "constant", "start": "10ms"}
+    run(question(trials=1, client=client, warm_up="50ms"), seed=3, out=tmp_path, tools=world.tools())
+    config = next(config for config in world.configs if config.concurrency == 10)
+    assert (config.operation, config.file_size_bytes, config.distinct_files, config.seed) == ("read", 1024, 16, 3)
+    assert (config.timeout_ns, config.retries, config.backoff, config.ramp_ns) == (2 * 10**9, 3, "constant", 10**7)
+    assert (config.duration_ns, config.warm_up_ns, config.transfers) == (10**9, 5 * 10**7, None)
+
+
+def test_a_server_that_does_not_start_is_an_invalid_row_and_the_run_goes_on(world: World, tmp_path: Path) -> None:
+    world.fails_at = {2: ServerNotReady("two: did not answer"), 5: ServerDied("one: ended")}
+    rows = run(question(), seed=3, out=tmp_path, tools=world.tools()).rows
+    assert len(rows) == 8
+    assert {row["verdict_reason"] for row in rows if row["verdict"] == "invalid"} == {
+        "two: did not answer",
+        "one: ended",
+    }
+    assert rows[1]["started"] is None
+
+
+def test_a_server_that_dies_under_load_is_an_invalid_row_with_its_figures(world: World, tmp_path: Path) -> None:
+    world.dies = True
+    row = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows[0]
+    assert (row["verdict"], row["verdict_reason"]) == ("invalid", "fake: died with SIGSEGV")
+    assert row["completed"] == 4
+
+
+def test_uploads_are_compared_in_the_servers_root(world: World, tmp_path: Path) -> None:
+    world.wrong_uploads = 1
+    write = {"operation": "write", "concurrency": 1, "file_size": 1024}
+    row = run(question(trials=1, matrix=write), seed=3, out=tmp_path, tools=world.tools()).rows[0]
+    assert row["bytes_verified"] == 100 + 3 * 1024
+    assert row["content_mismatches"] == 1
+    assert row["verdict_reason"] == "1 transfers had wrong contents"
+    assert world.configs[0].distinct_files == 0, "every upload is a file of its own"
+
+
+def test_ctrl_c_discards_the_trial_it_hits_and_keeps_all_finished_ones(world: World, tmp_path: Path) -> None:
+    world.load_fails_at = {4: KeyboardInterrupt()}
+    with pytest.raises(RunInterrupted, match="go on with: tftpbench run --resume") as raised:
+        run(question(), seed=3, out=tmp_path, tools=world.tools())
+    assert raised.value.exit_code == 130
+    assert len(saved(raised.value.report.folder)) == 3
+    assert world.alive == 0
+
+
+def test_resume_does_what_is_left_in_the_same_order(world: World, tmp_path: Path) -> None:
+    whole = [row["trial"] for row in run(question(), seed=3, out=tmp_path / "whole", tools=world.tools()).rows]
+    cut = World(load_fails_at={4: KeyboardInterrupt()})
+    with pytest.raises(RunInterrupted) as raised:
+        run(question(), seed=3, out=tmp_path / "cut", tools=cut.tools())
+    folder = raised.value.report.folder
+    again = World()
+    report = run(question(), seed=99, out=tmp_path, resume=folder, tools=again.tools())
+    assert again.starts == 5
+    assert [row["trial"] for row in report.rows] == whole
+    assert report.seed == 3
+
+
+def test_resume_refuses_another_scenario_and_touches_nothing(world: World, tmp_path: Path) -> None:
+    folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
+    before = saved(folder)
+    with pytest.raises(ResultsError, match="was made with another version of 'order'"):
+        run(question(trials=3), seed=3, out=tmp_path, resume=folder, tools=world.tools())
+    with pytest.raises(ResultsError, match="is a run of 'order'"):
+        run(question(name="other"), seed=3, out=tmp_path, resume=folder, tools=world.tools())
+    assert saved(folder) == before
+
+
+def test_a_run_can_be_read_back_for_resuming(world: World, tmp_path: Path) -> None:
+    folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
+    assert runner.recorded(folder) == (question(), 3)
+
+
+def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world: World, tmp_path: Path) -> None:
+    world.load_fails_at = {3: LoadError("10100 file descriptors are needed")}
+    with pytest.raises(LoadError, match="10100"):
+        run(question(), seed=3, out=tmp_path, tools=world.tools())
+    assert len(saved(next(tmp_path.iterdir()))) == 2
+    assert world.alive == 0
+
+
+def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nobody = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
+    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: nobody)
+    with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: two has no read"):
+        run(question(), seed=3, out=tmp_path, tools=World().tools())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_tells_what_is_needed_to_repeat_the_run(world: World, tmp_path: Path) -> None:
+    report = run(question(), seed=3, out=tmp_path, command=["tftpbench", "run", "x"], tools=world.tools())
+    manifest = json.loads((report.folder / "manifest.json").read_text())
+    assert manifest["seed"] == 3
+    assert manifest["argv"] == ["tftpbench", "run", "x"]
+    assert manifest["scenario"] == question().document()
+    assert manifest["servers"]["one"]["version"] == "1"
+    assert manifest["keys"].keys() == {"method_key", "host_key"}
+    assert manifest["roots"]["file_system"]
+    assert manifest["build"]["build_profile"] in {"release", "debug"}
+
+
+def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path: Path) -> None:
+    told: list[runner.Event] = []
+    counts: list[int] = []
+
+    def on_event(event: runner.Event) -> None:
+        told.append(event)
+        if isinstance(event, runner.TrialFinished):
+            counts.append(len(saved(next(tmp_path.iterdir()))))
+
+    run(question(trials=1), seed=3, out=tmp_path, on_event=on_event, tools=world.tools())
+    names = [type(event).__name__ for event in told]
+    assert names == ["RunStarted", *["TrialStarted", "TrialFinished"] * 4, "RunFinished"]
+    assert counts == [1, 2, 3, 4]
+
+
+def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = contender("one").manifest
+    monkeypatch.setattr("tftpbench.runner.order.choose", lambda _: (same, None))
+    monkeypatch.setattr(type(same), "locate", lambda _: SimpleNamespace())
+    with pytest.raises(UsageError, match="both call themselves 'one'"):
+        runner.contenders(question())

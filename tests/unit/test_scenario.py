@@ -1,0 +1,278 @@
+"""Scenario files: what is read, and the one line that a mistake gives."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tftpbench.errors import ScenarioError
+from tftpbench.scenario import Scenario, bundled_scenarios, from_document, load_scenario
+
+TEXT = """\
+schema: tftpbench.scenario/1
+name: small
+description: Is it small?
+servers: [epoll, threads]
+matrix:
+  operation: [read, write]
+  concurrency: [3, 10]
+  file_size: 64KiB
+  blksize: 512
+duration: 1s
+client: {timeout: 1s, retries: 5}
+verify: full
+thresholds:
+  - "epoll.failed == 0"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(folder: Path, old: str = "", new: str = "", overrides: tuple[str, ...] = ()) -> Scenario:
+    assert old in TEXT
+    return load_scenario(str(write(folder, TEXT.replace(old, new) if old else TEXT)), overrides)
+
+
+def fault(folder: Path, old: str = "", new: str = "", overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(ScenarioError) as error:
+        load(folder, old, new, overrides)
+    line = str(error.value)
+    assert "\n" not in line
+    return line.removeprefix(f"{folder}/")
+
+
+def test_the_product_of_the_matrix_is_the_cells_concurrency_fastest(tmp_path: Path) -> None:
+    cells = load(tmp_path).cells()
+    assert [(cell.operation, cell.concurrency) for cell in cells] == [
+        ("read", 3),
+        ("read", 10),
+        ("write", 3),
+        ("write", 10),
+    ]
+    assert {cell.file_size_bytes for cell in cells} == {65536}
+    assert cells == load(tmp_path).cells()
+
+
+def test_what_is_not_written_has_its_default(tmp_path: Path) -> None:
+    scenario = load(tmp_path)
+    cell = scenario.cells()[0]
+    assert (cell.windowsize, cell.distinct_files, cell.warm_up_ns, scenario.trials) == (1, 16, 200_000_000, 7)
+    assert (cell.client.ramp_ns, cell.client.backoff, cell.placement.server_cpus) == (0, "exponential", 1)
+
+
+def test_a_fixed_number_of_transfers_has_no_duration_and_no_warm_up(tmp_path: Path) -> None:
+    cell = load(tmp_path, "duration: 1s", "transfers: 2000").cells()[0]
+    assert (cell.transfers, cell.duration_ns, cell.warm_up_ns) == (2000, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "blksize: 512",
+            "blocksize: 512",
+            "small.yaml:9:3: matrix.blocksize: unknown key; did you mean 'blksize'?; all",
+        ),
+        (
+            "blksize: 512",
+            "blksize: [512, 5]",
+            "small.yaml:9:18: matrix.blksize[1]: is 5; allowed: 8 to 65464 (RFC 2348)",
+        ),
+        ("blksize: 512", "blksize: 65465", "small.yaml:9:3: matrix.blksize[0]: is 65465; allowed: 8 to 65464"),
+        ("blksize: 512", "blksize: '512'", "small.yaml:9:3: matrix.blksize[0]: is '512'; allowed: 8 to 65464"),
+        ("blksize: 512", "blksize: true", "small.yaml:9:3: matrix.blksize[0]: is True; allowed: 8 to 65464"),
+        ("blksize: 512", "windowsize: 0", "small.yaml:9:3: matrix.windowsize[0]: is 0; allowed: 1 to 65535 (RFC 7440)"),
+        ("blksize: 512", "blksize: []", "small.yaml:9:3: matrix.blksize: is an empty list; allowed: one value or more"),
+        ("blksize: 512", "blksize: [8, 8]", "small.yaml:9:3: matrix.blksize: lists 8 twice; allowed: 8 to 65464"),
+        ("blksize: 512", "file_size: 1", "small.yaml:9:3: matrix.file_size: is written twice"),
+        ("[3, 10]", "[3, 0]", "small.yaml:7:20: matrix.concurrency[1]: is 0; allowed: 1 to 50000"),
+        ("[read, write]", "reed", "small.yaml:6:3: matrix.operation[0]: is 'reed'; allowed: read, write"),
+        ("64KiB", "64 parsec", "small.yaml:8:3: matrix.file_size[0]: is '64 parsec'; allowed: bytes as a number"),
+        ("  file_size: 64KiB\n", "", "small.yaml:5:1: matrix.file_size: is missing; allowed: 0 to 1TiB"),
+        ("duration: 1s", "duration: 1", "small.yaml:10:1: duration: is 1; allowed: a number with a unit"),
+        ("duration: 1s", "duration: 1ms", "small.yaml:10:1: duration: is '1ms'; allowed: 10ms to 24h"),
+        ("duration: 1s", "warm_up: 1s", "small.yaml:1:1: duration: is missing; allowed: exactly one of duration and"),
+        (
+            "verify",
+            "transfers: 50\nverify",
+            "small.yaml:10:1: duration: is given beside transfers; allowed: exactly one",
+        ),
+        (
+            "duration: 1s",
+            "transfers: 9",
+            "small.yaml:10:1: transfers: is 9, so 10 can't be in flight; allowed: 10 or more",
+        ),
+        (
+            "duration: 1s",
+            "transfers: 50\nwarm_up: 1s",
+            "small.yaml:11:1: warm_up: has no meaning with transfers; allowed",
+        ),
+        (
+            "retries",
+            "retires",
+            "small.yaml:11:23: client.retires: unknown key; did you mean 'retries'?; allowed: timeout",
+        ),
+        ("timeout: 1s", "timeout: 0s", "small.yaml:11:10: client.timeout: is 0; allowed: 1ms to 1h"),
+        ("retries: 5", "start: soon", "small.yaml:11:23: client.start: is 'soon'; allowed: a number with a unit"),
+        ("retries: 5", "rollover: 2", "small.yaml:11:23: client.rollover: is 2; allowed: 0, 1 or null"),
+        ("full", "maybe", "small.yaml:12:1: verify: is 'maybe'; allowed: full, sample, off"),
+        (
+            "verify: full",
+            "placement: {server_cpus: 0}",
+            "small.yaml:12:13: placement.server_cpus: is 0; allowed: a number",
+        ),
+        (
+            "verify: full",
+            "concurrency: 7",
+            "small.yaml:12:1: concurrency: unknown key; did you mean 'matrix.concurrency'?",
+        ),
+        (
+            "epoll.failed",
+            "epol.failed",
+            "small.yaml:14:5: thresholds[0]: 'epol.failed == 0' names the server 'epol', which",
+        ),
+        (
+            "epoll.failed",
+            "epoll.faild",
+            "small.yaml:14:5: thresholds[0]: 'epoll.faild == 0' names no column of the results",
+        ),
+        (
+            "name: small",
+            "name: Not Small",
+            "small.yaml:2:1: name: is 'Not Small'; allowed: small letters, digits and -",
+        ),
+        (
+            "scenario/1",
+            "scenario/2",
+            "small.yaml:1:1: schema: is 'tftpbench.scenario/2'; allowed: tftpbench.scenario/1",
+        ),
+        ("matrix:", "matrix: 3\nx:", "small.yaml:5:1: matrix: is 3; allowed: a mapping of keys to values"),
+    ],
+)
+def test_a_mistake_is_one_line_of_place_key_fault_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert fault(tmp_path, old, new).startswith(said)
+
+
+def test_off_is_a_word_and_no_boolean(tmp_path: Path) -> None:
+    assert load(tmp_path, "verify: full", "verify: off").verify == "off"
+
+
+def test_a_matrix_of_too_many_cells_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(8, 3008)))
+    line = fault(tmp_path, "blksize: 512", f"blksize: [{many}]\n  windowsize: [{many}]")
+    assert line == "small.yaml:5:1: matrix: has 36000000 cells; allowed: 10000 at most"
+
+
+def test_set_changes_one_value_and_is_named_when_it_is_wrong(tmp_path: Path) -> None:
+    changed = load(tmp_path, overrides=("matrix.blksize=[512, 1428]", "trials=3", "duration=null", "transfers=20"))
+    assert changed.matrix.blksize == (512, 1428)
+    assert (changed.trials, changed.transfers, changed.duration_ns) == (3, 20, None)
+    assert fault(tmp_path, overrides=("matrix.blksize=4",)).startswith(
+        "--set matrix.blksize=4: matrix.blksize[0]: is 4; allowed: 8 to 65464"
+    )
+    assert "did you mean 'matrix.blksize'?" in fault(tmp_path, overrides=("blksize=1428",))
+    assert "is no assignment; allowed: KEY=VALUE" in fault(tmp_path, overrides=("trials",))
+    assert "is not YAML" in fault(tmp_path, overrides=("trials=[",))
+
+
+def test_a_bundled_scenario_goes_by_its_name_and_a_misspelt_one_is_suggested() -> None:
+    assert load_scenario("concurrency").name == "concurrency"
+    with pytest.raises(
+        ScenarioError, match=re.escape("no scenario is called 'concurency'; did you mean 'concurrency'?")
+    ):
+        load_scenario("concurency")
+
+
+@pytest.mark.parametrize("path", sorted(bundled_scenarios().values()), ids=lambda path: path.stem)
+def test_a_bundled_scenario_asks_one_question_and_has_its_files_name(path: Path) -> None:
+    scenario = load_scenario(str(path))
+    assert scenario.name == path.stem
+    assert scenario.description.endswith("?")
+    assert scenario.description.count("?") == 1
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../docs/schema/scenario.json")
+    assert any(check.column == "content_mismatches" for check in scenario.checks)
+
+
+def test_the_expected_scenarios_are_bundled() -> None:
+    assert {"concurrency", "origin", "sizes", "ten-thousand", "smoke"} <= set(bundled_scenarios())
+
+
+@pytest.mark.parametrize("name", sorted(bundled_scenarios()))
+def test_a_recorded_scenario_reads_back_equal_with_equal_keys(name: str) -> None:
+    scenario = load_scenario(name)
+    again = from_document(scenario.document(), "manifest.json")
+    assert again == scenario
+    assert [cell.key for cell in again.cells()] == [cell.key for cell in scenario.cells()]
+    assert again.method_key == scenario.method_key
+
+
+def test_the_cell_key_is_of_the_work_alone(tmp_path: Path) -> None:
+    key = load(tmp_path).cells()[0].key
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    for old, new in [
+        ("servers: [epoll, threads]", "servers: [epoll]"),
+        ("Is it small?", "Is it large?"),
+        ("epoll.failed == 0", "failed == 0"),
+        ("duration: 1s", "duration: 2s"),
+        ("verify: full", "trials: 3"),
+    ]:
+        assert load(tmp_path, old, new).cells()[0].key == key
+    for old, new in [
+        ("64KiB", "65KiB"),
+        ("blksize: 512", "blksize: 513"),
+        ("retries: 5", "retries: 6"),
+        ("verify: full", "verify: sample"),
+        ("verify: full", "placement: {server_cpus: all}"),
+        ("verify: full", "distinct_files: 3"),
+        ("duration: 1s", "transfers: 2000"),
+    ]:
+        assert load(tmp_path, old, new).cells()[0].key != key
+
+
+def test_the_method_key_is_of_windows_and_trials(tmp_path: Path) -> None:
+    key = load(tmp_path).method_key
+    assert load(tmp_path, "64KiB", "65KiB").method_key == key
+    assert load(tmp_path, "verify: full", "warm_up: 200ms").method_key == key
+    assert load(tmp_path, "duration: 1s", "duration: 2s").method_key != key
+    assert load(tmp_path, "verify: full", "trials: 3").method_key != key
+
+
+def test_keys_are_the_same_on_every_machine_and_in_every_version(tmp_path: Path) -> None:
+    assert load(tmp_path).cells()[0].key == "5a2f667dd2725452"
+
+
+def test_a_label_is_what_people_say(tmp_path: Path) -> None:
+    assert load(tmp_path).cells()[1].label == "read, 10 at once, 64 KiB"
+    lifted = load(tmp_path, "blksize: 512", "blksize: 1428\n  windowsize: 4")
+    assert lifted.cells()[0].label == "read, 3 at once, 64 KiB, blksize 1428, windowsize 4"
+
+
+def test_other_servers_keep_the_thresholds_that_speak_of_them(tmp_path: Path) -> None:
+    scenario = load(tmp_path, '"epoll.failed == 0"', '"epoll.failed == 0"\n  - "failed == 0"')
+    assert scenario.with_servers(["tftpy@as_shipped"]).thresholds == ("failed == 0",)
+    assert scenario.with_servers(["epoll"]).thresholds == ("epoll.failed == 0", "failed == 0")
+    assert scenario.with_servers(["/somewhere/epoll/server.yaml"]).thresholds == ("epoll.failed == 0", "failed == 0")
+
+
+def test_quick_does_every_cell_once_in_a_short_window(tmp_path: Path) -> None:
+    quick = load(tmp_path).quick()
+    assert (len(quick.cells()), quick.trials, quick.duration_ns) == (4, 1, 200_000_000)
+    assert load(tmp_path, "duration: 1s", "transfers: 2000").quick().transfers == 10
+
+
+def test_a_relative_server_path_starts_at_the_scenarios_file(tmp_path: Path) -> None:
+    scenario = load(tmp_path, "threads]", "./mine/server.yaml]")
+    assert scenario.servers == ("epoll", str(tmp_path / "mine" / "server.yaml"))
+
+
+def test_the_generator_polls_by_itself_only_where_it_has_cores_of_its_own(tmp_path: Path) -> None:
+    client = load(tmp_path).cells()[0].client
+    assert (client.busy_poll_us(own_cores=True), client.busy_poll_us(own_cores=False)) == (1000, 0)
+    told = load(tmp_path, "retries: 5", "busy_poll: 50us").cells()[0].client
+    assert (told.busy_poll_us(own_cores=True), told.busy_poll_us(own_cores=False)) == (50, 50)

@@ -1,0 +1,146 @@
+"""Manifests: what is read, what a lie gives, and how a server is found and started."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tftpbench import servers
+from tftpbench.errors import ManifestError
+from tftpbench.servers import Found, Manifest, Missing
+
+TEXT = """\
+schema: tftpbench.server/1
+name: mine
+homepage: https://example.org
+license: MIT
+model: one thread
+capabilities: {operations: [read], options: [blksize]}
+argv: ["{python}", "{folder}/serve.py", "{host}", "{port}", "{root}", "--max={concurrency}"]
+argv_write: ["--write"]
+find: {python_module: json}
+version: ["{python}", "-c", "print(); print('mine 1.2'); print('more')"]
+get: pip install mine
+"""
+
+
+def load(folder: Path, old: str = "", new: str = "") -> Manifest:
+    assert old in TEXT
+    (folder / "server.yaml").write_text(TEXT.replace(old, new) if old else TEXT, encoding="utf-8")
+    return servers.load_manifest(folder / "server.yaml")
+
+
+def test_a_command_has_its_places_filled_and_words_for_writing_added(tmp_path: Path) -> None:
+    manifest = load(tmp_path)
+    command = manifest.command("127.0.0.1", 4069, Path("/srv/{x}"), 116, write=False)
+    assert command == [sys.executable, f"{tmp_path}/serve.py", "127.0.0.1", "4069", "/srv/{x}", "--max=116"]
+    assert manifest.command("127.0.0.1", 4069, "/srv", 116, write=True)[-1] == "--write"
+    assert manifest.source == tmp_path / "server.yaml"
+
+
+def test_a_variant_replaces_the_command(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "get:", 'as_shipped: {argv: [mine, "{port}", "{root}"]}\nget:')
+    assert manifest.command("::1", 1, "/r", 9, write=True, variant="as_shipped") == ["mine", "1", "/r", "--write"]
+    with pytest.raises(ManifestError, match="has no variant 'tuned'; allowed: as_shipped"):
+        manifest.command("::1", 1, "/r", 9, write=False, variant="tuned")
+
+
+def test_a_server_that_is_there_tells_its_version(tmp_path: Path) -> None:
+    assert load(tmp_path).locate() == Found("mine 1.2", sys.executable)
+
+
+def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "python_module: json", "program: sh")
+    manifest = load(
+        tmp_path,
+        "find: {python_module: json}",
+        "find: {program: sh}\nas_shipped: {argv: ['{program}', '{port}', '{root}']}",
+    )
+    found = manifest.locate()
+    assert isinstance(found, Found)
+    assert manifest.command("h", 1, "/r", 1, write=False, variant="as_shipped")[0] == found.executable
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("python_module: json", "python_module: no_such.module", "Python module no_such.module was not found"),
+        ("python_module: json", "program: no-such-program", "no-such-program was not found"),
+        ("print(); print('mine 1.2'); print('more')", "print('oops'); exit(3)", "ended with 3, saying 'oops'"),
+        ("print(); print('mine 1.2'); print('more')", "pass", "ended with 0, saying ''"),
+        ('version: ["{python}"', 'version: ["/no/such/program"', "can't be run: No such file or directory"),
+    ],
+)
+def test_a_server_that_is_not_there_says_why_and_how_to_get_it(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    missing = load(tmp_path, old, new).locate()
+    assert isinstance(missing, Missing)
+    assert reason in missing.reason
+    assert "\n" not in missing.reason
+    assert missing.get == "pip install mine"
+
+
+def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "VERSION_TIMEOUT_S", 0.05)
+    missing = load(tmp_path, "print(); print('mine 1.2'); print('more')", "import signal; signal.pause()").locate()
+    assert isinstance(missing, Missing)
+    assert "did not end within 0.05 s" in missing.reason
+
+
+def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
+    manifest = load(tmp_path)
+    assert manifest.cannot(operation="read", blksize=1428, windowsize=1) is None
+    assert manifest.cannot(operation="write") == "mine has no write"
+    assert manifest.cannot(windowsize=4) == "mine does not know windowsize"
+    assert manifest.cannot(options=["tsize"]) == "mine does not know tsize"
+    assert manifest.cannot(ipv6=True) == "mine has no IPv6"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("model:", "modell:", "server.yaml:5:1: modell: unknown key; did you mean 'model'?; allowed: schema, name,"),
+        ("[read]", "[reed]", "server.yaml:6:29: capabilities.operations[0]: is 'reed'; allowed: a list of read, write"),
+        (
+            "{port}",
+            "{ports}",
+            "server.yaml:7:1: argv: has the placeholder {ports}; did you mean 'port'?; allowed: {python}",
+        ),
+        ('"{port}", ', "", "server.yaml:7:1: argv: has no {port}; allowed: a word with {port}, or fixed_port"),
+        ('"{root}", ', "", "server.yaml:7:1: argv: has no {root}, so the server can't know which files to serve; all"),
+        ('["--write"]', '["{program}"]', "server.yaml:8:1: argv_write: has {program}, but find names none; allowed"),
+        ("python_module: json", "", "server.yaml:9:1: find: is not clear; allowed: exactly one of program and python_"),
+        ("get: pip install mine\n", "", "server.yaml:1:1: get: is missing; allowed: one line of text"),
+        ("get:", "ready: soon\nget:", "server.yaml:11:1: ready: is 'soon'; allowed: line, answer"),
+        ("get:", "fixed_port: 0\nget:", "server.yaml:11:1: fixed_port: is 0; allowed: 1 to 65535, or null"),
+        ("name: mine", "name: My Server", "server.yaml:2:1: name: is 'My Server'; allowed: small letters, digits"),
+        ("server/1", "server/2", "server.yaml:1:1: schema: is 'tftpbench.server/2'; allowed: tftpbench.server/1"),
+    ],
+)
+def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, old, new)
+    assert str(error.value).removeprefix(f"{tmp_path}/").startswith(said)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="_source: unknown key"):
+        load(tmp_path, "get:", "_source: /elsewhere\nget:")
+
+
+def test_bundled_manifests_are_called_as_their_folders() -> None:
+    bundled = servers.bundled_manifests()
+    assert {"epoll", "threads", "tftpy"} <= set(bundled)
+    assert {name: manifest.source.parent.name for name, manifest in bundled.items()} == {name: name for name in bundled}
+
+
+def test_a_name_a_path_and_a_variant_choose_a_server(tmp_path: Path) -> None:
+    load(tmp_path)
+    assert servers.choose("tftpy")[0].name == "tftpy"
+    assert servers.choose("tftpy@as_shipped")[1] == "as_shipped"
+    assert servers.choose(str(tmp_path / "server.yaml"))[0].name == "mine"
+    assert servers.choose(f"{tmp_path}/")[0].name == "mine"
+    with pytest.raises(ManifestError, match=r"no server is called 'tftpi'; did you mean 'tftpy'\?"):
+        servers.choose("tftpi")
+    with pytest.raises(ManifestError, match="tftpy has no variant 'tuned'; allowed: tftpy@as_shipped"):
+        servers.choose("tftpy@tuned")

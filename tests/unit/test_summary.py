@@ -1,0 +1,230 @@
+"""What a run says in the end."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.test_order import scenario
+from tftpbench import summary
+from tftpbench.scenario import Scenario
+from tftpbench.summary import Answer, Quantiles
+
+PLACE = "on separate cores"
+
+
+def asked(concurrency: object = (3, 1000), **changes: object) -> Scenario:
+    listed = list(concurrency) if isinstance(concurrency, tuple) else concurrency
+    matrix: dict[str, object] = {"operation": "read", "concurrency": listed, "file_size": "64KiB"}
+    changes = {"servers": ["epoll", "threads"], "matrix": matrix, "trials": 7, **changes}
+    return scenario(**changes)
+
+
+def rows(question: Scenario, rates: dict[str, float], rounds: int = 7, **changes: object) -> list[dict[str, Any]]:
+    """Every cell on every server, with a little noise that both sides of a pair share."""
+    made: list[dict[str, Any]] = []
+    for number in range(rounds):
+        for cell in question.cells():
+            for server, rate in rates.items():
+                made.append(
+                    {
+                        "trial": len(made) + 1,
+                        "round": number + 1,
+                        "cell_key": cell.key,
+                        "server": server,
+                        "variant": None,
+                        "data_pps": rate * (1 + number / 100),
+                        "server_cpu_ns_per_block": 5000.0,
+                        "failed": 0,
+                        "timed_out": 0,
+                        "content_mismatches": 0,
+                        "verdict": "valid",
+                        "verdict_reason": None,
+                        **changes,
+                    }
+                )
+    return made
+
+
+def answer(question: Scenario, found: list[dict[str, Any]], **options: Any) -> Answer:
+    return summary.summarise(question, ["epoll", "threads"], found, PLACE, **options)
+
+
+def test_the_sentence_has_the_ratio_the_interval_and_the_placement() -> None:
+    question = asked()
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}))
+    assert found.sentence == (
+        "threads moves 0.61x the blocks of epoll at 1000 concurrent reads of 64 KiB "
+        "(95 % interval 0.61 to 0.61, 7 pairs; 0.61x at 3), on separate cores."
+    )
+
+
+def test_under_six_pairs_there_is_a_range_and_no_interval() -> None:
+    question = asked(1000)
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}, rounds=5))
+    assert "(range of 5: 0.61 to 0.61)" in found.sentence
+    assert "interval" not in found.sentence
+
+
+def test_a_difference_that_the_interval_does_not_show_is_not_claimed() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100_000, "threads": 100_000})
+    for index, row in enumerate(found):
+        row["data_pps"] *= 1 + (0.1 if index % 4 == 1 else -0.09 if index % 4 == 3 else 0)
+    assert answer(question, found).sentence.startswith("threads moves about as many blocks as epoll at 1000")
+
+
+def test_other_operations_and_other_axes_are_told_beside_the_headline() -> None:
+    question = asked(
+        matrix={"operation": ["read", "write"], "concurrency": 5, "file_size": ["4KiB", "1MiB"], "blksize": 1428}
+    )
+    sentence = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).sentence
+    assert "0.50x the blocks of epoll at 5 concurrent reads of 1 MiB, blksize 1428" in sentence
+    assert "0.50x at 4 KiB; writes 0.50x)" in sentence
+
+
+def test_several_servers_are_each_compared_with_the_first() -> None:
+    question = asked(10, servers=["epoll", "threads", "tftpy"])
+    found = rows(question, {"epoll": 4.0, "threads": 2.0, "tftpy": 1.0})
+    sentence = summary.summarise(question, ["epoll", "threads", "tftpy"], found, "on one core").sentence
+    assert sentence.startswith("threads moves 0.50x the blocks of epoll")
+    assert "; tftpy moves 0.25x the blocks of epoll" in sentence
+    assert sentence.endswith(", on one core.")
+
+
+def test_a_server_alone_is_told_in_absolute_figures() -> None:
+    question = asked(1, servers=["epoll"])
+    found = summary.summarise(question, ["epoll"], rows(question, {"epoll": 131_072.0}, rounds=1), "on one core")
+    assert found.sentence == ("epoll moves 131 k blocks/s in single reads of 64 KiB (median of 1 trials), on one core.")
+
+
+def test_an_invalid_trial_is_told_and_never_used() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000}, rounds=8)
+    spoilt = found[-1]
+    spoilt |= {"data_pps": 1e9, "verdict": "invalid", "verdict_reason": "the host took 9 % of the cores' time"}
+    said = answer(question, found)
+    assert "0.61x" in said.sentence
+    assert "7 pairs" in said.sentence
+    assert [(each.trial, each.server, each.reason) for each in said.invalid] == [
+        (spoilt["trial"], "threads", "the host took 9 % of the cores' time")
+    ]
+    line = next(line for line in said.lines if line.server == "threads")
+    assert (line.valid, line.trials) == (7, 8)
+
+
+def test_pairs_are_of_the_same_round() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100.0, "threads": 50.0}, rounds=8)
+    for row in found:
+        row["data_pps"] *= 10 ** row["round"]
+    assert answer(question, list(reversed(found))).lines[1].ratio == answer(question, found).lines[1].ratio
+    assert "0.50x" in answer(question, found).sentence
+
+
+@pytest.mark.parametrize(
+    ("threshold", "failed", "code"),
+    [("failed == 0", 0, 0), ("threads.failed == 0", 3, 3), ("epoll.ceiling_ratio > 0.5", 0, 6)],
+)
+def test_the_exit_code_follows_the_thresholds(threshold: str, failed: int, code: int) -> None:
+    question = asked(1000, thresholds=[threshold])
+    assert answer(question, rows(question, {"epoll": 2.0, "threads": 1.0}, failed=failed)).exit_code == code
+
+
+def test_a_missed_threshold_goes_before_a_cell_with_too_few_valid_trials() -> None:
+    question = asked(1000, thresholds=["failed == 0"])
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, failed=1, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 3
+
+
+def test_a_cell_without_a_valid_trial_is_incomplete() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for row in found:
+        if row["server"] == "threads":
+            row |= {"verdict": "invalid", "verdict_reason": "x"}
+    said = answer(question, found)
+    assert said.exit_code == 6
+    assert said.sentence == "No answer: no cell has valid trials of epoll and threads to compare."
+    assert said.incomplete == ("threads, read, 1000 at once, 64 KiB: none of 7 trials is valid",)
+
+
+def test_one_trial_a_cell_is_a_look_and_not_a_judgement() -> None:
+    question = asked(1000, trials=1)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 0
+
+
+def test_a_server_that_is_left_out_is_told_and_asked_nothing() -> None:
+    question = asked(1000, thresholds=["threads.failed == 0", "epoll.failed == 0"])
+    found = rows(question, {"epoll": 2.0})
+    said = answer(question, found, skipped=[("threads", None, "was not found")])
+    assert said.exit_code == 0
+    assert said.skipped == ("threads: was not found",)
+    assert [str(each.verdict.threshold) for each in said.thresholds] == ["epoll.failed == 0"]
+    assert said.sentence.startswith("epoll moves 2.06 blocks/s")
+
+
+def test_nothing_measured_is_said_so() -> None:
+    question = asked(1000)
+    nobody = [("epoll", None, "gone"), ("threads", None, "gone")]
+    assert answer(question, [], skipped=nobody).sentence == "No answer: nothing was measured."
+
+
+def text(colour: bool = False) -> str:
+    question = asked((3, 1000), thresholds=["epoll.failed == 0", "threads.data_pps > 1e6"])
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    found[0] |= {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
+    said = answer(question, found, block_rtt=lambda _key, _server: Quantiles(13_400, 62_000))
+    return summary.render(said, "results/x", "tftpbench run x --seed 1", colour=colour)
+
+
+def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
+    lines = text().splitlines()
+    assert lines[0].startswith("threads moves 0.61x")
+    marks = [
+        "✓ epoll.failed == 0",
+        "✗ threads.data_pps > 1000000",
+        "read, 3 at once, 64 KiB",
+        "Invalid trials, kept and never used:",
+        "Files:  results/x",
+        "Repeat: tftpbench run x --seed 1",
+    ]
+    places = [lines.index(mark) for mark in marks]
+    assert places == sorted(places)
+    row = next(line.split() for line in lines if line.startswith("  threads "))
+    assert row == [
+        "threads",
+        "62.8",
+        "k",
+        "0.61x",
+        "(0.61",
+        "to",
+        "0.61)",
+        "13.4",
+        "us",
+        "62",
+        "us",
+        "5",
+        "us",
+        "0",
+        "7/7",
+    ]
+
+
+def test_colour_only_where_asked_for() -> None:
+    assert "\x1b[" not in text()
+    assert "\x1b[32m✓" in text(colour=True)
+
+
+def test_the_document_has_the_same_answer_under_the_names_of_the_columns() -> None:
+    question = asked(1000, thresholds=["failed == 0"])
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    said = summary.document(answer(question, found), "results/x", 5, found)
+    assert json.loads(json.dumps(said)) == said
+    assert said["seed"] == 5
+    assert said["trials"] == found
+    cells: Any = said["cells"]
+    assert cells[1]["server"] == "threads"
+    assert cells[1]["ratio"]["n"] == 7
+    assert cells[1]["data_pps"] == pytest.approx(62_830)

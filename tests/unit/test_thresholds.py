@@ -1,0 +1,87 @@
+"""Thresholds."""
+
+import pytest
+
+from tftpbench import thresholds
+from tftpbench.errors import ThresholdError
+
+
+def row(server: str = "epoll", verdict: str = "valid", **figures: object) -> dict[str, object]:
+    return {"server": server, "variant": None, "verdict": verdict, **figures}
+
+
+def verdicts(text: str, *rows: dict[str, object]) -> list[tuple[str, str, float | None]]:
+    judged = thresholds.evaluate([thresholds.parse(text)], rows)
+    return [(verdict.server, verdict.state, verdict.value) for verdict in judged]
+
+
+def test_a_threshold_is_server_column_operator_number() -> None:
+    assert thresholds.parse(" epoll.failed == 0 ") == thresholds.Threshold("epoll", "failed", "==", 0)
+    assert thresholds.parse("data_pps>=1.5e4") == thresholds.Threshold(None, "data_pps", ">=", 15_000)
+    assert thresholds.parse("tftpd-hpa@as_shipped.failed<1").server == "tftpd-hpa@as_shipped"
+
+
+@pytest.mark.parametrize("text", ["epoll.failed == 0", "data_pps >= 50000", "fairness < 2.5"])
+def test_a_threshold_is_written_as_it_was_read(text: str) -> None:
+    assert str(thresholds.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoll.faild == 0", "did you mean 'failed'?"),
+        ("epoll.failed = 0", "is no threshold"),
+        ("epoll.failed == none", "is no threshold"),
+        ("failed", "is no threshold"),
+        ("", "is no threshold"),
+        ("verdict == 0", "verdict is no number"),
+    ],
+)
+def test_what_is_no_threshold_is_one_line_that_says_so(text: str, said: str) -> None:
+    with pytest.raises(ThresholdError) as error:
+        thresholds.parse(text)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_server_every_server_is_judged() -> None:
+    rows = [row(failed=0), row("threads", failed=2)]
+    assert verdicts("failed == 0", *rows) == [("epoll", "held", 0), ("threads", "missed", 2)]
+
+
+def test_a_count_must_hold_in_every_trial_invalid_ones_too() -> None:
+    rows = [row(content_mismatches=0), row(verdict="invalid", content_mismatches=3)]
+    assert verdicts("content_mismatches == 0", *rows) == [("epoll", "missed", 3)]
+
+
+def test_a_measurement_is_the_median_of_the_valid_trials() -> None:
+    rows = [row(data_pps=1000.0), row(data_pps=9.0), row(data_pps=2000.0), row(verdict="invalid", data_pps=1.0)]
+    assert verdicts("data_pps > 900", *rows) == [("epoll", "held", 1000)]
+
+
+def test_what_is_not_known_never_holds() -> None:
+    assert verdicts("udp_drops_server == 0", row(udp_drops_server=0), row()) == [("epoll", "not known", None)]
+    assert verdicts("fairness < 9", row(fairness=None)) == [("epoll", "not known", None)]
+    assert verdicts("fairness < 9", row(fairness=float("nan"))) == [("epoll", "not known", None)]
+    assert verdicts("fairness < 9", row(verdict="invalid", fairness=1.0)) == [("epoll", "not known", None)]
+    assert verdicts("threads.failed == 0", row(failed=0)) == [("threads", "not known", None)]
+    assert verdicts("failed == 0") == [("", "not known", None)]
+    assert not any(verdict.held for verdict in thresholds.evaluate([thresholds.parse("failed == 0")], [row()]))
+
+
+def test_a_miss_counts_even_where_another_trial_is_not_known() -> None:
+    assert verdicts("failed == 0", row(), row(failed=1)) == [("epoll", "missed", 1)]
+
+
+def test_a_name_speaks_of_all_variants_and_name_at_variant_of_one() -> None:
+    rows = [row("tftpy", failed=0), {**row("tftpy", failed=4), "variant": "as_shipped"}]
+    assert verdicts("tftpy.failed == 0", *rows) == [("tftpy", "held", 0), ("tftpy@as_shipped", "missed", 4)]
+    assert verdicts("tftpy@as_shipped.failed == 4", *rows) == [("tftpy@as_shipped", "held", 4)]
+
+
+@pytest.mark.parametrize(
+    ("op", "held"),
+    [("==", [5]), ("!=", [4, 6]), ("<", [4]), ("<=", [4, 5]), (">", [6]), (">=", [5, 6])],
+)
+def test_each_operator_means_what_it_says(op: str, held: list[int]) -> None:
+    assert [value for value in (4, 5, 6) if verdicts(f"failed {op} 5", row(failed=value))[0][1] == "held"] == held

@@ -1,0 +1,43 @@
+"""Types of the native half, checked against the built module by mypy's stubtest."""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import final
+
+__all__ = [
+    "BUILD_PROFILE",
+    "VERSION",
+    "LoadOutcome",
+    "Stop",
+    "first_difference",
+    "run_load",
+    "serve",
+    "write_contents",
+]
+
+VERSION: str
+BUILD_PROFILE: str
+
+@final
+class Stop:
+    def __new__(cls) -> Stop: ...
+    def fileno(self) -> int: ...
+    def request(self) -> None: ...
+
+@final
+class LoadOutcome:
+    @property
+    def figures(self) -> dict[str, int | float | None]: ...
+    @property
+    def transfers(self) -> dict[str, bytes]: ...
+    @property
+    def intervals(self) -> dict[str, bytes]: ...
+    @property
+    def latency_hlog(self) -> str: ...
+    @property
+    def faults(self) -> list[tuple[str, int, str]]: ...
+
+def run_load(config: object, stop: Stop, on_window: Callable[[str], object] | None = None) -> LoadOutcome: ...
+def serve(name: str, config: object, stop: Stop, ready: Callable[[str, int], object]) -> list[tuple[str, int]]: ...
+def write_contents(path: str | PathLike[str], seed: int, file: int, size: int) -> None: ...
+def first_difference(path: str | PathLike[str], seed: int, file: int, size: int) -> int | None: ...

@@ -1,0 +1,116 @@
+"""What a notebook calls: `tftpbench.run` and `tftpbench.Server`.
+
+Thin: each function arranges arguments and lets the layers below work. It must never print. Called by users only.
+"""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tftpbench import runner
+from tftpbench.errors import ServerMissing
+from tftpbench.process import ServerProcess, Usage
+from tftpbench.results import Run, load_run
+from tftpbench.scenario import Scenario, load_scenario
+from tftpbench.servers import Missing, choose
+
+
+def run(
+    scenario: str | Path | Scenario,
+    *,
+    servers: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    quick: bool = False,
+    seed: int | None = None,
+    out: str | Path = "results",
+    on_event: Callable[[runner.Event], None] = lambda _: None,
+) -> Run:
+    """Run a scenario (a path, the name of a bundled one, or a Scenario) and open its results.
+
+    `servers` replaces the scenario's, `overrides` are KEY=VALUE as for --set, `seed` orders the trials (random unless
+    given). `on_event` is told of every step. Raises what `tftpbench run` would print, as TftpbenchError; Ctrl-C
+    raises runner.RunInterrupted with all finished trials saved.
+    """
+    chosen = scenario if isinstance(scenario, Scenario) else load_scenario(str(scenario), overrides)
+    if servers:
+        chosen = chosen.with_servers(servers)
+    if quick:
+        chosen = chosen.quick()
+    report = runner.run(chosen, seed=random_seed() if seed is None else seed, out=Path(out), on_event=on_event)
+    return load_run(report.folder)
+
+
+def random_seed() -> int:
+    """Short enough to type again."""
+    return secrets.randbelow(1_000_000)
+
+
+class Server:
+    """A server under test for use in a `with` block: started on a free port and known to answer, ended for certain.
+
+    `name` is that of a manifest, name@variant, or the path of a server.yaml; `root` the folder that it serves. Raises
+    ManifestError, ServerMissing, ServerNotReady or ServerDied.
+    """
+
+    def __init__(
+        self, name: str, root: str | Path, *, concurrency: int = 100, write: bool = False, cpus: Sequence[int] = ()
+    ) -> None:
+        manifest, variant = choose(name)
+        found = manifest.locate()
+        if isinstance(found, Missing):
+            raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
+        self._folder = Path(tempfile.mkdtemp(prefix="tftpbench-server-"))
+        self._process = ServerProcess(
+            manifest,
+            root=Path(root).resolve(),
+            log=self._folder / "server.log",
+            concurrency=concurrency,
+            write=write,
+            variant=variant,
+            cpus=cpus,
+        )
+
+    @property
+    def host(self) -> str:
+        """Address it listens on."""
+        return self._process.host
+
+    @property
+    def port(self) -> int:
+        """Port it listens on."""
+        return self._process.port
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far, cut in the middle if it was much."""
+        return self._process.log.read_text(encoding="utf-8", errors="replace")
+
+    def usage(self) -> Usage:
+        """CPU time, memory, threads, descriptors and drops over all its processes, now."""
+        return self._process.usage()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process.start()
+
+    def stop(self) -> None:
+        """End it and everything it started. May be called again."""
+        self._process.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

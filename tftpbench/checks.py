@@ -1,0 +1,153 @@
+"""What makes a trial's figures untrue: each way is a finding, with its numbers and what to do about it.
+
+Pure: a row of results and what was noticed around it go in, findings come out. It must never look at the machine, and
+never judge a server: lost datagrams, failed transfers and a slow server are findings *about* the server and leave a
+trial valid. Called by the runner.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+Row = Mapping[str, object]
+
+# The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
+# figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
+GENERATOR_BUSY_FRACTION_MAX = 0.98
+# Two that take turns can both be busy. Where the server has less than this left of its cores, it could not have done
+# more however fast the generator was, and the figure is the server's to within that share.
+SERVER_BUSY_FRACTION_FULL = 0.95
+# Kernel's receive stamp to our reading. A generator that has a core reads a full batch in well under 1 ms; one that
+# shares a core waits for a few time slices of 3 to 6 ms. Beyond this it was not running when it should have been.
+GENERATOR_LAG_NS_MAX = 50_000_000
+# Share of the cores' time that the hypervisor took. Two per cent is the size of effect that people compare.
+STEAL_FRACTION_MAX = 0.02
+# /proc/stat counts in ticks of 10 ms: fewer than this is the grain of the clock, not a theft.
+STEAL_TICKS_MIN = 3
+# Little's law holds for steady windows. One round of transfers sticks out at either end, on average by half: where even
+# the slowest takes a tenth of the window, that shifts the mean time by a tenth at most.
+STEADY_WINDOW_TRANSFERS = 10
+LITTLES_LAW_TOLERANCE = 0.15
+# Between two transfers of one client lies the making of a request: 20 us measured on a slow core.
+TURNAROUND_NS = 100_000
+
+
+class Kind(Enum):
+    """What can be wrong with a trial; the value is what to do about it."""
+
+    SERVER_LOST = "look at the server's log in the trial's folder"
+    CONTENT_MISMATCH = (
+        "the server delivers wrong bytes, or stores them; compare a file by hand with tftpbench load --verify-against"
+    )
+    COUNTERS = "a fault of tftpbench: please report it with the run's folder"
+    LITTLES_LAW = "a fault of the clock or of tftpbench; repeat, and report it with the run's folder if it stays"
+    GENERATOR_SATURATED = (
+        "give the generator more cores (placement.generator_cpus, client.workers), or lower the concurrency"
+    )
+    GENERATOR_LAG = "stop other programs, or give the generator a core of its own (placement)"
+    GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
+    STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason why a trial's figures must not be used."""
+
+    kind: Kind
+    text: str
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return self.kind.value
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost."""
+
+    mean_transfer_ns: float | None = None
+    steal_fraction: float = 0.0
+    steal_ticks: int = 0
+    server_lost: str | None = None
+
+
+def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
+    """Everything that makes the row's figures untrue, the gravest first."""
+    return tuple(finding for check in _CHECKS for finding in check(row, around))
+
+
+def verdict(found: tuple[Finding, ...]) -> tuple[str, str | None]:
+    """The columns verdict and verdict_reason: ("valid", None), or ("invalid", why)."""
+    return ("invalid", "; ".join(finding.text for finding in found)) if found else ("valid", None)
+
+
+def _server_lost(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.server_lost is not None:
+        yield Finding(Kind.SERVER_LOST, around.server_lost)
+
+
+def _contents(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    wrong = _number(row, "content_mismatches")
+    if wrong:
+        yield Finding(Kind.CONTENT_MISMATCH, f"{wrong:.0f} transfers had wrong contents")
+
+
+def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    parts = [_number(row, name) for name in ("completed", "failed", "timed_out", "interrupted")]
+    started = _number(row, "started")
+    if started is None or None in parts:
+        return
+    total = sum(part for part in parts if part is not None)
+    if started != total:
+        yield Finding(Kind.COUNTERS, f"{started:.0f} transfers were started, but {total:.0f} are accounted for")
+
+
+def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
+    """Transfers in flight = transfers per second x seconds per transfer, for windows of fixed time.
+
+    The rate comes from bytes counted inside the window, the time from the transfers' own stamps: two independent ways
+    to the number of transfers in flight that was asked for. Failures hold a place without moving bytes, so a
+    window that has them is not steady. A place is also held while a last answer waits to be read and the next request
+    is made, which is in no transfer's time: the law may be broken by less than that.
+    """
+    rate, size = _number(row, "goodput_bytes_per_s"), _number(row, "file_size_bytes")
+    window_s, slowest_ns = _number(row, "duration_s"), _number(row, "transfer_ns_max")
+    asked, mean_ns = _number(row, "concurrency"), around.mean_transfer_ns
+    if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
+        return
+    if _number(row, "failed") or _number(row, "timed_out") or window_s * 1e9 < STEADY_WINDOW_TRANSFERS * slowest_ns:
+        return
+    between_ns = TURNAROUND_NS + (_number(row, "generator_lag_ns_p99") or 0)
+    in_flight, at_most = (rate / size * each_ns / 1e9 for each_ns in (mean_ns, mean_ns + between_ns))
+    if in_flight > asked * (1 + LITTLES_LAW_TOLERANCE) or at_most < asked * (1 - LITTLES_LAW_TOLERANCE):
+        yield Finding(
+            Kind.LITTLES_LAW, f"rate and transfer time speak of {in_flight:.3g} transfers in flight, not {asked:.0f}"
+        )
+
+
+def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    busy, lag_ns = _number(row, "generator_busy_fraction"), _number(row, "generator_lag_ns_p99")
+    drops = _number(row, "udp_drops_generator")
+    moved = _number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
+    server_busy = _number(row, "server_busy_fraction")
+    server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
+    if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and not server_was_full:
+        yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
+    if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX:
+        yield Finding(Kind.GENERATOR_LAG, f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)")
+    if drops:
+        yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets")
+
+
+def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.steal_fraction > STEAL_FRACTION_MAX and around.steal_ticks >= STEAL_TICKS_MIN:
+        yield Finding(Kind.STEAL, f"the host took {around.steal_fraction:.1%} of the cores' time")
+
+
+_CHECKS = (_server_lost, _contents, _counters, _littles_law, _generator, _steal)
+
+
+def _number(row: Row, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else None

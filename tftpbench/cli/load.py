@@ -1,0 +1,178 @@
+"""``tftpbench load``: load on one server, without a scenario."""
+
+import json
+import signal
+import socket
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from tftpbench.loadgen import LoadConfig, LoadResult
+
+DEFAULT_DURATION = "10s"
+PORT = 69  # RFC 1350 section 4
+
+
+class Sockets(StrEnum):
+    """How the generator's clients come to their sockets."""
+
+    auto = "auto"
+    shared = "shared"
+    per_transfer = "per-transfer"
+
+
+_SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
+    Sockets.shared: "shared",
+    Sockets.per_transfer: "per-transfer",
+}
+
+
+def load(
+    target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the server listens; [::1]:69 for IPv6.")],
+    read: Annotated[
+        str | None, typer.Option("--read", metavar="NAME", help="Read this file; {n} becomes a number.")
+    ] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", metavar="NAME", help="Write this file; {n} becomes a number.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("-c", "--concurrency", min=1, help="Transfers in flight.")] = 10,
+    transfers: Annotated[int | None, typer.Option(min=1, help="How many transfers.")] = None,
+    duration: Annotated[
+        str | None, typer.Option(help=f"How long, if not how many: {DEFAULT_DURATION} unless given.")
+    ] = None,
+    warm_up: Annotated[str, typer.Option(help="Load before a duration begins to count.")] = "0s",
+    size: Annotated[str, typer.Option(help="Size of the files to write.")] = "64KiB",
+    distinct_files: Annotated[
+        int, typer.Option(min=0, help="{n} goes from 0 to this - 1; 0: every transfer has its own.")
+    ] = 0,
+    blksize: Annotated[
+        int, typer.Option(min=8, max=65464, help="Bytes of a DATA block; 512 asks for no option.")
+    ] = 512,
+    windowsize: Annotated[int, typer.Option(min=1, max=65535, help="Blocks per ACK; 1 asks for no option.")] = 1,
+    tsize: Annotated[bool, typer.Option("--tsize", help="Ask for tsize.")] = False,
+    timeout: Annotated[str, typer.Option(help="First wait before a datagram is sent again.")] = "1s",
+    retries: Annotated[int, typer.Option(min=0, max=100, help="Timeouts before a transfer is given up.")] = 5,
+    verify_against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE.")
+    ] = None,
+    sockets: Annotated[
+        Sockets, typer.Option(help="shared: few carry many clients, on IPv4 loopback only; auto: where that can be.")
+    ] = Sockets.auto,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Threads of the generator.")] = 1,
+    busy_poll: Annotated[str, typer.Option(help="How long to poll before sleeping.")] = "1ms",
+    seed: Annotated[int, typer.Option(min=0, help="Contents of what is written.")] = 1,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Send to another machine than this one.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> int:
+    """Put load on a running server and report; exit code 3 when transfers failed."""
+    from tftpbench.loadgen import LoadConfig, best_sockets
+    from tftpbench.units import parse_bytes
+
+    name = read if read is not None else write
+    if name is None or (read is not None and write is not None):
+        raise typer.BadParameter("name one file: --read NAME or --write NAME")
+    if transfers is not None and duration is not None:
+        raise typer.BadParameter("--transfers and --duration exclude each other")
+    if write is not None and verify_against is not None:
+        raise typer.BadParameter("--verify-against compares what is read; it goes with --read")
+    host, port = _address(target)
+    numbered = "{n}" in name
+    config = LoadConfig(
+        host=host,
+        port=port,
+        operation="read" if read is not None else "write",
+        name=name,
+        file_size_bytes=_file_size(verify_against) if verify_against else _quantity("--size", size, parse_bytes),
+        concurrency=concurrency,
+        distinct_files=distinct_files if numbered else 1,
+        seed=seed,
+        verify="full" if verify_against else "off",
+        verify_against=verify_against,
+        allow_remote=allow_remote,
+        workers=min(workers, concurrency),
+        transfers=transfers,
+        duration_ns=None if transfers is not None else _duration_ns("--duration", duration or DEFAULT_DURATION),
+        warm_up_ns=0 if transfers is not None else _duration_ns("--warm-up", warm_up),
+        blksize=blksize,
+        windowsize=windowsize,
+        tsize=tsize,
+        timeout_ns=_duration_ns("--timeout", timeout),
+        retries=retries,
+        sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
+        busy_poll_us=_duration_ns("--busy-poll", busy_poll) // 1000,
+    )
+    return _report(config, *_run(config), json_)
+
+
+def _run(config: "LoadConfig") -> tuple["LoadResult", bool]:
+    """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
+    from tftpbench.loadgen import Stop, run_load
+
+    stop = Stop()
+    interrupted: list[int] = []
+
+    def on_signal(number: int, _: object) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted.append(number)
+        stop.request()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return run_load(config, stop), bool(interrupted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(config: "LoadConfig", result: "LoadResult", interrupted: bool, json_: bool) -> int:
+    from tftpbench import load_report
+
+    text = load_report.render(config, result)
+    typer.echo(text, err=json_)
+    if json_:
+        typer.echo(json.dumps(load_report.document(config, result), ensure_ascii=False))
+    if interrupted:
+        return 130
+    return 3 if load_report.has_failures(result) else 0
+
+
+def _address(target: str) -> tuple[str, int]:
+    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address."""
+    host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
+    host = (host if colon else target).strip("[]")
+    number = port or str(PORT)
+    if not number.isdecimal() or not 1 <= int(number) <= 65535:
+        raise typer.BadParameter(f"{target!r} has no port from 1 to 65535; give HOST:PORT, as in 127.0.0.1:6969")
+    try:
+        found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise typer.BadParameter(f"{host!r} is not known: {reason}") from None
+    return str(found[0][4][0]), int(number)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}") from None
+
+
+def _duration_ns(option: str, text: str) -> int:
+    from tftpbench.units import parse_duration_ns
+
+    return _quantity(option, text, parse_duration_ns)
+
+
+def _quantity(option: str, text: str, parse: Callable[[str], int]) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {error}") from None

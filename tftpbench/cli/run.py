@@ -1,0 +1,188 @@
+"""``tftpbench run``: scenarios in, a results folder and an answer out."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from tftpbench.runner import RunReport
+    from tftpbench.scenario import Scenario
+    from tftpbench.summary import Answer
+
+
+def run(
+    scenario: Annotated[
+        list[str] | None, typer.Argument(metavar="SCENARIO...", help="A path, or the name of a bundled scenario.")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the scenario's servers."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set matrix.concurrency=[1,10]."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Trials of each cell on each server.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Every cell, one trial, short windows, no verdicts.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Order of the trials and contents of the files; random unless given."),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "results"
+    ),
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
+) -> int:
+    """Run the matrix of one scenario or more and answer its question."""
+    from tftpbench.errors import UsageError
+
+    overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
+    if resume is not None:
+        if len(scenario or []) > 1 or seed is not None:
+            raise UsageError("--resume goes on with one run, in its own order: leave --seed and further scenarios out")
+        chosen = [_resumed(resume, scenario, overrides, server, quick)]
+    elif scenario:
+        chosen = [_load(name, overrides, server, quick) for name in scenario]
+    else:
+        raise UsageError("no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency")
+    seed = _seed(seed)
+    if dry_run:
+        return _dry_run(chosen, seed, json_)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished trials are saved
+    documents, code = [], 0
+    for each, name in zip(chosen, scenario or [""], strict=True):
+        command = _command(name, overrides, server, quick, seed, out)
+        document, one = _run_one(each, seed, out, resume, command, json_, quiet)
+        documents.append(document)
+        code = _graver(code, one)
+    if json_:
+        _print_json(documents[0] if len(documents) == 1 else {"runs": documents})
+    return code
+
+
+def _load(name: str, overrides: list[str], servers: list[str] | None, quick: bool) -> "Scenario":
+    from tftpbench.scenario import load_scenario
+
+    scenario = load_scenario(name, overrides)
+    if servers:
+        scenario = scenario.with_servers(servers)
+    return scenario.quick() if quick else scenario
+
+
+def _resumed(
+    resume: Path, names: list[str] | None, overrides: list[str], servers: list[str] | None, quick: bool
+) -> "Scenario":
+    """The run's own scenario, unless one is named: the runner then refuses a different one."""
+    from tftpbench import runner
+    from tftpbench.errors import UsageError
+
+    if names:
+        return _load(names[0], overrides, servers, quick)
+    if overrides or servers or quick:
+        raise UsageError(
+            "--resume goes on with the scenario as it was run: leave --set, --trials, --server and --quick out"
+        )
+    return runner.recorded(resume)[0]
+
+
+def _seed(seed: int | None) -> int:
+    if seed is not None:
+        return seed
+    from tftpbench.api import random_seed
+
+    return random_seed()
+
+
+def _run_one(
+    scenario: "Scenario", seed: int, out: Path, resume: Path | None, command: list[str], json_: bool, quiet: bool
+) -> tuple[dict[str, object], int]:
+    from tftpbench import progress, runner, summary
+
+    shown = progress.display(sys.stderr, quiet=quiet)
+    report = runner.run(scenario, seed=seed, out=out, resume=resume, command=command, on_event=shown)
+    answer = _summarise(report)
+    stream = sys.stderr if json_ else sys.stdout
+    if not (json_ and quiet):
+        text = summary.render(answer, str(report.folder), shlex.join(report.command), colour=_colour(stream))
+        print(text if quiet else f"\n{text}", file=stream)
+    return summary.document(answer, str(report.folder), report.seed, report.rows), answer.exit_code
+
+
+def _summarise(report: "RunReport") -> "Answer":
+    from tftpbench import summary
+    from tftpbench.errors import ResultsError
+    from tftpbench.results import load_run
+
+    stored = load_run(report.folder)
+
+    def block_rtt(cell_key: str, server: str) -> "summary.Quantiles | None":
+        name, _, variant = server.partition("@")
+        try:
+            merged = stored.latency("block_rtt", cell_key=cell_key, server=name, variant=variant or None)
+        except ResultsError:
+            return None
+        return summary.Quantiles(merged.get_value_at_percentile(50), merged.get_value_at_percentile(99))
+
+    skipped = [(skip.server, skip.cell.key if skip.cell else None, skip.reason) for skip in report.plan.skipped]
+    return summary.summarise(
+        report.scenario, report.plan.servers, report.rows, report.pinning.phrase, skipped, block_rtt
+    )
+
+
+def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
+    from tftpbench import progress, runner
+
+    documents: list[dict[str, object]] = []
+    for scenario in scenarios:
+        plan = runner.plan(scenario, runner.contenders(scenario), seed)
+        if not json_:
+            for skip in plan.skipped:
+                typer.echo(progress.skipped_text(skip))
+            for trial in plan.trials:
+                typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label}")
+        rows = [
+            {"order": t.order, "trial": t.number, "server": t.contender.name, "cell_key": t.cell.key}
+            for t in plan.trials
+        ]
+        documents.append({"scenario": scenario.document(), "seed": seed, "trials": rows})
+    if json_:
+        _print_json(documents[0] if len(documents) == 1 else {"runs": documents})
+    return 0
+
+
+def _command(
+    name: str, overrides: list[str], servers: list[str] | None, quick: bool, seed: int, out: Path
+) -> list[str]:
+    """What to type to do the same again: the same cells in the same order on the same contents."""
+    words = ["tftpbench", "run", name]
+    words += [word for assignment in overrides for word in ("--set", assignment)]
+    words += [word for server in servers or [] for word in ("--server", server)]
+    words += ["--quick"] if quick else []
+    words += ["--seed", str(seed)]
+    return words + (["--out", str(out)] if out != Path("results") else [])
+
+
+def _graver(one: int, other: int) -> int:
+    """Of several scenarios: a missed threshold goes before too few valid trials, and that before all well."""
+    return min(code for code in (one, other) if code) if one or other else 0
+
+
+def _colour(stream: TextIO) -> bool:
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, ensure_ascii=False))

@@ -1,0 +1,68 @@
+"""``tftpbench serve``: a bundled server in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tftpbench.serve import GRACE_S, RETRIES, TIMEOUT_S
+
+
+def serve(
+    name: Annotated[str, typer.Argument(metavar="epoll|threads", help="Which bundled server.")],
+    root: Annotated[Path, typer.Option(help="Folder to serve; nothing outside it is ever reachable.")],
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 picks a free one.")] = 69,
+    write: Annotated[bool, typer.Option("--write", help="Allow uploads.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Allow uploads to replace existing files.")] = False,
+    store: Annotated[str, typer.Option(help="disk, or memory: uploads are never written.")] = "disk",
+    max_transfers: Annotated[
+        int, typer.Option(min=1, help="Transfers at once; more are refused with an ERROR.")
+    ] = 4096,
+    blksize_max: Annotated[int, typer.Option(min=8, max=65464, help="Largest blksize granted.")] = 65464,
+    windowsize_max: Annotated[int, typer.Option(min=1, max=65535, help="Largest windowsize granted.")] = 65535,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until the first retransmission.")] = TIMEOUT_S,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Timeouts without progress before a transfer is given up.")
+    ] = RETRIES,
+    busy_poll: Annotated[int, typer.Option(min=0, help="Microseconds to poll before sleeping.")] = 0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for transfers in flight after SIGTERM.")] = GRACE_S,
+    log_packets: Annotated[bool, typer.Option("--log-packets", help="Print every datagram, with a hex dump.")] = False,
+    receive_buffer: Annotated[int, typer.Option(min=0, help="Socket receive buffer in bytes; 0: the kernel's.")] = 0,
+    send_buffer: Annotated[int, typer.Option(min=0, help="Socket send buffer in bytes; 0: the kernel's.")] = 0,
+) -> int:
+    """Serve a folder until Ctrl-C or SIGTERM; prints READY host port pid."""
+    from tftpbench.errors import UsageError
+    from tftpbench.serve import ServeConfig, announce
+    from tftpbench.serve import serve as serve_until_stopped
+
+    config = ServeConfig(
+        root=str(root),
+        host=host,
+        port=port,
+        max_transfers=max_transfers,
+        write=write,
+        overwrite=overwrite,
+        store=store,
+        blksize_max=blksize_max,
+        windowsize_max=windowsize_max,
+        timeout_s=timeout,
+        retries=retries,
+        busy_poll_us=busy_poll,
+        grace_s=grace,
+        log_packets=log_packets,
+        receive_buffer_bytes=receive_buffer,
+        send_buffer_bytes=send_buffer,
+    )
+    try:
+        counters = serve_until_stopped(name, config, announce)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: {error}{_mend(error, port)}") from error
+    typer.echo(", ".join(f"{counter} {value}" for counter, value in counters.items() if value), err=True)
+    return 0
+
+
+def _mend(error: Exception, port: int) -> str:
+    if isinstance(error, PermissionError) and port < 1024:
+        return f"; port {port} needs root: choose another one with --port"
+    return ""

@@ -1,0 +1,76 @@
+"""The exceptions that tftpbench raises, and the exit code that each of them means.
+
+    TftpbenchError                1  an internal error, unless a subclass says otherwise
+    ├── UsageError                2  a command line or a file that can't be obeyed
+    │   ├── ScenarioError
+    │   ├── ManifestError
+    │   ├── ThresholdError
+    │   └── ResultsError             results that can't be written or read
+    ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
+    │   ├── ServerMissing
+    │   ├── ServerNotReady
+    │   └── ServerDied
+    ├── LoadError                 2  our own generator can't run here (open files, bad address)
+    └── NotComparable             5
+
+A message is one line that names the file, key or server and the mend. A fault of a peer is data, never
+an exception. This module imports nothing; everybody may call it.
+"""
+
+
+class TftpbenchError(Exception):
+    """The root of all errors that tftpbench raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TftpbenchError):
+    """What the user typed or wrote can't be obeyed."""
+
+    exit_code = 2
+
+
+class ScenarioError(UsageError):
+    """A scenario file, or a --set, is wrong."""
+
+
+class ManifestError(UsageError):
+    """A server.yaml is wrong, or nobody by that name exists."""
+
+
+class ThresholdError(UsageError):
+    """A threshold can't be understood."""
+
+
+class ResultsError(UsageError):
+    """A run folder can't be written or read."""
+
+
+class ServerError(TftpbenchError):
+    """A server under test can't do its part. The runner turns it into a row of the results."""
+
+    exit_code = 2
+
+
+class ServerMissing(ServerError):
+    """The server isn't installed."""
+
+
+class ServerNotReady(ServerError):
+    """The server started and never answered."""
+
+
+class ServerDied(ServerError):
+    """The server ended by itself."""
+
+
+class LoadError(TftpbenchError):
+    """Our own load generator can't run as asked; the message names the number that is needed."""
+
+    exit_code = 2
+
+
+class NotComparable(TftpbenchError):
+    """Two runs differ in what was done, how it was measured, or where."""
+
+    exit_code = 5

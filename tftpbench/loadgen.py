@@ -1,0 +1,140 @@
+"""The load generator, seen from Python: one frozen configuration in, one result out.
+
+The only caller of the native load entry. Knows nothing of scenarios, servers or results on disk; who runs a trial
+says what to send where, and judges what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tftpbench import _core
+from tftpbench.columns import OUTCOMES
+from tftpbench.errors import LoadError
+
+Column = npt.NDArray[np.int64]
+Stop = _core.Stop
+
+Sockets = Literal["shared", "per-transfer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """One load run. Times in nanoseconds unless the name says otherwise; sizes in bytes.
+
+    `name` is the file asked for, with `{n}` replaced by the file's number: the transfer's own number modulo
+    `distinct_files`, or the transfer's own number where `distinct_files` is 0. Give exactly one of `transfers`
+    (fixed work, ended after `limit_ns` at the latest) and `duration_ns` (a window that opens after `warm_up_ns`).
+    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
+    """
+
+    host: str
+    port: int
+    operation: Literal["read", "write"]
+    name: str
+    file_size_bytes: int
+    concurrency: int
+    distinct_files: int = 1
+    seed: int = 1
+    verify: Literal["full", "sample", "off"] = "full"
+    verify_against: Path | None = None
+    allow_remote: bool = False
+    workers: int = 1
+    cpus: tuple[int, ...] = ()
+    transfers: int | None = None
+    limit_ns: int = 600_000_000_000
+    duration_ns: int | None = None
+    warm_up_ns: int = 0
+    drain_ns: int = 5_000_000_000
+    ramp_ns: int = 0
+    blksize: int = 512
+    windowsize: int = 1
+    tsize: bool = False
+    timeout_option_s: int | None = None
+    rollover: int | None = None
+    timeout_ns: int = 1_000_000_000
+    retries: int = 5
+    backoff: Literal["exponential", "constant"] = "exponential"
+    sockets: Sockets = "per-transfer"
+    busy_poll_us: int = 1_000
+    receive_buffer_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of protocol fault of the server: how often, and the first datagram that showed it."""
+
+    kind: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What one run found.
+
+    `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
+    `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
+    """
+
+    figures: dict[str, int | float | None]
+    transfers: dict[str, Column] = field(repr=False)
+    intervals: dict[str, Column] = field(repr=False)
+    latency_hlog: str = field(repr=False)
+    faults: tuple[Fault, ...]
+
+    @property
+    def completed_numbers(self) -> list[int]:
+        """Numbers of the transfers that completed, in order of their ends."""
+        completed = self.transfers["outcome"] == OUTCOMES.index("completed")
+        return [int(number) for number in self.transfers["number"][completed]]
+
+
+def run_load(
+    config: LoadConfig, stop: Stop | None = None, on_window: Callable[[str], object] | None = None
+) -> LoadResult:
+    """Runs one load to its end and returns what it found.
+
+    `stop.request()` from any thread ends it early; what is in flight then counts as interrupted.
+    `on_window` is called on this thread with "open" and with "close" as the measured window does so, once each.
+    Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
+    """
+    try:
+        outcome = _core.run_load(config, stop or Stop(), on_window)
+    except (ValueError, OSError, OverflowError) as error:
+        raise LoadError(str(error)) from error
+    return LoadResult(
+        figures=outcome.figures,
+        transfers=_columns(outcome.transfers),
+        intervals=_columns(outcome.intervals),
+        latency_hlog=outcome.latency_hlog,
+        faults=tuple(Fault(*fault) for fault in outcome.faults),
+    )
+
+
+def best_sockets(host: str) -> Sockets:
+    """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
+    address = ip_address(host)
+    return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def write_contents(path: Path, seed: int, file: int, size: int) -> None:
+    """Makes the file `path` with the `size` bytes f(seed, file, offset). Raises OSError."""
+    _core.write_contents(path, seed, file, size)
+
+
+def first_difference(path: Path, seed: int, file: int, size: int) -> int | None:
+    """Offset of the first byte of `path` that is wrong, missing or too much; None if it is right. Raises OSError."""
+    return _core.first_difference(path, seed, file, size)
+
+
+def _columns(columns: dict[str, bytes]) -> dict[str, Column]:
+    return {name: np.frombuffer(column, dtype="<i8") for name, column in columns.items()}

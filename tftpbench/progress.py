@@ -1,0 +1,137 @@
+"""What people see while a run goes on: a bar on a terminal, a line per trial otherwise.
+
+It consumes the runner's events and draws only when one arrives, which is between trials: no display work ever falls
+into a measured window. It must never change the run. Called by the command line.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from tftpbench.runner import Event, RunFinished, RunStarted, Skipped, TrialFinished, TrialStarted
+from tftpbench.units import format_duration, format_rate
+
+Display = Callable[[Event], None]
+
+
+def display(stream: TextIO, *, quiet: bool) -> Display:
+    """The fitting display for a stream: nothing, a live bar, or plain lines."""
+    if quiet:
+        return lambda _: None
+    return LiveBar(Console(file=stream, highlight=False)) if stream.isatty() else PlainLines(stream)
+
+
+class PlainLines:
+    """One line per finished trial, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case RunStarted():
+                self._say(*started_lines(event))
+            case TrialFinished(trial, total, _, _):
+                width = len(str(total))
+                self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+class LiveBar:
+    """A bar with the time left, what is being measured, and the last trial's rate."""
+
+    def __init__(self, console: Console, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock_s = clock_s
+        self._began_s = 0.0
+        self._finished = 0
+        self._last = ""
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case RunStarted():
+                self._start(event)
+            case TrialStarted(trial, total):
+                self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1, total)
+            case TrialFinished(trial, total, row, _):
+                self._finished += 1
+                self._last = _rate(row)
+                if row["verdict"] != "valid":
+                    self._console.print(finished_text(event), style="yellow", soft_wrap=True)
+                self._draw("", trial.order, total)
+            case RunFinished():
+                if self._bar is not None:
+                    self._bar.stop()
+
+    def _start(self, event: RunStarted) -> None:
+        for line in started_lines(event):
+            self._console.print(line, soft_wrap=True)
+        self._began_s = self._clock_s()
+        # auto_refresh would redraw from a thread, ten times a second, inside measured windows
+        self._bar = Progress(
+            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
+            console=self._console, auto_refresh=False, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=len(event.plan.trials), completed=event.done)
+        self._bar.start()
+
+    def _draw(self, what: str, completed: int, total: int) -> None:
+        if self._bar is None:
+            return
+        parts = [part for part in (self._left(total - completed), what, self._last and f"last {self._last}") if part]
+        self._bar.update(self._task, completed=completed, description=" · ".join(parts))
+        self._bar.refresh()
+
+    def _left(self, trials: int) -> str:
+        if not self._finished or not trials:
+            return ""
+        each_s = (self._clock_s() - self._began_s) / self._finished
+        return f"{format_duration(round(each_s * trials) * 1e9)} left"
+
+
+def started_lines(event: RunStarted) -> list[str]:
+    """The head of a run: what is asked, how much there is to do, what is left out."""
+    scenario, total = event.scenario, len(event.plan.trials)
+    product = f"{len(scenario.cells())} cells x {len(scenario.servers)} servers x {scenario.trials}"
+    lines = [
+        f"{scenario.name}: {scenario.description}",
+        f"{total} trials ({product}), {event.pinning.phrase}",
+    ]
+    if event.done:
+        lines.append(f"{event.done} of them are finished already")
+    if not event.pinning.separate:
+        lines.append("Server and generator take time from each other: ratios still compare, absolute figures are low.")
+    return lines + [skipped_text(skip) for skip in event.plan.skipped]
+
+
+def skipped_text(skip: Skipped) -> str:
+    """Why something is not measured, and the mend."""
+    where = f", {skip.cell.label}" if skip.cell else ""
+    return f"left out: {skip.server}{where}: {skip.reason}{f'; get it: {skip.get}' if skip.get else ''}"
+
+
+def finished_text(event: TrialFinished) -> str:
+    """One finished trial."""
+    row, trial = event.row, event.trial
+    text = f"{trial.contender.name}, {trial.cell.label}: {_rate(row)}"
+    lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "timed_out") if row.get(name)]
+    text = ", ".join([text, *lost])
+    if row["verdict"] == "valid":
+        return text
+    return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(event.advice)})"
+
+
+def _rate(row: Mapping[str, object]) -> str:
+    pps = row.get("data_pps")
+    return format_rate(pps, "blocks") if isinstance(pps, (int, float)) else "no figures"

@@ -1,0 +1,38 @@
+"""Running a scenario: every cell on every server, interleaved, each trial saved as it ends.
+
+    order.py       who is measured on what, in which order
+    placement.py   which cores each side gets
+    roots.py       the folders that servers serve
+    trial.py       one trial, from a fresh server to a row of results
+    loop.py        the run: folder, resume, Ctrl-C
+    events.py      what a run tells while it goes on
+
+The runner prints nothing, and names no server. Called by the command line and by `tftpbench.run`.
+"""
+
+from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.loop import RunInterrupted, RunReport, recorded, run
+from tftpbench.runner.order import Contender, Plan, Skipped, Trial, contenders, plan
+from tftpbench.runner.placement import Pinning, pin
+from tftpbench.runner.trial import Tools
+
+__all__ = [
+    "Contender",
+    "Event",
+    "Pinning",
+    "Plan",
+    "RunFinished",
+    "RunInterrupted",
+    "RunReport",
+    "RunStarted",
+    "Skipped",
+    "Tools",
+    "Trial",
+    "TrialFinished",
+    "TrialStarted",
+    "contenders",
+    "pin",
+    "plan",
+    "recorded",
+    "run",
+]

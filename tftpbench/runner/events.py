@@ -1,0 +1,52 @@
+"""What a run tells while it goes on. Plain data: the runner emits, a display consumes, nobody answers.
+
+An event must hold what a display needs and no way back into the run. Called by the runner; read by `progress`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tftpbench.runner.order import Plan, Trial
+from tftpbench.runner.placement import Pinning
+from tftpbench.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run."""
+
+    folder: Path
+    scenario: Scenario
+    plan: Plan
+    pinning: Pinning
+    done: int
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial is about to begin; `total` counts those of the whole run."""
+
+    trial: Trial
+    total: int
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """`row` is the line of trials.jsonl, already on disk."""
+
+    trial: Trial
+    total: int
+    row: Mapping[str, object]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """`interrupted` when Ctrl-C ended it early."""
+
+    folder: Path
+    interrupted: bool
+
+
+Event = RunStarted | TrialStarted | TrialFinished | RunFinished

@@ -1,0 +1,197 @@
+"""A whole run: plan, folder, one trial after another, each saved before the next begins.
+
+It emits events and prints nothing. A run that is killed at any moment has lost the trial it was in, and goes on with
+`resume`. Called by the command line and by the public API.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tftpbench import machine
+from tftpbench.columns import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.errors import ResultsError, TftpbenchError, UsageError
+from tftpbench.results import RunFolder
+from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
+from tftpbench.runner.placement import Pinning, pin
+from tftpbench.runner.roots import file_system, roots
+from tftpbench.runner.trial import Bench, Outcome, Tools, run_trial
+from tftpbench.scenario import Scenario, from_document
+from tftpbench.servers import Found
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run leaves: where it lies, and every finished trial's row, in the order of time."""
+
+    folder: Path
+    scenario: Scenario
+    plan: Plan
+    pinning: Pinning
+    seed: int
+    command: tuple[str, ...]
+    """The command that began the run."""
+    rows: tuple[Mapping[str, Any], ...]
+
+
+class RunInterrupted(TftpbenchError):
+    """Ctrl-C. All finished trials are saved; `report` holds them."""
+
+    exit_code = 130
+
+    def __init__(self, report: RunReport) -> None:
+        super().__init__(
+            f"interrupted; finished trials are in {report.folder}; go on with: tftpbench run --resume {report.folder}"
+        )
+        self.report = report
+
+
+def run(
+    scenario: Scenario,
+    *,
+    seed: int,
+    out: Path = Path("results"),
+    resume: Path | None = None,
+    command: Sequence[str] = (),
+    on_event: Callable[[Event], None] = lambda _: None,
+    tools: Tools | None = None,
+) -> RunReport:
+    """Do every trial of the scenario, or, with `resume`, those that a run folder lacks (its own seed counts then).
+
+    Raises ResultsError where the folder can't be written or is another scenario's, LoadError where the generator can't
+    run here, ManifestError for unknown servers, UsageError where no server is there, RunInterrupted on Ctrl-C.
+    """
+    tools = tools or Tools()
+    seed = seed if resume is None else recorded(resume)[1]
+    servers = contenders(scenario)
+    whole = plan(scenario, servers, seed)
+    _refuse_nothing(whole)
+    pinning = pin(scenario.placement)
+    with roots(scenario.cells(), seed, tools.write_contents) as base:
+        facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
+        with _open(scenario, out, resume, facts) as folder:
+            done = {row["trial"] for row in folder.finished_trials()}
+            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done)))
+            bench = Bench(base, pinning, seed, tools)
+            interrupted = _do_all(
+                [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
+            )
+            argv = tuple(folder.manifest.get("argv", command))
+            report = RunReport(folder.path, scenario, whole, pinning, seed, argv, tuple(folder.finished_trials()))
+    on_event(RunFinished(report.folder, interrupted))
+    if interrupted:
+        raise RunInterrupted(report)
+    return report
+
+
+def recorded(folder: Path) -> tuple[Scenario, int]:
+    """The scenario and the seed of an existing run. Raises ResultsError where there is no run."""
+    with RunFolder.open_for_resume(folder) as opened:
+        manifest = opened.manifest
+    try:
+        return from_document(manifest["scenario"], f"{folder}/manifest.json"), int(manifest["seed"])
+    except (KeyError, TypeError, ValueError):
+        raise ResultsError(
+            f"{folder}/manifest.json: has no scenario and seed to go on with; start the run again"
+        ) from None
+
+
+def _do_all(
+    trials: Sequence[Trial], whole: Plan, bench: Bench, folder: RunFolder, on_event: Callable[[Event], None]
+) -> bool:
+    """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone."""
+    try:
+        for trial in trials:
+            on_event(TrialStarted(trial, len(whole.trials)))
+            outcome = run_trial(trial, bench)
+            _save(folder, trial, outcome)
+            advice = tuple(finding.advice for finding in outcome.findings)
+            on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _save(folder: RunFolder, trial: Trial, outcome: Outcome) -> None:
+    result = outcome.result
+    nothing: dict[str, np.ndarray[Any, Any]] = {}
+    folder.write_trial_files(
+        trial.number,
+        result.transfers if result else nothing | {name: np.empty(0, np.int64) for name in TRANSFER_COLUMNS},
+        result.intervals if result else nothing | {name: np.empty(0, np.int64) for name in INTERVAL_COLUMNS},
+        result.latency_hlog if result else "",
+        outcome.server_log,
+    )
+    folder.append_trial(outcome.row)
+
+
+def _open(scenario: Scenario, out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFolder:
+    if resume is None:
+        return RunFolder.create(out, scenario.name, facts)
+    folder = RunFolder.open_for_resume(resume)
+    if folder.manifest.get("scenario") != facts["scenario"]:
+        folder.close()
+        name = folder.manifest.get("scenario", {}).get("name")
+        other = f"is a run of {name!r}" if name != scenario.name else f"was made with another version of {name!r}"
+        raise ResultsError(f"{resume}: {other}; leave the scenario out to go on with the run's own, or start a new run")
+    return folder
+
+
+def _refuse_nothing(whole: Plan) -> None:
+    if whole.trials:
+        return
+    reasons = dict.fromkeys(
+        f"{skip.server}: {skip.reason}{f' (get it: {skip.get})' if skip.get else ''}" for skip in whole.skipped
+    )
+    raise UsageError(f"nothing to run: {'; '.join(reasons)}")
+
+
+def _manifest(
+    scenario: Scenario,
+    seed: int,
+    servers: Sequence[Contender],
+    whole: Plan,
+    pinning: Pinning,
+    base: Path,
+    command: Sequence[str],
+) -> dict[str, object]:
+    """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
+    facts = machine.facts()
+    return {
+        "scenario": scenario.document(),
+        "seed": seed,
+        "trials_planned": len(whole.trials),
+        "servers": {server.name: _server_facts(server) for server in servers},
+        "skipped": [
+            {"server": skip.server, "cell_key": skip.cell.key if skip.cell else None, "reason": skip.reason}
+            for skip in whole.skipped
+        ],
+        "placement": {
+            "server_cpus": list(pinning.server),
+            "generator_cpus": list(pinning.generator),
+            "phrase": pinning.phrase,
+        },
+        "roots": {"path": str(base.parent), "file_system": file_system(base)},
+        "argv": list(command),
+        "machine": facts,
+        "build": machine.build(),
+        "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
+    }
+
+
+def _server_facts(server: Contender) -> dict[str, object]:
+    found = server.found
+    return {
+        "version": found.version if isinstance(found, Found) else None,
+        "model": server.manifest.model,
+        "homepage": server.manifest.homepage,
+        "argv": list(
+            server.manifest.as_shipped.argv if server.variant and server.manifest.as_shipped else server.manifest.argv
+        ),
+        "argv_write": list(server.manifest.argv_write),
+        "manifest": str(server.manifest.source),
+    }

@@ -1,0 +1,116 @@
+"""Who is measured on what, in which order: the whole run as a list of trials, before anything is started.
+
+Pure: the same scenario, contenders and seed give the same list on every machine, which is what lets an interrupted
+run go on and a reader repeat one. Called by the runner and by a dry run.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tftpbench.errors import ManifestError
+from tftpbench.scenario import Cell, Scenario
+from tftpbench.servers import Found, Manifest, Missing, choose
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server that takes part: a manifest, perhaps a variant of it, and what was found of it here."""
+
+    manifest: Manifest
+    variant: str | None
+    found: Found | Missing
+
+    @property
+    def name(self) -> str:
+        """As in results, thresholds and tables: "epoll", or "dnsmasq@as_shipped"."""
+        return f"{self.manifest.name}@{self.variant}" if self.variant else self.manifest.name
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of one cell on one server. `number` follows the scenario, `order` the clock; both count from 1."""
+
+    number: int
+    order: int
+    round: int
+    cell: Cell
+    contender: Contender
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A server, or one cell of it, that is not measured. `get` says how to get a server that is missing."""
+
+    server: str
+    cell: Cell | None
+    reason: str
+    get: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials in the order in which they are to be done, and what is left out; `servers` in the scenario's order."""
+
+    servers: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def contenders(scenario: Scenario) -> tuple[Contender, ...]:
+    """The scenario's servers, looked for on this machine. Raises ManifestError for one that nobody knows."""
+    chosen = [choose(entry) for entry in scenario.servers]
+    servers = tuple(Contender(manifest, variant, manifest.locate()) for manifest, variant in chosen)
+    for server in servers:
+        same = [str(other.manifest.source) for other in servers if other.name == server.name]
+        if len(same) > 1:
+            raise ManifestError(
+                f"{' and '.join(same)}: both call themselves {server.name!r}; give each a name of its own"
+            )
+    return servers
+
+
+def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
+    """Every round does every cell once on every server that can, in random order.
+
+    The servers of a cell stay adjacent, in random order among themselves: what makes a machine faster or slower for a
+    minute then hits both sides of a comparison. A skipped combination keeps its numbers, so that the numbers of a run
+    do not depend on what is installed.
+    """
+    cells = scenario.cells()
+    skipped = _skipped(cells, servers)
+    left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
+    dice = random.Random(seed)
+    trials: list[Trial] = []
+    for round_number in range(scenario.trials):
+        for cell_index in dice.sample(range(len(cells)), len(cells)):
+            for server_index in dice.sample(range(len(servers)), len(servers)):
+                cell, server = cells[cell_index], servers[server_index]
+                if (server.name, None) in left_out or (server.name, cell.key) in left_out:
+                    continue
+                number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
+                trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
+    return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
+
+
+def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipped, ...]:
+    skipped: list[Skipped] = []
+    for server in servers:
+        if isinstance(server.found, Missing):
+            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
+            continue
+        for cell in cells:
+            reason = server.manifest.cannot(cell.operation, cell.blksize, cell.windowsize, options=_options(cell))
+            if reason is not None:
+                skipped.append(Skipped(server.name, cell, reason))
+    return tuple(skipped)
+
+
+def _options(cell: Cell) -> list[str]:
+    """The options that its clients ask for, beside blksize and windowsize."""
+    asked = {
+        "tsize": cell.client.tsize,
+        "timeout": cell.client.timeout_option_s,
+        "rollover": cell.client.rollover is not None,
+    }
+    return [option for option, wanted in asked.items() if wanted]

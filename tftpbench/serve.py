@@ -1,0 +1,131 @@
+"""A bundled server as a process of its own: ``python -m tftpbench.serve NAME --root DIR ...``.
+
+It parses, calls the native core, and prints ``READY host port pid`` once the server can answer. It imports the standard
+library and `tftpbench._core` only, because every trial pays for its start. The first SIGTERM or Ctrl-C lets transfers
+in flight finish within the grace period; the second ends them at once. Called by the bundled manifests and by
+`tftpbench serve`, which shares `serve` and the defaults below.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
+RETRIES = 5
+GRACE_S = 3.0
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default."""
+
+    root: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    max_transfers: int = 4096
+    write: bool = False
+    overwrite: bool = False
+    store: str = "disk"
+    blksize_max: int = 65464  # RFC 2348
+    windowsize_max: int = 65535  # RFC 7440
+    timeout_s: float = TIMEOUT_S
+    retries: int = RETRIES
+    busy_poll_us: int = 0
+    grace_s: float = GRACE_S
+    log_packets: bool = False
+    receive_buffer_bytes: int = 0
+    send_buffer_bytes: int = 0
+
+
+def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> dict[str, int]:
+    """Run the bundled server `name` until SIGTERM or SIGINT; returns its counters.
+
+    `ready(host, port)` is called once it can answer. Raises ValueError for a name or value that can't be, and OSError
+    for what the system refuses, as a port that is taken or a root that can't be read. Main thread only.
+    """
+    from tftpbench import _core
+
+    stop = _core.Stop()
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
+    previous = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
+    try:
+        return dict(_core.serve(name, config, stop, ready))
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def announce(host: str, port: int) -> None:
+    """Print the READY line that the harness, and people's scripts, wait for."""
+    sys.stdout.write(f"READY {host} {port} {os.getpid()}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    parsed = vars(_parser().parse_args(arguments))
+    name = parsed.pop("name")
+    try:
+        serve(name, ServeConfig(**parsed), announce)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"tftpbench: error: {name}: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tftpbench.serve", description="Run a bundled TFTP server in the foreground.", allow_abbrev=False
+    )
+    parser.add_argument("name", help="epoll or threads")
+    for field in fields(ServeConfig):
+        option = f"--{_option(field.name)}"
+        if field.name == "root":
+            parser.add_argument(option, required=True, help="folder to serve; nothing outside it is ever reachable")
+        elif field.type is bool:
+            parser.add_argument(option, dest=field.name, action="store_true", help=_HELP[field.name])
+        else:
+            parser.add_argument(
+                option,
+                dest=field.name,
+                type=field.type,
+                default=field.default,
+                choices=("disk", "memory") if field.name == "store" else None,
+                help=f"{_HELP[field.name]} (default: {field.default})",
+            )
+    return parser
+
+
+def _option(name: str) -> str:
+    """The option of a field; units stay in the help text, as in the command line of every other program."""
+    for unit in ("_s", "_us", "_bytes"):
+        name = name.removesuffix(unit)
+    return name.replace("_", "-")
+
+
+_HELP = {
+    "host": "address to bind",
+    "port": "port to bind; 0 picks a free one",
+    "max_transfers": "transfers at once; a request beyond that is refused with an ERROR",
+    "write": "allow uploads",
+    "overwrite": "allow uploads to replace existing files",
+    "store": "disk, or memory: files are read once and uploads are never written",
+    "blksize_max": "largest blksize granted",
+    "windowsize_max": "largest windowsize granted",
+    "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
+    "retries": "timeouts without progress before a transfer is given up",
+    "busy_poll_us": "microseconds to poll before sleeping",
+    "grace_s": "seconds that transfers in flight get to finish after SIGTERM",
+    "log_packets": "print every datagram, decoded, with a hex dump",
+    "receive_buffer_bytes": "socket receive buffer in bytes; 0 leaves the kernel's",
+    "send_buffer_bytes": "socket send buffer in bytes; 0 leaves the kernel's",
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
