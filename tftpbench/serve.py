@@ -8,24 +8,32 @@ in flight finish within the grace period; the second ends them at once. Called b
 
 import argparse
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
 RETRIES = 5
 GRACE_S = 3.0
+# By default a socket holds some 160 datagrams; a burst of requests is longer. Granted up to net.core.rmem_max, socket(7).
+RECEIVE_BUFFER_BYTES = 4 << 20
+# Without --max-transfers: a thread costs more than a place in a table.
+MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
 
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default."""
+    """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default.
+
+    `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limit of open files allows.
+    """
 
     root: str
     host: str = "127.0.0.1"
     port: int = 0
-    max_transfers: int = 4096
+    max_transfers: int = 0
     write: bool = False
     overwrite: bool = False
     store: str = "disk"
@@ -36,7 +44,7 @@ class ServeConfig:
     busy_poll_us: int = 0
     grace_s: float = GRACE_S
     log_packets: bool = False
-    receive_buffer_bytes: int = 0
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
     send_buffer_bytes: int = 0
 
 
@@ -48,6 +56,8 @@ def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> 
     """
     from tftpbench import _core
 
+    if config.max_transfers == 0:
+        config = replace(config, max_transfers=default_max_transfers(name))
     stop = _core.Stop()
     handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
@@ -58,6 +68,15 @@ def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> 
         signal.set_wakeup_fd(previous)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def default_max_transfers(name: str) -> int:
+    """MAX_TRANSFERS, or fewer: an explicit bound that needs more open files than allowed is refused, this one adapts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = hard if hard != resource.RLIM_INFINITY else sys.maxsize
+    # A file each and, with threads, a socket each; 256 for the shared sockets and everything else.
+    each = 2 if name == "threads" else 1
+    return max(1, min(MAX_TRANSFERS.get(name, 1), (allowed - 256) // each))
 
 
 def announce(host: str, port: int) -> None:
@@ -111,7 +130,7 @@ def _option(name: str) -> str:
 _HELP = {
     "host": "address to bind",
     "port": "port to bind; 0 picks a free one",
-    "max_transfers": "transfers at once; a request beyond that is refused with an ERROR",
+    "max_transfers": "transfers at once, 0 for 16384 (epoll) or 4096 (threads); one more is refused with an ERROR",
     "write": "allow uploads",
     "overwrite": "allow uploads to replace existing files",
     "store": "disk, or memory: files are read once and uploads are never written",

@@ -63,3 +63,15 @@ def test_what_the_system_refuses_is_one_line(
 def test_tftpbench_serve_has_the_same_options() -> None:
     options = set(inspect.signature(cli.serve.serve).parameters) - {"name"}
     assert options == {serve._option(each.name).replace("-", "_") for each in fields(ServeConfig)}
+
+
+def test_a_server_that_is_not_told_takes_what_the_open_files_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(hard: int) -> None:
+        monkeypatch.setattr(serve.resource, "getrlimit", lambda _: (1024, hard))
+
+    limit(1 << 20)
+    assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (16384, 4096)
+    limit(4096)
+    assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (3840, 1920)
+    limit(-1)
+    assert serve.default_max_transfers("epoll") == 16384

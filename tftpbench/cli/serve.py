@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tftpbench.serve import GRACE_S, RETRIES, TIMEOUT_S
+from tftpbench.serve import GRACE_S, RECEIVE_BUFFER_BYTES, RETRIES, TIMEOUT_S
 
 
 def serve(
@@ -17,8 +17,9 @@ def serve(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Allow uploads to replace existing files.")] = False,
     store: Annotated[str, typer.Option(help="disk, or memory: uploads are never written.")] = "disk",
     max_transfers: Annotated[
-        int, typer.Option(min=1, help="Transfers at once; more are refused with an ERROR.")
-    ] = 4096,
+        int,
+        typer.Option(min=0, help="Transfers at once, 0 for 16384 (epoll) or 4096 (threads); more get an ERROR."),
+    ] = 0,
     blksize_max: Annotated[int, typer.Option(min=8, max=65464, help="Largest blksize granted.")] = 65464,
     windowsize_max: Annotated[int, typer.Option(min=1, max=65535, help="Largest windowsize granted.")] = 65535,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until the first retransmission.")] = TIMEOUT_S,
@@ -28,7 +29,9 @@ def serve(
     busy_poll: Annotated[int, typer.Option(min=0, help="Microseconds to poll before sleeping.")] = 0,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for transfers in flight after SIGTERM.")] = GRACE_S,
     log_packets: Annotated[bool, typer.Option("--log-packets", help="Print every datagram, with a hex dump.")] = False,
-    receive_buffer: Annotated[int, typer.Option(min=0, help="Socket receive buffer in bytes; 0: the kernel's.")] = 0,
+    receive_buffer: Annotated[
+        int, typer.Option(min=0, help="Socket receive buffer in bytes; 0: the kernel's.")
+    ] = RECEIVE_BUFFER_BYTES,
     send_buffer: Annotated[int, typer.Option(min=0, help="Socket send buffer in bytes; 0: the kernel's.")] = 0,
 ) -> int:
     """Serve a folder until Ctrl-C or SIGTERM; prints READY host port pid."""

@@ -9,13 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
 
-/// Clients have addresses in 127.128.0.0/9: 14 bits for the place in the lane, 9 bits to tell transfers apart.
+/// Clients have addresses in 127.128.0.0/9: 11 bits for the place in the lane, 12 bits to tell transfers apart.
 const BASE: u32 = 0x7f80_0000;
-const PLACE_BITS: u32 = 14;
-const GENERATIONS: u32 = 1 << 9;
-/// Datagrams that may wait in one lane's receive buffer. With the usual 212,992 bytes the kernel holds some 300 of
-/// 512 bytes; a third of that leaves room for bursts.
-const WAITING_MAX: usize = 100;
+const PLACE_BITS: u32 = 11;
+const GENERATIONS: u32 = 1 << 12;
+/// Blocks that may wait in one lane's receive buffer. With the usual 212,992 bytes the kernel holds some 160 datagrams
+/// of 512 bytes; a third of that leaves room for bursts and for what is sent again.
+const WAITING_MAX: usize = 50;
+/// What is asked for on a lane unless the user says otherwise; the kernel grants up to net.core.rmem_max.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) const LANES_MAX: usize = 512;
 const SEND_MESSAGES: usize = 64;
 
@@ -30,9 +32,10 @@ pub(crate) struct Lane {
 impl Lane {
     /// A lane for datagrams of up to `datagram_bytes`.
     pub(crate) fn open(receive_buffer_bytes: usize, datagram_bytes: usize) -> io::Result<Lane> {
+        let buffer_bytes = if receive_buffer_bytes == 0 { RECEIVE_BUFFER_BYTES } else { receive_buffer_bytes };
         let options = SocketOptions {
-            receive_buffer_bytes,
-            send_buffer_bytes: receive_buffer_bytes,
+            receive_buffer_bytes: buffer_bytes,
+            send_buffer_bytes: buffer_bytes,
             receive_stamps: true,
             packet_info: true,
             ..SocketOptions::default()
@@ -62,13 +65,14 @@ pub(crate) fn count(slots: usize, windowsize: u16) -> usize {
     (slots * usize::from(windowsize)).div_ceil(WAITING_MAX).clamp(1, LANES_MAX)
 }
 
-/// The source address of the client at `place` in its lane; `generation` makes it new for each transfer.
+/// The source address of the client at `place` in its lane. `generation` counts the transfers at that place: a late
+/// answer to one of them must not reach the next, so an address comes again after 4,096 of them only.
 pub(crate) fn address(place: usize, generation: u32) -> Option<Ipv4Addr> {
     let place = u32::try_from(place).ok().filter(|place| *place < 1 << PLACE_BITS)?;
     Some(Ipv4Addr::from(BASE | (generation % GENERATIONS) << PLACE_BITS | place))
 }
 
-/// The place that an address belongs to, if the client there still has that address.
+/// The place that an address belongs to; the client there may have another one by now.
 pub(crate) fn place(address: Ipv4Addr) -> usize {
     (u32::from(address) & ((1 << PLACE_BITS) - 1)) as usize
 }
@@ -79,12 +83,12 @@ mod tests {
 
     #[test]
     fn addresses_are_loopback_and_lead_back_to_their_place() {
-        for (at, generation) in [(0, 0), (1, 1), (16_383, 511), (99, 512), (5, u32::MAX)] {
+        for (at, generation) in [(0, 0), (1, 1), (2_047, 4_095), (99, 4_096), (5, u32::MAX)] {
             let source = address(at, generation).unwrap();
             assert!(source.is_loopback() && !source.is_broadcast(), "{source}");
             assert_eq!(place(source), at);
         }
-        assert_eq!(address(16_384, 0), None);
+        assert_eq!(address(2_048, 0), None);
     }
 
     #[test]
@@ -94,7 +98,7 @@ mod tests {
 
     #[test]
     fn lanes_grow_with_what_can_be_waiting() {
-        assert_eq!([count(1, 1), count(100, 1), count(1_000, 1), count(10, 64)], [1, 1, 10, 7]);
+        assert_eq!([count(1, 1), count(100, 1), count(1_000, 1), count(10, 64)], [1, 2, 20, 13]);
         assert_eq!(count(1_000_000, 64), LANES_MAX);
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Worker<'a> {
     generation: u32,
     /// Shared sockets; none where each transfer has its own.
     lanes: Vec<Lane>,
+    /// Transfers so far at each key, for addresses that do not come again soon.
+    reuses: Vec<u32>,
     slots: usize,
     /// Sockets opened before the start, so that opening them is not measured.
     spare: Vec<Socket>,
@@ -108,6 +110,7 @@ impl<'a> Worker<'a> {
             clients: Slab::with_capacity(slots),
             generation: 0,
             lanes,
+            reuses: Vec::new(),
             slots,
             spare,
             dallying: VecDeque::new(),
@@ -239,8 +242,12 @@ impl<'a> Worker<'a> {
     fn via(&mut self) -> Result<Via, LoadError> {
         if !self.lanes.is_empty() {
             let key = self.clients.vacant_key();
+            if self.reuses.len() <= key {
+                self.reuses.resize(key + 1, 0);
+            }
+            self.reuses[key] = self.reuses[key].wrapping_add(1);
             let (index, place) = (key % self.lanes.len(), key / self.lanes.len());
-            let source = lane::address(place, self.generation);
+            let source = lane::address(place, self.reuses[key]);
             let source =
                 source.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))?;
             return Ok(Via::Lane { index, key, source });
