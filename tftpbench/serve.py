@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
 RETRIES = 5
 GRACE_S = 3.0
-# By default a socket holds some 160 datagrams; a burst of requests is longer. Granted up to net.core.rmem_max, socket(7).
+# By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
 RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
 MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
@@ -71,7 +71,7 @@ def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> 
 
 
 def default_max_transfers(name: str) -> int:
-    """MAX_TRANSFERS, or fewer: an explicit bound that needs more open files than allowed is refused, this one adapts."""
+    """MAX_TRANSFERS, or as many as open files allow; only a bound that was asked for can be refused."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = hard if hard != resource.RLIM_INFINITY else sys.maxsize
     # A file each and, with threads, a socket each; 256 for the shared sockets and everything else.

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import resource
 from dataclasses import fields
 
 import pytest
@@ -67,7 +68,7 @@ def test_tftpbench_serve_has_the_same_options() -> None:
 
 def test_a_server_that_is_not_told_takes_what_the_open_files_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     def limit(hard: int) -> None:
-        monkeypatch.setattr(serve.resource, "getrlimit", lambda _: (1024, hard))
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, hard))
 
     limit(1 << 20)
     assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (16384, 4096)

@@ -32,7 +32,8 @@ pub(crate) struct Lane {
 impl Lane {
     /// A lane for datagrams of up to `datagram_bytes`.
     pub(crate) fn open(receive_buffer_bytes: usize, datagram_bytes: usize) -> io::Result<Lane> {
-        let buffer_bytes = if receive_buffer_bytes == 0 { RECEIVE_BUFFER_BYTES } else { receive_buffer_bytes };
+        let buffer_bytes =
+            if receive_buffer_bytes == 0 { RECEIVE_BUFFER_BYTES } else { receive_buffer_bytes };
         let options = SocketOptions {
             receive_buffer_bytes: buffer_bytes,
             send_buffer_bytes: buffer_bytes,
