@@ -1,0 +1,53 @@
+"""The wheel, installed elsewhere, works in an empty folder: it brings its scenarios, manifests and native core."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+WHEELS = sorted((Path(__file__).parents[2] / "dist").glob("tftpbench-*.whl"))
+
+if not WHEELS:
+    pytest.skip("no wheel in dist/: make wheel", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked wheel: that is all an installation does to it."""
+    place = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(WHEELS[-1]) as wheel:
+        wheel.extractall(place)
+    return place
+
+
+def tftpbench(installed: Path, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "tftpbench", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=25, check=False)
+
+
+def test_it_runs_a_bundled_scenario_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    done = tftpbench(installed, tmp_path, "run", "concurrency", "--quick", "--set", "matrix.concurrency=[3]")
+    assert done.returncode == 0, done.stderr
+    assert "✓ epoll.failed == 0" in done.stdout
+    assert [path.name.endswith("-concurrency") for path in (tmp_path / "results").iterdir()] == [True]
+
+
+def test_it_holds_every_bundled_scenario_and_manifest_and_no_source_of_theirs(installed: Path) -> None:
+    root = Path(__file__).parents[2]
+    bundled = {path.relative_to(installed / "tftpbench/_bundled") for path in installed.rglob("_bundled/*/**/*.yaml")}
+    expected = {path.relative_to(root) for kind in ("scenarios", "servers") for path in (root / kind).rglob("*.yaml")}
+    assert bundled == expected
+    assert not list(installed.rglob("*.rs"))
+
+
+def test_it_is_itself_and_not_the_checkout(installed: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    code = "import tftpbench; print(tftpbench.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).is_relative_to(installed)
