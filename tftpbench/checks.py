@@ -135,10 +135,16 @@ def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
     server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
     if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and not server_was_full:
         yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
-    if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX:
+    if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX + _round_ns(row):
         yield Finding(Kind.GENERATOR_LAG, f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)")
     if drops:
         yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets")
+
+
+def _round_ns(row: Row) -> float:
+    """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
+    asked, data_pps = _number(row, "concurrency"), _number(row, "data_pps")
+    return asked / data_pps * 1e9 if asked and data_pps else 0
 
 
 def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:

@@ -36,6 +36,19 @@ def test_a_good_trial_is_valid_even_if_the_server_dropped_datagrams() -> None:
     assert checks.verdict(found) == ("valid", None)
 
 
+def test_answers_to_ten_thousand_transfers_may_wait_for_each_other() -> None:
+    storm = {
+        **GOOD,
+        "concurrency": 10_000,
+        "data_pps": 200_000.0,
+        "transfers": 10_000,
+        "generator_lag_ns_p99": 90_000_000,
+    }
+    assert Kind.GENERATOR_LAG not in [finding.kind for finding in checks.findings(storm, STEADY)]
+    late = {**storm, "generator_lag_ns_p99": 120_000_000}
+    assert Kind.GENERATOR_LAG in [finding.kind for finding in checks.findings(late, STEADY)]
+
+
 def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either() -> None:
     both_full = {**GOOD, "generator_busy_fraction": 0.99, "server_busy_fraction": 0.97}
     assert checks.findings(both_full, STEADY) == ()

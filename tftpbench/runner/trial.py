@@ -22,8 +22,8 @@ from tftpbench.scenario import Cell
 
 FILE_NAME = "f-{n}"
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
-# limit is lifted to twice the concurrency, and to a few more where that is small.
-CONCURRENCY_FACTOR, CONCURRENCY_HEAD_ROOM = 2, 16
+# limit is lifted to twice the concurrency, but not by more than ever overlapped so.
+HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
 # The load is over: a server that would linger over finished transfers (dallying) is not waited for.
 STOP_GRACE_S = 0.3
 # With verify: sample, every so many-th upload is compared.
@@ -108,7 +108,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> tuple[LoadRes
         trial.contender.manifest,
         root=root,
         log=log,
-        concurrency=CONCURRENCY_FACTOR * cell.concurrency + CONCURRENCY_HEAD_ROOM,
+        concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
         write=cell.operation == "write",
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
