@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tftpbench_net::limits::OpenFilesShortfall;
-use tftpbench_proto::{Operation, Options, Timing};
+use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
 use crate::lane;
+
+/// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
+const NAME_BYTES_MAX: usize = 255;
 
 /// One load run against one server. All durations are nanoseconds.
 #[derive(Clone, Debug)]
@@ -144,8 +147,19 @@ impl LoadConfig {
         if self.sockets == Sockets::Shared && !lane::is_possible(self.server) {
             return refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8");
         }
-        if self.name.is_empty() || self.name.len() > 255 || self.name.contains('\0') {
-            return refuse("name: must have 1 to 255 bytes and no NUL");
+        let longest_name = self.name.replace("{n}", &u64::MAX.to_string());
+        if self.name.is_empty() || longest_name.len() > NAME_BYTES_MAX || self.name.contains('\0') {
+            return refuse("name: must have 1 to 255 bytes, numbers included, and no NUL");
+        }
+        let Options { blksize, windowsize, timeout_s, .. } = self.options;
+        if blksize.is_some_and(|blksize| !(BLKSIZE_MIN..=BLKSIZE_MAX).contains(&blksize)) {
+            return refuse("blksize: must be between 8 and 65464");
+        }
+        if windowsize == Some(0) || timeout_s == Some(0) {
+            return refuse("windowsize and timeout option: must be at least 1");
+        }
+        if self.timing.timeout_ns == 0 {
+            return refuse("timeout: must be longer than 0");
         }
         match self.extent {
             Extent::Transfers { count: 0, .. } => refuse("transfers: must be at least 1"),

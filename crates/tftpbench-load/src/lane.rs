@@ -13,9 +13,13 @@ use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
 const BASE: u32 = 0x7f80_0000;
 const PLACE_BITS: u32 = 11;
 const GENERATIONS: u32 = 1 << 12;
-/// Blocks that may wait in one lane's receive buffer. With the usual 212,992 bytes the kernel holds some 160 datagrams
-/// of 512 bytes; a third of that leaves room for bursts and for what is sent again.
-const WAITING_MAX: usize = 50;
+/// What may wait in one lane's receive buffer: a third of the usual 212,992 bytes leaves room for bursts and for what is
+/// sent again.
+const WAITING_BYTES_MAX: usize = 64_000;
+/// What the kernel charges for a datagram beside its bytes: headers and shared info, rounded up to a power of two
+/// together with them, and its descriptor (truesize in linux/skbuff.h). 516 bytes count as 1280.
+const BESIDE_BYTES: usize = 448;
+const DESCRIPTOR_BYTES: usize = 256;
 /// What is asked for on a lane unless the user says otherwise; the kernel grants up to net.core.rmem_max.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) const LANES_MAX: usize = 512;
@@ -61,9 +65,12 @@ pub(crate) fn is_possible(server: SocketAddr) -> bool {
     matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 
-/// How many lanes keep `slots` clients with `windowsize` blocks each from overrunning a receive buffer.
-pub(crate) fn count(slots: usize, windowsize: u16) -> usize {
-    (slots * usize::from(windowsize)).div_ceil(WAITING_MAX).clamp(1, LANES_MAX)
+/// How many lanes keep `slots` clients, for each of which up to `waiting` datagrams of `datagram_bytes` may arrive at
+/// once, from overrunning a receive buffer.
+pub(crate) fn count(slots: usize, waiting: u16, datagram_bytes: usize) -> usize {
+    let charged = (datagram_bytes + BESIDE_BYTES).next_power_of_two() + DESCRIPTOR_BYTES;
+    let waiting_bytes = slots.saturating_mul(usize::from(waiting)).saturating_mul(charged);
+    waiting_bytes.div_ceil(WAITING_BYTES_MAX).clamp(1, LANES_MAX)
 }
 
 /// The source address of the client at `place` in its lane. `generation` counts the transfers at that place: a late
@@ -99,7 +106,10 @@ mod tests {
 
     #[test]
     fn lanes_grow_with_what_can_be_waiting() {
-        assert_eq!([count(1, 1), count(100, 1), count(1_000, 1), count(10, 64)], [1, 2, 20, 13]);
-        assert_eq!(count(1_000_000, 64), LANES_MAX);
+        let blocks_of_512 =
+            [(1, 1), (100, 1), (1_000, 1), (10, 64)].map(|(slots, window)| count(slots, window, 516));
+        assert_eq!(blocks_of_512, [1, 2, 20, 13]);
+        assert_eq!([count(10, 1, 4), count(10, 1, 65_468)], [1, 21]);
+        assert_eq!(count(usize::MAX, u16::MAX, 65_468), LANES_MAX);
     }
 }

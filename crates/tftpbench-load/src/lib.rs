@@ -4,13 +4,15 @@
 //! figures are good, and never writes a file; what the server does wrong is data in the report, not an error here.
 //! Called by the Python border only.
 //!
-//! The way of a transfer: [`schedule`] says when, [`worker`] gives it a socket or a place in a shared one ([`lane`]),
-//! [`client`] drives the protocol machine and checks the bytes, [`recorder`] writes down what happened, and
-//! [`report`] turns the records of all workers into figures.
+//! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
+//! shared one ([`lane`]), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows what its
+//! stamps mean, [`recorder`] writes down what happened, and [`report`] turns the records of all workers into figures.
 
 mod client;
 mod config;
 pub mod contents;
+mod endpoints;
+mod exchange;
 mod faults;
 mod lane;
 mod recorder;
@@ -60,7 +62,7 @@ pub fn run(
     mut notice: impl FnMut(Notice),
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
-    limits::raise_open_files(sockets(config) as u64 + OTHER_FILES)?;
+    limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES))?;
     let tickets = Tickets::new(match config.extent {
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
@@ -88,34 +90,35 @@ pub fn run(
     LoadReport::new(config, start_ns, reports).map_err(LoadError::os("cannot make the report"))
 }
 
-/// Sockets that can be open at one time: clients in flight and clients that dally, or lanes.
+/// Sockets that can be open at one time: lanes, or those of clients in flight and of clients that dally.
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
         Sockets::Shared => config.workers * lane::LANES_MAX,
-        Sockets::PerTransfer => config.concurrency + DALLYING_MAX.min(config.concurrency) * config.workers,
+        Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
     }
 }
 
-/// Passes on what the workers say until all of them have gone; of each notice the first one counts.
+/// Passes on what the workers say until all of them have gone: each edge of the window once, and in order.
 fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
-    let mut said = Vec::new();
+    let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
     loop {
         match heard.recv_timeout(TICK) {
-            Ok(again) if said.contains(&again) => {}
-            Ok(first) => {
-                said.push(first);
-                notice(first);
+            // A run that is stopped in its warm-up closes a window that never opened.
+            Ok(edge) if edges.clone().any(|due| due == edge) => {
+                for due in edges.by_ref() {
+                    notice(due);
+                    if due == edge {
+                        break;
+                    }
+                }
             }
+            Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => notice(Notice::Tick),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     // A run that ended before its time had come has seen both.
-    for edge in [Notice::WindowOpened, Notice::WindowClosed] {
-        if !said.contains(&edge) {
-            notice(edge);
-        }
-    }
+    edges.for_each(notice);
 }
 
 type Ended = thread::Result<Result<WorkerReport, LoadError>>;

@@ -12,7 +12,7 @@ const LATENCY_LOW_NS: u64 = 64;
 const LATENCY_HIGH_NS: u64 = 3_600_000_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
-/// Parts of a run, in order.
+/// Parts of a run, in order. What happens belongs to the part that its own stamp lies in, however late it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     WarmUp,
@@ -20,7 +20,7 @@ pub(crate) enum Phase {
     Drain,
 }
 
-/// Counters of one phase.
+/// Counters of one phase. `datagrams` and `wire_bytes` hold what was handed to the kernel, even if it refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) blocks: u64,
@@ -29,7 +29,6 @@ pub(crate) struct Totals {
     pub(crate) wire_bytes: u64,
     pub(crate) completed: u64,
     pub(crate) idle_ns: u64,
-    pub(crate) unsent: u64,
     pub(crate) rtt_left_out: u64,
 }
 
@@ -92,18 +91,25 @@ pub struct Interval {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) start_ns: u64,
-    phase: Phase,
+    /// Open and close of the measured window.
+    pub(crate) window: (u64, u64),
     pub(crate) phases: [Totals; 3],
+    /// The window's counters as they were when the last transfer completed, and when that was.
+    pub(crate) last_completion: Option<(u64, Totals)>,
     pub(crate) intervals: Vec<Interval>,
-    pub(crate) current: Interval,
     interval_end_ns: u64,
     pub(crate) block_rtt: Vec<LatencyInterval>,
     pub(crate) lag: Histogram<u64>,
+    pub(crate) started: u64,
     pub(crate) transfers: Vec<TransferRow>,
     pub(crate) duplicates: u64,
     pub(crate) bytes_verified: u64,
     pub(crate) content_mismatches: u64,
     pub(crate) receive_drops: u64,
+    /// CPU time of the worker inside the window.
+    pub(crate) window_cpu_ns: u64,
+    /// Datagrams that the kernel refused.
+    pub(crate) unsent: u64,
 }
 
 /// One histogram of the latency log and when it began, in nanoseconds since the first start.
@@ -114,59 +120,72 @@ pub(crate) struct LatencyInterval {
 }
 
 impl Recorder {
-    pub(crate) fn new(start_ns: u64) -> Recorder {
+    pub(crate) fn new(start_ns: u64, window: (u64, u64)) -> Recorder {
         Recorder {
             start_ns,
-            phase: Phase::WarmUp,
+            window,
             phases: [Totals::default(); 3],
+            last_completion: None,
             intervals: Vec::with_capacity(1024),
-            current: Interval::default(),
             interval_end_ns: start_ns + INTERVAL_NS,
             block_rtt: Vec::new(),
             lag: latency_histogram(),
+            started: 0,
             transfers: Vec::with_capacity(4096),
             duplicates: 0,
             bytes_verified: 0,
             content_mismatches: 0,
             receive_drops: 0,
+            window_cpu_ns: 0,
+            unsent: 0,
         }
     }
 
-    pub(crate) fn totals(&mut self) -> &mut Totals {
-        &mut self.phases[self.phase as usize]
-    }
-
-    pub(crate) fn enter(&mut self, phase: Phase) {
-        self.phase = phase;
-    }
-
-    pub(crate) fn in_window(&self) -> bool {
-        self.phase == Phase::Window
+    pub(crate) fn totals(&mut self, at_ns: u64) -> &mut Totals {
+        let phase = match at_ns {
+            _ if at_ns < self.window.0 => Phase::WarmUp,
+            _ if at_ns < self.window.1 => Phase::Window,
+            _ => Phase::Drain,
+        };
+        &mut self.phases[phase as usize]
     }
 
     /// Blocks moved in order, by one datagram.
-    pub(crate) fn progress(&mut self, blocks: u64, bytes: u64) {
-        let totals = self.totals();
+    pub(crate) fn progress(&mut self, at_ns: u64, blocks: u64, bytes: u64) {
+        let totals = self.totals(at_ns);
         totals.blocks += blocks;
         totals.bytes += bytes;
-        self.current.blocks += blocks;
-        self.current.bytes += bytes;
+        let interval = self.interval(at_ns);
+        interval.blocks += blocks;
+        interval.bytes += bytes;
+    }
+
+    /// A transfer completed.
+    pub(crate) fn complete(&mut self, at_ns: u64) {
+        self.totals(at_ns).completed += 1;
+        // Stamps of different sockets may be out of order by a little.
+        let last_ns = self.last_completion.map_or(at_ns, |(last_ns, _)| last_ns.max(at_ns));
+        self.last_completion = Some((last_ns, self.phases[Phase::Window as usize]));
     }
 
     /// A datagram of `length` UDP payload bytes, sent or received.
-    pub(crate) fn datagram(&mut self, length: usize) {
-        let totals = self.totals();
+    pub(crate) fn datagram(&mut self, at_ns: u64, length: usize) {
+        let totals = self.totals(at_ns);
         totals.datagrams += 1;
         totals.wire_bytes += length as u64;
     }
 
-    pub(crate) fn block_rtt(&mut self, now_ns: u64, rtt_ns: u64) {
-        if !self.in_window() {
+    pub(crate) fn retransmission(&mut self, at_ns: u64) {
+        self.interval(at_ns).retransmissions += 1;
+    }
+
+    pub(crate) fn block_rtt(&mut self, at_ns: u64, rtt_ns: u64) {
+        if !self.in_window(at_ns) {
             return;
         }
-        let since = now_ns.saturating_sub(self.start_ns);
+        let since = at_ns - self.start_ns;
         let begin = since - since % LATENCY_INTERVAL_NS;
-        if self.block_rtt.last().is_none_or(|interval| interval.start_ns != begin) {
+        if self.block_rtt.last().is_none_or(|interval| interval.start_ns < begin) {
             self.block_rtt.push(LatencyInterval { start_ns: begin, histogram: latency_histogram() });
         }
         if let Some(interval) = self.block_rtt.last_mut() {
@@ -174,24 +193,31 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn lag(&mut self, lag_ns: u64) {
-        if self.in_window() {
+    pub(crate) fn lag(&mut self, at_ns: u64, lag_ns: u64) {
+        if self.in_window(at_ns) {
             self.lag.saturating_record(lag_ns);
         }
     }
 
-    /// Closes the intervals that ended by now.
+    /// Notes how many transfers were in flight when the intervals that are over ended.
     pub(crate) fn roll(&mut self, now_ns: u64, in_flight: usize) {
         while now_ns >= self.interval_end_ns {
-            self.current.in_flight = in_flight as u64;
-            self.intervals.push(std::mem::take(&mut self.current));
+            self.interval(self.interval_end_ns - 1).in_flight = in_flight as u64;
             self.interval_end_ns += INTERVAL_NS;
         }
     }
 
-    /// Closes the interval that is not full yet.
-    pub(crate) fn finish(&mut self) {
-        self.intervals.push(std::mem::take(&mut self.current));
+    fn in_window(&self, at_ns: u64) -> bool {
+        (self.window.0..self.window.1).contains(&at_ns)
+    }
+
+    /// The row of `intervals` that `at_ns` lies in; stamps never lie in the future.
+    fn interval(&mut self, at_ns: u64) -> &mut Interval {
+        let index = (at_ns.saturating_sub(self.start_ns) / INTERVAL_NS) as usize;
+        if index >= self.intervals.len() {
+            self.intervals.resize(index + 1, Interval::default());
+        }
+        &mut self.intervals[index]
     }
 }
 
@@ -208,30 +234,36 @@ mod tests {
 
     #[test]
     fn only_the_window_has_latencies_but_every_phase_has_blocks() {
-        let mut recorder = Recorder::new(0);
-        recorder.progress(1, 512);
-        recorder.block_rtt(10, 100);
-        recorder.enter(Phase::Window);
-        recorder.progress(2, 1024);
-        recorder.block_rtt(20, 100);
-        recorder.enter(Phase::Drain);
-        recorder.progress(4, 2048);
-        recorder.block_rtt(30, 100);
+        let mut recorder = Recorder::new(0, (15, 25));
+        for (at_ns, blocks) in [(10, 1), (30, 4), (20, 2)] {
+            recorder.progress(at_ns, blocks, blocks * 512);
+            recorder.block_rtt(at_ns, 100);
+        }
         assert_eq!(recorder.phases.map(|totals| totals.blocks), [1, 2, 4]);
         assert_eq!(recorder.block_rtt.iter().map(|interval| interval.histogram.len()).sum::<u64>(), 1);
     }
 
     #[test]
     fn intervals_add_up_to_the_totals_even_after_a_stall() {
-        let mut recorder = Recorder::new(1_000);
-        recorder.progress(3, 30);
+        let mut recorder = Recorder::new(1_000, (1_000, u64::MAX));
+        recorder.progress(1_000, 3, 30);
         recorder.roll(1_000 + 3 * INTERVAL_NS, 5);
-        recorder.progress(4, 40);
-        recorder.finish();
+        recorder.progress(1_000 + 3 * INTERVAL_NS, 4, 40);
+        recorder.progress(1_000 + INTERVAL_NS, 1, 10);
         assert_eq!(
             recorder.intervals.iter().map(|interval| interval.blocks).collect::<Vec<_>>(),
-            [3, 0, 0, 4]
+            [3, 1, 0, 4]
         );
         assert_eq!(recorder.intervals[2].in_flight, 5);
+    }
+
+    #[test]
+    fn what_comes_after_the_last_completion_is_known_apart() {
+        let mut recorder = Recorder::new(0, (0, 1_000));
+        recorder.progress(1, 7, 70);
+        recorder.complete(2);
+        recorder.progress(3, 1, 10);
+        let (at_ns, totals) = recorder.last_completion.unwrap();
+        assert_eq!((at_ns, totals.blocks, totals.completed), (2, 7, 1));
     }
 }

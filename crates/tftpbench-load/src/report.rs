@@ -46,18 +46,18 @@ impl LoadReport {
         start_ns: u64,
         workers: Vec<WorkerReport>,
     ) -> io::Result<LoadReport> {
-        let mut merged = Merged::new(start_ns);
+        let window = Window::new(config, start_ns, &workers);
+        let mut merged = Merged::new();
         for worker in workers {
-            merged.add(worker);
+            merged.add(worker, window);
         }
-        let window = merged.window(config);
-        let latencies = Latencies::new(merged.block_rtt, &merged.transfers, window);
+        let latencies = Latencies::new(std::mem::take(&mut merged.block_rtt), &merged.transfers, window);
         let figures = [
             counts(&merged.transfers, &merged.recorded, &merged.faults),
             rates(&merged.phases, window),
             latencies.figures(),
             shape(&merged.transfers, &merged.phases, window),
-            own(&merged.recorded, &merged.phases, window, merged.workers, merged.receive_buffer_bytes),
+            own(&merged, window),
         ]
         .concat();
         Ok(LoadReport {
@@ -72,8 +72,6 @@ impl LoadReport {
 
 /// The workers' records put together.
 struct Merged {
-    start_ns: u64,
-    end_ns: u64,
     workers: u64,
     phases: [Totals; 3],
     recorded: Recorded,
@@ -86,25 +84,29 @@ struct Merged {
 
 /// Sums that are not split by phase.
 struct Recorded {
+    started: u64,
     duplicates: u64,
     bytes_verified: u64,
     content_mismatches: u64,
     receive_drops: u64,
+    window_cpu_ns: u64,
+    unsent: u64,
     lag: Histogram<u64>,
 }
 
 impl Merged {
-    fn new(start_ns: u64) -> Merged {
+    fn new() -> Merged {
         let recorded = Recorded {
+            started: 0,
             duplicates: 0,
             bytes_verified: 0,
             content_mismatches: 0,
             receive_drops: 0,
+            window_cpu_ns: 0,
+            unsent: 0,
             lag: latency_histogram(),
         };
         Merged {
-            start_ns,
-            end_ns: start_ns,
             workers: 0,
             phases: [Totals::default(); 3],
             recorded,
@@ -116,21 +118,24 @@ impl Merged {
         }
     }
 
-    fn add(&mut self, worker: WorkerReport) {
-        let Recorder { phases, intervals, block_rtt, lag, transfers, .. } = worker.recorder;
+    fn add(&mut self, worker: WorkerReport, window: Window) {
+        let phases = phases_within(&worker, window);
+        let Recorder { intervals, block_rtt, lag, transfers, .. } = worker.recorder;
         for (sum, part) in self.phases.iter_mut().zip(phases) {
             sum.add(&part);
         }
         self.add_intervals(intervals);
         self.add_block_rtt(block_rtt);
+        self.recorded.started += worker.recorder.started;
         self.recorded.duplicates += worker.recorder.duplicates;
         self.recorded.bytes_verified += worker.recorder.bytes_verified;
         self.recorded.content_mismatches += worker.recorder.content_mismatches;
         self.recorded.receive_drops += worker.recorder.receive_drops;
+        self.recorded.window_cpu_ns += worker.recorder.window_cpu_ns;
+        self.recorded.unsent += worker.recorder.unsent;
         add(&mut self.recorded.lag, &lag);
         self.transfers.extend(transfers);
         self.faults.merge(worker.faults);
-        self.end_ns = self.end_ns.max(worker.end_ns);
         self.receive_buffer_bytes = self.receive_buffer_bytes.max(worker.receive_buffer_bytes);
         self.workers += 1;
     }
@@ -156,23 +161,21 @@ impl Merged {
         }
         self.block_rtt.sort_by_key(|interval| interval.start_ns);
     }
+}
 
-    /// The measured window in nanoseconds since the first start: as asked for, or first start to last completion.
-    fn window(&self, config: &LoadConfig) -> Window {
-        let (open_ns, planned_close_ns) = match config.extent {
-            Extent::Duration { warm_up_ns, window_ns } => (warm_up_ns, warm_up_ns + window_ns),
-            Extent::Transfers { .. } => {
-                let last = self
-                    .transfers
-                    .iter()
-                    .filter(|row| row.outcome == Outcome::Completed)
-                    .map(|row| row.end_ns);
-                (0, last.max().map_or(self.end_ns - self.start_ns, |end_ns| end_ns.max(0) as u64))
-            }
-        };
-        let close_ns = planned_close_ns.min(self.end_ns - self.start_ns).max(open_ns);
-        Window { start_ns: self.start_ns, open_ns, close_ns }
+/// A worker's counters, those of the window cut to what the window turned out to be. With fixed work it closes at the
+/// last completion: blocks of transfers that never completed do not count after it, and a worker whose own last
+/// completion was earlier is idle for the rest.
+fn phases_within(worker: &WorkerReport, window: Window) -> [Totals; 3] {
+    let mut phases = worker.recorder.phases;
+    let inside = &mut phases[Phase::Window as usize];
+    let mut until_ns = worker.end_ns;
+    if window.ends_with_completion {
+        let nothing = (window.start_ns, Totals::default());
+        (until_ns, *inside) = worker.recorder.last_completion.unwrap_or(nothing);
     }
+    inside.idle_ns += (window.start_ns + window.close_ns).saturating_sub(until_ns);
+    phases
 }
 
 /// The measured window: open and close since the first start, and that start on the monotonic clock.
@@ -181,9 +184,30 @@ struct Window {
     start_ns: u64,
     open_ns: u64,
     close_ns: u64,
+    ends_with_completion: bool,
 }
 
 impl Window {
+    /// As asked for, or first start to last completion; never longer than the run.
+    fn new(config: &LoadConfig, start_ns: u64, workers: &[WorkerReport]) -> Window {
+        let end_ns = workers.iter().map(|worker| worker.end_ns).max().unwrap_or(start_ns).max(start_ns);
+        let last =
+            workers.iter().filter_map(|worker| worker.recorder.last_completion).map(|last| last.0).max();
+        let (open_ns, close_ns, ends_with_completion) = match config.extent {
+            Extent::Duration { warm_up_ns, window_ns } => {
+                (warm_up_ns, warm_up_ns.saturating_add(window_ns), false)
+            }
+            Extent::Transfers { .. } => (0, last.unwrap_or(end_ns).saturating_sub(start_ns), last.is_some()),
+        };
+        let run_ns = end_ns - start_ns;
+        Window {
+            start_ns,
+            open_ns: open_ns.min(run_ns),
+            close_ns: close_ns.min(run_ns),
+            ends_with_completion,
+        }
+    }
+
     fn seconds(self) -> f64 {
         (self.close_ns - self.open_ns) as f64 / 1e9
     }
@@ -203,7 +227,6 @@ impl Totals {
         self.wire_bytes += part.wire_bytes;
         self.completed += part.completed;
         self.idle_ns += part.idle_ns;
-        self.unsent += part.unsent;
         self.rtt_left_out += part.rtt_left_out;
     }
 }
@@ -221,7 +244,7 @@ fn share(part: f64, of: f64) -> Option<Figure> {
 fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Figures {
     let ended = |outcome| whole(transfers.iter().filter(|row| row.outcome == outcome).count() as u64);
     vec![
-        ("started", whole(transfers.len() as u64)),
+        ("started", whole(recorded.started)),
         ("completed", ended(Outcome::Completed)),
         ("failed", ended(Outcome::Failed)),
         ("timed_out", ended(Outcome::TimedOut)),
@@ -267,21 +290,19 @@ fn shape(transfers: &[TransferRow], phases: &[Totals; 3], window: Window) -> Fig
 }
 
 /// Figures about the generator itself.
-fn own(
-    recorded: &Recorded,
-    phases: &[Totals; 3],
-    window: Window,
-    workers: u64,
-    buffer_bytes: usize,
-) -> Figures {
-    let inside = &phases[Phase::Window as usize];
-    let busy = 1.0 - inside.idle_ns as f64 / (workers as f64 * window.seconds() * 1e9).max(1.0);
+fn own(merged: &Merged, window: Window) -> Figures {
+    let Merged { recorded, phases, workers, receive_buffer_bytes, .. } = merged;
+    let idle_ns = phases[Phase::Window as usize].idle_ns as f64;
+    let whole_ns = (*workers as f64 * window.seconds() * 1e9).max(1.0);
+    // Polling fills the CPU time; where the server shares the core, its turns fill the time that is not idle. So
+    // neither alone is the productive share, but it is never more than the smaller of the two.
+    let busy = (1.0 - idle_ns / whole_ns).min(recorded.window_cpu_ns as f64 / whole_ns);
     let stamped = !recorded.lag.is_empty();
     vec![
         ("generator_busy_fraction", (window.seconds() > 0.0).then_some(Figure::Real(busy.clamp(0.0, 1.0)))),
         ("generator_lag_ns_p99", stamped.then(|| Figure::Whole(recorded.lag.value_at_quantile(0.99)))),
-        ("generator_unsent", whole(phases.iter().map(|totals| totals.unsent).sum())),
-        ("generator_receive_buffer_bytes", whole(buffer_bytes as u64)),
+        ("generator_unsent", whole(recorded.unsent)),
+        ("generator_receive_buffer_bytes", whole(*receive_buffer_bytes as u64)),
         ("udp_drops_generator", whole(recorded.receive_drops)),
         ("first_start_ns", whole(window.start_ns)),
         ("window_open_ns", whole(window.open_ns)),
@@ -376,4 +397,33 @@ fn merged(intervals: &[LatencyInterval]) -> Histogram<u64> {
 fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     let same_bounds = sum.add(part).is_ok();
     debug_assert!(same_bounds, "histograms of one run have the same bounds");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(idle_ns: u64, last_completion_ns: Option<u64>, end_ns: u64) -> WorkerReport {
+        let mut recorder = Recorder::new(1_000, (1_000, u64::MAX));
+        recorder.progress(1_000, 5, 50);
+        recorder.totals(1_000).idle_ns += idle_ns;
+        if let Some(at_ns) = last_completion_ns {
+            recorder.complete(at_ns);
+        }
+        recorder.progress(end_ns, 1, 10);
+        WorkerReport { recorder, faults: Faults::default(), end_ns, receive_buffer_bytes: 0 }
+    }
+
+    fn inside(worker: &WorkerReport, ends_with_completion: bool) -> (u64, u64) {
+        let window = Window { start_ns: 1_000, open_ns: 0, close_ns: 800, ends_with_completion };
+        let totals = phases_within(worker, window)[Phase::Window as usize];
+        (totals.blocks, totals.idle_ns)
+    }
+
+    #[test]
+    fn a_worker_whose_work_ran_out_is_idle_until_the_window_closes() {
+        assert_eq!(inside(&worker(100, Some(1_300), 1_900), true), (5, 100 + 500));
+        assert_eq!(inside(&worker(100, None, 1_900), true), (0, 800));
+        assert_eq!(inside(&worker(100, Some(1_300), 1_600), false), (6, 100 + 200));
+    }
 }

@@ -3,21 +3,19 @@
 //! A turn: start what is due, fire timers, wait (busy-polling first), handle what arrived. Time spent waiting with
 //! nothing to do is idle; all other time is productive, and its share of the window is `generator_busy_fraction`.
 
+mod arrivals;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::Sender as Channel;
 
 use slab::Slab;
-use tftpbench_net::{
-    Poller, ReceiveBatch, Received, SendBatch, Socket, SocketOptions, Stop, Timers, clock, cpus,
-};
-use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
+use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use crate::Notice;
-use crate::client::{Client, DATAGRAM_MAX, Drained, Shared, Via};
-use crate::config::{Extent, LoadConfig, LoadError, Sockets};
+use crate::client::{Client, Drained, Shared};
+use crate::config::{Extent, LoadConfig, LoadError};
+use crate::endpoints::{Endpoints, Via, datagram_bytes_max};
 use crate::faults::Faults;
-use crate::lane::{self, Lane};
 use crate::recorder::{Phase, Recorder};
 use crate::schedule::{ClosedLoop, Tickets};
 
@@ -25,9 +23,7 @@ use crate::schedule::{ClosedLoop, Tickets};
 const RECEIVE_MESSAGES: usize = 16;
 const LANE_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
-/// Room for at least two of the largest datagrams.
-const SEND_BYTES: usize = 4 * DATAGRAM_MAX;
-/// Clients kept after their last ACK to answer a lost one; beyond this the oldest go.
+/// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
 /// Longest sleep, so that phases and a stop request are noticed.
 const WAIT_MAX_NS: u64 = 50_000_000;
@@ -53,18 +49,14 @@ pub(crate) struct Worker<'a> {
     due: Vec<u64>,
     clients: Slab<Client>,
     generation: u32,
-    /// Shared sockets; none where each transfer has its own.
-    lanes: Vec<Lane>,
-    /// Transfers so far at each key, for addresses that do not come again soon.
-    reuses: Vec<u32>,
+    endpoints: Endpoints,
     slots: usize,
-    /// Sockets opened before the start, so that opening them is not measured.
-    spare: Vec<Socket>,
     dallying: VecDeque<u64>,
     active: usize,
     schedule: ClosedLoop,
     phase: Phase,
-    window: (u64, u64),
+    /// CPU time of this thread when the window opened.
+    cpu_mark_ns: u64,
     drain_end_ns: u64,
     realtime_offset_ns: i64,
     recorder: Recorder,
@@ -86,19 +78,18 @@ impl<'a> Worker<'a> {
     ) -> Result<Self, LoadError> {
         let poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
-        let (spare, lanes) = open_sockets(config, slots)?;
-        for (index, lane) in lanes.iter().enumerate() {
+        let endpoints = Endpoints::open(config, slots)?;
+        for (index, lane) in endpoints.lanes.iter().enumerate() {
             poller
                 .add(&lane.socket, LANE_TOKENS - index as u64)
                 .map_err(LoadError::os("cannot watch a socket"))?;
         }
-        let first = spare.first().or(lanes.first().map(|lane| &lane.socket));
-        let receive_buffer_bytes = first.map_or(0, Socket::granted_receive_buffer_bytes);
         let messages = match config.options.windowsize {
-            _ if !lanes.is_empty() => LANE_RECEIVE_MESSAGES,
+            _ if !endpoints.lanes.is_empty() => LANE_RECEIVE_MESSAGES,
             Some(2..) => RECEIVE_MESSAGES,
             _ => 1,
         };
+        let datagram_bytes = datagram_bytes_max(config);
         Ok(Worker {
             config,
             tickets,
@@ -109,23 +100,22 @@ impl<'a> Worker<'a> {
             due: Vec::new(),
             clients: Slab::with_capacity(slots),
             generation: 0,
-            lanes,
-            reuses: Vec::new(),
+            receive_buffer_bytes: endpoints.granted_receive_buffer_bytes(),
+            endpoints,
             slots,
-            spare,
             dallying: VecDeque::new(),
             active: 0,
             schedule: ClosedLoop::new(0, slots, 0),
             phase: Phase::WarmUp,
-            window: (0, 0),
+            cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
-            recorder: Recorder::new(0),
+            recorder: Recorder::new(0, (0, 0)),
             faults: Faults::default(),
-            receive: Some(ReceiveBatch::new(messages, DATAGRAM_MAX + 1)),
-            batch: SendBatch::new(SEND_MESSAGES, SEND_BYTES),
-            scratch: vec![0; DATAGRAM_MAX].into_boxed_slice(),
-            receive_buffer_bytes,
+            // One byte more, so that a block that is too long can be told.
+            receive: Some(ReceiveBatch::new(messages, datagram_bytes + 1)),
+            batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
+            scratch: vec![0; datagram_bytes].into_boxed_slice(),
         })
     }
 
@@ -134,16 +124,15 @@ impl<'a> Worker<'a> {
         if let Some(cpu) = pin {
             cpus::pin_current_thread(&[cpu]).map_err(LoadError::os("cannot pin a load worker to its CPU"))?;
         }
-        self.recorder = Recorder::new(start_ns);
+        self.recorder = Recorder::new(start_ns, window(self.config, start_ns));
         self.timers = Timers::new(clock::monotonic_ns());
         self.schedule = ClosedLoop::new(start_ns, self.slots, self.config.ramp_ns);
-        self.window = window(self.config, start_ns);
         let mut now_ns = clock::monotonic_ns();
         loop {
-            self.realtime_offset_ns = clock::realtime_ns() as i64 - clock::monotonic_ns() as i64;
+            self.realtime_offset_ns = clock::realtime_offset_ns();
             let recheck_ns = now_ns + WAIT_MAX_NS;
             while now_ns < recheck_ns {
-                self.enter_phase(now_ns);
+                self.enter_phase(now_ns)?;
                 self.start_due(now_ns)?;
                 self.fire_timers(now_ns)?;
                 self.flush_lanes()?;
@@ -162,8 +151,9 @@ impl<'a> Worker<'a> {
     }
 
     fn report(mut self, now_ns: u64) -> WorkerReport {
-        self.recorder.receive_drops += self.lanes.iter().map(|lane| lane.socket.drops()).sum::<u64>();
-        self.recorder.finish();
+        self.mark_cpu();
+        self.recorder.receive_drops += self.endpoints.lane_drops();
+        self.recorder.roll(now_ns, self.active);
         WorkerReport {
             recorder: self.recorder,
             faults: self.faults,
@@ -173,43 +163,54 @@ impl<'a> Worker<'a> {
     }
 
     /// Moves through warm-up, window and drain, and ends the run when its time is over or a stop is asked for.
-    fn enter_phase(&mut self, now_ns: u64) {
-        if self.phase == Phase::WarmUp && now_ns >= self.window.0 {
+    fn enter_phase(&mut self, now_ns: u64) -> Result<(), LoadError> {
+        let (open_ns, close_ns) = self.recorder.window;
+        let is_stopped = self.stop.requests() > 0;
+        if self.phase == Phase::WarmUp && now_ns >= open_ns {
             self.set_phase(Phase::Window, Notice::WindowOpened);
         }
-        if self.phase < Phase::Drain && (now_ns >= self.window.1 || self.stop.requests() > 0) {
+        if self.phase < Phase::Drain && (now_ns >= close_ns || is_stopped) {
             self.set_phase(Phase::Drain, Notice::WindowClosed);
+            self.recorder.window.1 = close_ns.min(now_ns);
             self.schedule.close();
             self.drain_end_ns = match self.config.extent {
-                Extent::Duration { .. } if self.stop.requests() == 0 => now_ns + self.config.drain_ns,
-                _ => now_ns,
+                Extent::Duration { .. } => close_ns.saturating_add(self.config.drain_ns),
+                Extent::Transfers { .. } => now_ns,
             };
         }
-        if now_ns >= self.drain_end_ns || self.stop.requests() > 0 {
-            self.interrupt_all(now_ns);
+        if now_ns >= self.drain_end_ns || is_stopped {
+            self.interrupt_all(now_ns)?;
         }
+        Ok(())
     }
 
     fn set_phase(&mut self, phase: Phase, notice: Notice) {
+        self.mark_cpu();
         self.phase = phase;
-        self.recorder.enter(phase);
         // Nobody listens when the caller gave up waiting; that is its affair.
         let _ = self.notices.send(notice);
     }
 
-    fn interrupt_all(&mut self, now_ns: u64) {
+    /// Counts this thread's CPU time inside the window; called at both its edges.
+    fn mark_cpu(&mut self) {
+        let cpu_ns = clock::thread_cpu_ns();
+        if self.phase == Phase::Window {
+            self.recorder.window_cpu_ns += cpu_ns.saturating_sub(self.cpu_mark_ns);
+        }
+        self.cpu_mark_ns = cpu_ns;
+    }
+
+    fn interrupt_all(&mut self, now_ns: u64) -> Result<(), LoadError> {
         self.drain_end_ns = u64::MAX;
-        self.schedule.close();
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             // Ending one transfer can push another out that only dallied.
-            let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) else {
-                continue;
-            };
-            client.interrupt();
-            // The ERROR is a courtesy to the server; the transfer is over either way.
-            let _ = self.after_input(key, now_ns);
+            if let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) {
+                client.interrupt();
+                self.after_input(key, now_ns)?;
+            }
         }
+        Ok(())
     }
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
@@ -225,7 +226,7 @@ impl<'a> Worker<'a> {
 
     fn start(&mut self, number: u64, intended_ns: u64) -> Result<(), LoadError> {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
-        let via = self.via()?;
+        let via = self.endpoints.next(self.config, self.clients.vacant_key())?;
         let now_ns = clock::monotonic_ns();
         let mut client = Client::new(self.config, via, number, intended_ns, now_ns);
         client.generation = self.generation;
@@ -235,36 +236,12 @@ impl<'a> Worker<'a> {
             watched.map_err(LoadError::os("cannot watch a client socket"))?;
         }
         self.active += 1;
+        self.recorder.started += 1;
         self.after_input(key, now_ns)
     }
 
-    /// What the next client sends through.
-    fn via(&mut self) -> Result<Via, LoadError> {
-        if !self.lanes.is_empty() {
-            let key = self.clients.vacant_key();
-            if self.reuses.len() <= key {
-                self.reuses.resize(key + 1, 0);
-            }
-            self.reuses[key] = self.reuses[key].wrapping_add(1);
-            let (index, place) = (key % self.lanes.len(), key / self.lanes.len());
-            let source = lane::address(place, self.reuses[key]);
-            let source =
-                source.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))?;
-            return Ok(Via::Lane { index, key, source });
-        }
-        self.spare.pop().map_or_else(|| open_socket(self.config), Ok).map(Via::Own)
-    }
-
-    /// The client that an address of a lane belongs to.
-    fn client_at(&self, lane: usize, address: Option<Ipv4Addr>) -> Option<usize> {
-        let address = address?;
-        let key = lane::place(address) * self.lanes.len() + lane;
-        let client = self.clients.get(key)?;
-        matches!(client.via, Via::Lane { source, .. } if source == address).then_some(key)
-    }
-
     fn flush_lanes(&mut self) -> Result<(), LoadError> {
-        for index in 0..self.lanes.len() {
+        for index in 0..self.endpoints.lanes.len() {
             self.flush_lane(index)?;
         }
         Ok(())
@@ -272,18 +249,18 @@ impl<'a> Worker<'a> {
 
     /// Stamps what is queued, then sends it with one call.
     fn flush_lane(&mut self, index: usize) -> Result<(), LoadError> {
-        let lane = &mut self.lanes[index];
+        let lane = &mut self.endpoints.lanes[index];
         if lane.batch.is_empty() {
             return Ok(());
         }
         let now_ns = clock::monotonic_ns();
         for key in &lane.queued {
             if let Some(client) = self.clients.get_mut(*key) {
-                client.stamp_queued(now_ns);
+                client.exchange.flush(now_ns);
             }
         }
         let flushed = lane.flush().map_err(LoadError::os("cannot send"))?;
-        self.recorder.totals().unsent += flushed.unsent as u64;
+        self.recorder.unsent += flushed.unsent as u64;
         Ok(())
     }
 
@@ -310,75 +287,16 @@ impl<'a> Worker<'a> {
         let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
         let waited = self.poller.wait(Some(timeout_ns), self.config.busy_poll_ns);
         let waited = waited.map_err(LoadError::os("cannot wait for datagrams"))?;
-        self.recorder.totals().idle_ns += waited.idle_ns;
+        self.recorder.totals(now_ns).idle_ns += waited.idle_ns;
         Ok(())
     }
 
     fn next_boundary_ns(&self) -> u64 {
         match self.phase {
-            Phase::WarmUp => self.window.0,
-            Phase::Window => self.window.1,
+            Phase::WarmUp => self.recorder.window.0,
+            Phase::Window => self.recorder.window.1,
             Phase::Drain => self.drain_end_ns,
         }
-    }
-
-    /// Handles every socket that the last wait found readable; returns the time.
-    fn handle_ready(&mut self) -> Result<u64, LoadError> {
-        let mut now_ns = clock::monotonic_ns();
-        for index in 0..self.poller.tokens().len() {
-            let token = self.poller.tokens()[index];
-            let lane = (LANE_TOKENS - token.min(LANE_TOKENS)) as usize;
-            if token != STOP_TOKEN && lane < self.lanes.len() {
-                now_ns = self.handle_lane(lane)?;
-            } else if let Some(key) = self.key_of(token) {
-                now_ns = self.handle_own_socket(key)?;
-            }
-        }
-        Ok(now_ns)
-    }
-
-    fn handle_own_socket(&mut self, key: usize) -> Result<u64, LoadError> {
-        // The batch is lent out so that the client and the rest of the worker can be borrowed beside it.
-        let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
-        let received = match &self.clients[key].via {
-            Via::Own(socket) => receive.receive(socket),
-            Via::Lane { .. } => Ok(0),
-        };
-        let now_ns = clock::monotonic_ns();
-        received.map_err(LoadError::os("cannot receive"))?;
-        for datagram in receive.iter() {
-            self.handle_datagram(key, now_ns, &datagram)?;
-        }
-        self.receive = Some(receive);
-        self.after_input(key, now_ns)?;
-        Ok(now_ns)
-    }
-
-    /// Takes one batch from a lane and sends all answers with one call.
-    fn handle_lane(&mut self, index: usize) -> Result<u64, LoadError> {
-        let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
-        let received = receive.receive(&self.lanes[index].socket);
-        let now_ns = clock::monotonic_ns();
-        received.map_err(LoadError::os("cannot receive"))?;
-        for datagram in receive.iter() {
-            match self.client_at(index, datagram.local) {
-                Some(key) => {
-                    self.handle_datagram(key, now_ns, &datagram)?;
-                    self.after_input(key, now_ns)?;
-                }
-                // It came too late for its transfer, or from somebody who guessed an address.
-                None => self.faults.record("late", datagram.payload),
-            }
-        }
-        self.receive = Some(receive);
-        self.flush_lane(index)?;
-        Ok(now_ns)
-    }
-
-    fn handle_datagram(&mut self, key: usize, now_ns: u64, datagram: &Received<'_>) -> Result<(), LoadError> {
-        let (client, mut shared) = self.split(key);
-        client.handle_datagram(now_ns, datagram, &mut shared);
-        self.drain(key, now_ns)
     }
 
     /// Lets a client say all it has to, flushing its lane as often as that takes.
@@ -387,7 +305,7 @@ impl<'a> Worker<'a> {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
                 Drained::Wholly => return Ok(()),
-                Drained::LaneFull => self.flush_lane(key % self.lanes.len())?,
+                Drained::LaneFull => self.flush_lane(key % self.endpoints.lanes.len())?,
             }
         }
     }
@@ -396,12 +314,13 @@ impl<'a> Worker<'a> {
     fn after_input(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         self.drain(key, now_ns)?;
         let (client, shared) = self.split(key);
-        if client.record_outcome(now_ns, shared.config, shared.recorder) {
+        if let Some(end_ns) = client.record(now_ns, shared.config, shared.recorder) {
             self.active -= 1;
-            self.schedule.free_slot(now_ns);
+            self.schedule.free_slot(end_ns);
             self.dally(key);
         }
-        if self.clients[key].is_finished() {
+        let client = &self.clients[key];
+        if client.is_finished() && !client.keeps_its_port() {
             self.clients.remove(key);
         } else {
             self.arm(key);
@@ -442,7 +361,7 @@ impl<'a> Worker<'a> {
             config: self.config,
             recorder: &mut self.recorder,
             faults: &mut self.faults,
-            lanes: &mut self.lanes,
+            lanes: &mut self.endpoints.lanes,
             batch: &mut self.batch,
             scratch: &mut self.scratch,
             realtime_offset_ns: self.realtime_offset_ns,
@@ -463,41 +382,8 @@ fn window(config: &LoadConfig, start_ns: u64) -> (u64, u64) {
     match config.extent {
         Extent::Transfers { limit_ns, .. } => (start_ns, start_ns.saturating_add(limit_ns)),
         Extent::Duration { warm_up_ns, window_ns } => {
-            (start_ns + warm_up_ns, start_ns + warm_up_ns + window_ns)
+            let open_ns = start_ns.saturating_add(warm_up_ns);
+            (open_ns, open_ns.saturating_add(window_ns))
         }
     }
-}
-
-/// All that the first transfers need: a socket for each of them, or lanes for all.
-fn open_sockets(config: &LoadConfig, slots: usize) -> Result<(Vec<Socket>, Vec<Lane>), LoadError> {
-    if config.sockets == Sockets::PerTransfer {
-        return Ok(((0..slots).map(|_| open_socket(config)).collect::<Result<_, _>>()?, Vec::new()));
-    }
-    let lanes = lane::count(slots, config.options.windowsize.unwrap_or(1));
-    let datagram_bytes =
-        REQUEST_LEN_MAX.max(HEADER_LEN + usize::from(config.options.blksize.unwrap_or(BLKSIZE_DEFAULT)));
-    let open = |_| Lane::open(config.receive_buffer_bytes, datagram_bytes);
-    let lanes = (0..lanes).map(open).collect::<Result<_, _>>();
-    Ok((Vec::new(), lanes.map_err(LoadError::os("cannot open a shared client socket"))?))
-}
-
-fn open_socket(config: &LoadConfig) -> Result<Socket, LoadError> {
-    let loopback = config.server.ip().is_loopback();
-    let local: IpAddr = match config.server.ip() {
-        IpAddr::V4(_) if loopback => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) if loopback => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let send_buffer_bytes = match config.operation {
-        Operation::Read => 0,
-        Operation::Write => config.receive_buffer_bytes,
-    };
-    let options = SocketOptions {
-        receive_buffer_bytes: config.receive_buffer_bytes,
-        send_buffer_bytes,
-        receive_stamps: true,
-        ..SocketOptions::default()
-    };
-    Socket::bind(SocketAddr::new(local, 0), &options).map_err(LoadError::os("cannot open a client socket"))
 }

@@ -10,6 +10,20 @@ pub fn realtime_ns() -> u64 {
     read(libc::CLOCK_REALTIME)
 }
 
+/// `realtime_ns` less `monotonic_ns`, to bring kernel stamps into the time base. Of some readings the one that was
+/// disturbed least, so that losing the CPU in the middle of one does not matter.
+pub fn realtime_offset_ns() -> i64 {
+    let reading = |_| {
+        let (before_ns, realtime_ns, after_ns) = (monotonic_ns(), realtime_ns(), monotonic_ns());
+        let took_ns = after_ns - before_ns;
+        (took_ns, realtime_ns as i64 - (before_ns + took_ns / 2) as i64)
+    };
+    (0..OFFSET_READINGS).map(reading).min().map_or(0, |(_, offset_ns)| offset_ns)
+}
+
+/// A reading takes some 100 ns; three interrupted ones in a row are rare.
+const OFFSET_READINGS: usize = 3;
+
 /// CPU time the calling thread has used, user and system. A system call, unlike the other two.
 pub fn thread_cpu_ns() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
@@ -56,6 +70,12 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(thread_cpu_ns() > before_ns);
+    }
+
+    #[test]
+    fn the_offset_leads_from_one_clock_to_the_other() {
+        let realtime_ns = monotonic_ns().saturating_add_signed(realtime_offset_ns());
+        assert!(realtime_ns.abs_diff(super::realtime_ns()) < NS_PER_S / 100);
     }
 
     #[test]

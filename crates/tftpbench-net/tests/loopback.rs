@@ -6,7 +6,7 @@
     reason = "in tests a panic is the report, a skip says why"
 )]
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use tftpbench_net::{Flushed, ReceiveBatch, SendBatch, Sent, Socket, SocketOptions, clock};
 
@@ -291,4 +291,30 @@ fn one_socket_speaks_and_hears_for_many_addresses() {
         assert_eq!(answer.local, Some([127, 1, 2, last].into()));
         assert!(answer.stamp_realtime_ns.is_some());
     }
+}
+
+#[test]
+fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
+    let options = SocketOptions { packet_info: true, receive_stamps: true, ..SocketOptions::default() };
+    let many = Socket::bind("0.0.0.0:0".parse().unwrap(), &options).unwrap();
+    let peer = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let sources = [[127, 128, 0, 1], [127, 255, 255, 254], [127, 0, 0, 1]].map(Ipv4Addr::from);
+
+    let mut outgoing = SendBatch::new(3, 3);
+    for source in sources {
+        assert!(outgoing.push_from(Some(source), peer.local_addr(), 1, |_| 1));
+    }
+    assert_eq!(outgoing.flush(&many).unwrap().sent, 3);
+    let mut arrivals = ReceiveBatch::new(3, 16);
+    assert_eq!(arrivals.receive_blocking(&peer, PATIENCE_NS).unwrap(), 3);
+    let seen: Vec<_> = arrivals.iter().map(|datagram| (datagram.peer, datagram.local)).collect();
+    let port = many.local_addr().port();
+    assert_eq!(seen, sources.map(|source| (SocketAddr::from((source, port)), None)));
+
+    for (from, _) in seen {
+        peer.send_to(b"answer", from).unwrap();
+    }
+    assert_eq!(arrivals.receive_blocking(&many, PATIENCE_NS).unwrap(), 3);
+    assert_eq!(arrivals.iter().map(|datagram| datagram.local).collect::<Vec<_>>(), sources.map(Some));
+    assert!(arrivals.iter().all(|datagram| datagram.stamp_realtime_ns.is_some()));
 }

@@ -205,7 +205,7 @@ impl LoadArguments {
                 &[("full", Verify::Full), ("sample", Verify::Sample), ("off", Verify::Off)],
             )?,
             verify_against,
-            options: self.options(),
+            options: self.options()?,
             timing: self.timing()?,
             name: self.name,
             concurrency: self.concurrency,
@@ -225,14 +225,22 @@ impl LoadArguments {
     }
 
     /// Defaults are not asked for: RFC 2347 negotiation happens only where something differs from RFC 1350.
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> PyResult<Options> {
+        let rollover = match self.rollover {
+            None => None,
+            Some(0) => Some(Rollover::Zero),
+            Some(1) => Some(Rollover::One),
+            Some(other) => {
+                return Err(PyValueError::new_err(format!("rollover: {other} is not one of 0, 1")));
+            }
+        };
+        Ok(Options {
             blksize: (self.blksize != tftpbench_proto::BLKSIZE_DEFAULT).then_some(self.blksize),
             windowsize: (self.windowsize != 1).then_some(self.windowsize),
             timeout_s: self.timeout_option_s,
             tsize: self.tsize.then_some(0),
-            rollover: self.rollover.map(|to| if to == 0 { Rollover::Zero } else { Rollover::One }),
-        }
+            rollover,
+        })
     }
 
     fn timing(&self) -> PyResult<Timing> {

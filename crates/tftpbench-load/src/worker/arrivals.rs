@@ -1,0 +1,81 @@
+//! What a worker does with the datagrams that its last wait announced: each goes to the client it is for.
+
+use std::net::Ipv4Addr;
+
+use tftpbench_net::{Received, clock};
+
+use super::{LANE_TOKENS, STOP_TOKEN, Worker};
+use crate::config::LoadError;
+use crate::endpoints::Via;
+
+impl Worker<'_> {
+    /// Handles every socket that the last wait found readable; returns the time.
+    pub(super) fn handle_ready(&mut self) -> Result<u64, LoadError> {
+        let mut now_ns = clock::monotonic_ns();
+        for index in 0..self.poller.tokens().len() {
+            let token = self.poller.tokens()[index];
+            let lane = (LANE_TOKENS - token.min(LANE_TOKENS)) as usize;
+            if token != STOP_TOKEN && lane < self.endpoints.lanes.len() {
+                now_ns = self.handle_lane(lane)?;
+            } else if let Some(key) = self.key_of(token) {
+                now_ns = self.handle_own_socket(key)?;
+            }
+        }
+        Ok(now_ns)
+    }
+
+    fn handle_own_socket(&mut self, key: usize) -> Result<u64, LoadError> {
+        // The batch is lent out so that the client and the rest of the worker can be borrowed beside it.
+        let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
+        let received = match &self.clients[key].via {
+            Via::Own(socket) => receive.receive(socket),
+            Via::Lane { .. } => Ok(0),
+        };
+        let now_ns = clock::monotonic_ns();
+        received.map_err(LoadError::os("cannot receive"))?;
+        for datagram in receive.iter() {
+            self.handle_datagram(key, now_ns, &datagram)?;
+        }
+        self.receive = Some(receive);
+        self.after_input(key, now_ns)?;
+        Ok(now_ns)
+    }
+
+    /// Takes one batch from a lane and sends all answers with one call.
+    fn handle_lane(&mut self, index: usize) -> Result<u64, LoadError> {
+        let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
+        let received = receive.receive(&self.endpoints.lanes[index].socket);
+        let now_ns = clock::monotonic_ns();
+        received.map_err(LoadError::os("cannot receive"))?;
+        for datagram in receive.iter() {
+            match self.client_at(index, datagram.local) {
+                Some(key) => {
+                    self.handle_datagram(key, now_ns, &datagram)?;
+                    self.after_input(key, now_ns)?;
+                }
+                // It came too late for its transfer, or from somebody who guessed an address.
+                None => {
+                    self.faults.record("late", datagram.payload);
+                    self.recorder.datagram(now_ns, datagram.payload.len());
+                }
+            }
+        }
+        self.receive = Some(receive);
+        self.flush_lane(index)?;
+        Ok(now_ns)
+    }
+
+    fn handle_datagram(&mut self, key: usize, now_ns: u64, datagram: &Received<'_>) -> Result<(), LoadError> {
+        let (client, mut shared) = self.split(key);
+        client.handle_datagram(now_ns, datagram, &mut shared);
+        self.drain(key, now_ns)
+    }
+
+    /// The client that an address of a lane belongs to.
+    fn client_at(&self, lane: usize, address: Option<Ipv4Addr>) -> Option<usize> {
+        let address = address?;
+        let key = self.endpoints.key_at(lane, address);
+        let client = self.clients.get(key)?;
+        matches!(client.via, Via::Lane { source, .. } if source == address).then_some(key)
+    }
+}

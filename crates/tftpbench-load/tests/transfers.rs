@@ -1,0 +1,305 @@
+//! The generator against a peer over real sockets: what it moves, what it measures, what it survives. Every behaviour
+//! is shown with shared sockets and with a socket for each transfer.
+#![allow(clippy::unwrap_used, reason = "a panic is the report")]
+
+mod peer;
+
+use std::collections::BTreeSet;
+
+use peer::{Faults, Peer, SEED, Seen};
+use tftpbench_load::contents::Generated;
+use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Outcome, Sockets, Verify, run};
+use tftpbench_net::Stop;
+use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
+
+const MS: u64 = 1_000_000;
+const SIZE: u64 = 20_000;
+const BOTH: [Sockets; 2] = [Sockets::Shared, Sockets::PerTransfer];
+const DIRECTIONS: [Operation; 2] = [Operation::Read, Operation::Write];
+
+/// Six transfers of different files, three at a time, by patient clients.
+fn config(sockets: Sockets) -> LoadConfig {
+    LoadConfig {
+        server: "127.0.0.1:1".parse().unwrap(),
+        allow_remote: false,
+        operation: Operation::Read,
+        name: "f-{n}".to_owned(),
+        distinct_files: 0,
+        file_size_bytes: SIZE,
+        seed: SEED,
+        verify: Verify::Full,
+        verify_against: None,
+        options: Options::default(),
+        timing: timing(2_000 * MS),
+        concurrency: 3,
+        workers: 1,
+        cpus: Vec::new(),
+        sockets,
+        extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
+        drain_ns: 1_000 * MS,
+        ramp_ns: 0,
+        busy_poll_ns: 0,
+        receive_buffer_bytes: 0,
+    }
+}
+
+fn timing(timeout_ns: u64) -> Timing {
+    let backoff = Backoff::Constant;
+    Timing { timeout_ns, retries: 50, backoff, adaptive_floor_ns: None, timeout_max_ns: timeout_ns }
+}
+
+/// Runs it against a peer of its own; what must hold of every run is checked here.
+fn load(mut config: LoadConfig, faults: Faults) -> (LoadReport, Seen) {
+    let peer = Peer::start(config.file_size_bytes, faults);
+    config.server = peer.address;
+    let report = run(&config, &Stop::new().unwrap(), |_| {}).unwrap();
+    let ended = ["completed", "failed", "timed_out", "interrupted"].map(|name| whole(&report, name));
+    assert_eq!(whole(&report, "started"), ended.iter().sum::<u64>());
+    let sent_again: u64 = report.intervals.iter().map(|interval| interval.retransmissions).sum();
+    assert_eq!(whole(&report, "retransmissions"), sent_again, "rows and intervals agree");
+    let moved: u64 = report.intervals.iter().map(|interval| interval.bytes).sum();
+    assert_eq!(report.transfers.iter().map(|row| row.bytes).sum::<u64>(), moved, "rows and intervals agree");
+    (report, peer.finish())
+}
+
+/// As `load`, and every transfer is right to the last byte.
+fn load_completely(config: LoadConfig, faults: Faults) -> (LoadReport, Seen) {
+    let Extent::Transfers { count, .. } = config.extent else { panic!("fixed work only") };
+    let (operation, size) = (config.operation, config.file_size_bytes);
+    let (report, seen) = load(config, faults);
+    assert_eq!(whole(&report, "completed"), count, "{:?}", report.faults);
+    assert_eq!(whole(&report, "content_mismatches"), 0);
+    match operation {
+        Operation::Read => assert_eq!(whole(&report, "bytes_verified"), count * size),
+        Operation::Write => {
+            assert_eq!(seen.uploads.len() as u64, count);
+            for (name, upload) in &seen.uploads {
+                assert!(*upload == contents(name[2..].parse().unwrap(), size), "{name}");
+            }
+        }
+    }
+    (report, seen)
+}
+
+fn contents(file: u64, size: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size as usize];
+    Generated::new(SEED, file).fill(0, &mut bytes);
+    bytes
+}
+
+fn figure(report: &LoadReport, name: &str) -> f64 {
+    match report.figures.iter().find(|(known, _)| *known == name) {
+        Some((_, Some(Figure::Whole(value)))) => *value as f64,
+        Some((_, Some(Figure::Real(value)))) => *value,
+        _ => panic!("{name} is not known"),
+    }
+}
+
+fn whole(report: &LoadReport, name: &str) -> u64 {
+    figure(report, name) as u64
+}
+
+fn blocks(report: &LoadReport) -> u64 {
+    report.intervals.iter().map(|interval| interval.blocks).sum()
+}
+
+#[test]
+fn a_window_is_acknowledged_once_in_both_directions() {
+    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+        let options = Options { windowsize: Some(8), ..Options::default() };
+        let (report, seen) =
+            load_completely(LoadConfig { operation, options, ..config(sockets) }, Faults::default());
+        // 40 blocks are 5 windows; a read acknowledges the OACK, too.
+        assert_eq!(blocks(&report), 6 * 40);
+        match operation {
+            Operation::Read => assert_eq!(seen.acks, 6 * 6),
+            Operation::Write => assert_eq!(seen.blocks, 6 * 40),
+        }
+        assert_eq!(whole(&report, "retransmissions"), 0);
+        assert_eq!(whole(&report, "block_rtt_left_out"), 0);
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+    }
+}
+
+#[test]
+fn every_blksize_moves_as_many_blocks_as_it_should() {
+    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+        for (blksize, expected) in [(8, 2_501), (1_000, 21), (1_428, 15), (65_464, 1)] {
+            let options = Options { blksize: Some(blksize), ..Options::default() };
+            let (report, _) =
+                load_completely(LoadConfig { operation, options, ..config(sockets) }, Faults::default());
+            assert_eq!(blocks(&report), 6 * expected, "blksize {blksize}");
+        }
+    }
+}
+
+#[test]
+fn tsize_asks_in_a_read_and_tells_in_a_write() {
+    for (operation, told) in [(Operation::Read, 0), (Operation::Write, SIZE)] {
+        let options = Options { tsize: Some(0), ..Options::default() };
+        let (_, seen) =
+            load_completely(LoadConfig { operation, options, ..config(BOTH[0]) }, Faults::default());
+        assert!(seen.options.iter().all(|options| options.tsize == Some(told)), "{:?}", seen.options);
+    }
+}
+
+#[test]
+fn block_numbers_roll_over_as_agreed() {
+    for rollover in [None, Some(Rollover::Zero), Some(Rollover::One)] {
+        for operation in DIRECTIONS {
+            let options = Options { blksize: Some(8), windowsize: Some(64), rollover, ..Options::default() };
+            let extent = Extent::Transfers { count: 1, limit_ns: 60_000 * MS };
+            let file_size_bytes = 8 * 65_600;
+            let (report, _) = load_completely(
+                LoadConfig { operation, options, extent, file_size_bytes, concurrency: 1, ..config(BOTH[0]) },
+                Faults::default(),
+            );
+            assert_eq!(blocks(&report), 65_601);
+        }
+    }
+}
+
+#[test]
+fn lost_datagrams_are_recovered_and_counted() {
+    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+        for windowsize in [None, Some(4)] {
+            let options = Options { windowsize, ..Options::default() };
+            let timing = timing(15 * MS);
+            let lossy = Faults { lose_one_in: Some(11), ..Faults::default() };
+            let config = LoadConfig { operation, options, timing, ..config(sockets) };
+            let (report, _) = load_completely(config, lossy);
+            assert!(whole(&report, "retransmissions") > 0);
+            assert_eq!(blocks(&report), 6 * 40, "a block counts once, however often it was sent");
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_a_block_that_was_sent_again_is_in_no_round_trip() {
+    let timeout_ns = 250 * MS;
+    for sockets in BOTH {
+        let lossy = Faults { lose_ack_of: Some(20), ..Faults::default() };
+        let timing = timing(timeout_ns);
+        let (report, _) = load_completely(LoadConfig { timing, ..config(sockets) }, lossy);
+        assert_eq!(whole(&report, "retransmissions"), 6);
+        assert_eq!(whole(&report, "block_rtt_left_out"), 6);
+        assert!(figure(&report, "block_rtt_ns_p999") < timeout_ns as f64);
+        assert!(figure(&report, "transfer_ns_p50") >= timeout_ns as f64, "but its time is the transfer's");
+    }
+}
+
+#[test]
+fn a_sample_is_the_first_block_every_sixteenth_and_the_last() {
+    for (wrong, found) in [(1, true), (2, false), (16, false), (17, true), (39, false), (40, true)] {
+        let verify = Verify::Sample;
+        let faults = Faults { falsify_block: Some(wrong), ..Faults::default() };
+        let (report, _) = load(LoadConfig { verify, ..config(BOTH[0]) }, faults);
+        assert_eq!(whole(&report, "content_mismatches"), if found { 6 } else { 0 }, "block {wrong}");
+        assert_eq!(whole(&report, "bytes_verified"), 6 * (3 * 512 + SIZE % 512));
+    }
+}
+
+#[test]
+fn a_ramp_spreads_the_first_starts() {
+    for sockets in BOTH {
+        let extent = Extent::Transfers { count: 4, limit_ns: 60_000 * MS };
+        let (report, _) = load_completely(
+            // The first ones last longer than the ramp, so nothing else can start.
+            LoadConfig {
+                ramp_ns: 40 * MS,
+                concurrency: 4,
+                extent,
+                timing: timing(100 * MS),
+                ..config(sockets)
+            },
+            Faults { lose_ack_of: Some(20), ..Faults::default() },
+        );
+        let mut rows: Vec<_> = report.transfers.iter().collect();
+        rows.sort_by_key(|row| row.number);
+        for (index, row) in rows.into_iter().enumerate() {
+            assert_eq!(row.intended_start_ns, (index as u64 * 10 * MS) as i64);
+            assert!(row.actual_start_ns >= row.intended_start_ns);
+        }
+    }
+}
+
+#[test]
+fn several_workers_share_the_work_and_are_counted_as_one() {
+    for sockets in BOTH {
+        let extent = Extent::Transfers { count: 30, limit_ns: 60_000 * MS };
+        let config = LoadConfig { workers: 3, concurrency: 7, extent, ..config(sockets) };
+        let (report, _) = load_completely(config, Faults::default());
+        let numbers: BTreeSet<u64> = report.transfers.iter().map(|row| row.number).collect();
+        assert_eq!(numbers, (0..30).collect());
+        assert_eq!(blocks(&report), 30 * 40);
+        let counted = figure(&report, "data_pps") * figure(&report, "duration_s");
+        assert!((counted - 1_200.0).abs() < 0.5, "{counted}");
+    }
+}
+
+#[test]
+fn fixed_work_ends_with_the_last_completion_whatever_never_completes() {
+    for sockets in BOTH {
+        let extent = Extent::Transfers { count: 6, limit_ns: 400 * MS };
+        let faults = Faults { ignore_file: Some(2), ..Faults::default() };
+        let (report, _) = load(LoadConfig { extent, ..config(sockets) }, faults);
+        assert_eq!((whole(&report, "completed"), whole(&report, "interrupted")), (5, 1));
+        let ends = report.transfers.iter().filter(|row| row.outcome == Outcome::Completed);
+        let last_ns = ends.map(|row| row.end_ns).max().unwrap();
+        assert!((figure(&report, "duration_s") - last_ns as f64 / 1e9).abs() < 1e-9);
+        assert!(figure(&report, "transfers_per_s") * figure(&report, "duration_s") > 4.99);
+    }
+}
+
+#[test]
+fn a_late_block_from_another_port_is_not_taken_for_the_answer() {
+    for sockets in BOTH {
+        let (report, seen) =
+            load_completely(config(sockets), Faults { late_block_first: true, ..Faults::default() });
+        assert_eq!(seen.errors, 0, "the true server was refused");
+        assert_eq!(
+            report.faults.iter().map(|fault| (fault.kind, fault.count)).collect::<Vec<_>>(),
+            [("out_of_place", 6)]
+        );
+    }
+}
+
+#[test]
+fn only_what_lies_in_the_window_counts_and_the_rest_is_not_lost() {
+    for sockets in BOTH {
+        let (warm_up_ns, window_ns) = (50 * MS, 150 * MS);
+        let extent = Extent::Duration { warm_up_ns, window_ns };
+        let (report, _) = load(LoadConfig { extent, ..config(sockets) }, Faults::default());
+        assert_eq!(figure(&report, "duration_s"), 0.15);
+        let inside = (figure(&report, "data_pps") * 0.15).round() as u64;
+        assert!(0 < inside && inside < whole(&report, "blocks_to_window_end"));
+        assert!(whole(&report, "blocks_to_window_end") <= blocks(&report));
+        assert_eq!(whole(&report, "interrupted"), 0, "the drain is long enough");
+    }
+}
+
+#[test]
+fn a_stop_in_the_warm_up_still_shows_both_edges_in_order() {
+    for sockets in BOTH {
+        let peer = Peer::start(SIZE, Faults::default());
+        let extent = Extent::Duration { warm_up_ns: u64::MAX, window_ns: u64::MAX };
+        let config = LoadConfig { server: peer.address, extent, ..config(sockets) };
+        let (stop, mut edges) = (Stop::new().unwrap(), Vec::new());
+        let report = run(&config, &stop, |notice| match notice {
+            Notice::Tick => stop.request(),
+            edge => edges.push(edge),
+        });
+        assert_eq!(edges, [Notice::WindowOpened, Notice::WindowClosed]);
+        assert_eq!(figure(&report.unwrap(), "duration_s"), 0.0);
+    }
+}
+
+#[test]
+fn a_hundred_clients_of_each_kind_of_socket_find_their_own_answers() {
+    for sockets in BOTH {
+        let extent = Extent::Transfers { count: 500, limit_ns: 60_000 * MS };
+        let config = LoadConfig { concurrency: 100, file_size_bytes: 1_500, extent, ..config(sockets) };
+        let (report, _) = load_completely(config, Faults::default());
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+    }
+}
