@@ -36,6 +36,7 @@ TURNAROUND_NS = 100_000
 class Kind(Enum):
     """What can be wrong with a trial; the value is what to do about it."""
 
+    DEBUG_BUILD = "build the native core with make setup, which makes a release build"
     SERVER_LOST = "look at the server's log in the trial's folder"
     CONTENT_MISMATCH = (
         "the server delivers wrong bytes, or stores them; compare a file by hand with tftpbench load --verify-against"
@@ -71,6 +72,7 @@ class Surroundings:
     steal_fraction: float = 0.0
     steal_ticks: int = 0
     server_lost: str | None = None
+    debug_build: bool = False
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
@@ -86,6 +88,11 @@ def verdict(found: tuple[Finding, ...]) -> tuple[str, str | None]:
 def _server_lost(_row: Row, around: Surroundings) -> Iterator[Finding]:
     if around.server_lost is not None:
         yield Finding(Kind.SERVER_LOST, around.server_lost)
+
+
+def _debug_build(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.debug_build:
+        yield Finding(Kind.DEBUG_BUILD, "the native core is a debug build, many times slower than a release build")
 
 
 def _contents(row: Row, _around: Surroundings) -> Iterator[Finding]:
@@ -152,7 +159,7 @@ def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.STEAL, f"the host took {around.steal_fraction:.1%} of the cores' time")
 
 
-_CHECKS = (_server_lost, _contents, _counters, _littles_law, _generator, _steal)
+_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _generator, _steal)
 
 
 def _number(row: Row, name: str) -> float | None:

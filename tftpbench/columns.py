@@ -81,8 +81,10 @@ COLUMNS: dict[str, Column] = {
     "generator_lag_ns_p99": Column("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
     "udp_drops_server": _count("datagrams", "Datagrams the kernel dropped at the server's sockets."),
     "udp_drops_generator": _count("datagrams", "Datagrams the kernel dropped at the generator's sockets."),
-    "ceiling_data_pps": Column("1/s", "What the bare kernel does with the same datagrams here.", "float"),
-    "ceiling_ratio": Column("", "data_pps / ceiling_data_pps.", "float"),
+    "ceiling_data_pps": Column(
+        "1/s", "What the bare kernel does with these datagrams; not measured yet: null.", "float"
+    ),
+    "ceiling_ratio": Column("", "data_pps / ceiling_data_pps; not measured yet: null.", "float"),
     "fairness": Column("", "Slowest / median transfer time.", "float"),
     "amplification": Column("", "UDP payload bytes on the wire, both ways / file bytes.", "float"),
     "verdict": Column("", "valid or invalid.", "text", False),
@@ -105,7 +107,9 @@ TRANSFER_COLUMNS: dict[str, Column] = {
     "intended_start_ns": Column("ns", "When the schedule wanted the transfer to start.", "int", False),
     "actual_start_ns": Column("ns", "When its request was sent.", "int", False),
     "first_response_ns": Column("ns", "When the first answer came; null if none did.", "int"),
-    "end_ns": Column("ns", "When it was decided; null if it never was.", "int"),
+    "end_ns": Column(
+        "ns", "When it was decided: the answer's arrival, or the end of our patience; null if it never was.", "int"
+    ),
     "bytes": Column("bytes", "File bytes transferred in order.", "int", False),
     "retransmissions": Column("datagrams", "Datagrams that the generator sent again for it.", "int", False),
     "outcome": Column("", f"One of {', '.join(OUTCOMES)}.", "text", False),

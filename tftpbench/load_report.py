@@ -3,10 +3,12 @@
 Pure: figures in, text out; keys are those of trials.jsonl. Called by the command line.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from tftpbench import checks
-from tftpbench.loadgen import LoadConfig, LoadResult
+from tftpbench.columns import OUTCOMES
+from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
 from tftpbench.units import format_bytes, format_duration, format_rate
 
 SCHEMA = "tftpbench.load/1"
@@ -19,18 +21,34 @@ _COUNTS = {
 
 _QUANTILES = {"p999": "p99.9"}
 
+# RFC 1350 section 5, and 8 of RFC 2347.
+_ERRORS = (
+    "see its message",
+    "file not found",
+    "access violation",
+    "disk full",
+    "illegal operation",
+    "unknown TID",
+    "file exists already",
+    "no such user",
+    "options refused",
+)
+
 Figures = Mapping[str, int | float | None]
 
 
-def has_failures(result: LoadResult) -> bool:
-    """Whether any transfer failed, timed out, or brought wrong bytes."""
-    return any(result.figures.get(name) for name in ("failed", "timed_out", "content_mismatches"))
+def has_failures(result: LoadResult, back: ReadBack | None = None) -> bool:
+    """Whether any transfer failed, timed out, or moved wrong bytes, or not even one completed."""
+    figures = _with_read_back(result, back)
+    return not figures.get("completed") or any(
+        figures.get(name) for name in ("failed", "timed_out", "content_mismatches")
+    )
 
 
-def document(config: LoadConfig, result: LoadResult) -> dict[str, object]:
+def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> dict[str, object]:
     """Plain JSON values."""
-    found = checks.findings({**result.figures}, checks.Surroundings())
-    verdict, reason = checks.verdict(found)
+    figures = _with_read_back(result, back)
+    verdict, reason = checks.verdict(checks.findings({**figures}, checks.Surroundings()))
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -41,44 +59,91 @@ def document(config: LoadConfig, result: LoadResult) -> dict[str, object]:
         "blksize": config.blksize,
         "windowsize": config.windowsize,
         "busy_poll_us": config.busy_poll_us,
-        **result.figures,
+        "verify": config.verify,
+        **figures,
         "verdict": verdict,
         "verdict_reason": reason,
+        "read_back": None if back is None else {"files": back.files, "compared": back.compared},
+        "errors": {str(code): count for code, count in _error_codes(result).items()},
         "protocol_faults": [
             {"kind": fault.kind, "count": fault.count, "example": fault.example} for fault in result.faults
         ],
     }
 
 
-def render(config: LoadConfig, result: LoadResult) -> str:
+def render(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> str:
     """A heading, figures by topic, then what went wrong and what to do about it."""
-    figures = result.figures
+    figures = _with_read_back(result, back)
     lines = [
         f"{config.concurrency} at once, {config.operation} {config.name}, {_where(config)}",
         "",
-        *_figures(config, figures),
+        *_topics(config, figures, back),
     ]
+    if codes := _error_codes(result):
+        lines += ["", "ERRORs from the server:"]
+        lines += [f"  {error_text(code)}: {_times_text(count)}" for code, count in codes.items()]
     if result.faults:
         lines += ["", "Protocol faults of the server:"]
-        lines += [f"  {fault.kind}: {fault.count} times, as in: {fault.example}" for fault in result.faults]
-    warnings = [f"{finding.text}: {finding.advice}" for finding in checks.findings({**figures}, checks.Surroundings())]
-    if warnings:
+        lines += [f"  {fault.kind}: {_times_text(fault.count)}, as in: {fault.example}" for fault in result.faults]
+    if warnings := list(_warnings(config, result, figures, back)):
         lines += ["", *(f"Warning: {warning}" for warning in warnings)]
     return "\n".join(lines)
 
 
-def _figures(config: LoadConfig, figures: Figures) -> list[str]:
+def error_text(code: int) -> str:
+    """An ERROR in words: "ERROR 1 (file not found)"."""
+    return f"ERROR {code} ({_ERRORS[code]})" if code < len(_ERRORS) else f"ERROR {code}"
+
+
+def _with_read_back(result: LoadResult, back: ReadBack | None) -> dict[str, int | float | None]:
+    if back is None:
+        return dict(result.figures)
+    return result.figures | {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
+
+
+def _error_codes(result: LoadResult) -> dict[int, int]:
+    """How often each code of ERROR ended a transfer, the commonest first."""
+    codes = result.transfers["error_code"][result.transfers["outcome"] == OUTCOMES.index("failed")]
+    return dict(Counter(int(code) for code in codes if code >= 0).most_common())
+
+
+def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: ReadBack | None) -> Iterator[str]:
+    for finding in checks.findings({**figures}, checks.Surroundings()):
+        yield f"{finding.text}: {finding.advice}"
+    if (result.transfers["first_response_ns"] < 0).all():
+        yield f"nothing answered: look whether a server listens on {_where(config)}"
+    if back is not None and back.compared < back.files:
+        why = ", ".join(error_text(code) for code in back.errors) or "no answer"
+        yield (
+            f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}): nothing is known "
+            "of their contents; let the server serve what it stores, or pass --verify off"
+        )
+
+
+def _topics(config: LoadConfig, figures: Figures, back: ReadBack | None) -> list[str]:
     parts = [
-        ("transfers", _counts(figures, ("completed", "failed", "timed_out", "interrupted"))),
+        ("transfers", _counts(figures, OUTCOMES)),
         ("rate", _rates(figures)),
         ("window", _time(figures, "duration_s", 1e9)),
         ("block rtt", _times(figures, "block_rtt_ns", ("p50", "p99", "p999"))),
         ("transfer", _times(figures, "transfer_ns", ("p50", "p99", "max"))),
         ("first reply", _times(figures, "first_response_ns", ("p50", "p99"))),
         ("datagrams", _counts(figures, ("retransmissions", "duplicates", "udp_drops_generator"))),
-        ("contents", _contents(config, figures)),
+        ("contents", _contents(config, figures, back)),
     ]
     return [f"  {name:<12} {text}" for name, text in parts]
+
+
+def _contents(config: LoadConfig, figures: Figures, back: ReadBack | None) -> str:
+    verified = format_bytes(figures.get("bytes_verified") or 0)
+    wrong = _count(figures, "content_mismatches")
+    if back is not None:
+        return f"{back.compared:,} of {back.files:,} files read back, {verified} compared, {wrong} with wrong bytes"
+    if config.operation == "write":
+        return "not compared"
+    if config.verify == "off":
+        return "not compared; --verify-against FILE compares every byte"
+    return f"{verified} compared, {wrong} transfers with wrong bytes"
 
 
 def _counts(figures: Figures, names: tuple[str, ...]) -> str:
@@ -91,15 +156,6 @@ def _rates(figures: Figures) -> str:
     return f"{_rate(figures, 'data_pps', 'blocks')}, {moved}, {_rate(figures, 'transfers_per_s', 'transfers')}"
 
 
-def _contents(config: LoadConfig, figures: Figures) -> str:
-    if config.verify == "off":
-        return (
-            "not compared" if config.operation == "write" else "not compared; --verify-against FILE compares every byte"
-        )
-    verified = format_bytes(figures.get("bytes_verified") or 0)
-    return f"{verified} compared, {_count(figures, 'content_mismatches')} transfers with wrong bytes"
-
-
 def _where(config: LoadConfig) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"{host}:{config.port}"
@@ -107,6 +163,10 @@ def _where(config: LoadConfig) -> str:
 
 def _times(figures: Figures, prefix: str, names: tuple[str, ...]) -> str:
     return ", ".join(f"{_QUANTILES.get(name, name)} {_time(figures, f'{prefix}_{name}')}" for name in names)
+
+
+def _times_text(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _time(figures: Figures, name: str, scale: float = 1) -> str:

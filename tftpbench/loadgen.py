@@ -6,8 +6,9 @@ says what to send where, and judges what comes back.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,9 @@ import numpy.typing as npt
 from tftpbench import _core
 from tftpbench.columns import OUTCOMES
 from tftpbench.errors import LoadError
+
+IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
+"""Whether the native core is a debug build, whose figures nobody may believe."""
 
 Column = npt.NDArray[np.int64]
 Stop = _core.Stop
@@ -98,6 +102,21 @@ class LoadResult:
         return [int(number) for number in self.transfers["number"][completed]]
 
 
+@dataclass(frozen=True)
+class ReadBack:
+    """What came back when completed uploads were read again. A file that several uploads wrote counts once.
+
+    `compared` of `files` came back whole; `mismatches` of those hold wrong bytes. `errors`: codes of the ERRORs that
+    the others were refused with, without any where the server fell silent.
+    """
+
+    files: int
+    compared: int
+    bytes: int
+    mismatches: int
+    errors: tuple[int, ...]
+
+
 def run_load(
     config: LoadConfig, stop: Stop | None = None, on_window: Callable[[str], object] | None = None
 ) -> LoadResult:
@@ -111,6 +130,9 @@ def run_load(
         outcome = _core.run_load(config, stop or Stop(), on_window)
     except (ValueError, OSError, OverflowError) as error:
         raise LoadError(str(error)) from error
+    except TypeError as error:
+        # From the native side, when a field of the configuration does not fit: "... field LoadArguments.seed", why.
+        raise LoadError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
     return LoadResult(
         figures=outcome.figures,
         transfers=_columns(outcome.transfers),
@@ -118,6 +140,46 @@ def run_load(
         latency_hlog=outcome.latency_hlog,
         faults=tuple(Fault(*fault) for fault in outcome.faults),
     )
+
+
+def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None) -> ReadBack:
+    """Reads the files of all completed uploads from the server and compares every byte.
+
+    `config` is what the uploads were made with. Raises LoadError where the generator itself cannot run.
+    """
+    files = np.unique(np.array(uploads.completed_numbers, np.int64) % (config.distinct_files or 1 << 62))
+    if not files.size:
+        return ReadBack(0, 0, 0, 0, ())
+    transfers = int(files[-1]) + 1  # the generator counts from 0: files that never came to be are asked for as well
+    concurrency = min(config.concurrency, transfers)
+    asked = replace(
+        config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0,
+        concurrency=concurrency, workers=min(config.workers, concurrency),
+    )  # fmt: skip
+    stop = stop or Stop()
+    result = run_load(asked, stop)
+    table = result.transfers
+    ours, whole = np.isin(table["number"], files), table["outcome"] == OUTCOMES.index("completed")
+    mismatches = int(result.figures.get("content_mismatches") or 0)
+    if mismatches:  # files under the names of failed uploads are not for judging: they may be older than this load
+        mismatches -= sum(_is_wrong(asked, int(file), stop) for file in table["number"][~ours & whole])
+    refused = table["error_code"][ours & ~whole]
+    return ReadBack(
+        files=files.size,
+        compared=int(np.count_nonzero(ours & whole)),
+        bytes=int(table["bytes"][ours & whole].sum()),
+        mismatches=mismatches,
+        errors=tuple(int(code) for code in np.unique(refused[refused >= 0])),
+    )
+
+
+def _is_wrong(config: LoadConfig, file: int, stop: Stop) -> bool:
+    """Whether this one file comes back otherwise than an upload would have made it."""
+    with tempfile.NamedTemporaryFile(prefix="tftpbench-") as expected:
+        write_contents(Path(expected.name), config.seed, file, config.file_size_bytes)
+        name = config.name.replace("{n}", str(file))
+        one = replace(config, name=name, verify_against=Path(expected.name), transfers=1, concurrency=1, workers=1)
+        return bool(run_load(one, stop).figures.get("content_mismatches"))
 
 
 def best_sockets(host: str) -> Sockets:

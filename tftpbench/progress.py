@@ -5,23 +5,32 @@ into a measured window. It must never change the run. Called by the command line
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from tftpbench.runner import Event, RunFinished, RunStarted, Skipped, TrialFinished, TrialStarted
-from tftpbench.units import format_duration, format_rate
+from tftpbench.units import counted, format_duration, format_rate
 
 Display = Callable[[Event], None]
 
 
-def display(stream: TextIO, *, quiet: bool) -> Display:
-    """The fitting display for a stream: nothing, a live bar, or plain lines."""
+@contextmanager
+def display(stream: TextIO, *, quiet: bool) -> Iterator[Display]:
+    """The fitting display for a stream: nothing, a live bar, or plain lines. Leaves the terminal as it was."""
     if quiet:
-        return lambda _: None
-    return LiveBar(Console(file=stream, highlight=False)) if stream.isatty() else PlainLines(stream)
+        yield lambda _: None
+    elif not stream.isatty():
+        yield PlainLines(stream)
+    else:
+        bar = LiveBar(Console(file=stream, highlight=False))
+        try:
+            yield bar
+        finally:
+            bar.close()
 
 
 class PlainLines:
@@ -71,8 +80,12 @@ class LiveBar:
                     self._console.print(finished_text(event), style="yellow", soft_wrap=True)
                 self._draw("", trial.order, total)
             case RunFinished():
-                if self._bar is not None:
-                    self._bar.stop()
+                self.close()
+
+    def close(self) -> None:
+        """Take the bar away and show the cursor again; however the run ended."""
+        if self._bar is not None:
+            self._bar.stop()
 
     def _start(self, event: RunStarted) -> None:
         for line in started_lines(event):
@@ -103,13 +116,16 @@ class LiveBar:
 def started_lines(event: RunStarted) -> list[str]:
     """The head of a run: what is asked, how much there is to do, what is left out."""
     scenario, total = event.scenario, len(event.plan.trials)
-    product = f"{len(scenario.cells())} cells x {len(scenario.servers)} servers x {scenario.trials}"
+    product = (
+        f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.trials}"
+    )
     lines = [
         f"{scenario.name}: {scenario.description}",
-        f"{total} trials ({product}), {event.pinning.phrase}",
+        f"{counted(total, 'trial')} ({product}), {event.pinning.phrase}",
+        *event.notes,
     ]
     if event.done:
-        lines.append(f"{event.done} of them are finished already")
+        lines.append(f"{event.done} of them {'is' if event.done == 1 else 'are'} finished already")
     if not event.pinning.separate:
         lines.append("Server and generator take time from each other: ratios still compare, absolute figures are low.")
     return lines + [skipped_text(skip) for skip in event.plan.skipped]

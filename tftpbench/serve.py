@@ -64,6 +64,9 @@ def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> 
     previous = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
     try:
         return dict(_core.serve(name, config, stop, ready))
+    except TypeError as error:
+        # From the native side, when a field of the configuration does not fit: "... field ServeArguments.retries", why.
+        raise ValueError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in handlers.items():

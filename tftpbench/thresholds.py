@@ -86,7 +86,8 @@ def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row]) -> tuple[Verd
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
-    may be invalid just because of it. A measurement (data_pps, ...) is the median of the valid trials.
+    may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
+    measurement (data_pps, ...) is the median of the valid trials.
     """
     return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows))
 
@@ -107,28 +108,32 @@ def _judge(threshold: Threshold, rows: Sequence[Row]) -> Iterable[Verdict]:
 
 
 def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row]) -> Verdict:
+    valid = [row for row in rows if row.get("verdict") == "valid"]
     is_count = COLUMNS[threshold.column].is_count
-    judged = rows if is_count else [row for row in rows if row.get("verdict") == "valid"]
-    if not judged:
-        return Verdict(threshold, server, "not known", None, "no valid trial")
-    values = [_number(row.get(threshold.column)) for row in judged]
-    known = [value for value in values if value is not None]
-    holds = OPERATORS[threshold.op]
-    if not is_count:
-        if not known:
-            return Verdict(threshold, server, "not known", None, "not known in any valid trial")
-        middle = statistics.median(known)
-        state: State = "held" if holds(middle, threshold.limit) else "missed"
-        return Verdict(threshold, server, state, middle, f"median of {len(known)} valid trials")
-    missed = [value for value in known if not holds(value, threshold.limit)]
+    judged = rows if is_count else valid
+    known = [value for row in judged if (value := _number(row.get(threshold.column))) is not None]
+    state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
+    if not valid and state != "missed":
+        state, value, detail = "not known", None, "no valid trial"
+    return Verdict(threshold, server, state, value, detail)
+
+
+def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:
+    missed = [value for value in known if not OPERATORS[threshold.op](value, threshold.limit)]
     if missed:
         worst = max(missed, key=lambda value: abs(value - threshold.limit))
-        return Verdict(threshold, server, "missed", worst, f"missed in {len(missed)} of {len(judged)} trials")
-    if len(known) < len(judged):
-        return Verdict(
-            threshold, server, "not known", None, f"not known in {len(judged) - len(known)} of {len(judged)} trials"
-        )
-    return Verdict(threshold, server, "held", max(known), f"in all {len(judged)} trials")
+        return "missed", worst, f"missed in {len(missed)} of {trials} trials"
+    if len(known) < trials:
+        return "not known", None, f"not known in {trials - len(known)} of {trials} trials"
+    return "held", max(known), f"in all {trials} trials"
+
+
+def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float | None, str]:
+    if not known:
+        return "not known", None, "not known in any valid trial"
+    middle = statistics.median(known)
+    holds = OPERATORS[threshold.op](middle, threshold.limit)
+    return "held" if holds else "missed", middle, f"median of {len(known)} valid trials"
 
 
 def _number(value: object) -> float | None:

@@ -45,6 +45,11 @@ def parse_duration_ns(text: str) -> int:
     return _parse(text, _DURATION_UNITS_NS, DURATION_ALLOWED)
 
 
+def counted(count: int, thing: str) -> str:
+    """Write 1 as "1 trial", 2 as "2 trials"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def format_bytes(count: float) -> str:
     """Write 65536 as "64 KiB", 10485760 as "10 MiB", 1500 as "1500 B"."""
     value, unit = float(count), "B"

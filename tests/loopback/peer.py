@@ -66,6 +66,11 @@ def data(block: int, payload: bytes) -> bytes:
     return struct.pack("!HH", DATA, block) + payload
 
 
+def ack(block: int) -> bytes:
+    """An ACK datagram."""
+    return struct.pack("!HH", ACK, block)
+
+
 def error(code: int, message: bytes = b"no") -> bytes:
     """An ERROR datagram."""
     return struct.pack("!HH", ERROR, code) + message + b"\0"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, data, error, opcode, peer, serve_bytes
+from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, opcode, peer, serve_bytes
 from tftpbench import loadgen
 from tftpbench.columns import OUTCOMES
 from tftpbench.errors import LoadError
@@ -242,6 +242,80 @@ def test_what_cannot_be_run_is_one_line_that_says_why(changes: dict[str, object]
     with pytest.raises(LoadError, match=words) as raised:
         run_load(config(1069, **changes))
     assert "\n" not in str(raised.value)
+
+
+def test_a_value_that_no_native_number_holds_is_one_line() -> None:
+    with pytest.raises(LoadError, match=r"^seed: .*too big"):
+        run_load(config(1069, seed=2**64))
+
+
+class Store:
+    """A server that keeps what is written in lock-step, and serves it, but for names that a test takes away."""
+
+    def __init__(self, **altered: bytes) -> None:
+        self.files: dict[str, bytes] = {}
+        self.altered = altered
+        self._writing: dict[Address, str] = {}
+        self._reading: dict[Address, bytes] = {}
+
+    def __call__(self, server: Peer, datagram: bytes, client: Address) -> None:
+        """Answer one datagram."""
+        name = datagram[2:].split(b"\0")[0].decode("latin-1")
+        match opcode(datagram):
+            case 2 if name == "f-1":
+                server.send(error(6), client)
+            case 2:
+                self._writing[client] = name
+                self.files[name] = b""
+                server.send(ack(0), client)
+            case 3:
+                name, block = self._writing[client], int.from_bytes(datagram[2:4], "big")
+                if block == len(self.files[name]) // 512 + 1:
+                    self.files[name] += datagram[4:]
+                server.send(ack(block), client)
+            case 1 if self.altered.get(name) == b"refused":
+                server.send(error(2), client)
+            case 1:
+                self._reading[client] = self.altered.get(name, self.files.get(name, b""))
+                server.send(data(1, self._reading[client][:512]), client)
+            case 4:
+                block = int.from_bytes(datagram[2:4], "big")
+                if block * 512 <= len(self._reading[client]):
+                    server.send(data(block + 1, self._reading[client][block * 512 :][:512]), client)
+
+
+def uploaded(store: Store) -> loadgen.ReadBack:
+    """Four uploads of f-0 to f-3, of which the server refuses f-1, read back."""
+    with peer(store) as server:
+        asked = config(server.port, operation="write", verify="full", transfers=4, distinct_files=0)
+        uploads = run_load(asked)
+        assert ended(uploads) == {"completed": 3, "failed": 1}
+        return loadgen.read_back(asked, uploads)
+
+
+def test_completed_uploads_are_read_back_and_compared() -> None:
+    assert uploaded(Store()) == loadgen.ReadBack(files=3, compared=3, bytes=3 * SIZE, mismatches=0, errors=())
+
+
+def test_an_upload_that_comes_back_otherwise_is_a_mismatch() -> None:
+    assert uploaded(Store(**{"f-2": b"x" * SIZE})).mismatches == 1
+
+
+def test_an_older_file_under_the_name_of_a_failed_upload_is_not_judged() -> None:
+    found = uploaded(Store(**{"f-1": b"older" * 400, "f-3": contents(file=3)[:-1]}))
+    assert (found.files, found.compared, found.mismatches) == (3, 3, 1)
+
+
+def test_a_server_that_refuses_to_serve_uploads_is_told_and_no_crash() -> None:
+    found = uploaded(Store(**{"f-0": b"refused", "f-2": b"refused"}))
+    assert found == loadgen.ReadBack(files=3, compared=1, bytes=SIZE, mismatches=0, errors=(2,))
+
+
+def test_without_a_completed_upload_nothing_is_read() -> None:
+    with peer(lambda server, _, client: server.send(error(2), client)) as server:
+        asked = config(server.port, operation="write", verify="full", transfers=2)
+        assert loadgen.read_back(asked, run_load(asked)) == loadgen.ReadBack(0, 0, 0, 0, ())
+        assert {opcode(datagram) for datagram in server.received} == {2}
 
 
 def test_generated_contents_follow_their_definition(tmp_path: Path) -> None:

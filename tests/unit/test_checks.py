@@ -126,3 +126,9 @@ def test_a_row_without_figures_has_only_what_is_known_of_it() -> None:
     bare = {"started": None, "concurrency": 10, "transfers": None}
     assert checks.findings(bare, Surroundings(server_lost="x: did not answer"))[0].kind is Kind.SERVER_LOST
     assert checks.findings(bare, Surroundings()) == ()
+
+
+def test_no_figure_of_a_debug_build_is_valid() -> None:
+    found = checks.findings(GOOD, Surroundings(debug_build=True))
+    assert [finding.kind for finding in found] == [Kind.DEBUG_BUILD]
+    assert "make setup" in found[0].advice

@@ -1,6 +1,7 @@
 """The command line: what is typed, what is said, and the exit code."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -57,6 +58,12 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/nowhere"], "/nowhere: No such file"),
         (["load", "127.0.0.1", "--write", "a", "--verify-against", "/etc/hostname"], "it goes with --read"),
+        (["load", "127.0.0.1", "--read", "a", "--verify-against", "/"], "--verify-against /: is no regular file"),
+        (["load", "127.0.0.1", "--read", "a", "--timeout", "0s"], "--timeout is 0; allowed: longer than that"),
+        (["load", "127.0.0.1", "--read", "a", "--seed", str(2**64)], "'--seed'"),
+        (["load", "127.0.0.1", "--read", os.fsdecode(b"caf\xe9"), "--transfers", "1"], "name: "),
+        (["serve", "epoll", "--root", ".", "--port", "0", "--retries", str(10**20)], "retries: "),
+        (["run", "x.yaml", "--seed", str(2**64)], "'--seed'"),
         (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
         (["serve", "epoll", "--root", "/nowhere", "--port", "0"], "/nowhere"),
         (["serve", "nobody", "--root", "/", "--port", "0"], "nobody"),
@@ -71,6 +78,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert err.startswith("tftpbench: error: ")
     assert expected in err
     assert err.count("\n") == 1
+
+
+def test_no_command_is_the_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = said(capsys)
+    assert (code, out) == (2, "")
+    assert "Commands:" in err
+    assert err.count("\n") > 5
+
+
+@pytest.mark.parametrize(("output", "code", "words"), [("|", 0, ""), ("/dev/full", 2, "No space left on device")])
+def test_an_output_that_can_not_be_written_is_no_traceback(output: str, code: int, words: str) -> None:
+    closed, pipe = os.pipe()
+    os.close(closed)
+    full = os.open(output, os.O_WRONLY) if output != "|" else pipe
+    command = [sys.executable, "-m", "tftpbench", "schema", "scenario"]
+    done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    for descriptor in {pipe, full}:
+        os.close(descriptor)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1 if words else 0)
+    assert words in done.stderr
+
+
+def test_what_the_terminal_can_not_show_is_escaped(scenario: Path) -> None:
+    odd = scenario.with_name("caf\xe9.yaml")
+    scenario.rename(odd)
+    command = [sys.executable, "-m", "tftpbench", "run", str(odd), "--quiet", "--out", str(odd.parent / "out")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert done.returncode in (0, 6), done.stderr
+    assert rb"caf\xe9.yaml" in done.stdout
 
 
 def test_an_error_of_many_lines_is_still_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """What people see while a run goes on."""
 
+import contextlib
+import errno
 import io
 from pathlib import Path
 
@@ -47,10 +49,29 @@ def test_plain_lines_say_what_is_asked_what_is_left_out_and_one_line_a_trial() -
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:
     stream = io.StringIO()
-    for event in events():
-        display(stream, quiet=True)(event)
+    with display(stream, quiet=True) as shown:
+        for event in events():
+            shown(event)
     assert stream.getvalue() == ""
-    assert isinstance(display(stream, quiet=False), PlainLines)
+    with display(stream, quiet=False) as shown:
+        assert isinstance(shown, PlainLines)
+
+
+class Terminal(io.StringIO):
+    """A stream that calls itself a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_run_that_fails_leaves_the_cursor_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with contextlib.suppress(OSError), display(stream, quiet=False) as shown:
+        shown(events()[0])
+        raise OSError(errno.ENOSPC, "the results folder is full")
+    hidden, visible = "\x1b[?25l", "\x1b[?25h"
+    assert stream.getvalue().rindex(visible) > stream.getvalue().rindex(hidden)
 
 
 def test_the_bar_draws_only_when_an_event_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

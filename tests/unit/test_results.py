@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,7 +27,15 @@ def create(out: Path, **manifest: object) -> RunFolder:
 
 
 def row(trial: int, **figures: object) -> dict[str, object]:
-    return {"trial": trial, "order": trial, "server": "epoll", "verdict": "valid", "concurrency": 3, **figures}
+    return {
+        "trial": trial,
+        "order": trial,
+        "cell_key": "c",
+        "server": "epoll",
+        "verdict": "valid",
+        "concurrency": 3,
+        **figures,
+    }
 
 
 def hlog(**kinds: list[int]) -> str:
@@ -304,12 +313,36 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         load_runs(f"{tmp_path}/*")
     create(tmp_path).close()
     path = tmp_path / "20260102T120000Z-smoke"
-    (path / "trials.jsonl").write_text('{"trial": 1}\nnonsense\n{"trial": 2}\n')
-    with pytest.raises(ResultsError, match=r"trials.jsonl:2: is not JSON"):
+    (path / "trials.jsonl").write_text('nonsense\n{"trial": 2}\n')
+    with pytest.raises(ResultsError, match=r"trials.jsonl:1: is not JSON"):
         _ = load_run(path).trials
     (path / "manifest.json").write_text("{")
     with pytest.raises(ResultsError, match=r"manifest.json: is not JSON"):
         load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trial": None}, "trials.jsonl:2: has no trial; remove the line"),
+        ({"trial": "x"}, "trials.jsonl:2: trial is 'x'"),
+        ({"failed": "many"}, "trials.jsonl:2: failed is 'many'"),
+        ({"trial": 1}, "trials.jsonl:2: trial 1 is there twice"),
+    ],
+)
+def test_a_row_that_a_hand_has_altered_is_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1)
+    with (folder.path / "trials.jsonl").open("a") as lines:
+        lines.write(json.dumps(row(2) | changes) + "\n")
+    with pytest.raises(ResultsError, match=re.escape(said)):
+        _ = load_run(folder.path).trials
+
+
+def test_a_name_that_is_no_utf_8_survives_in_the_manifest(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.yaml")
+    with RunFolder.create(tmp_path, "smoke", {"argv": ["run", odd]}) as folder:
+        assert load_run(folder.path).manifest["argv"] == ["run", odd]
 
 
 def test_a_row_is_columns_in_order_plain_values_and_no_nan(tmp_path: Path) -> None:

@@ -239,8 +239,30 @@ def test_resume_refuses_another_scenario_and_touches_nothing(world: World, tmp_p
 
 
 def test_a_run_can_be_read_back_for_resuming(world: World, tmp_path: Path) -> None:
+    folder = run(question(), seed=3, out=tmp_path, command=["tftpbench", "x"], tools=world.tools()).folder
+    assert runner.recorded(folder) == (question(), 3, ("tftpbench", "x"))
+
+
+def test_resume_refuses_trials_of_unknown_cells_and_an_altered_manifest(world: World, tmp_path: Path) -> None:
     folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
-    assert runner.recorded(folder) == (question(), 3)
+    lines = (folder / "trials.jsonl").read_text().splitlines()
+    (folder / "trials.jsonl").write_text(json.dumps(json.loads(lines[0]) | {"cell_key": "other"}) + "\n")
+    with pytest.raises(ResultsError, match=r"trial \d+ is of no cell of its scenario"):
+        run(question(), seed=3, out=tmp_path, resume=folder, tools=world.tools())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"argv": 5}))
+    with pytest.raises(ResultsError, match="has no scenario and seed to go on with"):
+        run(question(), seed=3, out=tmp_path, resume=folder, tools=world.tools())
+
+
+def test_a_torn_line_is_told_when_a_run_goes_on(world: World, tmp_path: Path) -> None:
+    folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
+    trials = folder / "trials.jsonl"
+    trials.write_bytes(trials.read_bytes()[:-1])
+    told: list[runner.Event] = []
+    run(question(), seed=3, out=tmp_path, resume=folder, on_event=told.append, tools=world.tools())
+    assert isinstance(told[0], runner.RunStarted)
+    assert "the last line was torn" in told[0].notes[0]
 
 
 def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world: World, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_several_servers_are_each_compared_with_the_first() -> None:
 def test_a_server_alone_is_told_in_absolute_figures() -> None:
     question = asked(1, servers=["epoll"])
     found = summary.summarise(question, ["epoll"], rows(question, {"epoll": 131_072.0}, rounds=1), "on one core")
-    assert found.sentence == ("epoll moves 131 k blocks/s in single reads of 64 KiB (median of 1 trials), on one core.")
+    assert found.sentence == ("epoll moves 131 k blocks/s in single reads of 64 KiB (one trial), on one core.")
 
 
 def test_an_invalid_trial_is_told_and_never_used() -> None:
@@ -228,3 +228,15 @@ def test_the_document_has_the_same_answer_under_the_names_of_the_columns() -> No
     assert cells[1]["server"] == "threads"
     assert cells[1]["ratio"]["n"] == 7
     assert cells[1]["data_pps"] == pytest.approx(62_830)
+
+
+def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
+    question = asked(1000)
+    fault = {"kind": "wrong_contents", "count": 2, "example": "DATA block 3"}
+    rates = {"epoll": 2.0, "threads": 1.0}
+    assert answer(question, rows(question, rates, protocol_faults=[fault])).faults == ()
+    found = answer(question, rows(question, rates, rounds=2, failed=1, protocol_faults=[fault]))
+    assert found.faults == tuple(
+        f"{server}, wrong_contents: 4 times, as in: DATA block 3" for server in ("epoll", "threads")
+    )
+    assert "Protocol faults where transfers failed:" in summary.render(found, "results/x", "tftpbench run x")

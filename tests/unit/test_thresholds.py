@@ -85,3 +85,10 @@ def test_a_name_speaks_of_all_variants_and_name_at_variant_of_one() -> None:
 )
 def test_each_operator_means_what_it_says(op: str, held: list[int]) -> None:
     assert [value for value in (4, 5, 6) if verdicts(f"failed {op} 5", row(failed=value))[0][1] == "held"] == held
+
+
+def test_a_count_over_invalid_trials_alone_is_not_known_unless_it_is_missed() -> None:
+    died = row(failed=0, content_mismatches=3) | {"verdict": "invalid"}
+    assert verdicts("failed == 0", died) == [("epoll", "not known", None)]
+    assert verdicts("failed == 0", died, row(failed=0)) == [("epoll", "held", 0)]
+    assert verdicts("content_mismatches == 0", died) == [("epoll", "missed", 3)]

@@ -4,8 +4,10 @@ No logic lives here, and nothing heavy is imported before a command needs it: `t
 error is one line on standard error, without a traceback unless it is a fault of ours.
 """
 
+import errno
 import os
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -16,7 +18,6 @@ app = typer.Typer(
     name="tftpbench",
     help="Benchmark and load-test TFTP servers: real transfers, every byte checked.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -33,7 +34,8 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _without_command(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
@@ -41,10 +43,16 @@ def _version(
 
         typer.echo(f"tftpbench {metadata.version('tftpbench')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (docs/exit-codes in README)."""
+    """Run the command line and exit with its code (README, "Results")."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What a terminal can't show, and bytes of a name that are no UTF-8, become \\uXXXX: text and JSON stay whole.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(exit_code(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -52,18 +60,26 @@ def exit_code(arguments: list[str]) -> int:
     """Run one command; returns its exit code, with every error told in one line."""
     try:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except TftpbenchError as error:
         return _fail(str(error), error.exit_code)
     except _CommandLineError as error:
-        message = str(error.format_message() if hasattr(error, "format_message") else error)
-        return _fail(message or "no command given; see tftpbench --help", 2)
+        return _fail(str(error.format_message() if hasattr(error, "format_message") else error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        # The reader, as in `tftpbench servers | head`, has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (OSError, SystemExit) as error:
+        return _unwritten(error)
+
+
+def _unwritten(error: OSError | SystemExit) -> int:
+    """Standard output is gone: read enough, as by `tftpbench servers | head`, or full. Other errors go on."""
+    reason = error.__context__ if isinstance(error, SystemExit) else error  # typer ends on a broken pipe
+    full = isinstance(reason, OSError) and reason.errno == errno.ENOSPC and reason.filename is None
+    if not full and not isinstance(reason, BrokenPipeError):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+    return _fail("standard output can't be written: No space left on device", 2) if full else 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,6 +1,7 @@
 """``tftpbench load``: load on one server, without a scenario."""
 
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from tftpbench.loadgen import LoadConfig, LoadResult
+    from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
 
 DEFAULT_DURATION = "10s"
 PORT = 69  # RFC 1350 section 4
+SEED_MAX = 2**64 - 1  # the generator's word
+TRANSFERS_MAX = 10**9  # each leaves a row in memory
 
 
 class Sockets(StrEnum):
@@ -23,6 +26,13 @@ class Sockets(StrEnum):
     auto = "auto"
     shared = "shared"
     per_transfer = "per-transfer"
+
+
+class Verify(StrEnum):
+    """Whether uploads are compared."""
+
+    full = "full"
+    off = "off"
 
 
 _SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
@@ -40,14 +50,14 @@ def load(
         str | None, typer.Option("--write", metavar="NAME", help="Write this file; {n} becomes a number.")
     ] = None,
     concurrency: Annotated[int, typer.Option("-c", "--concurrency", min=1, help="Transfers in flight.")] = 10,
-    transfers: Annotated[int | None, typer.Option(min=1, help="How many transfers.")] = None,
+    transfers: Annotated[int | None, typer.Option(min=1, max=TRANSFERS_MAX, help="How many transfers.")] = None,
     duration: Annotated[
         str | None, typer.Option(help=f"How long, if not how many: {DEFAULT_DURATION} unless given.")
     ] = None,
     warm_up: Annotated[str, typer.Option(help="Load before a duration begins to count.")] = "0s",
     size: Annotated[str, typer.Option(help="Size of the files to write.")] = "64KiB",
     distinct_files: Annotated[
-        int, typer.Option(min=0, help="{n} goes from 0 to this - 1; 0: every transfer has its own.")
+        int, typer.Option(min=0, max=TRANSFERS_MAX, help="{n} goes from 0 to this - 1; 0: every transfer has its own.")
     ] = 0,
     blksize: Annotated[
         int, typer.Option(min=8, max=65464, help="Bytes of a DATA block; 512 asks for no option.")
@@ -59,12 +69,15 @@ def load(
     verify_against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE.")
     ] = None,
+    verify: Annotated[
+        Verify, typer.Option(help="full: read the files that were written back and compare every byte.")
+    ] = Verify.full,
     sockets: Annotated[
         Sockets, typer.Option(help="shared: few carry many clients, on IPv4 loopback only; auto: where that can be.")
     ] = Sockets.auto,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads of the generator.")] = 1,
     busy_poll: Annotated[str, typer.Option(help="How long to poll before sleeping.")] = "1ms",
-    seed: Annotated[int, typer.Option(min=0, help="Contents of what is written.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=SEED_MAX, help="Contents of what is written.")] = 1,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Send to another machine than this one.")
     ] = False,
@@ -92,7 +105,7 @@ def load(
         concurrency=concurrency,
         distinct_files=distinct_files if numbered else 1,
         seed=seed,
-        verify="full" if verify_against else "off",
+        verify="full" if verify_against or (write is not None and verify is Verify.full) else "off",
         verify_against=verify_against,
         allow_remote=allow_remote,
         workers=min(workers, concurrency),
@@ -102,7 +115,7 @@ def load(
         blksize=blksize,
         windowsize=windowsize,
         tsize=tsize,
-        timeout_ns=_duration_ns("--timeout", timeout),
+        timeout_ns=_wait_ns(timeout),
         retries=retries,
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
         busy_poll_us=_duration_ns("--busy-poll", busy_poll) // 1000,
@@ -110,9 +123,9 @@ def load(
     return _report(config, *_run(config), json_)
 
 
-def _run(config: "LoadConfig") -> tuple["LoadResult", bool]:
+def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
-    from tftpbench.loadgen import Stop, run_load
+    from tftpbench.loadgen import Stop, read_back, run_load
 
     stop = Stop()
     interrupted: list[int] = []
@@ -125,22 +138,25 @@ def _run(config: "LoadConfig") -> tuple["LoadResult", bool]:
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return run_load(config, stop), bool(interrupted)
+        result, back = run_load(config, stop), None
+        if config.operation == "write" and config.verify == "full" and not interrupted:
+            back = read_back(config, result, stop)
+        return result, back, bool(interrupted)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _report(config: "LoadConfig", result: "LoadResult", interrupted: bool, json_: bool) -> int:
+def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None", interrupted: bool, json_: bool) -> int:
     from tftpbench import load_report
 
-    text = load_report.render(config, result)
+    text = load_report.render(config, result, back)
     typer.echo(text, err=json_)
     if json_:
-        typer.echo(json.dumps(load_report.document(config, result), ensure_ascii=False))
+        typer.echo(json.dumps(load_report.document(config, result, back), ensure_ascii=False))
     if interrupted:
         return 130
-    return 3 if load_report.has_failures(result) else 0
+    return 3 if load_report.has_failures(result, back) else 0
 
 
 def _address(target: str) -> tuple[str, int]:
@@ -159,16 +175,26 @@ def _address(target: str) -> tuple[str, int]:
 
 
 def _file_size(path: Path) -> int:
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"--verify-against {path}: is no regular file")
     try:
-        return path.stat().st_size
+        with path.open("rb") as file:
+            return file.seek(0, os.SEEK_END)
     except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}") from None
+        raise typer.BadParameter(f"--verify-against {path}: {error.strerror}") from None
 
 
 def _duration_ns(option: str, text: str) -> int:
     from tftpbench.units import parse_duration_ns
 
     return _quantity(option, text, parse_duration_ns)
+
+
+def _wait_ns(text: str) -> int:
+    wait_ns = _duration_ns("--timeout", text)
+    if wait_ns == 0:
+        raise typer.BadParameter("--timeout is 0; allowed: longer than that, as in 200ms")
+    return wait_ns
 
 
 def _quantity(option: str, text: str, parse: Callable[[str], int]) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tftpbench.scenario import Scenario
     from tftpbench.summary import Answer
 
+SEED_MAX = 2**64 - 1  # the generator's word
+
 
 def run(
     scenario: Annotated[
@@ -32,7 +34,7 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="Every cell, one trial, short windows, no verdicts.")] = False,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Order of the trials and contents of the files; random unless given."),
+        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
         "results"
@@ -111,8 +113,8 @@ def _run_one(
 ) -> tuple[dict[str, object], int]:
     from tftpbench import progress, runner, summary
 
-    shown = progress.display(sys.stderr, quiet=quiet)
-    report = runner.run(scenario, seed=seed, out=out, resume=resume, command=command, on_event=shown)
+    with progress.display(sys.stderr, quiet=quiet) as shown:
+        report = runner.run(scenario, seed=seed, out=out, resume=resume, command=command, on_event=shown)
     answer = _summarise(report)
     stream = sys.stderr if json_ else sys.stdout
     if not (json_ and quiet):

@@ -60,12 +60,7 @@ def serve(
     try:
         counters = serve_until_stopped(name, config, announce)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name}: {error}{_mend(error, port)}") from error
-    typer.echo(", ".join(f"{counter} {value}" for counter, value in counters.items() if value), err=True)
+        raise UsageError(f"{name}: {error}") from error
+    if said := ", ".join(f"{counter} {value}" for counter, value in counters.items() if value):
+        typer.echo(said, err=True)
     return 0
-
-
-def _mend(error: Exception, port: int) -> str:
-    if isinstance(error, PermissionError) and port < 1024:
-        return f"; port {port} needs root: choose another one with --port"
-    return ""

@@ -7,10 +7,12 @@ import contextlib
 import errno
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tftpbench.columns import COLUMNS
 from tftpbench.errors import ResultsError
 
 SCHEMA_FAMILY = "tftpbench.run"
@@ -23,6 +25,16 @@ TRANSFERS = "transfers.parquet"
 INTERVALS = "intervals.parquet"
 LATENCY = "latency.hlog"
 SERVER_LOG = "server.log"
+
+# What makes a line of trials.jsonl a trial.
+_NEEDED = ("trial", "server", "cell_key", "verdict")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "text": (str,),
+    "time": (str,),
+    "list": (list,),
+}
 
 # What to do about it, by errno; other reasons speak for themselves.
 _MENDS = {
@@ -58,7 +70,7 @@ def read_trials(folder: Path) -> tuple[list[dict[str, Any]], int]:
     with explained(folder, "read"):
         content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
-    rows = []
+    rows: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -66,13 +78,29 @@ def read_trials(folder: Path) -> tuple[list[dict[str, Any]], int]:
             raise ResultsError(f"{path}:{number}: is not JSON: {error}") from None
         if not isinstance(row, dict):
             raise ResultsError(f"{path}:{number}: is no object; allowed: one JSON object per line")
-        rows.append(row)
-    return rows, len(whole)
+        if fault := _row_fault(row) or (f"trial {row['trial']} is there twice" if row["trial"] in rows else None):
+            raise ResultsError(f"{path}:{number}: {fault}; remove the line, and --resume does the trial again")
+        rows[row["trial"]] = row
+    return list(rows.values()), len(whole)
+
+
+def _row_fault(row: dict[str, Any]) -> str | None:
+    """What is wrong with a row that some hand has altered."""
+    for name in _NEEDED:
+        if row.get(name) is None:
+            return f"has no {name}"
+    for name, column in COLUMNS.items():
+        value = row.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, _TYPES[column.dtype])):
+            return f"{name} is {value!r}"
+    return None
 
 
 def json_text(value: object, indent: int | None = None) -> str:
     """JSON of plain values and numpy scalars. NaN and infinity, which JSON lacks, are unknown: null."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # A file name need not be UTF-8: its odd bytes are lone surrogates, which only an escape can hold (RFC 8259 8.2).
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextlib.contextmanager
@@ -81,7 +109,8 @@ def explained(folder: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or (str(error).splitlines() or ["input/output error"])[0]
+        # By number: pyarrow puts a text of its own in the place of the system's.
+        reason = os.strerror(error.errno) if error.errno else (str(error).splitlines() or ["input/output error"])[0]
         mend = _MENDS.get(error.errno or 0, "")
         raise ResultsError(f"{folder}: can't be {doing}: {reason}{mend}") from error
 

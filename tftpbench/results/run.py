@@ -7,9 +7,8 @@ merges histograms. Called by everybody who looks at results, notebooks first.
 import glob as globbing
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from hdrh.histogram import HdrHistogram
 
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
@@ -17,6 +16,9 @@ from tftpbench.errors import ResultsError
 from tftpbench.results import format as form
 from tftpbench.results import tables
 from tftpbench.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DTYPES = {"int": "Int64", "float": "float64", "text": "string", "list": "object"}
 
@@ -33,8 +35,10 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @cached_property
-    def trials(self) -> pd.DataFrame:
+    def trials(self) -> "pd.DataFrame":
         """One row per finished trial, valid or not; columns as in COLUMNS, in order, then any newer ones."""
+        import pandas as pd
+
         rows, _ = form.read_trials(self.path)
         others = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
         frame = pd.DataFrame(rows, columns=[*COLUMNS, *others])
@@ -46,12 +50,12 @@ class Run:
         return frame
 
     @cached_property
-    def transfers(self) -> pd.DataFrame:
+    def transfers(self) -> "pd.DataFrame":
         """One row per transfer of every trial, with its `trial`; times in ns of the generator's monotonic clock."""
         return tables.read(self._files(form.TRANSFERS), TRANSFER_COLUMNS)
 
     @cached_property
-    def intervals(self) -> pd.DataFrame:
+    def intervals(self) -> "pd.DataFrame":
         """One row per 100 ms of every trial, with its `trial` and `interval`, from 0."""
         frame = tables.read(self._files(form.INTERVALS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())

@@ -5,14 +5,17 @@ Only `tftpbench.results` may ask for this.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tftpbench.columns import OUTCOMES, Column
+
+if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
+    import pandas as pd
 
 Arrays = Mapping[str, NDArray[np.generic]]
 _WORD = pa.dictionary(pa.int8(), pa.string())
@@ -27,8 +30,10 @@ def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
     pq.write_table(pa.table({name: _column(np.asarray(arrays[name]), columns.get(name)) for name in names}), path)
 
 
-def read(paths: Mapping[int, Path], columns: Mapping[str, Column]) -> pd.DataFrame:
+def read(paths: Mapping[int, Path], columns: Mapping[str, Column]) -> "pd.DataFrame":
     """One frame of the files of several trials, `trial` first; trials without a file are left out."""
+    import pandas as pd
+
     tables = []
     for trial, path in paths.items():
         if path.is_file():
@@ -58,6 +63,8 @@ def _arrow_type(column: Column) -> pa.DataType:
 
 
 def _series(values: pa.ChunkedArray, column: Column | None) -> "pd.Series[int]":
+    import pandas as pd
+
     if pa.types.is_integer(values.type) and (values.null_count or (column is not None and column.nullable)):
         series: pd.Series[int] = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     else:

@@ -14,13 +14,17 @@ from tftpbench.scenario import Scenario
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run."""
+    """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run.
+
+    `notes`: what had to be mended in the folder, a sentence each.
+    """
 
     folder: Path
     scenario: Scenario
     plan: Plan
     pinning: Pinning
     done: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from tftpbench import machine
 from tftpbench.columns import INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.errors import ResultsError, TftpbenchError, UsageError
-from tftpbench.results import RunFolder
+from tftpbench.results import RunFolder, load_run
 from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
 from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
@@ -66,7 +66,8 @@ def run(
     run here, ManifestError for unknown servers, UsageError where no server is there, RunInterrupted on Ctrl-C.
     """
     tools = tools or Tools()
-    seed = seed if resume is None else recorded(resume)[1]
+    if resume is not None:
+        _, seed, command = recorded(resume)
     servers = contenders(scenario)
     whole = plan(scenario, servers, seed)
     _refuse_nothing(whole)
@@ -75,25 +76,25 @@ def run(
         facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
         with _open(scenario, out, resume, facts) as folder:
             done = {row["trial"] for row in folder.finished_trials()}
-            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done)))
+            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), tuple(folder.notes)))
             bench = Bench(base, pinning, seed, tools)
             interrupted = _do_all(
                 [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
             )
-            argv = tuple(folder.manifest.get("argv", command))
-            report = RunReport(folder.path, scenario, whole, pinning, seed, argv, tuple(folder.finished_trials()))
+            rows = tuple(folder.finished_trials())
+            report = RunReport(folder.path, scenario, whole, pinning, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:
         raise RunInterrupted(report)
     return report
 
 
-def recorded(folder: Path) -> tuple[Scenario, int]:
-    """The scenario and the seed of an existing run. Raises ResultsError where there is no run."""
-    with RunFolder.open_for_resume(folder) as opened:
-        manifest = opened.manifest
+def recorded(folder: Path) -> tuple[Scenario, int, tuple[str, ...]]:
+    """Scenario, seed and command of an existing run. Raises ResultsError where there is no run."""
+    manifest = load_run(folder).manifest
     try:
-        return from_document(manifest["scenario"], f"{folder}/manifest.json"), int(manifest["seed"])
+        scenario = from_document(manifest["scenario"], f"{folder}/manifest.json")
+        return scenario, int(manifest["seed"]), tuple(map(str, manifest.get("argv", ())))
     except (KeyError, TypeError, ValueError):
         raise ResultsError(
             f"{folder}/manifest.json: has no scenario and seed to go on with; start the run again"
@@ -138,6 +139,11 @@ def _open(scenario: Scenario, out: Path, resume: Path | None, facts: Mapping[str
         name = folder.manifest.get("scenario", {}).get("name")
         other = f"is a run of {name!r}" if name != scenario.name else f"was made with another version of {name!r}"
         raise ResultsError(f"{resume}: {other}; leave the scenario out to go on with the run's own, or start a new run")
+    known = {cell.key for cell in scenario.cells()}
+    for row in folder.finished_trials():
+        if row["cell_key"] not in known:
+            folder.close()
+            raise ResultsError(f"{resume}: trial {row['trial']} is of no cell of its scenario; start a new run")
     return folder
 
 

@@ -98,6 +98,7 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
         steal_fraction=observed.stolen[0] / observed.stolen[1] if observed.stolen[1] else 0.0,
         steal_ticks=observed.stolen[0],
         server_lost=observed.lost,
+        debug_build=loadgen.IS_DEBUG_BUILD,
     )
     return _outcome(row, checks.findings(row, around), result, log)
 

@@ -5,6 +5,7 @@ Pure. It must never average a percentile: those come merged, from whoever can re
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from tftpbench.scenario import Cell, Scenario
 from tftpbench.stats import Ratio, paired_ratio
 from tftpbench.summary.sentence import answer_sentence
 from tftpbench.thresholds import Verdict, server_name
+from tftpbench.units import counted
+
+_EXAMPLE_MAX = 60  # of a datagram's hex dump, enough to know it; the whole is in trials.jsonl
 
 Row = Mapping[str, Any]
 
@@ -70,6 +74,8 @@ class Answer:
     skipped: tuple[str, ...]
     incomplete: tuple[str, ...]
     """Cells that were left with too few valid trials to judge what was asked."""
+    faults: tuple[str, ...] = ()
+    """What the servers did against the RFCs in trials where transfers failed."""
 
     @property
     def exit_code(self) -> int:
@@ -109,17 +115,13 @@ def summarise(
         thresholds=_judge(scenario, cells, rows, left_out),
         lines=lines,
         invalid=tuple(
-            Invalid(
-                row["trial"],
-                server_name(row),
-                labels[row["cell_key"]],
-                str(row["verdict_reason"]),
-            )
+            Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
             for row in rows
             if row["verdict"] != "valid"
         ),
         skipped=tuple(f"{server}{f', {labels[key]}' if key else ''}: {reason}" for server, key, reason in skipped),
         incomplete=_incomplete(lines) if scenario.trials > 1 else (),  # one trial a cell is a look, not a judgement
+        faults=_faults(rows),
     )
 
 
@@ -181,6 +183,25 @@ def _incomplete(lines: Sequence[Line]) -> tuple[str, ...]:
         elif compared and line.ratio is None and line.data_pps:
             found.append(f"{line.server}, {line.cell.label}: no pair of valid trials to compare it by")
     return tuple(found)
+
+
+def _faults(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Each kind of each server once, with the first example, over the trials that had something go wrong.
+
+    Where nothing failed they are harmless: a late datagram, or a second answer to a request that was sent twice.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for row in rows:
+        hurt = any(row.get(name) for name in ("failed", "timed_out", "content_mismatches"))
+        for fault in (row.get("protocol_faults") or ()) if hurt else ():
+            kind = (server_name(row), str(fault["kind"]))
+            counts[kind] += int(fault["count"])
+            examples.setdefault(kind, str(fault["example"]))
+    return tuple(
+        f"{server}, {kind}: {counted(count, 'time')}, as in: {examples[server, kind][:_EXAMPLE_MAX]}"
+        for (server, kind), count in counts.items()
+    )
 
 
 def _median(rows: Sequence[Row], column: str) -> float | None:

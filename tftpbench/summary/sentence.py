@@ -38,6 +38,8 @@ def axis_value(cell: "Cell", axis: str) -> str:
 
 def interval_text(ratio: Ratio) -> str:
     """How sure a ratio is: an interval, or, under six pairs, only what was seen."""
+    if ratio.n == 1:
+        return "one pair"
     if ratio.low is None or ratio.high is None:
         return f"range of {ratio.n}: {ratio.lowest:.2f} to {ratio.highest:.2f}"
     return f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} pairs"
@@ -57,7 +59,8 @@ def _alone(line: "Line", placement: str) -> str:
     if line.data_pps is None:
         return f"No answer: {line.server} has no valid trial {_at(line.cell)}."
     rate = format_rate(line.data_pps, "blocks")
-    return f"{line.server} moves {rate} {_at(line.cell)} (median of {line.valid} trials), {placement}."
+    measured = "one trial" if line.valid == 1 else f"median of {line.valid} trials"
+    return f"{line.server} moves {rate} {_at(line.cell)} ({measured}), {placement}."
 
 
 def _compared(lines: Sequence["Line"], server: str, reference: str, axis: str) -> str | None:

@@ -25,6 +25,7 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
             "Invalid trials, kept and never used:",
             [f"trial {each.trial}, {each.server}, {each.cell_label}: {each.reason}" for each in answer.invalid],
         ),
+        _listed("Protocol faults where transfers failed:", list(answer.faults)),
         _listed("Too few valid trials:", list(answer.incomplete)),
         _listed("Left out:", list(answer.skipped)),
         [f"Files:  {folder}", f"Repeat: {repeat}"],
@@ -36,6 +37,8 @@ def ratio_text(ratio: Ratio | None) -> str:
     """As a cell of the table: "0.61x (0.58 to 0.64)", or with the range where there is no interval."""
     if ratio is None:
         return ""
+    if ratio.n == 1:
+        return f"{ratio.ratio:.2f}x (one pair)"
     if ratio.low is None or ratio.high is None:
         return f"{ratio.ratio:.2f}x (range of {ratio.n}: {ratio.lowest:.2f} to {ratio.highest:.2f})"
     return f"{ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"

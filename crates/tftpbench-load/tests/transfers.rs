@@ -1,5 +1,5 @@
-//! The generator against a peer over real sockets: what it moves, what it measures, what it survives. Every behaviour
-//! is shown with shared sockets and with a socket for each transfer.
+//! The generator against a peer over real sockets: what it moves, what it measures, what it survives. Where the way to
+//! the socket could matter, both arrangements are shown.
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 mod peer;

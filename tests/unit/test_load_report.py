@@ -1,0 +1,71 @@
+"""What `tftpbench load` says in the end, from figures made by hand."""
+
+import numpy as np
+import pytest
+
+from tftpbench import load_report
+from tftpbench.columns import OUTCOMES
+from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
+
+
+def config(**changes: object) -> LoadConfig:
+    values: dict[str, object] = {
+        "host": "127.0.0.1",
+        "port": 6969,
+        "operation": "write",
+        "name": "w-{n}",
+        "file_size_bytes": 1024,
+        "concurrency": 2,
+        "transfers": 4,
+        "verify": "full",
+    }
+    return LoadConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def result(*outcomes: tuple[str, int], answered: bool = True) -> LoadResult:
+    """Transfers as (outcome, error code or -1)."""
+    figures: dict[str, int | float | None] = dict.fromkeys(("content_mismatches", "bytes_verified"), 0)
+    figures |= {name: sum(outcome == name for outcome, _ in outcomes) for name in OUTCOMES}
+    transfers = {
+        "outcome": np.array([OUTCOMES.index(outcome) for outcome, _ in outcomes]),
+        "error_code": np.array([code for _, code in outcomes]),
+        "first_response_ns": np.full(len(outcomes), 5 if answered else -1),
+    }
+    return LoadResult(figures | {"started": len(outcomes)}, transfers, {}, "", ())
+
+
+COMPLETED = result(*[("completed", -1)] * 4)
+
+
+def test_what_was_read_back_is_told_and_wrong_bytes_are_a_failure() -> None:
+    back = ReadBack(files=4, compared=4, bytes=4096, mismatches=1, errors=())
+    text = load_report.render(config(), COMPLETED, back)
+    assert "4 of 4 files read back, 4 KiB compared, 1 with wrong bytes" in text
+    assert load_report.has_failures(COMPLETED, back)
+    assert not load_report.has_failures(COMPLETED)
+    found = load_report.document(config(), COMPLETED, back)
+    assert (found["bytes_verified"], found["content_mismatches"]) == (4096, 1)
+    assert found["read_back"] == {"files": 4, "compared": 4}
+
+
+@pytest.mark.parametrize(("errors", "why"), [((1, 2), "ERROR 1 (file not found), ERROR 2"), ((), "no answer")])
+def test_a_server_that_refuses_to_serve_uploads_is_a_warning(errors: tuple[int, ...], why: str) -> None:
+    back = ReadBack(files=4, compared=1, bytes=1024, mismatches=0, errors=errors)
+    assert f"Warning: 3 of 4 files could not be read back ({why}" in load_report.render(config(), COMPLETED, back)
+    assert not load_report.has_failures(COMPLETED, back)
+
+
+def test_errors_of_the_server_are_counted_by_code_and_named() -> None:
+    found = result(("failed", 6), ("failed", 6), ("failed", 77), ("completed", -1))
+    text = load_report.render(config(), found)
+    assert "ERROR 6 (file exists already): 2 times" in text
+    assert "ERROR 77: once" in text
+    assert load_report.document(config(), found)["errors"] == {"6": 2, "77": 1}
+
+
+def test_nothing_that_answers_is_a_failure_with_the_mend() -> None:
+    found = result(("interrupted", -1), ("interrupted", -1), answered=False)
+    assert load_report.has_failures(found)
+    text = load_report.render(config(operation="read"), found)
+    assert "nothing answered: look whether a server listens on 127.0.0.1:6969" in text
+    assert "nothing answered" not in load_report.render(config(), COMPLETED)
