@@ -45,7 +45,7 @@ fn config(sockets: Sockets) -> LoadConfig {
 
 fn timing(timeout_ns: u64) -> Timing {
     let backoff = Backoff::Constant;
-    Timing { timeout_ns, retries: 50, backoff, adaptive_floor_ns: None, timeout_max_ns: timeout_ns }
+    Timing { timeout_ns, retries: 1_000, backoff, adaptive_floor_ns: None, timeout_max_ns: timeout_ns }
 }
 
 /// Runs it against a peer of its own; what must hold of every run is checked here.
