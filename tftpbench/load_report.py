@@ -48,7 +48,7 @@ def has_failures(result: LoadResult, back: ReadBack | None = None) -> bool:
 def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> dict[str, object]:
     """Plain JSON values."""
     figures = _with_read_back(result, back)
-    verdict, reason = checks.verdict(checks.findings({**figures}, checks.Surroundings()))
+    verdict, reason = checks.verdict(_findings(config, figures))
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -101,6 +101,10 @@ def _with_read_back(result: LoadResult, back: ReadBack | None) -> dict[str, int 
     return result.figures | {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
 
 
+def _findings(config: LoadConfig, figures: Figures) -> tuple[checks.Finding, ...]:
+    return checks.findings({**figures, "concurrency": config.concurrency}, checks.Surroundings())
+
+
 def _error_codes(result: LoadResult) -> dict[int, int]:
     """How often each code of ERROR ended a transfer, the commonest first."""
     codes = result.transfers["error_code"][result.transfers["outcome"] == OUTCOMES.index("failed")]
@@ -108,7 +112,7 @@ def _error_codes(result: LoadResult) -> dict[int, int]:
 
 
 def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: ReadBack | None) -> Iterator[str]:
-    for finding in checks.findings({**figures}, checks.Surroundings()):
+    for finding in _findings(config, figures):
         yield f"{finding.text}: {finding.advice}"
     if (result.transfers["first_response_ns"] < 0).all():
         yield f"nothing answered: look whether a server listens on {_where(config)}"
