@@ -1,4 +1,4 @@
-//! From the workers' records to the figures of one trial, as DESIGN's columns name them.
+//! From the workers' records to the figures of one trial, named as the columns of docs/results-format.md are.
 
 use std::io;
 use std::time::Duration;
