@@ -18,9 +18,9 @@ RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 class Peer:
     """One listening socket and one thread that hands each datagram to `answer`."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, host: str) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind((host, 0))
         self.port: int = self.socket.getsockname()[1]
         self.received: list[bytes] = []
         self._answer = answer
@@ -51,9 +51,9 @@ class Peer:
 
 
 @contextmanager
-def peer(answer: Answer) -> Iterator[Peer]:
-    """A running peer."""
-    made = Peer(answer)
+def peer(answer: Answer, host: str = "127.0.0.1") -> Iterator[Peer]:
+    """A running peer, to be reached at 127.0.0.1; "0.0.0.0" leaves it to the kernel from where it answers."""
+    made = Peer(answer, host)
     made.start()
     try:
         yield made
@@ -76,24 +76,28 @@ def error(code: int, message: bytes = b"no") -> bytes:
     return struct.pack("!HH", ERROR, code) + message + b"\0"
 
 
+def oack(**options: int) -> bytes:
+    """An OACK datagram."""
+    return struct.pack("!H", OACK) + b"".join(f"{name}\0{value}\0".encode() for name, value in options.items())
+
+
 def opcode(datagram: bytes) -> int:
     """The opcode, 0 where there is none."""
     return int.from_bytes(datagram[:2], "big") if len(datagram) >= 2 else 0
 
 
-def serve_bytes(contents: bytes) -> Answer:
-    """A correct lock-step server of one file, answering from its listening port."""
+def serve_bytes(contents: bytes, **granted: int) -> Answer:
+    """A correct server of one file, answering from its listening port: it grants these options and ignores others."""
+    blksize, windowsize = granted.get("blksize", 512), granted.get("windowsize", 1)
+    last = len(contents) // blksize + 1
 
     def answer(self: Peer, datagram: bytes, address: Address) -> None:
-        if opcode(datagram) == RRQ:
-            block = 1
-        elif opcode(datagram) == ACK:
-            block = int.from_bytes(datagram[2:4], "big") + 1
-        else:
-            return
-        start = (block - 1) * 512
-        if start <= len(contents):
-            self.send(data(block, contents[start : start + 512]), address)
+        acknowledged = int.from_bytes(datagram[2:4], "big") if opcode(datagram) == ACK else 0
+        if opcode(datagram) == RRQ and granted:
+            self.send(oack(**granted), address)
+        elif opcode(datagram) in {RRQ, ACK}:
+            for block in range(acknowledged + 1, min(acknowledged + windowsize, last) + 1):
+                self.send(data(block, contents[(block - 1) * blksize :][:blksize]), address)
 
     return answer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, opcode, peer, serve_bytes
+from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, oack, opcode, peer, serve_bytes
 from tftpbench import loadgen
 from tftpbench.columns import OUTCOMES
 from tftpbench.errors import LoadError
@@ -96,6 +96,82 @@ def test_a_server_may_answer_from_its_listening_port() -> None:
     with peer(serve_bytes(contents())) as server:
         run_load(config(server.port, transfers=1, concurrency=1))
         assert [opcode(datagram) for datagram in server.received[:2]] == [RRQ, ACK]
+
+
+def test_a_thousand_clients_at_once_may_be_answered_from_one_listening_port() -> None:
+    patient = {"timeout_ns": 200_000_000, "retries": 100}
+    with peer(serve_bytes(contents())) as server:
+        result = run_load(config(server.port, transfers=1_500, concurrency=1_000, **patient))
+    assert ended(result) == {"completed": 1_500}
+    assert figure(result, "content_mismatches") == 0
+    assert figure(result, "strays") == 0
+
+
+def test_a_server_bound_to_every_address_is_heard() -> None:
+    with peer(serve_bytes(contents()), host="0.0.0.0") as server:
+        result = run_load(config(server.port))
+    assert ended(result) == {"completed": 10}
+    assert result.faults == ()
+
+
+def test_an_answer_from_another_address_than_the_one_asked_is_a_stray() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+
+        def answer(_self: Peer, _datagram: bytes, address: Address) -> None:
+            other.sendto(data(1, b"x"), address)
+
+        with peer(answer) as server:
+            result = run_load(config(server.port, transfers=2))
+    assert ended(result) == {"timed_out": 2}
+    assert figure(result, "strays") >= 2
+    assert set(result.transfers["first_response_ns"]) == {-1}
+
+
+@pytest.mark.parametrize(
+    ("granted", "in_force"),
+    [
+        ({}, (512, 1)),
+        ({"blksize": 800}, (800, 1)),
+        ({"blksize": 1_024, "windowsize": 2}, (1_024, 2)),
+        ({"blksize": 1_024, "windowsize": 4}, (1_024, 4)),
+    ],
+    ids=["ignored", "lowered", "half", "granted"],
+)
+def test_what_the_server_granted_is_told(granted: dict[str, int], in_force: tuple[int, int]) -> None:
+    with peer(serve_bytes(contents(), **granted)) as server:
+        result = run_load(config(server.port, blksize=1_024, windowsize=4))
+    assert ended(result) == {"completed": 10}
+    assert (result.figures["blksize_granted"], result.figures["windowsize_granted"]) == in_force
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome", "error_code", "first_answer"),
+    [
+        ([error(1)], "failed", 1, "the last word"),
+        ([error(1), error(1)], "failed", 1, "the last word"),
+        ([oack(blksize=800), error(1)], "failed", 1, "earlier"),
+        ([oack(blksize=1_025)], "failed", -1, "the last word"),
+        ([], "timed_out", -1, "none"),
+        ([oack(blksize=800)], "timed_out", -1, "earlier"),
+    ],
+    ids=["refused", "refused-twice", "failed-later", "broke-a-rule", "silent", "stalled"],
+)
+def test_a_row_tells_how_a_transfer_that_did_not_complete_came_to_its_end(
+    answers: list[bytes], outcome: str, error_code: int, first_answer: str
+) -> None:
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        for datagram_back in answers if opcode(datagram) == RRQ else ():
+            self.send(datagram_back, address)
+
+    with peer(answer) as server:
+        result = run_load(config(server.port, transfers=1, concurrency=1, blksize=1_024, windowsize=4))
+    row = {name: int(column[0]) for name, column in result.transfers.items()}
+    first_ns, end_ns = row["first_response_ns"], row["end_ns"]
+    told = "none" if first_ns == -1 else "the last word" if first_ns == end_ns else "earlier"
+    assert (OUTCOMES[row["outcome"]], row["error_code"], told) == (outcome, error_code, first_answer)
+    granted = result.figures["blksize_granted"], result.figures["windowsize_granted"]
+    assert granted == ((800, 1) if oack(blksize=800) in answers else (None, None))
 
 
 def test_one_wrong_byte_is_a_mismatch_with_evidence() -> None:

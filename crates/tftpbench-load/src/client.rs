@@ -1,8 +1,10 @@
 //! A virtual client: one transfer, from request to outcome.
 //!
 //! Owns the protocol machine, the peer's TID and the verification of what is read; [`sending`] is how its
-//! datagrams leave, [`crate::exchange`] what their stamps mean. Never waits, never reads a clock.
+//! datagrams leave, [`ending`] what is written down of it, [`crate::exchange`] what their stamps mean. Never waits, never
+//! reads a clock.
 
+mod ending;
 mod sending;
 
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::Faults;
 use crate::lane::Lane;
-use crate::recorder::{Outcome, Recorder, TransferRow};
+use crate::recorder::Recorder;
 
 pub(crate) use sending::Drained;
 
@@ -50,7 +52,7 @@ pub(crate) struct Client {
     number: u64,
     intended_ns: u64,
     first_response_ns: Option<u64>,
-    /// When the last datagram of the server arrived.
+    /// When the last datagram of the server arrived that came before the decision, or brought it.
     heard_ns: u64,
     blocks: u64,
     bytes: u64,
@@ -130,7 +132,11 @@ impl Client {
             shared.faults.record("stray_tid", datagram);
             return self.refuse_stray(now_ns, &packet, received.peer, shared);
         }
-        self.heard_ns = received_ns;
+        if either!(&self.machine, machine => machine.outcome().is_none()) {
+            // Whatever follows the first answer is later, even where both have one stamp: see `TransferRow`.
+            self.heard_ns =
+                self.first_response_ns.map_or(received_ns, |first_ns| received_ns.max(first_ns + 1));
+        }
         self.advance(now_ns, received_ns, &packet, datagram, shared);
         // What answers nothing is no TID to hold on to: it may be late, for a transfer that had our port before.
         if self.tid.is_none()
@@ -138,6 +144,7 @@ impl Client {
         {
             self.tid = Some(received.peer);
             self.first_response_ns = Some(received_ns);
+            self.record_granted(&packet, shared.recorder);
         }
     }
 
@@ -162,51 +169,6 @@ impl Client {
     /// The transfer is decided and its row has been written.
     pub(crate) fn is_recorded(&self) -> bool {
         self.row.is_some()
-    }
-
-    /// Writes the row of a transfer that has just been decided and returns when it ended; later it keeps the row true.
-    pub(crate) fn record(
-        &mut self,
-        now_ns: u64,
-        config: &LoadConfig,
-        recorder: &mut Recorder,
-    ) -> Option<u64> {
-        let counts = either!(&self.machine, machine => *machine.counts());
-        recorder.duplicates += counts.duplicates - std::mem::replace(&mut self.duplicates, counts.duplicates);
-        if let Some(row) = self.row {
-            recorder.transfers[row].retransmissions = counts.retransmissions;
-            return None;
-        }
-        let (outcome, error_code) = classify(either!(&self.machine, machine => machine.outcome())?);
-        let started_ns = self.exchange.started_ns().unwrap_or(now_ns);
-        // The server's last word ended it, and not our reading it; silence and a stop have only our clock.
-        let end_ns = match outcome {
-            Outcome::Completed | Outcome::Failed => self.heard_ns.max(started_ns),
-            Outcome::TimedOut | Outcome::Interrupted => now_ns.max(started_ns),
-        };
-        if outcome == Outcome::Completed {
-            recorder.complete(end_ns);
-            self.verify_size(config);
-        }
-        recorder.bytes_verified += self.verified_bytes;
-        recorder.content_mismatches += u64::from(self.mismatch);
-        if let Via::Own(socket) = &self.via {
-            recorder.receive_drops += socket.drops();
-        }
-        let since_start = |at_ns: u64| at_ns as i64 - recorder.start_ns as i64;
-        self.row = Some(recorder.transfers.len());
-        recorder.transfers.push(TransferRow {
-            number: self.number,
-            intended_start_ns: since_start(self.intended_ns),
-            actual_start_ns: since_start(started_ns),
-            first_response_ns: self.first_response_ns.map_or(-1, since_start),
-            end_ns: since_start(end_ns),
-            bytes: self.bytes,
-            retransmissions: counts.retransmissions,
-            outcome,
-            error_code,
-        });
-        Some(end_ns)
     }
 
     /// A late answer to a transfer that did not complete must find this socket, not the next transfer's on its port.
@@ -291,16 +253,6 @@ impl Client {
         }
         self.verified_bytes += block.payload.len() as u64;
     }
-
-    /// A read that ended too early or too late has wrong contents even if every byte of it was right.
-    fn verify_size(&mut self, config: &LoadConfig) {
-        let expected = match &self.contents {
-            Contents::Given(bytes) => bytes.len() as u64,
-            Contents::Generated(_) => config.file_size_bytes,
-        };
-        let is_checked = config.operation == Operation::Read && config.verify != Verify::Off;
-        self.mismatch |= is_checked && self.bytes != expected;
-    }
 }
 
 /// The machine for the configured operation, and the options its request asks for.
@@ -321,17 +273,6 @@ fn machine(config: &LoadConfig, now_ns: u64) -> (Machine, Options) {
 /// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set meanwhile.
 fn believable(stamp_ns: u64, earliest_ns: u64, now_ns: u64) -> Option<u64> {
     (earliest_ns..=now_ns + CLOCK_SLACK_NS).contains(&stamp_ns).then_some(stamp_ns.min(now_ns))
-}
-
-fn classify(decided: &Decided) -> (Outcome, i32) {
-    use tftpbench_proto::Failure;
-    match decided {
-        Decided::Completed => (Outcome::Completed, -1),
-        Decided::TimedOut => (Outcome::TimedOut, -1),
-        Decided::Failed(Failure::Peer { code, .. }) => (Outcome::Failed, i32::from(code.0)),
-        Decided::Failed(Failure::Protocol(_)) => (Outcome::Failed, -1),
-        Decided::Failed(Failure::Local { .. }) => (Outcome::Interrupted, -1),
-    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,33 @@ impl Outcome {
     pub const NAMES: [&'static str; 4] = ["completed", "failed", "timed_out", "interrupted"];
 }
 
+/// The smallest values that any answered transfer got; `None` before one was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) blksize: Option<u16>,
+    pub(crate) windowsize: Option<u16>,
+}
+
+impl Granted {
+    /// Keeps the smaller one of each value.
+    pub(crate) fn lower(&mut self, other: Granted) {
+        let smaller = |one: Option<u16>, two: Option<u16>| one.into_iter().chain(two).min();
+        self.blksize = smaller(self.blksize, other.blksize);
+        self.windowsize = smaller(self.windowsize, other.windowsize);
+    }
+}
+
 /// One transfer. Times are nanoseconds since the first start of the run; -1 stands for "never".
+///
+/// How a transfer that did not complete came to its end:
+///
+/// | outcome  | error_code | first_response_ns | what happened                                         |
+/// |----------|------------|-------------------|-------------------------------------------------------|
+/// | Failed   | 0 or more  | is `end_ns`       | refused: the first answer was the ERROR that ended it |
+/// | Failed   | 0 or more  | before `end_ns`   | an ERROR came after an OACK, DATA or ACK              |
+/// | Failed   | -1         | any               | the server broke a rule, and we ended it              |
+/// | TimedOut | -1         | -1                | silent: nothing of the server was an answer           |
+/// | TimedOut | -1         | 0 or more         | stalled: it had answered                              |
 #[derive(Clone, Copy, Debug)]
 pub struct TransferRow {
     /// The transfer's own number (its file number when every transfer is a file of its own).
@@ -102,6 +128,7 @@ pub(crate) struct Recorder {
     pub(crate) lag: Histogram<u64>,
     pub(crate) started: u64,
     pub(crate) transfers: Vec<TransferRow>,
+    pub(crate) granted: Granted,
     pub(crate) duplicates: u64,
     pub(crate) bytes_verified: u64,
     pub(crate) content_mismatches: u64,
@@ -132,6 +159,7 @@ impl Recorder {
             lag: latency_histogram(),
             started: 0,
             transfers: Vec::with_capacity(4096),
+            granted: Granted::default(),
             duplicates: 0,
             bytes_verified: 0,
             content_mismatches: 0,
@@ -255,6 +283,15 @@ mod tests {
             [3, 1, 0, 4]
         );
         assert_eq!(recorder.intervals[2].in_flight, 5);
+    }
+
+    #[test]
+    fn of_each_option_the_smallest_value_is_kept() {
+        let mut granted = Granted::default();
+        granted.lower(Granted { blksize: Some(1_428), windowsize: Some(4) });
+        granted.lower(Granted { blksize: Some(512), windowsize: Some(16) });
+        granted.lower(Granted::default());
+        assert_eq!(granted, Granted { blksize: Some(512), windowsize: Some(4) });
     }
 
     #[test]

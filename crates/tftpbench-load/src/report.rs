@@ -10,7 +10,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults};
 use crate::recorder::{
-    Interval, LATENCY_INTERVAL_NS, LatencyInterval, Outcome, Phase, Recorder, Totals, TransferRow,
+    Granted, Interval, LATENCY_INTERVAL_NS, LatencyInterval, Outcome, Phase, Recorder, Totals, TransferRow,
     latency_histogram,
 };
 use crate::worker::WorkerReport;
@@ -54,6 +54,7 @@ impl LoadReport {
         let latencies = Latencies::new(std::mem::take(&mut merged.block_rtt), &merged.transfers, window);
         let figures = [
             counts(&merged.transfers, &merged.recorded, &merged.faults),
+            granted(merged.recorded.granted),
             rates(&merged.phases, window),
             latencies.figures(),
             shape(&merged.transfers, &merged.phases, window),
@@ -85,6 +86,7 @@ struct Merged {
 /// Sums that are not split by phase.
 struct Recorded {
     started: u64,
+    granted: Granted,
     duplicates: u64,
     bytes_verified: u64,
     content_mismatches: u64,
@@ -98,6 +100,7 @@ impl Merged {
     fn new() -> Merged {
         let recorded = Recorded {
             started: 0,
+            granted: Granted::default(),
             duplicates: 0,
             bytes_verified: 0,
             content_mismatches: 0,
@@ -127,6 +130,7 @@ impl Merged {
         self.add_intervals(intervals);
         self.add_block_rtt(block_rtt);
         self.recorded.started += worker.recorder.started;
+        self.recorded.granted.lower(worker.recorder.granted);
         self.recorded.duplicates += worker.recorder.duplicates;
         self.recorded.bytes_verified += worker.recorder.bytes_verified;
         self.recorded.content_mismatches += worker.recorder.content_mismatches;
@@ -197,7 +201,11 @@ impl Window {
             Extent::Duration { warm_up_ns, window_ns } => {
                 (warm_up_ns, warm_up_ns.saturating_add(window_ns), false)
             }
-            Extent::Transfers { .. } => (0, last.unwrap_or(end_ns).saturating_sub(start_ns), last.is_some()),
+            // Without a completion it is the whole run, but not the time that interrupting took.
+            Extent::Transfers { limit_ns, .. } => {
+                let close_ns = last.unwrap_or(end_ns).saturating_sub(start_ns);
+                (0, close_ns.min(limit_ns), last.is_some())
+            }
         };
         let run_ns = end_ns - start_ns;
         Window {
@@ -255,6 +263,12 @@ fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Fi
         ("bytes_verified", whole(recorded.bytes_verified)),
         ("content_mismatches", whole(recorded.content_mismatches)),
     ]
+}
+
+/// What the server really gave: one that ignores options or lowers them must not pass for one that granted them.
+fn granted(least: Granted) -> Figures {
+    let known = |value: Option<u16>| value.map(|value| Figure::Whole(value.into()));
+    vec![("blksize_granted", known(least.blksize)), ("windowsize_granted", known(least.windowsize))]
 }
 
 fn rates(phases: &[Totals; 3], window: Window) -> Figures {

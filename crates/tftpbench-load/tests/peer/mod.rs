@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tftpbench_load::contents::Generated;
 use tftpbench_proto::{
-    Agreed, Backoff, HEADER_LEN, Limits, Operation, Options, Packet, Receiver, Sender, Timing, Transmit,
-    emit_ack, emit_data_header, emit_error, emit_oack, negotiate,
+    Agreed, Backoff, HEADER_LEN, Limits, Operation, Options, Packet, Receiver, Request, Sender, Timing,
+    Transmit, emit_ack, emit_data_header, emit_error, emit_oack, negotiate,
 };
 
 /// Seed of all contents.
@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(2);
 pub(crate) struct Faults {
     /// Loses one datagram in this many, of both directions.
     pub(crate) lose_one_in: Option<u64>,
-    /// Loses the first ACK of this block in each transfer, and never sends again by itself.
+    /// Loses the first ACK of this block in each transfer, for which the client has to care.
     pub(crate) lose_ack_of: Option<u16>,
     /// Sends a byte of this block wrong.
     pub(crate) falsify_block: Option<u16>,
@@ -33,6 +33,10 @@ pub(crate) struct Faults {
     pub(crate) late_block_first: bool,
     /// Says nothing about this file.
     pub(crate) ignore_file: Option<u64>,
+    /// Grants at most this; what lies below an option's range ignores the option.
+    pub(crate) limits: Option<Limits>,
+    /// Never sends again by itself.
+    pub(crate) never_repeats: bool,
 }
 
 /// What the peer has seen.
@@ -93,6 +97,7 @@ struct Serving {
     size: u64,
     faults: Faults,
     began: Instant,
+    next_tick: Instant,
     datagrams: u64,
     transfers: HashMap<SocketAddr, Transfer>,
     seen: Seen,
@@ -102,7 +107,7 @@ impl Serving {
     fn new(socket: UdpSocket, size: u64, faults: Faults) -> Serving {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (began, transfers, seen) = (Instant::now(), HashMap::new(), Seen::default());
-        Serving { socket, other, size, faults, began, datagrams: 0, transfers, seen }
+        Serving { socket, other, size, faults, began, next_tick: began, datagrams: 0, transfers, seen }
     }
 
     fn run(mut self, stop: &AtomicBool) -> Seen {
@@ -114,7 +119,10 @@ impl Serving {
                 Err(_) if stop.load(Ordering::Relaxed) => return self.seen,
                 _ => {}
             }
-            self.fire_timers();
+            if self.next_tick <= Instant::now() {
+                self.fire_timers();
+                self.next_tick = Instant::now() + TICK;
+            }
         }
     }
 
@@ -138,7 +146,9 @@ impl Serving {
         let now_ns = self.now_ns();
         let packet = Packet::parse(datagram).unwrap();
         match packet {
-            Packet::Request(request) if self.transfers.get(&peer).is_none_or(Transfer::is_over) => {
+            Packet::Request(request)
+                if self.transfers.get(&peer).is_none_or(|known| known.is_left_for(&request)) =>
+            {
                 let name = String::from_utf8(request.filename.to_vec()).unwrap();
                 self.admit(request.operation, name, Options::from_list(request.options), peer);
             }
@@ -181,7 +191,8 @@ impl Serving {
             self.other.send_to(&late, peer).unwrap();
         }
         let length = if operation == Operation::Read { Some(self.size) } else { asked.tsize };
-        let granted = negotiate(&asked, &Limits { blksize: 65_464, windowsize: 65_535 }, length);
+        let limits = self.faults.limits.unwrap_or(Limits { blksize: 65_464, windowsize: 65_535 });
+        let granted = negotiate(&asked, &limits, length);
         self.seen.options.push(asked);
         let mut opening = Vec::new();
         match (granted.is_empty(), operation) {
@@ -203,7 +214,8 @@ impl Serving {
     }
 
     fn timing(&self) -> Timing {
-        let timeout_ns = if self.faults.lose_ack_of.is_some() { 60_000_000_000 } else { 20_000_000 };
+        let never = self.faults.never_repeats || self.faults.lose_ack_of.is_some();
+        let timeout_ns = if never { 600_000_000_000 } else { 20_000_000 };
         Timing {
             timeout_ns,
             retries: 1_000,
@@ -261,11 +273,13 @@ impl Serving {
 }
 
 impl Transfer {
-    fn is_over(&self) -> bool {
-        match &self.machine {
+    /// The request is for another transfer. This one may be waiting for a last ACK that is lost.
+    fn is_left_for(&self, request: &Request<'_>) -> bool {
+        let is_over = match &self.machine {
             Machine::Send(sender) => sender.outcome().is_some(),
             Machine::Receive(receiver) => receiver.outcome().is_some(),
-        }
+        };
+        is_over || self.name.as_bytes() != request.filename
     }
 
     fn deadline_ns(&self) -> Option<u64> {

@@ -1,0 +1,192 @@
+//! What is written down of a transfer: what its first answer granted, and a row once it is decided.
+//!
+//! Never sends, never reads a clock.
+
+use tftpbench_proto::{Failure, Operation, Outcome as Decided, Packet};
+
+use super::{Client, Machine, either};
+use crate::config::{LoadConfig, Verify};
+use crate::contents::Contents;
+use crate::endpoints::Via;
+use crate::recorder::{Granted, Outcome, Recorder, TransferRow};
+
+impl Client {
+    /// Writes down what holds for the transfer from its first answer on. An ERROR or a broken OACK grants nothing; DATA
+    /// or ACK without OACK grants what RFC 1350 does (RFC 2347).
+    pub(super) fn record_granted(&self, packet: &Packet<'_>, recorder: &mut Recorder) {
+        let (answered, agreed) = either!(&self.machine, machine => (machine.answered(), machine.agreed()));
+        if answered && !matches!(packet, Packet::Error { .. }) {
+            let (blksize, windowsize) = (Some(agreed.blksize), Some(agreed.windowsize));
+            recorder.granted.lower(Granted { blksize, windowsize });
+        }
+    }
+
+    /// Writes the row of a transfer that has just been decided and returns when it ended; later it keeps the row true.
+    pub(crate) fn record(
+        &mut self,
+        now_ns: u64,
+        config: &LoadConfig,
+        recorder: &mut Recorder,
+    ) -> Option<u64> {
+        let counts = either!(&self.machine, machine => *machine.counts());
+        recorder.duplicates += counts.duplicates - std::mem::replace(&mut self.duplicates, counts.duplicates);
+        if let Some(row) = self.row {
+            recorder.transfers[row].retransmissions = counts.retransmissions;
+            return None;
+        }
+        let (outcome, error_code) = classify(either!(&self.machine, machine => machine.outcome())?);
+        let started_ns = self.exchange.started_ns().unwrap_or(now_ns);
+        // The server's last word ended it, and not our reading it; silence and a stop have only our clock.
+        let end_ns = match outcome {
+            Outcome::Completed | Outcome::Failed => self.heard_ns.max(started_ns),
+            Outcome::TimedOut | Outcome::Interrupted => now_ns.max(started_ns),
+        };
+        if outcome == Outcome::Completed {
+            recorder.complete(end_ns);
+            self.verify_size(config);
+        }
+        recorder.bytes_verified += self.verified_bytes;
+        recorder.content_mismatches += u64::from(self.mismatch);
+        if let Via::Own(socket) = &self.via {
+            recorder.receive_drops += socket.drops();
+        }
+        let since_start = |at_ns: u64| at_ns as i64 - recorder.start_ns as i64;
+        self.row = Some(recorder.transfers.len());
+        recorder.transfers.push(TransferRow {
+            number: self.number,
+            intended_start_ns: since_start(self.intended_ns),
+            actual_start_ns: since_start(started_ns),
+            first_response_ns: self.first_response_ns.map_or(-1, since_start),
+            end_ns: since_start(end_ns),
+            bytes: self.bytes,
+            retransmissions: counts.retransmissions,
+            outcome,
+            error_code,
+        });
+        Some(end_ns)
+    }
+
+    /// A read that ended too early or too late has wrong contents even if every byte of it was right.
+    fn verify_size(&mut self, config: &LoadConfig) {
+        let expected = match &self.contents {
+            Contents::Given(bytes) => bytes.len() as u64,
+            Contents::Generated(_) => config.file_size_bytes,
+        };
+        let is_checked = config.operation == Operation::Read && config.verify != Verify::Off;
+        self.mismatch |= is_checked && self.bytes != expected;
+    }
+}
+
+fn classify(decided: &Decided) -> (Outcome, i32) {
+    match decided {
+        Decided::Completed => (Outcome::Completed, -1),
+        Decided::TimedOut => (Outcome::TimedOut, -1),
+        Decided::Failed(Failure::Peer { code, .. }) => (Outcome::Failed, i32::from(code.0)),
+        Decided::Failed(Failure::Protocol(_)) => (Outcome::Failed, -1),
+        Decided::Failed(Failure::Local { .. }) => (Outcome::Interrupted, -1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tftpbench_net::{Received, SendBatch};
+    use tftpbench_proto::{Backoff, Options, Timing, Transmit};
+
+    use super::*;
+    use crate::client::Shared;
+    use crate::config::{Extent, Sockets};
+    use crate::faults::Faults;
+
+    const OACK: &[u8] = b"\0\x06blksize\x00800\0";
+    const OACK_OF_TOO_MUCH: &[u8] = b"\0\x06blksize\x001025\0";
+    const DATA: &[u8] = b"\0\x03\0\x01";
+    const ERROR: &[u8] = b"\0\x05\0\x01\0";
+
+    fn config() -> LoadConfig {
+        let backoff = Backoff::Constant;
+        LoadConfig {
+            server: "127.0.0.1:69".parse().unwrap(),
+            allow_remote: false,
+            operation: Operation::Read,
+            name: "f".to_owned(),
+            distinct_files: 0,
+            file_size_bytes: 0,
+            seed: 0,
+            verify: Verify::Full,
+            verify_against: None,
+            options: Options { blksize: Some(1_024), windowsize: Some(4), ..Options::default() },
+            timing: Timing { timeout_ns: 1, retries: 0, backoff, adaptive_floor_ns: None, timeout_max_ns: 1 },
+            concurrency: 1,
+            workers: 1,
+            cpus: Vec::new(),
+            sockets: Sockets::Shared,
+            extent: Extent::Transfers { count: 1, limit_ns: 1 },
+            drain_ns: 0,
+            ramp_ns: 0,
+            busy_poll_ns: 0,
+            receive_buffer_bytes: 0,
+        }
+    }
+
+    /// What is written down of one transfer that gets these datagrams, all with the same stamp.
+    fn recorded(datagrams: &[&[u8]]) -> (TransferRow, Granted) {
+        let (config, mut recorder) = (config(), Recorder::new(0, (0, u64::MAX)));
+        let via = Via::Lane { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let mut client = Client::new(&config, via, 0, 0, 0);
+        client.exchange.queue(&Transmit::Opening, 0, 1);
+        client.exchange.flush(1);
+        let mut shared = Shared {
+            config: &config,
+            recorder: &mut recorder,
+            faults: &mut Faults::default(),
+            lanes: &mut [],
+            batch: &mut SendBatch::new(1, 1),
+            scratch: &mut [],
+            realtime_offset_ns: 0,
+        };
+        for payload in datagrams {
+            let (peer, stamp_realtime_ns) = (config.server, None);
+            let received = Received { payload, peer, stamp_realtime_ns, local: None, truncated: false };
+            client.handle_datagram(7, &received, &mut shared);
+        }
+        client.handle_timeout(8);
+        client.record(8, &config, &mut recorder);
+        (recorder.transfers[0], recorder.granted)
+    }
+
+    #[test]
+    fn a_row_tells_what_was_refused_from_what_failed_later_and_silence_from_a_stall() {
+        let told = |datagrams: &[&[u8]]| {
+            let (row, _) = recorded(datagrams);
+            (row.outcome, row.error_code, row.first_response_ns >= 0, row.first_response_ns == row.end_ns)
+        };
+        assert_eq!(told(&[ERROR]), (Outcome::Failed, 1, true, true));
+        assert_eq!(told(&[ERROR, ERROR]), (Outcome::Failed, 1, true, true), "refused twice is refused");
+        assert_eq!(told(&[OACK, ERROR]), (Outcome::Failed, 1, true, false));
+        assert_eq!(told(&[DATA, ERROR]), (Outcome::Failed, 1, true, false));
+        assert_eq!(told(&[OACK_OF_TOO_MUCH]), (Outcome::Failed, -1, true, true));
+        assert_eq!(told(&[]), (Outcome::TimedOut, -1, false, false));
+        assert_eq!(told(&[b"garbage"]), (Outcome::TimedOut, -1, false, false));
+        assert_eq!(told(&[OACK]), (Outcome::TimedOut, -1, true, false));
+    }
+
+    #[test]
+    fn what_was_granted_is_known_from_the_first_answer_on_and_an_error_grants_nothing() {
+        let granted = |datagrams: &[&[u8]]| {
+            let (_, Granted { blksize, windowsize }) = recorded(datagrams);
+            blksize.zip(windowsize)
+        };
+        assert_eq!(granted(&[OACK]), Some((800, 1)));
+        assert_eq!(
+            granted(&[DATA]),
+            Some((512, 1)),
+            "RFC 2347: an option that is not acknowledged is not in force"
+        );
+        assert_eq!(granted(&[DATA, OACK, ERROR]), Some((512, 1)));
+        for nothing in [&[][..], &[ERROR], &[OACK_OF_TOO_MUCH], &[b"garbage"]] {
+            assert_eq!(granted(nothing), None);
+        }
+    }
+}

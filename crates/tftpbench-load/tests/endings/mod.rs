@@ -1,0 +1,111 @@
+//! A run ends on time and its figures are sane even where the server never says a word.
+#![allow(clippy::print_stdout, reason = "a skip says why")]
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+
+use tftpbench_load::{Extent, Figure, LoadConfig, LoadError, LoadReport, Outcome, Sockets, run};
+use tftpbench_net::Stop;
+use tftpbench_proto::Timing;
+
+use super::{BOTH, MS, config, figure, timing, whole};
+
+/// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
+const SLACK_NS: i64 = 10_000 * MS as i64;
+
+/// Runs it against a socket that nobody reads; `None` where the machine has too few file descriptors or ports for that.
+fn load_in_vain(config: LoadConfig) -> Option<LoadReport> {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap();
+    let lacks = |error: &LoadError| match error {
+        LoadError::OpenFiles(_) => true,
+        LoadError::Os { source, .. } => source.kind() == ErrorKind::AddrInUse,
+        _ => false,
+    };
+    match run(&LoadConfig { server, ..config }, &Stop::new().unwrap(), |_| {}) {
+        Err(error) if lacks(&error) => {
+            println!("skipped: {error}");
+            None
+        }
+        report => Some(report.unwrap()),
+    }
+}
+
+/// Everything that is in flight ends at `at_ns`, or as soon after it as the machine can.
+fn assert_interrupted_at(report: &LoadReport, at_ns: u64) {
+    let at_ns = at_ns as i64;
+    for row in report.transfers.iter().filter(|row| row.outcome == Outcome::Interrupted) {
+        assert!((at_ns..at_ns + SLACK_NS).contains(&row.end_ns), "{row:?}");
+    }
+}
+
+/// No figure is infinite or no number; counters add up; and nothing is said of answers that never came.
+fn assert_sane(report: &LoadReport) {
+    for (name, value) in &report.figures {
+        assert!(!matches!(value, Some(Figure::Real(value)) if !value.is_finite()), "{name} is {value:?}");
+    }
+    assert_eq!(whole(report, "started"), report.transfers.len() as u64);
+    assert_eq!(whole(report, "started"), whole(report, "timed_out") + whole(report, "interrupted"));
+    let sent_again: u64 = report.intervals.iter().map(|interval| interval.retransmissions).sum();
+    assert_eq!(whole(report, "retransmissions"), sent_again);
+    assert!(report.transfers.iter().all(|row| row.first_response_ns == -1 && row.bytes == 0));
+    for rate in ["data_pps", "goodput_bytes_per_s", "transfers_per_s"] {
+        assert_eq!(figure(report, rate), 0.0);
+    }
+    let unknown = |(name, value): &(&'static str, Option<Figure>)| value.is_none().then_some(*name);
+    let unknown: Vec<_> = report.figures.iter().filter_map(unknown).collect();
+    for name in ["blksize_granted", "windowsize_granted", "block_rtt_ns_p50", "fairness", "amplification"] {
+        assert!(unknown.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn fixed_work_against_silence_ends_at_its_limit() {
+    for sockets in BOTH {
+        let limit_ns = 1_000 * MS;
+        let extent = Extent::Transfers { count: 1_000, limit_ns };
+        let timing = timing(60_000 * MS);
+        let report =
+            load_in_vain(LoadConfig { extent, timing, concurrency: 100, workers: 2, ..config(sockets) });
+        let report = report.unwrap();
+        assert_sane(&report);
+        assert_interrupted_at(&report, limit_ns);
+        assert_eq!((whole(&report, "started"), whole(&report, "interrupted")), (100, 100));
+        assert_eq!(figure(&report, "duration_s"), 1.0, "what interrupting takes is not of the window");
+        assert_eq!(figure(&report, "pps"), 100.0, "a request each, and no ERROR");
+    }
+}
+
+#[test]
+fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
+    for sockets in BOTH {
+        let limit_ns = 1_000 * MS;
+        let extent = Extent::Transfers { count: u64::MAX, limit_ns };
+        let timing = Timing { retries: 1, ..timing(10 * MS) };
+        let report = load_in_vain(LoadConfig { extent, timing, concurrency: 50, ..config(sockets) }).unwrap();
+        assert_sane(&report);
+        assert_interrupted_at(&report, limit_ns);
+        assert!(whole(&report, "started") > 50);
+        assert!(whole(&report, "interrupted") <= 50, "what is in flight at the limit");
+        assert_eq!(figure(&report, "duration_s"), 1.0);
+    }
+}
+
+#[test]
+fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
+    // With a port each it is fewer, so that other tests find one: Linux has 28,232 of them by default, ip(7).
+    for (sockets, concurrency) in [(Sockets::Shared, 10_000), (Sockets::PerTransfer, 4_000)] {
+        let (warm_up_ns, window_ns, drain_ns) = (250 * MS, 750 * MS, 250 * MS);
+        let extent = Extent::Duration { warm_up_ns, window_ns };
+        // All of them send again and again, also in the drain.
+        let timing = timing(200 * MS);
+        let config = LoadConfig { extent, drain_ns, timing, concurrency, workers: 2, ..config(sockets) };
+        let Some(report) = load_in_vain(config) else { continue };
+        assert_sane(&report);
+        assert_interrupted_at(&report, warm_up_ns + window_ns + drain_ns);
+        assert_eq!(whole(&report, "started"), concurrency as u64);
+        assert_eq!(whole(&report, "interrupted"), concurrency as u64);
+        assert_eq!(figure(&report, "duration_s"), 0.75);
+        assert!(whole(&report, "retransmissions") > 0);
+    }
+}
