@@ -58,7 +58,8 @@ fn bounds_are_those_of_the_rfcs() {
 
 #[test]
 fn what_is_not_a_plain_number_is_left_out() {
-    for value in ["", "+8", "-8", " 512", "512 ", "0x200", "5e2", "512\u{661}"] {
+    for value in ["", "+8", "-8", " 512", "512 ", "5 12", "0x200", "5e2", "8k", "1_0", "\u{b2}", "512\u{661}"]
+    {
         assert!(read(&[("blksize", value)]).is_empty(), "{value:?}");
     }
 }
@@ -67,6 +68,33 @@ fn what_is_not_a_plain_number_is_left_out() {
 fn unknown_options_do_not_disturb_the_others() {
     let expected = Options { blksize: Some(512), ..Options::default() };
     assert_eq!(read(&[("multicast", ""), ("blksize", "512"), ("", "")]), expected);
+}
+
+/// RFC 2347: nothing depends on the order.
+#[test]
+fn options_are_read_in_any_order_among_unknown_ones() {
+    let known =
+        [("blksize", "1428"), ("windowsize", "16"), ("timeout", "3"), ("tsize", "0"), ("rollover", "1")];
+    let expected = read(&known);
+    assert!(expected.blksize.is_some() && expected.rollover.is_some());
+    // Each step is prime to five, so each is another order of all of them.
+    for step in 1..known.len() {
+        for start in 0..known.len() {
+            let order = (0..known.len()).map(|turn| known[(start + turn * step) % known.len()]);
+            let mixed: Vec<_> = order.flat_map(|option| [("utimeout", "500000"), option]).collect();
+            assert_eq!(read(&mixed), expected, "{mixed:?}");
+        }
+    }
+}
+
+/// Only what they say counts, and as many of them as a request has room for.
+#[test]
+fn leading_zeros_change_nothing() {
+    for zeros in [1, 20, 400] {
+        let zeros = "0".repeat(zeros);
+        assert_eq!(read(&[("blksize", &format!("{zeros}512"))]).blksize, Some(512));
+        assert_eq!(read(&[("windowsize", &zeros)]).windowsize, None);
+    }
 }
 
 #[test]

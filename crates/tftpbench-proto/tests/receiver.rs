@@ -117,6 +117,24 @@ fn a_gap_is_reported_once() {
     assert_eq!(receiver.received_bytes(), 16);
 }
 
+/// The figure of RFC 7440 section 4: the end of a window lost, then a block, then the ACK that told of it.
+#[test]
+fn the_flow_that_rfc_7440_draws_is_answered_by_a_receiver() {
+    let mut receiver = server(4);
+    let window = |receiver: &mut Receiver, now_ms: u64, blocks: &[u16]| -> Vec<Transmit> {
+        let payload = |block| if block == 13 { b"" } else { FULL };
+        blocks.iter().flat_map(|&block| data(receiver, now_ms * MS, block, payload(block))).collect()
+    };
+    assert_eq!(window(&mut receiver, 0, &[1, 2, 3, 4]), ack(4));
+    assert_eq!(window(&mut receiver, 2, &[5]), []);
+    receiver.handle_timeout(102 * MS);
+    assert_eq!(drain(&mut receiver, 102 * MS), ack(5));
+    assert_eq!(window(&mut receiver, 104, &[6, 7, 8, 9]), ack(9));
+    assert_eq!(window(&mut receiver, 106, &[10, 12]), ack(10));
+    assert_eq!(window(&mut receiver, 206, &[10, 11, 12, 13]), [ack_again(10), ack(13)].concat());
+    assert_eq!(receiver.outcome(), Some(&Outcome::Completed));
+}
+
 #[test]
 fn a_windows_first_block_missing_repeats_the_last_ack() {
     let mut receiver = server(2);

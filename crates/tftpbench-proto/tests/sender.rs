@@ -91,6 +91,37 @@ fn an_ack_inside_the_window_resumes_behind_it() {
     assert_eq!(ack(&mut sender, 4 * MS, 6), [7, 8, 9, 10]);
 }
 
+/// The figure of RFC 7440 section 4: an ACK of 5 where 8 were sent, and an ACK that is lost.
+#[test]
+fn the_flow_that_rfc_7440_draws_comes_from_a_sender() {
+    let mut sender = server(4, 20);
+    assert_eq!(blocks(&mut sender, 0), [1, 2, 3, 4]);
+    assert_eq!(ack(&mut sender, 2 * MS, 4), [5, 6, 7, 8]);
+    assert_eq!(ack(&mut sender, 4 * MS, 5), [6, 7, 8, 9]);
+    assert_eq!(ack(&mut sender, 6 * MS, 9), [10, 11, 12, 13]);
+    sender.handle_timeout(106 * MS);
+    assert_eq!(blocks(&mut sender, 106 * MS), [10, 11, 12, 13]);
+    assert_eq!(ack(&mut sender, 108 * MS, 13), [14, 15, 16, 17]);
+}
+
+/// The ACKs of a window that the number rolled over in, doubled and late.
+#[test]
+fn an_old_ack_across_the_rollover_is_no_ack_of_the_future() {
+    for (rollover, behind) in [(Rollover::Zero, [65_534, 0, 1]), (Rollover::One, [65_534, 1, 2])] {
+        let mut sender = Sender::server(Agreed { rollover, ..agreed(1) }, false, 8 * 65_540, TIMING, 0);
+        drain(&mut sender, 0);
+        for block in 1..=65_535 {
+            ack(&mut sender, MS, block);
+        }
+        assert_eq!(ack(&mut sender, MS, behind[1]), [behind[2]]);
+        for old in [behind[0], 65_535] {
+            assert_eq!(ack(&mut sender, MS, old), [], "{old}, {rollover:?}");
+        }
+        let counts = sender.counts();
+        assert_eq!((counts.duplicates, counts.faults, sender.acked_blocks()), (2, 0, 65_536), "{rollover:?}");
+    }
+}
+
 #[test]
 fn the_window_ends_with_the_file() {
     let mut sender = server(4, 5);

@@ -52,3 +52,27 @@ impl From<Errno> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root may do anything, so most of these cannot be provoked everywhere.
+    #[test]
+    fn what_the_kernel_refuses_has_the_code_that_the_rfc_has_for_it() {
+        for (errno, code) in [
+            (Errno::NOENT, 1),
+            (Errno::NOTDIR, 1),
+            (Errno::ACCESS, 2),
+            (Errno::PERM, 2),
+            (Errno::ROFS, 2),
+            (Errno::ISDIR, 2),
+            (Errno::NOSPC, 3),
+            (Errno::DQUOT, 3),
+            (Errno::EXIST, 6),
+            (Errno::IO, 0),
+        ] {
+            assert_eq!(Refusal::from(errno).code, ErrorCode(code), "{errno:?}");
+        }
+    }
+}

@@ -57,10 +57,11 @@ impl Answer {
 }
 
 /// A request's bytes; options are names and values.
-pub fn request(opcode: u8, name: &str, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
+pub fn request(opcode: u8, name: impl AsRef<[u8]>, mode: &str, options: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = vec![0, opcode];
-    for word in [name, mode].into_iter().chain(options.iter().flat_map(|&(name, value)| [name, value])) {
-        bytes.extend_from_slice(word.as_bytes());
+    let options = options.iter().flat_map(|&(name, value)| [name.as_bytes(), value.as_bytes()]);
+    for word in [name.as_ref(), mode.as_bytes()].into_iter().chain(options) {
+        bytes.extend_from_slice(word);
         bytes.push(0);
     }
     bytes

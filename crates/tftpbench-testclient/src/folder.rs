@@ -27,14 +27,15 @@ impl Folder {
     }
 
     /// Where a file in it is, or would be.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
 
     /// Puts a file into it, and the folders above it.
-    pub fn put(&self, name: &str, contents: &[u8]) {
-        fs::create_dir_all(self.file(name).parent().unwrap()).unwrap();
-        fs::write(self.file(name), contents).unwrap();
+    pub fn put(&self, name: impl AsRef<Path>, contents: &[u8]) {
+        let file = self.file(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, contents).unwrap();
     }
 
     /// What a file in it holds now.

@@ -22,11 +22,16 @@ macro_rules! behaviours {
                 sizes_around_the_block_border_survive_both_ways
                 files_past_65535_blocks_survive_both_ways
                 every_blksize_survives_both_ways
+                every_blksize_in_every_window_survives_both_ways
+                a_file_of_whole_windows_ends_with_an_empty_block
+                an_empty_file_survives_both_ways_with_any_options
                 a_blksize_above_the_limit_is_lowered
                 a_window_is_acknowledged_once
                 a_window_of_hundreds_of_blocks_survives_both_ways
                 tsize_tells_and_echoes_the_size
+                tsize_of_a_text_counts_what_crosses_the_wire
                 the_timeout_option_is_echoed_and_honoured
+                every_option_has_the_bounds_of_its_rfc
                 options_that_cannot_be_granted_are_left_out
                 names_of_modes_and_options_may_be_in_any_case
                 netascii_survives_both_ways
@@ -38,17 +43,27 @@ macro_rules! behaviours {
                 a_lost_datagram_is_sent_again
                 a_repeated_ack_triggers_nothing
                 a_repeated_last_block_is_acknowledged_again
+                a_repeated_block_is_stored_once
+                a_gap_in_a_window_is_reported_once
+                an_ack_inside_a_window_is_where_the_next_one_begins
                 a_repeated_request_is_harmless
                 another_request_of_the_same_port_ends_the_old_transfer
                 a_stranger_gets_error_5_and_the_transfer_goes_on
+                a_stranger_writes_nothing_into_an_upload
                 an_error_of_the_client_ends_the_transfer_unanswered
                 a_silent_client_is_given_up
+            }
+            clients {
+                curl_is_granted_all_that_it_asks_for
+                a_refused_oack_ends_the_transfer_unanswered
+                a_name_may_hold_any_byte_but_nul
             }
             files {
                 nothing_outside_the_root_is_read
                 nothing_outside_the_root_is_written
                 what_is_no_regular_file_is_refused
                 folders_below_the_root_are_served
+                a_path_as_long_as_a_request_is_served
                 a_file_truncated_while_served_is_an_error
                 a_file_replaced_while_served_is_an_error
                 a_file_changed_in_place_while_served_is_an_error
@@ -58,6 +73,8 @@ macro_rules! behaviours {
                 writing_is_off_unless_asked_for
                 an_existing_file_is_kept
                 an_existing_file_is_replaced_with_overwrite
+                an_empty_upload_empties_a_file
+                an_announced_size_is_no_promise
                 a_file_that_appears_meanwhile_is_kept
                 an_upload_has_its_name_only_when_complete
                 an_aborted_upload_leaves_nothing

@@ -124,8 +124,10 @@ impl Server {
         for _ in 0..BATCHES_A_TURN {
             let count = self.requests.receive(&self.listening.socket).map_err(kernel("recvmmsg"))?;
             self.service.count(Counter::DatagramsIn, count as u64);
-            if !self.service.has_room_for(count) {
-                self.free_places()?;
+            let any_known =
+                self.requests.iter().any(|request| self.replies.table.find(request.peer).is_some());
+            if any_known || !self.service.has_room_for(count) {
+                self.catch_up()?;
             }
             for request in self.requests.iter() {
                 let (now_ns, peer, service) = (self.now_ns, request.peer, &self.service);
@@ -151,9 +153,10 @@ impl Server {
         Ok(())
     }
 
-    /// A client that sends its last ACK and then its next request must find the place free, in whatever order the two
-    /// sockets are looked at: what was sent before the requests that have just been read is read now.
-    fn free_places(&mut self) -> Result<(), ServeError> {
+    /// A client that sends its last ACK and then its next request must find the place free and its old transfer over, in
+    /// whatever order the two sockets are looked at: what was sent before the requests that have just been read is read
+    /// now.
+    fn catch_up(&mut self) -> Result<(), ServeError> {
         (0..self.replies.ports.len()).try_for_each(|port| self.receive(port))
     }
 

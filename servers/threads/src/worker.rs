@@ -57,20 +57,32 @@ impl Worker<'_> {
                 // The socket is of no more use; the peer learns it by silence.
                 Err(_) => return,
             }
-            for datagram in receive.iter() {
-                if datagram.peer == self.transfer.peer() {
-                    self.transfer.handle_datagram(now_ns, datagram.payload);
-                    self.drain(now_ns);
-                } else {
-                    self.answer_stray(now_ns, datagram.peer, datagram.payload);
-                }
-            }
+            self.handle(&receive, now_ns);
             if hurry.load(Ordering::Relaxed) {
                 self.transfer.interrupt();
             }
             self.transfer.handle_timeout(now_ns);
             self.drain(now_ns);
             self.flush();
+        }
+        // The listener may have seen the peer's next request before we saw its last ACK, which is here by now.
+        if !self.transfer.is_finished()
+            && let Ok(count) = receive.receive(self.socket)
+        {
+            self.tally.datagrams_in += count as u64;
+            self.handle(&receive, monotonic_ns());
+            self.flush();
+        }
+    }
+
+    fn handle(&mut self, received: &ReceiveBatch, now_ns: u64) {
+        for datagram in received.iter() {
+            if datagram.peer == self.transfer.peer() {
+                self.transfer.handle_datagram(now_ns, datagram.payload);
+                self.drain(now_ns);
+            } else {
+                self.answer_stray(now_ns, datagram.peer, datagram.payload);
+            }
         }
     }
 

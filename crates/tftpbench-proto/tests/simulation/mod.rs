@@ -27,6 +27,17 @@ pub(crate) struct Impairment {
     pub(crate) delay_ns: u64,
     /// Nothing at all passes in between.
     pub(crate) blackout_ns: (u64, u64),
+    /// What befalls the datagram of this number, counted over both directions from 0.
+    pub(crate) fault: Option<(u64, Fault)>,
+}
+
+/// What may befall one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Lost,
+    Doubled,
+    /// By so much, so that later ones overtake it.
+    Late(u64),
 }
 
 /// One transfer to simulate.
@@ -280,16 +291,21 @@ impl Simulation {
     }
 
     fn send(&mut self, to: usize, bytes: Vec<u8>) {
-        self.datagrams += 1;
         let link = self.setup.link;
+        let fault = link.fault.filter(|(number, _)| *number == self.datagrams).map(|(_, fault)| fault);
+        self.datagrams += 1;
         self.free_ns[to] = self.free_ns[to].max(self.now_ns) + DATAGRAM_NS;
         let dark = (link.blackout_ns.0..link.blackout_ns.1).contains(&self.now_ns);
-        if dark || self.random.hits(link.loss) {
+        if dark || fault == Some(Fault::Lost) || self.random.hits(link.loss) {
             return;
         }
-        for _ in 0..1 + u64::from(self.random.hits(link.duplicate)) {
-            let late_ns =
-                if self.random.hits(link.reorder) { self.random.next() % (10 * DATAGRAM_NS) } else { 0 };
+        let is_doubled = fault == Some(Fault::Doubled) || self.random.hits(link.duplicate);
+        for _ in 0..1 + u64::from(is_doubled) {
+            let late_ns = match fault {
+                Some(Fault::Late(late_ns)) => late_ns,
+                _ if self.random.hits(link.reorder) => self.random.next() % (10 * DATAGRAM_NS),
+                _ => 0,
+            };
             self.serial += 1;
             let at_ns = self.free_ns[to] + link.delay_ns + late_ns;
             self.arrivals.push(Reverse((at_ns, self.serial, to, bytes.clone())));

@@ -77,6 +77,19 @@ pub fn folders_below_the_root_are_served(run: Run) {
     assert_eq!(denied.code, 1);
 }
 
+/// RFC 2347: a request has 512 bytes, and a path may fill them.
+pub fn a_path_as_long_as_a_request_is_served(run: Run) {
+    let root = Folder::new();
+    let room = 512 - request(RRQ, "", "octet", &[]).len();
+    let path = format!("{}/{}/{}", "a".repeat(200), "b".repeat(200), "c".repeat(room - 402));
+    root.put(&path, b"deep");
+    let server = TestServer::start(run, &root);
+    assert_eq!(server.client().read(&path, &[]), Ok(b"deep".to_vec()));
+    assert_eq!(server.client().read(&format!("/{path}"), &[]).unwrap_err().code, 4);
+    // A name that is longer than a file system's can be is not there.
+    assert_eq!(server.client().read(&"d".repeat(room), &[]).unwrap_err().code, 1);
+}
+
 /// Never a SIGBUS, never padding.
 pub fn a_file_truncated_while_served_is_an_error(run: Run) {
     changed_while_served(run, |root| {

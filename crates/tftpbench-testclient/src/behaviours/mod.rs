@@ -1,5 +1,6 @@
 //! What every bundled server must do. Each function takes a server's `run` and panics where it falls short.
 
+pub mod clients;
 pub mod files;
 pub mod hostility;
 pub mod recovery;

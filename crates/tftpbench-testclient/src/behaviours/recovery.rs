@@ -60,6 +60,76 @@ pub fn a_repeated_last_block_is_acknowledged_again(run: Run) {
     assert_eq!(server.finish().count("transfers_completed"), 1);
 }
 
+/// The ACK may be lost in the middle, too; the copy is acknowledged, but the file does not have it twice.
+pub fn a_repeated_block_is_stored_once(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    let file = pattern(768, 7);
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    for _ in 0..3 {
+        client.send(tid, &data(1, &file[..512]));
+        assert_eq!(client.receive_ack(), (tid, 1));
+    }
+    client.send(tid, &data(2, &file[512..]));
+    assert_eq!(client.receive_ack(), (tid, 2));
+    assert_eq!(root.contents("f"), file);
+}
+
+/// RFC 7440 section 4, as a receiver: one ACK of the last block in order, and the window counts from there.
+pub fn a_gap_in_a_window_is_reported_once(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    let file = pattern(9 * 8, 8);
+    let send = |tid, blocks: &[u16]| {
+        for &block in blocks {
+            let end = usize::from(block) * 8;
+            client.send(tid, &data(block, &file[end - 8..end]));
+        }
+    };
+    client.ask(&request(WRQ, "f", "octet", &[("blksize", "8"), ("windowsize", "4")]));
+    let (tid, _) = client.receive_oack();
+    send(tid, &[1, 2, 4]);
+    assert_eq!(client.receive_ack(), (tid, 2));
+    // Still under way when that ACK went out.
+    send(tid, &[5, 6]);
+    assert_eq!(client.try_receive(A_MOMENT), None);
+    send(tid, &[3, 4, 5, 6]);
+    assert_eq!(client.receive_ack(), (tid, 6));
+    // The first of a window this time.
+    send(tid, &[8]);
+    assert_eq!(client.receive_ack(), (tid, 6));
+    send(tid, &[7, 8, 9]);
+    client.send(tid, &data(10, b""));
+    assert_eq!(client.receive_ack(), (tid, 10));
+    assert_eq!(root.contents("f"), file);
+}
+
+/// RFC 7440 section 4, as a sender: it goes on behind the ACK, and what is older than the last one moves nothing.
+pub fn an_ack_inside_a_window_is_where_the_next_one_begins(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(12 * 8, 9));
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    client.ask(&request(RRQ, "f", "octet", &[("blksize", "8"), ("windowsize", "4")]));
+    let (tid, _) = client.receive_oack();
+    for (acked, window) in [(0, 1..=4), (4, 5..=8), (5, 6..=9), (9, 10..=13)] {
+        client.ack(tid, acked);
+        let blocks: Vec<_> = window.clone().map(|_| client.receive_data().1).collect();
+        assert_eq!(blocks, window.collect::<Vec<_>>(), "after ACK {acked}");
+    }
+    for late in [0, 4, 5, 8] {
+        client.ack(tid, late);
+    }
+    assert_eq!(client.try_receive(A_MOMENT), None);
+    client.ack(tid, 13);
+    let summary = server.finish();
+    assert_eq!(summary.count("transfers_completed"), 1, "{summary:?}");
+    assert_eq!(summary.count("retransmissions"), 3, "{summary:?}");
+}
+
 /// A copy of a request neither starts a second transfer nor makes the first answer twice.
 pub fn a_repeated_request_is_harmless(run: Run) {
     let root = Folder::new();
@@ -124,6 +194,22 @@ pub fn a_stranger_gets_error_5_and_the_transfer_goes_on(run: Run) {
     let summary = server.finish();
     assert_eq!(summary.count("transfers_completed"), 1, "{summary:?}");
     assert_eq!(summary.count("strays"), 6, "{summary:?}");
+}
+
+/// The same while a file is written: nothing of the stranger's gets into it.
+pub fn a_stranger_writes_nothing_into_an_upload(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    let (client, stranger) = (server.client(), server.client());
+    client.ask(&request(WRQ, "f", "octet", &[]));
+    let (tid, _) = client.receive_ack();
+    stranger.send(tid, &data(1, b"strange"));
+    assert_eq!(stranger.receive_error(), 5);
+    client.send(tid, &data(1, b"mine"));
+    assert_eq!(client.receive_ack(), (tid, 1));
+    stranger.send(tid, &data(1, b"strange"));
+    assert_eq!(stranger.receive_error(), 5);
+    assert_eq!(root.contents("f"), b"mine");
 }
 
 /// RFC 1350 section 7.

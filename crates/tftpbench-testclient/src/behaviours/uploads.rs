@@ -46,6 +46,32 @@ pub fn an_existing_file_is_replaced_with_overwrite(run: Run) {
     assert_eq!(root.names(), ["f"]);
 }
 
+/// By nothing at all, too.
+pub fn an_empty_upload_empties_a_file(run: Run) {
+    let root = Folder::new();
+    root.put("f", b"old");
+    let mut config = config(&root);
+    config.overwrite = true;
+    let server = TestServer::with(run, config);
+    server.client().write("f", b"", &[]).unwrap();
+    assert_eq!(root.contents("f"), b"");
+}
+
+/// RFC 2349 lets a server refuse by it, and nothing else: a file that shrank or grew meanwhile is whole all the same.
+pub fn an_announced_size_is_no_promise(run: Run) {
+    let root = Folder::new();
+    let mut config = config(&root);
+    for store in [StoreKind::Disk, StoreKind::Memory] {
+        config.store = store;
+        let server = TestServer::with(run, config.clone());
+        for announced in ["0", "999", "1001", "30000"] {
+            let (name, file) = (format!("{store:?}-{announced}"), pattern(1000, 6));
+            server.client().write(&name, &file, &[("tsize", announced)]).unwrap();
+            assert_eq!(server.client().read(&name, &[]), Ok(file), "{name}");
+        }
+    }
+}
+
 /// Whoever comes first wins; the upload gets ERROR 6 in place of its last ACK.
 pub fn a_file_that_appears_meanwhile_is_kept(run: Run) {
     let root = Folder::new();
