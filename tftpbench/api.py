@@ -16,7 +16,7 @@ from tftpbench.errors import ServerMissing
 from tftpbench.process import ServerProcess, Usage
 from tftpbench.results import Run, load_run
 from tftpbench.scenario import Scenario, load_scenario
-from tftpbench.servers import Missing, choose
+from tftpbench.servers import Missing, choose_manifest
 
 
 def run(
@@ -59,7 +59,7 @@ class Server:
     def __init__(
         self, name: str, root: str | Path, *, concurrency: int = 100, write: bool = False, cpus: Sequence[int] = ()
     ) -> None:
-        manifest, variant = choose(name)
+        manifest, variant = choose_manifest(name)
         found = manifest.locate()
         if isinstance(found, Missing):
             raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")

@@ -74,8 +74,10 @@ COLUMNS: dict[str, Column] = {
         "s", "CPU time of all processes of the server, from READY to the end of the window.", "float"
     ),
     "server_cpu_ns_per_block": Column("ns", "That CPU time per DATA block acknowledged in order.", "float"),
-    "server_rss_bytes_ready": Column("bytes", "Resident memory of the server when it was ready.", "int"),
-    "server_rss_bytes_max": Column("bytes", "Largest resident memory of the server.", "int"),
+    "server_rss_bytes_ready": Column(
+        "bytes", "Resident memory of all its processes, added up, when it was ready.", "int"
+    ),
+    "server_rss_bytes_max": Column("bytes", "Largest such sum; pages that its processes share count in each.", "int"),
     "server_threads_max": Column("", "Most threads (and processes) of the server at once.", "int"),
     "generator_busy_fraction": Column("", "Productive share of the generator's loop, 0 to 1.", "float"),
     "generator_lag_ns_p99": Column("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
@@ -93,12 +95,25 @@ COLUMNS: dict[str, Column] = {
     "server_busy_fraction": Column("", "Share of its cores that the server used inside the window, 0 to 1.", "float"),
     "round": Column("", "Which trial of its cell and server it is, from 1; a round's trials are pairs.", "int"),
     "server_fds_max": Column("", "Most open file descriptors of the server at once.", "int"),
-    "server_context_switches": Column("", "Context switches of the server, wanted and forced.", "int"),
+    "server_context_switches": Column(
+        "", "Context switches of all its processes, wanted and forced, from READY to the end of the window.", "int"
+    ),
     "server_receive_buffer_bytes": Column("bytes", "Receive buffer that the kernel granted the server.", "int"),
     "server_send_buffer_bytes": Column("bytes", "Send buffer that the kernel granted the server.", "int"),
     "server_end": Column("", "How the server ended, in words.", "text"),
     "server_left_over": Column("", "Processes of the server that outlived its stop and were killed.", "int"),
     "protocol_faults": Column("", "What the server did against the RFCs: list of {kind, count, example}.", "list"),
+    "server_pss_bytes_ready": Column(
+        "bytes", "Proportional share of memory over all its processes (shared pages split), when it was ready.", "int"
+    ),
+    "server_pss_bytes_max": Column("bytes", "Largest such share, looked at once a second at most.", "int"),
+    "server_processes_max": Column("", "Most processes of the server at once.", "int"),
+    "udp_drops_host": _count(
+        "datagrams", "Datagrams dropped for want of buffer at all UDP sockets of this network namespace."
+    ),
+    "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int"),
+    "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
+    "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
 }
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted")

@@ -5,6 +5,7 @@
     │   ├── ScenarioError
     │   ├── ManifestError
     │   ├── ThresholdError
+    │   ├── FetchError               a server of somebody else that can't be fetched
     │   └── ResultsError             results that can't be written or read
     ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
     │   ├── ServerMissing
@@ -40,6 +41,10 @@ class ManifestError(UsageError):
 
 class ThresholdError(UsageError):
     """A threshold can't be understood."""
+
+
+class FetchError(UsageError):
+    """A package client is missing, or did not deliver."""
 
 
 class ResultsError(UsageError):

@@ -11,24 +11,28 @@ at what the server serves. Every server has a keeper of its own, because a keepe
   parent-death signal fires;
 * it drains the server's output, so a server that talks too much neither blocks on a full pipe nor fills a disk.
 
-Between fork and exec the server's first process opens a software perf event on itself (perf_event_open(2), task-clock,
-inherit=1), whose descriptor goes to the harness: it counts the CPU time of every process and thread the server will
-ever have, those whose parent ignores SIGCHLD included (wait4 and cutime lose them).
+Between fork and exec the server's first process sees to it that the CPU time of every process and thread it will ever
+have is counted, those whose parent ignores SIGCHLD included (wait4 and cutime lose them). It goes into a cgroup of its
+own, if one can be made without ado (root; a user whose session has its cgroup delegated). And it opens a software perf
+event on itself (perf_event_open(2), inherit=1), whose descriptor goes to the harness: it counts their context switches
+where the kernel allows, and CPU time where there is no cgroup.
 
 Messages, one datagram each, from the keeper:
 
-    pid N                       the server's first process; carries the perf descriptor where there is one
+    pid N USED_NS EVENT CGROUP  the server's first process, and its CPU time so far. EVENT is what the perf event counts
+                                whose descriptor comes along, "switches" or "time", or "none"; CGROUP a folder, or ""
     failed WHY                  it could not be started
     ready HOST PORT PID         its READY line
-    exited STATUS               its first process ended (a wait status)
+    exited STATUS               its main process ended (a wait status); said again of the one that a daemon leaves
     empty                       no process of it is left
-    stopped KILLED SWITCHES     last words; context switches of all that was reaped
+    stopped KILLED              last words
 
 and from the harness: ``stop SECONDS``, with the grace between SIGTERM and SIGKILL.
 """
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -42,6 +46,7 @@ LOG_HEAD_BYTES = 256 * 1024  # the beginning says how the server was set up ...
 LOG_TAIL_BYTES = 64 * 1024  # ... the end says what it died of; between the two, a flood is only counted
 LINE_BYTES_MAX = 4096  # a READY line is some 40 bytes; output without line ends must not gather in memory
 KILL_ROUNDS_MAX = 500  # 10 ms each: a process that survives SIGKILL for 5 s sits in the kernel and cannot be helped
+CGROUP_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # version 2, alone or beside version 1
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -104,8 +109,9 @@ class Keeper:
         out, err = outputs
         self._outputs: dict[int, bytearray | None] = {out: bytearray(), err: None}  # READY belongs on standard output
         self._server_gone = False
+        self._stopping = False
         self._empty = False
-        self._switches = 0
+        self._cgroup = cgroup_of(server_pid)
 
     def run(self) -> None:
         """Watch until the harness says stop, or is gone; then end the family."""
@@ -141,26 +147,27 @@ class Keeper:
         """Take in the ends of children, own and adopted, and tell the harness."""
         while not self._empty:
             try:
-                pid, status, used = os.wait4(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 self._empty = True
                 self.tell(b"empty")
                 return
             if pid == 0:
                 return
-            self._switches += used.ru_nvcsw + used.ru_nivcsw
             if pid == self._server_pid:
-                self._server_gone = True
+                self._server_pid = self._heir(status)
+                self._server_gone = self._server_pid == 0
                 self.tell(b"exited %d" % status)
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM to the server, SIGKILL after `grace_s` to whatever is left of its family."""
         self.reap()
+        self._stopping = True
         if grace_s > 0 and not self._empty:
-            daemon = self._server_gone  # its first process left long ago: everybody else is the server
-            _signal_all(descendants(os.getpid()) if daemon else [self._server_pid], signal.SIGTERM)
+            headless = self._server_gone  # it left several processes behind: all of them are the server
+            _signal_all(descendants(os.getpid()) if headless else [self._server_pid], signal.SIGTERM)
             deadline = time.monotonic() + grace_s
-            while not (self._empty if daemon else self._server_gone) and (left_s := deadline - time.monotonic()) > 0:
+            while not (self._empty if headless else self._server_gone) and (left_s := deadline - time.monotonic()) > 0:
                 if self.wait(left_s) and not self._hear():
                     break
         self._finish(self._kill_family())
@@ -169,6 +176,16 @@ class Keeper:
         """Send one message; a harness that is gone is noticed by the next wait."""
         with contextlib.suppress(OSError):
             self._control.send(message)
+
+    def _heir(self, status: int) -> int:
+        """Who is the server once its main process has ended: the daemon that it left, or nobody (0).
+
+        Orphans are the keeper's children before their parent can be reaped, so a daemon is there by now.
+        """
+        if status != 0 or self._stopping:
+            return 0
+        orphans = [pid for pid in _children(os.getpid()) if not _is_zombie(pid)]
+        return orphans[0] if len(orphans) == 1 else 0
 
     def _kill_family(self) -> int:
         """SIGKILL until waitpid says that nobody is left, since a family may go on forking meanwhile."""
@@ -191,7 +208,8 @@ class Keeper:
                 if not self.relay(fd):
                     break
         self._log.close()
-        self.tell(b"stopped %d %d" % (killed, self._switches))
+        remove_cgroup(self._cgroup)
+        self.tell(b"stopped %d" % killed)
 
     def _grace_s(self) -> float:
         message = self._hear()
@@ -223,6 +241,40 @@ def descendants(root: int) -> list[int]:
         found += children
         waiting += children
     return found
+
+
+def read_proc(path: str) -> bytes:
+    """A file of proc(5) whole, for about half of what `open` costs: it counts with a thousand processes."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(file, 65536)
+        while more := os.read(file, 65536):
+            text += more
+        return text
+    finally:
+        os.close(file)
+
+
+def cgroup_of(pid: int) -> str:
+    """The folder for a cgroup of the server `pid`, below our own (cgroups(7), version 2); "" where there are none."""
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        own = [line.rstrip("\n")[3:] for line in file if line.startswith("0::")]
+        mounts = [mount for mount in CGROUP_MOUNTS if os.path.exists(f"{mount}/cgroup.procs")]
+        if own and mounts:
+            return f"{mounts[0]}{own[0]}/tftpbench-{pid}"
+    return ""
+
+
+def remove_cgroup(path: str) -> None:
+    """The end of a cgroup without processes, if there is one."""
+    for _ in range(100):  # the kernel may hold it busy for a moment after its last process was reaped
+        try:
+            os.rmdir(path)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return  # there was none
+        time.sleep(0.01)
 
 
 def main(arguments: list[str]) -> int:
@@ -270,7 +322,7 @@ def _become_server(
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
-        _announce(control, _open_cpu_clock(libc))
+        _announce(control, libc)
         os.execvp(argv[0], argv)  # noqa: S606 (a list of words and no shell is the point)
     except OSError as error:
         control.send(f"failed {error.strerror}: {error.filename or argv[0]}".encode())
@@ -278,24 +330,55 @@ def _become_server(
         os._exit(127)
 
 
-def _announce(control: socket.socket, cpu_clock: int) -> None:
-    message = b"pid %d" % os.getpid()
-    if cpu_clock < 0:
+def _announce(control: socket.socket, libc: ctypes.CDLL) -> None:
+    """Say who we are and what counts us from here on."""
+    cgroup = _enter_cgroup()
+    event, counts = _open_event(libc, time_is_known=cgroup != "")
+    message = f"pid {os.getpid()} {time.process_time_ns()} {counts} {cgroup}".encode()
+    if event < 0:
         control.send(message)
     else:
-        socket.send_fds(control, [message], [cpu_clock])
+        socket.send_fds(control, [message], [event])
 
 
-def _open_cpu_clock(libc: ctypes.CDLL) -> int:
-    """A perf event that counts this process and all it will start; -1 where the kernel refuses."""
+def _open_event(libc: ctypes.CDLL, *, time_is_known: bool) -> tuple[int, str]:
+    """A perf event that counts this process and all it will start, and what it counts; -1 where the kernel refuses.
+
+    One event tells both: read(2) gives its count, and the time that it ran, which is CPU time.
+    """
     number = _SYS_PERF_EVENT_OPEN.get(os.uname().machine)
     if number is None:
-        return -1
-    # perf_event_open(2), struct perf_event_attr, first published size 64: type SOFTWARE (1), config TASK_CLOCK (1),
-    # then at offset 40 the flags inherit (bit 1), exclude_kernel (5), exclude_hv (6). A task clock counts kernel
-    # time all the same; the exclusions are what lets an unprivileged process open it at perf_event_paranoid 2.
-    attributes = struct.pack("<IIQQQQQQQ", 1, 64, 1, 0, 0, 0, 1 << 1 | 1 << 5 | 1 << 6, 0, 0)[:64]
-    return int(libc.syscall(number, ctypes.c_char_p(attributes), 0, -1, -1, 8))  # this process, any CPU, close-on-exec
+        return -1, "none"
+    # perf_event_open(2), struct perf_event_attr, first published size 64: type SOFTWARE (1), config; at offset 32
+    # read_format TOTAL_TIME_ENABLED | TOTAL_TIME_RUNNING; at offset 40 the flags inherit (bit 1), exclude_kernel (5),
+    # exclude_hv (6). A process switches in the kernel, so CONTEXT_SWITCHES (3) needs the kernel counted: root, or
+    # perf_event_paranoid <= 1. TASK_CLOCK (1) is for everybody up to 2; its running time has kernel time all the same.
+    for config, flags, counts in ((3, 1 << 1 | 1 << 6, "switches"), (1, 1 << 1 | 1 << 5 | 1 << 6, "time")):
+        if counts == "time" and time_is_known:
+            break
+        attributes = struct.pack("<IIQQQQQQQ", 1, 64, config, 0, 0, 1 | 2, flags, 0, 0)[:64]
+        event = int(libc.syscall(number, ctypes.c_char_p(attributes), 0, -1, -1, 8))  # us, any CPU, close-on-exec
+        if event >= 0:
+            return event, counts
+    return -1, "none"
+
+
+def _enter_cgroup() -> str:
+    """Into a cgroup of our own; "" where that is not allowed, or where it would be more than an account.
+
+    Controllers that our parent hands down would weigh the server as one against all others.
+    """
+    path = cgroup_of(os.getpid())
+    try:
+        if read_proc(f"{os.path.dirname(path)}/cgroup.subtree_control").strip():
+            return ""
+        os.mkdir(path)
+        read_proc(f"{path}/cpu.stat")  # since Linux 4.15
+        with open(f"{path}/cgroup.procs", "wb", buffering=0) as processes:
+            processes.write(b"0")
+    except OSError:
+        return ""
+    return path
 
 
 def _raise_open_files() -> None:
@@ -305,13 +388,19 @@ def _raise_open_files() -> None:
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    try:
+    # What is gone meanwhile is no matter: its children are the keeper's, or another thread's, and the next round's.
+    with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += [int(child) for child in file.read().split()]
-    except OSError:
-        pass  # gone meanwhile; its children are the keeper's by now and the next round finds them
+            with contextlib.suppress(OSError):
+                found += map(int, read_proc(f"/proc/{pid}/task/{thread}/children").split())
     return found
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
 
 
 def _signal_all(pids: list[int], number: int) -> None:

@@ -5,7 +5,7 @@ into a measured window. It must never change the run. Called by the command line
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -128,13 +128,20 @@ def started_lines(event: RunStarted) -> list[str]:
         lines.append(f"{event.done} of them {'is' if event.done == 1 else 'are'} finished already")
     if not event.pinning.separate:
         lines.append("Server and generator take time from each other: ratios still compare, absolute figures are low.")
-    return lines + [skipped_text(skip) for skip in event.plan.skipped]
+    return lines + skipped_lines(event.plan.skipped)
 
 
-def skipped_text(skip: Skipped) -> str:
-    """Why something is not measured, and the mend."""
-    where = f", {skip.cell.label}" if skip.cell else ""
-    return f"left out: {skip.server}{where}: {skip.reason}{f'; get it: {skip.get}' if skip.get else ''}"
+def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
+    """Why something is not measured, and the mend: a server and reason once, however many cells it is about."""
+    cells: dict[tuple[str, str, str | None], list[str]] = {}
+    for skip in skipped:
+        cells.setdefault((skip.server, skip.reason, skip.get), []).extend([skip.cell.label] if skip.cell else [])
+    return [_skipped(server, where, reason, get) for (server, reason, get), where in cells.items()]
+
+
+def _skipped(server: str, where: Sequence[str], reason: str, get: str | None) -> str:
+    place = f", {where[0] if len(where) == 1 else counted(len(where), 'cell')}" if where else ""
+    return f"left out: {server}{place}: {reason}{f'; get it: {get}' if get else ''}"
 
 
 def finished_text(event: TrialFinished) -> str:

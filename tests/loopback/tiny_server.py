@@ -23,14 +23,12 @@ def main(mode: str, host: str, port: int, root: Path) -> int:
     if mode in ("silent", "garbage"):
         sys.stdout.flush()
         signal.pause()
-    if mode == "deaf":
+    if mode in ("deaf", "daemon-deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "noisy":
         sys.stdout.write("chatter\n" * 200_000)
-    if mode == "daemon" and os.fork() > 0:
-        return 0
-    if mode == "daemon":
-        os.setsid()
+    if mode.startswith("daemon"):
+        daemonise(twice=mode == "daemon-twice")
     if mode == "family":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         burn_cpu_in_a_child(0.3)
@@ -38,12 +36,22 @@ def main(mode: str, host: str, port: int, root: Path) -> int:
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     listening.bind((host, port))
     announce(mode, host, listening.getsockname()[1])
+    if mode == "headless" and os.fork() > 0 and os.fork() > 0:
+        return 0  # and leaves two workers
     if mode == "dies":
         listening.recvfrom(65536)
         say("segmentation fault, core not dumped")
         os.kill(os.getpid(), signal.SIGSEGV)
     serve(listening, root)
     return 0
+
+
+def daemonise(*, twice: bool) -> None:
+    """Go on in a child, or its child, of a session of its own."""
+    for _ in range(1 + twice):
+        if os.fork() > 0:
+            os._exit(0)
+        os.setsid()
 
 
 def announce(mode: str, host: str, port: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tftpbench import cli
-from tftpbench.cli import load
+from tftpbench.cli.address import numeric_address
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
@@ -125,7 +125,7 @@ def test_an_error_of_many_lines_is_still_one_line(capsys: pytest.CaptureFixture[
     ],
 )
 def test_a_target_is_a_host_and_perhaps_a_port(target: str, address: tuple[str, int]) -> None:
-    assert load._address(target) == address
+    assert numeric_address(target) == address
 
 
 def test_help_answers_in_under_300_ms() -> None:

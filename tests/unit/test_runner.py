@@ -80,14 +80,19 @@ class FakeServer:
         self.world.alive -= 1
 
     def usage(self) -> Usage:
-        return Usage(0, 1_000_000, 5000, 1, 4, 0)
+        return Usage(0, 1_000_000, 5000, 1, 4, 0, 4000, 1, 10)
 
     def cpu_ns(self) -> int:
         return next(self.cpu)
 
+    def context_switches(self) -> int:
+        return 52
+
     def sampler(self, *_: object) -> Any:
         class Context:
-            samples = Samples(rss_bytes_max=6000, threads_max=3, fds_max=9, udp_drops=2)
+            samples = Samples(
+                rss_bytes_max=6000, threads_max=3, fds_max=9, udp_drops=2, pss_bytes_max=5500, processes_max=2
+            )
 
             def __enter__(self) -> Self:
                 return self
@@ -102,7 +107,7 @@ class FakeServer:
             raise ServerDied("fake: died with SIGSEGV")
 
     def stop(self, _grace_s: float) -> Ended:
-        return Ended(0, None, 0, 42)
+        return Ended(0, None, 0)
 
 
 def result(config: LoadConfig) -> LoadResult:
@@ -309,7 +314,7 @@ def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path
 
 
 def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = contender("one").manifest
+    same = contender("one").server
     monkeypatch.setattr("tftpbench.runner.order.choose", lambda _: (same, None))
     monkeypatch.setattr(type(same), "locate", lambda _: SimpleNamespace())
     with pytest.raises(UsageError, match="both call themselves 'one'"):

@@ -11,7 +11,7 @@ from tftpbench import schema
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.machine import HOST_KEY_FACTS
 from tftpbench.scenario import Client, Matrix, Placement, Scenario, load_scenario
-from tftpbench.servers import PLACEHOLDERS, Capabilities, Find, Manifest
+from tftpbench.servers import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -57,6 +57,7 @@ def test_defaults_in_a_schema_are_as_people_write_them() -> None:
         ("manifest-format.md", "Keys", keys(Manifest)),
         ("manifest-format.md", "capabilities", keys(Capabilities)),
         ("manifest-format.md", "find", keys(Find)),
+        ("manifest-format.md", "fetch", keys(Fetch)),
         ("manifest-format.md", "Placeholders", {f"{{{name}}}" for name in PLACEHOLDERS}),
         ("results-format.md", "latency.hlog", set(LATENCY_KINDS)),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from tftpbench import servers
 from tftpbench.errors import ManifestError
-from tftpbench.servers import Found, Manifest, Missing
+from tftpbench.servers import Found, Manifest, Missing, presence
 
 TEXT = """\
 schema: tftpbench.server/1
@@ -49,6 +49,52 @@ def test_a_server_that_is_there_tells_its_version(tmp_path: Path) -> None:
     assert load(tmp_path).locate() == Found("mine 1.2", sys.executable)
 
 
+def test_a_fetched_program_goes_before_one_in_path_and_a_path_starts_at_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "peers"))
+    for place in (tmp_path / "peers/mine/bin/sh", tmp_path / "build/sh"):
+        place.parent.mkdir(parents=True)
+        place.write_text("#!/bin/sh\n")
+        place.chmod(0o755)
+    fetched = load(tmp_path, "python_module: json", "program: sh")
+    assert fetched.locate() == Found("mine 1.2", str(tmp_path / "peers/mine/bin/sh"))
+    built = load(tmp_path, "python_module: json", "program: ./build/sh")
+    assert built.locate() == Found("mine 1.2", str(tmp_path / "build/sh"))
+
+
+def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "peers"))
+    python = tmp_path / "peers/mine/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho its own\n")
+    python.chmod(0o755)
+    manifest = load(tmp_path)
+    assert manifest.locate() == Found("its own", str(python))
+    assert manifest.command("h", 1, "/r", 1, write=False)[0] == str(python)
+
+
+def test_variables_have_their_places_filled_too(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "get:", 'env: {LIMIT: "{concurrency}", PLACE: "{folder}/x"}\nget:')
+    assert manifest.environment("h", 1, "/r", 9) == {"LIMIT": "9", "PLACE": f"{tmp_path}/x"}
+
+
+def test_a_server_that_needs_root_is_missing_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    needy = load(tmp_path, "get:", "privileges: it changes its root directory\nget:")
+    assert needy.locate() == Missing("needs root: it changes its root directory", "run tftpbench as root")
+    monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: False)
+    monkeypatch.setattr(presence, "_first_free_port", lambda: 1024)
+    low = load(tmp_path, "get:", "fixed_port: 69\nget:")
+    assert low.locate() == Missing(
+        "can listen on UDP port 69 only, which needs root or CAP_NET_BIND_SERVICE", "run tftpbench as root"
+    )
+    monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: True)
+    assert isinstance(low.locate(), Found)
+
+
 def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> None:
     manifest = load(tmp_path, "python_module: json", "program: sh")
     manifest = load(
@@ -80,7 +126,7 @@ def test_a_server_that_is_not_there_says_why_and_how_to_get_it(tmp_path: Path, o
 
 
 def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "VERSION_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(presence, "VERSION_TIMEOUT_S", 0.05)
     missing = load(tmp_path, "print(); print('mine 1.2'); print('more')", "import signal; signal.pause()").locate()
     assert isinstance(missing, Missing)
     assert "did not end within 0.05 s" in missing.reason
@@ -113,6 +159,16 @@ def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
         ("get:", "ready: soon\nget:", "server.yaml:11:1: ready: is 'soon'; allowed: line, answer"),
         ("get:", "fixed_port: 0\nget:", "server.yaml:11:1: fixed_port: is 0; allowed: 1 to 65535, or null"),
         ("name: mine", "name: My Server", "server.yaml:2:1: name: is 'My Server'; allowed: small letters, digits"),
+        (
+            "get:",
+            "fetch: {pypi: [a], go: b}\nget:",
+            "server.yaml:11:1: fetch: is not clear; allowed: exactly one of",
+        ),
+        (
+            "get:",
+            "fetch: {npm: [--evil]}\nget:",
+            "server.yaml:11:15: fetch.npm[0]: is '--evil'; allowed: a list of",
+        ),
         ("server/1", "server/2", "server.yaml:1:1: schema: is 'tftpbench.server/2'; allowed: tftpbench.server/1"),
     ],
 )
@@ -126,6 +182,12 @@ def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, sa
 def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="_source: unknown key"):
         load(tmp_path, "get:", "_source: /elsewhere\nget:")
+
+
+def test_the_template_for_a_server_of_ones_own_is_a_manifest() -> None:
+    template = servers.load_manifest(Path(__file__).parents[2] / "docs/my-server.yaml")
+    assert template.variants == ("as_shipped",)
+    assert isinstance(template.locate(), Missing)
 
 
 def test_bundled_manifests_are_called_as_their_folders() -> None:

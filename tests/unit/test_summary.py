@@ -240,3 +240,82 @@ def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
         f"{server}, wrong_contents: 4 times, as in: DATA block 3" for server in ("epoll", "threads")
     )
     assert "Protocol faults where transfers failed:" in summary.render(found, "results/x", "tftpbench run x")
+
+
+def many(rates: dict[str, float], **changes: Any) -> Answer:
+    question = asked((3, 1000), servers=list(rates), **changes)
+    found = rows(question, {server: rate or 1.0 for server, rate in rates.items()})
+    for row in found:
+        if rates[row["server"]] == 0:
+            finding = {"kind": "died", "count": 1, "text": "died with SIGSEGV"}
+            row |= {"verdict": "invalid", "verdict_reason": "x", "data_pps": None, "server_findings": [finding]}
+    return summary.summarise(question, list(rates), found, PLACE)
+
+
+def test_many_servers_are_ranked_and_the_last_and_the_lost_are_named() -> None:
+    found = many({"one": 100.0, "two": 50.0, "three": 90.0, "four": 80.0, "five": 70.0, "six": 1.0, "dead": 0})
+    interval = "(95 % interval {0} to {0}, 7 pairs)"
+    assert found.sentence == (
+        "At 1000 concurrent reads of 64 KiB, one moves the most blocks of 6 servers; of its blocks, next come "
+        f"three 0.90x {interval.format('0.90')}, four 0.80x {interval.format('0.80')}, "
+        f"five 0.70x {interval.format('0.70')}, two 0.50x {interval.format('0.50')}; "
+        "last is six with 0.01x; dead gave no valid trial, on separate cores."
+    )
+    assert [line.server for line in found.lines][:7] == ["one", "three", "four", "five", "two", "six", "dead"]
+
+
+def test_a_first_server_that_others_overtake_is_not_called_the_best() -> None:
+    found = many({"one": 100.0, "two": 150.0, "three": 50.0, "four": 120.0})
+    assert found.sentence.startswith(
+        "At 1000 concurrent reads of 64 KiB, 2 of 4 servers move more blocks than one; of its blocks two 1.50x"
+    )
+
+
+def test_a_server_that_was_lost_by_its_own_doing_is_a_finding_and_leaves_nothing_to_judge() -> None:
+    found = many({"one": 100.0, "two": 50.0, "dead": 0})
+    assert found.exit_code == 0
+    assert found.findings == ("dead: died with SIGSEGV (read, 3 at once, 64 KiB, and in 1 other cell; 14 trials)",)
+    assert "What servers did wrong:" in summary.render(found, "results/x", "tftpbench run x")
+
+
+def test_a_finding_is_told_by_its_worst_trial() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        row["server_findings"] = [{"kind": "silent", "count": count, "text": f"never answered {count} of 9 transfers"}]
+    assert answer(question, found).findings == (
+        "threads: never answered 6 of 9 transfers (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
+def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None:
+    matrix = {
+        "operation": "read",
+        "concurrency": 10,
+        "file_size": "1MiB",
+        "blksize": [512, 8192],
+        "windowsize": [1, 16],
+    }
+    question = asked(matrix=matrix, best_of=["blksize", "windowsize"])
+    found = rows(question, {"epoll": 1000.0, "threads": 1000.0})
+    cells = {cell.key: cell for cell in question.cells()}
+    for row in found:
+        cell = cells[row["cell_key"]]
+        speed = cell.blksize * (cell.windowsize if row["server"] == "epoll" else 1 / cell.windowsize)
+        row["goodput_bytes_per_s"] = speed * (1 + row["round"] / 100)
+    said = answer(question, found)
+    assert [(line.cell.blksize, line.cell.windowsize) for line in said.lines] == [(8192, 16), (8192, 1)]
+    assert {line.label for line in said.lines} == {"read, 10 at once, 1 MiB"}
+    assert said.sentence.startswith(
+        "threads moves 0.06x the bytes of epoll at 10 concurrent reads of 1 MiB, each at its best blksize and "
+    )
+    text = summary.render(said, "results/x", "tftpbench run x")
+    assert "blksize 8192, windowsize 16" in text
+    assert "at its best" in text
+
+
+def test_what_is_left_out_for_one_reason_is_told_once() -> None:
+    question = asked((3, 1000))
+    left_out = [("threads", cell.key, "threads does not know blksize") for cell in question.cells()]
+    said = answer(question, rows(question, {"epoll": 2.0}), skipped=left_out)
+    assert said.skipped == ("threads, 2 cells: threads does not know blksize",)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tftpbench.cli.address import numeric_address
+
 if TYPE_CHECKING:
     from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
 
 DEFAULT_DURATION = "10s"
-PORT = 69  # RFC 1350 section 4
 SEED_MAX = 2**64 - 1  # the generator's word
 TRANSFERS_MAX = 10**9  # each leaves a row in memory
 
@@ -94,7 +94,7 @@ def load(
         raise typer.BadParameter("--transfers and --duration exclude each other")
     if write is not None and verify_against is not None:
         raise typer.BadParameter("--verify-against compares what is read; it goes with --read")
-    host, port = _address(target)
+    host, port = numeric_address(target)
     numbered = "{n}" in name
     config = LoadConfig(
         host=host,
@@ -157,21 +157,6 @@ def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None",
     if interrupted:
         return 130
     return 3 if load_report.has_failures(result, back) else 0
-
-
-def _address(target: str) -> tuple[str, int]:
-    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address."""
-    host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
-    host = (host if colon else target).strip("[]")
-    number = port or str(PORT)
-    if not number.isdecimal() or not 1 <= int(number) <= 65535:
-        raise typer.BadParameter(f"{target!r} has no port from 1 to 65535; give HOST:PORT, as in 127.0.0.1:6969")
-    try:
-        found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
-        raise typer.BadParameter(f"{host!r} is not known: {reason}") from None
-    return str(found[0][4][0]), int(number)
 
 
 def _file_size(path: Path) -> int:

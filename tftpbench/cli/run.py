@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from tftpbench.cli.address import numeric_address
+
 if TYPE_CHECKING:
     from tftpbench.runner import RunReport
     from tftpbench.scenario import Scenario
     from tftpbench.summary import Answer
 
 SEED_MAX = 2**64 - 1  # the generator's word
+ANSWER = "answer.txt"
 
 
 def run(
@@ -26,6 +29,18 @@ def run(
         list[str] | None,
         typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the scenario's servers."),
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="HOST:PORT", help="Measure a server that is running already.")
+    ] = None,
+    target_file: Annotated[
+        str | None, typer.Option("--target-file", metavar="NAME", help="The file to read there, over and over.")
+    ] = None,
+    target_write: Annotated[
+        bool, typer.Option("--target-write", help="Upload files there, which stay, to read or to write.")
+    ] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let the target be another machine than this one.")
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set matrix.concurrency=[1,10]."),
@@ -52,6 +67,7 @@ def run(
     from tftpbench.errors import UsageError
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
+    server = [*(server or []), *_target(target, target_file, target_write)]
     if resume is not None:
         if len(scenario or []) > 1 or seed is not None:
             raise UsageError("--resume goes on with one run, in its own order: leave --seed and further scenarios out")
@@ -66,8 +82,8 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished trials are saved
     documents, code = [], 0
     for each, name in zip(chosen, scenario or [""], strict=True):
-        command = _command(name, overrides, server, quick, seed, out)
-        document, one = _run_one(each, seed, out, resume, command, json_, quiet)
+        command = _command(name, overrides, server, quick, seed, out) + (["--allow-remote"] if allow_remote else [])
+        document, one = _run_one(each, seed, out, resume, command, json_, quiet, allow_remote)
         documents.append(document)
         code = _graver(code, one)
     if json_:
@@ -100,6 +116,22 @@ def _resumed(
     return runner.recorded(resume)[0]
 
 
+def _target(address: str | None, file: str | None, write: bool) -> list[str]:
+    """The entry of a scenario's servers that means the running server at this address."""
+    if address is None:
+        if file is not None or write:
+            raise typer.BadParameter("--target-file and --target-write go with --target HOST:PORT")
+        return []
+    if (file is None) != write:
+        raise typer.BadParameter(
+            "--target needs a file to read: name one that the server has with --target-file NAME, "
+            "or allow uploads with --target-write; not both"
+        )
+    from tftpbench.servers import Target
+
+    return [Target(*numeric_address(address), file).entry]
+
+
 def _seed(seed: int | None) -> int:
     if seed is not None:
         return seed
@@ -109,18 +141,45 @@ def _seed(seed: int | None) -> int:
 
 
 def _run_one(
-    scenario: "Scenario", seed: int, out: Path, resume: Path | None, command: list[str], json_: bool, quiet: bool
+    scenario: "Scenario",
+    seed: int,
+    out: Path,
+    resume: Path | None,
+    command: list[str],
+    json_: bool,
+    quiet: bool,
+    allow_remote: bool,
 ) -> tuple[dict[str, object], int]:
     from tftpbench import progress, runner, summary
 
     with progress.display(sys.stderr, quiet=quiet) as shown:
-        report = runner.run(scenario, seed=seed, out=out, resume=resume, command=command, on_event=shown)
+        report = runner.run(
+            scenario,
+            seed=seed,
+            out=out,
+            resume=resume,
+            command=command,
+            on_event=shown,
+            allow_remote=allow_remote,
+        )
     answer = _summarise(report)
+    repeat = shlex.join(report.command)
+    _keep(report.folder / ANSWER, summary.render(answer, str(report.folder), repeat))
     stream = sys.stderr if json_ else sys.stdout
     if not (json_ and quiet):
-        text = summary.render(answer, str(report.folder), shlex.join(report.command), colour=_colour(stream))
+        text = summary.render(answer, str(report.folder), repeat, colour=_colour(stream))
         print(text if quiet else f"\n{text}", file=stream)
     return summary.document(answer, str(report.folder), report.seed, report.rows), answer.exit_code
+
+
+def _keep(path: Path, text: str) -> None:
+    """Beside the trials, so that the folder alone tells what came of the run."""
+    from tftpbench.errors import ResultsError
+
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"{path} can't be written: {error.strerror}; all trials are saved beside it") from None
 
 
 def _summarise(report: "RunReport") -> "Answer":
@@ -151,8 +210,8 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     for scenario in scenarios:
         plan = runner.plan(scenario, runner.contenders(scenario), seed)
         if not json_:
-            for skip in plan.skipped:
-                typer.echo(progress.skipped_text(skip))
+            for line in progress.skipped_lines(plan.skipped):
+                typer.echo(line)
             for trial in plan.trials:
                 typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label}")
         rows = [

@@ -1,6 +1,7 @@
-"""``tftpbench servers``: who could be measured here."""
+"""``tftpbench servers``: who could be measured here, and getting those who are not here yet."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,16 +9,26 @@ import typer
 if TYPE_CHECKING:
     from tftpbench.servers import Found, Manifest, Missing
 
+# Where output is no terminal, lines are for programs and for reading later: nothing is folded.
+WIDTH_ELSEWHERE = 250
+
 
 def servers(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these: names, or paths of manifests.")
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="First get those that can be got, into a folder of tftpbench's own.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> int:
     """List every manifest: model, options, version found, or why not and how to get it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from tftpbench.servers import bundled_manifests
+    from tftpbench.servers import bundled_manifests, manifest
 
-    manifests = list(bundled_manifests().values())
+    manifests = [manifest(name) for name in names] if names else list(bundled_manifests().values())
+    failed = _fetch(manifests) if fetch else 0
     with ThreadPoolExecutor() as pool:  # each asks a program for its version, and some are slow to start
         found = list(pool.map(lambda manifest: manifest.locate(), manifests))
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
@@ -25,7 +36,27 @@ def servers(
         typer.echo(json.dumps({"servers": described}, ensure_ascii=False))
     else:
         _print_table(described)
-    return 0
+    return 2 if failed else 0
+
+
+def _fetch(manifests: list["Manifest"]) -> int:
+    """How many failed; each is told of as it ends, in one line."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    from tftpbench import peers
+    from tftpbench.errors import FetchError
+
+    failed = 0
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        waiting = {pool.submit(peers.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
+        for done in as_completed(waiting):
+            manifest = waiting[done]
+            try:
+                typer.echo(f"{manifest.name}: {'fetched' if done.result() else 'is here already'}", err=True)
+            except FetchError as error:
+                failed += 1
+                typer.echo(f"{manifest.name}: not fetched: {error}; get it: {manifest.get}", err=True)
+    return failed
 
 
 def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, object]:
@@ -43,22 +74,37 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
         "version": here.version if here else None,
         "missing": gone.reason if gone else None,
         "get": gone.get if gone else None,
+        "can_fetch": manifest.fetch is not None,
         "homepage": manifest.homepage,
         "manifest": str(manifest.source),
     }
 
 
 def _print_table(described: list[dict[str, object]]) -> None:
-    """Blocks of two lines: models and reasons are sentences, which columns would squeeze."""
-    width = max((len(str(each["name"])) for each in described), default=0)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("server", "model", "does", "options", "version"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "server")
     for each in described:
-        state = each["version"] if each["missing"] is None else f"not found: {each['missing']}; get it: {each['get']}"
-        can = (
-            f"{_words(each['operations'])}; {_words(each['options']) or 'no options'}{'; IPv6' if each['ipv6'] else ''}"
-        )
-        typer.echo(f"{str(each['name']).ljust(width)}  {each['model']}")
-        typer.echo(f"{' ' * width}  {can}")
-        typer.echo(f"{' ' * width}  {state}")
+        does = f"{_words(each['operations'])}{' IPv6' if each['ipv6'] else ''}"
+        here = str(each["version"]) if each["missing"] is None else f"- {each['missing']}"
+        table.add_row(*map(_plain, (each["name"], each["model"], does, _words(each["options"]) or "none", here)))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False)
+    console.print(table)
+    missing = [each for each in described if each["missing"] is not None]
+    for each in missing:
+        fetched = " (or: tftpbench servers --fetch)" if each["can_fetch"] else ""
+        console.print(_plain(f"To get {each['name']}: {each['get']}{fetched}"), soft_wrap=True)
+
+
+def _plain(text: object) -> str:
+    """Without rich's markup: versions are what foreign programs print."""
+    from rich.markup import escape
+
+    return escape(str(text))
 
 
 def _words(value: object) -> str:

@@ -7,11 +7,31 @@ that something is ready by then, never names a server, and prints nothing. Calle
     keeper.py     the harness's end of the keeper: start, messages, stop
     ready.py      has it answered, and was it really this server?
     sockets.py    which UDP sockets belong to a process, their buffers and drops
-    usage.py      CPU, memory, threads, descriptors: one look, or maxima over a trial
+    running.py    a server that somebody else started
+    counter.py    CPU time and context switches over every process that ever was
+    usage.py      one look at all that it uses, and the most of many
+    sampler.py    looks while a load runs, for less than 1 % of a core
 """
 
 from tftpbench.process.keeper import Ended
+from tftpbench.process.ready import answers
+from tftpbench.process.running import RunningServer, download
+from tftpbench.process.sampler import Sampler
 from tftpbench.process.server import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
-from tftpbench.process.usage import Sampler, Samples, Usage
+from tftpbench.process.sockets import udp_drops_host
+from tftpbench.process.usage import Samples, Usage
 
-__all__ = ["READY_TIMEOUT_S", "STOP_GRACE_S", "Buffers", "Ended", "Sampler", "Samples", "ServerProcess", "Usage"]
+__all__ = [
+    "READY_TIMEOUT_S",
+    "STOP_GRACE_S",
+    "Buffers",
+    "Ended",
+    "RunningServer",
+    "Sampler",
+    "Samples",
+    "ServerProcess",
+    "Usage",
+    "answers",
+    "download",
+    "udp_drops_host",
+]

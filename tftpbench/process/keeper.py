@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tftpbench import launch
 from tftpbench.errors import ServerNotReady
+from tftpbench.process.counter import Counter
 
 # A keeper needs some 30 ms to start and its kill loop is bounded by 5 s; a machine under load gets ten times that.
 _KEEPER_START_S = 10.0
@@ -32,7 +33,6 @@ class Ended:
     exit_code: int | None
     signal: str | None
     left_over: int
-    context_switches: int | None
 
     @property
     def text(self) -> str:
@@ -41,16 +41,19 @@ class Ended:
 
 
 class KeeperLink:
-    """One keeper and what it has said so far. Safe to use from two threads (the runner's and the sampler's)."""
+    """One keeper and what it has said so far. Safe to use from two threads (the runner's and the sampler's).
 
-    def __init__(self, argv: Sequence[str], log: Path, cpus: Sequence[int]) -> None:
+    `env` is added to the environment, the server's and the keeper's, which is deaf to variables for Python.
+    """
+
+    def __init__(self, argv: Sequence[str], log: Path, cpus: Sequence[int], env: Mapping[str, str] = {}) -> None:
         self.pid: int | None = None
-        self.cpu_clock: int | None = None  # a perf event's descriptor
+        self.counter: Counter | None = None
         self.ready: tuple[str, int, int] | None = None
         self.failed: str | None = None
         self.empty = False
         self._status: int | None = None
-        self._stopped: tuple[int, int] | None = None
+        self._killed: int | None = None
         self._lock = threading.Lock()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
@@ -67,6 +70,7 @@ class KeeperLink:
                     *argv,
                 ],
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **env},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for the harness alone
             )
@@ -111,29 +115,28 @@ class KeeperLink:
         if self._keeper.returncode is None:
             self._say_stop(grace_s)
             deadline = time.monotonic() + grace_s + _KEEPER_END_S
-            while self._stopped is None and time.monotonic() < deadline:
+            while self._killed is None and time.monotonic() < deadline:
                 if not self.hear(0.1) and self._keeper.poll() is not None:
                     break
             self._end_keeper()
         self._control.close()
-        if self.cpu_clock is not None:
-            os.close(self.cpu_clock)
-            self.cpu_clock = None
+        if self.counter is not None:
+            self.counter.close()
+            self.counter = None
         return self.ended
 
     @property
     def ended(self) -> Ended:
         """How it ended, as far as is known by now."""
-        killed, switches = self._stopped or (0, None)
+        killed = self._killed or 0
         if self._status is None:
-            return Ended(None, None, killed, switches)
+            return Ended(None, None, killed)
         code = os.waitstatus_to_exitcode(self._status)
-        own = (
-            1 if code == -signal.SIGKILL and killed else 0
-        )  # the first process itself, deaf to SIGTERM, is not left over
+        # The main process itself, deaf to SIGTERM, is not left over.
+        own = 1 if code == -signal.SIGKILL and killed else 0
         if code < 0:
-            return Ended(None, _signal_name(-code), killed - own, switches)
-        return Ended(code, None, killed, switches)
+            return Ended(None, _signal_name(-code), killed - own)
+        return Ended(code, None, killed)
 
     def _say_stop(self, grace_s: float) -> None:
         with contextlib.suppress(OSError):  # the keeper is gone already
@@ -141,7 +144,7 @@ class KeeperLink:
 
     def _end_keeper(self) -> None:
         try:
-            self._keeper.wait(_KEEPER_END_S if self._stopped is not None else 0)
+            self._keeper.wait(_KEEPER_END_S if self._killed is not None else 0)
         except subprocess.TimeoutExpired:
             self._keeper.kill()  # its end fires the server's parent-death signal
             self._keeper.wait()
@@ -150,8 +153,9 @@ class KeeperLink:
         kind, _, text = message.decode(errors="replace").partition(" ")
         match kind:
             case "pid":
-                self.pid = int(text)
-                self.cpu_clock = fds[0] if fds else None
+                pid, used_ns, counts, cgroup = text.split(" ", 3)
+                self.pid = int(pid)
+                self.counter = Counter(self.pid, int(used_ns), fds[0] if fds else None, counts == "switches", cgroup)
             case "failed":
                 self.failed = text
             case "ready":
@@ -162,8 +166,7 @@ class KeeperLink:
             case "empty":
                 self.empty = True
             case "stopped":
-                killed, switches = text.split(" ")
-                self._stopped = (int(killed), int(switches))
+                self._killed = int(text)
 
 
 def _signal_name(number: int) -> str:

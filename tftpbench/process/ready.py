@@ -4,6 +4,7 @@ It must never wait longer than it was told to, and never take another process's 
 `tftpbench.process.server` only.
 """
 
+import errno
 import os
 import secrets
 import select
@@ -11,6 +12,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 from tftpbench.errors import ServerDied, ServerNotReady
 from tftpbench.process.keeper import KeeperLink
@@ -39,15 +42,51 @@ def wait_for_line(link: KeeperLink, deadline: float) -> int:
 
 def wait_for_answer(link: KeeperLink, host: str, port: int, deadline: float) -> None:
     """Ask for a file that can't exist until something comes back and the port is this server's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.setblocking(False)
-        request = struct.pack("!H", 1) + f"absent-{secrets.token_hex(8)}".encode() + b"\0octet\0"
+    with _Probe(host, port) as probe:
         while True:
             _still_waiting(link, deadline, f"did not answer on port {port}")
-            _send(probe, request, (host, port))
-            if _answered(probe, _PROBE_S) and _is_ours(link, port):
+            if probe.ask() and _is_ours(link, port):
                 return
+
+
+def answers(host: str, port: int, timeout_s: float) -> bool:
+    """Whether anything comes back, in time, for a file that can't exist."""
+    deadline = time.monotonic() + timeout_s
+    with _Probe(host, port) as probe:
+        while time.monotonic() < deadline:
+            if probe.ask():
+                return True
+    return False
+
+
+class _Probe:
+    """A client that asks for a file that can't exist; an ERROR is as good an answer as any."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._request = struct.pack("!H", 1) + f"absent-{secrets.token_hex(8)}".encode() + b"\0octet\0"
+        self._socket = _udp_socket(host)
+        self._socket.setblocking(False)
+
+    def ask(self) -> bool:
+        """Ask once more and wait a little."""
+        _try(lambda: self._socket.sendto(self._request, self._server))
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(_PROBE_S * 1000)) and _try(self._take)
+
+    def _take(self) -> None:
+        answer, peer = self._socket.recvfrom(65536)
+        if answer[:2] != b"\0\5":
+            self._socket.sendto(_ERROR_AND_BYE, peer)  # it began a transfer: end it, or it retransmits into the trial
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
 
 
 def owns_port(pids: Sequence[int], port: int) -> bool | None:
@@ -58,11 +97,25 @@ def owns_port(pids: Sequence[int], port: int) -> bool | None:
     return not {row.inode for row in rows if row.port == port}.isdisjoint(socket_inodes(pids))
 
 
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody has this UDP port now; False where we may not ask (a port below 1024, ip(7))."""
+    with _udp_socket(host) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
 def free_port(host: str) -> int:
     """A UDP port that nobody had a moment ago."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with _udp_socket(host) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _udp_socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
 
 
 def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
@@ -78,24 +131,6 @@ def _is_ours(link: KeeperLink, port: int) -> bool:
     if owns_port(link.family(), port) is not False:
         return True
     raise ServerNotReady(f"port {port} belongs to another process")
-
-
-def _answered(probe: socket.socket, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(probe, select.POLLIN)
-    if not poll.poll(timeout_s * 1000):
-        return False
-    return _try(lambda: _take(probe))
-
-
-def _take(probe: socket.socket) -> None:
-    answer, peer = probe.recvfrom(65536)
-    if answer[:2] != b"\0\5":
-        probe.sendto(_ERROR_AND_BYE, peer)  # it began a transfer: end it, or it retransmits into the trial
-
-
-def _send(probe: socket.socket, request: bytes, server: tuple[str, int]) -> None:
-    _try(lambda: probe.sendto(request, server))
 
 
 def _try(action: Callable[[], object]) -> bool:

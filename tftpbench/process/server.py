@@ -13,9 +13,10 @@ from typing import Self
 
 from tftpbench.errors import ServerDied, ServerError, ServerNotReady
 from tftpbench.process.keeper import Ended, KeeperLink
-from tftpbench.process.ready import free_port, wait_for_answer, wait_for_line
+from tftpbench.process.ready import free_port, is_taken, wait_for_answer, wait_for_line
+from tftpbench.process.sampler import Sampler
 from tftpbench.process.sockets import granted_buffers, socket_inodes, udp_sockets
-from tftpbench.process.usage import Sampler, Usage, UsageReader
+from tftpbench.process.usage import Usage, UsageReader
 from tftpbench.servers import Manifest
 
 READY_TIMEOUT_S = 10.0  # an interpreted server with many imports on a busy machine needs 2 s
@@ -71,6 +72,10 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises ServerNotReady or ServerDied, with nothing left behind."""
+        port = self.manifest.fixed_port or self._wanted_port
+        if port and is_taken(self.host, port):
+            taken = f"UDP port {port} on {self.host} is taken by another process; stop that first"
+            raise ServerNotReady(f"{self.manifest.name}: {taken}")
         attempts = _PORT_ATTEMPTS if self._picks_port() else 1
         for attempt in range(1, attempts + 1):
             try:
@@ -90,8 +95,12 @@ class ServerProcess:
         return self._running()[1].look()
 
     def cpu_ns(self) -> int | None:
-        """CPU time of every process it ever had: one system call, cheap enough for the end of a measured window."""
+        """CPU time of every process it ever had: a few system calls, cheap enough for the end of a measured window."""
         return self._running()[1].cpu_ns()
+
+    def context_switches(self) -> int | None:
+        """Context switches of every process it ever had, as cheap; None where the kernel doesn't let us count them."""
+        return self._running()[1].context_switches()
 
     def sampler(self, cpus: Iterable[int] = (), on_death: Callable[[], object] = lambda: None) -> Sampler:
         """A context manager that looks at the server while its block runs; see `Sampler`."""
@@ -111,7 +120,7 @@ class ServerProcess:
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> Ended:
         """SIGTERM, `grace_s` to comply, SIGKILL to all that is left; returns how it ended. May be called again."""
-        return self._link.stop(grace_s) if self._link is not None else Ended(None, None, 0, None)
+        return self._link.stop(grace_s) if self._link is not None else Ended(None, None, 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -133,7 +142,8 @@ class ServerProcess:
             self.host, self.port, self._root, self._concurrency, self._write, self._variant
         )
         deadline = time.monotonic() + self._ready_timeout_s
-        link = self._link = KeeperLink(self.argv, self.log, self._cpus)
+        env = self.manifest.environment(self.host, self.port, self._root, self._concurrency)
+        link = self._link = KeeperLink(self.argv, self.log, self._cpus, env)
         link.wait_started()
         if self.manifest.ready == "line":
             self.port = wait_for_line(link, deadline)

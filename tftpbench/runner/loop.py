@@ -16,12 +16,13 @@ from tftpbench.columns import INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.errors import ResultsError, TftpbenchError, UsageError
 from tftpbench.results import RunFolder, load_run
 from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.files import TargetFiles, fitted, target_files
 from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
 from tftpbench.runner.roots import file_system, roots
 from tftpbench.runner.trial import Bench, Outcome, Tools, run_trial
 from tftpbench.scenario import Scenario, from_document
-from tftpbench.servers import Found
+from tftpbench.servers import Found, Target
 
 
 @dataclass(frozen=True)
@@ -59,30 +60,53 @@ def run(
     command: Sequence[str] = (),
     on_event: Callable[[Event], None] = lambda _: None,
     tools: Tools | None = None,
+    allow_remote: bool = False,
 ) -> RunReport:
     """Do every trial of the scenario, or, with `resume`, those that a run folder lacks (its own seed counts then).
 
-    Raises ResultsError where the folder can't be written or is another scenario's, LoadError where the generator can't
-    run here, ManifestError for unknown servers, UsageError where no server is there, RunInterrupted on Ctrl-C.
+    `allow_remote` lets a server that runs already be on another machine. Raises ResultsError where the folder can't be
+    written or is another scenario's, LoadError where the generator can't run here, ManifestError for unknown servers,
+    ServerNotReady where one that should be running has not the file, UsageError where no server is there,
+    RunInterrupted on Ctrl-C.
     """
-    tools = tools or Tools()
     if resume is not None:
         _, seed, command = recorded(resume)
     servers = contenders(scenario)
+    with target_files(servers, allow_remote) as files:
+        asked = _Asked(fitted(scenario, servers, files), servers, seed, out, resume, tuple(command))
+        return _run(asked, files, tools or Tools(), allow_remote, on_event)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `run` was asked for, with its servers found."""
+
+    scenario: Scenario
+    servers: Sequence[Contender]
+    seed: int
+    out: Path
+    resume: Path | None
+    command: tuple[str, ...]
+
+
+def _run(
+    asked: _Asked, files: TargetFiles, tools: Tools, allow_remote: bool, on_event: Callable[[Event], None]
+) -> RunReport:
+    scenario, servers, seed = asked.scenario, asked.servers, asked.seed
     whole = plan(scenario, servers, seed)
     _refuse_nothing(whole)
     pinning = pin(scenario.placement)
     with roots(scenario.cells(), seed, tools.write_contents) as base:
-        facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
-        with _open(scenario, out, resume, facts) as folder:
+        facts = _manifest(scenario, seed, servers, whole, pinning, base.base, asked.command)
+        with _open(scenario, asked.out, asked.resume, facts) as folder:
             done = {row["trial"] for row in folder.finished_trials()}
             on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), tuple(folder.notes)))
-            bench = Bench(base, pinning, seed, tools)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote)
             interrupted = _do_all(
                 [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
             )
             rows = tuple(folder.finished_trials())
-            report = RunReport(folder.path, scenario, whole, pinning, seed, tuple(command), rows)
+            report = RunReport(folder.path, scenario, whole, pinning, seed, asked.command, rows)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:
         raise RunInterrupted(report)
@@ -189,15 +213,18 @@ def _manifest(
     }
 
 
-def _server_facts(server: Contender) -> dict[str, object]:
-    found = server.found
+def _server_facts(contender: Contender) -> dict[str, object]:
+    found, server = contender.found, contender.server
+    if isinstance(server, Target):
+        return {"version": None, "model": "running already", "manifest": server.source}
+    argv = server.as_shipped.argv if contender.variant and server.as_shipped else server.argv
     return {
         "version": found.version if isinstance(found, Found) else None,
-        "model": server.manifest.model,
-        "homepage": server.manifest.homepage,
-        "argv": list(
-            server.manifest.as_shipped.argv if server.variant and server.manifest.as_shipped else server.manifest.argv
-        ),
-        "argv_write": list(server.manifest.argv_write),
-        "manifest": str(server.manifest.source),
+        "model": server.model,
+        "homepage": server.homepage,
+        "argv": list(argv),
+        "argv_write": list(server.argv_write),
+        "env": dict(server.env),
+        "caps": {} if contender.variant else dict(server.caps),
+        "manifest": str(server.source),
     }

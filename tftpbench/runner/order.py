@@ -6,25 +6,26 @@ run go on and a reader repeat one. Called by the runner and by a dry run.
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tftpbench.errors import ManifestError
 from tftpbench.scenario import Cell, Scenario
-from tftpbench.servers import Found, Manifest, Missing, choose
+from tftpbench.servers import Found, Manifest, Missing, Target, choose
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One server that takes part: a manifest, perhaps a variant of it, and what was found of it here."""
+    """One server that takes part, perhaps a variant of it, and what was found of it here."""
 
-    manifest: Manifest
+    server: Manifest | Target
     variant: str | None
     found: Found | Missing
 
     @property
     def name(self) -> str:
         """As in results, thresholds and tables: "epoll", or "dnsmasq@as_shipped"."""
-        return f"{self.manifest.name}@{self.variant}" if self.variant else self.manifest.name
+        return f"{self.server.name}@{self.variant}" if self.variant else self.server.name
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ class Plan:
 def contenders(scenario: Scenario) -> tuple[Contender, ...]:
     """The scenario's servers, looked for on this machine. Raises ManifestError for one that nobody knows."""
     chosen = [choose(entry) for entry in scenario.servers]
-    servers = tuple(Contender(manifest, variant, manifest.locate()) for manifest, variant in chosen)
+    with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
+        found = list(pool.map(lambda choice: choice[0].locate(), chosen))
+    servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
     for server in servers:
-        same = [str(other.manifest.source) for other in servers if other.name == server.name]
+        same = [str(other.server.source) for other in servers if other.name == server.name]
         if len(same) > 1:
             raise ManifestError(
                 f"{' and '.join(same)}: both call themselves {server.name!r}; give each a name of its own"
@@ -100,7 +103,7 @@ def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipp
             skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
             continue
         for cell in cells:
-            reason = server.manifest.cannot(cell.operation, cell.blksize, cell.windowsize, options=_options(cell))
+            reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=_options(cell))
             if reason is not None:
                 skipped.append(Skipped(server.name, cell, reason))
     return tuple(skipped)

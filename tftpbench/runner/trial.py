@@ -5,31 +5,37 @@ then too nothing stays behind. It must never print, and never start a second ser
 runner.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tftpbench import checks, loadgen
+from tftpbench import checks, findings, loadgen
 from tftpbench.columns import COLUMNS
 from tftpbench.errors import ServerDied, ServerError
 from tftpbench.loadgen import LoadConfig, LoadResult, Stop
-from tftpbench.process import Ended, Samples, ServerProcess, Usage
+from tftpbench.process import RunningServer, ServerProcess, answers, udp_drops_host
+from tftpbench.runner.files import TargetFiles, keeps_its_files, upload_config
 from tftpbench.runner.order import Trial
 from tftpbench.runner.placement import Pinning
 from tftpbench.runner.roots import Roots
+from tftpbench.runner.rows import Observed, Row, busy_poll_us, row_of, server_columns
 from tftpbench.scenario import Cell
+from tftpbench.servers import Target
 
-FILE_NAME = "f-{n}"
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
 HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
 # The load is over: a server that would linger over finished transfers (dallying) is not waited for.
 STOP_GRACE_S = 0.3
+# One that lost transfers is asked once more; a server that is only slow gets to it within this.
+DEAF_TIMEOUT_S = 2.0
+# Some servers acknowledge the last block before they have written it: that much later it must be there.
+SETTLE_S = 1.0
+# What does not come back by then is not compared: it may be that nothing does.
+READ_BACK_NS_MAX = 20_000_000_000
 # With verify: sample, every so many-th upload is compared.
 SAMPLE_EVERY = 16
-
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Tools:
     run_load: Callable[[LoadConfig, Stop, Callable[[str], object]], LoadResult] = loadgen.run_load
     write_contents: Callable[[Path, int, int, int], None] = loadgen.write_contents
     first_difference: Callable[[Path, int, int, int], int | None] = loadgen.first_difference
+    answers: Callable[[str, int, float], bool] = answers
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,11 @@ class Bench:
     """What stays the same for all trials of a run."""
 
     roots: Roots
+    target_files: TargetFiles
     pinning: Pinning
     seed: int
     tools: Tools
+    allow_remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,51 +71,73 @@ class Outcome:
     server_log: bytes
 
 
-@dataclass(frozen=True)
-class _Observed:
-    """What was seen of the server, from READY to its end."""
-
-    config: LoadConfig
-    ready: Usage
-    cpu_ns: tuple[int | None, int | None]
-    """When the window opened, and when it closed."""
-    samples: Samples
-    ended: Ended
-    lost: str | None
-    stolen: tuple[int, int]  # ticks, ticks of the cores in all
-    buffers: tuple[int, int] | None
-
-
 def run_trial(trial: Trial, bench: Bench) -> Outcome:
     """Do the trial. Raises LoadError where the generator itself can't run."""
-    row = _row_of(trial, bench)
+    row = row_of(trial, bench.pinning)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
     with bench.roots.fresh(trial.cell) as root:
         try:
-            result, observed = _measure(trial, bench, root, log)
+            seen = _measure(trial, bench, root, log)
         except ServerError as error:
+            finding = findings.of_a_lost_server(_unnamed(error, trial), died=isinstance(error, ServerDied))
+            row["server_findings"] = [asdict(finding)]
             found = checks.findings(row, checks.Surroundings(server_lost=str(error)))
             return _outcome(row, found, None, log)
-        row |= {name: value for name, value in result.figures.items() if name in COLUMNS}
-        row |= _uploads(trial.cell, bench, root, result)
-        row |= _server_columns(result, observed, len(bench.pinning.server))
-        row["generator_sockets"] = observed.config.sockets
-        row["protocol_faults"] = [asdict(fault) for fault in result.faults]
+    row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
+    row |= server_columns(seen, len(bench.pinning.server))
+    died = _unnamed(seen.lost, trial) if seen.lost is not None else None
+    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
+    row["server_findings"] = [asdict(finding) for finding in wrong]
     around = checks.Surroundings(
-        mean_transfer_ns=result.figures.get("transfer_ns_mean"),
-        steal_fraction=observed.stolen[0] / observed.stolen[1] if observed.stolen[1] else 0.0,
-        steal_ticks=observed.stolen[0],
-        server_lost=observed.lost,
+        mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
+        steal_fraction=seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else 0.0,
+        steal_ticks=seen.stolen[0],
+        server_lost=str(seen.lost) if seen.lost is not None else None,
         debug_build=loadgen.IS_DEBUG_BUILD,
     )
-    return _outcome(row, checks.findings(row, around), result, log)
+    return _outcome(row, checks.findings(row, around), seen.result, log)
 
 
-def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> tuple[LoadResult, _Observed]:
-    cell, stop = trial.cell, Stop()
-    server = bench.tools.server(
-        trial.contender.manifest,
+def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> Observed:
+    stop = Stop()
+    with _server(trial, bench, root, log) as server:
+        ready = server.usage()
+        config = _load_config(trial, bench, server, stop)
+        cores = sorted({*bench.pinning.server, *bench.pinning.generator})
+        before = _stolen_ticks(cores)
+        dropped = udp_drops_host()
+        edges: list[tuple[int | None, int | None]] = []  # of the window: CPU time, context switches
+        # The sampler looks five times a second at most, from a core of its own if there is one.
+        with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
+            result = bench.tools.run_load(
+                config, stop, lambda _edge: edges.append((server.cpu_ns(), server.context_switches()))
+            )
+        after = _stolen_ticks(cores)
+        lost = _how_lost(server)
+        return Observed(
+            config=config,
+            result=result,
+            ready=ready,
+            cpu_ns=(edges[0][0], edges[1][0]),
+            context_switches=edges[1][1],
+            udp_drops_host=(udp_drops_host(), dropped),
+            samples=sampler.samples,
+            buffers=server.buffers,
+            lost=lost,
+            is_deaf=lost is None and _is_deaf(server, result, bench.tools),
+            uploads=_uploads(trial, bench, root, config, result) if lost is None else {},
+            ended=server.stop(STOP_GRACE_S),
+            stolen=(after[0] - before[0], after[1] - before[1]),
+        )
+
+
+def _server(trial: Trial, bench: Bench, root: Path, log: Path) -> ServerProcess | RunningServer:
+    cell, server = trial.cell, trial.contender.server
+    if isinstance(server, Target):
+        return RunningServer(server)
+    return bench.tools.server(
+        server,
         root=root,
         log=log,
         concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
@@ -114,40 +145,48 @@ def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> tuple[LoadRes
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )
-    with server:
-        ready = server.usage()
-        config = _load_config(cell, bench, server.host, server.port)
-        cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-        before = _stolen_ticks(cores)
-        cpu_ns: list[int | None] = []  # at both edges of the window
-        # The sampler looks five times a second, from a core of its own if there is one.
-        with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
-            result = bench.tools.run_load(config, stop, lambda _edge: cpu_ns.append(server.cpu_ns()))
-        after = _stolen_ticks(cores)
-        lost = _how_lost(server)
-        buffers = (server.buffers.receive_bytes, server.buffers.send_bytes) if server.buffers else None
-        ended = server.stop(STOP_GRACE_S)
-    stolen = (after[0] - before[0], after[1] - before[1])
-    return result, _Observed(config, ready, (cpu_ns[0], cpu_ns[1]), sampler.samples, ended, lost, stolen, buffers)
 
 
-def _how_lost(server: ServerProcess) -> str | None:
+def _how_lost(server: ServerProcess | RunningServer) -> ServerDied | None:
     try:
         server.check_alive()
     except ServerDied as error:
-        return str(error)
+        return error
     return None
 
 
-def _load_config(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
+def _unnamed(error: ServerError, trial: Trial) -> str:
+    """What went wrong, for a row that names the server already."""
+    return str(error).removeprefix(f"{trial.contender.server.name}: ")
+
+
+def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
+    """Whether a server that lost transfers answers nobody any more."""
+    if result.figures.get("completed") == result.figures.get("started"):
+        return False
+    return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
+
+
+def _load_config(trial: Trial, bench: Bench, server: ServerProcess | RunningServer, stop: Stop) -> LoadConfig:
+    config = _any_load(trial.cell, bench, server.host, server.port)
+
+    def upload(name: str, number: int) -> LoadResult:
+        return bench.tools.run_load(upload_config(config, name, number), stop, lambda _edge: None)
+
+    files = bench.target_files.of(trial, upload)
+    return replace(config, name=files.name, distinct_files=files.distinct, verify_against=files.contents)
+
+
+def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
+    """The load of the cell, on files of any name."""
     return LoadConfig(
         host=host,
         port=port,
+        allow_remote=bench.allow_remote,
         operation=cell.operation,
-        name=FILE_NAME,
+        name="",
         file_size_bytes=cell.file_size_bytes,
         concurrency=cell.concurrency,
-        distinct_files=cell.distinct_files if cell.operation == "read" else 0,
         seed=bench.seed,
         verify=cell.verify,
         workers=min(cell.client.workers, cell.concurrency),
@@ -155,6 +194,7 @@ def _load_config(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         transfers=cell.transfers,
         duration_ns=cell.duration_ns,
         warm_up_ns=cell.warm_up_ns,
+        limit_ns=cell.limit_ns,
         ramp_ns=cell.client.ramp_ns,
         blksize=cell.blksize,
         windowsize=cell.windowsize,
@@ -165,85 +205,36 @@ def _load_config(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         retries=cell.client.retries,
         backoff=cell.client.backoff,
         sockets=loadgen.best_sockets(host) if cell.client.sockets == "auto" else cell.client.sockets,
-        busy_poll_us=_busy_poll_us(cell, bench),
+        busy_poll_us=busy_poll_us(cell, bench.pinning),
     )
 
 
-def _busy_poll_us(cell: Cell, bench: Bench) -> int:
-    return cell.client.busy_poll_us(own_cores=bench.pinning.separate)
-
-
-def _row_of(trial: Trial, bench: Bench) -> Row:
-    """The columns that are known before anything has run."""
-    cell, contender = trial.cell, trial.contender
-    return {
-        "trial": trial.number,
-        "order": trial.order,
-        "round": trial.round,
-        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "cell_key": cell.key,
-        "server": contender.manifest.name,
-        "variant": contender.variant,
-        "operation": cell.operation,
-        "concurrency": cell.concurrency,
-        "transfers": cell.transfers,
-        "distinct_files": cell.distinct_files,
-        "file_size_bytes": cell.file_size_bytes,
-        "blksize": cell.blksize,
-        "windowsize": cell.windowsize,
-        "verify": cell.verify,
-        "server_cpus": _numbers(bench.pinning.server),
-        "generator_cpus": _numbers(bench.pinning.generator),
-        "busy_poll_us": _busy_poll_us(cell, bench),
-    }
-
-
-def _numbers(cores: Sequence[int]) -> str:
-    return ",".join(map(str, cores))
-
-
-def _server_columns(result: LoadResult, seen: _Observed, cores: int) -> Row:
-    """CPU time and blocks are both counted from READY, when there were none, to the end of the window."""
-    opened_ns, closed_ns = seen.cpu_ns
-    cpu_ns = None if closed_ns is None or seen.ready.cpu_ns is None else closed_ns - seen.ready.cpu_ns
-    in_window_ns = None if closed_ns is None or opened_ns is None else closed_ns - opened_ns
-    blocks, window_s = result.figures.get("blocks_to_window_end"), result.figures.get("duration_s")
-    return {
-        "server_busy_fraction": _share(in_window_ns, window_s, cores),
-        "server_cpu_s": None if cpu_ns is None else cpu_ns / 1e9,
-        "server_cpu_ns_per_block": cpu_ns / blocks if cpu_ns is not None and blocks else None,
-        "server_rss_bytes_ready": seen.ready.rss_bytes,
-        "server_rss_bytes_max": seen.samples.rss_bytes_max,
-        "server_threads_max": seen.samples.threads_max,
-        "server_fds_max": seen.samples.fds_max,
-        "server_context_switches": seen.ended.context_switches,
-        "server_receive_buffer_bytes": seen.buffers[0] if seen.buffers else None,
-        "server_send_buffer_bytes": seen.buffers[1] if seen.buffers else None,
-        "server_end": seen.ended.text,
-        "server_left_over": seen.ended.left_over,
-        "udp_drops_server": seen.samples.udp_drops,
-    }
-
-
-def _share(cpu_ns: int | None, window_s: float | None, cores: int) -> float | None:
-    return cpu_ns / 1e9 / window_s / cores if cpu_ns is not None and window_s else None
-
-
-def _uploads(cell: Cell, bench: Bench, root: Path, result: LoadResult) -> Row:
-    """Compare what arrived in the server's root; reads were compared by the generator as they came."""
+def _uploads(trial: Trial, bench: Bench, root: Path, config: LoadConfig, result: LoadResult) -> Row:
+    """Compare what was written; what was read has been compared by the generator as it came."""
+    cell = trial.cell
     if cell.operation == "read" or cell.verify == "off":
         return {}
-    verified, wrong = result.figures.get("bytes_verified") or 0, result.figures.get("content_mismatches") or 0
+    if keeps_its_files(trial.contender.server):
+        back = loadgen.read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result)
+        return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
     numbers = result.completed_numbers[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
-    for number in numbers:
-        path = root / FILE_NAME.format(n=number)
-        try:
-            differs = bench.tools.first_difference(path, bench.seed, number, cell.file_size_bytes) is not None
-        except OSError:
-            differs = True  # absent, or not for reading: not what a completed upload must be
-        wrong += differs
-        verified += 0 if differs else cell.file_size_bytes
-    return {"bytes_verified": verified, "content_mismatches": wrong}
+    wrong = [number for number in numbers if _differs(bench, root, config, number)]
+    deadline = time.monotonic() + SETTLE_S
+    while wrong and time.monotonic() < deadline:
+        wrong = [number for number in wrong if _differs(bench, root, config, number)]
+    figures = result.figures
+    return {
+        "bytes_verified": (figures.get("bytes_verified") or 0) + (len(numbers) - len(wrong)) * cell.file_size_bytes,
+        "content_mismatches": (figures.get("content_mismatches") or 0) + len(wrong),
+    }
+
+
+def _differs(bench: Bench, root: Path, config: LoadConfig, number: int) -> bool:
+    path = root / config.name.format(n=number)
+    try:
+        return bench.tools.first_difference(path, bench.seed, number, config.file_size_bytes) is not None
+    except OSError:
+        return True  # absent, or not for reading: not what a completed upload must be
 
 
 def _stolen_ticks(cores: Sequence[int]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 Only `tftpbench.scenario` may ask for this.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -89,6 +90,7 @@ class Cell:
     transfers: int | None
     duration_ns: int | None
     warm_up_ns: int
+    limit_ns: int
     distinct_files: int
     client: Client
     placement: Placement
@@ -115,9 +117,19 @@ class Cell:
     @property
     def label(self) -> str:
         """For people: "read, 100 at once, 64 KiB", with options only where they differ from RFC 1350."""
+        return self.label_without(())
+
+    def label_without(self, options: Sequence[str]) -> str:
+        """The label without these options."""
         parts = [self.operation, f"{self.concurrency} at once", format_bytes(self.file_size_bytes)]
+        return ", ".join(parts + [text for name, text in self.options.items() if name not in options])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Options that differ from RFC 1350, for people."""
+        asked = {}
         if self.blksize != BLKSIZE_DEFAULT:
-            parts.append(f"blksize {self.blksize}")
+            asked["blksize"] = f"blksize {self.blksize}"
         if self.windowsize != WINDOWSIZE_DEFAULT:
-            parts.append(f"windowsize {self.windowsize}")
-        return ", ".join(parts)
+            asked["windowsize"] = f"windowsize {self.windowsize}"
+        return asked

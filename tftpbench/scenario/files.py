@@ -43,10 +43,15 @@ def _find(path_or_name: str) -> Path:
     raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}; allowed: a file, or {', '.join(known)}")
 
 
+def _is_path(entry: str) -> bool:
+    return "/" in entry and "://" not in entry
+
+
 def _resolve_server_paths(data: dict[str, object], folder: Path) -> None:
     """A relative path in a scenario file starts at that file, wherever the run is started."""
     servers = data.get("servers")
     if isinstance(servers, list):
         data["servers"] = [
-            str((folder / entry).resolve()) if isinstance(entry, str) and "/" in entry else entry for entry in servers
+            str((folder / entry).resolve()) if isinstance(entry, str) and _is_path(entry) else entry
+            for entry in servers
         ]

@@ -27,6 +27,10 @@ SCHEMA = "tftpbench.scenario/1"
 # How trials are ordered; part of method_key, to be changed with the order itself.
 ORDER = "rounds; in each, cells shuffled; in each, servers shuffled/1"
 CELLS_MAX = 10_000
+# Work that is not done by then is not coming: 10,000 files of 64 KiB take the slowest server that does it 2 minutes.
+TIME_LIMIT_NS = 300_000 * MS
+# What a server can be at its best in.
+BEST_OF_AXES = ("blksize", "windowsize")
 # --quick shortens windows to these.
 QUICK_DURATION_NS = 200 * MS
 QUICK_WARM_UP_NS = 50 * MS
@@ -88,6 +92,12 @@ class Scenario(Strict):
         default=None, alias="warm_up", le=3_600_000 * MS,
         description="Load before the window that is not counted; 200ms unless given. Only with duration.",
     )  # fmt: skip
+    time_limit_ns: Annotated[
+        DurationNs | None, Allowed(f"100ms to 24h, only with transfers; {DURATION_ALLOWED}")
+    ] = Field(
+        default=None, alias="time_limit", ge=100 * MS, le=86_400_000 * MS,
+        description="When a trial of transfers ends, done or not; 5min unless given. Only with transfers.",
+    )  # fmt: skip
     distinct_files: Annotated[Count, Allowed("1 to 100000")] = Field(
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
     )
@@ -98,6 +108,12 @@ class Scenario(Strict):
     )
     verify: Annotated[Verify, Allowed("full, sample, off")] = Field(
         default="full", description="How much of each transfer is compared with what it must be."
+    )
+    best_of: Annotated[
+        tuple[Literal["blksize", "windowsize"], ...], Allowed(f"a list of {', '.join(BEST_OF_AXES)}")
+    ] = Field(
+        default=(),
+        description="Compare each server at its own best value of these, by the bytes of the files it moves.",
     )
     thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
@@ -116,6 +132,8 @@ class Scenario(Strict):
             )
         if self.transfers is not None and self.warm_up_ns is not None:
             raise KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration")
+        if self.duration_ns is not None and self.time_limit_ns is not None:
+            raise KeyFault(("time_limit",), "has no meaning with duration; allowed: only beside transfers")
         cells = self.matrix.size
         if cells > CELLS_MAX:
             raise KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
@@ -149,6 +167,7 @@ class Scenario(Strict):
                 transfers=self.transfers,
                 duration_ns=self.duration_ns,
                 warm_up_ns=self.warm_up_effective_ns,
+                limit_ns=TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
                 distinct_files=self.distinct_files,
                 client=self.client,
                 placement=self.placement,
@@ -190,6 +209,12 @@ class Scenario(Strict):
         """The same question for other servers; thresholds that name nobody of them are dropped."""
         kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
         return from_document({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
+
+    def with_file_size(self, size_bytes: int) -> "Scenario":
+        """The same question about one file of this size, which is there already."""
+        document = self.document()
+        changes = {"matrix": {**document["matrix"], "file_size": [size_bytes]}, "distinct_files": 1}
+        return from_document({**document, **changes}, "--target-file")
 
     def quick(self) -> "Scenario":
         """Every cell once, with short windows: to see that it works, not to judge."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tftpbench.stats import Ratio
-from tftpbench.summary.answer import Answer, Line
+from tftpbench.summary.answer import Answer
+from tftpbench.summary.lines import Line
 
 SCHEMA = "tftpbench.summary/1"
 
@@ -32,6 +33,8 @@ def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str,
             for each in answer.thresholds
         ],
         "cells": [_line(line) for line in answer.lines],
+        "ratios_of": answer.metric,
+        "findings": list(answer.findings),
         "skipped": list(answer.skipped),
         "incomplete": list(answer.incomplete),
         "trials": [dict(row) for row in rows],
@@ -51,6 +54,7 @@ def _line(line: Line) -> dict[str, object]:
         "trials": line.trials,
         "valid": line.valid,
         "data_pps": line.data_pps,
+        "goodput_bytes_per_s": line.goodput_bytes_per_s,
         "ratio": _ratio(line.ratio),
         "block_rtt_ns_p50": line.block_rtt.p50 if line.block_rtt else None,
         "block_rtt_ns_p99": line.block_rtt.p99 if line.block_rtt else None,

@@ -5,32 +5,39 @@ Pure words from figures. It must never claim a difference that the interval does
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from tftpbench.scenario import Cell
 from tftpbench.stats import Ratio
+from tftpbench.summary.lines import MANY_SERVERS, Line
 from tftpbench.units import format_bytes, format_rate
 
-if TYPE_CHECKING:
-    from tftpbench.scenario import Cell
-    from tftpbench.summary.answer import Line
-
 AXES = ("concurrency", "file_size_bytes", "blksize", "windowsize")
+# Of many servers, those that follow the first one are named up to this place.
+NAMED_MAX = 4
 
 
-def answer_sentence(lines: Sequence["Line"], servers: Sequence[str], placement: str) -> str:
-    """Each server against the first, in the cell that says most: the far end of what was varied."""
+def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: str, best_of: Sequence[str] = ()) -> str:
+    """Each server against the first, in the cell that says most: the far end of what was varied.
+
+    Of many servers, who moves most, who comes next, and who is last. `best_of`: what each server has its own best of.
+    """
     if not lines:
         return "No answer: nothing was measured."
-    axis = _axis(lines)
+    words = _Words(tuple(best_of), _axis(lines, best_of))
     if len(servers) == 1:
-        return _alone(_headline(lines, axis), placement)
-    parts = [part for server in servers[1:] if (part := _compared(lines, server, servers[0], axis))]
+        return _alone(_headline(lines, words), words, placement)
+    if len(servers) > MANY_SERVERS:
+        parts = _ranked(lines, servers, words)
+    else:
+        parts = [part for server in servers[1:] if (part := _compared(lines, server, servers[0], words))]
     if not parts:
-        return f"No answer: no cell has valid trials of {' and '.join(servers)} to compare."
+        named = " and ".join(servers) if len(servers) <= MANY_SERVERS else f"any of {len(servers)} servers"
+        return f"No answer: no cell has valid trials of {named} to compare."
     return f"{'; '.join(parts)}, {placement}."
 
 
-def axis_value(cell: "Cell", axis: str) -> str:
+def axis_value(cell: Cell, axis: str) -> str:
     """A point of an axis in words: "1000", "64 KiB"."""
     value = getattr(cell, axis)
     return format_bytes(value) if axis == "file_size_bytes" else str(value)
@@ -45,40 +52,61 @@ def interval_text(ratio: Ratio) -> str:
     return f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} pairs"
 
 
-def _axis(lines: Sequence["Line"]) -> str:
+@dataclass(frozen=True)
+class _Words:
+    """How to speak of the cells: what each server has its own best of, and the axis that was varied."""
+
+    best_of: tuple[str, ...]
+    axis: str
+
+    @property
+    def moved(self) -> str:
+        return "bytes" if self.best_of else "blocks"
+
+    def at(self, cell: Cell) -> str:
+        options = [text for name, text in cell.options.items() if name not in self.best_of]
+        extras = [format_bytes(cell.file_size_bytes), *options]
+        what = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
+        best = f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
+        return f"{what} {cell.operation}s of {', '.join(extras)}{best}"
+
+
+def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:
     """The first thing that the scenario varies."""
-    return next((axis for axis in AXES if len({getattr(line.cell, axis) for line in lines}) > 1), AXES[0])
+    varied = [axis for axis in AXES if axis not in best_of]
+    return next((axis for axis in varied if len({getattr(line.cell, axis) for line in lines}) > 1), varied[0])
 
 
-def _headline(lines: Sequence["Line"], axis: str) -> "Line":
+def _headline(lines: Sequence[Line], words: _Words) -> Line:
     """The furthest along the axis; among equals the scenario's first."""
-    return max(lines, key=lambda line: getattr(line.cell, axis))
+    return max(lines, key=lambda line: getattr(line.cell, words.axis))
 
 
-def _alone(line: "Line", placement: str) -> str:
+def _alone(line: Line, words: _Words, placement: str) -> str:
     if line.data_pps is None:
-        return f"No answer: {line.server} has no valid trial {_at(line.cell)}."
+        return f"No answer: {line.server} has no valid trial {words.at(line.cell)}."
     rate = format_rate(line.data_pps, "blocks")
     measured = "one trial" if line.valid == 1 else f"median of {line.valid} trials"
-    return f"{line.server} moves {rate} {_at(line.cell)} ({measured}), {placement}."
+    return f"{line.server} moves {rate} {words.at(line.cell)} ({measured}), {placement}."
 
 
-def _compared(lines: Sequence["Line"], server: str, reference: str, axis: str) -> str | None:
+def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words) -> str | None:
     ours = [line for line in lines if line.server == server and line.ratio is not None]
     if not ours:
         return None
-    head = _headline(ours, axis)
+    head = _headline(ours, words)
     assert head.ratio is not None  # chosen for having one
-    details = "; ".join([interval_text(head.ratio), *_elsewhere(ours, head, axis)])
-    ratio, where = head.ratio, _at(head.cell)
+    details = "; ".join([interval_text(head.ratio), *_elsewhere(ours, head, words)])
+    ratio, where, moved = head.ratio, words.at(head.cell), words.moved
     if ratio.differs is False:
-        return f"{server} moves about as many blocks as {reference} {where} ({ratio.ratio:.2f}x, {details})"
-    return f"{server} moves {ratio.ratio:.2f}x the blocks of {reference} {where} ({details})"
+        return f"{server} moves about as many {moved} as {reference} {where} ({ratio.ratio:.2f}x, {details})"
+    return f"{server} moves {ratio.ratio:.2f}x the {moved} of {reference} {where} ({details})"
 
 
-def _elsewhere(ours: Sequence["Line"], head: "Line", axis: str) -> list[str]:
+def _elsewhere(ours: Sequence[Line], head: Line, words: _Words) -> list[str]:
     """The same comparison along the axis, and for the other operation."""
-    others = [axis_name for axis_name in AXES if axis_name != axis]
+    axis = words.axis
+    others = [name for name in AXES if name != axis and name not in words.best_of]
     same = [line for line in ours if all(getattr(line.cell, name) == getattr(head.cell, name) for name in others)]
     along = [line for line in same if line.cell.operation == head.cell.operation and line is not head]
     across = [line for line in same if getattr(line.cell, axis) == getattr(head.cell, axis) and line is not head]
@@ -89,15 +117,36 @@ def _elsewhere(ours: Sequence["Line"], head: "Line", axis: str) -> list[str]:
     return parts
 
 
-def _ratio(line: "Line") -> str:
+def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> list[str]:
+    """The order of many servers in the headline cell, by their ratio to the first of the scenario."""
+    reference = servers[0]
+    compared = [line for line in lines if line.ratio is not None]
+    if not compared:
+        return []
+    label = _headline(compared, words).label
+    here = sorted((line for line in compared if line.label == label), key=lambda line: -_times(line))
+    faster = [line for line in here if _times(line) > 1]
+    named = here[:NAMED_MAX]
+    place = words.at(here[0].cell)
+    follow = ", ".join(f"{line.server} {_ratio(line)} ({interval_text(line.ratio)})" for line in named if line.ratio)
+    if faster:
+        lead = (
+            f"{len(faster)} of {len(here) + 1} servers move more {words.moved} than {reference}; of its {words.moved}"
+        )
+    else:
+        lead = f"{reference} moves the most {words.moved} of {len(here) + 1} servers; of its {words.moved}, next come"
+    parts = [f"{place[0].upper()}{place[1:]}, {lead} {follow}"]
+    if here[-1] not in named:
+        parts.append(f"last is {here[-1].server} with {_ratio(here[-1])}")
+    lost = [line.server for line in lines if line.label == label and line.data_pps is None]
+    if lost:
+        parts.append(f"{', '.join(lost)} gave no valid trial")
+    return parts
+
+
+def _times(line: Line) -> float:
+    return line.ratio.ratio if line.ratio is not None else 0.0
+
+
+def _ratio(line: Line) -> str:
     return f"{line.ratio.ratio:.2f}x" if line.ratio is not None else "unknown"
-
-
-def _at(cell: "Cell") -> str:
-    extras = [format_bytes(cell.file_size_bytes)]
-    if cell.blksize != 512:
-        extras.append(f"blksize {cell.blksize}")
-    if cell.windowsize != 1:
-        extras.append(f"windowsize {cell.windowsize}")
-    what = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
-    return f"{what} {cell.operation}s of {', '.join(extras)}"

@@ -6,13 +6,17 @@ Plain lines of text; colour only where asked for. It must never compute a figure
 from collections.abc import Sequence
 
 from tftpbench.stats import Ratio
-from tftpbench.summary.answer import Answer, Judged, Line
+from tftpbench.summary.answer import Answer, Judged
+from tftpbench.summary.lines import Line
 from tftpbench.units import format_duration, format_rate
 
 _GREEN, _RED, _YELLOW, _BOLD, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 _HEADER = ("server", "data/s", "against the first", "block rtt p50", "p99", "CPU/block", "failed", "valid")
+_HEADER_BEST = ("server", "at its best", "bytes/s", *_HEADER[2:])
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
+# What servers did wrong is what a run of many servers is made for.
+_FINDINGS_MAX = 40
 
 
 def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) -> str:
@@ -20,7 +24,8 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
     blocks = [
         [_paint(answer.sentence, _BOLD, colour)],
         _thresholds(answer.thresholds, colour),
-        _table(answer.lines),
+        _table(answer),
+        _listed("What servers did wrong:", list(answer.findings), _FINDINGS_MAX),
         _listed(
             "Invalid trials, kept and never used:",
             [f"trial {each.trial}, {each.server}, {each.cell_label}: {each.reason}" for each in answer.invalid],
@@ -77,25 +82,28 @@ def _why(judged: Judged) -> str:
     return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {value}{verdict.detail}"
 
 
-def _table(lines: Sequence[Line]) -> list[str]:
+def _table(answer: Answer) -> list[str]:
+    lines, is_best = answer.lines, answer.metric == "goodput_bytes_per_s"
     if not lines:
         return []
-    body = [_HEADER, *(_cells(line) for line in lines)]
+    body = [_HEADER_BEST if is_best else _HEADER, *(_cells(line, is_best) for line in lines)]
     header, *rest = columns_text(body)
     out = [f"  {header}"]
     previous = None
     for line, text in zip(lines, rest, strict=True):
-        if line.cell.label != previous:
-            out.append(line.cell.label)
-            previous = line.cell.label
+        if line.label != previous:
+            out.append(line.label)
+            previous = line.label
         out.append(f"  {text}")
     return out
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _cells(line: Line, is_best: bool) -> tuple[str, ...]:
+    rate = line.goodput_bytes_per_s if is_best else line.data_pps
     return (
         line.server,
-        format_rate(line.data_pps).removesuffix("/s").strip() if line.data_pps is not None else "-",
+        *((", ".join(line.cell.options.values()) or "no options",) if is_best else ()),
+        format_rate(rate).removesuffix("/s").strip() if rate is not None else "-",
         ratio_text(line.ratio),
         format_duration(line.block_rtt.p50) if line.block_rtt else "-",
         format_duration(line.block_rtt.p99) if line.block_rtt else "-",
@@ -105,14 +113,14 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def _listed(title: str, lines: list[str]) -> list[str]:
-    return [title, *_shortened([f"  {line}" for line in lines])] if lines else []
+def _listed(title: str, lines: list[str], most: int = _LISTED_MAX) -> list[str]:
+    return [title, *_shortened([f"  {line}" for line in lines], most)] if lines else []
 
 
-def _shortened(lines: list[str]) -> list[str]:
-    if len(lines) <= _LISTED_MAX:
+def _shortened(lines: list[str], most: int = _LISTED_MAX) -> list[str]:
+    if len(lines) <= most:
         return lines
-    return [*lines[:_LISTED_MAX], f"  ... and {len(lines) - _LISTED_MAX} more"]
+    return [*lines[:most], f"  ... and {len(lines) - most} more"]
 
 
 def _paint(text: str, code: str, colour: bool) -> str:

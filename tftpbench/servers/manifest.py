@@ -1,17 +1,11 @@
-"""Servers under test, as their manifests describe them (docs/manifest-format.md).
+"""A manifest: the keys of a server.yaml, the rules between them, and the command that follows from it.
 
-A manifest is data: how to find a server, what it can do, which command starts it. No Python code names a
-server, and nothing here starts one; only the version command is run, briefly. Called by the runner and the
-command line.
+Data about one server; it must never start it. Only `tftpbench.servers` may ask for this.
 """
 
-import importlib.util
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,37 +15,22 @@ from pydantic import Strict as StrictType
 from tftpbench import documents
 from tftpbench.documents import Allowed, KeyFault, Strict
 from tftpbench.errors import ManifestError
+from tftpbench.servers import presence
+from tftpbench.servers.presence import Found, Missing
 from tftpbench.spelling import did_you_mean
 
 SCHEMA = "tftpbench.server/1"
-PLACEHOLDERS = ("python", "program", "folder", "host", "port", "root", "concurrency")
+PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
-VERSION_TIMEOUT_S = 10.0
-VERSION_LENGTH_MAX = 120
-# Servers live where a user's PATH often doesn't look.
-EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 BLKSIZE_DEFAULT = 512
 WINDOWSIZE_DEFAULT = 1
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 Argv = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Allowed("a list of words")]
 Line = Annotated[str, Field(pattern=r"^\S[^\n]*$"), Allowed("one line of text")]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A server that is installed: the first line its version command printed, and what would be run."""
-
-    version: str
-    executable: str
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A server that can't be run here, why, and how to get it."""
-
-    reason: str
-    get: str
+# It becomes a word of a package client's command line: no option, no space.
+Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9@][^\s]*$")]
+Packages = Annotated[tuple[Package, ...] | None, Field(min_length=1), Allowed("a list of names of packages")]
 
 
 class Capabilities(Strict):
@@ -73,16 +52,41 @@ class Find(Strict):
     """How its presence is known: exactly one of the two."""
 
     program: Annotated[Line | None, Allowed("the name or path of a program")] = Field(
-        default=None, description="A program in PATH, /usr/sbin or /sbin; {program} in argv is its path."
+        default=None,
+        description="A program that was fetched, or in PATH, /usr/sbin or /sbin, or a path from here; {program} is it.",
     )
     python_module: Annotated[Line | None, Allowed("the name of a Python module")] = Field(
-        default=None, description="A module of the Python that runs tftpbench."
+        default=None, description="A module of the environment that was fetched, else of the Python of tftpbench."
     )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.program is None) == (self.python_module is None):
             raise KeyFault((), "is not clear; allowed: exactly one of program and python_module")
+        return self
+
+
+class Fetch(Strict):
+    """What `tftpbench servers --fetch` gets into a folder of the server's own: exactly one of these."""
+
+    debian: Packages = Field(
+        default=None, description="Packages of Debian or Ubuntu, unpacked and never installed, with missing libraries."
+    )
+    pypi: Packages = Field(
+        default=None, description="Python packages, as in tftpy==0.8.7, in an environment of its own."
+    )
+    cargo: Annotated[Package | None, Allowed("crate@version")] = Field(
+        default=None, description="A crate, as in tftpd@1.0.0."
+    )
+    go: Annotated[Package | None, Allowed("module@version")] = Field(
+        default=None, description="A Go module with its version."
+    )
+    npm: Packages = Field(default=None, description="Packages of Node; {peer}/node_modules has them.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise KeyFault((), f"is not clear; allowed: exactly one of {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -107,20 +111,30 @@ class Manifest(Strict):
     capabilities: Capabilities = Field(description="What it can do.")
     argv: Argv = Field(min_length=1, description="The command, word by word, with placeholders.")
     argv_write: Argv = Field(default=(), description="Words added where clients write.")
+    env: Annotated[dict[str, str], Allowed("names of variables, each with a word")] = Field(
+        default={}, description="Variables added to its environment, with placeholders."
+    )
     find: Find = Field(description="How its presence is known.")
     version: Argv | None = Field(
         default=None, description="A command whose first line of output is its version; null where it has none."
     )
     get: Line = Field(description="How to get it, one line.")
+    fetch: Fetch | None = Field(
+        default=None, description="What `tftpbench servers --fetch` gets; null where only its user can."
+    )
     ready: Annotated[Literal["line", "answer"], Allowed("line, answer")] = Field(
         default="answer",
         description="line: it prints `READY host port pid`; answer: it answers an RRQ for an absent name.",
+    )
+    store: Annotated[Literal["root", "memory"], Allowed("root, memory")] = Field(
+        default="root",
+        description="memory: it serves nothing but what was uploaded to it; files to read are uploaded first.",
     )
     fixed_port: Annotated[Annotated[int, StrictType()] | None, Allowed("1 to 65535, or null")] = Field(
         default=None, ge=1, le=65535, description="The only port it can listen on, where it can't be told another."
     )
     privileges: Annotated[Line | None, Allowed("one line of text, or null")] = Field(
-        default=None, description="What it needs beyond an ordinary user, in words."
+        default=None, description="Why it needs root, in words; without root it is skipped. null: it needs none."
     )
     caps: Annotated[dict[str, str], Allowed("names of limits, each with one line of text")] = Field(
         default={}, description="Limits it has by default, and how argv lifts them."
@@ -134,11 +148,13 @@ class Manifest(Strict):
     @model_validator(mode="after")
     def _check_commands(self) -> Self:
         commands = [("argv", self.argv, True), ("argv_write", self.argv_write, False)]
-        commands += [("version", self.version or (), False)]
+        commands += [("version", self.version or (), False), ("env", tuple(self.env.values()), False)]
         for key, words, whole in commands:
             self._check_words((key,), words, whole)
         if self.as_shipped is not None:
             self._check_words(("as_shipped", "argv"), self.as_shipped.argv, True)
+        if self.store == "memory" and "write" not in self.capabilities.operations:
+            raise KeyFault(("store",), "is memory, but it has no write; allowed: memory where operations has write")
         return self
 
     @property
@@ -147,33 +163,30 @@ class Manifest(Strict):
         return self._source
 
     @property
+    def peer(self) -> Path:
+        """The folder that `tftpbench servers --fetch` fills for it."""
+        return presence.peers_folder() / self.name
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """Names that may follow the @ in a choice of this server."""
         return ("as_shipped",) if self.as_shipped is not None else ()
 
     def locate(self) -> Found | Missing:
-        """Look for the server on this machine, and ask it its version (at most VERSION_TIMEOUT_S)."""
+        """Look for the server on this machine, and ask it its version (at most presence.VERSION_TIMEOUT_S)."""
         executable = self._executable()
         if executable is None:
             return Missing(f"{self._wanted()} was not found", self.get)
+        refused = presence.missing_privilege(self.privileges, self.fixed_port)
+        if refused is not None:
+            return Missing(refused, "run tftpbench as root")
         if self.version is None:
             return Found("unknown", executable)
         command = _fill(self.version, self._places(executable))
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                timeout=VERSION_TIMEOUT_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return self._broken(command, f"did not end within {VERSION_TIMEOUT_S:g} s")
-        except OSError as error:
-            return self._broken(command, f"can't be run: {error.strerror}")
-        line = next((text for text in done.stdout.decode("utf-8", "replace").splitlines() if text.strip()), "")
-        line = line.strip()[:VERSION_LENGTH_MAX]
-        if done.returncode != 0 or not line:
-            return self._broken(command, f"ended with {done.returncode}, saying {line!r}")
-        return Found(line, executable)
+            return Found(presence.ask_version(command), executable)
+        except ValueError as error:
+            return Missing(f"its version command ({' '.join(command)}) {error}"[:300], self.get)
 
     def command(
         self, host: str, port: int, root: Path | str, concurrency: int, write: bool, variant: str | None = None
@@ -185,9 +198,13 @@ class Manifest(Strict):
                 allowed = ", ".join(self.variants) or "none"
                 raise ManifestError(f"{self.source}: has no variant {variant!r}; allowed: {allowed}")
             argv = self.as_shipped.argv
-        places = self._places(self._executable() or self._wanted())
-        places |= {"host": host, "port": str(port), "root": str(root), "concurrency": str(concurrency)}
+        places = self._running_places(host, port, root, concurrency)
         return _fill(argv + (self.argv_write if write else ()), places)
+
+    def environment(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
+        """The variables of `env`, with the same places as its command."""
+        places = self._running_places(host, port, root, concurrency)
+        return dict(zip(self.env, _fill(tuple(self.env.values()), places), strict=True))
 
     def cannot(
         self,
@@ -221,7 +238,7 @@ class Manifest(Strict):
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:
             raise KeyFault(key, "has {program}, but find names none; allowed: {program} beside find.program")
-        if whole and "root" not in used:
+        if whole and "root" not in used and self.store == "root":
             raise KeyFault(
                 key, "has no {root}, so the server can't know which files to serve; allowed: a word with {root}"
             )
@@ -230,21 +247,26 @@ class Manifest(Strict):
 
     def _executable(self) -> str | None:
         if self.find.program is not None:
-            return shutil.which(self.find.program) or shutil.which(self.find.program, path=":".join(EXTRA_PATH))
-        try:
-            spec = importlib.util.find_spec(str(self.find.python_module))
-        except (ImportError, ValueError):
-            return None
-        return sys.executable if spec is not None else None
+            name = self.find.program
+            # a path starts at the manifest, wherever tftpbench is run
+            return presence.find_program(str(self.source.parent / name) if "/" in name else name, self.peer)
+        return presence.find_python(str(self.find.python_module), self.peer)
+
+    def _running_places(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
+        places = self._places(self._executable() or self._wanted())
+        return places | {"host": host, "port": str(port), "root": str(root), "concurrency": str(concurrency)}
 
     def _places(self, executable: str) -> dict[str, str]:
-        return {"python": sys.executable, "program": executable, "folder": str(self.source.parent)}
+        python = executable if self.find.python_module is not None else sys.executable
+        return {
+            "python": python,
+            "program": executable,
+            "folder": str(self.source.parent),
+            "peer": str(self.peer),
+        }
 
     def _wanted(self) -> str:
         return self.find.program or f"Python module {self.find.python_module}"
-
-    def _broken(self, command: Sequence[str], what: str) -> Missing:
-        return Missing(f"its version command ({' '.join(command)}) {what}"[:300], self.get)
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -253,41 +275,6 @@ def load_manifest(path: Path) -> Manifest:
     loaded = documents.parse(documents.read(path, ManifestError), Manifest)
     loaded._source = path.resolve()  # noqa: SLF001 (a private attribute, so that no file can set it)
     return loaded
-
-
-def bundled_manifests() -> dict[str, Manifest]:
-    """The manifests that come with tftpbench, by name."""
-    loaded = [load_manifest(path) for path in _bundled_paths().values()]
-    return {each.name: each for each in loaded}
-
-
-def manifest(name_or_path: str) -> Manifest:
-    """A bundled manifest by name, or one from a path (anything with a slash or .yaml)."""
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return load_manifest(Path(name_or_path))
-    known = _bundled_paths()
-    if name_or_path in known:
-        return load_manifest(known[name_or_path])
-    hint = did_you_mean(name_or_path, known)
-    raise ManifestError(
-        f"no server is called {name_or_path!r}{hint}; allowed: {', '.join(known)}, or the path of a server.yaml"
-    )
-
-
-def choose(entry: str) -> tuple[Manifest, str | None]:
-    """The manifest and variant of an entry of a scenario's `servers`: name, name@variant, path or path@variant."""
-    name, at, variant = entry.rpartition("@") if re.search(r"@[a-z_]+$", entry) else (entry, "", "")
-    chosen = manifest(name)
-    if at and variant not in chosen.variants:
-        allowed = ", ".join(f"{chosen.name}@{known}" for known in chosen.variants) or chosen.name
-        raise ManifestError(f"{chosen.name} has no variant {variant!r}; allowed: {allowed}")
-    return chosen, variant or None
-
-
-def _bundled_paths() -> dict[str, Path]:
-    """Folder name to server.yaml; a bundled manifest's name is its folder's."""
-    folder = Path(__file__).parent / "_bundled" / "servers"
-    return {path.parent.name: path for path in sorted(folder.glob("*/server.yaml"))}
 
 
 def _fill(words: Sequence[str], places: Mapping[str, str]) -> list[str]:

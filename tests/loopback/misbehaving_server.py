@@ -1,0 +1,98 @@
+"""A TFTP server that does one thing wrong, named by MODE: for tests of what tftpbench makes of it.
+
+usage: misbehaving_server.py MODE HOST PORT ROOT. RRQ, octet, blksize, all from its listening port; without a fault
+in mode `ok`. An absent file gets its ERROR in every mode, so that it is seen to be ready.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+SERVED_UNTIL_DEAF = 10
+IGNORED_EVERY = 15
+RRQ, DATA, ACK, ERROR, OACK = 1, 3, 4, 5, 6
+Peer = tuple[str, int]
+
+
+class Server:
+    """Contents and blksize of each peer's transfer; nothing is ever sent again."""
+
+    def __init__(self, mode: str, listening: socket.socket, root: Path) -> None:
+        self.mode = mode
+        self.socket = listening
+        self.root = root
+        self.requests = 0
+        self.transfers: dict[Peer, tuple[bytes, int]] = {}
+        self.ignored: set[Peer] = set()
+
+    def serve(self) -> None:
+        """For ever."""
+        while True:
+            datagram, peer = self.socket.recvfrom(65536)
+            if self.mode == "deaf" and self.requests > SERVED_UNTIL_DEAF:
+                continue
+            opcode, number = struct.unpack("!HH", datagram[:4].ljust(4, b"\0"))
+            if opcode == RRQ:
+                self.request(datagram[2:].split(b"\0"), peer)
+            elif opcode == ACK and peer in self.transfers:
+                self.block(number + 1, peer)
+
+    def request(self, fields: list[bytes], peer: Peer) -> None:
+        path = self.root / fields[0].decode()
+        if not path.is_file():
+            self.error(1, peer)
+            return
+        self.requests += 1
+        if self.is_ignored(peer):
+            return
+        if self.mode == "refuses":
+            self.error(0, peer)
+            return
+        asked = dict(zip(fields[2::2], fields[3::2], strict=False)).get(b"blksize")
+        blksize = min(int(asked or 512), 600 if self.mode == "lowers" else 65464)
+        self.transfers[peer] = (path.read_bytes(), blksize)
+        if asked is None:
+            self.block(1, peer)
+        else:
+            self.socket.sendto(struct.pack("!H", OACK) + b"blksize\0%d\0" % blksize, peer)
+
+    def is_ignored(self, peer: Peer) -> bool:
+        """Whether this request goes unanswered; an unfair server hears the second one of a peer."""
+        if self.mode == "silent":
+            return True
+        if self.mode != "unfair" or self.requests % IGNORED_EVERY or peer in self.ignored:
+            return False
+        self.ignored.add(peer)
+        return True
+
+    def block(self, number: int, peer: Peer) -> None:
+        contents, blksize = self.transfers[peer]
+        if self.mode == "stalls" and number > 2:
+            return
+        if self.mode == "breaks" and number > 2:
+            self.error(0, peer)
+            return
+        if self.mode == "dies" and self.requests > SERVED_UNTIL_DEAF:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        payload = bytearray(contents[(number - 1) * blksize : number * blksize])
+        if self.mode == "lies" and number == 2 and payload:
+            payload[0] ^= 1
+        if (number - 1) * blksize <= len(contents):
+            self.socket.sendto(struct.pack("!HH", DATA, number) + payload, peer)
+
+    def error(self, code: int, peer: Peer) -> None:
+        self.socket.sendto(struct.pack("!HH", ERROR, code) + b"no\0", peer)
+
+
+def main(mode: str, host: str, port: str, root: str) -> None:
+    """Serve until killed."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listening.bind((host, int(port)))
+    Server(mode, listening, Path(root)).serve()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,102 @@
+"""Servers that misbehave are the finding: the reason lands in the row, nothing stays behind, the matrix goes on."""
+
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loopback.manifests import written
+from tftpbench import cli
+
+SERVER = Path(__file__).with_name("misbehaving_server.py")
+TRANSFERS = 30
+# Patience of 3 x 50 ms, in rounds of 5: the longest that 30 lost transfers can take, with time to start and to stop.
+SECONDS_MAX = 20
+
+
+def manifest(folder: Path, mode: str) -> Path:
+    argv = [sys.executable, str(SERVER), mode, "{host}", "{port}", "{root}"]
+    return written(folder, mode, argv, "answer", "{operations: [read], options: [blksize]}")
+
+
+def run(folder: Path, *modes: str, **changes: object) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and each server's row."""
+    document = {
+        "schema": "tftpbench.scenario/1",
+        "name": "misbehaving",
+        "description": "What does each do wrong?",
+        "servers": [str(manifest(folder, mode)) for mode in modes],
+        "matrix": {"operation": "read", "concurrency": 5, "file_size": "4KiB", "blksize": 1024},
+        "transfers": TRANSFERS,
+        "distinct_files": 2,
+        "client": {"timeout": "50ms", "retries": 2, "backoff": "constant"},
+        "trials": 1,
+        **changes,
+    }
+    path = folder / "misbehaving.yaml"
+    path.write_text(json.dumps(document))  # JSON is YAML
+    code = cli.exit_code(["run", str(path), "--quiet", "--out", str(folder / "out")])
+    (trials,) = (folder / "out").glob("*/trials.jsonl")
+    rows = [json.loads(line) for line in trials.read_text().splitlines()]
+    return code, {row["server"]: row for row in rows}
+
+
+def found(row: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    return {each["kind"]: (each["count"], each["text"]) for each in row["server_findings"]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "count", "text"),
+    [
+        ("refuses", "refused", TRANSFERS, "refused 30 of 30 transfers (ERROR 0, not defined)"),
+        ("breaks", "failed", TRANSFERS, "broke off 30 of 30 transfers (ERROR 0, not defined)"),
+        ("silent", "silent", TRANSFERS, "never answered 30 of 30 transfers"),
+        ("stalls", "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
+        ("lies", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
+        ("lowers", "not_granted", 1, "granted blksize 600 where 1024 was asked for"),
+        ("deaf", "deaf", 1, "answered no new request after the load"),
+        ("dies", "died", 1, "died with SIGSEGV; it said nothing"),
+    ],
+)
+def test_each_fault_has_its_name_and_ends_on_time(tmp_path: Path, mode: str, kind: str, count: int, text: str) -> None:
+    began = time.monotonic()
+    code, rows = run(tmp_path, mode, "ok")
+    assert time.monotonic() - began < SECONDS_MAX
+    assert code == 0, "a server that fails is a finding, not an error of the run"
+    assert found(rows[mode])[kind] == (count, text)
+    assert (found(rows["ok"]), rows["ok"]["completed"], rows["ok"]["verdict"]) == ({}, TRANSFERS, "valid")
+
+
+def test_a_server_that_passes_clients_over_is_unfair(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "unfair", "ok")
+    assert "unfair" in found(rows["unfair"])
+    assert rows["unfair"]["fairness"] > 10
+    assert rows["unfair"]["verdict"] == "valid"
+
+
+def test_a_load_that_nobody_answers_is_cut_off_at_its_time_limit(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "silent", time_limit="300ms", client={"timeout": "1h"})
+    row = rows["silent"]
+    assert (row["started"], row["interrupted"], row["duration_s"]) == (5, 5, 0.3)
+    assert found(row)["silent"] == (5, "never answered 5 of 5 transfers")
+
+
+def test_what_a_server_sends_twice_shows_in_the_amplification(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "ok")
+    # 4 KiB in 4 blocks and an empty one: each has 4 bytes before it and an ACK of 4; a request and an OACK come first.
+    assert rows["ok"]["amplification"] == pytest.approx((4096 + 5 * 8 + 40) / 4096, abs=0.01)
+
+
+def test_a_port_that_somebody_has_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        path = manifest(tmp_path, "ok")
+        path.write_text(f"{path.read_text()}\nfixed_port: {port}")
+        arguments = ["--set", "matrix.operation=read", "--out", str(tmp_path / "out")]
+        assert cli.exit_code(["run", "smoke", "--server", str(path), *arguments]) == 6, "smoke has thresholds"
+    assert f"UDP port {port} on 127.0.0.1 is taken by another process; stop that first" in capsys.readouterr().out

@@ -1,0 +1,77 @@
+"""What a server did wrong, by how its transfers ended."""
+
+import numpy as np
+import pytest
+
+from tftpbench import findings
+from tftpbench.columns import OUTCOMES
+
+TIMEOUT_NS = 1_000_000_000
+COMPLETED, FAILED, TIMED_OUT, INTERRUPTED = range(len(OUTCOMES))
+
+
+def transfers(*ends: tuple[int, int, int, int]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Columns of transfers: outcome, first response, end, ERROR code."""
+    columns = np.array(ends, np.int64).reshape(-1, 4).T
+    return dict(zip(("outcome", "first_response_ns", "end_ns", "error_code"), columns, strict=True))
+
+
+def found(row: dict[str, object], *ends: tuple[int, int, int, int]) -> list[tuple[str, int, str]]:
+    listed = findings.of_a_load(row, transfers(*ends), TIMEOUT_NS)
+    return [(finding.kind, finding.count, finding.text) for finding in listed]
+
+
+def test_a_server_that_does_its_work_has_no_findings() -> None:
+    row: dict[str, object] = {"completed": 100, "fairness": 3.0, "content_mismatches": 0, "blksize": 1468}
+    assert found(row | {"blksize_granted": 1468}, (COMPLETED, 5, 99, -1)) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ((FAILED, 5, 5, 0), ("refused", 1, "refused 1 of 2 transfers (ERROR 0, not defined)")),
+        ((FAILED, 5, 6, 0), ("failed", 1, "broke off 1 of 2 transfers (ERROR 0, not defined)")),
+        ((FAILED, 5, 5, -1), ("failed", 1, "broke off 1 of 2 transfers (protocol fault)")),
+        ((TIMED_OUT, -1, 99, -1), ("silent", 1, "never answered 1 of 2 transfers")),
+        ((INTERRUPTED, -1, 99, -1), ("silent", 1, "never answered 1 of 2 transfers")),
+        ((INTERRUPTED, 7, 99, -1), ("unfinished", 1, "had not finished 1 of 2 transfers when the trial ended")),
+        ((TIMED_OUT, 7, 99, -1), ("timed_out", 1, "fell silent in 1 of 2 transfers")),
+    ],
+)
+def test_each_way_to_lose_a_transfer_is_told_from_the_others(
+    end: tuple[int, int, int, int], expected: tuple[str, int, str]
+) -> None:
+    assert found({}, (COMPLETED, 5, 99, -1), end) == [expected]
+
+
+def test_the_most_frequent_errors_are_named_first() -> None:
+    ends = [(FAILED, 1, 1, code) for code in (2, 9, 9, 0, 0, 0, 5)]
+    assert found({}, *ends)[0][2] == (
+        "refused 7 of 7 transfers (ERROR 0, not defined; ERROR 9, unknown; ERROR 2, access violation)"
+    )
+
+
+def test_wrong_bytes_options_and_unfairness_come_from_the_row() -> None:
+    row: dict[str, object] = {
+        "completed": 20, "content_mismatches": 2, "fairness": 10.5, "transfer_ns_max": 1.1e9,
+        "blksize": 1468, "blksize_granted": 512, "windowsize": 16, "windowsize_granted": 16,
+    }  # fmt: skip
+    assert found(row) == [
+        ("wrong_bytes", 2, "wrong bytes in 2 of 20 transfers"),
+        ("not_granted", 1, "granted blksize 512 where 1468 was asked for"),
+        ("unfair", 1, "the slowest transfer took 10 times as long as the median one"),
+    ]
+
+
+@pytest.mark.parametrize(("completed", "slowest_ns"), [(19, 2e9), (1000, 0.9e9)])
+def test_of_few_transfers_or_short_of_the_clients_timer_the_slowest_says_nothing(
+    completed: int, slowest_ns: float
+) -> None:
+    assert found({"completed": completed, "fairness": 100.0, "transfer_ns_max": slowest_ns}) == []
+
+
+def test_a_dead_and_a_deaf_server_are_told_first() -> None:
+    dead = findings.of_a_load({"content_mismatches": 1}, transfers(), TIMEOUT_NS, died="x: died with SIGSEGV")
+    assert (dead[0].kind, dead[0].text) == ("died", "x: died with SIGSEGV")
+    deaf = findings.of_a_load({}, transfers(), TIMEOUT_NS, is_deaf=True)
+    assert [(finding.kind, finding.text) for finding in deaf] == [("deaf", "answered no new request after the load")]

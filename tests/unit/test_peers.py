@@ -1,0 +1,126 @@
+"""Fetching, with package clients of a few lines in place of the real ones: what they are asked, what comes of it."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tftpbench import peers
+from tftpbench.errors import FetchError
+from tftpbench.servers import Fetch
+
+APT = """\
+case " $* " in
+*" update "*) echo updated >> {calls};;
+*" -s install "*) printf 'Inst libx (1)\\nInst served (2)\\nConf served\\n';;
+*" download "*) echo "$*" | sed 's/.* download/download/' >> {calls}; touch served.deb libx.deb;;
+esac
+"""
+UNPACK = """\
+case $2 in
+*served.deb) mkdir -p $3/usr/sbin $3/bin; printf '#!/bin/sh\\necho served $LD_LIBRARY_PATH\\n' > $3/usr/sbin/served
+    chmod +x $3/usr/sbin/served; cp $3/usr/sbin/served $3/bin/other;;
+*libx.deb) mkdir -p $3/usr/lib/{triplet} $3/lib/{triplet};;
+esac
+"""
+
+
+@pytest.fixture
+def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose programs are found first."""
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}")
+    (folder / name).chmod(0o755)
+
+
+def output(path: Path) -> str:
+    with os.popen(str(path)) as pipe:
+        return pipe.read().strip()
+
+
+def test_debian_packages_are_unpacked_with_the_libraries_that_are_missing(tmp_path: Path, clients: Path) -> None:
+    calls, folder = tmp_path / "calls", tmp_path / "peers/mine"
+    program(clients, "apt-get", APT.format(calls=calls))
+    program(clients, "dpkg-deb", UNPACK.format(triplet="x86_64-linux-gnu"))
+    assert peers.fetch(folder, Fetch(debian=("served",)))
+    assert calls.read_text().splitlines() == ["updated", "download served libx"]
+    assert sorted(path.name for path in (folder / "bin").iterdir()) == ["other", "served"]
+    libraries = output(folder / "bin/served").removeprefix("served ").split(":")
+    assert [Path(place).resolve() for place in libraries] == [
+        folder / "usr/lib/x86_64-linux-gnu",
+        folder / "lib/x86_64-linux-gnu",
+    ]
+    assert output(folder / "bin/other").startswith("served ")
+
+
+def test_without_libraries_a_program_is_a_link_to_what_was_unpacked(tmp_path: Path, clients: Path) -> None:
+    program(
+        clients,
+        "apt-get",
+        APT.format(calls=tmp_path / "calls").replace("touch served.deb libx.deb", "touch served.deb"),
+    )
+    program(clients, "dpkg-deb", UNPACK.format(triplet="none"))
+    peers.fetch(tmp_path / "peers/mine", Fetch(debian=("served",)))
+    assert (tmp_path / "peers/mine/bin/served").is_symlink()
+    assert output(tmp_path / "peers/mine/bin/served") == "served"
+
+
+def test_what_is_there_is_not_fetched_again_unless_something_else_is_wanted(tmp_path: Path, clients: Path) -> None:
+    calls, folder = tmp_path / "calls", tmp_path / "peers/mine"
+    program(clients, "go", f'echo "$* $GOBIN" >> {calls}')
+    assert peers.fetch(folder, Fetch(go="example.org/x@v1"))
+    assert not peers.fetch(folder, Fetch(go="example.org/x@v1"))
+    assert peers.fetch(folder, Fetch(go="example.org/x@v2"))
+    assert calls.read_text().splitlines() == [f"install example.org/x@v{n} {folder}/bin" for n in (1, 2)]
+
+
+def test_each_client_installs_into_the_peers_folder_alone(tmp_path: Path, clients: Path) -> None:
+    calls = tmp_path / "calls"
+    for name in ("cargo", "npm"):
+        program(clients, name, f'echo {name} "$*" >> {calls}')
+    peers.fetch(tmp_path / "peers/a", Fetch(cargo="x@1"))
+    peers.fetch(tmp_path / "peers/b", Fetch(npm=("y@1",)))
+    cargo, npm = calls.read_text().splitlines()
+    assert f"--root {tmp_path}/peers/a x@1" in cargo
+    assert f"--prefix {tmp_path}/peers/b" in npm
+    assert "--ignore-scripts" in npm
+
+
+def test_a_python_peer_has_an_environment_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "peers/mine"
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing/pyproject.toml").write_text('[project]\nname = "nothing"\nversion = "1"\n')
+    with pytest.raises(FetchError, match=r"-m failed: ERROR"):
+        peers.fetch(folder, Fetch(pypi=("no/such/requirement",)))
+    assert not folder.exists(), "half an environment would be found, and fail"
+
+
+def test_a_client_that_fails_is_one_line_with_its_last_words(tmp_path: Path, clients: Path) -> None:
+    program(clients, "npm", "echo 'npm error code E404'; echo; exit 1")
+    with pytest.raises(FetchError, match=r"^npm install failed: npm error code E404$"):
+        peers.fetch(tmp_path / "peers/mine", Fetch(npm=("y",)))
+    assert not (tmp_path / "peers/mine").exists()
+
+
+def test_a_client_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    with pytest.raises(FetchError, match=r"^needs cargo, which is not here$"):
+        peers.fetch(tmp_path / "peers/mine", Fetch(cargo="x"))
+
+
+def test_lists_of_packages_are_renewed_when_they_are_old(tmp_path: Path, clients: Path) -> None:
+    calls = tmp_path / "calls"
+    program(clients, "apt-get", APT.format(calls=calls))
+    program(clients, "dpkg-deb", "true")
+    for name in ("a", "b"):
+        peers.fetch(tmp_path / f"peers/{name}", Fetch(debian=("served",)))
+    os.utime(tmp_path / "peers/.apt/renewed", (0, 0))
+    peers.fetch(tmp_path / "peers/c", Fetch(debian=("served",)))
+    assert [line for line in calls.read_text().splitlines() if line == "updated"] == ["updated"] * 2

@@ -1,0 +1,40 @@
+"""A server that runs already, as an entry of a scenario."""
+
+import pytest
+
+from tftpbench.errors import ManifestError
+from tftpbench.servers import Target, choose
+
+
+@pytest.mark.parametrize(
+    ("entry", "target"),
+    [
+        ("tftp://127.0.0.1", Target("127.0.0.1", 69, None)),
+        ("tftp://127.0.0.1:6969/", Target("127.0.0.1", 6969, None)),
+        ("tftp://192.0.2.1:70/boot/x%20y.0", Target("192.0.2.1", 70, "boot/x y.0")),
+        ("tftp://[::1]:6969/f", Target("::1", 6969, "f")),
+    ],
+)
+def test_a_url_names_address_port_and_file(entry: str, target: Target) -> None:
+    assert choose(entry) == (target, None)
+    assert choose(target.entry) == (target, None)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["tftp://", "tftp://127.0.0.1:0/f", "tftp://127.0.0.1:70000/f", "tftp://user@127.0.0.1/f", "tftp://::1/f"],
+)
+def test_what_is_no_such_url_is_one_line(entry: str) -> None:
+    with pytest.raises(ManifestError, match=r"allowed: tftp://ADDRESS:PORT/FILE, as in tftp://127\.0\.0\.1:69/boot\.0"):
+        choose(entry)
+
+
+def test_a_name_is_no_address() -> None:
+    with pytest.raises(ManifestError, match="'server' is no IP address"):
+        choose("tftp://server/f")
+
+
+def test_a_server_with_a_file_to_read_is_not_written_to() -> None:
+    assert Target("::1", 69, "f").cannot("write", 512, 1) == "[::1]:69 is only read: allow writing with --target-write"
+    assert Target("::1", 69, "f").cannot("read", 1468, 64) is None
+    assert Target("::1", 69, None).cannot("write", 512, 1) is None

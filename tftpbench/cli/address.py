@@ -1,0 +1,22 @@
+"""Addresses as people type them. Called by the commands that talk to a server which is running already."""
+
+import socket
+
+import typer
+
+PORT = 69  # RFC 1350 section 4
+
+
+def numeric_address(target: str) -> tuple[str, int]:
+    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address. Raises BadParameter."""
+    host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
+    host = (host if colon else target).strip("[]")
+    number = port or str(PORT)
+    if not number.isdecimal() or not 1 <= int(number) <= 65535:
+        raise typer.BadParameter(f"{target!r} has no port from 1 to 65535; give HOST:PORT, as in 127.0.0.1:6969")
+    try:
+        found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise typer.BadParameter(f"{host!r} is not known: {reason}") from None
+    return str(found[0][4][0]), int(number)

@@ -1,0 +1,110 @@
+"""Is a server here, and may it run? Programs, Python environments, versions and privileges of this machine.
+
+It looks and asks, and must never start a server nor fetch one. Only `tftpbench.servers` may ask for this.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION_TIMEOUT_S = 10.0
+VERSION_LENGTH_MAX = 120
+# Servers live where a user's PATH often doesn't look.
+EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_CAP_NET_BIND_SERVICE = 10  # capabilities(7)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A server that is installed: the first line its version command printed, and what would be run."""
+
+    version: str
+    executable: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A server that can't be run here, why, and how to get it."""
+
+    reason: str
+    get: str
+
+
+def peers_folder() -> Path:
+    """Where fetched servers are: $TFTPBENCH_PEERS, else peers/ of the clone, else the user's data folder (XDG)."""
+    chosen = os.environ.get("TFTPBENCH_PEERS")
+    if chosen:
+        return Path(chosen).absolute()
+    clone = Path(__file__).resolve().parents[2]
+    if (clone / "pyproject.toml").is_file():
+        return clone / "peers"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "tftpbench/peers"
+
+
+def find_program(name: str, peer: Path) -> str | None:
+    """Path of a program: fetched, else in PATH, else where servers are."""
+    return shutil.which(name, path=":".join([str(peer / "bin"), os.environ.get("PATH", ""), *EXTRA_PATH]))
+
+
+def find_python(module: str, peer: Path) -> str | None:
+    """The Python that has a module: the peer's own environment where it was fetched, else the one that runs this."""
+    own = str(peer / "bin/python")
+    if os.access(own, os.X_OK):
+        return own
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return sys.executable if spec is not None else None
+
+
+def ask_version(command: Sequence[str]) -> str:
+    """The first line that a version command prints. Raises ValueError with what is wrong with it."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=VERSION_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"did not end within {VERSION_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise ValueError(f"can't be run: {error.strerror}") from None
+    line = next((text for text in done.stdout.decode("utf-8", "replace").splitlines() if text.strip()), "")
+    line = line.strip()[:VERSION_LENGTH_MAX]
+    if done.returncode != 0 or not line:
+        raise ValueError(f"ended with {done.returncode}, saying {line!r}")
+    return line
+
+
+def missing_privilege(needs_root: str | None, port: int | None) -> str | None:
+    """What stands between this user and the server, in words; None where nothing does."""
+    if os.geteuid() == 0:
+        return None
+    if needs_root is not None:
+        return f"needs root: {needs_root}"
+    if port is not None and port < _first_free_port() and not _may_bind_low_ports():
+        return f"can listen on UDP port {port} only, which needs root or CAP_NET_BIND_SERVICE"
+    return None
+
+
+def _first_free_port() -> int:
+    """The first port that everybody may bind (ip(7), ip_unprivileged_port_start)."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 1024
+
+
+def _may_bind_low_ports() -> bool:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_NET_BIND_SERVICE & 1)

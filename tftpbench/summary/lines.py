@@ -1,0 +1,142 @@
+"""One line per server and cell: medians, and the paired ratio to the first server.
+
+Pure. It must never average a percentile: those come merged, from whoever can read histograms. Called by
+`tftpbench.summary`.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from tftpbench.scenario import BEST_OF_AXES, Cell, Scenario
+from tftpbench.stats import Ratio, paired_ratio
+from tftpbench.thresholds import server_name
+
+Row = Mapping[str, Any]
+Metric = Literal["data_pps", "goodput_bytes_per_s"]
+
+
+class Quantiles(NamedTuple):
+    """Of merged histograms, in ns."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One server in one cell, or in its best one of several.
+
+    `label` names what all servers of the cell had in common. `ratio` compares with the first server, which has None.
+    """
+
+    cell: Cell
+    label: str
+    server: str
+    valid: int
+    trials: int
+    data_pps: float | None
+    goodput_bytes_per_s: float | None
+    ratio: Ratio | None
+    block_rtt: Quantiles | None
+    server_cpu_ns_per_block: float | None
+    failed: int
+    """Transfers that failed or timed out, over all trials."""
+    is_lost: bool
+    """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
+
+
+def lines(
+    scenario: Scenario,
+    present: Sequence[str],
+    rows: Sequence[Row],
+    left_out: set[tuple[str, str | None]],
+    block_rtt: Callable[[str, str], Quantiles | None],
+) -> tuple[Line, ...]:
+    """Cell by cell in the scenario's order; in each, the servers in theirs, and those of many by what they moved."""
+    found: list[Line] = []
+    metric = metric_of(scenario)
+    for label, cells in _groups(scenario):
+        here: list[Line] = []
+        best: dict[str, Cell] = {}
+        for server in present:
+            able = [cell for cell in cells if (server, cell.key) not in left_out]
+            if able:
+                best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
+                ratio = _ratio(best, server, present[0], rows, metric)
+                here.append(_line(best[server], label, server, ratio, rows, block_rtt))
+        if len(here) > MANY_SERVERS:
+            here.sort(key=lambda line: -(getattr(line, metric) or 0))
+        found += here
+    return tuple(found)
+
+
+# Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
+MANY_SERVERS = 3
+
+
+def metric_of(scenario: Scenario) -> Metric:
+    """What is compared: blocks where all have one size, else the bytes of the files."""
+    return "goodput_bytes_per_s" if scenario.best_of else "data_pps"
+
+
+def _groups(scenario: Scenario) -> list[tuple[str, list[Cell]]]:
+    """Cells that differ in nothing but what each server takes its best value of."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in scenario.cells():
+        fixed = [getattr(cell, axis) for axis in BEST_OF_AXES if axis not in scenario.best_of]
+        groups.setdefault((cell.operation, cell.concurrency, cell.file_size_bytes, *fixed), []).append(cell)
+    return [(cells[0].label_without(scenario.best_of), cells) for cells in groups.values()]
+
+
+def _line(
+    cell: Cell,
+    label: str,
+    server: str,
+    ratio: Ratio | None,
+    rows: Sequence[Row],
+    block_rtt: Callable[[str, str], Quantiles | None],
+) -> Line:
+    ours = [row for row in rows if row["cell_key"] == cell.key and server_name(row) == server]
+    valid = _valid(rows, cell, server)
+    return Line(
+        cell=cell,
+        label=label,
+        server=server,
+        valid=len(valid),
+        trials=len(ours),
+        data_pps=_median(valid, "data_pps"),
+        goodput_bytes_per_s=_median(valid, "goodput_bytes_per_s"),
+        ratio=ratio,
+        block_rtt=block_rtt(cell.key, server) if valid else None,
+        server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
+        failed=sum((row.get("failed") or 0) + (row.get("timed_out") or 0) for row in ours),
+        is_lost=bool(ours) and all(_is_lost(row) for row in ours),
+    )
+
+
+def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence[Row], metric: Metric) -> Ratio | None:
+    """Over the rounds in which both sides have a valid trial that moved anything at all."""
+    if server == reference or reference not in best:
+        return None
+    ours, theirs = ({row["round"]: row[metric] for row in _valid(rows, best[each], each) if row.get(metric)}
+                    for each in (server, reference))  # fmt: skip
+    rounds = sorted(ours.keys() & theirs.keys())
+    return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
+
+
+def _valid(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
+    return [
+        row for row in rows if row["cell_key"] == cell.key and row["verdict"] == "valid" and server_name(row) == server
+    ]
+
+
+def _is_lost(row: Row) -> bool:
+    kinds = {finding["kind"] for finding in row.get("server_findings") or ()}
+    return row["verdict"] != "valid" and not kinds.isdisjoint({"died", "not_ready", "wrong_bytes"})
+
+
+def _median(rows: Sequence[Row], column: str) -> float | None:
+    known = [float(row[column]) for row in rows if row.get(column) is not None]
+    return statistics.median(known) if known else None
