@@ -2,6 +2,7 @@
 #   setup  virtual environment, native core (release build), `.venv/bin/tftpbench`
 #   run    answers "epoll or threads?" with the bundled scenario (under four minutes)
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
+#   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there
 #   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
 #   fix    formats and mends what lints can mend           wheel  dist/*.whl
 #   lock   renews the dependency locks                     clean  removes what was built
@@ -16,7 +17,7 @@ CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run test lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run test peers lint fix fuzz wheel lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -27,6 +28,10 @@ run: setup
 	@$(BIN)/tftpbench run scenarios/concurrency.yaml
 
 test: lint test-rust wheel test-python
+
+peers: setup
+	@code=0; $(BIN)/tftpbench servers --fetch > /dev/null || code=$$?; \
+		$(BIN)/python -m tests.interop.clients || code=$$?; exit $$code
 
 lint: setup
 	$(CARGO) fmt --all --check

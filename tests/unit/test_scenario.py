@@ -7,6 +7,9 @@ import pytest
 
 from tftpbench.errors import ScenarioError
 from tftpbench.scenario import Scenario, bundled_scenarios, from_document, load_scenario
+from tftpbench.servers import Manifest, bundled_manifests, choose
+
+OURS = {"epoll", "threads"}
 
 TEXT = """\
 schema: tftpbench.scenario/1
@@ -196,11 +199,25 @@ def test_a_bundled_scenario_asks_one_question_and_has_its_files_name(path: Path)
     assert scenario.description.endswith("?")
     assert scenario.description.count("?") == 1
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../docs/schema/scenario.json")
-    assert any(check.column == "content_mismatches" for check in scenario.checks)
+    if any(choose(entry)[0].name not in OURS for entry in scenario.servers):
+        assert not scenario.thresholds, "what somebody else's server does is a finding"
+    else:
+        assert any(check.column == "content_mismatches" for check in scenario.checks)
+
+
+@pytest.mark.parametrize("name", ["landscape", "best-of", "as-shipped"])
+def test_a_scenario_of_all_servers_names_every_bundled_one(name: str) -> None:
+    chosen = [choose(entry) for entry in load_scenario(name).servers]
+    assert sorted(server.name for server, _ in chosen) == sorted(bundled_manifests())
+    if name == "as-shipped":
+        assert all(
+            variant == "as_shipped" or not server.variants for server, variant in chosen if isinstance(server, Manifest)
+        )
 
 
 def test_the_expected_scenarios_are_bundled() -> None:
-    assert {"concurrency", "origin", "sizes", "ten-thousand", "smoke"} <= set(bundled_scenarios())
+    expected = {"concurrency", "origin", "sizes", "ten-thousand", "smoke", "landscape", "best-of", "as-shipped"}
+    assert expected <= set(bundled_scenarios())
 
 
 @pytest.mark.parametrize("name", sorted(bundled_scenarios()))
