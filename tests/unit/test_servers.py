@@ -196,6 +196,11 @@ def test_bundled_manifests_are_called_as_their_folders() -> None:
     assert {name: manifest.source.parent.name for name, manifest in bundled.items()} == {name: name for name in bundled}
 
 
+def test_results_tell_a_bundled_manifest_from_one_of_the_users(tmp_path: Path) -> None:
+    assert servers.bundled_manifests()["epoll"].origin == "servers/epoll/server.yaml"
+    assert load(tmp_path).origin == f"{tmp_path}/server.yaml"
+
+
 def test_a_name_a_path_and_a_variant_choose_a_server(tmp_path: Path) -> None:
     load(tmp_path)
     assert servers.choose("tftpy")[0].name == "tftpy"

@@ -226,5 +226,5 @@ def _server_facts(contender: Contender) -> dict[str, object]:
         "argv_write": list(server.argv_write),
         "env": dict(server.env),
         "caps": {} if contender.variant else dict(server.caps),
-        "manifest": str(server.source),
+        "manifest": server.origin,
     }

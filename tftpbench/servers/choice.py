@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tftpbench.errors import ManifestError
-from tftpbench.servers.manifest import Manifest, load_manifest
+from tftpbench.servers.manifest import BUNDLED, Manifest, load_manifest
 from tftpbench.servers.target import SCHEME, Target, parse_target
 from tftpbench.spelling import did_you_mean
 
@@ -50,5 +50,4 @@ def choose_manifest(entry: str) -> tuple[Manifest, str | None]:
 
 def _bundled_paths() -> dict[str, Path]:
     """Folder name to server.yaml; a bundled manifest's name is its folder's."""
-    folder = Path(__file__).parents[1] / "_bundled" / "servers"
-    return {path.parent.name: path for path in sorted(folder.glob("*/server.yaml"))}
+    return {path.parent.name: path for path in sorted(BUNDLED.glob("*/server.yaml"))}

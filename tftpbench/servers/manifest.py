@@ -22,6 +22,7 @@ from tftpbench.spelling import did_you_mean
 SCHEMA = "tftpbench.server/1"
 PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
+BUNDLED = Path(__file__).parents[1] / "_bundled" / "servers"
 BLKSIZE_DEFAULT = 512
 WINDOWSIZE_DEFAULT = 1
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -161,6 +162,13 @@ class Manifest(Strict):
     def source(self) -> Path:
         """The server.yaml it was read from."""
         return self._source
+
+    @property
+    def origin(self) -> str:
+        """The same for results: where it lies in tftpbench, for one that comes with it, else its path."""
+        bundled = BUNDLED.resolve()
+        inside = self.source.is_relative_to(bundled)
+        return str(Path("servers") / self.source.relative_to(bundled)) if inside else str(self.source)
 
     @property
     def peer(self) -> Path:
