@@ -1,17 +1,21 @@
 """What the README tells a stranger to type is understood, and what it promises is there."""
 
+import json
 import re
 import shlex
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
-from tftpbench import cli
-from tftpbench.scenario import load_scenario
+from tftpbench import cli, load_run, summary
+from tftpbench.scenario import from_document, load_scenario
 from tftpbench.servers import bundled_manifests, load_manifest
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results/reference/landscape"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -50,3 +54,45 @@ def test_its_manifest_is_a_manifest(tmp_path: Path) -> None:
 def test_its_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert "://" in target or (ROOT / target).exists(), target
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference run yet")
+def test_its_landscape_is_the_reference_run() -> None:
+    for line in landscape(REFERENCE):
+        assert line in README.splitlines(), f"renew it: {line}"
+
+
+def landscape(folder: Path) -> list[str]:
+    """The rows of the README's table, from a run: ratios to the first server at blksize 512, the fastest first."""
+    run = load_run(folder)
+    scenario = from_document(run.manifest["scenario"], str(folder))
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
+    skipped = [(each["server"], each["cell_key"], each["reason"]) for each in run.manifest["skipped"]]
+    found = summary.summarise(scenario, list(run.manifest["servers"]), rows, "", skipped).lines
+    lines = {(line.server, line.cell.concurrency): line for line in found if line.cell.blksize == 512}
+    servers = sorted({server for server, _ in lines}, key=lambda server: -(lines[server, 100].data_pps or 0))
+    return [_row(server, run.manifest["servers"][server]["model"], lines, rows) for server in servers]
+
+
+def _row(server: str, model: str, lines: dict[tuple[str, int], summary.Line], rows: list[dict[str, Any]]) -> str:
+    ratios = [_ratio(lines[server, concurrency]) for concurrency in (3, 10, 100, 1000)]
+    cpu_ns = lines[server, 100].server_cpu_ns_per_block
+    cell = lines[server, 1000].cell.key
+    shares = [_lost(row) for row in rows if row["server"] == server and row["cell_key"] == cell]
+    lost = statistics.median(shares)
+    cpu = f"{cpu_ns / 1000:.1f}" if cpu_ns else "-"
+    return f"| {server} | {model} | {' | '.join(ratios)} | {cpu} | {f'{lost:.0%}' if lost else 'none'} |"
+
+
+def _ratio(line: summary.Line) -> str:
+    if line.ratio is None:
+        return f"{line.data_pps / 1000:.0f} k/s" if line.data_pps else "-"
+    if line.ratio.low is None or line.ratio.high is None:
+        return f"{line.ratio.ratio:.2f} (of {line.ratio.n})"
+    return f"{line.ratio.ratio:.2f} ({line.ratio.low:.2f} to {line.ratio.high:.2f})"
+
+
+def _lost(row: dict[str, Any]) -> float:
+    kinds = {"silent", "timed_out", "refused", "failed"}
+    lost = sum(each["count"] for each in row["server_findings"] if each["kind"] in kinds)
+    return float(lost / row["started"]) if row.get("started") else 1.0
