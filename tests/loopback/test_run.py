@@ -37,6 +37,9 @@ def write_scenario(folder: Path, servers: list[Path], **changes: object) -> Path
 @pytest.fixture(autouse=True)
 def _started() -> Iterator[None]:
     """Whatever a test starts and does not end, a failing one above all, ends here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     while _STARTED:
         process = _STARTED.pop()
