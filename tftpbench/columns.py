@@ -45,7 +45,9 @@ COLUMNS: dict[str, Column] = {
     "blksize": Column("bytes", "Asked-for bytes of a DATA block (RFC 2348); 512 asks for no option.", "int", False),
     "windowsize": Column("blocks", "Asked-for blocks per ACK (RFC 7440); 1 asks for no option.", "int", False),
     "verify": Column("", "How much was compared: full, sample or off.", "text", False),
-    "server_cpus": Column("", "Numbers of the cores the server ran on, as in 0,1.", "text"),
+    "server_cpus": Column(
+        "", "Numbers of the cores the server ran on, as in 0,1; null for one that ran already.", "text"
+    ),
     "generator_cpus": Column("", "Numbers of the cores the generator ran on, as in 0,1.", "text"),
     "busy_poll_us": Column("us", "How long the generator polled before it slept.", "int"),
     "duration_s": Column("s", "The measured window: the denominator of every rate.", "float"),
@@ -113,6 +115,7 @@ COLUMNS: dict[str, Column] = {
     ),
     "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int"),
     "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
+    "unanswered": _count("transfers", "Transfers that never got an answer, timed out or cut off by the trial's end."),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
 }
 

@@ -61,6 +61,11 @@ def of_a_lost_server(why: str, *, died: bool) -> ServerFinding:
     return ServerFinding("died" if died else "not_ready", 1, why)
 
 
+def unanswered(transfers: Columns) -> int:
+    """Transfers that nobody answered, to the end of the client's patience or of the trial."""
+    return _count(_silent(transfers))
+
+
 def of_a_load(
     row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, is_deaf: bool = False
 ) -> list[ServerFinding]:
@@ -92,12 +97,17 @@ def _transfers(transfers: Columns) -> Iterator[ServerFinding]:
     yield ServerFinding("refused", count, f"refused {_of(count, started)} ({_codes(errors[refused])})")
     count = _count(failed & ~refused)
     yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[failed & ~refused])})")
-    count = _count((timed_out | cut_off) & ~answered)
+    count = unanswered(transfers)
     yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
     count = _count(timed_out & answered)
     yield ServerFinding("timed_out", count, f"fell silent in {_of(count, started)}")
     count = _count(cut_off & answered)
     yield ServerFinding("unfinished", count, f"had not finished {_of(count, started)} when the trial ended")
+
+
+def _silent(transfers: Columns) -> npt.NDArray[np.bool_]:
+    patience_ended = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
+    return patience_ended & (transfers["first_response_ns"] < 0)
 
 
 def _not_granted(row: Row) -> Iterator[ServerFinding]:

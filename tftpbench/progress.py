@@ -77,7 +77,7 @@ class LiveBar:
                 self._finished += 1
                 self._last = _rate(row)
                 if row["verdict"] != "valid":
-                    self._console.print(finished_text(event), style="yellow", soft_wrap=True)
+                    self._console.print(finished_text(event), style="yellow", soft_wrap=True, markup=False)
                 self._draw("", trial.order, total)
             case RunFinished():
                 self.close()
@@ -89,11 +89,11 @@ class LiveBar:
 
     def _start(self, event: RunStarted) -> None:
         for line in started_lines(event):
-            self._console.print(line, soft_wrap=True)
+            self._console.print(line, soft_wrap=True, markup=False)  # foreign words: square brackets are theirs
         self._began_s = self._clock_s()
         # auto_refresh would redraw from a thread, ten times a second, inside measured windows
         self._bar = Progress(
-            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
+            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False),
             console=self._console, auto_refresh=False, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=len(event.plan.trials), completed=event.done)
@@ -121,7 +121,7 @@ def started_lines(event: RunStarted) -> list[str]:
     )
     lines = [
         f"{scenario.name}: {scenario.description}",
-        f"{counted(total, 'trial')} ({product}), {event.pinning.phrase}",
+        f"{counted(total, 'trial')} ({product}), {event.placement or event.pinning.phrase}",
         *event.notes,
     ]
     if event.done:

@@ -198,9 +198,7 @@ def _summarise(report: "RunReport") -> "Answer":
         return summary.Quantiles(merged.get_value_at_percentile(50), merged.get_value_at_percentile(99))
 
     skipped = [(skip.server, skip.cell.key if skip.cell else None, skip.reason) for skip in report.plan.skipped]
-    return summary.summarise(
-        report.scenario, report.plan.servers, report.rows, report.pinning.phrase, skipped, block_rtt
-    )
+    return summary.summarise(report.scenario, report.plan.servers, report.rows, report.placement, skipped, block_rtt)
 
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:

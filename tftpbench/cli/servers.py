@@ -25,10 +25,10 @@ def servers(
     """List every manifest: model, options, version found, or why not and how to get it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from tftpbench.servers import bundled_manifests, manifest
+    from tftpbench.servers import bundled_manifests, choose_manifest
 
-    manifests = [manifest(name) for name in names] if names else list(bundled_manifests().values())
-    failed = _fetch(manifests) if fetch else 0
+    manifests = [choose_manifest(name)[0] for name in names] if names else list(bundled_manifests().values())
+    failed = _fetch(manifests, asked=bool(names)) if fetch else 0
     with ThreadPoolExecutor() as pool:  # each asks a program for its version, and some are slow to start
         found = list(pool.map(lambda manifest: manifest.locate(), manifests))
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
@@ -36,17 +36,23 @@ def servers(
         typer.echo(json.dumps({"servers": described}, ensure_ascii=False))
     else:
         _print_table(described)
+        for each in manifests if names else ():
+            _print_details(each)
     return 2 if failed else 0
 
 
-def _fetch(manifests: list["Manifest"]) -> int:
-    """How many failed; each is told of as it ends, in one line."""
+def _fetch(manifests: list["Manifest"], asked: bool) -> int:
+    """How many failed; each is told of as it ends, in one line. `asked`: one that can't be fetched was asked for."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     from tftpbench import peers
     from tftpbench.errors import FetchError
 
     failed = 0
+    for each in manifests if asked else ():
+        if each.fetch is None:
+            failed += 1
+            typer.echo(f"{each.name}: can't be fetched; get it: {each.get}", err=True)
     with ThreadPoolExecutor(max_workers=4) as pool:
         waiting = {pool.submit(peers.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
         for done in as_completed(waiting):
@@ -96,8 +102,27 @@ def _print_table(described: list[dict[str, object]]) -> None:
     console.print(table)
     missing = [each for each in described if each["missing"] is not None]
     for each in missing:
-        fetched = " (or: tftpbench servers --fetch)" if each["can_fetch"] else ""
+        fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
         console.print(_plain(f"To get {each['name']}: {each['get']}{fetched}"), soft_wrap=True)
+
+
+def _print_details(manifest: "Manifest") -> None:
+    """What a look at one server is for: how it is started, its limits, and where it comes from."""
+    shipped = manifest.as_shipped
+    lines = {
+        "homepage": manifest.homepage,
+        "licence": manifest.license,
+        "started as": " ".join(manifest.argv),
+        "to write": " ".join(manifest.argv_write),
+        "as shipped": " ".join(shipped.argv) if shipped else "the same",
+        **manifest.caps,
+        "manifest": str(manifest.source),
+    }
+    typer.echo(f"\n{manifest.name}")
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        if text:
+            typer.echo(f"  {name.ljust(width)}  {text}")
 
 
 def _plain(text: object) -> str:

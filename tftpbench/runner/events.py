@@ -16,7 +16,7 @@ from tftpbench.scenario import Scenario
 class RunStarted:
     """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run.
 
-    `notes`: what had to be mended in the folder, a sentence each.
+    `notes`: what must be known before, a sentence each; `placement`: where it is measured, in words.
     """
 
     folder: Path
@@ -25,6 +25,7 @@ class RunStarted:
     pinning: Pinning
     done: int
     notes: tuple[str, ...] = ()
+    placement: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ class TargetFiles:
         self._uploaded: dict[tuple[str, int, int], str] = {}
         self._prefix = f"tftpbench-{secrets.token_hex(3)}"  # what earlier runs left there is not ours to overwrite
 
+    def notes(self, servers: Sequence[Contender]) -> list[str]:
+        """What must be known before files are left at a server."""
+        written = [each.name for each in servers if isinstance(each.server, Target) and each.server.file is None]
+        return [f"Files are uploaded to {name} as {self._prefix}-*, and stay there: delete them." for name in written]
+
     def take(self, target: Target) -> int:
         """Copy the file that is to be read; returns its size. Raises ServerNotReady."""
         copy = self._copies[target.entry] = self._folder / str(len(self._copies))

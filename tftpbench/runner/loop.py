@@ -37,6 +37,8 @@ class RunReport:
     command: tuple[str, ...]
     """The command that began the run."""
     rows: tuple[Mapping[str, Any], ...]
+    placement: str
+    """Where it was measured, as the end of a sentence: "on separate cores"."""
 
 
 class RunInterrupted(TftpbenchError):
@@ -46,7 +48,8 @@ class RunInterrupted(TftpbenchError):
 
     def __init__(self, report: RunReport) -> None:
         super().__init__(
-            f"interrupted; finished trials are in {report.folder}; go on with: tftpbench run --resume {report.folder}"
+            f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
+            f"go on with: tftpbench run --resume {report.folder}"
         )
         self.report = report
 
@@ -100,13 +103,15 @@ def _run(
         facts = _manifest(scenario, seed, servers, whole, pinning, base.base, asked.command)
         with _open(scenario, asked.out, asked.resume, facts) as folder:
             done = {row["trial"] for row in folder.finished_trials()}
-            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), tuple(folder.notes)))
+            notes = (*folder.notes, *files.notes(servers))
+            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), notes, _placement(pinning, servers)))
             bench = Bench(base, files, pinning, seed, tools, allow_remote)
             interrupted = _do_all(
                 [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
             )
             rows = tuple(folder.finished_trials())
-            report = RunReport(folder.path, scenario, whole, pinning, seed, asked.command, rows)
+            where = _placement(pinning, servers)
+            report = RunReport(folder.path, scenario, whole, pinning, seed, asked.command, rows, where)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:
         raise RunInterrupted(report)
@@ -161,7 +166,11 @@ def _open(scenario: Scenario, out: Path, resume: Path | None, facts: Mapping[str
     if folder.manifest.get("scenario") != facts["scenario"]:
         folder.close()
         name = folder.manifest.get("scenario", {}).get("name")
-        other = f"is a run of {name!r}" if name != scenario.name else f"was made with another version of {name!r}"
+        other = (
+            f"is a run of {name!r}"
+            if name != scenario.name
+            else f"was made with another version of {name!r}, or with other options"
+        )
         raise ResultsError(f"{resume}: {other}; leave the scenario out to go on with the run's own, or start a new run")
     known = {cell.key for cell in scenario.cells()}
     for row in folder.finished_trials():
@@ -211,6 +220,15 @@ def _manifest(
         "build": machine.build(),
         "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
     }
+
+
+def _placement(pinning: Pinning, servers: Sequence[Contender]) -> str:
+    """We pin nobody who runs already, and don't know where he runs."""
+    running = [server.name for server in servers if isinstance(server.server, Target)]
+    if not running:
+        return pinning.phrase
+    elsewhere = f"{' and '.join(running)} wherever it runs"
+    return elsewhere if len(running) == len(servers) else f"{pinning.phrase}, but {elsewhere}"
 
 
 def _server_facts(contender: Contender) -> dict[str, object]:

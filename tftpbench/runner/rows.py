@@ -13,6 +13,7 @@ from tftpbench.process import Buffers, Ended, Samples, Usage
 from tftpbench.runner.order import Trial
 from tftpbench.runner.placement import Pinning
 from tftpbench.scenario import Cell
+from tftpbench.servers import Target
 
 Row = dict[str, object]
 
@@ -60,7 +61,7 @@ def row_of(trial: Trial, pinning: Pinning) -> Row:
         "blksize": cell.blksize,
         "windowsize": cell.windowsize,
         "verify": cell.verify,
-        "server_cpus": _numbers(pinning.server),
+        "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
         "generator_cpus": _numbers(pinning.generator),
         "busy_poll_us": busy_poll_us(cell, pinning),
     }

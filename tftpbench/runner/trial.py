@@ -85,6 +85,7 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
             found = checks.findings(row, checks.Surroundings(server_lost=str(error)))
             return _outcome(row, found, None, log)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
+    row["unanswered"] = findings.unanswered(seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server))
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
     wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)

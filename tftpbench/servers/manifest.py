@@ -54,7 +54,7 @@ class Find(Strict):
 
     program: Annotated[Line | None, Allowed("the name or path of a program")] = Field(
         default=None,
-        description="A program that was fetched, or in PATH, /usr/sbin or /sbin, or a path from here; {program} is it.",
+        description="A program that was fetched, in PATH, /usr/sbin or /sbin, or a path from this file: {program}.",
     )
     python_module: Annotated[Line | None, Allowed("the name of a Python module")] = Field(
         default=None, description="A module of the environment that was fetched, else of the Python of tftpbench."
@@ -116,7 +116,7 @@ class Manifest(Strict):
         default={}, description="Variables added to its environment, with placeholders."
     )
     find: Find = Field(description="How its presence is known.")
-    version: Argv | None = Field(
+    version: Annotated[Argv | None, Allowed("a list of words, or null")] = Field(
         default=None, description="A command whose first line of output is its version; null where it has none."
     )
     get: Line = Field(description="How to get it, one line.")

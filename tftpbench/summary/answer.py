@@ -42,6 +42,8 @@ class Answer:
     sentence: str
     metric: Metric
     """What the ratios of the lines compare."""
+    reference: str
+    """The server that the others are compared with."""
     thresholds: tuple[Judged, ...]
     lines: tuple[Line, ...]
     invalid: tuple[Invalid, ...]
@@ -84,6 +86,7 @@ def summarise(
     return Answer(
         sentence=answer_sentence(found, present, placement, scenario.best_of),
         metric=metric_of(scenario),
+        reference=present[0] if present else "",
         thresholds=_judge(scenario, cells, rows, left_out),
         lines=found,
         invalid=tuple(

@@ -59,7 +59,7 @@ def _line(line: Line) -> dict[str, object]:
         "block_rtt_ns_p50": line.block_rtt.p50 if line.block_rtt else None,
         "block_rtt_ns_p99": line.block_rtt.p99 if line.block_rtt else None,
         "server_cpu_ns_per_block": line.server_cpu_ns_per_block,
-        "failed_or_timed_out": line.failed,
+        "lost": line.lost,
     }
 
 

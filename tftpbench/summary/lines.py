@@ -41,8 +41,8 @@ class Line:
     ratio: Ratio | None
     block_rtt: Quantiles | None
     server_cpu_ns_per_block: float | None
-    failed: int
-    """Transfers that failed or timed out, over all trials."""
+    lost: int
+    """Transfers that failed, timed out or never got an answer, over all trials."""
     is_lost: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
 
@@ -111,7 +111,7 @@ def _line(
         ratio=ratio,
         block_rtt=block_rtt(cell.key, server) if valid else None,
         server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
-        failed=sum((row.get("failed") or 0) + (row.get("timed_out") or 0) for row in ours),
+        lost=sum(map(_lost, ours)),
         is_lost=bool(ours) and all(_is_lost(row) for row in ours),
     )
 
@@ -130,6 +130,13 @@ def _valid(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
     return [
         row for row in rows if row["cell_key"] == cell.key and row["verdict"] == "valid" and server_name(row) == server
     ]
+
+
+def _lost(row: Row) -> int:
+    """Those cut off at the trial's end had the server's silence from their first request on."""
+    counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
+    silent = sum(counts.get(kind, 0) for kind in ("silent", "timed_out"))
+    return int((row.get("failed") or 0) + max(silent, row.get("timed_out") or 0))
 
 
 def _is_lost(row: Row) -> bool:

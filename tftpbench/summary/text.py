@@ -11,11 +11,9 @@ from tftpbench.summary.lines import Line
 from tftpbench.units import format_duration, format_rate
 
 _GREEN, _RED, _YELLOW, _BOLD, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
-_HEADER = ("server", "data/s", "against the first", "block rtt p50", "p99", "CPU/block", "failed", "valid")
-_HEADER_BEST = ("server", "at its best", "bytes/s", *_HEADER[2:])
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
-# What servers did wrong is what a run of many servers is made for.
+# What servers did wrong, and who was left out, is what a run of many servers is made for.
 _FINDINGS_MAX = 40
 
 
@@ -32,7 +30,7 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
         ),
         _listed("Protocol faults where transfers failed:", list(answer.faults)),
         _listed("Too few valid trials:", list(answer.incomplete)),
-        _listed("Left out:", list(answer.skipped)),
+        _listed("Left out:", list(answer.skipped), _FINDINGS_MAX),
         [f"Files:  {folder}", f"Repeat: {repeat}"],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -86,8 +84,7 @@ def _table(answer: Answer) -> list[str]:
     lines, is_best = answer.lines, answer.metric == "goodput_bytes_per_s"
     if not lines:
         return []
-    body = [_HEADER_BEST if is_best else _HEADER, *(_cells(line, is_best) for line in lines)]
-    header, *rest = columns_text(body)
+    header, *rest = columns_text([_header(answer, is_best), *(_cells(line, is_best) for line in lines)])
     out = [f"  {header}"]
     previous = None
     for line, text in zip(lines, rest, strict=True):
@@ -96,6 +93,12 @@ def _table(answer: Answer) -> list[str]:
             previous = line.label
         out.append(f"  {text}")
     return out
+
+
+def _header(answer: Answer, is_best: bool) -> tuple[str, ...]:
+    compared = f"against {answer.reference}" if len({line.server for line in answer.lines}) > 1 else ""
+    rate = ("at its best", "bytes/s") if is_best else ("data/s",)
+    return ("server", *rate, compared, "block rtt p50", "p99", "CPU/block", "lost", "valid")
 
 
 def _cells(line: Line, is_best: bool) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ def _cells(line: Line, is_best: bool) -> tuple[str, ...]:
         format_duration(line.block_rtt.p50) if line.block_rtt else "-",
         format_duration(line.block_rtt.p99) if line.block_rtt else "-",
         format_duration(line.server_cpu_ns_per_block) if line.server_cpu_ns_per_block is not None else "-",
-        str(line.failed),
+        str(line.lost),
         f"{line.valid}/{line.trials}",
     )
 
