@@ -115,8 +115,8 @@ COLUMNS: dict[str, Column] = {
     ),
     "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int"),
     "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
-    "unanswered": _count("transfers", "Transfers that never got an answer, timed out or cut off by the trial's end."),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
+    "unanswered": _count("transfers", "Transfers that never got an answer, timed out or cut off by the trial's end."),
 }
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted")

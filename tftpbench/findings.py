@@ -18,6 +18,7 @@ Kind = Literal[
     "not_ready",
     "deaf",
     "wrong_bytes",
+    "not_read_back",
     "refused",
     "failed",
     "silent",
@@ -59,6 +60,11 @@ class ServerFinding:
 def of_a_lost_server(why: str, *, died: bool) -> ServerFinding:
     """The finding where a server ended by itself, or never was ready."""
     return ServerFinding("died" if died else "not_ready", 1, why)
+
+
+def of_uploads(lacking: int, files: int) -> ServerFinding:
+    """The finding where uploads could not be read again."""
+    return ServerFinding("not_read_back", lacking, f"did not give {lacking} of {files} uploads back: not compared")
 
 
 def unanswered(transfers: Columns) -> int:

@@ -34,19 +34,31 @@ exec "$here/{program}" "$@"
 
 def fetch(folder: Path, wanted: Fetch) -> bool:
     """Get `wanted` into `folder`; False when it was there already. FetchError says in one line what went wrong."""
-    marker = folder / _MARKER
+    try:
+        with _lock(folder):
+            return _fetch(folder, wanted)
+    except OSError as error:
+        raise FetchError(f"{folder}: {error.strerror}; name another place with TFTPBENCH_PEERS") from None
+
+
+def _fetch(folder: Path, wanted: Fetch) -> bool:
+    marker, aside = folder / _MARKER, folder.with_name(f".{folder.name}.old")
     content = json.dumps(wanted.model_dump(exclude_none=True))
-    with _lock(folder):
-        if marker.is_file() and marker.read_text(encoding="utf-8") == content:
-            return False
-        shutil.rmtree(folder, ignore_errors=True)
+    if marker.is_file() and marker.read_text(encoding="utf-8") == content:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)  # it works until the new one does
+    try:
         folder.mkdir(parents=True)
-        try:
-            _get(folder, wanted)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # half a server would be found, and fail
-            raise
+        _get(folder, wanted)
         marker.write_text(content, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half a server would be found, and fail
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
     return True
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 SERVED_UNTIL_DEAF = 10
 IGNORED_EVERY = 15
-RRQ, DATA, ACK, ERROR, OACK = 1, 3, 4, 5, 6
+RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 Peer = tuple[str, int]
 
 
@@ -37,6 +37,8 @@ class Server:
             opcode, number = struct.unpack("!HH", datagram[:4].ljust(4, b"\0"))
             if opcode == RRQ:
                 self.request(datagram[2:].split(b"\0"), peer)
+            elif self.mode == "forgets" and opcode in (WRQ, DATA):
+                self.socket.sendto(struct.pack("!HH", ACK, number if opcode == DATA else 0), peer)
             elif opcode == ACK and peer in self.transfers:
                 self.block(number + 1, peer)
 

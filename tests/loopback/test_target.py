@@ -1,6 +1,7 @@
 """Measuring a server that runs already: it is read, written to only where that is allowed, and never stopped."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 import tftpbench
-from tests.loopback.manifests import bundled, tiny
+from tests.loopback.manifests import bundled, tiny, written
 from tftpbench import cli
 
 SCENARIO = """\
@@ -99,6 +100,7 @@ def test_it_goes_on_afterwards(tmp_path: Path, running: tftpbench.Server) -> Non
         (["--target-file", "absent"], "has no file 'absent' to read: it said ERROR 1"),
         ([], "--target needs a file to read"),
         (["--target-file", "boot.0", "--target-write"], "not both"),
+        (["--target-file", ""], "--target-file is ''; allowed: the name of one file"),
     ],
 )
 def test_what_can_not_be_asked_of_it_is_one_line(
@@ -129,3 +131,34 @@ def test_a_server_that_takes_no_uploads_is_a_finding(tmp_path: Path, root: Path)
     assert read["server_findings"][0]["text"].startswith("took 0 of the 2 files that are to be read")
     assert write["verdict"] == "valid"
     assert [(each["kind"], each["count"]) for each in write["server_findings"]] == [("refused", 20)]
+
+
+def test_a_server_that_keeps_files_in_memory_gets_them_by_upload(tmp_path: Path) -> None:
+    path = bundled(tmp_path, "epoll")
+    path.write_text(f"{path.read_text()}\nstore: memory")
+    code, rows = run(tmp_path, "-s", str(path))
+    assert code == 0
+    assert [(row["operation"], row["completed"], row["bytes_verified"]) for row in rows] == [
+        ("read", 20, 20 * 4096),
+        ("write", 20, 20 * 4096),
+    ]
+    assert all(row["server_findings"] == [] and row["content_mismatches"] == 0 for row in rows)
+
+
+def test_uploads_that_do_not_come_back_are_told(tmp_path: Path, root: Path) -> None:
+    argv = [
+        sys.executable,
+        str(Path(__file__).with_name("misbehaving_server.py")),
+        "forgets",
+        "{host}",
+        "{port}",
+        "{root}",
+    ]
+    path = written(tmp_path, "forgets", argv, "answer", "{operations: [read, write]}")
+    with tftpbench.Server(str(path), root) as server:
+        _, rows = run(
+            tmp_path, "--target", f"127.0.0.1:{server.port}", "--target-write", "--set", "matrix.operation=write"
+        )
+    (row,) = rows
+    assert (row["completed"], row["bytes_verified"]) == (20, 0)
+    assert [(each["kind"], each["count"]) for each in row["server_findings"]] == [("not_read_back", 20)]

@@ -38,7 +38,7 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder as a trial has it: readable by whoever the server becomes."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
+    for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
     folder = tmp_path / "root"
     folder.mkdir(mode=0o755)

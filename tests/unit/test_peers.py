@@ -93,13 +93,27 @@ def test_each_client_installs_into_the_peers_folder_alone(tmp_path: Path, client
     assert "--ignore-scripts" in npm
 
 
-def test_a_python_peer_has_an_environment_of_its_own(tmp_path: Path) -> None:
+def test_an_environment_that_is_only_half_made_is_not_left(tmp_path: Path) -> None:
     folder = tmp_path / "peers/mine"
-    (tmp_path / "nothing").mkdir()
-    (tmp_path / "nothing/pyproject.toml").write_text('[project]\nname = "nothing"\nversion = "1"\n')
     with pytest.raises(FetchError, match=r"-m failed: ERROR"):
         peers.fetch(folder, Fetch(pypi=("no/such/requirement",)))
     assert not folder.exists(), "half an environment would be found, and fail"
+
+
+def test_a_peer_stays_where_its_renewal_fails(tmp_path: Path, clients: Path) -> None:
+    folder = tmp_path / "peers/mine"
+    program(clients, "go", 'mkdir -p "$GOBIN"; echo one > "$GOBIN/served"')
+    peers.fetch(folder, Fetch(go="example.org/x@v1"))
+    program(clients, "go", "exit 1")
+    with pytest.raises(FetchError):
+        peers.fetch(folder, Fetch(go="example.org/x@v2"))
+    assert (folder / "bin/served").read_text() == "one\n"
+
+
+def test_a_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FetchError, match="name another place with TFTPBENCH_PEERS"):
+        peers.fetch(tmp_path / "file/peers/mine", Fetch(go="example.org/x@v1"))
 
 
 def test_a_client_that_fails_is_one_line_with_its_last_words(tmp_path: Path, clients: Path) -> None:

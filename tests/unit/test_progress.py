@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,18 @@ def test_the_bar_draws_only_when_an_event_arrives(monkeypatch: pytest.MonkeyPatc
     assert "10 s left" in stream.getvalue()
     assert "last 131 k blocks/s" in stream.getvalue()
     bar(events()[-1])
+
+
+def test_square_brackets_of_a_server_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=200, color_system=None))
+    words = "dlopen [/usr/lib/libx.so] failed [red]"
+    for event in events():
+        if isinstance(event, RunStarted):
+            bar(replace(event, notes=(words,)))
+        elif isinstance(event, TrialFinished):
+            bar(replace(event, row={**event.row, "verdict": "invalid", "verdict_reason": words}))
+        else:
+            bar(event)
+    assert stream.getvalue().count(words) == 3

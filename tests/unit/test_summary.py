@@ -259,7 +259,7 @@ def test_many_servers_are_ranked_and_the_last_and_the_lost_are_named() -> None:
         "At 1000 concurrent reads of 64 KiB, one moves the most blocks of 6 servers; of its blocks, next come "
         f"three 0.90x {interval.format('0.90')}, four 0.80x {interval.format('0.80')}, "
         f"five 0.70x {interval.format('0.70')}, two 0.50x {interval.format('0.50')}; "
-        "last is six with 0.01x; dead gave no valid trial, on separate cores."
+        "last is six with 0.01x; dead moved none, on separate cores."
     )
     assert [line.server for line in found.lines][:7] == ["one", "three", "four", "five", "two", "six", "dead"]
 

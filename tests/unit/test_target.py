@@ -10,7 +10,7 @@ from tftpbench.servers import Target, choose
     ("entry", "target"),
     [
         ("tftp://127.0.0.1", Target("127.0.0.1", 69, None)),
-        ("tftp://127.0.0.1:6969/", Target("127.0.0.1", 6969, None)),
+        ("tftp://127.0.0.1:6969", Target("127.0.0.1", 6969, None)),
         ("tftp://192.0.2.1:70/boot/x%20y.0", Target("192.0.2.1", 70, "boot/x y.0")),
         ("tftp://[::1]:6969/f", Target("::1", 6969, "f")),
     ],
@@ -27,6 +27,12 @@ def test_a_url_names_address_port_and_file(entry: str, target: Target) -> None:
 def test_what_is_no_such_url_is_one_line(entry: str) -> None:
     with pytest.raises(ManifestError, match=r"allowed: tftp://ADDRESS:PORT/FILE, as in tftp://127\.0\.0\.1:69/boot\.0"):
         choose(entry)
+
+
+@pytest.mark.parametrize("file", ["", "x%7Bn%7D", "%00"])
+def test_a_slash_without_one_file_behind_it_is_no_leave_to_write(file: str) -> None:
+    with pytest.raises(ManifestError, match="names no file to read"):
+        choose(f"tftp://127.0.0.1/{file}")
 
 
 def test_a_name_is_no_address() -> None:

@@ -127,6 +127,8 @@ def _target(address: str | None, file: str | None, write: bool) -> list[str]:
             "--target needs a file to read: name one that the server has with --target-file NAME, "
             "or allow uploads with --target-write; not both"
         )
+    if file is not None and (not file.isprintable() or not file or "{n}" in file):
+        raise typer.BadParameter(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
     from tftpbench.servers import Target
 
     return [Target(*numeric_address(address), file).entry]

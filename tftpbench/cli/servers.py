@@ -55,13 +55,17 @@ def _fetch(manifests: list["Manifest"], asked: bool) -> int:
             typer.echo(f"{each.name}: can't be fetched; get it: {each.get}", err=True)
     with ThreadPoolExecutor(max_workers=4) as pool:
         waiting = {pool.submit(peers.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
-        for done in as_completed(waiting):
-            manifest = waiting[done]
-            try:
-                typer.echo(f"{manifest.name}: {'fetched' if done.result() else 'is here already'}", err=True)
-            except FetchError as error:
-                failed += 1
-                typer.echo(f"{manifest.name}: not fetched: {error}; get it: {manifest.get}", err=True)
+        try:
+            for done in as_completed(waiting):
+                manifest = waiting[done]
+                try:
+                    typer.echo(f"{manifest.name}: {'fetched' if done.result() else 'is here already'}", err=True)
+                except FetchError as error:
+                    failed += 1
+                    typer.echo(f"{manifest.name}: not fetched: {error}; get it: {manifest.get}", err=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+            raise
     return failed
 
 

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from tftpbench.errors import ServerNotReady
-from tftpbench.process.keeper import Ended
 from tftpbench.process.ready import answers
 from tftpbench.process.usage import Samples, Usage
 from tftpbench.servers import Target
@@ -56,9 +55,8 @@ class RunningServer:
     def check_alive(self) -> None:
         """Whether it still answers is asked by whoever wants to know."""
 
-    def stop(self, _grace_s: float = 0) -> Ended:
+    def stop(self, _grace_s: float = 0) -> None:
         """It goes on."""
-        return Ended(None, None, 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -91,16 +89,20 @@ def download(target: Target, path: Path) -> int:
     """
     family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
     request = struct.pack("!H", _RRQ) + (target.file or "").encode() + b"\0octet\0"
-    with socket.socket(family, socket.SOCK_DGRAM) as client, path.open("wb") as file:
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(_WAIT_S)
         datagram, to, index = request, (target.host, target.port), 1
-        while True:
-            payload, to = _exchange(client, target, datagram, to, index)
-            file.write(payload)
-            datagram, index = struct.pack("!HH", _ACK, index & 0xFFFF), index + 1
-            if len(payload) < _BLOCK_BYTES:
-                client.sendto(datagram, to)
-                return file.tell()
+        try:
+            with path.open("wb") as file:
+                while True:
+                    payload, to = _exchange(client, target, datagram, to, index)
+                    file.write(payload)
+                    datagram, index = struct.pack("!HH", _ACK, index & 0xFFFF), index + 1
+                    if len(payload) < _BLOCK_BYTES:
+                        client.sendto(datagram, to)
+                        return file.tell()
+        except OSError as error:  # of the network, or of the disk that takes the copy
+            raise ServerNotReady(f"{target.name}: {target.file!r} can't be copied: {error.strerror}") from None
 
 
 def _exchange(
@@ -116,8 +118,6 @@ def _exchange(
                 answer, peer = client.recvfrom(65536)
             except TimeoutError:
                 break
-            except OSError as error:  # an ICMP refusal
-                raise ServerNotReady(f"{target.name}: {error.strerror}; is it running?") from None
             if index > 1 and peer[:2] != to[:2]:
                 continue
             if answer[:4] == wanted:

@@ -3,7 +3,9 @@
     order.py       who is measured on what, in which order
     placement.py   which cores each side gets
     roots.py       the folders that servers serve
+    files.py       which files clients ask for, and what these must hold
     trial.py       one trial, from a fresh server to a row of results
+    rows.py        that row
     loop.py        the run: folder, resume, Ctrl-C
     events.py      what a run tells while it goes on
 

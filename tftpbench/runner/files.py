@@ -89,6 +89,9 @@ def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[T
         target = server.server
         if isinstance(target, Target) and not (allow_remote or ip_address(target.host).is_loopback):
             raise UsageError(f"{target.name} is another machine than this one; allow it with --allow-remote")
+    if not any(isinstance(server.server, Target) for server in servers):
+        yield TargetFiles(Path())
+        return
     with tempfile.TemporaryDirectory(prefix="tftpbench-target-") as folder:
         yield TargetFiles(Path(folder))
 

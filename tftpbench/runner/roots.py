@@ -35,13 +35,14 @@ class Roots:
         self._written: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     @contextmanager
-    def fresh(self, cell: Cell) -> Iterator[Path]:
-        """An empty root for a write cell; one with the cell's files, f-0 and so on, for a read cell."""
+    def fresh(self, cell: Cell, *, empty: bool = False) -> Iterator[Path]:
+        """An empty root for a write cell, or where that is wanted; else one with the cell's files, f-0 and so on."""
+        is_filled = cell.operation == "read" and not empty
         root = Path(tempfile.mkdtemp(prefix="root-", dir=self.base))
         try:
             # A server may have become another user by the time it opens a file.
-            root.chmod(0o777 if cell.operation == "write" else 0o755)
-            if cell.operation == "read":
+            root.chmod(0o755 if is_filled else 0o777)
+            if is_filled:
                 self._link(root, cell.file_size_bytes, cell.distinct_files)
             yield root
         finally:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from tftpbench.errors import ServerDied
+from tftpbench.findings import ServerFinding
 from tftpbench.loadgen import LoadConfig, LoadResult
 from tftpbench.process import Buffers, Ended, Samples, Usage
 from tftpbench.runner.order import Trial
@@ -37,7 +38,8 @@ class Observed:
     is_deaf: bool
     uploads: Row
     """What came of comparing them."""
-    ended: Ended
+    not_read_back: tuple[ServerFinding, ...]
+    ended: Ended | None
     stolen: tuple[int, int]
     """Ticks, and ticks of the cores in all."""
 
@@ -92,8 +94,8 @@ def server_columns(seen: Observed, cores: int) -> Row:
         "server_context_switches": _since(seen.context_switches, seen.ready.context_switches),
         "server_receive_buffer_bytes": seen.buffers.receive_bytes if seen.buffers else None,
         "server_send_buffer_bytes": seen.buffers.send_bytes if seen.buffers else None,
-        "server_end": seen.ended.text,
-        "server_left_over": seen.ended.left_over,
+        "server_end": seen.ended.text if seen.ended else None,
+        "server_left_over": seen.ended.left_over if seen.ended else None,
         "udp_drops_server": seen.samples.udp_drops,
         "udp_drops_host": _since(*seen.udp_drops_host),
         "generator_sockets": seen.config.sockets,

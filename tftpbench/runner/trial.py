@@ -13,6 +13,7 @@ from pathlib import Path
 from tftpbench import checks, findings, loadgen
 from tftpbench.columns import COLUMNS
 from tftpbench.errors import ServerDied, ServerError
+from tftpbench.findings import ServerFinding
 from tftpbench.loadgen import LoadConfig, LoadResult, Stop
 from tftpbench.process import RunningServer, ServerProcess, answers, udp_drops_host
 from tftpbench.runner.files import TargetFiles, keeps_its_files, upload_config
@@ -76,7 +77,7 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
     row = row_of(trial, bench.pinning)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
-    with bench.roots.fresh(trial.cell) as root:
+    with bench.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server)) as root:
         try:
             seen = _measure(trial, bench, root, log)
         except ServerError as error:
@@ -89,7 +90,7 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
     row |= server_columns(seen, len(bench.pinning.server))
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
     wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
-    row["server_findings"] = [asdict(finding) for finding in wrong]
+    row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = checks.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
         steal_fraction=seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else 0.0,
@@ -103,8 +104,8 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
 def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> Observed:
     stop = Stop()
     with _server(trial, bench, root, log) as server:
-        ready = server.usage()
         config = _load_config(trial, bench, server, stop)
+        ready = server.usage()  # after uploads that the load needs, for they are no part of it
         cores = sorted({*bench.pinning.server, *bench.pinning.generator})
         before = _stolen_ticks(cores)
         dropped = udp_drops_host()
@@ -116,6 +117,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> Observed:
             )
         after = _stolen_ticks(cores)
         lost = _how_lost(server)
+        uploads, not_read_back = _uploads(trial, bench, root, config, result) if lost is None else ({}, ())
         return Observed(
             config=config,
             result=result,
@@ -127,7 +129,8 @@ def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> Observed:
             buffers=server.buffers,
             lost=lost,
             is_deaf=lost is None and _is_deaf(server, result, bench.tools),
-            uploads=_uploads(trial, bench, root, config, result) if lost is None else {},
+            uploads=uploads,
+            not_read_back=not_read_back,
             ended=server.stop(STOP_GRACE_S),
             stolen=(after[0] - before[0], after[1] - before[1]),
         )
@@ -210,24 +213,27 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
     )
 
 
-def _uploads(trial: Trial, bench: Bench, root: Path, config: LoadConfig, result: LoadResult) -> Row:
-    """Compare what was written; what was read has been compared by the generator as it came."""
+def _uploads(
+    trial: Trial, bench: Bench, root: Path, config: LoadConfig, result: LoadResult
+) -> tuple[Row, tuple[ServerFinding, ...]]:
+    """Compare what was written: columns, and whether some could not be compared. Reads were compared as they came."""
     cell = trial.cell
     if cell.operation == "read" or cell.verify == "off":
-        return {}
+        return {}, ()
     if keeps_its_files(trial.contender.server):
         back = loadgen.read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result)
-        return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
+        lost = back.files - back.compared
+        finding = (findings.of_uploads(lost, back.files),) if lost else ()
+        return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
     numbers = result.completed_numbers[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
     wrong = [number for number in numbers if _differs(bench, root, config, number)]
     deadline = time.monotonic() + SETTLE_S
     while wrong and time.monotonic() < deadline:
         wrong = [number for number in wrong if _differs(bench, root, config, number)]
     figures = result.figures
-    return {
-        "bytes_verified": (figures.get("bytes_verified") or 0) + (len(numbers) - len(wrong)) * cell.file_size_bytes,
-        "content_mismatches": (figures.get("content_mismatches") or 0) + len(wrong),
-    }
+    verified = (figures.get("bytes_verified") or 0) + (len(numbers) - len(wrong)) * cell.file_size_bytes
+    mismatches = (figures.get("content_mismatches") or 0) + len(wrong)
+    return {"bytes_verified": verified, "content_mismatches": mismatches}, ()
 
 
 def _differs(bench: Bench, root: Path, config: LoadConfig, number: int) -> bool:

@@ -21,13 +21,16 @@ from tftpbench.spelling import did_you_mean
 
 SCHEMA = "tftpbench.server/1"
 PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
+PLACEHOLDERS_OF_VERSION = PLACEHOLDERS[:4]  # nothing is served when it is asked
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
 BUNDLED = Path(__file__).parents[1] / "_bundled" / "servers"
 BLKSIZE_DEFAULT = 512
 WINDOWSIZE_DEFAULT = 1
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
-Argv = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Allowed("a list of words")]
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # execve(2) takes no other
+Argv = Annotated[tuple[Annotated[Word, Field(min_length=1)], ...], Allowed("a list of words")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Line = Annotated[str, Field(pattern=r"^\S[^\n]*$"), Allowed("one line of text")]
 # It becomes a word of a package client's command line: no option, no space.
 Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9@][^\s]*$")]
@@ -112,7 +115,7 @@ class Manifest(Strict):
     capabilities: Capabilities = Field(description="What it can do.")
     argv: Argv = Field(min_length=1, description="The command, word by word, with placeholders.")
     argv_write: Argv = Field(default=(), description="Words added where clients write.")
-    env: Annotated[dict[str, str], Allowed("names of variables, each with a word")] = Field(
+    env: Annotated[dict[Variable, Word], Allowed("names of variables, each with a word")] = Field(
         default={}, description="Variables added to its environment, with placeholders."
     )
     find: Find = Field(description="How its presence is known.")
@@ -240,9 +243,10 @@ class Manifest(Strict):
 
     def _check_words(self, key: tuple[str, ...], words: Sequence[str], whole: bool) -> None:
         used = {name for word in words for name in _PLACEHOLDER.findall(word)}
-        for name in sorted(used - set(PLACEHOLDERS)):
-            hint = did_you_mean(name, PLACEHOLDERS)
-            allowed = ", ".join(f"{{{place}}}" for place in PLACEHOLDERS)
+        known = PLACEHOLDERS if key != ("version",) else PLACEHOLDERS_OF_VERSION
+        for name in sorted(used - set(known)):
+            hint = did_you_mean(name, known)
+            allowed = ", ".join(f"{{{place}}}" for place in known)
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:
             raise KeyFault(key, "has {program}, but find names none; allowed: {program} beside find.program")

@@ -3,17 +3,21 @@
 It looks and asks, and must never start a server nor fetch one. Only `tftpbench.servers` may ask for this.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 VERSION_TIMEOUT_S = 10.0
 VERSION_LENGTH_MAX = 120
+_VERSION_BYTES_MAX = 65536
 # Servers live where a user's PATH often doesn't look.
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _CAP_NET_BIND_SERVICE = 10  # capabilities(7)
@@ -65,20 +69,27 @@ def find_python(module: str, peer: Path) -> str | None:
 
 def ask_version(command: Sequence[str]) -> str:
     """The first line that a version command prints. Raises ValueError with what is wrong with it."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=VERSION_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"did not end within {VERSION_TIMEOUT_S:g} s") from None
-    except OSError as error:
-        raise ValueError(f"can't be run: {error.strerror}") from None
-    line = next((text for text in done.stdout.decode("utf-8", "replace").splitlines() if text.strip()), "")
-    line = line.strip()[:VERSION_LENGTH_MAX]
-    if done.returncode != 0 or not line:
-        raise ValueError(f"ended with {done.returncode}, saying {line!r}")
+    with tempfile.TemporaryFile() as said:
+        try:
+            asked = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            )  # fmt: skip
+        except OSError as error:
+            raise ValueError(f"can't be run: {error.strerror}") from None
+        try:
+            code = asked.wait(VERSION_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"did not end within {VERSION_TIMEOUT_S:g} s") from None
+        finally:
+            with contextlib.suppress(OSError):  # a server that took the question for a start, and went on
+                os.killpg(asked.pid, signal.SIGKILL)
+            asked.wait()
+        said.seek(0)
+        lines = said.read(_VERSION_BYTES_MAX).decode("utf-8", "replace").splitlines()
+    spoken = next((text.strip() for text in lines if text.strip()), "")[:VERSION_LENGTH_MAX]
+    line = "".join(character if character.isprintable() else "?" for character in spoken)
+    if code != 0 or not line:
+        raise ValueError(f"ended with {code}, saying {line!r}")
     return line
 
 

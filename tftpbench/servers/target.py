@@ -1,7 +1,8 @@
 """A server that is running already: not ours to start or stop, named by a TFTP URL (RFC 3617).
 
 ``tftp://HOST[:PORT]/FILE`` is read only, and every transfer reads FILE; ``tftp://HOST[:PORT]`` allows tftpbench to
-upload files there, which stay. Only `tftpbench.servers` may ask for this.
+upload files there, which stay; there is no ``;mode=``, and a name may not be empty. Only
+`tftpbench.servers` may ask for this.
 """
 
 import ipaddress
@@ -65,4 +66,7 @@ def parse_target(entry: str) -> Target:
         ipaddress.ip_address(host)
     except ValueError:
         raise ManifestError(f"{entry!r}: {host!r} is no IP address; {_ALLOWED}") from None
-    return Target(host, port, unquote(match["file"] or "") or None)
+    file = unquote(match["file"]) if match["file"] is not None else None
+    if file is not None and (not file or not file.isprintable() or "{n}" in file):
+        raise ManifestError(f"{entry!r} names no file to read; {_ALLOWED}, or without the last slash to allow uploads")
+    return Target(host, port, file)

@@ -6,7 +6,7 @@ Pure. It must never average a percentile: those come merged, from whoever can re
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tftpbench.scenario import BEST_OF_AXES, Cell, Scenario
@@ -43,7 +43,7 @@ class Line:
     server_cpu_ns_per_block: float | None
     lost: int
     """Transfers that failed, timed out or never got an answer, over all trials."""
-    is_lost: bool
+    is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
 
 
@@ -65,6 +65,9 @@ def lines(
             if able:
                 best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
                 ratio = _ratio(best, server, present[0], rows, metric)
+                if ratio is not None and len(cells) > 1:
+                    # The cell was chosen for these very trials: an interval from them would promise too much.
+                    ratio = replace(ratio, low=None, high=None)
                 here.append(_line(best[server], label, server, ratio, rows, block_rtt))
         if len(here) > MANY_SERVERS:
             here.sort(key=lambda line: -(getattr(line, metric) or 0))
@@ -112,7 +115,7 @@ def _line(
         block_rtt=block_rtt(cell.key, server) if valid else None,
         server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
         lost=sum(map(_lost, ours)),
-        is_lost=bool(ours) and all(_is_lost(row) for row in ours),
+        is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
 
 
@@ -139,7 +142,7 @@ def _lost(row: Row) -> int:
     return int((row.get("failed") or 0) + max(silent, row.get("timed_out") or 0))
 
 
-def _is_lost(row: Row) -> bool:
+def _is_its_own_doing(row: Row) -> bool:
     kinds = {finding["kind"] for finding in row.get("server_findings") or ()}
     return row["verdict"] != "valid" and not kinds.isdisjoint({"died", "not_ready", "wrong_bytes"})
 

@@ -51,7 +51,7 @@ def incomplete(lines: Sequence[Line], reference: str) -> tuple[str, ...]:
     comparable = {line.label for line in lines if line.server == reference and line.data_pps}
     found: list[str] = []
     for line in lines:
-        if line.is_lost:
+        if line.is_its_own_doing:
             continue
         if line.valid == 0:
             found.append(f"{line.server}, {line.cell.label}: none of {line.trials} trials is valid")

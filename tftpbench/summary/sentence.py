@@ -125,7 +125,7 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
         return []
     label = _headline(compared, words).label
     here = sorted((line for line in compared if line.label == label), key=lambda line: -_times(line))
-    faster = [line for line in here if _times(line) > 1]
+    faster = [line for line in here if _times(line) > 1 and line.ratio is not None and line.ratio.differs is not False]
     named = here[:NAMED_MAX]
     place = words.at(here[0].cell)
     follow = ", ".join(f"{line.server} {_ratio(line)} ({interval_text(line.ratio)})" for line in named if line.ratio)
@@ -138,9 +138,9 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
     parts = [f"{place[0].upper()}{place[1:]}, {lead} {follow}"]
     if here[-1] not in named:
         parts.append(f"last is {here[-1].server} with {_ratio(here[-1])}")
-    lost = [line.server for line in lines if line.label == label and line.data_pps is None]
+    lost = [line.server for line in lines if line.label == label and not line.data_pps]
     if lost:
-        parts.append(f"{', '.join(lost)} gave no valid trial")
+        parts.append(f"{', '.join(lost)} moved none")
     return parts
 
 
