@@ -27,20 +27,22 @@ def run(
     quick: bool = False,
     seed: int | None = None,
     out: str | Path = "results",
+    allow_remote: bool = False,
     on_event: Callable[[runner.Event], None] = lambda _: None,
 ) -> Run:
     """Run a scenario (a path, the name of a bundled one, or a Scenario) and open its results.
 
     `servers` replaces the scenario's, `overrides` are KEY=VALUE as for --set, `seed` orders the trials (random unless
-    given). `on_event` is told of every step. Raises what `tftpbench run` would print, as TftpbenchError; Ctrl-C
-    raises runner.RunInterrupted with all finished trials saved.
+    given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is told of every step. Raises what
+    `tftpbench run` would print, as TftpbenchError; Ctrl-C raises runner.RunInterrupted with all finished trials saved.
     """
     chosen = scenario if isinstance(scenario, Scenario) else load_scenario(str(scenario), overrides)
     if servers:
         chosen = chosen.with_servers(servers)
     if quick:
         chosen = chosen.quick()
-    report = runner.run(chosen, seed=random_seed() if seed is None else seed, out=Path(out), on_event=on_event)
+    seed = random_seed() if seed is None else seed
+    report = runner.run(chosen, seed=seed, out=Path(out), allow_remote=allow_remote, on_event=on_event)
     return load_run(report.folder)
 
 
