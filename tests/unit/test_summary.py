@@ -271,6 +271,16 @@ def test_a_first_server_that_others_overtake_is_not_called_the_best() -> None:
     )
 
 
+def test_the_best_of_many_is_not_claimed_where_an_interval_does_not_show_it() -> None:
+    question = asked(1000, servers=["one", "two", "three", "four"])
+    found = rows(question, {"one": 100.0, "two": 100.0, "three": 50.0, "four": 20.0})
+    for row in found:
+        if row["server"] == "two":
+            row["data_pps"] *= 1.1 if row["round"] % 2 else 0.9
+    sentence = summary.summarise(question, ["one", "two", "three", "four"], found, PLACE).sentence
+    assert "none of 4 servers surely moves more blocks than one; of its blocks two" in sentence
+
+
 def test_a_server_that_was_lost_by_its_own_doing_is_a_finding_and_leaves_nothing_to_judge() -> None:
     found = many({"one": 100.0, "two": 50.0, "dead": 0})
     assert found.exit_code == 0

@@ -99,18 +99,18 @@ def _run(
     whole = plan(scenario, servers, seed)
     _refuse_nothing(whole)
     pinning = pin(scenario.placement)
+    where = _placement(pinning, servers)
     with roots(scenario.cells(), seed, tools.write_contents) as base:
         facts = _manifest(scenario, seed, servers, whole, pinning, base.base, asked.command)
         with _open(scenario, asked.out, asked.resume, facts) as folder:
             done = {row["trial"] for row in folder.finished_trials()}
             notes = (*folder.notes, *files.notes(servers))
-            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), notes, _placement(pinning, servers)))
+            on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), notes, where))
             bench = Bench(base, files, pinning, seed, tools, allow_remote)
             interrupted = _do_all(
                 [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
             )
             rows = tuple(folder.finished_trials())
-            where = _placement(pinning, servers)
             report = RunReport(folder.path, scenario, whole, pinning, seed, asked.command, rows, where)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:

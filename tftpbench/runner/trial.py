@@ -145,7 +145,7 @@ def _server(trial: Trial, bench: Bench, root: Path, log: Path) -> ServerProcess 
         root=root,
         log=log,
         concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
-        write=cell.operation == "write",
+        write=cell.operation == "write" or keeps_its_files(server),
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )

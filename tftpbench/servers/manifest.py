@@ -114,7 +114,9 @@ class Manifest(Strict):
     model: Line = Field(description="Its concurrency model, in words.")
     capabilities: Capabilities = Field(description="What it can do.")
     argv: Argv = Field(min_length=1, description="The command, word by word, with placeholders.")
-    argv_write: Argv = Field(default=(), description="Words added where clients write.")
+    argv_write: Argv = Field(
+        default=(), description="Words added where clients write, or files are uploaded to be read."
+    )
     env: Annotated[dict[Variable, Word], Allowed("names of variables, each with a word")] = Field(
         default={}, description="Variables added to its environment, with placeholders."
     )

@@ -13,6 +13,9 @@ from tftpbench.scenario import BEST_OF_AXES, Cell, Scenario
 from tftpbench.stats import Ratio, paired_ratio
 from tftpbench.thresholds import server_name
 
+# Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
+MANY_SERVERS = 3
+
 Row = Mapping[str, Any]
 Metric = Literal["data_pps", "goodput_bytes_per_s"]
 
@@ -73,10 +76,6 @@ def lines(
             here.sort(key=lambda line: -(getattr(line, metric) or 0))
         found += here
     return tuple(found)
-
-
-# Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
-MANY_SERVERS = 3
 
 
 def metric_of(scenario: Scenario) -> Metric:

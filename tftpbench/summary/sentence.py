@@ -125,7 +125,8 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
         return []
     label = _headline(compared, words).label
     here = sorted((line for line in compared if line.label == label), key=lambda line: -_times(line))
-    faster = [line for line in here if _times(line) > 1 and line.ratio is not None and line.ratio.differs is not False]
+    even = [line for line in here if line.ratio is not None and line.ratio.differs is False]
+    faster = [line for line in here if _times(line) > 1 and line not in even]
     named = here[:NAMED_MAX]
     place = words.at(here[0].cell)
     follow = ", ".join(f"{line.server} {_ratio(line)} ({interval_text(line.ratio)})" for line in named if line.ratio)
@@ -133,6 +134,8 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
         lead = (
             f"{len(faster)} of {len(here) + 1} servers move more {words.moved} than {reference}; of its {words.moved}"
         )
+    elif even:
+        lead = f"none of {len(here) + 1} servers surely moves more {words.moved} than {reference}; of its {words.moved}"
     else:
         lead = f"{reference} moves the most {words.moved} of {len(here) + 1} servers; of its {words.moved}, next come"
     parts = [f"{place[0].upper()}{place[1:]}, {lead} {follow}"]
