@@ -66,6 +66,8 @@ lock: .venv/.packages
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --constraint requirements.lock \
+		--group dev --extra notebooks --custom-compile-command "make lock" pyproject.toml -o requirements-notebooks.lock
 	cargo update --quiet
 
 clean:
