@@ -1,6 +1,7 @@
 # The menu. Every target sets up what it needs; nothing needs root. `make run` first.
 #   setup  virtual environment, native core (release build), `.venv/bin/tftpbench`
 #   run    answers "epoll or threads?" with the bundled scenario (under four minutes)
+#   notebook  the notebooks in Jupyter, on a recorded run or on yours
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
 #   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there
 #   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
@@ -17,7 +18,7 @@ CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run test peers lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run notebook test peers lint fix fuzz wheel lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -26,6 +27,9 @@ setup: .venv/.core
 
 run: setup
 	@$(BIN)/tftpbench run scenarios/concurrency.yaml
+
+notebook: setup .venv/.notebooks
+	@cd notebooks && ../$(BIN)/jupyter lab
 
 test: lint test-rust wheel test-python
 
@@ -80,6 +84,10 @@ clean:
 		echo "tftpbench needs Python's venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/.notebooks: requirements-notebooks.lock .venv/.packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-notebooks.lock
 	@touch $@
 
 .venv/.core: .venv/.packages pyproject.toml $(RUST_SOURCES)

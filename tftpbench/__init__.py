@@ -5,7 +5,8 @@ child processes of bundled servers import this package too and must not wait for
 
     run = tftpbench.run("concurrency", quick=True)        # the same as `tftpbench run concurrency --quick`
     run.trials.groupby(["server", "concurrency"]).data_pps.median()
-    run.latency("block_rtt", server="epoll", concurrency=100).get_value_at_percentile(99)
+    run.latency("block_rtt", server="epoll", concurrency=100).percentile(99)
+    print(tftpbench.compare("results/before", "results/after").sentence)
     with tftpbench.Server("epoll", root="files") as server:
         print(server.host, server.port)
 """
@@ -16,28 +17,43 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tftpbench.api import Server as Server
     from tftpbench.api import run as run
+    from tftpbench.comparison import Comparison as Comparison
+    from tftpbench.comparison import compare as compare
     from tftpbench.errors import LoadError as LoadError
     from tftpbench.errors import ManifestError as ManifestError
+    from tftpbench.errors import NotComparable as NotComparable
+    from tftpbench.errors import PlotError as PlotError
     from tftpbench.errors import ResultsError as ResultsError
+    from tftpbench.errors import ResultsWarning as ResultsWarning
     from tftpbench.errors import ScenarioError as ScenarioError
     from tftpbench.errors import ServerError as ServerError
     from tftpbench.errors import TftpbenchError as TftpbenchError
+    from tftpbench.results import Latency as Latency
     from tftpbench.results import Run as Run
     from tftpbench.results import load_run as load_run
     from tftpbench.results import load_runs as load_runs
     from tftpbench.scenario import Scenario as Scenario
     from tftpbench.scenario import load_scenario as load_scenario
+    from tftpbench.summary import answer_of as answer
 
+# The module, and the name there where it is another.
 _HOMES = {
+    "Comparison": "comparison",
+    "Latency": "results",
     "LoadError": "errors",
     "ManifestError": "errors",
+    "NotComparable": "errors",
+    "PlotError": "errors",
     "ResultsError": "errors",
+    "ResultsWarning": "errors",
     "Run": "results",
     "Scenario": "scenario",
     "ScenarioError": "errors",
     "Server": "api",
     "ServerError": "errors",
     "TftpbenchError": "errors",
+    "answer": "summary:answer_of",
+    "compare": "comparison",
     "load_run": "results",
     "load_runs": "results",
     "load_scenario": "scenario",
@@ -45,15 +61,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
+    "Latency",
     "LoadError",
     "ManifestError",
+    "NotComparable",
+    "PlotError",
     "ResultsError",
+    "ResultsWarning",
     "Run",
     "Scenario",
     "ScenarioError",
     "Server",
     "ServerError",
     "TftpbenchError",
+    "answer",
+    "compare",
     "load_run",
     "load_runs",
     "load_scenario",
@@ -64,7 +87,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    module, _, other_name = _HOMES[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), other_name or name)
 
 
 def __dir__() -> list[str]:

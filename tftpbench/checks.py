@@ -5,11 +5,12 @@ never judge a server: lost datagrams, failed transfers and a slow server are fin
 trial valid. Called by the runner.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-Row = Mapping[str, object]
+from tftpbench import laws
+from tftpbench.laws import Row, number
 
 # The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
 # figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
@@ -25,12 +26,6 @@ GENERATOR_LAG_NS_MAX = 50_000_000
 STEAL_FRACTION_MAX = 0.05
 # /proc/stat counts in ticks of 10 ms: fewer than this is the grain of the clock, not a theft.
 STEAL_TICKS_MIN = 3
-# Little's law holds for steady windows. One round of transfers sticks out at either end, on average by half: where even
-# the slowest takes a tenth of the window, that shifts the mean time by a tenth at most.
-STEADY_WINDOW_TRANSFERS = 10
-LITTLES_LAW_TOLERANCE = 0.15
-# Between two transfers of one client lies the making of a request: 20 us measured on a slow core.
-TURNAROUND_NS = 100_000
 
 
 class Kind(Enum):
@@ -96,49 +91,28 @@ def _debug_build(_row: Row, around: Surroundings) -> Iterator[Finding]:
 
 
 def _contents(row: Row, _around: Surroundings) -> Iterator[Finding]:
-    wrong = _number(row, "content_mismatches")
+    wrong = number(row, "content_mismatches")
     if wrong:
         yield Finding(Kind.CONTENT_MISMATCH, f"{wrong:.0f} transfers had wrong contents")
 
 
 def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
-    parts = [_number(row, name) for name in ("completed", "failed", "timed_out", "interrupted")]
-    started = _number(row, "started")
-    if started is None or None in parts:
-        return
-    total = sum(part for part in parts if part is not None)
-    if started != total:
-        yield Finding(Kind.COUNTERS, f"{started:.0f} transfers were started, but {total:.0f} are accounted for")
+    fault = laws.counters_fault(row)
+    if fault is not None:
+        yield Finding(Kind.COUNTERS, fault)
 
 
 def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
-    """Transfers in flight = transfers per second x seconds per transfer, for windows of fixed time.
-
-    The rate comes from bytes counted inside the window, the time from the transfers' own stamps: two independent ways
-    to the number of transfers in flight that was asked for. Failures hold a place without moving bytes, so a
-    window that has them is not steady. A place is also held while a last answer waits to be read and the next request
-    is made, which is in no transfer's time: the law may be broken by less than that.
-    """
-    rate, size = _number(row, "goodput_bytes_per_s"), _number(row, "file_size_bytes")
-    window_s, slowest_ns = _number(row, "duration_s"), _number(row, "transfer_ns_max")
-    asked, mean_ns = _number(row, "concurrency"), around.mean_transfer_ns
-    if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
-        return
-    if _number(row, "failed") or _number(row, "timed_out") or window_s * 1e9 < STEADY_WINDOW_TRANSFERS * slowest_ns:
-        return
-    between_ns = TURNAROUND_NS + (_number(row, "generator_lag_ns_p99") or 0)
-    in_flight, at_most = (rate / size * each_ns / 1e9 for each_ns in (mean_ns, mean_ns + between_ns))
-    if in_flight > asked * (1 + LITTLES_LAW_TOLERANCE) or at_most < asked * (1 - LITTLES_LAW_TOLERANCE):
-        yield Finding(
-            Kind.LITTLES_LAW, f"rate and transfer time speak of {in_flight:.3g} transfers in flight, not {asked:.0f}"
-        )
+    fault = laws.littles_law_fault(row, around.mean_transfer_ns)
+    if fault is not None:
+        yield Finding(Kind.LITTLES_LAW, fault)
 
 
 def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
-    busy, lag_ns = _number(row, "generator_busy_fraction"), _number(row, "generator_lag_ns_p99")
-    drops = _number(row, "udp_drops_generator")
-    moved = _number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
-    server_busy = _number(row, "server_busy_fraction")
+    busy, lag_ns = number(row, "generator_busy_fraction"), number(row, "generator_lag_ns_p99")
+    drops = number(row, "udp_drops_generator")
+    moved = number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
+    server_busy = number(row, "server_busy_fraction")
     server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
     if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and not server_was_full:
         yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
@@ -150,7 +124,7 @@ def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
 
 def _round_ns(row: Row) -> float:
     """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
-    asked, data_pps = _number(row, "concurrency"), _number(row, "data_pps")
+    asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
     return asked / data_pps * 1e9 if asked and data_pps else 0
 
 
@@ -160,8 +134,3 @@ def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
 
 
 _CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _generator, _steal)
-
-
-def _number(row: Row, name: str) -> float | None:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else None

@@ -6,13 +6,16 @@
     │   ├── ManifestError
     │   ├── ThresholdError
     │   ├── FetchError               a server of somebody else that can't be fetched
-    │   └── ResultsError             results that can't be written or read
+    │   ├── ResultsError             results that can't be written or read
+    │   └── PlotError                nothing that could be drawn, or a file that can't be
     ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
     │   ├── ServerMissing
     │   ├── ServerNotReady
     │   └── ServerDied
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
     └── NotComparable             5
+
+    ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
 A message is one line that names the file, key or server and the mend. A fault of a peer is data, never
 an exception. This module imports nothing; everybody may call it.
@@ -51,6 +54,10 @@ class ResultsError(UsageError):
     """A run folder can't be written or read."""
 
 
+class PlotError(UsageError):
+    """A frame holds nothing that could be drawn, or a plot can't be saved."""
+
+
 class ServerError(TftpbenchError):
     """A server under test can't do its part. The runner turns it into a row of the results."""
 
@@ -79,3 +86,7 @@ class NotComparable(TftpbenchError):
     """Two runs differ in what was done, how it was measured, or where."""
 
     exit_code = 5
+
+
+class ResultsWarning(UserWarning):
+    """Part of a run can't be read, or breaks a law: the rest is loaded, and `Run.problems` says what is not whole."""

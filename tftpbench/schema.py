@@ -1,30 +1,29 @@
-"""JSON Schemas of the three file formats, for editors: made from the models and columns that the code itself uses.
+"""JSON Schemas of the formats, for editors and for programs that read results.
 
-The committed copies in docs/schema are this module's output. Called by the command line and by a test that
-keeps those copies current.
+Those of files and tables are made from the models and columns that the code itself uses; those of documents whose
+makers stand above this module are written down here, and a test holds real documents against them. The committed
+copies in docs/schema are this module's output. Called by the command line and by a test that keeps them current.
 """
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from tftpbench.columns import COLUMNS, Column
+from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS, Column
 from tftpbench.results import SCHEMA as RUN_SCHEMA
 from tftpbench.scenario import Client, Placement, Scenario
 from tftpbench.servers import Manifest
 
-Kind = Literal["scenario", "server", "results"]
+Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _JSON_TYPES = {"int": "integer", "float": "number", "text": "string", "time": "string", "list": "array"}
+Schema = dict[str, Any]
 
 
-def json_schema(kind: Kind) -> dict[str, Any]:
-    """The schema of a scenario file, of a server.yaml, or of one line of trials.jsonl."""
-    if kind == "scenario":
-        return {"$schema": DIALECT, **_untitled(_as_written(Scenario.model_json_schema()))}
-    if kind == "server":
-        return {"$schema": DIALECT, **_untitled(Manifest.model_json_schema())}
-    return _results()
+def json_schema(kind: Kind) -> Schema:
+    """The schema of a file that people write, of one row of a run's tables, or of a document that commands print."""
+    return {"$schema": DIALECT, **_MAKERS[kind]()}
 
 
 def text(kind: Kind) -> str:
@@ -32,7 +31,7 @@ def text(kind: Kind) -> str:
     return json.dumps(json_schema(kind), indent=2, ensure_ascii=False) + "\n"
 
 
-def _as_written(schema: dict[str, Any]) -> dict[str, Any]:
+def _as_written(schema: Schema) -> Schema:
     """As people write scenarios: one value stands for a list of one, and defaults are durations with a unit."""
     properties, parts = schema["properties"], schema["$defs"]
     for owner, names in (
@@ -60,18 +59,186 @@ def _untitled(schema: Any) -> Any:
     return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
 
 
-def _results() -> dict[str, Any]:
-    return {
-        "$schema": DIALECT,
-        "title": f"One line of trials.jsonl ({RUN_SCHEMA})",
-        "type": "object",
-        "properties": {name: _column(column) for name, column in COLUMNS.items()},
-        "required": [name for name, column in COLUMNS.items() if not column.nullable],
+def _trial() -> Schema:
+    return _table(f"One line of trials.jsonl ({RUN_SCHEMA})", COLUMNS)
+
+
+def _manifest() -> Schema:
+    facts = {"type": "object", "description": "What was found of it; unknown facts are null."}
+    texts = {"type": "array", "items": {"type": "string"}}
+    server = _object(
+        {
+            "version": _text("As it says itself.", nullable=True),
+            "model": _text("How it handles transfers at once, in its manifest's words."),
+            "homepage": _text("Where it comes from."),
+            "argv": {**texts, "description": "Its command, with placeholders."},
+            "argv_write": {**texts, "description": "What the command gets besides for uploads."},
+            "env": {"type": "object"},
+            "caps": {"type": "object", "description": "What it limits, and how that was lifted."},
+            "manifest": _text("Where its manifest lies, or the entry that named it."),
+        },
+        required=("version", "model", "manifest"),
+    )
+    skip = _object(
+        {
+            "server": _text("Its name."),
+            "cell_key": _text("The one cell that is left out; null for all of them.", nullable=True),
+            "reason": _text("Why."),
+        }
+    )
+    return _object(
+        {
+            "schema": {"const": RUN_SCHEMA},
+            "scenario": {"type": "object", "description": "The scenario as run, every default and --set in it."},
+            "seed": {"type": "integer", "description": "Of the order of trials and of the files' contents."},
+            "trials_planned": {"type": "integer", "description": "Lines of trials.jsonl when the run is complete."},
+            "servers": {
+                "type": "object",
+                "additionalProperties": server,
+                "description": "What took part, in the scenario's order.",
+            },
+            "skipped": {"type": "array", "items": skip, "description": "What was left out, and why."},
+            "placement": {"type": "object", "description": "Which cores each side had."},
+            "roots": {"type": "object", "description": "Where the served files lay."},
+            "argv": {**texts, "description": "The command that began the run."},
+            "machine": facts,
+            "build": {"type": "object", "description": "Versions, build profile and git commit of tftpbench."},
+            "keys": _object(
+                {"method_key": _text("Equal for an equal method."), "host_key": _text("Equal for equal machines.")}
+            ),
+        },
+        title=f"manifest.json ({RUN_SCHEMA})",
+    )
+
+
+_CELL = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize")
+_RATIO = {
+    "ratio": Column("", "Trimmed mean of the pairs' log-ratios, as a ratio.", "float", False),
+    "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
+    "high": Column("", "Upper end of its 95 % interval; null under six pairs.", "float"),
+    "n": Column("", "Pairs of valid trials.", "int", False),
+    "lowest": Column("", "Lowest ratio of a pair.", "float", False),
+    "highest": Column("", "Highest ratio of a pair.", "float", False),
+}
+
+
+def _summary() -> Schema:
+    threshold = {
+        "threshold": Column("", "As in the scenario.", "text", False),
+        "server": Column("", "Whom it was judged on.", "text", False),
+        "cell": Column("", "Where, in words.", "text", False),
+        "state": Column("", "held, missed or not known.", "text", False),
+        "value": Column("", "The figure that decided.", "float"),
+        "detail": Column("", "How it was decided.", "text", False),
     }
+    cell = {
+        "cell_key": COLUMNS["cell_key"],
+        "server": Column("", "Its name, or name@variant.", "text", False),
+        **{name: COLUMNS[name] for name in _CELL},
+        "trials": Column("", "Trials done.", "int", False),
+        "valid": Column("", "Valid ones among them.", "int", False),
+        "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second: median of valid trials.", "float"),
+        "goodput_bytes_per_s": Column("bytes/s", "File bytes per second: median of valid trials.", "float"),
+        "block_rtt_ns_p50": Column("ns", "Block round trip, median of all valid trials together.", "float"),
+        "block_rtt_ns_p99": Column("ns", "Block round trip, 99th percentile of all valid trials together.", "float"),
+        "server_cpu_ns_per_block": Column("ns", "CPU time per DATA block: median of valid trials.", "float"),
+        "lost": Column("transfers", "Transfers that did not complete, over all trials.", "int", False),
+    }
+    ratio = {"anyOf": [_table("", _RATIO), {"type": "null"}], "description": "Against the first server of the cell."}
+    line = _table("", cell)
+    line["properties"]["ratio"] = ratio
+    line["required"] = [*line["required"], "ratio"]
+    lines = {name: _list({"type": "string"}) for name in ("findings", "skipped", "incomplete")}
+    return _object(
+        {
+            "schema": {"const": "tftpbench.summary/1"},
+            "run": _text("The run's folder."),
+            "seed": {"type": "integer"},
+            "answer": _text("The sentence."),
+            "exit_code": {"enum": [0, 3, 6], "description": "3: a threshold was missed; 6: too little is valid."},
+            "thresholds": _list(_table("", threshold)),
+            "cells": _list(line),
+            "ratios_of": _text("The column that ratios compare."),
+            **lines,
+            "trials": _list(_table("", COLUMNS)),
+        },
+        title="What tftpbench run --json prints (tftpbench.summary/1)",
+    )
 
 
-def _column(column: Column) -> dict[str, Any]:
+def _comparison() -> Schema:
+    cell = {
+        "cell_key": COLUMNS["cell_key"],
+        "contender": Column("", "The server's name, or name@variant.", "text", False),
+        "label": Column("", "The cell, in words.", "text", False),
+        **{name: COLUMNS[name] for name in _CELL},
+        "a_data_pps": Column("1/s", "Median of the valid trials of A.", "float", False),
+        "b_data_pps": Column("1/s", "Median of the valid trials of B.", "float", False),
+        **_RATIO,
+        "p_holm": Column("", "P-value of no difference, corrected for all cells; null under six pairs.", "float"),
+        "verdict": Column("", "faster, slower, same or can't tell: B as seen from A.", "text", False),
+        "cpu_ratio": Column("", "CPU time of the server per block, B over A.", "float"),
+        "cpu_low": Column("", "Lower end of its 95 % interval.", "float"),
+        "cpu_high": Column("", "Upper end of its 95 % interval.", "float"),
+    }
+    side = _object(
+        {"path": _text("Its folder."), **{name: _text("", nullable=True) for name in ("scenario", *_KEYS)}},
+    )
+    verdicts = ("faster", "slower", "same", "can't tell")
+    texts = _list({"type": "string"})
+    return _object(
+        {
+            "schema": {"const": "tftpbench.comparison/1"},
+            "a": side,
+            "b": side,
+            "within": {"type": "number", "description": "What counts as the same: 0.05 for 5 %."},
+            "sentence": _text("The whole in one sentence."),
+            "verdicts": _object({name: {"type": "integer"} for name in verdicts}),
+            "cells": _list(_table("", cell)),
+            "left_out": {**texts, "description": "What could not be compared, and why."},
+            "warnings": {**texts, "description": "What makes any difference doubtful."},
+            "notes": texts,
+        },
+        title="What tftpbench compare -f json prints (tftpbench.comparison/1)",
+    )
+
+
+_KEYS = ("method_key", "host_key")
+_MAKERS: Mapping[Kind, Callable[[], Schema]] = {
+    "scenario": lambda: _untitled(_as_written(Scenario.model_json_schema())),
+    "server": lambda: _untitled(Manifest.model_json_schema()),
+    "results": _trial,
+    "manifest": _manifest,
+    "transfers": lambda: _table(f"One row of transfers.parquet ({RUN_SCHEMA})", TRANSFER_COLUMNS),
+    "intervals": lambda: _table(f"One row of intervals.parquet ({RUN_SCHEMA})", INTERVAL_COLUMNS),
+    "summary": _summary,
+    "comparison": _comparison,
+}
+
+
+def _table(title: str, columns: Mapping[str, Column]) -> Schema:
+    """One row. What may be unknown may be absent too: older runs lack the columns of newer versions."""
+    required = [name for name, column in columns.items() if not column.nullable]
+    return _object({name: _column(column) for name, column in columns.items()}, title, required)
+
+
+def _object(properties: Schema, title: str = "", required: Sequence[str] | None = None) -> Schema:
+    """Keys are only ever added within a schema number, so others than these are allowed."""
+    asked = list(properties if required is None else required)
+    return {**({"title": title} if title else {}), "type": "object", "properties": properties, "required": asked}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _text(description: str, nullable: bool = False) -> Schema:
+    return _column(Column("", description, "text", nullable))
+
+
+def _column(column: Column) -> Schema:
     kind = _JSON_TYPES[column.dtype]
-    described = {"description": f"{column.meaning} [{column.unit}]" if column.unit else column.meaning}
+    meaning = f"{column.meaning} [{column.unit}]" if column.unit else column.meaning
     timed = {"format": "date-time"} if column.dtype == "time" else {}
+    described = {"description": meaning} if meaning else {}
     return {"type": [kind, "null"] if column.nullable else kind, **timed, **described}

@@ -1,17 +1,29 @@
 """The statistics of comparisons: paired log-ratios of interleaved trials.
 
 Pure functions of numbers; it must never know what a server or a scenario is, and never average a
-percentile. Called by whoever compares: the summary, comparisons, the gate.
+percentile. Called by whoever compares: the summary, comparisons, the gate, plots for their bands.
+
+How far to trust it, by simulation of 1500 experiments a row with nothing but noise (each share +-1 %): how often the
+95 % interval of the ratio holds the truth, how often equal sides get p < 5 %, and p < 0.63 %, which is what the least
+of eight cells must reach; and how often the 95 % interval of a median holds it.
+
+    pairs  noise               interval holds  p < 5 %  p < 0.63 %  median's holds
+        6  normal                        96 %    5.3 %       1.3 %            97 %
+        7  normal                        96 %    5.5 %       1.0 %            98 %
+        7  t, 3 degrees                  96 %    5.3 %       0.5 %            99 %
+        7  normal, 5 % spikes            96 %    5.1 %       0.9 %            99 %
+       12  normal                        97 %    4.7 %       0.8 %            97 %
+       20  normal                        96 %    5.1 %       0.6 %            96 %
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Part of method_key: to be changed with anything below that changes a figure.
-ESTIMATOR = "paired log-ratio, 20 % trimmed mean, percentile bootstrap over pairs, 95 %/1"
+ESTIMATOR = "paired log-ratio, 20 % trimmed mean, expanded percentile bootstrap over pairs, 95 %, Yuen's t/2"
 # Wilcox, Introduction to Robust Estimation and Hypothesis Testing: 20 % keeps efficiency and shrugs off outliers.
 TRIM = 0.2
 CONFIDENCE = 0.95
@@ -25,7 +37,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ratio:
-    """a / b over pairs. low and high bound it with 95 % confidence; both are None under 6 pairs."""
+    """a / b over pairs. low and high bound it with 95 % confidence; they and p_value are None under 6 pairs."""
 
     ratio: float
     low: float | None
@@ -33,6 +45,25 @@ class Ratio:
     n: int
     lowest: float
     highest: float
+    p_value: float | None = None
+    """How likely pairs at least so far from 1 are where a and b are equal; both directions."""
+
+    def __str__(self) -> str:
+        """As a cell of a table: "0.61x (0.58 to 0.64)", or with the range where there is no interval."""
+        if self.n == 1:
+            return f"{self.ratio:.2f}x (one pair)"
+        if self.low is None or self.high is None:
+            return f"{self.ratio:.2f}x (range of {self.n}: {self.lowest:.2f} to {self.highest:.2f})"
+        return f"{self.ratio:.2f}x ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def certainty(self) -> str:
+        """How sure it is, in words: the interval, or, under six pairs, only what was seen."""
+        if self.n == 1:
+            return "one pair"
+        if self.low is None or self.high is None:
+            return f"range of {self.n}: {self.lowest:.2f} to {self.highest:.2f}"
+        return f"95 % interval {self.low:.2f} to {self.high:.2f}, {self.n} pairs"
 
     @property
     def differs(self) -> bool | None:
@@ -52,29 +83,81 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = SEED) -> Ra
         raise ValueError(f"pairs need two equally long lists, not {first.shape} and {second.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all() and (first > 0).all() and (second > 0).all()):
         raise ValueError("a ratio needs positive, finite numbers")
-    logs = np.log(first / second)
-    low, high = _interval(logs, seed) if logs.size >= PAIRS_MIN else (None, None)
+    # Not the log of the quotient: so swapping the sides gives exactly the opposite.
+    logs = np.log(first) - np.log(second)
+    is_enough = logs.size >= PAIRS_MIN
+    low, high = np.exp(_interval(logs, _trimmed_mean, seed)).tolist() if is_enough else (None, None)
     return Ratio(
-        ratio=float(np.exp(trimmed_mean(logs))),
+        ratio=float(np.exp(_trimmed_mean(logs))),
         low=low,
         high=high,
         n=int(logs.size),
         lowest=float(np.exp(logs.min())),
         highest=float(np.exp(logs.max())),
+        p_value=_p_value(logs) if is_enough else None,
     )
 
 
-def trimmed_mean(values: Floats) -> Floats:
-    """Mean along the last axis without the lowest and highest fifth (each rounded down)."""
-    ordered = np.sort(values, axis=-1)
-    cut = int(TRIM * ordered.shape[-1])
-    kept: Floats = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
-    return kept
+def median_interval(values: Sequence[float], seed: int = SEED) -> tuple[float, float] | None:
+    """Bounds of the median of trials with 95 % confidence, for the band around a line; None under 6 trials.
+
+    ValueError where a value is not finite.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(given).all():
+        raise ValueError("a median needs finite numbers")
+    if given.size < PAIRS_MIN:
+        return None
+    low, high = _interval(given, np.median, seed).tolist()
+    return low, high
 
 
-def _interval(logs: Floats, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap over pairs (Efron & Tibshirani 1993, chapter 13), of the ratio."""
-    draws = np.random.default_rng(seed).integers(0, logs.size, size=(RESAMPLES, logs.size))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(trimmed_mean(logs[draws]), [tail, 100 - tail])
-    return float(np.exp(low)), float(np.exp(high))
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values raised so that judging all of them errs as seldom as judging one (Holm 1979), in the same order."""
+    given = np.asarray(p_values, dtype=np.float64)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError("a p-value is a number from 0 to 1")
+    order = np.argsort(given, kind="stable")
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.maximum.accumulate(given[order] * np.arange(given.size, 0, -1))
+    return [float(p) for p in np.minimum(adjusted, 1)]
+
+
+def _trimmed_mean(values: Floats, axis: int = -1) -> Floats:
+    """Mean without the lowest and highest fifth, each rounded down."""
+    from scipy.stats import trim_mean  # scipy takes a second to import
+
+    return np.asarray(trim_mean(values, TRIM, axis=axis), dtype=np.float64)
+
+
+def _interval(values: Floats, statistic: Callable[..., Floats], seed: int) -> Floats:
+    """Expanded percentile bootstrap (Hesterberg 2015, section 5.4): low and high.
+
+    The plain one (Efron & Tibshirani 1993, chapter 13) is too narrow where there are few values: 91 % at 7 pairs.
+    """
+    from scipy.stats import bootstrap, norm, t
+
+    size = values.size
+    tail = float(norm.cdf(np.sqrt(size / (size - 1)) * t.ppf((1 - CONFIDENCE) / 2, size - 1)))
+    found = bootstrap(
+        (values,), statistic, n_resamples=RESAMPLES, vectorized=True, method="percentile",
+        confidence_level=1 - 2 * tail, rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return np.array([found.low, found.high])
+
+
+def _p_value(logs: Floats) -> float:
+    """Two-sided t-test of the trimmed mean against 0 (Tukey & McLaughlin 1963; the weights of Yuen 1974).
+
+    The share of resamples beyond 1 would be at hand, but with few pairs it says "sure" several times too often just
+    where a correction for many cells looks: far out.
+    """
+    from scipy.stats import t
+    from scipy.stats.mstats import winsorize
+
+    kept = logs.size - 2 * int(TRIM * logs.size)
+    spread = np.asarray(winsorize(logs, limits=(TRIM, TRIM))).var(ddof=1) * (logs.size - 1)
+    mean = float(_trimmed_mean(logs))
+    if spread == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * t.sf(abs(mean) / np.sqrt(spread / (kept * (kept - 1))), kept - 1))

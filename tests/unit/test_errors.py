@@ -7,7 +7,11 @@ import pytest
 from tftpbench import errors
 from tftpbench.keys import stable_key
 
-ALL = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, Exception)]
+ALL = [
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, Exception) and not issubclass(error, Warning)
+]
 
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)

@@ -1,4 +1,4 @@
-"""Import rules that the import linter can't see: the native core is no module to it, and matplotlib isn't used yet."""
+"""Import rules that the import linter can't see: the native core is no module to it."""
 
 import ast
 import subprocess

@@ -7,7 +7,7 @@ import pytest
 
 import tftpbench
 
-HEAVY = {"numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}
+HEAVY = {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -37,6 +37,10 @@ def test_the_child_process_of_a_bundled_server_loads_nothing_heavy() -> None:
         "tftpbench.serve",
         "tftpbench._core",
     }
+
+
+def test_comparing_loads_data_frames_and_statistics_only_when_it_compares() -> None:
+    assert not loaded_by("from tftpbench import compare") & {"jinja2", "matplotlib", "pandas", "rich", "scipy"}
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_command_runs() -> None:

@@ -1,75 +1,21 @@
-"""Run folders: what is written is read, and a kill at any moment loses no finished trial."""
+"""Writing run folders: what is written is read, and a kill at any moment loses no finished trial."""
 
 import errno
 import json
 import os
-import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hdrh.histogram import HdrHistogram
 
+from tests.unit.run_folder import INTERVALS, TRANSFERS, create, row, save
 from tftpbench.columns import COLUMNS, OUTCOMES
-from tftpbench.errors import ResultsError
+from tftpbench.errors import ResultsError, ResultsWarning
 from tftpbench.results import RunFolder, load_run, load_runs
 
 ROOT = Path(__file__).parents[2]
-NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
-
-
-def create(out: Path, **manifest: object) -> RunFolder:
-    return RunFolder.create(out, "smoke", {"seed": 7, **manifest}, now=NOON)
-
-
-def row(trial: int, **figures: object) -> dict[str, object]:
-    return {
-        "trial": trial,
-        "order": trial,
-        "cell_key": "c",
-        "server": "epoll",
-        "verdict": "valid",
-        "concurrency": 3,
-        **figures,
-    }
-
-
-def hlog(**kinds: list[int]) -> str:
-    lines = ["#[Histogram log format version 1.3]", '"StartTimestamp","Interval_Length","Interval_Max","Interval_..."']
-    for kind, values in kinds.items():
-        histogram = HdrHistogram(1, 10**10, 3)
-        for value in values:
-            histogram.record_value(value)
-        lines.append(f"Tag={kind},0.000,1.000,{max(values) / 1e6:.3f},{histogram.encode().decode('ascii')}")
-    return "\n".join(lines) + "\n"
-
-
-TRANSFERS = {
-    "number": np.array([0, 1]),
-    "intended_start_ns": np.array([0, 5]),
-    "actual_start_ns": np.array([1, 6]),
-    "first_response_ns": np.array([9, -1]),
-    "end_ns": np.array([20, 2**60]),
-    "bytes": np.array([2**53 + 1, 0]),
-    "retransmissions": np.array([0, 5]),
-    "outcome": np.array([0, 2]),
-    "error_code": np.array([-1, -1]),
-}
-INTERVALS = {
-    "blocks": np.array([4, 5]),
-    "bytes": np.array([2048, 2560]),
-    "in_flight": np.array([3, 0]),
-    "retransmissions": np.array([0, 0]),
-}
-
-
-def save(folder: RunFolder, trial: int, latency: str = "", **figures: object) -> None:
-    folder.write_trial_files(trial, TRANSFERS, INTERVALS, latency, b"log\n")
-    folder.append_trial(row(trial, **figures))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -79,12 +25,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     run = load_run(folder.path)
     assert run.path.name == "20260102T120000Z-smoke"
     assert run.manifest == {"schema": "tftpbench.run/1", "seed": 7, "scenario": {"name": "smoke"}}
-    assert list(run.trials.columns) == [*COLUMNS, "extra"]
+    assert list(run.trials.columns) == [*COLUMNS, "extra", "contender"]
     assert run.trials["trial"].tolist() == [1, 2]
     assert run.trials["failed"].isna().tolist() == [False, True]
     assert run.trials["data_pps"].isna().tolist() == [False, True]
     assert str(run.trials["started_at"].dtype).startswith("datetime64")
     assert run.trials["verdict"].tolist() == ["valid", "invalid"]
+    assert run.valid["trial"].tolist() == [1]
+    assert run.problems == ()
 
 
 def test_transfers_and_intervals_carry_their_trial_and_lose_no_digit(tmp_path: Path) -> None:
@@ -113,70 +61,6 @@ def test_outcomes_may_be_given_as_words(tmp_path: Path) -> None:
     assert load_run(folder.path).transfers["outcome"].tolist() == ["failed", "interrupted"]
 
 
-def test_a_run_without_trials_has_empty_frames_with_all_columns(tmp_path: Path) -> None:
-    create(tmp_path).close()
-    run = load_run(tmp_path / "20260102T120000Z-smoke")
-    assert list(run.trials.columns) == list(COLUMNS)
-    assert len(run.trials) == len(run.transfers) == len(run.intervals) == 0
-    assert "outcome" in run.transfers
-    assert "interval" in run.intervals
-
-
-def test_latency_merges_the_histograms_of_valid_trials(tmp_path: Path) -> None:
-    with create(tmp_path) as folder:
-        save(folder, 1, hlog(block_rtt=[100] * 99, transfer=[10**6]))
-        save(folder, 2, hlog(block_rtt=[9000], transfer=[10**6]))
-        save(folder, 3, hlog(block_rtt=[10**9]), verdict="invalid")
-        save(folder, 4, hlog(block_rtt=[7]), concurrency=10)
-        save(folder, 5, "")
-    run = load_run(folder.path)
-    merged = run.latency("block_rtt", server="epoll", concurrency=3)
-    assert merged.get_total_count() == 100
-    assert merged.get_value_at_percentile(50) == 100
-    assert merged.get_value_at_percentile(100) == pytest.approx(9000, rel=0.001)
-    assert run.latency("block_rtt", valid_only=False).get_total_count() == 102
-    assert run.latency("block_rtt", concurrency=10).get_max_value() == 7
-
-
-def test_a_log_of_the_native_recorder_is_read(tmp_path: Path) -> None:
-    """1000 values, 5001 us to 6000 us, as the Rust crate writes them with bounds of 64 ns and an hour."""
-    payload = (
-        "HISTFAAAAEh4nLWNsQ0AEBRELzSi1RrCBlQWsoLEABYwhrF0WhK/I9FwzV3e5XI6ZgWgY4mTuxm9qQW2LZACEyQp9nSEl/rZ5uP5AHDnDks="
-    )
-    log = f"#[StartTime: 1.000 (seconds since epoch)]\nTag=block_rtt,1.000,1.000,6000639.000,{payload}\n"
-    with create(tmp_path) as folder:
-        save(folder, 1, log)
-        save(folder, 2, log)
-    merged = load_run(folder.path).latency("block_rtt")
-    assert merged.get_total_count() == 2000
-    assert merged.get_value_at_percentile(50) == pytest.approx(5_500_000, rel=0.001)
-    assert merged.get_max_value() == pytest.approx(6_000_000, rel=0.001)
-
-
-@pytest.mark.parametrize(
-    ("kind", "cell", "said"),
-    [
-        ("block_rt", {}, "no latency is called 'block_rt'; did you mean 'block_rtt'?; allowed: block_rtt, transfer"),
-        ("block_rtt", {"conc": 3}, "trials have no column 'conc'"),
-        ("block_rtt", {"concurrency": 4}, "no trial with block_rtt has {'concurrency': 4}"),
-        ("first_response", {}, "no trial with first_response has a valid verdict"),
-    ],
-)
-def test_latency_of_what_is_not_there_is_one_line(tmp_path: Path, kind: str, cell: dict[str, Any], said: str) -> None:
-    with create(tmp_path) as folder:
-        save(folder, 1, hlog(block_rtt=[1]))
-    with pytest.raises(ResultsError) as error:
-        load_run(folder.path).latency(kind, **cell)
-    assert said in str(error.value)
-
-
-def test_a_broken_histogram_is_one_line(tmp_path: Path) -> None:
-    with create(tmp_path) as folder:
-        save(folder, 1, "Tag=block_rtt,0,1,1,HISTnonsense\n")
-    with pytest.raises(ResultsError, match=r"latency\.hlog can't be read"):
-        load_run(folder.path).latency("block_rtt")
-
-
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
     folders = [create(tmp_path) for _ in range(3)]
     assert [folder.path.name for folder in folders] == [
@@ -198,7 +82,12 @@ def test_a_torn_last_line_is_dropped_with_a_note_and_the_rest_goes_on(tmp_path: 
     first = len(whole.splitlines(keepends=True)[0])
     for kept in (first, first + 1, (first + len(whole)) // 2, len(whole) - 1):
         (folder.path / "trials.jsonl").write_bytes(whole[:kept])
-        assert load_run(folder.path).trials["trial"].tolist() == [1]
+        run = load_run(folder.path)
+        if kept > first:
+            with pytest.warns(ResultsWarning, match=r"trials\.jsonl:2: the last line is torn; its trial is left out"):
+                _ = run.trials
+        assert run.trials["trial"].tolist() == [1]
+        assert len(run.problems) == (kept > first)
     with RunFolder.open_for_resume(folder.path) as again:
         assert [done["trial"] for done in again.finished_trials()] == [1]
         assert "the last line was torn" in again.notes[0]
@@ -222,8 +111,8 @@ def test_files_that_a_kill_left_are_replaced_or_dropped(tmp_path: Path) -> None:
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
-import test_results as tests
-folder = tests.create(tests.Path(sys.argv[1]))
+import run_folder as tests
+folder = tests.create(sys.argv[1])
 for trial in range(1, 100_000):
     tests.save(folder, trial)
     print(trial, flush=True)
@@ -295,48 +184,6 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "--out" in str(error.value)
     with pytest.raises(ResultsError, match="can't be written"):
         create(Path("/proc/none"))
-
-
-@pytest.mark.parametrize("schema", ["tftpbench.run/2", "other/1", None, 1])
-def test_an_unknown_schema_is_refused(tmp_path: Path, schema: object) -> None:
-    create(tmp_path).close()
-    path = tmp_path / "20260102T120000Z-smoke"
-    (path / "manifest.json").write_text(json.dumps({"schema": schema}))
-    with pytest.raises(ResultsError, match=r"this tftpbench can't read; allowed: 'tftpbench\.run/1'"):
-        load_run(path)
-
-
-def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="is no run folder"):
-        load_run(tmp_path)
-    with pytest.raises(ResultsError, match="finds no run folder"):
-        load_runs(f"{tmp_path}/*")
-    create(tmp_path).close()
-    path = tmp_path / "20260102T120000Z-smoke"
-    (path / "trials.jsonl").write_text('nonsense\n{"trial": 2}\n')
-    with pytest.raises(ResultsError, match=r"trials.jsonl:1: is not JSON"):
-        _ = load_run(path).trials
-    (path / "manifest.json").write_text("{")
-    with pytest.raises(ResultsError, match=r"manifest.json: is not JSON"):
-        load_run(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"trial": None}, "trials.jsonl:2: has no trial; remove the line"),
-        ({"trial": "x"}, "trials.jsonl:2: trial is 'x'"),
-        ({"failed": "many"}, "trials.jsonl:2: failed is 'many'"),
-        ({"trial": 1}, "trials.jsonl:2: trial 1 is there twice"),
-    ],
-)
-def test_a_row_that_a_hand_has_altered_is_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
-    with create(tmp_path) as folder:
-        save(folder, 1)
-    with (folder.path / "trials.jsonl").open("a") as lines:
-        lines.write(json.dumps(row(2) | changes) + "\n")
-    with pytest.raises(ResultsError, match=re.escape(said)):
-        _ = load_run(folder.path).trials
 
 
 def test_a_name_that_is_no_utf_8_survives_in_the_manifest(tmp_path: Path) -> None:

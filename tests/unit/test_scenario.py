@@ -216,7 +216,17 @@ def test_a_scenario_of_all_servers_names_every_bundled_one(name: str) -> None:
 
 
 def test_the_expected_scenarios_are_bundled() -> None:
-    expected = {"concurrency", "origin", "sizes", "ten-thousand", "smoke", "landscape", "best-of", "as-shipped"}
+    expected = {
+        "concurrency",
+        "origin",
+        "sizes",
+        "ten-thousand",
+        "smoke",
+        "landscape",
+        "best-of",
+        "as-shipped",
+        "noise",
+    }
     assert expected <= set(bundled_scenarios())
 
 

@@ -4,16 +4,21 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from tftpbench import schema
+from tftpbench import comparison, schema, summary
+from tftpbench.cli.schema import Which
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.machine import HOST_KEY_FACTS
+from tftpbench.results import load_run
 from tftpbench.scenario import Client, Matrix, Placement, Scenario, load_scenario
 from tftpbench.servers import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest
 
 DOCS = Path(__file__).parents[2] / "docs"
+RUN = Path(__file__).parents[1] / "fixtures" / "run-1"
 
 
 def keys(model: type[BaseModel]) -> set[str]:
@@ -32,6 +37,10 @@ def documented(page: str, heading: str) -> list[str]:
 def test_committed_schemas_are_current(kind: schema.Kind) -> None:
     committed = (DOCS / "schema" / f"{kind}.json").read_text(encoding="utf-8")
     assert committed == schema.text(kind), f"renew it: tftpbench schema {kind} > docs/schema/{kind}.json"
+
+
+def test_the_command_prints_each() -> None:
+    assert tuple(which.value for which in Which) == schema.KINDS
 
 
 def test_schemas_know_every_key() -> None:
@@ -91,5 +100,56 @@ def test_the_documented_scenario_is_a_scenario(tmp_path: Path) -> None:
     assert load_scenario(str(path)).cells()
 
 
-def test_schemas_are_json() -> None:
-    assert all(json.loads(schema.text(kind))["$schema"] for kind in schema.KINDS)
+@pytest.mark.parametrize("kind", schema.KINDS)
+def test_schemas_are_schemas(kind: schema.Kind) -> None:
+    found = json.loads(schema.text(kind))
+    Draft202012Validator.check_schema(found)
+    assert found["$schema"] == schema.DIALECT
+    assert found["required"]
+
+
+def documents(kind: schema.Kind) -> list[object]:
+    """Real ones, as other programs would get them."""
+    run = load_run(RUN)
+    rows = [json.loads(line) for line in (RUN / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
+    if kind == "scenario":
+        return [run.manifest["scenario"]]
+    if kind == "results":
+        return list(rows)
+    if kind == "manifest":
+        return [json.loads((RUN / "manifest.json").read_text(encoding="utf-8"))]
+    if kind in {"transfers", "intervals"}:
+        return [row for path in sorted(RUN.glob(f"trials/*/{kind}.parquet")) for row in pq.read_table(path).to_pylist()]
+    if kind == "summary":
+        return [summary.document(summary.answer_of(run), str(RUN), 1, rows)]
+    if kind == "comparison":
+        return [comparison.document(comparison.compare(run, run))]
+    raise AssertionError(kind)
+
+
+CHECKED: tuple[schema.Kind, ...] = tuple(kind for kind in schema.KINDS if kind != "server")
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_real_documents_are_as_their_schema_says(kind: schema.Kind) -> None:
+    validator = Draft202012Validator(schema.json_schema(kind))
+    found = json.loads(json.dumps(documents(kind)))
+    assert found
+    for document in found:
+        validator.validate(document)
+        for name in schema.json_schema(kind)["required"]:
+            lacking = {key: value for key, value in document.items() if key != name}
+            assert not validator.is_valid(lacking), f"{name} need not be there"
+
+
+@pytest.mark.parametrize("kind", ["manifest", "summary", "comparison"])
+def test_a_schema_knows_every_key_of_a_real_document(kind: schema.Kind) -> None:
+    """None of these documents holds what its schema leaves out, down to the cells."""
+    written = schema.json_schema(kind)
+    [document] = documents(kind)
+    assert isinstance(document, dict)
+    assert set(document) == set(written["properties"])
+    for name, value in document.items():
+        items = written["properties"][name].get("items", {})
+        if isinstance(value, list) and items.get("type") == "object":
+            assert all(set(each) == set(items["properties"]) for each in value), name

@@ -1,12 +1,16 @@
 """What a run says in the end."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.report import runs
 from tests.unit.test_order import scenario
 from tftpbench import summary
+from tftpbench.errors import ResultsError
+from tftpbench.results import load_run
 from tftpbench.scenario import Scenario
 from tftpbench.summary import Answer, Quantiles
 
@@ -188,6 +192,7 @@ def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
         "read, 3 at once, 64 KiB",
         "Invalid trials, kept and never used:",
         "Files:  results/x",
+        "Report: tftpbench report results/x",
         "Repeat: tftpbench run x --seed 1",
     ]
     places = [lines.index(mark) for mark in marks]
@@ -329,3 +334,75 @@ def test_what_is_left_out_for_one_reason_is_told_once() -> None:
     left_out = [("threads", cell.key, "threads does not know blksize") for cell in question.cells()]
     said = answer(question, rows(question, {"epoll": 2.0}), skipped=left_out)
     assert said.skipped == ("threads, 2 cells: threads does not know blksize",)
+
+
+def test_a_stored_run_gives_the_same_answer_as_its_trials(tmp_path: Path) -> None:
+    question = runs.asked(["epoll", "threads", "gone"], thresholds=["failed == 0"])
+    found = [row for row in runs.rows(question) if row["server"] != "gone"]
+    facts = runs.manifest(question, skipped=[{"server": "gone", "cell_key": None, "reason": "gone was not found"}])
+    run = load_run(runs.store(tmp_path, facts, found, transfers=20))
+    said = summary.answer_of(run)
+    skipped = [("gone", None, "gone was not found")]
+    by_hand = summary.summarise(question, question.servers, found, PLACE, skipped, lambda *_: Quantiles(1, 2))
+    assert (said.sentence, said.thresholds, said.skipped) == (by_hand.sentence, by_hand.thresholds, by_hand.skipped)
+    assert [line.ratio for line in said.lines] == [line.ratio for line in by_hand.lines]
+    assert all(line.block_rtt is not None and line.block_rtt.p50 < line.block_rtt.p99 for line in said.lines)
+    assert said.headline == "read, 1000 at once, 64 KiB"
+
+
+def test_the_rows_of_a_stored_run_are_the_lines_of_its_file(tmp_path: Path) -> None:
+    question = runs.asked(["epoll", "threads"])
+    found = runs.rows(question)
+    found[0] |= {"server_findings": [{"kind": "died", "count": 1, "text": "x"}], "newer": 5}
+    run = load_run(runs.store(tmp_path, runs.manifest(question), found))
+    lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
+    known = [{name: value for name, value in row.items() if name != "newer"} for row in run.rows]
+    assert known == [{name: value for name, value in row.items() if name != "newer"} for row in lines]
+    assert json.loads(json.dumps(known)) == known
+    assert run.rows[0]["newer"] == 5
+
+
+@pytest.mark.parametrize("scenario_", [None, "x", {"name": "x"}])
+def test_a_stored_run_without_a_scenario_is_one_clear_line(tmp_path: Path, scenario_: object) -> None:
+    question = runs.asked(["epoll"])
+    run = load_run(runs.store(tmp_path, runs.manifest(question, scenario=scenario_), runs.rows(question)))
+    with pytest.raises(ResultsError, match=r"manifest\.json: "):
+        summary.answer_of(run)
+
+
+def test_a_server_that_ran_already_is_wherever_it_runs() -> None:
+    phrase = {"phrase": PLACE}
+    ours, running = {"model": "epoll"}, {"model": "running already"}
+    assert summary.placement_of({"placement": phrase, "servers": {"a": ours}}) == PLACE
+    assert summary.placement_of({"placement": phrase, "servers": {"b": running}}) == "b wherever it runs"
+    mixed = {"placement": phrase, "servers": {"a": ours, "b": running}}
+    assert summary.placement_of(mixed) == f"{PLACE}, but b wherever it runs"
+
+
+def test_an_answer_is_a_frame_of_its_lines() -> None:
+    question = asked(1000)
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}))
+    frame = found.to_frame()
+    assert list(frame["contender"]) == ["epoll", "threads"]
+    assert frame["ratio"].isna().tolist() == [True, False]
+    assert frame.loc[1, "n"] == 7
+    assert list(summary.summarise(question, [], [], PLACE).to_frame().columns) == list(frame.columns)
+
+
+def test_an_answer_in_a_notebook_is_escaped() -> None:
+    question = asked(1000, servers=["epoll", "<b>x</b>"])
+    found = rows(question, {"epoll": 2.0, "<b>x</b>": 1.0})
+    text = summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core")._repr_html_()
+    assert "<b>" not in text
+    assert "<one>" not in text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+
+
+def test_pairs_without_a_round_or_a_rate_are_no_pairs() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    found[0] |= {"round": None}
+    found[2] |= {"data_pps": -1.0}
+    ratio = answer(question, found).lines[1].ratio
+    assert ratio is not None
+    assert ratio.n == 5

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
-from tftpbench.cli import load, run, schema, serve, servers
+from tftpbench.cli import compare, load, report, run, schema, serve, servers
 from tftpbench.errors import TftpbenchError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command(name="run")(run.run)
 app.command(name="serve")(serve.serve)
 app.command(name="load")(load.load)
+app.command(name="compare")(compare.compare)
+app.command(name="report")(report.report)
 app.command(name="servers")(servers.servers)
 app.command(name="schema")(schema.schema)
 

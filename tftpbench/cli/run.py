@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -13,9 +14,7 @@ import typer
 from tftpbench.cli.address import numeric_address
 
 if TYPE_CHECKING:
-    from tftpbench.runner import RunReport
     from tftpbench.scenario import Scenario
-    from tftpbench.summary import Answer
 
 SEED_MAX = 2**64 - 1  # the generator's word
 ANSWER = "answer.txt"
@@ -62,6 +61,9 @@ def run(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the run's report.html at its end, or when it is interrupted.")
+    ] = False,
 ) -> int:
     """Run the matrix of one scenario or more and answer its question."""
     from tftpbench.errors import UsageError
@@ -83,7 +85,7 @@ def run(
     documents, code = [], 0
     for each, name in zip(chosen, scenario or [""], strict=True):
         command = _command(name, overrides, server, quick, seed, out) + (["--allow-remote"] if allow_remote else [])
-        document, one = _run_one(each, seed, out, resume, command, json_, quiet, allow_remote)
+        document, one = _run_one(each, seed, out, resume, command, json_, quiet, allow_remote, report)
         documents.append(document)
         code = _graver(code, one)
     if json_:
@@ -151,27 +153,50 @@ def _run_one(
     json_: bool,
     quiet: bool,
     allow_remote: bool,
+    page: bool,
 ) -> tuple[dict[str, object], int]:
     from tftpbench import progress, runner, summary
+    from tftpbench.errors import ResultsWarning
+    from tftpbench.results import load_run
 
-    with progress.display(sys.stderr, quiet=quiet) as shown:
-        report = runner.run(
-            scenario,
-            seed=seed,
-            out=out,
-            resume=resume,
-            command=command,
-            on_event=shown,
-            allow_remote=allow_remote,
-        )
-    answer = _summarise(report)
-    repeat = shlex.join(report.command)
-    _keep(report.folder / ANSWER, summary.render(answer, str(report.folder), repeat))
+    try:
+        with progress.display(sys.stderr, quiet=quiet) as shown:
+            report = runner.run(
+                scenario,
+                seed=seed,
+                out=out,
+                resume=resume,
+                command=command,
+                on_event=shown,
+                allow_remote=allow_remote,
+            )
+    except runner.RunInterrupted as interrupted:
+        if page and interrupted.report.rows:
+            _page(interrupted.report.folder)
+        raise
+    folder, repeat = str(report.folder), shlex.join(report.command)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        stored = load_run(report.folder)
+        answer, rows = summary.answer_of(stored), stored.rows
+    for problem in stored.problems:
+        typer.echo(f"{folder}: {problem}", err=True)
+    _keep(report.folder / ANSWER, summary.render(answer, folder, repeat))
+    if page:
+        _page(report.folder)
     stream = sys.stderr if json_ else sys.stdout
     if not (json_ and quiet):
-        text = summary.render(answer, str(report.folder), repeat, colour=_colour(stream))
+        text = summary.render(answer, folder, repeat, colour=_colour(stream))
         print(text if quiet else f"\n{text}", file=stream)
-    return summary.document(answer, str(report.folder), report.seed, report.rows), answer.exit_code
+    return summary.document(answer, folder, report.seed, rows), answer.exit_code
+
+
+def _page(folder: Path) -> None:
+    """Told on standard error, as it is no part of the answer."""
+    from tftpbench.cli.report import write_page
+    from tftpbench.results import load_run
+
+    typer.echo(f"Report written: {write_page(load_run(folder))}", err=True)
 
 
 def _keep(path: Path, text: str) -> None:
@@ -182,25 +207,6 @@ def _keep(path: Path, text: str) -> None:
         path.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"{path} can't be written: {error.strerror}; all trials are saved beside it") from None
-
-
-def _summarise(report: "RunReport") -> "Answer":
-    from tftpbench import summary
-    from tftpbench.errors import ResultsError
-    from tftpbench.results import load_run
-
-    stored = load_run(report.folder)
-
-    def block_rtt(cell_key: str, server: str) -> "summary.Quantiles | None":
-        name, _, variant = server.partition("@")
-        try:
-            merged = stored.latency("block_rtt", cell_key=cell_key, server=name, variant=variant or None)
-        except ResultsError:
-            return None
-        return summary.Quantiles(merged.get_value_at_percentile(50), merged.get_value_at_percentile(99))
-
-    skipped = [(skip.server, skip.cell.key if skip.cell else None, skip.reason) for skip in report.plan.skipped]
-    return summary.summarise(report.scenario, report.plan.servers, report.rows, report.placement, skipped, block_rtt)
 
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:

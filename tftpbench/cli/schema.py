@@ -1,4 +1,4 @@
-"""``tftpbench schema``: JSON Schema of the files that people write and of the results."""
+"""``tftpbench schema``: JSON Schema of the files that people write, of the results, and of what commands print."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,6 +12,11 @@ class Which(StrEnum):
     scenario = "scenario"
     server = "server"
     results = "results"
+    manifest = "manifest"
+    transfers = "transfers"
+    intervals = "intervals"
+    summary = "summary"
+    comparison = "comparison"
 
 
 def schema(which: Annotated[Which, typer.Argument(help="Of which file.")]) -> int:

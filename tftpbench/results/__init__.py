@@ -12,6 +12,17 @@ computed. Called by the runner (RunFolder) and by everybody who reads (load_run,
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.results.folder import RunFolder
 from tftpbench.results.format import SCHEMA
+from tftpbench.results.latency import Latency
 from tftpbench.results.run import Run, load_run, load_runs
 
-__all__ = ["COLUMNS", "INTERVAL_COLUMNS", "SCHEMA", "TRANSFER_COLUMNS", "Run", "RunFolder", "load_run", "load_runs"]
+__all__ = [
+    "COLUMNS",
+    "INTERVAL_COLUMNS",
+    "SCHEMA",
+    "TRANSFER_COLUMNS",
+    "Latency",
+    "Run",
+    "RunFolder",
+    "load_run",
+    "load_runs",
+]

@@ -42,10 +42,12 @@ class RunFolder:
             self._stream = os.open(path / form.TRIALS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             _lock(self._stream, path)
-            self._rows, self._length = form.read_trials(path)
+            trials = form.read_trials(path)
+            _refuse_faults(path, trials)
         except ResultsError:
             self.close()
             raise
+        self._rows, self._length = trials.rows, trials.length
 
     @classmethod
     def create(
@@ -154,6 +156,12 @@ def _lock(stream: int, path: Path) -> None:
         raise ResultsError(f"{path}: is being written by another run; wait for its end") from None
     except OSError:
         pass  # a file system without locks; two runs in one folder are then the user's to avoid
+
+
+def _refuse_faults(path: Path, trials: form.Trials) -> None:
+    for number, fault in trials.faults:
+        where = f"{path / form.TRIALS}:{number}"
+        raise ResultsError(f"{where}: {fault}; remove the line, and --resume does the trial again")
 
 
 def _take_name(made: Path, wanted: Path) -> Path:

@@ -8,7 +8,10 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ TRANSFERS = "transfers.parquet"
 INTERVALS = "intervals.parquet"
 LATENCY = "latency.hlog"
 SERVER_LOG = "server.log"
+ANSWER = "answer.txt"
+# A run may be kept without them.
+OPTIONAL = (TRANSFERS, INTERVALS, LATENCY)
 
 # What makes a line of trials.jsonl a trial.
 _NEEDED = ("trial", "server", "cell_key", "verdict")
@@ -35,6 +41,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "time": (str,),
     "list": (list,),
 }
+
+_INT_MAX = 2**63 - 1  # of a data frame's integers
 
 # What to do about it, by errno; other reasons speak for themselves.
 _MENDS = {
@@ -50,12 +58,13 @@ _MENDS = {
 def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json of a run folder; refuses what is no run, and runs of an unknown major schema number."""
     path = folder / MANIFEST
-    if not path.is_file():
-        raise ResultsError(f"{folder}: is no run folder, it has no {MANIFEST}")
     with explained(folder, "read"):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ResultsError(f"{folder}: is no run folder, it has no {MANIFEST}") from None
     try:
-        manifest = json.loads(content)
+        manifest = parse(content)
     except ValueError as error:
         raise ResultsError(f"{path}: is not JSON: {error}") from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -64,36 +73,107 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def read_trials(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The finished trials, and the length in bytes of the lines that hold them: a torn last line is left out."""
-    path = folder / TRIALS
-    with explained(folder, "read"):
-        content = path.read_bytes() if path.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
+@dataclass(frozen=True)
+class Trials:
+    """What trials.jsonl holds: whole rows, and lines that are none as (number, fault)."""
+
+    rows: list[dict[str, Any]]
+    faults: list[tuple[int, str]]
+    length: int  # of the whole lines, in bytes
+    torn: int | None  # number of the last line, where it has no end
+
+
+def read_trials(folder: Path) -> Trials:
+    """Everything in trials.jsonl that can be read. Raises ResultsError where the file can't be."""
+    path, content = folder / TRIALS, b""
+    with explained(folder, "read"), contextlib.suppress(FileNotFoundError):
+        content = path.read_bytes()
+    length = content.rfind(b"\n") + 1
     rows: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
+    faults = []
+    lines = content[:length].split(b"\n")[:-1]
+    for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = _row(line)
         except ValueError as error:
-            raise ResultsError(f"{path}:{number}: is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ResultsError(f"{path}:{number}: is no object; allowed: one JSON object per line")
-        if fault := _row_fault(row) or (f"trial {row['trial']} is there twice" if row["trial"] in rows else None):
-            raise ResultsError(f"{path}:{number}: {fault}; remove the line, and --resume does the trial again")
-        rows[row["trial"]] = row
-    return list(rows.values()), len(whole)
+            faults.append((number, str(error)))
+            continue
+        if row["trial"] in rows:
+            faults.append((number, f"trial {row['trial']} is there twice"))
+        else:
+            rows[row["trial"]] = row
+    return Trials(list(rows.values()), faults, length, len(lines) + 1 if content[length:] else None)
 
 
-def _row_fault(row: dict[str, Any]) -> str | None:
-    """What is wrong with a row that some hand has altered."""
+def read_histograms(path: Path, kind: str) -> list[str]:
+    """Encoded histograms of one tag of an interval log: lines `Tag=<kind>,start,length,max,payload`.
+
+    Raises FileNotFoundError where there is no log, ResultsError where it can't be read.
+    """
+    # Not hdrh's own log reader: it decodes every tag's histogram to choose one.
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ResultsError(f"can't be read: {reason}") from None
+    return [line.rpartition(",")[2] for line in lines if line.startswith(f"Tag={kind},")]
+
+
+def read_answer(folder: Path) -> str | None:
+    """The first line of what the run said in the end; None where it has not."""
+    try:
+        return next(iter((folder / ANSWER).read_text(encoding="utf-8").splitlines()), None)
+    except (OSError, ValueError):
+        return None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is a manifest. Raises ResultsError where nobody lets us see."""
+    with explained(folder, "read"):
+        try:
+            return stat.S_ISREG((folder / MANIFEST).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value; NaN and infinity are unknown: None. Raises ValueError."""
+    try:
+        return _plain(json.loads(text))
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """The row; ValueError says what is wrong with one that some hand, or a failing disk, has altered."""
+    try:
+        row = parse(line)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError("is no object; allowed: one JSON object per line")
     for name in _NEEDED:
         if row.get(name) is None:
-            return f"has no {name}"
+            raise ValueError(f"has no {name}")
     for name, column in COLUMNS.items():
-        value = row.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, _TYPES[column.dtype])):
-            return f"{name} is {value!r}"
-    return None
+        if row.get(name) is not None and not _fits(row[name], column.dtype):
+            raise ValueError(f"{name} is {row[name]!r}")
+    return {name: row.get(name) for name in COLUMNS} | row  # older runs lack the newer columns
+
+
+def _fits(value: object, dtype: str) -> bool:
+    if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
+        return False
+    if isinstance(value, int):
+        return abs(value) <= _INT_MAX
+    if dtype == "time":
+        try:
+            datetime.fromisoformat(str(value))
+        except ValueError:
+            return False
+    return True
 
 
 def json_text(value: object, indent: int | None = None) -> str:
@@ -111,7 +191,7 @@ def explained(folder: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         # By number: pyarrow puts a text of its own in the place of the system's.
         reason = os.strerror(error.errno) if error.errno else (str(error).splitlines() or ["input/output error"])[0]
-        mend = _MENDS.get(error.errno or 0, "")
+        mend = _MENDS.get(error.errno or 0, "") if doing == "written" else ""
         raise ResultsError(f"{folder}: can't be {doing}: {reason}{mend}") from error
 
 

@@ -1,26 +1,28 @@
 """Reading a run folder: tidy data frames and merged histograms.
 
-Files are read when first asked for. It must never change a folder, and never average percentiles: `latency`
-merges histograms. Called by everybody who looks at results, notebooks first.
+Files are read when first asked for. What is whole is loaded, and what is not is said: in `problems`, and once as a
+ResultsWarning. It must never change a folder, and never average percentiles: `latency` merges histograms. Called by
+everybody who looks at results, notebooks first.
 """
 
 import glob as globbing
+import inspect
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdrh.histogram import HdrHistogram
-
-from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
-from tftpbench.errors import ResultsError
+from tftpbench import laws
+from tftpbench.columns import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.errors import ResultsError, ResultsWarning
 from tftpbench.results import format as form
-from tftpbench.results import tables
+from tftpbench.results import frames, html, tables
+from tftpbench.results.latency import Latency
 from tftpbench.spelling import did_you_mean
+from tftpbench.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_DTYPES = {"int": "Int64", "float": "float64", "text": "string", "list": "object"}
 
 
 class Run:
@@ -30,67 +32,194 @@ class Run:
         """Read the manifest of the run folder `path`; ResultsError where it is none, or of an unknown schema."""
         self.path = path
         self.manifest: dict[str, Any] = form.read_manifest(path)
+        self._found: dict[str, None] = {}  # problems, in the order in which reading came upon them
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """What `trials` is made of: keys and plain values as in trials.jsonl, None where unknown."""
+        read = form.read_trials(self.path)
+        for number, fault in read.faults:
+            self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
+        if read.torn is not None:
+            self._tell(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
+        for row in read.rows:
+            self._judge(row, laws.counters_fault(row))
+        return read.rows
 
     @cached_property
     def trials(self) -> "pd.DataFrame":
-        """One row per finished trial, valid or not; columns as in COLUMNS, in order, then any newer ones."""
-        import pandas as pd
+        """One row per finished trial, valid or not: COLUMNS in order, any newer ones, and `contender`, "name@variant".
 
-        rows, _ = form.read_trials(self.path)
-        others = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-        frame = pd.DataFrame(rows, columns=[*COLUMNS, *others])
-        for name, column in COLUMNS.items():
-            if column.dtype == "time":
-                frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
-            else:
-                frame[name] = frame[name].astype(_DTYPES[column.dtype])  # type: ignore[call-overload]
-        return frame
+        Words of few values are categories; those of `server` and `contender` stand in the scenario's order.
+        """
+        return frames.trials(self.rows, self._entered())
+
+    @property
+    def valid(self) -> "pd.DataFrame":
+        """The rows of `trials` whose figures may be used."""
+        return self.trials[self.trials["verdict"] == "valid"]
 
     @cached_property
     def transfers(self) -> "pd.DataFrame":
-        """One row per transfer of every trial, with its `trial`; times in ns of the generator's monotonic clock."""
-        return tables.read(self._files(form.TRANSFERS), TRANSFER_COLUMNS)
+        """One row per transfer of every trial: `trial`, its cell, and times in ns of the generator's monotonic clock.
+
+        Trials whose transfers break Little's law become invalid, here and in `trials`.
+        """
+        frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
+        means = tables.mean_transfer_ns(frame, {row["trial"]: row.get("duration_s") for row in self.rows})
+        for row in self.rows:
+            if row["verdict"] == "valid":
+                self._judge(row, laws.littles_law_fault(row, means.get(row["trial"])))
+        return tables.with_cells(frame, self.trials, frames.CELL)
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
-        """One row per 100 ms of every trial, with its `trial` and `interval`, from 0."""
-        frame = tables.read(self._files(form.INTERVALS), INTERVAL_COLUMNS)
+        """One row per 100 ms of every trial: `trial`, its cell, `interval` from 0, and the counts of that time."""
+        frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
-        return frame
+        return tables.with_cells(frame, self.trials, frames.CELL)
 
-    def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> HdrHistogram:
+    def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> Latency:
         """The merged histogram, in ns, of `kind` over the trials whose columns equal `cell`.
 
-        `run.latency("block_rtt", server="epoll", concurrency=100).get_value_at_percentile(99)`. Trials that are
-        invalid are left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
+        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are
+        left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
         """
         if kind not in LATENCY_KINDS:
             hint = did_you_mean(kind, LATENCY_KINDS)
             raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
         chosen = self._choose(cell, valid_only)
-        logs = [path for trial, path in self._files(form.LATENCY).items() if trial in chosen and path.is_file()]
-        found = [text for path in logs for text in _histograms(path, kind)]
-        if not found:
-            raise ResultsError(f"{self.path}: no trial with {kind} has {cell or 'a valid verdict'}")
-        return _merged(found, self.path)
+        parts, broken, absent = [], [], 0
+        for trial in chosen:
+            try:
+                encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
+                parts += [Latency.of(encoded)] if encoded else []
+            except FileNotFoundError:
+                absent += 1
+            except ResultsError as error:
+                broken.append(f"trials/{trial}/{form.LATENCY} {error}")
+        if not parts:
+            nobody = (
+                _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {cell or 'a valid verdict'}"
+            )
+            raise ResultsError(f"{self.path}: {broken[0] if broken else nobody}")
+        for line in broken:
+            self._tell(line)
+        if absent:
+            self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
+        return parts[0].merge(*parts[1:])
 
-    def _choose(self, cell: dict[str, object], valid_only: bool) -> set[int]:
-        frame = self.trials
+    def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
+        """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
+
+        ResultsError where nobody has any.
+        """
+        import pandas as pd
+
+        parts: list[pd.DataFrame] = []
+        refused: ResultsError | None = None
+        for name in self.trials["contender"].cat.categories:
+            try:
+                found = self.latency(kind, valid_only=valid_only, **{"contender": name, **cell})
+                parts.append(found.to_frame().assign(contender=name))
+            except ResultsError as error:
+                refused = error
+        if not parts:
+            raise refused or ResultsError(f"{self.path}: has no trial")
+        whole = pd.concat(parts, ignore_index=True)
+        whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
+        return whole
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is not whole, a line each, as far as files were read: trials.jsonl here, others when asked for."""
+        present = len(self.rows)
+        planned = self.manifest.get("trials_planned")
+        lost = sum(problem.startswith(f"{form.TRIALS}:") for problem in self._found)
+        cut_off = []
+        if isinstance(planned, int) and present < planned:
+            why = ": the run was cut off" if present + lost < planned else ""
+            cut_off = [f"{present} of {counted(planned, 'planned trial')} are there{why}"]
+        lacking = {name: sum(not self._is_there(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        absent = [f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count]
+        return (*cut_off, *self._found, *absent)
+
+    def __repr__(self) -> str:
+        try:
+            valid = sum(row["verdict"] == "valid" for row in self.rows)
+            told = f"{counted(len(self.rows), 'trial')}, {valid} valid"
+            problems = len(self.problems)
+        except ResultsError as error:
+            return f"Run({str(self.path)!r}: {error})"
+        more = f", {counted(problems, 'problem')}" if problems else ""
+        return f"Run({str(self.path)!r}: {told}{more})"
+
+    def _repr_html_(self) -> str:
+        return html.run(self.name, self.manifest, form.read_answer(self.path), self.rows, self.problems)
+
+    def _judge(self, row: dict[str, Any], fault: str | None) -> None:
+        """Make a trial invalid whose figures can't be true, unless that is why it is invalid already."""
+        reason = row.get("verdict_reason") or ""
+        if fault is None or fault in reason:
+            return
+        row["verdict"], row["verdict_reason"] = "invalid", f"{reason}; {fault}" if reason else fault
+        if "trials" in self.__dict__:  # built already
+            where = self.trials["trial"] == row["trial"]
+            self.trials.loc[where, ["verdict", "verdict_reason"]] = [row["verdict"], row["verdict_reason"]]
+        self._tell(f"trial {row['trial']} is invalid: {fault}")
+
+    def _entered(self) -> list[str]:
+        """The contenders in the scenario's order: manifests go by their names there, paths by theirs in `servers`."""
+        servers = self.manifest.get("servers")
+        return [*servers] if isinstance(servers, dict) else []
+
+    def _choose(self, cell: dict[str, object], valid_only: bool) -> list[int]:
+        frame = self.valid if valid_only else self.trials
         for name, value in cell.items():
             if name not in frame.columns:
                 hint = did_you_mean(name, frame.columns)
                 raise ResultsError(f"trials have no column {name!r}{hint}; allowed: {', '.join(frame.columns)}")
             same = frame[name].isna() if value is None else (frame[name] == value).fillna(False)
             frame = frame[same.astype(bool)]
-        if valid_only:
-            frame = frame[(frame["verdict"] == "valid").fillna(False).astype(bool)]
-        return {int(trial) for trial in frame["trial"]}
+        return [int(trial) for trial in frame["trial"]]
 
-    def _files(self, name: str) -> dict[int, Path]:
-        return {int(trial): self.path / form.TRIAL_FILES / str(trial) / name for trial in self.trials["trial"]}
+    def _tables(self, name: str, columns: dict[str, Column]) -> dict[int, Any]:
+        found, absent = {}, 0
+        for row in self.rows:
+            trial = row["trial"]
+            try:
+                found[trial] = tables.read(self._file(trial, name), columns)
+            except FileNotFoundError:
+                absent += 1
+            except ResultsError as error:
+                self._tell(f"trials/{trial}/{name} {error}; left out")
+        if absent:
+            self._warn(f"{_have_no(absent, name)}, kept without")
+        return found
+
+    def _file(self, trial: int, name: str) -> Path:
+        return self.path / form.TRIAL_FILES / str(trial) / name
+
+    def _is_there(self, trial: int, name: str) -> bool:
+        with form.explained(self.path, "read"):
+            return self._file(trial, name).is_file()
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._found:
+            self._found[problem] = None
+            self._warn(problem)
+
+    def _warn(self, text: str) -> None:
+        """Point at the line outside the package that asked."""
+        level, frame = 1, inspect.currentframe()
+        while frame is not None and frame.f_globals["__name__"].startswith(("tftpbench", "functools")):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(f"{self.name}: {text}", ResultsWarning, stacklevel=level)
 
 
 def load_run(path: Path | str) -> Run:
@@ -101,31 +230,11 @@ def load_run(path: Path | str) -> Run:
 def load_runs(glob: str) -> list[Run]:
     """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first."""
     folders = [Path(found) for found in sorted(globbing.glob(str(Path(glob).expanduser())))]
-    runs = [Run(folder) for folder in folders if (folder / form.MANIFEST).is_file()]
+    runs = [Run(folder) for folder in folders if form.is_run(folder)]
     if not runs:
         raise ResultsError(f"{glob}: finds no run folder")
     return runs
 
 
-def _histograms(path: Path, kind: str) -> list[str]:
-    """Encoded V2 histograms of one tag: `Tag=<kind>,start,length,max,payload` lines of an interval log."""
-    # Not hdrh's own log reader: it decodes every tag's histogram to choose one.
-    with form.explained(path, "read"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.rpartition(",")[2] for line in lines if line.startswith(f"Tag={kind},")]
-
-
-def _merged(encoded: list[str], path: Path) -> HdrHistogram:
-    try:
-        parts = [HdrHistogram.decode(text) for text in encoded]
-    except Exception as error:  # hdrh lets zlib, struct, base64 and its own errors through
-        raise ResultsError(f"{path}: a {form.LATENCY} can't be read: {error}") from None
-    # Histograms of one build have equal bounds, and are added as arrays.
-    whole = HdrHistogram(
-        min(part.lowest_trackable_value for part in parts),
-        max(part.highest_trackable_value for part in parts),
-        max(part.significant_figures for part in parts),
-    )
-    for part in parts:
-        whole.add(part)
-    return whole
+def _have_no(count: int, name: str) -> str:
+    return f"{counted(count, 'trial')} {'has' if count == 1 else 'have'} no {name}"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tftpbench.columns import OUTCOMES, Column
+from tftpbench.errors import ResultsError
 
 if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
     import pandas as pd
@@ -27,24 +28,74 @@ def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
     if missing:
         raise ValueError(f"{path.name} needs the columns {', '.join(missing)}")
     names = [*columns, *(name for name in arrays if name not in columns)]
-    pq.write_table(pa.table({name: _column(np.asarray(arrays[name]), columns.get(name)) for name in names}), path)
+    table = pa.table({name: _column(np.asarray(arrays[name]), columns.get(name)) for name in names})
+    # Times rise by little from row to row: their differences take less than half the room (Parquet, "Encodings").
+    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    deltas = {field.name: "DELTA_BINARY_PACKED" for field in table.schema if pa.types.is_integer(field.type)}
+    pq.write_table(table, path, compression="zstd", use_dictionary=words, column_encoding=deltas)
 
 
-def read(paths: Mapping[int, Path], columns: Mapping[str, Column]) -> "pd.DataFrame":
-    """One frame of the files of several trials, `trial` first; trials without a file are left out."""
+def read(path: Path, columns: Mapping[str, Column]) -> pa.Table:
+    """The table in the file: documented columns in order, null where an older file lacks one, then any others.
+
+    Raises FileNotFoundError where there is none, ResultsError where it can't be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        known = {
+            name: table.column(name).cast(_arrow_type(column))
+            if name in table.column_names
+            else pa.nulls(table.num_rows, _arrow_type(column))
+            for name, column in columns.items()
+        }
+        return pa.table(known | {name: table.column(name) for name in table.column_names if name not in known})
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or ["input/output error"])[0]
+        raise ResultsError(f"can't be read: {reason}") from None
+
+
+def frame(tables: Mapping[int, pa.Table], columns: Mapping[str, Column]) -> "pd.DataFrame":
+    """The tables of several trials in one, `trial` first."""
     import pandas as pd
 
-    tables = []
-    for trial, path in paths.items():
-        if path.is_file():
-            table = pq.read_table(path)
-            tables.append(table.add_column(0, "trial", pa.array(np.full(table.num_rows, trial, dtype=np.int64))))
-    if not tables:
-        empty = {name: pa.array([], type=_arrow_type(column)) for name, column in columns.items()}
-        tables = [pa.table({"trial": pa.array([], type=pa.int64()), **empty})]
+    empty = pa.table({name: pa.array([], type=_arrow_type(column)) for name, column in columns.items()})
     # permissive: a column that only newer runs have is null in the older ones.
-    whole = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
-    return pd.DataFrame({name: _series(whole.column(name), columns.get(name)) for name in whole.column_names})
+    whole = pa.concat_tables([empty, *tables.values()], promote_options="permissive").unify_dictionaries()
+    trial = np.repeat(np.array([*tables], np.int64), [table.num_rows for table in tables.values()])
+    read_ = {name: _series(whole.column(name), columns.get(name)) for name in whole.column_names}
+    return pd.DataFrame({"trial": trial, **read_}, copy=False)
+
+
+def mean_transfer_ns(frame: "pd.DataFrame", durations_s: Mapping[int, float | None]) -> dict[int, float]:
+    """Mean time of the transfers that completed within the measured window, by trial.
+
+    The last transfer starts when a closed loop's window closes; that is where the window is known from.
+    """
+    start = frame["actual_start_ns"].to_numpy(np.float64, na_value=np.nan)
+    end = frame["end_ns"].to_numpy(np.float64, na_value=np.nan)
+    close = frame["actual_start_ns"].groupby(frame["trial"]).transform("max").to_numpy(np.float64, na_value=np.nan)
+    open_ = close - frame["trial"].map(durations_s).to_numpy(np.float64, na_value=np.nan) * 1e9
+    counted = (frame["outcome"] == "completed").to_numpy(bool) & (open_ <= end) & (end <= close)
+    times = frame["trial"][counted].to_frame().assign(ns=(end - start)[counted])
+    means = times.groupby("trial")["ns"].mean()
+    return dict(zip(means.index.tolist(), means.tolist(), strict=True))
+
+
+def with_cells(frame: "pd.DataFrame", trials: "pd.DataFrame", names: tuple[str, ...]) -> "pd.DataFrame":
+    """The frame with these columns of its trials after `trial`; words as codes, so that a million rows cost little."""
+    import pandas as pd
+
+    place = pd.Index(trials["trial"]).get_indexer(frame["trial"])
+    added = {}
+    for name in names:
+        column = trials[name]
+        whole = column.dtype == "Int64" and not column.isna().any()
+        added[name] = (column.astype("int64") if whole else column).array.take(place)
+    others = {name: frame[name] for name in frame.columns if name not in added and name != "trial"}
+    return pd.DataFrame({"trial": frame["trial"], **added, **others}, copy=False)
 
 
 def _column(values: NDArray[np.generic], column: Column | None) -> pa.Array:

@@ -5,14 +5,17 @@ Pure. Called by `tftpbench.summary`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tftpbench import thresholds
 from tftpbench.scenario import Cell, Scenario
 from tftpbench.summary import remarks
 from tftpbench.summary.lines import Line, Metric, Quantiles, lines, metric_of
-from tftpbench.summary.sentence import answer_sentence
+from tftpbench.summary.sentence import answer_sentence, headline
 from tftpbench.thresholds import Verdict, server_name
+
+if TYPE_CHECKING:  # a run answers without data frames
+    import pandas as pd
 
 Row = Mapping[str, Any]
 
@@ -54,6 +57,8 @@ class Answer:
     """What the servers did wrong."""
     faults: tuple[str, ...] = ()
     """What the servers did against the RFCs in trials where transfers failed."""
+    headline: str = ""
+    """The label of the cell that the sentence speaks of first, as in `Line.label`."""
 
     @property
     def exit_code(self) -> int:
@@ -62,6 +67,34 @@ class Answer:
         if "missed" in states:
             return 3
         return 6 if "not known" in states or self.incomplete else 0
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per line: medians of valid trials, the ratio to `reference` with its 95 % interval over n pairs.
+
+        `low` and `high` are null under six pairs; times in ns, `data_pps` and `goodput_bytes_per_s` per second.
+        """
+        import pandas as pd
+
+        from tftpbench.summary.document import FRAME_COLUMNS, flat
+
+        return pd.DataFrame([flat(line) for line in self.lines], columns=list(FRAME_COLUMNS))
+
+    @property
+    def ratios(self) -> "pd.DataFrame":
+        """The ratios to `reference` as `plots.forest` draws them, a row per line that has one.
+
+        `label` says what is compared, and is made of `contender` and `cell`; then `ratio low high n lowest highest`,
+        and a `verdict` that nobody has given.
+        """
+        frame = self.to_frame().rename(columns={"label": "cell"})
+        frame = frame[frame["n"].notna()].assign(label=frame["contender"] + ", " + frame["cell"], verdict=None)
+        kept = ["label", "contender", "cell", "ratio", "low", "high", "n", "lowest", "highest", "verdict"]
+        return frame[kept].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        from tftpbench.summary.text import html
+
+        return html(self)
 
 
 def summarise(
@@ -99,6 +132,7 @@ def summarise(
         incomplete=remarks.incomplete(found, present[0]) if scenario.trials > 1 and present else (),
         findings=remarks.findings(rows, labels),
         faults=remarks.faults(rows),
+        headline=headline(found, scenario.best_of),
     )
 
 
@@ -122,8 +156,9 @@ def _judge(
     """A threshold that speaks of a server which is left out of a cell asks nothing there."""
     judged: list[Judged] = []
     for cell in cells:
-        here = [row for row in rows if row["cell_key"] == cell.key]
-        absent = {server for server, key in left_out if key in (None, cell.key)}
+        cell_key = cell.key
+        here = [row for row in rows if row["cell_key"] == cell_key]
+        absent = {server for server, key in left_out if key in (None, cell_key)}
         found = thresholds.evaluate(scenario.checks, here)
         judged += [
             Judged(cell.label, each)

@@ -11,6 +11,12 @@ from tftpbench.summary.answer import Answer
 from tftpbench.summary.lines import Line
 
 SCHEMA = "tftpbench.summary/1"
+RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
+FRAME_COLUMNS = (
+    "label", "contender", "operation", "concurrency", "file_size_bytes", "blksize", "windowsize", "data_pps",
+    "goodput_bytes_per_s", *RATIO_FIELDS, "block_rtt_ns_p50", "block_rtt_ns_p99", "server_cpu_ns_per_block", "lost",
+    "valid", "trials",
+)  # fmt: skip
 
 
 def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -41,6 +47,12 @@ def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str,
     }
 
 
+def flat(line: Line) -> dict[str, object]:
+    """A line as one row of FRAME_COLUMNS (and others), the ratio's fields beside the rest."""
+    ratio = _ratio(line.ratio) or dict.fromkeys(RATIO_FIELDS)
+    return {**_line(line), **ratio, "label": line.label, "contender": line.server}
+
+
 def _line(line: Line) -> dict[str, object]:
     cell = line.cell
     return {
@@ -66,4 +78,4 @@ def _line(line: Line) -> dict[str, object]:
 def _ratio(ratio: Ratio | None) -> dict[str, float | int | None] | None:
     if ratio is None:
         return None
-    return {name: getattr(ratio, name) for name in ("ratio", "low", "high", "n", "lowest", "highest")}
+    return {name: getattr(ratio, name) for name in RATIO_FIELDS}

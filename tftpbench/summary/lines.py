@@ -70,7 +70,7 @@ def lines(
                 ratio = _ratio(best, server, present[0], rows, metric)
                 if ratio is not None and len(cells) > 1:
                     # The cell was chosen for these very trials: an interval from them would promise too much.
-                    ratio = replace(ratio, low=None, high=None)
+                    ratio = replace(ratio, low=None, high=None, p_value=None)
                 here.append(_line(best[server], label, server, ratio, rows, block_rtt))
         if len(here) > MANY_SERVERS:
             here.sort(key=lambda line: -(getattr(line, metric) or 0))
@@ -100,7 +100,7 @@ def _line(
     rows: Sequence[Row],
     block_rtt: Callable[[str, str], Quantiles | None],
 ) -> Line:
-    ours = [row for row in rows if row["cell_key"] == cell.key and server_name(row) == server]
+    ours = _of(rows, cell, server)
     valid = _valid(rows, cell, server)
     return Line(
         cell=cell,
@@ -122,16 +122,29 @@ def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence
     """Over the rounds in which both sides have a valid trial that moved anything at all."""
     if server == reference or reference not in best:
         return None
-    ours, theirs = ({row["round"]: row[metric] for row in _valid(rows, best[each], each) if row.get(metric)}
-                    for each in (server, reference))  # fmt: skip
+    ours, theirs = (
+        {
+            row["round"]: row[metric]
+            for row in _valid(rows, best[each], each)
+            if row.get("round") and _moved(row, metric)
+        }
+        for each in (server, reference)
+    )
     rounds = sorted(ours.keys() & theirs.keys())
     return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
 
 
+def _moved(row: Row, metric: Metric) -> bool:
+    return (row.get(metric) or 0) > 0
+
+
 def _valid(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
-    return [
-        row for row in rows if row["cell_key"] == cell.key and row["verdict"] == "valid" and server_name(row) == server
-    ]
+    return [row for row in _of(rows, cell, server) if row["verdict"] == "valid"]
+
+
+def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
+    key = cell.key  # a hash, made anew each time
+    return [row for row in rows if row["cell_key"] == key and server_name(row) == server]
 
 
 def _lost(row: Row) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tftpbench.scenario import Cell
-from tftpbench.stats import Ratio
 from tftpbench.summary.lines import MANY_SERVERS, Line
 from tftpbench.units import format_bytes, format_rate
 
@@ -22,7 +21,7 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: st
 
     Of many servers, who moves most, who comes next, and who is last. `best_of`: what each server has its own best of.
     """
-    if not lines:
+    if not any(line.trials for line in lines):
         return "No answer: nothing was measured."
     words = _Words(tuple(best_of), _axis(lines, best_of))
     if len(servers) == 1:
@@ -37,19 +36,16 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: st
     return f"{'; '.join(parts)}, {placement}."
 
 
+def headline(lines: Sequence[Line], best_of: Sequence[str] = ()) -> str:
+    """The label of the cell that says most: the far end of what was varied, where there is something to compare."""
+    told = [line for line in lines if line.ratio is not None] or lines
+    return _headline(told, _Words(tuple(best_of), _axis(lines, best_of))).label if told else ""
+
+
 def axis_value(cell: Cell, axis: str) -> str:
     """A point of an axis in words: "1000", "64 KiB"."""
     value = getattr(cell, axis)
     return format_bytes(value) if axis == "file_size_bytes" else str(value)
-
-
-def interval_text(ratio: Ratio) -> str:
-    """How sure a ratio is: an interval, or, under six pairs, only what was seen."""
-    if ratio.n == 1:
-        return "one pair"
-    if ratio.low is None or ratio.high is None:
-        return f"range of {ratio.n}: {ratio.lowest:.2f} to {ratio.highest:.2f}"
-    return f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.n} pairs"
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words)
         return None
     head = _headline(ours, words)
     assert head.ratio is not None  # chosen for having one
-    details = "; ".join([interval_text(head.ratio), *_elsewhere(ours, head, words)])
+    details = "; ".join([head.ratio.certainty, *_elsewhere(ours, head, words)])
     ratio, where, moved = head.ratio, words.at(head.cell), words.moved
     if ratio.differs is False:
         return f"{server} moves about as many {moved} as {reference} {where} ({ratio.ratio:.2f}x, {details})"
@@ -129,7 +125,7 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
     faster = [line for line in here if _times(line) > 1 and line not in even]
     named = here[:NAMED_MAX]
     place = words.at(here[0].cell)
-    follow = ", ".join(f"{line.server} {_ratio(line)} ({interval_text(line.ratio)})" for line in named if line.ratio)
+    follow = ", ".join(f"{line.server} {_ratio(line)} ({line.ratio.certainty})" for line in named if line.ratio)
     if faster:
         lead = (
             f"{len(faster)} of {len(here) + 1} servers move more {words.moved} than {reference}; of its {words.moved}"

@@ -3,11 +3,14 @@
 Plain lines of text; colour only where asked for. It must never compute a figure. Called by the command line.
 """
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 
-from tftpbench.stats import Ratio
 from tftpbench.summary.answer import Answer, Judged
 from tftpbench.summary.lines import Line
+from tftpbench.thresholds import State
 from tftpbench.units import format_duration, format_rate
 
 _GREEN, _RED, _YELLOW, _BOLD, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
@@ -31,20 +34,63 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
         _listed("Protocol faults where transfers failed:", list(answer.faults)),
         _listed("Too few valid trials:", list(answer.incomplete)),
         _listed("Left out:", list(answer.skipped), _FINDINGS_MAX),
-        [f"Files:  {folder}", f"Repeat: {repeat}"],
+        [f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}"],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def ratio_text(ratio: Ratio | None) -> str:
-    """As a cell of the table: "0.61x (0.58 to 0.64)", or with the range where there is no interval."""
-    if ratio is None:
-        return ""
-    if ratio.n == 1:
-        return f"{ratio.ratio:.2f}x (one pair)"
-    if ratio.low is None or ratio.high is None:
-        return f"{ratio.ratio:.2f}x (range of {ratio.n}: {ratio.lowest:.2f} to {ratio.highest:.2f})"
-    return f"{ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
+def html(answer: Answer) -> str:
+    """The sentence and the table for a notebook; whatever a run may hold is escaped."""
+    head, *body = [["", *header(answer)], *([line.label, *cells(answer, line)] for line in answer.lines)]
+    rows = [f"<tr>{''.join(f'<th>{escape(text)}</th>' for text in head)}</tr>"]
+    rows += [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in body]
+    table = f"<table>{''.join(rows)}</table>" if body else ""
+    return f"<p><strong>{escape(answer.sentence)}</strong></p>{table}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One threshold over all cells: "held", "missed" or "not known", and where and why it does not hold."""
+
+    threshold: str
+    state: State
+    judged: int
+    reasons: tuple[str, ...]
+
+
+def judgements(judged: Sequence[Judged]) -> list[Judgement]:
+    """Each threshold once, in the scenario's order."""
+    found: list[Judgement] = []
+    for text in dict.fromkeys(str(each.verdict.threshold) for each in judged):
+        every = [each for each in judged if str(each.verdict.threshold) == text]
+        bad = [each for each in every if not each.verdict.held]
+        missed = any(each.verdict.state == "missed" for each in bad)
+        state: State = "missed" if missed else "not known" if bad else "held"
+        found.append(Judgement(text, state, len(every), tuple(map(_why, bad))))
+    return found
+
+
+def header(answer: Answer) -> tuple[str, ...]:
+    """Names of the table's columns."""
+    compared = f"against {answer.reference}" if len({line.server for line in answer.lines}) > 1 else ""
+    rate = ("at its best", "bytes/s") if _is_best(answer) else ("data/s",)
+    return ("server", *rate, compared, "block rtt p50", "p99", "CPU/block", "lost", "valid")
+
+
+def cells(answer: Answer, line: Line) -> tuple[str, ...]:
+    """A line under that header."""
+    rate = line.goodput_bytes_per_s if _is_best(answer) else line.data_pps
+    return (
+        line.server,
+        *((", ".join(line.cell.options.values()) or "no options",) if _is_best(answer) else ()),
+        format_rate(rate).removesuffix("/s").strip() if rate is not None else "-",
+        str(line.ratio or ""),
+        format_duration(line.block_rtt.p50) if line.block_rtt else "-",
+        format_duration(line.block_rtt.p99) if line.block_rtt else "-",
+        format_duration(line.server_cpu_ns_per_block) if line.server_cpu_ns_per_block is not None else "-",
+        str(line.lost),
+        f"{line.valid}/{line.trials}",
+    )
 
 
 def columns_text(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -61,16 +107,11 @@ def columns_text(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _thresholds(judged: Sequence[Judged], colour: bool) -> list[str]:
     """Each threshold once with a tick; every cell where it does not hold, by name."""
+    marks = {"held": ("✓", _GREEN), "missed": ("✗", _RED), "not known": ("?", _YELLOW)}
     lines: list[str] = []
-    for text in dict.fromkeys(str(each.verdict.threshold) for each in judged):
-        every = [each for each in judged if str(each.verdict.threshold) == text]
-        bad = [each for each in every if not each.verdict.held]
-        if not bad:
-            lines.append(f"{_paint('✓', _GREEN, colour)} {text}")
-            continue
-        missed = any(each.verdict.state == "missed" for each in bad)
-        lines.append(f"{_paint('✗', _RED, colour) if missed else _paint('?', _YELLOW, colour)} {text}")
-        lines += _shortened([f"    {_why(each)}" for each in bad])
+    for each in judgements(judged):
+        lines.append(f"{_paint(*marks[each.state], colour)} {each.threshold}")
+        lines += _shortened([f"    {reason}" for reason in each.reasons])
     return lines
 
 
@@ -81,13 +122,12 @@ def _why(judged: Judged) -> str:
 
 
 def _table(answer: Answer) -> list[str]:
-    lines, is_best = answer.lines, answer.metric == "goodput_bytes_per_s"
-    if not lines:
+    if not answer.lines:
         return []
-    header, *rest = columns_text([_header(answer, is_best), *(_cells(line, is_best) for line in lines)])
-    out = [f"  {header}"]
+    first, *rest = columns_text([header(answer), *(cells(answer, line) for line in answer.lines)])
+    out = [f"  {first}"]
     previous = None
-    for line, text in zip(lines, rest, strict=True):
+    for line, text in zip(answer.lines, rest, strict=True):
         if line.label != previous:
             out.append(line.label)
             previous = line.label
@@ -95,25 +135,8 @@ def _table(answer: Answer) -> list[str]:
     return out
 
 
-def _header(answer: Answer, is_best: bool) -> tuple[str, ...]:
-    compared = f"against {answer.reference}" if len({line.server for line in answer.lines}) > 1 else ""
-    rate = ("at its best", "bytes/s") if is_best else ("data/s",)
-    return ("server", *rate, compared, "block rtt p50", "p99", "CPU/block", "lost", "valid")
-
-
-def _cells(line: Line, is_best: bool) -> tuple[str, ...]:
-    rate = line.goodput_bytes_per_s if is_best else line.data_pps
-    return (
-        line.server,
-        *((", ".join(line.cell.options.values()) or "no options",) if is_best else ()),
-        format_rate(rate).removesuffix("/s").strip() if rate is not None else "-",
-        ratio_text(line.ratio),
-        format_duration(line.block_rtt.p50) if line.block_rtt else "-",
-        format_duration(line.block_rtt.p99) if line.block_rtt else "-",
-        format_duration(line.server_cpu_ns_per_block) if line.server_cpu_ns_per_block is not None else "-",
-        str(line.lost),
-        f"{line.valid}/{line.trials}",
-    )
+def _is_best(answer: Answer) -> bool:
+    return answer.metric == "goodput_bytes_per_s"
 
 
 def _listed(title: str, lines: list[str], most: int = _LISTED_MAX) -> list[str]:

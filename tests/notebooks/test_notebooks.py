@@ -1,0 +1,109 @@
+"""Every notebook runs from its first cell to its last, is kept without outputs, and equals the text beside it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import tftpbench
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+RESULTS = FOLDER.parent / "results"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+CELLS_MAX = 15
+pytestmark = [
+    pytest.mark.timeout(180),
+    # zmq and jupyter_core warn about plans of their own.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning"),
+]
+
+
+def read(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def run(name: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The notebook with its outputs. Raises CellExecutionError where a cell fails."""
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    notebook = read(name)
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
+    return notebook
+
+
+def shown(notebook: Any) -> str:
+    """Everything that its cells print, as text."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def pictures(notebook: Any) -> int:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def newest_run() -> Path | None:
+    """The newest whole run of the scenario that the first notebook asks about."""
+    for folder in sorted(RESULTS.glob("2*-concurrency"), reverse=True):
+        run = tftpbench.load_run(folder)
+        if len(run.rows) == run.manifest.get("trials_planned") and len(run.valid.contender.unique()) > 1:
+            return folder
+    return None
+
+
+def test_there_are_the_four() -> None:
+    assert [name[:2] for name in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_runs_on_the_recorded_data_and_complains_of_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = run(name, {}, monkeypatch)
+    told = [
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
+    assert told == []
+    assert pictures(notebook) >= 2
+
+
+def test_the_first_says_which_is_faster_by_how_much_and_how_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = shown(run("01-first-look", {}, monkeypatch))
+    assert re.search(r"threads moves 0\.\d\dx the blocks of epoll .*95 % interval 0\.\d\d to 0\.\d\d", answer)
+
+
+@pytest.mark.parametrize("name", ["01-first-look", "02-latency", "03-capacity-and-cost"])
+def test_it_runs_on_the_newest_run_of_this_machine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = newest_run()
+    if newest is None:
+        pytest.skip("no run of the concurrency scenario in results/; get one: make run")
+    assert pictures(run(name, {"TFTPBENCH_RUN": str(newest)}, monkeypatch)) >= 2
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_is_kept_short_and_without_outputs(name: str) -> None:
+    cells = read(name).cells
+    assert len([cell for cell in cells if cell.cell_type == "code"]) < CELLS_MAX
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_equals_the_text_beside_it(name: str) -> None:
+    text = jupytext.read(FOLDER / f"{name}.py")
+    assert [(cell.cell_type, cell.source) for cell in read(name).cells] == [
+        (cell.cell_type, cell.source) for cell in text.cells
+    ]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_holds_no_logic(name: str) -> None:
+    code = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")
+    assert not re.search(r"^\s*(def|class|while) ", code, re.MULTILINE)

@@ -1,0 +1,134 @@
+"""Run folders made for tests of the report: plausible figures, no server, no time spent."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+from tests.unit.test_order import scenario
+from tftpbench.results import RunFolder
+from tftpbench.scenario import Scenario
+
+MACHINE = {"cpu_model": "Test CPU", "cpus": 2, "memory_bytes": 2**34, "kernel": "6.1.0", "hostname": "box"}
+
+
+def asked(servers: list[str], concurrency: object = (10, 1000), **changes: object) -> Scenario:
+    matrix = {"operation": "read", "concurrency": list(concurrency), "file_size": "64KiB"}  # type: ignore[call-overload]
+    return scenario(servers=servers, **{"matrix": matrix, "trials": 7, "description": "Who is faster?", **changes})
+
+
+def manifest(question: Scenario, **changes: object) -> dict[str, Any]:
+    document = question.document()
+    cells = len(question.cells())
+    return {
+        "scenario": document,
+        "seed": 3,
+        "trials_planned": cells * question.trials * len(question.servers),
+        "servers": {name: {"version": "1.0", "model": "made up", "argv": ["x", "{port}"]} for name in question.servers},
+        "skipped": [],
+        "placement": {"server_cpus": [1], "generator_cpus": [0], "phrase": "on separate cores"},
+        "roots": {"path": "/dev/shm", "file_system": "tmpfs"},
+        "argv": ["tftpbench", "run", "order", "--seed", "3"],
+        "machine": MACHINE,
+        "build": {"tftpbench": "0.1.0", "build_profile": "release"},
+        "keys": {"method_key": "0" * 16, "host_key": "1" * 16},
+        **changes,
+    }
+
+
+def rows(question: Scenario, rounds: int | None = None) -> list[dict[str, Any]]:
+    """Every cell on every server; the second server has half of the first's rate, and so on."""
+    dice = np.random.default_rng(1)
+    made: list[dict[str, Any]] = []
+    for number in range(rounds or question.trials):
+        for cell in question.cells():
+            for place, server in enumerate(question.servers):
+                name, _, variant = server.partition("@")
+                made.append(_row(len(made) + 1, number + 1, cell, name, variant or None, 1e5 / (place + 1), dice))
+    return made
+
+
+def _row(
+    trial: int, round_: int, cell: Any, server: str, variant: str | None, rate: float, dice: np.random.Generator
+) -> dict[str, Any]:
+    pps = float(rate * dice.normal(1, 0.02))
+    return {
+        "trial": trial,
+        "order": trial,
+        "round": round_,
+        "started_at": f"2026-01-02T{trial // 3600:02}:{trial // 60 % 60:02}:{trial % 60:02}.000+00:00",
+        "cell_key": cell.key,
+        "server": server,
+        "variant": variant,
+        "operation": cell.operation,
+        "concurrency": cell.concurrency,
+        "transfers": None,
+        "distinct_files": 16,
+        "file_size_bytes": cell.file_size_bytes,
+        "blksize": cell.blksize,
+        "windowsize": cell.windowsize,
+        "verify": "full",
+        "duration_s": 1.0,
+        "started": 500,
+        "completed": 498,
+        "failed": 0,
+        "timed_out": 0,
+        "interrupted": 2,
+        "retransmissions": 3,
+        "duplicates": 0,
+        "content_mismatches": 0,
+        "unanswered": 0,
+        "udp_drops_server": 0,
+        "udp_drops_generator": 0,
+        "data_pps": pps,
+        "goodput_bytes_per_s": pps * 512,
+        "block_rtt_ns_p50": 1e9 * cell.concurrency / pps,
+        "block_rtt_ns_p99": 3e9 * cell.concurrency / pps,
+        "server_cpu_s": 0.9,
+        "server_cpu_ns_per_block": 9e8 / pps,
+        "server_context_switches": 1000,
+        "server_busy_fraction": 0.9,
+        "generator_busy_fraction": 0.6,
+        "server_threads_max": 1,
+        "server_rss_bytes_max": 4_000_000,
+        "fairness": float(dice.uniform(1.1, 2)),
+        "verdict": "valid",
+        "verdict_reason": None,
+    }
+
+
+def hlog(values: list[int]) -> str:
+    histogram = HdrHistogram(1, 10**10, 3)
+    for value in values:
+        histogram.record_value(value)
+    return f"Tag=block_rtt,0.000,1.000,1.000,{histogram.encode().decode('ascii')}\n"
+
+
+def store(out: Path, facts: dict[str, Any], trials: list[dict[str, Any]], *, transfers: int = 0) -> Path:
+    """A whole run folder; `transfers` of each trial, where there should be any, with their round trips."""
+    dice = np.random.default_rng(2)
+    with RunFolder.create(out, "made", facts) as folder:
+        for row in trials:
+            if transfers:
+                _write_files(folder, row, transfers, dice)
+            folder.append_trial(row)
+        return folder.path
+
+
+def _write_files(folder: RunFolder, row: dict[str, Any], count: int, dice: np.random.Generator) -> None:
+    starts = np.sort(dice.integers(0, 10**9, count))
+    times = (dice.lognormal(0, 0.5, count) * 5e6).astype(np.int64)
+    nothing = np.zeros(count, np.int64)
+    files = {
+        "intended_start_ns": starts,
+        "actual_start_ns": starts,
+        "first_response_ns": starts + 1000,
+        "end_ns": starts + times,
+        "bytes": np.full(count, row["file_size_bytes"]),
+        "retransmissions": nothing,
+        "outcome": nothing,
+        "error_code": nothing - 1,
+    }
+    intervals = {name: np.full(10, 5) for name in ("blocks", "bytes", "in_flight", "retransmissions")}
+    folder.write_trial_files(row["trial"], files, intervals, hlog([int(each) // 100 + 1 for each in times]), b"")

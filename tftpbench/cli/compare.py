@@ -1,0 +1,71 @@
+"""``tftpbench compare``: two runs side by side, cell by cell."""
+
+import json
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tftpbench.cli.report import keep
+
+if TYPE_CHECKING:
+    from tftpbench.comparison import Comparison
+
+
+class Format(StrEnum):
+    """How it is written."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's folder: what is compared with.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run's folder: what is compared.")],
+    within: Annotated[
+        str, typer.Option("--within", metavar="N%", help="Differences up to this are called the same.")
+    ] = "5%",
+    format_: Annotated[Format, typer.Option("-f", "--format", help="How it is written.")] = Format.text,
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="FILE", help="Where it is written; -: standard output.")
+    ] = "-",
+) -> int:
+    """Compare run B with run A in all cells that both have: how many times the blocks, and how sure that is."""
+    share = _share(within)
+    from tftpbench import comparison
+    from tftpbench.errors import ResultsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes
+        written = _written(comparison.compare(a, b, within=share), format_)
+    if out == "-":
+        typer.echo(written)
+    else:
+        keep(f"{written.encode('utf-8', 'backslashreplace').decode()}\n", Path(out))
+    return 0
+
+
+def _share(text: str) -> float:
+    """A share of 1 from "5%"; a bare number could be either."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        percent = False
+    if not percent or not 0 <= share <= 1:
+        raise typer.BadParameter(f"--within is {text[:40]!r}; allowed: 0% to 100%, as in 5%")
+    return share
+
+
+def _written(found: "Comparison", format_: Format) -> str:
+    from tftpbench import comparison
+
+    if format_ is Format.json:
+        return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
+    if format_ is Format.csv:
+        return str(found.cells.to_csv(index=False)).rstrip("\n")
+    return comparison.markdown(found) if format_ is Format.md else comparison.text(found)

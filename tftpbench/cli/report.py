@@ -1,0 +1,83 @@
+"""``tftpbench report``: a stored run as one HTML page, or as Markdown, JSON, CSV or JUnit XML."""
+
+import contextlib
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tftpbench.results import Run
+
+PAGE = "report.html"
+STDOUT = Path("-")
+
+
+class Form(StrEnum):
+    """What can be written; `tftpbench.report.FORMATS`, without importing it for --help."""
+
+    html = "html"
+    md = "md"
+    json = "json"
+    csv = "csv"
+    junit = "junit"
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    form: Annotated[
+        Form, typer.Option("-f", "--format", help="html: one page, no network; the others for programs and reviews.")
+    ] = Form.html,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Where to write it, - for standard output; html goes to RUN/report.html unless given.",
+        ),
+    ] = None,
+) -> int:
+    """Tell what a stored run found: its answer, figures with intervals, plots, losses, where it was measured."""
+    from tftpbench.report import report as written
+    from tftpbench.results import load_run
+
+    stored = load_run(run)
+    if out is None and form is not Form.html:
+        out = STDOUT
+    text = written(stored, form.value)
+    if out == STDOUT:
+        # Not print: a character that the terminal lacks is escaped for people, but here a program reads.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
+        return 0
+    typer.echo(keep(text, out if out is not None else run / PAGE))
+    return 0
+
+
+def write_page(run: "Run") -> Path:
+    """RUN/report.html; ResultsError where it can't be written."""
+    from tftpbench.report import report as written
+
+    return keep(written(run), run.path / PAGE)
+
+
+def keep(text: str, path: Path) -> Path:
+    """Write the file whole, then rename it into place; ResultsError in one line where that can't be done."""
+    from tftpbench.errors import ResultsError
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+            path.write_bytes(text.encode())
+            return path
+        part.write_bytes(text.encode())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise ResultsError(f"{path}: can't be written: {error.strerror}; choose another place with -o") from None
+    return path

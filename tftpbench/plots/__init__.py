@@ -1,0 +1,39 @@
+"""Plots: a data frame in, a Plot (matplotlib figure, the plotted data, a title, a sentence for screen readers) out.
+
+    from tftpbench import load_run, plots
+    run = load_run("results/...")
+    plots.throughput(run.trials)                        # shows itself in Jupyter
+    plots.throughput(run.trials).save("throughput")     # throughput.png, throughput.svg, throughput.csv
+
+Frames are as `tftpbench.Run` gives them, or any with the columns that a plot names. A contender has one colour in all
+plots of a run: its place in the categories of the column `contender`. It must never read a run, and never use pyplot:
+no window, no state. What can't be drawn is a PlotError. Called by the report and by notebooks; nobody else imports
+matplotlib.
+"""
+
+from tftpbench.plots.audit import alarm_rates, noise
+from tftpbench.plots.concurrency import cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.forest import forest
+from tftpbench.plots.latency import latency_spectrum
+from tftpbench.plots.loss import loss
+from tftpbench.plots.pairs import pairs
+from tftpbench.plots.plot import Plot, save, svg_text
+from tftpbench.plots.transfers import latency_heatmap, transfer_times
+
+__all__ = [
+    "Plot",
+    "alarm_rates",
+    "cpu_per_block",
+    "fairness",
+    "forest",
+    "latency_heatmap",
+    "latency_spectrum",
+    "loss",
+    "noise",
+    "pairs",
+    "save",
+    "scaling",
+    "svg_text",
+    "throughput",
+    "transfer_times",
+]

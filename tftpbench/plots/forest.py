@@ -1,0 +1,124 @@
+"""The forest plot: ratios in rows with their intervals, and the budget that they are held against.
+
+It never estimates: ratios come from `tftpbench.stats`, verdicts from whoever gave them. Only `tftpbench.plots`
+may ask for this.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tftpbench.errors import PlotError
+from tftpbench.plots import frames, style
+from tftpbench.plots.plot import Plot
+
+ROWS_MAX = 60  # more is taller than three screens
+_LABEL_MAX = 46
+_ROW = 0.2  # inches
+
+# Words of comparisons and of the gate, their colour and its name; any other is grey.
+_VERDICTS = {
+    "faster": ("#0072B2", "blue"),
+    "improved": ("#0072B2", "blue"),
+    "slower": ("#D55E00", "orange"),
+    "regressed": ("#D55E00", "orange"),
+    "same": ("#000000", "black"),
+    "passed": ("#000000", "black"),
+}
+_OTHER = (style.GREY, "grey")
+
+
+def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio") -> Plot:
+    """Ratios in rows, with 95 % intervals, on a logarithmic axis; the budget 1 - budget to 1 + budget is shaded.
+
+    `ratios` has columns label, ratio, low, high, n, verdict; low and high may be unknown: then the range lowest to
+    highest, where it has these columns, is drawn thin and the point hollow. `axis` says what is divided by what.
+    PlotError where no row has a ratio.
+    """
+    data = _known(ratios)
+    cut = f"; the first {ROWS_MAX} of {len(data)} rows" if len(data) > ROWS_MAX else ""
+    data = data.head(ROWS_MAX)
+    has_interval = bool(data["low"].notna().any())
+    title = "Ratios with 95 % intervals" if has_interval else "Ratios"
+    with style.applied():
+        labels = [style.plain(style.shortened(label, _LABEL_MAX)) for label in data["label"]]
+        told = [_told(*row) for row in zip(data["ratio"], data["low"], data["high"], data["n"], strict=True)]
+        grid = style.grid(
+            title,
+            _subtitle(data, budget) + cut,
+            [""],
+            columns=1,
+            height=max(len(data) + 1, 3) * _ROW,
+            left=max(map(style.text_width, labels)) + 0.2,
+            right=max(map(style.text_width, told)) + 0.15,
+        )
+        _draw(grid.axes[0], data, labels, told, budget)
+        grid.axes[0].set_xlabel(style.plain(axis))
+    return Plot(grid.figure, data, title, _alt(data, title, budget))
+
+
+def _known(ratios: pd.DataFrame) -> pd.DataFrame:
+    columns = ("label", "ratio", "low", "high", "n", "verdict")
+    wide = ratios.reindex(columns=list(dict.fromkeys([*ratios.columns, "lowest", "highest"])))
+    data = frames.needing(wide, (*columns, "lowest", "highest"), "forest")
+    data = data[data["ratio"] > 0].reset_index(drop=True)
+    if data.empty:
+        raise PlotError("forest: no row has a ratio, so there is nothing to draw")
+    for name in ("low", "high", "lowest", "highest"):
+        data[name] = data[name].where(data[name] > 0)
+    return data
+
+
+def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], budget: float | None) -> None:
+    places = np.arange(len(data))
+    bounds = data[["ratio", "low", "high", "lowest", "highest"]].to_numpy(dtype=float)
+    limits = [float(np.nanmin(bounds)), float(np.nanmax(bounds)), 1.0]
+    if budget is not None:
+        low, high = max(1 - budget, 0.01), 1 + budget
+        axes.axvspan(low, high, color="#e3eef6", linewidth=0, zorder=0)
+        limits += [low, high]
+    axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
+    for place, verdict, (ratio, low, high, lowest, highest) in zip(places, data["verdict"], bounds, strict=True):
+        colour = _VERDICTS.get(str(verdict), _OTHER)[0]
+        is_interval = np.isfinite(low) and np.isfinite(high)
+        ends, width = ((low, high), 2.0) if is_interval else ((lowest, highest), 0.8)
+        axes.hlines(place, *ends, color=colour, linewidth=width, zorder=2)
+        axes.plot(ratio, place, "o", color=colour, mfc=colour if is_interval else "white", markersize=5, zorder=3)
+    style.log_axis(axes.xaxis, limits)
+    axes.set_ylim(len(data) - 0.4, -0.6)
+    axes.set_yticks(places, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    for place, text in zip(places, told, strict=True):
+        axes.annotate(text, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
+
+
+def _told(ratio: float, low: float, high: float, n: float) -> str:
+    count = "" if np.isnan(n) else f"  n={n:.0f}"
+    bounds = "" if np.isnan(low) or np.isnan(high) else f" ({_digits(low)} to {_digits(high)})"
+    return f"{_digits(ratio)}{bounds}{count}"
+
+
+def _digits(ratio: float) -> str:
+    """Three, zeros too: 1 beside 0.996 looks exact, 1.00 does not."""
+    return f"{ratio:#.3g}".removesuffix(".")
+
+
+def _subtitle(data: pd.DataFrame, budget: float | None) -> str:
+    parts = []
+    if data["low"].notna().any():
+        parts.append("thick: 95 % interval over pairs of trials")
+    if data["low"].isna().any():
+        parts.append("thin, hollow: range of too few pairs for an interval")
+    if budget is not None:
+        parts.append(f"shaded: within {100 * budget:.3g} % of 1")
+    verdicts = data["verdict"].dropna().astype(str).unique()
+    parts += [f"{_VERDICTS.get(each, _OTHER)[1]}: {each}" for each in verdicts]
+    return "; ".join(filter(None, parts))
+
+
+def _alt(data: pd.DataFrame, title: str, budget: float | None) -> str:
+    within = "" if budget is None else f", budget {100 * budget:.3g} %"
+    few = [f"{label} {ratio:.3g}" for label, ratio in zip(data["label"].head(10), data["ratio"].head(10), strict=True)]
+    more = f" and {len(data) - len(few)} more" if len(data) > len(few) else ""
+    return f"{title}{within}: {', '.join(few)}{more}."

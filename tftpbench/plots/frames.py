@@ -1,0 +1,121 @@
+"""From frames to what plots need of them: known numbers, valid trials, contenders in order, panels.
+
+It must never draw. Only `tftpbench.plots` may ask for this.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tftpbench.errors import PlotError
+from tftpbench.units import counted, format_bytes
+
+Floats = NDArray[np.float64]
+# What a panel has in common: all of a cell but its concurrency, which is an axis.
+WORK = ("operation", "file_size_bytes", "blksize", "windowsize")
+CELL = (*WORK, "concurrency")
+PANELS_MAX = 8  # two by four: what fits a screen
+# Beyond these many contenders, bands and raw points hide the lines that they are about.
+FEW = 6
+LINES_MAX = 70  # in all panels together: what can be read, and fits 300 kB
+
+_USUAL = {"blksize": 512, "windowsize": 1}  # RFC 1350: said only where it differs
+_WORDS: dict[str, Callable[[object], str]] = {
+    "operation": str,
+    "concurrency": lambda value: f"{value} at once",
+    "file_size_bytes": lambda value: format_bytes(float(str(value))),
+    "blksize": lambda value: f"blksize {value}",
+    "windowsize": lambda value: f"windowsize {value}",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows that are drawn in one pair of axes."""
+
+    label: str
+    rows: pd.DataFrame
+
+
+def needing(frame: pd.DataFrame, columns: Sequence[str], plot: str) -> pd.DataFrame:
+    """A copy of the frame whose numbers are known or NaN; PlotError where a column is missing or there is no row."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise PlotError(f"{plot} needs the columns {', '.join(missing)}, which the frame has not")
+    if frame.empty:
+        raise PlotError(f"{plot}: the frame is empty, so there is nothing to draw")
+    kept = [name for name in dict.fromkeys((*columns, *WORK, "concurrency", "verdict")) if name in frame.columns]
+    found = frame[kept].copy()
+    if "contender" in kept:  # fixes the order, and so the colours, before rows are left out
+        found["contender"] = pd.Categorical(frame["contender"].astype("string"), contenders(frame))
+    for name in kept:
+        if name not in {"contender", "operation", "verdict", "label", "outcome"}:
+            found[name] = numbers(found[name])
+    return found
+
+
+def numbers(values: "pd.Series[float]") -> Floats:
+    """Floats of whatever the column holds; what is unknown, infinite or no number is NaN."""
+    plain = values.astype(values.cat.categories.dtype) if isinstance(values.dtype, pd.CategoricalDtype) else values
+    found = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def valid(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows may be used: those of valid trials, or all where the frame does not say."""
+    if "verdict" not in frame.columns:
+        return pd.Series(True, index=frame.index)  # a mask
+    return (frame["verdict"].astype("string") == "valid").fillna(False).astype(bool)
+
+
+def contenders(frame: pd.DataFrame) -> list[str]:
+    """All that may appear, in the order that gives them their colours."""
+    column = frame["contender"]
+    known = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    return list(dict.fromkeys(map(str, known)))
+
+
+def each_contender(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The contenders that are there, in order, and their rows."""
+    for name, rows in frame.groupby("contender", observed=True, sort=True):
+        yield str(name), rows
+
+
+def panels(frame: pd.DataFrame, by: Sequence[str]) -> list[Panel]:
+    """One panel per combination of the columns `by` that the frame has, in the order of the scenario's words."""
+    present = [name for name in by if name in frame.columns]
+    if not present:
+        return [Panel("", frame)]
+    keys = frame[present].astype({name: "string" for name in present if name == "operation"})
+    groups = frame.groupby([keys[name] for name in present], dropna=False, observed=True, sort=True)
+    return [Panel(_label(dict(zip(present, key, strict=True))), rows) for key, rows in groups]
+
+
+def shown(found: Sequence[Panel]) -> tuple[list[Panel], str]:
+    """As many panels as fit, and what to say where there are more."""
+    lines = max((panel.rows["contender"].nunique() for panel in found), default=1)
+    most = min(PANELS_MAX, max(LINES_MAX // max(lines, 1), 1))
+    if len(found) <= most:
+        return list(found), ""
+    return list(found[:most]), f"the first {most} of {counted(len(found), 'cell')}"
+
+
+def span(counts: Sequence[int], thing: str) -> str:
+    """Write [7] as "7 trials", [5, 7] as "5 to 7 trials"."""
+    if not len(counts):
+        return counted(0, thing)
+    low, high = min(counts), max(counts)
+    return counted(high, thing) if low == high else f"{low} to {counted(high, thing)}"
+
+
+def _label(work: dict[str, object]) -> str:
+    parts = []
+    for name, value in work.items():
+        if pd.isna(value):  # type: ignore[call-overload]
+            parts.append(f"{name} not known")
+        elif value != _USUAL.get(name):
+            parts.append(_WORDS[name](int(value) if isinstance(value, float) else value))
+    return ", ".join(parts)

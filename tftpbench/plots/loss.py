@@ -1,0 +1,119 @@
+"""What was lost and where: retransmissions, drops at either side's sockets, transfers without an answer.
+
+Counts of all trials, valid or not: a loss is no less one in a trial whose rate can't be used. Only `tftpbench.plots`
+may ask for this.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from tftpbench.errors import PlotError
+from tftpbench.plots import frames, style
+from tftpbench.plots.plot import Plot
+
+# What was seen, and what it says about who lost it.
+_KINDS = {
+    "retransmissions": "sent again by\nthe generator",
+    "udp_drops_server": "dropped at the\nserver's sockets",
+    "udp_drops_generator": "dropped at the\ngenerator's sockets",
+    "unanswered": "transfers never\nanswered",
+}
+_PER = 1000
+
+
+def loss(trials: pd.DataFrame) -> Plot:
+    """Losses per 1000 transfers started, by kind and contender, stacked by concurrency. From Run.trials.
+
+    Sums over all trials; a trial that doesn't know a kind counts in neither sum. PlotError where nothing was started.
+    """
+    frame = frames.needing(trials, ("contender", "concurrency", "started", *_KINDS), "loss")
+    frame = frame[(frame["started"] > 0) & (frame["concurrency"] > 0)].dropna(subset=["contender"])
+    if frame.empty:
+        raise PlotError("loss: no trial started a transfer, so there is nothing to draw")
+    data = _shares(frame)
+    title = f"Losses per {_PER} transfers started"
+    names = [name for name, _ in frames.each_contender(frame)]
+    steps = sorted(data["concurrency"].unique())
+    told = f"sums over {frames.span([len(frame)], 'trial')}, valid or not; shades: transfers at once"
+    with style.applied():
+        labels = [style.name_of(name) for name in names]
+        grid = style.grid(
+            title,
+            told,
+            list(_KINDS.values()),
+            columns=len(_KINDS),
+            height=max(len(names), 2) * style.LINE * 1.25 + 0.1,
+            left=max(map(style.text_width, labels)) + 0.25,
+            gap=0.12,
+            right=0.06,
+            foot=0.6,
+            share_x=False,
+        )
+        shades = dict(zip(steps, _shades(len(steps)), strict=True))
+        for kind, axes in zip(_KINDS, grid.axes, strict=True):
+            _draw(axes, data[data["kind"] == kind], names, shades)
+        grid.axes[0].set_yticks(range(len(names)), labels)
+        grid.axes[0].set_ylim(len(names) - 0.4, -0.6)
+        grid.label("", "")
+        style.shade_key(grid, "transfers at once:", [(f"{step:g}", colour) for step, colour in shades.items()])
+    return Plot(grid.figure, data, title, _alt(data, title))
+
+
+def _shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per contender, kind and concurrency: the count, and its share per 1000 of all that its contender started.
+
+    A kind that none of the contender's trials knows has one row, its count NaN.
+    """
+    rows: list[dict[str, object]] = []
+    for name, ours in frames.each_contender(frame):
+        for kind in _KINDS:
+            known = ours.dropna(subset=[kind])
+            started = known["started"].sum()
+            for concurrency, here in (known if len(known) else ours[:1]).groupby("concurrency"):
+                count = here[kind].sum(min_count=1)
+                rows.append(
+                    {
+                        "contender": name,
+                        "kind": kind,
+                        "concurrency": concurrency,
+                        "count": count,
+                        "started": started,
+                        "per_1000": _PER * count / started if started else np.nan,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _draw(axes: Axes, data: pd.DataFrame, names: list[str], shades: dict[float, str]) -> None:
+    farthest = 0.0
+    for place, name in enumerate(names):
+        ours = data[data["contender"] == name].sort_values("concurrency")
+        left = 0.0
+        for step, share in zip(ours["concurrency"], ours["per_1000"].fillna(0), strict=True):
+            axes.barh(place, share, 0.75, left=left, color=shades[step], linewidth=0)
+            left += share
+        text = _short(left) if ours["per_1000"].notna().any() else "not known"
+        axes.annotate(text, (left, place), (3, 0), textcoords="offset points", va="center", color=style.GREY)
+        farthest = max(farthest, left)
+    # Room for the figures beside the bars.
+    axes.set_xlim(0, farthest * 1.55 or 1)
+    style.few_ticks(axes.xaxis, none=farthest == 0)
+    axes.grid(visible=False, axis="y")
+
+
+def _short(share: float) -> str:
+    return f"{share:.0f}" if share >= 100 else f"{share:.3g}"
+
+
+def _shades(count: int) -> list[str]:
+    return [to_hex(colormaps["Blues"](share)) for share in np.linspace(0.35, 1, max(count, 2))[-count:]]
+
+
+def _alt(data: pd.DataFrame, title: str) -> str:
+    sums = data.groupby(["kind", "contender"], sort=False, as_index=False)["per_1000"].sum()
+    each = zip(sums["kind"], sums["contender"], sums["per_1000"], strict=True)
+    found = [f"{name} {_short(share)} ({kind})" for kind, name, share in each if share > 0]
+    return f"{title}: {', '.join(found) if found else 'none was counted'}."

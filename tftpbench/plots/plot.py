@@ -1,0 +1,134 @@
+"""A Plot: a figure with what is drawn in it, as PNG, SVG and CSV. The only place that renders.
+
+Equal figures give equal bytes: no date, no random id. Called by `tftpbench.plots` and whoever shows its plots.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tftpbench.errors import PlotError
+from tftpbench.plots import style
+
+PNG_DPI = 200  # 1440 pixels: sharp at twice the width of a README
+
+# A hundredth of a point can't be seen, and is a third of the bytes.
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+_REFERENCE = re.compile(r"(?:url\(|^)#([\w-]+)\)?")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a plot function returns. It shows itself in Jupyter."""
+
+    figure: Figure
+    data: pd.DataFrame
+    """Exactly what is drawn, one row per mark."""
+    title: str
+    alt: str
+    """One sentence that says what is to be seen, for screen readers."""
+
+    def save(self, stem: Path | str) -> tuple[Path, Path, Path]:
+        """Write stem.png, stem.svg and stem.csv; PlotError where that can't be done."""
+        return save(self.figure, Path(stem), self.data)
+
+    @property
+    def svg(self) -> str:
+        """An <svg> element to stand in a page, with `alt` as its label."""
+        return svg_text(self.figure, self.alt)
+
+    @property
+    def png(self) -> bytes:
+        """The picture, 1440 pixels wide."""
+        return _rendered(self.figure, "png")
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def _repr_html_(self) -> str:
+        return f'<figure style="background:#fff;margin:0">{self.svg}</figure>'
+
+
+def save(figure: Figure, stem: Path, data: pd.DataFrame) -> tuple[Path, Path, Path]:
+    """Write stem.png, stem.svg and stem.csv, each whole and then renamed; PlotError where that can't be done."""
+    contents = {
+        ".png": _rendered(figure, "png"),
+        ".svg": _rendered(figure, "svg"),
+        ".csv": data.to_csv(index=False).encode(),
+    }
+    paths = {suffix: stem.parent / f"{stem.name}{suffix}" for suffix in contents}
+    for suffix, content in contents.items():
+        _write_whole(paths[suffix], content)
+    return paths[".png"], paths[".svg"], paths[".csv"]
+
+
+def svg_text(figure: Figure, alt: str = "") -> str:
+    """An <svg> element to stand in an HTML page: text is text, no prolog, no style sheet that would reach the page.
+
+    Ids begin with a hash of the picture, so that several can stand in one page. `alt` becomes its label.
+    """
+    raw = _rendered(figure, "svg")
+    root = ET.fromstring(raw)  # noqa: S314 # our own picture, made above
+    _own_style(root)
+    _own_ids(root, "p" + hashlib.sha256(raw).hexdigest()[:10])
+    for path in root.iter(f"{{{_SVG}}}path"):
+        path.set("d", _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", path.get("d", "")).replace("\n", ""))
+    root.set("role", "img")
+    if alt:
+        root.set("aria-label", style.printable(alt))
+    ET.register_namespace("", _SVG)
+    ET.register_namespace("xlink", _XLINK)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    with style.applied():
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        else:
+            figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _own_style(root: ET.Element) -> None:
+    """Matplotlib's style sheet is for `*`: in a page that is every element. Both its properties are inherited."""
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):
+                parent.remove(child)
+    root.set("style", "stroke-linejoin:round;stroke-linecap:butt;max-width:100%;height:auto")
+
+
+def _own_ids(root: ET.Element, prefix: str) -> None:
+    """Keep the ids that something refers to, and begin them with the prefix."""
+    wanted = {found[1] for element in root.iter() for found in map(_REFERENCE.search, element.attrib.values()) if found}
+    for element in root.iter():
+        for name, value in list(element.attrib.items()):
+            if name != "id":
+                element.set(name, _REFERENCE.sub(lambda found: found[0].replace("#", f"#{prefix}"), value))
+            elif value in wanted:
+                element.set(name, prefix + value)
+            else:
+                del element.attrib[name]
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise PlotError(f"{path}: can't be written: {error.strerror or error}") from None

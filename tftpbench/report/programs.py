@@ -1,0 +1,49 @@
+"""The report for programs: one JSON document, or the trials as CSV.
+
+Values are as stored: nothing is rounded, escaped or made pretty. Only `tftpbench.report` may ask for this.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tftpbench.columns import COLUMNS
+from tftpbench.report.contents import Contents
+from tftpbench.summary import document
+from tftpbench.thresholds import server_name
+
+# What of the manifest says where and how it was measured.
+_ENVIRONMENT = ("machine", "build", "placement", "roots", "servers", "keys", "argv")
+
+
+def write_json(contents: Contents) -> str:
+    """The document of `tftpbench run --json`, with the environment and what is not whole."""
+    run = contents.run
+    whole: dict[str, object] = {
+        **document(contents.answer, str(run.path), run.manifest.get("seed", 0), contents.rows),
+        "environment": {name: run.manifest.get(name) for name in _ENVIRONMENT},
+        "problems": list(contents.problems),
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_csv(contents: Contents) -> str:
+    """A line per trial: the columns of trials.jsonl, lists as JSON, and `contender`; unknown figures are empty."""
+    names = dict.fromkeys([*COLUMNS, *(name for row in contents.rows for name in row), "contender"])
+    rows = ([*(row.get(name) for name in list(names)[:-1]), server_name(row)] for row in contents.rows)
+    return csv_text(names, rows)
+
+
+def csv_text(names: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """RFC 4180, but lines end as Unix ends them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_flat(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _flat(value: Any) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple, Mapping)) else value
