@@ -35,7 +35,8 @@ answer = tftpbench.answer(run)
 print(answer.sentence)
 
 # %%
-answer.to_frame().round(3)
+shown = ["label", "contender", "data_pps", "ratio", "low", "high", "n", "server_cpu_ns_per_block", "valid", "trials"]
+answer.to_frame()[shown].round(2)
 
 # %% [markdown]
 # ## How it looks
@@ -50,7 +51,7 @@ plots.throughput(run.trials)
 # Each row is one comparison with its interval. Where an interval crosses 1, the run does not show a difference.
 
 # %%
-plots.forest(answer.ratios)
+plots.forest(answer.ratios, axis=f"blocks per second against {answer.reference}")
 
 # %% [markdown]
 # ## Why

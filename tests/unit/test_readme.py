@@ -62,6 +62,14 @@ def test_its_landscape_is_the_reference_run() -> None:
         assert line in README.splitlines(), f"renew it: {line}"
 
 
+def test_its_first_result_is_a_run_that_is_kept() -> None:
+    (block,) = re.findall(r"```\n(threads moves .*?)```", README, re.DOTALL)
+    said = (REFERENCE.parent / "concurrency" / "answer.txt").read_text(encoding="utf-8")
+    sentence, _, rest = block.partition("\n\n")
+    assert " ".join(sentence.split()) == said.splitlines()[0]
+    assert [line for line in rest.splitlines() if line not in said.splitlines()] == []
+
+
 def landscape(folder: Path) -> list[str]:
     """The rows of the README's table, from a run: ratios to the first server at blksize 512, the fastest first."""
     run = load_run(folder)
