@@ -129,6 +129,11 @@ impl LoadError {
 }
 
 impl LoadConfig {
+    /// Whether blocks may arrive many at a time (RFC 7440).
+    pub(crate) fn reads_windows(&self) -> bool {
+        self.operation == Operation::Read && self.options.windowsize.is_some_and(|windowsize| windowsize > 1)
+    }
+
     /// Refuses what cannot be run; after this the workers need not check again.
     pub(crate) fn check(&self) -> Result<(), LoadError> {
         let refuse = |text: &str| Err(LoadError::Config(text.to_owned()));

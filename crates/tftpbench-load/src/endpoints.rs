@@ -49,7 +49,7 @@ impl Endpoints {
                     Operation::Read => (config.options.windowsize.unwrap_or(1), bytes),
                     Operation::Write => (1, HEADER_LEN),
                 };
-                let open = |_| Lane::open(config.receive_buffer_bytes, bytes);
+                let open = |_| Lane::open(config.receive_buffer_bytes, bytes, config.reads_windows());
                 let opened =
                     (0..lane::count(slots, waiting, waiting_bytes)).map(open).collect::<Result<_, _>>();
                 lanes = opened.map_err(LoadError::os("cannot open a shared client socket"))?;
@@ -112,6 +112,7 @@ fn open_socket(config: &LoadConfig) -> Result<Socket, LoadError> {
         receive_buffer_bytes: config.receive_buffer_bytes,
         send_buffer_bytes,
         receive_stamps: true,
+        receive_coalesced: config.reads_windows(),
         ..SocketOptions::default()
     };
     Socket::bind(SocketAddr::new(local, 0), &options).map_err(LoadError::os("cannot open a client socket"))

@@ -34,8 +34,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// A lane for datagrams of up to `datagram_bytes`.
-    pub(crate) fn open(receive_buffer_bytes: usize, datagram_bytes: usize) -> io::Result<Lane> {
+    /// A lane for datagrams of up to `datagram_bytes`, which may arrive as windows.
+    pub(crate) fn open(
+        receive_buffer_bytes: usize,
+        datagram_bytes: usize,
+        reads_windows: bool,
+    ) -> io::Result<Lane> {
         let buffer_bytes =
             if receive_buffer_bytes == 0 { RECEIVE_BUFFER_BYTES } else { receive_buffer_bytes };
         let options = SocketOptions {
@@ -43,6 +47,7 @@ impl Lane {
             send_buffer_bytes: buffer_bytes,
             receive_stamps: true,
             packet_info: true,
+            receive_coalesced: reads_windows,
             ..SocketOptions::default()
         };
         let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
@@ -51,6 +56,13 @@ impl Lane {
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             queued: Vec::with_capacity(SEND_MESSAGES),
         })
+    }
+
+    /// Notes whose datagram was queued last; a window is noted once.
+    pub(crate) fn note_queued(&mut self, key: usize) {
+        if self.queued.last() != Some(&key) {
+            self.queued.push(key);
+        }
     }
 
     /// Sends what is queued.

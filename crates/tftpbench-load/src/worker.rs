@@ -19,7 +19,7 @@ use crate::faults::Faults;
 use crate::recorder::{Phase, Recorder};
 use crate::schedule::{ClosedLoop, Tickets};
 
-/// Datagrams taken from one socket per call. A client's own socket has a window in flight at most.
+/// Messages taken from one socket per call. A client's own socket has a window in flight at most.
 const RECEIVE_MESSAGES: usize = 16;
 const LANE_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
@@ -90,6 +90,11 @@ impl<'a> Worker<'a> {
             _ => 1,
         };
         let datagram_bytes = datagram_bytes_max(config);
+        // One byte more, so that a block that is too long can be told.
+        let receive = match config.reads_windows() {
+            true => ReceiveBatch::coalescing(messages, datagram_bytes + 1),
+            false => ReceiveBatch::new(messages, datagram_bytes + 1),
+        };
         Ok(Worker {
             config,
             tickets,
@@ -112,8 +117,7 @@ impl<'a> Worker<'a> {
             realtime_offset_ns: 0,
             recorder: Recorder::new(0, (0, 0)),
             faults: Faults::default(),
-            // One byte more, so that a block that is too long can be told.
-            receive: Some(ReceiveBatch::new(messages, datagram_bytes + 1)),
+            receive: Some(receive),
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
         })

@@ -57,6 +57,15 @@ impl Trouble {
     }
 }
 
+/// Whether a send may have failed for being cut into segments (UDP_SEGMENT, udp(7)) and might succeed without: a segment
+/// is longer than the path takes (EINVAL, EMSGSIZE), the device can't checksum it (EIO), or a sandbox does not know how.
+pub(crate) fn may_refuse_segments(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::ENOPROTOOPT | libc::EOPNOTSUPP)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

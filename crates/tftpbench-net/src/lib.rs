@@ -9,6 +9,9 @@
 //! All times are nanoseconds in a `u64`. [`clock::monotonic_ns`] is the time base of everything but
 //! receive stamps, which the kernel gives in real time ([`clock::realtime_ns`]).
 //!
+//! Datagrams of equal length to one peer leave as one message that the kernel cuts (UDP_SEGMENT), without being asked
+//! for; what arrives so is taken whole where a socket asks for it (UDP_GRO). Callers see single datagrams either way.
+//!
 //! # How the parts fit together
 //!
 //! ```
@@ -48,6 +51,7 @@ pub mod cpus;
 pub mod limits;
 
 mod address;
+mod control;
 mod errno;
 mod fixed;
 mod poller;

@@ -2,53 +2,58 @@
 //! that no datagram has filled. One batch serves any number of sockets, one after another.
 //!
 //! Everything the kernel is handed is prepared once: header `i` points at address, control room and
-//! slot `i`. With UDP_GRO a slot will hold several datagrams of one peer; `iter` is where they will be
-//! split, so callers see single datagrams either way.
+//! slot `i`. With UDP_GRO, udp(7), a slot holds a message of several datagrams of one peer; `iter` splits
+//! them, so callers see single datagrams either way.
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use crate::address::{RAW_ADDRESS_LEN, RawAddress};
-use crate::clock;
+use crate::control::{INCOMING_BYTES, Incoming, Told};
 use crate::errno::Trouble;
 use crate::fixed::Fixed;
 use crate::socket::Socket;
 
-/// Bytes of control messages there is room for: a stamp (32 with its header), a local address (32), a GRO size (24).
-const CONTROL_BYTES: usize = 96;
 /// A socket may report one ICMP error per earlier datagram, ip(7), before it gives a datagram.
 const PATH_ERRORS_MAX: usize = 8;
 const CACHE_LINE: usize = 64;
+/// No UDP message is longer: its length field has 16 bits.
+const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
 
 /// One datagram, valid until the batch receives again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// Its bytes, at most as many as a slot holds.
+    /// Its bytes, at most as many as the batch has room for.
     pub payload: &'a [u8],
     /// Who sent it.
     pub peer: SocketAddr,
-    /// When the kernel received it, in real time. None where the socket was not asked to stamp.
+    /// When the kernel received it, in real time; one time for all of a coalesced run. None where the socket was not
+    /// asked to stamp.
     pub stamp_realtime_ns: Option<u64>,
     /// The address it was sent to. None where the socket was not asked to tell.
     pub local: Option<Ipv4Addr>,
-    /// It was longer than a slot; the rest is lost.
+    /// It was longer than that; the rest is lost.
     pub truncated: bool,
 }
 
 /// Room for a number of datagrams.
 pub struct ReceiveBatch {
     headers: Fixed<libc::mmsghdr>,
-    controls: Fixed<Control>,
+    controls: Fixed<Incoming>,
     addresses: Fixed<RawAddress>,
     // Never read here, but the headers point at them.
     _vectors: Fixed<libc::iovec>,
     slots: Fixed<MaybeUninit<u8>>,
     stride: usize,
-    /// Datagrams the last receive brought.
-    count: usize,
+    slot_bytes: usize,
+    datagram_bytes_max: usize,
+    /// Messages the last receive brought.
+    messages: usize,
+    /// They may be runs.
+    coalesced: bool,
     /// Headers the kernel has written since they were last made ready.
     used: usize,
     /// Whether headers offer control room now.
@@ -58,24 +63,29 @@ pub struct ReceiveBatch {
 // SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it.
 unsafe impl Send for ReceiveBatch {}
 
-/// Control room, aligned as cmsg(3) wants it.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
-
 impl ReceiveBatch {
     /// Room for `messages` datagrams of up to `datagram_bytes_max`. Costs address space, and memory only
     /// as datagrams fill it. A batch of one uses plain recvmsg(2).
     pub fn new(messages: usize, datagram_bytes_max: usize) -> Self {
+        ReceiveBatch::with_slots(messages, datagram_bytes_max, datagram_bytes_max)
+    }
+
+    /// Room for `messages` runs of such datagrams, for sockets with `receive_coalesced`; others can be read, too.
+    /// Costs 64 KiB of address space a message, and memory only as far as messages reach.
+    pub fn coalescing(messages: usize, datagram_bytes_max: usize) -> Self {
+        ReceiveBatch::with_slots(messages, datagram_bytes_max, datagram_bytes_max.max(MESSAGE_BYTES_MAX))
+    }
+
+    fn with_slots(messages: usize, datagram_bytes_max: usize, slot_bytes: usize) -> Self {
         let messages = messages.max(1);
         // An odd number of cache lines: at a power of two all slots would share a few cache sets.
-        let stride = (datagram_bytes_max.div_ceil(CACHE_LINE) | 1) * CACHE_LINE;
+        let stride = (slot_bytes.div_ceil(CACHE_LINE) | 1) * CACHE_LINE;
         let slots = Fixed::adopt(Box::new_uninit_slice(stride * messages));
-        let controls = Fixed::new(messages, |_| Control([0; CONTROL_BYTES]));
+        let controls = Fixed::new(messages, |_| Incoming([0; INCOMING_BYTES]));
         let addresses = Fixed::new(messages, |_| RawAddress::NONE);
         let vectors = Fixed::new(messages, |index| libc::iovec {
             iov_base: slots.at(index * stride).cast(),
-            iov_len: datagram_bytes_max,
+            iov_len: slot_bytes,
         });
         let headers = Fixed::new(messages, |index| header(addresses.at(index), vectors.at(index)));
         ReceiveBatch {
@@ -85,13 +95,16 @@ impl ReceiveBatch {
             _vectors: vectors,
             slots,
             stride,
-            count: 0,
+            slot_bytes,
+            datagram_bytes_max,
+            messages: 0,
+            coalesced: false,
             used: 0,
             offers_control: false,
         }
     }
 
-    /// Takes what has arrived, without waiting. 0: nothing there.
+    /// Takes what has arrived, without waiting, and tells how many datagrams that is. 0: nothing there.
     pub fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         self.receive_with(socket, libc::MSG_DONTWAIT)
     }
@@ -109,18 +122,24 @@ impl ReceiveBatch {
 
     /// The datagrams of the last receive, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
-        (0..self.count).filter_map(|index| self.received(index))
+        Datagrams { batch: self, next: 0, rest: None }
+    }
+
+    /// Whether the last receive used all the room, so that more may be waiting.
+    pub fn is_full(&self) -> bool {
+        self.messages == self.headers.len()
     }
 
     fn receive_with(&mut self, socket: &Socket, flags: libc::c_int) -> io::Result<usize> {
-        self.count = 0;
+        self.messages = 0;
         for _ in 0..PATH_ERRORS_MAX {
             self.make_ready(socket.has_control());
             match self.call(socket, flags) {
-                Ok(count) => {
-                    self.count = count;
-                    self.used = count;
-                    return Ok(count);
+                Ok(messages) => {
+                    self.messages = messages;
+                    self.used = messages;
+                    self.coalesced = socket.coalesces();
+                    return Ok(self.datagrams());
                 }
                 Err(error) => match Trouble::receiving(&error) {
                     Trouble::WouldBlock | Trouble::Interrupted => return Ok(0),
@@ -132,8 +151,18 @@ impl ReceiveBatch {
         Ok(0)
     }
 
-    /// recvmmsg(2) or, for a batch of one, the slightly cheaper recvmsg(2).
+    /// How many datagrams the messages are.
+    fn datagrams(&self) -> usize {
+        match self.coalesced {
+            true => (0..self.messages).map(|index| self.run(index).map_or(1, Run::datagrams)).sum(),
+            false => self.messages,
+        }
+    }
+
+    /// recvmmsg(2) or, for a batch of one, the slightly cheaper recvmsg(2). MSG_TRUNC has them tell the length of a
+    /// message even where the slot is shorter, recv(2).
     fn call(&mut self, socket: &Socket, flags: libc::c_int) -> io::Result<usize> {
+        let flags = flags | libc::MSG_TRUNC;
         let fd = socket.as_fd().as_raw_fd();
         let first = self.headers.at(0);
         if self.headers.len() > 1 {
@@ -164,7 +193,7 @@ impl ReceiveBatch {
             header.msg_flags = 0;
             if wants_control {
                 header.msg_control = self.controls.at(index).cast();
-                header.msg_controllen = CONTROL_BYTES as _;
+                header.msg_controllen = INCOMING_BYTES as _;
             } else {
                 header.msg_control = ptr::null_mut();
                 header.msg_controllen = 0;
@@ -174,21 +203,129 @@ impl ReceiveBatch {
         self.offers_control = wants_control;
     }
 
-    fn received(&self, index: usize) -> Option<Received<'_>> {
+    fn header(&self, index: usize) -> &libc::mmsghdr {
         // SAFETY: valid and ours; writing it takes `&mut self`, which nobody has while we are borrowed.
-        let header = unsafe { &*self.headers.at(index) };
-        // SAFETY: as above.
+        unsafe { &*self.headers.at(index) }
+    }
+
+    /// What a message is made of, if it is more than one datagram.
+    fn run(&self, index: usize) -> Option<Run> {
+        let header = self.header(index);
+        let segment_bytes = Told::read(&header.msg_hdr).segment_bytes?;
+        Run::new(header.msg_len as usize, segment_bytes)
+    }
+
+    /// A message as one datagram of up to `bytes_max`; none where it came from no Internet address.
+    fn received(&self, index: usize, bytes_max: usize) -> Option<Received<'_>> {
+        debug_assert!(bytes_max <= self.slot_bytes);
+        let header = self.header(index);
+        // SAFETY: as for the header.
         let peer = unsafe { &*self.addresses.at(index) }.decode()?;
         let start = self.slots.at(index * self.stride).cast::<u8>().cast_const();
+        let kept = (header.msg_len as usize).min(bytes_max);
         let told = Told::read(&header.msg_hdr);
         Some(Received {
-            // SAFETY: the kernel has filled `msg_len` bytes of the slot, which is at least that long.
-            payload: unsafe { std::slice::from_raw_parts(start, header.msg_len as usize) },
+            // SAFETY: the kernel has filled `msg_len` bytes of the slot, or all of it where that is more; a slot holds
+            // at least `bytes_max`.
+            payload: unsafe { std::slice::from_raw_parts(start, kept) },
             peer,
             stamp_realtime_ns: told.stamp_realtime_ns,
             local: told.local,
-            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            truncated: kept < header.msg_len as usize || header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
+    }
+}
+
+/// Goes through the datagrams of a batch.
+struct Datagrams<'a> {
+    batch: &'a ReceiveBatch,
+    /// The next message.
+    next: usize,
+    /// What is left of the one before.
+    rest: Option<Rest<'a>>,
+}
+
+/// A message that is being split, and where its next datagram begins.
+struct Rest<'a> {
+    message: Received<'a>,
+    run: Run,
+    from: usize,
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = Received<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Received<'a>> {
+        if self.batch.coalesced { self.next_of_runs() } else { self.next_message() }
+    }
+}
+
+impl<'a> Datagrams<'a> {
+    /// The next message, which is a datagram.
+    #[inline]
+    fn next_message(&mut self) -> Option<Received<'a>> {
+        while self.next < self.batch.messages {
+            self.next += 1;
+            let datagram = self.batch.received(self.next - 1, self.batch.datagram_bytes_max);
+            if datagram.is_some() {
+                return datagram;
+            }
+        }
+        None
+    }
+
+    fn next_of_runs(&mut self) -> Option<Received<'a>> {
+        loop {
+            if let Some(rest) = &mut self.rest {
+                if let Some(datagram) = rest.split(self.batch.datagram_bytes_max) {
+                    return Some(datagram);
+                }
+                self.rest = None;
+            }
+            if self.next == self.batch.messages {
+                return None;
+            }
+            let Some(run) = self.batch.run(self.next) else { return self.next_message() };
+            let message = self.batch.received(self.next, self.batch.slot_bytes);
+            self.rest = message.map(|message| Rest { message, run, from: 0 });
+            self.next += 1;
+        }
+    }
+}
+
+impl<'a> Rest<'a> {
+    fn split(&mut self, datagram_bytes_max: usize) -> Option<Received<'a>> {
+        let (from, len) = (self.from, self.run.len_at(self.from)?);
+        self.from += len;
+        let kept = self.message.payload;
+        let end = (from + len.min(datagram_bytes_max)).min(kept.len());
+        let payload = kept.get(from..end).unwrap_or(&[]);
+        Some(Received { payload, truncated: payload.len() < len, ..self.message })
+    }
+}
+
+/// How a message is made up of several datagrams: all of one length but the last, which may be shorter.
+#[derive(Clone, Copy)]
+struct Run {
+    bytes: usize,
+    segment_bytes: usize,
+}
+
+impl Run {
+    /// None for a message that is one datagram: also where the segment size makes no sense.
+    fn new(bytes: usize, segment_bytes: libc::c_int) -> Option<Run> {
+        let segment_bytes = usize::try_from(segment_bytes).ok().filter(|told| (1..bytes).contains(told))?;
+        Some(Run { bytes, segment_bytes })
+    }
+
+    fn datagrams(self) -> usize {
+        self.bytes.div_ceil(self.segment_bytes)
+    }
+
+    /// Length of the datagram that begins at `from`; none at the end.
+    fn len_at(self, from: usize) -> Option<usize> {
+        (from < self.bytes).then(|| self.segment_bytes.min(self.bytes - from))
     }
 }
 
@@ -203,40 +340,30 @@ fn header(address: *mut RawAddress, vector: *mut libc::iovec) -> libc::mmsghdr {
     header
 }
 
-/// What the kernel told in control messages.
-#[derive(Default)]
-struct Told {
-    stamp_realtime_ns: Option<u64>,
-    local: Option<Ipv4Addr>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Told {
-    /// SO_TIMESTAMPNS, socket(7), and IP_PKTINFO, ip(7), where the kernel gave them.
-    fn read(header: &libc::msghdr) -> Told {
-        let mut told = Told::default();
-        // SAFETY: `msg_control` is null or holds `msg_controllen` bytes as the kernel wrote them, aligned.
-        let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
-        // The kernel ends the list by its length; the bound is for a reader's peace of mind.
-        for _ in 0..CONTROL_BYTES / size_of::<libc::cmsghdr>() {
-            // SAFETY: null, or a whole header inside the control room, as CMSG_FIRSTHDR and NXTHDR promise.
-            let Some(found) = (unsafe { message.as_ref() }) else { break };
-            match (found.cmsg_level, found.cmsg_type) {
-                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-                    // SAFETY: the kernel writes a timespec behind a header of this type.
-                    let stamp = unsafe { libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned() };
-                    told.stamp_realtime_ns = Some(clock::timespec_ns(&stamp));
-                }
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // SAFETY: the kernel writes an in_pktinfo behind a header of this type.
-                    let info =
-                        unsafe { libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned() };
-                    told.local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()));
-                }
-                _ => {}
-            }
-            // SAFETY: `message` is a header of this list.
-            message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    fn lens(bytes: usize, segment_bytes: libc::c_int) -> Vec<usize> {
+        let run = Run::new(bytes, segment_bytes).unwrap();
+        let starts = (0..run.datagrams()).map(|number| number * run.segment_bytes);
+        let lens: Vec<_> = starts.map(|from| run.len_at(from).unwrap()).collect();
+        assert_eq!((run.len_at(bytes), lens.iter().sum()), (None, bytes));
+        lens
+    }
+
+    #[test]
+    fn a_message_is_cut_into_equal_datagrams_and_a_rest() {
+        assert_eq!(lens(1032, 516), [516, 516]);
+        assert_eq!(lens(1033, 516), [516, 516, 1]);
+        assert_eq!(lens(MESSAGE_BYTES_MAX, 1).len(), MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_segment_size_that_makes_no_sense_leaves_the_message_whole() {
+        for segment_bytes in [libc::c_int::MIN, -1, 0, 100, 101, libc::c_int::MAX] {
+            assert!(Run::new(100, segment_bytes).is_none(), "{segment_bytes}");
         }
-        told
+        assert!(Run::new(0, 0).is_none() && Run::new(0, 8).is_none());
     }
 }

@@ -1,8 +1,10 @@
 //! Sending many datagrams with one system call. Never allocates after `new`. One batch serves any
 //! number of sockets, one after another, but must be flushed between them.
 //!
-//! Datagrams are packed one behind another in one arena, so that UDP_SEGMENT can cover a run of equal
-//! ones to one peer with a single header; a header's vector would then span the run.
+//! Datagrams are packed one behind another in one arena. A run of equally long ones to one peer, which a shorter one may
+//! end, shares one header: the vector spans the run, and UDP_SEGMENT, udp(7), tells the kernel where to cut it.
+//! A datagram alone has a plain header. What refuses segments is sent the run datagram by datagram, so nothing is lost by
+//! trying, and segments of that length are not tried again.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,9 +12,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::address::RawAddress;
-use crate::errno::Trouble;
+use crate::control::Outgoing;
+use crate::errno::{Trouble, may_refuse_segments};
 use crate::fixed::Fixed;
 use crate::socket::Socket;
+
+/// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.
+const SEGMENTS_MAX: u16 = 64;
+/// Payload of one message: 16 bits of length less the headers of IPv4 and UDP.
+const RUN_BYTES_MAX: usize = 65_507;
 
 /// How long a flush waits for a full send buffer to drain: some 2 Mbit at 1 Gbit/s, the 212,992 bytes
 /// a socket has by default. Less than any retransmission timeout, which is what losing them costs.
@@ -33,30 +41,76 @@ pub struct Flushed {
 pub struct SendBatch {
     headers: Fixed<libc::mmsghdr>,
     addresses: Fixed<RawAddress>,
-    sources: Fixed<SourceControl>,
+    controls: Fixed<Outgoing>,
     vectors: Fixed<libc::iovec>,
+    /// What the headers hold; the kernel knows it by their vectors and control messages.
+    runs: Box<[Run]>,
     arena: Fixed<MaybeUninit<u8>>,
     /// Bytes at the front of the arena that hold queued datagrams.
     filled: usize,
     /// Bytes at the front of the arena that have ever been written, so may be lent out as a slice.
     initialised: usize,
+    /// Headers in use.
     count: usize,
+    /// Datagrams queued.
+    datagrams: usize,
+    /// Whose run the last header is.
+    last_peer: SocketAddr,
+    last_source: Option<Ipv4Addr>,
+    /// Longer segments were refused.
+    segment_bytes_max: usize,
+    /// The kernel was asked whether it knows segments.
+    is_probed: bool,
+}
+
+/// The datagrams of one header.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    /// Length of each but the last.
+    segment_bytes: usize,
+    /// Together.
+    bytes: usize,
+    datagrams: u16,
+    has_source: bool,
+}
+
+impl Run {
+    /// Whether a datagram of `len` bytes may follow: none may behind a shorter one.
+    fn takes(&self, len: usize) -> bool {
+        len <= self.segment_bytes
+            && self.bytes == usize::from(self.datagrams) * self.segment_bytes
+            && self.datagrams < SEGMENTS_MAX
+            && self.bytes + len <= RUN_BYTES_MAX
+    }
 }
 
 // SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it.
 unsafe impl Send for SendBatch {}
 
 impl SendBatch {
-    /// Room for `messages` datagrams of `bytes` together, which must be at least the longest one.
-    /// Costs address space, and memory only as datagrams fill it.
+    /// Room for `messages` datagrams, or runs of equally long ones to one peer, of `bytes` together, which must be at
+    /// least the longest one. Costs address space, and memory only as datagrams fill it.
     pub fn new(messages: usize, bytes: usize) -> Self {
         let messages = messages.max(1);
         let addresses = Fixed::new(messages, |_| RawAddress::NONE);
-        let sources = Fixed::new(messages, |_| SourceControl::new());
         let vectors = Fixed::new(messages, |_| libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 });
         let headers = Fixed::new(messages, |index| header(addresses.at(index), vectors.at(index)));
-        let arena = Fixed::adopt(Box::new_uninit_slice(bytes));
-        SendBatch { headers, addresses, sources, vectors, arena, filled: 0, initialised: 0, count: 0 }
+        SendBatch {
+            headers,
+            addresses,
+            controls: Fixed::new(messages, |_| Outgoing::new()),
+            vectors,
+            runs: vec![Run::default(); messages].into_boxed_slice(),
+            arena: Fixed::adopt(Box::new_uninit_slice(bytes)),
+            filled: 0,
+            initialised: 0,
+            count: 0,
+            datagrams: 0,
+            last_peer: SocketAddr::from(([0; 4], 0)),
+            last_source: None,
+            segment_bytes_max: RUN_BYTES_MAX,
+            is_probed: false,
+        }
     }
 
     /// Queues one datagram: `fill` writes it into `len_max` bytes of stale contents and returns its
@@ -79,7 +133,9 @@ impl SendBatch {
             return false;
         }
         let len = fill(self.room(len_max)).min(len_max);
-        if len > 0 {
+        if len > 0 && self.continues(source, peer, len) {
+            self.append(len);
+        } else if len > 0 {
             self.queue(source, peer, len);
         }
         true
@@ -93,10 +149,17 @@ impl SendBatch {
     /// Sends everything queued. What the kernel does not take is lost, as datagrams may be: the
     /// protocol retransmits. An error is a fault of the socket; the batch is empty then, too.
     pub fn flush(&mut self, socket: &Socket) -> io::Result<Flushed> {
-        let flushed = self.send_all(socket.as_fd());
+        let can_segment = self.datagrams == self.count || self.is_probed || self.probe(socket);
+        let mut flushed = Flushed::default();
+        let sent = match can_segment {
+            true => self.send_all(socket.as_fd(), &mut flushed),
+            false => self.send_all_singly(socket.as_fd(), &mut flushed),
+        };
+        flushed.unsent = self.datagrams - flushed.sent;
         self.count = 0;
+        self.datagrams = 0;
         self.filled = 0;
-        flushed
+        sent.map(|()| flushed)
     }
 
     /// Whether nothing is queued.
@@ -106,7 +169,7 @@ impl SendBatch {
 
     /// Datagrams queued.
     pub fn len(&self) -> usize {
-        self.count
+        self.datagrams
     }
 
     /// The next `len` bytes of the arena, behind what is queued.
@@ -121,62 +184,141 @@ impl SendBatch {
         unsafe { std::slice::from_raw_parts_mut(self.arena.at(self.filled).cast(), len) }
     }
 
+    /// Whether a datagram can go into the last header.
+    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) -> bool {
+        // In lock-step neighbours differ in the port, or in the source, so the rest is seldom looked at.
+        if self.count == 0 || peer.port() != self.last_peer.port() || source != self.last_source {
+            return false;
+        }
+        let run = &self.runs[self.count - 1];
+        run.takes(len) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
+    }
+
+    fn append(&mut self, len: usize) {
+        let index = self.count - 1;
+        let run = &mut self.runs[index];
+        run.bytes += len;
+        run.datagrams += 1;
+        // SAFETY: `index` is below `count`, so below the length of all arrays. They are ours, and no call is running that
+        // could read them.
+        unsafe {
+            (*self.vectors.at(index)).iov_len = run.bytes;
+            // A lone datagram becomes a run.
+            if run.datagrams == 2 {
+                (*self.controls.at(index)).set_segment(run.segment_bytes as u16);
+                let header = &mut (*self.headers.at(index)).msg_hdr;
+                attach(header, self.controls.at(index), run.has_source, true);
+            }
+        }
+        self.filled += len;
+        self.datagrams += 1;
+    }
+
     fn queue(&mut self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) {
         let (raw, raw_len) = RawAddress::encode(peer);
-        // SAFETY: `count` is below the length of all four arrays: `push` has checked. They are ours,
-        // and no call is running that could read them.
+        // SAFETY: `count` is below the length of all arrays: `push` has checked. They are ours, and no
+        // call is running that could read them.
         unsafe {
             *self.addresses.at(self.count) = raw;
             *self.vectors.at(self.count) =
                 libc::iovec { iov_base: self.arena.at(self.filled).cast(), iov_len: len };
             let header = &mut (*self.headers.at(self.count)).msg_hdr;
             header.msg_namelen = raw_len;
-            (header.msg_control, header.msg_controllen) = match source {
-                Some(source) => {
-                    (*self.sources.at(self.count)).info.ipi_spec_dst.s_addr =
-                        u32::from_ne_bytes(source.octets());
-                    (self.sources.at(self.count).cast(), SOURCE_CONTROL_LEN as _)
-                }
-                None => (std::ptr::null_mut(), 0),
-            };
+            if let Some(source) = source {
+                (*self.controls.at(self.count)).set_source(source);
+            }
+            attach(header, self.controls.at(self.count), source.is_some(), false);
         }
+        self.runs[self.count] =
+            Run { segment_bytes: len, bytes: len, datagrams: 1, has_source: source.is_some() };
+        (self.last_peer, self.last_source) = (peer, source);
         self.filled += len;
+        self.datagrams += 1;
         self.count += 1;
     }
 
-    fn send_all(&mut self, fd: BorrowedFd<'_>) -> io::Result<Flushed> {
-        let mut flushed = Flushed::default();
+    /// Asks the kernel once; without its answer no run may be sent whole. Nothing is asked while each datagram is alone.
+    fn probe(&mut self, socket: &Socket) -> bool {
+        self.is_probed = true;
+        let can_segment = socket.knows_segments();
+        if !can_segment {
+            self.segment_bytes_max = 0;
+        }
+        can_segment
+    }
+
+    fn send_all(&mut self, fd: BorrowedFd<'_>, flushed: &mut Flushed) -> io::Result<()> {
         let mut next = 0;
-        // Whether the datagram at `next` has failed before. Each failure but the first moves `next`,
-        // so the loop makes at most two calls a datagram.
+        // Each failed call but the first of a message moves `next`, so the loop makes at most two calls a message.
         let mut failed = false;
         while next < self.count {
             flushed.calls += 1;
-            let error = match self.call(fd, next) {
-                Ok(sent) => {
-                    flushed.sent += sent;
-                    next += sent;
+            match self.call(fd, next) {
+                Ok(messages) => {
+                    flushed.sent += self.datagrams_of(next, messages);
+                    next += messages;
                     failed = false;
-                    continue;
                 }
-                Err(error) => error,
-            };
-            match Trouble::sending(&error) {
-                Trouble::Socket => return Err(error),
-                Trouble::WouldBlock if failed || !has_room(fd) => break,
-                // The error may have been an earlier datagram's, ip(7): once more.
-                _ if !failed => failed = true,
-                _ => {
+                Err(error) if self.runs[next].datagrams > 1 && may_refuse_segments(&error) => {
+                    if !self.send_singly(fd, next, flushed)? {
+                        break;
+                    }
                     next += 1;
                     failed = false;
                 }
+                Err(error) => match after(error, fd, &mut failed)? {
+                    After::Again => {}
+                    After::Skip => next += 1,
+                    After::Stop => break,
+                },
             }
         }
-        flushed.unsent = self.count - flushed.sent;
-        Ok(flushed)
+        Ok(())
     }
 
-    /// sendmmsg(2) from datagram `first` on or, for a last single one, the slightly cheaper sendmsg(2).
+    fn datagrams_of(&self, first: usize, messages: usize) -> usize {
+        if self.datagrams == self.count {
+            return messages;
+        }
+        self.runs[first..first + messages].iter().map(|run| usize::from(run.datagrams)).sum()
+    }
+
+    fn send_all_singly(&mut self, fd: BorrowedFd<'_>, flushed: &mut Flushed) -> io::Result<()> {
+        for message in 0..self.count {
+            if !self.send_singly(fd, message, flushed)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the datagrams of one message each with a call; false where the send buffer stays full. If they do pass, it
+    /// was the segments that were refused.
+    fn send_singly(&mut self, fd: BorrowedFd<'_>, message: usize, flushed: &mut Flushed) -> io::Result<bool> {
+        let (run, sent_before) = (self.runs[message], flushed.sent);
+        let (mut next, mut failed, mut has_room) = (0, false, true);
+        while has_room && next < usize::from(run.datagrams) {
+            flushed.calls += 1;
+            match self.call_singly(fd, message, next) {
+                Ok(()) => {
+                    flushed.sent += 1;
+                    next += 1;
+                    failed = false;
+                }
+                Err(error) => match after(error, fd, &mut failed)? {
+                    After::Again => {}
+                    After::Skip => next += 1,
+                    After::Stop => has_room = false,
+                },
+            }
+        }
+        if run.datagrams > 1 && flushed.sent > sent_before {
+            self.segment_bytes_max = self.segment_bytes_max.min(run.segment_bytes - 1);
+        }
+        Ok(has_room)
+    }
+
+    /// sendmmsg(2) from message `first` on or, for a last single one, the slightly cheaper sendmsg(2).
     /// At least one is sent if it succeeds.
     fn call(&mut self, fd: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
         let header = self.headers.at(first);
@@ -196,32 +338,56 @@ impl SendBatch {
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
+
+    /// sendmsg(2) of one datagram of a message.
+    fn call_singly(&mut self, fd: BorrowedFd<'_>, message: usize, datagram: usize) -> io::Result<()> {
+        let run = self.runs[message];
+        let from = datagram * run.segment_bytes;
+        let len = run.segment_bytes.min(run.bytes - from);
+        // SAFETY: `message` is below `count`, so `queue` completed the vector and the header. The datagram lies inside
+        // the vector; the copies live until the call is over, and what they point at is ours and stays put.
+        let sent = unsafe {
+            let start = (*self.vectors.at(message)).iov_base.cast::<u8>();
+            let mut vector = libc::iovec { iov_base: start.add(from).cast(), iov_len: len };
+            let mut header = (*self.headers.at(message)).msg_hdr;
+            header.msg_iov = &raw mut vector;
+            attach(&mut header, self.controls.at(message), run.has_source, false);
+            libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
+        };
+        if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
-/// One IP_PKTINFO control message, laid out as cmsg(3) wants it.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct SourceControl {
-    header: libc::cmsghdr,
-    info: libc::in_pktinfo,
+/// What follows a failed call.
+enum After {
+    Again,
+    Skip,
+    Stop,
 }
 
-const SOURCE_CONTROL_LEN: usize = std::mem::size_of::<SourceControl>();
-
-impl SourceControl {
-    fn new() -> SourceControl {
-        let nowhere = libc::in_addr { s_addr: 0 };
-        // SAFETY: cmsghdr is numbers, for which zero is valid; it may have private padding.
-        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
-        // SAFETY: computes a length from a length.
-        header.cmsg_len = unsafe { libc::CMSG_LEN(std::mem::size_of::<libc::in_pktinfo>() as u32) } as _;
-        header.cmsg_level = libc::IPPROTO_IP;
-        header.cmsg_type = libc::IP_PKTINFO;
-        SourceControl {
-            header,
-            info: libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: nowhere, ipi_addr: nowhere },
+/// `failed`: whether the same call has failed before. An error is a fault of the socket.
+fn after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<After> {
+    match Trouble::sending(&error) {
+        Trouble::Socket => Err(error),
+        Trouble::WouldBlock if *failed || !has_room(fd) => Ok(After::Stop),
+        // The error may have been an earlier datagram's, ip(7): once more.
+        _ if !std::mem::replace(failed, true) => Ok(After::Again),
+        _ => {
+            *failed = false;
+            Ok(After::Skip)
         }
     }
+}
+
+/// Points a header at those of its control messages that it needs.
+fn attach(header: &mut libc::msghdr, control: *mut Outgoing, has_source: bool, has_segment: bool) {
+    (header.msg_control, header.msg_controllen) = match has_source || has_segment {
+        true => {
+            let (start, len) = Outgoing::span(has_source, has_segment);
+            (control.cast::<u8>().wrapping_add(start).cast(), len as _)
+        }
+        false => (std::ptr::null_mut(), 0),
+    };
 }
 
 fn header(address: *mut RawAddress, vector: *mut libc::iovec) -> libc::mmsghdr {
@@ -244,6 +410,7 @@ fn has_room(fd: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ReceiveBatch, SocketOptions};
 
     fn peer() -> SocketAddr {
         "127.0.0.1:9".parse().unwrap()
@@ -254,7 +421,8 @@ mod tests {
         let mut batch = SendBatch::new(2, 100);
         assert!(batch.push(peer(), 60, |room| room.len()));
         assert!(!batch.push(peer(), 41, |_| panic!("no room in the arena")));
-        assert!(batch.push(peer(), 40, |_| 1));
+        let other = "127.0.0.1:10".parse().unwrap();
+        assert!(batch.push(other, 40, |_| 1));
         assert!(!batch.push(peer(), 1, |_| panic!("no header left")));
         assert_eq!(batch.len(), 2);
     }
@@ -284,6 +452,110 @@ mod tests {
         }
         assert_eq!(batch.filled, 3 * 516);
         assert!(batch.initialised < 3000, "untouched memory stays untouched");
+    }
+
+    /// Queues datagrams of these lengths, each filled with its number.
+    fn queue(batch: &mut SendBatch, receiver: &Socket, lens: &[usize]) {
+        for (number, &len) in lens.iter().enumerate() {
+            assert!(batch.push(receiver.local_addr(), len, |room| {
+                room.fill(number as u8);
+                len
+            }));
+        }
+    }
+
+    /// Length and number of what comes.
+    fn arrived(receiver: &Socket, count: usize) -> Vec<(usize, u8)> {
+        let mut arrivals = ReceiveBatch::new(200, 65_536);
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            assert!(arrivals.receive_blocking(receiver, 5_000_000_000).unwrap() > 0, "{}", seen.len());
+            seen.extend(arrivals.iter().map(|datagram| (datagram.payload.len(), datagram.payload[0])));
+        }
+        seen
+    }
+
+    /// What a flush says, and what of it arrives.
+    fn sent(batch: &mut SendBatch, sender: &Socket, lens: &[usize]) -> (Flushed, Vec<(usize, u8)>) {
+        let receiver = bound();
+        queue(batch, &receiver, lens);
+        let flushed = batch.flush(sender).unwrap();
+        (flushed, arrived(&receiver, flushed.sent))
+    }
+
+    fn bound() -> Socket {
+        Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
+    }
+
+    fn numbered(lens: &[usize]) -> Vec<(usize, u8)> {
+        lens.iter().enumerate().map(|(number, &len)| (len, number as u8)).collect()
+    }
+
+    #[test]
+    fn refused_segments_go_out_singly_and_are_not_tried_again() {
+        let (mut batch, sender) = (SendBatch::new(8, 10_000), bound());
+        sender.refuse_segments();
+        let lens = [516, 516, 516, 20, 700, 516, 516, 3];
+        let (flushed, seen) = sent(&mut batch, &sender, &lens);
+        assert_eq!((flushed.sent, flushed.unsent, seen), (8, 0, numbered(&lens)));
+        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and
+        // the 516 behind it are one run and then two calls; the last one likewise.
+        assert_eq!(flushed.calls, 1 + 4 + 1 + 2 + 1 + 2);
+        let (flushed, seen) = sent(&mut batch, &sender, &lens[..3]);
+        assert_eq!((flushed, seen), (Flushed { sent: 3, unsent: 0, calls: 1 }, numbered(&lens[..3])));
+        let (flushed, seen) = sent(&mut batch, &sender, &[100, 100, 100]);
+        assert_eq!(
+            (flushed.sent, flushed.calls, seen.len()),
+            (3, 1 + 3, 3),
+            "shorter ones have their own trial"
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_know_segments_is_given_none() {
+        let (mut batch, sender, receiver) = (SendBatch::new(8, 10_000), bound(), bound());
+        let lens = [516, 516, 20, 30];
+        queue(&mut batch, &receiver, &lens);
+        let mut flushed = Flushed::default();
+        batch.send_all_singly(sender.as_fd(), &mut flushed).unwrap();
+        assert_eq!((flushed.sent, flushed.calls), (4, 4));
+        assert_eq!(arrived(&receiver, 4), numbered(&lens));
+    }
+
+    #[test]
+    fn a_path_that_is_closed_says_nothing_about_segments() {
+        let (mut batch, sender) = (SendBatch::new(8, 10_000), bound());
+        let port_zero = "127.0.0.1:0".parse().unwrap();
+        for _ in 0..3 {
+            assert!(batch.push(port_zero, 516, |room| room.len()));
+        }
+        assert_eq!(batch.count, 1);
+        assert_eq!(batch.flush(&sender).unwrap().unsent, 3);
+        let (flushed, seen) = sent(&mut batch, &sender, &[516; 3]);
+        assert_eq!((flushed, seen.len()), (Flushed { sent: 3, unsent: 0, calls: 1 }, 3));
+        assert_eq!(batch.segment_bytes_max, RUN_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_run_is_one_header_until_something_differs() {
+        let headers = |pushes: &[(Option<Ipv4Addr>, &str, usize)]| {
+            let mut batch = SendBatch::new(200, 200_000);
+            for (source, peer, len) in pushes {
+                assert!(batch.push_from(*source, peer.parse().unwrap(), *len, |room| room.len()));
+            }
+            assert_eq!(batch.len(), pushes.len());
+            batch.count
+        };
+        let (a, b) = ("127.0.0.1:9", "127.0.0.1:10");
+        let source = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!(headers(&[(None, a, 5), (None, a, 5), (None, a, 3)]), 1);
+        assert_eq!(headers(&[(None, a, 5), (None, a, 3), (None, a, 3)]), 2, "a shorter one ends it");
+        assert_eq!(headers(&[(None, a, 5), (None, a, 6)]), 2, "a longer one begins another");
+        assert_eq!(headers(&[(None, a, 5), (None, b, 5), (None, a, 5)]), 3);
+        assert_eq!(headers(&[(None, a, 5), (source, a, 5), (source, a, 5)]), 2);
+        assert_eq!(headers(&[(None, a, 5); 65]), 2);
+        assert_eq!(headers(&[(None, a, 32_754); 2]), 2, "65,508 bytes are too many");
+        assert_eq!(headers(&[(None, a, 32_753), (None, a, 32_753)]), 1);
     }
 
     #[test]

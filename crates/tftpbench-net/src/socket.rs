@@ -20,6 +20,9 @@ pub struct SocketOptions {
     pub receive_stamps: bool,
     /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7)). IPv4 only.
     pub packet_info: bool,
+    /// Have the kernel hand over what one peer sent in a row as one message (UDP_GRO, udp(7)). For sockets that a
+    /// [`ReceiveBatch::coalescing`](crate::ReceiveBatch::coalescing) reads: any other has no room for such messages.
+    pub receive_coalesced: bool,
     /// Let several sockets be bound to one address, the kernel spreading peers over them (SO_REUSEPORT).
     pub reuse_port: bool,
 }
@@ -42,6 +45,8 @@ pub struct Socket {
     local: SocketAddr,
     /// The kernel adds control messages to what is received.
     has_control: bool,
+    /// One message may hold several datagrams.
+    coalesces: bool,
     /// SO_RCVTIMEO as last set; 0 is the kernel's initial "wait for ever".
     receive_timeout_ns: AtomicU64,
 }
@@ -68,10 +73,12 @@ impl Socket {
         if options.packet_info {
             set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, &1)?;
         }
+        let coalesces =
+            options.receive_coalesced && set_option(&fd, libc::SOL_UDP, libc::UDP_GRO, &1).is_ok();
         bind(&fd, address)?;
         let local = local_address(&fd)?;
-        let has_control = has_stamps || options.packet_info;
-        Ok(Socket { fd, local, has_control, receive_timeout_ns: AtomicU64::new(0) })
+        let has_control = has_stamps || options.packet_info || coalesces;
+        Ok(Socket { fd, local, has_control, coalesces, receive_timeout_ns: AtomicU64::new(0) })
     }
 
     /// The address it is bound to, with the port that was picked.
@@ -86,8 +93,8 @@ impl Socket {
         granted.ok().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
     }
 
-    /// Datagrams the kernel has thrown away at this socket so far, mostly for want of buffer. 0 where
-    /// unknown (SO_MEMINFO is Linux 4.12; the counter has 32 bits).
+    /// Messages the kernel has thrown away at this socket so far, mostly for want of buffer: datagrams, or coalesced
+    /// runs of them. 0 where unknown (SO_MEMINFO is Linux 4.12; the counter has 32 bits).
     pub fn drops(&self) -> u64 {
         // linux/sock_diag.h: SK_MEMINFO_VARS numbers, drops the last of them.
         type MemoryInfo = [u32; libc::SK_MEMINFO_DROPS as usize + 1];
@@ -126,6 +133,22 @@ impl Socket {
 
     pub(crate) fn has_control(&self) -> bool {
         self.has_control
+    }
+
+    pub(crate) fn coalesces(&self) -> bool {
+        self.coalesces
+    }
+
+    /// Whether the kernel knows UDP_SEGMENT, udp(7). One that does not (before 4.18) ignores it and would send a run of
+    /// datagrams as one.
+    pub(crate) fn knows_segments(&self) -> bool {
+        option::<libc::c_int>(&self.fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok()
+    }
+
+    /// Has the kernel refuse segments, and nothing else: it can't cut what bears no checksum (SO_NO_CHECK, socket(7)).
+    #[cfg(test)]
+    pub(crate) fn refuse_segments(&self) {
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, &1).unwrap();
     }
 
     /// Bounds how long a blocking receive waits. Costs a system call only when the bound in force is

@@ -245,7 +245,7 @@ fn datagrams_that_overflow_the_buffer_are_counted() {
 #[test]
 fn room_for_large_datagrams_takes_memory_only_once_they_come() {
     let before_bytes = resident_bytes();
-    let batch = ReceiveBatch::new(4096, 65_536);
+    let batch = ReceiveBatch::coalescing(4096, 516);
     let outgoing = SendBatch::new(4096, 4096 * 65_536);
     let grown_bytes = resident_bytes().saturating_sub(before_bytes);
     assert!(grown_bytes < 32 << 20, "{grown_bytes} bytes resident of 512 MiB");
@@ -317,4 +317,195 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
     assert_eq!(arrivals.receive_blocking(&many, PATIENCE_NS).unwrap(), 3);
     assert_eq!(arrivals.iter().map(|datagram| datagram.local).collect::<Vec<_>>(), sources.map(Some));
     assert!(arrivals.iter().all(|datagram| datagram.stamp_realtime_ns.is_some()));
+}
+
+fn coalescing(address: &str) -> Socket {
+    bound(
+        address,
+        &SocketOptions { receive_coalesced: true, receive_stamps: true, ..SocketOptions::default() },
+    )
+}
+
+/// Where it is not so, runs still arrive, but as single datagrams: nothing to see for tests of how many messages they are.
+fn has_runs() -> bool {
+    // udp(7): UDP_GRO came with Linux 5.0, after UDP_SEGMENT.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let has =
+        release.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 5);
+    if !has {
+        println!("skipped: Linux {} knows no runs of datagrams", release.trim());
+    }
+    has
+}
+
+/// Datagrams with a number in front, by length.
+fn numbered(lens: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
+    let datagram = |(number, len): (usize, usize)| {
+        let mut bytes = vec![number as u8; len];
+        bytes[0] = (number >> 8) as u8;
+        bytes
+    };
+    lens.into_iter().enumerate().map(datagram).collect()
+}
+
+fn push(batch: &mut SendBatch, peer: SocketAddr, datagram: &[u8]) -> bool {
+    batch.push(peer, datagram.len(), |room| {
+        room.copy_from_slice(datagram);
+        datagram.len()
+    })
+}
+
+/// Runs, lone datagrams, rests and lengths that almost make runs, to three receivers in turn.
+fn runs_arrive_as_their_datagrams(address: &str, receiver: fn(&str) -> Socket) {
+    let receivers = [receiver(address), receiver(address), receiver(address)];
+    let sender = bound(address, &SocketOptions { send_buffer_bytes: 1 << 20, ..SocketOptions::default() });
+    let one = [516; 70].into_iter().chain([20, 516, 516, 516, 3, 1, 1, 1, 1428, 1428, 516, 9, 65_468, 2]);
+    let datagrams = numbered(one.clone().chain(one));
+    let mut outgoing = SendBatch::new(64, 400_000);
+    let mut incoming = ReceiveBatch::coalescing(8, 65_468);
+    let mut sent = 0;
+    // Long runs, then as many changes of peer as there are datagrams.
+    for (index, datagram) in datagrams.iter().enumerate() {
+        let turn = if index < datagrams.len() / 2 { index / 20 } else { index };
+        assert!(push(&mut outgoing, receivers[turn % 3].local_addr(), datagram));
+        if outgoing.len() == 40 || index + 1 == datagrams.len() {
+            let queued = outgoing.len();
+            let flushed = outgoing.flush(&sender).unwrap();
+            assert_eq!((flushed.sent, flushed.unsent), (queued, 0));
+            let from = sent..sent + queued;
+            for (number, receiver) in receivers.iter().enumerate() {
+                let turn = |index: usize| if index < datagrams.len() / 2 { index / 20 } else { index };
+                let expected: Vec<_> = from.clone().filter(|&index| turn(index) % 3 == number).collect();
+                let received = collect(receiver, &mut incoming, expected.len());
+                let expected = expected.iter().map(|&index| (datagrams[index].clone(), sender.local_addr()));
+                assert!(received == expected.collect::<Vec<_>>(), "{from:?} at {number}");
+            }
+            sent += queued;
+        }
+    }
+    assert_eq!(sent, datagrams.len());
+}
+
+#[test]
+fn runs_arrive_as_the_datagrams_they_are_made_of() {
+    for receiver in [plain as fn(&str) -> Socket, coalescing] {
+        runs_arrive_as_their_datagrams("127.0.0.1:0", receiver);
+        if has_ipv6() {
+            runs_arrive_as_their_datagrams("[::1]:0", receiver);
+        }
+    }
+}
+
+#[test]
+fn a_window_is_one_message_on_its_way_out_and_in() {
+    if !has_runs() {
+        return;
+    }
+    let (sender, receiver) = (v4(), coalescing("127.0.0.1:0"));
+    let datagrams = numbered([516; 63].into_iter().chain([100]));
+    // Room for two headers only, and for one message.
+    let (mut outgoing, mut incoming) = (SendBatch::new(2, 64 * 516), ReceiveBatch::coalescing(1, 516));
+    for datagram in &datagrams {
+        assert!(push(&mut outgoing, receiver.local_addr(), datagram));
+    }
+    assert_eq!(outgoing.flush(&sender).unwrap(), Flushed { sent: 64, unsent: 0, calls: 1 });
+    settle(&sender);
+    assert_eq!(incoming.receive(&receiver).unwrap(), 64);
+    assert!(incoming.is_full());
+    let stamps: Vec<_> = incoming.iter().map(|datagram| datagram.stamp_realtime_ns).collect();
+    assert!(stamps[0].is_some() && stamps.iter().all(|stamp| *stamp == stamps[0]));
+    assert!(incoming.iter().map(|datagram| datagram.payload).eq(&datagrams));
+    assert!(incoming.iter().all(|datagram| !datagram.truncated));
+    assert_eq!(incoming.receive(&receiver).unwrap(), 0);
+    assert!(!incoming.is_full());
+}
+
+#[test]
+fn more_segments_than_a_message_has_need_another() {
+    if !has_runs() {
+        return;
+    }
+    let (sender, receiver) = (v4(), coalescing("127.0.0.1:0"));
+    let datagrams = numbered([8; 200]);
+    let (mut outgoing, mut incoming) = (SendBatch::new(8, 2000), ReceiveBatch::coalescing(64, 516));
+    for datagram in &datagrams {
+        assert!(push(&mut outgoing, receiver.local_addr(), datagram));
+    }
+    assert_eq!(outgoing.flush(&sender).unwrap(), Flushed { sent: 200, unsent: 0, calls: 1 });
+    settle(&sender);
+    assert_eq!(incoming.receive(&receiver).unwrap(), 200);
+    assert!(!incoming.is_full(), "four messages");
+    assert!(incoming.iter().map(|datagram| datagram.payload).eq(&datagrams));
+}
+
+#[test]
+fn runs_from_many_addresses_keep_theirs() {
+    if !has_runs() {
+        return;
+    }
+    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    let (many, receiver) = (bound("0.0.0.0:0", &told), coalescing("127.0.0.1:0"));
+    let mut outgoing = SendBatch::new(8, 8 * 516);
+    let sources = [5, 5, 5, 6, 6, 7, 5, 5].map(|last| Ipv4Addr::from([127, 1, 2, last]));
+    for source in sources {
+        let write = |room: &mut [u8]| {
+            room.fill(source.octets()[3]);
+            room.len()
+        };
+        assert!(outgoing.push_from(Some(source), receiver.local_addr(), 516, write));
+    }
+    assert_eq!(outgoing.flush(&many).unwrap(), Flushed { sent: 8, unsent: 0, calls: 1 });
+    let heard = collect(&receiver, &mut ReceiveBatch::coalescing(8, 516), 8);
+    let port = many.local_addr().port();
+    let expected = sources.map(|source| (vec![source.octets()[3]; 516], SocketAddr::from((source, port))));
+    assert!(heard == expected);
+}
+
+#[test]
+fn plain_senders_are_heard_by_a_socket_that_coalesces() {
+    let (sender, receiver) = (UdpSocket::bind("127.0.0.1:0").unwrap(), coalescing("127.0.0.1:0"));
+    let datagrams = numbered([516, 516, 4, 1432, 1]);
+    let mut incoming = ReceiveBatch::coalescing(2, 1432);
+    for datagram in datagrams.iter().chain([&Vec::new()]) {
+        sender.send_to(datagram, receiver.local_addr()).unwrap();
+    }
+    let heard = collect(&receiver, &mut incoming, 6);
+    assert!(heard[..5].iter().map(|(bytes, _)| bytes).eq(&datagrams));
+    assert!(heard[5].0.is_empty(), "a datagram may be");
+}
+
+#[test]
+fn of_a_run_too_each_datagram_that_is_too_long_is_cut_and_marked() {
+    let (sender, receiver) = (v4(), coalescing("127.0.0.1:0"));
+    let mut incoming = ReceiveBatch::coalescing(4, 100);
+    let mut outgoing = SendBatch::new(4, 10_000);
+    for datagram in numbered([101, 101, 100, 101]) {
+        assert!(push(&mut outgoing, receiver.local_addr(), &datagram));
+    }
+    outgoing.flush(&sender).unwrap();
+    settle(&sender);
+    assert_eq!(incoming.receive(&receiver).unwrap(), 4);
+    let seen: Vec<_> = incoming.iter().map(|it| (it.payload.len(), it.payload[1], it.truncated)).collect();
+    assert_eq!(seen, [(100, 0, true), (100, 1, true), (100, 2, false), (100, 3, true)]);
+}
+
+#[test]
+fn a_run_without_room_is_cut_short_but_all_of_it_is_counted() {
+    if !has_runs() {
+        return;
+    }
+    let (sender, receiver) = (v4(), coalescing("127.0.0.1:0"));
+    for messages in [1, 4] {
+        // A batch for plain sockets has no room for runs.
+        let mut incoming = ReceiveBatch::new(messages, 250);
+        let mut outgoing = SendBatch::new(4, 10_000);
+        for datagram in numbered([100, 100, 100, 100, 50]) {
+            assert!(push(&mut outgoing, receiver.local_addr(), &datagram));
+        }
+        outgoing.flush(&sender).unwrap();
+        settle(&sender);
+        assert_eq!(incoming.receive(&receiver).unwrap(), 5);
+        let seen: Vec<_> = incoming.iter().map(|it| (it.payload.len(), it.truncated)).collect();
+        assert_eq!(seen, [(100, false), (100, false), (50, true), (0, true), (0, true)]);
+    }
 }

@@ -37,10 +37,11 @@ pub fn listen(config: &ServeConfig) -> Result<Socket, ServeError> {
         .map_err(|source| ServeError::Bind { address: config.address, source })
 }
 
-/// A socket on a port of its own for replies: the server's TID (RFC 1350 section 4).
-pub fn reply_socket(config: &ServeConfig) -> io::Result<Socket> {
+/// A socket on a port of its own for replies: the server's TID (RFC 1350 section 4). `awaits_windows`: blocks may come
+/// many at a time (RFC 7440), and are to be read with a `ReceiveBatch::coalescing`.
+pub fn reply_socket(config: &ServeConfig, awaits_windows: bool) -> io::Result<Socket> {
     let address = SocketAddr::new(config.address.ip(), 0);
-    Socket::bind(address, &options(config))
+    Socket::bind(address, &SocketOptions { receive_coalesced: awaits_windows, ..options(config) })
 }
 
 /// Standard streams, the root, the poller, and what an interpreter around the server holds open.

@@ -166,6 +166,11 @@ impl Transfer {
         self.agreed().windowsize
     }
 
+    /// The peer may send several blocks at one time.
+    pub fn awaits_windows(&self) -> bool {
+        matches!(self.role, Role::Receive { .. }) && self.windowsize() > 1
+    }
+
     fn agreed(&self) -> &Agreed {
         match &self.role {
             Role::Send { machine, .. } => machine.agreed(),

@@ -82,6 +82,7 @@ macro_rules! behaviours {
                 a_full_disk_is_error_3_and_leaves_nothing
                 a_size_that_cannot_fit_is_error_3
                 the_memory_store_keeps_uploads_off_the_disk
+                windows_that_arrive_as_one_message_are_stored_whole
             }
             hostility {
                 malformed_requests_are_answered_once_or_not_at_all

@@ -34,8 +34,9 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     let ports = config.max_transfers.div_ceil(TRANSFERS_PER_PORT).clamp(1, PORTS_MAX);
     raise_open_files(&config, Descriptors { transfer: 0, server: ports as u64 + 3 })?;
     let listening = Port::new(listen(&config)?);
+    let awaits_windows = config.write && config.limits.windowsize > 1;
     let ports = (0..ports)
-        .map(|_| reply_socket(&config).map(Port::new))
+        .map(|_| reply_socket(&config, awaits_windows).map(Port::new))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| ServeError::Bind { address: config.address, source })?;
     let service = Service::new(config, monotonic_ns())?;

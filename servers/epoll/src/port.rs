@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tftpbench_net::{SendBatch, Socket};
 use tftpbench_serve::{Counter, Service, Transfer};
 
-/// Datagrams to a sendmmsg(2): with 64 the call itself costs nothing beside them.
+/// Messages to a sendmmsg(2): with 64 the call itself costs nothing beside them. Each is a datagram, or a window's run.
 const MESSAGES: usize = 64;
 
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.

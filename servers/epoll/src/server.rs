@@ -15,7 +15,7 @@ use crate::TRANSFERS_PER_PORT;
 use crate::port::Port;
 use crate::table::{Entry, Table};
 
-/// Datagrams to a recvmmsg(2): with 64 the call itself costs nothing beside them.
+/// Messages to a recvmmsg(2): with 64 the call itself costs nothing beside them. Each is a datagram, or a window's run.
 const MESSAGES: usize = 64;
 
 /// A request may be 512 bytes long (RFC 2347); what is longer must be seen to be.
@@ -58,7 +58,7 @@ impl Server {
             listening,
             requests: ReceiveBatch::new(MESSAGES, REQUEST_BYTES),
             replies: Replies { ports, table: Table::new(now_ns), unfinished: Vec::new() },
-            datagrams: ReceiveBatch::new(MESSAGES, datagram_bytes),
+            datagrams: ReceiveBatch::coalescing(MESSAGES, datagram_bytes),
             now_ns,
         }
     }
@@ -145,7 +145,7 @@ impl Server {
                     self.replies.start(service, now_ns, transfer);
                 }
             }
-            if count < MESSAGES {
+            if !self.requests.is_full() {
                 break;
             }
             self.now_ns = monotonic_ns();
@@ -170,7 +170,7 @@ impl Server {
                 self.replies.handle(&self.service, self.now_ns, port, datagram.peer, datagram.payload);
             }
             self.replies.ports[port].flush(&self.service);
-            if count < MESSAGES {
+            if !self.datagrams.is_full() {
                 break;
             }
             self.now_ns = monotonic_ns();

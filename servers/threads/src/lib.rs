@@ -114,7 +114,8 @@ impl<'env> Listener<'env> {
         transfer: Transfer,
     ) -> Result<(), &'static str> {
         let config = self.service.config();
-        let socket = reply_socket(config).map_err(|_| "server is out of sockets")?;
+        let socket =
+            reply_socket(config, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
         let (service, hurry) = (self.service, self.hurry);
         thread::Builder::new()
             .name("tftp-transfer".into())

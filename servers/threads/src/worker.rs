@@ -18,7 +18,10 @@ const BATCH: u16 = 64;
 pub(crate) fn carry_out(transfer: Transfer, socket: &Socket, service: &Service, hurry: &AtomicBool) {
     let messages = usize::from(transfer.windowsize().min(BATCH));
     let send = SendBatch::new(messages, messages * transfer.datagram_bytes_max());
-    let receive = ReceiveBatch::new(messages, transfer.receive_bytes_max());
+    let receive = match transfer.awaits_windows() {
+        true => ReceiveBatch::coalescing(messages, transfer.receive_bytes_max()),
+        false => ReceiveBatch::new(messages, transfer.receive_bytes_max()),
+    };
     let mut worker = Worker { transfer, socket, service, send, tally: Tally::default() };
     worker.serve(receive, hurry);
     service.count(Counter::UdpDrops, socket.drops());

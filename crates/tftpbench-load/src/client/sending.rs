@@ -94,7 +94,7 @@ impl Client {
             length = self.emit(transmit, buf);
             length
         });
-        lane.queued.push(key);
+        lane.note_queued(key);
         self.note(now_ns, transmit, length, shared.recorder);
     }
 

@@ -47,11 +47,16 @@ impl Worker<'_> {
         let received = receive.receive(&self.endpoints.lanes[index].socket);
         let now_ns = clock::monotonic_ns();
         received.map_err(LoadError::os("cannot receive"))?;
+        // Whose datagrams these are, until another's come: a window is settled once.
+        let mut current = None;
         for datagram in receive.iter() {
+            if let Some((_, key)) = current.take_if(|(address, _)| *address != datagram.local) {
+                self.after_input(key, now_ns)?;
+            }
             match self.client_at(index, datagram.local) {
                 Some(key) => {
                     self.handle_datagram(key, now_ns, &datagram)?;
-                    self.after_input(key, now_ns)?;
+                    current = Some((datagram.local, key));
                 }
                 // It came too late for its transfer, or from somebody who guessed an address.
                 None => {
@@ -59,6 +64,9 @@ impl Worker<'_> {
                     self.recorder.datagram(now_ns, datagram.payload.len());
                 }
             }
+        }
+        if let Some((_, key)) = current {
+            self.after_input(key, now_ns)?;
         }
         self.receive = Some(receive);
         self.flush_lane(index)?;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use tftpbench_net::{ReceiveBatch, SendBatch, Socket, SocketOptions};
+use tftpbench_proto::Packet;
 use tftpbench_serve::StoreKind;
 
 use crate::client::{RRQ, WRQ, data, pattern, request};
@@ -210,4 +212,39 @@ impl Drop for TinyDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.folder.path()).status();
     }
+}
+
+/// RFC 7440 windows that leave in one system call and are cut by the kernel, if at all (UDP_SEGMENT and UDP_GRO, udp(7)).
+pub fn windows_that_arrive_as_one_message_are_stored_whole(run: Run) {
+    const WINDOW: usize = 16;
+    let (root, file) = (Folder::new(), pattern(41 * 512 + 77, 1));
+    let server = TestServer::start(run, &root);
+    let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let (mut window, mut answers) = (SendBatch::new(4, WINDOW * 516), ReceiveBatch::new(1, 516));
+    socket.send_to(&request(WRQ, "f", "octet", &[("windowsize", "16")]), server.address).unwrap();
+    let (mut blocks, mut number) = (file.chunks(512), 0);
+    loop {
+        assert_eq!(answers.receive_blocking(&socket, 10_000_000_000).unwrap(), 1);
+        let answer = answers.iter().next().unwrap();
+        match Packet::parse(answer.payload) {
+            Ok(Packet::Oack(_)) => {}
+            Ok(Packet::Ack { block }) => assert_eq!(block, number),
+            other => panic!("{other:?}"),
+        }
+        for block in blocks.by_ref().take(WINDOW) {
+            number += 1;
+            let datagram = data(number, block);
+            assert!(window.push(answer.peer, datagram.len(), |room| {
+                room.copy_from_slice(&datagram);
+                room.len()
+            }));
+        }
+        if window.is_empty() {
+            break;
+        }
+        window.flush(&socket).unwrap();
+    }
+    assert_eq!(root.contents("f"), file);
+    // The request and every block, however few messages they were.
+    assert_eq!(server.finish().count("datagrams_in"), 1 + 42);
 }
