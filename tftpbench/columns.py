@@ -83,8 +83,10 @@ COLUMNS: dict[str, Column] = {
     "server_threads_max": Column("", "Most threads (and processes) of the server at once.", "int"),
     "generator_busy_fraction": Column("", "Productive share of the generator's loop, 0 to 1.", "float"),
     "generator_lag_ns_p99": Column("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
-    "udp_drops_server": _count("datagrams", "Datagrams the kernel dropped at the server's sockets."),
-    "udp_drops_generator": _count("datagrams", "Datagrams the kernel dropped at the generator's sockets."),
+    "udp_drops_server": _count(
+        "datagrams", "Datagrams dropped at the server's sockets; what the kernel joined to one (UDP_GRO) counts once."
+    ),
+    "udp_drops_generator": _count("datagrams", "Datagrams dropped at the generator's sockets; joined ones count once."),
     "ceiling_data_pps": Column(
         "1/s", "What the bare kernel does with these datagrams; not measured yet: null.", "float"
     ),
