@@ -55,11 +55,16 @@ plots.forest(answer.ratios, axis=f"blocks per second against {answer.reference}"
 
 # %% [markdown]
 # ## Why
-# Both servers do the same protocol work, so what differs is what a block costs. CPU time counts every thread
-# that the server ever had.
+# Both servers do the same protocol work, so what differs is what a block costs, and how long a request waits
+# before anybody turns to it. CPU time counts every thread that the server ever had.
 
 # %%
 plots.cpu_per_block(run.trials)
+
+# %%
+cells = run.valid.groupby(["operation", "concurrency", "contender"], observed=True)
+waits_ms = cells.first_response_ns_p50.median() / 1e6
+waits_ms.unstack().astype(float).round(2).rename_axis(columns="first answer, ms")
 
 # %% [markdown]
 # ## Can it be trusted?

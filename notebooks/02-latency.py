@@ -26,9 +26,9 @@ run
 
 # %% [markdown]
 # ## The spectrum of a block's round trip
-# To the right, each step is a tenth as frequent. A line ends where fewer than ten samples are left. The load is
-# a closed loop: a client that waits asks for nothing, so a stall is counted once for each client that it hits,
-# and not for those who would have come meanwhile.
+# It is that of a block: the wait for a transfer's first answer is not in it. To the right, each step is a tenth as
+# frequent. A line ends where fewer than ten samples are left. The load is a closed loop: a client that waits asks for
+# nothing, so a stall is counted once for each client that it hits, and not for those who would have come meanwhile.
 
 # %%
 plots.latency_spectrum(run.spectrum("block_rtt", **cell), "Block round trip")
@@ -49,8 +49,8 @@ plots.transfer_times(transfers, ccdf=True)
 
 # %% [markdown]
 # ## Over time
-# A healthy server gives one even band. Stripes are stalls; a second band at one second is a datagram that was
-# lost and sent again.
+# A healthy server gives one even band. Stripes are stalls; a second band at the client's timeout is a datagram that
+# was lost, or answered later than the client waits.
 
 # %%
 plots.latency_heatmap(transfers)

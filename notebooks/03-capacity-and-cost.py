@@ -26,8 +26,7 @@ run
 
 # %% [markdown]
 # ## Scaling
-# What a server moves at so many transfers at once, as a share of its own best. A server that holds its load
-# stays near 1.
+# What a server moves at so many transfers at once, relative to its own rate at the fewest. Level or rising is good.
 
 # %%
 plots.scaling(trials)
@@ -55,7 +54,7 @@ held = run.valid.assign(
 held.groupby(["contender", "concurrency"], observed=True).kib_per_transfer.median().unstack().astype(float).round(1)
 
 # %% [markdown]
-# ## What was lost, and where
+# ## What was sent again, dropped or never answered
 # Datagrams dropped at the server's socket and at the generator's, datagrams sent again, and transfers that
 # nobody ever answered.
 

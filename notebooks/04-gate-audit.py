@@ -40,7 +40,7 @@ plots.noise(run.trials, "server_cpu_ns_per_block")
 # ## False alarms, and what is seen
 # Neighbouring trials are made pairs, and chance calls one of the two the head. Loss 0 is the truth, so every
 # "slower" there is a false alarm; the others show how often a head that is really slower by so much would be
-# caught. An alarm is an interval that lies below 1 as a whole.
+# caught. All of it speaks of this recording. An alarm is an interval that lies below 1 as a whole.
 
 # %%
 values = run.valid.sort_values("order").data_pps.tolist()

@@ -1,7 +1,8 @@
 """How often a comparison would cry wolf, and what loss it would see: from equal trials of one server on one machine.
 
-Pure numbers: trials in the order in which they were done go in, rates with their intervals come out. The estimator is
-that of every comparison (`stats`), not one of its own. Called by notebooks, for whoever sets a budget.
+It speaks of that recording: another hour of the same machine may be quieter or noisier. Pure numbers: trials in the
+order in which they were done go in, rates come out. The estimator is that of every comparison (`stats`), not one of its
+own. Called by notebooks, for whoever sets a budget.
 """
 
 from collections.abc import Sequence
@@ -42,10 +43,10 @@ def alarm_rates(
 ) -> "pd.DataFrame":  # fmt: skip
     """How often the head is called slower for certain, were it slower by each of `losses`; at 0 that is a false alarm.
 
-    One row per pairs and loss: `pairs loss draws alarms fraction low high`, the last two the 95 % Wilson interval.
+    One row per pairs and loss: `pairs loss draws alarms fraction`. The draws are of one recording, so no interval of
+    theirs would say how far another recording may lie.
     """
     import pandas as pd
-    from scipy.stats import binomtest
 
     rows: list[dict[str, float]] = []
     for count in pairs:
@@ -53,9 +54,5 @@ def alarm_rates(
         highs = np.array([ratio.high for ratio in null_ratios(values, count, draws, seed)])
         for loss in losses:
             alarms = int((highs * (1 - loss) < 1).sum())
-            interval = binomtest(alarms, draws).proportion_ci(method="wilson")
-            rows.append(
-                {"pairs": count, "loss": loss, "draws": draws, "alarms": alarms, "fraction": alarms / draws,
-                 "low": interval.low, "high": interval.high}
-            )  # fmt: skip
+            rows.append({"pairs": count, "loss": loss, "draws": draws, "alarms": alarms, "fraction": alarms / draws})
     return pd.DataFrame(rows)

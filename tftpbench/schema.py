@@ -148,7 +148,7 @@ def _summary() -> Schema:
     line = _table("", cell)
     line["properties"]["ratio"] = ratio
     line["required"] = [*line["required"], "ratio"]
-    lines = {name: _list({"type": "string"}) for name in ("findings", "skipped", "incomplete")}
+    lines = {name: _list({"type": "string"}) for name in ("findings", "faults", "skipped", "incomplete")}
     return _object(
         {
             "schema": {"const": "tftpbench.summary/1"},
@@ -159,6 +159,8 @@ def _summary() -> Schema:
             "thresholds": _list(_table("", threshold)),
             "cells": _list(line),
             "ratios_of": _text("The column that ratios compare."),
+            "reference": _text("The server that ratios compare with, wherever a cell has it."),
+            "headline": _text("The cell that the answer speaks of first, in words."),
             **lines,
             "trials": _list(_table("", COLUMNS)),
         },

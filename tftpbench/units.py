@@ -81,6 +81,11 @@ def format_rate(per_s: float, unit: str = "") -> str:
     return " ".join(part for part in (_short(value), prefix, f"{unit}/s") if part)
 
 
+def format_count(count: float) -> str:
+    """Write 131072 as "131 k"."""
+    return format_rate(count).removesuffix("/s").strip()
+
+
 def duration_text(duration_ns: int) -> str:
     """Write nanoseconds so that parse_duration_ns gives exactly the same number back."""
     for unit in ("s", "ms", "us"):

@@ -23,8 +23,6 @@ def test_a_large_loss_is_always_seen_and_a_small_one_seldom() -> None:
     rates = audit.alarm_rates(QUIET, losses=[0, 0.001, 0.05], pairs=[12], draws=200).set_index("loss")
     assert rates.fraction[0.05] == 1
     assert rates.fraction[0] <= rates.fraction[0.001] < 0.5
-    assert (rates.low <= rates.fraction).all()
-    assert (rates.fraction <= rates.high).all()
     assert (rates.alarms <= rates.draws).all()
 
 

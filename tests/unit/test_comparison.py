@@ -210,6 +210,23 @@ def test_pairs_are_valid_trials_of_one_round_that_know_the_figure(tmp_path: Path
     assert (cell["a_data_pps"], cell["b_data_pps"]) == (1e5, 2e5)
 
 
+def test_medians_are_of_the_paired_rounds_and_trials_without_a_partner_are_noted(tmp_path: Path) -> None:
+    a = made(tmp_path / "a", {"epoll": 1e5}, rounds=7, noise=0)
+    b = made(tmp_path / "b", {"epoll": 1.2e5}, rounds=40, noise=0)
+    edited(b, {number: {"data_pps": 9e4} for number in range(8, 41)})
+    found = comparison.compare(a, b)
+    cell = found.cells.iloc[0]
+    assert (cell["a_data_pps"], cell["b_data_pps"], cell["ratio"]) == (1e5, 1.2e5, pytest.approx(1.2))
+    assert "epoll, read, 100 at once, 64 KiB: 33 of B's 40 valid trials have no partner in A" in found.notes
+    assert not any("of A's" in note for note in found.notes)
+
+
+def test_valid_trials_that_do_not_know_the_figure_are_not_counted_as_if_they_did(tmp_path: Path) -> None:
+    a = made(tmp_path / "a", {"epoll": 1.0}, rounds=7, row={"data_pps": None})
+    with pytest.raises(NotComparable, match=r"\(valid, with data_pps: 0 of 7 in A and 7 of 7 in B\)"):
+        comparison.compare(a, made(tmp_path / "b", {"epoll": 1.0}, rounds=7))
+
+
 def test_cpu_time_that_nobody_knows_has_no_ratio(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 1e5}, row={"server_cpu_ns_per_block": None})
     b = made(tmp_path / "b", {"epoll": 1e5}, seed=2)
@@ -253,7 +270,10 @@ def test_a_cell_without_a_trial_or_a_pair_of_one_server_is_told(tmp_path: Path) 
     (b / "trials.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in kept))
     assert comparison.compare(a, b).left_out == (
         "threads, read, 1000 at once, 64 KiB: no trial in B",
-        "threads, read, 10 at once, 64 KiB: no round has a valid trial in both (valid: 0 of 8 in A and 8 of 8 in B)",
+        (
+            "threads, read, 10 at once, 64 KiB: no round has a valid trial with data_pps in both "
+            "(valid, with data_pps: 0 of 8 in A and 8 of 8 in B)"
+        ),
     )
 
 
@@ -298,11 +318,41 @@ def test_another_machine_or_method_is_warned_of_with_both_values(
 
 
 def test_manifests_that_say_nothing_are_warned_of(tmp_path: Path) -> None:
-    nothing: dict[str, Any] = {"keys": None, "machine": 7, "scenario": None, "servers": None, "build": []}
+    nothing: dict[str, Any] = {"keys": None, "machine": 7, "scenario": None, "servers": {}, "build": []}
     a, b = made(tmp_path / "a", {"s": 1.0}, **nothing), made(tmp_path / "b", {"s": 1.0}, seed=2, **nothing)
     found = comparison.compare(a, b)
     assert verdicts(found) == ["same"]
-    assert [warning.partition(" (")[2].partition(" ")[0] for warning in found.warnings] == ["host_key", "method_key"]
+    assert found.warnings == (
+        "whether the machines are alike is not known: A and B have no host_key",
+        "whether the runs were measured the same way is not known: A and B have no method_key",
+    )
+
+
+def test_a_key_that_one_run_lacks_is_said_to_lack_with_what_differs_anyway(tmp_path: Path) -> None:
+    a = made(tmp_path / "a", {"epoll": 1.0}, keys={"method_key": None}, machine={**FACTS, "cpus": 4})
+    assert comparison.compare(a, made(tmp_path / "b", {"epoll": 1.0})).warnings == (
+        "whether the machines are alike is not known: A has no host_key; cpus (4 in A, 2 in B)",
+        "whether the runs were measured the same way is not known: A has no method_key",
+    )
+
+
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        ("b" * 40, "as commits of tftpbench do (aaaaaaaaa in A, bbbbbbbbb in B)"),
+        (None, "as commits of tftpbench do (aaaaaaaaa in A, none in B)"),
+        ("a" * 40, "(method_key differs): in what, their manifests do not say"),
+    ],
+)
+def test_methods_of_one_version_of_tftpbench_are_told_apart_by_commit(
+    tmp_path: Path, commit: str | None, told: str
+) -> None:
+    a = made(tmp_path / "a", {"epoll": 1.0}, build={"tftpbench": "0.1.0", "git_commit": "a" * 40})
+    build = {"tftpbench": "0.1.0", "git_commit": commit}
+    b = made(tmp_path / "b", {"epoll": 1.0}, build=build, keys={"method_key": "other", "host_key": "h"})
+    (warning,) = comparison.compare(a, b).warnings
+    assert warning.endswith(told)
+    assert "0.1.0" not in warning
 
 
 def test_a_server_of_another_version_is_noted(tmp_path: Path) -> None:
@@ -334,7 +384,10 @@ def test_nothing_in_common_is_not_comparable_and_says_why(tmp_path: Path) -> Non
     for other, why in (
         (other_work, "only in A; the nearest of B differs in file_size_bytes (64 KiB in A, 1 MiB in B)"),
         (other_server, "epoll: only in A; threads: only in B"),
-        (all_invalid, "no round has a valid trial in both (valid: 8 of 8 in A and 0 of 8 in B)"),
+        (
+            all_invalid,
+            "no round has a valid trial with data_pps in both (valid, with data_pps: 8 of 8 in A and 0 of 8 in B)",
+        ),
         (empty, f"{empty} has no finished trial"),
         (tmp_path / "bare", f"{tmp_path / 'bare'} has no finished trial"),
     ):
@@ -389,10 +442,12 @@ def test_a_run_that_may_not_be_read_is_a_results_error(tmp_path: Path, monkeypat
         comparison.compare(a, a)
 
 
-@pytest.mark.parametrize("within", [-0.01, 1.5, float("nan"), float("inf")])
-def test_what_counts_as_the_same_is_a_share(tmp_path: Path, within: float) -> None:
-    with pytest.raises(UsageError, match="allowed: 0 to 1"):
+@pytest.mark.parametrize("within", [-0.01, 1, 1.5, float("nan"), float("inf"), "5%", None, True, [0.05], "5\n" * 99])
+def test_what_counts_as_the_same_is_a_share(tmp_path: Path, within: Any) -> None:
+    with pytest.raises(ValueError, match="allowed: a number from 0 to under 1") as raised:
         comparison.compare(tmp_path, tmp_path, within=within)
+    assert isinstance(raised.value, UsageError)  # so that the command line ends with 2
+    assert "\n" not in str(raised.value)
 
 
 def test_ratios_are_what_a_forest_plot_takes(tmp_path: Path) -> None:
@@ -426,6 +481,18 @@ def test_what_a_run_may_hold_is_escaped(tmp_path: Path) -> None:
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert found.sentence in repr(found)
+
+
+def test_names_neither_move_the_terminal_nor_turn_the_text_nor_call_anybody(tmp_path: Path) -> None:
+    evil = "x\x1b[31m\u202e @octocat [a](b)"
+    a = made(tmp_path / "a", {evil: 1.0, "epoll@tuned": 1.0}, scenario={"name": evil})
+    found = comparison.compare(a, made(tmp_path / "b", {evil: 1.0, "epoll@tuned": 1.0}, seed=2))
+    for written in (comparison.text(found), comparison.markdown(found), found._repr_html_()):
+        assert not {"\x1b", "\u202e"} & set(written)
+        assert "x\ufffd" in written
+        assert "epoll@tuned" in written
+    assert "@octocat" not in comparison.markdown(found)
+    assert "@\u200boctocat \\[a\\](b)" in comparison.markdown(found)
 
 
 def test_the_text_has_sentence_warnings_table_and_what_was_left_out(tmp_path: Path) -> None:

@@ -106,6 +106,47 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, schema: object) -> None:
         load_run(path)
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"servers": None}, "servers is not an object of objects"),
+        ({"servers": ["epoll"]}, "servers is not an object of objects"),
+        ({"servers": {"epoll": "x"}}, "servers is not an object of objects"),
+        ({"placement": None}, "placement is no object"),
+        ({"skipped": None}, "skipped is no list of objects"),
+        ({"skipped": ["x"]}, "skipped is no list of objects"),
+        ({"skipped": [{"server": "x"}]}, "skipped: reason is None"),
+        ({"skipped": [{"server": "x", "reason": "y", "cell_key": []}]}, r"skipped: cell_key is \[\]"),
+    ],
+)
+def test_a_manifest_with_parts_of_another_type_is_one_line(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
+    create(tmp_path, **parts).close()
+    with pytest.raises(ResultsError, match=rf"manifest\.json: {said}$"):
+        load_run(tmp_path / "20260102T120000Z-smoke")
+
+
+def test_valid_trials_without_a_rate_are_told_of(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1, data_pps=1.0)
+        save(folder, 2, data_pps=float("nan"))
+        save(folder, 3)
+        save(folder, 4, verdict="invalid")
+    run = load_run(folder.path)
+    assert run.problems == run.broken == ("2 valid trials have no data_pps",)
+
+
+def test_of_several_runs_one_that_is_bad_is_told_of_and_left_out(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "manifest.json").write_text("{")
+    with pytest.warns(ResultsWarning, match=r"bad/manifest\.json: is not JSON.*; left out$") as warned:
+        assert [run.name for run in load_runs(f"{tmp_path}/*")] == ["20260102T120000Z-smoke"]
+    assert warned[0].filename == __file__
+    with pytest.raises(ResultsError, match=r"bad/manifest\.json: is not JSON"):
+        load_runs(f"{tmp_path}/b*")
+
+
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="is no run folder"):
         load_run(tmp_path)
@@ -129,6 +170,8 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         (row(2) | {"trial": "x"}, "trial is 'x'"),
         (row(2) | {"failed": "many"}, "failed is 'many'"),
         (row(2) | {"failed": 2**63}, "failed is 9223372036854775808"),
+        (row(2) | {"data_pps": -5.0}, "data_pps is -5.0"),
+        (row(-3), "trial is -3"),
         (row(2) | {"started_at": "noon"}, "started_at is 'noon'"),
         (row(1), "trial 1 is there twice"),
     ],
@@ -166,7 +209,7 @@ def test_rows_are_those_of_the_file_judged_and_with_every_column(tmp_path: Path)
 def test_a_run_that_was_cut_off_says_so_without_a_warning(tmp_path: Path, done: int, said: str) -> None:
     with create(tmp_path, trials_planned=7) as folder:
         for trial in range(1, done + 1):
-            save(folder, trial)
+            save(folder, trial, data_pps=1.0)
     run = load_run(folder.path)
     assert len(run.trials) == done
     assert run.problems == (f"{said} there: the run was cut off",)
@@ -220,7 +263,14 @@ def test_transfers_carry_the_cell_of_their_trial(tmp_path: Path) -> None:
 
 
 def test_counters_that_do_not_add_up_make_a_trial_invalid(tmp_path: Path) -> None:
-    counters: dict[str, Any] = {"started": 9, "completed": 5, "failed": 1, "timed_out": 1, "interrupted": 1}
+    counters: dict[str, Any] = {
+        "started": 9,
+        "completed": 5,
+        "failed": 1,
+        "timed_out": 1,
+        "interrupted": 1,
+        "data_pps": 1.0,
+    }
     said = "9 transfers were started, but 8 are accounted for"
     with create(tmp_path) as folder:
         save(folder, 1, **counters)
@@ -251,22 +301,40 @@ def test_transfers_that_break_littles_law_make_their_trial_invalid(
     figures = {"duration_s": 1.0, "goodput_bytes_per_s": in_flight * 51200.0, "transfer_ns_max": 10_000_000}
     with create(tmp_path) as folder:
         folder.write_trial_files(1, transfers, INTERVALS, "", b"")
-        folder.append_trial(row(1, **figures, concurrency=4, file_size_bytes=512))
+        folder.append_trial(row(1, **figures, concurrency=4, file_size_bytes=512, data_pps=1.0))
     run = load_run(folder.path)
-    trials = run.trials
     if broken:
         with pytest.warns(ResultsWarning, match="trial 1 is invalid: rate and transfer time speak of 9 transfers in"):
-            _ = run.transfers
+            _ = run.rows
+    before = run.problems
     verdict = "invalid" if broken else "valid"
-    assert run.transfers["verdict"].unique().tolist() == trials["verdict"].tolist() == [verdict]
+    assert run.trials["verdict"].tolist() == run.transfers["verdict"].unique().tolist() == [verdict]
     assert len(run.valid) == (not broken)
-    assert len(run.problems) == broken
+    assert run.problems == before
+    assert len(before) == broken
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 nonsense PAR1"])
+def test_transfers_that_can_not_be_read_leave_their_trial_as_it_is(tmp_path: Path, content: bytes | None) -> None:
+    figures: dict[str, Any] = {
+        "duration_s": 1.0,
+        "goodput_bytes_per_s": 1e9,
+        "transfer_ns_max": 1,
+        "file_size_bytes": 512,
+    }
+    with create(tmp_path) as folder:
+        save(folder, 1, data_pps=1.0, **figures)
+    path = folder.path / "trials" / "1" / "transfers.parquet"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert [row["verdict"] for row in load_run(folder.path).rows] == ["valid"]
 
 
 def test_what_was_not_kept_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
     with create(tmp_path) as folder:
         for trial in (1, 2, 3):
-            save(folder, trial, hlog(block_rtt=[7]))
+            save(folder, trial, hlog(block_rtt=[7]), data_pps=1.0)
     for trial in (1, 2):
         (folder.path / "trials" / str(trial) / "transfers.parquet").unlink()
     (folder.path / "trials" / "3" / "latency.hlog").unlink()
@@ -295,8 +363,8 @@ def test_a_run_kept_without_any_transfers_has_none_and_says_so(tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"", b"PAR1 nonsense PAR1", None])
 def test_a_table_that_cannot_be_read_is_told_and_left_out(tmp_path: Path, content: bytes | None) -> None:
     with create(tmp_path) as folder:
-        save(folder, 1)
-        save(folder, 2)
+        save(folder, 1, data_pps=1.0)
+        save(folder, 2, data_pps=1.0)
     path = folder.path / "trials" / "1" / "transfers.parquet"
     if content is None:  # a table, but of something else
         pq.write_table(pa.table({"end_ns": ["noon"]}), path)
@@ -318,9 +386,9 @@ def test_histograms_that_were_not_kept_are_one_line(tmp_path: Path) -> None:
 
 def test_a_broken_histogram_among_whole_ones_is_told_and_left_out(tmp_path: Path) -> None:
     with create(tmp_path) as folder:
-        save(folder, 1, hlog(block_rtt=[7]))
-        save(folder, 2, "Tag=block_rtt,0,1,1,HISTnonsense\n")
-        save(folder, 3, "")
+        save(folder, 1, hlog(block_rtt=[7]), data_pps=1.0)
+        save(folder, 2, "Tag=block_rtt,0,1,1,HISTnonsense\n", data_pps=1.0)
+        save(folder, 3, data_pps=1.0)
         (folder.path / "trials" / "3" / "latency.hlog").write_bytes(b"\xff")
     run = load_run(folder.path)
     with pytest.warns(ResultsWarning, match=r"trials/(2|3)/latency\.hlog can't be read: "):
@@ -365,7 +433,7 @@ def test_of_several_runs_one_that_may_not_be_seen_is_one_line(tmp_path: Path, mo
 def test_a_run_shows_itself_and_escapes_what_others_wrote(tmp_path: Path) -> None:
     machine = {"cpu_model": "Slow & Co", "cpus": 2, "kernel": "6.1"}
     with create(tmp_path, machine=machine, trials_planned=3) as folder:
-        save(folder, 1, server="<script>")
+        save(folder, 1, server="<script>", data_pps=1.0)
         save(folder, 2, verdict="invalid")
     (folder.path / "answer.txt").write_text("one <b>beats</b> the other\nmore\n")
     run = load_run(folder.path)

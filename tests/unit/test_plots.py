@@ -224,6 +224,7 @@ def test_pairs_are_ratios_of_a_round_with_the_estimate_of_stats_and_who_went_fir
     assert plot.figure.axes[0].get_yscale() == "log"
     fills = {to_hex(line.get_markerfacecolor()) for line in plot.figure.axes[0].lines if line.get_marker() == "s"}
     assert "#ffffff" in fills
+    assert plot.figure.axes[0].get_xlabel() == "pairs, in the order done"
 
 
 def test_pairs_need_both_trials_of_a_round_to_be_valid() -> None:
@@ -241,12 +242,20 @@ def test_the_forest_is_logarithmic_with_the_budget_shaded_and_ranges_hollow() ->
     assert axes.get_xscale() == "log"
     assert axes.get_xlabel() == "data_pps / that of epoll"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["read, 10 at once", "read, 100 at once"]
-    assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx([0.95, 1.05])
+    assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx(
+        [1 / 1.05, 1.05]
+    )
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     assert [to_hex(line.get_markerfacecolor()) for line in marks] == ["#d55e00", "#ffffff"]
     assert texts(axes) == ["0.500 (0.450 to 0.550)  n=7", "0.800  n=5"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert "within 5 % of 1" in subtitle(plot)
+
+
+@pytest.mark.parametrize("budget", [-1, 0, 1, float("nan")])
+def test_a_budget_is_a_share(budget: float) -> None:
+    with pytest.raises(PlotError, match="allowed: over 0 and under 1"):
+        plots.forest(frames.ratios(), budget=budget)
 
 
 def test_losses_are_per_thousand_started_and_what_is_not_known_is_not_zero() -> None:
@@ -258,6 +267,9 @@ def test_losses_are_per_thousand_started_and_what_is_not_known_is_not_zero() -> 
     assert texts(resent) == ["0", "10"]
     assert texts(ours) == ["0", "0"]
     assert texts(unanswered) == ["not known", "not known"]
+    assert plot.title == "Sent again, dropped, unanswered, per 1000 transfers"
+    asked = "per 1000 of all transfers that the server was asked for; the shades say at which concurrency; sums over "
+    assert subtitle(plot).startswith(asked)
     assert plot.alt.endswith("threads 10 (retransmissions), threads 5 (udp_drops_server).")
 
 

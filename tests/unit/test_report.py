@@ -124,6 +124,27 @@ def test_what_can_not_be_drawn_is_said_in_one_line(tmp_path: Path) -> None:
     assert "round-trips: " in text
 
 
+def test_absurd_figures_are_not_drawn(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"])
+    found = [{**row, "data_pps": 1e308 * (1 + row["round"] / 10)} for row in rows(question)]
+    text = Page(report(load_run(store(tmp_path, manifest(question), found)))).text
+    assert "throughput: its figures are too large or too small to be drawn" in text
+
+
+def test_what_is_not_drawn_is_named_once(tmp_path: Path) -> None:
+    question = asked(["epoll"])
+    found = [{**row, "data_pps": None} for row in rows(question)]
+    text = Page(report(load_run(store(tmp_path, manifest(question), found)))).text
+    assert "throughput: no trial has a known data_pps" in text
+    assert "throughput: throughput" not in text
+
+
+def test_files_that_a_run_is_kept_without_are_no_alarm(tmp_path: Path) -> None:
+    page = Page(report(stored(tmp_path)))
+    assert "28 trials have no transfers.parquet, kept without" in page.text.partition("Validity")[2]
+    assert not any(attributes.get("class") == "problems" for _, attributes in page.elements)
+
+
 def test_a_hostile_run_gives_an_inert_page(tmp_path: Path) -> None:
     text = report(hostile(tmp_path))
     question = asked(["epoll", "threads"])
@@ -217,6 +238,8 @@ def test_json_is_the_summary_with_the_environment(tmp_path: Path) -> None:
     assert document["trials"] == lines
     assert document["environment"]["machine"]["cpu_model"] == "Test CPU"
     assert document["cells"][1]["ratio"]["n"] == 7
+    assert (document["reference"], document["faults"]) == ("epoll", [])
+    assert document["headline"] == "read, 1000 at once, 64 KiB"
 
 
 def test_csv_is_a_line_per_trial(tmp_path: Path) -> None:
@@ -227,6 +250,15 @@ def test_csv_is_a_line_per_trial(tmp_path: Path) -> None:
     assert float(found[0]["data_pps"]) == run.trials["data_pps"].iloc[0]
     assert json.loads(found[1]["server_findings"])[0]["kind"] == "died"
     assert found[0]["ceiling_data_pps"] == ""
+
+
+def test_csv_has_our_contender_where_a_row_holds_its_own(tmp_path: Path) -> None:
+    question = asked(["epoll"])
+    found = [{**row, "contender": "other", "newer": number} for number, row in enumerate(rows(question))]
+    text = report(load_run(store(tmp_path, manifest(question), found)), "csv")
+    first = next(csv.DictReader(io.StringIO(text)))
+    assert (first["newer"], first["contender"]) == ("0", "epoll")
+    assert text.partition("\n")[0].endswith(",newer,contender")
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -87,7 +87,7 @@ def test_a_torn_last_line_is_dropped_with_a_note_and_the_rest_goes_on(tmp_path: 
             with pytest.warns(ResultsWarning, match=r"trials\.jsonl:2: the last line is torn; its trial is left out"):
                 _ = run.trials
         assert run.trials["trial"].tolist() == [1]
-        assert len(run.problems) == (kept > first)
+        assert any("is torn" in problem for problem in run.problems) == (kept > first)
     with RunFolder.open_for_resume(folder.path) as again:
         assert [done["trial"] for done in again.finished_trials()] == [1]
         assert "the last line was torn" in again.notes[0]

@@ -60,3 +60,8 @@ def test_people_read_three_digits_and_a_unit() -> None:
     ]
     assert units.format_rate(131_072, "data") == "131 k data/s"
     assert units.format_rate(12.5) == "12.5 /s"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (131_072, "131 k"), (2.5e6, "2.5 M")])
+def test_a_count_is_written_without_a_unit(count: float, text: str) -> None:
+    assert units.format_count(count) == text

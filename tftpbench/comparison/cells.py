@@ -24,7 +24,10 @@ METRIC, CPU = "data_pps", "server_cpu_ns_per_block"
 
 @dataclass(frozen=True)
 class Compared:
-    """One server in one cell. Ratios are B over A; cpu is None where no pair knows the server's CPU time."""
+    """One server in one cell. Ratios are B over A; cpu is None where no pair knows the server's CPU time.
+
+    *_data_pps are medians over the pairs, as the ratio is: over all valid trials they could contradict it.
+    """
 
     cell_key: str
     contender: str
@@ -74,14 +77,20 @@ def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float],
     return [ours[each] for each in rounds], [theirs[each] for each in rounds]
 
 
+def usable(row: Row, metric: str) -> bool:
+    """Whether the trial is valid and knows the figure. One that moved nothing has no ratio; its own summary tells."""
+    return bool(row["verdict"] == "valid" and _is_positive(row.get(metric)))
+
+
 def judged(a: Mapping[Key, Sequence[Row]], b: Mapping[Key, Sequence[Row]], within: float) -> tuple[Compared, ...]:
     """All that have a pair, in A's order. `within`: what counts as the same, 0.05 for 5 %."""
     ratios = {key: ratio for key in a if key in b and (ratio := _ratio(a[key], b[key], METRIC)) is not None}
     judgeable = {key: ratio.p_value for key, ratio in ratios.items() if ratio.p_value is not None}
     adjusted = dict(zip(judgeable, holm(list(judgeable.values())), strict=True))
+    medians = {key: [statistics.median(side) for side in pairs(a[key], b[key], METRIC)] for key in ratios}
     return tuple(
         Compared(
-            *key, a[key][0], _median(a[key]), _median(b[key]), ratio, _ratio(a[key], b[key], CPU), adjusted.get(key),
+            *key, a[key][0], medians[key][0], medians[key][1], ratio, _ratio(a[key], b[key], CPU), adjusted.get(key),
             verdict(ratio, adjusted.get(key), within),
         )
         for key, ratio in ratios.items()
@@ -105,17 +114,8 @@ def _ratio(a: Sequence[Row], b: Sequence[Row], metric: str) -> Ratio | None:
     return paired_ratio(second, first) if first else None
 
 
-def _median(rows: Sequence[Row]) -> float:
-    return statistics.median(_by_round(rows, METRIC).values())
-
-
 def _by_round(rows: Sequence[Row], metric: str) -> dict[int, float]:
-    """A trial that moved nothing has no ratio; the summary of its own run tells of it."""
-    return {
-        row["round"]: float(row[metric])
-        for row in rows
-        if row["verdict"] == "valid" and row.get("round") and _is_positive(row.get(metric))
-    }
+    return {row["round"]: float(row[metric]) for row in rows if row.get("round") and usable(row, metric)}
 
 
 def _is_positive(value: object) -> bool:

@@ -3,8 +3,8 @@
 It reads runs and changes none. Called by `tftpbench.comparison`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ _NOT_INTERLEAVED = (
 )
 
 
+class WithinError(UsageError, ValueError):
+    """`within` is no share: a mistake of whoever typed it, and a ValueError to Python."""
+
+
 def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN) -> Comparison:
     """How many times the blocks of run `a` does run `b` move, for each server in each cell that both have.
 
@@ -32,10 +36,10 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
     1/(1 + within) to 1 + within; "faster" or "slower" where the interval excludes 1 and the p-value, raised by Holm's
     method for all cells that are judged, is under 5 %; else, and always under 6 pairs, "can't tell".
 
-    Raises NotComparable where nothing can be paired, ResultsError where one is no run, UsageError for `within`.
+    Raises NotComparable where nothing can be paired, ResultsError where one is no run, WithinError for `within`.
     """
-    if not (math.isfinite(within) and 0 <= within <= 1):
-        raise UsageError(f"within is {within!r}; allowed: 0 to 1, as in 0.05 for 5 %")
+    if not _is_share(within):
+        raise WithinError(f"within is {repr(within)[:40]}; allowed: a number from 0 to under 1, as in 0.05 for 5 %")
     runs = [each if isinstance(each, Run) else load_run(each) for each in (a, b)]
     first, second = (_side(name, run) for name, run in zip("AB", runs, strict=True))
     rows = judged(first.trials, second.trials, within)
@@ -51,6 +55,10 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
         warnings=warnings(first, second),
         notes=_notes(runs, first, second),
     )
+
+
+def _is_share(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) < 1
 
 
 def _side(name: str, run: Run) -> Side:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tftpbench.comparison.cells import METRIC, Key, Row, cell_label, pairs
+from tftpbench.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
 from tftpbench.machine import HOST_KEY_FACTS
 from tftpbench.units import counted, format_bytes
 
@@ -30,8 +30,10 @@ ROW_FIELDS = (
 )
 # Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
 _METHOD = ("duration", "warm_up", "trials")
+_UNTOLD = "in what, their manifests do not say"
 # So many cells with the same thing to tell are named; the others are counted.
 _NAMED_MAX = 3
+_COMMIT_DIGITS = 9
 _VALUE_MAX = 80  # of a value that some hand may have made long
 
 
@@ -89,19 +91,23 @@ def left_out(a: Side, b: Side) -> tuple[str, ...]:
 def warnings(a: Side, b: Side) -> tuple[str, ...]:
     """What may have moved every figure: another machine, another method."""
     lines = []
-    if _key(a, "host_key") != _key(b, "host_key"):
-        facts = differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b)))
-        told = _told(facts) or "in what, their manifests do not say"
-        lines.append(f"the machines are not alike (host_key differs): {told}")
-    if _key(a, "method_key") != _key(b, "method_key"):
-        method = differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b)))
-        told = _told(method) or f"in the order of trials or the estimator, {_versions(a, b)}"
+    facts = _told(differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b))))
+    if unknown := _without(a, b, "host_key"):
+        lines.append(f"whether the machines are alike is not known: {unknown}{f'; {facts}' if facts else ''}")
+    elif _key(a, "host_key") != _key(b, "host_key"):
+        lines.append(f"the machines are not alike (host_key differs): {facts or _UNTOLD}")
+    method = _told(differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b))))
+    if unknown := _without(a, b, "method_key"):
+        told = f"{unknown}{f'; {method}' if method else ''}"
+        lines.append(f"whether the runs were measured the same way is not known: {told}")
+    elif _key(a, "method_key") != _key(b, "method_key"):
+        told = method or _builds(a, b)
         lines.append(f"the runs were not measured the same way (method_key differs): {told}")
     return tuple(lines)
 
 
 def notes(a: Side, b: Side) -> tuple[str, ...]:
-    """What else is good to know: names of scenarios, versions of servers and of tftpbench itself."""
+    """What else is good to know: names of scenarios, versions of servers and of tftpbench itself, trials not used."""
     names = [str(each.part("scenario").get("name")) for each in (a, b)]
     lines = [f"A is a run of {names[0]}, B of {names[1]}: only equal work is compared"] if names[0] != names[1] else []
     for server in a.contenders:
@@ -109,7 +115,8 @@ def notes(a: Side, b: Side) -> tuple[str, ...]:
             versions = [{"version": each.part("servers", server).get("version")} for each in (a, b)]
             lines += [f"{server}: {_told(found)}" for found in [differing(*versions)] if found]
     build = differing(a.part("build"), b.part("build"))
-    return (*lines, *([f"tftpbench itself: {_told(build)}"] if build else ()))
+    lines += [f"tftpbench itself: {_told(build)}"] if build else []
+    return (*lines, *_grouped(_unused(a, b)))
 
 
 def differing(a: Fields, b: Fields) -> dict[str, tuple[object, object]]:
@@ -121,11 +128,28 @@ def _unpaired(a: Side, b: Side) -> Iterable[tuple[str, str]]:
     for key, rows in a.trials.items():
         if key in b.trials and not pairs(rows, b.trials[key], METRIC)[0]:
             counts = " and ".join(f"{_valid_of(each.trials[key])} in {each.name}" for each in (a, b))
-            yield f"{key[1]}, {cell_label(rows[0])}", f"no round has a valid trial in both (valid: {counts})"
+            told = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
+            yield f"{key[1]}, {cell_label(rows[0])}", told
+
+
+def _unused(a: Side, b: Side) -> Iterable[tuple[str, str]]:
+    """Trials that could be used and are in no pair, of those that have pairs."""
+    for key, rows in a.trials.items():
+        paired = len(pairs(rows, b.trials.get(key, ()), METRIC)[0])
+        for one, other in ((a, b), (b, a)) if paired else ():
+            count = _usable(one.trials[key])
+            if alone := count - paired:
+                have = "has" if alone == 1 else "have"
+                told = f"{alone} of {one.name}'s {count} valid trials {have} no partner in {other.name}"
+                yield f"{key[1]}, {cell_label(rows[0])}", told
 
 
 def _valid_of(rows: Sequence[Row]) -> str:
-    return f"{sum(row['verdict'] == 'valid' for row in rows)} of {len(rows)}"
+    return f"{_usable(rows)} of {len(rows)}"
+
+
+def _usable(rows: Sequence[Row]) -> int:
+    return sum(usable(row, METRIC) for row in rows)
 
 
 def _nearest(one: Side, row: Row, other: Side) -> str:
@@ -163,12 +187,23 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def _key(side: Side, name: str) -> object:
-    return side.part("keys").get(name, f"none in {side.name}")  # two unknown machines are not one machine
+    return side.part("keys").get(name)
 
 
-def _versions(a: Side, b: Side) -> str:
-    found = (a.part("build").get("tftpbench"), b.part("build").get("tftpbench"))
-    return f"as versions of tftpbench do ({_value('', found[0])} in A, {_value('', found[1])} in B)"
+def _without(a: Side, b: Side, name: str) -> str:
+    """Who lacks the key: two unknown machines are not one machine."""
+    lacking = [each.name for each in (a, b) if not _key(each, name)]
+    return f"{' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} no {name}" if lacking else ""
+
+
+def _builds(a: Side, b: Side) -> str:
+    """The versions of tftpbench, or its commits where these are equal: what else method_key is made of."""
+    for what, name, length in (("versions", "tftpbench", _VALUE_MAX), ("commits", "git_commit", _COMMIT_DIGITS)):
+        first, second = (_value("", each.part("build").get(name))[:length] for each in (a, b))
+        if first != second:
+            where = f"({first} in A, {second} in B)"
+            return f"in the order of trials or the estimator, as {what} of tftpbench do {where}"
+    return _UNTOLD
 
 
 def _told(fields: Mapping[str, tuple[object, object]]) -> str:

@@ -3,15 +3,18 @@
 It must never compute a figure. Called by the command line and by notebooks.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from tftpbench.comparison.cells import Compared
 from tftpbench.comparison.result import Comparison
-from tftpbench.units import format_rate
+from tftpbench.units import format_count
 
 _HEADER = ("server", "A data/s", "B data/s", "B over A", "CPU/block", "verdict")
-_UNSAFE_IN_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]|#~"})
+_UNSAFE_IN_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]|#~$!"})
+# GitHub mentions whom an @ names, unless a letter, a digit or _ of ASCII stands before it.
+_MENTION = re.compile(r"(?<![A-Za-z0-9_])@(?=\w)")
 
 
 def text(comparison: Comparison) -> str:
@@ -22,7 +25,7 @@ def text(comparison: Comparison) -> str:
     ]
     blocks.insert(2 if comparison.warnings else 1, _table(comparison.rows))
     names = [f"A: {comparison.a.path}", f"B: {comparison.b.path}"]
-    return "\n\n".join("\n".join(block) for block in [*blocks, names])
+    return "\n\n".join("\n".join(map(_visible, block)) for block in [*blocks, names])
 
 
 def markdown(comparison: Comparison) -> str:
@@ -38,14 +41,14 @@ def markdown(comparison: Comparison) -> str:
 
 def html(comparison: Comparison) -> str:
     """The same for a notebook; whatever a run may hold is escaped."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("cell", *_HEADER))
+    head = "".join(f"<th>{_escaped(name)}</th>" for name in ("cell", *_HEADER))
     rows = [(row.label, *_cells(row)) for row in comparison.rows]
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows)
     lists = "".join(
-        f"<p>{escape(title)}</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+        f"<p>{_escaped(title)}</p><ul>{''.join(f'<li>{_escaped(line)}</li>' for line in lines)}</ul>"
         for title, lines in _lists(comparison)
     )
-    return f"<p><strong>{escape(comparison.sentence)}</strong></p><table><tr>{head}</tr>{body}</table>{lists}"
+    return f"<p><strong>{_escaped(comparison.sentence)}</strong></p><table><tr>{head}</tr>{body}</table>{lists}"
 
 
 def _lists(comparison: Comparison) -> Iterator[tuple[str, Sequence[str]]]:
@@ -69,10 +72,20 @@ def _table(rows: Sequence[Compared]) -> list[str]:
 
 
 def _cells(row: Compared) -> tuple[str, ...]:
-    rates = [format_rate(rate).removesuffix("/s").strip() for rate in (row.a_data_pps, row.b_data_pps)]
+    rates = [format_count(rate) for rate in (row.a_data_pps, row.b_data_pps)]
     return (row.contender, *rates, str(row.moved), f"{row.cpu.ratio:.2f}x" if row.cpu else "-", row.verdict)
 
 
+def _visible(words: str) -> str:
+    """Without what moves a terminal or turns the text around it: control characters and those of format."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in words)
+
+
+def _escaped(words: str) -> str:
+    return escape(_visible(words))
+
+
 def _plain(words: str) -> str:
-    """Words that Markdown would take for marks, as themselves."""
-    return escape(" ".join(words.split()), quote=False).translate(_UNSAFE_IN_MARKDOWN)
+    """Words that Markdown would take for marks, as themselves; nobody is called by the name of a server."""
+    line = escape(_visible(" ".join(words.split())), quote=False).translate(_UNSAFE_IN_MARKDOWN)
+    return _MENTION.sub("@\u200b", line)

@@ -3,7 +3,6 @@
 Only `tftpbench.plots` may ask for this.
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
@@ -11,7 +10,7 @@ from tftpbench.columns import COLUMNS
 from tftpbench.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.units import format_rate
+from tftpbench.units import format_count
 
 
 def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
@@ -44,9 +43,7 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
             style.duration_axis(axes.yaxis, data[column], is_log=False)
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-            axes.yaxis.set_major_formatter(
-                FuncFormatter(lambda value, _: format_rate(value).removesuffix("/s").strip())
-            )
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
         grid.label("trials, in the order done", "" if unit == "ns" else unit)
         axes.autoscale_view()  # the key points at where things are in the end
         style.draw_key(axes, entries, styles)
@@ -57,25 +54,22 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
 def alarm_rates(rates: pd.DataFrame) -> Plot:
     """How often a head slower by `loss` is called slower, a line per number of pairs; at loss 0 each is a false alarm.
 
-    `rates`: as `tftpbench.audit.alarm_rates` gives them (pairs loss draws fraction low high). PlotError where empty.
+    `rates`: as `tftpbench.audit.alarm_rates` gives them (pairs loss draws fraction). PlotError where empty.
     """
-    frame = frames.needing(rates, ("pairs", "loss", "draws", "fraction", "low", "high"), "alarm_rates")
+    frame = frames.needing(rates, ("pairs", "loss", "draws", "fraction"), "alarm_rates")
     data = frame.sort_values(["pairs", "loss"]).reset_index(drop=True)
     names = {count: f"{count:.0f} pairs" for count in data["pairs"].unique()}
     styles = style.looks(list(names.values()))
     title = "How often a slower head is called slower"
-    told = f"{data['draws'].max():.0f} draws of recorded pairs each; bars: 95 % interval; at 0 % every alarm is false"
+    told = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
     with style.applied():
         grid = style.grid(title, told, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
         axes, entries = grid.axes[0], []
         for count, ours in data.groupby("pairs"):
             name = names[float(str(count))]
             look = styles[name]
-            reach = np.abs(ours[["low", "high"]].to_numpy().T - ours["fraction"].to_numpy())
-            axes.errorbar(
-                ours["loss"], ours["fraction"], reach, color=look.colour, marker=look.marker, linestyle=look.dash,
-                markersize=4.5, linewidth=1.3, elinewidth=0.8,
-            )  # fmt: skip
+            axes.plot(ours["loss"], ours["fraction"], color=look.colour, marker=look.marker, linestyle=look.dash,
+                      markersize=4.5, linewidth=1.3)  # fmt: skip
             entries.append(style.Entry(name, (float(ours["loss"].max()), float(ours["fraction"].iloc[-1]))))
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -29,12 +29,14 @@ _OTHER = (style.GREY, "grey")
 
 
 def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio") -> Plot:
-    """Ratios in rows, with 95 % intervals, on a logarithmic axis; the budget 1 - budget to 1 + budget is shaded.
+    """Ratios in rows, with 95 % intervals, on a logarithmic axis; 1/(1 + budget) to 1 + budget is shaded.
 
     `ratios` has columns label, ratio, low, high, n, verdict; low and high may be unknown: then the range lowest to
     highest, where it has these columns, is drawn thin and the point hollow. `axis` says what is divided by what.
-    PlotError where no row has a ratio.
+    PlotError where no row has a ratio, and for a budget that is not over 0 and under 1.
     """
+    if budget is not None and not 0 < budget < 1:
+        raise PlotError(f"forest: budget is {budget!r}; allowed: over 0 and under 1, as in 0.05 for 5 %")
     data = _known(ratios)
     cut = f"; the first {ROWS_MAX} of {len(data)} rows" if len(data) > ROWS_MAX else ""
     data = data.head(ROWS_MAX)
@@ -74,7 +76,7 @@ def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], bu
     bounds = data[["ratio", "low", "high", "lowest", "highest"]].to_numpy(dtype=float)
     limits = [float(np.nanmin(bounds)), float(np.nanmax(bounds)), 1.0]
     if budget is not None:
-        low, high = max(1 - budget, 0.01), 1 + budget
+        low, high = 1 / (1 + budget), 1 + budget  # which is divided by which must not matter
         axes.axvspan(low, high, color="#e3eef6", linewidth=0, zorder=0)
         limits += [low, high]
     axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
@@ -111,7 +113,7 @@ def _subtitle(data: pd.DataFrame, budget: float | None) -> str:
     if data["low"].isna().any():
         parts.append("thin, hollow: range of too few pairs for an interval")
     if budget is not None:
-        parts.append(f"shaded: within {100 * budget:.3g} % of 1")
+        parts.append(f"shaded: within {100 * budget:.3g} % of 1, either way")
     verdicts = data["verdict"].dropna().astype(str).unique()
     parts += [f"{_VERDICTS.get(each, _OTHER)[1]}: {each}" for each in verdicts]
     return "; ".join(filter(None, parts))

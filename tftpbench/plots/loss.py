@@ -34,10 +34,13 @@ def loss(trials: pd.DataFrame) -> Plot:
     if frame.empty:
         raise PlotError("loss: no trial started a transfer, so there is nothing to draw")
     data = _shares(frame)
-    title = f"Losses per {_PER} transfers started"
+    title = f"Sent again, dropped, unanswered, per {_PER} transfers"
     names = [name for name, _ in frames.each_contender(frame)]
     steps = sorted(data["concurrency"].unique())
-    told = f"sums over {frames.span([len(frame)], 'trial')}, valid or not; shades: transfers at once"
+    told = (
+        f"per {_PER} of all transfers that the server was asked for; the shades say at which concurrency; "
+        f"sums over {frames.span([len(frame)], 'trial')}, valid or not"
+    )
     with style.applied():
         labels = [style.name_of(name) for name in names]
         grid = style.grid(

@@ -113,7 +113,7 @@ def _finish(grid: style.Grid, data: pd.DataFrame) -> None:
     grid.axes[0].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     values = data[["ratio", "low", "high"]].to_numpy(dtype=float)
     style.log_axis(grid.axes[0].yaxis, [float(np.nanmin(values)), float(np.nanmax(values)), 1])
-    grid.label("rounds, in the order done", "ratio")
+    grid.label("pairs, in the order done", "ratio")
 
 
 def _entries(rows: pd.DataFrame) -> list[style.Entry]:

@@ -22,13 +22,12 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from tftpbench.units import format_duration, format_rate
+from tftpbench.units import format_count, format_duration
 
 WIDTH = 7.2
 TEXT = 9.0  # points
 LINE = 0.165  # inches from one line of text to the next
 GREY = "#666666"
-PALE = "#dddddd"
 
 # Okabe and Ito 2008, told apart by colour-blind readers; without yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -279,7 +278,7 @@ def counts_axis(axis: Axis, values: Iterable[float]) -> None:
 def rate_axis(axis: Axis) -> None:
     """Per second, from zero."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_rate(value).removesuffix("/s").strip()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
 
 
 def duration_axis(axis: Axis, values: Iterable[float], *, is_log: bool = True) -> None:

@@ -56,6 +56,16 @@ class Contents:
         return self.run.problems
 
     @property
+    def broken(self) -> tuple[str, ...]:
+        """Those of `problems` that whoever reads the answer must know."""
+        return self.run.broken
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """Those of `problems` that tell of files which a run may be kept without."""
+        return self.run.absent
+
+    @property
     def invalid(self) -> tuple[str, ...]:
         """Each trial that does not count, and why."""
         return tuple(

@@ -4,6 +4,7 @@ A run may have many servers and cells: what shows single round trips or transfer
 servers that moved most in it. It must never draw: that is `tftpbench.plots`. Only `tftpbench.report` may ask for this.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,11 +64,15 @@ def figures_of(contents: Contents) -> Figures:
     shown, left_out = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # the report tells them all, as problems
+        warnings.simplefilter("error", RuntimeWarning)  # figures that overflow draw a picture of nothing
         for name, reading, draw in wanted:
             try:
                 shown.append(_shown(name, reading, draw()))
             except (PlotError, ResultsError) as error:
-                left_out.append(f"{name}: {error}")
+                told = re.sub(r"^[a-z_]+: ", "", str(error))  # what plots call themselves
+                left_out.append(f"{name}: {told}")
+            except (ValueError, OverflowError, RuntimeWarning):
+                left_out.append(f"{name}: its figures are too large or too small to be drawn")
     losses = tuple(each for each in shown if each.name == "losses")
     return Figures(tuple(each for each in shown if each not in losses), losses, tuple(left_out))
 
@@ -129,18 +134,18 @@ def _top(contents: Contents, most: int) -> list[Line]:
     return [line for line in here if line in ranked[:most]]
 
 
-_THROUGHPUT = "Higher is better. A line joins the medians of valid trials; its band is their 95 % interval."
+_THROUGHPUT = "Higher is better. A line joins the medians of valid trials."
 _FOREST = (
     "Left of 1 the server moves less than the one it is compared with, right of 1 more. A difference is shown by "
     "the trials only where the interval does not touch 1."
 )
 _PAIRS = (
-    "Each point is one pair of trials done one after the other. A cloud away from 1 is a difference; a slope is a "
+    "Each point is one pair of trials of the same round. A cloud away from 1 is a difference; a slope is a "
     "machine that changed while it was measured."
 )
 _SPECTRUM = (
-    "Lower is better. To the right stand ever rarer blocks: at 99 %, one in a hundred takes longer than the line says. "
-    "Curves end where too few samples remain."
+    "Lower is better. The wait for a transfer's first answer is not in it. To the right stand ever rarer blocks: at "
+    "99 %, one in a hundred takes longer than the line says. Curves end where too few samples remain."
 )
 _CPU = "Lower is better. What a server spends on a block bounds how many it can move on its cores."
 _SCALING = "A server that keeps its rate as more transfers run at once stays level or rises."

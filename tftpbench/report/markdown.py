@@ -30,7 +30,7 @@ def write_markdown(contents: Contents) -> str:
         _bullets("Left out", answer.skipped),
         _table(contents.headline),
         _table(contents.cost),
-        _table(losses, f"Nothing was lost in {counted(clean, 'other cell')} of a server." if clean else ""),
+        _table(losses, _unharmed(clean, bool(losses.rows))),
         _bullets("What servers did wrong", answer.findings),
         _bullets("Protocol faults where transfers failed", answer.faults),
         _environment(contents),
@@ -54,8 +54,14 @@ def _table(table: Table, after: str = "") -> list[str]:
         lines.append("|" + "|".join(" ---: " if heading.is_figure else " --- " for heading in table.headings) + "|")
         lines += [_line(value.text for value in row) for row in table.rows]
     else:
-        lines.append("Nothing." if after else "None.")
-    return [*lines, *(["", after] if after else [])]
+        lines += [] if after else ["None."]
+    return [*lines, *(["", after] if after and table.rows else [after] if after else [])]
+
+
+def _unharmed(cells: int, is_any_harmed: bool) -> str:
+    if not cells:
+        return ""
+    return f"Nothing was lost in {counted(cells, 'other cell' if is_any_harmed else 'cell')} of a server."
 
 
 def _line(texts: Iterable[str]) -> str:

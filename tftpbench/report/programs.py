@@ -31,9 +31,10 @@ def write_json(contents: Contents) -> str:
 
 def write_csv(contents: Contents) -> str:
     """A line per trial: the columns of trials.jsonl, lists as JSON, and `contender`; unknown figures are empty."""
-    names = dict.fromkeys([*COLUMNS, *(name for row in contents.rows for name in row), "contender"])
-    rows = ([*(row.get(name) for name in list(names)[:-1]), server_name(row)] for row in contents.rows)
-    return csv_text(names, rows)
+    names = dict.fromkeys([*COLUMNS, *(name for row in contents.rows for name in row)])
+    names.pop("contender", None)  # a row's own would stand in its place, and shift the others
+    rows = ([*(row.get(name) for name in names), server_name(row)] for row in contents.rows)
+    return csv_text([*names, "contender"], rows)
 
 
 def csv_text(names: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -13,7 +13,7 @@ from tftpbench.columns import COLUMNS
 from tftpbench.scenario import Scenario
 from tftpbench.summary import Answer, Line
 from tftpbench.thresholds import server_name
-from tftpbench.units import format_bytes, format_duration, format_rate
+from tftpbench.units import format_bytes, format_count, format_duration
 
 Row = Mapping[str, Any]
 # What says that something got lost, in the order in which one asks: whose doing was it?
@@ -96,7 +96,7 @@ def headline_table(answer: Answer) -> Table:
 
 
 _RATIO = (
-    "Blocks (or bytes) of this server for each of the other's, over pairs of trials done one after the other: a 20 % "
+    "Blocks (or bytes) of this server for each of the other's, over pairs of trials of one round: a 20 % "
     "trimmed mean, and in brackets its 95 % interval. Under six pairs there is only the range that was seen."
 )
 
@@ -104,6 +104,8 @@ _RATIO = (
 def cost_table(answer: Answer, rows: Sequence[Row]) -> Table:
     """What the work cost the server: medians over valid trials, which is where reasons are found."""
     columns: list[tuple[str, str, Callable[[float], str]]] = [
+        ("first_response_ns_p50", "first answer", format_duration),
+        ("transfer_ns_p50", "transfer", format_duration),
         ("server_cpu_ns_per_block", "CPU/block", format_duration),
         ("switches_per_block", "switches/block", lambda value: f"{value:.2g}"),
         ("server_busy_fraction", "server busy", _percent),
@@ -213,11 +215,7 @@ def _value(value: float | None, written: Callable[[float], str]) -> Value:
 
 
 def _rate(value: float) -> str:
-    return format_rate(value).removesuffix("/s").strip()
-
-
-def _duration_or_count(name: str) -> Callable[[float], str]:
-    return format_duration if "_ns_" in name else _whole
+    return format_count(value)
 
 
 def _percent(value: float) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +70,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
         raise ResultsError(f"{path}: has the schema {schema!r}, which this tftpbench can't read; allowed: {SCHEMA!r}")
+    fault = _part_fault(manifest)
+    if fault is not None:
+        raise ResultsError(f"{path}: {fault}")
     return dict(manifest)
 
 
@@ -146,6 +149,26 @@ def parse(text: bytes) -> Any:
         raise ValueError("is nested too deep") from None
 
 
+def _part_fault(manifest: Mapping[str, Any]) -> str | None:
+    """What is wrong with the parts that readers go by; absent ones are allowed."""
+    servers, placement, skipped = (
+        manifest.get("servers", {}),
+        manifest.get("placement", {}),
+        manifest.get("skipped", []),
+    )
+    if not isinstance(servers, dict) or not all(isinstance(facts, dict) for facts in servers.values()):
+        return "servers is not an object of objects"
+    if not isinstance(placement, dict):
+        return "placement is no object"
+    if not isinstance(skipped, list) or not all(isinstance(skip, dict) for skip in skipped):
+        return "skipped is no list of objects"
+    for skip in skipped:
+        for name, types in (("server", str), ("reason", str), ("cell_key", (str, type(None)))):
+            if not isinstance(skip.get(name), types):
+                return f"skipped: {name} is {skip.get(name)!r}"
+    return None
+
+
 def _row(line: bytes) -> dict[str, Any]:
     """The row; ValueError says what is wrong with one that some hand, or a failing disk, has altered."""
     try:
@@ -164,10 +187,11 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _fits(value: object, dtype: str) -> bool:
+    """Figures count or measure, every one: none is ever below zero."""
     if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
         return False
-    if isinstance(value, int):
-        return abs(value) <= _INT_MAX
+    if isinstance(value, (int, float)):
+        return value >= 0 and (isinstance(value, float) or value <= _INT_MAX)
     if dtype == "time":
         try:
             datetime.fromisoformat(str(value))

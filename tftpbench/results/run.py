@@ -7,6 +7,7 @@ everybody who looks at results, notebooks first.
 
 import glob as globbing
 import inspect
+import math
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +42,11 @@ class Run:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """What `trials` is made of: keys and plain values as in trials.jsonl, None where unknown."""
+        """What `trials` is made of: keys and plain values as in trials.jsonl, None where unknown.
+
+        Trials that break a law become invalid here, whatever else of the run is read: their counters must add up, and
+        their transfers, where they were kept, obey Little's law.
+        """
         read = form.read_trials(self.path)
         for number, fault in read.faults:
             self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
@@ -49,6 +54,8 @@ class Run:
             self._tell(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
         for row in read.rows:
             self._judge(row, laws.counters_fault(row))
+            if row["verdict"] == "valid":
+                self._judge(row, self._littles_law_fault(row))
         return read.rows
 
     @cached_property
@@ -66,15 +73,8 @@ class Run:
 
     @cached_property
     def transfers(self) -> "pd.DataFrame":
-        """One row per transfer of every trial: `trial`, its cell, and times in ns of the generator's monotonic clock.
-
-        Trials whose transfers break Little's law become invalid, here and in `trials`.
-        """
+        """One row per transfer of each trial: `trial`, its cell, and times in ns of the generator's monotonic clock."""
         frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
-        means = tables.mean_transfer_ns(frame, {row["trial"]: row.get("duration_s") for row in self.rows})
-        for row in self.rows:
-            if row["verdict"] == "valid":
-                self._judge(row, laws.littles_law_fault(row, means.get(row["trial"])))
         return tables.with_cells(frame, self.trials, frames.CELL)
 
     @cached_property
@@ -138,6 +138,11 @@ class Run:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is not whole, a line each, as far as files were read: trials.jsonl here, others when asked for."""
+        return (*self.broken, *self.absent)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Those of `problems` that cost trials or figures."""
         present = len(self.rows)
         planned = self.manifest.get("trials_planned")
         lost = sum(problem.startswith(f"{form.TRIALS}:") for problem in self._found)
@@ -145,9 +150,15 @@ class Run:
         if isinstance(planned, int) and present < planned:
             why = ": the run was cut off" if present + lost < planned else ""
             cut_off = [f"{present} of {counted(planned, 'planned trial')} are there{why}"]
+        unknown = sum(row["verdict"] == "valid" and row["data_pps"] is None for row in self.rows)
+        no_rate = [_have_no(unknown, "data_pps", "valid trial")] if unknown else []
+        return (*cut_off, *self._found, *no_rate)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Those of `problems` that tell of files which a run may be kept without."""
         lacking = {name: sum(not self._is_there(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
-        absent = [f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count]
-        return (*cut_off, *self._found, *absent)
+        return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
 
     def __repr__(self) -> str:
         try:
@@ -168,15 +179,22 @@ class Run:
         if fault is None or fault in reason:
             return
         row["verdict"], row["verdict_reason"] = "invalid", f"{reason}; {fault}" if reason else fault
-        if "trials" in self.__dict__:  # built already
-            where = self.trials["trial"] == row["trial"]
-            self.trials.loc[where, ["verdict", "verdict_reason"]] = [row["verdict"], row["verdict_reason"]]
         self._tell(f"trial {row['trial']} is invalid: {fault}")
+
+    def _littles_law_fault(self, row: dict[str, Any]) -> str | None:
+        """What the trial's transfers say against its rate; what can't be read says nothing until it is asked for."""
+        if laws.littles_law_fault(row, math.inf) is None:  # no time would be wrong: the law is not for this window
+            return None
+        try:
+            path = self._file(row["trial"], form.TRANSFERS)
+            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if path.is_file() else None
+        except (OSError, ResultsError):
+            return None
+        return laws.littles_law_fault(row, mean_ns)
 
     def _entered(self) -> list[str]:
         """The contenders in the scenario's order: manifests go by their names there, paths by theirs in `servers`."""
-        servers = self.manifest.get("servers")
-        return [*servers] if isinstance(servers, dict) else []
+        return [*self.manifest.get("servers", ())]
 
     def _choose(self, cell: dict[str, object], valid_only: bool) -> list[int]:
         frame = self.valid if valid_only else self.trials
@@ -215,11 +233,7 @@ class Run:
             self._warn(problem)
 
     def _warn(self, text: str) -> None:
-        """Point at the line outside the package that asked."""
-        level, frame = 1, inspect.currentframe()
-        while frame is not None and frame.f_globals["__name__"].startswith(("tftpbench", "functools")):
-            level, frame = level + 1, frame.f_back
-        warnings.warn(f"{self.name}: {text}", ResultsWarning, stacklevel=level)
+        _warn(f"{self.name}: {text}")
 
 
 def load_run(path: Path | str) -> Run:
@@ -228,13 +242,31 @@ def load_run(path: Path | str) -> Run:
 
 
 def load_runs(glob: str) -> list[Run]:
-    """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first."""
-    folders = [Path(found) for found in sorted(globbing.glob(str(Path(glob).expanduser())))]
-    runs = [Run(folder) for folder in folders if form.is_run(folder)]
+    """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first.
+
+    One that can't be opened is told of in a ResultsWarning, and left out. ResultsError where none is left.
+    """
+    runs: list[Run] = []
+    refused: list[ResultsError] = []
+    for folder in map(Path, sorted(globbing.glob(str(Path(glob).expanduser())))):
+        try:
+            runs += [Run(folder)] if form.is_run(folder) else []
+        except ResultsError as error:
+            refused.append(error)
     if not runs:
-        raise ResultsError(f"{glob}: finds no run folder")
+        raise refused[0] if refused else ResultsError(f"{glob}: finds no run folder")
+    for refusal in refused:
+        _warn(f"{refusal}; left out")
     return runs
 
 
-def _have_no(count: int, name: str) -> str:
-    return f"{counted(count, 'trial')} {'has' if count == 1 else 'have'} no {name}"
+def _have_no(count: int, name: str, of: str = "trial") -> str:
+    return f"{counted(count, of)} {'has' if count == 1 else 'have'} no {name}"
+
+
+def _warn(text: str) -> None:
+    """Point at the line outside the package that asked."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals["__name__"].startswith(("tftpbench", "functools")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, ResultsWarning, stacklevel=level)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tftpbench.columns import OUTCOMES, Column
+from tftpbench.columns import OUTCOMES, TRANSFER_COLUMNS, Column
 from tftpbench.errors import ResultsError
 
 if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without i
 
 Arrays = Mapping[str, NDArray[np.generic]]
 _WORD = pa.dictionary(pa.int8(), pa.string())
+_TIMES = {name: TRANSFER_COLUMNS[name] for name in ("actual_start_ns", "end_ns", "outcome")}
 
 
 def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
@@ -35,14 +37,14 @@ def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=words, column_encoding=deltas)
 
 
-def read(path: Path, columns: Mapping[str, Column]) -> pa.Table:
-    """The table in the file: documented columns in order, null where an older file lacks one, then any others.
+def read(path: Path, columns: Mapping[str, Column], *, others: bool = True) -> pa.Table:
+    """The table in the file: these columns in order, null where an older file lacks one, then any others.
 
     Raises FileNotFoundError where there is none, ResultsError where it can't be read.
     """
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            table = file.read(None if others else [*columns])
         known = {
             name: table.column(name).cast(_arrow_type(column))
             if name in table.column_names
@@ -69,19 +71,20 @@ def frame(tables: Mapping[int, pa.Table], columns: Mapping[str, Column]) -> "pd.
     return pd.DataFrame({"trial": trial, **read_}, copy=False)
 
 
-def mean_transfer_ns(frame: "pd.DataFrame", durations_s: Mapping[int, float | None]) -> dict[int, float]:
-    """Mean time of the transfers that completed within the measured window, by trial.
+def mean_transfer_ns(path: Path, window_s: float) -> float | None:
+    """Mean time of the transfers in the file that completed within the measured window; None where it has none.
 
-    The last transfer starts when a closed loop's window closes; that is where the window is known from.
+    The last transfer starts when a closed loop's window closes; that is where the window is known from. Raises as
+    `read` does.
     """
-    start = frame["actual_start_ns"].to_numpy(np.float64, na_value=np.nan)
-    end = frame["end_ns"].to_numpy(np.float64, na_value=np.nan)
-    close = frame["actual_start_ns"].groupby(frame["trial"]).transform("max").to_numpy(np.float64, na_value=np.nan)
-    open_ = close - frame["trial"].map(durations_s).to_numpy(np.float64, na_value=np.nan) * 1e9
-    counted = (frame["outcome"] == "completed").to_numpy(bool) & (open_ <= end) & (end <= close)
-    times = frame["trial"][counted].to_frame().assign(ns=(end - start)[counted])
-    means = times.groupby("trial")["ns"].mean()
-    return dict(zip(means.index.tolist(), means.tolist(), strict=True))
+    table = read(path, _TIMES, others=False)
+    start, end = (table.column(name).to_numpy().astype(np.float64) for name in ("actual_start_ns", "end_ns"))
+    if not start.size or np.isnan(start).all():
+        return None
+    close = np.nanmax(start)
+    completed = pc.equal(table.column("outcome"), "completed").fill_null(False).to_numpy()
+    times = (end - start)[completed & (close - window_s * 1e9 <= end) & (end <= close)]
+    return float(times.mean()) if times.size else None
 
 
 def with_cells(frame: "pd.DataFrame", trials: "pd.DataFrame", names: tuple[str, ...]) -> "pd.DataFrame":

@@ -65,7 +65,7 @@ def placement_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
-    return [(str(skip["server"]), skip["cell_key"], str(skip["reason"])) for skip in manifest.get("skipped", ())]
+    return [(str(skip["server"]), skip.get("cell_key"), str(skip["reason"])) for skip in manifest.get("skipped", ())]
 
 
 def _block_rtt(run: Run, cell_key: str, server: str) -> Quantiles | None:

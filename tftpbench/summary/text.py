@@ -11,7 +11,7 @@ from html import escape
 from tftpbench.summary.answer import Answer, Judged
 from tftpbench.summary.lines import Line
 from tftpbench.thresholds import State
-from tftpbench.units import format_duration, format_rate
+from tftpbench.units import format_count, format_duration
 
 _GREEN, _RED, _YELLOW, _BOLD, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 # After so many of one sort, people want a number and not a longer list.
@@ -83,7 +83,7 @@ def cells(answer: Answer, line: Line) -> tuple[str, ...]:
     return (
         line.server,
         *((", ".join(line.cell.options.values()) or "no options",) if _is_best(answer) else ()),
-        format_rate(rate).removesuffix("/s").strip() if rate is not None else "-",
+        format_count(rate) if rate is not None else "-",
         str(line.ratio or ""),
         format_duration(line.block_rtt.p50) if line.block_rtt else "-",
         format_duration(line.block_rtt.p99) if line.block_rtt else "-",
