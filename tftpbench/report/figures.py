@@ -101,9 +101,7 @@ def _spectrum(contents: Contents) -> plots.Plot:
     names = contents.run.trials["contender"]
     parts = []
     for line in lines:
-        name, _, variant = line.server.partition("@")
-        latency = contents.run.latency("block_rtt", cell_key=line.cell.key, server=name, variant=variant or None)
-        frame = latency.to_frame()
+        frame = contents.run.latency("block_rtt", cell_key=line.cell.key, contender=line.server).to_frame()
         cell = {axis: getattr(line.cell, axis) for axis in ("operation", "concurrency", "file_size_bytes")}
         parts.append(frame.assign(**cell, contender=pd.Categorical([line.server] * len(frame), names.cat.categories)))
     if not parts:

@@ -69,9 +69,8 @@ def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str
 
 
 def _block_rtt(run: Run, cell_key: str, server: str) -> Quantiles | None:
-    name, _, variant = server.partition("@")
     try:
-        merged = run.latency("block_rtt", cell_key=cell_key, server=name, variant=variant or None)
+        merged = run.latency("block_rtt", cell_key=cell_key, contender=server)
     except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
         return None
     if not merged.count:
