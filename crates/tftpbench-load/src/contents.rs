@@ -24,8 +24,8 @@ pub enum Contents {
 /// Two keys from which every word of a file follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generated {
-    multiplied: u32,
-    added: u32,
+    start: u32,
+    mask: u32,
 }
 
 impl Contents {
@@ -70,8 +70,11 @@ impl Contents {
 impl Generated {
     /// The contents of file number `file` under `seed`.
     pub fn new(seed: u64, file: u64) -> Generated {
-        let key = mix64(seed.wrapping_add(mix64(file ^ 0x5446_5450)));
-        Generated { multiplied: key as u32, added: (key >> 32) as u32 }
+        Generated::from_key(mix64(seed.wrapping_add(mix64(file ^ 0x5446_5450))))
+    }
+
+    fn from_key(key: u64) -> Generated {
+        Generated { start: key as u32, mask: (key >> 32) as u32 }
     }
 
     /// Writes the bytes from `offset` on into `buf`.
@@ -81,41 +84,83 @@ impl Generated {
         let mut rest = buf;
         if head != 0 {
             let (first, after) = rest.split_at_mut(rest.len().min(WORD - head));
-            first.copy_from_slice(&self.word(word).to_le_bytes()[head..head + first.len()]);
+            first.copy_from_slice(&self.word(word)[head..head + first.len()]);
             rest = after;
             word += 1;
         }
-        // 32-bit lanes with plain indices: the compiler turns this loop into vector code.
-        let whole = rest.len() / WORD;
-        let (words, tail) = rest.split_at_mut(whole * WORD);
-        for (index, bytes) in words.chunks_exact_mut(WORD).enumerate() {
-            bytes.copy_from_slice(&self.word(word + index as u64).to_le_bytes());
+        while !rest.is_empty() {
+            let here = usize::try_from((SPAN_WORDS - word % SPAN_WORDS) * WORD as u64).unwrap_or(usize::MAX);
+            let (span, after) = rest.split_at_mut(rest.len().min(here));
+            self.fill_span(word, span);
+            rest = after;
+            word += (here / WORD) as u64;
         }
-        let count = tail.len();
-        tail.copy_from_slice(&self.word(word + whole as u64).to_le_bytes()[..count]);
     }
 
-    /// Whether `payload` is what lies at `offset`. One pass, nothing stored; false also where the offset is in mid-word.
+    fn fill_span(&self, word: u64, buf: &mut [u8]) {
+        let (mut sequence, mask) = self.sequence(word);
+        let (words, tail) = buf.as_chunks_mut::<WORD>();
+        let next = word + words.len() as u64;
+        for bytes in words {
+            *bytes = mixed(sequence, mask).to_le_bytes();
+            sequence = sequence.wrapping_add(STEP);
+        }
+        if !tail.is_empty() {
+            tail.copy_from_slice(&self.word(next)[..tail.len()]);
+        }
+    }
+
+    /// Whether `payload` is what lies at `offset`. One pass, nothing stored; false also where the offset is in mid-word or
+    /// the payload reaches into the next span.
     fn surely_equals(&self, offset: u64, payload: &[u8]) -> bool {
         let word = offset / WORD as u64;
         let (words, tail) = payload.as_chunks::<WORD>();
-        let differences = words.iter().enumerate().fold(0, |differences, (index, bytes)| {
-            differences | (u32::from_le_bytes(*bytes) ^ self.word(word + index as u64))
-        });
+        let next = word + words.len() as u64;
+        // A running sum, not the word's index times STEP: any x86-64 adds four words at once, but multiplies only two.
+        let (mut sequence, mask) = self.sequence(word);
+        let mut differences = 0;
+        for bytes in words {
+            differences |= u32::from_le_bytes(*bytes) ^ mixed(sequence, mask);
+            sequence = sequence.wrapping_add(STEP);
+        }
         offset.is_multiple_of(WORD as u64)
+            && word / SPAN_WORDS == next / SPAN_WORDS
             && differences == 0
-            && *tail == self.word(word + words.len() as u64).to_le_bytes()[..tail.len()]
+            && *tail == self.word(next)[..tail.len()]
     }
 
-    /// One 32-bit word of the file: the finaliser of MurmurHash3 over the word's index and the keys.
-    #[inline(always)]
-    fn word(&self, index: u64) -> u32 {
-        let high = (index >> 32) as u32;
-        let mut x = (index as u32 ^ self.multiplied).wrapping_add(high.wrapping_mul(0x27d4_eb2f));
-        x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
-        x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
-        (x ^ (x >> 16)).wrapping_add(self.added)
+    /// One word of the file, as it lies there.
+    fn word(&self, index: u64) -> [u8; WORD] {
+        let (sequence, mask) = self.sequence(index);
+        mixed(sequence, mask).to_le_bytes()
     }
+
+    /// Where the arithmetic sequence stands at a word, and the mask of its span.
+    fn sequence(&self, word: u64) -> (u32, u32) {
+        let keys = match word / SPAN_WORDS {
+            0 => *self,
+            span => Generated::from_key(mix64(
+                u64::from(self.mask) << 32 | u64::from(self.start).wrapping_add(mix64(span)),
+            )),
+        };
+        (keys.start.wrapping_add((word as u32).wrapping_mul(STEP)), keys.mask)
+    }
+}
+
+/// Words after which the sequence would repeat itself: other keys are taken then.
+const SPAN_WORDS: u64 = 1 << 32;
+
+/// Step of the sequence: odd, so that it visits all 2^32 values; 2^32 divided by the golden ratio.
+const STEP: u32 = 0x9e37_79b9;
+
+/// Hides the regularity of the sequence in a few operations that any vector unit has: each is one to one, so words of a
+/// span are all different.
+#[inline(always)]
+fn mixed(mut x: u32, mask: u32) -> u32 {
+    x ^= x >> 15;
+    x = x.wrapping_add(x << 9);
+    x ^= x >> 13;
+    x ^ mask
 }
 
 /// Creates (or replaces) the file `path` with the first `size` bytes of file number `file`.
