@@ -38,7 +38,7 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// All that the first `slots` transfers need.
     pub(crate) fn open(config: &LoadConfig, slots: usize) -> Result<Endpoints, LoadError> {
-        let (mut lanes, mut spare) = (Vec::new(), Vec::new());
+        let (mut lanes, mut spare): (Vec<Lane>, _) = (Vec::new(), Vec::new());
         match config.sockets {
             Sockets::PerTransfer => {
                 spare = (0..slots).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
@@ -49,10 +49,15 @@ impl Endpoints {
                     Operation::Read => (config.options.windowsize.unwrap_or(1), bytes),
                     Operation::Write => (1, HEADER_LEN),
                 };
-                let open = |_| Lane::open(config.receive_buffer_bytes, bytes, config.reads_windows());
-                let opened =
-                    (0..lane::count(slots, waiting, waiting_bytes)).map(open).collect::<Result<_, _>>();
-                lanes = opened.map_err(LoadError::os("cannot open a shared client socket"))?;
+                let open = || {
+                    Lane::open(config.receive_buffer_bytes, bytes, config.reads_windows())
+                        .map_err(LoadError::os("cannot open a shared client socket"))
+                };
+                lanes.push(open()?);
+                let buffer_bytes = lanes[0].socket.granted_receive_buffer_bytes();
+                for _ in 1..lane::count(slots, waiting, waiting_bytes, buffer_bytes) {
+                    lanes.push(open()?);
+                }
             }
         }
         Ok(Endpoints { lanes, spare, uses: Vec::new() })

@@ -9,13 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
 
+use crate::worker::DALLYING_MAX;
+
 /// Clients have addresses in 127.128.0.0/9: 11 bits for the place in the lane, 12 bits to tell transfers apart.
 const BASE: u32 = 0x7f80_0000;
 const PLACE_BITS: u32 = 11;
 const GENERATIONS: u32 = 1 << 12;
-/// What may wait in one lane's receive buffer: a third of the usual 212,992 bytes leaves room for bursts and for what is
-/// sent again.
-const WAITING_BYTES_MAX: usize = 64_000;
+/// What may wait in one lane's receive buffer, as a part of it: the rest is for bursts and for what is sent again.
+const WAITING_PART: usize = 3;
 /// What the kernel charges for a datagram beside its bytes: headers and shared info, rounded up to a power of two
 /// together with them, and its descriptor (truesize in linux/skbuff.h). 516 bytes count as 1280.
 const BESIDE_BYTES: usize = 448;
@@ -78,11 +79,13 @@ pub(crate) fn is_possible(server: SocketAddr) -> bool {
 }
 
 /// How many lanes keep `slots` clients, for each of which up to `waiting` datagrams of `datagram_bytes` may arrive at
-/// once, from overrunning a receive buffer.
-pub(crate) fn count(slots: usize, waiting: u16, datagram_bytes: usize) -> usize {
+/// once, from overrunning receive buffers of `buffer_bytes`. As few as can be: more clients to a lane make larger batches.
+pub(crate) fn count(slots: usize, waiting: u16, datagram_bytes: usize, buffer_bytes: usize) -> usize {
     let charged = (datagram_bytes + BESIDE_BYTES).next_power_of_two() + DESCRIPTOR_BYTES;
     let waiting_bytes = slots.saturating_mul(usize::from(waiting)).saturating_mul(charged);
-    waiting_bytes.div_ceil(WAITING_BYTES_MAX).clamp(1, LANES_MAX)
+    let by_bytes = waiting_bytes.div_ceil((buffer_bytes / WAITING_PART).max(1));
+    let by_places = slots.saturating_add(DALLYING_MAX).div_ceil(1 << PLACE_BITS);
+    by_bytes.max(by_places).clamp(1, LANES_MAX)
 }
 
 /// The source address of the client at `place` in its lane. `generation` counts the transfers at that place: a late
@@ -118,10 +121,19 @@ mod tests {
 
     #[test]
     fn lanes_grow_with_what_can_be_waiting() {
+        let usual = 212_992;
         let blocks_of_512 =
-            [(1, 1), (100, 1), (1_000, 1), (10, 64)].map(|(slots, window)| count(slots, window, 516));
-        assert_eq!(blocks_of_512, [1, 2, 20, 13]);
-        assert_eq!([count(10, 1, 4), count(10, 1, 65_468)], [1, 21]);
-        assert_eq!(count(usize::MAX, u16::MAX, 65_468), LANES_MAX);
+            [(1, 1), (100, 1), (1_000, 1), (10, 64)].map(|(slots, window)| count(slots, window, 516, usual));
+        assert_eq!(blocks_of_512, [1, 2, 19, 12]);
+        assert_eq!([count(10, 1, 4, usual), count(10, 1, 65_468, usual)], [1, 19]);
+        assert_eq!(count(1_000, 1, 516, 8 << 20), 1);
+        assert_eq!(count(usize::MAX, u16::MAX, 65_468, 0), LANES_MAX);
+    }
+
+    #[test]
+    fn every_client_has_a_place_and_so_has_every_one_that_dallies() {
+        for slots in [1, 1_024, 1_025, 10_000, 100_000] {
+            assert!(count(slots, 1, 4, usize::MAX) << PLACE_BITS >= slots + DALLYING_MAX, "{slots}");
+        }
     }
 }

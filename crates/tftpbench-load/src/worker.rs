@@ -62,6 +62,8 @@ pub(crate) struct Worker<'a> {
     recorder: Recorder,
     faults: Faults,
     receive: Option<ReceiveBatch>,
+    /// Batches that came from the only lane since the poller was asked.
+    unasked: u32,
     batch: SendBatch,
     scratch: Box<[u8]>,
     receive_buffer_bytes: usize,
@@ -118,6 +120,7 @@ impl<'a> Worker<'a> {
             recorder: Recorder::new(0, (0, 0)),
             faults: Faults::default(),
             receive: Some(receive),
+            unasked: 0,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
         })
@@ -144,8 +147,13 @@ impl<'a> Worker<'a> {
                 if self.is_done() {
                     return Ok(self.report(now_ns));
                 }
-                self.wait(now_ns)?;
-                now_ns = self.handle_ready()?;
+                now_ns = match self.read_on()? {
+                    Some(now_ns) => now_ns,
+                    None => {
+                        self.wait(now_ns)?;
+                        self.handle_ready()?
+                    }
+                };
             }
         }
     }
@@ -314,9 +322,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends what the client has to say, writes its row when it is decided, lets it go when it is finished.
+    /// Sends what the client has to say, then settles it.
     fn after_input(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         self.drain(key, now_ns)?;
+        self.settle(key, now_ns)
+    }
+
+    /// Writes a drained client's row when it is decided, lets it go when it is finished.
+    fn settle(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         let (client, shared) = self.split(key);
         if let Some(end_ns) = client.record(now_ns, shared.config, shared.recorder) {
             self.active -= 1;
