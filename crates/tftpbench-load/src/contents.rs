@@ -25,7 +25,7 @@ pub enum Contents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generated {
     start: u32,
-    mask: u32,
+    step: u32,
 }
 
 impl Contents {
@@ -74,7 +74,8 @@ impl Generated {
     }
 
     fn from_key(key: u64) -> Generated {
-        Generated { start: key as u32, mask: (key >> 32) as u32 }
+        // An odd step visits all 2^32 values before one comes again.
+        Generated { start: key as u32, step: (key >> 32) as u32 | 1 }
     }
 
     /// Writes the bytes from `offset` on into `buf`.
@@ -98,12 +99,12 @@ impl Generated {
     }
 
     fn fill_span(&self, word: u64, buf: &mut [u8]) {
-        let (mut sequence, mask) = self.sequence(word);
+        let Generated { mut start, step } = self.starting_at(word);
         let (words, tail) = buf.as_chunks_mut::<WORD>();
         let next = word + words.len() as u64;
         for bytes in words {
-            *bytes = mixed(sequence, mask).to_le_bytes();
-            sequence = sequence.wrapping_add(STEP);
+            *bytes = mixed(start).to_le_bytes();
+            start = start.wrapping_add(step);
         }
         if !tail.is_empty() {
             tail.copy_from_slice(&self.word(next)[..tail.len()]);
@@ -117,11 +118,12 @@ impl Generated {
         let (words, tail) = payload.as_chunks::<WORD>();
         let next = word + words.len() as u64;
         // A running sum, not the word's index times STEP: any x86-64 adds four words at once, but multiplies only two.
-        let (mut sequence, mask) = self.sequence(word);
+        let Generated { mut start, step } = self.starting_at(word);
+        // A running sum, not the word's index times the step: any x86-64 adds four words at once, but multiplies two.
         let mut differences = 0;
         for bytes in words {
-            differences |= u32::from_le_bytes(*bytes) ^ mixed(sequence, mask);
-            sequence = sequence.wrapping_add(STEP);
+            differences |= u32::from_le_bytes(*bytes) ^ mixed(start);
+            start = start.wrapping_add(step);
         }
         offset.is_multiple_of(WORD as u64)
             && word / SPAN_WORDS == next / SPAN_WORDS
@@ -131,36 +133,30 @@ impl Generated {
 
     /// One word of the file, as it lies there.
     fn word(&self, index: u64) -> [u8; WORD] {
-        let (sequence, mask) = self.sequence(index);
-        mixed(sequence, mask).to_le_bytes()
+        mixed(self.starting_at(index).start).to_le_bytes()
     }
 
-    /// Where the arithmetic sequence stands at a word, and the mask of its span.
-    fn sequence(&self, word: u64) -> (u32, u32) {
-        let keys = match word / SPAN_WORDS {
+    /// The keys with which `word` is the first one.
+    fn starting_at(&self, word: u64) -> Generated {
+        let Generated { start, step } = match word / SPAN_WORDS {
             0 => *self,
-            span => Generated::from_key(mix64(
-                u64::from(self.mask) << 32 | u64::from(self.start).wrapping_add(mix64(span)),
-            )),
+            span => {
+                Generated::from_key(mix64(u64::from(self.step) << 32 | u64::from(self.start)) ^ mix64(span))
+            }
         };
-        (keys.start.wrapping_add((word as u32).wrapping_mul(STEP)), keys.mask)
+        Generated { start: start.wrapping_add((word as u32).wrapping_mul(step)), step }
     }
 }
 
-/// Words after which the sequence would repeat itself: other keys are taken then.
+/// Words after which a sequence would repeat itself: other keys are taken then.
 const SPAN_WORDS: u64 = 1 << 32;
 
-/// Step of the sequence: odd, so that it visits all 2^32 values; 2^32 divided by the golden ratio.
-const STEP: u32 = 0x9e37_79b9;
-
-/// Hides the regularity of the sequence in a few operations that any vector unit has: each is one to one, so words of a
-/// span are all different.
+/// Hides the regularity of the sequence in a few operations that any vector unit has. One to one, so that all words of a
+/// span are different.
 #[inline(always)]
-fn mixed(mut x: u32, mask: u32) -> u32 {
+fn mixed(mut x: u32) -> u32 {
     x ^= x >> 15;
-    x = x.wrapping_add(x << 9);
-    x ^= x >> 13;
-    x ^ mask
+    x.wrapping_add(x << 9)
 }
 
 /// Creates (or replaces) the file `path` with the first `size` bytes of file number `file`.

@@ -126,6 +126,7 @@ pub(crate) struct Recorder {
     interval_end_ns: u64,
     pub(crate) block_rtt: Vec<LatencyInterval>,
     pub(crate) lag: Histogram<u64>,
+    last_lag: (u64, u64),
     pub(crate) started: u64,
     pub(crate) transfers: Vec<TransferRow>,
     pub(crate) granted: Granted,
@@ -157,6 +158,7 @@ impl Recorder {
             interval_end_ns: start_ns + INTERVAL_NS,
             block_rtt: Vec::new(),
             lag: latency_histogram(),
+            last_lag: (0, 0),
             started: 0,
             transfers: Vec::with_capacity(4096),
             granted: Granted::default(),
@@ -221,8 +223,10 @@ impl Recorder {
         }
     }
 
+    /// Datagrams that came as one message, with one stamp, count once.
     pub(crate) fn lag(&mut self, at_ns: u64, lag_ns: u64) {
-        if self.in_window(at_ns) {
+        let is_same = std::mem::replace(&mut self.last_lag, (at_ns, lag_ns)) == (at_ns, lag_ns);
+        if !is_same && self.in_window(at_ns) {
             self.lag.saturating_record(lag_ns);
         }
     }
