@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use tftpbench_net::{Received, clock};
 
 use super::{LANE_TOKENS, STOP_TOKEN, Worker};
+use crate::client::Drained;
 use crate::config::LoadError;
 use crate::endpoints::Via;
 
@@ -62,17 +63,17 @@ impl Worker<'_> {
         let now_ns = clock::monotonic_ns();
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
-        // Whose datagrams these are, until another's come: a window is settled once.
-        let mut current = None;
+        // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
+        let mut current: Option<(Option<Ipv4Addr>, usize)> = None;
         for datagram in receive.iter() {
             if let Some((_, key)) = current.take_if(|(address, _)| *address != datagram.local) {
                 self.settle(key, now_ns)?;
             }
-            match self.client_at(index, datagram.local) {
-                Some(key) => {
-                    self.handle_datagram(key, now_ns, &datagram)?;
-                    current = Some((datagram.local, key));
-                }
+            if current.is_none() {
+                current = self.client_at(index, datagram.local).map(|key| (datagram.local, key));
+            }
+            match current {
+                Some((_, key)) => self.handle_datagram(key, now_ns, &datagram)?,
                 // It came too late for its transfer, or from somebody who guessed an address.
                 None => {
                     self.faults.record("late", datagram.payload);
@@ -91,7 +92,10 @@ impl Worker<'_> {
     fn handle_datagram(&mut self, key: usize, now_ns: u64, datagram: &Received<'_>) -> Result<(), LoadError> {
         let (client, mut shared) = self.split(key);
         client.handle_datagram(now_ns, datagram, &mut shared);
-        self.drain(key, now_ns)
+        match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
+            Drained::Wholly => Ok(()),
+            Drained::LaneFull => self.drain(key, now_ns),
+        }
     }
 
     /// The client that an address of a lane belongs to.
