@@ -44,10 +44,10 @@ const SMALL_BYTES_MAX: usize = 2048;
 
 /// Small blocks are read a window at a time, but at least this much. Measured in lock-step at 512 bytes: with a pread(2)
 /// each, those were a seventh of the server's CPU; 4 KiB at a time make it a twenty-fifth.
-const AHEAD_BYTES_MIN: usize = 4096;
+const AHEAD_BYTES_MIN: u64 = 4096;
 
-/// Not more of a window at a time: it is held until the last block of it has left.
-const AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// Not more of a window at a time: it lies in memory twice until it has left.
+const AHEAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// An open regular file that must stay as it was when it was opened.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ pub(crate) struct DiskFile {
     check_at: u64,
     /// Blocks that end up to here are gathered.
     gathered_to: u64,
-    ahead_bytes: usize,
+    /// Reading ahead stops at multiples of this, so that nothing is held while the client's ACK is on its way.
+    stretch_bytes: u64,
     /// What was read ahead, and the offset of its first byte.
     ahead: Vec<u8>,
     ahead_at: u64,
@@ -91,7 +92,7 @@ impl DiskFile {
             links: links(&stat),
             check_at: CHECK_EVERY_BYTES,
             gathered_to: 0,
-            ahead_bytes: AHEAD_BYTES_MIN,
+            stretch_bytes: AHEAD_BYTES_MIN,
             ahead: Vec::new(),
             ahead_at: 0,
         })
@@ -103,12 +104,11 @@ impl DiskFile {
 
     /// What will be asked for is blocks of so many bytes in such windows.
     pub(crate) fn expect(&mut self, agreed: &Agreed, may_gather: bool) {
-        let (blksize, windowsize) = (usize::from(agreed.blksize), usize::from(agreed.windowsize));
+        let (blksize, windowsize) = (u64::from(agreed.blksize), u64::from(agreed.windowsize));
         // Whole blocks: a part of one at the end would be read twice.
-        let blocks = windowsize.max(AHEAD_BYTES_MIN / blksize).min(AHEAD_BYTES_MAX / blksize);
-        self.ahead_bytes = blocks.max(1) * blksize;
+        self.stretch_bytes = windowsize.max(AHEAD_BYTES_MIN / blksize) * blksize;
         let is_shared = Arc::strong_count(&self.file) > 1;
-        let before_last_window = self.length().saturating_sub((windowsize * blksize) as u64);
+        let before_last_window = self.length().saturating_sub(windowsize * blksize);
         if may_gather
             && is_shared
             && before_last_window > 0
@@ -147,19 +147,21 @@ impl DiskFile {
         if self.part_of_ahead(offset, buf.len()).is_none() {
             // Nothing is ahead while this is being read: on a failure it must not be taken for file contents.
             self.ahead = Vec::new();
-            (self.ahead, self.ahead_at) = (self.read_some(offset)?, offset);
+            (self.ahead, self.ahead_at) = (self.read_some(offset, buf.len())?, offset);
         }
         buf.copy_from_slice(self.part_of_ahead(offset, buf.len()).ok_or(Refusal::CHANGED)?);
-        // The next block comes with the client's ACK; until then it would be memory for nothing, 10,000 times.
+        // It is not needed again unless something was lost, and there may be 10,000 of them.
         if offset + buf.len() as u64 == self.ahead_at + self.ahead.len() as u64 {
             self.ahead = Vec::new();
         }
         Ok(())
     }
 
-    fn read_some(&self, offset: u64) -> Result<Vec<u8>, Refusal> {
+    /// At least `wanted` bytes, if the file has as many.
+    fn read_some(&self, offset: u64, wanted: usize) -> Result<Vec<u8>, Refusal> {
         let rest = self.length().saturating_sub(offset);
-        let bytes = rest.min(self.ahead_bytes as u64) as usize;
+        let stretch = self.stretch_bytes - offset % self.stretch_bytes;
+        let bytes = stretch.min(AHEAD_BYTES_MAX).max(wanted as u64).min(rest) as usize;
         let mut ahead = Vec::with_capacity(bytes);
         while ahead.len() < bytes {
             let at = offset + ahead.len() as u64;
@@ -311,18 +313,20 @@ mod tests {
         let contents = pattern(100_000, 1);
         folder.put("f", &contents);
         for (blksize, windowsize, held_max) in
-            [(512, 1, 4096), (512, 16, 8192), (1428, 64, 64 * 1024), (8, 65_535, 64 * 1024)]
+            [(512, 1, 4096), (512, 16, 8192), (1428, 2, 2856), (1428, 64, 65_536), (8, 12_000, 65_536)]
         {
             let mut file = open(&folder);
             file.expect(&agreed(blksize, windowsize), true);
-            let window = usize::from(blksize) * usize::from(windowsize).max(4096 / usize::from(blksize));
-            for (index, block) in contents[..window.min(65_000)].chunks(usize::from(blksize)).enumerate() {
+            let blksize = usize::from(blksize);
+            for (index, block) in contents.chunks(blksize).enumerate() {
                 let mut read = vec![0; block.len()];
-                file.read_at((index * usize::from(blksize)) as u64, &mut read).unwrap();
-                assert!(read == block, "{blksize} in {windowsize}");
-                assert!(file.ahead.capacity() <= held_max);
+                file.read_at((index * blksize) as u64, &mut read).unwrap();
+                assert!(read == block, "{index}");
+                assert!(file.ahead.capacity() <= held_max, "{}", file.ahead.capacity());
+                let is_window = (index + 1) % usize::from(windowsize) == 0;
+                assert!(!is_window || windowsize == 1 || file.ahead.is_empty(), "{windowsize}");
             }
-            assert!(file.ahead.is_empty() || window > 65_000);
+            assert!(file.ahead.is_empty());
         }
     }
 
