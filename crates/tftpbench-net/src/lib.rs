@@ -54,6 +54,8 @@ mod address;
 mod control;
 mod errno;
 mod fixed;
+mod gather;
+mod mapping;
 mod poller;
 mod receive;
 mod send;
@@ -61,6 +63,8 @@ mod socket;
 mod stop;
 mod timers;
 
+pub use gather::Gathered;
+pub use mapping::{FileMapping, FilePart};
 pub use poller::{Poller, Source, Waited};
 pub use receive::{ReceiveBatch, Received};
 pub use send::{Flushed, SendBatch};

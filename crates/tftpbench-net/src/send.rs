@@ -5,6 +5,9 @@
 //! end, shares one header: the vector spans the run, and UDP_SEGMENT, udp(7), tells the kernel where to cut it.
 //! A datagram alone has a plain header. What refuses segments is sent the run datagram by datagram, so nothing is lost by
 //! trying, and segments of that length are not tried again.
+//!
+//! A datagram may also be gathered: its head from the arena, its payload from where a file is mapped. Such runs have two
+//! vectors a datagram, and are kept apart from the others.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,6 +18,8 @@ use crate::address::RawAddress;
 use crate::control::Outgoing;
 use crate::errno::{Trouble, may_refuse_segments};
 use crate::fixed::Fixed;
+use crate::gather::{Gathered, Parts, VECTORS_PER_DATAGRAM};
+use crate::mapping::FilePart;
 use crate::socket::Socket;
 
 /// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.
@@ -43,6 +48,8 @@ pub struct SendBatch {
     addresses: Fixed<RawAddress>,
     controls: Fixed<Outgoing>,
     vectors: Fixed<libc::iovec>,
+    /// In place of `vectors` for what is gathered.
+    parts: Parts,
     /// What the headers hold; the kernel knows it by their vectors and control messages.
     runs: Box<[Run]>,
     arena: Fixed<MaybeUninit<u8>>,
@@ -72,19 +79,21 @@ struct Run {
     bytes: usize,
     datagrams: u16,
     has_source: bool,
+    is_gathered: bool,
 }
 
 impl Run {
     /// Whether a datagram of `len` bytes may follow: none may behind a shorter one.
-    fn takes(&self, len: usize) -> bool {
+    fn takes(&self, len: usize, is_gathered: bool) -> bool {
         len <= self.segment_bytes
+            && is_gathered == self.is_gathered
             && self.bytes == usize::from(self.datagrams) * self.segment_bytes
             && self.datagrams < SEGMENTS_MAX
             && self.bytes + len <= RUN_BYTES_MAX
     }
 }
 
-// SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it.
+// SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it, and into mappings it holds.
 unsafe impl Send for SendBatch {}
 
 impl SendBatch {
@@ -100,6 +109,7 @@ impl SendBatch {
             addresses,
             controls: Fixed::new(messages, |_| Outgoing::new()),
             vectors,
+            parts: Parts::new(messages),
             runs: vec![Run::default(); messages].into_boxed_slice(),
             arena: Fixed::adopt(Box::new_uninit_slice(bytes)),
             filled: 0,
@@ -133,10 +143,29 @@ impl SendBatch {
             return false;
         }
         let len = fill(self.room(len_max)).min(len_max);
-        if len > 0 && self.continues(source, peer, len) {
-            self.append(len);
-        } else if len > 0 {
-            self.queue(source, peer, len);
+        if len > 0 {
+            self.put(source, peer, len);
+        }
+        true
+    }
+
+    /// As `push`, but what `fill` writes may go on in a mapped file, which the kernel reads during the flush. `len_max` need
+    /// not hold that part.
+    pub fn push_gathered<'a>(
+        &mut self,
+        peer: SocketAddr,
+        len_max: usize,
+        fill: impl FnOnce(&mut [u8]) -> Gathered<'a>,
+    ) -> bool {
+        if !self.has_room(len_max) || !self.parts.has_room() {
+            return false;
+        }
+        let Gathered { head_bytes, body } = fill(self.room(len_max));
+        let head_bytes = head_bytes.min(len_max);
+        match body {
+            _ if head_bytes == 0 => {}
+            None => self.put(None, peer, head_bytes),
+            Some(body) => self.put_gathered(peer, head_bytes, &body),
         }
         true
     }
@@ -159,6 +188,7 @@ impl SendBatch {
         self.count = 0;
         self.datagrams = 0;
         self.filled = 0;
+        self.parts.clear();
         sent.map(|()| flushed)
     }
 
@@ -184,14 +214,45 @@ impl SendBatch {
         unsafe { std::slice::from_raw_parts_mut(self.arena.at(self.filled).cast(), len) }
     }
 
+    /// Queues `len` bytes behind what fills the arena.
+    fn put(&mut self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) {
+        if self.continues(source, peer, len, false) {
+            self.append(len);
+        } else {
+            self.queue(source, peer, len);
+        }
+        self.filled += len;
+    }
+
+    /// Queues `head_bytes` behind what fills the arena, and a part of a file behind those.
+    fn put_gathered(&mut self, peer: SocketAddr, head_bytes: usize, body: &FilePart<'_>) {
+        let head = libc::iovec { iov_base: self.arena.at(self.filled).cast(), iov_len: head_bytes };
+        let (vectors, len) = (self.parts.push(head, body), head_bytes + body.len());
+        let continues = self.continues(None, peer, len, true);
+        match continues {
+            true => self.append(len),
+            false => self.queue(None, peer, len),
+        }
+        self.filled += head_bytes;
+        let run = &mut self.runs[self.count - 1];
+        run.is_gathered = true;
+        // SAFETY: `queue` has made the last header, and no call is running that could read it. The vectors of its datagrams
+        // lie one behind another, since only the last header's grow.
+        let header = unsafe { &mut (*self.headers.at(self.count - 1)).msg_hdr };
+        if !continues {
+            header.msg_iov = vectors;
+        }
+        header.msg_iovlen = (usize::from(run.datagrams) * VECTORS_PER_DATAGRAM) as _;
+    }
+
     /// Whether a datagram can go into the last header.
-    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) -> bool {
+    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize, is_gathered: bool) -> bool {
         // In lock-step neighbours differ in the port, or in the source, so the rest is seldom looked at.
         if self.count == 0 || peer.port() != self.last_peer.port() || source != self.last_source {
             return false;
         }
         let run = &self.runs[self.count - 1];
-        run.takes(len) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
+        run.takes(len, is_gathered) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
     }
 
     fn append(&mut self, len: usize) {
@@ -210,7 +271,6 @@ impl SendBatch {
                 attach(header, self.controls.at(index), run.has_source, true);
             }
         }
-        self.filled += len;
         self.datagrams += 1;
     }
 
@@ -223,16 +283,21 @@ impl SendBatch {
             *self.vectors.at(self.count) =
                 libc::iovec { iov_base: self.arena.at(self.filled).cast(), iov_len: len };
             let header = &mut (*self.headers.at(self.count)).msg_hdr;
+            (header.msg_iov, header.msg_iovlen) = (self.vectors.at(self.count), 1);
             header.msg_namelen = raw_len;
             if let Some(source) = source {
                 (*self.controls.at(self.count)).set_source(source);
             }
             attach(header, self.controls.at(self.count), source.is_some(), false);
         }
-        self.runs[self.count] =
-            Run { segment_bytes: len, bytes: len, datagrams: 1, has_source: source.is_some() };
+        self.runs[self.count] = Run {
+            segment_bytes: len,
+            bytes: len,
+            datagrams: 1,
+            has_source: source.is_some(),
+            is_gathered: false,
+        };
         (self.last_peer, self.last_source) = (peer, source);
-        self.filled += len;
         self.datagrams += 1;
         self.count += 1;
     }
@@ -344,13 +409,20 @@ impl SendBatch {
         let run = self.runs[message];
         let from = datagram * run.segment_bytes;
         let len = run.segment_bytes.min(run.bytes - from);
-        // SAFETY: `message` is below `count`, so `queue` completed the vector and the header. The datagram lies inside
-        // the vector; the copies live until the call is over, and what they point at is ours and stays put.
+        // SAFETY: `message` is below `count`, so `queue` completed its header and vector, or `put_gathered` the vectors of
+        // each datagram. The datagram lies inside the vector, or is those two; the copies live until the call is over, and
+        // what they point at is ours and stays put.
         let sent = unsafe {
-            let start = (*self.vectors.at(message)).iov_base.cast::<u8>();
-            let mut vector = libc::iovec { iov_base: start.add(from).cast(), iov_len: len };
             let mut header = (*self.headers.at(message)).msg_hdr;
-            header.msg_iov = &raw mut vector;
+            let mut vector = *header.msg_iov;
+            if run.is_gathered {
+                header.msg_iov = header.msg_iov.add(datagram * VECTORS_PER_DATAGRAM);
+                header.msg_iovlen = VECTORS_PER_DATAGRAM as _;
+            } else {
+                vector.iov_base = vector.iov_base.cast::<u8>().add(from).cast();
+                vector.iov_len = len;
+                header.msg_iov = &raw mut vector;
+            }
             attach(&mut header, self.controls.at(message), run.has_source, false);
             libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
         };

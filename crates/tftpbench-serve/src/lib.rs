@@ -4,7 +4,7 @@
 //! [`Service::admit`]; a [`Transfer`] that comes out of that is driven with the peer's datagrams and the time:
 //!
 //! 1. `handle_datagram` or `handle_timeout`, once.
-//! 2. `poll_transmit` until it gives `None`; each time one whole datagram for the peer.
+//! 2. `poll_transmit` until it gives `None`; each time one datagram for the peer, the end of which may lie in a file.
 //! 3. `is_finished`: drop it. Else wait until `deadline_ns` or the next datagram from `peer`.
 //!
 //! A datagram on a transfer's port from anybody else goes to [`Service::answer_stray`]. On a stop, [`Service::drain`]

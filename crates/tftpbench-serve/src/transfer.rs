@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tftpbench_net::{FilePart, Gathered};
 use tftpbench_proto::netascii::Decoder;
 use tftpbench_proto::{
     Agreed, Block, Counts, ErrorCode, HEADER_LEN, Mode, Options, Outcome, Packet, Receiver, Sender, Transmit,
@@ -41,12 +42,20 @@ enum Role {
     Receive { machine: Receiver, inbox: Inbox },
 }
 
+/// What was written of a datagram, and where in the file the rest of it lies.
+struct Emitted {
+    head_bytes: usize,
+    body: Option<(u64, usize)>,
+}
+
 impl Transfer {
     pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
         service.count(Counter::Started, 1);
         let timing = service.config().timing;
         let (granted, role) = match job {
-            Job::Read { source, granted, agreed } => {
+            Job::Read { mut source, granted, agreed } => {
+                // A log shows what is sent, so that has to be where it can be seen.
+                source.expect(&agreed, !service.config().log_packets);
                 let oack = !granted.is_empty();
                 let machine = Sender::server(agreed, oack, source.length(), timing, now_ns);
                 (granted, Role::Send { machine, source })
@@ -95,25 +104,26 @@ impl Transfer {
         self.settle();
     }
 
-    /// Writes the next datagram into `datagram`, which must hold `datagram_bytes_max`, and returns its length.
-    pub fn poll_transmit(&mut self, now_ns: u64, datagram: &mut [u8]) -> Option<usize> {
-        loop {
+    /// Writes the next datagram into `datagram`, which must hold `datagram_bytes_max`, or its header only: what follows may
+    /// lie in a file that many read.
+    pub fn poll_transmit(&mut self, now_ns: u64, datagram: &mut [u8]) -> Option<Gathered<'_>> {
+        let emitted = loop {
             let transmit = match &mut self.role {
                 Role::Send { machine, .. } => machine.poll_transmit(now_ns),
                 Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
             }?;
             match self.emit(transmit, datagram) {
-                Ok(length) => {
-                    // An upload completes by its last ACK's leaving.
-                    self.settle();
-                    let sent = &datagram[..length];
-                    self.service.record(now_ns, Direction::Out, self.place.peer(), sent);
-                    return Some(length);
-                }
+                Ok(emitted) => break emitted,
                 // The machine now has an ERROR for us in place of that block.
                 Err(refusal) => self.abort(refusal.code, refusal.message),
             }
-        }
+        };
+        // An upload completes by its last ACK's leaving.
+        self.settle();
+        let Emitted { head_bytes, body } = emitted;
+        self.service.record(now_ns, Direction::Out, self.place.peer(), &datagram[..head_bytes]);
+        let body = body.and_then(|(offset, length)| self.part_at(offset, length));
+        Some(Gathered { head_bytes, body })
     }
 
     /// When `handle_timeout` is due.
@@ -213,21 +223,32 @@ impl Transfer {
         }
     }
 
-    fn emit(&mut self, transmit: Transmit, datagram: &mut [u8]) -> Result<usize, Refusal> {
+    fn emit(&mut self, transmit: Transmit, datagram: &mut [u8]) -> Result<Emitted, Refusal> {
+        let whole = |head_bytes| Emitted { head_bytes, body: None };
         match transmit {
             Transmit::Opening => {
                 datagram[..self.opening.len()].copy_from_slice(&self.opening);
-                Ok(self.opening.len())
+                Ok(whole(self.opening.len()))
             }
-            Transmit::Data { block, offset, len, again: _ } => {
+            Transmit::Data { block, offset, len, again } => {
                 emit_data_header(datagram, block);
-                if let Role::Send { source, .. } = &mut self.role {
-                    source.read_at(offset, &mut datagram[HEADER_LEN..HEADER_LEN + len])?;
+                let Role::Send { source, .. } = &mut self.role else { return Ok(whole(HEADER_LEN)) };
+                // What has been lost may have been lost by gathering it. Reading it tells why.
+                if !again && source.gathers(offset, len)? {
+                    return Ok(Emitted { head_bytes: HEADER_LEN, body: Some((offset, len)) });
                 }
-                Ok(HEADER_LEN + len)
+                source.read_at(offset, &mut datagram[HEADER_LEN..HEADER_LEN + len])?;
+                Ok(whole(HEADER_LEN + len))
             }
-            Transmit::Ack { block, .. } => Ok(emit_ack(datagram, block)),
-            Transmit::Error { code, message } => Ok(emit_error(datagram, code, message)),
+            Transmit::Ack { block, .. } => Ok(whole(emit_ack(datagram, block))),
+            Transmit::Error { code, message } => Ok(whole(emit_error(datagram, code, message))),
+        }
+    }
+
+    fn part_at(&self, offset: u64, length: usize) -> Option<FilePart<'_>> {
+        match &self.role {
+            Role::Send { source, .. } => source.part_at(offset, length),
+            Role::Receive { .. } => None,
         }
     }
 }

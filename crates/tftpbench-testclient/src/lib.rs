@@ -69,6 +69,15 @@ macro_rules! behaviours {
                 a_file_changed_in_place_while_served_is_an_error
                 the_memory_store_serves_what_it_read_first
             }
+            sharing {
+                readers_of_one_file_at_once_get_it_whole
+                readers_of_many_files_at_once_get_theirs
+                a_shared_file_truncated_while_served_is_an_error
+                a_shared_file_replaced_while_served_is_an_error
+                a_shared_file_changed_in_place_while_served_is_an_error
+                a_block_that_is_not_there_any_more_is_lost_and_then_an_error
+                a_file_is_open_once_for_all_its_readers
+            }
             uploads {
                 writing_is_off_unless_asked_for
                 an_existing_file_is_kept

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tftpbench_net::{SendBatch, Socket};
+use tftpbench_net::{Gathered, SendBatch, Socket};
 use tftpbench_serve::{Counter, Service, Transfer};
 
 /// Messages to a sendmmsg(2): with 64 the call itself costs nothing beside them. Each is a datagram, or a window's run.
@@ -34,10 +34,10 @@ impl Port {
         let mut budget = DRAIN_DATAGRAMS;
         let mut drained = false;
         while !drained && budget > 0 {
-            let pushed = self.batch.push(peer, room, |datagram| {
-                let length = transfer.poll_transmit(now_ns, datagram);
-                drained = length.is_none();
-                length.unwrap_or(0)
+            let pushed = self.batch.push_gathered(peer, room, |datagram| {
+                let next = transfer.poll_transmit(now_ns, datagram);
+                drained = next.is_none();
+                next.unwrap_or(Gathered::NOTHING)
             });
             match pushed {
                 true => budget -= 1,

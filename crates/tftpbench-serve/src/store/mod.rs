@@ -4,11 +4,14 @@
 pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod netascii;
+pub(crate) mod open_files;
 pub(crate) mod upload;
 
 use std::sync::Arc;
 
 use rustix::fs::FileType;
+use tftpbench_net::FilePart;
+use tftpbench_proto::Agreed;
 
 use crate::config::StoreKind;
 use crate::paths::{FilePath, Root};
@@ -16,18 +19,19 @@ use crate::refusal::Refusal;
 use disk::DiskFile;
 use memory::{MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
+use open_files::OpenFiles;
 use upload::DiskUpload;
 
 /// One of the two stores.
 pub(crate) enum Store {
-    Disk { root: Arc<Root>, overwrite: bool },
+    Disk { root: Arc<Root>, files: Arc<OpenFiles>, overwrite: bool },
     Memory(MemoryStore),
 }
 
 impl Store {
     pub(crate) fn new(kind: StoreKind, root: Arc<Root>, overwrite: bool) -> Store {
         match kind {
-            StoreKind::Disk => Store::Disk { root, overwrite },
+            StoreKind::Disk => Store::Disk { root, files: Arc::default(), overwrite },
             StoreKind::Memory => Store::Memory(MemoryStore::new(root, overwrite)),
         }
     }
@@ -35,7 +39,7 @@ impl Store {
     /// Opens a file for reading as octets.
     pub(crate) fn open(&self, path: &FilePath) -> Result<Source, Refusal> {
         match self {
-            Store::Disk { root, .. } => Ok(Source::Disk(DiskFile::open(root, path)?)),
+            Store::Disk { root, files, .. } => Ok(Source::Disk(DiskFile::open_shared(files, root, path)?)),
             Store::Memory(store) => Ok(Source::Memory(store.open(path)?)),
         }
     }
@@ -43,7 +47,7 @@ impl Store {
     /// Begins an upload of about `size` bytes, where that is known.
     pub(crate) fn create(&self, path: &FilePath, size: Option<u64>) -> Result<Upload, Refusal> {
         match self {
-            Store::Disk { root, overwrite } => {
+            Store::Disk { root, overwrite, .. } => {
                 let upload = DiskUpload::create(root, path, *overwrite, size)?;
                 Ok(Upload::Disk(upload))
             }
@@ -67,6 +71,31 @@ impl Source {
             Source::Disk(file) => file.length(),
             Source::Memory(bytes) => bytes.len() as u64,
             Source::Netascii(source) => source.length(),
+        }
+    }
+
+    /// Blocks of this size in windows of this size will be asked for. `may_gather`: they need not pass through memory.
+    pub(crate) fn expect(&mut self, agreed: &Agreed, may_gather: bool) {
+        match self {
+            Source::Disk(file) => file.expect(agreed, may_gather),
+            Source::Memory(_) => {}
+            Source::Netascii(source) => source.expect(agreed),
+        }
+    }
+
+    /// Whether `part_at` gives this block, so that it need not be read.
+    pub(crate) fn gathers(&mut self, offset: u64, length: usize) -> Result<bool, Refusal> {
+        match self {
+            Source::Disk(file) => file.gathers(offset, length),
+            Source::Memory(_) | Source::Netascii(_) => Ok(false),
+        }
+    }
+
+    /// Where a block lies that `gathers`.
+    pub(crate) fn part_at(&self, offset: u64, length: usize) -> Option<FilePart<'_>> {
+        match self {
+            Source::Disk(file) => file.part_at(offset, length),
+            Source::Memory(_) | Source::Netascii(_) => None,
         }
     }
 

@@ -5,5 +5,6 @@ pub mod files;
 pub mod hostility;
 pub mod recovery;
 pub mod running;
+pub mod sharing;
 pub mod transfers;
 pub mod uploads;
