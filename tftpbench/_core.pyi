@@ -10,6 +10,7 @@ __all__ = [
     "LoadOutcome",
     "Stop",
     "first_difference",
+    "measure_ceiling",
     "run_load",
     "serve",
     "write_contents",
@@ -37,6 +38,9 @@ class LoadOutcome:
     @property
     def faults(self) -> list[tuple[str, int, str]]: ...
 
+def measure_ceiling(
+    cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
+) -> dict[str, int | float] | None: ...
 def run_load(config: object, stop: Stop, on_window: Callable[[str], object] | None = None) -> LoadOutcome: ...
 def serve(name: str, config: object, stop: Stop, ready: Callable[[str, int], object]) -> list[tuple[str, int]]: ...
 def write_contents(path: str | PathLike[str], seed: int, file: int, size: int) -> None: ...

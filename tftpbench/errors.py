@@ -13,6 +13,7 @@
     │   ├── ServerNotReady
     │   └── ServerDied
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
+    ├── CeilingError              2  what the bare kernel does can't be measured here
     └── NotComparable             5
 
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
@@ -78,6 +79,12 @@ class ServerDied(ServerError):
 
 class LoadError(TftpbenchError):
     """Our own load generator can't run as asked; the message names the number that is needed."""
+
+    exit_code = 2
+
+
+class CeilingError(TftpbenchError):
+    """The ceiling can't be measured here. In a run it is a warning, never a lost trial."""
 
     exit_code = 2
 

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
-from tftpbench.cli import compare, load, report, run, schema, serve, servers
+from tftpbench.cli import ceiling, compare, load, report, run, schema, serve, servers
 from tftpbench.errors import TftpbenchError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command(name="load")(load.load)
 app.command(name="compare")(compare.compare)
 app.command(name="report")(report.report)
 app.command(name="servers")(servers.servers)
+app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="schema")(schema.schema)
 
 # What is wrong with a command line. Newer versions of typer carry their own copy of click, older ones use the

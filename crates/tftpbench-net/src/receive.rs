@@ -125,6 +125,16 @@ impl ReceiveBatch {
         Datagrams { batch: self, next: 0, rest: None }
     }
 
+    /// The messages of the last receive as the kernel gave them: a datagram or a whole run of them in one piece, and how
+    /// many datagrams it is. For who need not look at each.
+    pub fn messages(&self) -> impl Iterator<Item = (Received<'_>, usize)> {
+        (0..self.messages).filter_map(|index| {
+            let run = if self.coalesced { self.run(index) } else { None };
+            let bytes_max = if run.is_some() { self.slot_bytes } else { self.datagram_bytes_max };
+            Some((self.received(index, bytes_max)?, run.map_or(1, Run::datagrams)))
+        })
+    }
+
     /// Whether the last receive used all the room, so that more may be waiting.
     pub fn is_full(&self) -> bool {
         self.messages == self.headers.len()

@@ -170,6 +170,32 @@ impl SendBatch {
         true
     }
 
+    /// Queues up to `count` datagrams of `len` bytes in one go, as far as one message takes them, and tells how many;
+    /// 0 where there is no room. `fill` writes them, one behind another, over stale contents.
+    pub fn push_run(
+        &mut self,
+        source: Option<Ipv4Addr>,
+        peer: SocketAddr,
+        len: usize,
+        count: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> usize {
+        if len == 0 || !self.has_room(len) {
+            return 0;
+        }
+        let one_message = match len <= self.segment_bytes_max {
+            true => usize::from(SEGMENTS_MAX).min(RUN_BYTES_MAX / len).max(1),
+            false => 1,
+        };
+        let count = count.min(one_message).min((self.arena.len() - self.filled) / len);
+        fill(self.room(count * len));
+        if count > 0 {
+            self.queue(source, peer, len);
+            (1..count).for_each(|_| self.append(len));
+        }
+        count
+    }
+
     /// Whether a datagram of up to `len_max` bytes can be queued without a flush.
     pub fn has_room(&self, len_max: usize) -> bool {
         self.count < self.headers.len() && len_max <= self.arena.len() - self.filled
@@ -628,6 +654,27 @@ mod tests {
         assert_eq!(headers(&[(None, a, 5); 65]), 2);
         assert_eq!(headers(&[(None, a, 32_754); 2]), 2, "65,508 bytes are too many");
         assert_eq!(headers(&[(None, a, 32_753), (None, a, 32_753)]), 1);
+    }
+
+    #[test]
+    fn a_run_in_one_go_is_what_its_datagrams_would_have_been() {
+        let (mut batch, sender, receiver) = (SendBatch::new(3, 70_000), bound(), bound());
+        let peer = receiver.local_addr();
+        let mut push = |len: usize, count: usize| {
+            batch.push_run(None, peer, len, count, |room| {
+                room.chunks_mut(len).zip(0..).for_each(|(datagram, number)| datagram.fill(number));
+            })
+        };
+        assert_eq!([push(516, 3), push(8, 100), push(0, 1), push(516, 0)], [3, 64, 0, 0]);
+        assert_eq!([push(30_000, 9), push(4, 1)], [2, 0], "as many as one message takes; no header is left");
+        assert_eq!((batch.len(), batch.count), (69, 3));
+        assert_eq!(batch.flush(&sender).unwrap(), Flushed { sent: 69, unsent: 0, calls: 1 });
+        let mut arrivals = crate::ReceiveBatch::new(100, 30_000);
+        assert_eq!(arrivals.receive(&receiver).unwrap(), 69);
+        let seen: Vec<_> =
+            arrivals.iter().map(|datagram| (datagram.payload.len(), datagram.payload[0])).collect();
+        assert_eq!(seen[..4], [(516, 0), (516, 1), (516, 2), (8, 0)]);
+        assert_eq!(seen[66..], [(8, 63), (30_000, 0), (30_000, 1)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use pyo3::PyErr;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use tftpbench_ceiling::CeilingError;
 use tftpbench_load::LoadError;
 
 /// ValueError: the caller's values. OSError: the machine refused. RuntimeError: a fault of ours.
@@ -11,5 +12,15 @@ pub(crate) fn from_load(error: LoadError) -> PyErr {
         LoadError::Config(_) | LoadError::Remote(_) => PyValueError::new_err(text),
         LoadError::OpenFiles(_) | LoadError::Os { .. } => PyOSError::new_err(text),
         LoadError::Internal(_) => PyRuntimeError::new_err(text),
+    }
+}
+
+/// The same for the ceiling.
+pub(crate) fn from_ceiling(error: CeilingError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        CeilingError::Config(_) => PyValueError::new_err(text),
+        CeilingError::OpenFiles(_) | CeilingError::Os { .. } => PyOSError::new_err(text),
+        CeilingError::Internal(_) => PyRuntimeError::new_err(text),
     }
 }

@@ -3,6 +3,7 @@
 //! Configuration crosses as one frozen Python object whose attributes are read by name; results cross as plain
 //! dictionaries and columns of bytes. Long calls release the GIL; signals stay Python's affair.
 
+mod ceiling;
 mod errors;
 mod load;
 mod serve;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 /// The native half of tftpbench.
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use crate::ceiling::measure_ceiling;
     #[pymodule_export]
     use crate::load::{LoadOutcome, first_difference, run_load, write_contents};
     #[pymodule_export]

@@ -260,7 +260,7 @@ impl LoadArguments {
     }
 }
 
-fn choice<T: Copy>(key: &str, given: &str, allowed: &[(&str, T)]) -> PyResult<T> {
+pub(crate) fn choice<T: Copy>(key: &str, given: &str, allowed: &[(&str, T)]) -> PyResult<T> {
     let found = allowed.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();

@@ -1,0 +1,228 @@
+//! The asking side: stands for the generator. It keeps every flow going and counts what moves.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+
+use tftpbench_net::Stop;
+
+use crate::config::{Arrangement, Asking, CeilingError, Cell, HEADER_BYTES, Operation};
+use crate::side::{Plan, Side};
+use crate::{Progress, TICK_NS};
+
+/// Flows have addresses from here on: all of 127.0.0.0/8 is this machine's.
+const FIRST_SOURCE: u32 = 0x7f80_0001;
+/// Flows that are started between two looks at what has arrived, so that starting overruns no buffer.
+const STARTED_AT_ONCE: usize = 64;
+/// A flow that is silent for so long has lost a datagram: 50 ms, and more where many are waiting for their turn
+/// (20 us a datagram is an order of magnitude slower than any exchange).
+const SILENCE_NS: u64 = 50_000_000;
+const SILENCE_A_DATAGRAM_NS: u64 = 20_000;
+const SILENCE_NS_MAX: u64 = 1_000_000_000;
+
+/// The number of the flow that a key names. Its other half counts how often the flow was started, so that what is still
+/// on the way from before is told from what belongs to it.
+pub(crate) fn number(key: u32) -> usize {
+    (key & 0xffff) as usize
+}
+
+const START: u32 = 1 << 16;
+
+pub(crate) struct Asker<'a> {
+    cell: &'a Cell,
+    side: Side,
+    flows: Vec<Flow>,
+    /// The flows from here on have not been started yet.
+    unstarted: usize,
+    silent_ticks: u32,
+    /// When silence was last looked for.
+    looked: u32,
+    progress: &'a Progress,
+    datagrams: u64,
+}
+
+struct Flow {
+    key: u32,
+    /// Datagrams of the current window that have arrived.
+    arrived: usize,
+    /// The tick at which it was last heard of.
+    heard: u32,
+    socket: usize,
+    source: Option<Ipv4Addr>,
+    to: SocketAddr,
+}
+
+impl<'a> Asker<'a> {
+    pub(crate) fn open(
+        cell: &'a Cell,
+        arrangement: &Arrangement,
+        pair: usize,
+        end: &Stop,
+        answering: &[SocketAddr],
+        progress: &'a Progress,
+    ) -> Result<Asker<'a>, CeilingError> {
+        let flows = cell.flows_of(pair, arrangement.pairs);
+        let (sockets, are_lanes) = match arrangement.asking {
+            Asking::Lanes(lanes) => (lanes.min(flows), true),
+            Asking::PerFlow => (flows, false),
+        };
+        let plan = Plan {
+            sockets,
+            are_lanes,
+            receives_data: cell.operation == Operation::Read,
+            spin_ns: cell.asking_spin_ns,
+            cpu: cell.asking_cpus.iter().rev().nth(pair % cell.asking_cpus.len().max(1)).copied(),
+            end,
+        };
+        let flow = |index: usize| Flow {
+            key: index as u32,
+            arrived: 0,
+            heard: 0,
+            socket: index % sockets,
+            source: are_lanes.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
+            to: answering[index % answering.len()],
+        };
+        let silence_ns = SILENCE_NS + (flows * cell.windowsize) as u64 * SILENCE_A_DATAGRAM_NS;
+        Ok(Asker {
+            cell,
+            side: Side::open(cell, arrangement, &plan)?,
+            flows: (0..flows).map(flow).collect(),
+            unstarted: 0,
+            silent_ticks: silence_ns.min(SILENCE_NS_MAX).div_ceil(TICK_NS) as u32,
+            looked: 0,
+            progress,
+            datagrams: 0,
+        })
+    }
+
+    pub(crate) fn run(mut self) -> Result<(), CeilingError> {
+        self.side.pin()?;
+        while !self.side.is_over() {
+            let turned = self.start_some().and_then(|()| match self.cell.operation {
+                Operation::Read => self.take_windows(),
+                Operation::Write => self.send_windows(),
+            });
+            turned.map_err(CeilingError::os("the asking side's socket failed"))?;
+            self.progress.datagrams.store(self.datagrams, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Starts flows that were never started, or else those that have fallen silent.
+    fn start_some(&mut self) -> io::Result<()> {
+        let tick = self.progress.tick.load(Ordering::Relaxed);
+        if self.unstarted < self.flows.len() {
+            let end = (self.unstarted + STARTED_AT_ONCE).min(self.flows.len());
+            (self.unstarted..end).try_for_each(|index| self.start(index, tick))?;
+            self.unstarted = end;
+        } else if tick != self.looked {
+            self.looked = tick;
+            for index in 0..self.flows.len() {
+                if tick - self.flows[index].heard > self.silent_ticks {
+                    self.start(index, tick)?;
+                    self.progress.restarts.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize, tick: u32) -> io::Result<()> {
+        let (bytes, count) = self.question();
+        let flow = &mut self.flows[index];
+        (flow.key, flow.arrived, flow.heard) = (flow.key.wrapping_add(START), 0, tick);
+        self.side.send(flow.socket, |out| out.push(flow.source, flow.to, flow.key, bytes, count))
+    }
+
+    /// What a flow asks with: the length of a datagram, and how many.
+    fn question(&self) -> (usize, usize) {
+        match self.cell.operation {
+            Operation::Read => (HEADER_BYTES, 1),
+            Operation::Write => (self.cell.data_bytes(), self.cell.windowsize),
+        }
+    }
+
+    fn timeout_ns(&self) -> Option<u64> {
+        Some(if self.unstarted < self.flows.len() { 0 } else { TICK_NS })
+    }
+
+    /// A turn of a read: each window that is complete is answered by asking for the next.
+    fn take_windows(&mut self) -> io::Result<()> {
+        let (tick, timeout_ns) = (self.progress.tick.load(Ordering::Relaxed), self.timeout_ns());
+        let (flows, datagrams, windowsize) = (&mut self.flows, &mut self.datagrams, self.cell.windowsize);
+        self.side.turn(timeout_ns, |out, message| {
+            let flow = flows.get_mut(number(message.key)).filter(|flow| flow.key == message.key);
+            let Some(flow) = flow else { return Ok(()) };
+            *datagrams += message.datagrams as u64;
+            flow.arrived += message.datagrams;
+            flow.heard = tick;
+            if flow.arrived < windowsize {
+                return Ok(());
+            }
+            flow.arrived = 0;
+            out.push(flow.source, flow.to, flow.key, HEADER_BYTES, 1)
+        })
+    }
+
+    /// A turn of a write: each answer is followed by the next window.
+    fn send_windows(&mut self) -> io::Result<()> {
+        let (tick, timeout_ns) = (self.progress.tick.load(Ordering::Relaxed), self.timeout_ns());
+        let (bytes, windowsize) = self.question();
+        let (flows, datagrams) = (&mut self.flows, &mut self.datagrams);
+        self.side.turn(timeout_ns, |out, message| {
+            let flow = flows.get_mut(number(message.key)).filter(|flow| flow.key == message.key);
+            let Some(flow) = flow else { return Ok(()) };
+            *datagrams += windowsize as u64;
+            flow.heard = tick;
+            out.push(flow.source, flow.to, flow.key, bytes, windowsize)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tftpbench_net::{ReceiveBatch, Socket, SocketOptions};
+
+    use super::*;
+
+    const FLOWS: usize = 3;
+
+    #[test]
+    fn a_flow_that_nobody_answers_is_started_again_under_another_key() {
+        let cell = Cell {
+            operation: Operation::Read,
+            flows: FLOWS,
+            windowsize: 1,
+            blksize: 512,
+            answering_cpus: Vec::new(),
+            asking_cpus: Vec::new(),
+            answering_spin_ns: 0,
+            asking_spin_ns: 0,
+        };
+        let arrangement = Arrangement {
+            asking: Asking::Lanes(1),
+            answering_sockets: 1,
+            batch: 64,
+            waits_in_receive: false,
+            pairs: 1,
+        };
+        let mute = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+        let (end, progress) = (Stop::new().unwrap(), Progress::default());
+        let mut asker = Asker::open(&cell, &arrangement, 0, &end, &[mute.local_addr()], &progress).unwrap();
+        let mut ticks = |tick| {
+            progress.tick.store(tick, Ordering::Relaxed);
+            asker.start_some().unwrap();
+            progress.restarts.load(Ordering::Relaxed)
+        };
+        assert_eq!([0, 1, 3].map(&mut ticks), [0, 0, 0], "50 ms are 3 ticks and not yet over");
+        assert_eq!(ticks(4), FLOWS as u64);
+        assert_eq!([4, 5].map(&mut ticks), [FLOWS as u64; 2], "they were heard of at tick 4");
+
+        let mut asked = ReceiveBatch::new(64, HEADER_BYTES);
+        assert_eq!(asked.receive(&mute).unwrap(), 2 * FLOWS);
+        let mut keys: Vec<_> = asked.iter().map(|datagram| datagram.payload.to_owned()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 2 * FLOWS);
+    }
+}

@@ -1,0 +1,137 @@
+"""``tftpbench ceiling``: what the bare kernel of this machine does with TFTP's datagrams, on loopback."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tftpbench.ceiling import CeilingCell, Limit
+    from tftpbench.runner import Pinning
+
+# Where output is no terminal, lines are for programs and for reading later: nothing is folded.
+WIDTH_ELSEWHERE = 250
+SEED_MAX = 2**64 - 1
+
+
+def ceiling(
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, max=1000, help="Trials of each; 7 unless given.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One short trial of each.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials; else random.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> int:
+    """Measure what the bare kernel does with the same datagrams and no TFTP: the limits of this machine."""
+    import secrets
+
+    from tftpbench.ceiling import QUICK, Effort, limits, usual_cells
+    from tftpbench.runner import pin
+    from tftpbench.scenario import Client, Placement
+
+    pinning = pin(Placement())
+    seed = secrets.randbits(32) if seed is None else seed
+    trials = trials or (1 if quick else 7)
+    busy_poll_us = Client().busy_poll_us(own_cores=pinning.separate)
+    cells = usual_cells(pinning.server, pinning.generator, busy_poll_us, may_spin=pinning.separate)
+    effort = QUICK if quick else Effort()
+    try:
+        with _steps() as on_step:
+            found = limits(cells, trials=trials, seed=seed, effort=effort, on_step=on_step)
+    except KeyboardInterrupt:
+        raise typer.Abort from None
+    if json_:
+        typer.echo(json.dumps(_document(found, pinning, seed), ensure_ascii=False))
+    else:
+        _print(found, pinning, trials)
+    return 0
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, drawn between measurements only; nothing elsewhere, for it is over in a minute."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("bare exchanges, no TFTP")
+    # auto_refresh would redraw from a thread, inside measured windows
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def draw(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            bar.refresh()
+
+        yield draw
+
+
+def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from tftpbench.units import counted, format_count
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cell")
+    table.add_column("DATA/s", justify="right", no_wrap=True)
+    table.add_column("lowest to highest", justify="right", no_wrap=True)
+    table.add_column("arrangement", overflow="fold")
+    for each in found:
+        restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
+        table.add_row(
+            _label(each.cell),
+            format_count(each.data_pps),
+            f"{format_count(each.lowest)} to {format_count(each.highest)}",
+            f"{each.arrangement}{restarted}",
+        )
+    typer.echo(
+        f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
+        f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
+    )
+    Console(width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False, markup=False).print(table)
+    typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
+
+
+def _label(cell: "CeilingCell") -> str:
+    parts = [cell.operation, f"{cell.flows} at once"]
+    parts += [f"blksize {cell.blksize}"] if cell.blksize != 512 else []
+    parts += [f"windowsize {cell.windowsize}"] if cell.windowsize != 1 else []
+    return ", ".join([*parts, "never asleep"] if cell.answering_spin_us else parts)
+
+
+def _document(found: tuple["Limit", ...], pinning: "Pinning", seed: int) -> dict[str, object]:
+    return {
+        "schema": "tftpbench.ceiling/1",
+        "seed": seed,
+        "placement": pinning.phrase,
+        "server_cpus": ",".join(map(str, pinning.server)),
+        "generator_cpus": ",".join(map(str, pinning.generator)),
+        "ceilings": [
+            {
+                "operation": each.cell.operation,
+                "concurrency": each.cell.flows,
+                "blksize": each.cell.blksize,
+                "windowsize": each.cell.windowsize,
+                "server_busy_polls": each.cell.answering_spin_us > 0,
+                "busy_poll_us": each.cell.asking_spin_us,
+                "ceiling_data_pps": each.data_pps,
+                "lowest": each.lowest,
+                "highest": each.highest,
+                "trials": [trial.data_pps for trial in each.trials],
+                "restarts": each.restarts,
+                "arrangement": asdict(each.arrangement),
+                "arrangement_text": str(each.arrangement),
+            }
+            for each in found
+        ],
+    }
