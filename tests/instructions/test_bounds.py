@@ -117,3 +117,33 @@ def test_the_sender_stays_within_its_bound(program: Path) -> None:
 def test_a_loop_that_does_not_exist_can_not_be_counted(program: Path) -> None:
     with pytest.raises(CannotCountError, match="no loop is called sender/none"):
         counts.of_loop(program, "sender/none", units=1)
+
+
+@pytest.mark.parametrize(("counted", "code"), [(274.0, 0), (260.0, 0), (290.0, 1)])
+def test_the_exit_code_tells_whether_a_loop_takes_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, counted: float, code: int
+) -> None:
+    file = stand_in(monkeypatch, tmp_path, counted)
+    assert bounds.main([]) == code
+    assert bounds.main(["receiver"]) == 0  # nothing of that name is counted
+    assert bounds.load(file.read_text()) == KNOWN
+
+
+def test_renewing_writes_what_is_counted_and_forgets_what_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = stand_in(monkeypatch, tmp_path, 290.0)
+    assert bounds.main(["--renew"]) == 0
+    assert bounds.load(file.read_text()) == Bounds(HERE, {"sender/lock_step": 290.0})
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, counted: float) -> Path:
+    """A counter of one loop that counts nothing, and a file with its bound."""
+    file = folder / "bounds.yaml"
+    file.write_text(bounds.text(KNOWN))
+    monkeypatch.setattr(bounds, "BOUNDS", file)
+    monkeypatch.setattr(counts, "SERVER", {})
+    answers = {"missing": None, "environment": HERE, "built": folder, "loops": ["sender/lock_step"], "of_loop": counted}
+    for name, answer in answers.items():
+        monkeypatch.setattr(counts, name, lambda *_, answer=answer: answer)
+    return file
