@@ -4,6 +4,7 @@
 #   notebook  the notebooks in Jupyter, on a recorded run or on yours
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
 #   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there
+#   bench  times the hot loops, and holds their instructions to committed bounds (only that: bench-instructions)
 #   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
 #   fix    formats and mends what lints can mend           wheel  dist/*.whl
 #   lock   renews the dependency locks                     clean  removes what was built
@@ -18,7 +19,7 @@ CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run notebook test peers lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run notebook test peers bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -36,6 +37,13 @@ test: lint test-rust wheel test-python
 peers: setup
 	@code=0; $(BIN)/tftpbench servers --fetch > /dev/null || code=$$?; \
 		$(BIN)/python -m tests.interop.clients || code=$$?; exit $$code
+
+bench: setup
+	$(CARGO) bench --package tftpbench-benches
+	@$(MAKE) --no-print-directory bench-instructions
+
+bench-instructions: setup
+	$(BIN)/python -m tests.instructions.bounds $(if $(RENEW),--renew)
 
 lint: setup
 	$(CARGO) fmt --all --check
