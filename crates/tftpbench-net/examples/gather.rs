@@ -36,7 +36,7 @@ enum Way {
 fn main() {
     println!("sender's ns a datagram, medians of {ROUNDS} rounds; ratios of neighbouring rounds to `read`");
     println!("blksize  burst             buffer      read    mapped   buffer/read  mapped/read");
-    for blksize in [512, 1428, 8192, 65_464] {
+    for blksize in [512, 1024, 1428, 8192, 65_464] {
         for (name, peers, window) in
             [("64 peers", PEERS, 1), ("window of 16", 1, 16), ("window of 64", 1, 64)]
         {
@@ -55,6 +55,37 @@ fn main() {
             );
         }
     }
+    println!(
+        "us to map a file, have it read once by the kernel and unmap it, beside the same with a mapping that stays"
+    );
+    for kib in [64, 256, 1024] {
+        println!("{kib:>7} KiB {:>11.1}", mapping_ns(kib << 10) / 1e3);
+    }
+}
+
+/// What a mapping of its own costs a reader.
+fn mapping_ns(file_bytes: usize) -> f64 {
+    let file = temporary(&vec![1; file_bytes]);
+    let map = || FileMapping::new(&file, file_bytes as u64).unwrap();
+    let (sender, receiver, kept) = (bound(), bound(), map());
+    let mut batch = SendBatch::new(1, 4);
+    let mut send_from = |mapping: &Arc<FileMapping>| {
+        for offset in (0..file_bytes).step_by(4096) {
+            let fill = |_: &mut [u8]| Gathered { head_bytes: 4, body: mapping.part(offset as u64, 4096) };
+            batch.push_gathered(receiver.local_addr(), 4, fill);
+            batch.flush(&sender).unwrap();
+        }
+    };
+    send_from(&kept);
+    let mut costs = Vec::new();
+    for _ in 0..300 {
+        let start_ns = clock::monotonic_ns();
+        send_from(&kept);
+        let kept_ns = clock::monotonic_ns() - start_ns;
+        send_from(&map());
+        costs.push((clock::monotonic_ns() - start_ns - kept_ns) as f64 - kept_ns as f64);
+    }
+    median(costs.into_iter())
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
