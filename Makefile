@@ -39,7 +39,7 @@ peers: setup
 		$(BIN)/python -m tests.interop.clients || code=$$?; exit $$code
 
 bench: setup
-	$(CARGO) bench --package tftpbench-benches
+	$(CARGO) bench --package tftpbench-benches -- --quiet --discard-baseline
 	@$(MAKE) --no-print-directory bench-instructions
 
 bench-instructions: setup
