@@ -192,6 +192,7 @@ impl SendBatch {
         if count > 0 {
             self.queue(source, peer, len);
             (1..count).for_each(|_| self.append(len));
+            self.filled += count * len;
         }
         count
     }
