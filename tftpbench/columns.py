@@ -88,9 +88,9 @@ COLUMNS: dict[str, Column] = {
     ),
     "udp_drops_generator": _count("datagrams", "Datagrams dropped at the generator's sockets; joined ones count once."),
     "ceiling_data_pps": Column(
-        "1/s", "What the bare kernel does with these datagrams; not measured yet: null.", "float"
+        "1/s", "What the bare kernel did with these datagrams, no TFTP and no file, in the same round.", "float"
     ),
-    "ceiling_ratio": Column("", "data_pps / ceiling_data_pps; not measured yet: null.", "float"),
+    "ceiling_ratio": Column("", "data_pps / ceiling_data_pps.", "float"),
     "fairness": Column("", "Slowest / median transfer time.", "float"),
     "amplification": Column("", "UDP payload bytes on the wire, both ways / file bytes.", "float"),
     "verdict": Column("", "valid or invalid.", "text", False),

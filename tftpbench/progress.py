@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from tftpbench.runner import Event, RunFinished, RunStarted, Skipped, TrialFinished, TrialStarted
+from tftpbench.runner import CeilingUnknown, Event, RunFinished, RunStarted, Skipped, TrialFinished, TrialStarted
 from tftpbench.units import counted, format_duration, format_rate
 
 Display = Callable[[Event], None]
@@ -47,6 +47,8 @@ class PlainLines:
             case TrialFinished(trial, total, _, _):
                 width = len(str(total))
                 self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
+            case CeilingUnknown():
+                self._say(unknown_text(event))
 
     def _say(self, *lines: str) -> None:
         for line in lines:
@@ -79,6 +81,8 @@ class LiveBar:
                 if row["verdict"] != "valid":
                     self._console.print(finished_text(event), style="yellow", soft_wrap=True, markup=False)
                 self._draw("", trial.order, total)
+            case CeilingUnknown():
+                self._console.print(unknown_text(event), style="yellow", soft_wrap=True, markup=False)
             case RunFinished():
                 self.close()
 
@@ -147,12 +151,22 @@ def _skipped(server: str, where: Sequence[str], reason: str, get: str | None) ->
 def finished_text(event: TrialFinished) -> str:
     """One finished trial."""
     row, trial = event.row, event.trial
-    text = f"{trial.contender.name}, {trial.cell.label}: {_rate(row)}"
+    text = f"{trial.contender.name}, {trial.cell.label}: {_rate(row)}{_of_ceiling(row)}"
     lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "timed_out") if row.get(name)]
     text = ", ".join([text, *lost])
     if row["verdict"] == "valid":
         return text
     return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(event.advice)})"
+
+
+def unknown_text(event: CeilingUnknown) -> str:
+    """A ceiling that could not be measured."""
+    return f"warning: {event.cell.label}: {event.reason}; its trials have no ceiling_ratio"
+
+
+def _of_ceiling(row: Mapping[str, object]) -> str:
+    ratio = row.get("ceiling_ratio")
+    return f", {ratio:.0%} of the ceiling" if isinstance(ratio, (int, float)) else ""
 
 
 def _rate(row: Mapping[str, object]) -> str:

@@ -86,7 +86,15 @@ def _manifest() -> Schema:
             "reason": _text("Why."),
         }
     )
-    return _object(
+    chosen = _object(
+        {
+            "cell_key": _text("The cell."),
+            "server_busy_polls": {"type": "boolean", "description": "For servers that never sleep."},
+            "arrangement": {"type": "object", "description": "Sockets, batches, waiting and threads of both sides."},
+            "text": _text("The same in words."),
+        }
+    )
+    whole = _object(
         {
             "schema": {"const": RUN_SCHEMA},
             "scenario": {"type": "object", "description": "The scenario as run, every default and --set in it."},
@@ -109,6 +117,9 @@ def _manifest() -> Schema:
         },
         title=f"manifest.json ({RUN_SCHEMA})",
     )
+    ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
+    whole["properties"]["ceilings"] = ceilings  # older runs have none
+    return whole
 
 
 _CELL = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize")

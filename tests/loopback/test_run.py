@@ -108,6 +108,7 @@ def test_a_run_answers_with_real_transfers_and_every_byte_checked(tmp_path: Path
     assert all(row["completed"] == 30 for row in found)
     assert all(row["bytes_verified"] == 30 * 16 * 1024 for row in found)
     assert all(row["server_rss_bytes_ready"] > 0 and row["server_threads_max"] >= 1 for row in found)
+    assert all(row["ceiling_ratio"] == pytest.approx(row["data_pps"] / row["ceiling_data_pps"]) for row in found)
     assert out.strip().startswith(("threads moves", "No answer"))
     assert "✓ content_mismatches == 0" in out
     assert f"Repeat: tftpbench run {scenario} --seed 7" in out

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.unit.test_order import contender, scenario
 from tftpbench.progress import LiveBar, PlainLines, display
-from tftpbench.runner import Event, Pinning, RunFinished, RunStarted, TrialFinished, TrialStarted, plan
+from tftpbench.runner import CeilingUnknown, Event, Pinning, RunFinished, RunStarted, TrialFinished, TrialStarted, plan
 from tftpbench.servers import Missing
 
 
@@ -46,6 +46,17 @@ def test_plain_lines_say_what_is_asked_what_is_left_out_and_one_line_a_trial() -
     assert lines[3].endswith(" at once, 1 KiB: 131 k blocks/s, 2 timed out")
     assert lines[4].endswith(": no figures, 2 timed out; invalid: stolen time (repeat later)")
     assert len(lines) == 5
+
+
+def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_a_warning() -> None:
+    stream = io.StringIO()
+    trial = next(event for event in events() if isinstance(event, TrialFinished))
+    for show in (PlainLines(stream), LiveBar(Console(file=stream, width=200))):
+        show(replace(trial, row={**trial.row, "ceiling_ratio": 0.834, "verdict": "invalid", "verdict_reason": "x"}))
+        show(CeilingUnknown(trial.trial.cell, "20128 open files are needed"))
+    shown = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert [", 83% of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
+    assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:

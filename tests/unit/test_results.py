@@ -186,6 +186,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         create(Path("/proc/none"))
 
 
+def test_what_a_run_learns_on_its_way_joins_its_manifest_and_stays(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "smoke", {"seed": 7}) as folder:
+        folder.amend("ceilings", [1])
+        folder.amend("ceilings", [1, 2])
+    with RunFolder.open_for_resume(folder.path) as again:
+        assert again.manifest == {"schema": "tftpbench.run/1", "seed": 7, "ceilings": [1, 2]}
+    assert not list(folder.path.glob(".unfinished*"))
+
+
 def test_a_name_that_is_no_utf_8_survives_in_the_manifest(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9.yaml")
     with RunFolder.create(tmp_path, "smoke", {"argv": ["run", odd]}) as folder:

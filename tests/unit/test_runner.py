@@ -9,15 +9,21 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.unit.test_order import contender, scenario
 from tftpbench import runner
-from tftpbench.errors import LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
+from tftpbench.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
+from tftpbench.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.loadgen import Fault, LoadConfig, LoadResult
 from tftpbench.process import Buffers, Ended, Samples, Usage
-from tftpbench.runner import RunInterrupted, Tools, run
+from tftpbench.runner import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, Tools, run
+from tftpbench.runner.order import Contender
 from tftpbench.scenario import Scenario
-from tftpbench.servers import Missing
+from tftpbench.schema import json_schema
+from tftpbench.servers import Found, Manifest, Missing
+
+ARRANGEMENT = Arrangement(1, 1, 64, waits_in_receive=True)
 
 
 @dataclass
@@ -31,6 +37,10 @@ class World:
     dies: bool = False
     wrong_uploads: int = 0
     configs: list[LoadConfig] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    probed: list[CeilingCell] = field(default_factory=list)
+    calibrated: list[CeilingCell] = field(default_factory=list)
+    probe_fails: bool = False
 
     def tools(self) -> Tools:
         def server(_: object, **options: Any) -> Any:
@@ -42,10 +52,24 @@ class World:
         def write_contents(path: Path, _seed: int, _file: int, size: int) -> None:
             path.write_bytes(b"x" * size)
 
-        return Tools(server, self.run_load, write_contents, first_difference)
+        probes = Probes(self.calibrate, self.measure)
+        return Tools(server, self.run_load, write_contents, first_difference, probes=probes)
+
+    def calibrate(self, work: CeilingCell, **_: object) -> Arrangement:
+        self.calibrated.append(work)
+        return ARRANGEMENT
+
+    def measure(self, work: CeilingCell, arrangement: Arrangement, **_: object) -> Ceiling:
+        assert (arrangement, self.alive) == (ARRANGEMENT, 0), "no server runs beside a probe"
+        if self.probe_fails:
+            raise CeilingError("the ceiling can't be measured: 20128 open files are needed")
+        self.probed.append(work)
+        self.done.append(f"probe of {work.flows}")
+        return Ceiling(2000.0 * work.flows, arrangement, 0)
 
     def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
         self.configs.append(config)
+        self.done.append(f"trial of {config.concurrency}")
         assert self.alive == 1, "one server at a time"
         if self.starts in self.load_fails_at:
             raise self.load_fails_at[self.starts]
@@ -199,6 +223,80 @@ def test_a_server_that_dies_under_load_is_an_invalid_row_with_its_figures(world:
     row = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows[0]
     assert (row["verdict"], row["verdict_reason"]) == ("invalid", "fake: died with SIGSEGV")
     assert row["completed"] == 4
+
+
+def test_each_row_has_the_ceiling_that_was_measured_in_its_round_before_its_cell(world: World, tmp_path: Path) -> None:
+    rows = run(question(), seed=3, out=tmp_path, tools=world.tools()).rows
+    assert {(row["ceiling_data_pps"], row["concurrency"]) for row in rows} == {(2000.0, 1), (20_000.0, 10)}
+    assert {row["ceiling_ratio"] for row in rows} == {0.5}
+    assert len(world.done) == 4 * 3
+    for probe, *trials in zip(*[iter(world.done)] * 3, strict=True):
+        assert probe.startswith("probe")
+        assert trials == [probe.replace("probe", "trial")] * 2
+
+
+def test_the_probe_does_the_cells_datagrams_where_the_cell_is_measured(world: World, tmp_path: Path) -> None:
+    report = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools())
+    work = next(work for work in world.probed if work.flows == 10)
+    assert (work.operation, work.windowsize, work.blksize, work.answering_spin_us) == ("read", 1, 512, 0)
+    assert (work.answering_cpus, work.asking_cpus) == (report.pinning.server, report.pinning.generator)
+
+
+def test_an_arrangement_is_chosen_once_a_cell_and_kept_in_the_manifest(world: World, tmp_path: Path) -> None:
+    folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
+    assert sorted(work.flows for work in world.calibrated) == [1, 10]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    Draft202012Validator(json_schema("manifest")).validate(manifest)
+    kept = manifest["ceilings"]
+    assert sorted(each["cell_key"] for each in kept) == sorted(cell.key for cell in question().cells())
+    assert {(each["server_busy_polls"], each["text"]) for each in kept} == {(False, str(ARRANGEMENT))}
+
+
+def test_resume_measures_with_the_arrangements_of_the_run(world: World, tmp_path: Path) -> None:
+    world.load_fails_at = {6: KeyboardInterrupt()}
+    with pytest.raises(RunInterrupted) as raised:
+        run(question(), seed=3, out=tmp_path, tools=world.tools())
+    again = World()
+    report = run(question(), seed=3, out=tmp_path, resume=raised.value.report.folder, tools=again.tools())
+    assert again.calibrated == []
+    assert {row["ceiling_ratio"] for row in report.rows} == {0.5}
+
+
+def test_a_probe_that_fails_is_a_warning_and_costs_no_trial(world: World, tmp_path: Path) -> None:
+    world.probe_fails = True
+    told: list[Event] = []
+    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    assert [(row["ceiling_data_pps"], row["ceiling_ratio"], row["verdict"]) for row in rows] == [
+        (None, None, "valid")
+    ] * 4
+    warnings = [event.reason for event in told if isinstance(event, CeilingUnknown)]
+    assert len(warnings) == 2
+    assert "open files" in warnings[0]
+
+
+def test_a_trial_without_figures_has_a_ceiling_and_no_ratio(world: World, tmp_path: Path) -> None:
+    world.fails_at = {1: ServerNotReady("one: did not answer")}
+    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows
+    assert rows[0]["ceiling_data_pps"] is not None
+    assert rows[0]["ceiling_ratio"] is None
+
+
+def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = contender("one")
+    usual = sleeper.server
+    assert isinstance(usual, Manifest)
+    variants = {"spins": {"argv": ["x", "{port}", "{root}"], "busy_polls": True}}
+    document = {**usual.model_dump(mode="json", by_alias=True), "variants": variants}
+    spinner = Contender(Manifest.model_validate(document), "spins", Found("1", "/bin/x"))
+    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: (sleeper, spinner))
+    monkeypatch.setattr("tftpbench.runner.loop.pin", lambda _: Pinning((1,), (0,), ()))
+    asked = question(servers=["one", "one@spins"], trials=1)
+    rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
+    assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, FOR_EVER_US, FOR_EVER_US]
+    known = {row["variant"]: (row["server_cpu_s"] is None, row["server_cpu_ns_per_block"] is None) for row in rows}
+    assert known == {None: (False, False), "spins": (True, True)}
 
 
 def test_uploads_are_compared_in_the_servers_root(world: World, tmp_path: Path) -> None:

@@ -102,6 +102,19 @@ class RunFolder:
         """The rows of all finished trials, in the order in which they ended."""
         return list(self._rows)
 
+    def amend(self, key: str, value: object) -> None:
+        """Add to the manifest what the run learnt on its way. The old one is there until the new one is whole."""
+        manifest = {**self.manifest, key: value}
+        made = self.path / f"{_UNFINISHED}{form.MANIFEST}"
+        with form.explained(self.path, "written"):
+            try:
+                _write_whole(made, form.json_text(manifest, indent=2) + "\n")
+                made.replace(self.path / form.MANIFEST)
+            except BaseException:
+                made.unlink(missing_ok=True)
+                raise
+        self.manifest = manifest
+
     def append_trial(self, row: Mapping[str, object]) -> None:
         """Add a finished trial's row: columns in documented order, absent ones null; others follow.
 

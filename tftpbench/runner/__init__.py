@@ -6,23 +6,27 @@
     files.py       which files clients ask for, and what these must hold
     trial.py       one trial, from a fresh server to a row of results
     rows.py        that row
+    ceilings.py    what the bare kernel does with the same datagrams, measured beside the trials
     loop.py        the run: folder, resume, Ctrl-C
     events.py      what a run tells while it goes on
 
 The runner prints nothing, and names no server. Called by the command line and by `tftpbench.run`.
 """
 
-from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.ceilings import Probes
+from tftpbench.runner.events import CeilingUnknown, Event, RunFinished, RunStarted, TrialFinished, TrialStarted
 from tftpbench.runner.loop import RunInterrupted, RunReport, recorded, run
 from tftpbench.runner.order import Contender, Plan, Skipped, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
 from tftpbench.runner.trial import Tools
 
 __all__ = [
+    "CeilingUnknown",
     "Contender",
     "Event",
     "Pinning",
     "Plan",
+    "Probes",
     "RunFinished",
     "RunInterrupted",
     "RunReport",

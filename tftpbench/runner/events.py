@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tftpbench.runner.order import Plan, Trial
 from tftpbench.runner.placement import Pinning
-from tftpbench.scenario import Scenario
+from tftpbench.scenario import Cell, Scenario
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ class TrialFinished:
 
 
 @dataclass(frozen=True)
+class CeilingUnknown:
+    """What the bare kernel does with a cell's datagrams could not be measured; its trials are done all the same."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """`interrupted` when Ctrl-C ended it early."""
 
@@ -54,4 +62,4 @@ class RunFinished:
     interrupted: bool
 
 
-Event = RunStarted | TrialStarted | TrialFinished | RunFinished
+Event = RunStarted | TrialStarted | TrialFinished | CeilingUnknown | RunFinished

@@ -15,7 +15,8 @@ from tftpbench import machine
 from tftpbench.columns import INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.errors import ResultsError, TftpbenchError, UsageError
 from tftpbench.results import RunFolder, load_run
-from tftpbench.runner.events import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.ceilings import Ceilings
+from tftpbench.runner.events import CeilingUnknown, Event, RunFinished, RunStarted, TrialFinished, TrialStarted
 from tftpbench.runner.files import TargetFiles, fitted, target_files
 from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
@@ -107,9 +108,13 @@ def _run(
             notes = (*folder.notes, *files.notes(servers))
             on_event(RunStarted(folder.path, scenario, whole, pinning, len(done), notes, where))
             bench = Bench(base, files, pinning, seed, tools, allow_remote)
-            interrupted = _do_all(
-                [trial for trial in whole.trials if trial.number not in done], whole, bench, folder, on_event
-            )
+            probes = Ceilings(
+                pinning, seed, scenario.trials, tools.probes, folder.manifest.get("ceilings"),
+                store=lambda chosen: folder.amend("ceilings", chosen),
+                warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
+            )  # fmt: skip
+            left = [trial for trial in whole.trials if trial.number not in done]
+            interrupted = _do_all(left, whole, bench, probes, folder, on_event)
             rows = tuple(folder.finished_trials())
             report = RunReport(folder.path, scenario, whole, pinning, seed, asked.command, rows, where)
     on_event(RunFinished(report.folder, interrupted))
@@ -131,13 +136,18 @@ def recorded(folder: Path) -> tuple[Scenario, int, tuple[str, ...]]:
 
 
 def _do_all(
-    trials: Sequence[Trial], whole: Plan, bench: Bench, folder: RunFolder, on_event: Callable[[Event], None]
+    trials: Sequence[Trial],
+    whole: Plan,
+    bench: Bench,
+    probes: Ceilings,
+    folder: RunFolder,
+    on_event: Callable[[Event], None],
 ) -> bool:
     """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone."""
     try:
         for trial in trials:
             on_event(TrialStarted(trial, len(whole.trials)))
-            outcome = run_trial(trial, bench)
+            outcome = run_trial(trial, bench, probes.before(trial))
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))

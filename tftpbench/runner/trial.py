@@ -7,7 +7,7 @@ runner.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tftpbench import checks, findings, loadgen
@@ -16,6 +16,8 @@ from tftpbench.errors import ServerDied, ServerError
 from tftpbench.findings import ServerFinding
 from tftpbench.loadgen import LoadConfig, LoadResult, Stop
 from tftpbench.process import RunningServer, ServerProcess, answers, udp_drops_host
+from tftpbench.runner import ceilings
+from tftpbench.runner.ceilings import Probes
 from tftpbench.runner.files import TargetFiles, keeps_its_files, upload_config
 from tftpbench.runner.order import Trial
 from tftpbench.runner.placement import Pinning
@@ -48,6 +50,7 @@ class Tools:
     write_contents: Callable[[Path, int, int, int], None] = loadgen.write_contents
     first_difference: Callable[[Path, int, int, int], int | None] = loadgen.first_difference
     answers: Callable[[str, int, float], bool] = answers
+    probes: Probes = field(default_factory=Probes)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Outcome:
     server_log: bytes
 
 
-def run_trial(trial: Trial, bench: Bench) -> Outcome:
+def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None) -> Outcome:
     """Do the trial. Raises LoadError where the generator itself can't run."""
     row = row_of(trial, bench.pinning)
     log = bench.roots.base / "server.log"
@@ -83,11 +86,13 @@ def run_trial(trial: Trial, bench: Bench) -> Outcome:
         except ServerError as error:
             finding = findings.of_a_lost_server(_unnamed(error, trial), died=isinstance(error, ServerDied))
             row["server_findings"] = [asdict(finding)]
+            row |= ceilings.columns(row, None, ceiling_data_pps)
             found = checks.findings(row, checks.Surroundings(server_lost=str(error)))
             return _outcome(row, found, None, log)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row["unanswered"] = findings.unanswered(seen.result.transfers)
-    row |= server_columns(seen, len(bench.pinning.server))
+    row |= server_columns(seen, len(bench.pinning.server), busy_polls=_busy_polls(trial))
+    row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
     wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
@@ -149,6 +154,11 @@ def _server(trial: Trial, bench: Bench, root: Path, log: Path) -> ServerProcess 
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )
+
+
+def _busy_polls(trial: Trial) -> bool:
+    server = trial.contender.server
+    return not isinstance(server, Target) and server.busy_polls(trial.contender.variant)
 
 
 def _how_lost(server: ServerProcess | RunningServer) -> ServerDied | None:
