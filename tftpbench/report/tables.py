@@ -60,12 +60,14 @@ class Table:
 def headline_table(answer: Answer) -> Table:
     """Medians and ratios, a row per server and cell."""
     is_best = answer.metric == "goodput_bytes_per_s"
+    shares = answer.against == answer.reference and any(line.ceiling_ratio is not None for line in answer.lines)
     compared = any(line.ratio for line in answer.lines) or len({line.server for line in answer.lines}) > 1
     headings = [
         Heading("cell", "What was asked of the server.", is_figure=False),
         Heading("server", is_figure=False),
         *([Heading("at its best", "The options at which this server moves most.", is_figure=False)] if is_best else ()),
         Heading("bytes/s" if is_best else "data/s", f"Median over valid trials. {COLUMNS[answer.metric].meaning}"),
+        *([Heading("of ceiling", "Median of data_pps over that of the bare kernel.")] if shares else ()),
         *([Heading(f"against {answer.against}", _RATIO)] if compared else ()),
         Heading("block rtt p50", "Round trip of a block, median over all valid trials together."),
         Heading("p99", "Round trip of a block, 99th percentile over all valid trials together."),
@@ -82,6 +84,7 @@ def headline_table(answer: Answer) -> Table:
             Value(line.server),
             *([Value(", ".join(line.cell.options.values()) or "no options")] if is_best else ()),
             _value(rate, _rate),
+            *([_value(line.ceiling_ratio, _times)] if shares else ()),
             *([_against(line, answer.against)] if compared else ()),
             _value(rtt.p50 if rtt else None, format_duration),
             _value(rtt.p99 if rtt else None, format_duration),
