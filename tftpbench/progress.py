@@ -166,7 +166,7 @@ def unknown_text(event: CeilingUnknown) -> str:
 
 def _of_ceiling(row: Mapping[str, object]) -> str:
     ratio = row.get("ceiling_ratio")
-    return f", {ratio:.0%} of the ceiling" if isinstance(ratio, (int, float)) else ""
+    return f", {100 * ratio:.0f} % of the ceiling" if isinstance(ratio, (int, float)) else ""
 
 
 def _rate(row: Mapping[str, object]) -> str:

@@ -153,9 +153,13 @@ def _summary() -> Schema:
         "block_rtt_ns_p50": Column("ns", "Block round trip, median of all valid trials together.", "float"),
         "block_rtt_ns_p99": Column("ns", "Block round trip, 99th percentile of all valid trials together.", "float"),
         "server_cpu_ns_per_block": Column("ns", "CPU time per DATA block: median of valid trials.", "float"),
+        "ceiling_ratio": Column("", "Share of the ceiling: median of valid trials.", "float"),
         "lost": Column("transfers", "Transfers that did not complete, over all trials.", "int", False),
     }
-    ratio = {"anyOf": [_table("", _RATIO), {"type": "null"}], "description": "Against the first server of the cell."}
+    ratio = {
+        "anyOf": [_table("", _RATIO), {"type": "null"}],
+        "description": "Against the first server of the cell, or against the ceiling.",
+    }
     line = _table("", cell)
     line["properties"]["ratio"] = ratio
     line["required"] = [*line["required"], "ratio"]
@@ -170,7 +174,7 @@ def _summary() -> Schema:
             "thresholds": _list(_table("", threshold)),
             "cells": _list(line),
             "ratios_of": _text("The column that ratios compare."),
-            "reference": _text("The server that ratios compare with, wherever a cell has it."),
+            "reference": _text("The server that ratios compare with, wherever a cell has it; or the ceiling."),
             "headline": _text("The cell that the answer speaks of first, in words."),
             **lines,
             "trials": _list(_table("", COLUMNS)),

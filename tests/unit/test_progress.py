@@ -55,7 +55,7 @@ def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_
         show(replace(trial, row={**trial.row, "ceiling_ratio": 0.834, "verdict": "invalid", "verdict_reason": "x"}))
         show(CeilingUnknown(trial.trial.cell, "20128 open files are needed"))
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
-    assert [", 83% of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
+    assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
     assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
 
 

@@ -311,3 +311,20 @@ def test_many_servers_are_still_one_page(tmp_path: Path) -> None:
     text = report(load_run(store(tmp_path, manifest(question), rows(question))))
     assert len(text) < 5_000_000
     assert text.count('class="wide card"') >= 5
+
+
+def test_the_share_of_the_ceiling_stands_beside_the_comparison_where_it_is_known(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"])
+    assert "of ceiling" not in report(stored(tmp_path, question), "md")
+    known = [row | {"ceiling_data_pps": 2 * row["data_pps"], "ceiling_ratio": 0.5} for row in rows(question)]
+    told = report(load_run(store(tmp_path / "known", manifest(question), known)), "md")
+    assert "of ceiling" in told
+    assert re.search(r"\| 0\.5 \|", told)
+
+
+def test_a_run_that_asks_for_the_ceiling_is_told_against_it(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"], compare_with="ceiling")
+    known = [row | {"ceiling_data_pps": 2 * row["data_pps"], "ceiling_ratio": 0.5} for row in rows(question)]
+    told = report(load_run(store(tmp_path, manifest(question), known)), "html")
+    assert "against the ceiling" in told
+    assert "of the bare kernel" in told

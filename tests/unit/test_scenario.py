@@ -172,9 +172,76 @@ def test_a_matrix_of_too_many_cells_is_refused_before_it_is_built(tmp_path: Path
     assert line == "small.yaml:5:1: matrix: has 36000000 cells; allowed: 10000 at most"
 
 
+UNION = """\
+matrix:
+  - {operation: [read, write], concurrency: [3, 10], file_size: 64KiB}
+  - operation: read
+    concurrency: 10
+    file_size: 64KiB
+    windowsize: [16, 64]
+"""
+PRODUCT = TEXT[TEXT.index("matrix:") : TEXT.index("duration:")]
+
+
+def test_a_list_of_matrices_is_their_union_in_order(tmp_path: Path) -> None:
+    scenario = load(tmp_path, PRODUCT, UNION)
+    assert [(cell.operation, cell.concurrency, cell.windowsize) for cell in scenario.cells()] == [
+        ("read", 3, 1),
+        ("read", 10, 1),
+        ("write", 3, 1),
+        ("write", 10, 1),
+        ("read", 10, 16),
+        ("read", 10, 64),
+    ]
+    assert scenario.cells()[:4] == load(tmp_path).cells(), "a cell is the same whatever list it stands in"
+    assert from_document(scenario.document(), "manifest.json") == scenario
+    assert scenario.concurrency_max == 10
+    assert {cell.file_size_bytes for cell in scenario.with_file_size(7).cells()} == {7}
+    assert len(scenario.quick().cells()) == 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[16, 64]", "[16, 1]", "matrix[1]: repeats a cell of matrix[0]: read, 10 at once, 64 KiB; allowed: each cell"),
+        (
+            "concurrency: 10\n",
+            "concurrency: 0\n",
+            "small.yaml:8:5: matrix[1].concurrency[0]: is 0; allowed: 1 to 50000",
+        ),
+        (
+            "    windowsize",
+            "    window_size",
+            "matrix[1].window_size: unknown key; did you mean 'windowsize'?; allowed",
+        ),
+        ("    file_size: 64KiB\n", "", "small.yaml:7:5: matrix[1].file_size: is missing; allowed: 0 to 1TiB"),
+        (UNION[8:], " []\n", "small.yaml:5:1: matrix: is []; allowed: a mapping of keys to values, or a list of such"),
+        (UNION[8:], " [3]\n", "matrix[0]: is 3; allowed: a mapping of keys to values"),
+    ],
+)
+def test_a_mistake_in_a_list_of_matrices_names_its_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in UNION
+    assert expected in fault(tmp_path, PRODUCT, UNION.replace(old, new))
+
+
+def test_the_cells_of_all_matrices_count(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 3001)))
+    union = UNION.replace("concurrency: 10\n", f"concurrency: [{many}]\n").replace("[16, 64]", "[16, 32, 48, 64]")
+    assert fault(tmp_path, PRODUCT, union).startswith("small.yaml:5:1: matrix: has 12004 cells; allowed: 10000")
+
+
+def test_servers_are_compared_with_the_first_or_with_the_ceiling(tmp_path: Path) -> None:
+    assert load(tmp_path).compare_with == "first"
+    assert load(tmp_path, "verify: full", "compare_with: ceiling").compare_with == "ceiling"
+    line = fault(tmp_path, "verify: full", "compare_with: last")
+    assert line == "small.yaml:12:1: compare_with: is 'last'; allowed: first, ceiling"
+    line = fault(tmp_path, "verify: full", "compare_with: ceiling\nbest_of: [windowsize]")
+    assert line.endswith("compare_with: is ceiling, which has no meaning beside best_of; allowed: one of the two")
+
+
 def test_set_changes_one_value_and_is_named_when_it_is_wrong(tmp_path: Path) -> None:
     changed = load(tmp_path, overrides=("matrix.blksize=[512, 1428]", "trials=3", "duration=null", "transfers=20"))
-    assert changed.matrix.blksize == (512, 1428)
+    assert changed.matrices[0].blksize == (512, 1428)
     assert (changed.trials, changed.transfers, changed.duration_ns) == (3, 20, None)
     assert fault(tmp_path, overrides=("matrix.blksize=4",)).startswith(
         "--set matrix.blksize=4: matrix.blksize[0]: is 4; allowed: 8 to 65464"
@@ -226,6 +293,7 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "best-of",
         "as-shipped",
         "noise",
+        "ceiling",
     }
     assert expected <= set(bundled_scenarios())
 

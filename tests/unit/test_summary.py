@@ -406,3 +406,78 @@ def test_pairs_without_a_round_or_a_rate_are_no_pairs() -> None:
     ratio = answer(question, found).lines[1].ratio
     assert ratio is not None
     assert ratio.n == 5
+
+
+def against_the_ceiling(rounds: int = 7, **changes: object) -> tuple[Scenario, list[dict[str, Any]]]:
+    question = asked(compare_with="ceiling", **changes)
+    found = rows(question, {"epoll": 90_000, "threads": 50_000}, rounds)
+    for row in found:
+        is_large = row["cell_key"] == question.cells()[-1].key
+        row["ceiling_data_pps"] = row["data_pps"] / (0.8 if is_large and row["server"] == "epoll" else 0.9)
+        row["ceiling_ratio"] = row["data_pps"] / row["ceiling_data_pps"]
+    return question, found
+
+
+def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() -> None:
+    found = answer(*against_the_ceiling())
+    assert found.sentence == (
+        "epoll moves 0.80x the blocks of the bare kernel where it is furthest from it, at 1000 concurrent reads of "
+        "64 KiB (95 % interval 0.80 to 0.80, 7 pairs; 0.90x at its best, at 3 concurrent reads of 64 KiB); threads "
+        "moves 0.90x the blocks of the bare kernel where it is furthest from it, at 3 concurrent reads of 64 KiB "
+        "(95 % interval 0.90 to 0.90, 7 pairs), on separate cores, over loopback."
+    )
+    assert found.headline == "read, 1000 at once, 64 KiB"
+    assert [line.ratio.ratio for line in found.lines if line.ratio] == pytest.approx([0.9, 0.9, 0.8, 0.9])
+    assert "against the ceiling" in summary.render(found, "folder", "repeat")
+    assert summary.document(found, "folder", 1, [])["reference"] == "the ceiling"
+    assert found.exit_code == 0
+
+
+def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
+    question, found = against_the_ceiling(servers=["epoll"])
+    told = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
+    assert told.sentence.startswith("epoll moves 0.80x the blocks of the bare kernel")
+    assert "against the ceiling" in summary.render(told, "folder", "repeat")
+
+
+def test_under_six_rounds_the_ceiling_has_a_range_and_no_interval() -> None:
+    assert "(range of 5: 0.80 to 0.80; 0.90x at its best" in answer(*against_the_ceiling(rounds=5)).sentence
+
+
+def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
+    question, found = against_the_ceiling()
+    for row in found:
+        if row["server"] == "threads":
+            row["ceiling_data_pps"] = row["ceiling_ratio"] = None
+    told = answer(question, found)
+    assert "threads" not in told.sentence
+    assert told.incomplete[0].startswith("threads, read, 3 at once, 64 KiB: no pair of valid trials")
+    assert told.exit_code == 6
+    nothing = answer(question, [row | {"ceiling_data_pps": None} for row in found])
+    assert nothing.sentence.startswith("No answer: no cell has valid trials of epoll and threads and a ceiling")
+
+
+def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits() -> None:
+    question, found = against_the_ceiling()
+    usual = asked()
+    told = summary.render(answer(usual, found), "folder", "repeat")
+    assert "of ceiling" in told
+    assert "  0.80x" in told
+    assert max(map(len, told.split("\n\n")[1].splitlines())) <= 100
+    assert "of ceiling" not in summary.render(answer(question, found), "folder", "repeat"), "it is compared there"
+    unknown = [row | {"ceiling_ratio": None} for row in found]
+    assert "of ceiling" not in summary.render(answer(usual, unknown), "folder", "repeat")
+    long = [row | {"server": f"{row['server']}-of-a-name-that-leaves-no-room"} for row in found]
+    names = [f"{name}-of-a-name-that-leaves-no-room" for name in ("epoll", "threads")]
+    wide = summary.summarise(usual, names, long, PLACE)
+    assert "of ceiling" not in summary.render(wide, "folder", "repeat")
+
+
+def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
+    question, found = against_the_ceiling(thresholds=["epoll.ceiling_ratio >= 0.85"])
+    told = answer(question, found)
+    assert [(each.cell_label, each.verdict.state) for each in told.thresholds] == [
+        ("read, 3 at once, 64 KiB", "held"),
+        ("read, 1000 at once, 64 KiB", "missed"),
+    ]
+    assert told.exit_code == 3

@@ -106,7 +106,7 @@ def measure(
     for _ in range(ATTEMPTS):
         try:
             figures = _core.measure_ceiling(cell, arrangement, warm_up_ns, window_ns, stop or Stop())
-        except (ValueError, OSError, OverflowError, RuntimeError) as error:
+        except (ValueError, OSError, OverflowError, RuntimeError, TypeError) as error:
             raise CeilingError(f"the ceiling can't be measured: {error}") from error
         if figures is None:
             raise CeilingError("the ceiling was not measured: stopped")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from tftpbench.documents.source import Document, KeyPath
+from tftpbench.documents.source import Document, Key, KeyPath
 from tftpbench.spelling import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -61,7 +61,8 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
     What is missing comes last: it is often there, misspelt.
     """
     cause = fault.get("ctx", {}).get("error")
-    path: KeyPath = (*fault["loc"], *cause.path) if isinstance(cause, KeyFault) else tuple(fault["loc"])
+    loc = tuple(part for part in fault["loc"] if not _is_tag(part))
+    path: KeyPath = (*loc, *cause.path) if isinstance(cause, KeyFault) else loc
     origin = document.origin(path)
     key = _dotted(path)
     return (
@@ -69,6 +70,11 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
         origin.line,
         origin.column,
     ), f"{origin}: {key + ': ' if key else ''}{_wrong(model, path, fault, cause)}"
+
+
+def _is_tag(part: Key) -> bool:
+    """The validator's name of the choice among several forms of a value: "<list>" is written by nobody."""
+    return isinstance(part, str) and part.startswith("<")
 
 
 def _wrong(model: type[BaseModel], path: KeyPath, fault: dict[str, Any], cause: object) -> str:
@@ -126,8 +132,17 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _inner_model(field: FieldInfo) -> type[BaseModel] | None:
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+    return next(
+        (item for item in _parts(field.annotation) if isinstance(item, type) and issubclass(item, BaseModel)), None
+    )
+
+
+def _parts(annotation: object) -> Iterator[object]:
+    """A type, and the types it is made of."""
+    yield annotation
+    for inner in (getattr(annotation, "__origin__", None), *getattr(annotation, "__args__", ())):
+        if inner is not None and inner is not annotation:
+            yield from _parts(inner)
 
 
 def _name(name: str, field: FieldInfo) -> str:

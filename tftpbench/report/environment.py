@@ -82,17 +82,24 @@ def repeat(manifest: Mapping[str, Any]) -> str:
 
 def _asked(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
     scenario, keys = _mapping(manifest, "scenario"), _mapping(manifest, "keys")
-    matrix, client = _mapping(scenario, "matrix"), _mapping(scenario, "client")
+    client, given = _mapping(scenario, "client"), scenario.get("matrix")
     facts = [Fact("scenario", _text(scenario.get("name")))]
-    for name, values in matrix.items():
-        write = format_bytes if name == "file_size" else str
-        told = [write(value) for value in values] if isinstance(values, list) else [_text(values)]
-        facts.append(Fact(str(name), ", ".join(told)))
+    for matrix in given if isinstance(given, list) else [given]:
+        facts += _varied(matrix if isinstance(matrix, dict) else {})
     facts += [Fact(name, _text(scenario[name])) for name in _SCENARIO if scenario.get(name)]
     facts.append(Fact("client", ", ".join(f"{name} {_text(value)}" for name, value in client.items())))
     facts.append(Fact("seed", _text(manifest.get("seed"))))
     facts += [Fact(name, _text(value)) for name, value in keys.items()]
     return tuple(fact for fact in facts if fact.value)
+
+
+def _varied(matrix: Mapping[str, Any]) -> list[Fact]:
+    facts = []
+    for name, values in matrix.items():
+        write = format_bytes if name == "file_size" else str
+        told = [write(value) for value in values] if isinstance(values, list) else [_text(values)]
+        facts.append(Fact(str(name), ", ".join(told)))
+    return facts
 
 
 def _placed(manifest: Mapping[str, Any], placement: str) -> tuple[Fact, ...]:

@@ -92,7 +92,7 @@ def _forest(contents: Contents) -> plots.Plot:
         where = f", {frame['cell'].iloc[0]}"
         frame = frame.assign(label=frame["contender"])
     what = "bytes" if answer.metric == "goodput_bytes_per_s" else "blocks"
-    return plots.forest(frame, axis=f"{what} per second against {answer.reference}{where}")
+    return plots.forest(frame, axis=f"{what} per second against {answer.against}{where}")
 
 
 def _spectrum(contents: Contents) -> plots.Plot:

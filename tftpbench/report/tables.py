@@ -60,13 +60,15 @@ class Table:
 def headline_table(answer: Answer) -> Table:
     """Medians and ratios, a row per server and cell."""
     is_best = answer.metric == "goodput_bytes_per_s"
-    compared = len({line.server for line in answer.lines}) > 1
+    shares = answer.against == answer.reference and any(line.ceiling_ratio is not None for line in answer.lines)
+    compared = any(line.ratio for line in answer.lines) or len({line.server for line in answer.lines}) > 1
     headings = [
         Heading("cell", "What was asked of the server.", is_figure=False),
         Heading("server", is_figure=False),
         *([Heading("at its best", "The options at which this server moves most.", is_figure=False)] if is_best else ()),
         Heading("bytes/s" if is_best else "data/s", f"Median over valid trials. {COLUMNS[answer.metric].meaning}"),
-        *([Heading(f"against {answer.reference}", _RATIO)] if compared else ()),
+        *([Heading("of ceiling", "Median of data_pps over that of the bare kernel.")] if shares else ()),
+        *([Heading(f"against {answer.against}", _RATIO)] if compared else ()),
         Heading("block rtt p50", "Round trip of a block, median over all valid trials together."),
         Heading("p99", "Round trip of a block, 99th percentile over all valid trials together."),
         Heading("CPU/block", COLUMNS["server_cpu_ns_per_block"].meaning),
@@ -82,7 +84,8 @@ def headline_table(answer: Answer) -> Table:
             Value(line.server),
             *([Value(", ".join(line.cell.options.values()) or "no options")] if is_best else ()),
             _value(rate, _rate),
-            *([_against(line, answer.reference)] if compared else ()),
+            *([_value(line.ceiling_ratio, _times)] if shares else ()),
+            *([_against(line, answer.against)] if compared else ()),
             _value(rtt.p50 if rtt else None, format_duration),
             _value(rtt.p99 if rtt else None, format_duration),
             _value(line.server_cpu_ns_per_block, format_duration),
@@ -90,7 +93,7 @@ def headline_table(answer: Answer) -> Table:
             Value(f"{line.valid}/{line.trials}", line.valid),
         ]
 
-    marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.reference)
+    marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(cells(line)) for line in answer.lines)
     return Table("headline", "Figures", tuple(headings), rows, marked if compared else frozenset())
 

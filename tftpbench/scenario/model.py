@@ -5,11 +5,11 @@ Only `tftpbench.scenario` may ask for this.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tftpbench import documents, stats
 from tftpbench.documents import Allowed, KeyFault, Strict
@@ -80,7 +80,11 @@ class Scenario(Strict):
         OneOrMore,
         Allowed("names of servers, name@as_shipped, or paths of server.yaml files"),
     ] = Field(description="Who is compared. The first is the one the others are compared with.")
-    matrix: Matrix = Field(description="What is varied.")
+    matrix: Annotated[
+        Annotated[Matrix, Tag("<one>")] | Annotated[tuple[Matrix, ...], Tag("<list>"), Field(min_length=1)],
+        Discriminator(lambda given: "<list>" if isinstance(given, (list, tuple)) else "<one>"),
+        Allowed("a mapping of keys to values, or a list of such mappings"),
+    ] = Field(description="What is varied; a list of them is their union.")
     duration_ns: Annotated[DurationNs | None, Allowed(f"10ms to 24h; {DURATION_ALLOWED}")] = Field(
         default=None, alias="duration", ge=10 * MS, le=86_400_000 * MS,
         description="The measured window after warm-up. Either this or transfers.",
@@ -115,6 +119,11 @@ class Scenario(Strict):
         default=(),
         description="Compare each server at its own best value of these, by the bytes of the files it moves.",
     )
+    compare_with: Annotated[Literal["first", "ceiling"], Allowed("first, ceiling")] = Field(
+        default="first",
+        description="first: servers are compared with the first one; ceiling: each with what the bare kernel does with "
+        "the same datagrams, measured in the same run.",
+    )
     thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
@@ -124,19 +133,36 @@ class Scenario(Strict):
         if (self.duration_ns is None) == (self.transfers is None):
             wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
             raise KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers")
-        if self.transfers is not None and self.transfers < max(self.matrix.concurrency):
+        if self.transfers is not None and self.transfers < self.concurrency_max:
             raise KeyFault(
                 ("transfers",),
-                f"is {self.transfers}, so {max(self.matrix.concurrency)} can't be in flight; "
-                f"allowed: {max(self.matrix.concurrency)} or more",
+                f"is {self.transfers}, so {self.concurrency_max} can't be in flight; "
+                f"allowed: {self.concurrency_max} or more",
             )
         if self.transfers is not None and self.warm_up_ns is not None:
             raise KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration")
         if self.duration_ns is not None and self.time_limit_ns is not None:
             raise KeyFault(("time_limit",), "has no meaning with duration; allowed: only beside transfers")
-        cells = self.matrix.size
+        cells = sum(matrix.size for matrix in self.matrices)
         if cells > CELLS_MAX:
             raise KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
+        if self.compare_with == "ceiling" and self.best_of:
+            raise KeyFault(
+                ("compare_with",), "is ceiling, which has no meaning beside best_of; allowed: one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cells_differ(self) -> Self:
+        """After the number of cells, which bounds the work."""
+        seen: dict[Cell, int] = {}
+        for index, matrix in enumerate(self.matrices):
+            for cell in self._cells_of(matrix):
+                if seen.setdefault(cell, index) != index:
+                    raise KeyFault(
+                        ("matrix", index),
+                        f"repeats a cell of matrix[{seen[cell]}]: {cell.label}; allowed: each cell once",
+                    )
         return self
 
     @model_validator(mode="after")
@@ -156,8 +182,21 @@ class Scenario(Strict):
         return self
 
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell, concurrency varying fastest; the order is a matter of the file alone."""
-        return tuple(
+        """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
+        return tuple(cell for matrix in self.matrices for cell in self._cells_of(matrix))
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The matrix, or those whose union it is."""
+        return self.matrix if isinstance(self.matrix, tuple) else (self.matrix,)
+
+    @property
+    def concurrency_max(self) -> int:
+        """The most transfers that any cell has in flight."""
+        return max(max(matrix.concurrency) for matrix in self.matrices)
+
+    def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
+        return (
             Cell(
                 operation=operation,
                 concurrency=concurrency,
@@ -173,7 +212,7 @@ class Scenario(Strict):
                 placement=self.placement,
                 verify=self.verify,
             )
-            for operation, file_size, blksize, windowsize, concurrency in self._points()
+            for operation, file_size, blksize, windowsize, concurrency in _points(matrix)
         )
 
     @property
@@ -213,7 +252,9 @@ class Scenario(Strict):
     def with_file_size(self, size_bytes: int) -> "Scenario":
         """The same question about one file of this size, which is there already."""
         document = self.document()
-        changes = {"matrix": {**document["matrix"], "file_size": [size_bytes]}, "distinct_files": 1}
+        known, sized = document["matrix"], {"file_size": [size_bytes]}
+        matrix = [{**each, **sized} for each in known] if isinstance(known, list) else {**known, **sized}
+        changes = {"matrix": matrix, "distinct_files": 1}
         return from_document({**document, **changes}, "--target-file")
 
     def quick(self) -> "Scenario":
@@ -223,14 +264,8 @@ class Scenario(Strict):
             changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))
         else:
-            changes["transfers"] = max(self.matrix.concurrency)
+            changes["transfers"] = self.concurrency_max
         return from_document({**self.document(), **changes}, "--quick")
-
-    def _points(self) -> list[tuple[Operation, int, int, int, int]]:
-        matrix = self.matrix
-        return list(
-            itertools.product(matrix.operation, matrix.file_size, matrix.blksize, matrix.windowsize, matrix.concurrency)
-        )
 
 
 def from_document(data: Mapping[str, object], source: str) -> Scenario:
@@ -246,3 +281,7 @@ def _runs(server: str, entries: Sequence[str]) -> bool:
         if server in names or server in [f"{each}{at}{variant}" for each in names]:
             return True
     return False
+
+
+def _points(matrix: Matrix) -> Iterator[tuple[Operation, int, int, int, int]]:
+    return itertools.product(matrix.operation, matrix.file_size, matrix.blksize, matrix.windowsize, matrix.concurrency)

@@ -11,7 +11,7 @@ from tftpbench import thresholds
 from tftpbench.scenario import Cell, Scenario
 from tftpbench.summary import remarks
 from tftpbench.summary.lines import Line, Metric, Quantiles, lines, metric_of
-from tftpbench.summary.sentence import answer_sentence, headline
+from tftpbench.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
 from tftpbench.thresholds import Verdict, server_name
 
 if TYPE_CHECKING:  # a run answers without data frames
@@ -46,7 +46,7 @@ class Answer:
     metric: Metric
     """What the ratios of the lines compare."""
     reference: str
-    """The server that the others are compared with."""
+    """The first server; unless `against` says otherwise, the one that the others are compared with."""
     thresholds: tuple[Judged, ...]
     lines: tuple[Line, ...]
     invalid: tuple[Invalid, ...]
@@ -59,6 +59,8 @@ class Answer:
     """What the servers did against the RFCs in trials where transfers failed."""
     headline: str = ""
     """The label of the cell that the sentence speaks of first, as in `Line.label`."""
+    against: str = ""
+    """What the ratios compare with, in words: the first server, or "the ceiling"."""
 
     @property
     def exit_code(self) -> int:
@@ -69,7 +71,7 @@ class Answer:
         return 6 if "not known" in states or self.incomplete else 0
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per line: medians of valid trials, the ratio to `reference` with its 95 % interval over n pairs.
+        """A row per line: medians of valid trials, the ratio to `against` with its 95 % interval over n pairs.
 
         `low` and `high` are null under six pairs; times in ns, `data_pps` and `goodput_bytes_per_s` per second.
         """
@@ -81,7 +83,7 @@ class Answer:
 
     @property
     def ratios(self) -> "pd.DataFrame":
-        """The ratios to `reference` as `plots.forest` draws them, a row per line that has one.
+        """The ratios to `against` as `plots.forest` draws them, a row per line that has one.
 
         `label` says what is compared, and is made of `contender` and `cell`; then `ratio low high n lowest highest`,
         and a `verdict` that nobody has given.
@@ -116,10 +118,15 @@ def summarise(
     present = [server for server in servers if (server, None) not in left_out]
     found = lines(scenario, present, rows, left_out, block_rtt)
     labels = {cell.key: cell.label for cell in cells}
+    first = present[0] if present else ""
+    to_ceiling = scenario.compare_with == "ceiling"
     return Answer(
-        sentence=answer_sentence(found, present, placement, scenario.best_of),
+        sentence=ceiling_sentence(found, present, placement)
+        if to_ceiling
+        else answer_sentence(found, present, placement, scenario.best_of),
         metric=metric_of(scenario),
-        reference=present[0] if present else "",
+        reference=first,
+        against=CEILING if to_ceiling else first,
         thresholds=_judge(scenario, cells, rows, left_out),
         lines=found,
         invalid=tuple(
@@ -129,10 +136,10 @@ def summarise(
         ),
         skipped=_skipped(skipped, labels),
         # one trial a cell is a look, not a judgement
-        incomplete=remarks.incomplete(found, present[0]) if scenario.trials > 1 and present else (),
+        incomplete=remarks.incomplete(found, None if to_ceiling else first) if scenario.trials > 1 and present else (),
         findings=remarks.findings(rows, labels),
         faults=remarks.faults(rows),
-        headline=headline(found, scenario.best_of),
+        headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
     )
 
 

@@ -40,7 +40,7 @@ def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str,
         ],
         "cells": [_line(line) for line in answer.lines],
         "ratios_of": answer.metric,
-        "reference": answer.reference,
+        "reference": answer.against,
         "headline": answer.headline,
         "findings": list(answer.findings),
         "faults": list(answer.faults),
@@ -74,6 +74,7 @@ def _line(line: Line) -> dict[str, object]:
         "block_rtt_ns_p50": line.block_rtt.p50 if line.block_rtt else None,
         "block_rtt_ns_p99": line.block_rtt.p99 if line.block_rtt else None,
         "server_cpu_ns_per_block": line.server_cpu_ns_per_block,
+        "ceiling_ratio": line.ceiling_ratio,
         "lost": line.lost,
     }
 

@@ -31,7 +31,8 @@ class Quantiles(NamedTuple):
 class Line:
     """One server in one cell, or in its best one of several.
 
-    `label` names what all servers of the cell had in common. `ratio` compares with the first server, which has None.
+    `label` names what all servers of the cell had in common. `ratio` compares with the first server, which has None, or
+    with the ceiling; `ceiling_ratio` is the median of valid trials.
     """
 
     cell: Cell
@@ -44,6 +45,7 @@ class Line:
     ratio: Ratio | None
     block_rtt: Quantiles | None
     server_cpu_ns_per_block: float | None
+    ceiling_ratio: float | None
     lost: int
     """Transfers that failed, timed out or never got an answer, over all trials."""
     is_its_own_doing: bool
@@ -67,7 +69,12 @@ def lines(
             able = [cell for cell in cells if (server, cell.key) not in left_out]
             if able:
                 best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
-                ratio = _ratio(best, server, present[0], rows, metric)
+                against_ceiling = scenario.compare_with == "ceiling"
+                ratio = (
+                    _ratio_to_ceiling(best[server], server, rows)
+                    if against_ceiling
+                    else _ratio(best, server, present[0], rows, metric)
+                )
                 if ratio is not None and len(cells) > 1:
                     # The cell was chosen for these very trials: an interval from them would promise too much.
                     ratio = replace(ratio, low=None, high=None, p_value=None)
@@ -113,6 +120,7 @@ def _line(
         ratio=ratio,
         block_rtt=block_rtt(cell.key, server) if valid else None,
         server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
+        ceiling_ratio=_median(valid, "ceiling_ratio"),
         lost=sum(map(_lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
@@ -132,6 +140,16 @@ def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence
     )
     rounds = sorted(ours.keys() & theirs.keys())
     return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
+
+
+def _ratio_to_ceiling(cell: Cell, server: str, rows: Sequence[Row]) -> Ratio | None:
+    """Each valid trial and the ceiling of its round are a pair."""
+    pairs = [
+        (row["data_pps"], row["ceiling_data_pps"])
+        for row in _valid(rows, cell, server)
+        if _moved(row, "data_pps") and row.get("ceiling_data_pps")
+    ]
+    return paired_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]) if pairs else None
 
 
 def _moved(row: Row, metric: Metric) -> bool:

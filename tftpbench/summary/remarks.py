@@ -46,9 +46,12 @@ def faults(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def incomplete(lines: Sequence[Line], reference: str) -> tuple[str, ...]:
-    """A server without a valid trial in a cell, or without a pair to compare it by, where that is not its own doing."""
-    comparable = {line.label for line in lines if line.server == reference and line.data_pps}
+def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
+    """A server without a valid trial in a cell, or without a pair to compare it by, where that is not its own doing.
+
+    `reference` None: each trial is compared with its own ceiling.
+    """
+    comparable = {line.label for line in lines if reference is None or (line.server == reference and line.data_pps)}
     found: list[str] = []
     for line in lines:
         if line.is_its_own_doing:

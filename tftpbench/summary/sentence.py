@@ -12,6 +12,7 @@ from tftpbench.summary.lines import MANY_SERVERS, Line
 from tftpbench.units import format_bytes, format_rate
 
 AXES = ("concurrency", "file_size_bytes", "blksize", "windowsize")
+CEILING = "the ceiling"
 # Of many servers, those that follow the first one are named up to this place.
 NAMED_MAX = 4
 
@@ -34,6 +35,34 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: st
         named = " and ".join(servers) if len(servers) <= MANY_SERVERS else f"any of {len(servers)} servers"
         return f"No answer: no cell has valid trials of {named} to compare."
     return f"{'; '.join(parts)}, {placement}."
+
+
+def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: str) -> str:
+    """How near each server comes to what the bare kernel does, in the cell where it is furthest from it."""
+    if not any(line.trials for line in lines):
+        return "No answer: nothing was measured."
+    words = _Words((), "concurrency")
+    parts = []
+    for server in servers:
+        ours = [line for line in lines if line.server == server and line.ratio is not None]
+        if not ours:
+            continue
+        least, most = min(ours, key=_times), max(ours, key=_times)
+        best = f"; {_ratio(most)} at its best, {words.at(most.cell)}" if least is not most else ""
+        certainty = least.ratio.certainty if least.ratio is not None else ""
+        parts.append(
+            f"{server} moves {_ratio(least)} the blocks of the bare kernel where it is furthest from it, "
+            f"{words.at(least.cell)} ({certainty}{best})"
+        )
+    if not parts:
+        return f"No answer: no cell has valid trials of {' and '.join(servers)} and a ceiling to compare them with."
+    return f"{'; '.join(parts)}, {placement}, over loopback."
+
+
+def weakest(lines: Sequence[Line]) -> str:
+    """The label of the cell that is furthest from the ceiling."""
+    compared = [line for line in lines if line.ratio is not None]
+    return min(compared, key=_times).label if compared else lines[0].label if lines else ""
 
 
 def headline(lines: Sequence[Line], best_of: Sequence[str] = ()) -> str:

@@ -16,6 +16,7 @@ from tftpbench.units import format_count, format_duration
 _GREEN, _RED, _YELLOW, _BOLD, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
+_WIDTH_MAX = 100
 # What servers did wrong, and who was left out, is what a run of many servers is made for.
 _FINDINGS_MAX = 40
 
@@ -70,20 +71,23 @@ def judgements(judged: Sequence[Judged]) -> list[Judgement]:
     return found
 
 
-def header(answer: Answer) -> tuple[str, ...]:
-    """Names of the table's columns."""
-    compared = f"against {answer.reference}" if len({line.server for line in answer.lines}) > 1 else ""
+def header(answer: Answer, *, has_ceiling: bool = False) -> tuple[str, ...]:
+    """Names of the table's columns; `has_ceiling`: with the share of the ceiling, beside a comparison of servers."""
+    compared = f"against {answer.against}" if any(line.ratio for line in answer.lines) or _is_of_many(answer) else ""
     rate = ("at its best", "bytes/s") if _is_best(answer) else ("data/s",)
-    return ("server", *rate, compared, "block rtt p50", "p99", "CPU/block", "lost", "valid")
+    share = ("of ceiling",) if has_ceiling else ()
+    return ("server", *rate, *share, compared, "block rtt p50", "p99", "CPU/block", "lost", "valid")
 
 
-def cells(answer: Answer, line: Line) -> tuple[str, ...]:
+def cells(answer: Answer, line: Line, *, has_ceiling: bool = False) -> tuple[str, ...]:
     """A line under that header."""
+    share = f"{line.ceiling_ratio:.2f}x" if line.ceiling_ratio is not None else "-"
     rate = line.goodput_bytes_per_s if _is_best(answer) else line.data_pps
     return (
         line.server,
         *((", ".join(line.cell.options.values()) or "no options",) if _is_best(answer) else ()),
         format_count(rate) if rate is not None else "-",
+        *((share,) if has_ceiling else ()),
         str(line.ratio or ""),
         format_duration(line.block_rtt.p50) if line.block_rtt else "-",
         format_duration(line.block_rtt.p99) if line.block_rtt else "-",
@@ -124,7 +128,7 @@ def _why(judged: Judged) -> str:
 def _table(answer: Answer) -> list[str]:
     if not answer.lines:
         return []
-    first, *rest = columns_text([header(answer), *(cells(answer, line) for line in answer.lines)])
+    first, *rest = _fitting(answer)
     out = [f"  {first}"]
     previous = None
     for line, text in zip(answer.lines, rest, strict=True):
@@ -133,6 +137,25 @@ def _table(answer: Answer) -> list[str]:
             previous = line.label
         out.append(f"  {text}")
     return out
+
+
+def _fitting(answer: Answer) -> list[str]:
+    """With the share of the ceiling where it is known, is not what is compared anyway, and leaves the lines short."""
+    is_known = any(line.ceiling_ratio is not None for line in answer.lines)
+    tables = [
+        columns_text(
+            [
+                header(answer, has_ceiling=has_ceiling),
+                *(cells(answer, line, has_ceiling=has_ceiling) for line in answer.lines),
+            ]
+        )
+        for has_ceiling in ((True, False) if is_known and answer.against == answer.reference else (False,))
+    ]
+    return next((lines for lines in tables if max(map(len, lines)) + 2 <= _WIDTH_MAX), tables[-1])
+
+
+def _is_of_many(answer: Answer) -> bool:
+    return len({line.server for line in answer.lines}) > 1
 
 
 def _is_best(answer: Answer) -> bool:
