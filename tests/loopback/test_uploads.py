@@ -220,11 +220,13 @@ def test_a_server_that_cannot_is_one_clear_line(tmp_path: Path) -> None:
         server.uploads()
 
 
-def memory(contents: bytes, *, sealed: bool = True) -> int:
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def memory(contents: bytes, seals: int = SEALS) -> int:
     fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(fd, contents)
-    if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
 
 
@@ -239,7 +241,9 @@ HEAD = struct.pack("<Q", 3)
         (b"x", lambda: [memory(b"abc")], "no upload: 1 bytes, 1 descriptors"),
         (HEAD + b"f" * 5000, lambda: [memory(b"abc")], "no upload: 4104 bytes"),
         (HEAD + b"f", lambda: [memory(b"abc"), memory(b"abc")], "no upload: 9 bytes, 1 descriptors"),
-        (HEAD + b"f", lambda: [memory(b"abc", sealed=False)], "'f' in something other than sealed memory"),
+        (HEAD + b"f", lambda: [memory(b"abc", 0)], "'f' in something other than sealed memory"),
+        (HEAD + b"f", lambda: [memory(b"abc", fcntl.F_SEAL_SHRINK)], "'f' in something other than sealed memory"),
+        (HEAD + b"f", lambda: [memory(b"abc", fcntl.F_SEAL_WRITE)], "'f' in something other than sealed memory"),
         (HEAD + b"f", lambda: [os.open("/dev/null", os.O_RDONLY)], "'f' in something other than sealed memory"),
         (HEAD + b"f", lambda: [os.open(__file__, os.O_RDONLY)], "'f' in something other than sealed memory"),
         (HEAD + b"f", lambda: [memory(b"abcd")], "'f' with 3 bytes, but its memory has 4"),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from tftpbench.errors import ServerError
 
+_F_SEAL_FUTURE_WRITE = 0x0010  # fcntl(2), Linux 5.1; Python has no name for it yet
 _SIZE = struct.Struct("<Q")
 _MESSAGE_BYTES_MAX = _SIZE.size + 4096  # a request is shorter, and so is the name in it
 
@@ -108,7 +109,7 @@ def _map(name: str, fd: int, size: int) -> memoryview:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
         seals = 0
-    if not seals & fcntl.F_SEAL_SHRINK:
+    if not (seals & fcntl.F_SEAL_SHRINK and seals & (fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE)):
         raise ServerError(f"handed over {name!r} in something other than sealed memory")
     if os.fstat(fd).st_size != size:
         raise ServerError(f"handed over {name!r} with {size} bytes, but its memory has {os.fstat(fd).st_size}")
