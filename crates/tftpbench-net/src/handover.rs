@@ -62,9 +62,9 @@ struct File {
 }
 
 /// What came of an attempt to send the file whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
-    Sent,
+    /// It is for the caller to drop, which may free much memory, without the lock.
+    Sent(#[expect(dead_code, reason = "only dropped")] File),
     /// The other side is slow.
     TooEarly,
     /// There is none, or nobody takes it any more.
@@ -109,15 +109,17 @@ impl Handover {
         if waiting.has_sender {
             return;
         }
-        while let attempt @ (Attempt::Sent | Attempt::TooEarly) = self.line.attempt(&mut waiting) {
-            if attempt == Attempt::TooEarly {
-                let line = Arc::clone(&self.line);
-                let sender = thread::Builder::new().name("tftp-handover".into());
-                // Without a thread, the next offer tries again.
-                waiting.has_sender = sender.spawn(move || line.send_all()).is_ok();
-                return;
+        loop {
+            match self.line.attempt(&mut waiting) {
+                Attempt::Sent(_) => {}
+                Attempt::TooEarly => break,
+                Attempt::Over => return,
             }
         }
+        let line = Arc::clone(&self.line);
+        let sender = thread::Builder::new().name("tftp-handover".into());
+        // Without a thread, the next offer tries again.
+        waiting.has_sender = sender.spawn(move || line.send_all()).is_ok();
     }
 }
 
@@ -129,33 +131,34 @@ impl Line {
 
     /// What the thread does until nothing waits any more.
     fn send_all(&self) {
-        let mut last = Attempt::Sent;
+        let mut has_waited = false;
         loop {
             // The lock is let go between two files, so that an offer waits for one system call at most.
             let attempt = self.attempt(&mut self.waiting());
-            match (last, attempt) {
-                (_, Attempt::Over) => return,
-                (_, Attempt::Sent) => {}
-                // Without a bound: the socket becomes writable, or the other side ends it. A signal only costs a turn.
-                (Attempt::Sent, _) => drop(poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], None)),
-                _ => thread::sleep(PAUSE),
+            match attempt {
+                Attempt::Over => return,
+                Attempt::Sent(_) => has_waited = false,
+                // It is writable, and yet there was no room.
+                Attempt::TooEarly if has_waited => thread::sleep(PAUSE),
+                Attempt::TooEarly => {
+                    // Without a bound: the socket becomes writable, or the other side ends it. A signal costs a turn.
+                    let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], None);
+                    has_waited = true;
+                }
             }
-            last = attempt;
         }
     }
 
     fn attempt(&self, waiting: &mut Waiting) -> Attempt {
-        let Some(file) = waiting.files.front() else {
+        let Some(file) = waiting.files.pop_front() else {
             waiting.has_sender = false;
             return Attempt::Over;
         };
-        match self.send(file) {
-            Ok(()) => {
-                waiting.files.pop_front();
-                Attempt::Sent
-            }
+        match self.send(&file) {
+            Ok(()) => Attempt::Sent(file),
             // unix(7): TOOMANYREFS, more descriptors on their way than a process may have open.
             Err(Errno::AGAIN | Errno::INTR | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
+                waiting.files.push_front(file);
                 Attempt::TooEarly
             }
             Err(_) => {
