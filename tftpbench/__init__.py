@@ -9,6 +9,9 @@ child processes of bundled servers import this package too and must not wait for
     print(tftpbench.compare("results/before", "results/after").sentence)
     with tftpbench.Server("epoll", root="files") as server:
         print(server.host, server.port)
+    with tftpbench.Server("epoll", store="memory") as server:
+        for upload in server:
+            print(upload.name, len(upload.data))
 """
 
 from importlib import import_module
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from tftpbench.errors import ScenarioError as ScenarioError
     from tftpbench.errors import ServerError as ServerError
     from tftpbench.errors import TftpbenchError as TftpbenchError
+    from tftpbench.process import Upload as Upload
     from tftpbench.results import Latency as Latency
     from tftpbench.results import Run as Run
     from tftpbench.results import load_run as load_run
@@ -52,6 +56,7 @@ _HOMES = {
     "Server": "api",
     "ServerError": "errors",
     "TftpbenchError": "errors",
+    "Upload": "process",
     "answer": "summary:answer_of",
     "compare": "comparison",
     "load_run": "results",
@@ -75,6 +80,7 @@ __all__ = [
     "Server",
     "ServerError",
     "TftpbenchError",
+    "Upload",
     "answer",
     "compare",
     "load_run",

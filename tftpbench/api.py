@@ -6,17 +6,17 @@ Thin: each function arranges arguments and lets the layers below work. It must n
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from tftpbench import runner
-from tftpbench.errors import ServerMissing
-from tftpbench.process import ServerProcess, Usage
+from tftpbench.errors import ServerError, ServerMissing, UsageError
+from tftpbench.process import Handover, ServerProcess, Upload, Usage
 from tftpbench.results import Run, load_run
 from tftpbench.scenario import Scenario, load_scenario
-from tftpbench.servers import Missing, choose_manifest
+from tftpbench.servers import Manifest, Missing, choose_manifest
 
 
 def run(
@@ -54,26 +54,41 @@ def random_seed() -> int:
 class Server:
     """A server under test for use in a `with` block: started on a free port and known to answer, ended for certain.
 
-    `name` is that of a manifest, name@variant, or the path of a server.yaml; `root` the folder that it serves. Raises
-    ManifestError, ServerMissing, ServerNotReady or ServerDied.
+    `name` is that of a manifest, name@variant, or the path of a server.yaml; `root` the folder that it serves, None an
+    empty one of its own. With `store` "memory" clients may write, and the server is iterated over: each upload comes as
+    soon as it is whole, as a name and a read-only memoryview of memory that both processes map. A server that can't do
+    that, and any other fault of an argument, is a UsageError. Raises ManifestError, ServerMissing, ServerNotReady or
+    ServerDied.
     """
 
     def __init__(
-        self, name: str, root: str | Path, *, concurrency: int = 100, write: bool = False, cpus: Sequence[int] = ()
+        self,
+        name: str,
+        root: str | Path | None = None,
+        *,
+        concurrency: int = 100,
+        write: bool = False,
+        store: Literal["disk", "memory"] = "disk",
+        cpus: Sequence[int] = (),
     ) -> None:
         manifest, variant = choose_manifest(name)
+        _check_store(manifest, store)
         found = manifest.locate()
         if isinstance(found, Missing):
             raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
         self._folder = Path(tempfile.mkdtemp(prefix="tftpbench-server-"))
+        if root is None:
+            root = self._folder / "root"
+            root.mkdir()
         self._process = ServerProcess(
             manifest,
             root=Path(root).resolve(),
             log=self._folder / "server.log",
             concurrency=concurrency,
-            write=write,
+            write=write or store == "memory",
             variant=variant,
             cpus=cpus,
+            hands_over=store == "memory",
         )
 
     @property
@@ -95,14 +110,34 @@ class Server:
         """CPU time, memory, threads, descriptors and drops over all its processes, now."""
         return self._process.usage()
 
+    def uploads(self, timeout_s: float | None = None) -> Iterator[Upload]:
+        """Each upload when it is whole, in the order in which they were; ends when the server has ended.
+
+        It also ends when none has come for `timeout_s` seconds; 0 takes those that are there. An upload is given out
+        once, whoever asks. Raises UsageError unless `store` is "memory", and ServerError for one that can't be mapped.
+        """
+        handover = self._process.handover
+        if handover is None:
+            raise UsageError(f"{self._process.manifest.name}: gives no uploads: start it, with store='memory'")
+        return iter(lambda: self._take(handover, timeout_s), None)
+
+    def __iter__(self) -> Iterator[Upload]:
+        return self.uploads()
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process.start()
 
     def stop(self) -> None:
-        """End it and everything it started. May be called again."""
+        """End it and everything it started; uploads that nobody has taken are gone. May be called again."""
         self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _take(self, handover: Handover, timeout_s: float | None) -> Upload | None:
+        try:
+            return handover.receive(timeout_s)
+        except ServerError as error:
+            raise ServerError(f"{self._process.manifest.name}: {error}") from None
 
     def __enter__(self) -> Self:
         try:
@@ -116,3 +151,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _check_store(manifest: Manifest, store: str) -> None:
+    if store not in ("disk", "memory"):
+        raise UsageError(f"store: {store!r} is not one of disk, memory")
+    if store == "memory" and not manifest.argv_handover:
+        raise UsageError(
+            f"{manifest.name}: can't hand its uploads to a program: {manifest.origin} has no argv_handover"
+        )

@@ -1,8 +1,9 @@
 """The keeper of one server under test: starts it, watches it, and ends it with everything it started.
 
-Run as a program, ``python -I -S launch.py --control FD --log PATH --cpus LIST -- ARGV``, by `tftpbench.process` only.
-It imports nothing but a few modules of the standard library, so that a trial does not wait for it, and it never looks
-at what the server serves. Every server has a keeper of its own, because a keeper is what makes the end certain:
+Run as a program, ``python -I -S launch.py --control FD --log PATH --cpus LIST [--handover FD] -- ARGV``, by
+`tftpbench.process` only. It imports nothing but a few modules of the standard library, so that a trial does not wait
+for it, and it never looks at what the server serves. Every server has a keeper of its own, because a keeper is what
+makes the end certain:
 
 * it is a child subreaper (prctl(2)), so a server that daemonises cannot leave its family, and this family holds
   nobody else's processes: what is below the keeper is the server's, to the last process;
@@ -295,6 +296,8 @@ def main(arguments: list[str]) -> int:
         _become_server(libc, control, keeper_pid, options, argv, (out_child, err_child))
     os.close(out_child)
     os.close(err_child)
+    if "--handover" in options:
+        os.close(int(options["--handover"]))  # its other end is to see when the server is gone
     Keeper(control, log, pid, (out, err), child_signals).run()
     return 0
 

@@ -48,10 +48,13 @@ class ServeConfig:
     send_buffer_bytes: int = 0
 
 
-def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> dict[str, int]:
+def serve(
+    name: str, config: ServeConfig, ready: Callable[[str, int], None], handover: int | None = None
+) -> dict[str, int]:
     """Run the bundled server `name` until SIGTERM or SIGINT; returns its counters.
 
-    `ready(host, port)` is called once it can answer. Raises ValueError for a name or value that can't be, and OSError
+    `ready(host, port)` is called once it can answer. `handover` is the descriptor of a UNIX socket to a program that
+    maps each upload (`tftpbench.Server`). Raises ValueError for a name or value that can't be, and OSError
     for what the system refuses, as a port that is taken or a root that can't be read. Main thread only.
     """
     from tftpbench import _core
@@ -63,7 +66,7 @@ def serve(name: str, config: ServeConfig, ready: Callable[[str, int], None]) -> 
     # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
     previous = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
     try:
-        return dict(_core.serve(name, config, stop, ready))
+        return dict(_core.serve(name, config, stop, ready, handover))
     except TypeError as error:
         # From the native side, when a field of the configuration does not fit: "... field ServeArguments.retries", why.
         raise ValueError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
@@ -91,9 +94,9 @@ def announce(host: str, port: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     parsed = vars(_parser().parse_args(arguments))
-    name = parsed.pop("name")
+    name, handover = parsed.pop("name"), parsed.pop("handover")
     try:
-        serve(name, ServeConfig(**parsed), announce)
+        serve(name, ServeConfig(**parsed), announce, handover)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"tftpbench: error: {name}: {error}\n")
         return 2
@@ -105,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tftpbench.serve", description="Run a bundled TFTP server in the foreground.", allow_abbrev=False
     )
     parser.add_argument("name", help="epoll or threads")
+    # Not for people: a number means something only to who has passed the descriptor on.
+    parser.add_argument("--handover", type=int, help=argparse.SUPPRESS)
     for field in fields(ServeConfig):
         option = f"--{_option(field.name)}"
         if field.name == "root":

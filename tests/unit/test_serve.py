@@ -13,7 +13,7 @@ from tftpbench.serve import ServeConfig
 
 def served(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, ServeConfig]:
     seen: list[tuple[str, ServeConfig]] = []
-    monkeypatch.setattr(serve, "serve", lambda name, config, _: seen.append((name, config)))
+    monkeypatch.setattr(serve, "serve", lambda name, config, *_: seen.append((name, config)))
     assert serve.main(arguments) == 0
     return seen[0]
 

@@ -38,6 +38,13 @@ def test_a_command_has_its_places_filled_and_words_for_writing_added(tmp_path: P
     assert manifest.source == tmp_path / "server.yaml"
 
 
+def test_words_for_a_handover_are_added_with_its_descriptor(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "find:", 'argv_handover: ["--memory", "--to={handover}"]\nfind:')
+    command = manifest.command("h", 1, "/r", 9, write=True, handover=7)
+    assert command[-3:] == ["--write", "--memory", "--to=7"]
+    assert manifest.command("h", 1, "/r", 9, write=True)[-1] == "--write"
+
+
 def test_a_variant_replaces_the_command(tmp_path: Path) -> None:
     manifest = load(tmp_path, "get:", 'as_shipped: {argv: [mine, "{port}", "{root}"]}\nget:')
     assert manifest.command("::1", 1, "/r", 9, write=True, variant="as_shipped") == ["mine", "1", "/r", "--write"]
@@ -168,6 +175,12 @@ def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
         ('"{port}", ', "", "server.yaml:7:1: argv: has no {port}; allowed: a word with {port}, or fixed_port"),
         ('"{root}", ', "", "server.yaml:7:1: argv: has no {root}, so the server can't know which files to serve; all"),
         ('["--write"]', '["{program}"]', "server.yaml:8:1: argv_write: has {program}, but find names none; allowed"),
+        ('["--write"]', '["{handover}"]', "server.yaml:8:1: argv_write: has the placeholder {handover}; allowed"),
+        (
+            "get:",
+            "argv_handover: [-m]\nget:",
+            "server.yaml:11:1: argv_handover: has no {handover}; allowed: a word with",
+        ),
         ("python_module: json", "", "server.yaml:9:1: find: is not clear; allowed: exactly one of program and python_"),
         ("get: pip install mine\n", "", "server.yaml:1:1: get: is missing; allowed: one line of text"),
         ("get:", "ready: soon\nget:", "server.yaml:11:1: ready: is 'soon'; allowed: line, answer"),

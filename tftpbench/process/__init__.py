@@ -7,12 +7,14 @@ that something is ready by then, never names a server, and prints nothing. Calle
     keeper.py     the harness's end of the keeper: start, messages, stop
     ready.py      has it answered, and was it really this server?
     sockets.py    which UDP sockets belong to a process, their buffers and drops
+    handover.py   uploads that a server keeps in memory, mapped here too
     running.py    a server that somebody else started
     counter.py    CPU time and context switches over every process that ever was
     usage.py      one look at all that it uses, and the most of many
     sampler.py    looks while a load runs, for less than 1 % of a core
 """
 
+from tftpbench.process.handover import Handover, Upload
 from tftpbench.process.keeper import Ended
 from tftpbench.process.ready import answers
 from tftpbench.process.running import RunningServer, download
@@ -26,10 +28,12 @@ __all__ = [
     "STOP_GRACE_S",
     "Buffers",
     "Ended",
+    "Handover",
     "RunningServer",
     "Sampler",
     "Samples",
     "ServerProcess",
+    "Upload",
     "Usage",
     "answers",
     "download",

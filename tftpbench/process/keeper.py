@@ -43,10 +43,18 @@ class Ended:
 class KeeperLink:
     """One keeper and what it has said so far. Safe to use from two threads (the runner's and the sampler's).
 
-    `env` is added to the environment, the server's and the keeper's, which is deaf to variables for Python.
+    `env` is added to the environment, the server's and the keeper's, which is deaf to variables for Python. The server
+    inherits the descriptor `handover` under its number, and the keeper does not keep it.
     """
 
-    def __init__(self, argv: Sequence[str], log: Path, cpus: Sequence[int], env: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        cpus: Sequence[int],
+        env: Mapping[str, str] = {},
+        handover: int | None = None,
+    ) -> None:
         self.pid: int | None = None
         self.counter: Counter | None = None
         self.ready: tuple[str, int, int] | None = None
@@ -59,6 +67,10 @@ class KeeperLink:
         self._control = ours
         with theirs:
             options = {"--control": str(theirs.fileno()), "--log": str(log), "--cpus": ",".join(map(str, cpus))}
+            passed = [theirs.fileno()]
+            if handover is not None:
+                options["--handover"] = str(handover)
+                passed.append(handover)
             self._keeper = subprocess.Popen(
                 [
                     sys.executable,
@@ -71,7 +83,7 @@ class KeeperLink:
                 ],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **env},
-                pass_fds=[theirs.fileno()],
+                pass_fds=passed,
                 start_new_session=True,  # Ctrl-C in the terminal is for the harness alone
             )
 

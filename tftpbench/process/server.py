@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tftpbench.errors import ServerDied, ServerError, ServerNotReady
+from tftpbench.process.handover import Handover
 from tftpbench.process.keeper import Ended, KeeperLink
 from tftpbench.process.ready import free_port, is_taken, wait_for_answer, wait_for_line
 from tftpbench.process.sampler import Sampler
@@ -37,7 +38,7 @@ class ServerProcess:
     """One server. `start` returns when it has been seen to answer; `stop`, or leaving a `with` block, ends all of it.
 
     `port` None means the manifest's fixed port, or a free one. `log` receives the server's output, bounded. `cpus` are
-    those it may run on, empty for all.
+    those it may run on, empty for all. With `hands_over`, `handover` gives its uploads while it runs.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ServerProcess:
         variant: str | None = None,
         cpus: Sequence[int] = (),
         ready_timeout_s: float = READY_TIMEOUT_S,
+        hands_over: bool = False,
     ) -> None:
         self.manifest = manifest
         self.host = host
@@ -60,6 +62,7 @@ class ServerProcess:
         self.log = log
         self.argv: list[str] = []
         self.buffers: Buffers | None = None
+        self.handover: Handover | None = None
         self._root = root
         self._wanted_port = port
         self._concurrency = concurrency
@@ -67,6 +70,7 @@ class ServerProcess:
         self._variant = variant
         self._cpus = tuple(cpus)
         self._ready_timeout_s = ready_timeout_s
+        self._hands_over = hands_over
         self._link: KeeperLink | None = None
         self._reader: UsageReader | None = None
 
@@ -120,7 +124,10 @@ class ServerProcess:
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> Ended:
         """SIGTERM, `grace_s` to comply, SIGKILL to all that is left; returns how it ended. May be called again."""
-        return self._link.stop(grace_s) if self._link is not None else Ended(None, None, 0)
+        ended = self._link.stop(grace_s) if self._link is not None else Ended(None, None, 0)
+        if self.handover is not None:
+            self.handover.close()
+        return ended
 
     def __enter__(self) -> Self:
         self.start()
@@ -138,12 +145,16 @@ class ServerProcess:
             self.port = self.manifest.fixed_port
         else:
             self.port = self._wanted_port or 0  # 0: it picks one and says so in its READY line
+        handover = self.handover = Handover() if self._hands_over else None
+        handover_fd = handover.their_fd if handover is not None else None
         self.argv = self.manifest.command(
-            self.host, self.port, self._root, self._concurrency, self._write, self._variant
+            self.host, self.port, self._root, self._concurrency, self._write, self._variant, handover_fd
         )
         deadline = time.monotonic() + self._ready_timeout_s
         env = self.manifest.environment(self.host, self.port, self._root, self._concurrency)
-        link = self._link = KeeperLink(self.argv, self.log, self._cpus, env)
+        link = self._link = KeeperLink(self.argv, self.log, self._cpus, env, handover_fd)
+        if handover is not None:
+            handover.was_inherited()
         link.wait_started()
         if self.manifest.ready == "line":
             self.port = wait_for_line(link, deadline)

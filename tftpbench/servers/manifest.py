@@ -21,6 +21,7 @@ from tftpbench.spelling import did_you_mean
 
 SCHEMA = "tftpbench.server/1"
 PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
+PLACEHOLDERS_OF_HANDOVER = (*PLACEHOLDERS, "handover")
 PLACEHOLDERS_OF_VERSION = PLACEHOLDERS[:4]  # nothing is served when it is asked
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
 BUNDLED = Path(__file__).parents[1] / "_bundled" / "servers"
@@ -121,6 +122,10 @@ class Manifest(Strict):
     argv_write: Argv = Field(
         default=(), description="Words added where clients write, or files are uploaded to be read."
     )
+    argv_handover: Argv = Field(
+        default=(),
+        description="Words added where uploads are handed to a program in memory; {handover} is a socket's descriptor.",
+    )
     env: Annotated[dict[Variable, Word], Allowed("names of variables, each with a word")] = Field(
         default={}, description="Variables added to its environment, with placeholders."
     )
@@ -161,6 +166,7 @@ class Manifest(Strict):
     @model_validator(mode="after")
     def _check_commands(self) -> Self:
         commands = [("argv", self.argv, True), ("argv_write", self.argv_write, False)]
+        commands += [("argv_handover", self.argv_handover, False)]
         commands += [("version", self.version or (), False), ("env", tuple(self.env.values()), False)]
         for key, words, whole in commands:
             self._check_words((key,), words, whole)
@@ -222,11 +228,24 @@ class Manifest(Strict):
             return Missing(f"its version command ({' '.join(command)}) {error}"[:300], self.get)
 
     def command(
-        self, host: str, port: int, root: Path | str, concurrency: int, write: bool, variant: str | None = None
+        self,
+        host: str,
+        port: int,
+        root: Path | str,
+        concurrency: int,
+        write: bool,
+        variant: str | None = None,
+        handover: int | None = None,
     ) -> list[str]:
-        """The argv that serves `root` on host:port, fit for `concurrency` transfers and the harness's head-room."""
+        """The argv that serves `root` on host:port, fit for `concurrency` transfers and the harness's head-room.
+
+        `handover` is the descriptor of the socket that uploads are handed to.
+        """
         places = self._running_places(host, port, root, concurrency)
-        return _fill(self.argv_of(variant) + (self.argv_write if write else ()), places)
+        words = self.argv_of(variant) + (self.argv_write if write else ())
+        if handover is None:
+            return _fill(words, places)
+        return _fill(words + self.argv_handover, places | {"handover": str(handover)})
 
     def environment(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
         """The variables of `env`, with the same places as its command."""
@@ -265,13 +284,17 @@ class Manifest(Strict):
 
     def _check_words(self, key: tuple[str, ...], words: Sequence[str], whole: bool) -> None:
         used = {name for word in words for name in _PLACEHOLDER.findall(word)}
-        known = PLACEHOLDERS if key != ("version",) else PLACEHOLDERS_OF_VERSION
+        known = {"version": PLACEHOLDERS_OF_VERSION, "argv_handover": PLACEHOLDERS_OF_HANDOVER}.get(
+            key[0], PLACEHOLDERS
+        )
         for name in sorted(used - set(known)):
             hint = did_you_mean(name, known)
             allowed = ", ".join(f"{{{place}}}" for place in known)
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:
             raise KeyFault(key, "has {program}, but find names none; allowed: {program} beside find.program")
+        if key == ("argv_handover",) and words and "handover" not in used:
+            raise KeyFault(key, "has no {handover}; allowed: a word with {handover}")
         if whole and "root" not in used and self.store == "root":
             raise KeyFault(
                 key, "has no {root}, so the server can't know which files to serve; allowed: a word with {root}"

@@ -12,6 +12,8 @@
 //! Datagrams of equal length to one peer leave as one message that the kernel cuts (UDP_SEGMENT), without being asked
 //! for; what arrives so is taken whole where a socket asks for it (UDP_GRO). Callers see single datagrams either way.
 //!
+//! Beside UDP there is what hands whole files to another process: [`SharedMemory`] and [`Handover`].
+//!
 //! # How the parts fit together
 //!
 //! ```
@@ -55,19 +57,23 @@ mod control;
 mod errno;
 mod fixed;
 mod gather;
+mod handover;
 mod mapping;
 mod poller;
 mod receive;
 mod send;
+mod shared_memory;
 mod socket;
 mod stop;
 mod timers;
 
 pub use gather::Gathered;
+pub use handover::Handover;
 pub use mapping::{FileMapping, FilePart};
 pub use poller::{Poller, Source, Waited};
 pub use receive::{ReceiveBatch, Received};
 pub use send::{Flushed, SendBatch};
+pub use shared_memory::{Mapping, Sealed, SharedMemory};
 pub use socket::{Sent, Socket, SocketOptions};
 pub use stop::Stop;
 pub use timers::Timers;

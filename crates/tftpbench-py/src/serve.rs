@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use tftpbench_net::Handover;
 use tftpbench_proto::{Backoff, Limits, Timing};
 use tftpbench_serve::{ServeConfig, StoreKind};
 
@@ -58,22 +59,33 @@ pub(crate) struct ServeArguments {
     send_buffer_bytes: usize,
 }
 
-/// Serves until stopped, with the GIL released, and returns the counters. `ready` gets host and port once.
+/// Serves until stopped, with the GIL released, and returns the counters. `ready` gets host and port once. `handover` is
+/// the descriptor of a UNIX socket to whoever takes each upload; only the memory store has something for it.
 /// Raises ValueError for a bad value and OSError where the machine refuses (port taken, root unreadable).
 #[pyfunction]
+#[pyo3(signature = (name, config, stop, ready, handover = None))]
 pub(crate) fn serve(
     py: Python<'_>,
     name: &str,
     config: ServeArguments,
     stop: &Bound<'_, Stop>,
     ready: Py<PyAny>,
+    handover: Option<i32>,
 ) -> PyResult<Vec<(&'static str, u64)>> {
     let run = match name {
         "epoll" => Strategy::Epoll,
         "threads" => Strategy::Threads,
         _ => return Err(PyValueError::new_err(format!("{name} is not one of epoll, threads"))),
     };
-    let config = config.into_config()?;
+    let mut config = config.into_config()?;
+    if let Some(descriptor) = handover {
+        if config.store != StoreKind::Memory {
+            return Err(PyValueError::new_err("handover: needs store memory"));
+        }
+        let taker = Handover::inherited(descriptor)
+            .map_err(|error| PyOSError::new_err(format!("handover: descriptor {descriptor}: {error}")))?;
+        config.handover = Some(taker);
+    }
     let stop = stop.get().inner().clone();
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
     let announce = |address: SocketAddr| {
@@ -132,6 +144,7 @@ impl ServeArguments {
             grace_ns: nanoseconds(self.grace_s),
             receive_buffer_bytes: self.receive_buffer_bytes,
             send_buffer_bytes: self.send_buffer_bytes,
+            handover: None,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use tftpbench_net::Handover;
 use tftpbench_proto::BLKSIZE_MAX;
 use tftpbench_proto::Limits;
 use tftpbench_proto::{Backoff, Timing};
@@ -47,6 +48,8 @@ pub struct ServeConfig {
     pub receive_buffer_bytes: usize,
     /// SO_SNDBUF asked for on each socket; 0 keeps the kernel's default.
     pub send_buffer_bytes: usize,
+    /// Who takes each upload as soon as it is whole, in memory that both map (memory store only).
+    pub handover: Option<Handover>,
 }
 
 impl ServeConfig {
@@ -73,6 +76,7 @@ impl ServeConfig {
             // Clamped by the kernel to net.core.rmem_max without privilege (socket(7)).
             receive_buffer_bytes: 4 << 20,
             send_buffer_bytes: 0,
+            handover: None,
         }
     }
 }

@@ -45,6 +45,11 @@ impl FilePath {
         }
     }
 
+    /// All components, with a slash between two.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The last component.
     pub(crate) fn name(&self) -> &[u8] {
         self.split().1

@@ -56,7 +56,7 @@ impl Service {
             .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
         let log = config.log_packets.then(|| PacketLog::new(Box::new(stderr()), now_ns));
         Ok(Arc::new(Service {
-            store: Store::new(config.store, Arc::new(root), config.overwrite),
+            store: Store::new(config.store, Arc::new(root), config.overwrite, config.handover.clone()),
             registry: Registry::new(config.max_transfers),
             counters: Counters::default(),
             log,

@@ -10,14 +10,14 @@ pub(crate) mod upload;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
-use tftpbench_net::FilePart;
+use tftpbench_net::{FilePart, Handover};
 use tftpbench_proto::Agreed;
 
 use crate::config::StoreKind;
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use disk::DiskFile;
-use memory::{MemoryStore, MemoryUpload};
+use memory::{Contents, MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
 use open_files::OpenFiles;
 use upload::DiskUpload;
@@ -29,10 +29,15 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    pub(crate) fn new(kind: StoreKind, root: Arc<Root>, overwrite: bool) -> Store {
+    pub(crate) fn new(
+        kind: StoreKind,
+        root: Arc<Root>,
+        overwrite: bool,
+        handover: Option<Handover>,
+    ) -> Store {
         match kind {
             StoreKind::Disk => Store::Disk { root, files: Arc::default(), overwrite },
-            StoreKind::Memory => Store::Memory(MemoryStore::new(root, overwrite)),
+            StoreKind::Memory => Store::Memory(MemoryStore::new(root, overwrite, handover)),
         }
     }
 
@@ -60,7 +65,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) enum Source {
     Disk(DiskFile),
-    Memory(Arc<Vec<u8>>),
+    Memory(Arc<Contents>),
     Netascii(Box<NetasciiSource>),
 }
 

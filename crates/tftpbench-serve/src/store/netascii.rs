@@ -106,9 +106,8 @@ fn part(buf: &mut [u8], bytes_max: u64) -> &mut [u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::store::memory::Contents;
 
     #[test]
     fn any_part_reads_as_it_stands_in_the_whole() {
@@ -122,7 +121,7 @@ mod tests {
                 other => wire.push(other),
             }
         }
-        let mut source = NetasciiSource::scan(Source::Memory(Arc::new(text))).unwrap();
+        let mut source = NetasciiSource::scan(Source::Memory(Contents::of(text))).unwrap();
         assert_eq!(source.length(), wire.len() as u64);
         let mut sequential = vec![0; wire.len()];
         for (block, part) in sequential.chunks_mut(511).enumerate() {
