@@ -181,13 +181,14 @@ def test_it_serves_ipv6_or_does_not_claim_to(manifest: Manifest, root: Path, tmp
 
 
 @pytest.mark.timeout(120)
-def test_it_serves_as_it_ships_too(manifest: Manifest, root: Path, tmp_path: Path) -> None:
+def test_it_serves_as_each_of_its_variants_too(manifest: Manifest, root: Path, tmp_path: Path) -> None:
     if not manifest.variants:
         pytest.skip(f"{manifest.name} has no limit to lift: it is measured as it ships")
     skip_memory(manifest)
     write_contents(root / "f-0", SEED, 0, 10_000)
-    with ServerProcess(manifest, root=root, log=tmp_path / "log", variant="as_shipped") as server:
-        assert completed(load(server, "read", file_size_bytes=10_000, verify="full"))
+    for variant in manifest.variants:
+        with ServerProcess(manifest, root=root, log=tmp_path / "log", variant=variant) as server:
+            assert completed(load(server, "read", file_size_bytes=10_000, verify="full")), variant
 
 
 @pytest.mark.timeout(120)

@@ -15,7 +15,7 @@ from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER
 from tftpbench.machine import HOST_KEY_FACTS
 from tftpbench.results import load_run
 from tftpbench.scenario import Client, Matrix, Placement, Scenario, load_scenario
-from tftpbench.servers import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest
+from tftpbench.servers import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = Path(__file__).parents[1] / "fixtures" / "run-1"
@@ -67,6 +67,7 @@ def test_defaults_in_a_schema_are_as_people_write_them() -> None:
         ("manifest-format.md", "capabilities", keys(Capabilities)),
         ("manifest-format.md", "find", keys(Find)),
         ("manifest-format.md", "fetch", keys(Fetch)),
+        ("manifest-format.md", "variants", keys(Variant)),
         ("manifest-format.md", "Placeholders", {f"{{{name}}}" for name in PLACEHOLDERS}),
         ("results-format.md", "latency.hlog", set(LATENCY_KINDS)),
     ],

@@ -45,6 +45,20 @@ def test_a_variant_replaces_the_command(tmp_path: Path) -> None:
         manifest.command("::1", 1, "/r", 9, write=False, variant="tuned")
 
 
+def test_a_manifest_may_have_any_number_of_variants_and_tells_which_busy_poll(tmp_path: Path) -> None:
+    spinning = '  spinning: {argv: [spin, "{port}", "{root}"], busy_polls: true}'
+    other = '  other: {argv: [other, "{port}", "{root}"]}'
+    manifest = load(tmp_path, "get:", f"variants:\n{spinning}\n{other}\nget:")
+    assert list(manifest.variants) == ["spinning", "other"]
+    assert manifest.command("::1", 1, "/r", 9, write=False, variant="other") == ["other", "1", "/r"]
+    assert [manifest.busy_polls(name) for name in (None, "spinning", "other")] == [False, True, False]
+    with pytest.raises(ManifestError, match="has no variant 'tuned'; allowed: spinning, other"):
+        manifest.busy_polls("tuned")
+    # what is measured as it ships is no variant of its own
+    assert servers.choose(f"{tmp_path}/server.yaml@other")[1] == "other"
+    assert servers.choose(f"{tmp_path}/server.yaml@as_shipped")[1] is None
+
+
 def test_a_server_that_is_there_tells_its_version(tmp_path: Path) -> None:
     assert load(tmp_path).locate() == Found("mine 1.2", sys.executable)
 
@@ -169,6 +183,26 @@ def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
             "fetch: {npm: [--evil]}\nget:",
             "server.yaml:11:15: fetch.npm[0]: is '--evil'; allowed: a list of",
         ),
+        (
+            "get:",
+            "variants: {Big: {argv: [a]}}\nget:",
+            "server.yaml:11:12: variants.Big.[key]: is 'Big'; allowed: String should match pattern '^[a-z_]+$'",
+        ),
+        (
+            "get:",
+            "variants: {as_shipped: {argv: [a, '{port}', '{root}']}}\nget:",
+            "server.yaml:11:12: variants.as_shipped: is a key of its own; allowed: as_shipped beside variants",
+        ),
+        (
+            "get:",
+            "variants: {big: {argv: [a, '{root}']}}\nget:",
+            "server.yaml:11:18: variants.big.argv: has no {port}; allowed: a word with {port}, or fixed_port",
+        ),
+        (
+            "get:",
+            "variants: {big: {argv: [a, '{port}', '{root}'], busy_polls: 1}}\nget:",
+            "server.yaml:11:49: variants.big.busy_polls: is 1; allowed: true, false",
+        ),
         ("server/1", "server/2", "server.yaml:1:1: schema: is 'tftpbench.server/2'; allowed: tftpbench.server/1"),
     ],
 )
@@ -186,7 +220,7 @@ def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
 
 def test_the_template_for_a_server_of_ones_own_is_a_manifest() -> None:
     template = servers.load_manifest(Path(__file__).parents[2] / "docs/my-server.yaml")
-    assert template.variants == ("as_shipped",)
+    assert list(template.variants) == ["as_shipped"]
     assert isinstance(template.locate(), Missing)
 
 

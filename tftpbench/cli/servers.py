@@ -112,13 +112,14 @@ def _print_table(described: list[dict[str, object]]) -> None:
 
 def _print_details(manifest: "Manifest") -> None:
     """What a look at one server is for: how it is started, its limits, and where it comes from."""
-    shipped = manifest.as_shipped
+    variants = {name: " ".join(variant.argv) for name, variant in manifest.variants.items()}
     lines = {
         "homepage": manifest.homepage,
         "licence": manifest.license,
         "started as": " ".join(manifest.argv),
         "to write": " ".join(manifest.argv_write),
-        "as shipped": " ".join(shipped.argv) if shipped else "the same",
+        "as shipped": variants.pop("as_shipped", "the same"),
+        **{f"@{name}": command for name, command in variants.items()},
         **manifest.caps,
         "manifest": str(manifest.source),
     }

@@ -235,7 +235,7 @@ def _server_facts(contender: Contender) -> dict[str, object]:
     found, server = contender.found, contender.server
     if isinstance(server, Target):
         return {"version": None, "model": "running already", "manifest": server.source}
-    argv = server.as_shipped.argv if contender.variant and server.as_shipped else server.argv
+    argv = server.argv_of(contender.variant)
     return {
         "version": found.version if isinstance(found, Found) else None,
         "model": server.model,
@@ -243,6 +243,6 @@ def _server_facts(contender: Contender) -> dict[str, object]:
         "argv": list(argv),
         "argv_write": list(server.argv_write),
         "env": dict(server.env),
-        "caps": {} if contender.variant else dict(server.caps),
+        "caps": {} if contender.variant == "as_shipped" else dict(server.caps),
         "manifest": server.origin,
     }

@@ -19,6 +19,7 @@ from tftpbench.servers.manifest import (
     Fetch,
     Find,
     Manifest,
+    Variant,
     load_manifest,
 )
 from tftpbench.servers.presence import Found, Missing, peers_folder
@@ -35,6 +36,7 @@ __all__ = [
     "Manifest",
     "Missing",
     "Target",
+    "Variant",
     "bundled_manifests",
     "choose",
     "choose_manifest",

@@ -42,7 +42,7 @@ def choose_manifest(entry: str) -> tuple[Manifest, str | None]:
     """The same, where only a server that can be started will do."""
     name, at, variant = entry.rpartition("@") if re.search(r"@[a-z_]+$", entry) else (entry, "", "")
     chosen = manifest(name)
-    if variant == "as_shipped" and not chosen.variants:
+    if variant == "as_shipped" and chosen.as_shipped is None:
         return chosen, None  # it has no limit to lift: as it ships is how it is measured anyway
     if at and variant not in chosen.variants:
         allowed = ", ".join(f"{chosen.name}@{known}" for known in chosen.variants) or chosen.name

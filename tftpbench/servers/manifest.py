@@ -31,6 +31,7 @@ _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # execve(2) takes no other
 Argv = Annotated[tuple[Annotated[Word, Field(min_length=1)], ...], Allowed("a list of words")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariantName = Annotated[str, Field(pattern=r"^[a-z_]+$")]
 Line = Annotated[str, Field(pattern=r"^\S[^\n]*$"), Allowed("one line of text")]
 # It becomes a word of a package client's command line: no option, no space.
 Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9@][^\s]*$")]
@@ -98,6 +99,9 @@ class Variant(Strict):
     """Another way to start the same server."""
 
     argv: Argv = Field(min_length=1, description="The whole command, in place of the usual argv.")
+    busy_polls: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
+        default=False, description="It polls without sleeping, so its CPU time tells nothing."
+    )
 
 
 class Manifest(Strict):
@@ -148,6 +152,9 @@ class Manifest(Strict):
     as_shipped: Variant | None = Field(
         default=None, description="The variant without lifting: chosen as name@as_shipped."
     )
+    other_variants: Annotated[
+        dict[VariantName, Variant], Allowed("names of small letters and _, each with a mapping with argv")
+    ] = Field(alias="variants", default={}, description="Other ways to start it: chosen as name@variant.")
 
     _source: Path = PrivateAttr(default=Path("server.yaml"))
 
@@ -159,6 +166,10 @@ class Manifest(Strict):
             self._check_words((key,), words, whole)
         if self.as_shipped is not None:
             self._check_words(("as_shipped", "argv"), self.as_shipped.argv, True)
+        for name, variant in self.other_variants.items():
+            self._check_words(("variants", name, "argv"), variant.argv, True)
+        if "as_shipped" in self.other_variants:
+            raise KeyFault(("variants", "as_shipped"), "is a key of its own; allowed: as_shipped beside variants")
         if self.store == "memory" and "write" not in self.capabilities.operations:
             raise KeyFault(("store",), "is memory, but it has no write; allowed: memory where operations has write")
         return self
@@ -181,9 +192,18 @@ class Manifest(Strict):
         return presence.peers_folder() / self.name
 
     @property
-    def variants(self) -> tuple[str, ...]:
-        """Names that may follow the @ in a choice of this server."""
-        return ("as_shipped",) if self.as_shipped is not None else ()
+    def variants(self) -> Mapping[str, Variant]:
+        """By the names that may follow the @ in a choice of this server; as_shipped is one of them."""
+        shipped = {} if self.as_shipped is None else {"as_shipped": self.as_shipped}
+        return shipped | self.other_variants
+
+    def argv_of(self, variant: str | None) -> tuple[str, ...]:
+        """The words of its command with their placeholders; ManifestError for a variant that it has not."""
+        return self.argv if variant is None else self._variant(variant).argv
+
+    def busy_polls(self, variant: str | None) -> bool:
+        """Whether it does not sleep while it waits: then its CPU time tells nothing."""
+        return variant is not None and self._variant(variant).busy_polls
 
     def locate(self) -> Found | Missing:
         """Look for the server on this machine, and ask it its version (at most presence.VERSION_TIMEOUT_S)."""
@@ -205,14 +225,8 @@ class Manifest(Strict):
         self, host: str, port: int, root: Path | str, concurrency: int, write: bool, variant: str | None = None
     ) -> list[str]:
         """The argv that serves `root` on host:port, fit for `concurrency` transfers and the harness's head-room."""
-        argv = self.argv
-        if variant is not None:
-            if self.as_shipped is None or variant not in self.variants:
-                allowed = ", ".join(self.variants) or "none"
-                raise ManifestError(f"{self.source}: has no variant {variant!r}; allowed: {allowed}")
-            argv = self.as_shipped.argv
         places = self._running_places(host, port, root, concurrency)
-        return _fill(argv + (self.argv_write if write else ()), places)
+        return _fill(self.argv_of(variant) + (self.argv_write if write else ()), places)
 
     def environment(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
         """The variables of `env`, with the same places as its command."""
@@ -242,6 +256,12 @@ class Manifest(Strict):
         if ipv6 and not able.ipv6:
             return f"{self.name} has no IPv6"
         return None
+
+    def _variant(self, name: str) -> Variant:
+        if name not in self.variants:
+            allowed = ", ".join(self.variants) or "none"
+            raise ManifestError(f"{self.source}: has no variant {name!r}; allowed: {allowed}")
+        return self.variants[name]
 
     def _check_words(self, key: tuple[str, ...], words: Sequence[str], whole: bool) -> None:
         used = {name for word in words for name in _PLACEHOLDER.findall(word)}
