@@ -226,6 +226,8 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "best-of",
         "as-shipped",
         "noise",
+        "attribution",
+        "attribution-cores",
     }
     assert expected <= set(bundled_scenarios())
 

@@ -52,7 +52,7 @@ struct Port {
     socket: Socket,
     /// How many transfers answer from here.
     transfers: usize,
-    /// More than one datagram may be waiting.
+    /// Several datagrams may be waiting.
     is_busy: bool,
 }
 
@@ -94,7 +94,8 @@ impl Ports {
         self.open.get(port).map(|port| &port.socket)
     }
 
-    /// Whether another datagram may be waiting where one was: in lock-step a socket for one transfer alone has no second.
+    /// Whether several datagrams may be waiting. In lock-step a socket for one transfer alone has one; if a stranger's ever
+    /// comes in between, the poller names the socket again.
     pub(crate) fn is_busy(&self, port: usize) -> bool {
         self.open.get(port).is_some_and(|port| port.is_busy)
     }

@@ -32,6 +32,8 @@ pub(crate) struct Worker {
     requests: ReceiveBatch,
     replies: Replies,
     datagrams: ReceiveBatch,
+    /// For sockets where there can't be a second one: one call then tells all, and costs less.
+    datagram: ReceiveBatch,
     /// Receives from a socket in one turn.
     reads_a_turn: usize,
     /// Ports to look at before requests are; kept for its room.
@@ -55,13 +57,14 @@ impl Worker {
         let poller = Poller::new().map_err(kernel("epoll_create1"))?;
         poller.add(stop, STOP).map_err(kernel("epoll_ctl"))?;
         let ports = Ports::open(config, listening, &poller)?;
-        let now_ns = monotonic_ns();
+        let (now_ns, datagram_bytes) = (monotonic_ns(), receive_bytes_max(config.limits.blksize));
         Ok(Worker {
             stop: stop.clone(),
             poller,
             requests: ReceiveBatch::new(config.batch, REQUEST_BYTES),
             replies: Replies { ports, table: Table::new(now_ns), unfinished: Vec::new() },
-            datagrams: ReceiveBatch::coalescing(config.batch, receive_bytes_max(config.limits.blksize)),
+            datagrams: ReceiveBatch::coalescing(config.batch, datagram_bytes),
+            datagram: ReceiveBatch::new(1, datagram_bytes),
             reads_a_turn: MESSAGES_A_TURN / config.batch,
             behind: Vec::new(),
             now_ns,
@@ -173,18 +176,20 @@ impl Worker {
     /// Reads a reply socket until it is empty, answering each batch at once.
     fn receive(&mut self, port: usize) -> Result<(), ServeError> {
         for _ in 0..self.reads_a_turn {
+            let is_busy = self.replies.ports.is_busy(port);
+            let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };
             // A transfer that ended in this turn has taken its socket with it.
             let Some(socket) = self.replies.ports.socket(port) else { break };
-            let count = self.datagrams.receive(socket).map_err(kernel("recvmmsg"))?;
+            let count = batch.receive(socket).map_err(kernel("recvmmsg"))?;
             self.replies.ports.count_received(count);
             // A window's datagrams come in a row, so the table is asked once for all of them.
             let mut last = None;
-            for datagram in self.datagrams.iter() {
+            for datagram in batch.iter() {
                 let (service, now_ns) = (&self.service, self.now_ns);
                 self.replies.handle(service, now_ns, port, datagram.peer, datagram.payload, &mut last);
             }
             self.replies.ports.flush();
-            if !self.datagrams.is_full() || !self.replies.ports.is_busy(port) {
+            if !is_busy || !batch.is_full() {
                 break;
             }
             self.now_ns = monotonic_ns();
