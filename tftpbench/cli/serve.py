@@ -28,7 +28,7 @@ def serve(
     ] = RETRIES,
     busy_poll: Annotated[int, typer.Option(min=0, help="Microseconds to poll before sleeping.")] = 0,
     sockets: Annotated[
-        str, typer.Option(help="epoll only: shared, a few for all transfers, or per-transfer, one each.")
+        str, typer.Option(metavar="shared|per-transfer", help="epoll only: a few for all transfers, or one each.")
     ] = "shared",
     batch: Annotated[
         int, typer.Option(min=1, max=64, help="epoll only: messages to a system call; 1: a call for each datagram.")

@@ -158,15 +158,13 @@ impl Worker {
     /// more the more there are, and only those who ask again are looked at.
     fn catch_up(&mut self, requests: usize) -> Result<(), ServeError> {
         let mut behind = std::mem::take(&mut self.behind);
-        if self.service.has_room_for(requests) {
-            let table = &self.replies.table;
-            behind
-                .extend(self.requests.iter().filter_map(|request| table.port_of(table.find(request.peer)?)));
-            behind.sort_unstable();
-            behind.dedup();
-        } else {
+        let table = &self.replies.table;
+        behind.extend(self.requests.iter().filter_map(|request| table.port_of(table.find(request.peer)?)));
+        if !self.service.has_room_for(requests) {
             behind.extend(self.replies.ports.shared());
         }
+        behind.sort_unstable();
+        behind.dedup();
         let caught_up = behind.iter().try_for_each(|&port| self.receive(port));
         behind.clear();
         self.behind = behind;
