@@ -83,8 +83,9 @@ def default_max_transfers(name: str, sockets: str = "shared", workers: int = 1) 
     """MAX_TRANSFERS, or as many as open files allow; only a bound that was asked for can be refused."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = hard if hard != resource.RLIM_INFINITY else sys.maxsize
-    # A file each and, with threads, a socket each; 256 for the shared sockets and everything else, 4 a further worker.
-    each = 2 if name == "threads" or sockets == "per-transfer" else 1
+    # A file each and, with threads, a socket each; of epoll's own sockets as many again may wait to repeat a last ACK.
+    each = 2 if name == "threads" else 3 if sockets == "per-transfer" else 1
+    # 256 for the shared sockets and everything else, and 4 a further worker
     return max(1, min(MAX_TRANSFERS.get(name, 1), (allowed - 252 - 4 * workers) // each))
 
 

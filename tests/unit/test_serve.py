@@ -78,6 +78,6 @@ def test_a_server_that_is_not_told_takes_what_the_open_files_allow(monkeypatch: 
     assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (16384, 4096)
     limit(4096)
     assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (3840, 1920)
-    assert serve.default_max_transfers("epoll", sockets="per-transfer", workers=2) == 1918
+    assert serve.default_max_transfers("epoll", sockets="per-transfer", workers=2) == 1278
     limit(-1)
     assert serve.default_max_transfers("epoll") == 16384

@@ -60,9 +60,13 @@ fn check(config: &ServeConfig) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// An epoll instance and a listening socket a worker, and a few for the stop and the root.
+/// An epoll instance and a listening socket a worker, and a few for the stop and the root. With a socket for each transfer,
+/// as many more may wait to repeat their last ACK.
 fn descriptors(config: &ServeConfig) -> Descriptors {
-    let transfer = u64::from(config.sockets == SocketUse::PerTransfer);
+    let transfer = match config.sockets {
+        SocketUse::Shared => 0,
+        SocketUse::PerTransfer => 2,
+    };
     Descriptors { transfer, server: (config.workers * (shared_ports(config) + 2)) as u64 + 3 }
 }
 

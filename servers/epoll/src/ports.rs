@@ -3,7 +3,9 @@
 //! All of them share one batch, which is sent before a datagram of another socket goes in: what is being filled so stays
 //! in the cache, and a turn need not look at every socket. Transfers of one shared socket come one after another anyway.
 
+use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use slab::Slab;
 use tftpbench_net::{Poller, SendBatch, Socket};
@@ -101,7 +103,7 @@ impl Ports {
     }
 
     /// All sockets that transfers share.
-    pub(crate) fn shared(&self) -> std::ops::Range<usize> {
+    pub(crate) fn shared(&self) -> Range<usize> {
         match self.sockets {
             SocketUse::Shared => LISTENING + 1..self.open.len(),
             SocketUse::PerTransfer => 0..0,
@@ -115,14 +117,13 @@ impl Ports {
         config: &ServeConfig,
         transfer: &Transfer,
         poller: &Poller,
-    ) -> std::io::Result<usize> {
+    ) -> io::Result<usize> {
         let port = match self.sockets {
             SocketUse::Shared => {
-                let mut shared = self.shared();
+                let shared = self.shared();
                 let roomy = shared.clone().find(|&port| self.open[port].transfers < TRANSFERS_PER_PORT);
-                roomy
-                    .or_else(|| shared.by_ref().min_by_key(|&port| self.open[port].transfers))
-                    .unwrap_or(LISTENING)
+                let emptiest = || shared.min_by_key(|&port| self.open[port].transfers);
+                roomy.or_else(emptiest).unwrap_or(LISTENING)
             }
             SocketUse::PerTransfer => {
                 let awaits_windows = transfer.awaits_windows();
@@ -204,7 +205,7 @@ impl Ports {
         service.count(Counter::UdpDrops, self.tally.udp_drops + drops);
     }
 
-    fn add(&mut self, socket: Socket, is_busy: bool, poller: &Poller) -> std::io::Result<usize> {
+    fn add(&mut self, socket: Socket, is_busy: bool, poller: &Poller) -> io::Result<usize> {
         poller.add(&socket, self.open.vacant_key() as u64)?;
         Ok(self.open.insert(Port { socket, transfers: 0, is_busy }))
     }
