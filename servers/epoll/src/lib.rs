@@ -45,7 +45,7 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
         .map(|listening| Worker::new(&service, listening, &stop))
         .collect::<Result<Vec<_>, _>>()?;
     ready(address);
-    crew::run(workers.into_iter().map(|worker| || worker.serve()).collect(), &stop)?;
+    crew::run(workers.into_iter().map(|mut worker| move || worker.serve()).collect(), &stop)?;
     Ok(service.summary())
 }
 

@@ -73,7 +73,7 @@ impl Worker {
     }
 
     /// Until the stop is complete.
-    pub(crate) fn serve(mut self) -> Result<(), ServeError> {
+    pub(crate) fn serve(&mut self) -> Result<(), ServeError> {
         let spin_ns = self.service.config().busy_poll_ns;
         let mut drain_end_ns = None;
         loop {
@@ -202,7 +202,7 @@ impl Worker {
     }
 
     /// Tells every peer that is left, and counts.
-    fn finish(mut self) {
+    fn finish(&mut self) {
         for key in self.replies.table.keys() {
             if let Some(entry) = self.replies.table.entry(key) {
                 entry.transfer.interrupt();
