@@ -21,13 +21,16 @@ GRACE_S = 3.0
 RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
 MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
+BATCH = 64  # messages to a system call: the call itself costs nothing beside them
+SOCKETS = ("shared", "per-transfer")
 
 
 @dataclass(frozen=True)
 class ServeConfig:
     """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default.
 
-    `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limit of open files allows.
+    `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limit of open files allows. `sockets`,
+    `batch` and `workers` are for epoll; threads raises OSError where they are not as here.
     """
 
     root: str
@@ -42,6 +45,9 @@ class ServeConfig:
     timeout_s: float = TIMEOUT_S
     retries: int = RETRIES
     busy_poll_us: int = 0
+    sockets: str = "shared"
+    batch: int = BATCH
+    workers: int = 1
     grace_s: float = GRACE_S
     log_packets: bool = False
     receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
@@ -60,7 +66,7 @@ def serve(
     from tftpbench import _core
 
     if config.max_transfers == 0:
-        config = replace(config, max_transfers=default_max_transfers(name))
+        config = replace(config, max_transfers=default_max_transfers(name, config.sockets, config.workers))
     stop = _core.Stop()
     handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
@@ -76,13 +82,14 @@ def serve(
             signal.signal(number, handler)
 
 
-def default_max_transfers(name: str) -> int:
+def default_max_transfers(name: str, sockets: str = "shared", workers: int = 1) -> int:
     """MAX_TRANSFERS, or as many as open files allow; only a bound that was asked for can be refused."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = hard if hard != resource.RLIM_INFINITY else sys.maxsize
-    # A file each and, with threads, a socket each; 256 for the shared sockets and everything else.
-    each = 2 if name == "threads" else 1
-    return max(1, min(MAX_TRANSFERS.get(name, 1), (allowed - 256) // each))
+    # A file each and, with threads, a socket each; of epoll's own sockets as many again may wait to repeat a last ACK.
+    each = 2 if name == "threads" else 3 if sockets == "per-transfer" else 1
+    # 256 for the shared sockets and everything else, and 4 a further worker
+    return max(1, min(MAX_TRANSFERS.get(name, 1), (allowed - 252 - 4 * workers) // each))
 
 
 def announce(host: str, port: int) -> None:
@@ -122,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
                 dest=field.name,
                 type=field.type,
                 default=field.default,
-                choices=("disk", "memory") if field.name == "store" else None,
+                choices=_CHOICES.get(field.name),
                 help=f"{_HELP[field.name]} (default: {field.default})",
             )
     return parser
@@ -135,6 +142,7 @@ def _option(name: str) -> str:
     return name.replace("_", "-")
 
 
+_CHOICES = {"store": ("disk", "memory"), "sockets": SOCKETS}
 _HELP = {
     "host": "address to bind",
     "port": "port to bind; 0 picks a free one",
@@ -147,6 +155,9 @@ _HELP = {
     "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
     "retries": "timeouts without progress before a transfer is given up",
     "busy_poll_us": "microseconds to poll before sleeping",
+    "sockets": "epoll only: shared, a few for all transfers, or per-transfer, one each",
+    "batch": "epoll only: messages to a system call, 1 to 64; 1: a call for each datagram",
+    "workers": "epoll only: threads, each with a loop and sockets of its own, on a CPU each where there are enough",
     "grace_s": "seconds that transfers in flight get to finish after SIGTERM",
     "log_packets": "print every datagram, decoded, with a hex dump",
     "receive_buffer_bytes": "socket receive buffer in bytes; 0 leaves the kernel's",

@@ -294,6 +294,8 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "as-shipped",
         "noise",
         "ceiling",
+        "attribution",
+        "attribution-cores",
     }
     assert expected <= set(bundled_scenarios())
 

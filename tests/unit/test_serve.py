@@ -26,6 +26,7 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch)
     text = (
         "threads --root /srv --host ::1 --port 6969 --max-transfers 7 --write --overwrite --store memory "
         "--blksize-max 1428 --windowsize-max 16 --timeout 0.5 --retries 2 --busy-poll 50 --grace 1.5 "
+        "--sockets per-transfer --batch 1 --workers 2 "
         "--log-packets --receive-buffer 1000 --send-buffer 2000"
     )
     _, config = served(monkeypatch, *text.split())
@@ -42,6 +43,9 @@ def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch)
         timeout_s=0.5,
         retries=2,
         busy_poll_us=50,
+        sockets="per-transfer",
+        batch=1,
+        workers=2,
         grace_s=1.5,
         log_packets=True,
         receive_buffer_bytes=1000,
@@ -74,5 +78,6 @@ def test_a_server_that_is_not_told_takes_what_the_open_files_allow(monkeypatch: 
     assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (16384, 4096)
     limit(4096)
     assert (serve.default_max_transfers("epoll"), serve.default_max_transfers("threads")) == (3840, 1920)
+    assert serve.default_max_transfers("epoll", sockets="per-transfer", workers=2) == 1278
     limit(-1)
     assert serve.default_max_transfers("epoll") == 16384

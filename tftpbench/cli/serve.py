@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tftpbench.serve import GRACE_S, RECEIVE_BUFFER_BYTES, RETRIES, TIMEOUT_S
+from tftpbench.serve import BATCH, GRACE_S, RECEIVE_BUFFER_BYTES, RETRIES, TIMEOUT_S
 
 
 def serve(
@@ -27,6 +27,15 @@ def serve(
         int, typer.Option(min=0, help="Timeouts without progress before a transfer is given up.")
     ] = RETRIES,
     busy_poll: Annotated[int, typer.Option(min=0, help="Microseconds to poll before sleeping.")] = 0,
+    sockets: Annotated[
+        str, typer.Option(metavar="shared|per-transfer", help="epoll only: a few for all transfers, or one each.")
+    ] = "shared",
+    batch: Annotated[
+        int, typer.Option(min=1, max=64, help="epoll only: messages to a system call; 1: a call for each datagram.")
+    ] = BATCH,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="epoll only: threads, each with a loop and sockets of its own.")
+    ] = 1,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for transfers in flight after SIGTERM.")] = GRACE_S,
     log_packets: Annotated[bool, typer.Option("--log-packets", help="Print every datagram, with a hex dump.")] = False,
     receive_buffer: Annotated[
@@ -52,6 +61,9 @@ def serve(
         timeout_s=timeout,
         retries=retries,
         busy_poll_us=busy_poll,
+        sockets=sockets,
+        batch=batch,
+        workers=workers,
         grace_s=grace,
         log_packets=log_packets,
         receive_buffer_bytes=receive_buffer,

@@ -86,6 +86,12 @@ impl Socket {
         self.local
     }
 
+    /// From now on sockets with `reuse_port` may be bound to the same address. Unlike one bound with that option, this one
+    /// was alone there: with it, the kernel may pick a port that others of this user share already.
+    pub fn share_address(&self) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1)
+    }
+
     /// The receive buffer as the kernel accounts it: twice what was granted, its own overhead
     /// included, socket(7). 0 where unknown.
     pub fn granted_receive_buffer_bytes(&self) -> usize {
@@ -290,6 +296,22 @@ mod tests {
         let options = SocketOptions { receive_buffer_bytes: usize::MAX, ..SocketOptions::default() };
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         assert!(socket.granted_receive_buffer_bytes() >= bound().granted_receive_buffer_bytes());
+    }
+
+    #[test]
+    fn a_bound_socket_may_come_to_share_its_address() {
+        let (alone, shared) = (bound(), SocketOptions { reuse_port: true, ..SocketOptions::default() });
+        assert!(Socket::bind(alone.local_addr(), &shared).is_err());
+        alone.share_address().unwrap();
+        let second = Socket::bind(alone.local_addr(), &shared).unwrap();
+        // The kernel spreads peers over both.
+        let peers: Vec<_> = (0..64).map(|_| bound()).collect();
+        peers.iter().for_each(|peer| assert_eq!(peer.send_to(b"x", alone.local_addr()).unwrap(), Sent::Done));
+        let mut batch = crate::ReceiveBatch::new(64, 16);
+        let counts = [&alone, &second].map(|socket| batch.receive(socket).unwrap());
+        assert_eq!(counts[0] + counts[1], 64);
+        // Each by the toss of a coin: 1 in 2^63 that one gets none.
+        assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use tftpbench_net::Handover;
 use tftpbench_proto::{Backoff, Limits, Timing};
-use tftpbench_serve::{ServeConfig, StoreKind};
+use tftpbench_serve::{ServeConfig, SocketUse, StoreKind};
 
 /// A request to stop that other threads and signal handlers can make.
 #[pyclass(frozen, module = "tftpbench._core")]
@@ -54,6 +54,9 @@ pub(crate) struct ServeArguments {
     retries: u32,
     log_packets: bool,
     busy_poll_us: u64,
+    sockets: String,
+    batch: usize,
+    workers: usize,
     grace_s: f64,
     receive_buffer_bytes: usize,
     send_buffer_bytes: usize,
@@ -122,6 +125,15 @@ impl ServeArguments {
             "memory" => StoreKind::Memory,
             other => return Err(PyValueError::new_err(format!("store: {other} is not one of disk, memory"))),
         };
+        let sockets = match self.sockets.as_str() {
+            "shared" => SocketUse::Shared,
+            "per-transfer" => SocketUse::PerTransfer,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "sockets: {other} is not one of shared, per-transfer"
+                )));
+            }
+        };
         let timeout_ns = nanoseconds(self.timeout_s);
         Ok(ServeConfig {
             root: self.root,
@@ -141,6 +153,9 @@ impl ServeArguments {
             },
             log_packets: self.log_packets,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            sockets,
+            batch: self.batch,
+            workers: self.workers,
             grace_ns: nanoseconds(self.grace_s),
             receive_buffer_bytes: self.receive_buffer_bytes,
             send_buffer_bytes: self.send_buffer_bytes,

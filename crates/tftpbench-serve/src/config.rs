@@ -19,6 +19,21 @@ pub enum StoreKind {
     Memory,
 }
 
+/// Which sockets transfers answer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketUse {
+    /// A few, opened at start-up; datagrams of many transfers share system calls.
+    Shared,
+    /// One each, opened when the transfer starts and closed when it ends.
+    PerTransfer,
+}
+
+/// Most messages to a system call: with 64 the call itself costs nothing beside them. Each is a datagram, or a window's run.
+pub const BATCH_MAX: usize = 64;
+
+/// More loops than this have no cores to run on.
+pub const WORKERS_MAX: usize = 256;
+
 /// The whole configuration of one server. `ServeConfig::new` gives the documented defaults.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -42,6 +57,12 @@ pub struct ServeConfig {
     pub log_packets: bool,
     /// How long to poll without sleeping before the server sleeps (epoll only).
     pub busy_poll_ns: u64,
+    /// Which sockets transfers answer from (epoll only).
+    pub sockets: SocketUse,
+    /// Most messages to a system call, 1 to `BATCH_MAX`; with 1 each datagram takes a call of its own (epoll only).
+    pub batch: usize,
+    /// Threads, each with an event loop and sockets of its own, 1 to `WORKERS_MAX` (epoll only).
+    pub workers: usize,
     /// How long transfers in flight may go on after the first stop request.
     pub grace_ns: u64,
     /// SO_RCVBUF asked for on each socket; 0 keeps the kernel's default.
@@ -72,6 +93,9 @@ impl ServeConfig {
             },
             log_packets: false,
             busy_poll_ns: 0,
+            sockets: SocketUse::Shared,
+            batch: BATCH_MAX,
+            workers: 1,
             grace_ns: 5_000_000_000,
             // Clamped by the kernel to net.core.rmem_max without privilege (socket(7)).
             receive_buffer_bytes: 4 << 20,
@@ -99,6 +123,14 @@ pub enum ServeError {
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// An option that this server does not have, or with a value that it does not take.
+    #[error("{option}: {reason}")]
+    Option {
+        /// As it is spelt on the command line.
+        option: &'static str,
+        /// What is wrong, and what is allowed.
+        reason: &'static str,
     },
     /// The limit of open files is too low for `max_transfers`.
     #[error(

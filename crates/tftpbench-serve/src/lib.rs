@@ -25,8 +25,8 @@ mod sockets;
 mod store;
 mod transfer;
 
-pub use config::{ServeConfig, ServeError, StoreKind};
+pub use config::{BATCH_MAX, ServeConfig, ServeError, SocketUse, StoreKind, WORKERS_MAX};
 pub use counters::{Counter, Summary};
 pub use service::{Admission, REPLY_BYTES_MAX, Service};
-pub use sockets::{Descriptors, listen, raise_open_files, reply_socket};
+pub use sockets::{Descriptors, listen, listen_too, raise_open_files, reply_socket};
 pub use transfer::{Transfer, receive_bytes_max};

@@ -160,6 +160,7 @@ impl Service {
     }
 
     /// One comparison where no log was asked for.
+    #[inline]
     pub(crate) fn record(&self, now_ns: u64, direction: Direction, peer: SocketAddr, datagram: &[u8]) {
         if let Some(log) = &self.log {
             log.record(now_ns, direction, peer, datagram);

@@ -37,11 +37,29 @@ pub fn listen(config: &ServeConfig) -> Result<Socket, ServeError> {
         .map_err(|source| ServeError::Bind { address: config.address, source })
 }
 
+/// As many more sockets as are asked for on the address of the first, which the kernel spreads requests over
+/// (SO_REUSEPORT, socket(7)): always to the same one for the same address and port of a client, as long as none is opened
+/// or closed. The first was bound alone, so it shares its port with nobody but these.
+pub fn listen_too(config: &ServeConfig, first: &Socket, more: usize) -> Result<Vec<Socket>, ServeError> {
+    let address = first.local_addr();
+    let share = || {
+        if more > 0 {
+            first.share_address()?;
+        }
+        let shared = SocketOptions { reuse_port: true, ..options(config) };
+        (0..more).map(|_| Socket::bind(address, &shared)).collect::<io::Result<_>>()
+    };
+    share().map_err(|source| ServeError::Bind { address, source })
+}
+
 /// A socket on a port of its own for replies: the server's TID (RFC 1350 section 4). `awaits_windows`: blocks may come
-/// many at a time (RFC 7440), and are to be read with a `ReceiveBatch::coalescing`.
+/// many at a time (RFC 7440), and are to be read with a `ReceiveBatch::coalescing`; not with batches off.
 pub fn reply_socket(config: &ServeConfig, awaits_windows: bool) -> io::Result<Socket> {
     let address = SocketAddr::new(config.address.ip(), 0);
-    Socket::bind(address, &SocketOptions { receive_coalesced: awaits_windows, ..options(config) })
+    Socket::bind(
+        address,
+        &SocketOptions { receive_coalesced: awaits_windows && config.batch > 1, ..options(config) },
+    )
 }
 
 /// Standard streams, the root, the poller, and what an interpreter around the server holds open.

@@ -1,46 +1,75 @@
-//! The single-threaded epoll TFTP server: one thread, one epoll instance, a few sockets made at start-up.
+//! The epoll TFTP server: one thread, one epoll instance, a few sockets made at start-up; or several such workers, or
+//! with a socket for each transfer, to measure what that contributes.
 //!
 //! It holds a concurrency strategy and nothing else; what a server does is in `tftpbench-serve`. A transfer is an entry
 //! in a table, found by its peer's address. Datagrams are read until a socket is empty and answered in batches; on the
 //! way from one to the other nothing is allocated and no system call is made but the batches' and the file's.
+//!
+//! Workers share the files, and the registry that each transfer asks at its start and end. All else is a worker's own: its
+//! thread, epoll instance, listening and reply sockets, table and timers.
 #![forbid(unsafe_code)]
 
+mod crew;
 mod hasher;
-mod port;
-mod server;
+mod ports;
 mod table;
+mod worker;
 
+use std::io;
 use std::net::SocketAddr;
 
 use tftpbench_net::Stop;
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_serve::{
-    Descriptors, ServeConfig, ServeError, Service, Summary, listen, raise_open_files, reply_socket,
+    BATCH_MAX, Descriptors, ServeConfig, ServeError, Service, SocketUse, Summary, WORKERS_MAX, listen,
+    listen_too, raise_open_files,
 };
 
-use port::Port;
-use server::Server;
-
-/// Transfers to a reply socket before the next one is used. Few sockets make large batches; but by default a socket's
-/// buffer holds some 500 small datagrams, and each transfer in lock-step may have one waiting.
-const TRANSFERS_PER_PORT: usize = 256;
-
-/// More sockets than this would cost more than lost datagrams do.
-const PORTS_MAX: usize = 64;
+use ports::shared_ports;
+use worker::Worker;
 
 /// Serves until `stop` is requested and the transfers in flight have ended, their grace is over, or `stop` is requested
 /// again. `ready` is called with the bound address as soon as requests are answered.
 pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> Result<Summary, ServeError> {
-    let ports = config.max_transfers.div_ceil(TRANSFERS_PER_PORT).clamp(1, PORTS_MAX);
-    raise_open_files(&config, Descriptors { transfer: 0, server: ports as u64 + 3 })?;
-    let listening = Port::new(listen(&config)?);
-    let awaits_windows = config.write && config.limits.windowsize > 1;
-    let ports = (0..ports)
-        .map(|_| reply_socket(&config, awaits_windows).map(Port::new))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| ServeError::Bind { address: config.address, source })?;
+    check(&config)?;
+    raise_open_files(&config, descriptors(&config))?;
+    let first = listen(&config)?;
+    let address = first.local_addr();
+    // The kernel gives a client's requests to one of these by a hash of both addresses. A copy of a request so meets the
+    // worker that serves it; and if sockets ever came or went in between, the registry, which is everybody's, would
+    // still know it for a copy.
+    let more = listen_too(&config, &first, config.workers - 1)?;
     let service = Service::new(config, monotonic_ns())?;
-    let server = Server::new(service, listening, ports, stop);
-    ready(server.local_addr());
-    server.serve()
+    let workers = std::iter::once(first)
+        .chain(more)
+        .map(|listening| Worker::new(&service, listening, &stop))
+        .collect::<Result<Vec<_>, _>>()?;
+    ready(address);
+    crew::run(workers.into_iter().map(|mut worker| move || worker.serve()).collect(), &stop)?;
+    Ok(service.summary())
+}
+
+fn check(config: &ServeConfig) -> Result<(), ServeError> {
+    let refused = |option, reason| Err(ServeError::Option { option, reason });
+    if !(1..=BATCH_MAX).contains(&config.batch) {
+        return refused("--batch", "allowed: 1 to 64 messages");
+    }
+    if !(1..=WORKERS_MAX).contains(&config.workers) {
+        return refused("--workers", "allowed: 1 to 256 threads");
+    }
+    Ok(())
+}
+
+/// An epoll instance and a listening socket a worker, and a few for the stop and the root. With a socket for each transfer,
+/// as many more may wait to repeat their last ACK.
+fn descriptors(config: &ServeConfig) -> Descriptors {
+    let transfer = match config.sockets {
+        SocketUse::Shared => 0,
+        SocketUse::PerTransfer => 2,
+    };
+    Descriptors { transfer, server: (config.workers * (shared_ports(config) + 2)) as u64 + 3 }
+}
+
+fn kernel(action: &'static str) -> impl Fn(io::Error) -> ServeError {
+    move |source| ServeError::Kernel { action, source }
 }

@@ -1,4 +1,4 @@
-//! The transfers under way, found by their peer, with their deadlines. It knows no sockets; only the server's loop uses it.
+//! The transfers under way, found by their peer, with their deadlines. It knows no sockets; only a worker's loop uses it.
 //!
 //! Deadlines move with every datagram, but the timing wheel is not told: an entry that comes due is compared with what
 //! its transfer wants now and put back. A block so costs one comparison and no change to the wheel.
@@ -15,7 +15,7 @@ use crate::hasher::Seeded;
 /// One transfer and where it answers from.
 pub(crate) struct Entry {
     pub(crate) transfer: Transfer,
-    /// Index of its reply socket.
+    /// Number of its reply socket.
     pub(crate) port: usize,
     /// It has more to say than fitted into one turn.
     pub(crate) is_unfinished: bool,
@@ -23,7 +23,14 @@ pub(crate) struct Entry {
     timer_ns: u64,
 }
 
-/// Every transfer of the server.
+impl Entry {
+    /// Its deadline comes before the wheel would name it.
+    pub(crate) fn wakes_too_late(&self) -> bool {
+        self.transfer.deadline_ns().is_some_and(|deadline_ns| deadline_ns < self.timer_ns)
+    }
+}
+
+/// Every transfer of one worker.
 pub(crate) struct Table {
     entries: Slab<Entry>,
     /// A peer has one transfer at most: a new request ends the old one.
@@ -54,6 +61,10 @@ impl Table {
     /// The transfer of a peer.
     pub(crate) fn find(&self, peer: SocketAddr) -> Option<usize> {
         self.keys.get(&peer).copied()
+    }
+
+    pub(crate) fn port_of(&self, key: usize) -> Option<usize> {
+        self.entries.get(key).map(|entry| entry.port)
     }
 
     pub(crate) fn entry(&mut self, key: usize) -> Option<&mut Entry> {

@@ -14,8 +14,8 @@ use std::thread::{self, Scope};
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_net::{Poller, ReceiveBatch, Socket, Stop};
 use tftpbench_serve::{
-    Admission, Counter, Descriptors, REPLY_BYTES_MAX, ServeConfig, ServeError, Service, Summary, Transfer,
-    listen, raise_open_files, reply_socket,
+    Admission, BATCH_MAX, Counter, Descriptors, REPLY_BYTES_MAX, ServeConfig, ServeError, Service, SocketUse,
+    Summary, Transfer, listen, raise_open_files, reply_socket,
 };
 
 /// Stack of a transfer's thread. Its frames hold no buffers; 10,000 of them must fit on any machine.
@@ -33,6 +33,7 @@ const DRAIN_SLICE_NS: u64 = 20_000_000;
 /// Serves until `stop` is requested and the transfers in flight have ended, their grace is over, or `stop` is requested
 /// again. `ready` is called with the bound address as soon as requests are answered.
 pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> Result<Summary, ServeError> {
+    refuse_options_of_loops(&config)?;
     raise_open_files(&config, Descriptors { transfer: 1, server: 3 })?;
     let socket = listen(&config)?;
     let service = Service::new(config, monotonic_ns())?;
@@ -51,6 +52,21 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     })?;
     service.count(Counter::UdpDrops, socket.drops());
     Ok(service.summary())
+}
+
+/// What a server with a thread and a socket for each transfer can't be told.
+fn refuse_options_of_loops(config: &ServeConfig) -> Result<(), ServeError> {
+    let refused = |option, reason| Err(ServeError::Option { option, reason });
+    if config.sockets != SocketUse::Shared {
+        return refused("--sockets", "is for epoll; every transfer has a socket of its own here");
+    }
+    if config.batch != BATCH_MAX {
+        return refused("--batch", "is for epoll; a transfer's batch is its window here");
+    }
+    if config.workers != 1 {
+        return refused("--workers", "is for epoll; every transfer has a thread of its own here");
+    }
+    Ok(())
 }
 
 struct Listener<'env> {

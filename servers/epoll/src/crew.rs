@@ -1,0 +1,136 @@
+//! Several loops at once: a thread each, on a CPU each where there are enough. One that fails ends all of them.
+//! It knows nothing of what they do; only `run` uses it.
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use tftpbench_net::{Stop, cpus};
+use tftpbench_serve::ServeError;
+
+use crate::kernel;
+
+/// Runs all loops until each has ended, and returns the first error, or goes on with the first panic. One alone runs on
+/// the calling thread, wherever that may run.
+pub(crate) fn run<L>(mut loops: Vec<L>, stop: &Stop) -> Result<(), ServeError>
+where
+    L: FnOnce() -> Result<(), ServeError> + Send,
+{
+    if loops.len() == 1 {
+        return loops.pop().map_or(Ok(()), |alone| alone());
+    }
+    let allowed = cpus::allowed().unwrap_or_default();
+    let pins = if allowed.len() >= loops.len() { allowed } else { Vec::new() };
+    let ended: Vec<_> = thread::scope(|scope| {
+        let spawn = |(index, serve): (usize, L)| {
+            let (alarm, pin) = (Alarm { stop, is_needed: true }, pins.get(index).copied());
+            let body = move || alarm.watch(pin, serve);
+            thread::Builder::new().name(format!("tftp-worker-{index}")).spawn_scoped(scope, body)
+        };
+        let threads: Vec<_> = loops.into_iter().enumerate().map(spawn).collect();
+        let join = |thread: std::io::Result<thread::ScopedJoinHandle<'_, _>>| match thread {
+            Ok(thread) => thread.join(),
+            Err(error) => Ok(Err(kernel("clone")(error))),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    ended.into_iter().try_for_each(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// A loop that is gone leaves the clients that the kernel gives it unserved, so the others must not go on: dropped while
+/// it is needed, by an error, a panic or a thread that could not be made, it stops them at once.
+struct Alarm<'env> {
+    stop: &'env Stop,
+    is_needed: bool,
+}
+
+impl Alarm<'_> {
+    fn watch(
+        mut self,
+        pin: Option<usize>,
+        serve: impl FnOnce() -> Result<(), ServeError>,
+    ) -> Result<(), ServeError> {
+        if let Some(cpu) = pin {
+            // It only serves better so; where it may not, it serves wherever it is.
+            let _ = cpus::pin_current_thread(&[cpu]);
+        }
+        let served = serve();
+        self.is_needed = served.is_err();
+        served
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if self.is_needed {
+            self.stop.request();
+            self.stop.request();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use tftpbench_net::Poller;
+
+    type Loop<'a> = Box<dyn FnOnce() -> Result<(), ServeError> + Send + 'a>;
+
+    /// Ends by the stop alone; bounded, so that one that nobody ends fails.
+    fn patient(stop: &Stop) -> Loop<'_> {
+        Box::new(move || {
+            let mut poller = Poller::new().unwrap();
+            poller.add(stop, 0).unwrap();
+            while stop.requests() < 2 {
+                assert!(poller.wait(Some(10_000_000_000), 0).unwrap().ready > 0, "nobody ends this loop");
+            }
+            Ok(())
+        })
+    }
+
+    fn failing<'a>() -> Loop<'a> {
+        Box::new(|| Err(ServeError::Option { option: "--workers", reason: "fail" }))
+    }
+
+    #[test]
+    fn an_error_of_one_loop_ends_all_and_is_told() {
+        let stop = Stop::new().unwrap();
+        let error = run(vec![patient(&stop), failing(), patient(&stop)], &stop).unwrap_err();
+        assert_eq!(error.to_string(), "--workers: fail");
+    }
+
+    #[test]
+    fn a_panic_of_one_loop_ends_all_and_goes_on() {
+        let stop = Stop::new().unwrap();
+        let panicking: Loop<'_> = Box::new(|| panic!("on purpose"));
+        let caught = catch_unwind(AssertUnwindSafe(|| run(vec![patient(&stop), panicking], &stop)));
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    }
+
+    #[test]
+    fn loops_that_end_well_leave_the_stop_alone() {
+        let stop = Stop::new().unwrap();
+        let loops: Vec<Loop<'_>> = vec![Box::new(|| Ok(())), Box::new(|| Ok(()))];
+        run(loops, &stop).unwrap();
+        assert_eq!(stop.requests(), 0);
+    }
+
+    #[test]
+    fn each_loop_has_a_cpu_of_its_own_where_there_are_enough() {
+        let allowed = cpus::allowed().unwrap();
+        let stop = Stop::new().unwrap();
+        let (told, seen) = std::sync::mpsc::channel();
+        let looks = (0..2).map(|_| {
+            let told = told.clone();
+            Box::new(move || {
+                told.send(cpus::allowed().unwrap()).unwrap();
+                Ok(())
+            }) as Loop<'_>
+        });
+        run(looks.collect(), &stop).unwrap();
+        let mut seen: Vec<_> = seen.try_iter().collect();
+        seen.sort();
+        let pinned = || vec![vec![allowed[0]], vec![allowed[1]]];
+        assert_eq!(seen, if allowed.len() >= 2 { pinned() } else { vec![allowed.clone(); 2] });
+    }
+}

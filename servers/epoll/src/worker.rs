@@ -1,0 +1,312 @@
+//! One event loop: wait, read until empty, answer in batches, look at the timers, again.
+//! It must never block but in the poller, and never do more than a bounded amount of one thing in a turn.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tftpbench_net::clock::monotonic_ns;
+use tftpbench_net::{Poller, ReceiveBatch, Socket, Stop};
+use tftpbench_serve::{Admission, REPLY_BYTES_MAX, ServeError, Service, Transfer, receive_bytes_max};
+
+use crate::kernel;
+use crate::ports::{LISTENING, Ports};
+use crate::table::{Entry, Table};
+
+/// A request may be 512 bytes long (RFC 2347); what is longer must be seen to be.
+const REQUEST_BYTES: usize = 1024;
+
+/// Messages of a socket in one turn, so that a flood at one does not starve the others and the timers.
+const MESSAGES_A_TURN: usize = 1024;
+
+/// While stopping: how often to look whether the last transfer of another worker has ended.
+const DRAIN_SLICE_NS: u64 = 20_000_000;
+
+/// All tokens but this are numbers of ports.
+const STOP: u64 = u64::MAX;
+
+/// Everything one loop owns. Workers share the service, and ask it for nothing while datagrams of a transfer go to and fro.
+pub(crate) struct Worker {
+    service: Arc<Service>,
+    stop: Stop,
+    poller: Poller,
+    requests: ReceiveBatch,
+    replies: Replies,
+    datagrams: ReceiveBatch,
+    /// For sockets where there can't be a second one: one call then tells all, and costs less.
+    datagram: ReceiveBatch,
+    /// Receives from a socket in one turn.
+    reads_a_turn: usize,
+    /// Ports to look at before requests are; kept for its room.
+    behind: Vec<usize>,
+    /// Read once a wake-up and once a batch; all that is done in between happens "now".
+    now_ns: u64,
+}
+
+/// What answering needs, apart from the batch that is being read.
+struct Replies {
+    ports: Ports,
+    table: Table,
+    /// Transfers that have more to say than fitted into one turn.
+    unfinished: Vec<usize>,
+}
+
+impl Worker {
+    /// With all that it needs of the kernel, so that only a fault can end it once it serves.
+    pub(crate) fn new(service: &Arc<Service>, listening: Socket, stop: &Stop) -> Result<Worker, ServeError> {
+        let config = service.config();
+        let poller = Poller::new().map_err(kernel("epoll_create1"))?;
+        poller.add(stop, STOP).map_err(kernel("epoll_ctl"))?;
+        let ports = Ports::open(config, listening, &poller)?;
+        let (now_ns, datagram_bytes) = (monotonic_ns(), receive_bytes_max(config.limits.blksize));
+        Ok(Worker {
+            stop: stop.clone(),
+            poller,
+            requests: ReceiveBatch::new(config.batch, REQUEST_BYTES),
+            replies: Replies { ports, table: Table::new(now_ns), unfinished: Vec::new() },
+            datagrams: ReceiveBatch::coalescing(config.batch, datagram_bytes),
+            datagram: ReceiveBatch::new(1, datagram_bytes),
+            reads_a_turn: MESSAGES_A_TURN / config.batch,
+            behind: Vec::new(),
+            now_ns,
+            service: Arc::clone(service),
+        })
+    }
+
+    /// Until the stop is complete.
+    pub(crate) fn serve(&mut self) -> Result<(), ServeError> {
+        let spin_ns = self.service.config().busy_poll_ns;
+        let mut drain_end_ns = None;
+        loop {
+            self.poller.wait(self.timeout_ns(drain_end_ns), spin_ns).map_err(kernel("epoll_wait"))?;
+            self.now_ns = monotonic_ns();
+            self.take_turn()?;
+            self.replies.go_on(self.now_ns);
+            self.replies.expire(self.now_ns);
+            self.replies.ports.flush();
+            let requests = self.stop.requests();
+            if requests > 0 && drain_end_ns.is_none() {
+                drain_end_ns = Some(self.drain());
+            }
+            let is_late = drain_end_ns.is_some_and(|end_ns| self.now_ns >= end_ns);
+            // Of all workers: a socket that closed would send its clients' requests to the others.
+            let is_idle = drain_end_ns.is_some() && self.service.undecided() == 0;
+            if requests > 1 || is_late || is_idle {
+                self.finish();
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout_ns(&self, drain_end_ns: Option<u64>) -> Option<u64> {
+        if !self.replies.unfinished.is_empty() {
+            return Some(0);
+        }
+        let is_alone = self.service.config().workers == 1;
+        let slice_end_ns = drain_end_ns.filter(|_| !is_alone).map(|_| self.now_ns + DRAIN_SLICE_NS);
+        let wakes_ns = [self.replies.table.next_deadline_ns(), drain_end_ns, slice_end_ns];
+        let wake_ns = wakes_ns.into_iter().flatten().min();
+        wake_ns.map(|at_ns| at_ns.saturating_sub(self.now_ns))
+    }
+
+    /// Everything that is ready, requests last: the end of the transfer before may be among the rest.
+    fn take_turn(&mut self) -> Result<(), ServeError> {
+        let mut is_asked = false;
+        for index in 0..self.poller.tokens().len() {
+            match self.poller.tokens()[index] {
+                STOP => {}
+                token if token == LISTENING as u64 => is_asked = true,
+                token => self.receive(token as usize)?,
+            }
+        }
+        if is_asked { self.admit() } else { Ok(()) }
+    }
+
+    /// Reads the listening socket.
+    fn admit(&mut self) -> Result<(), ServeError> {
+        for _ in 0..self.reads_a_turn {
+            let Some(socket) = self.replies.ports.socket(LISTENING) else { break };
+            let count = self.requests.receive(socket).map_err(kernel("recvmmsg"))?;
+            self.replies.ports.count_received(count);
+            self.catch_up(count)?;
+            for request in self.requests.iter() {
+                let (now_ns, peer, service) = (self.now_ns, request.peer, &self.service);
+                let mut begun = None;
+                self.replies.ports.reply(LISTENING, peer, REPLY_BYTES_MAX, |reply| {
+                    match service.admit(now_ns, peer, request.payload, reply) {
+                        Admission::Reply(length) => return length,
+                        Admission::Start(transfer) => begun = Some(transfer),
+                        Admission::Ignore => {}
+                    }
+                    0
+                });
+                self.replies.remove_superseded(peer);
+                if let Some(transfer) = begun {
+                    self.replies.start(service, &self.poller, now_ns, transfer);
+                }
+            }
+            if !self.requests.is_full() {
+                break;
+            }
+            self.now_ns = monotonic_ns();
+        }
+        Ok(())
+    }
+
+    /// A client that sends its last ACK and then its next request must find the place free and its old transfer over, in
+    /// whatever order the two sockets are looked at: what was sent before the requests that have just been read is read
+    /// now. Where places are short, any transfer may have ended; but with a socket each, looking at all of them would cost
+    /// more the more there are, and only those who ask again are looked at.
+    fn catch_up(&mut self, requests: usize) -> Result<(), ServeError> {
+        let mut behind = std::mem::take(&mut self.behind);
+        let table = &self.replies.table;
+        behind.extend(self.requests.iter().filter_map(|request| table.port_of(table.find(request.peer)?)));
+        if !self.service.has_room_for(requests) {
+            behind.extend(self.replies.ports.shared());
+        }
+        behind.sort_unstable();
+        behind.dedup();
+        let caught_up = behind.iter().try_for_each(|&port| self.receive(port));
+        behind.clear();
+        self.behind = behind;
+        caught_up
+    }
+
+    /// Reads a reply socket until it is empty, answering each batch at once.
+    fn receive(&mut self, port: usize) -> Result<(), ServeError> {
+        for _ in 0..self.reads_a_turn {
+            let is_busy = self.replies.ports.is_busy(port);
+            let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };
+            // A transfer that ended in this turn has taken its socket with it.
+            let Some(socket) = self.replies.ports.socket(port) else { break };
+            let count = batch.receive(socket).map_err(kernel("recvmmsg"))?;
+            self.replies.ports.count_received(count);
+            // A window's datagrams come in a row, so the table is asked once for all of them.
+            let mut last = None;
+            for datagram in batch.iter() {
+                let (service, now_ns) = (&self.service, self.now_ns);
+                self.replies.handle(service, now_ns, port, datagram.peer, datagram.payload, &mut last);
+            }
+            self.replies.ports.flush();
+            if !is_busy || !batch.is_full() {
+                break;
+            }
+            self.now_ns = monotonic_ns();
+        }
+        Ok(())
+    }
+
+    /// The first stop request: nothing new, and when those in flight must have ended.
+    fn drain(&mut self) -> u64 {
+        self.service.drain();
+        self.now_ns.saturating_add(self.service.config().grace_ns)
+    }
+
+    /// Tells every peer that is left, and counts.
+    fn finish(&mut self) {
+        for key in self.replies.table.keys() {
+            if let Some(entry) = self.replies.table.entry(key) {
+                entry.transfer.interrupt();
+                self.replies.ports.drain(entry.port, &mut entry.transfer, self.now_ns);
+            }
+            self.replies.remove(key);
+        }
+        self.replies.ports.flush();
+        self.replies.ports.count(&self.service);
+    }
+}
+
+impl Replies {
+    /// Passes a datagram on to its transfer, or answers a stranger. `last`: the last peer of this batch, and its key.
+    fn handle(
+        &mut self,
+        service: &Service,
+        now_ns: u64,
+        port: usize,
+        peer: SocketAddr,
+        datagram: &[u8],
+        last: &mut Option<(SocketAddr, usize)>,
+    ) {
+        let known = last.filter(|(known, _)| *known == peer).map(|(_, key)| key);
+        if let Some(key) = known.or_else(|| self.table.find(peer))
+            && let Some(entry) = self.table.entry(key)
+            // A transfer's TID is one port; on any other its peer is a stranger, too.
+            && entry.port == port
+        {
+            *last = Some((peer, key));
+            entry.transfer.handle_datagram(now_ns, datagram);
+            return self.drain(now_ns, key);
+        }
+        if self.ports.socket(port).is_some() {
+            let answer = |reply: &mut [u8]| service.answer_stray(now_ns, peer, datagram, reply);
+            self.ports.reply(port, peer, REPLY_BYTES_MAX, answer);
+        }
+    }
+
+    fn start(&mut self, service: &Arc<Service>, poller: &Poller, now_ns: u64, transfer: Transfer) {
+        let peer = transfer.peer();
+        match self.ports.assign(service.config(), &transfer, poller) {
+            Ok(port) => {
+                let key = self.table.insert(transfer, port);
+                self.drain(now_ns, key);
+            }
+            Err(_) => {
+                let refuse =
+                    |reply: &mut [u8]| service.refuse(now_ns, peer, "server is out of sockets", reply);
+                self.ports.reply(LISTENING, peer, REPLY_BYTES_MAX, refuse);
+            }
+        }
+    }
+
+    /// After each change to a transfer: sends what it has to say; if it is finished then it goes, else its deadline needs
+    /// watching.
+    fn drain(&mut self, now_ns: u64, key: usize) {
+        let Some(entry) = self.table.entry(key) else { return };
+        let drained = self.ports.drain(entry.port, &mut entry.transfer, now_ns);
+        if drained && entry.transfer.is_finished() {
+            return self.remove(key);
+        }
+        if !drained && !entry.is_unfinished {
+            entry.is_unfinished = true;
+            self.unfinished.push(key);
+        }
+        if entry.wakes_too_late() {
+            self.table.arm(key);
+        }
+    }
+
+    /// Gives everybody who was cut short in the last turn a part of this one.
+    fn go_on(&mut self, now_ns: u64) {
+        for key in std::mem::take(&mut self.unfinished) {
+            // The transfer may have ended meanwhile, and its key may be another's.
+            if let Some(entry) = self.table.entry(key)
+                && std::mem::take(&mut entry.is_unfinished)
+            {
+                self.drain(now_ns, key);
+            }
+        }
+    }
+
+    fn remove_superseded(&mut self, peer: SocketAddr) {
+        if let Some(key) = self.table.find(peer)
+            && self.table.entry(key).is_some_and(|entry| entry.transfer.is_over())
+        {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        if let Some(Entry { port, .. }) = self.table.remove(key) {
+            self.ports.release(port);
+        }
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        self.table.expire(now_ns);
+        while let Some(key) = self.table.next_due(now_ns) {
+            if let Some(entry) = self.table.entry(key) {
+                entry.transfer.handle_timeout(now_ns);
+            }
+            self.drain(now_ns, key);
+        }
+    }
+}

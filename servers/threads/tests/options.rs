@@ -1,0 +1,21 @@
+//! What only loops can be told is refused, so that nobody measures what did not happen.
+#![allow(clippy::unwrap_used, reason = "a panic is the report")]
+
+use tftpbench_net::Stop;
+use tftpbench_serve::{ServeConfig, SocketUse};
+use tftpbench_testclient::Folder;
+
+#[test]
+fn options_of_loops_are_refused_with_one_line() {
+    let root = Folder::new();
+    let refused = |change: &dyn Fn(&mut ServeConfig)| {
+        let mut config = ServeConfig::new(root.path());
+        change(&mut config);
+        tftpbench_threads::run(config, Stop::new().unwrap(), |_| {}).unwrap_err().to_string()
+    };
+    assert!(
+        refused(&|config| config.sockets = SocketUse::PerTransfer).starts_with("--sockets: is for epoll")
+    );
+    assert!(refused(&|config| config.batch = 1).starts_with("--batch: is for epoll"));
+    assert!(refused(&|config| config.workers = 2).starts_with("--workers: is for epoll"));
+}
