@@ -93,7 +93,7 @@ class Sender:
         self._ours, theirs = socket.socketpair()
         # Forked, so that it has its end of the socket.
         self._process = multiprocessing.get_context("fork").Process(
-            target=_send_when_told, args=(self._ours, theirs, size)
+            target=_send_when_told, args=(self._ours, theirs, size), daemon=True
         )
         self._theirs = theirs
 
