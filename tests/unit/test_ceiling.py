@@ -139,8 +139,11 @@ def test_without_cores_of_their_own_no_side_is_seen_without_sleeping() -> None:
 def test_arrangements_are_told_in_words() -> None:
     shared = Arrangement(1, 1, 64, waits_in_receive=True)
     assert str(shared) == "1 lane, 1 answering socket, batches of 64, waiting in the receiving call"
-    own = Arrangement(0, 5, 1, waits_in_receive=False, pairs=2)
-    assert str(own) == "a socket a flow, 5 answering sockets, one message a call, waiting in epoll, 2 pairs of threads"
+    own = Arrangement(0, 5, 1, waits_in_receive=False, pairs=2, is_connected=True)
+    assert (
+        str(own)
+        == "a socket a flow, 5 answering sockets, one message a call, waiting in epoll, connected, 2 pairs of threads"
+    )
 
 
 def test_what_the_probe_refuses_is_one_line() -> None:

@@ -19,6 +19,8 @@ SILENCE_NS = 75 * MS
 # More sockets than this for flows of their own lose to shared ones by far, and take longer to open than to measure.
 OWN_SOCKETS_MAX = 100
 BATCH = 64
+# Asking each of so many sockets costs more than asking epoll.
+SWEPT_MAX = 16
 
 
 def calibrate(
@@ -71,6 +73,8 @@ def _in_lock_step(cell: CeilingCell) -> list[Arrangement]:
     if cell.flows <= OWN_SOCKETS_MAX:
         found.append(Arrangement(0, 1, BATCH, waits_in_receive=True))
         found.append(Arrangement(0, cell.flows, BATCH, waits_in_receive=False))
+        own = Arrangement(0, cell.flows, 1, waits_in_receive=False, is_connected=True)
+        found.append(replace(own, waits_in_receive=cell.flows <= SWEPT_MAX))
     return found
 
 
@@ -82,6 +86,7 @@ def _in_windows(cell: CeilingCell) -> list[Arrangement]:
     found.append(Arrangement(some, some, BATCH, waits_in_receive=False))
     if cell.flows <= OWN_SOCKETS_MAX:
         found += [Arrangement(0, cell.flows, batch, waits_in_receive=False) for batch in (BATCH, 1)]
+        found.append(Arrangement(0, cell.flows, 1, waits_in_receive=False, is_connected=True))
     else:
         many = min(256, cell.flows)
         found.append(Arrangement(many, many, 4, waits_in_receive=False))

@@ -62,7 +62,9 @@ class Arrangement:
 
     `lanes`: sockets of the asking side, each of which carries many flows with a loopback address of their own; 0 for a
     socket a flow. `answering_sockets` as many as flows is one a flow. Both in each of the `pairs` of threads, which
-    share the flows. `waits_in_receive`: a side with one socket waits in the receiving call instead of epoll.
+    share the flows. `waits_in_receive`: a side with one socket waits in the receiving call instead of epoll, and one
+    with several asks each in turn as long as it polls. `is_connected`: both sides have a socket a flow, and each knows
+    its peer.
     """
 
     lanes: int
@@ -70,6 +72,7 @@ class Arrangement:
     batch: int
     waits_in_receive: bool
     pairs: int = 1
+    is_connected: bool = False
 
     def __str__(self) -> str:
         """For people: "1 lane, 1 answering socket, batches of 64, waiting in the receiving call"."""
@@ -79,6 +82,7 @@ class Arrangement:
             f"batches of {self.batch}" if self.batch > 1 else "one message a call",
             "waiting in the receiving call" if self.waits_in_receive else "waiting in epoll",
         ]
+        parts += ["connected"] if self.is_connected else []
         return ", ".join(parts + ([f"{self.pairs} pairs of threads"] if self.pairs > 1 else []))
 
 

@@ -45,6 +45,11 @@ impl<'a> Answerer<'a> {
         self.side.sockets().iter().map(Socket::local_addr).collect()
     }
 
+    /// From now on each socket hears from its peer only.
+    pub(crate) fn connect(&self, peers: &[SocketAddr]) -> Result<(), CeilingError> {
+        self.side.connect(peers)
+    }
+
     pub(crate) fn run(mut self) -> Result<(), CeilingError> {
         self.side.pin()?;
         while !self.side.is_over() {
@@ -110,6 +115,7 @@ mod tests {
             answering_sockets: 1,
             batch: 64,
             waits_in_receive: false,
+            is_connected: false,
             pairs: 1,
         };
         let end = Stop::new().unwrap();

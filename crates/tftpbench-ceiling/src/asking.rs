@@ -4,8 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
-use tftpbench_net::Stop;
+use tftpbench_net::{Socket, Stop};
 
+use crate::answering::Answerer;
 use crate::config::{Arrangement, Asking, CeilingError, Cell, HEADER_BYTES, Operation};
 use crate::side::{Plan, Side};
 use crate::{Progress, TICK_NS};
@@ -95,6 +96,13 @@ impl<'a> Asker<'a> {
         })
     }
 
+    /// Each flow has a socket of its own: it and that of the answering side know each other from now on.
+    pub(crate) fn connect(&self, answerer: &Answerer<'_>) -> Result<(), CeilingError> {
+        self.side.connect(&answerer.addresses())?;
+        let ours: Vec<SocketAddr> = self.side.sockets().iter().map(Socket::local_addr).collect();
+        answerer.connect(&ours)
+    }
+
     pub(crate) fn run(mut self) -> Result<(), CeilingError> {
         self.side.pin()?;
         while !self.side.is_over() {
@@ -181,7 +189,7 @@ impl<'a> Asker<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tftpbench_net::{ReceiveBatch, Socket, SocketOptions};
+    use tftpbench_net::{ReceiveBatch, SocketOptions};
 
     use super::*;
 
@@ -204,6 +212,7 @@ mod tests {
             answering_sockets: 1,
             batch: 64,
             waits_in_receive: false,
+            is_connected: false,
             pairs: 1,
         };
         let mute = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();

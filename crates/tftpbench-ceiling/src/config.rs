@@ -64,8 +64,11 @@ pub struct Arrangement {
     pub answering_sockets: usize,
     /// Messages in one system call, at most.
     pub batch: usize,
-    /// A side with one socket waits in the receiving call instead of epoll.
+    /// A side with one socket waits in the receiving call instead of epoll; one with several asks each in turn as long
+    /// as it polls.
     pub waits_in_receive: bool,
+    /// Both sides have a socket for each flow, and each knows its peer (connect(2)).
+    pub is_connected: bool,
     /// Pairs of threads, which share the flows.
     pub pairs: usize,
 }
@@ -135,6 +138,12 @@ pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> R
         (!(1..=BATCH_MAX).contains(&arrangement.batch), "batch: must be between 1 and 1024"),
         (arrangement.answering_sockets == 0, "answering_sockets: must be at least 1"),
         (arrangement.asking == Asking::Lanes(0), "lanes: must be at least 1"),
+        (
+            arrangement.is_connected
+                && (arrangement.asking != Asking::PerFlow
+                    || arrangement.answering_sockets < cell.flows.div_ceil(arrangement.pairs.max(1))),
+            "is_connected: needs a socket for each flow on both sides",
+        ),
         (window.window_ns == 0, "window_ns: must be longer than 0"),
     ];
     match refused.iter().find(|(is_refused, _)| *is_refused) {

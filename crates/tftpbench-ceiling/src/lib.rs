@@ -76,6 +76,9 @@ pub fn measure(
     for (index, progress) in progress.iter().enumerate() {
         let answerer = Answerer::open(cell, arrangement, index, &end)?;
         let asker = Asker::open(cell, arrangement, index, &end, &answerer.addresses(), progress)?;
+        if arrangement.is_connected {
+            asker.connect(&answerer)?;
+        }
         pairs.push((answerer, asker));
     }
     thread::scope(|scope| {

@@ -25,6 +25,9 @@ pub(crate) struct Side {
     arrivals: ReceiveBatch,
     outbox: SendBatch,
     spin_ns: u64,
+    /// While it polls it asks each of its sockets instead of the poller.
+    sweeps: bool,
+    is_connected: bool,
     cpu: Option<usize>,
     end: Stop,
 }
@@ -54,6 +57,7 @@ pub(crate) struct Message {
 pub(crate) struct Outbox<'a> {
     batch: &'a mut SendBatch,
     socket: &'a Socket,
+    is_connected: bool,
 }
 
 impl Outbox<'_> {
@@ -67,6 +71,7 @@ impl Outbox<'_> {
         bytes: usize,
         count: usize,
     ) -> io::Result<()> {
+        let peer = (!self.is_connected).then_some(peer);
         let mut left = count;
         while left > 0 {
             let pushed = self.batch.push_run(source, peer, bytes, left, |room| {
@@ -104,8 +109,10 @@ impl Side {
                 true => SendBatch::new(arrangement.batch, arrangement.batch * HEADER_BYTES),
                 false => outbox_for_windows(cell, arrangement.batch),
             },
-            sockets,
             spin_ns: plan.spin_ns,
+            sweeps: arrangement.waits_in_receive && sockets.len() > 1 && plan.spin_ns > 0,
+            is_connected: arrangement.is_connected,
+            sockets,
             cpu: plan.cpu,
             end: plan.end.clone(),
         })
@@ -113,6 +120,14 @@ impl Side {
 
     pub(crate) fn sockets(&self) -> &[Socket] {
         &self.sockets
+    }
+
+    /// Makes each socket known to its peer, as far as there are peers.
+    pub(crate) fn connect(&self, peers: &[SocketAddr]) -> Result<(), CeilingError> {
+        let mut pairs = self.sockets.iter().zip(peers);
+        pairs
+            .try_for_each(|(socket, peer)| socket.connect(*peer))
+            .map_err(CeilingError::os("cannot connect a socket"))
     }
 
     /// Binds the calling thread to the side's CPU.
@@ -132,17 +147,48 @@ impl Side {
         timeout_ns: Option<u64>,
         mut each: impl FnMut(&mut Outbox<'_>, Message) -> io::Result<()>,
     ) -> io::Result<()> {
+        let nap_ns = timeout_ns.map_or(NAP_NS, |timeout_ns| timeout_ns.min(NAP_NS));
+        if self.sweeps && self.sweep(nap_ns.min(self.spin_ns), &mut each)? {
+            return Ok(());
+        }
+        let is_connected = self.is_connected;
         let Some(poller) = &mut self.poller else {
-            self.receive_patiently(timeout_ns.map_or(NAP_NS, |timeout_ns| timeout_ns.min(NAP_NS)))?;
-            return answer(&self.arrivals, &mut self.outbox, &self.sockets[0], &mut each);
+            self.receive_patiently(nap_ns)?;
+            return answer(&self.arrivals, &mut self.outbox, &self.sockets[0], is_connected, &mut each);
         };
-        poller.wait(timeout_ns, self.spin_ns)?;
+        poller.wait(timeout_ns, if self.sweeps { 0 } else { self.spin_ns })?;
         for &token in poller.tokens().iter().filter(|&&token| token != END) {
             let socket = &self.sockets[token as usize];
             self.arrivals.receive(socket)?;
-            answer(&self.arrivals, &mut self.outbox, socket, &mut each)?;
+            answer(&self.arrivals, &mut self.outbox, socket, is_connected, &mut each)?;
         }
         Ok(())
+    }
+
+    /// Asks each socket in turn until one has something, and tells whether one did within `spin_ns`. A side that never
+    /// sleeps ends here every time.
+    fn sweep(
+        &mut self,
+        spin_ns: u64,
+        each: &mut impl FnMut(&mut Outbox<'_>, Message) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let mut start_ns = None;
+        loop {
+            let mut has_heard = false;
+            for socket in &self.sockets {
+                if self.arrivals.receive(socket)? > 0 {
+                    answer(&self.arrivals, &mut self.outbox, socket, self.is_connected, each)?;
+                    has_heard = true;
+                }
+            }
+            if has_heard {
+                return Ok(true);
+            }
+            let now_ns = clock::monotonic_ns();
+            if now_ns - *start_ns.get_or_insert(now_ns) >= spin_ns {
+                return Ok(self.spin_ns > spin_ns);
+            }
+        }
     }
 
     /// Sends by the socket of this number what `fill` queues, without waiting for anything.
@@ -152,7 +198,7 @@ impl Side {
         fill: impl FnOnce(&mut Outbox<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let socket = &self.sockets[socket];
-        fill(&mut Outbox { batch: &mut self.outbox, socket })?;
+        fill(&mut Outbox { batch: &mut self.outbox, socket, is_connected: self.is_connected })?;
         self.outbox.flush(socket).map(drop)
     }
 
@@ -185,9 +231,10 @@ fn answer(
     arrivals: &ReceiveBatch,
     outbox: &mut SendBatch,
     socket: &Socket,
+    is_connected: bool,
     each: &mut impl FnMut(&mut Outbox<'_>, Message) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut out = Outbox { batch: outbox, socket };
+    let mut out = Outbox { batch: outbox, socket, is_connected };
     for (message, datagrams) in arrivals.messages() {
         if let Some(key) = message.payload.first_chunk::<HEADER_BYTES>() {
             each(&mut out, Message { key: u32::from_ne_bytes(*key), datagrams, peer: message.peer })?;

@@ -12,6 +12,7 @@ const PLAIN: Arrangement = Arrangement {
     answering_sockets: 1,
     batch: 64,
     waits_in_receive: false,
+    is_connected: false,
     pairs: 1,
 };
 const OPERATIONS: [Operation; 2] = [Operation::Read, Operation::Write];
@@ -76,6 +77,31 @@ fn both_sides_may_poll_without_sleeping() {
 }
 
 #[test]
+fn sockets_that_know_their_peer_move_datagrams_both_ways_asleep_or_not() {
+    for operation in OPERATIONS {
+        for (windowsize, spin_ns, waits_in_receive) in
+            [(1, 0, false), (1, u64::MAX, true), (1, MS, true), (16, 0, false)]
+        {
+            let cell = Cell {
+                answering_spin_ns: spin_ns,
+                asking_spin_ns: spin_ns.min(MS),
+                ..cell(operation, 3, windowsize, 512)
+            };
+            let arrangement = Arrangement {
+                asking: Asking::PerFlow,
+                answering_sockets: 3,
+                batch: 1,
+                waits_in_receive,
+                is_connected: true,
+                pairs: 1,
+            };
+            let report = measured(&cell, arrangement);
+            assert!(report.datagrams > 3, "{operation:?} {windowsize} {spin_ns} {report:?}");
+        }
+    }
+}
+
+#[test]
 fn pairs_share_the_flows() {
     let cpus = tftpbench_net::cpus::allowed().unwrap();
     let cell = Cell { answering_cpus: cpus.clone(), asking_cpus: cpus, ..cell(Operation::Read, 5, 1, 512) };
@@ -121,6 +147,7 @@ fn what_makes_no_sense_is_refused_with_the_name_of_the_value() {
     assert_eq!(refused(&cell(Operation::Read, 1, 0, 512), PLAIN), "windowsize");
     assert_eq!(refused(&cell(Operation::Read, 1, 1, 0), PLAIN), "blksize");
     assert_eq!(refused(&good, Arrangement { pairs: 3, ..PLAIN }), "pairs");
+    assert_eq!(refused(&good, Arrangement { is_connected: true, ..PLAIN }), "is_connected");
     assert_eq!(refused(&good, Arrangement { batch: 0, ..PLAIN }), "batch");
     assert_eq!(refused(&good, Arrangement { answering_sockets: 0, ..PLAIN }), "answering_sockets");
     assert_eq!(refused(&good, Arrangement { asking: Asking::Lanes(0), ..PLAIN }), "lanes");

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::address::RawAddress;
@@ -26,6 +26,9 @@ use crate::socket::Socket;
 const SEGMENTS_MAX: u16 = 64;
 /// Payload of one message: 16 bits of length less the headers of IPv4 and UDP.
 const RUN_BYTES_MAX: usize = 65_507;
+
+/// An address that nobody has.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How long a flush waits for a full send buffer to drain: some 2 Mbit at 1 Gbit/s, the 212,992 bytes
 /// a socket has by default. Less than any retransmission timeout, which is what losing them costs.
@@ -116,7 +119,7 @@ impl SendBatch {
             initialised: 0,
             count: 0,
             datagrams: 0,
-            last_peer: SocketAddr::from(([0; 4], 0)),
+            last_peer: NOBODY,
             last_source: None,
             segment_bytes_max: RUN_BYTES_MAX,
             is_probed: false,
@@ -171,11 +174,12 @@ impl SendBatch {
     }
 
     /// Queues up to `count` datagrams of `len` bytes in one go, as far as one message takes them, and tells how many;
-    /// 0 where there is no room. `fill` writes them, one behind another, over stale contents.
+    /// 0 where there is no room. `fill` writes them, one behind another, over stale contents. Without a peer they go to the
+    /// one that the socket is connected to.
     pub fn push_run(
         &mut self,
         source: Option<Ipv4Addr>,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         len: usize,
         count: usize,
         fill: impl FnOnce(&mut [u8]),
@@ -190,7 +194,11 @@ impl SendBatch {
         let count = count.min(one_message).min((self.arena.len() - self.filled) / len);
         fill(self.room(count * len));
         if count > 0 {
-            self.queue(source, peer, len);
+            self.queue(source, peer.unwrap_or(NOBODY), len);
+            if peer.is_none() {
+                // SAFETY: the header that `queue` has just completed, ours, and no call is running that could read it.
+                unsafe { (*self.headers.at(self.count - 1)).msg_hdr.msg_namelen = 0 };
+            }
             (1..count).for_each(|_| self.append(len));
             self.filled += count * len;
         }
@@ -662,7 +670,7 @@ mod tests {
         let (mut batch, sender, receiver) = (SendBatch::new(3, 70_000), bound(), bound());
         let peer = receiver.local_addr();
         let mut push = |len: usize, count: usize| {
-            batch.push_run(None, peer, len, count, |room| {
+            batch.push_run(None, Some(peer), len, count, |room| {
                 room.chunks_mut(len).zip(0..).for_each(|(datagram, number)| datagram.fill(number));
             })
         };
@@ -676,6 +684,19 @@ mod tests {
             arrivals.iter().map(|datagram| (datagram.payload.len(), datagram.payload[0])).collect();
         assert_eq!(seen[..4], [(516, 0), (516, 1), (516, 2), (8, 0)]);
         assert_eq!(seen[66..], [(8, 63), (30_000, 0), (30_000, 1)]);
+    }
+
+    #[test]
+    fn a_connected_socket_needs_no_name() {
+        let (mut batch, sender, receiver) = (SendBatch::new(3, 10_000), bound(), bound());
+        assert_eq!(batch.push_run(None, None, 8, 1, |room| room.fill(7)), 1);
+        assert!(batch.flush(&sender).is_err(), "nobody is named and nobody known");
+        sender.connect(receiver.local_addr()).unwrap();
+        assert_eq!([1, 5].map(|count| batch.push_run(None, None, 8, count, |room| room.fill(7))), [1, 5]);
+        assert_eq!(batch.flush(&sender).unwrap().sent, 6);
+        let mut arrivals = crate::ReceiveBatch::new(10, 100);
+        assert_eq!(arrivals.receive(&receiver).unwrap(), 6);
+        assert!(arrivals.iter().all(|datagram| datagram.payload == [7; 8]));
     }
 
     #[test]

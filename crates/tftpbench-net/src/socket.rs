@@ -1,4 +1,4 @@
-//! A bound UDP socket. Never connected, never waits. Whoever sends or receives datagrams holds one.
+//! A bound UDP socket. Never waits, and is connected only where it is asked to be. Whoever sends or receives datagrams holds one.
 
 use std::io;
 use std::mem::{size_of, size_of_val};
@@ -106,6 +106,15 @@ impl Socket {
         type MemoryInfo = [u32; libc::SK_MEMINFO_DROPS as usize + 1];
         let info = option::<MemoryInfo>(&self.fd, libc::SOL_SOCKET, libc::SO_MEMINFO);
         info.map_or(0, |info| u64::from(info[libc::SK_MEMINFO_DROPS as usize]))
+    }
+
+    /// Hears from `peer` only from now on, and knows the way to it: what is sent to nobody by name goes there.
+    pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
+        let (raw, raw_len) = RawAddress::encode(peer);
+        // connect(2) on a datagram socket sends nothing and waits for nobody.
+        // SAFETY: the address is at least `raw_len` long and only read.
+        let status = unsafe { libc::connect(self.fd.as_raw_fd(), (&raw const raw).cast(), raw_len) };
+        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Sends one datagram without waiting. An error is a fault of the socket or of the caller.

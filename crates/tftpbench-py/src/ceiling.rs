@@ -29,6 +29,7 @@ pub(crate) struct ArrangementArguments {
     answering_sockets: usize,
     batch: usize,
     waits_in_receive: bool,
+    is_connected: bool,
     pairs: usize,
 }
 
@@ -89,6 +90,7 @@ impl ArrangementArguments {
             answering_sockets: self.answering_sockets,
             batch: self.batch,
             waits_in_receive: self.waits_in_receive,
+            is_connected: self.is_connected,
             pairs: self.pairs,
         }
     }
