@@ -26,9 +26,10 @@ const PORTS_MAX: usize = 64;
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
 const DRAIN_DATAGRAMS: usize = 256;
 
-/// Room for 64 datagrams of 16 KiB; larger ones are flushed sooner. It must hold the largest, and costs memory only as
-/// far as it has been filled.
-const ARENA_BYTES: usize = 1024 * 1024;
+/// Room for a full batch of blocks of 512 or 1428 bytes, for a few windows of them, or for two of the largest datagrams.
+/// It is filled from its start again after every flush, so it stays in the cache next to the core: 1 MiB did not, and with
+/// windows was up to 6 % slower.
+const ARENA_BYTES: usize = 128 * 1024;
 
 /// Reply sockets that each worker opens at start-up.
 pub(crate) fn shared_ports(config: &ServeConfig) -> usize {
