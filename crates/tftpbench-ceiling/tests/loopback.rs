@@ -30,8 +30,16 @@ fn cell(operation: Operation, flows: usize, windowsize: usize, blksize: usize) -
     }
 }
 
+/// On a busy machine a side may not get to run inside a short window, so the next one is longer.
 fn measured(cell: &Cell, arrangement: Arrangement) -> Report {
-    measure(cell, &arrangement, SHORT, &Stop::new().unwrap(), || {}).unwrap().unwrap()
+    let (mut window, stop) = (SHORT, Stop::new().unwrap());
+    loop {
+        let report = measure(cell, &arrangement, window, &stop, || {}).unwrap().unwrap();
+        window.window_ns *= 4;
+        if report.datagrams > (cell.flows * cell.windowsize) as u64 || window.window_ns > 10_000 * MS {
+            return report;
+        }
+    }
 }
 
 #[test]
@@ -113,7 +121,7 @@ fn many_flows_all_get_going() {
     // One socket a side would be overrun; each flow has at most one datagram waiting.
     let arrangement = Arrangement { asking: Asking::Lanes(16), answering_sockets: 16, ..PLAIN };
     let report = measured(&cell(Operation::Read, 5_000, 1, 512), arrangement);
-    assert!(report.datagrams > 0, "{report:?}");
+    assert!(report.datagrams > 5_000, "{report:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A plain TFTP client over a blocking socket, written down from the RFCs and not over our machines, so that a fault in
 //! those cannot hide on both sides. It loses nothing and never sends again: loopback does not lose single datagrams.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -138,7 +139,16 @@ impl Client {
     pub fn try_receive(&self, patience: Duration) -> Option<Answer> {
         let mut bytes = vec![0; 65_536];
         self.socket.set_read_timeout(Some(patience)).unwrap();
-        let (length, tid) = self.socket.recv_from(&mut bytes).ok()?;
+        let (length, tid) = loop {
+            match self.socket.recv_from(&mut bytes) {
+                Ok(received) => break received,
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return None,
+                    _ => panic!("the client's socket: {error}"),
+                },
+            }
+        };
         bytes.truncate(length);
         Some(Answer { tid, bytes })
     }
