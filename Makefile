@@ -1,6 +1,6 @@
 # The menu. Every target sets up what it needs; nothing needs root. `make run` first.
 #   setup  virtual environment, native core (release build), `.venv/bin/tftpbench`
-#   run    answers "epoll or threads?" with the bundled scenario (under four minutes)
+#   run    answers "epoll or threads?" with the bundled scenario (about four minutes)
 #   notebook  the notebooks in Jupyter, on a recorded run or on yours
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
 #   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there

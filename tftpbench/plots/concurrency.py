@@ -184,8 +184,11 @@ def _draw(axes: Axes, data: pd.DataFrame, styles: Mapping[str, style.Look], *, i
     ceiling = data[data["mark"] == "ceiling"].sort_values("concurrency")
     if len(ceiling):
         axes.plot(ceiling["concurrency"], ceiling[value], "--_", color=style.GREY, linewidth=1.2, zorder=1)
-        place = (ceiling["concurrency"].iloc[0], ceiling[value].iloc[0])
-        axes.annotate("ceiling", place, (0, 3), textcoords="offset points", color=style.GREY, va="bottom")
+        # At its highest point nothing lies above it.
+        top = int(ceiling[value].argmax())
+        place = (ceiling["concurrency"].iloc[top], ceiling[value].iloc[top])
+        side = "left" if top == 0 else "right" if top == len(ceiling) - 1 else "center"
+        axes.annotate("ceiling", place, (0, 3), textcoords="offset points", color=style.GREY, va="bottom", ha=side)
 
 
 def _line(axes: Axes, rows: pd.DataFrame, value: str, look: style.Look, *, is_few: bool) -> None:

@@ -22,13 +22,13 @@ use crate::refusal::Refusal;
 /// Whether the blocks of a file that others are reading, too, are gathered. Above 1024 bytes that saves more than a second
 /// vector a datagram costs the kernel. In lock-step it costs little at any size, and saves every transfer its buffer.
 ///
-/// The sender's time a datagram, gathered / read (`cargo run --release -p tftpbench-net --example gather`; to be renewed):
+/// The sender's time a datagram, gathered / read (`cargo run --release -p tftpbench-net --example gather`):
 ///
 /// | blksize        |   512 |  1024 |  1428 |  8192 | 65,464 |
 /// |----------------|-------|-------|-------|-------|--------|
-/// | 64 peers       |  0.98 |  0.94 |  0.88 |  0.80 |   0.63 |
-/// | window of 16   |  1.05 |  1.06 |  0.81 |  0.86 |   0.75 |
-/// | window of 64   |  1.13 |  1.02 |  0.82 |  0.60 |   0.75 |
+/// | 64 peers       |  0.98 |  0.95 |  0.89 |  0.79 |   0.62 |
+/// | window of 16   |  1.06 |  1.05 |  0.84 |  0.82 |   0.76 |
+/// | window of 64   |  1.13 |  0.99 |  0.81 |  0.56 |   0.81 |
 ///
 /// A file that only one reads is read. To map, touch and unmap it costs 9 us for 64 KiB and 45 us for 1 MiB; with 1428
 /// bytes a block in a window of 64 one reader saves 2 us and 35 us by it.
