@@ -96,7 +96,9 @@ COLUMNS: dict[str, Column] = {
     "verdict": Column("", "valid or invalid.", "text", False),
     "verdict_reason": Column("", "Why a trial is invalid, else null.", "text"),
     "generator_sockets": Column("", "shared or per-transfer: how the clients came to their sockets.", "text"),
-    "server_busy_fraction": Column("", "Share of its cores that the server used inside the window, 0 to 1.", "float"),
+    "server_busy_fraction": Column(
+        "", "Share of its cores that the server used inside the window, 0 to 1; null where it never sleeps.", "float"
+    ),
     "round": Column("", "Which trial of its cell and server it is, from 1; a round's trials are pairs.", "int"),
     "server_fds_max": Column("", "Most open file descriptors of the server at once.", "int"),
     "server_context_switches": Column(

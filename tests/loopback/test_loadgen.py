@@ -29,13 +29,12 @@ def contents(seed: int = 1, file: int = 0, size: int = SIZE) -> bytes:
         return x ^ (x >> 31)
 
     key = mix64((seed + mix64(file ^ 0x54465450)) & mask64)
-    multiplied, added = key & mask32, key >> 32
+    start, step = key & mask32, key >> 32 | 1
     made = bytearray()
     for index in range(size // 4 + 1):
-        x = index ^ multiplied
-        x = ((x ^ (x >> 16)) * 0x85EBCA6B) & mask32
-        x = ((x ^ (x >> 13)) * 0xC2B2AE35) & mask32
-        made += ((x ^ (x >> 16)) + added & mask32).to_bytes(4, "little")
+        x = (start + index * step) & mask32
+        x ^= x >> 15
+        made += ((x + (x << 9)) & mask32).to_bytes(4, "little")
     return bytes(made[:size])
 
 

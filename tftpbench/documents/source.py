@@ -53,22 +53,35 @@ class Document:
         return Origin(self.source)
 
     def assign(self, assignment: str) -> None:
-        """Obey one `--set KEY=VALUE`: KEY has dots between its parts, VALUE is YAML."""
+        """Obey one `--set KEY=VALUE`: KEY has dots between its parts, VALUE is YAML.
+
+        Where a part holds a list of mappings, it means each of them.
+        """
         origin = Origin(f"--set {assignment}")
         key, equals, text = assignment.partition("=")
         parts = tuple(key.strip().split("."))
         if not equals or not all(parts):
             raise self.fault(f"{origin}: is no assignment; allowed: KEY=VALUE, as in matrix.concurrency=[3,10]")
         value = _Reader(str(origin), self.fault).read(text)
-        inner = self.data
+        inners: list[tuple[KeyPath, dict[str, object]]] = [((), self.data)]
         for part in parts[:-1]:
-            if not isinstance(inner.get(part), dict):
-                inner[part] = {}
-            inner = inner[part]  # type: ignore[assignment]
-        inner[parts[-1]] = value
-        for known in [known for known in self.origins if known[: len(parts)] == parts]:
-            del self.origins[known]
-        self.origins[parts] = origin
+            inners = [found for path, inner in inners for found in _below(inner, part, (*path, part))]
+        for path, inner in inners:
+            inner[parts[-1]] = value
+            place = (*path, parts[-1])
+            for known in [known for known in self.origins if known[: len(place)] == place]:
+                del self.origins[known]
+            self.origins[place] = origin
+
+
+def _below(inner: dict[str, object], part: str, path: KeyPath) -> list[tuple[KeyPath, dict[str, object]]]:
+    """The mappings at a key, with their paths; what is no mapping gives way to one."""
+    value = inner.get(part)
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return [((*path, index), each) for index, each in enumerate(value)]
+    if not isinstance(value, dict):
+        inner[part] = value = {}
+    return [(path, value)]
 
 
 def read(path: Path, fault: type[UsageError]) -> Document:

@@ -29,8 +29,8 @@ class Upload:
     """A file that a client has uploaded whole.
 
     `name` is its path below the server's root; bytes that are no UTF-8 are kept as os.fsdecode keeps them. `data` is a
-    read-only view of memory that the server maps too: nothing was copied, nobody can change it, and it stays valid when
-    the server has ended.
+    read-only view of memory that the server maps too: nothing was copied, it is sealed against writing, and it stays
+    valid when the server has ended.
     """
 
     name: str

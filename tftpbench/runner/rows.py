@@ -85,7 +85,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
     blocks, window_s = figures.get("blocks_to_window_end"), figures.get("duration_s")
     told_ns = None if busy_polls else cpu_ns
     return {
-        "server_busy_fraction": _share(in_window_ns, window_s, cores),
+        "server_busy_fraction": None if busy_polls else _share(in_window_ns, window_s, cores),
         "server_cpu_s": None if told_ns is None else told_ns / 1e9,
         "server_cpu_ns_per_block": told_ns / blocks if told_ns is not None and blocks else None,
         "server_rss_bytes_ready": seen.ready.rss_bytes,

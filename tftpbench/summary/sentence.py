@@ -48,7 +48,7 @@ def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: s
         if not ours:
             continue
         least, most = min(ours, key=_times), max(ours, key=_times)
-        best = f"; {_ratio(most)} at its best, {words.at(most.cell)}" if least is not most else ""
+        best = f"; {_ratio(most)} {_at_best(most)}, {words.at(most.cell)}" if least is not most else ""
         certainty = least.ratio.certainty if least.ratio is not None else ""
         parts.append(
             f"{server} moves {_ratio(least)} the blocks of the bare kernel where it is furthest from it, "
@@ -57,6 +57,12 @@ def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: s
     if not parts:
         return f"No answer: no cell has valid trials of {' and '.join(servers)} and a ceiling to compare them with."
     return f"{'; '.join(parts)}, {placement}, over loopback."
+
+
+def _at_best(line: Line) -> str:
+    """Nothing is surely faster than the kernel alone: where it seems so, the probe had less of the machine."""
+    surely = 0.0 if line.ratio is None else line.ratio.lowest if line.ratio.low is None else line.ratio.low
+    return "where the probe was disturbed, so that it is no ceiling" if surely > 1 else "at its best"
 
 
 def weakest(lines: Sequence[Line]) -> str:
