@@ -41,6 +41,7 @@ class World:
     probed: list[CeilingCell] = field(default_factory=list)
     calibrated: list[CeilingCell] = field(default_factory=list)
     probe_fails: bool = False
+    lost_in_probes: int = 0
 
     def tools(self) -> Tools:
         def server(_: object, **options: Any) -> Any:
@@ -65,7 +66,8 @@ class World:
             raise CeilingError("the ceiling can't be measured: 20128 open files are needed")
         self.probed.append(work)
         self.done.append(f"probe of {work.flows}")
-        return Ceiling(2000.0 * work.flows, arrangement, 0)
+        self.lost_in_probes -= 1
+        return Ceiling(2000.0 * work.flows, arrangement, restarts=int(self.lost_in_probes >= 0))
 
     def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
         self.configs.append(config)
@@ -274,6 +276,21 @@ def test_a_probe_that_fails_is_a_warning_and_costs_no_trial(world: World, tmp_pa
     assert "open files" in warnings[0]
 
 
+@pytest.mark.parametrize(("lost", "probes", "is_known"), [(2, 3, True), (3, 3, False)])
+def test_a_probe_that_lost_datagrams_is_made_again_but_not_for_ever(
+    world: World, tmp_path: Path, lost: int, probes: int, is_known: bool
+) -> None:
+    world.lost_in_probes = lost
+    told: list[Event] = []
+    one = question(trials=1, matrix={"operation": "read", "concurrency": 1, "file_size": 1024})
+    rows = run(one, seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    assert len(world.probed) == probes
+    assert {row["ceiling_data_pps"] is not None for row in rows} == {is_known}
+    assert [event.reason for event in told if isinstance(event, CeilingUnknown)] == (
+        [] if is_known else ["datagrams were lost in each of 3 probes, the last time 1"]
+    )
+
+
 def test_a_trial_without_figures_has_a_ceiling_and_no_ratio(world: World, tmp_path: Path) -> None:
     world.fails_at = {1: ServerNotReady("one: did not answer")}
     rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows
@@ -295,8 +312,9 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
     assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, FOR_EVER_US, FOR_EVER_US]
-    known = {row["variant"]: (row["server_cpu_s"] is None, row["server_cpu_ns_per_block"] is None) for row in rows}
-    assert known == {None: (False, False), "spins": (True, True)}
+    names = ("server_cpu_s", "server_cpu_ns_per_block", "server_busy_fraction")
+    known = {row["variant"]: [row[name] is not None for name in names] for row in rows}
+    assert known == {None: [True, True, True], "spins": [False, False, False]}
 
 
 def test_uploads_are_compared_in_the_servers_root(world: World, tmp_path: Path) -> None:

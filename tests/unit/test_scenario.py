@@ -224,6 +224,13 @@ def test_a_mistake_in_a_list_of_matrices_names_its_place(tmp_path: Path, old: st
     assert expected in fault(tmp_path, PRODUCT, UNION.replace(old, new))
 
 
+def test_set_means_every_matrix_of_a_list(tmp_path: Path) -> None:
+    changed = load(tmp_path, PRODUCT, UNION, ("matrix.blksize=[8, 1428]",))
+    assert [matrix.blksize for matrix in changed.matrices] == [(8, 1428)] * 2
+    wrong = fault(tmp_path, PRODUCT, UNION, ("matrix.blksize=4",))
+    assert wrong.startswith("--set matrix.blksize=4: matrix[0].blksize[0]: is 4; allowed: 8 to 65464")
+
+
 def test_the_cells_of_all_matrices_count(tmp_path: Path) -> None:
     many = ", ".join(map(str, range(1, 3001)))
     union = UNION.replace("concurrency: 10\n", f"concurrency: [{many}]\n").replace("[16, 64]", "[16, 32, 48, 64]")

@@ -433,6 +433,16 @@ def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() 
     assert found.exit_code == 0
 
 
+def test_what_seems_faster_than_the_kernel_alone_is_told_as_a_fault_of_the_probe() -> None:
+    question, found = against_the_ceiling()
+    for row in found:
+        if row["cell_key"] == question.cells()[0].key:
+            row["ceiling_data_pps"] = row["data_pps"] / 1.2
+    assert (
+        "1.20x where the probe was disturbed, so that it is no ceiling, at 3 concurrent" in answer(question, found).sentence
+    )
+
+
 def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
     question, found = against_the_ceiling(servers=["epoll"])
     told = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)

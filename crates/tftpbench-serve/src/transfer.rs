@@ -303,7 +303,8 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn new(upload: Upload, mode: Mode, agreed: &Agreed) -> Inbox {
+    fn new(mut upload: Upload, mode: Mode, agreed: &Agreed) -> Inbox {
+        upload.expect(agreed);
         // Decoding never makes more bytes than it was given, but for a CR held back from the block before.
         let decoded = || vec![0; usize::from(agreed.blksize) + 1].into_boxed_slice();
         let decoder = (mode == Mode::Netascii).then(|| (Decoder::default(), decoded()));

@@ -127,6 +127,14 @@ pub(crate) enum Upload {
 }
 
 impl Upload {
+    /// Blocks of this size in windows of this size will come.
+    pub(crate) fn expect(&mut self, agreed: &Agreed) {
+        match self {
+            Upload::Disk(upload) => upload.expect(agreed),
+            Upload::Memory(_) => {}
+        }
+    }
+
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         match self {
             Upload::Disk(upload) => upload.append(bytes),

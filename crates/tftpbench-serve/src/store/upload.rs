@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
+use tftpbench_proto::Agreed;
 
 use super::may_create;
 use crate::paths::{FilePath, Folder, Root, TEMPORARY_PREFIX, existing_in};
@@ -16,6 +17,9 @@ use crate::refusal::Refusal;
 /// Blocks are gathered to this size before they are written: 16 of 512 bytes a system call, and at 10,000 uploads at
 /// once still only 80 MB.
 const GATHER_BYTES: usize = 8 * 1024;
+
+/// The same where blocks come in windows: with 64 of 1428 bytes that moved 1.20 (1.13 to 1.24) times as many blocks.
+const GATHER_BYTES_OF_WINDOWS: usize = 64 * 1024;
 
 /// One file being written. It holds one descriptor: the folder is looked up again when the upload is whole.
 #[derive(Debug)]
@@ -26,6 +30,7 @@ pub(crate) struct DiskUpload {
     /// Where O_TMPFILE is refused.
     hidden: Option<Hidden>,
     overwrite: bool,
+    gather_bytes: usize,
     gathered: Vec<u8>,
 }
 
@@ -50,18 +55,39 @@ impl DiskUpload {
             Err(errno) => return Err(errno.into()),
         };
         let (root, path) = (Arc::clone(root), path.clone());
-        Ok(DiskUpload { file, root, path, hidden, overwrite, gathered: Vec::new() })
+        Ok(DiskUpload {
+            file,
+            root,
+            path,
+            hidden,
+            overwrite,
+            gather_bytes: GATHER_BYTES,
+            gathered: Vec::new(),
+        })
     }
 
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        if self.gathered.len() + bytes.len() > GATHER_BYTES {
-            self.flush()?;
+    /// Blocks will come in such windows.
+    pub(crate) fn expect(&mut self, agreed: &Agreed) {
+        if agreed.windowsize > 1 {
+            self.gather_bytes = GATHER_BYTES_OF_WINDOWS;
         }
-        if bytes.len() >= GATHER_BYTES {
-            return write_all(&self.file, bytes);
+    }
+
+    /// Writes begin and end at multiples of `gather_bytes`, so of pages: a page that is written twice is looked up twice.
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        while self.gathered.len() + bytes.len() >= self.gather_bytes {
+            let (now, later) = bytes.split_at(self.gather_bytes - self.gathered.len());
+            match self.gathered.is_empty() {
+                true => write_all(&self.file, now)?,
+                false => {
+                    self.gathered.extend_from_slice(now);
+                    self.flush()?;
+                }
+            }
+            bytes = later;
         }
-        if self.gathered.capacity() == 0 {
-            self.gathered.reserve_exact(GATHER_BYTES);
+        if self.gathered.capacity() == 0 && !bytes.is_empty() {
+            self.gathered.reserve_exact(self.gather_bytes);
         }
         self.gathered.extend_from_slice(bytes);
         Ok(())
@@ -187,7 +213,15 @@ mod tests {
     fn hidden_upload(folder: &TestFolder, overwrite: bool) -> DiskUpload {
         let (root, path) = (root(folder), path("f"));
         let (file, hidden) = open_hidden(root.open_folder(&path).unwrap()).unwrap();
-        DiskUpload { file, root, path, hidden: Some(hidden), overwrite, gathered: Vec::new() }
+        DiskUpload {
+            file,
+            root,
+            path,
+            hidden: Some(hidden),
+            overwrite,
+            gather_bytes: GATHER_BYTES,
+            gathered: Vec::new(),
+        }
     }
 
     fn nameless_upload(folder: &TestFolder, overwrite: bool) -> DiskUpload {
@@ -209,9 +243,10 @@ mod tests {
 
     #[test]
     fn blocks_of_any_size_arrive_in_order_with_or_without_o_tmpfile() {
-        for kind in KINDS {
+        for (kind, windowsize) in KINDS.into_iter().flat_map(|kind| [(kind, 1), (kind, 16)]) {
             let folder = TestFolder::new();
             let mut upload = kind(&folder, true);
+            upload.expect(&Agreed { windowsize, ..Agreed::default() });
             let mut whole = Vec::new();
             for size in [1, 512, GATHER_BYTES - 1, GATHER_BYTES, 3, 65_464, 0, 700] {
                 let block = vec![size as u8; size];
