@@ -439,7 +439,8 @@ def test_what_seems_faster_than_the_kernel_alone_is_told_as_a_fault_of_the_probe
         if row["cell_key"] == question.cells()[0].key:
             row["ceiling_data_pps"] = row["data_pps"] / 1.2
     assert (
-        "1.20x where the probe was disturbed, so that it is no ceiling, at 3 concurrent" in answer(question, found).sentence
+        "1.20x where the probe was disturbed, so that it is no ceiling, at 3 concurrent"
+        in answer(question, found).sentence
     )
 
 
