@@ -62,12 +62,11 @@ class Ceilings:
 
         What is measured here belongs to the rounds of one cell only, so no more than a round is kept.
         """
-        server = trial.contender.server
-        if isinstance(server, Target):
+        if isinstance(trial.contender.server, Target):
             return None  # we don't know where it runs
         if trial.round != self._round:
             self._round, self._found = trial.round, {}
-        key = trial.cell.key, server.busy_polls(trial.contender.variant)
+        key = trial.cell.key, trial.contender.busy_polls
         if key not in self._found:
             self._found[key] = self._probe(trial.cell, key)
         return self._found[key]

@@ -27,6 +27,11 @@ class Contender:
         """As in results, thresholds and tables: "epoll", or "dnsmasq@as_shipped"."""
         return f"{self.server.name}@{self.variant}" if self.variant else self.server.name
 
+    @property
+    def busy_polls(self) -> bool:
+        """Whether it never sleeps, so that its CPU time tells nothing. Of one that runs already nobody knows."""
+        return not isinstance(self.server, Target) and self.server.busy_polls(self.variant)
+
 
 @dataclass(frozen=True)
 class Trial:

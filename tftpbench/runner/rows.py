@@ -81,13 +81,14 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
     """
     opened_ns, closed_ns = seen.cpu_ns
     cpu_ns, in_window_ns = _since(closed_ns, seen.ready.cpu_ns), _since(closed_ns, opened_ns)
+    if busy_polls:
+        cpu_ns = in_window_ns = None
     figures = seen.result.figures
     blocks, window_s = figures.get("blocks_to_window_end"), figures.get("duration_s")
-    told_ns = None if busy_polls else cpu_ns
     return {
-        "server_busy_fraction": None if busy_polls else _share(in_window_ns, window_s, cores),
-        "server_cpu_s": None if told_ns is None else told_ns / 1e9,
-        "server_cpu_ns_per_block": told_ns / blocks if told_ns is not None and blocks else None,
+        "server_busy_fraction": _share(in_window_ns, window_s, cores),
+        "server_cpu_s": None if cpu_ns is None else cpu_ns / 1e9,
+        "server_cpu_ns_per_block": cpu_ns / blocks if cpu_ns is not None and blocks else None,
         "server_rss_bytes_ready": seen.ready.rss_bytes,
         "server_rss_bytes_max": seen.samples.rss_bytes_max,
         "server_pss_bytes_ready": seen.ready.pss_bytes,

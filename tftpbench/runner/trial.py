@@ -91,7 +91,7 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
             return _outcome(row, found, None, log)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row["unanswered"] = findings.unanswered(seen.result.transfers)
-    row |= server_columns(seen, len(bench.pinning.server), busy_polls=_busy_polls(trial))
+    row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
     wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
@@ -154,11 +154,6 @@ def _server(trial: Trial, bench: Bench, root: Path, log: Path) -> ServerProcess 
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )
-
-
-def _busy_polls(trial: Trial) -> bool:
-    server = trial.contender.server
-    return not isinstance(server, Target) and server.busy_polls(trial.contender.variant)
 
 
 def _how_lost(server: ServerProcess | RunningServer) -> ServerDied | None:

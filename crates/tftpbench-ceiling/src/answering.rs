@@ -95,31 +95,14 @@ mod tests {
     use tftpbench_net::{ReceiveBatch, SendBatch, SocketOptions};
 
     use super::*;
-    use crate::config::Asking;
+    use crate::config::{PLAIN, example};
 
     /// The window that lost a datagram is forgotten, whatever of it arrived.
     #[test]
     fn a_flow_that_was_started_again_begins_its_window_anew() {
-        let cell = Cell {
-            operation: Operation::Write,
-            flows: 1,
-            windowsize: 4,
-            blksize: 8,
-            answering_cpus: Vec::new(),
-            asking_cpus: Vec::new(),
-            answering_spin_ns: 0,
-            asking_spin_ns: 0,
-        };
-        let arrangement = Arrangement {
-            asking: Asking::Lanes(1),
-            answering_sockets: 1,
-            batch: 64,
-            waits_in_receive: false,
-            is_connected: false,
-            pairs: 1,
-        };
+        let cell = example(Operation::Write, 1, 4, 8);
         let end = Stop::new().unwrap();
-        let mut answerer = Answerer::open(&cell, &arrangement, 0, &end).unwrap();
+        let mut answerer = Answerer::open(&cell, &PLAIN, 0, &end).unwrap();
         let client = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
         let (mut batch, mut answers) = (SendBatch::new(8, 1_000), ReceiveBatch::new(8, HEADER_BYTES));
         let mut answered = |key: u32, datagrams| {

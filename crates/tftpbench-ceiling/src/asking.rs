@@ -192,32 +192,16 @@ mod tests {
     use tftpbench_net::{ReceiveBatch, SocketOptions};
 
     use super::*;
+    use crate::config::{PLAIN, example};
 
     const FLOWS: usize = 3;
 
     #[test]
     fn a_flow_that_nobody_answers_is_started_again_under_another_key() {
-        let cell = Cell {
-            operation: Operation::Read,
-            flows: FLOWS,
-            windowsize: 1,
-            blksize: 512,
-            answering_cpus: Vec::new(),
-            asking_cpus: Vec::new(),
-            answering_spin_ns: 0,
-            asking_spin_ns: 0,
-        };
-        let arrangement = Arrangement {
-            asking: Asking::Lanes(1),
-            answering_sockets: 1,
-            batch: 64,
-            waits_in_receive: false,
-            is_connected: false,
-            pairs: 1,
-        };
+        let cell = example(Operation::Read, FLOWS, 1, 512);
         let mute = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
         let (end, progress) = (Stop::new().unwrap(), Progress::default());
-        let mut asker = Asker::open(&cell, &arrangement, 0, &end, &[mute.local_addr()], &progress).unwrap();
+        let mut asker = Asker::open(&cell, &PLAIN, 0, &end, &[mute.local_addr()], &progress).unwrap();
         let mut ticks = |tick| {
             progress.tick.store(tick, Ordering::Relaxed);
             asker.start_some().unwrap();

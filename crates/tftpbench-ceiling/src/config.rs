@@ -161,21 +161,37 @@ pub(crate) fn sockets(cell: &Cell, arrangement: &Arrangement) -> usize {
     asking.saturating_add(arrangement.answering_sockets.saturating_mul(arrangement.pairs))
 }
 
+/// The plainest arrangement, and a cell on any CPU whose sides sleep.
+#[cfg(test)]
+pub(crate) const PLAIN: Arrangement = Arrangement {
+    asking: Asking::Lanes(1),
+    answering_sockets: 1,
+    batch: 64,
+    waits_in_receive: false,
+    is_connected: false,
+    pairs: 1,
+};
+
+#[cfg(test)]
+pub(crate) fn example(operation: Operation, flows: usize, windowsize: usize, blksize: usize) -> Cell {
+    Cell {
+        operation,
+        flows,
+        windowsize,
+        blksize,
+        answering_cpus: Vec::new(),
+        asking_cpus: Vec::new(),
+        answering_spin_ns: 0,
+        asking_spin_ns: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn cell(flows: usize, windowsize: usize, blksize: usize) -> Cell {
-        Cell {
-            operation: Operation::Read,
-            flows,
-            windowsize,
-            blksize,
-            answering_cpus: Vec::new(),
-            asking_cpus: Vec::new(),
-            answering_spin_ns: 0,
-            asking_spin_ns: 0,
-        }
+        example(Operation::Read, flows, windowsize, blksize)
     }
 
     #[test]

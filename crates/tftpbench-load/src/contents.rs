@@ -117,7 +117,6 @@ impl Generated {
         let word = offset / WORD as u64;
         let (words, tail) = payload.as_chunks::<WORD>();
         let next = word + words.len() as u64;
-        // A running sum, not the word's index times STEP: any x86-64 adds four words at once, but multiplies only two.
         let Generated { mut start, step } = self.starting_at(word);
         // A running sum, not the word's index times the step: any x86-64 adds four words at once, but multiplies two.
         let mut differences = 0;

@@ -75,15 +75,16 @@ impl DiskUpload {
 
     /// Writes begin and end at multiples of `gather_bytes`, so of pages: a page that is written twice is looked up twice.
     pub(crate) fn append(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
-        while self.gathered.len() + bytes.len() >= self.gather_bytes {
+        if !self.gathered.is_empty() && self.gathered.len() + bytes.len() >= self.gather_bytes {
             let (now, later) = bytes.split_at(self.gather_bytes - self.gathered.len());
-            match self.gathered.is_empty() {
-                true => write_all(&self.file, now)?,
-                false => {
-                    self.gathered.extend_from_slice(now);
-                    self.flush()?;
-                }
-            }
+            self.gathered.extend_from_slice(now);
+            self.flush()?;
+            bytes = later;
+        }
+        // What is left of a large block needs no gathering, but for its end.
+        if bytes.len() >= self.gather_bytes {
+            let (now, later) = bytes.split_at(bytes.len() - bytes.len() % self.gather_bytes);
+            write_all(&self.file, now)?;
             bytes = later;
         }
         if self.gathered.capacity() == 0 && !bytes.is_empty() {
