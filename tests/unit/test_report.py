@@ -328,3 +328,5 @@ def test_a_run_that_asks_for_the_ceiling_is_told_against_it(tmp_path: Path) -> N
     told = report(load_run(store(tmp_path, manifest(question), known)), "html")
     assert "against the ceiling" in told
     assert "of the bare kernel" in told
+    assert "what the bare kernel did" in told
+    assert "one of each server" not in told
