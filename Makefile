@@ -4,6 +4,7 @@
 #   notebook  the notebooks in Jupyter, on a recorded run or on yours
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
 #   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there
+#   gate   this tree's epoll server against the last release's, or make gate BASE=revision: is it slower?
 #   bench  times the hot loops, and holds their instructions to committed bounds (only that: bench-instructions)
 #   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
 #   fix    formats and mends what lints can mend           wheel  dist/*.whl
@@ -14,12 +15,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD)
 BIN := .venv/bin
 CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run notebook test peers bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run notebook test peers gate bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -36,7 +38,16 @@ test: lint test-rust wheel test-python
 
 peers: setup
 	@code=0; $(BIN)/tftpbench servers --fetch > /dev/null || code=$$?; \
-		$(BIN)/python -m tests.interop.clients || code=$$?; exit $$code
+		$(BIN)/python -m tests.interop.clients || code=$$?; $(BIN)/python -m tests.ci.actionlint || code=$$?; exit $$code
+
+# The base is built from its own sources, into build/gate, once for each revision.
+gate: setup
+	@revision=$$(git rev-parse --verify --quiet '$(BASE)^{commit}') || { \
+		echo "make gate: $(BASE) is no revision of this repository; name one: make gate BASE=v0.1.0" >&2; exit 2; }; \
+	base=build/gate/$$revision; mkdir -p $$base; git archive $$revision | tar -x -C $$base; \
+	$(MAKE) --no-print-directory -C $$base setup || { \
+		echo "make gate: $(BASE) does not build; see above, or name another: make gate BASE=REVISION" >&2; exit 2; }; \
+	$(BIN)/tftpbench gate ab --base $$base/.venv/bin/python --head $(BIN)/python --as epoll
 
 bench: setup
 	$(CARGO) bench --package tftpbench-benches -- --quiet --discard-baseline

@@ -15,6 +15,7 @@
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
     ├── CeilingError              2  what the bare kernel does can't be measured here
     └── NotComparable             5
+        └── BaselineMissing          no stored run to compare with
 
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
@@ -93,6 +94,10 @@ class NotComparable(TftpbenchError):
     """Two runs differ in what was done, how it was measured, or where."""
 
     exit_code = 5
+
+
+class BaselineMissing(NotComparable):
+    """What should be the baseline is absent, no run, or a run without a figure; the message says how to make one."""
 
 
 class ResultsWarning(UserWarning):

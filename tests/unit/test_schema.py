@@ -9,9 +9,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from tests.unit.gate_results import gate
 from tftpbench import comparison, schema, summary
 from tftpbench.cli.schema import Which
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.gate.document import document as gate_document
 from tftpbench.machine import HOST_KEY_FACTS
 from tftpbench.results import load_run
 from tftpbench.scenario import Client, Matrix, Placement, Scenario, load_scenario
@@ -109,7 +111,7 @@ def test_schemas_are_schemas(kind: schema.Kind) -> None:
     assert found["required"]
 
 
-def documents(kind: schema.Kind) -> list[object]:
+def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each kind)
     """Real ones, as other programs would get them."""
     run = load_run(RUN)
     rows = [json.loads(line) for line in (RUN / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -125,6 +127,8 @@ def documents(kind: schema.Kind) -> list[object]:
         return [summary.document(summary.answer_of(run), str(RUN), 1, rows)]
     if kind == "comparison":
         return [comparison.document(comparison.compare(run, run))]
+    if kind == "gate":
+        return [gate_document(gate())]
     raise AssertionError(kind)
 
 

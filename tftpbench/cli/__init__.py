@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
-from tftpbench.cli import ceiling, compare, load, report, run, schema, serve, servers
+from tftpbench.cli import ceiling, compare, gate, load, report, run, schema, serve, servers
 from tftpbench.errors import TftpbenchError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(name="serve")(serve.serve)
 app.command(name="load")(load.load)
 app.command(name="compare")(compare.compare)
 app.command(name="report")(report.report)
+app.add_typer(gate.app, name="gate")
 app.command(name="servers")(servers.servers)
 app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="schema")(schema.schema)

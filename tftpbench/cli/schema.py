@@ -17,6 +17,7 @@ class Which(StrEnum):
     intervals = "intervals"
     summary = "summary"
     comparison = "comparison"
+    gate = "gate"
 
 
 def schema(which: Annotated[Which, typer.Argument(help="Of which file.")]) -> int:

@@ -14,6 +14,7 @@ matplotlib.
 from tftpbench.plots.audit import alarm_rates, noise
 from tftpbench.plots.concurrency import cpu_per_block, fairness, scaling, throughput
 from tftpbench.plots.forest import forest
+from tftpbench.plots.gate_pairs import gate_pairs
 from tftpbench.plots.latency import latency_spectrum
 from tftpbench.plots.loss import loss
 from tftpbench.plots.pairs import pairs
@@ -26,6 +27,7 @@ __all__ = [
     "cpu_per_block",
     "fairness",
     "forest",
+    "gate_pairs",
     "latency_heatmap",
     "latency_spectrum",
     "loss",

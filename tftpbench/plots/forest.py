@@ -15,6 +15,8 @@ from tftpbench.plots.plot import Plot
 ROWS_MAX = 60  # more is taller than three screens
 _LABEL_MAX = 46
 _ROW = 0.2  # inches
+# Ratios within which a row passes; one of them may be unknown: then that side is open.
+_BOUNDS = ("budget_low", "budget_high")
 
 # Words of comparisons and of the gate, their colour and its name; any other is grey.
 _VERDICTS = {
@@ -22,17 +24,25 @@ _VERDICTS = {
     "improved": ("#0072B2", "blue"),
     "slower": ("#D55E00", "orange"),
     "regressed": ("#D55E00", "orange"),
+    "suspected": ("#E69F00", "amber"),
+    "inconclusive": ("#CC79A7", "pink"),
     "same": ("#000000", "black"),
+    "pass": ("#000000", "black"),
     "passed": ("#000000", "black"),
+    "invalid": (style.GREY, "grey"),
+    "not gated": ("#A6A6A6", "light grey"),
 }
 _OTHER = (style.GREY, "grey")
+_BUDGET = "#e3eef6"
+_BUDGET_END = "#8FB4CC"
 
 
 def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio") -> Plot:
     """Ratios in rows, with 95 % intervals, on a logarithmic axis; 1/(1 + budget) to 1 + budget is shaded.
 
     `ratios` has columns label, ratio, low, high, n, verdict; low and high may be unknown: then the range lowest to
-    highest, where it has these columns, is drawn thin and the point hollow. `axis` says what is divided by what.
+    highest, where it has these columns, is drawn thin and the point hollow. Rows with budgets of their own have
+    budget_low, budget_high or both: the ratios within which they pass, shaded. `axis` says what is divided by what.
     PlotError where no row has a ratio, and for a budget that is not over 0 and under 1.
     """
     if budget is not None and not 0 < budget < 1:
@@ -61,12 +71,13 @@ def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio
 
 def _known(ratios: pd.DataFrame) -> pd.DataFrame:
     columns = ("label", "ratio", "low", "high", "n", "verdict")
-    wide = ratios.reindex(columns=list(dict.fromkeys([*ratios.columns, "lowest", "highest"])))
-    data = frames.needing(wide, (*columns, "lowest", "highest"), "forest")
+    optional = ("lowest", "highest", *(name for name in _BOUNDS if name in ratios.columns))
+    wide = ratios.reindex(columns=list(dict.fromkeys([*ratios.columns, *optional])))
+    data = frames.needing(wide, (*columns, *optional), "forest")
     data = data[data["ratio"] > 0].reset_index(drop=True)
     if data.empty:
         raise PlotError("forest: no row has a ratio, so there is nothing to draw")
-    for name in ("low", "high", "lowest", "highest"):
+    for name in ("low", "high", *optional):
         data[name] = data[name].where(data[name] > 0)
     return data
 
@@ -77,8 +88,10 @@ def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], bu
     limits = [float(np.nanmin(bounds)), float(np.nanmax(bounds)), 1.0]
     if budget is not None:
         low, high = 1 / (1 + budget), 1 + budget  # which is divided by which must not matter
-        axes.axvspan(low, high, color="#e3eef6", linewidth=0, zorder=0)
+        axes.axvspan(low, high, color=_BUDGET, linewidth=0, zorder=0)
         limits += [low, high]
+    own = [name for name in _BOUNDS if name in data.columns]
+    limits += [float(value) for value in data[own].to_numpy(dtype=float).ravel() if np.isfinite(value)]
     axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
     for place, verdict, (ratio, low, high, lowest, highest) in zip(places, data["verdict"], bounds, strict=True):
         colour = _VERDICTS.get(str(verdict), _OTHER)[0]
@@ -87,12 +100,27 @@ def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], bu
         axes.hlines(place, *ends, color=colour, linewidth=width, zorder=2)
         axes.plot(ratio, place, "o", color=colour, mfc=colour if is_interval else "white", markersize=5, zorder=3)
     style.log_axis(axes.xaxis, limits)
+    if own:
+        _shade(axes, data.reindex(columns=list(_BOUNDS)).to_numpy(dtype=float))
     axes.set_ylim(len(data) - 0.4, -0.6)
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     for place, text in zip(places, told, strict=True):
         axes.annotate(text, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
+
+
+def _shade(axes: Axes, bounds: frames.Floats) -> None:
+    """Behind each row, where it passes; a line where its budget ends."""
+    left, right = axes.get_xlim()
+    for place, (low, high) in enumerate(bounds):
+        if np.isnan(low) and np.isnan(high):
+            continue
+        ends = (left if np.isnan(low) else low, right if np.isnan(high) else high)
+        axes.fill_betweenx([place - 0.42, place + 0.42], *ends, color=_BUDGET, linewidth=0, zorder=0)
+        for end in (low, high):
+            if np.isfinite(end):
+                axes.vlines(end, place - 0.42, place + 0.42, color=_BUDGET_END, linewidth=1.2, zorder=1)
 
 
 def _told(ratio: float, low: float, high: float, n: float) -> str:
@@ -114,6 +142,8 @@ def _subtitle(data: pd.DataFrame, budget: float | None) -> str:
         parts.append("thin, hollow: range of too few pairs for an interval")
     if budget is not None:
         parts.append(f"shaded: within {100 * budget:.3g} % of 1, either way")
+    elif any(data[name].notna().any() for name in _BOUNDS if name in data.columns):
+        parts.append("shaded: within the row's budget")
     verdicts = data["verdict"].dropna().astype(str).unique()
     parts += [f"{_VERDICTS.get(each, _OTHER)[1]}: {each}" for each in verdicts]
     return "; ".join(filter(None, parts))

@@ -115,13 +115,18 @@ def read_histograms(path: Path, kind: str) -> list[str]:
     """
     # Not hdrh's own log reader: it decodes every tag's histogram to choose one.
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ResultsError(f"can't be read: {reason}") from None
-    return [line.rpartition(",")[2] for line in lines if line.startswith(f"Tag={kind},")]
+    return encoded_histograms(text, kind)
+
+
+def encoded_histograms(log: str, kind: str) -> list[str]:
+    """The same, of a log that is not in a file yet."""
+    return [line.rpartition(",")[2] for line in log.splitlines() if line.startswith(f"Tag={kind},")]
 
 
 def read_answer(folder: Path) -> str | None:

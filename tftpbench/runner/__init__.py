@@ -4,6 +4,7 @@
     placement.py   which cores each side gets
     roots.py       the folders that servers serve
     files.py       which files clients ask for, and what these must hold
+    session.py     a fresh server and the load on it
     trial.py       one trial, from a fresh server to a row of results
     rows.py        that row
     ceilings.py    what the bare kernel does with the same datagrams, measured beside the trials
@@ -16,9 +17,9 @@ The runner prints nothing, and names no server. Called by the command line and b
 from tftpbench.runner.ceilings import Probes
 from tftpbench.runner.events import CeilingUnknown, Event, RunFinished, RunStarted, TrialFinished, TrialStarted
 from tftpbench.runner.loop import RunInterrupted, RunReport, recorded, run
-from tftpbench.runner.order import Contender, Plan, Skipped, Trial, contenders, plan
+from tftpbench.runner.order import Contender, Plan, Skipped, Trial, contenders, options_asked, plan
 from tftpbench.runner.placement import Pinning, pin
-from tftpbench.runner.trial import Tools
+from tftpbench.runner.session import Tools
 
 __all__ = [
     "CeilingUnknown",
@@ -37,6 +38,7 @@ __all__ = [
     "TrialFinished",
     "TrialStarted",
     "contenders",
+    "options_asked",
     "pin",
     "plan",
     "recorded",

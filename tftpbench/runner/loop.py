@@ -21,7 +21,8 @@ from tftpbench.runner.files import TargetFiles, fitted, target_files
 from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
 from tftpbench.runner.roots import file_system, roots
-from tftpbench.runner.trial import Bench, Outcome, Tools, run_trial
+from tftpbench.runner.session import Bench, Tools
+from tftpbench.runner.trial import Outcome, run_trial
 from tftpbench.scenario import Scenario, from_document
 from tftpbench.servers import Found, Target
 

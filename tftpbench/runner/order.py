@@ -101,20 +101,7 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
 
 
-def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipped, ...]:
-    skipped: list[Skipped] = []
-    for server in servers:
-        if isinstance(server.found, Missing):
-            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
-            continue
-        for cell in cells:
-            reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=_options(cell))
-            if reason is not None:
-                skipped.append(Skipped(server.name, cell, reason))
-    return tuple(skipped)
-
-
-def _options(cell: Cell) -> list[str]:
+def options_asked(cell: Cell) -> list[str]:
     """The options that its clients ask for, beside blksize and windowsize."""
     asked = {
         "tsize": cell.client.tsize,
@@ -122,3 +109,16 @@ def _options(cell: Cell) -> list[str]:
         "rollover": cell.client.rollover is not None,
     }
     return [option for option, wanted in asked.items() if wanted]
+
+
+def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipped, ...]:
+    skipped: list[Skipped] = []
+    for server in servers:
+        if isinstance(server.found, Missing):
+            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
+            continue
+        for cell in cells:
+            reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))
+            if reason is not None:
+                skipped.append(Skipped(server.name, cell, reason))
+    return tuple(skipped)

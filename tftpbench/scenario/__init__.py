@@ -7,14 +7,17 @@ a server can do a cell is the manifest's business. Called by the runner and the 
 
 from tftpbench.scenario.cell import Cell, Client, Placement
 from tftpbench.scenario.files import bundled_scenarios, load_scenario
+from tftpbench.scenario.gate import CONTROL_EVERY, Gate
 from tftpbench.scenario.model import BEST_OF_AXES, ORDER, SCHEMA, Matrix, Scenario, from_document
 
 __all__ = [
     "BEST_OF_AXES",
+    "CONTROL_EVERY",
     "ORDER",
     "SCHEMA",
     "Cell",
     "Client",
+    "Gate",
     "Matrix",
     "Placement",
     "Scenario",

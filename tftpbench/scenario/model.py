@@ -16,6 +16,7 @@ from tftpbench.documents import Allowed, KeyFault, Strict
 from tftpbench.errors import ScenarioError, ThresholdError
 from tftpbench.keys import stable_key
 from tftpbench.scenario.cell import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Client, Placement
+from tftpbench.scenario.gate import Gate
 from tftpbench.scenario.values import MS, Count, DurationNs, OneOrMore, Operation, SizeBytes, Verify
 from tftpbench.spelling import did_you_mean
 from tftpbench.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
@@ -127,6 +128,7 @@ class Scenario(Strict):
     thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
+    gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
 
     @model_validator(mode="after")
     def _check_work(self) -> Self:
@@ -242,7 +244,10 @@ class Scenario(Strict):
 
     def document(self) -> dict[str, Any]:
         """The scenario as plain JSON values, for a run's manifest; from_document reads it back equal."""
-        return self.model_dump(mode="json", exclude_none=True)
+        document = self.model_dump(mode="json", exclude_none=True)
+        if self.gate == Gate():
+            del document["gate"]  # so that a run made before there was a gate can be gone on with
+        return document
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
         """The same question for other servers; thresholds that name nobody of them are dropped."""

@@ -4,6 +4,7 @@ Data about one server; it must never start it. Only `tftpbench.servers` may ask 
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -162,6 +163,8 @@ class Manifest(Strict):
     ] = Field(alias="variants", default={}, description="Other ways to start it: chosen as name@variant.")
 
     _source: Path = PrivateAttr(default=Path("server.yaml"))
+    _given_executable: str | None = PrivateAttr(default=None)
+    _prefix: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _check_commands(self) -> Self:
@@ -211,6 +214,22 @@ class Manifest(Strict):
         """Whether it does not sleep while it waits: then its CPU time tells nothing."""
         return variant is not None and self._variant(variant).busy_polls
 
+    def with_executable(self, path: Path) -> "Manifest":
+        """The same server, but this program, or the Python of this environment, and none that would be found."""
+        copy = self.model_copy()
+        copy._given_executable = str(path.absolute())  # noqa: SLF001 (its own, of a copy)
+        return copy
+
+    def wrapped(self, words: Sequence[str]) -> "Manifest":
+        """The same server, started by another program: `words` come before its command."""
+        copy = self.model_copy()
+        copy._prefix = (*words, *self._prefix)  # noqa: SLF001 (its own, of a copy)
+        return copy
+
+    def with_env(self, more: Mapping[str, str]) -> "Manifest":
+        """The same server with more variables in its environment."""
+        return self.model_copy(update={"env": {**self.env, **more}})
+
     def locate(self) -> Found | Missing:
         """Look for the server on this machine, and ask it its version (at most presence.VERSION_TIMEOUT_S)."""
         executable = self._executable()
@@ -244,8 +263,8 @@ class Manifest(Strict):
         places = self._running_places(host, port, root, concurrency)
         words = self.argv_of(variant) + (self.argv_write if write else ())
         if handover is None:
-            return _fill(words, places)
-        return _fill(words + self.argv_handover, places | {"handover": str(handover)})
+            return [*self._prefix, *_fill(words, places)]
+        return [*self._prefix, *_fill(words + self.argv_handover, places | {"handover": str(handover)})]
 
     def environment(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
         """The variables of `env`, with the same places as its command."""
@@ -303,6 +322,8 @@ class Manifest(Strict):
             raise KeyFault(key, "has no {port}; allowed: a word with {port}, or fixed_port")
 
     def _executable(self) -> str | None:
+        if self._given_executable is not None:
+            return shutil.which(self._given_executable)
         if self.find.program is not None:
             name = self.find.program
             # a path starts at the manifest, wherever tftpbench is run

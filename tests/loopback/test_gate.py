@@ -1,0 +1,169 @@
+"""Whole gates from the command line, with real servers: short ones, whose verdict matters where a fault is clear."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loopback.manifests import bundled, written
+from tftpbench import cli
+from tftpbench.gate.document import load
+
+MISBEHAVING = Path(__file__).with_name("misbehaving_server.py")
+TINY = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
+        "gate.slice=10ms", "gate.budgets.server_cpu_s_per_mib=90%", "gate.budgets.data_pps=90%",
+        "gate.budgets.syscalls_per_block=off", "client.timeout=100ms", "client.retries=2"]  # fmt: skip
+
+
+def misbehaving(folder: Path, mode: str) -> str:
+    argv = [sys.executable, str(MISBEHAVING), mode, "{host}", "{port}", "{root}"]
+    return str(written(folder, mode, argv, "answer", "{operations: [read], options: [blksize]}"))
+
+
+def words(folder: Path, base: str, head: str, *more: str) -> list[str]:
+    sets = [word for assignment in TINY for word in ("--set", assignment)]
+    return ["gate", "ab", "--base", base, "--head", head, *sets, "--seed", "1", "-o", str(folder / "out"), *more]
+
+
+def gate(folder: Path, base: str, head: str, *more: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the document of the gate."""
+    code = cli.exit_code(words(folder, base, head, "--quiet", *more))
+    found = sorted((folder / "out").glob("*-gate-gate/gate.json"))
+    return code, json.loads(found[-1].read_text()) if found else {}
+
+
+def test_a_server_against_itself_leaves_everything_that_a_job_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    code, document = gate(tmp_path, "epoll", "epoll", "--report-only")
+    assert code == 0
+    [folder] = (tmp_path / "out").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert {"gate.json", "blocks.jsonl", "report.md", "junit.xml", "forest.png", "pairs.svg", "pairs.csv"} <= names
+    assert (tmp_path / "summary.md").read_text().strip() == (folder / "report.md").read_text().strip()
+    result = load(folder)
+    assert result.word == document["word"]
+    assert [block.invalid for block in result.blocks[:1]] == [None] or result.word == "invalid"
+    lines = (folder / "blocks.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(1, len(lines) + 1))
+    assert any("control" in block.arms for block in result.blocks)
+    assert f"Files:  {folder}" in capsys.readouterr().out
+
+
+def test_both_sides_get_exactly_the_same_work(tmp_path: Path) -> None:
+    _, document = gate(tmp_path, "epoll", "threads", "--report-only")
+    for block in document["blocks"]:
+        done = {(arm["figures"]["started"], arm["figures"]["bytes_verified"]) for arm in block["arms"].values()}
+        assert len(done) == 1
+
+
+def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
+    _, document = gate(tmp_path, "epoll", "epoll", "--report-only", "--set", "matrix.operation=write")
+    arm = document["blocks"][0]["arms"]["base"]["figures"]
+    assert arm["bytes_verified"] == arm["started"] * 16 * 1024 > 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("lies", "head: 1"), ("dies", "died with SIGSEGV"), ("silent", "head: completed none of")],
+)
+def test_a_head_that_serves_nothing_right_is_regressed_at_once(tmp_path: Path, mode: str, said: str) -> None:
+    code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), misbehaving(tmp_path, mode))
+    assert (code, document["word"]) == (3, "regressed")
+    assert said in document["failure"]
+    assert len(document["blocks"]) == 1
+
+
+def test_a_faster_head_is_never_red(tmp_path: Path) -> None:
+    code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), str(bundled(tmp_path, "epoll")))
+    assert (code, document["failure"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "more", "code", "said"),
+    [
+        ("epol", "epoll", (), 2, "did you mean 'epoll'?"),
+        ("epoll", "epoll@busy_poll", (), 2, "never sleeps"),
+        ("epoll", "tftp://127.0.0.1:69/x", (), 2, "starts its servers itself"),
+        ("epoll", "exits {port} {root}", (), 2, "exits"),
+        ("epoll", "epoll", ("--as", "epoll"), 2, "leave it out"),
+        ("epoll", "epoll", ("--set", "gate.budgets.data_pps=0"), 2, "as in 5%"),
+        ("epoll", "OK", ("--set", "matrix.windowsize=4"), 2, "windowsize"),
+        ("epoll", "FALSE", (), 2, "head:"),
+        ("FALSE", "epoll", (), 2, "base:"),
+    ],
+)
+def test_what_can_not_be_judged_is_one_line_and_its_code(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    head: str,
+    more: tuple[str, ...],
+    code: int,
+    said: str,
+) -> None:
+    made = {"OK": misbehaving(tmp_path, "ok"), "FALSE": f"{shutil.which('false')} {{port}} {{root}}"}
+    assert gate(tmp_path, made.get(base, base), made.get(head, head), *more) == (code, {})
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1, error
+
+
+def test_on_one_core_it_measures_and_says_so(tmp_path: Path) -> None:
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        _, document = gate(tmp_path, "epoll", "epoll", "--report-only")
+    finally:
+        os.sched_setaffinity(0, mine)
+    assert document["facts"]["placement"] == "on one core"
+    assert any("on one core" in remark for remark in document["remarks"])
+
+
+def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tftpbench.gate.syscalls.unavailable", lambda: "strace is not in PATH; get it: apt install strace"
+    )
+    _, document = gate(tmp_path, "epoll", "epoll", "--report-only", "--set", "gate.budgets.syscalls_per_block=2%")
+    assert "System calls were not counted: strace is not in PATH; get it: apt install strace." in document["remarks"]
+    [calls] = [each for each in document["judgements"] if each["metric"] == "syscalls_per_block"]
+    assert (calls["word"], calls["ratio"]) == (None, None)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A gate that would go on for a long time."""
+    command = [*words(tmp_path, "epoll", "epoll"), "--set", "gate.looks=[1000]"]
+    # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
+    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{hears}; from tftpbench.cli import main; main(sys.argv[1:])"
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    yield started
+    started.kill()
+    started.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_gate_keeps_its_blocks_and_gives_no_verdict(
+    tmp_path: Path, process: "subprocess.Popen[str]", number: signal.Signals
+) -> None:
+    assert process.stderr is not None
+    assert "looks after 1000 pairs" in process.stderr.readline()  # both sides have answered
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert (out, "so there is no verdict" in err) == ("", True)
+    [folder] = (tmp_path / "out").iterdir()
+    assert not (folder / "gate.json").exists()

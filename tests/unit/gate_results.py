@@ -1,0 +1,234 @@
+"""Results of gates for tests, whose verdicts and figures are known: nothing is measured, nothing is decided."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tftpbench.budgets import DEFAULTS, METRICS, REPORTED, worsening
+from tftpbench.gate.result import (
+    BASE,
+    CONTROL,
+    HEAD,
+    WORDS,
+    Arm,
+    Block,
+    Facts,
+    GateResult,
+    Judgement,
+    Noise,
+    Side,
+    Word,
+)
+
+CELL, CELL_KEY = "read, 10 at once, 64 KiB", "0123456789abcdef"
+# What the base's trials have, about.
+FIGURES: Mapping[str, float] = {
+    "server_cpu_s_per_mib": 0.0123, "syscalls_per_block": 2.04, "data_pps": 131_072.0,
+    "server_rss_bytes_max": 5_242_880.0, "block_rtt_ns_p50": 61_000.0, "block_rtt_ns_p99": 210_000.0,
+    "transfer_ns_p99": 9_500_000.0,
+}  # fmt: skip
+# By how much a head of each word differs, as a log-ratio of worsening.
+_SHIFTS: Mapping[Word, float] = {
+    "regressed": 0.12, "suspected": 0.06, "inconclusive": 0.03, "invalid": 0.0, "pass": 0.004, "improved": -0.08,
+}  # fmt: skip
+_NOISES: Mapping[Word, float] = {"inconclusive": 0.06, "invalid": 0.3}
+HOSTILE = (
+    "</details><script>alert(1)</script> | `tick` $x^2$ **bold** [link](javascript:alert(1)) @everyone ]]> <!-- "
+    "\x00\x07\x1b[31m \u202e &amp; {{ 7*7 }}"
+)
+
+
+def gate(
+    words: Mapping[str, Word] | None = None,
+    *,
+    pairs: int = 12,
+    cells: Sequence[tuple[str, str]] = ((CELL, CELL_KEY),),
+    syscalls: bool = True,
+    failure: str | None = None,
+) -> GateResult:
+    """A gate that says `words` of its gated metrics, pass of those that are not named; in each of the cells."""
+    told: dict[str, Word] = {**dict.fromkeys(DEFAULTS, "pass"), **(words or {})}
+    blocks = [block for place, cell in enumerate(cells) for block in _blocks(cell, told, pairs, syscalls, place)]
+    judgements = [_judgement(name, cell, blocks, told, pairs) for name in told for cell in cells]
+    others = [name for name in (*METRICS, *REPORTED) if name not in told]
+    judgements += [_judgement(name, cell, blocks, told, pairs) for name in others for cell in cells]
+    word: Word = min((each.word for each in judgements if each.word), key=WORDS.index, default="invalid")
+    if word == "pass" and "improved" in told.values():
+        word = "improved"
+    word = "regressed" if failure else word
+    return GateResult(
+        method="ab",
+        word=word,
+        sentence=f"{word}: epoll (head) against epoll (base), {pairs} pairs",
+        base=_side("base"),
+        head=_side("head"),
+        judgements=tuple(judgements),
+        noise=tuple(_noise(name, cell, blocks) for name in METRICS for cell in cells),
+        blocks=tuple(blocks),
+        remarks=(() if syscalls else ("system calls were not counted: strace is not installed",)),
+        failure=failure,
+        facts=_facts(cells),
+        folder=None,
+    )
+
+
+def every() -> dict[str, GateResult]:
+    """One of each kind."""
+    return {
+        "pass": gate(),
+        "regressed": gate({"server_cpu_s_per_mib": "regressed", "data_pps": "regressed"}),
+        "improved": gate({"server_cpu_s_per_mib": "improved"}),
+        "suspected": gate({"data_pps": "suspected"}, pairs=30),
+        "inconclusive": gate({"data_pps": "inconclusive"}, pairs=30),
+        "invalid": gate({"data_pps": "invalid"}, pairs=30),
+        "failure": gate(failure="head: 3 of 640 transfers had wrong contents in block 4", pairs=4),
+        "no syscalls": gate(syscalls=False),
+        "cells": gate({"data_pps": "regressed"}, cells=((CELL, CELL_KEY), ("write, 100 at once, 64 KiB", "f" * 16))),
+        "memory": gate({"server_rss_bytes_max": "pass"}),
+        "hostile": hostile(),
+        "empty": empty(),
+    }
+
+
+def hostile() -> GateResult:
+    """Every text that comes from outside is meant to break something."""
+    result = gate({"data_pps": "suspected"}, cells=((HOSTILE, CELL_KEY), (HOSTILE + "2", "f" * 16)))
+    side = Side(HOSTILE, HOSTILE, HOSTILE, (HOSTILE, "--port", "{port}"), HOSTILE)
+    facts = replace(
+        result.facts,
+        scenario={"name": HOSTILE, "description": HOSTILE},
+        machine={"cpu_model": HOSTILE},
+        work={CELL_KEY: HOSTILE},
+        command=("tftpbench", "gate", HOSTILE, "```\n# no block of code any more"),
+        placement=HOSTILE,
+    )
+    judgements = tuple(replace(each, detail=HOSTILE) for each in result.judgements)
+    return replace(
+        result,
+        sentence=HOSTILE,
+        base=side,
+        head=side,
+        judgements=judgements,
+        remarks=(HOSTILE,),
+        failure=HOSTILE,
+        facts=facts,
+    )
+
+
+def empty() -> GateResult:
+    """A gate that was cut off before anything was measured."""
+    return replace(gate(), word="invalid", sentence="invalid: no pair", judgements=(), noise=(), blocks=())
+
+
+def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscalls: bool, place: int) -> list[Block]:
+    random = np.random.default_rng([20190, place])
+    found = []
+    for number in range(1, pairs + 2):  # the second does not count, as if somebody had taken the core
+        arms = [BASE, HEAD, *([CONTROL] if number % 3 == 1 else [])]
+        found.append(
+            Block(
+                number=number,
+                cell=cell[0],
+                cell_key=cell[1],
+                started_at="2026-11-27T10:00:00Z",
+                first=arms[int(random.integers(2))],
+                slices=20,
+                arms={arm: Arm(_figures(arm, told, random, syscalls)) for arm in arms},
+                invalid="the machine was taken away for 31 % of the time" if number == 2 else None,
+            )
+        )
+    return found
+
+
+def _figures(
+    arm: str, told: Mapping[str, Word], random: np.random.Generator, syscalls: bool
+) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
+    for name, usual in FIGURES.items():
+        metric, word = METRICS.get(name) or REPORTED[name], told.get(name, "pass")
+        worse = _SHIFTS[word] if arm == HEAD else 0.0
+        sd = 0.0005 if name == "syscalls_per_block" else _NOISES.get(word, 0.012)
+        log = (worse if metric.lower_is_better else -worse) + random.normal(0, sd)
+        figures[name] = usual * math.exp(log)
+    if not syscalls:
+        figures["syscalls_per_block"] = None
+    return figures
+
+
+def _ratios(name: str, cell_key: str, blocks: Sequence[Block], other: str) -> list[tuple[float, float]]:
+    found = []
+    for block in blocks:
+        if block.cell_key == cell_key and block.invalid is None and other in block.arms:
+            one, two = block.arms[BASE].figures[name], block.arms[other].figures[name]
+            if one is not None and two is not None:
+                found.append((one, two))
+    return found
+
+
+def _judgement(
+    name: str, cell: tuple[str, str], blocks: Sequence[Block], told: Mapping[str, Word], pairs: int
+) -> Judgement:
+    metric, both = METRICS.get(name) or REPORTED[name], _ratios(name, cell[1], blocks, HEAD)
+    budget = DEFAULTS.get(name, 0.1) if name in told else None
+    if not both:
+        return Judgement(
+            metric=name, cell=cell[0], cell_key=cell[1], word=None, base=None, head=None, ratio=None, low=None,
+            high=None, worse=None, budget=budget, pairs=0, smallest_effect=None, detail="not measured",
+        )  # fmt: skip
+    logs = np.log([head / base for base, head in both])
+    middle, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(both))
+    return Judgement(
+        metric=name,
+        cell=cell[0],
+        cell_key=cell[1],
+        word=told.get(name),
+        base=float(np.median([base for base, _ in both])),
+        head=float(np.median([head for _, head in both])),
+        ratio=math.exp(middle),
+        low=math.exp(middle - 2.2 * error) if pairs >= 6 else None,
+        high=math.exp(middle + 2.2 * error) if pairs >= 6 else None,
+        worse=worsening(metric, middle if metric.lower_is_better else -middle),
+        budget=budget,
+        pairs=len(both),
+        smallest_effect=None if budget is None else budget + 4 * error,
+        detail="reported, never gated" if budget is None else f"{told[name]} for a reason that tests give",
+    )
+
+
+def _noise(name: str, cell: tuple[str, str], blocks: Sequence[Block]) -> Noise:
+    ratios = [two / one for one, two in _ratios(name, cell[1], blocks, CONTROL)]
+    return Noise(
+        metric=name,
+        cell=cell[0],
+        cell_key=cell[1],
+        pairs=len(ratios),
+        ratio=float(np.median(ratios)) if ratios else None,
+        lowest=min(ratios, default=None),
+        highest=max(ratios, default=None),
+    )
+
+
+def _side(entry: str) -> Side:
+    argv = ("{python}", "-m", "tftpbench.serve", "epoll", "--port", "{port}", "--root", "{root}")
+    return Side(f"./{entry}", "epoll", "tftpbench 0.1.0 release", argv, "one thread, epoll")
+
+
+def _facts(cells: Sequence[tuple[str, str]]) -> Facts:
+    return Facts(
+        scenario={"name": "gate", "description": "", "matrix": {"operation": ["read"], "concurrency": [10]}},
+        seed=7,
+        looks=(12, 20, 30),
+        error=0.01,
+        machine={"cpu_model": "Test CPU", "cpus": 2, "memory_bytes": 8 * 1024**3, "kernel": "6.1.0"},
+        build={"tftpbench": "0.1.0", "build_profile": "release"},
+        placement="on one core each",
+        server_cpus=(1,),
+        generator_cpus=(0,),
+        keys={"method_key": "9462c1dc534b5efd", "host_key": "61ea0afe1ae7340e"},
+        work={key: f"{label}, 160 transfers a slice, 20 slices" for label, key in cells},
+        command=("tftpbench", "gate", "ab", "--base", "./base", "--head", "./head", "--seed", "7"),
+        started_at="2026-11-27T10:00:00Z",
+        duration_s=93.5,
+    )

@@ -1,0 +1,147 @@
+"""From blocks to words: what is called what, when it is looked at, and what no figure leads to."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.test_gate_rehearsal import BUDGETS, LOOKS, blocks
+from tftpbench.gate.decision import Decision, decide, effective
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Judgement
+
+CPU, CALLS, RATE, MEMORY = BUDGETS
+
+
+def words(found: Decision) -> dict[str, str | None]:
+    return {each.metric: each.word for each in found.judgements if each.budget is not None}
+
+
+def of(found: Decision, metric: str) -> Judgement:
+    return next(each for each in found.judgements if each.metric == metric)
+
+
+def with_figure(block: Block, arm: str, metric: str, value: float | None) -> Block:
+    arms = {**block.arms, arm: Arm({**block.arms[arm].figures, metric: value})}
+    return replace(block, arms=arms)
+
+
+def test_equal_code_passes_at_the_first_look() -> None:
+    found = decide(blocks(40), BUDGETS, LOOKS)
+    assert (found.word, found.pairs, found.is_final) == ("pass", 12, True)
+    assert set(words(found).values()) == {"pass"}
+
+
+def test_a_loss_of_three_budgets_is_regressed_at_the_first_look() -> None:
+    found = decide(blocks(12, effects={CPU: 0.15}), BUDGETS, LOOKS)
+    assert (found.word, found.pairs) == ("regressed", 12)
+    assert words(found) == {CPU: "regressed", CALLS: "pass", RATE: "pass", MEMORY: "pass"}
+    assert of(found, CPU).worse == pytest.approx(math.expm1(0.15), abs=0.02)
+
+
+def test_a_rate_that_falls_is_as_bad_as_a_cost_that_rises() -> None:
+    found = decide(blocks(12, effects={RATE: 0.15}), BUDGETS, LOOKS)
+    assert words(found)[RATE] == "regressed"
+    ratio = of(found, RATE).ratio
+    assert ratio is not None
+    assert ratio < 0.9
+
+
+def test_a_better_head_is_improved_and_no_red() -> None:
+    found = decide(blocks(12, effects={CPU: -0.2}), BUDGETS, LOOKS)
+    assert found.word == "improved"
+    assert words(found)[CPU] == "improved"
+
+
+def test_worse_for_certain_but_not_beyond_the_budget_for_certain_is_suspected_and_goes_on() -> None:
+    found = decide(blocks(12, effects={CPU: 0.056}), BUDGETS, LOOKS)
+    assert words(found)[CPU] == found.word == "suspected"
+    assert not found.is_final
+
+
+def test_noise_that_could_hide_twice_the_budget_is_invalid_after_the_last_look_only() -> None:
+    noisy = blocks(30, noise=12)
+    assert "invalid" not in words(decide(noisy[:12], BUDGETS, LOOKS)).values()
+    last = decide(noisy, BUDGETS, LOOKS)
+    assert last.word == "invalid"
+    effect = of(last, CPU).smallest_effect
+    assert effect is not None
+    assert effect > 2 * BUDGETS[CPU]
+
+
+def test_two_starts_of_the_base_that_differ_make_it_invalid() -> None:
+    uneven = [
+        with_figure(block, CONTROL, CPU, (block.arms[BASE].figures[CPU] or 0) * 1.3) if CONTROL in block.arms else block
+        for block in blocks(12)
+    ]
+    assert words(decide(uneven, BUDGETS, LOOKS))[CPU] == "invalid"
+
+
+def test_fewer_pairs_than_the_first_look_wants_are_no_verdict() -> None:
+    found = decide(blocks(11, effects={CPU: 1.0}), BUDGETS, LOOKS)
+    assert (found.word, found.pairs, found.is_final) == ("invalid", 0, False)
+    assert decide((), BUDGETS, LOOKS).word == "invalid"
+
+
+def test_blocks_that_do_not_count_are_not_looked_at() -> None:
+    good = blocks(12)
+    spoilt = [replace(block, invalid="head: the host took 9 % of the cores' time") for block in blocks(8, seed=2)]
+    found = decide([*spoilt, *good], BUDGETS, LOOKS)
+    assert (found.word, found.pairs) == ("pass", 12)
+
+
+def test_a_failure_ends_it_whatever_the_figures_say() -> None:
+    failed = replace(blocks(1)[0], failure="head: 3 transfers had wrong contents", invalid="the same")
+    found = decide([failed], BUDGETS, LOOKS)
+    assert (found.word, found.failure, found.is_final) == ("regressed", "head: 3 transfers had wrong contents", True)
+
+
+@pytest.mark.parametrize("value", [None, 0.0, -1.0, math.nan, math.inf])
+def test_a_figure_that_is_none_is_not_judged(value: float | None) -> None:
+    odd = [with_figure(block, HEAD, RATE, value) for block in blocks(12)]
+    found = decide(odd, BUDGETS, LOOKS)
+    assert of(found, RATE).word is None
+    assert of(found, RATE).detail == "not measured"
+    assert found.word == "pass"
+
+
+@pytest.mark.parametrize(("lost", "word"), [(0, "pass"), (1, "pass"), (20, "regressed")])
+def test_a_head_that_loses_transfers_which_the_base_does_not_is_regressed(lost: int, word: str) -> None:
+    good = [with_figure(with_figure(block, BASE, "started", 300), HEAD, "started", 300) for block in blocks(12)]
+    found = decide([with_figure(good[0], HEAD, "lost", lost), *good[1:]], BUDGETS, LOOKS)
+    assert found.word == word
+    assert (found.failure is not None) == (word == "regressed")
+
+
+def test_no_figure_at_all_is_no_verdict() -> None:
+    nothing = [replace(block, arms={BASE: Arm({}), HEAD: Arm({})}) for block in blocks(12)]
+    assert decide(nothing, BUDGETS, LOOKS).word == "invalid"
+
+
+def test_what_was_regressed_at_one_look_stays_so() -> None:
+    undecided = blocks(12, effects={CPU: 0.15, RATE: 0.056})
+    better = blocks(8, seed=3, effects={CPU: -0.4, RATE: 0.056})
+    first = decide(undecided, BUDGETS, LOOKS)
+    assert (words(first)[CPU], first.is_final) == ("regressed", False)
+    both = decide([*undecided, *better], BUDGETS, LOOKS)
+    assert both.pairs > 12
+    assert words(both)[CPU] == "regressed"
+
+
+def test_many_cells_are_judged_together_and_each_by_itself() -> None:
+    both = [*blocks(12, cell="read"), *blocks(12, seed=2, cell="write", effects={CPU: 0.15})]
+    found = decide(both, BUDGETS, LOOKS)
+    told = {(each.cell, each.metric): each.word for each in found.judgements if each.budget is not None}
+    assert (told["read", CPU], told["write", CPU]) == ("pass", "regressed")
+    assert len(told) == 2 * len(BUDGETS)
+
+
+def test_no_budget_is_less_than_its_floor() -> None:
+    held = effective({"read": blocks(12)}, BUDGETS)
+    assert held[CPU, "read"] == 0.05
+    assert held[CALLS, "read"] == pytest.approx(0.01 / 0.07, rel=0.01)
+
+
+def test_what_is_not_gated_is_told_without_a_word() -> None:
+    found = decide(blocks(12), {CPU: 0.05}, LOOKS)
+    assert {each.metric for each in found.judgements if each.word} == {CPU}
+    assert of(found, RATE).ratio is not None

@@ -1,0 +1,22 @@
+"""``tftpbench gate``: is the head slower than the base? One file per command, as above it.
+
+ab.py        two servers, measured now, in pairs
+baseline.py  a run against a stored run
+slo.py       a run against its scenario's thresholds
+selftest.py  how often the gate cries wolf on this machine, and what it catches
+told.py      what a gate found, for a terminal
+outcome.py   what all of them do with what was found: tell it, keep it
+"""
+
+import typer
+
+from tftpbench.cli.gate import ab, baseline, selftest, slo
+
+app = typer.Typer(
+    help="Compare two builds of a server and fail on a real regression.", rich_markup_mode=None, add_completion=False,
+    no_args_is_help=True,
+)  # fmt: skip
+app.command(name="ab")(ab.ab)
+app.command(name="baseline")(baseline.baseline)
+app.command(name="slo")(slo.slo)
+app.command(name="selftest")(selftest.selftest)

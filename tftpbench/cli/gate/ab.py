@@ -1,0 +1,86 @@
+"""``tftpbench gate ab``: two servers, measured now, side by side in pairs."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tftpbench.cli.gate import outcome
+from tftpbench.cli.gate.outcome import FailOn
+from tftpbench.cli.run import SEED_MAX
+
+_SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
+
+
+def ab(
+    base: Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")],
+    head: Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")],
+    scenario: Annotated[
+        str, typer.Argument(metavar="[SCENARIO]", help="A path, or the name of a bundled scenario.")
+    ] = "gate",
+    like: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set gate.budgets.data_pps=10%."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the gate's folder is made.")] = Path(
+        "results"
+    ),
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")
+    ] = FailOn.regressed,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3, 4 and 6.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
+) -> int:
+    """Measure base and head in interleaved pairs and say whether the head has become slower."""
+    from tftpbench import gate
+    from tftpbench.api import random_seed
+    from tftpbench.cli.gate.watch import watch
+    from tftpbench.gate.sides import takes_like
+    from tftpbench.scenario import load_scenario
+
+    asked = load_scenario(scenario, set_ or [])
+    sides = [gate.side(entry, like if takes_like(entry) else None) for entry in (base, head)]
+    if like is not None and not (takes_like(base) or takes_like(head)):
+        raise typer.BadParameter(
+            "--as says how executables are started, and neither base nor head is one; leave it out"
+        )
+    seed = random_seed() if seed is None else seed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished blocks are kept
+    result = gate.ab(
+        sides[0],
+        sides[1],
+        asked,
+        seed=seed,
+        out=out,
+        entries=(base, head),
+        command=_command(base, head, scenario, like, set_ or [], seed, out, fail_on),
+        on_event=watch(sys.stderr, quiet=quiet),
+    )
+    outcome.tell(result, json_=json_, quiet=quiet)
+    outcome.keep(result, Path(result.folder or out), fail_on)
+    return 0 if report_only else result.exit_code(fail_on.value)
+
+
+def _command(
+    base: str, head: str, scenario: str, like: str | None, overrides: list[str], seed: int, out: Path, fail_on: FailOn
+) -> list[str]:
+    """What to type to do the same again: the same pairs in the same order on the same contents."""
+    words = ["tftpbench", "gate", "ab", "--base", base, "--head", head]
+    words += [scenario] if scenario != "gate" else []
+    words += ["--as", like] if like is not None else []
+    words += [word for assignment in overrides for word in ("--set", assignment)]
+    words += ["--seed", str(seed)]
+    words += ["--out", str(out)] if out != Path("results") else []
+    return words + (["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else [])

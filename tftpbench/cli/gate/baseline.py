@@ -1,0 +1,108 @@
+"""``tftpbench gate baseline``: a run, of now or of another day, against a stored run."""
+
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tftpbench.cli.gate import outcome
+from tftpbench.cli.gate.outcome import FailOn
+from tftpbench.cli.run import SEED_MAX
+
+if TYPE_CHECKING:
+    from tftpbench.gate.stored import Stored
+    from tftpbench.scenario import Scenario
+
+# Beside the run's own files, in the run's folder.
+FOLDER = "gate"
+RESULTS = Path("results")
+
+
+def baseline(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the stored run: the baseline.")],
+    new: Annotated[
+        Path | None, typer.Option("--run", metavar="NEW", help="Judge this stored run, and measure nothing.")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the stored run's servers."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of trials, contents of files; else the stored run's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results."),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")
+    ] = FailOn.regressed,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3, 4 and 6.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
+) -> int:
+    """Measure a stored run's scenario again, or take a run that exists, and hold it against the stored run."""
+    from tftpbench.errors import ResultsWarning
+    from tftpbench.gate.baseline import judge
+    from tftpbench.gate.stored import baseline as opened
+    from tftpbench.gate.stored import stored
+
+    if new is not None:
+        refuse_beside_run("--server" if server else "", "--seed" if seed is not None else "", "--out" if out else "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # they are among the remarks
+        base = opened(run)
+        command = _command(run, new, server or [], seed, out, fail_on)
+        folder = new if new is not None else _again(base, server or [], seed, out or RESULTS, command, quiet)
+        result = judge(base, stored(folder), command, str(folder / FOLDER))
+    outcome.tell(result, json_=json_, quiet=quiet)
+    outcome.keep(result, folder / FOLDER, fail_on)
+    return 0 if report_only else result.exit_code(fail_on.value)
+
+
+def measured(scenario: "Scenario", seed: int, out: Path, command: Sequence[str], quiet: bool) -> Path:
+    """Run a scenario, as `tftpbench run` does; its folder. A run that is interrupted says how to go on with it."""
+    from tftpbench import progress, runner
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished trials are saved
+    with progress.display(sys.stderr, quiet=quiet) as shown:
+        return runner.run(scenario, seed=seed, out=out, command=command, on_event=shown).folder
+
+
+def refuse_beside_run(*options: str) -> None:
+    """With --run nothing is measured, so what says how to measure has no meaning."""
+    from tftpbench.errors import UsageError
+
+    given = [option for option in options if option]
+    if given:
+        raise UsageError(f"--run judges a run that exists: leave {' and '.join(given)} out")
+
+
+def _again(
+    base: "Stored", servers: Sequence[str], seed: int | None, out: Path, command: Sequence[str], quiet: bool
+) -> Path:
+    """The stored run's scenario here and now; refused before anything is measured where the two could not be held."""
+    from tftpbench import runner
+    from tftpbench.gate.stored import refuse_here
+
+    scenario = base.scenario.with_servers(servers) if servers else base.scenario
+    refuse_here(base, [contender.name for contender in runner.contenders(scenario)])
+    return measured(scenario, base.seed if seed is None else seed, out, command, quiet)
+
+
+def _command(
+    run: Path, new: Path | None, servers: Sequence[str], seed: int | None, out: Path | None, fail_on: FailOn
+) -> list[str]:
+    """What to type to do the same again."""
+    words = ["tftpbench", "gate", "baseline", str(run), *(["--run", str(new)] if new is not None else [])]
+    words += [word for server in servers for word in ("--server", server)]
+    words += ["--seed", str(seed)] if seed is not None else []
+    words += ["--out", str(out)] if out is not None else []
+    return words + (["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else [])

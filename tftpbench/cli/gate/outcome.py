@@ -1,0 +1,69 @@
+"""What gate commands do with what was found: tell it, keep it, and hand it to the CI service.
+
+Called by the gate's commands.
+"""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from tftpbench.gate.result import GateResult
+
+# GitHub shows this file's Markdown on the page of the job.
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+class FailOn(StrEnum):
+    """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
+
+    regressed = "regressed"
+    suspected = "suspected"
+    inconclusive = "inconclusive"
+
+
+def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
+    """The document for a program, the text for people, or both."""
+    from tftpbench.cli.gate.told import told
+    from tftpbench.gate.document import document
+
+    if json_:
+        typer.echo(json.dumps(document(result), ensure_ascii=False, allow_nan=False))
+    if json_ and quiet:
+        return
+    stream = sys.stderr if json_ else sys.stdout
+    text = told(result, has_colour(stream))
+    print(text if quiet else f"\n{text}", file=stream)
+
+
+def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
+    """Reports, document and plots in the gate's folder, and the report in the job's summary where there is one.
+
+    Raises ResultsError. The verdict has been told by then.
+    """
+    from tftpbench.errors import ResultsError
+    from tftpbench.report.gate import write, write_markdown
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: can't be made: {error.strerror}; the verdict stands above") from None
+    write(result, folder, fail_on.value)
+    summary = os.environ.get(STEP_SUMMARY)
+    if not summary:
+        return
+    try:
+        with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{write_markdown(result)}\n")
+    except OSError as error:
+        raise ResultsError(f"${STEP_SUMMARY}: {summary} can't be written: {error.strerror}") from None
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether a person looks at it and wants colour."""
+    return stream.isatty() and "NO_COLOR" not in os.environ

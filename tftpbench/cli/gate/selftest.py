@@ -1,0 +1,108 @@
+"""``tftpbench gate selftest``: how often the gate cries wolf on this machine, and what it catches."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tftpbench.cli.run import SEED_MAX
+
+if TYPE_CHECKING:
+    from tftpbench.gate.selftest import SelfTested
+
+FAULTS = ("cpu", "syscalls", "drops", "memory")
+
+
+def selftest(
+    scenario: Annotated[
+        str, typer.Argument(metavar="[SCENARIO]", help="A path, or the name of a bundled scenario.")
+    ] = "gate",
+    server: Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Who is held against itself.")] = (
+        "epoll"
+    ),
+    aa: Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")] = 10,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option("--fault", metavar="NAME", help=f"Inject these only; none for none. Else {', '.join(FAULTS)}."),
+    ] = None,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=12, metavar="N", help="Pairs for each fault, from which gates are drawn.")
+    ] = 40,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--replay", metavar="DIR", help="Judge a stored self-test again, and measure nothing."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=SEED_MAX - 10_000, help="Of everything random; else random.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")] = Path(
+        "results"
+    ),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the figures only, no progress.")] = False,
+) -> int:
+    """Hold a server against itself, and against itself made worse, and tell how often the gate is right."""
+    from tftpbench.gate.selftest import evaluate
+
+    if replay is not None:
+        found = evaluate(replay)
+    else:
+        folder, notes = _recorded(scenario, server, aa, fault, pairs, set_ or [], seed, out, quiet)
+        found = evaluate(folder, notes)
+    if json_:
+        typer.echo(json.dumps({**asdict(found), "holds": found.holds}, ensure_ascii=False))
+    if not (json_ and quiet):
+        print(told(found), file=sys.stderr if json_ else sys.stdout)
+    return 0 if found.holds else 3
+
+
+def told(found: "SelfTested") -> str:
+    """The figures as lines."""
+    said = ", ".join(f"{word} {count}" for word, count in found.said.items())
+    lines = [f"False alarms, live:         {found.alarms} gates over equal code{f': {said}' if said else ''}"]
+    if found.permuted is not None:
+        lines.append(f"False alarms, permutations: {found.permuted.rate()} gates of the same pairs, labels exchanged")
+    for fault in found.faults:
+        moved = "not measured" if fault.moved is None else f"{100 * (fault.moved - 1):+.1f} %"
+        lines.append(f"Fault {fault.name}: {fault.words}; {fault.metric} {moved}, {fault.pairs} pairs")
+        lines.append(f"  caught by it in {fault.found} gates drawn from them ({fault.among_many})")
+    verdict = "The gate keeps its promise here." if found.holds else "The gate does not keep its promise here."
+    return "\n".join([*lines, *found.notes, "", verdict, f"Files: {found.folder}"])
+
+
+def _recorded(
+    scenario: str, server: str, aa: int, fault: list[str] | None, pairs: int, overrides: list[str], seed: int | None,
+    out: Path, quiet: bool,
+) -> tuple[Path, list[str]]:  # fmt: skip
+    from tftpbench import gate
+    from tftpbench.api import random_seed
+    from tftpbench.errors import ResultsError, UsageError
+    from tftpbench.gate.selftest import record, refuse_unknown
+    from tftpbench.report.wording import visible
+    from tftpbench.scenario import load_scenario
+
+    faults = [] if fault == ["none"] else list(fault or FAULTS)
+    refuse_unknown(faults)
+    if faults and not aa:
+        raise UsageError("a fault is sized by what gates over equal code measured: --aa 1 at least, or --fault none")
+    asked, side = load_scenario(scenario, overrides), gate.side(server)
+    folder = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-selftest-{asked.name}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: can't be made: {error.strerror}; choose another place with -o") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished gates are kept
+
+    def say(line: str) -> None:
+        if not quiet:
+            typer.echo(visible(line), err=True)
+
+    seed = random_seed() % (SEED_MAX - 10_000) if seed is None else seed
+    notes = record(side, asked, gates=aa, faults=faults, pairs=pairs, seed=seed, folder=folder, say=say)
+    return folder, notes

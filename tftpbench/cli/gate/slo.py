@@ -1,0 +1,132 @@
+"""``tftpbench gate slo``: a scenario's thresholds as limits that a run, of now or stored, must keep."""
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
+from tftpbench.cli.gate.outcome import has_colour
+from tftpbench.cli.report import keep
+from tftpbench.cli.run import ANSWER, SEED_MAX
+
+if TYPE_CHECKING:
+    from tftpbench.gate.slo import Slo
+    from tftpbench.gate.stored import Stored
+
+JUNIT, REPORT = "junit.xml", "report.md"
+
+
+def slo(
+    scenario: Annotated[
+        str | None, typer.Argument(metavar="SCENARIO", help="A path, or the name of a bundled scenario.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="Judge this stored run, and measure nothing.")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the scenario's servers."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set matrix.concurrency=[1,10]."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results.")
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3 and 6.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
+) -> int:
+    """Hold a scenario's servers to its thresholds: measured now, or in a run that is stored."""
+    from tftpbench.errors import ResultsWarning, UsageError
+    from tftpbench.gate.slo import judge
+    from tftpbench.gate.stored import stored
+
+    if (scenario is None) == (run is None):
+        raise UsageError("name a scenario to measure, or a run that exists with --run RUN; one of the two")
+    if run is not None:
+        given = {"--server": server, "--set": set_, "--seed": seed is not None, "--out": out}
+        refuse_beside_run(*(option for option, value in given.items() if value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        folder = run if run is not None else _measured(scenario or "", server or [], set_ or [], seed, out, quiet)
+        found = stored(folder)
+        judged = judge(found)
+        _tell(found, judged, json_, quiet, is_new=run is None)
+        _write(found)
+    return 0 if report_only else judged.exit_code
+
+
+def _measured(
+    name: str, servers: Sequence[str], overrides: Sequence[str], seed: int | None, out: Path | None, quiet: bool
+) -> Path:
+    from tftpbench.api import random_seed
+    from tftpbench.gate.slo import refuse_nothing
+    from tftpbench.scenario import load_scenario
+
+    scenario = load_scenario(name, list(overrides))
+    scenario = scenario.with_servers(servers) if servers else scenario
+    refuse_nothing(scenario, name)
+    seed = random_seed() if seed is None else seed
+    words = ["tftpbench", "gate", "slo", name]
+    words += [word for assignment in overrides for word in ("--set", assignment)]
+    words += [word for server in servers for word in ("--server", server)]
+    words += ["--seed", str(seed), *(["--out", str(out)] if out is not None else [])]
+    return measured(scenario, seed, out or RESULTS, words, quiet)
+
+
+def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool) -> None:
+    """The sentence about the limits, then what the run says by itself."""
+    from tftpbench import summary
+
+    answer, folder = summary.answer_of(of.run), str(of.run.path)
+    for problem in of.run.problems:
+        typer.echo(f"{folder}: {problem}", err=True)
+    repeat = shlex.join(map(str, of.run.manifest.get("argv") or ()))
+    if is_new:
+        keep(f"{summary.render(answer, folder, repeat)}\n", of.run.path / ANSWER)
+    if json_:
+        whole = summary.document(answer, folder, of.seed, of.run.rows)
+        typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
+    if json_ and quiet:
+        return
+    stream = sys.stderr if json_ else sys.stdout
+    text = f"{judged.sentence}\n\n{summary.render(answer, folder, repeat, colour=has_colour(stream))}"
+    print(text if quiet else f"\n{text}", file=stream)
+
+
+def _limits(judged: "Slo") -> dict[str, object]:
+    """What the gate adds to a run's document, and judges more strictly."""
+    thresholds = [
+        {
+            "threshold": str(limit.verdict.threshold),
+            "server": limit.verdict.server,
+            "cell": limit.cell,
+            "state": limit.verdict.state,
+            "value": limit.verdict.value,
+            "detail": limit.verdict.detail,
+        }
+        for limit in judged.limits
+    ]
+    return {"exit_code": judged.exit_code, "slo": judged.sentence, "thresholds": thresholds}
+
+
+def _write(of: "Stored") -> None:
+    """The run's reports for a CI server and for a pull request, in its folder."""
+    from tftpbench.report import report
+
+    keep(report(of.run, "junit"), of.run.path / JUNIT)
+    keep(report(of.run, "md"), of.run.path / REPORT)

@@ -1,0 +1,67 @@
+"""What people see while a gate goes on: a line a look, and on a terminal a line for the block that was just done.
+
+It draws between blocks only, when nothing is measured. Called by the gate's commands.
+"""
+
+from collections.abc import Callable
+from typing import TextIO
+
+from tftpbench.gate import Begun, Event, Looked, Measured
+from tftpbench.gate.result import BASE, HEAD
+from tftpbench.gate.told import change
+from tftpbench.report.wording import visible
+
+
+def watch(stream: TextIO, *, quiet: bool) -> Callable[[Event], None]:
+    """The fitting display for a stream."""
+    return (lambda _event: None) if quiet else _Watch(stream)
+
+
+class _Watch:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_live = stream.isatty()
+        self._blocks = 0
+        self._last = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Begun():
+                self._last = event.looks[-1]
+                looks = ", ".join(map(str, event.looks))
+                self._say(f"Base and head answer; looks after {looks} pairs, {event.placement}.")
+                for line in (*event.work.values(), *event.notes):
+                    self._say(f"  {line}")
+            case Measured(block, cells):
+                self._blocks += 1
+                text = f"pair {block.number} of at most {self._last}"
+                text += f", {block.cell}" if cells > 1 else ""
+                self._live(f"{text}: {_rates(event)}")
+                if block.invalid or block.failure:
+                    self._say(f"pair {block.number} does not count: {block.failure or block.invalid}")
+            case Looked(decision):
+                gated = [each for each in decision.judgements if each.budget is not None]
+                self._say(f"after {decision.pairs} pairs:")
+                for each in gated:
+                    self._say(f"  {each.word or 'not judged'}: {change(each)}")
+
+    def _say(self, line: str) -> None:
+        self._clear()
+        self._stream.write(f"{visible(line)}\n")
+        self._stream.flush()
+
+    def _live(self, line: str) -> None:
+        """One line that the next replaces; in a log it would be noise."""
+        if self._is_live:
+            self._clear()
+            self._stream.write(visible(line)[:100])
+            self._stream.flush()
+
+    def _clear(self) -> None:
+        if self._is_live:
+            self._stream.write("\r\x1b[K")
+
+
+def _rates(event: Measured) -> str:
+    both = [event.block.arms[name].figures.get("data_pps") for name in (BASE, HEAD) if name in event.block.arms]
+    return " against ".join(f"{value / 1000:.1f} k blocks/s" for value in both if value)

@@ -1,0 +1,371 @@
+"""`gate baseline`: a run against a stored run of the same work, measured the same way, on the same machine.
+
+The two were measured at different times, so there are no pairs: they are two independent samples of trials. The 20 %
+trimmed means of each metric's logs are held against the budget with Yuen's t (Yuen 1974; degrees of freedom after
+Welch), in one look, with Holm's correction over metrics, servers and cells; the words are those of `gate ab`. What the
+machine did between the runs looks like a regression, and nothing here can tell the two apart: every result says so.
+
+By simulation of 40,000 times two samples of the same noise, how often one test calls the second worse, at 1 % and at
+what the least of eight tests must reach:
+
+    trials  noise               p < 1 %  p < 0.125 %
+         6  normal                0.7 %       0.07 %
+         7  normal                0.8 %       0.07 %
+         7  t, 3 degrees          0.6 %       0.05 %
+         7  normal, 5 % spikes    0.7 %       0.08 %
+        20  normal                1.0 %       0.12 %
+
+It must never judge runs whose keys differ, and never measure. Called by the command line.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tftpbench.budgets import METRICS, REPORTED, Metric, allowance, worsening
+from tftpbench.errors import NotComparable
+from tftpbench.gate.decision import ERROR, PASS_ERROR, POWER, PROMISED
+from tftpbench.gate.result import WORDS, Facts, GateResult, Judgement, Side, Word
+from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
+from tftpbench.gate.told import change
+from tftpbench.scenario import Cell, Scenario
+from tftpbench.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
+from tftpbench.units import counted, format_duration
+
+# A trimmed mean of fewer trials has an error that nobody should believe.
+TRIALS_MIN = PAIRS_MIN
+_CPU = "server_cpu_s_per_mib"
+_MIB = 1024 * 1024
+# Findings of a trial in which the server was not there.
+_GONE = {"died", "not_ready"}
+# So many servers and cells that can't be judged are named; the others are counted.
+_NAMED_MAX = 4
+# A sentence of more figures is none.
+_TOLD_MAX = 3
+
+
+def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str | None = None) -> GateResult:
+    """Hold the run `head` against the run `base`. Raises NotComparable where their keys differ, naming what does."""
+    refuse(base, head.run.manifest, head.scenario, str(head.run.path))
+    shared = [place for place in base.trials if place in head.trials]
+    if not shared:
+        raise NotComparable(
+            f"{base.run.path} and {head.run.path} can't be compared: they have no server and cell in common "
+            f"({_servers(base)} in the first, {_servers(head)} in the second)"
+        )
+    budgets = budgets_of(base.scenario)
+    metrics = (*METRICS.values(), *REPORTED.values())
+    samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
+    words = _words(samples, budgets)
+    tests = sum(samples[number].is_enough for number in words)
+    judgements = [
+        _judgement(each, words.get(number), budgets.get(each.metric.name), tests)
+        for number, each in enumerate(samples)
+        if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
+    ]
+    judgements.sort(key=lambda each: each.word is None)  # stable: the order of metrics and cells stays
+    failure = _failure(base, head)
+    word = "regressed" if failure else _whole(list(words.values()))
+    return GateResult(
+        method="baseline",
+        word=word,
+        sentence=_sentence(word, failure, judgements, base),
+        base=_side(base, shared),
+        head=_side(head, shared),
+        judgements=tuple(judgements),
+        noise=(),
+        blocks=(),
+        remarks=tuple(_remarks(base, head, shared)),
+        failure=failure,
+        facts=_facts(head, shared, command),
+        folder=folder,
+    )
+
+
+def difference(one: Trimmed, other: Trimmed) -> Trimmed:
+    """`one` - `other`, each of a sample of its own (Yuen 1974).
+
+    Degrees of freedom are rounded down, to the safe side.
+    """
+    both = float(one.error**2 + other.error**2)
+    freedom = one.freedom + other.freedom
+    if both > 0:
+        share = float(one.error**2) / both
+        freedom = int(1 / (share**2 / one.freedom + (1 - share) ** 2 / other.freedom))
+    return Trimmed(one.mean - other.mean, np.asarray(math.sqrt(both)), freedom)
+
+
+def figure(row: Row, metric: str) -> float | None:
+    """A metric of a trial, in its unit; None where it is unknown, or no positive number."""
+    value: object = row.get(metric)
+    if metric == _CPU:
+        # A server may have granted smaller blocks than were asked for.
+        size, per_block = row.get("blksize_granted") or row.get("blksize"), row.get("server_cpu_ns_per_block")
+        value = per_block / 1e9 / size * _MIB if per_block and size else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) and value > 0 else None  # type: ignore[arg-type, operator]
+
+
+# ---- the judgement
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A metric of one server in one cell: its figures in the valid trials of both runs that know it."""
+
+    metric: Metric
+    place: Place
+    cell: Cell
+    base: Sequence[float]
+    head: Sequence[float]
+    trials: tuple[int, int]
+    """Trials of both, valid or not."""
+
+    @property
+    def is_enough(self) -> bool:
+        return min(len(self.base), len(self.head)) >= TRIALS_MIN
+
+    @cached_property
+    def moved(self) -> Trimmed:
+        """The log-ratio head / base."""
+        return difference(trimmed(np.log(self.head)), trimmed(np.log(self.base)))
+
+    @cached_property
+    def loss(self) -> Trimmed:
+        """The log-ratio of worsening."""
+        sign = 1 if self.metric.lower_is_better else -1
+        return Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom)
+
+    def budget(self, budgets: Mapping[str, float]) -> float | None:
+        """As a share: no less than the metric's floor is of what the base has; None where it is not gated."""
+        share = budgets.get(self.metric.name)
+        if share is None or not self.base:
+            return share
+        return max(share, self.metric.floor / statistics.median(self.base))
+
+    def smallest_effect(self, budget: float, tests: int) -> float:
+        """The least log-ratio that would have been called regressed with POWER, were it the first in Holm's order."""
+        from scipy.stats import t
+
+        needed = t.isf(ERROR / tests, self.moved.freedom) + t.isf(1 - POWER, self.moved.freedom)
+        return allowance(self.metric, budget) + float(needed * self.moved.error)
+
+
+def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample:
+    sides = [
+        [value for row in run.trials[place] if is_valid(row) and (value := figure(row, metric.name)) is not None]
+        for run in (base, head)
+    ]
+    counts = len(base.trials[place]), len(head.trials[place])
+    return _Sample(metric, place, base.cells[place[1]], sides[0], sides[1], counts)
+
+
+def _words(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Word]:
+    """A word for each sample whose metric is gated, by its place in the list."""
+    gated = {number: each for number, each in enumerate(samples) if each.metric.name in budgets}
+    found: dict[int, Word] = dict.fromkeys(gated, "inconclusive")
+    tests = {number: each for number, each in gated.items() if each.is_enough}
+    held = {number: each.budget(budgets) or 0.0 for number, each in tests.items()}
+    limits = {number: allowance(each.metric, held[number]) for number, each in tests.items()}
+    beyond = holm([float(each.loss.p_above(limits[number])) for number, each in tests.items()])
+    worse = holm([float(each.loss.p_above(0)) for each in tests.values()])
+    better = holm([float(each.loss.p_below(0)) for each in tests.values()])
+    for place, (number, each) in enumerate(tests.items()):
+        promised = allowance(each.metric, min(PROMISED * held[number], 0.99))
+        if beyond[place] < ERROR:
+            found[number] = "regressed"
+        elif worse[place] < ERROR and each.loss.mean > limits[number]:
+            found[number] = "suspected"
+        elif better[place] < ERROR:
+            found[number] = "improved"
+        elif each.loss.p_below(limits[number]) < PASS_ERROR:
+            found[number] = "pass"
+        elif each.smallest_effect(held[number], len(tests)) > promised:
+            found[number] = "invalid"
+    return found
+
+
+def _whole(words: Sequence[Word]) -> Word:
+    gravest = min(words, key=WORDS.index)
+    return "improved" if gravest == "pass" and "improved" in words else gravest
+
+
+def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: int) -> Judgement:
+    metric, server = sample.metric, sample.place[0]
+    both = bool(sample.base and sample.head)
+    base, head = (statistics.median(side) if side else None for side in (sample.base, sample.head))
+    log = low = high = effect = None
+    if sample.is_enough:
+        log = float(sample.moved.mean)
+        low, high = _interval(sample.moved)
+        effect = None if budget is None else worsening(metric, sample.smallest_effect(budget, tests))
+    elif both and base and head:
+        log = math.log(head / base)
+    sign = 1 if metric.lower_is_better else -1
+    return Judgement(
+        metric=metric.name, cell=f"{server}, {sample.cell.label}", cell_key=sample.place[1], word=word, base=base,
+        head=head, ratio=None if log is None else math.exp(log), low=low, high=high,
+        worse=None if log is None else worsening(metric, sign * log), budget=budget,
+        pairs=min(len(sample.base), len(sample.head)), smallest_effect=effect, detail=_detail(sample, word),
+    )  # fmt: skip
+
+
+def _interval(moved: Trimmed) -> tuple[float, float]:
+    from scipy.stats import t
+
+    reach = float(t.isf((1 - CONFIDENCE) / 2, moved.freedom) * moved.error)
+    return math.exp(float(moved.mean) - reach), math.exp(float(moved.mean) + reach)
+
+
+def _detail(sample: _Sample, word: Word | None) -> str:
+    known = f"{len(sample.base)} and {len(sample.head)} trials"
+    if sample.metric.name == NOT_IN_A_RUN:
+        return "not measured in a run"
+    if word is None:
+        return f"reported, never gated; {known}"
+    if not sample.is_enough:
+        return (
+            f"too few to judge: {len(sample.base)} of {counted(sample.trials[0], 'trial')} of the stored run and "
+            f"{len(sample.head)} of {sample.trials[1]} of the new one are valid and know it; "
+            f"{TRIALS_MIN} of each are needed"
+        )
+    told = {
+        "regressed": "worse by more than the budget, for certain",
+        "suspected": "worse for certain, and by the estimate by more than the budget",
+        "inconclusive": "neither a loss beyond the budget nor one within it is certain",
+        "invalid": "too noisy here: a loss of twice the budget could have gone unseen; take more or longer trials",
+        "pass": "any loss is within the budget, with 95 % certainty",
+        "improved": "better, for certain",
+    }[word]
+    return f"{told}; {known}"
+
+
+def _failure(base: Stored, head: Stored) -> str | None:
+    """Wrong contents anywhere, or a server that did its work in the baseline and moves nothing now."""
+    found = []
+    for place, rows in head.trials.items():
+        label = f"{place[0]}, {head.cells[place[1]].label}"
+        if wrong := sum(row.get("content_mismatches") or 0 for row in rows):
+            found.append(f"{label}: wrong contents in {counted(wrong, 'transfer')}")
+        elif any(_has_moved(row) for row in base.trials.get(place, ())) and all(_is_lost(row) for row in rows):
+            found.append(f"{label}: the server moved nothing in any trial, and did in the stored run")
+    return f"{found[0]}{f'; and {len(found) - 1} more like it' if len(found) > 1 else ''}" if found else None
+
+
+def _has_moved(row: Row) -> bool:
+    return is_valid(row) and figure(row, "data_pps") is not None
+
+
+def _is_lost(row: Row) -> bool:
+    """By the server's own doing: a trial that is invalid for another reason says nothing of it."""
+    if is_valid(row):
+        return row.get("data_pps") == 0
+    findings = row.get("server_findings") or ()
+    return not _GONE.isdisjoint(str(each.get("kind")) for each in findings if isinstance(each, Mapping))
+
+
+def _is_asked(metric: str, scenario: Scenario) -> bool:
+    """Whether people will look for it, though a run does not have it."""
+    return metric == NOT_IN_A_RUN and metric in scenario.gate.gated
+
+
+# ---- in words, and where it was measured
+
+
+def _sentence(word: Word, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
+    """The verdict with the figures that decided, the gravest first."""
+    against = f"against the stored run {base.run.name}"
+    if failure is not None:
+        return f"regressed: {failure}; {against}."
+    wanted = {"improved", "pass"} if word == "improved" else {word}
+    alike = [each for each in judgements if each.word in wanted]
+    alike.sort(key=lambda each: -(each.worse or 0) / (each.budget or 1))
+    more = f"; and {len(alike) - _TOLD_MAX} more" if len(alike) > _TOLD_MAX else ""
+    return f"{word}: {'; '.join(change(each, named=True) for each in alike[:_TOLD_MAX])}{more}; {against}."
+
+
+def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:
+    since = next((str(row["started_at"])[:19] for row in base.run.rows if row.get("started_at")), "an unknown time")
+    yield (
+        f"The stored run was measured at another time ({since}), not beside the new one: what the machine did between "
+        "looks like a regression, or hides one. To block a merge, use tftpbench gate ab."
+    )
+    if base.run.path.resolve() == head.run.path.resolve():
+        yield "Both are the same run."
+    for one, other, name in ((base, head, "stored"), (head, base, "new")):
+        alone = [f"{server}, {one.cells[key].label}" for server, key in one.trials if (server, key) not in other.trials]
+        if alone:
+            more = f"; and {len(alone) - _NAMED_MAX} more" if len(alone) > _NAMED_MAX else ""
+            yield f"Only in the {name} run, so not judged: {'; '.join(alone[:_NAMED_MAX])}{more}."
+        yield from (f"The {name} run: {problem}." for problem in one.run.broken)
+    for place in shared:
+        lost = [sum(_lost(row) for row in run.trials[place]) for run in (base, head)]
+        if lost[1] > lost[0]:
+            label = f"{place[0]}, {head.cells[place[1]].label}"
+            yield f"{label}: {counted(lost[1], 'transfer')} failed or timed out; {lost[0]} in the stored run."
+    builds = [build_of(run.run.manifest) for run in (base, head)]
+    if builds[0] != builds[1]:
+        yield f"tftpbench itself: {builds[0]} in the stored run, {builds[1]} in the new one."
+
+
+def _lost(row: Row) -> int:
+    return int((row.get("failed") or 0) + (row.get("timed_out") or 0))
+
+
+def _servers(of: Stored) -> str:
+    return ", ".join(dict.fromkeys(server for server, _ in of.trials)) or "none"
+
+
+def _side(of: Stored, shared: Sequence[Place]) -> Side:
+    names = list(dict.fromkeys(server for server, _ in shared))
+    known = [of.part("servers", name) for name in names]
+    argv = known[0].get("argv") if len(known) == 1 else None
+    return Side(
+        entry=str(of.run.path),
+        name=", ".join(names),
+        version=_all_of(known, "version"),
+        argv=tuple(map(str, argv)) if isinstance(argv, list) else (),
+        model=_all_of(known, "model"),
+    )
+
+
+def _all_of(known: Sequence[Mapping[str, Any]], fact: str) -> str:
+    return "; ".join(dict.fromkeys(shortened(each.get(fact) or "unknown") for each in known))
+
+
+def _facts(head: Stored, shared: Sequence[Place], command: Sequence[str]) -> Facts:
+    rows = head.run.rows
+    times = [datetime.fromisoformat(row["started_at"]) for row in rows if row.get("started_at")]
+    aware = sorted(time if time.tzinfo else time.replace(tzinfo=UTC) for time in times)
+    placement = head.part("placement")
+    cells = {key: head.cells[key] for _, key in shared}
+    return Facts(
+        scenario=head.scenario.document(),
+        seed=head.seed,
+        looks=(head.scenario.trials,),
+        error=ERROR,
+        machine=dict(head.part("machine")),
+        build=dict(head.part("build")),
+        placement=shortened(placement.get("phrase") or "on cores unknown"),
+        server_cpus=_cpus(placement.get("server_cpus")),
+        generator_cpus=_cpus(placement.get("generator_cpus")),
+        keys={str(name): str(value) for name, value in head.part("keys").items()},
+        work={key: f"{cell.label}, {_amount(cell)} a trial" for key, cell in cells.items()},
+        command=tuple(command),
+        started_at=aware[0].isoformat(timespec="milliseconds") if aware else "",
+        duration_s=(aware[-1] - aware[0]).total_seconds() + float(rows[-1].get("duration_s") or 0) if aware else 0.0,
+    )
+
+
+def _amount(cell: Cell) -> str:
+    return format_duration(cell.duration_ns) if cell.duration_ns else counted(cell.transfers or 0, "transfer")
+
+
+def _cpus(value: object) -> tuple[int, ...]:
+    return tuple(each for each in value if type(each) is int) if isinstance(value, list) else ()

@@ -1,0 +1,231 @@
+"""One block: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
+
+The turns (slices) are so short that what the machine does meanwhile hits both alike: whole trials after each other
+differ by 6 to 13 % of nothing, slices by 1 to 2 % (docs/gate.md). A server that has no load sleeps, so the other has
+the core to itself. Whatever a server does wrong is part of the block; it must never judge figures, and never leave a
+process behind. Called by `tftpbench.gate.loop`.
+"""
+
+import contextlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tftpbench import checks, loadgen
+from tftpbench.errors import ServerError
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block
+from tftpbench.laws import number
+from tftpbench.loadgen import LoadConfig, Stop
+from tftpbench.process import Sampler, ServerProcess
+from tftpbench.results import Latency
+from tftpbench.results.format import encoded_histograms
+from tftpbench.runner import Contender, Trial
+from tftpbench.runner.files import keeps_its_files
+from tftpbench.runner.session import Bench, compared_uploads, how_lost, load_config, server_of, stolen_ticks
+from tftpbench.scenario import Cell
+
+STOP_GRACE_S = 0.3  # as in a trial: the load is over
+# An arm that lost more of its slices than this says nothing of the rest.
+INVALID_SLICES_MAX = 0.25
+# Loopback has addresses enough: servers that know one port only stand beside each other on addresses of their own.
+_HOSTS = {BASE: "127.0.0.1", HEAD: "127.0.0.2", CONTROL: "127.0.0.3"}
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Work:
+    """The fixed work of a trial: `slices` loads of `transfers` each, after one that is not counted."""
+
+    transfers: int
+    slices: int
+
+
+@dataclass
+class _Loaded:
+    """One arm while its block lasts."""
+
+    trial: Trial
+    server: ServerProcess
+    sampler: Sampler
+    config: LoadConfig
+    root: Path
+    stop: Stop
+    turns: list["_Turn"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One slice of one arm."""
+
+    figures: Mapping[str, object]
+    latency_hlog: str
+    cpu_ns: int | None
+    fault: str | None
+
+
+class Uneven(Exception):
+    """A server was lost, or delivered wrong bytes: the block ends here."""
+
+    def __init__(self, arm: str, why: str) -> None:
+        super().__init__(f"{arm}: {why}")
+        self.arm = arm
+
+
+def measure(
+    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], dice: random.Random, bench: Bench
+) -> Block:
+    """Load the sides (base, head and perhaps control) in turn, from fresh processes to their ends.
+
+    Raises LoadError where the generator itself can't run; KeyboardInterrupt leaves nothing behind.
+    """
+    order = dice.sample(list(sides), len(sides))
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    made = Block(number_, cell.label, cell.key, started_at, order[0], 0, {})
+    try:
+        with contextlib.ExitStack() as stack:
+            arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
+            for index in range(work.slices + 1):
+                # Mirrored every other time: a drift within the block cancels out.
+                turn = order if index % 2 else order[::-1]
+                for name in turn:
+                    arms[name].turns.append(_turn(name, arms[name], index, work.transfers, bench))
+    except Uneven as lost:
+        # A base that can't do it says nothing of the head; a second base is a base.
+        if lost.arm == HEAD:
+            return replace(made, failure=str(lost), invalid=str(lost))
+        return replace(made, invalid=str(lost))
+    return replace(
+        made,
+        slices=work.slices,
+        arms={name: Arm(_figures(arms[name])) for name in sides},
+        invalid=_invalid(arms, work.slices),
+    )
+
+
+def sliced(config: LoadConfig, index: int, transfers: int) -> LoadConfig:
+    """The load of one slice: fixed work, and uploads under names that no other slice has."""
+    fixed = replace(config, transfers=transfers, duration_ns=None, warm_up_ns=0)
+    return replace(fixed, name=f"s{index}-{fixed.name}") if fixed.operation == "write" else fixed
+
+
+def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
+    for name, arm in arms.items():
+        faults = [turn.fault for turn in arm.turns[1:] if turn.fault]
+        if len(faults) > INVALID_SLICES_MAX * slices:
+            return f"{name}: {faults[0]} (so or otherwise in {len(faults)} of {slices} slices)"
+    return None
+
+
+def _start(
+    number_: int, cell: Cell, contender: Contender, name: str, bench: Bench, stack: contextlib.ExitStack
+) -> _Loaded:
+    trial, stop = Trial(number_, number_, number_, cell, contender), Stop()
+    root = stack.enter_context(bench.roots.fresh(cell, empty=keeps_its_files(contender.server)))
+    log = bench.roots.base / f"{name}.log"
+    log.unlink(missing_ok=True)
+    server = server_of(trial, bench, root, log, host=_host(contender, name))
+    assert isinstance(server, ServerProcess)
+    stack.callback(server.stop, STOP_GRACE_S)
+    try:
+        server.start()
+    except ServerError as error:
+        raise Uneven(name, str(error)) from None
+    config = load_config(trial, bench, server, stop)
+    sampler = stack.enter_context(server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request))
+    return _Loaded(trial, server, sampler, config, root, stop)
+
+
+def _host(contender: Contender, name: str) -> str:
+    fixed = getattr(contender.server, "fixed_port", None)
+    return _HOSTS[name] if fixed is not None else _HOSTS[BASE]
+
+
+def _turn(name: str, arm: _Loaded, index: int, transfers: int, bench: Bench) -> _Turn:
+    """One slice. Raises Uneven where the server is gone, or what it delivered is wrong."""
+    config = sliced(arm.config, index, transfers)
+    cores = sorted({*bench.pinning.server, *bench.pinning.generator})
+    edges: list[int | None] = []
+    before = stolen_ticks(cores)
+    result = bench.tools.run_load(config, arm.stop, lambda _edge: edges.append(arm.server.cpu_ns()))
+    after = stolen_ticks(cores)
+    lost = how_lost(arm.server)
+    if lost is not None:
+        raise Uneven(name, str(lost))
+    figures: dict[str, object] = dict(result.figures)
+    uploads, _ = compared_uploads(arm.trial, bench, arm.root, config, result)
+    figures |= uploads
+    if config.operation == "write":
+        _remove(arm.root)
+    wrong = number(figures, "content_mismatches")
+    if wrong:
+        raise Uneven(name, f"{wrong:.0f} transfers had wrong contents")
+    if not number(figures, "completed"):
+        raise Uneven(name, f"completed none of {transfers} transfers")
+    stolen = after[0] - before[0], after[1] - before[1]
+    return _Turn(
+        figures=figures,
+        latency_hlog=result.latency_hlog,
+        cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
+        fault=_fault(figures | {"concurrency": config.concurrency}, stolen),
+    )
+
+
+def _fault(figures: Mapping[str, object], stolen: tuple[int, int]) -> str | None:
+    """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells."""
+    around = checks.Surroundings(
+        steal_fraction=stolen[0] / stolen[1] if stolen[1] else 0.0,
+        steal_ticks=stolen[0],
+        debug_build=loadgen.IS_DEBUG_BUILD,
+    )
+    found = [each for each in checks.findings(figures, around) if each.kind is not checks.Kind.GENERATOR_SATURATED]
+    return found[0].text if found else None
+
+
+def _figures(arm: _Loaded) -> dict[str, float | None]:
+    """The arm's totals over its slices, without the first, which warmed it up."""
+    turns = arm.turns[1:]
+    blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
+    lost = _sum(turns, "failed") + _sum(turns, "timed_out")
+    mib = sum((number(turn.figures, "goodput_bytes_per_s") or 0) * (number(turn.figures, "duration_s") or 0)
+              for turn in turns) / MIB  # fmt: skip
+    cpu_ns = [turn.cpu_ns for turn in turns]
+    cpu_s = sum(each for each in cpu_ns if each is not None) / 1e9 if None not in cpu_ns else None
+    busy = [number(turn.figures, "generator_busy_fraction") for turn in turns]
+    known_busy = [each for each in busy if each is not None]
+    return {
+        "server_cpu_s_per_mib": cpu_s / mib if cpu_s is not None and mib else None,
+        "data_pps": blocks / window_s if window_s else None,
+        "server_rss_bytes_max": arm.sampler.samples.rss_bytes_max,
+        **_latencies(turns),
+        "started": started,
+        "lost": lost,
+        "retransmissions": _sum(turns, "retransmissions"),
+        "udp_drops_server": arm.sampler.samples.udp_drops,
+        "bytes_verified": _sum(turns, "bytes_verified"),
+        "duration_s": window_s,
+        "server_cpu_s": cpu_s,
+        "generator_busy_fraction": sum(known_busy) / len(known_busy) if known_busy else None,
+    }
+
+
+def _latencies(turns: Sequence[_Turn]) -> dict[str, float | None]:
+    wanted = {"block_rtt_ns_p50": ("block_rtt", 50), "block_rtt_ns_p99": ("block_rtt", 99),
+              "transfer_ns_p99": ("transfer", 99)}  # fmt: skip
+    merged = {
+        kind: Latency.of(text for turn in turns for text in encoded_histograms(turn.latency_hlog, kind))
+        for kind in ("block_rtt", "transfer")
+    }
+    return {name: merged[kind].percentile(p) if merged[kind].count else None for name, (kind, p) in wanted.items()}
+
+
+def _sum(turns: Sequence[_Turn], name: str) -> float:
+    return sum(number(turn.figures, name) or 0 for turn in turns)
+
+
+def _remove(root: Path) -> None:
+    """What was uploaded and compared: a block of uploads would fill the memory that it lies in."""
+    for path in root.iterdir():
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,166 @@
+"""A GateResult for programs: gate.json, read back as the same result, and tidy frames for notebooks and plots.
+
+It must never decide or draw. What is read is hostile: anybody may have altered it, and whatever is wrong with it is one
+line. Called by `tftpbench.gate`, its reports, the command line and notebooks.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from tftpbench.budgets import METRICS, REPORTED
+from tftpbench.errors import ResultsError
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Block, GateResult, Judgement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "tftpbench.gate/1"
+FILE = "gate.json"
+# A thousand pairs in twenty cells; the default gate has 200 KiB.
+SIZE_MAX_BYTES = 64 * 1024 * 1024
+_PAIR_COLUMNS = ("cell", "cell_key", "block", "metric", "compared", "base", "other", "ratio", "base_first", "valid")
+
+
+def document(result: GateResult) -> dict[str, Any]:
+    """Plain JSON values: `schema`, then the fields of GateResult as they are called. What is no number is null."""
+    return {"schema": SCHEMA, **{each.name: _plain(getattr(result, each.name)) for each in fields(result)}}
+
+
+def text(result: GateResult) -> str:
+    """The document as it is stored and printed."""
+    return json.dumps(document(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load(path: Path) -> GateResult:
+    """The gate in a folder, or in its gate.json. Keys that a newer version added are passed over.
+
+    Raises ResultsError, one line, for a file that is absent or too large, is not this document, or was altered.
+    """
+    found, content = _content(path)
+    try:
+        known = json.loads(content.decode("utf-8"), parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ResultsError(f"{found}: is not JSON: is nested too deep") from None
+    except ValueError as error:
+        raise ResultsError(f"{found}: is not JSON: {error}") from None
+    schema = known.get("schema") if isinstance(known, dict) else None
+    if schema != SCHEMA:
+        shown = repr(schema)[:60]
+        raise ResultsError(f"{found}: has the schema {shown}, which this tftpbench can't read; allowed: {SCHEMA!r}")
+    try:
+        return _adapter().validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ResultsError(f"{found}: {_told(error)}") from None
+
+
+def pairs_frame(result: GateResult) -> "pd.DataFrame":
+    """Tidy: a row per block, metric and pairing of the base with another arm, where either side has the figure.
+
+    Columns: cell, cell_key, block, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
+    (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
+    """
+    import pandas as pd
+
+    rows = [row for block in result.blocks for row in _pairings(block)]
+    frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
+    return frame.astype(dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool))
+
+
+def judgements_frame(result: GateResult) -> "pd.DataFrame":
+    """A row per judgement: the fields of Judgement."""
+    import pandas as pd
+
+    names = [each.name for each in fields(Judgement)]
+    frame = pd.DataFrame([[getattr(each, name) for name in names] for each in result.judgements], columns=names)
+    figures = ("base", "head", "ratio", "low", "high", "worse", "budget", "smallest_effect")
+    return frame.astype(dict.fromkeys(figures, "float64"))
+
+
+def _pairings(block: Block) -> Iterator[tuple[object, ...]]:
+    for metric in (*METRICS, *REPORTED):
+        for compared in (HEAD, CONTROL):
+            if BASE not in block.arms or compared not in block.arms:
+                continue
+            base, other = (block.arms[arm].figures.get(metric) for arm in (BASE, compared))
+            if base is None and other is None:
+                continue
+            ratio = other / base if base and other is not None else None
+            yield (
+                block.cell, block.cell_key, block.number, metric, compared, base, other, ratio, block.first == BASE,
+                block.invalid is None,
+            )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {_unicode(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (str, Path)):
+        return _unicode(str(value))
+    scalar = value.item() if hasattr(value, "item") else value
+    return None if isinstance(scalar, float) and not math.isfinite(scalar) else scalar
+
+
+def _unicode(words: str) -> str:
+    """A file name need not be UTF-8: its odd bytes are lone surrogates, at which many a reader of JSON gives up."""
+    return words.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@cache
+def _adapter() -> TypeAdapter[GateResult]:
+    return TypeAdapter(GateResult)
+
+
+def _content(path: Path) -> tuple[Path, bytes]:
+    """The file that is meant, and what is in it."""
+    try:
+        found = path / FILE if path.is_dir() else path
+        if not found.exists():
+            raise ResultsError(
+                f"{path}: is no gate, there is no {found.name}; allowed: the folder of a gate, or {FILE}"
+            )
+        if not found.is_file():
+            raise ResultsError(f"{found}: is no file; allowed: the folder of a gate, or its {FILE}")
+        with found.open("rb") as stream:
+            content = stream.read(SIZE_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ResultsError(f"{path}: can't be read: {reason}") from None
+    if len(content) > SIZE_MAX_BYTES:
+        raise ResultsError(f"{found}: is larger than {SIZE_MAX_BYTES // 1024 // 1024} MiB, which no gate is")
+    return found, content
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large for a number")
+    return value
+
+
+def _whole(digits: str) -> int:
+    """Only what fits a float: a figure that is whole may be written as either."""
+    _finite(digits)
+    return int(digits)
+
+
+def _told(error: ValidationError) -> str:
+    """The first mistake: where, and what is allowed."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
+    line = f"{where}: {fault['msg']}" if where else fault["msg"]
+    return "".join(char if char.isprintable() else "?" for char in line)

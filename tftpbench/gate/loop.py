@@ -1,0 +1,274 @@
+"""A whole `gate ab`: rehearse both sides, block after block, a look now and then, and an end as soon as all is decided.
+
+It emits events and prints nothing; every finished block is kept. It must never measure again because it did not like
+the outcome. Called by the command line, the pytest plugin and the self-test.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tftpbench import machine
+from tftpbench.errors import TftpbenchError
+from tftpbench.gate import block, syscalls
+from tftpbench.gate.block import Work
+from tftpbench.gate.calibration import rehearsed, starts, work
+from tftpbench.gate.decision import ERROR, METHOD, Decision, decide
+from tftpbench.gate.folder import GateFolder
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
+from tftpbench.gate.sides import describe, refuse_unfit
+from tftpbench.gate.syscalls import Counted, SyscallsUnknown
+from tftpbench.gate.told import remarks, sentence
+from tftpbench.keys import stable_key
+from tftpbench.runner import Contender, Pinning, Tools, Trial, pin
+from tftpbench.runner.files import target_files
+from tftpbench.runner.roots import roots
+from tftpbench.runner.session import Bench
+from tftpbench.scenario import CONTROL_EVERY, Cell, Scenario
+from tftpbench.units import format_duration
+
+SYSCALLS = "syscalls_per_block"
+# Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them is told so.
+SPOILT_MAX = 0.5
+SPOILT_AT_FIRST = 4
+# A pass under strace takes as long as its calls. A server of batches makes few, and their number moves with the
+# batches: it gets more rounds of transfers (sd of 4 to 11 % with 2, 1.3 % with 10), which is half a second.
+STRACED_ROUNDS = (2, 6)
+STRACED_CALLS = 20_000
+# One pass may fail, as where the slow server lets a transfer time out. What fails twice running is left.
+STRACED_FAILURES_MAX = 2
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Both sides answer, the work is known. `work`: of a trial, in words, by cell_key."""
+
+    folder: Path | None
+    looks: tuple[int, ...]
+    work: Mapping[str, str]
+    placement: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A block is done, and on the disk."""
+
+    block: Block
+    cells: int
+
+
+@dataclass(frozen=True)
+class Looked:
+    """There were pairs enough for a look."""
+
+    decision: Decision
+
+
+Event = Begun | Measured | Looked
+
+
+class GateInterrupted(TftpbenchError):
+    """Ctrl-C. Finished blocks are kept, and nothing is judged."""
+
+    exit_code = 130
+
+    def __init__(self, blocks: int, folder: Path | None) -> None:
+        kept = f"; what was measured is in {folder}" if folder else ""
+        super().__init__(f"interrupted after {blocks} blocks, so there is no verdict{kept}")
+
+
+def ab(
+    base: Contender,
+    head: Contender,
+    scenario: Scenario,
+    *,
+    seed: int,
+    out: Path | None = None,
+    entries: tuple[str, str] | None = None,
+    command: Sequence[str] = (),
+    on_event: Callable[[Event], object] = lambda _: None,
+    tools: Tools | None = None,
+) -> GateResult:
+    """Hold the head against the base in every cell of the scenario.
+
+    `out`: where the gate's folder is made, None to keep nothing. `entries`: base and head as they were typed. Raises
+    UsageError where a side can't do a cell, ServerError where one can't be started, LoadError where the generator can't
+    run, ResultsError where the folder can't be written, GateInterrupted on Ctrl-C.
+    """
+    refuse_unfit(base, head, scenario.cells())
+    folder = GateFolder(out, scenario.name)
+    entries = entries or (base.name, head.name)
+    pinning = pin(scenario.placement)
+    began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    with ExitStack() as stack:
+        files = stack.enter_context(target_files((base, head), allow_remote=False))
+        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).write_contents))
+        bench = Bench(base_folder, files, pinning, seed, tools or Tools())
+        gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
+        try:
+            decision = gate.run()
+        except KeyboardInterrupt:
+            raise GateInterrupted(len(gate.blocks), folder.path) from None
+    described = describe(base, entries[0]), describe(head, entries[1])
+    facts = _facts(scenario, seed, pinning, gate.told_work, command, started_at, time.monotonic() - began)
+    return GateResult(
+        method="ab",
+        word=decision.word,
+        sentence=sentence(decision, described, scenario, pinning.phrase),
+        base=described[0],
+        head=described[1],
+        judgements=decision.judgements,
+        noise=decision.noise,
+        blocks=tuple(gate.blocks),
+        remarks=remarks(gate.blocks, gate.notes, pinning),
+        failure=decision.failure,
+        facts=facts,
+        folder=str(folder.path) if folder.path else None,
+    )
+
+
+class _Gate:
+    """The state of one gate: its blocks so far, and what was learnt before them."""
+
+    def __init__(
+        self, base: Contender, head: Contender, scenario: Scenario, seed: int, bench: Bench, folder: GateFolder,
+        on_event: Callable[[Event], object],
+    ) -> None:  # fmt: skip
+        self.blocks: list[Block] = []
+        self.notes: list[str] = []
+        self.told_work: dict[str, str] = {}
+        self._sides = {BASE: base, HEAD: head}
+        self._scenario = scenario
+        self._dice = random.Random(seed)
+        self._bench = bench
+        self._folder = folder
+        self._on_event = on_event
+        self._work: dict[str, Work] = {}
+        self._idle: dict[tuple[str, str], Counted] = {}
+        self._rounds: dict[str, int] = {}
+        self._failures: dict[str, int] = dict.fromkeys((cell.key for cell in scenario.cells()), 0)
+        self._counts_syscalls = SYSCALLS in scenario.gate.gated
+
+    def run(self) -> Decision:
+        """Blocks and looks to the end."""
+        self._begin()
+        gate, cells = self._scenario.gate, self._scenario.cells()
+        decision, seen, number = decide((), gate.gated, gate.looks), 0, 0
+        while not decision.is_final and not self._is_spoilt():
+            number += 1
+            for cell in self._dice.sample(cells, len(cells)):
+                self._measure(number, cell)
+            has_failed, before, seen = any(each.failure for each in self.blocks), seen, self._pairs()
+            if has_failed or (seen > before and seen in gate.looks):
+                decision = decide(self.blocks, gate.gated, gate.looks)
+                self._on_event(Looked(decision))
+                self._settle(decision)
+        return decide(self.blocks, gate.gated, gate.looks)
+
+    def _begin(self) -> None:
+        for cell in self._scenario.cells():
+            transfer_s = rehearsed(cell, self._sides[BASE], BASE, self._bench)
+            starts(cell, self._sides[HEAD], HEAD, self._bench)
+            found = self._work[cell.key] = work(cell, self._scenario.gate.slice_ns, transfer_s)
+            slice_text = format_duration(found.transfers * transfer_s * 1e9)
+            self.told_work[cell.key] = (
+                f"{cell.label}: {found.slices} slices of {found.transfers} transfers, {slice_text} each for the base"
+            )
+        reason = syscalls.unavailable() if self._counts_syscalls else None
+        if reason is not None:
+            self._counts_syscalls = False
+            self.notes.append(f"System calls were not counted: {reason}.")
+        where, notes = self._bench.pinning.phrase, tuple(self.notes)
+        self._on_event(Begun(self._folder.path, self._scenario.gate.looks, self.told_work, where, notes))
+
+    def _measure(self, number: int, cell: Cell) -> None:
+        sides = dict(self._sides)
+        if number % CONTROL_EVERY == 0:
+            sides[CONTROL] = self._sides[BASE]
+        made = block.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
+        if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and made.invalid is None:
+            made = self._with_syscalls(made, cell, sides)
+        self._folder.append(made)
+        self.blocks.append(made)
+        self._on_event(Measured(made, len(self._scenario.cells())))
+
+    def _with_syscalls(self, made: Block, cell: Cell, sides: Mapping[str, Contender]) -> Block:
+        """The block with a pass under strace for each arm."""
+        arms = {}
+        try:
+            for name in self._dice.sample(list(sides), len(sides)):
+                figures = {**made.arms[name].figures, SYSCALLS: self._syscalls(made.number, cell, name, sides[name])}
+                arms[name] = Arm(figures)
+        except SyscallsUnknown as reason:
+            self._failures[cell.key] += 1
+            if self._failures[cell.key] == STRACED_FAILURES_MAX:
+                self.notes.append(f"System calls were not counted from block {made.number} on: {reason}.")
+            return made
+        self._failures[cell.key] = 0
+        return replace(made, arms={name: arms[name] for name in sides})
+
+    def _syscalls(self, number: int, cell: Cell, name: str, contender: Contender) -> float:
+        trial = Trial(number, number, number, cell, contender)
+        side = BASE if name == CONTROL else name
+        if (side, cell.key) not in self._idle:
+            self._idle[side, cell.key] = syscalls.count(trial, self._bench, 0)
+        if cell.key not in self._rounds:
+            self._rounds[cell.key] = self._fitting(trial)
+        counted = syscalls.count(trial, self._bench, self._rounds[cell.key] * cell.concurrency)
+        return syscalls.per_block(counted, self._idle[side, cell.key])
+
+    def _fitting(self, trial: Trial) -> int:
+        """Rounds of a pass, the same for both sides: what start costs each must weigh as much."""
+        transfers = STRACED_ROUNDS[0] * trial.cell.concurrency
+        calls = [
+            syscalls.count(replace(trial, contender=each), self._bench, transfers).calls
+            for each in self._sides.values()
+        ]
+        fitting = round(STRACED_CALLS * STRACED_ROUNDS[0] / max(calls))
+        return min(max(fitting, STRACED_ROUNDS[0]), STRACED_ROUNDS[1])
+
+    def _settle(self, decision: Decision) -> None:
+        """Passes under strace end once they have decided: they take as long as the pairs."""
+        words = [each.word for each in decision.judgements if each.metric == SYSCALLS]
+        if all(word in ("regressed", "pass", "improved") for word in words):
+            self._counts_syscalls = False
+
+    def _is_spoilt(self) -> bool:
+        spoilt = sum(each.invalid is not None for each in self.blocks)
+        return spoilt > max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.blocks) - spoilt))
+
+    def _pairs(self) -> int:
+        """Valid blocks of the cell that has fewest."""
+        return min(
+            sum(each.invalid is None for each in self.blocks if each.cell_key == cell.key)
+            for cell in self._scenario.cells()
+        )
+
+
+def _facts(
+    scenario: Scenario, seed: int, pinning: Pinning, told: Mapping[str, str], command: Sequence[str], started_at: str,
+    duration_s: float,
+) -> Facts:  # fmt: skip
+    known = machine.facts()
+    method = {"method": METHOD, "error": ERROR, **scenario.gate.model_dump(mode="json")}
+    return Facts(
+        scenario=scenario.document(),
+        seed=seed,
+        looks=scenario.gate.looks,
+        error=ERROR,
+        machine=known,
+        build=machine.build(),
+        placement=pinning.phrase,
+        server_cpus=pinning.server,
+        generator_cpus=pinning.generator,
+        keys={"method_key": stable_key(method), "host_key": machine.host_key(known)},
+        work=dict(told),
+        command=tuple(command),
+        started_at=started_at,
+        duration_s=duration_s,
+    )

@@ -1,0 +1,290 @@
+"""The gate without a machine: what it would have said of recorded blocks, thousands of times.
+
+Each draw is a whole gate with the decision of a real one (`decision.words`, look after look). Identical code with base
+and head exchanged at random tells how often the gate alarms for nothing; a recorded fault, how often it finds it. It
+must never measure, and never judge by rules of its own. Called by `tftpbench.gate.selftest` and by tests.
+
+What it can't tell: draws come from the blocks that were recorded, so their intervals hold for such blocks, and none of
+a machine that behaves otherwise.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tftpbench.budgets import METRICS, allowance
+from tftpbench.gate.decision import CONTROLS_MIN, ERROR, effective, figure, words
+from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Word
+from tftpbench.scenario import CONTROL_EVERY
+from tftpbench.stats import PAIRS_MIN, trimmed
+
+DRAWS = 10_000
+CONFIDENCE = 0.95
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+Key = tuple[str, str]
+_REGRESSED, _PASS, _IMPROVED = WORDS.index("regressed"), WORDS.index("pass"), WORDS.index("improved")
+_INVALID, _INCONCLUSIVE = WORDS.index("invalid"), WORDS.index("inconclusive")
+# What ends a gate: decision._SURE.
+_SURE = [_REGRESSED, _PASS, _IMPROVED]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many of so many gates, and what share that may be with 95 % confidence (Clopper & Pearson 1934)."""
+
+    alarms: int
+    draws: int
+
+    @property
+    def share(self) -> float | None:
+        """What was seen; None where there was no gate."""
+        return self.alarms / self.draws if self.draws else None
+
+    @property
+    def low(self) -> float:
+        """The least that the share may be."""
+        from scipy.stats import beta
+
+        tail = (1 - CONFIDENCE) / 2
+        return float(beta.ppf(tail, self.alarms, self.draws - self.alarms + 1)) if self.alarms else 0.0
+
+    @property
+    def high(self) -> float:
+        """The most that it may be."""
+        from scipy.stats import beta
+
+        tail = (1 - CONFIDENCE) / 2
+        rest = self.draws - self.alarms
+        return float(beta.ppf(1 - tail, self.alarms + 1, rest)) if rest else 1.0
+
+    def __str__(self) -> str:
+        """As in a table: "1 of 30 (0.1 to 17 %)"."""
+        if not self.draws:
+            return "none"
+        return f"{self.alarms} of {self.draws} ({100 * self.low:.2g} to {100 * self.high:.2g} %)"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What many gates said: the whole of each, and each metric of it (the gravest word of its cells)."""
+
+    draws: int
+    said: tuple[Word, ...]
+    by_metric: Mapping[str, tuple[Word, ...]]
+
+    @property
+    def words(self) -> Mapping[Word, int]:
+        """How often each word was the verdict, in the order of gravity."""
+        counts = Counter(self.said)
+        return {word: counts[word] for word in WORDS}
+
+    def rate(self, word: Word = "regressed", metric: str | None = None) -> Rate:
+        """How often the verdict, or that of one metric, was this word."""
+        told = self.said if metric is None else self.by_metric.get(metric, ())
+        return Rate(told.count(word), len(told))
+
+
+def permuted(
+    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+) -> Rates:
+    """Gates of recorded blocks in random order, base and head of each exchanged or not by the toss of a coin.
+
+    `blocks`: of base and head that are the same code. ValueError where they are too few for a look.
+    """
+    return _gates(blocks, budgets, looks, draws, seed, swaps=True)
+
+
+def drawn(
+    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+) -> Rates:
+    """Gates of recorded blocks in random order, base and head as they were. ValueError as in `permuted`.
+
+    Draws share blocks: where few more were recorded than a gate takes, they hardly differ.
+    """
+    return _gates(blocks, budgets, looks, draws, seed, swaps=False)
+
+
+def detected(
+    blocks: Sequence[Block], metric: str, budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS,
+    seed: int = 1,
+) -> Rate:  # fmt: skip
+    """How often gates drawn from blocks with a faulty head are regressed by the metric that is meant to show it."""
+    return drawn(blocks, budgets, looks, draws, seed).rate("regressed", metric)
+
+
+def mirrored(blocks: Iterable[Block]) -> list[Block]:
+    """The same blocks with base and head exchanged in all of them.
+
+    Without controls: a second start of what is the head now says nothing of what is the base.
+    """
+    names = {BASE: HEAD, HEAD: BASE}
+    return [
+        replace(
+            block,
+            arms={names[name]: arm for name, arm in block.arms.items() if name in names},
+            first=names.get(block.first, block.first),
+        )
+        for block in blocks
+    ]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Of each draw and place in it: which block of the cell, and whether its sides are exchanged: (draws, blocks)."""
+
+    order: Numbers
+    swapped: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """One metric of a cell, by block; NaN where an arm has no figure."""
+
+    metric: str
+    base: Floats
+    head: Floats
+    control: Floats
+
+    def logs(self, draw: _Draw, look: int) -> Floats | None:
+        """Log-ratios of worsening at a look, (draws, pairs); None where too few blocks have the figure."""
+        base, head = self._sides(draw)
+        first = self._first(draw, np.isfinite(self.base) & np.isfinite(self.head), look)
+        if first.shape[-1] < PAIRS_MIN:
+            return None
+        base, head = np.take_along_axis(base, first, -1), np.take_along_axis(head, first, -1)
+        return self._worse(base, head)
+
+    def uneven(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
+        """Whether two starts of the base differ by more than the budget for certain, by draw."""
+        base = self._sides(draw)[0][:, :look]
+        logs = self._worse(base, self.control[draw.order[:, :look]])
+        counts = np.isfinite(logs).sum(axis=-1)
+        logs = np.sort(logs, axis=-1)  # what is no number comes last
+        limit = allowance(METRICS[self.metric], budget)
+        uneven = np.zeros(len(logs), dtype=bool)
+        for count in set(counts.tolist()):
+            if count >= CONTROLS_MIN:
+                rows = counts == count
+                found = trimmed(logs[rows, :count])
+                uneven[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
+        return uneven
+
+    def _sides(self, draw: _Draw) -> tuple[Floats, Floats]:
+        base, head = self.base[draw.order], self.head[draw.order]
+        return np.where(draw.swapped, head, base), np.where(draw.swapped, base, head)
+
+    def _worse(self, base: Floats, other: Floats) -> Floats:
+        logs = np.log(other) - np.log(base)
+        return logs if METRICS[self.metric].lower_is_better else -logs
+
+    @staticmethod
+    def _first(draw: _Draw, known: NDArray[np.bool_], look: int) -> Numbers:
+        """Places of the first blocks of each draw that have the figure: passes under strace end before the pairs do."""
+        places = np.argsort(~known[draw.order], axis=-1, kind="stable")
+        return places[:, : min(look, int(known.sum()))]
+
+
+def _gates(
+    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
+) -> Rates:
+    cells: dict[str, list[Block]] = {}
+    for block in blocks:
+        if block.invalid is None and block.failure is None:
+            cells.setdefault(block.cell_key, []).append(block)
+    fewest = min((len(ours) for ours in cells.values()), default=0)
+    reached = [look for look in looks if look <= fewest]
+    if not reached:
+        raise ValueError(f"a gate of these looks needs {looks[0]} valid blocks of each cell, and there are {fewest}")
+    dice = np.random.default_rng(seed)
+    drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, dice, swaps) for key, ours in cells.items()}
+    recorded = {(name, key): _recorded(ours, name) for key, ours in cells.items() for name in budgets}
+    found = _look_by_look(recorded, drawing, effective(cells, budgets), looks, reached)
+    return _rates(found, draws)
+
+
+def _draw(controlled: Sequence[bool], draws: int, dice: np.random.Generator, swaps: bool) -> _Draw:
+    """Blocks in random order, but those with a control where a gate has them: every so-manieth."""
+    places = _controlled_places(controlled)
+    order = np.empty((draws, len(places)), dtype=np.int64)
+    for is_controlled in (True, False):
+        ours = np.flatnonzero(np.array(controlled) == is_controlled)
+        order[:, places == is_controlled] = dice.permuted(np.tile(ours, (draws, 1)), axis=1)
+    swapped = dice.random(order.shape) < 0.5 if swaps else np.zeros(order.shape, dtype=bool)
+    return _Draw(order, swapped)
+
+
+def _controlled_places(controlled: Sequence[bool]) -> NDArray[np.bool_]:
+    with_control, without = sum(controlled), len(controlled) - sum(controlled)
+    places = []
+    for number in range(1, len(controlled) + 1):
+        is_due = number % CONTROL_EVERY == 0
+        places.append(with_control > 0 if is_due else without == 0)
+        with_control, without = with_control - places[-1], without - (not places[-1])
+    return np.array(places, dtype=bool)
+
+
+def _recorded(blocks: Sequence[Block], metric: str) -> _Recorded:
+    def column(arm: str) -> Floats:
+        found = [figure(block, arm, metric) for block in blocks]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    return _Recorded(metric, column(BASE), column(HEAD), column(CONTROL))
+
+
+def _look_by_look(
+    recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
+    looks: Sequence[int], reached: Sequence[int],
+) -> dict[Key, Numbers]:  # fmt: skip
+    """The word of each metric in each draw, as a place in WORDS: as `decide` has it, for all draws at once."""
+    draws = len(next(iter(drawing.values())).order)
+    found: dict[Key, Numbers] = {}
+    ended = np.zeros(draws, dtype=bool)
+    for look in reached:
+        told = _told(recorded, drawing, budgets, looks, look)
+        for key, now in told.items():
+            before = found.get(key, now)
+            stays = ended | (before == _REGRESSED)
+            found[key] = np.where(stays, before, now)
+        ended |= np.all([np.isin(each, _SURE) for each in found.values()], axis=0) if found else False
+    return found
+
+
+def _told(
+    recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
+    looks: Sequence[int], look: int,
+) -> dict[Key, Numbers]:  # fmt: skip
+    logs, short = {}, []
+    for key, each in recorded.items():
+        values = each.logs(drawing[key[1]], look)
+        if values is not None:
+            logs[key] = values
+        elif np.isfinite(each.base * each.head).any():
+            short.append(key)
+    said = words(logs, budgets, len(looks), is_last=look == looks[-1])
+    told = {key: np.array([WORDS.index(word) for word in each]) for key, each in said.items()}
+    for key in short:
+        told[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
+    for key, now in told.items():
+        now[recorded[key].uneven(drawing[key[1]], look, budgets[key])] = _INVALID
+    return told
+
+
+def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:
+    if not found:
+        return Rates(draws, _as_words(np.full(draws, _INVALID)), {})
+    by_metric: dict[str, Numbers] = {}
+    for (metric, _), told in found.items():
+        by_metric[metric] = np.minimum(by_metric.get(metric, told), told)
+    table = np.array(list(found.values()))
+    whole = table.min(axis=0)
+    whole[(whole == _PASS) & (table == _IMPROVED).any(axis=0)] = _IMPROVED
+    return Rates(draws, _as_words(whole), {metric: _as_words(told) for metric, told in by_metric.items()})
+
+
+def _as_words(told: Numbers) -> tuple[Word, ...]:
+    return tuple(WORDS[place] for place in told)

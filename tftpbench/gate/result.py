@@ -1,0 +1,151 @@
+"""What a gate found, as plain values: verdicts, figures, pairs, and where all that was measured.
+
+Frozen and pure. It must never decide; reports, JSON and exit codes are made from it. Called by `tftpbench.gate` and
+everybody above it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Word = Literal["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
+# The gravest first: what the whole gate says is the first that any gated metric says.
+WORDS: tuple[Word, ...] = ("regressed", "invalid", "suspected", "inconclusive", "pass", "improved")
+FailOn = Literal["regressed", "suspected", "inconclusive"]
+
+BASE, HEAD, CONTROL = "base", "head", "control"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Base or head: what was asked for, and what was found. `entry`: as it was typed."""
+
+    entry: str
+    name: str
+    version: str
+    argv: tuple[str, ...]
+    model: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One metric in one cell. `base` and `head` are medians over the pairs' trials, in the metric's unit.
+
+    `ratio` is head / base with its 95 % interval, None where there are too few pairs or no figure. `worse` is how much
+    worse the head is, as a share (negative: better). `budget` None: reported, never gated, and `word` is None too.
+    `smallest_effect`: the least worsening that this many pairs, at this noise, would have called regressed nine times
+    in ten, as a share; None where it is not known. `detail`: why the word, in words.
+    """
+
+    metric: str
+    cell: str
+    cell_key: str
+    word: Word | None
+    base: float | None
+    head: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    worse: float | None
+    budget: float | None
+    pairs: int
+    smallest_effect: float | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A metric of two starts of the same base: how far apart equal code was. Ratios are control / base.
+
+    None where no block had a control with this figure.
+    """
+
+    metric: str
+    cell: str
+    cell_key: str
+    pairs: int
+    ratio: float | None
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One server process's trial in a block: `figures` by the names of metrics and of results' columns."""
+
+    figures: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fresh base and head (and in every third block a second base), loaded in turn.
+
+    `arms` by base, head, control. `invalid`: why its pairs do not count. `failure`: what ends the gate at once, as
+    wrong contents. `slices`: how often each was loaded; `first`: who was loaded first.
+    """
+
+    number: int
+    cell: str
+    cell_key: str
+    started_at: str
+    first: str
+    slices: int
+    arms: Mapping[str, Arm]
+    invalid: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where and how it was measured: everything that a reader needs to judge the gate, or to repeat it."""
+
+    scenario: Mapping[str, Any]
+    seed: int
+    looks: tuple[int, ...]
+    error: float
+    machine: Mapping[str, Any]
+    build: Mapping[str, Any]
+    placement: str
+    server_cpus: tuple[int, ...]
+    generator_cpus: tuple[int, ...]
+    keys: Mapping[str, str]
+    work: Mapping[str, str]
+    """By cell_key: the work of a trial, in words."""
+    command: tuple[str, ...]
+    started_at: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The whole. `method`: "ab" or "baseline". `sentence`: the verdict in one sentence. `folder`: where it is kept.
+
+    `judgements`: gated ones first, then those that are only reported. `remarks`: what a reader must know besides.
+    `failure`: what ended it at once, whatever the metrics say: wrong contents, a head that died; None otherwise.
+    """
+
+    method: Literal["ab", "baseline"]
+    word: Word
+    sentence: str
+    base: Side
+    head: Side
+    judgements: tuple[Judgement, ...]
+    noise: tuple[Noise, ...]
+    blocks: tuple[Block, ...]
+    remarks: tuple[str, ...]
+    failure: str | None
+    facts: Facts
+    folder: str | None = None
+
+    @property
+    def gated(self) -> tuple[Judgement, ...]:
+        """The judgements that decide."""
+        return tuple(each for each in self.judgements if each.word is not None)
+
+    def exit_code(self, fail_on: FailOn = "regressed") -> int:
+        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""
+        if self.word == "regressed" or (self.word == "suspected" and fail_on != "regressed"):
+            return 3
+        if self.word == "invalid":
+            return 6
+        return 4 if self.word == "inconclusive" and fail_on == "inconclusive" else 0

@@ -1,0 +1,108 @@
+"""`gate slo`: the thresholds of a scenario as limits that a run must keep, whatever any other run did.
+
+Each threshold is judged for each server that it speaks of in each cell, as at the end of `tftpbench run`, but a gate is
+stricter with what is not known: a server without a trial, a threshold that nobody was measured for, and figures of
+fewer than half of the trials that were asked for hold nothing. Pure, of rows of results; it must never measure. Called
+by the command line.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tftpbench.errors import UsageError
+from tftpbench.gate.stored import Stored, is_valid
+from tftpbench.scenario import Cell, Scenario
+from tftpbench.thresholds import State, Threshold, Verdict, evaluate
+from tftpbench.units import counted
+
+# Of the trials that the scenario asks for: what is left of fewer is no measurement of the cell.
+VALID_SHARE_MIN = 0.5
+EVERYWHERE = "every cell"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What became of one threshold: of one server in one cell, or in every cell where nobody was measured for it."""
+
+    cell: str
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        verdict = self.verdict
+        value = "" if verdict.value is None else f"{verdict.value:g}, "
+        server = f"{verdict.server}, " if verdict.server else ""
+        return f"{verdict.threshold} [{server}{self.cell}]: {value}{verdict.detail}"
+
+
+@dataclass(frozen=True)
+class Slo:
+    """The whole: `state` is the gravest that any limit has, `sentence` says it with the first such limit."""
+
+    limits: tuple[Limit, ...]
+
+    @property
+    def state(self) -> State:
+        """Missed before not known, and that before held."""
+        states = {limit.verdict.state for limit in self.limits}
+        if "missed" in states:
+            return "missed"
+        return "held" if states == {"held"} else "not known"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 where a threshold was missed, else 6 where one could not be judged."""
+        return {"held": 0, "missed": 3, "not known": 6}[self.state]
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one line."""
+        alike = [limit for limit in self.limits if limit.verdict.state == self.state]
+        if self.state == "held":
+            count = len({str(limit.verdict.threshold) for limit in alike})
+            return f"held: {counted(count, 'threshold')}, judged {counted(len(alike), 'time')}"
+        more = f"; and {len(alike) - 1} more" if len(alike) > 1 else ""
+        return f"{self.state}: {alike[0] if alike else 'nothing was judged'}{more}"
+
+
+def refuse_nothing(scenario: Scenario, source: str) -> None:
+    """Raises UsageError where the scenario sets no limit; `source` names it."""
+    if not scenario.thresholds:
+        raise UsageError(
+            f"{source}: has no thresholds, so there is nothing to hold; add some, as in "
+            "--set 'thresholds=[\"failed == 0\"]', or under the key thresholds of the scenario"
+        )
+
+
+def judge(run: Stored) -> Slo:
+    """Hold the run against its scenario's thresholds. Raises UsageError where that has none."""
+    refuse_nothing(run.scenario, str(run.run.path))
+    left_out = {(str(skip["server"]), skip.get("cell_key")): skip for skip in run.run.manifest.get("skipped", ())}
+    limits: list[Limit] = []
+    for threshold in run.scenario.checks:
+        spoken_of = [server for server in run.servers if threshold.server in (None, server, server.partition("@")[0])]
+        found = [
+            _limit(run, threshold, server, cell)
+            for cell in run.scenario.cells()
+            for server in spoken_of
+            if not {(server, None), (server, cell.key)} & left_out.keys()
+        ]
+        limits += found or _nobody(threshold, [left_out[key] for key in left_out if key[0] in spoken_of])
+    return Slo(tuple(limits))
+
+
+def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Limit:
+    rows = run.trials.get((server, cell.key), ())
+    if not rows:
+        return Limit(cell.label, Verdict(threshold, server, "not known", None, "no trial of it was done"))
+    [verdict] = evaluate([threshold], rows)
+    valid, asked = sum(map(is_valid, rows)), run.scenario.trials
+    if verdict.state == "held" and valid < VALID_SHARE_MIN * asked:
+        verdict = replace(verdict, state="not known", detail=f"only {valid} of {counted(asked, 'trial')} are valid")
+    return Limit(cell.label, verdict)
+
+
+def _nobody(threshold: Threshold, skips: "list[dict[str, object]]") -> Iterator[Limit]:
+    """A threshold that was asked for and could be judged nowhere."""
+    reasons = dict.fromkeys(f"{skip['server']}: {skip['reason']}" for skip in skips)
+    why = f"nobody was measured for it{f' ({next(iter(reasons))})' if reasons else ''}"
+    yield Limit(EVERYWHERE, Verdict(threshold, threshold.server or "", "not known", None, why))

@@ -1,0 +1,104 @@
+"""What a gate found, in words: the one sentence, and what a reader must know besides.
+
+Pure. Called by `tftpbench.gate` and its reports.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tftpbench.budgets import METRICS, REPORTED
+from tftpbench.checks import GENERATOR_BUSY_FRACTION_MAX
+from tftpbench.gate.decision import Decision, figure
+from tftpbench.gate.result import BASE, HEAD, Block, Judgement, Side, Word
+from tftpbench.runner import Pinning
+from tftpbench.scenario import Scenario
+from tftpbench.units import counted
+
+_OPENING: dict[Word, str] = {
+    "regressed": "regressed",
+    "invalid": "no verdict, as this machine is too noisy",
+    "suspected": "a regression is suspected",
+    "inconclusive": "neither a regression nor its absence is certain",
+    "pass": "no regression",
+    "improved": "no regression, and better",
+}
+
+
+def sentence(decision: Decision, sides: tuple[Side, Side], scenario: Scenario, where: str) -> str:
+    """The verdict in one sentence, with the figures that decided."""
+    names = f"{sides[1].name} ({sides[1].entry}) against {sides[0].name} ({sides[0].entry})"
+    cells = scenario.cells()
+    what = cells[0].label if len(cells) == 1 else counted(len(cells), "cell")
+    around = f"{names}, {what}, {counted(decision.pairs, 'pair')}, {where}"
+    if decision.failure is not None:
+        return f"regressed: {decision.failure}; {around}."
+    gated = [each for each in decision.judgements if each.word is not None]
+    if not gated:
+        return f"no verdict: too few valid pairs; {around}."
+    wanted = {"improved", "pass"} if decision.word == "improved" else {decision.word}
+    told = [change(each, named=len(cells) > 1) for each in gated if each.word in wanted]
+    return f"{_OPENING[decision.word]}: {'; '.join(told)}; {around}."
+
+
+def change(judgement: Judgement, *, named: bool = False) -> str:
+    """One metric: "blocks per second 3.1 % less (1.2 % to 5.0 % less; budget 5 %)"."""
+    metric = METRICS.get(judgement.metric) or REPORTED[judgement.metric]
+    words = f"{metric.words} of {judgement.cell}" if named else metric.words
+    if judgement.ratio is None:
+        return f"{words} not measured"
+    budget = "" if judgement.budget is None else f"; budget {100 * judgement.budget:.3g} %"
+    if judgement.low is None or judgement.high is None:
+        return f"{words} {signed(judgement.ratio)} ({counted(judgement.pairs, 'pair')}{budget})"
+    return f"{words} {interval(judgement)[:-1]}{budget})"
+
+
+def interval(judgement: Judgement) -> str:
+    """A ratio as a change with its interval: "+3.1 % (+1.2 to +5.0)"; "-" where there is none."""
+    if judgement.ratio is None:
+        return "-"
+    if judgement.low is None or judgement.high is None:
+        return signed(judgement.ratio)
+    return f"{signed(judgement.ratio)} ({_points(judgement.low)} to {_points(judgement.high)})"
+
+
+def signed(ratio: float) -> str:
+    """A ratio as a change: "+3.1 %"."""
+    return f"{_points(ratio)} %"
+
+
+def _points(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f}"
+
+
+def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> tuple[str, ...]:
+    """What makes the figures weaker than they look."""
+    found = list(notes)
+    spoilt = [block for block in blocks if block.invalid is not None]
+    if spoilt:
+        some = f"{counted(len(spoilt), 'block')} of {len(blocks)} did not count"
+        found.append(f"{some}: block {spoilt[0].number}, {spoilt[0].invalid}.")
+    if not pinning.separate:
+        found.append(f"Server and generator ran {pinning.phrase}: blocks per second tell of both.")
+    busy = _busy(blocks)
+    if busy is not None and busy > GENERATOR_BUSY_FRACTION_MAX:
+        found.append(
+            f"The generator had no time left beside the base (busy {busy:.1%}): blocks per second understate what the "
+            "head gains or loses. CPU time and system calls don't."
+        )
+    lost = [_total(blocks, arm, "lost") for arm in (BASE, HEAD)]
+    if any(lost):
+        found.append(f"Transfers that did not complete: base {lost[0]:.0f}, head {lost[1]:.0f}.")
+    drops = [_total(blocks, arm, "udp_drops_server") for arm in (BASE, HEAD)]
+    if any(drops):
+        found.append(f"Datagrams dropped at the servers' sockets: base {drops[0]:.0f}, head {drops[1]:.0f}.")
+    return tuple(found)
+
+
+def _busy(blocks: Sequence[Block]) -> float | None:
+    known = [busy for block in blocks if (busy := figure(block, BASE, "generator_busy_fraction")) is not None]
+    return float(np.median(known)) if known else None
+
+
+def _total(blocks: Sequence[Block], arm: str, name: str) -> float:
+    return sum(figure(block, arm, name) or 0 for block in blocks)

@@ -1,0 +1,193 @@
+"""The pytest fixture `tftpbench_gate`: a performance gate for people who keep their checks in pytest.
+
+    def test_no_regression(tftpbench_gate):
+        tftpbench_gate(base="./old/mytftpd", head="./new/mytftpd", like="mytftpd.yaml")
+
+pytest loads this in every project of an environment that has tftpbench, so it must never import more than pytest
+before the fixture is called, nor change anything for tests that do not ask for it. It decides nothing; the gate does.
+Loaded by pytest through the entry point `tftpbench`.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pytest
+
+if TYPE_CHECKING:
+    from tftpbench.gate.result import GateResult, Judgement
+    from tftpbench.scenario import Scenario
+
+SEED_MAX = 2**64 - 1  # the generator's word
+Server = str | os.PathLike[str]
+FailOn = Literal["regressed", "suspected", "inconclusive"]
+
+
+class RegressionSuspected(UserWarning):
+    """The head is worse for certain, and by more than the budget as far as can be told, which is not for certain."""
+
+
+class Gate:
+    """What the fixture gives: call it to measure."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+
+    def __call__(
+        self,
+        *,
+        base: Server,
+        head: Server,
+        like: Server | None = None,
+        scenario: Server = "gate",
+        settings: Sequence[str] = (),
+        fail_on: FailOn = "regressed",
+        strict: bool = False,
+        seed: int | None = None,
+    ) -> "GateResult":
+        """Hold head against base in turns on this machine; the default scenario takes up to five minutes.
+
+        Arguments are those of `tftpbench gate ab`: `like` is its --as, `settings` its --set. The test fails where the
+        head regressed, or is suspected or the gate inconclusive and `fail_on` says so; else suspected is a warning. It
+        is skipped where nothing could be told (invalid, inconclusive): a noisy machine is not a failure, unless
+        `strict`. What can't be obeyed or started fails in one line.
+        """
+        from tftpbench.errors import TftpbenchError
+        from tftpbench.gate import GateInterrupted
+
+        __tracebackhide__ = True
+        entries = os.fspath(base), os.fspath(head)
+        try:
+            _check_fail_on(fail_on)
+            result = _measure(self._request, entries, like, scenario, settings, seed, fail_on)
+        except GateInterrupted as error:
+            raise KeyboardInterrupt(str(error)) from None  # it ends the session, as any Ctrl-C does
+        except TftpbenchError as error:
+            pytest.fail(f"tftpbench: {error}", pytrace=False)
+        _judge(result, fail_on, strict)
+        return result
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Two options, which only the fixture looks at."""
+    group = parser.getgroup("tftpbench")
+    group.addoption("--tftpbench-out", metavar="DIR", help="Where each tftpbench_gate keeps what it measured.")
+    group.addoption(
+        "--tftpbench-seed", metavar="N", type=int, help="The order of a tftpbench_gate's measurements; else random."
+    )
+
+
+@pytest.fixture
+def tftpbench_gate(request: pytest.FixtureRequest) -> Gate:
+    """Call it to hold two TFTP servers against each other; it fails the test on a regression."""
+    return Gate(request)
+
+
+def _measure(
+    request: pytest.FixtureRequest,
+    entries: tuple[str, str],
+    like: Server | None,
+    scenario: Server,
+    settings: Sequence[str],
+    seed: int | None,
+    fail_on: FailOn,
+) -> "GateResult":
+    from tftpbench import gate
+    from tftpbench.report import gate as report
+
+    manifest = None if like is None else os.fspath(like)
+    question = _scenario(os.fspath(scenario), settings)
+    base, head = (gate.side(entry, manifest) for entry in entries)
+    chosen = _seed(request.config, seed)
+    out = request.config.getoption("--tftpbench-out")
+    result = gate.ab(
+        base,
+        head,
+        question,
+        entries=entries,
+        seed=chosen,
+        out=Path(out) / _folder_name(request.node.nodeid) if out else None,
+        command=("pytest", request.node.nodeid, f"--tftpbench-seed={chosen}"),
+    )
+    if result.folder is not None:
+        report.write(result, Path(result.folder), fail_on)
+    return result
+
+
+def _check_fail_on(fail_on: str) -> None:
+    from tftpbench.errors import UsageError
+
+    if fail_on not in get_args(FailOn):
+        raise UsageError(f"fail_on is {fail_on!r}; allowed: {', '.join(get_args(FailOn))}")
+
+
+def _scenario(name: str, settings: Sequence[str]) -> "Scenario":
+    from tftpbench.errors import UsageError
+    from tftpbench.scenario import load_scenario
+
+    if isinstance(settings, str):
+        raise UsageError(f"settings is {settings!r}; allowed: a list of KEY=VALUE")
+    return load_scenario(name, list(settings))
+
+
+def _seed(config: pytest.Config, seed: int | None) -> int:
+    """The call's, else the command line's, else a new one."""
+    from tftpbench.api import random_seed
+    from tftpbench.errors import UsageError
+
+    for name, value in (("seed", seed), ("--tftpbench-seed", config.getoption("--tftpbench-seed"))):
+        if value is None:
+            continue
+        if not 0 <= value <= SEED_MAX:
+            raise UsageError(f"{name} is {value}; allowed: 0 to {SEED_MAX}")
+        return int(value)
+    return random_seed()
+
+
+def _folder_name(nodeid: str) -> str:
+    """A test's name as a folder may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", nodeid).strip("-.")[-100:] or "test"
+
+
+def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
+    """The verdict as pytest says it."""
+    __tracebackhide__ = True
+    told = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
+    unknown = result.word in ("invalid", "inconclusive")
+    if result.failure is not None or result.exit_code(fail_on) in (3, 4) or (unknown and strict):
+        pytest.fail(told, pytrace=False)
+    if unknown:
+        pytest.skip(result.sentence)
+    if result.word == "suspected":
+        warnings.warn(RegressionSuspected(told), stacklevel=3)
+
+
+def _table(result: "GateResult") -> list[str]:
+    """The gated metrics, a line each under a heading."""
+    if not result.gated:
+        return []
+    several = len({each.cell_key for each in result.gated}) > 1
+    heading = ("metric", "base", "head", "head/base", "95 % interval", "budget", "verdict")
+    rows = [heading, *(_row(each, several) for each in result.gated)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _row(judgement: "Judgement", several: bool) -> tuple[str, ...]:
+    known = judgement.low is not None and judgement.high is not None
+    return (
+        f"{judgement.metric} of {judgement.cell}" if several else judgement.metric,
+        _figure(judgement.base, "g"),
+        _figure(judgement.head, "g"),
+        _figure(judgement.ratio, "f"),
+        f"{_figure(judgement.low, 'f')} to {_figure(judgement.high, 'f')}" if known else "-",
+        "-" if judgement.budget is None else f"{100 * judgement.budget:.3g} %",
+        judgement.word or "-",
+    )
+
+
+def _figure(value: float | None, form: Literal["f", "g"]) -> str:
+    return "-" if value is None else f"{value:.4g}" if form == "g" else f"{value:.3f}"
