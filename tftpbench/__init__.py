@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tftpbench.errors import ScenarioError as ScenarioError
     from tftpbench.errors import ServerError as ServerError
     from tftpbench.errors import TftpbenchError as TftpbenchError
+    from tftpbench.gate.document import load as load_gate
+    from tftpbench.gate.result import GateResult as GateResult
     from tftpbench.process import Upload as Upload
     from tftpbench.results import Latency as Latency
     from tftpbench.results import Run as Run
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 # The module, and the name there where it is another.
 _HOMES = {
     "Comparison": "comparison",
+    "GateResult": "gate",
     "Latency": "results",
     "LoadError": "errors",
     "ManifestError": "errors",
@@ -59,6 +62,7 @@ _HOMES = {
     "Upload": "process",
     "answer": "summary:answer_of",
     "compare": "comparison",
+    "load_gate": "gate.document:load",
     "load_run": "results",
     "load_runs": "results",
     "load_scenario": "scenario",
@@ -67,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "Comparison",
+    "GateResult",
     "Latency",
     "LoadError",
     "ManifestError",
@@ -83,6 +88,7 @@ __all__ = [
     "Upload",
     "answer",
     "compare",
+    "load_gate",
     "load_run",
     "load_runs",
     "load_scenario",

@@ -100,7 +100,7 @@ def _measure(
 
     manifest = None if like is None else os.fspath(like)
     question = _scenario(os.fspath(scenario), settings)
-    base, head = (gate.side(entry, manifest) for entry in entries)
+    base, head = gate.both_sides(*entries, manifest)
     chosen = _seed(request.config, seed)
     out = request.config.getoption("--tftpbench-out")
     result = gate.ab(

@@ -82,6 +82,15 @@ def test_a_head_that_serves_nothing_right_is_regressed_at_once(tmp_path: Path, m
     assert len(document["blocks"]) == 1
 
 
+def test_a_program_gets_the_document_on_standard_output_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), misbehaving(tmp_path, "lies"), "--json")
+    out, err = capsys.readouterr()
+    assert (code, err) == (3, "")
+    assert json.loads(out) == document
+
+
 def test_a_faster_head_is_never_red(tmp_path: Path) -> None:
     code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), str(bundled(tmp_path, "epoll")))
     assert (code, document["failure"]) == (0, None)

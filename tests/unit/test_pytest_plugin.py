@@ -32,12 +32,12 @@ Measured = dict[str, Any]
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     """What the gate was asked; `answer` is what it finds, a result or an error."""
-    asked: Measured = {"answer": gate_results.gate(), "sides": []}
+    asked: Measured = {"answer": gate_results.gate(), "sides": ()}
     signature = inspect.signature(gate.ab)
 
-    def side(entry: str, like: str | None = None) -> object:
-        asked["sides"].append((entry, like))
-        return SimpleNamespace(name=entry)
+    def both_sides(base: str, head: str, like: str | None = None) -> tuple[object, object]:
+        asked["sides"] = (base, head, like)
+        return SimpleNamespace(name=base), SimpleNamespace(name=head)
 
     def ab(*args: object, **kwargs: object) -> gate.GateResult:
         asked.update(signature.bind(*args, **kwargs).arguments)
@@ -46,7 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
         found: gate.GateResult = asked["answer"]
         return found
 
-    monkeypatch.setattr(gate, "side", side)
+    monkeypatch.setattr(gate, "both_sides", both_sides)
     monkeypatch.setattr(gate, "ab", ab)
     return asked
 
@@ -124,7 +124,7 @@ def test_arguments_reach_the_gate(run: Run, measured: Measured, pytester: pytest
     run("like=__import__('pathlib').Path('my.yaml'), settings=['matrix.concurrency=7'], seed=5").assert_outcomes(
         passed=1
     )
-    assert measured["sides"] == [("old", "my.yaml"), ("new", "my.yaml")]
+    assert measured["sides"] == ("old", "new", "my.yaml")
     assert measured["entries"] == ("old", "new")
     assert [cell.concurrency for cell in measured["scenario"].cells()] == [7]
     assert (measured["seed"], measured["out"]) == (5, None)

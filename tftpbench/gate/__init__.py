@@ -24,7 +24,7 @@ reports and the pytest plugin.
 from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.loop import Begun, Event, GateInterrupted, Looked, Measured, ab
 from tftpbench.gate.result import Block, FailOn, GateResult, Judgement, Noise, Side, Word
-from tftpbench.gate.sides import side
+from tftpbench.gate.sides import both_sides, side
 
 __all__ = [
     "Begun",
@@ -41,6 +41,7 @@ __all__ = [
     "Side",
     "Word",
     "ab",
+    "both_sides",
     "decide",
     "side",
 ]

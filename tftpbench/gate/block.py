@@ -66,11 +66,12 @@ class _Turn:
 
 
 class Uneven(Exception):
-    """A server was lost, or delivered wrong bytes: the block ends here."""
+    """A server was lost, or delivered wrong bytes: the block ends here. `is_fault`: as no server may under load."""
 
-    def __init__(self, arm: str, why: str) -> None:
+    def __init__(self, arm: str, why: str, *, is_fault: bool = True) -> None:
         super().__init__(f"{arm}: {why}")
         self.arm = arm
+        self.is_fault = is_fault
 
 
 def measure(
@@ -92,10 +93,10 @@ def measure(
                 for name in turn:
                     arms[name].turns.append(_turn(name, arms[name], index, work.transfers, bench))
     except Uneven as lost:
-        # A base that can't do it says nothing of the head; a second base is a base.
-        if lost.arm == HEAD:
-            return replace(made, failure=str(lost), invalid=str(lost))
-        return replace(made, invalid=str(lost))
+        # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
+        # machine's doing; many spoil the gate.
+        failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
+        return replace(made, failure=failure, invalid=str(lost))
     return replace(
         made,
         slices=work.slices,
@@ -131,7 +132,7 @@ def _start(
     try:
         server.start()
     except ServerError as error:
-        raise Uneven(name, str(error)) from None
+        raise Uneven(name, str(error), is_fault=False) from None
     config = load_config(trial, bench, server, stop)
     sampler = stack.enter_context(server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request))
     return _Loaded(trial, server, sampler, config, root, stop)

@@ -99,8 +99,10 @@ def calibrated(name: str, budgets: Mapping[str, float], base: Mapping[str, float
     value = base.get(metric)
     if value is None or not math.isfinite(value) or value <= 0:
         raise FaultsUnavailable(f"{name}: the base has no {metric} here, so the fault has no size")
+    # As the gate holds it: no budget is less than its metric's floor.
+    budget = max(budgets[metric], METRICS[metric].floor / value)
     # Twice nearly all is all: the most that a rate can lose.
-    share = min(BUDGETS * budgets[metric], 0.9)
+    share = min(BUDGETS * budget, 0.9) if metric == "data_pps" else BUDGETS * budget
     variable, size = _SIZES[name](share, value, cell)
     return Fault(name, metric, {variable: _setting(variable, size)})
 
@@ -111,9 +113,7 @@ def compile_shim(folder: Path) -> Path:
     if compiler is None:
         raise FaultsUnavailable(f"no C compiler in PATH (looked for {', '.join(COMPILERS)}); get it: apt install gcc")
     shim = folder.absolute() / "fault.so"
-    made = _run(
-        [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(shim), str(SOURCE), "-ldl"]
-    )
+    made = _run([compiler, *_FLAGS, "-o", str(shim), str(SOURCE), "-ldl"])
     if made.returncode != 0:
         raise FaultsUnavailable(f"{compiler} can't compile {SOURCE.name}: {_first_line(made.stderr)}")
     # The loader passes over what it can't load, and a fault that is not there would look like one that was not found.
@@ -150,7 +150,7 @@ def _syscalls(share: float, calls_per_block: float, cell: Cell) -> tuple[str, fl
 
 
 def _memory(share: float, rss_bytes: float, _cell: Cell) -> tuple[str, float]:
-    return MEMORY_BYTES, max(share * rss_bytes, BUDGETS * METRICS["server_rss_bytes_max"].floor)
+    return MEMORY_BYTES, share * rss_bytes
 
 
 def _pause(share: float, data_pps: float, cell: Cell) -> tuple[str, float]:
@@ -158,7 +158,10 @@ def _pause(share: float, data_pps: float, cell: Cell) -> tuple[str, float]:
 
 
 def _drops(share: float, data_pps: float, cell: Cell) -> tuple[str, float]:
-    """A lost datagram keeps its client waiting for a timeout, and the slice with it."""
+    """A lost DATA keeps its client, and the slice with it, waiting for a timer: repeated ACKs are ignored (RFC 1123).
+
+    The client's timeout stands for whichever fires first.
+    """
     per_block = _longer(share) / data_pps / (cell.client.timeout_ns / 1e9)
     return DROP_PER_MILLION, per_block / _sent_per_block(cell) * 1e6
 

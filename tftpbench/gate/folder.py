@@ -22,11 +22,17 @@ SAME_SECOND_MAX = 1000
 
 
 class GateFolder:
-    """One gate's folder. `path` None keeps nothing."""
+    """One gate's folder; there is none before `make`, and never one where `out` is None."""
 
     def __init__(self, out: Path | None, scenario: str) -> None:
+        self.path: Path | None = None
+        self._out = out
+        self._scenario = scenario
+
+    def make(self) -> None:
         """Make a folder of its own in `out`. Raises ResultsError where that can't be done."""
-        self.path = None if out is None else _made(out, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-gate-{scenario}")
+        if self._out is not None:
+            self.path = _made(self._out, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-gate-{self._scenario}")
 
     def append(self, block: Block) -> None:
         """On the disk when this returns. Raises ResultsError."""

@@ -47,7 +47,6 @@ STRACED_FAILURES_MAX = 2
 class Begun:
     """Both sides answer, the work is known. `work`: of a trial, in words, by cell_key."""
 
-    folder: Path | None
     looks: tuple[int, ...]
     work: Mapping[str, str]
     placement: str
@@ -183,8 +182,9 @@ class _Gate:
         if reason is not None:
             self._counts_syscalls = False
             self.notes.append(f"System calls were not counted: {reason}.")
+        self._folder.make()  # not before: what can't be started leaves no empty folder
         where, notes = self._bench.pinning.phrase, tuple(self.notes)
-        self._on_event(Begun(self._folder.path, self._scenario.gate.looks, self.told_work, where, notes))
+        self._on_event(Begun(self._scenario.gate.looks, self.told_work, where, notes))
 
     def _measure(self, number: int, cell: Cell) -> None:
         sides = dict(self._sides)

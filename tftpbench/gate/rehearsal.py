@@ -66,7 +66,7 @@ class Rate:
         """As in a table: "1 of 30 (0.1 to 17 %)"."""
         if not self.draws:
             return "none"
-        return f"{self.alarms} of {self.draws} ({100 * self.low:.2g} to {100 * self.high:.2g} %)"
+        return f"{self.alarms} of {self.draws} ({_percent(self.low)} to {_percent(self.high)} %)"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ class Rates:
         """How often the verdict, or that of one metric, was this word."""
         told = self.said if metric is None else self.by_metric.get(metric, ())
         return Rate(told.count(word), len(told))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
 
 
 def permuted(
@@ -208,7 +212,7 @@ def _gates(
 
 
 def _draw(controlled: Sequence[bool], draws: int, dice: np.random.Generator, swaps: bool) -> _Draw:
-    """Blocks in random order, but those with a control where a gate has them: every so-manieth."""
+    """Blocks in random order, but those with a control in the places where a gate has them."""
     places = _controlled_places(controlled)
     order = np.empty((draws, len(places)), dtype=np.int64)
     for is_controlled in (True, False):

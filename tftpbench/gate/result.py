@@ -6,7 +6,10 @@ everybody above it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # pandas takes a second to import
+    import pandas as pd
 
 Word = Literal["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
 # The gravest first: what the whole gate says is the first that any gated metric says.
@@ -141,6 +144,13 @@ class GateResult:
     def gated(self) -> tuple[Judgement, ...]:
         """The judgements that decide."""
         return tuple(each for each in self.judgements if each.word is not None)
+
+    @property
+    def pairs(self) -> "pd.DataFrame":
+        """One row per block, metric and comparison (head, control): base, other, ratio, base_first, valid."""
+        from tftpbench.gate.document import pairs_frame
+
+        return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
         """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""

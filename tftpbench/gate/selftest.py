@@ -28,8 +28,8 @@ DETECTED_MIN = 0.9
 # One false alarm in a hundred gates is what is promised: more than this would be seen in one of 20 self-tests only.
 FALSE_ALARMS, SURPRISE = 0.01, 0.05
 AA = "aa"
-# A lost datagram costs its client a timeout, all of it in one slice. With the usual second, a loss of 10 % would be one
-# lost datagram in every fourth trial, which is no loss of 10 % but a rare stall; with this, it is several in each.
+# A lost datagram keeps its client waiting for a timer, all of it in one slice. With the usual second, a loss of 10 %
+# would be one datagram in every fourth trial, which is no loss of 10 % but a rare stall; so, it is several in each.
 DROPS_TIMEOUT = "100ms"
 # A fault is sized by its cost in theory, then once more by what it did to so many pairs, within these bounds.
 PILOT_PAIRS = 8

@@ -43,6 +43,14 @@ def side(entry: str, like: str | None = None) -> Contender:
     return contender
 
 
+def both_sides(base: str, head: str, like: str | None = None) -> tuple[Contender, Contender]:
+    """Base and head; `like` is for those that are executables. Raises UsageError where neither is, and as `side`."""
+    if like is not None and not (takes_like(base) or takes_like(head)):
+        raise UsageError("--as says how executables are started, and neither base nor head is one; leave it out")
+    first, second = (side(entry, like if takes_like(entry) else None) for entry in (base, head))
+    return first, second
+
+
 def takes_like(entry: str) -> bool:
     """Whether an entry means an executable, which needs a manifest to say how it is started."""
     return not _is_command(entry) and not _is_manifest(entry) and _executable(entry) is not None

@@ -27,7 +27,7 @@ _OPENING: dict[Word, str] = {
 
 def sentence(decision: Decision, sides: tuple[Side, Side], scenario: Scenario, where: str) -> str:
     """The verdict in one sentence, with the figures that decided."""
-    names = f"{sides[1].name} ({sides[1].entry}) against {sides[0].name} ({sides[0].entry})"
+    names = f"{_named(sides[1])} against {_named(sides[0])}"
     cells = scenario.cells()
     what = cells[0].label if len(cells) == 1 else counted(len(cells), "cell")
     around = f"{names}, {what}, {counted(decision.pairs, 'pair')}, {where}"
@@ -36,9 +36,23 @@ def sentence(decision: Decision, sides: tuple[Side, Side], scenario: Scenario, w
     gated = [each for each in decision.judgements if each.word is not None]
     if not gated:
         return f"no verdict: too few valid pairs; {around}."
-    wanted = {"improved", "pass"} if decision.word == "improved" else {decision.word}
-    told = [change(each, named=len(cells) > 1) for each in gated if each.word in wanted]
+    if decision.word == "pass":
+        return f"{_OPENING['pass']} in {_short(gated)}; {around}."
+    tell = unseen if decision.word == "invalid" else change
+    told = [tell(each, named=len(cells) > 1) for each in gated if each.word == decision.word]
     return f"{_OPENING[decision.word]}: {'; '.join(told)}; {around}."
+
+
+def _short(gated: Sequence[Judgement]) -> str:
+    """All that passed, without intervals; where they are many, how many."""
+    if len(gated) > len(METRICS):
+        return counted(len(gated), "figure")
+    told = [f"{METRICS[each.metric].words} {signed(each.ratio)}" for each in gated if each.ratio is not None]
+    return f"{counted(len(gated), 'figure')} ({', '.join(told)})"
+
+
+def _named(side: Side) -> str:
+    return side.name if side.entry in ("", side.name) else f"{side.name} ({side.entry})"
 
 
 def change(judgement: Judgement, *, named: bool = False) -> str:
@@ -60,6 +74,16 @@ def interval(judgement: Judgement) -> str:
     if judgement.low is None or judgement.high is None:
         return signed(judgement.ratio)
     return f"{signed(judgement.ratio)} ({_points(judgement.low)} to {_points(judgement.high)})"
+
+
+def unseen(judgement: Judgement, *, named: bool = False) -> str:
+    """One metric that is too noisy: what loss would have been seen, which is the noise floor of this run."""
+    if judgement.smallest_effect is None:
+        return change(judgement, named=named)
+    words = f"{METRICS[judgement.metric].words} of {judgement.cell}" if named else METRICS[judgement.metric].words
+    budget = 0.0 if judgement.budget is None else judgement.budget
+    effect = f"{100 * judgement.smallest_effect:.1f} %"
+    return f"{words}: only a loss of {effect} or more would have been caught (budget {100 * budget:.3g} %)"
 
 
 def signed(ratio: float) -> str:

@@ -9,6 +9,7 @@
     junit.py          for a CI server
     programs.py       JSON and CSV
     wording.py        text from a run, made harmless for where it is put
+    gate/             the same for a gate, which has files of its own
 
 Everything that comes out of a run is hostile: a server chooses its error texts, a person the names. It must never
 compute a figure of its own, write a file, or change a run. Called by the command line.

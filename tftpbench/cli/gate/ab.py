@@ -47,20 +47,15 @@ def ab(
     from tftpbench import gate
     from tftpbench.api import random_seed
     from tftpbench.cli.gate.watch import watch
-    from tftpbench.gate.sides import takes_like
     from tftpbench.scenario import load_scenario
 
     asked = load_scenario(scenario, set_ or [])
-    sides = [gate.side(entry, like if takes_like(entry) else None) for entry in (base, head)]
-    if like is not None and not (takes_like(base) or takes_like(head)):
-        raise typer.BadParameter(
-            "--as says how executables are started, and neither base nor head is one; leave it out"
-        )
+    old, new = gate.both_sides(base, head, like)
     seed = random_seed() if seed is None else seed
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished blocks are kept
     result = gate.ab(
-        sides[0],
-        sides[1],
+        old,
+        new,
         asked,
         seed=seed,
         out=out,

@@ -25,6 +25,8 @@ _LISTED_MAX = 20
 # Of a text from outside: a version or a command may be a page long.
 _TEXT_MAX = 400
 _UNKNOWN = "-"
+# Keys of a scenario that mean nothing in a gate.
+_NOT_OF_A_GATE = ("trials", "warm_up", "servers")
 _NOT_JUDGED = "❔"
 _FORMS: Mapping[str, Callable[[float], str]] = {
     "s/MiB": lambda value: f"{_duration(value)}/MiB",
@@ -141,8 +143,9 @@ def _range(each: Noise) -> str:
 
 def _environment(result: GateResult) -> list[str]:
     facts = result.facts
+    asked = {name: value for name, value in facts.scenario.items() if name not in _NOT_OF_A_GATE}
     manifest = {
-        "scenario": facts.scenario, "seed": facts.seed, "keys": facts.keys, "machine": facts.machine,
+        "scenario": asked, "seed": facts.seed, "keys": facts.keys, "machine": facts.machine,
         "build": facts.build,
         "placement": {"server_cpus": list(facts.server_cpus), "generator_cpus": list(facts.generator_cpus)},
     }  # fmt: skip

@@ -1,0 +1,93 @@
+"""The self-test: what the recorded one says, again and again, and what can't be tested."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tftpbench import cli
+from tftpbench.gate.decision import decide
+from tftpbench.gate.document import load
+from tftpbench.gate.faults import METRIC_OF
+from tftpbench.gate.rehearsal import mirrored, permuted
+from tftpbench.gate.selftest import evaluate
+from tftpbench.scenario import from_document
+
+RECORDED = Path(__file__).parents[2] / "results/reference/gate"
+FAULTS = ("cpu", "syscalls", "drops", "memory")
+
+
+def recorded(folder: str) -> list[Path]:
+    return sorted((RECORDED / folder).glob("*/gate.json"))
+
+
+def test_recorded_gates_over_equal_code_alarm_as_seldom_as_promised() -> None:
+    found = evaluate(RECORDED)
+    assert found.alarms.draws >= 30
+    assert found.alarms.alarms <= 1
+    assert found.permuted is not None
+    assert found.permuted.draws >= 10_000
+    assert (found.permuted.rate().share or 0) <= 0.01
+
+
+def test_recorded_faults_of_twice_the_budget_are_caught_by_the_metric_meant_for_them() -> None:
+    found = {fault.name: fault for fault in evaluate(RECORDED).faults}
+    assert set(found) == set(FAULTS)
+    for name, fault in found.items():
+        assert fault.metric == METRIC_OF[name]
+        assert fault.found.draws == 20
+        assert fault.found.alarms >= 18, name
+
+
+def test_recorded_pairs_say_the_same_with_base_and_head_exchanged() -> None:
+    results = [load(path) for path in recorded("aa")]
+    gate = from_document(results[0].facts.scenario, "recorded").gate
+    blocks = mirrored(block for result in results for block in result.blocks)
+    assert (permuted(blocks, gate.gated, gate.looks).rate().share or 0) <= 0.01
+
+
+def test_a_recorded_fault_exchanged_is_better_and_never_red() -> None:
+    for name in FAULTS:
+        result = load(recorded(name)[0])
+        gate = from_document(result.facts.scenario, "recorded").gate
+        back = decide(mirrored(result.blocks), gate.gated, gate.looks)
+        words = {each.metric: each.word for each in back.judgements}
+        assert words[METRIC_OF[name]] == "improved", name
+        assert back.word != "regressed", name
+
+
+def test_a_stored_self_test_is_judged_again_without_measuring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.exit_code(["gate", "selftest", "--replay", str(RECORDED), "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document["holds"] is True
+    assert "False alarms, live:" in err
+    assert "The gate keeps its promise here." in err
+
+
+def test_a_gate_that_cries_wolf_does_not_keep_its_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):  # a fault, filed as equal code
+        shutil.copytree(recorded("cpu")[0].parent, tmp_path / "aa" / str(number))
+    assert cli.exit_code(["gate", "selftest", "--replay", str(tmp_path)]) == 3
+    assert "does not keep its promise" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--replay", "ABSENT"], "holds no gate of a self-test"),
+        (["--fault", "magic"], "'magic' is no fault; allowed: cpu"),
+        (["--aa", "0"], "--aa 1 at least"),
+        (["-s", "nobody"], "no server is called 'nobody'"),
+        (["--set", "gate.looks=[3]"], "gate.looks[0]"),
+    ],
+)
+def test_what_can_not_be_tested_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    arguments = [str(tmp_path) if word == "ABSENT" else word for word in words]
+    assert cli.exit_code(["gate", "selftest", *arguments, "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
