@@ -327,6 +327,7 @@ def _gate_block() -> Schema:
             },
             "invalid": _text("Why its pairs do not count.", nullable=True),
             "failure": _text("What ended the gate at once.", nullable=True),
+            "unstarted": _text("Who did not start.", nullable=True),
         }
     )
 

@@ -19,7 +19,8 @@ from tftpbench.gate.document import load
 MISBEHAVING = Path(__file__).with_name("misbehaving_server.py")
 TINY = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
         "gate.slice=10ms", "gate.budgets.server_cpu_s_per_mib=90%", "gate.budgets.data_pps=90%",
-        "gate.budgets.syscalls_per_block=off", "client.timeout=100ms", "client.retries=2"]  # fmt: skip
+        "gate.budgets.syscalls_per_block=off", "gate.budgets.server_rss_bytes_max=off",
+        "client.timeout=100ms", "client.retries=2"]  # fmt: skip
 
 
 def misbehaving(folder: Path, mode: str) -> str:

@@ -96,20 +96,48 @@ def test_a_failure_ends_it_whatever_the_figures_say() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0.0, -1.0, math.nan, math.inf])
-def test_a_figure_that_is_none_is_not_judged(value: float | None) -> None:
+def test_a_figure_that_is_none_is_never_passed(value: float | None) -> None:
     odd = [with_figure(block, HEAD, RATE, value) for block in blocks(12)]
     found = decide(odd, BUDGETS, LOOKS)
-    assert of(found, RATE).word is None
-    assert of(found, RATE).detail == "not measured"
-    assert found.word == "pass"
+    assert of(found, RATE).ratio is None
+    assert (of(found, RATE).word, found.word, found.is_final) == ("inconclusive", "inconclusive", False)
 
 
-@pytest.mark.parametrize(("lost", "word"), [(0, "pass"), (1, "pass"), (20, "regressed")])
-def test_a_head_that_loses_transfers_which_the_base_does_not_is_regressed(lost: int, word: str) -> None:
+def test_system_calls_that_could_not_be_counted_leave_the_verdict_to_the_others() -> None:
+    few = [with_figure(block, HEAD, CALLS, None) if block.number > 4 else block for block in blocks(12)]
+    found = decide(few, BUDGETS, LOOKS)
+    assert of(found, CALLS).word is None
+    assert (found.word, found.is_final) == ("pass", True)
+
+
+def test_what_is_not_sure_when_no_more_pairs_come_is_invalid() -> None:
+    unsure = blocks(12, noise=8)
+    assert decide(unsure, BUDGETS, LOOKS).word == "inconclusive"
+    assert decide(unsure, BUDGETS, LOOKS, has_ended=True).word == "invalid"
+
+
+@pytest.mark.parametrize(("head", "base", "word"), [(2, 0, "pass"), (3, 0, "regressed"), (5, 1, "pass")])
+def test_a_head_that_often_does_not_start_is_regressed(head: int, base: int, word: str) -> None:
+    names = [HEAD] * head + [BASE] * base
+    failed = [
+        replace(block, arms={}, invalid="it did not start", unstarted=name)
+        for block, name in zip(blocks(9, seed=4), names, strict=False)
+    ]
+    assert decide([*failed, *blocks(12)], BUDGETS, LOOKS).word == word
+
+
+@pytest.mark.parametrize(("pairs", "word"), [(0, "pass"), (1, "pass"), (9, "pass"), (10, "regressed")])
+def test_a_head_that_loses_transfers_pair_after_pair_is_regressed_and_one_burst_is_not(pairs: int, word: str) -> None:
     good = [with_figure(with_figure(block, BASE, "started", 300), HEAD, "started", 300) for block in blocks(12)]
-    found = decide([with_figure(good[0], HEAD, "lost", lost), *good[1:]], BUDGETS, LOOKS)
+    lossy = [with_figure(block, HEAD, "lost", 20) if block.number <= pairs else block for block in good]
+    found = decide(lossy, BUDGETS, LOOKS)
     assert found.word == word
     assert (found.failure is not None) == (word == "regressed")
+
+
+def test_losses_in_pairs_that_do_not_count_are_no_matter() -> None:
+    spoilt = [replace(with_figure(block, HEAD, "lost", 20), invalid="the host was busy") for block in blocks(12)]
+    assert decide([*spoilt, *blocks(12)], BUDGETS, LOOKS).failure is None
 
 
 def test_no_figure_at_all_is_no_verdict() -> None:

@@ -152,8 +152,8 @@ def test_draws_have_controls_where_gates_have_them() -> None:
 def test_passes_under_strace_that_ended_early_are_spread_over_the_draws() -> None:
     rates = permuted(blocks(60, straced=24), BUDGETS, LOOKS, 200)
     assert set(rates.by_metric["syscalls_per_block"]) == {"pass"}
-    few = permuted(blocks(60, straced=5), BUDGETS, LOOKS, 200)
-    assert set(few.by_metric["syscalls_per_block"]) == {"inconclusive"}
+    few = permuted(blocks(60, straced=11), BUDGETS, LOOKS, 200)
+    assert "syscalls_per_block" not in few.by_metric
 
 
 def test_a_metric_that_nobody_has_is_left_out() -> None:

@@ -73,12 +73,29 @@ def test_a_gate_that_cries_wolf_does_not_keep_its_promise(tmp_path: Path, capsys
     assert "does not keep its promise" in capsys.readouterr().out
 
 
+def test_gates_that_could_not_judge_keep_no_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = json.loads(recorded("aa")[0].read_text()) | {"word": "invalid", "blocks": []}
+    for kind in ("aa", "cpu"):
+        (tmp_path / kind / "1").mkdir(parents=True)
+        (tmp_path / kind / "1/gate.json").write_text(json.dumps(nothing))
+    assert cli.exit_code(["gate", "selftest", "--replay", str(tmp_path)]) == 6
+    assert "Nothing can be said" in capsys.readouterr().out
+
+
+def test_recorded_gates_say_the_same_by_the_decision_of_today() -> None:
+    for path in [*recorded("aa"), *(path for fault in FAULTS for path in recorded(fault))]:
+        result = load(path)
+        gate = from_document(result.facts.scenario, "recorded").gate
+        assert decide(result.blocks, gate.gated, gate.looks, has_ended=True).word == result.word, path
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--replay", "ABSENT"], "holds no gate of a self-test"),
         (["--fault", "magic"], "'magic' is no fault; allowed: cpu"),
         (["--aa", "0"], "--aa 1 at least"),
+        (["-s", "a" * 5000], "is no server"),
         (["-s", "nobody"], "no server is called 'nobody'"),
         (["--set", "gate.looks=[3]"], "gate.looks[0]"),
     ],

@@ -96,7 +96,7 @@ def measure(
         # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
-        return replace(made, failure=failure, invalid=str(lost))
+        return replace(made, failure=failure, invalid=str(lost), unstarted=None if lost.is_fault else lost.arm)
     return replace(
         made,
         slices=work.slices,

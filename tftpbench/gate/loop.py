@@ -162,12 +162,14 @@ class _Gate:
             number += 1
             for cell in self._dice.sample(cells, len(cells)):
                 self._measure(number, cell)
-            has_failed, before, seen = any(each.failure for each in self.blocks), seen, self._pairs()
+            has_failed = any(each.failure or each.unstarted for each in self.blocks)
+            before, seen = seen, self._pairs()
             if has_failed or (seen > before and seen in gate.looks):
                 decision = decide(self.blocks, gate.gated, gate.looks)
-                self._on_event(Looked(decision))
+                if seen in gate.looks:
+                    self._on_event(Looked(decision))
                 self._settle(decision)
-        return decide(self.blocks, gate.gated, gate.looks)
+        return decide(self.blocks, gate.gated, gate.looks, has_ended=True)
 
     def _begin(self) -> None:
         for cell in self._scenario.cells():
@@ -192,7 +194,11 @@ class _Gate:
             sides[CONTROL] = self._sides[BASE]
         made = block.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
         if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and made.invalid is None:
-            made = self._with_syscalls(made, cell, sides)
+            try:
+                made = self._with_syscalls(made, cell, sides)
+            except KeyboardInterrupt:
+                self._folder.append(made)
+                raise
         self._folder.append(made)
         self.blocks.append(made)
         self._on_event(Measured(made, len(self._scenario.cells())))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.budgets import METRICS, allowance
-from tftpbench.gate.decision import CONTROLS_MIN, ERROR, effective, figure, words
+from tftpbench.gate.decision import CONTROLS_MIN, ERROR, OPTIONAL, effective, figure, words
 from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Word
 from tftpbench.scenario import CONTROL_EVERY
 from tftpbench.stats import PAIRS_MIN, trimmed
@@ -154,11 +154,11 @@ class _Recorded:
     head: Floats
     control: Floats
 
-    def logs(self, draw: _Draw, look: int) -> Floats | None:
+    def logs(self, draw: _Draw, look: int, least: int) -> Floats | None:
         """Log-ratios of worsening at a look, (draws, pairs); None where too few blocks have the figure."""
         base, head = self._sides(draw)
         first = self._first(draw, np.isfinite(self.base) & np.isfinite(self.head), look)
-        if first.shape[-1] < PAIRS_MIN:
+        if first.shape[-1] < (least if self.metric in OPTIONAL else PAIRS_MIN):
             return None
         base, head = np.take_along_axis(base, first, -1), np.take_along_axis(head, first, -1)
         return self._worse(base, head)
@@ -202,7 +202,7 @@ def _gates(
             cells.setdefault(block.cell_key, []).append(block)
     fewest = min((len(ours) for ours in cells.values()), default=0)
     reached = [look for look in looks if look <= fewest]
-    if not reached:
+    if not reached or not fewest:
         raise ValueError(f"a gate of these looks needs {looks[0]} valid blocks of each cell, and there are {fewest}")
     dice = np.random.default_rng(seed)
     drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, dice, swaps) for key, ours in cells.items()}
@@ -264,10 +264,10 @@ def _told(
 ) -> dict[Key, Numbers]:  # fmt: skip
     logs, short = {}, []
     for key, each in recorded.items():
-        values = each.logs(drawing[key[1]], look)
+        values = each.logs(drawing[key[1]], look, looks[0])
         if values is not None:
             logs[key] = values
-        elif np.isfinite(each.base * each.head).any():
+        elif each.metric not in OPTIONAL:
             short.append(key)
     said = words(logs, budgets, len(looks), is_last=look == looks[-1])
     told = {key: np.array([WORDS.index(word) for word in each]) for key, each in said.items()}

@@ -84,7 +84,7 @@ class Block:
     """One fresh base and head (and in every third block a second base), loaded in turn.
 
     `arms` by base, head, control. `invalid`: why its pairs do not count. `failure`: what ends the gate at once, as
-    wrong contents. `slices`: how often each was loaded; `first`: who was loaded first.
+    wrong contents. `slices`: how often each was loaded; `first`: who was loaded first; `unstarted`: who did not start.
     """
 
     number: int
@@ -96,6 +96,7 @@ class Block:
     arms: Mapping[str, Arm]
     invalid: str | None = None
     failure: str | None = None
+    unstarted: str | None = None
 
 
 @dataclass(frozen=True)

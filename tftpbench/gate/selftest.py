@@ -6,6 +6,7 @@ once where that is said: labels of equal code exchanged at random, and gates dra
 never choose among gates by what they said. Called by the command line.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,10 @@ class FaultFound:
 
 @dataclass(frozen=True)
 class SelfTested:
-    """The whole. `alarms`: of live gates over equal code; `permuted`: over their pairs with labels exchanged."""
+    """The whole. `alarms`: of live gates over equal code that could judge; `said`: of all of them.
+
+    `permuted`: over their pairs with labels exchanged.
+    """
 
     alarms: Rate
     said: Mapping[str, int]
@@ -61,10 +65,12 @@ class SelfTested:
     folder: str
 
     @property
-    def holds(self) -> bool:
-        """Whether the promise is kept, as far as so many gates can tell."""
+    def holds(self) -> bool | None:
+        """Whether the promise is kept, as far as so many gates can tell; None where none of them could judge."""
         from scipy.stats import binom
 
+        if not self.alarms.draws and not any(fault.found.draws for fault in self.faults):
+            return None
         chance = float(binom.sf(self.alarms.alarms - 1, self.alarms.draws, FALSE_ALARMS))
         quiet = self.permuted is None or (self.permuted.rate().share or 0) <= FALSE_ALARMS
         return chance >= SURPRISE and quiet and all((fault.found.share or 0) >= DETECTED_MIN for fault in self.faults)
@@ -114,10 +120,10 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1) -> SelfTest
     by_fault = {name: found for name in METRIC_OF if (found := _stored(folder / name))}
     if not equal and not by_fault:
         raise ResultsError(f"{folder}: holds no gate of a self-test; make one with tftpbench gate selftest")
-    words = [result.word for result in equal]
+    words = [result.word for result in equal if result.word != "invalid"]
     return SelfTested(
         alarms=Rate(words.count("regressed"), len(words)),
-        said={word: words.count(word) for word in dict.fromkeys(words)},
+        said=dict(Counter(result.word for result in equal)),
         permuted=_permuted(equal, seed),
         faults=tuple(_found(name, found, equal, seed) for name, found in by_fault.items()),
         notes=tuple(notes),
@@ -183,7 +189,7 @@ def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], 
     asked = from_document((equal or found)[0].facts.scenario, "selftest").gate
     blocks = [block for result in found for block in result.blocks]
     usable = sum(block.invalid is None for block in blocks)
-    looks = [look for look in asked.looks if look <= usable] or [usable]
+    looks = [look for look in asked.looks if look <= usable]
     metric = METRIC_OF[name]
     judged = next((each for each in found[0].judgements if each.metric == metric), None)
     return FaultFound(
@@ -192,8 +198,8 @@ def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], 
         words=found[0].head.entry.partition(", ")[2],
         pairs=usable,
         moved=judged.ratio if judged else None,
-        found=detected(blocks, metric, asked.gated, looks, FAULT_GATES, seed),
-        among_many=detected(blocks, metric, asked.gated, looks, DRAWS, seed),
+        found=detected(blocks, metric, asked.gated, looks, FAULT_GATES, seed) if looks else Rate(0, 0),
+        among_many=detected(blocks, metric, asked.gated, looks, DRAWS, seed) if looks else Rate(0, 0),
     )
 
 

@@ -31,7 +31,10 @@ def side(entry: str, like: str | None = None) -> Contender:
     here.
     """
     _refuse_running(entry)
-    server, variant = _chosen(entry, like)
+    try:
+        server, variant = _chosen(entry, like)
+    except OSError as error:  # a word that no path can be
+        raise UsageError(f"{entry[:60]!r}: is no server: {error.strerror}; {ALLOWED}") from None
     contender = Contender(server, variant, server.locate())
     if contender.busy_polls:
         raise UsageError(
@@ -53,6 +56,8 @@ def both_sides(base: str, head: str, like: str | None = None) -> tuple[Contender
 
 def takes_like(entry: str) -> bool:
     """Whether an entry means an executable, which needs a manifest to say how it is started."""
+    if len(entry) > os.pathconf("/", "PC_PATH_MAX"):
+        return False
     return not _is_command(entry) and not _is_manifest(entry) and _executable(entry) is not None
 
 

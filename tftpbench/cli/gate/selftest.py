@@ -59,7 +59,7 @@ def selftest(
         typer.echo(json.dumps({**asdict(found), "holds": found.holds}, ensure_ascii=False))
     if not (json_ and quiet):
         print(told(found), file=sys.stderr if json_ else sys.stdout)
-    return 0 if found.holds else 3
+    return 6 if found.holds is None else 0 if found.holds else 3
 
 
 def told(found: "SelfTested") -> str:
@@ -73,6 +73,8 @@ def told(found: "SelfTested") -> str:
         lines.append(f"Fault {fault.name}: {fault.words}; {fault.metric} {moved}, {fault.pairs} pairs")
         lines.append(f"  caught by it in {fault.found} gates drawn from them ({fault.among_many})")
     verdict = "The gate keeps its promise here." if found.holds else "The gate does not keep its promise here."
+    if found.holds is None:
+        verdict = "Nothing can be said: no gate had pairs enough to judge."
     return "\n".join([*lines, *found.notes, "", verdict, f"Files: {found.folder}"])
 
 
