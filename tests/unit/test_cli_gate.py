@@ -11,7 +11,7 @@ from tests.unit.test_gate_rehearsal import BUDGETS, LOOKS, blocks
 from tftpbench.cli.gate.told import told
 from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import Begun, Looked, Measured, decide
-from tftpbench.gate.result import FailOn, GateResult, Side, Word
+from tftpbench.gate.result import Arm, FailOn, GateResult, Side, Word
 from tftpbench.gate.told import change, remarks, sentence
 from tftpbench.runner import Pinning
 from tftpbench.scenario import load_scenario
@@ -93,6 +93,8 @@ def test_remarks_tell_what_makes_the_figures_weaker() -> None:
     assert found[1].startswith("1 block of 3 did not count: block 1, base: the host took")
     assert "on one core" in found[2]
     assert remarks(blocks(3), [], APART) == ()
+    forking = replace(recorded[1], arms={"base": Arm({"server_processes_max": 40.0})})
+    assert remarks([forking], [], APART)[0].startswith("Peak memory was not judged")
 
 
 def events() -> list[object]:

@@ -195,15 +195,18 @@ def _figures(arm: _Loaded) -> dict[str, float | None]:
     cpu_s = sum(each for each in cpu_ns if each is not None) / 1e9 if None not in cpu_ns else None
     busy = [number(turn.figures, "generator_busy_fraction") for turn in turns]
     known_busy = [each for each in busy if each is not None]
+    samples = arm.sampler.samples
     return {
         "server_cpu_s_per_mib": cpu_s / mib if cpu_s is not None and mib else None,
         "data_pps": blocks / window_s if window_s else None,
-        "server_rss_bytes_max": arm.sampler.samples.rss_bytes_max,
+        # Of many short-lived processes a look sees now few and now many: their peak is luck.
+        "server_rss_bytes_max": samples.rss_bytes_max if samples.processes_max == 1 else None,
+        "server_processes_max": samples.processes_max,
         **_latencies(turns),
         "started": started,
         "lost": lost,
         "retransmissions": _sum(turns, "retransmissions"),
-        "udp_drops_server": arm.sampler.samples.udp_drops,
+        "udp_drops_server": samples.udp_drops,
         "bytes_verified": _sum(turns, "bytes_verified"),
         "duration_s": window_s,
         "server_cpu_s": cpu_s,

@@ -104,6 +104,10 @@ def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> 
         found.append(f"{some}: block {spoilt[0].number}, {spoilt[0].invalid}.")
     if not pinning.separate:
         found.append(f"Server and generator ran {pinning.phrase}: blocks per second tell of both.")
+    if any((figure(block, arm, "server_processes_max") or 0) > 1 for block in blocks for arm in (BASE, HEAD)):
+        found.append(
+            "Peak memory was not judged where a server had several processes: a look sees now few and now many."
+        )
     busy = _busy(blocks)
     if busy is not None and busy > GENERATOR_BUSY_FRACTION_MAX:
         found.append(

@@ -1,0 +1,55 @@
+"""What size of loss the gate sees: recorded pairs of equal code whose head is made worse by a factor, judged as ever.
+
+    python -m benches.power [results/reference/gate]
+
+Nothing is measured. Each line is a metric; each figure the share of 2,000 gates drawn from the pairs that called it
+regressed, and in brackets suspected. Called by hand, for the table in docs/gate.md.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tftpbench.budgets import METRICS
+from tftpbench.gate.decision import effective, figure
+from tftpbench.gate.document import load
+from tftpbench.gate.rehearsal import drawn
+from tftpbench.gate.result import HEAD, Arm, Block, Word
+from tftpbench.scenario import from_document
+
+LOSSES = (0.5, 1, 1.2, 1.4, 1.6, 2)  # in budgets
+DRAWS, SEED = 2_000, 2
+WORDS: tuple[Word, ...] = ("regressed", "suspected")
+
+
+def main(folder: Path) -> None:
+    """Print the table."""
+    results = [load(path.parent) for path in sorted(folder.glob("aa/*/gate.json"))]
+    gate = from_document(results[0].facts.scenario, "recorded").gate
+    blocks = [block for result in results for block in result.blocks if block.invalid is None]
+    sys.stdout.write(f"{len(blocks)} pairs; loss in budgets: {', '.join(map(str, LOSSES))}\n")
+    for (metric, _), budget in effective({"": blocks}, gate.gated).items():
+        told = []
+        for loss in LOSSES:
+            worse = [_worse(block, metric, budget * loss) for block in blocks]
+            rates = drawn(worse, gate.gated, gate.looks, DRAWS, SEED)
+            both = [100 * (rates.rate(word, metric).share or 0) for word in WORDS]
+            told.append(f"{both[0]:.1f} % ({both[1]:.0f})")
+        sys.stdout.write(f"{metric} ({100 * budget:.3g} %): {', '.join(told)}\n")
+
+
+def _worse(block: Block, metric: str, loss: float) -> Block:
+    value = figure(block, HEAD, metric)
+    if value is None:
+        return block
+    changed = value * (1 + loss if METRICS[metric].lower_is_better else 1 - loss)
+    return replace(block, arms={**block.arms, HEAD: Arm({**block.arms[HEAD].figures, metric: changed})})
+
+
+def _folder(arguments: Sequence[str]) -> Path:
+    return Path(arguments[0]) if arguments else Path("results/reference/gate")
+
+
+if __name__ == "__main__":
+    main(_folder(sys.argv[1:]))
