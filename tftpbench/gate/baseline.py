@@ -30,8 +30,8 @@ import numpy as np
 
 from tftpbench.budgets import METRICS, REPORTED, Metric, allowance, worsening
 from tftpbench.errors import NotComparable
-from tftpbench.gate.decision import ERROR, PASS_ERROR, POWER, PROMISED
-from tftpbench.gate.result import WORDS, Facts, GateResult, Judgement, Side, Word
+from tftpbench.gate.decision import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
+from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.told import change
 from tftpbench.scenario import Cell, Scenario
@@ -71,7 +71,7 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
     ]
     judgements.sort(key=lambda each: each.word is None)  # stable: the order of metrics and cells stays
     failure = _failure(base, head)
-    word = "regressed" if failure else _whole(list(words.values()))
+    word = whole(words.values(), failure)
     return GateResult(
         method="baseline",
         word=word,
@@ -191,11 +191,6 @@ def _words(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int
     return found
 
 
-def _whole(words: Sequence[Word]) -> Word:
-    gravest = min(words, key=WORDS.index)
-    return "improved" if gravest == "pass" and "improved" in words else gravest
-
-
 def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: int) -> Judgement:
     metric, server = sample.metric, sample.place[0]
     both = bool(sample.base and sample.head)
@@ -235,14 +230,7 @@ def _detail(sample: _Sample, word: Word | None) -> str:
             f"{len(sample.head)} of {sample.trials[1]} of the new one are valid and know it; "
             f"{TRIALS_MIN} of each are needed"
         )
-    told = {
-        "regressed": "worse by more than the budget, for certain",
-        "suspected": "worse for certain, and by the estimate by more than the budget",
-        "inconclusive": "neither a loss beyond the budget nor one within it is certain",
-        "invalid": "too noisy here: a loss of twice the budget could have gone unseen; take more or longer trials",
-        "pass": "any loss is within the budget, with 95 % certainty",
-        "improved": "better, for certain",
-    }[word]
+    told = "too noisy here: take more or longer trials" if word == "invalid" else DETAILS[word]
     return f"{told}; {known}"
 
 

@@ -46,7 +46,7 @@ _SURE: tuple[Word, ...] = ("regressed", "pass", "improved")
 _ORDER: tuple[Word, ...] = ("regressed", "suspected", "improved", "pass", "invalid")
 _ELSE: Word = "inconclusive"
 _NOTHING: Word = "invalid"
-_DETAILS: Mapping[Word, str] = {
+DETAILS: Mapping[Word, str] = {
     "regressed": "worse by more than the budget, for certain",
     "suspected": "worse for certain, and by the estimate by more than the budget",
     "inconclusive": "neither a loss beyond the budget nor one within it is certain",
@@ -100,7 +100,7 @@ def decide(
     judgements = tuple(_judgements(shown, found, budgets, len(looks)))
     is_sure = bool(found) and all(word in _SURE for word in found.values())
     return Decision(
-        word=_whole(found.values(), failure),
+        word=whole(found.values(), failure),
         judgements=judgements,
         noise=tuple(_noise(shown)),
         failure=failure,
@@ -284,7 +284,7 @@ def _is_uneven(blocks: Sequence[Block], metric: str, budget: float) -> bool:
     return bool(min(found.p_above(limit), found.p_below(-limit)) < ERROR / 2)
 
 
-def _whole(told: Collection[Word], failure: str | None) -> Word:
+def whole(told: Collection[Word], failure: str | None) -> Word:
     """The gravest; nothing told is nothing known."""
     if failure is not None:
         return "regressed"
@@ -337,7 +337,7 @@ def _detail(word: Word | None, budget: float | None, pairs: int) -> str:
         return "reported, never gated"
     if word is None:
         return "not measured" if not pairs else f"{counted(pairs, 'pair')}: too few to judge"
-    return _DETAILS[word]
+    return DETAILS[word]
 
 
 def _noise(shown: Mapping[str, Sequence[Block]]) -> Iterator[Noise]:

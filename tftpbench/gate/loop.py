@@ -169,7 +169,7 @@ class _Gate:
                 if seen in gate.looks:
                     self._on_event(Looked(decision))
                 self._settle(decision)
-        return decide(self.blocks, gate.gated, gate.looks, has_ended=True)
+        return decision if decision.is_final else decide(self.blocks, gate.gated, gate.looks, has_ended=True)
 
     def _begin(self) -> None:
         for cell in self._scenario.cells():

@@ -103,9 +103,8 @@ def _labels(judgements: Sequence[Judgement]) -> list[str]:
         return words
     labels = []
     for name, each in zip(words, judgements, strict=True):
-        short = name.removeprefix("server's ").replace(", 99th percentile", " p99").replace(", median", " p50")
         own = [part for part in cells[each.cell] if not all(part in parts for parts in cells.values())]
-        labels.append(f"{short}, {', '.join(own) or each.cell}")
+        labels.append(f"{name}, {', '.join(own) or each.cell}")
     return labels
 
 
