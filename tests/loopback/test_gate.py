@@ -15,7 +15,7 @@ import pytest
 
 from tests.loopback.manifests import bundled, written
 from tftpbench import cli
-from tftpbench.gate import Decision, loop
+from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load
 
 MISBEHAVING = Path(__file__).with_name("misbehaving_server.py")
@@ -102,13 +102,11 @@ def test_a_faster_head_is_never_red(tmp_path: Path) -> None:
 def test_what_is_still_open_at_the_last_look_is_inconclusive_and_let_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decided = loop.decide
-
     def unsure(*arguments: Any, has_ended: bool = False) -> Decision:
-        found = decided(*arguments, has_ended=has_ended)
+        found = decide(*arguments, has_ended=has_ended)
         return replace(found, word="invalid" if has_ended else "inconclusive") if found.is_final else found
 
-    monkeypatch.setattr(loop, "decide", unsure)
+    monkeypatch.setattr("tftpbench.gate.loop.decide", unsure)
     code, document = gate(tmp_path, "epoll", "epoll")
     assert (code, document["word"]) == (0, "inconclusive")
 
