@@ -41,12 +41,11 @@ impl Trouble {
     }
 
     /// Sorts the error of a send call, udp(7), sendto(2). Peers choose their address, so an address
-    /// that can't be sent to (EINVAL: port 0) is no fault of ours. Nor is a mapped file that has shrunk (EFAULT).
+    /// that can't be sent to (EINVAL: port 0) is no fault of ours.
     pub(crate) fn sending(error: &io::Error) -> Trouble {
         match error.raw_os_error() {
             Some(
                 libc::EINVAL
-                | libc::EFAULT
                 | libc::EADDRNOTAVAIL
                 | libc::EAFNOSUPPORT
                 | libc::ENODEV

@@ -6,20 +6,19 @@
 //! A datagram alone has a plain header. What refuses segments is sent the run datagram by datagram, so nothing is lost by
 //! trying, and segments of that length are not tried again.
 //!
-//! A datagram may also be gathered: its head from the arena, its payload from where a file is mapped. Such runs have two
-//! vectors a datagram, and are kept apart from the others.
+//! A run may also have been prepared elsewhere: its vector then leads there, and it is kept apart from the others.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use crate::address::RawAddress;
 use crate::control::Outgoing;
 use crate::errno::{Trouble, may_refuse_segments};
 use crate::fixed::Fixed;
-use crate::gather::{Gathered, Parts, VECTORS_PER_DATAGRAM};
-use crate::mapping::FilePart;
+use crate::prepared::{Datagrams, Prepared};
 use crate::socket::Socket;
 
 /// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.
@@ -51,8 +50,8 @@ pub struct SendBatch {
     addresses: Fixed<RawAddress>,
     controls: Fixed<Outgoing>,
     vectors: Fixed<libc::iovec>,
-    /// In place of `vectors` for what is gathered.
-    parts: Parts,
+    /// What vectors lead to that is not in the arena.
+    held: Vec<Arc<Prepared>>,
     /// What the headers hold; the kernel knows it by their vectors and control messages.
     runs: Box<[Run]>,
     arena: Fixed<MaybeUninit<u8>>,
@@ -82,21 +81,21 @@ struct Run {
     bytes: usize,
     datagrams: u16,
     has_source: bool,
-    is_gathered: bool,
+    is_prepared: bool,
 }
 
 impl Run {
     /// Whether a datagram of `len` bytes may follow: none may behind a shorter one.
-    fn takes(&self, len: usize, is_gathered: bool) -> bool {
+    fn takes(&self, len: usize) -> bool {
         len <= self.segment_bytes
-            && is_gathered == self.is_gathered
+            && !self.is_prepared
             && self.bytes == usize::from(self.datagrams) * self.segment_bytes
             && self.datagrams < SEGMENTS_MAX
             && self.bytes + len <= RUN_BYTES_MAX
     }
 }
 
-// SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it, and into mappings it holds.
+// SAFETY: the raw pointers lead only into arrays the batch itself owns, which move with it, and into what it holds.
 unsafe impl Send for SendBatch {}
 
 impl SendBatch {
@@ -112,7 +111,7 @@ impl SendBatch {
             addresses,
             controls: Fixed::new(messages, |_| Outgoing::new()),
             vectors,
-            parts: Parts::new(messages),
+            held: Vec::with_capacity(messages),
             runs: vec![Run::default(); messages].into_boxed_slice(),
             arena: Fixed::adopt(Box::new_uninit_slice(bytes)),
             filled: 0,
@@ -152,25 +151,28 @@ impl SendBatch {
         true
     }
 
-    /// As `push`, but what `fill` writes may go on in a mapped file, which the kernel reads during the flush. `len_max` need
-    /// not hold that part.
-    pub fn push_gathered<'a>(
+    /// As `push`, but `fill` may give datagrams that were prepared elsewhere instead of writing one. The batch holds them until
+    /// it is flushed.
+    pub fn push_with(
         &mut self,
         peer: SocketAddr,
         len_max: usize,
-        fill: impl FnOnce(&mut [u8]) -> Gathered<'a>,
+        fill: impl FnOnce(&mut [u8]) -> Datagrams,
     ) -> bool {
-        if !self.has_room(len_max) || !self.parts.has_room() {
+        if !self.has_room(len_max) {
             return false;
         }
-        let Gathered { head_bytes, body } = fill(self.room(len_max));
-        let head_bytes = head_bytes.min(len_max);
-        match body {
-            _ if head_bytes == 0 => {}
-            None => self.put(None, peer, head_bytes),
-            Some(body) => self.put_gathered(peer, head_bytes, &body),
+        match fill(self.room(len_max)) {
+            Datagrams::Written(0) => {}
+            Datagrams::Written(len) => self.put(None, peer, len.min(len_max)),
+            Datagrams::Prepared { of, first, count } => self.put_prepared(peer, of, first, count),
         }
         true
+    }
+
+    /// How many datagrams of `len` bytes one message takes.
+    pub fn a_message(len: usize) -> usize {
+        usize::from(SEGMENTS_MAX).min(RUN_BYTES_MAX / len.max(1)).max(1)
     }
 
     /// Queues up to `count` datagrams of `len` bytes in one go, as far as one message takes them, and tells how many;
@@ -188,7 +190,7 @@ impl SendBatch {
             return 0;
         }
         let one_message = match len <= self.segment_bytes_max {
-            true => usize::from(SEGMENTS_MAX).min(RUN_BYTES_MAX / len).max(1),
+            true => SendBatch::a_message(len),
             false => 1,
         };
         let count = count.min(one_message).min((self.arena.len() - self.filled) / len);
@@ -223,7 +225,7 @@ impl SendBatch {
         self.count = 0;
         self.datagrams = 0;
         self.filled = 0;
-        self.parts.clear();
+        self.held.clear();
         sent.map(|()| flushed)
     }
 
@@ -251,7 +253,7 @@ impl SendBatch {
 
     /// Queues `len` bytes behind what fills the arena.
     fn put(&mut self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) {
-        if self.continues(source, peer, len, false) {
+        if self.continues(source, peer, len) {
             self.append(len);
         } else {
             self.queue(source, peer, len);
@@ -259,35 +261,40 @@ impl SendBatch {
         self.filled += len;
     }
 
-    /// Queues `head_bytes` behind what fills the arena, and a part of a file behind those.
-    fn put_gathered(&mut self, peer: SocketAddr, head_bytes: usize, body: &FilePart<'_>) {
-        let head = libc::iovec { iov_base: self.arena.at(self.filled).cast(), iov_len: head_bytes };
-        let (vectors, len) = (self.parts.push(head, body), head_bytes + body.len());
-        let continues = self.continues(None, peer, len, true);
-        match continues {
-            true => self.append(len),
-            false => self.queue(None, peer, len),
+    /// Queues a message that lies in what was prepared.
+    fn put_prepared(&mut self, peer: SocketAddr, of: Arc<Prepared>, first: usize, count: usize) {
+        let bytes = of.bytes_of(first, count.min(SendBatch::a_message(of.datagram_bytes())));
+        if bytes.is_empty() {
+            return;
         }
-        self.filled += head_bytes;
-        let run = &mut self.runs[self.count - 1];
-        run.is_gathered = true;
-        // SAFETY: `queue` has made the last header, and no call is running that could read it. The vectors of its datagrams
-        // lie one behind another, since only the last header's grow.
-        let header = unsafe { &mut (*self.headers.at(self.count - 1)).msg_hdr };
-        if !continues {
-            header.msg_iov = vectors;
+        let segment_bytes = of.datagram_bytes().min(bytes.len());
+        self.queue(None, peer, segment_bytes);
+        let index = self.count - 1;
+        let datagrams = bytes.len().div_ceil(segment_bytes);
+        // SAFETY: `queue` has made the header `index`, and no call is running that could read it. The kernel only reads what
+        // the vector leads to, which `held` keeps in place until the flush is over.
+        unsafe {
+            let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            *self.vectors.at(index) = vector;
+            if datagrams > 1 {
+                (*self.controls.at(index)).set_segment(segment_bytes as u16);
+                attach(&mut (*self.headers.at(index)).msg_hdr, self.controls.at(index), false, true);
+            }
         }
-        header.msg_iovlen = (usize::from(run.datagrams) * VECTORS_PER_DATAGRAM) as _;
+        let run = &mut self.runs[index];
+        (run.bytes, run.datagrams, run.is_prepared) = (bytes.len(), datagrams as u16, true);
+        self.datagrams += datagrams - 1;
+        self.held.push(of);
     }
 
     /// Whether a datagram can go into the last header.
-    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize, is_gathered: bool) -> bool {
+    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) -> bool {
         // In lock-step neighbours differ in the port, or in the source, so the rest is seldom looked at.
         if self.count == 0 || peer.port() != self.last_peer.port() || source != self.last_source {
             return false;
         }
         let run = &self.runs[self.count - 1];
-        run.takes(len, is_gathered) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
+        run.takes(len) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
     }
 
     fn append(&mut self, len: usize) {
@@ -318,7 +325,6 @@ impl SendBatch {
             *self.vectors.at(self.count) =
                 libc::iovec { iov_base: self.arena.at(self.filled).cast(), iov_len: len };
             let header = &mut (*self.headers.at(self.count)).msg_hdr;
-            (header.msg_iov, header.msg_iovlen) = (self.vectors.at(self.count), 1);
             header.msg_namelen = raw_len;
             if let Some(source) = source {
                 (*self.controls.at(self.count)).set_source(source);
@@ -330,7 +336,7 @@ impl SendBatch {
             bytes: len,
             datagrams: 1,
             has_source: source.is_some(),
-            is_gathered: false,
+            is_prepared: false,
         };
         (self.last_peer, self.last_source) = (peer, source);
         self.datagrams += 1;
@@ -352,8 +358,16 @@ impl SendBatch {
         // Each failed call but the first of a message moves `next`, so the loop makes at most two calls a message.
         let mut failed = false;
         while next < self.count {
+            let messages = self.worth_trying(next);
+            if messages == 0 {
+                if !self.send_singly(fd, next, flushed)? {
+                    break;
+                }
+                next += 1;
+                continue;
+            }
             flushed.calls += 1;
-            match self.call(fd, next) {
+            match self.call(fd, next, messages) {
                 Ok(messages) => {
                     flushed.sent += self.datagrams_of(next, messages);
                     next += messages;
@@ -374,6 +388,16 @@ impl SendBatch {
             }
         }
         Ok(())
+    }
+
+    /// Messages from `first` on without segments of a length that was refused before.
+    fn worth_trying(&self, first: usize) -> usize {
+        let runs = &self.runs[first..self.count];
+        if self.segment_bytes_max == RUN_BYTES_MAX {
+            return runs.len();
+        }
+        let refused = |run: &Run| run.datagrams > 1 && run.segment_bytes > self.segment_bytes_max;
+        runs.iter().position(refused).unwrap_or(runs.len())
     }
 
     fn datagrams_of(&self, first: usize, messages: usize) -> usize {
@@ -418,11 +442,11 @@ impl SendBatch {
         Ok(has_room)
     }
 
-    /// sendmmsg(2) from message `first` on or, for a last single one, the slightly cheaper sendmsg(2).
+    /// sendmmsg(2) from message `first` on or, for a single one, the slightly cheaper sendmsg(2).
     /// At least one is sent if it succeeds.
-    fn call(&mut self, fd: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
+    fn call(&mut self, fd: BorrowedFd<'_>, first: usize, messages: usize) -> io::Result<usize> {
         let header = self.headers.at(first);
-        let sent = match self.count - first {
+        let sent = match messages {
             1 => {
                 // SAFETY: a header that `queue` completed; what it points at is ours and stays put.
                 let bytes = unsafe {
@@ -444,20 +468,14 @@ impl SendBatch {
         let run = self.runs[message];
         let from = datagram * run.segment_bytes;
         let len = run.segment_bytes.min(run.bytes - from);
-        // SAFETY: `message` is below `count`, so `queue` completed its header and vector, or `put_gathered` the vectors of
-        // each datagram. The datagram lies inside the vector, or is those two; the copies live until the call is over, and
-        // what they point at is ours and stays put.
+        // SAFETY: `message` is below `count`, so `queue` completed its header and vector. The datagram lies inside the
+        // vector; the copies live until the call is over, and what they point at is ours or held, and stays put.
         let sent = unsafe {
             let mut header = (*self.headers.at(message)).msg_hdr;
-            let mut vector = *header.msg_iov;
-            if run.is_gathered {
-                header.msg_iov = header.msg_iov.add(datagram * VECTORS_PER_DATAGRAM);
-                header.msg_iovlen = VECTORS_PER_DATAGRAM as _;
-            } else {
-                vector.iov_base = vector.iov_base.cast::<u8>().add(from).cast();
-                vector.iov_len = len;
-                header.msg_iov = &raw mut vector;
-            }
+            let mut vector = *self.vectors.at(message);
+            vector.iov_base = vector.iov_base.cast::<u8>().add(from).cast();
+            vector.iov_len = len;
+            header.msg_iov = &raw mut vector;
             attach(&mut header, self.controls.at(message), run.has_source, false);
             libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
         };
@@ -605,9 +623,9 @@ mod tests {
         let lens = [516, 516, 516, 20, 700, 516, 516, 3];
         let (flushed, seen) = sent(&mut batch, &sender, &lens);
         assert_eq!((flushed.sent, flushed.unsent, seen), (8, 0, numbered(&lens)));
-        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and
-        // the 516 behind it are one run and then two calls; the last one likewise.
-        assert_eq!(flushed.calls, 1 + 4 + 1 + 2 + 1 + 2);
+        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and the 516
+        // behind it are two calls, and so is the last one.
+        assert_eq!(flushed.calls, 1 + 4 + 2 + 2);
         let (flushed, seen) = sent(&mut batch, &sender, &lens[..3]);
         assert_eq!((flushed, seen), (Flushed { sent: 3, unsent: 0, calls: 1 }, numbered(&lens[..3])));
         let (flushed, seen) = sent(&mut batch, &sender, &[100, 100, 100]);

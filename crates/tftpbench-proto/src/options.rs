@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 
+use crate::block;
 use crate::packet::{BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, OptionList};
 
 /// The number that follows block 65,535.
@@ -193,6 +194,11 @@ pub struct Agreed {
 }
 
 impl Agreed {
+    /// The number that the block with this index has on the wire. Blocks count from 1.
+    pub fn block_number(&self, index: u64) -> u16 {
+        block::wire(index, self.rollover)
+    }
+
     /// The same with values that the machines can work with, whatever the caller put in.
     pub(crate) fn workable(self) -> Agreed {
         Agreed {

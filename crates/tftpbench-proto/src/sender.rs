@@ -151,6 +151,20 @@ impl Sender {
         (self.phase == Phase::Sending && in_window).then(|| self.send_next(now_ns))
     }
 
+    /// Sends up to `blocks_max` blocks more of the window, in the same go as the DATA that `poll_transmit` has just given, and
+    /// tells how many: the same as asking `poll_transmit` so often, for callers who have a run of blocks at hand.
+    pub fn follow(&mut self, now_ns: u64, blocks_max: u64) -> u64 {
+        if self.ending.is_decided() || self.phase != Phase::Sending {
+            return 0;
+        }
+        let end = self.acked.saturating_add(u64::from(self.agreed.windowsize)).min(self.last);
+        let count = (end + 1).saturating_sub(self.next).min(blocks_max);
+        if count > 0 {
+            self.send(now_ns, count);
+        }
+        count
+    }
+
     /// When `handle_timeout` is due; `None` once decided.
     pub fn deadline_ns(&self) -> Option<u64> {
         self.rto.deadline_ns().filter(|_| !self.ending.is_decided())
@@ -299,10 +313,7 @@ impl Sender {
     fn send_next(&mut self, now_ns: u64) -> Transmit {
         let index = self.next;
         let again = index <= self.sent;
-        self.next += 1;
-        self.sent = self.sent.max(index);
-        self.counts.retransmissions += u64::from(again);
-        self.rto.sent(now_ns, !again);
+        self.send(now_ns, 1);
         let blksize = u64::from(self.agreed.blksize);
         let offset = (index - 1) * blksize;
         Transmit::Data {
@@ -311,5 +322,14 @@ impl Sender {
             len: (self.length - offset).min(blksize) as usize,
             again,
         }
+    }
+
+    /// Notes that the next `count` blocks, at least one, leave.
+    fn send(&mut self, now_ns: u64, count: u64) {
+        let newest = self.next + count - 1;
+        self.counts.retransmissions += (self.sent.min(newest) + 1).saturating_sub(self.next);
+        self.rto.sent(now_ns, newest > self.sent);
+        self.next = newest + 1;
+        self.sent = self.sent.max(newest);
     }
 }

@@ -55,6 +55,47 @@ fn lock_step_sends_one_block_for_each_ack() {
     assert_eq!((sender.acked_bytes(), sender.is_finished(), sender.deadline_ns()), (16, true, None));
 }
 
+/// Whatever was lost, and however large a run may be.
+#[test]
+fn a_run_leaves_the_sender_as_its_blocks_one_by_one_would() {
+    for (windowsize, acks, most) in
+        [(1, [1, 1, 2], 9), (4, [4, 4, 8], 9), (8, [3, 3, 9], 2), (8, [8, 8, 8], 1), (16, [2, 5, 20], 64)]
+    {
+        let (mut singly, mut in_runs) = (server(windowsize, 20), server(windowsize, 20));
+        for (now_ns, block) in (0..).step_by(30_000_000).zip([0, acks[0], acks[1], acks[2]]) {
+            for sender in [&mut singly, &mut in_runs] {
+                sender.handle_packet(now_ns, &Packet::Ack { block });
+                sender.handle_timeout(now_ns);
+            }
+            let one_by_one = blocks(&mut singly, now_ns);
+            let mut run = Vec::new();
+            while let Some(Transmit::Data { block, .. }) = in_runs.poll_transmit(now_ns) {
+                run.extend(block..=block + in_runs.follow(now_ns, most - 1) as u16);
+            }
+            assert_eq!(run, one_by_one);
+            assert_eq!(format!("{in_runs:?}"), format!("{singly:?}"), "{windowsize}: {block}");
+        }
+        // And what a time-out starts again.
+        let late_ns = singly.deadline_ns().unwrap();
+        for sender in [&mut singly, &mut in_runs] {
+            sender.handle_timeout(late_ns);
+        }
+        let again = blocks(&mut singly, late_ns).len() as u64;
+        in_runs.poll_transmit(late_ns);
+        assert_eq!(1 + in_runs.follow(late_ns, u64::MAX), again);
+        assert_eq!(format!("{in_runs:?}"), format!("{singly:?}"));
+    }
+}
+
+#[test]
+fn nothing_follows_an_opening_or_an_end() {
+    let mut opening = Sender::server(agreed(4), true, 100, TIMING, 0);
+    assert_eq!((opening.poll_transmit(0), opening.follow(0, 9)), (Some(Transmit::Opening), 0));
+    let mut ended = server(4, 9);
+    ended.abort(ErrorCode::NOT_DEFINED, "full");
+    assert_eq!(ended.follow(0, 9), 0);
+}
+
 #[test]
 fn an_empty_file_is_one_empty_block() {
     let mut sender = server(4, 0);

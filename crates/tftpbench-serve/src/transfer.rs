@@ -6,11 +6,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tftpbench_net::{FilePart, Gathered};
+use tftpbench_net::{Datagrams, SendBatch};
 use tftpbench_proto::netascii::Decoder;
 use tftpbench_proto::{
     Agreed, Block, Counts, ErrorCode, HEADER_LEN, Mode, Options, Outcome, Packet, Receiver, Sender, Transmit,
-    emit_ack, emit_data_header, emit_error, emit_oack,
+    emit_ack, emit_error, emit_oack,
 };
 
 use crate::counters::Counter;
@@ -18,6 +18,7 @@ use crate::packet_log::Direction;
 use crate::refusal::Refusal;
 use crate::registry::Place;
 use crate::service::{REPLY_BYTES_MAX, Service};
+use crate::store::frames::Frames;
 use crate::store::{Source, Upload};
 
 /// What was agreed with a client about a file.
@@ -38,27 +39,23 @@ pub struct Transfer {
 }
 
 enum Role {
-    Send { machine: Sender, source: Source },
+    Send { machine: Sender, frames: Frames },
     Receive { machine: Receiver, inbox: Inbox },
 }
 
-/// What was written of a datagram, and where in the file the rest of it lies.
-struct Emitted {
-    head_bytes: usize,
-    body: Option<(u64, usize)>,
-}
+/// A single block up to this size is copied, and one more memory access is saved to the kernel's call.
+const COPIED_BYTES_MAX: usize = 2048;
 
 impl Transfer {
     pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
         service.count(Counter::Started, 1);
         let timing = service.config().timing;
         let (granted, role) = match job {
-            Job::Read { mut source, granted, agreed } => {
-                // A log shows what is sent, so that has to be where it can be seen.
-                source.expect(&agreed, !service.config().log_packets);
+            Job::Read { source, granted, agreed } => {
                 let oack = !granted.is_empty();
                 let machine = Sender::server(agreed, oack, source.length(), timing, now_ns);
-                (granted, Role::Send { machine, source })
+                let frames = Frames::new(source, *machine.agreed());
+                (granted, Role::Send { machine, frames })
             }
             Job::Write { upload, mode, granted, agreed } => {
                 let machine = Receiver::server(agreed, timing, now_ns);
@@ -104,15 +101,14 @@ impl Transfer {
         self.settle();
     }
 
-    /// Writes the next datagram into `datagram`, which must hold `datagram_bytes_max`, or its header only: what follows may
-    /// lie in a file that many read.
-    pub fn poll_transmit(&mut self, now_ns: u64, datagram: &mut [u8]) -> Option<Gathered<'_>> {
+    /// The next datagram or run of them: written into `room`, which must hold `datagram_bytes_max`, or lying elsewhere.
+    pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
         let emitted = loop {
             let transmit = match &mut self.role {
                 Role::Send { machine, .. } => machine.poll_transmit(now_ns),
                 Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
             }?;
-            match self.emit(transmit, datagram) {
+            match self.emit(now_ns, transmit, room) {
                 Ok(emitted) => break emitted,
                 // The machine now has an ERROR for us in place of that block.
                 Err(refusal) => self.abort(refusal.code, refusal.message),
@@ -120,10 +116,14 @@ impl Transfer {
         };
         // An upload completes by its last ACK's leaving.
         self.settle();
-        let Emitted { head_bytes, body } = emitted;
-        self.service.record(now_ns, Direction::Out, self.place.peer(), &datagram[..head_bytes]);
-        let body = body.and_then(|(offset, length)| self.part_at(offset, length));
-        Some(Gathered { head_bytes, body })
+        match &emitted {
+            Datagrams::Written(length) => self.record_sent(now_ns, &room[..*length]),
+            Datagrams::Prepared { of, first, count } if self.service.config().log_packets => {
+                of.run(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
+            }
+            Datagrams::Prepared { .. } => {}
+        }
+        Some(emitted)
     }
 
     /// When `handle_timeout` is due.
@@ -223,33 +223,39 @@ impl Transfer {
         }
     }
 
-    fn emit(&mut self, transmit: Transmit, datagram: &mut [u8]) -> Result<Emitted, Refusal> {
-        let whole = |head_bytes| Emitted { head_bytes, body: None };
-        match transmit {
+    fn emit(&mut self, now_ns: u64, transmit: Transmit, room: &mut [u8]) -> Result<Datagrams, Refusal> {
+        let written = match transmit {
             Transmit::Opening => {
-                datagram[..self.opening.len()].copy_from_slice(&self.opening);
-                Ok(whole(self.opening.len()))
+                room[..self.opening.len()].copy_from_slice(&self.opening);
+                self.opening.len()
             }
-            Transmit::Data { block, offset, len, again } => {
-                emit_data_header(datagram, block);
-                let Role::Send { source, .. } = &mut self.role else { return Ok(whole(HEADER_LEN)) };
-                // What has been lost may have been lost by gathering it. Reading it tells why.
-                if !again && source.gathers(offset, len)? {
-                    return Ok(Emitted { head_bytes: HEADER_LEN, body: Some((offset, len)) });
-                }
-                source.read_at(offset, &mut datagram[HEADER_LEN..HEADER_LEN + len])?;
-                Ok(whole(HEADER_LEN + len))
-            }
-            Transmit::Ack { block, .. } => Ok(whole(emit_ack(datagram, block))),
-            Transmit::Error { code, message } => Ok(whole(emit_error(datagram, code, message))),
-        }
+            Transmit::Data { offset, .. } => return self.emit_data(now_ns, offset, room),
+            Transmit::Ack { block, .. } => emit_ack(room, block),
+            Transmit::Error { code, message } => emit_error(room, code, message),
+        };
+        Ok(Datagrams::Written(written))
     }
 
-    fn part_at(&self, offset: u64, length: usize) -> Option<FilePart<'_>> {
-        match &self.role {
-            Role::Send { source, .. } => source.part_at(offset, length),
-            Role::Receive { .. } => None,
-        }
+    /// The block at `offset`, and what of its window goes with it.
+    fn emit_data(&mut self, now_ns: u64, offset: u64, room: &mut [u8]) -> Result<Datagrams, Refusal> {
+        let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
+        let (stretch, first) = frames.at(offset)?;
+        let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
+        let further = a_message.min(stretch.count() - first) - 1;
+        let count = 1 + machine.follow(now_ns, further as u64) as usize;
+        let emitted = match stretch.run(first, 1).next() {
+            Some(block) if count == 1 && block.len() <= COPIED_BYTES_MAX => {
+                room[..block.len()].copy_from_slice(block);
+                Datagrams::Written(block.len())
+            }
+            _ => Datagrams::Prepared { of: Arc::clone(stretch), first, count },
+        };
+        frames.let_go(first + count);
+        Ok(emitted)
+    }
+
+    fn record_sent(&self, now_ns: u64, datagram: &[u8]) {
+        self.service.record(now_ns, Direction::Out, self.place.peer(), datagram);
     }
 }
 

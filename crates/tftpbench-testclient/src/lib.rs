@@ -75,7 +75,7 @@ macro_rules! behaviours {
                 a_shared_file_truncated_while_served_is_an_error
                 a_shared_file_replaced_while_served_is_an_error
                 a_shared_file_changed_in_place_while_served_is_an_error
-                a_block_that_is_not_there_any_more_is_lost_and_then_an_error
+                what_one_reader_was_sent_another_gets_too
                 a_file_is_open_once_for_all_its_readers
             }
             uploads {

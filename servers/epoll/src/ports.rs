@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use slab::Slab;
-use tftpbench_net::{Gathered, Poller, SendBatch, Socket};
+use tftpbench_net::{Datagrams, Poller, SendBatch, Socket};
 use tftpbench_serve::{Counter, ServeConfig, ServeError, Service, SocketUse, Transfer, reply_socket};
 
 use crate::kernel;
@@ -154,14 +154,15 @@ impl Ports {
         let mut budget = DRAIN_DATAGRAMS;
         let mut drained = false;
         while !drained && budget > 0 {
-            let pushed = self.outbox.push_gathered(peer, room, |datagram| {
+            let pushed = self.outbox.push_with(peer, room, |datagram| {
                 let next = transfer.poll_transmit(now_ns, datagram);
                 drained = next.is_none();
-                next.unwrap_or(Gathered::NOTHING)
+                let next = next.unwrap_or(Datagrams::NONE);
+                budget = budget.saturating_sub(next.count());
+                next
             });
-            match pushed {
-                true => budget -= 1,
-                false => self.flush(),
+            if !pushed {
+                self.flush();
             }
         }
         drained

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tftpbench_net::clock::monotonic_ns;
-use tftpbench_net::{Gathered, ReceiveBatch, SendBatch, Socket};
+use tftpbench_net::{Datagrams, ReceiveBatch, SendBatch, Socket};
 use tftpbench_serve::{Counter, REPLY_BYTES_MAX, Service, Transfer};
 
 /// The longest wait in the kernel, so that a stop, or a peer that asks for something else, is noticed.
@@ -93,10 +93,10 @@ impl Worker<'_> {
         let (peer, room) = (self.transfer.peer(), self.transfer.datagram_bytes_max());
         let mut drained = false;
         while !drained {
-            let pushed = self.send.push_gathered(peer, room, |datagram| {
+            let pushed = self.send.push_with(peer, room, |datagram| {
                 let next = self.transfer.poll_transmit(now_ns, datagram);
                 drained = next.is_none();
-                next.unwrap_or(Gathered::NOTHING)
+                next.unwrap_or(Datagrams::NONE)
             });
             if !pushed {
                 self.flush();

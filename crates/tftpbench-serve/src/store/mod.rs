@@ -2,6 +2,7 @@
 //! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
 
 pub(crate) mod disk;
+pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
@@ -10,13 +11,14 @@ pub(crate) mod upload;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
-use tftpbench_net::{FilePart, Handover};
+use tftpbench_net::{Handover, Prepared};
 use tftpbench_proto::Agreed;
 
 use crate::config::StoreKind;
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use disk::DiskFile;
+use frames::StretchKey;
 use memory::{Contents, MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
 use open_files::OpenFiles;
@@ -79,28 +81,19 @@ impl Source {
         }
     }
 
-    /// Blocks of this size in windows of this size will be asked for. `may_gather`: they need not pass through memory.
-    pub(crate) fn expect(&mut self, agreed: &Agreed, may_gather: bool) {
+    /// A stretch that another reader of the same has had laid out.
+    pub(crate) fn kept(&self, key: &StretchKey) -> Option<Arc<Prepared>> {
         match self {
-            Source::Disk(file) => file.expect(agreed, may_gather),
-            Source::Memory(_) => {}
-            Source::Netascii(source) => source.expect(agreed),
-        }
-    }
-
-    /// Whether `part_at` gives this block, so that it need not be read.
-    pub(crate) fn gathers(&mut self, offset: u64, length: usize) -> Result<bool, Refusal> {
-        match self {
-            Source::Disk(file) => file.gathers(offset, length),
-            Source::Memory(_) | Source::Netascii(_) => Ok(false),
-        }
-    }
-
-    /// Where a block lies that `gathers`.
-    pub(crate) fn part_at(&self, offset: u64, length: usize) -> Option<FilePart<'_>> {
-        match self {
-            Source::Disk(file) => file.part_at(offset, length),
+            Source::Disk(file) => file.kept(key),
             Source::Memory(_) | Source::Netascii(_) => None,
+        }
+    }
+
+    /// Keeps a stretch that has just been read, where others may want it.
+    pub(crate) fn keep(&mut self, key: StretchKey, stretch: &Arc<Prepared>) -> Result<(), Refusal> {
+        match self {
+            Source::Disk(file) => file.keep(key, stretch),
+            Source::Memory(_) | Source::Netascii(_) => Ok(()),
         }
     }
 

@@ -2,7 +2,6 @@
 //! One scan at the start measures it and notes where each chunk begins, because the protocol needs the length first.
 //! The scan reads the whole file inside the request: netascii is for text, not for images.
 
-use tftpbench_proto::Agreed;
 use tftpbench_proto::netascii::{Encoder, encoded_len};
 
 use super::Source;
@@ -12,7 +11,7 @@ use crate::refusal::Refusal;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// File bytes encoded at one go.
-const SCRATCH_BYTES: usize = 1024;
+const SCRATCH_BYTES: usize = 4096;
 
 /// Encodes while it reads.
 #[derive(Debug)]
@@ -47,11 +46,6 @@ impl NetasciiSource {
 
     pub(crate) fn length(&self) -> u64 {
         self.length
-    }
-
-    /// What is sent is not what the file holds, so nothing of it can be gathered.
-    pub(crate) fn expect(&mut self, agreed: &Agreed) {
-        self.file.expect(agreed, false);
     }
 
     pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {

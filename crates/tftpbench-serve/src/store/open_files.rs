@@ -1,14 +1,19 @@
-//! The files that are being read: one descriptor a file, and where it pays one mapping, for all who read it at a time.
+//! The files that are being read: one descriptor a file for all who read it at a time, and what was laid out of it.
 //! It must never lead from a name to a file: whoever asks has resolved and opened the path himself. Only `DiskFile` does.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Stat};
-use tftpbench_net::FileMapping;
+use tftpbench_net::Prepared;
 
+use super::frames::StretchKey;
 use crate::refusal::Refusal;
+
+/// What may be kept of all files together. Beyond it each reader reads for itself.
+const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// One state of one file. A file that was changed in place or replaced has another, as far as the kernel's clock ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +43,7 @@ impl Version {
 pub(crate) struct OpenFiles {
     /// An inode number is not given to another file while a descriptor keeps the old one.
     files: Mutex<HashMap<Version, Weak<OpenFile>>>,
+    kept_bytes: AtomicUsize,
 }
 
 impl OpenFiles {
@@ -47,8 +53,8 @@ impl OpenFiles {
         if let Some(open) = files.get(&version).and_then(Weak::upgrade) {
             return open;
         }
-        let (mapping, listed) = (OnceLock::new(), Some(Arc::clone(self)));
-        let open = Arc::new(OpenFile { file, version, mapping, listed });
+        let (stretches, listed) = (Mutex::default(), Some(Arc::clone(self)));
+        let open = Arc::new(OpenFile { file, version, stretches, listed });
         files.insert(version, Arc::downgrade(&open));
         open
     }
@@ -59,19 +65,19 @@ impl OpenFiles {
     }
 }
 
-/// An open regular file; closed and unmapped when its last reader goes.
+/// An open regular file; closed and forgotten when its last reader goes.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     file: OwnedFd,
     version: Version,
-    mapping: OnceLock<Option<Arc<FileMapping>>>,
+    stretches: Mutex<HashMap<StretchKey, Arc<Prepared>>>,
     listed: Option<Arc<OpenFiles>>,
 }
 
 impl OpenFile {
     /// Nobody else finds it.
     pub(crate) fn unshared(file: OwnedFd, version: Version) -> Arc<OpenFile> {
-        Arc::new(OpenFile { file, version, mapping: OnceLock::new(), listed: None })
+        Arc::new(OpenFile { file, version, stretches: Mutex::default(), listed: None })
     }
 
     pub(crate) fn descriptor(&self) -> &OwnedFd {
@@ -88,15 +94,35 @@ impl OpenFile {
         Ok(fs::fstat(&self.file)?)
     }
 
-    /// The whole of it, mapped on the first call; none where that is refused.
-    pub(crate) fn mapping(&self) -> Option<&Arc<FileMapping>> {
-        self.mapping.get_or_init(|| FileMapping::new(&self.file, self.version.size).ok()).as_ref()
+    /// What was kept under this key.
+    pub(crate) fn kept(&self, key: &StretchKey) -> Option<Arc<Prepared>> {
+        self.stretches().get(key).map(Arc::clone)
+    }
+
+    /// Keeps a part of this state of the file until the last reader goes, if there is room.
+    pub(crate) fn keep(&self, key: StretchKey, stretch: &Arc<Prepared>) {
+        let Some(listed) = &self.listed else { return };
+        let before = listed.kept_bytes.fetch_add(stretch.len(), Ordering::Relaxed);
+        let has_room = before.saturating_add(stretch.len()) <= KEPT_BYTES_MAX;
+        let surplus = match has_room {
+            true => self.stretches().insert(key, Arc::clone(stretch)),
+            false => Some(Arc::clone(stretch)),
+        };
+        if let Some(surplus) = surplus {
+            listed.kept_bytes.fetch_sub(surplus.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn stretches(&self) -> MutexGuard<'_, HashMap<StretchKey, Arc<Prepared>>> {
+        self.stretches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let Some(listed) = &self.listed else { return };
+        let kept_bytes = self.stretches().values().map(|stretch| stretch.len()).sum();
+        listed.kept_bytes.fetch_sub(kept_bytes, Ordering::Relaxed);
         let mut files = listed.files();
         // Meanwhile somebody may have opened it anew.
         if files.get(&self.version).is_some_and(|open| open.strong_count() == 0) {
@@ -140,13 +166,25 @@ mod tests {
         assert!(files.files().is_empty());
     }
 
+    fn stretch(bytes: usize) -> Arc<Prepared> {
+        Prepared::new(vec![0; bytes], 516)
+    }
+
     #[test]
-    fn all_readers_of_a_file_have_one_mapping_and_an_empty_file_has_none() {
+    fn what_is_kept_is_bounded_counted_once_and_given_back() {
         let (files, folder) = (Arc::new(OpenFiles::default()), Folder::new());
         folder.put("f", b"one");
-        folder.put("empty", b"");
-        let (first, second) = (opened(&files, &folder, "f"), opened(&files, &folder, "f"));
-        assert!(Arc::ptr_eq(first.mapping().unwrap(), second.mapping().unwrap()));
-        assert!(opened(&files, &folder, "empty").mapping().is_none());
+        let file = opened(&files, &folder, "f");
+        let kept = || files.kept_bytes.load(Ordering::Relaxed);
+        let [one, another, third] = [1, 2, 3].map(StretchKey::numbered);
+        file.keep(one, &stretch(1000));
+        file.keep(one, &stretch(1000));
+        assert_eq!(kept(), 1000, "two readers may lay out the same at one time");
+        file.keep(another, &stretch(KEPT_BYTES_MAX - 1000));
+        file.keep(third, &stretch(1));
+        assert_eq!(kept(), KEPT_BYTES_MAX);
+        assert_eq!([one, another, third].map(|key| file.kept(&key).is_some()), [true, true, false]);
+        drop(file);
+        assert_eq!(kept(), 0);
     }
 }

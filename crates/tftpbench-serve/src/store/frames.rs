@@ -1,0 +1,248 @@
+//! A file as it goes out: its DATA datagrams, laid out one behind another a stretch at a time, so that a window is one piece
+//! of memory. A stretch is read from the source at one go and let go with its last block, for there may be 10,000 readers;
+//! a file on disk that several read keeps its stretches for the others. Only a `Transfer` has one.
+
+use std::sync::Arc;
+
+use tftpbench_net::{Prepared, SendBatch};
+use tftpbench_proto::{Agreed, HEADER_LEN, Rollover, emit_data_header};
+
+use super::Source;
+use crate::refusal::Refusal;
+
+/// A stretch is a window, but at least this much of the file. Measured in lock-step at 512 bytes: with a pread(2) each,
+/// those were a seventh of the server's CPU; 4 KiB at a time make it a twenty-fifth.
+const STRETCH_BYTES_MIN: u64 = 4096;
+
+/// Not more of a window at a time; 64 blocks of 1428 bytes are less.
+const STRETCH_BYTES_MAX: u64 = 128 * 1024;
+
+/// What tells stretches of one file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StretchKey {
+    blksize: u16,
+    rollover: Rollover,
+    blocks: u64,
+    number: u64,
+}
+
+#[cfg(test)]
+impl StretchKey {
+    pub(crate) fn numbered(number: u64) -> StretchKey {
+        StretchKey { blksize: 512, rollover: Rollover::Zero, blocks: 1, number }
+    }
+}
+
+/// A source cut into blocks.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    source: Source,
+    agreed: Agreed,
+    /// Blocks of a stretch.
+    blocks: u64,
+    /// The stretch that is being sent, and its number.
+    current: Option<(u64, Arc<Prepared>)>,
+}
+
+impl Frames {
+    pub(crate) fn new(source: Source, agreed: Agreed) -> Frames {
+        Frames { source, agreed, blocks: stretch_blocks(&agreed), current: None }
+    }
+
+    /// Where the block at `offset` lies, and its place there. All of the stretch is laid out, whatever is sent of it.
+    pub(crate) fn at(&mut self, offset: u64) -> Result<(&Arc<Prepared>, usize), Refusal> {
+        let index = offset / u64::from(self.agreed.blksize);
+        let (number, place) = (index / self.blocks, (index % self.blocks) as usize);
+        let stretch = match self.current.take() {
+            Some((current, stretch)) if current == number => stretch,
+            _ => self.stretch(number)?,
+        };
+        Ok((&self.current.insert((number, stretch)).1, place))
+    }
+
+    /// What comes before this place of the current stretch has been sent. It is not needed again unless something was lost.
+    pub(crate) fn let_go(&mut self, place: usize) {
+        self.current.take_if(|(_, stretch)| place >= stretch.count());
+    }
+
+    fn stretch(&mut self, number: u64) -> Result<Arc<Prepared>, Refusal> {
+        let Agreed { blksize, rollover, .. } = self.agreed;
+        let key = StretchKey { blksize, rollover, blocks: self.blocks, number };
+        if let Some(kept) = self.source.kept(&key) {
+            return Ok(kept);
+        }
+        let stretch = self.lay_out(number * self.blocks)?;
+        self.source.keep(key, &stretch)?;
+        Ok(stretch)
+    }
+
+    /// The stretch that begins with block `first`, counted from 0.
+    fn lay_out(&mut self, first: u64) -> Result<Arc<Prepared>, Refusal> {
+        let blksize = usize::from(self.agreed.blksize);
+        let offset = first * u64::from(self.agreed.blksize);
+        let rest = self.source.length().checked_sub(offset).ok_or(Refusal::CHANGED)?;
+        let payload = rest.min(self.blocks * u64::from(self.agreed.blksize)) as usize;
+        // The last block is shorter than the others, so it is empty where they hold all there is.
+        let blocks = (payload / blksize + 1).min(self.blocks as usize);
+        let mut bytes = vec![0; blocks * HEADER_LEN + payload];
+        self.source.read_at(offset, &mut bytes[blocks * HEADER_LEN..])?;
+        for block in 0..blocks {
+            let (from, to) = (blocks * HEADER_LEN + block * blksize, block * (HEADER_LEN + blksize));
+            let length = blksize.min(payload - block * blksize);
+            bytes.copy_within(from..from + length, to + HEADER_LEN);
+            emit_data_header(&mut bytes[to..], self.agreed.block_number(first + block as u64 + 1));
+        }
+        Ok(Prepared::new(bytes, HEADER_LEN + blksize))
+    }
+}
+
+/// As many blocks as a window has, so that it lies in one stretch.
+fn stretch_blocks(agreed: &Agreed) -> u64 {
+    let blksize = u64::from(agreed.blksize.max(1));
+    let most = (STRETCH_BYTES_MAX / blksize).max(1);
+    let a_message = SendBatch::a_message(HEADER_LEN + usize::from(agreed.blksize)) as u64;
+    match u64::from(agreed.windowsize) {
+        // A longer one at least is cut where its messages are.
+        windowsize if windowsize > most => most - most % a_message.min(most),
+        windowsize => windowsize.max(STRETCH_BYTES_MIN / blksize).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tftpbench_testclient::{Folder, pattern};
+
+    use super::*;
+    use crate::paths::{FilePath, Root};
+    use crate::store::disk::DiskFile;
+    use crate::store::open_files::OpenFiles;
+
+    /// What opens the file `f` of a folder for readers who share it.
+    fn opener(folder: &Folder) -> impl Fn() -> Source {
+        let (files, root) = (Arc::<OpenFiles>::default(), Root::open(folder.path()).unwrap());
+        move || {
+            let path = FilePath::parse(b"f").unwrap();
+            Source::Disk(DiskFile::open_shared(&files, &root, &path).unwrap())
+        }
+    }
+
+    fn agreed(blksize: u16, windowsize: u16) -> Agreed {
+        Agreed { blksize, windowsize, ..Agreed::default() }
+    }
+
+    /// The datagram of the block with this index, counted from 1.
+    fn datagram(frames: &mut Frames, index: u64) -> Result<Vec<u8>, Refusal> {
+        let offset = (index - 1) * u64::from(frames.agreed.blksize);
+        frames.at(offset).map(|(stretch, place)| stretch.run(place, 1).next().unwrap().to_vec())
+    }
+
+    fn expected(contents: &[u8], blksize: usize, index: usize) -> Vec<u8> {
+        let start = (index - 1) * blksize;
+        let payload = &contents[start..contents.len().min(start + blksize)];
+        [&[0, 3, (index >> 8) as u8, index as u8], payload].concat()
+    }
+
+    #[test]
+    fn every_block_of_any_file_is_its_header_and_its_payload_forwards_and_again() {
+        let folder = Folder::new();
+        for (size, blksize, windowsize) in [
+            (0, 512, 1),
+            (1, 512, 1),
+            (4096, 512, 1),
+            (100_001, 8, 1),
+            (100_000, 8, 12_000),
+            (20_480, 1024, 16),
+            (300_000, 1428, 64),
+            (300_000, 1428, 500),
+            (20_000, 4097, 1),
+            (65_464 * 3, 65_464, 2),
+            (65_464 * 3 + 1, 65_464, 9),
+        ] {
+            let contents = pattern(size, 1);
+            folder.put("f", &contents);
+            let mut frames = Frames::new(opener(&folder)(), agreed(blksize, windowsize));
+            let blksize = usize::from(blksize);
+            let last = size / blksize + 1;
+            for index in (1..=last).chain([1, last, 1.max(last / 2)]) {
+                let block = datagram(&mut frames, index as u64).unwrap();
+                assert!(block == expected(&contents, blksize, index), "{index} of {size} in {blksize}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_roll_over_as_agreed() {
+        let folder = Folder::new();
+        folder.put("f", &pattern(8 * 70_000, 1));
+        for (rollover, number) in [(Rollover::Zero, [0, 0]), (Rollover::One, [0, 1])] {
+            let mut frames = Frames::new(opener(&folder)(), Agreed { rollover, ..agreed(8, 1) });
+            assert_eq!(datagram(&mut frames, 65_536).unwrap()[2..4], number, "{rollover:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_lies_in_one_stretch_and_a_stretch_has_its_bounds() {
+        for (blksize, windowsize, blocks) in [
+            (512, 1, 8),
+            (512, 16, 16),
+            (512, 64, 64),
+            (1428, 64, 64),
+            (8, 1, 512),
+            (8192, 1, 1),
+            (65_464, 1, 1),
+            // 91 blocks are 128 KiB, and a message takes 45.
+            (1428, 65_535, 90),
+            (65_464, 64, 2),
+        ] {
+            assert_eq!(stretch_blocks(&agreed(blksize, windowsize)), blocks, "{blksize} in {windowsize}");
+        }
+    }
+
+    #[test]
+    fn readers_who_share_a_file_share_what_was_laid_out_of_it_until_the_last_one_goes() {
+        let folder = Folder::new();
+        folder.put("f", &pattern(100_000, 1));
+        let open = opener(&folder);
+        let reader = || Frames::new(open(), agreed(512, 16));
+        let stretch = |frames: &mut Frames| Arc::clone(frames.at(0).unwrap().0);
+        let (mut first, mut second) = (reader(), reader());
+        let laid_out = stretch(&mut first);
+        assert!(Arc::ptr_eq(&laid_out, &stretch(&mut second)));
+        // In other windows a stretch is another one.
+        assert!(!Arc::ptr_eq(&laid_out, &stretch(&mut Frames::new(open(), agreed(512, 17)))));
+        drop((first, second));
+        assert_eq!(Arc::strong_count(&laid_out), 1);
+    }
+
+    #[test]
+    fn one_reader_alone_holds_a_stretch_at_most_and_none_behind_it() {
+        let folder = Folder::new();
+        folder.put("f", &pattern(100_000, 1));
+        let mut frames = Frames::new(opener(&folder)(), agreed(512, 16));
+        let first = Arc::downgrade(frames.at(0).unwrap().0);
+        frames.let_go(15);
+        assert_eq!(first.strong_count(), 1);
+        frames.let_go(16);
+        assert_eq!(first.strong_count(), 0);
+        let second = Arc::downgrade(frames.at(16 * 512).unwrap().0);
+        frames.at(32 * 512).unwrap();
+        assert_eq!(second.strong_count(), 0);
+    }
+
+    /// Two who read the same state of a file both get all of that state, or an error.
+    #[test]
+    fn what_was_laid_out_outlives_a_change_and_what_was_not_is_refused() {
+        let folder = Folder::new();
+        let contents = pattern(100_000, 1);
+        folder.put("f", &contents);
+        let open = opener(&folder);
+        let [mut first, mut second] = [(); 2].map(|()| Frames::new(open(), agreed(512, 16)));
+        datagram(&mut first, 17).unwrap();
+        folder.put("f", &pattern(99_999, 2));
+        assert!(datagram(&mut second, 32).unwrap() == expected(&contents, 512, 32));
+        assert_eq!(datagram(&mut second, 33), Err(Refusal::CHANGED));
+        assert_eq!(datagram(&mut second, 33), Err(Refusal::CHANGED), "nothing of it was kept");
+    }
+}
