@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::clock::{self, NS_PER_S};
 use crate::socket::Socket;
@@ -45,9 +45,17 @@ pub struct Waited {
     pub slept: bool,
 }
 
-/// An epoll instance, epoll(7). Sockets are level-triggered: one with datagrams left is ready again.
+/// An epoll instance, epoll(7), and a few sockets beside it that poll(2) watches. Sockets are level-triggered: one with
+/// datagrams left is ready again.
+///
+/// The kernel tells an epoll instance of every datagram that one of its sockets gets, and of every one that it has sent
+/// (room in the buffer), asleep or not. A set for poll(2) exists only while somebody sleeps; but each call looks at all of it.
 pub struct Poller {
     fd: OwnedFd,
+    /// First the epoll instance, then the busy ones.
+    polled: Vec<libc::pollfd>,
+    /// The busy ones' tokens, and descriptors that nobody else can close.
+    busy: Vec<(u64, OwnedFd)>,
     events: Box<[libc::epoll_event]>,
     tokens: Vec<u64>,
     has_pwait2: bool,
@@ -65,6 +73,8 @@ impl Poller {
         Ok(Poller {
             // SAFETY: the descriptor is new and nobody else's.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            polled: vec![awaited(fd)],
+            busy: Vec::new(),
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX].into_boxed_slice(),
             tokens: Vec::with_capacity(EVENTS_MAX),
             has_pwait2: true,
@@ -83,6 +93,14 @@ impl Poller {
             first.map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
         }
         self.control(libc::EPOLL_CTL_ADD, source, flags as u32, token)
+    }
+
+    /// As `add`, for one of a few sockets that have datagrams most of the time. It stays open as long as the poller.
+    pub fn add_busy(&mut self, source: &Socket, token: u64) -> io::Result<()> {
+        let fd = source.as_fd().try_clone_to_owned()?;
+        self.polled.push(awaited(fd.as_raw_fd()));
+        self.busy.push((token, fd));
+        Ok(())
     }
 
     /// Waits for `source` no longer.
@@ -128,7 +146,11 @@ impl Poller {
     /// One call. A signal counts as nothing ready.
     fn poll(&mut self, timeout_ns: Option<u64>) -> io::Result<usize> {
         self.tokens.clear();
-        let ready = match self.call(timeout_ns) {
+        let called = match self.busy.is_empty() {
+            true => self.call(timeout_ns),
+            false => self.call_poll(timeout_ns),
+        };
+        let ready = match called {
             Ok(ready) => ready,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
@@ -137,7 +159,25 @@ impl Poller {
         if let Some((_, stop)) = self.stop.get().filter(|(token, _)| self.tokens.contains(token)) {
             stop.refresh();
         }
-        Ok(ready)
+        Ok(self.tokens.len())
+    }
+
+    /// ppoll(2) of the busy ones and the epoll instance, which is asked only if it has something to tell. Returns its events.
+    fn call_poll(&mut self, timeout_ns: Option<u64>) -> io::Result<usize> {
+        let timeout = timeout_ns.map(|timeout_ns| libc::timespec {
+            tv_sec: (timeout_ns / NS_PER_S).try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: (timeout_ns % NS_PER_S) as _,
+        });
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let fds = self.polled.len() as libc::nfds_t;
+        // SAFETY: as many entries as stated, of open descriptors; the timeout is only read; no signal mask.
+        let ready = unsafe { libc::ppoll(self.polled.as_mut_ptr(), fds, timeout, std::ptr::null()) };
+        if ready < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let told = self.polled[1..].iter().zip(&self.busy).filter(|(polled, _)| polled.revents != 0);
+        self.tokens.extend(told.map(|(_, (token, _))| token));
+        if self.polled[0].revents != 0 { self.wait_ms(Some(0)) } else { Ok(0) }
     }
 
     /// epoll_wait(2) where its milliseconds will do, epoll_pwait2(2) for nanoseconds.
@@ -197,6 +237,10 @@ impl Poller {
         let status = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), what, fd, &mut event) };
         if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+fn awaited(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 /// `struct __kernel_timespec`: 64-bit numbers on every machine.

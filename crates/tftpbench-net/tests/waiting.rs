@@ -8,7 +8,7 @@
 
 use std::thread;
 
-use tftpbench_net::{Poller, ReceiveBatch, Socket, SocketOptions, Stop, limits};
+use tftpbench_net::{Poller, ReceiveBatch, Sent, Socket, SocketOptions, Stop, limits};
 
 const MS_NS: u64 = 1_000_000;
 /// Long enough for a loaded machine; a test that waits this long has failed.
@@ -32,6 +32,47 @@ fn a_socket_is_ready_until_it_is_empty() {
     ReceiveBatch::new(1, 10).receive(&receiver).unwrap();
     assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
     assert_eq!(poller.tokens(), []);
+}
+
+#[test]
+fn a_busy_socket_is_as_good_as_any_other_and_both_are_told_together() {
+    let (sender, busy, other, stop) = (socket(), socket(), socket(), Stop::new().unwrap());
+    let mut poller = Poller::new().unwrap();
+    poller.add_busy(&busy, 1).unwrap();
+    poller.add(&other, 2).unwrap();
+    poller.add(&stop, 3).unwrap();
+    for spin_ns in [0, MS_NS] {
+        assert_eq!(poller.wait(Some(MS_NS), spin_ns).unwrap().ready, 0);
+    }
+    let ready = |poller: &mut Poller, sockets: &[&Socket]| {
+        sockets.iter().for_each(|to| assert_eq!(sender.send_to(b"x", to.local_addr()).unwrap(), Sent::Done));
+        let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+        sockets.iter().for_each(|socket| assert_eq!(ReceiveBatch::new(1, 10).receive(socket).unwrap(), 1));
+        let mut tokens = poller.tokens().to_vec();
+        tokens.sort_unstable();
+        assert_eq!(waited.ready, tokens.len());
+        tokens
+    };
+    assert_eq!(ready(&mut poller, &[&busy]), [1]);
+    assert_eq!(ready(&mut poller, &[&other]), [2]);
+    assert_eq!(ready(&mut poller, &[&busy, &other]), [1, 2]);
+    stop.request();
+    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    assert_eq!((poller.tokens(), stop.requests()), (&[3][..], 1));
+}
+
+#[test]
+fn a_sleeper_is_woken_by_a_busy_socket_within_its_time() {
+    let (sender, busy) = (socket(), socket());
+    let mut poller = Poller::new().unwrap();
+    poller.add_busy(&busy, 1).unwrap();
+    let waited = poller.wait(Some(3 * MS_NS), 0).unwrap();
+    assert!(waited.slept && waited.ready == 0 && waited.idle_ns >= 3 * MS_NS, "{waited:?}");
+    thread::scope(|scope| {
+        let woken = scope.spawn(|| poller.wait(None, 0).unwrap().ready);
+        sender.send_to(b"x", busy.local_addr()).unwrap();
+        assert_eq!(woken.join().unwrap(), 1);
+    });
 }
 
 #[test]

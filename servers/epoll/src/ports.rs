@@ -23,6 +23,9 @@ const TRANSFERS_PER_PORT: usize = 256;
 /// More sockets than this would cost more than lost datagrams do.
 const PORTS_MAX: usize = 64;
 
+/// Up to so many shared sockets are watched as busy ones.
+const POLLED_MAX: usize = 8;
+
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
 const DRAIN_DATAGRAMS: usize = 256;
 
@@ -73,7 +76,7 @@ impl Ports {
     pub(crate) fn open(
         config: &ServeConfig,
         listening: Socket,
-        poller: &Poller,
+        poller: &mut Poller,
     ) -> Result<Ports, ServeError> {
         let mut ports = Ports {
             open: Slab::new(),
@@ -84,10 +87,16 @@ impl Ports {
         };
         ports.add(listening, true, poller).map_err(kernel("epoll_ctl"))?;
         let awaits_windows = config.write && config.limits.windowsize > 1;
-        for _ in 0..shared_ports(config) {
+        let shared = shared_ports(config);
+        for _ in 0..shared {
             let socket = reply_socket(config, awaits_windows)
                 .map_err(|source| ServeError::Bind { address: config.address, source })?;
-            ports.add(socket, true, poller).map_err(kernel("epoll_ctl"))?;
+            if shared <= POLLED_MAX {
+                poller.add_busy(&socket, ports.open.vacant_key() as u64).map_err(kernel("dup"))?;
+                ports.open.insert(Port { socket, transfers: 0, is_busy: true });
+            } else {
+                ports.add(socket, true, poller).map_err(kernel("epoll_ctl"))?;
+            }
         }
         Ok(ports)
     }

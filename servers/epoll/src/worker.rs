@@ -54,9 +54,9 @@ impl Worker {
     /// With all that it needs of the kernel, so that only a fault can end it once it serves.
     pub(crate) fn new(service: &Arc<Service>, listening: Socket, stop: &Stop) -> Result<Worker, ServeError> {
         let config = service.config();
-        let poller = Poller::new().map_err(kernel("epoll_create1"))?;
+        let mut poller = Poller::new().map_err(kernel("epoll_create1"))?;
         poller.add(stop, STOP).map_err(kernel("epoll_ctl"))?;
-        let ports = Ports::open(config, listening, &poller)?;
+        let ports = Ports::open(config, listening, &mut poller)?;
         let (now_ns, datagram_bytes) = (monotonic_ns(), receive_bytes_max(config.limits.blksize));
         Ok(Worker {
             stop: stop.clone(),
@@ -171,8 +171,10 @@ impl Worker {
         caught_up
     }
 
-    /// Reads a reply socket until it is empty, answering each batch at once.
+    /// Reads a reply socket, answering each batch at once: a shared one until it is empty, since the answers to what was just
+    /// sent come while the next batch is being answered, and asking the poller costs more than one receive for nothing.
     fn receive(&mut self, port: usize) -> Result<(), ServeError> {
+        let is_shared = self.replies.ports.shared().contains(&port);
         for _ in 0..self.reads_a_turn {
             let is_busy = self.replies.ports.is_busy(port);
             let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };
@@ -187,7 +189,7 @@ impl Worker {
                 self.replies.handle(service, now_ns, port, datagram.peer, datagram.payload, &mut last);
             }
             self.replies.ports.flush();
-            if !is_busy || !batch.is_full() {
+            if count == 0 || !(is_shared || is_busy && batch.is_full()) {
                 break;
             }
             self.now_ns = monotonic_ns();
