@@ -117,17 +117,11 @@ impl Generated {
         let word = offset / WORD as u64;
         let (words, tail) = payload.as_chunks::<WORD>();
         let next = word + words.len() as u64;
-        let Generated { mut start, step } = self.starting_at(word);
-        // A running sum, not the word's index times the step: any x86-64 adds four words at once, but multiplies two.
-        let mut differences = 0;
-        for bytes in words {
-            differences |= u32::from_le_bytes(*bytes) ^ mixed(start);
-            start = start.wrapping_add(step);
-        }
+        let differs = pulp::Arch::new().dispatch(|| differs(words, self.starting_at(word)));
         offset.is_multiple_of(WORD as u64)
             && word / SPAN_WORDS == next / SPAN_WORDS
-            && differences == 0
-            && *tail == self.word(next)[..tail.len()]
+            && !differs
+            && (tail.is_empty() || *tail == self.word(next)[..tail.len()])
     }
 
     /// One word of the file, as it lies there.
@@ -145,6 +139,18 @@ impl Generated {
         };
         Generated { start: start.wrapping_add((word as u32).wrapping_mul(step)), step }
     }
+}
+
+/// Whether any word is another than these keys make. Inlined where the compiler may use all that this processor has.
+#[inline(always)]
+fn differs(words: &[[u8; WORD]], Generated { mut start, step }: Generated) -> bool {
+    // A running sum, not the word's index times the step: any x86-64 adds four words at once, but multiplies two.
+    let mut differences = 0;
+    for bytes in words {
+        differences |= u32::from_le_bytes(*bytes) ^ mixed(start);
+        start = start.wrapping_add(step);
+    }
+    differences != 0
 }
 
 /// Words after which a sequence would repeat itself: other keys are taken then.

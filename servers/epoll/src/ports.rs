@@ -112,7 +112,12 @@ impl Ports {
         self.open.get(port).is_some_and(|port| port.is_busy)
     }
 
-    /// All sockets that transfers share.
+    /// Whether several transfers answer from it now.
+    pub(crate) fn is_shared(&self, port: usize) -> bool {
+        self.open.get(port).is_some_and(|port| port.transfers > 1)
+    }
+
+    /// All sockets that transfers may share.
     pub(crate) fn shared(&self) -> Range<usize> {
         match self.sockets {
             SocketUse::Shared => LISTENING + 1..self.open.len(),

@@ -171,10 +171,10 @@ impl Worker {
         caught_up
     }
 
-    /// Reads a reply socket, answering each batch at once: a shared one until it is empty, since the answers to what was just
-    /// sent come while the next batch is being answered, and asking the poller costs more than one receive for nothing.
+    /// Reads a reply socket, answering each batch at once: one that transfers share until it is empty, for more arrives while
+    /// a batch is being answered, and asking the poller costs more than one receive for nothing.
     fn receive(&mut self, port: usize) -> Result<(), ServeError> {
-        let is_shared = self.replies.ports.shared().contains(&port);
+        let is_shared = self.replies.ports.is_shared(port);
         for _ in 0..self.reads_a_turn {
             let is_busy = self.replies.ports.is_busy(port);
             let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };

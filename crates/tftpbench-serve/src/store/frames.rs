@@ -14,8 +14,9 @@ use crate::refusal::Refusal;
 /// those were a seventh of the server's CPU; 4 KiB at a time make it a twenty-fifth.
 const STRETCH_BYTES_MIN: u64 = 4096;
 
-/// Not more of a window at a time; 64 blocks of 1428 bytes are less.
-const STRETCH_BYTES_MAX: u64 = 128 * 1024;
+/// Not more of a window at a time. Larger than what malloc(3) first takes as large: it then keeps such pieces instead of giving
+/// them back to the kernel each time.
+const STRETCH_BYTES_MAX: u64 = 256 * 1024;
 
 /// What tells stretches of one file apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,9 +193,9 @@ mod tests {
             (8, 1, 512),
             (8192, 1, 1),
             (65_464, 1, 1),
-            // 91 blocks are 128 KiB, and a message takes 45.
-            (1428, 65_535, 90),
-            (65_464, 64, 2),
+            // 183 blocks are 256 KiB, and a message takes 45.
+            (1428, 65_535, 180),
+            (65_464, 64, 4),
         ] {
             assert_eq!(stretch_blocks(&agreed(blksize, windowsize)), blocks, "{blksize} in {windowsize}");
         }
