@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
 use rustix::fs::Stat;
-use rustix::io::{self, Errno};
+use rustix::io::{Errno, pread};
 use tftpbench_net::Prepared;
 
 use super::frames::StretchKey;
@@ -73,8 +74,28 @@ impl DiskFile {
 
     /// All of `buf`, from `offset` on. The file is looked at after the read, so that what was read is known to be old.
     pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {
-        pread_exact(self.file.descriptor(), buf, offset)?;
-        let end = offset + buf.len() as u64;
+        let mut filled = 0;
+        while filled < buf.len() {
+            let at = offset + filled as u64;
+            filled += some(pread(self.file.descriptor(), &mut buf[filled..], at))?;
+        }
+        self.check_at_times(offset + filled as u64)
+    }
+
+    /// The same behind what is in `bytes`.
+    pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
+        let (before, end) = (bytes.len(), bytes.len() + length);
+        bytes.reserve(length);
+        while bytes.len() < end {
+            let at = offset + (bytes.len() - before) as u64;
+            some(pread(self.file.descriptor(), spare_capacity(bytes), at))?;
+        }
+        // There may be room for more, and the file may go on.
+        bytes.truncate(end);
+        self.check_at_times(offset + length as u64)
+    }
+
+    fn check_at_times(&mut self, end: u64) -> Result<(), Refusal> {
         if end >= self.check_at || end == self.length() {
             self.check()?;
             self.check_at = end + CHECK_EVERY_BYTES;
@@ -97,17 +118,14 @@ fn links(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-fn pread_exact(file: &OwnedFd, buf: &mut [u8], offset: u64) -> Result<(), Refusal> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match io::pread(file, &mut buf[filled..], offset + filled as u64) {
-            Ok(0) => return Err(Refusal::CHANGED),
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+/// How many bytes a pread(2) that must not find the end has brought; none where a signal came first.
+fn some(read: Result<usize, Errno>) -> Result<usize, Refusal> {
+    match read {
+        Ok(0) => Err(Refusal::CHANGED),
+        Ok(count) => Ok(count),
+        Err(Errno::INTR) => Ok(0),
+        Err(errno) => Err(errno.into()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

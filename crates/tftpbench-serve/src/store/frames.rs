@@ -85,12 +85,14 @@ impl Frames {
         let payload = rest.min(self.blocks * u64::from(self.agreed.blksize)) as usize;
         // The last block is shorter than the others, so it is empty where they hold all there is.
         let blocks = (payload / blksize + 1).min(self.blocks as usize);
-        let mut bytes = vec![0; blocks * HEADER_LEN + payload];
-        self.source.read_at(offset, &mut bytes[blocks * HEADER_LEN..])?;
-        for block in 0..blocks {
-            let (from, to) = (blocks * HEADER_LEN + block * blksize, block * (HEADER_LEN + blksize));
-            let length = blksize.min(payload - block * blksize);
-            bytes.copy_within(from..from + length, to + HEADER_LEN);
+        let mut bytes = Vec::with_capacity(blocks * HEADER_LEN + payload);
+        self.source.append(offset, payload, &mut bytes)?;
+        bytes.resize(blocks * HEADER_LEN + payload, 0);
+        // From the last one on each block moves up, to behind its header.
+        for block in (0..blocks).rev() {
+            let (from, to) = (block * blksize, block * (HEADER_LEN + blksize));
+            let end = payload.min(from + blksize);
+            bytes.copy_within(from..end, to + HEADER_LEN);
             emit_data_header(&mut bytes[to..], self.agreed.block_number(first + block as u64 + 1));
         }
         Ok(Prepared::new(bytes, HEADER_LEN + blksize))

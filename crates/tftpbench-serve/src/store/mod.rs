@@ -102,14 +102,33 @@ impl Source {
         match self {
             Source::Disk(file) => file.read_at(offset, buf),
             Source::Memory(bytes) => {
-                let start = usize::try_from(offset).map_err(|_| Refusal::CHANGED)?;
-                let part = bytes.get(start..).and_then(|rest| rest.get(..buf.len()));
-                buf.copy_from_slice(part.ok_or(Refusal::CHANGED)?);
+                buf.copy_from_slice(part(bytes, offset, buf.len())?);
                 Ok(())
             }
             Source::Netascii(source) => source.read_at(offset, buf),
         }
     }
+
+    /// The same behind what is in `bytes`.
+    pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
+        match self {
+            Source::Disk(file) => file.append(offset, length, bytes),
+            Source::Memory(contents) => {
+                bytes.extend_from_slice(part(contents, offset, length)?);
+                Ok(())
+            }
+            Source::Netascii(source) => {
+                let before = bytes.len();
+                bytes.resize(before + length, 0);
+                source.read_at(offset, &mut bytes[before..])
+            }
+        }
+    }
+}
+
+fn part(contents: &[u8], offset: u64, length: usize) -> Result<&[u8], Refusal> {
+    let start = usize::try_from(offset).map_err(|_| Refusal::CHANGED)?;
+    contents.get(start..).and_then(|rest| rest.get(..length)).ok_or(Refusal::CHANGED)
 }
 
 /// A file being written. It has its name only after `commit`; dropped before that it leaves nothing.
