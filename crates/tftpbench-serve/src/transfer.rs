@@ -43,9 +43,6 @@ enum Role {
     Receive { machine: Receiver, inbox: Inbox },
 }
 
-/// A single block up to this size is copied, and one more memory access is saved to the kernel's call.
-const COPIED_BYTES_MAX: usize = 2048;
-
 impl Transfer {
     pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
         service.count(Counter::Started, 1);
@@ -101,7 +98,7 @@ impl Transfer {
         self.settle();
     }
 
-    /// The next datagram or run of them: written into `room`, which must hold `datagram_bytes_max`, or lying elsewhere.
+    /// The next datagram or run of them: written into `room`, which must hold `room_bytes`, or lying elsewhere.
     pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
         let emitted = loop {
             let transmit = match &mut self.role {
@@ -157,10 +154,9 @@ impl Transfer {
         }
     }
 
-    /// Room that `poll_transmit` needs.
-    pub fn datagram_bytes_max(&self) -> usize {
-        let data = HEADER_LEN + usize::from(self.agreed().blksize);
-        data.max(self.opening.len()).max(REPLY_BYTES_MAX)
+    /// Room that `poll_transmit` needs. DATA lie elsewhere.
+    pub fn room_bytes(&self) -> usize {
+        self.opening.len().max(REPLY_BYTES_MAX)
     }
 
     /// Room that a datagram of the peer needs, so that one byte too many is still seen.
@@ -229,7 +225,7 @@ impl Transfer {
                 room[..self.opening.len()].copy_from_slice(&self.opening);
                 self.opening.len()
             }
-            Transmit::Data { offset, .. } => return self.emit_data(now_ns, offset, room),
+            Transmit::Data { offset, .. } => return self.emit_data(now_ns, offset),
             Transmit::Ack { block, .. } => emit_ack(room, block),
             Transmit::Error { code, message } => emit_error(room, code, message),
         };
@@ -237,19 +233,13 @@ impl Transfer {
     }
 
     /// The block at `offset`, and what of its window goes with it.
-    fn emit_data(&mut self, now_ns: u64, offset: u64, room: &mut [u8]) -> Result<Datagrams, Refusal> {
+    fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Datagrams, Refusal> {
         let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
         let (stretch, first) = frames.at(offset)?;
         let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
         let further = a_message.min(stretch.count() - first) - 1;
         let count = 1 + machine.follow(now_ns, further as u64) as usize;
-        let emitted = match stretch.run(first, 1).next() {
-            Some(block) if count == 1 && block.len() <= COPIED_BYTES_MAX => {
-                room[..block.len()].copy_from_slice(block);
-                Datagrams::Written(block.len())
-            }
-            _ => Datagrams::Prepared { of: Arc::clone(stretch), first, count },
-        };
+        let emitted = Datagrams::Prepared { of: Arc::clone(stretch), first, count };
         frames.let_go(first + count);
         Ok(emitted)
     }

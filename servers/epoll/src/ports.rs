@@ -29,10 +29,8 @@ const POLLED_MAX: usize = 8;
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
 const DRAIN_DATAGRAMS: usize = 256;
 
-/// Room for a full batch of blocks of 512 or 1428 bytes, for a few windows of them, or for two of the largest datagrams.
-/// It is filled from its start again after every flush, so it stays in the cache next to the core: 1 MiB did not, and with
-/// windows was up to 6 % slower.
-const ARENA_BYTES: usize = 128 * 1024;
+/// Room for a full batch of replies; DATA lie elsewhere.
+const ARENA_BYTES: usize = 64 * 1024;
 
 /// Reply sockets that each worker opens at start-up.
 pub(crate) fn shared_ports(config: &ServeConfig) -> usize {
@@ -164,7 +162,7 @@ impl Ports {
     /// Puts what a transfer has to say into the batch; false if that was too much for one turn and there is more.
     pub(crate) fn drain(&mut self, port: usize, transfer: &mut Transfer, now_ns: u64) -> bool {
         self.send_from(port);
-        let (peer, room) = (transfer.peer(), transfer.datagram_bytes_max());
+        let (peer, room) = (transfer.peer(), transfer.room_bytes());
         let mut budget = DRAIN_DATAGRAMS;
         let mut drained = false;
         while !drained && budget > 0 {

@@ -17,7 +17,7 @@ const BATCH: u16 = 64;
 /// Drives a transfer to its end.
 pub(crate) fn carry_out(transfer: Transfer, socket: &Socket, service: &Service, hurry: &AtomicBool) {
     let messages = usize::from(transfer.windowsize().min(BATCH));
-    let send = SendBatch::new(messages, messages * transfer.datagram_bytes_max());
+    let send = SendBatch::new(messages, messages * transfer.room_bytes());
     let receive = match transfer.awaits_windows() {
         true => ReceiveBatch::coalescing(messages, transfer.receive_bytes_max()),
         false => ReceiveBatch::new(messages, transfer.receive_bytes_max()),
@@ -90,7 +90,7 @@ impl Worker<'_> {
     }
 
     fn drain(&mut self, now_ns: u64) {
-        let (peer, room) = (self.transfer.peer(), self.transfer.datagram_bytes_max());
+        let (peer, room) = (self.transfer.peer(), self.transfer.room_bytes());
         let mut drained = false;
         while !drained {
             let pushed = self.send.push_with(peer, room, |datagram| {
