@@ -3,7 +3,8 @@
 //!
 //! It holds a concurrency strategy and nothing else; what a server does is in `tftpbench-serve`. A transfer is an entry
 //! in a table, found by its peer's address. Datagrams are read until a socket is empty and answered in batches; on the
-//! way from one to the other nothing is allocated and no system call is made but the batches' and the file's.
+//! way from one to the other no system call is made but the batches' and the file's, and nothing is allocated but what
+//! is read of it.
 //!
 //! Workers share the files, and the registry that each transfer asks at its start and end. All else is a worker's own: its
 //! thread, epoll instance, listening and reply sockets, table and timers.
