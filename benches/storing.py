@@ -3,8 +3,8 @@
     python -m benches.storing [--rounds N]
 
 A server that stores can't be faster than both together, whatever else it does. Writing is from one thread on the core
-that `ceiling` gives the answering side: new files of 1 MiB, 64 KiB a call, as the bundled servers write windows. As in
-a trial they stay until the round is over. Exchange and writing take turns.
+that `ceiling` gives the answering side: new files of 1 MiB, as the bundled servers write them: 64 KiB a call, 8 KiB in
+lock-step. As in a trial they stay until the round is over. Exchange and writing take turns.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tftpbench.errors import TftpbenchError
 
 TMPFS = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
 FILE_BYTES = 1 << 20
-CALL_BYTES = 64 * 1024
+CALL_BYTES = {True: 64 * 1024, False: 8 * 1024}  # by whether blocks come in windows
 FILES = 256  # some 100 ms
 EFFORT = Effort()
 
@@ -44,7 +44,7 @@ def main() -> int:
             for _ in range(rounds):
                 found = measure(cell, arrangement, warm_up_ns=EFFORT.warm_up_ns, window_ns=EFFORT.window_ns)
                 exchange.append(1e9 / found.data_pps)
-                writing.append(write_ns(blksize, answering))
+                writing.append(write_ns(blksize, CALL_BYTES[windowsize > 1], answering))
             both = [own + other for own, other in zip(exchange, writing, strict=True)]
             part = statistics.median(own / whole for own, whole in zip(exchange, both, strict=True))
             line = f"{blksize:8}{windowsize:12}{told(exchange):>22}{told(writing):>22}"
@@ -58,18 +58,19 @@ def cores() -> tuple[int, int]:
     return allowed[0], allowed[min(1, len(allowed) - 1)]
 
 
-def write_ns(blksize: int, core: int) -> float:
+def write_ns(blksize: int, call_bytes: int, core: int) -> float:
     """Nanoseconds for the bytes of one block."""
-    data, before = bytes(CALL_BYTES), os.sched_getaffinity(0)
+    data, before = bytes(call_bytes), os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(dir=TMPFS) as folder:
         os.sched_setaffinity(0, {core})
         try:
             started = time.perf_counter_ns()
             for number in range(FILES):
                 file = os.open(Path(folder, str(number)), os.O_CREAT | os.O_WRONLY)
-                for _ in range(FILE_BYTES // CALL_BYTES):
-                    os.write(file, data)
+                written = sum(os.write(file, data) for _ in range(FILE_BYTES // call_bytes))
                 os.close(file)
+                if written < FILE_BYTES:
+                    raise OSError(f"{TMPFS} is full")
             spent_ns = time.perf_counter_ns() - started
         finally:
             os.sched_setaffinity(0, before)

@@ -95,7 +95,7 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, source, flags as u32, token)
     }
 
-    /// As `add`, for one of a few sockets that have datagrams most of the time. It stays open as long as the poller.
+    /// As `add`, for one of a few sockets that have datagrams most of the time. Its port stays bound as long as the poller lives.
     pub fn add_busy(&mut self, source: &Socket, token: u64) -> io::Result<()> {
         let fd = source.as_fd().try_clone_to_owned()?;
         self.polled.push(awaited(fd.as_raw_fd()));

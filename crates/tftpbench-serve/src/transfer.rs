@@ -102,7 +102,10 @@ impl Transfer {
     pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
         let emitted = loop {
             let transmit = match &mut self.role {
-                Role::Send { machine, .. } => machine.poll_transmit(now_ns),
+                Role::Send { machine, frames } => machine.poll_transmit(now_ns).or_else(|| {
+                    frames.rest();
+                    None
+                }),
                 Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
             }?;
             match self.emit(now_ns, transmit, room) {

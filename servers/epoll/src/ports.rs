@@ -1,4 +1,4 @@
-//! The sockets of one worker, and what waits to be sent on them. It must never block, nor allocate for a datagram.
+//! The sockets of one worker, and what waits to be sent on them. It must never block.
 //!
 //! All of them share one batch, which is sent before a datagram of another socket goes in: what is being filled so stays
 //! in the cache, and a turn need not look at every socket. Transfers of one shared socket come one after another anyway.
@@ -23,7 +23,8 @@ const TRANSFERS_PER_PORT: usize = 256;
 /// More sockets than this would cost more than lost datagrams do.
 const PORTS_MAX: usize = 64;
 
-/// Up to so many shared sockets are watched as busy ones.
+/// The first so many shared sockets that come into use are watched as busy ones, so up to 2,048 transfers a worker; each
+/// wait looks at all of them.
 const POLLED_MAX: usize = 8;
 
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
@@ -58,6 +59,8 @@ struct Port {
     transfers: usize,
     /// Several datagrams may be waiting.
     is_busy: bool,
+    /// The poller knows it. A shared one becomes known with its first transfer.
+    is_watched: bool,
 }
 
 /// Counted here and added up at the end: shared counters would travel between the cores with every batch.
@@ -74,7 +77,7 @@ impl Ports {
     pub(crate) fn open(
         config: &ServeConfig,
         listening: Socket,
-        poller: &mut Poller,
+        poller: &Poller,
     ) -> Result<Ports, ServeError> {
         let mut ports = Ports {
             open: Slab::new(),
@@ -85,16 +88,10 @@ impl Ports {
         };
         ports.add(listening, true, poller).map_err(kernel("epoll_ctl"))?;
         let awaits_windows = config.write && config.limits.windowsize > 1;
-        let shared = shared_ports(config);
-        for _ in 0..shared {
+        for _ in 0..shared_ports(config) {
             let socket = reply_socket(config, awaits_windows)
                 .map_err(|source| ServeError::Bind { address: config.address, source })?;
-            if shared <= POLLED_MAX {
-                poller.add_busy(&socket, ports.open.vacant_key() as u64).map_err(kernel("dup"))?;
-                ports.open.insert(Port { socket, transfers: 0, is_busy: true });
-            } else {
-                ports.add(socket, true, poller).map_err(kernel("epoll_ctl"))?;
-            }
+            ports.open.insert(Port { socket, transfers: 0, is_busy: true, is_watched: false });
         }
         Ok(ports)
     }
@@ -129,7 +126,7 @@ impl Ports {
         &mut self,
         config: &ServeConfig,
         transfer: &Transfer,
-        poller: &Poller,
+        poller: &mut Poller,
     ) -> io::Result<usize> {
         let port = match self.sockets {
             SocketUse::Shared => {
@@ -143,8 +140,21 @@ impl Ports {
                 self.add(reply_socket(config, awaits_windows)?, awaits_windows, poller)?
             }
         };
+        if !self.open[port].is_watched {
+            self.watch(port, poller)?;
+        }
         self.open[port].transfers += 1;
         Ok(port)
+    }
+
+    fn watch(&mut self, port: usize, poller: &mut Poller) -> io::Result<()> {
+        match port {
+            // The first one behind the listening one has number 1.
+            ..=POLLED_MAX => poller.add_busy(&self.open[port].socket, port as u64)?,
+            _ => poller.add(&self.open[port].socket, port as u64)?,
+        }
+        self.open[port].is_watched = true;
+        Ok(())
     }
 
     /// One transfer less answers from a port; a socket that was its own goes, with what waits on it sent.
@@ -221,7 +231,7 @@ impl Ports {
 
     fn add(&mut self, socket: Socket, is_busy: bool, poller: &Poller) -> io::Result<usize> {
         poller.add(&socket, self.open.vacant_key() as u64)?;
-        Ok(self.open.insert(Port { socket, transfers: 0, is_busy }))
+        Ok(self.open.insert(Port { socket, transfers: 0, is_busy, is_watched: true }))
     }
 
     fn send_from(&mut self, port: usize) {

@@ -54,9 +54,9 @@ impl Worker {
     /// With all that it needs of the kernel, so that only a fault can end it once it serves.
     pub(crate) fn new(service: &Arc<Service>, listening: Socket, stop: &Stop) -> Result<Worker, ServeError> {
         let config = service.config();
-        let mut poller = Poller::new().map_err(kernel("epoll_create1"))?;
+        let poller = Poller::new().map_err(kernel("epoll_create1"))?;
         poller.add(stop, STOP).map_err(kernel("epoll_ctl"))?;
-        let ports = Ports::open(config, listening, &mut poller)?;
+        let ports = Ports::open(config, listening, &poller)?;
         let (now_ns, datagram_bytes) = (monotonic_ns(), receive_bytes_max(config.limits.blksize));
         Ok(Worker {
             stop: stop.clone(),
@@ -77,7 +77,9 @@ impl Worker {
         let spin_ns = self.service.config().busy_poll_ns;
         let mut drain_end_ns = None;
         loop {
-            self.poller.wait(self.timeout_ns(drain_end_ns), spin_ns).map_err(kernel("epoll_wait"))?;
+            self.poller
+                .wait(self.timeout_ns(drain_end_ns), spin_ns)
+                .map_err(kernel("epoll_wait or ppoll"))?;
             self.now_ns = monotonic_ns();
             self.take_turn()?;
             self.replies.go_on(self.now_ns);
@@ -115,7 +117,7 @@ impl Worker {
             match self.poller.tokens()[index] {
                 STOP => {}
                 token if token == LISTENING as u64 => is_asked = true,
-                token => self.receive(token as usize)?,
+                token => self.receive(token as usize, self.replies.ports.is_shared(token as usize))?,
             }
         }
         if is_asked { self.admit() } else { Ok(()) }
@@ -141,7 +143,7 @@ impl Worker {
                 });
                 self.replies.remove_superseded(peer);
                 if let Some(transfer) = begun {
-                    self.replies.start(service, &self.poller, now_ns, transfer);
+                    self.replies.start(service, &mut self.poller, now_ns, transfer);
                 }
             }
             if !self.requests.is_full() {
@@ -165,16 +167,15 @@ impl Worker {
         }
         behind.sort_unstable();
         behind.dedup();
-        let caught_up = behind.iter().try_for_each(|&port| self.receive(port));
+        let caught_up = behind.iter().try_for_each(|&port| self.receive(port, false));
         behind.clear();
         self.behind = behind;
         caught_up
     }
 
-    /// Reads a reply socket, answering each batch at once: one that transfers share until it is empty, for more arrives while
-    /// a batch is being answered, and asking the poller costs more than one receive for nothing.
-    fn receive(&mut self, port: usize) -> Result<(), ServeError> {
-        let is_shared = self.replies.ports.is_shared(port);
+    /// Reads a reply socket, answering each batch at once. One that transfers share is read `to_the_end`, until it is empty: more
+    /// arrives while a batch is being answered, and asking the poller costs more than one receive for nothing.
+    fn receive(&mut self, port: usize, to_the_end: bool) -> Result<(), ServeError> {
         for _ in 0..self.reads_a_turn {
             let is_busy = self.replies.ports.is_busy(port);
             let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };
@@ -189,7 +190,7 @@ impl Worker {
                 self.replies.handle(service, now_ns, port, datagram.peer, datagram.payload, &mut last);
             }
             self.replies.ports.flush();
-            if count == 0 || !(is_shared || is_busy && batch.is_full()) {
+            if count == 0 || !(to_the_end || is_busy && batch.is_full()) {
                 break;
             }
             self.now_ns = monotonic_ns();
@@ -244,7 +245,7 @@ impl Replies {
         }
     }
 
-    fn start(&mut self, service: &Arc<Service>, poller: &Poller, now_ns: u64, transfer: Transfer) {
+    fn start(&mut self, service: &Arc<Service>, poller: &mut Poller, now_ns: u64, transfer: Transfer) {
         let peer = transfer.peer();
         match self.ports.assign(service.config(), &transfer, poller) {
             Ok(port) => {

@@ -1,7 +1,7 @@
 //! A file on disk while it is being served, read with pread(2): a mapping would be a SIGBUS where the file shrinks.
 //!
-//! Who gets a whole file gets it as it was when it was opened. What is read is looked at afterwards, from time to time, always
-//! with the last byte, and always where it is kept for other readers of the same state.
+//! Who gets a whole file gets it as it was when it was opened. The file is looked at after a read: from time to time, with the
+//! last byte, and before anything that was read goes together with what is kept for all readers of the same state.
 
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub(crate) struct DiskFile {
     links: u64,
     /// The offset from which the next read is followed by a look at the file's state.
     check_at: u64,
+    /// Something was read since the last look.
+    is_unchecked: bool,
 }
 
 impl DiskFile {
@@ -51,7 +53,7 @@ impl DiskFile {
     ) -> Result<DiskFile, Refusal> {
         let (file, stat) = root.open_regular(path)?;
         let file = keep(file, Version::of(&stat));
-        Ok(DiskFile { file, links: links(&stat), check_at: CHECK_EVERY_BYTES })
+        Ok(DiskFile { file, links: links(&stat), check_at: CHECK_EVERY_BYTES, is_unchecked: false })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -59,8 +61,13 @@ impl DiskFile {
     }
 
     /// What `keep` was given by any reader of this state of the file.
-    pub(crate) fn kept(&self, key: &StretchKey) -> Option<Arc<Prepared>> {
-        self.file.kept(key)
+    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
+        let kept = self.file.kept(key);
+        // It may be the last that this reader asks for.
+        if kept.is_some() && self.is_unchecked {
+            self.check()?;
+        }
+        Ok(kept)
     }
 
     /// Keeps what has just been read, if somebody else is reading the file: for one reader alone it would only pile up.
@@ -96,6 +103,7 @@ impl DiskFile {
     }
 
     fn check_at_times(&mut self, end: u64) -> Result<(), Refusal> {
+        self.is_unchecked = true;
         if end >= self.check_at || end == self.length() {
             self.check()?;
             self.check_at = end + CHECK_EVERY_BYTES;
@@ -103,13 +111,12 @@ impl DiskFile {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Refusal> {
+    fn check(&mut self) -> Result<(), Refusal> {
         let now = self.file.stat()?;
         // A new hard link does no harm; a lost one means that the name is gone or belongs to another file.
-        match Version::of(&now) == *self.file.version() && links(&now) >= self.links {
-            true => Ok(()),
-            false => Err(Refusal::CHANGED),
-        }
+        self.is_unchecked =
+            !Version::of(&now).has_contents_of(self.file.version()) || links(&now) < self.links;
+        if self.is_unchecked { Err(Refusal::CHANGED) } else { Ok(()) }
     }
 }
 

@@ -18,6 +18,9 @@ const STRETCH_BYTES_MIN: u64 = 4096;
 /// them back to the kernel each time.
 const STRETCH_BYTES_MAX: u64 = 256 * 1024;
 
+/// What a transfer may hold while it waits: a stretch of blocks in lock-step, but not what a window has left over.
+const HELD_BYTES_MAX: usize = 8 * 1024;
+
 /// What tells stretches of one file apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StretchKey {
@@ -66,10 +69,15 @@ impl Frames {
         self.current.take_if(|(_, stretch)| place >= stretch.count());
     }
 
+    /// Nothing more is to be sent before the client's next ACK, which may be long in coming.
+    pub(crate) fn rest(&mut self) {
+        self.current.take_if(|(_, stretch)| stretch.len() > HELD_BYTES_MAX);
+    }
+
     fn stretch(&mut self, number: u64) -> Result<Arc<Prepared>, Refusal> {
         let Agreed { blksize, rollover, .. } = self.agreed;
         let key = StretchKey { blksize, rollover, blocks: self.blocks, number };
-        if let Some(kept) = self.source.kept(&key) {
+        if let Some(kept) = self.source.kept(&key)? {
             return Ok(kept);
         }
         let stretch = self.lay_out(number * self.blocks)?;
@@ -99,16 +107,17 @@ impl Frames {
     }
 }
 
-/// As many blocks as a window has, so that it lies in one stretch.
+/// As many blocks as some windows have, so that each lies in one stretch.
 fn stretch_blocks(agreed: &Agreed) -> u64 {
-    let blksize = u64::from(agreed.blksize.max(1));
-    let most = (STRETCH_BYTES_MAX / blksize).max(1);
-    let a_message = SendBatch::a_message(HEADER_LEN + usize::from(agreed.blksize)) as u64;
-    match u64::from(agreed.windowsize) {
-        // A longer one at least is cut where its messages are.
-        windowsize if windowsize > most => most - most % a_message.min(most),
-        windowsize => windowsize.max(STRETCH_BYTES_MIN / blksize).max(1),
+    let (blksize, windowsize) = (u64::from(agreed.blksize.max(1)), u64::from(agreed.windowsize.max(1)));
+    let datagram_bytes = HEADER_LEN as u64 + blksize;
+    let most = (STRETCH_BYTES_MAX / datagram_bytes).max(1);
+    if windowsize > most {
+        // It at least is cut where its messages are.
+        let a_message = SendBatch::a_message(HEADER_LEN + usize::from(agreed.blksize)) as u64;
+        return most - most % a_message.min(most);
     }
+    (STRETCH_BYTES_MIN / blksize).div_ceil(windowsize).max(1) * windowsize
 }
 
 #[cfg(test)]
@@ -189,6 +198,7 @@ mod tests {
     fn a_window_lies_in_one_stretch_and_a_stretch_has_its_bounds() {
         for (blksize, windowsize, blocks) in [
             (512, 1, 8),
+            (512, 3, 9),
             (512, 16, 16),
             (512, 64, 64),
             (1428, 64, 64),
@@ -232,6 +242,32 @@ mod tests {
         let second = Arc::downgrade(frames.at(16 * 512).unwrap().0);
         frames.at(32 * 512).unwrap();
         assert_eq!(second.strong_count(), 0);
+    }
+
+    #[test]
+    fn nothing_large_is_held_while_the_client_is_silent() {
+        let folder = Folder::new();
+        folder.put("f", &pattern(100_000, 1));
+        for (windowsize, is_held) in [(1, true), (3, true), (16, false)] {
+            let mut frames = Frames::new(opener(&folder)(), agreed(512, windowsize));
+            let stretch = Arc::downgrade(frames.at(0).unwrap().0);
+            frames.rest();
+            assert_eq!(stretch.strong_count() > 0, is_held, "{windowsize}");
+        }
+    }
+
+    /// What was read before is looked at before it goes together with what others read.
+    #[test]
+    fn a_file_is_not_made_of_two_states() {
+        let folder = Folder::new();
+        folder.put("f", &pattern(30_000, 1));
+        let open = opener(&folder);
+        let [mut early, mut late] = [(); 2].map(|()| Frames::new(open(), agreed(512, 1)));
+        datagram(&mut early, 33).unwrap();
+        drop(early);
+        folder.put("f", &pattern(30_000, 2));
+        let read = (1..=40).map(|index| datagram(&mut late, index));
+        assert_eq!(read.take_while(Result::is_ok).count(), 32, "block 33 is kept, and of another state");
     }
 
     /// Two who read the same state of a file both get all of that state, or an error.

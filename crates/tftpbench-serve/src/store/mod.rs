@@ -82,10 +82,10 @@ impl Source {
     }
 
     /// A stretch that another reader of the same has had laid out.
-    pub(crate) fn kept(&self, key: &StretchKey) -> Option<Arc<Prepared>> {
+    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
         match self {
             Source::Disk(file) => file.kept(key),
-            Source::Memory(_) | Source::Netascii(_) => None,
+            Source::Memory(_) | Source::Netascii(_) => Ok(None),
         }
     }
 

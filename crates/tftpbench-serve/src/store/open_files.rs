@@ -15,6 +15,13 @@ use crate::refusal::Refusal;
 /// What may be kept of all files together. Beyond it each reader reads for itself.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// What keeping a stretch costs beside its bytes, at most: a client may ask for many that are small.
+const ENTRY_BYTES: usize = 192;
+
+fn cost(stretch: &Prepared) -> usize {
+    stretch.len() + ENTRY_BYTES
+}
+
 /// One state of one file. A file that was changed in place or replaced has another, as far as the kernel's clock ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Version {
@@ -23,6 +30,9 @@ pub(crate) struct Version {
     pub(crate) size: u64,
     modified_s: i64,
     modified_ns: u64,
+    /// When anything of it last changed, its links too: nobody can set that back.
+    changed_s: i64,
+    changed_ns: u64,
 }
 
 impl Version {
@@ -34,7 +44,14 @@ impl Version {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             modified_s: stat.st_mtime as i64,
             modified_ns: stat.st_mtime_nsec as u64,
+            changed_s: stat.st_ctime as i64,
+            changed_ns: stat.st_ctime_nsec as u64,
         }
+    }
+
+    /// The same but for what a new name changes.
+    pub(crate) fn has_contents_of(&self, before: &Version) -> bool {
+        Version { changed_s: before.changed_s, changed_ns: before.changed_ns, ..*self } == *before
     }
 }
 
@@ -102,14 +119,14 @@ impl OpenFile {
     /// Keeps a part of this state of the file until the last reader goes, if there is room.
     pub(crate) fn keep(&self, key: StretchKey, stretch: &Arc<Prepared>) {
         let Some(listed) = &self.listed else { return };
-        let before = listed.kept_bytes.fetch_add(stretch.len(), Ordering::Relaxed);
-        let has_room = before.saturating_add(stretch.len()) <= KEPT_BYTES_MAX;
+        let before = listed.kept_bytes.fetch_add(cost(stretch), Ordering::Relaxed);
+        let has_room = before.saturating_add(cost(stretch)) <= KEPT_BYTES_MAX;
         let surplus = match has_room {
             true => self.stretches().insert(key, Arc::clone(stretch)),
             false => Some(Arc::clone(stretch)),
         };
         if let Some(surplus) = surplus {
-            listed.kept_bytes.fetch_sub(surplus.len(), Ordering::Relaxed);
+            listed.kept_bytes.fetch_sub(cost(&surplus), Ordering::Relaxed);
         }
     }
 
@@ -121,7 +138,7 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let Some(listed) = &self.listed else { return };
-        let kept_bytes = self.stretches().values().map(|stretch| stretch.len()).sum();
+        let kept_bytes = self.stretches().values().map(|stretch| cost(stretch)).sum();
         listed.kept_bytes.fetch_sub(kept_bytes, Ordering::Relaxed);
         let mut files = listed.files();
         // Meanwhile somebody may have opened it anew.
@@ -179,8 +196,8 @@ mod tests {
         let [one, another, third] = [1, 2, 3].map(StretchKey::numbered);
         file.keep(one, &stretch(1000));
         file.keep(one, &stretch(1000));
-        assert_eq!(kept(), 1000, "two readers may lay out the same at one time");
-        file.keep(another, &stretch(KEPT_BYTES_MAX - 1000));
+        assert_eq!(kept(), 1000 + ENTRY_BYTES, "two readers may lay out the same at one time");
+        file.keep(another, &stretch(KEPT_BYTES_MAX - 1000 - 2 * ENTRY_BYTES));
         file.keep(third, &stretch(1));
         assert_eq!(kept(), KEPT_BYTES_MAX);
         assert_eq!([one, another, third].map(|key| file.kept(&key).is_some()), [true, true, false]);
