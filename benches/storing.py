@@ -20,7 +20,7 @@ from tftpbench.errors import TftpbenchError
 
 TMPFS = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
 FILE_BYTES = 1 << 20
-CALL_BYTES = {True: 64 * 1024, False: 8 * 1024}  # by whether blocks come in windows
+LOCK_STEP_CALL_BYTES, WINDOWS_CALL_BYTES = 8 * 1024, 64 * 1024
 FILES = 256  # some 100 ms
 EFFORT = Effort()
 
@@ -40,11 +40,12 @@ def main() -> int:
                 answering_cpus=(answering,), asking_cpus=(asking,), asking_spin_us=1000,
             )  # fmt: skip
             arrangement = calibrate(cell, effort=EFFORT)
+            call_bytes = WINDOWS_CALL_BYTES if windowsize > 1 else LOCK_STEP_CALL_BYTES
             exchange, writing = [], []
             for _ in range(rounds):
                 found = measure(cell, arrangement, warm_up_ns=EFFORT.warm_up_ns, window_ns=EFFORT.window_ns)
                 exchange.append(1e9 / found.data_pps)
-                writing.append(write_ns(blksize, CALL_BYTES[windowsize > 1], answering))
+                writing.append(write_ns(blksize, call_bytes, answering))
             both = [own + other for own, other in zip(exchange, writing, strict=True)]
             part = statistics.median(own / whole for own, whole in zip(exchange, both, strict=True))
             line = f"{blksize:8}{windowsize:12}{told(exchange):>22}{told(writing):>22}"

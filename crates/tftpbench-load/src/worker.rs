@@ -23,8 +23,6 @@ use crate::schedule::{ClosedLoop, Tickets};
 const RECEIVE_MESSAGES: usize = 16;
 const LANE_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
-/// Up to so many lanes are watched as busy ones.
-const POLLED_MAX: usize = 8;
 /// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
 /// Longest sleep, so that phases and a stop request are noticed.
@@ -84,12 +82,9 @@ impl<'a> Worker<'a> {
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
         let endpoints = Endpoints::open(config, slots)?;
         for (index, lane) in endpoints.lanes.iter().enumerate() {
-            let token = LANE_TOKENS - index as u64;
-            let watched = match endpoints.lanes.len() {
-                ..=POLLED_MAX => poller.add_busy(&lane.socket, token),
-                _ => poller.add(&lane.socket, token),
-            };
-            watched.map_err(LoadError::os("cannot watch a socket"))?;
+            poller
+                .add_busy(&lane.socket, LANE_TOKENS - index as u64)
+                .map_err(LoadError::os("cannot watch a socket"))?;
         }
         let messages = match config.options.windowsize {
             _ if !endpoints.lanes.is_empty() => LANE_RECEIVE_MESSAGES,

@@ -10,6 +10,8 @@ use crate::stop::Stop;
 
 /// Events taken per call; what is ready beyond them comes with the next.
 const EVENTS_MAX: usize = 256;
+/// Sockets that poll(2) watches: each wait looks at all of them.
+const BUSY_MAX: usize = 8;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// What a [`Poller`] can wait for: a [`Socket`] or a [`Stop`].
@@ -95,8 +97,12 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, source, flags as u32, token)
     }
 
-    /// As `add`, for one of a few sockets that have datagrams most of the time. Its port stays bound as long as the poller lives.
+    /// As `add`, for one of a few sockets that have datagrams most of the time; from the ninth on it is no other. Its port stays
+    /// bound as long as the poller lives.
     pub fn add_busy(&mut self, source: &Socket, token: u64) -> io::Result<()> {
+        if self.busy.len() == BUSY_MAX {
+            return self.add(source, token);
+        }
         let fd = source.as_fd().try_clone_to_owned()?;
         self.polled.push(awaited(fd.as_raw_fd()));
         self.busy.push((token, fd));

@@ -23,13 +23,8 @@ impl Prepared {
     }
 
     /// Bytes of all of them.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
     }
 
     /// `count` of them from `first` on, or as many as there are.
@@ -202,7 +197,7 @@ mod tests {
     #[test]
     fn a_run_holds_what_was_laid_out_and_no_more() {
         let prepared = Prepared::new((0..10).collect(), 4);
-        assert_eq!((prepared.count(), prepared.len()), (3, 10));
+        assert_eq!((prepared.count(), prepared.bytes()), (3, 10));
         let run = |first, count| prepared.run(first, count).collect::<Vec<_>>();
         assert_eq!(run(0, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]);
         assert_eq!(run(1, 9), [&[4, 5, 6, 7][..], &[8, 9]]);

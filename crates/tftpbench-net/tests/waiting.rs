@@ -62,6 +62,20 @@ fn a_busy_socket_is_as_good_as_any_other_and_both_are_told_together() {
 }
 
 #[test]
+fn more_busy_sockets_than_are_polled_are_told_as_well() {
+    let (sender, sockets) = (socket(), [(); 12].map(|()| socket()));
+    let mut poller = Poller::new().unwrap();
+    for (token, socket) in (0..).zip(&sockets) {
+        poller.add_busy(socket, token).unwrap();
+        sender.send_to(b"x", socket.local_addr()).unwrap();
+    }
+    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 12);
+    let mut tokens = poller.tokens().to_vec();
+    tokens.sort_unstable();
+    assert_eq!(tokens, (0..12).collect::<Vec<u64>>());
+}
+
+#[test]
 fn a_sleeper_is_woken_by_a_busy_socket_within_its_time() {
     let (sender, busy) = (socket(), socket());
     let mut poller = Poller::new().unwrap();

@@ -147,8 +147,7 @@ impl Sender {
             self.rto.sent(now_ns, self.counts.retransmissions == 0);
             return Some(Transmit::Opening);
         }
-        let in_window = self.next <= self.last && self.next - self.acked <= u64::from(self.agreed.windowsize);
-        (self.phase == Phase::Sending && in_window).then(|| self.send_next(now_ns))
+        (self.phase == Phase::Sending && self.left_of_window() > 0).then(|| self.send_next(now_ns))
     }
 
     /// Sends up to `blocks_max` blocks more of the window, in the same go as the DATA that `poll_transmit` has just given, and
@@ -157,8 +156,7 @@ impl Sender {
         if self.ending.is_decided() || self.phase != Phase::Sending {
             return 0;
         }
-        let end = self.acked.saturating_add(u64::from(self.agreed.windowsize)).min(self.last);
-        let count = (end + 1).saturating_sub(self.next).min(blocks_max);
+        let count = self.left_of_window().min(blocks_max);
         if count > 0 {
             self.send(now_ns, count);
         }
@@ -308,6 +306,12 @@ impl Sender {
     fn go_back(&mut self) {
         self.next = self.acked + 1;
         self.sent_before = self.sent;
+    }
+
+    /// Blocks that may go out before the next ACK.
+    fn left_of_window(&self) -> u64 {
+        let end = self.acked.saturating_add(u64::from(self.agreed.windowsize)).min(self.last);
+        (end + 1).saturating_sub(self.next)
     }
 
     fn send_next(&mut self, now_ns: u64) -> Transmit {

@@ -23,10 +23,6 @@ const TRANSFERS_PER_PORT: usize = 256;
 /// More sockets than this would cost more than lost datagrams do.
 const PORTS_MAX: usize = 64;
 
-/// The first so many shared sockets that come into use are watched as busy ones, so up to 2,048 transfers a worker; each
-/// wait looks at all of them.
-const POLLED_MAX: usize = 8;
-
 /// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
 const DRAIN_DATAGRAMS: usize = 256;
 
@@ -140,21 +136,13 @@ impl Ports {
                 self.add(reply_socket(config, awaits_windows)?, awaits_windows, poller)?
             }
         };
-        if !self.open[port].is_watched {
-            self.watch(port, poller)?;
+        let chosen = &mut self.open[port];
+        if !chosen.is_watched {
+            poller.add_busy(&chosen.socket, port as u64)?;
+            chosen.is_watched = true;
         }
-        self.open[port].transfers += 1;
+        chosen.transfers += 1;
         Ok(port)
-    }
-
-    fn watch(&mut self, port: usize, poller: &mut Poller) -> io::Result<()> {
-        match port {
-            // The first one behind the listening one has number 1.
-            ..=POLLED_MAX => poller.add_busy(&self.open[port].socket, port as u64)?,
-            _ => poller.add(&self.open[port].socket, port as u64)?,
-        }
-        self.open[port].is_watched = true;
-        Ok(())
     }
 
     /// One transfer less answers from a port; a socket that was its own goes, with what waits on it sent.

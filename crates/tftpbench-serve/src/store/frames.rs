@@ -71,7 +71,7 @@ impl Frames {
 
     /// Nothing more is to be sent before the client's next ACK, which may be long in coming.
     pub(crate) fn rest(&mut self) {
-        self.current.take_if(|(_, stretch)| stretch.len() > HELD_BYTES_MAX);
+        self.current.take_if(|(_, stretch)| stretch.bytes() > HELD_BYTES_MAX);
     }
 
     fn stretch(&mut self, number: u64) -> Result<Arc<Prepared>, Refusal> {

@@ -19,7 +19,7 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 const ENTRY_BYTES: usize = 192;
 
 fn cost(stretch: &Prepared) -> usize {
-    stretch.len() + ENTRY_BYTES
+    stretch.bytes() + ENTRY_BYTES
 }
 
 /// One state of one file. A file that was changed in place or replaced has another, as far as the kernel's clock ticks.
