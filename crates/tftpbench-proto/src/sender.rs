@@ -310,7 +310,8 @@ impl Sender {
 
     /// Blocks that may go out before the next ACK.
     fn left_of_window(&self) -> u64 {
-        let end = self.acked.saturating_add(u64::from(self.agreed.windowsize)).min(self.last);
+        // Nothing overflows: blocks are of at least 8 bytes.
+        let end = self.last.min(self.acked + u64::from(self.agreed.windowsize));
         (end + 1).saturating_sub(self.next)
     }
 
