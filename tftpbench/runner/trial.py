@@ -107,9 +107,11 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
 
 
 def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
-    """Whether a server that lost transfers answers nobody any more."""
+    """Whether a server that lost transfers answers no new request any more."""
     if result.figures.get("completed") == result.figures.get("started"):
         return False
+    if isinstance(server, RunningServer):
+        return not server.answers(DEAF_TIMEOUT_S)
     return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
 
 
