@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.loopback.manifests import bundled, tiny
+from tftpbench import runner
+from tftpbench.process import ServerProcess
+from tftpbench.results import load_run
+from tftpbench.runner import ServerLeftOut, Tools
+from tftpbench.scenario import load_scenario
+from tftpbench.schema import json_schema
+from tftpbench.servers import Manifest
 
 
 def write_scenario(folder: Path, servers: list[Path], **changes: object) -> Path:
@@ -304,3 +312,81 @@ def caught(pid: int, number: int) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
     return bool(mask >> (number - 1) & 1)
+
+
+BROKEN = "cannot open the configuration"
+
+
+def many_trials(folder: Path, *modes: str, **changes: object) -> Path:
+    """A scenario of one cell and five trials, whose transfers are over at once."""
+    matrix = {"operation": "read", "concurrency": 1, "file_size": 512}
+    servers = [tiny(folder, mode) for mode in modes]
+    return write_scenario(
+        folder, servers, **{"matrix": matrix, "transfers": 3, "trials": 5, "thresholds": [], **changes}
+    )
+
+
+def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told_once(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok")
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert code == 0, out + err
+    assert [row["server"] for row in rows(tmp_path)].count("exits") == 2
+    assert [row["verdict"] for row in rows(tmp_path) if row["server"] == "ok"] == ["valid"] * 5
+    assert out.count(BROKEN) == 1
+    assert (
+        "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
+        f"ready; its last words: {BROKEN}\n" in out
+    )
+    assert out.strip().startswith("ok moves "), "it is compared with nobody, as where the other is not installed"
+    assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
+    folder = next((tmp_path / "results").iterdir())
+    run = load_run(folder)
+    assert run.problems == ()
+    Draft202012Validator(json_schema("manifest")).validate(run.manifest)
+    assert [each["not_done"] for each in run.manifest["left_out"]] == [3]
+    code, _, err = done(tmp_path, "report", f"results/{folder.name}", "--format", "junit")
+    assert code == 0, err
+
+
+def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
+    tmp_path: Path,
+) -> None:
+    starts: list[str] = []
+
+    def server(manifest: Manifest, **options: Any) -> ServerProcess:
+        starts.append(manifest.name)
+        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else 20, **options)
+
+    told: list[runner.Event] = []
+    scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
+    report = runner.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
+    assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
+    (left_out,) = (event.left_out for event in told if isinstance(event, ServerLeftOut))
+    assert (left_out.server, left_out.not_done) == ("silent", 3)
+    assert "printed no READY line in time" in left_out.reason
+
+
+def test_where_no_server_is_left_the_run_ends_and_says_so(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "wrong-port")
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert code == 6, "nothing could be judged"
+    assert len(rows(tmp_path)) == 4
+    assert out.strip().startswith("No answer: no server could be started.")
+    assert err.rstrip().endswith("did not start again, 3 trials are not done; no server is left, so the run ends")
+
+
+def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok")
+    done(tmp_path, "run", str(scenario), "--seed", "1", "--quiet")
+    finished = rows(tmp_path)
+    folder = next((tmp_path / "results").iterdir())
+    tiny(tmp_path, "ok").replace(tmp_path / "mended")
+    manifest = tmp_path / "exits" / "server.yaml"
+    manifest.write_text((tmp_path / "mended").read_text().replace("name: ok", "name: exits"))
+    tiny(tmp_path, "ok")
+    code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}", "--quiet")
+    assert code == 0, out + err
+    assert rows(tmp_path)[: len(finished)] == finished
+    assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
+    assert load_run(folder).manifest["left_out"] == []
+    assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3

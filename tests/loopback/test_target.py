@@ -272,7 +272,9 @@ def test_with_leave_to_write_no_file_is_asked_for_that_is_not_ours(tmp_path: Pat
     first, *others = requests(server)
     assert first[0].startswith(b"tftpbench-")
     assert all(each[0].startswith(b"tftpbench-") for each in others)
-    assert {opcode(each) for each in server.received if each} == {WRQ, DATA, ERROR}, "what begins with the first is ended"
+    assert {opcode(each) for each in server.received if each} == {WRQ, DATA, ERROR}, (
+        "what begins with the first is ended"
+    )
 
 
 @pytest.mark.parametrize(
