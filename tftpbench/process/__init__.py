@@ -12,11 +12,13 @@ that something is ready by then, never names a server, and prints nothing. Calle
     request.py    requests as bytes, ERRORs in words
     download.py   a plain client: the copy of a running server's file
     counter.py    CPU time and context switches over every process that ever was
+    folder.py     a temporary folder that is gone even after kill -9
     usage.py      one look at all that it uses, and the most of many
     sampler.py    looks while a load runs, for less than 1 % of a core
 """
 
 from tftpbench.process.download import CopyFailed, describe_options, download
+from tftpbench.process.folder import TemporaryFolder
 from tftpbench.process.handover import Handover, Upload
 from tftpbench.process.keeper import Ended
 from tftpbench.process.ready import answers
@@ -39,6 +41,7 @@ __all__ = [
     "Sampler",
     "Samples",
     "ServerProcess",
+    "TemporaryFolder",
     "Upload",
     "Usage",
     "answers",

@@ -6,7 +6,6 @@ there has names of its own. Called by the runner.
 """
 
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tftpbench.errors import ServerNotReady, UsageError
 from tftpbench.loadgen import LoadConfig, LoadResult
-from tftpbench.process import CopyFailed, Options, RunningServer, describe_options, download, request
+from tftpbench.process import CopyFailed, Options, RunningServer, TemporaryFolder, describe_options, download, request
 from tftpbench.runner.order import Contender, Trial
 from tftpbench.scenario import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Scenario
 from tftpbench.servers import Manifest, Target
@@ -136,8 +135,8 @@ def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[T
     if not any(isinstance(server.server, Target) for server in servers):
         yield TargetFiles(Path())
         return
-    with tempfile.TemporaryDirectory(prefix="tftpbench-target-") as folder:
-        yield TargetFiles(Path(folder))
+    with TemporaryFolder("tftpbench-target-") as folder:
+        yield TargetFiles(folder.path)
 
 
 def fitted(scenario: Scenario, servers: Sequence[Contender], files: TargetFiles) -> Scenario:
