@@ -22,7 +22,13 @@ from tftpbench.process.sockets import socket_inodes, udp_sockets
 
 # A lost probe costs this much; a server that is slow to start is asked 20 times a second, which costs it nothing.
 _PROBE_S = 0.05
+# Each look may miss a row; ten in a row on a machine with thousands of sockets do not.
+_LOOKS = 10
 _ERROR_AND_BYE = struct.pack("!HH", Opcode.ERROR, 0) + b"probe only\0"
+
+
+class PortTaken(ServerNotReady):
+    """Another process has the port that was free when we looked."""
 
 
 def wait_for_line(link: KeeperLink, deadline: float) -> int:
@@ -36,7 +42,7 @@ def wait_for_line(link: KeeperLink, deadline: float) -> int:
     _, port, pid = link.ready
     if pid not in link.family():
         raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
-    if owns_port(link.family(), port) is False:
+    if not _is_ours(link, port):
         raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
     return port
 
@@ -46,8 +52,10 @@ def wait_for_answer(link: KeeperLink, host: str, port: int, deadline: float) -> 
     with _Probe(host, port) as probe:
         while True:
             _still_waiting(link, deadline, f"did not answer on port {port}")
-            if probe.ask() and _is_ours(link, port):
-                return
+            if probe.ask():
+                if _is_ours(link, port):
+                    return
+                raise PortTaken(f"port {port} belongs to another process")
 
 
 def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> bool:
@@ -133,9 +141,12 @@ def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
 
 
 def _is_ours(link: KeeperLink, port: int) -> bool:
-    if owns_port(link.family(), port) is not False:
-        return True
-    raise ServerNotReady(f"port {port} belongs to another process")
+    """Looked for again and again: udp(7)'s list in proc(5) may lack a row while others open and close sockets."""
+    for _ in range(_LOOKS):
+        if owns_port(link.family(), port) is not False:
+            return True
+        link.hear(_PROBE_S)
+    return False
 
 
 def _try(action: Callable[[], object]) -> bool:
