@@ -175,10 +175,11 @@ def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None)
 
 def _is_wrong(config: LoadConfig, file: int, stop: Stop) -> bool:
     """Whether this one file comes back otherwise than an upload would have made it."""
-    with tempfile.NamedTemporaryFile(prefix="tftpbench-") as expected:
-        write_contents(Path(expected.name), config.seed, file, config.file_size_bytes)
+    with tempfile.TemporaryFile() as expected:  # without a name: kill -9 leaves nothing
+        path = Path(f"/proc/self/fd/{expected.fileno()}")
+        write_contents(path, config.seed, file, config.file_size_bytes)
         name = config.name.replace("{n}", str(file))
-        one = replace(config, name=name, verify_against=Path(expected.name), transfers=1, concurrency=1, workers=1)
+        one = replace(config, name=name, verify_against=path, transfers=1, concurrency=1, workers=1)
         return bool(run_load(one, stop).figures.get("content_mismatches"))
 
 

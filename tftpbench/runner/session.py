@@ -63,7 +63,7 @@ def server_of(
     """The trial's server, not yet started; `host` is where one of ours shall listen."""
     cell, server = trial.cell, trial.contender.server
     if isinstance(server, Target):
-        return RunningServer(server)
+        return bench.target_files.running(server, trial)
     return bench.tools.server(
         server,
         root=root,
