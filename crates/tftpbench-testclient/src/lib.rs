@@ -65,7 +65,7 @@ macro_rules! behaviours {
                 folders_below_the_root_are_served
                 a_path_as_long_as_a_request_is_served
                 a_file_truncated_while_served_is_an_error
-                a_file_replaced_while_served_is_an_error
+                a_file_whose_names_change_while_served_is_served_to_its_end
                 a_file_changed_in_place_while_served_is_an_error
                 the_memory_store_serves_what_it_read_first
             }
@@ -73,7 +73,7 @@ macro_rules! behaviours {
                 readers_of_one_file_at_once_get_it_whole
                 readers_of_many_files_at_once_get_theirs
                 a_shared_file_truncated_while_served_is_an_error
-                a_shared_file_replaced_while_served_is_an_error
+                a_shared_file_whose_names_change_is_served_to_its_end
                 a_shared_file_changed_in_place_while_served_is_an_error
                 what_one_reader_was_sent_another_gets_too
                 a_file_is_open_once_for_all_its_readers
