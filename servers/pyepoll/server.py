@@ -558,7 +558,7 @@ class Upload:
             if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
                 raise
         # Random, as a second server on the same root may have the same process ID, in another container.
-        self.hidden = HIDDEN + os.urandom(16).hex().encode()
+        self.hidden = HIDDEN + b"py-" + os.urandom(16).hex().encode()
         return os.open(self.hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=self.folder)
 
     def append(self, payload: bytes) -> None:

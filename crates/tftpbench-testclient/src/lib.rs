@@ -61,6 +61,7 @@ macro_rules! behaviours {
             files {
                 nothing_outside_the_root_is_read
                 nothing_outside_the_root_is_written
+                a_folder_that_turns_into_a_link_meanwhile_never_leads_outside
                 what_is_no_regular_file_is_refused
                 folders_below_the_root_are_served
                 a_path_as_long_as_a_request_is_served
@@ -86,6 +87,7 @@ macro_rules! behaviours {
                 an_announced_size_is_no_promise
                 a_file_that_appears_meanwhile_is_kept
                 an_upload_has_its_name_only_when_complete
+                eight_uploads_of_one_name_at_once_are_one_whole_file
                 an_aborted_upload_leaves_nothing
                 a_silent_upload_leaves_nothing
                 a_full_disk_is_error_3_and_leaves_nothing

@@ -6,6 +6,7 @@ pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
+pub(crate) mod temporary;
 pub(crate) mod upload;
 
 use std::sync::Arc;

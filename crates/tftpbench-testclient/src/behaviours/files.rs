@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use tftpbench_proto::Packet;
 use tftpbench_serve::StoreKind;
@@ -39,6 +41,60 @@ pub fn nothing_outside_the_root_is_written(run: Run) {
     }
     assert_eq!(outside.contents("secret"), b"secret");
     assert_eq!(outside.names(), ["secret"]);
+}
+
+/// A folder that is a symbolic link to one outside in every other moment: what is read is inside, and nothing is written
+/// outside.
+pub fn a_folder_that_turns_into_a_link_meanwhile_never_leads_outside(run: Run) {
+    let (outside, root) = (Folder::new(), Folder::new());
+    outside.put("f", b"secret");
+    root.put("a/f", b"inside");
+    symlink(outside.path(), root.file("link")).unwrap();
+    let mut config = config(&root);
+    config.overwrite = true;
+    let server = TestServer::with(run, config);
+    let is_done = AtomicBool::new(false);
+    let (read, written) = thread::scope(|scope| {
+        let _done = SetOnDrop(&is_done);
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                for (from, to) in [("a", "aside"), ("link", "a"), ("a", "link"), ("aside", "a")] {
+                    fs::rename(root.file(from), root.file(to)).unwrap();
+                    thread::yield_now();
+                }
+            }
+        });
+        let (mut read, mut written) = (0, 0);
+        for turn in 0..3000 {
+            match server.client().read("a/f", &[]) {
+                Ok(file) => {
+                    assert_eq!(file, b"inside");
+                    read += 1;
+                }
+                Err(denied) => assert!(matches!(denied.code, 1 | 2), "{denied:?}"),
+            }
+            match server.client().write("a/new", b"new", &[]) {
+                Ok(()) => written += 1,
+                Err(denied) => assert!(matches!(denied.code, 1 | 2), "{denied:?}"),
+            }
+            // On a busy machine the folder can stay a link for long.
+            if turn > 300 && read > 0 && written > 0 {
+                break;
+            }
+        }
+        (read, written)
+    });
+    assert!(read > 0 && written > 0, "{read} and {written}: never while it was a folder");
+    assert_eq!((outside.names(), outside.contents("f")), (vec!["f".to_string()], b"secret".to_vec()));
+}
+
+/// Also on a panic, or the scope would wait for the other thread for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A folder, a FIFO without a writer (which must not be waited for), a socket, a link that stays inside; and the root.
