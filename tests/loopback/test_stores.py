@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.peer import ERROR, WRQ, ack, data, opcode
+from tests.loopback.peer import DATA, ERROR, RRQ, WRQ, ack, data, opcode
 
 PATIENCE_S = 20.0
+PROMPT_S = 2.0  # for an answer on a busy machine; what is tested here took 5 to 22 s, or for ever
 HIDDEN = ".tftpbench-upload-"
 OPENAT = {"x86_64": 257, "aarch64": 56}  # syscalls(2)
 O_TMPFILE_BIT = 0o20000000  # open(2): what O_TMPFILE has beside O_DIRECTORY
@@ -57,11 +59,15 @@ class Client:
 
     def ask(self, operation: int, name: str, options: dict[str, int] | None = None, mode: str = "octet") -> bytes:
         """The answer to a request."""
+        self.post(operation, name, options, mode)
+        return self.receive()
+
+    def post(self, operation: int, name: str, options: dict[str, int] | None = None, mode: str = "octet") -> None:
+        """A request; its answer is for later."""
         words = [name, mode, *(str(word) for option in (options or {}).items() for word in option)]
         self.socket.sendto(
             struct.pack("!H", operation) + b"".join(word.encode() + b"\0" for word in words), self.listening
         )
-        return self.receive()
 
     def send(self, datagram: bytes) -> bytes:
         """The answer to it: on a busy machine the server may have sent its last one again meanwhile."""
@@ -195,3 +201,34 @@ def test_a_file_larger_than_there_is_room_for_is_error_3_and_leaves_nothing(
             assert server.client().write("f", bytes(400_000), blksize=8192)[:4] == b"\0\5\0\3"
         assert os.listdir(tmp_path) == []
         assert server.client().write("f", b"fits") == ack(1)
+
+
+def longest_wait_s(server: Running, reads: int) -> float:
+    """Of honest clients' round trips, one client after the other."""
+    waits = []
+    for _ in range(reads):
+        client = server.client()
+        begun = time.monotonic()
+        assert client.ask(RRQ, "small") == data(1, b"small")
+        waits.append(time.monotonic() - begun)
+        client.socket.sendto(ack(1), client.peer)
+    return max(waits)
+
+
+def test_a_text_of_any_size_makes_nobody_wait(name: str, tmp_path: Path) -> None:
+    """1 TiB, of which a read would never end; a stop is heard while it is served."""
+    (tmp_path / "small").write_bytes(b"small")
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(1 << 40)
+    with serving(name, tmp_path, "--grace", "0.1") as server:
+        clients = [server.client() for _ in range(5)]
+        for client in clients:
+            client.post(RRQ, "huge", {"tsize": 0, "blksize": 1024}, mode="netascii")
+        assert longest_wait_s(server, 50) < PROMPT_S
+        for client in clients:
+            assert client.receive() == b"\0\6blksize\x001024\0"
+            for block in range(20):
+                assert client.send(ack(block)) == data(block + 1, bytes(1024))
+        server.process.terminate()
+        assert opcode(clients[0].send(ack(20))) in {DATA, ERROR}
+        assert server.process.wait(PATIENCE_S) == 0

@@ -197,11 +197,14 @@ impl Service {
 
     fn read_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
         let mut source = self.store.open(path)?;
-        if request.mode == Mode::Netascii {
-            source = Source::Netascii(Box::new(NetasciiSource::scan(source)?));
-        }
+        let mut length = source.length();
         let asked = Options::from_list(request.options);
-        let granted = negotiate(&asked, &self.config.limits, Some(source.length()));
+        if let (Mode::Netascii, Some(file_length)) = (request.mode, length) {
+            let mut text = NetasciiSource::new(source, file_length);
+            length = if asked.tsize.is_some() { text.count()? } else { None };
+            source = Source::Netascii(Box::new(text));
+        }
+        let granted = negotiate(&asked, &self.config.limits, length);
         Ok(Job::Read { source, granted, agreed: Agreed::from(&granted) })
     }
 

@@ -30,6 +30,8 @@ macro_rules! behaviours {
                 a_window_of_hundreds_of_blocks_survives_both_ways
                 tsize_tells_and_echoes_the_size
                 tsize_of_a_text_counts_what_crosses_the_wire
+                a_long_text_is_served_without_its_size
+                blocks_of_a_text_are_the_same_when_they_are_sent_again
                 the_timeout_option_is_echoed_and_honoured
                 every_option_has_the_bounds_of_its_rfc
                 options_that_cannot_be_granted_are_left_out
