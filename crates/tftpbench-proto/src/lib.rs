@@ -59,6 +59,9 @@
 //! * The `rollover` option (0 or 1) is tftp-hpa's, not an RFC's. Unless agreed, 65,535 rolls over to 0.
 //! * An ERROR without its terminating NUL, and bytes behind an ACK, are tolerated.
 //! * OACKs, like requests, may be 512 bytes at most (RFC 2347 limits only the latter).
+//! * `tsize` is left out of the OACK for a netascii file whose size on the wire is not cheaply known: it is another than the
+//!   file's, and counting it takes reading all of the file (RFC 2349 lets a server decline). The bundled servers count up
+//!   to 1 MiB; a longer file is encoded while it is sent, and its end is found on the way.
 //! * An expired transfer ends in silence: nothing suggests that the peer still listens.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

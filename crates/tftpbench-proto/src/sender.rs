@@ -13,7 +13,8 @@
 //!   acknowledged       sent in this flight   to send now
 //! ```
 //!
-//! The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
+//! Where the length is not known before the file has been read (netascii), `last` is out of reach until
+//! `set_length`. The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
 //! All else is how the three move:
 //!
 //! | event                               | acked | next        | rule                                       |
@@ -63,6 +64,9 @@ pub struct Sender {
     ending: Ending,
 }
 
+/// No file has as many bytes.
+const UNKNOWN_LENGTH: u64 = u64::MAX;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The opening datagram is out; ACK 0, or for a client an OACK, is awaited.
@@ -79,6 +83,12 @@ impl Sender {
             sender.opening_due = false;
         }
         sender
+    }
+
+    /// An RRQ server's of a file whose end is found on the way: `set_length` with the block that may be the last one. Of
+    /// that block alone `poll_transmit` gives a `len` that may be too large.
+    pub fn server_of_unknown_length(agreed: Agreed, oack: bool, timing: Timing, now_ns: u64) -> Sender {
+        Sender::server(agreed, oack, UNKNOWN_LENGTH, timing, now_ns)
     }
 
     /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
@@ -109,6 +119,20 @@ impl Sender {
                     "the receiver of a file may only send ACKs",
                 );
             }
+        }
+    }
+
+    /// Whether the end of the file is still to be found.
+    pub fn awaits_length(&self) -> bool {
+        self.length == UNKNOWN_LENGTH
+    }
+
+    /// The file's end has been found: between `poll_transmit`, which gave a block up to the last one, and whatever comes
+    /// next. A length that was known stays.
+    pub fn set_length(&mut self, length: u64) {
+        if self.awaits_length() {
+            self.length = length;
+            self.last = self.last_block();
         }
     }
 
@@ -228,11 +252,15 @@ impl Sender {
 
     fn agree(&mut self, agreed: Agreed) {
         self.agreed = agreed.workable();
-        // RFC 1350 section 6: one block more than the full ones.
-        self.last = self.length / u64::from(self.agreed.blksize) + 1;
+        self.last = self.last_block();
         if let Some(timeout_s) = self.agreed.timeout_s {
             self.rto.fix(timeout_s);
         }
+    }
+
+    /// RFC 1350 section 6: one block more than the full ones. Nothing overflows: blocks are of at least 8 bytes.
+    fn last_block(&self) -> u64 {
+        self.length / u64::from(self.agreed.blksize) + 1
     }
 
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
