@@ -147,7 +147,7 @@ def _option(name: str) -> str:
 
 _CHOICES = {"store": ("disk", "memory"), "sockets": SOCKETS}
 _HELP = {
-    "host": "address to bind",
+    "host": "address to bind; 0.0.0.0 or :: for all, fe80::1%%eth0 for a link",
     "port": "port to bind; 0 picks a free one",
     "max_transfers": "transfers at once, 0 for 16384 (epoll) or 4096 (threads); one more is refused with an ERROR",
     "write": "allow uploads",

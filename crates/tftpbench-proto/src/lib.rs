@@ -54,6 +54,8 @@
 //! * A receiver repeats its ACK for a duplicate of the newest block only: the sender of an older one has its
 //!   ACK already. With a window larger than one, not within two round trips of that ACK either: such a
 //!   duplicate was under way before.
+//! * The port of a server's side may be that of many transfers at once, but not the one that the same client had last
+//!   (RFC 1350 section 4). That, and what DATA do on narrow paths, is for callers; see `docs/serve.md`.
 //! * Windows above 32,767 blocks cannot tell a late duplicate from a block of the future; both count as a
 //!   gap. Rolling over to 1 leaves 65,535 numbers, so a windowsize of 65,535 becomes 65,534 there.
 //! * The `rollover` option (0 or 1) is tftp-hpa's, not an RFC's. Unless agreed, 65,535 rolls over to 0.

@@ -13,7 +13,7 @@ use tftpbench_load::{
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
 use crate::errors::from_load;
-use crate::serve::Stop;
+use crate::serve::{Stop, socket_address};
 
 /// `tftpbench.loadgen.LoadConfig`, attribute by attribute.
 #[derive(FromPyObject)]
@@ -178,10 +178,7 @@ fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> Py
 
 impl LoadArguments {
     fn into_config(self) -> PyResult<LoadConfig> {
-        let ip = self
-            .host
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("host: {} is no IP address", self.host)))?;
+        let server = socket_address(&self.host, self.port)?;
         let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
         let extent = match (self.transfers, self.duration_ns) {
             (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
@@ -189,7 +186,7 @@ impl LoadArguments {
             _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
         };
         Ok(LoadConfig {
-            server: std::net::SocketAddr::new(ip, self.port),
+            server,
             allow_remote: self.allow_remote,
             operation: choice(
                 "operation",

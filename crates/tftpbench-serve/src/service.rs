@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tftpbench_net::Received;
 use tftpbench_proto::{
     Agreed, ErrorCode, Malformed, Mode, Operation, Options, Packet, Request, emit_error, negotiate,
 };
@@ -72,6 +73,15 @@ impl Service {
     /// The configuration it was made with.
     pub fn config(&self) -> &ServeConfig {
         &self.config
+    }
+
+    /// Whether to say nothing to what came to the listening socket, and not to judge it either: it was sent to a broadcast or
+    /// multicast address (RFC 1123 section 4.2.3.5). Each is counted.
+    pub fn passes_over(&self, received: &Received<'_>) -> bool {
+        if received.is_to_many {
+            self.count(Counter::Broadcasts, 1);
+        }
+        received.is_to_many
     }
 
     /// Judges a datagram from the listening socket. `reply` should hold `REPLY_BYTES_MAX`.

@@ -60,6 +60,15 @@ macro_rules! behaviours {
                 a_refused_oack_ends_the_transfer_unanswered
                 a_name_may_hold_any_byte_but_nul
             }
+            addresses {
+                every_answer_comes_from_the_address_that_was_asked
+                a_request_to_a_broadcast_address_is_ignored
+            }
+            ports {
+                the_next_transfer_of_a_client_has_another_port
+                a_late_ack_of_the_last_transfer_moves_nothing
+                acks_to_every_port_draw_little_to_a_forged_address
+            }
             files {
                 nothing_outside_the_root_is_read
                 nothing_outside_the_root_is_written

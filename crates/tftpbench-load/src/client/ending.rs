@@ -148,7 +148,14 @@ mod tests {
         };
         for payload in datagrams {
             let (peer, stamp_realtime_ns) = (config.server, None);
-            let received = Received { payload, peer, stamp_realtime_ns, local: None, truncated: false };
+            let received = Received {
+                payload,
+                peer,
+                stamp_realtime_ns,
+                local: None,
+                is_to_many: false,
+                truncated: false,
+            };
             client.handle_datagram(7, &received, &mut shared);
         }
         client.handle_timeout(8);
