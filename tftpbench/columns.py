@@ -108,7 +108,9 @@ COLUMNS: dict[str, Column] = {
     "server_send_buffer_bytes": Column("bytes", "Send buffer that the kernel granted the server.", "int"),
     "server_end": Column("", "How the server ended, in words.", "text"),
     "server_left_over": Column("", "Processes of the server that outlived its stop and were killed.", "int"),
-    "protocol_faults": Column("", "What the server did against the RFCs: list of {kind, count, example}.", "list"),
+    "protocol_faults": Column(
+        "", "What the server did against the RFCs: list of {kind, count, example, rfc_section}.", "list"
+    ),
     "server_pss_bytes_ready": Column(
         "bytes", "Proportional share of memory over all its processes (shared pages split), when it was ready.", "int"
     ),

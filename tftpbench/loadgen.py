@@ -73,11 +73,25 @@ class LoadConfig:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of protocol fault of the server: how often, and the first datagram that showed it."""
+    """One kind of protocol fault of the server: how often, and the first datagram that showed it.
+
+    `example`: decoded, its length and at most 64 of its bytes in hexadecimal, in printable ASCII.
+    `rfc_section`: what it breaks, as in "RFC 7440 section 3"; None for wrong contents, of which no RFC speaks.
+    """
 
     kind: str
     count: int
     example: str
+    rfc_section: str | None = None
+
+
+@dataclass(frozen=True)
+class PeerError:
+    """The ERRORs of one code that ended transfers: how many, and the first one's message in printable ASCII."""
+
+    code: int
+    count: int
+    message: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
+    `errors`: of more than 16 codes for each worker the later ones are not kept.
     """
 
     figures: dict[str, int | float | None]
@@ -94,6 +109,7 @@ class LoadResult:
     intervals: dict[str, Column] = field(repr=False)
     latency_hlog: str = field(repr=False)
     faults: tuple[Fault, ...]
+    errors: tuple[PeerError, ...] = ()
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -139,6 +155,7 @@ def run_load(
         intervals=_columns(outcome.intervals),
         latency_hlog=outcome.latency_hlog,
         faults=tuple(Fault(*fault) for fault in outcome.faults),
+        errors=tuple(PeerError(*error) for error in outcome.errors),
     )
 
 

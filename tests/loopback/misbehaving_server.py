@@ -55,6 +55,7 @@ class Server:
             return
         asked = dict(zip(fields[2::2], fields[3::2], strict=False)).get(b"blksize")
         blksize = min(int(asked or 512), 600 if self.mode == "lowers" else 65464)
+        blksize += self.mode == "overgrants" and asked is not None
         self.transfers[peer] = (path.read_bytes(), blksize)
         if asked is None:
             self.block(1, peer)

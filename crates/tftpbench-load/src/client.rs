@@ -11,14 +11,15 @@ use std::net::SocketAddr;
 
 use tftpbench_net::{Received, SendBatch};
 use tftpbench_proto::{
-    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, Receiver, Sender, emit_request,
+    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, ProtocolFault, Receiver, Sender,
+    emit_request,
 };
 
 use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
-use crate::faults::Faults;
+use crate::faults::{Faults, WRONG_CONTENTS};
 use crate::lane::Lane;
 use crate::recorder::Recorder;
 
@@ -126,18 +127,27 @@ impl Client {
         shared.recorder.datagram(received_ns, datagram.len());
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
-            Err(malformed) => return shared.faults.record(malformed.kind(), datagram),
+            Err(malformed) => return shared.faults.record(ProtocolFault::Malformed(malformed), received),
         };
         if !self.is_from_my_server(received.peer, shared.config.server) {
-            shared.faults.record("stray_tid", datagram);
+            self.count_stray(received, shared);
             return self.refuse_stray(now_ns, &packet, received.peer, shared);
         }
-        if either!(&self.machine, machine => machine.outcome().is_none()) {
+        let is_open = either!(&self.machine, machine => machine.outcome().is_none());
+        if is_open {
             // Whatever follows the first answer is later, even where both have one stamp: see `TransferRow`.
             self.heard_ns =
                 self.first_response_ns.map_or(received_ns, |first_ns| received_ns.max(first_ns + 1));
         }
-        self.advance(now_ns, received_ns, &packet, datagram, shared);
+        self.advance(now_ns, received_ns, &packet, received, shared);
+        if let Packet::Error { code, message } = packet
+            && is_open
+        {
+            shared.faults.record_error(code, message);
+            if datagram.last() != Some(&0) {
+                shared.faults.record(ProtocolFault::UnterminatedError, received);
+            }
+        }
         // What answers nothing is no TID to hold on to: it may be late, for a transfer that had our port before.
         if self.tid.is_none()
             && either!(&self.machine, machine => machine.answered() || machine.outcome().is_some())
@@ -190,7 +200,7 @@ impl Client {
         now_ns: u64,
         received_ns: u64,
         packet: &Packet<'_>,
-        datagram: &[u8],
+        received: &Received<'_>,
         shared: &mut Shared<'_>,
     ) {
         let faults = either!(&self.machine, machine => machine.counts().faults);
@@ -203,7 +213,7 @@ impl Client {
                 let block = receiver.handle_packet(now_ns, packet);
                 let moved = (receiver.received_blocks(), receiver.received_bytes());
                 if let Some(block) = block {
-                    self.verify(&block, moved.0, datagram, shared);
+                    self.verify(&block, moved.0, received, shared);
                 }
                 moved
             }
@@ -213,8 +223,20 @@ impl Client {
             shared.recorder.progress(received_ns, blocks - self.blocks, bytes - self.bytes);
             (self.blocks, self.bytes) = (blocks, bytes);
         }
-        if either!(&self.machine, machine => machine.counts().faults) > faults {
-            shared.faults.record("out_of_place", datagram);
+        if either!(&self.machine, machine => machine.counts().faults) > faults
+            && let Some(fault) = either!(&self.machine, machine => machine.latest_fault())
+        {
+            shared.faults.record(fault, received);
+        }
+    }
+
+    /// RFC 1350 section 4 draws a request that comes twice and is answered by two TIDs: where we sent ours again, a
+    /// second TID of the server is our own doing.
+    fn count_stray(&self, received: &Received<'_>, shared: &mut Shared<'_>) {
+        shared.faults.strays += 1;
+        let is_my_servers = received.peer.ip() == shared.config.server.ip();
+        if !(is_my_servers && self.exchange.request_was_repeated()) {
+            shared.faults.record(ProtocolFault::StrayTid, received);
         }
     }
 
@@ -238,7 +260,7 @@ impl Client {
         arrived_ns
     }
 
-    fn verify(&mut self, block: &Block<'_>, index: u64, datagram: &[u8], shared: &mut Shared<'_>) {
+    fn verify(&mut self, block: &Block<'_>, index: u64, received: &Received<'_>, shared: &mut Shared<'_>) {
         let wanted = match shared.config.verify {
             Verify::Full => true,
             Verify::Sample => block.last || index % SAMPLE_EVERY == 1,
@@ -249,7 +271,7 @@ impl Client {
         }
         if self.contents.first_difference(block.offset, block.payload).is_some() {
             self.mismatch = true;
-            shared.faults.record("wrong_contents", datagram);
+            shared.faults.record(WRONG_CONTENTS, received);
         }
         self.verified_bytes += block.payload.len() as u64;
     }
