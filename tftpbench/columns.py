@@ -59,7 +59,7 @@ COLUMNS: dict[str, Column] = {
     "retransmissions": _count("datagrams", "Datagrams that the generator sent again."),
     "duplicates": _count("datagrams", "Datagrams that the generator received and that brought nothing new."),
     "bytes_verified": _count("bytes", "File bytes that were compared with what they must be."),
-    "content_mismatches": _count("transfers", "Transfers whose bytes were not what they must be."),
+    "content_mismatches": _count("transfers", "Transfers whose bytes were not what they must be, or too many."),
     "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second.", "float"),
     "pps": Column("1/s", "Datagrams per second, both ways.", "float"),
     "goodput_bytes_per_s": Column("bytes/s", "File bytes per second.", "float"),

@@ -90,7 +90,8 @@ def _whole(row: Row, died: str | None, is_deaf: bool) -> Iterator[ServerFinding]
     if is_deaf:
         yield ServerFinding("deaf", 1, "answered no new request after the load")
     wrong = int(_number(row, "content_mismatches") or 0)
-    yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, _number(row, 'completed'))}")
+    judged = _number(row, "started") or _number(row, "completed")  # one that sends too much never completes
+    yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
 
 
 def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
@@ -136,22 +137,23 @@ def _of(count: int, total: float | None) -> str:
 
 
 def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
-    """Which ERRORs, the most frequent first; a transfer without one broke a rule of the protocol."""
+    """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
     codes, counts = np.unique(errors, return_counts=True)
     ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
-    named = [
-        f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _protocol_faults(row) for code in ordered
-    ]
+    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
     return "; ".join(named[:3])
 
 
-def _protocol_faults(row: Row) -> str:
-    """The kinds of protocol faults of the row, the most frequent first, with the RFC that each breaks."""
+def _faults(row: Row) -> str:
+    """The kinds of faults of the row, the most frequent first, with the RFC that each breaks."""
     faults = row.get("protocol_faults")
     listed = [fault for fault in faults if isinstance(fault, Mapping)] if isinstance(faults, list) else []
     listed.sort(key=lambda fault: -int(fault["count"]))
-    named = [f"{fault['kind']}, {fault['rfc_section']}" for fault in listed if fault.get("rfc_section")]
-    return f"protocol fault: {'; '.join(named[:2])}" if named else "protocol fault"
+    named = ["longer than expected" for fault in listed if fault["kind"] == "longer_than_expected"]
+    broken = [f"{fault['kind']}, {fault['rfc_section']}" for fault in listed if fault.get("rfc_section")]
+    if broken or not named:
+        named.append(": ".join(["protocol fault", *broken[:1]]) + "".join(f"; {each}" for each in broken[1:2]))
+    return "; ".join(named)
 
 
 def _count(mask: npt.NDArray[Any]) -> int:

@@ -36,6 +36,7 @@ class LoadConfig:
     `name` is the file asked for, with `{n}` replaced by the file's number: the transfer's own number modulo
     `distinct_files`, or the transfer's own number where `distinct_files` is 0. Give exactly one of `transfers`
     (fixed work, ended after `limit_ns` at the latest) and `duration_ns` (a window that opens after `warm_up_ns`).
+    `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -45,6 +46,7 @@ class LoadConfig:
     name: str
     file_size_bytes: int
     concurrency: int
+    size_is_known: bool = False
     distinct_files: int = 1
     seed: int = 1
     verify: Literal["full", "sample", "off"] = "full"

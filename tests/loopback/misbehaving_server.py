@@ -83,8 +83,10 @@ class Server:
         payload = bytearray(contents[(number - 1) * blksize : number * blksize])
         if self.mode == "lies" and number == 2 and payload:
             payload[0] ^= 1
-        if (number - 1) * blksize <= len(contents):
-            self.socket.sendto(struct.pack("!HH", DATA, number) + payload, peer)
+        if self.mode == "endless":
+            payload = payload.ljust(blksize, b"x")
+        if self.mode == "endless" or (number - 1) * blksize <= len(contents):
+            self.socket.sendto(struct.pack("!HH", DATA, number & 0xFFFF) + payload, peer)
 
     def error(self, code: int, peer: Peer) -> None:
         self.socket.sendto(struct.pack("!HH", ERROR, code) + b"no\0", peer)

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.loopback.peer import RRQ, WRQ, Address, Peer, ack, data, error, oack, opcode, peer
+from tests.loopback.peer import ACK, ERROR, RRQ, WRQ, Address, Peer, ack, data, error, oack, opcode, peer
 
 # Only a run that hangs takes as long: each test knows its own end.
 SECONDS_MAX = 120
@@ -118,3 +119,32 @@ def test_an_error_without_its_nul_is_a_fault_and_an_error_all_the_same() -> None
         loaded = load(server.port, "--read", "f", "--transfers", "1", *PATIENT)
     assert loaded.document["errors"] == {"1": 1}
     assert (loaded.fault["kind"], loaded.fault["rfc_section"]) == ("unterminated_error", "RFC 1350 section 5")
+
+
+def endless(self: Peer, datagram: bytes, client: Address) -> None:
+    """An answer that never comes to a last block."""
+    if opcode(datagram) in {RRQ, ACK}:
+        block = int.from_bytes(datagram[2:4], "big") if opcode(datagram) == ACK else 0
+        self.send(data((block + 1) % 65536, b"x" * 512), client)
+
+
+@pytest.mark.parametrize("size", [511, 512, 700])
+def test_a_file_that_goes_on_behind_its_end_is_a_failure_at_once(tmp_path: Path, size: int) -> None:
+    expected = tmp_path / "expected"
+    expected.write_bytes(b"x" * size)
+    with peer(endless) as server:
+        loaded = load(
+            server.port, "--read", "f", "-c", "1", "--transfers", "2", "--verify-against", str(expected), *PATIENT
+        )
+        assert opcode(server.received[-1]) == ERROR
+        assert server.received[-1][3] == 3
+        assert len([one for one in server.received if opcode(one) == ACK]) <= 2 * (size // 512)
+    assert (loaded.code, loaded.document["failed"], loaded.document["content_mismatches"]) == (3, 2, 2)
+    assert (loaded.fault["kind"], loaded.fault["count"]) == ("longer_than_expected", 2)
+    assert "longer_than_expected: 2 times, as in: DATA block" in loaded.text
+
+
+def test_a_file_that_never_ends_and_of_which_nothing_is_known_ends_with_the_load() -> None:
+    with peer(endless) as server:
+        loaded = load(server.port, "--read", "f", "-c", "2", "--duration", "200ms", *PATIENT)
+    assert (loaded.code, loaded.document["interrupted"]) == (3, 2)

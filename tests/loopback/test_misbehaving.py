@@ -61,6 +61,8 @@ def found(row: dict[str, Any]) -> dict[str, tuple[int, str]]:
             TRANSFERS,
             f"broke off 30 of 30 transfers (protocol fault: option_above_asked, {RFC_2348})",
         ),
+        ("endless", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
+        ("endless", "failed", TRANSFERS, "broke off 30 of 30 transfers (longer than expected)"),
         ("silent", "silent", TRANSFERS, "never answered 30 of 30 transfers"),
         ("stalls", "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
         ("lies", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
@@ -76,6 +78,13 @@ def test_each_fault_has_its_name_and_ends_on_time(tmp_path: Path, mode: str, kin
     assert code == 0, "a server that fails is a finding, not an error of the run"
     assert found(rows[mode])[kind] == (count, text)
     assert (found(rows["ok"]), rows["ok"]["completed"], rows["ok"]["verdict"]) == ({}, TRANSFERS, "valid")
+
+
+def test_a_file_that_never_ends_is_cut_off_at_once_even_where_nothing_is_compared(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "endless", verify="off")
+    row = rows["endless"]
+    assert (row["failed"], row["content_mismatches"], row["bytes_verified"]) == (TRANSFERS, TRANSFERS, 0)
+    assert [fault["kind"] for fault in row["protocol_faults"]] == ["longer_than_expected"]
 
 
 def test_a_protocol_fault_is_in_the_row_with_an_example_and_its_rfc(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
-use crate::faults::{Faults, WRONG_CONTENTS};
+use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
 use crate::lane::Lane;
-use crate::recorder::Recorder;
+use crate::recorder::{Outcome, Recorder};
 
 pub(crate) use sending::Drained;
 
@@ -49,6 +49,8 @@ pub(crate) struct Client {
     tid: Option<SocketAddr>,
     opening: Box<[u8]>,
     contents: Contents,
+    /// Bytes of the file that is read, where that is known.
+    expected_bytes: Option<u64>,
     pub(crate) exchange: Exchange,
     number: u64,
     intended_ns: u64,
@@ -60,6 +62,8 @@ pub(crate) struct Client {
     duplicates: u64,
     verified_bytes: u64,
     mismatch: bool,
+    /// What our ending it makes of the transfer; `None` while nobody but the peer has decided anything.
+    ended_as: Option<Outcome>,
     /// Where in the recorder's rows the decided transfer is.
     row: Option<usize>,
     /// When the timer wheel holds an entry for this client; 0 for none.
@@ -98,12 +102,14 @@ impl Client {
             Some(bytes) => Contents::Given(bytes.clone()),
             None => Contents::Generated(Generated::new(config.seed, file)),
         };
+        let expected_bytes = expected_bytes(config, &contents);
         Client {
             via,
             machine,
             tid: None,
             opening: opening.into_boxed_slice(),
             contents,
+            expected_bytes,
             exchange: Exchange::new(),
             number,
             intended_ns,
@@ -114,6 +120,7 @@ impl Client {
             duplicates: 0,
             verified_bytes: 0,
             mismatch: false,
+            ended_as: None,
             row: None,
             armed_ns: 0,
             generation: 0,
@@ -212,7 +219,9 @@ impl Client {
             Machine::Receive(receiver) => {
                 let block = receiver.handle_packet(now_ns, packet);
                 let moved = (receiver.received_blocks(), receiver.received_bytes());
-                if let Some(block) = block {
+                if let Some(block) = block
+                    && self.expected_bytes.is_none_or(|expected| moved.1 <= expected)
+                {
                     self.verify(&block, moved.0, received, shared);
                 }
                 moved
@@ -222,12 +231,24 @@ impl Client {
             self.record_round_trip(received_ns, blocks, shared.recorder);
             shared.recorder.progress(received_ns, blocks - self.blocks, bytes - self.bytes);
             (self.blocks, self.bytes) = (blocks, bytes);
+            if self.expected_bytes.is_some_and(|expected| bytes > expected) {
+                self.end_overlong(received, shared);
+            }
         }
         if either!(&self.machine, machine => machine.counts().faults) > faults
             && let Some(fault) = either!(&self.machine, machine => machine.latest_fault())
         {
             shared.faults.record(fault, received);
         }
+    }
+
+    /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why.
+    fn end_overlong(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
+        self.mismatch = true;
+        self.ended_as = Some(Outcome::Failed);
+        shared.faults.record(LONGER_THAN_EXPECTED, received);
+        let message = "the file is longer than expected";
+        either!(&mut self.machine, machine => machine.abort(ErrorCode::DISK_FULL, message));
     }
 
     /// RFC 1350 section 4 draws a request that comes twice and is answered by two TIDs: where we sent ours again, a
@@ -289,6 +310,16 @@ fn machine(config: &LoadConfig, now_ns: u64) -> (Machine, Options) {
             let options = Options { tsize, ..config.options };
             (Machine::Send(Sender::client(options, config.file_size_bytes, config.timing, now_ns)), options)
         }
+    }
+}
+
+/// How many bytes a read must bring, where the caller or the file to compare with says so.
+fn expected_bytes(config: &LoadConfig, contents: &Contents) -> Option<u64> {
+    let is_known = config.size_is_known || config.verify != Verify::Off;
+    match (config.operation, contents) {
+        (Operation::Write, _) => None,
+        (Operation::Read, Contents::Given(bytes)) => Some(bytes.len() as u64),
+        (Operation::Read, Contents::Generated(_)) => is_known.then_some(config.file_size_bytes),
     }
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Kind {
 /// Bytes that are not those of the file.
 pub(crate) const WRONG_CONTENTS: Kind = Kind { name: "wrong_contents", rfc_section: None };
 
+/// Bytes behind the end that the file must have.
+pub(crate) const LONGER_THAN_EXPECTED: Kind = Kind { name: "longer_than_expected", rfc_section: None };
+
 impl From<ProtocolFault> for Kind {
     fn from(fault: ProtocolFault) -> Kind {
         Kind { name: fault.kind(), rfc_section: Some(fault.rfc_section()) }

@@ -25,6 +25,7 @@ pub(crate) struct LoadArguments {
     name: String,
     distinct_files: u64,
     file_size_bytes: u64,
+    size_is_known: bool,
     seed: u64,
     verify: String,
     verify_against: Option<PathBuf>,
@@ -206,6 +207,7 @@ impl LoadArguments {
             )?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
+            size_is_known: self.size_is_known,
             seed: self.seed,
             verify: choice(
                 "verify",
