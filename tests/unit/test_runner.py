@@ -196,7 +196,7 @@ def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World,
     assert row["server_busy_fraction"] == pytest.approx(0.0005), "between the edges of the window, per core"
     assert (row["server_rss_bytes_ready"], row["server_rss_bytes_max"], row["udp_drops_server"]) == (5000, 6000, 2)
     assert (row["server_end"], row["server_context_switches"]) == ("exit code 0", 42)
-    assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1"}]
+    assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1", "rfc_section": None}]
     assert "not_a_column" not in row
 
 

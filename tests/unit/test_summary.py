@@ -244,6 +244,10 @@ def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
     assert found.faults == tuple(
         f"{server}, wrong_contents: 4 times, as in: DATA block 3" for server in ("epoll", "threads")
     )
+    known = fault | {"kind": "data_too_large", "rfc_section": "RFC 2348"}
+    assert answer(question, rows(question, rates, failed=1, protocol_faults=[known])).faults[0] == (
+        "epoll, data_too_large (RFC 2348): 14 times, as in: DATA block 3"
+    )
     assert "Protocol faults where transfers failed:" in summary.render(found, "results/x", "tftpbench run x")
 
 

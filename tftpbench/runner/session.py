@@ -143,6 +143,7 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         operation=cell.operation,
         name="",
         file_size_bytes=cell.file_size_bytes,
+        size_is_known=True,
         concurrency=cell.concurrency,
         seed=bench.seed,
         verify=cell.verify,

@@ -33,7 +33,8 @@
 //! acknowledges every block cannot raise a storm.
 
 use crate::block::{self, HALF};
-use crate::options::{Agreed, Options, accept};
+use crate::fault::ProtocolFault;
+use crate::options::{Agreed, OptionName, Options, accept};
 use crate::packet::{ErrorCode, OptionList, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, Transmit};
@@ -104,7 +105,7 @@ impl Sender {
         match (self.phase, packet) {
             (Phase::Sending, &Packet::Ack { block }) => self.handle_ack(now_ns, block),
             (Phase::Opening, Packet::Ack { block: 0 }) => self.start(now_ns),
-            (Phase::Opening, Packet::Ack { .. }) => self.counts.faults += 1,
+            (Phase::Opening, Packet::Ack { .. }) => self.count_fault(ProtocolFault::OutOfPlace),
             (Phase::Opening, &Packet::Oack(oack)) if self.asked.is_some() => self.handle_oack(now_ns, oack),
             // RFC 2347: a repeated OACK means that DATA 1 was lost; our timer sends it again.
             (Phase::Sending, Packet::Oack(_)) if self.asked.is_some() => self.counts.duplicates += 1,
@@ -112,12 +113,9 @@ impl Sender {
                 self.answered = true;
                 self.ending.peer_error(*code, message);
             }
-            (_, Packet::Request(_)) => self.counts.duplicates += 1,
-            (_, Packet::Data { .. } | Packet::Oack(_)) => {
-                self.ending.protocol_error(
-                    ErrorCode::ILLEGAL_OPERATION,
-                    "the receiver of a file may only send ACKs",
-                );
+            (_, Packet::Request(_)) if self.asked.is_none() => self.counts.duplicates += 1,
+            (_, Packet::Data { .. } | Packet::Oack(_) | Packet::Request(_)) => {
+                self.end(ErrorCode::ILLEGAL_OPERATION, ProtocolFault::UnexpectedOpcode);
             }
         }
     }
@@ -212,6 +210,11 @@ impl Sender {
         &self.counts
     }
 
+    /// The latest fault that `counts` has.
+    pub fn latest_fault(&self) -> Option<ProtocolFault> {
+        self.ending.fault
+    }
+
     /// Whether the peer has sent anything valid.
     pub fn answered(&self) -> bool {
         self.answered
@@ -264,14 +267,30 @@ impl Sender {
     }
 
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
-        match accept(&self.asked.unwrap_or_default(), oack) {
+        let asked = self.asked.unwrap_or_default();
+        match accept(&asked, oack) {
             Ok(granted) => {
+                // RFC 2349: in a write the server echoes it. Nothing hangs on that, so the transfer goes on.
+                if granted.tsize.is_some() && granted.tsize != asked.tsize {
+                    self.count_fault(ProtocolFault::OptionChanged(OptionName::Tsize));
+                }
                 self.agree(Agreed::from(&granted));
                 self.start(now_ns);
             }
             // RFC 2347: ERROR 8 ends the transfer.
-            Err(fault) => self.ending.protocol_error(ErrorCode::OPTION_REFUSED, fault.message()),
+            Err(fault) => self.end(ErrorCode::OPTION_REFUSED, fault),
         }
+    }
+
+    /// Ends the transfer with one ERROR, since the peer broke the protocol.
+    fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.protocol_error(code, fault);
+    }
+
+    fn count_fault(&mut self, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.fault = Some(fault);
     }
 
     fn start(&mut self, now_ns: u64) {
@@ -288,7 +307,7 @@ impl Sender {
             Some(0) => self.handle_repeated_ack(now_ns),
             Some(step) if step <= self.sent - self.acked => self.advance(now_ns, self.acked + step),
             Some(step) if step > HALF => self.counts.duplicates += 1,
-            _ => self.counts.faults += 1,
+            _ => self.count_fault(ProtocolFault::OutOfPlace),
         }
     }
 

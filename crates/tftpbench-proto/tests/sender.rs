@@ -384,3 +384,27 @@ fn a_repeated_request_is_harmless() {
 fn ten_thousand_of_them_are_small() {
     assert!(size_of::<Sender>() <= 264, "{}", size_of::<Sender>());
 }
+
+#[test]
+fn a_changed_tsize_in_the_answer_to_a_wrq_is_counted_and_the_transfer_goes_on() {
+    let asked = Options { tsize: Some(3000), ..Options::default() };
+    for (oack, faults) in [(b"\0\x06tsize\x003000\0", 0), (b"\0\x06tsize\x002999\0", 1)] {
+        let mut sender = Sender::client(asked, 3000, TIMING, 0);
+        drain(&mut sender, 0);
+        sender.handle_packet(MS, &Packet::parse(oack).unwrap());
+        assert_eq!(blocks(&mut sender, MS), [1]);
+        assert_eq!(sender.counts().faults, faults);
+    }
+}
+
+#[test]
+fn a_request_to_a_client_is_answered_with_error_4() {
+    let mut sender = Sender::client(Options::default(), 3000, TIMING, 0);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::parse(b"\0\x02f\0octet\0").unwrap());
+    assert!(matches!(
+        drain(&mut sender, MS)[..],
+        [Transmit::Error { code: ErrorCode::ILLEGAL_OPERATION, .. }]
+    ));
+    assert_eq!(sender.latest_fault().map(|fault| fault.kind()), Some("unexpected_opcode"));
+}
