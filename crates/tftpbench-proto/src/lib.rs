@@ -56,6 +56,7 @@
 //!   duplicate was under way before.
 //! * Windows above 32,767 blocks cannot tell a late duplicate from a block of the future; both count as a
 //!   gap. Rolling over to 1 leaves 65,535 numbers, so a windowsize of 65,535 becomes 65,534 there.
+//! * NULs behind a request or an OACK are tolerated: some boot loaders pad with them.
 //! * The `rollover` option (0 or 1) is tftp-hpa's, not an RFC's. Unless agreed, 65,535 rolls over to 0.
 //! * An ERROR without its terminating NUL, and bytes behind an ACK, are tolerated.
 //! * OACKs, like requests, may be 512 bytes at most (RFC 2347 limits only the latter).

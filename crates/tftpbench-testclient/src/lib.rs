@@ -95,6 +95,7 @@ macro_rules! behaviours {
             }
             hostility {
                 malformed_requests_are_answered_once_or_not_at_all
+                requests_padded_with_nuls_are_served
                 packets_that_are_no_request_never_start_anything
                 requests_of_65_kilobytes_are_malformed
                 garbage_on_a_transfer_does_not_end_it
