@@ -23,9 +23,6 @@ const TRANSFERS_PER_PORT: usize = 256;
 /// More sockets than this would cost more than lost datagrams do.
 const PORTS_MAX: usize = 64;
 
-/// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
-const DRAIN_DATAGRAMS: usize = 256;
-
 /// Room for a full batch of replies; DATA lie elsewhere.
 const ARENA_BYTES: usize = 64 * 1024;
 
@@ -161,7 +158,7 @@ impl Ports {
     pub(crate) fn drain(&mut self, port: usize, transfer: &mut Transfer, now_ns: u64) -> bool {
         self.send_from(port);
         let (peer, room) = (transfer.peer(), transfer.room_bytes());
-        let mut budget = DRAIN_DATAGRAMS;
+        let mut budget = transfer.slice_datagrams();
         let mut drained = false;
         while !drained && budget > 0 {
             let pushed = self.outbox.push_with(peer, room, |datagram| {
