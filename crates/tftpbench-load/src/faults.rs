@@ -137,7 +137,7 @@ mod tests {
 
     fn datagram(payload: &[u8]) -> Received<'_> {
         let peer = "127.0.0.1:69".parse().unwrap();
-        Received { payload, peer, stamp_realtime_ns: None, local: None, truncated: false }
+        Received { payload, peer, stamp_realtime_ns: None, local: None, truncated: false, is_to_many: false }
     }
 
     #[test]
