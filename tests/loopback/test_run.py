@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
 
 
@@ -56,7 +57,7 @@ _STARTED: "list[subprocess.Popen[str]]" = []
 
 def tftpbench(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "tftpbench", *arguments],
+        [sys.executable, "-c", machine.PROGRAM, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,

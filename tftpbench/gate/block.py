@@ -63,6 +63,8 @@ class _Turn:
     latency_hlog: str
     cpu_ns: int | None
     fault: str | None
+    stalled: bool = False
+    """The generator or the runner stood still, so that no arm's figures may hold this slice."""
 
 
 class Uneven(Exception):
@@ -100,7 +102,7 @@ def measure(
     return replace(
         made,
         slices=work.slices,
-        arms={name: Arm(_figures(arms[name])) for name in sides},
+        arms={name: Arm(_figures(arms[name], _counted(arms))) for name in sides},
         invalid=_invalid(arms, work.slices),
     )
 
@@ -117,6 +119,15 @@ def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
         if len(faults) > INVALID_SLICES_MAX * slices:
             return f"{name}: {faults[0]} (so or otherwise in {len(faults)} of {slices} slices)"
     return None
+
+
+def _counted(arms: Mapping[str, _Loaded]) -> list[int]:
+    """The slices that count: without the first, which warms up, and without those in which we stood still for any arm.
+
+    All arms go without the same slices, so that the others are still each other's neighbours in time.
+    """
+    turns = [arm.turns for arm in arms.values()]
+    return [index for index, same in enumerate(zip(*turns, strict=True)) if index and not any(t.stalled for t in same)]
 
 
 def _start(
@@ -165,28 +176,33 @@ def _turn(name: str, arm: _Loaded, index: int, transfers: int, bench: Bench) -> 
     if not number(figures, "completed"):
         raise Uneven(name, f"completed none of {transfers} transfers")
     stolen = after[0] - before[0], after[1] - before[1]
+    found = _faults(figures | {"concurrency": config.concurrency}, stolen)
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
         cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
-        fault=_fault(figures | {"concurrency": config.concurrency}, stolen),
+        fault=found[0].text if found else None,
+        stalled=any(each.kind in checks.STALLS for each in found),
     )
 
 
-def _fault(figures: Mapping[str, object], stolen: tuple[int, int]) -> str | None:
-    """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells."""
+def _faults(figures: Mapping[str, object], stolen: tuple[int, int]) -> list[checks.Finding]:
+    """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells.
+
+    Short gaps are the noise of the machine, which hits all arms alike: 2 % of a slice is less than a time slice.
+    """
     around = checks.Surroundings(
         steal_fraction=stolen[0] / stolen[1] if stolen[1] else 0.0,
         steal_ticks=stolen[0],
         debug_build=loadgen.IS_DEBUG_BUILD,
     )
-    found = [each for each in checks.findings(figures, around) if each.kind is not checks.Kind.GENERATOR_SATURATED]
-    return found[0].text if found else None
+    no_faults = {checks.Kind.GENERATOR_SATURATED, checks.Kind.GENERATOR_GAPS}
+    return [each for each in checks.findings(figures, around) if each.kind not in no_faults]
 
 
-def _figures(arm: _Loaded) -> dict[str, float | None]:
-    """The arm's totals over its slices, without the first, which warmed it up."""
-    turns = arm.turns[1:]
+def _figures(arm: _Loaded, counted: Sequence[int]) -> dict[str, float | None]:
+    """The arm's totals over the slices that count."""
+    turns = [arm.turns[index] for index in counted]
     blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
     lost = _sum(turns, "failed") + _sum(turns, "timed_out")
     mib = sum((number(turn.figures, "goodput_bytes_per_s") or 0) * (number(turn.figures, "duration_s") or 0)
