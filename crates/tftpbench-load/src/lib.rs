@@ -6,7 +6,8 @@
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! shared one ([`lane`]), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows what its
-//! stamps mean, [`recorder`] writes down what happened, and [`report`] turns the records of all workers into figures.
+//! stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time but for a row
+//! per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
 mod config;
