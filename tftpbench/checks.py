@@ -21,6 +21,10 @@ SERVER_BUSY_FRACTION_FULL = 0.95
 # Kernel's receive stamp to our reading. A generator that has a core reads a full batch in well under 1 ms; one that
 # shares a core waits for a few time slices of 3 to 6 ms. Beyond this it was not running when it should have been.
 GENERATOR_LAG_NS_MAX = 50_000_000
+# A loop that stands still, at once or together. In a window of 2 s 2 % is 40 ms: both are what a rate may be wrong by
+# before it is more than the noise between trials. Longer gaps also make timers late and queues overflow.
+GAP_NS_MAX = 50_000_000
+GAP_FRACTION_MAX = 0.02
 # Share of the cores' time that the hypervisor took. Less than this is part of the noise that pairs and intervals deal
 # with; more, and one of the two sides may have stood still while the other ran.
 STEAL_FRACTION_MAX = 0.05
@@ -42,8 +46,15 @@ class Kind(Enum):
         "give the generator more cores (placement.generator_cpus, client.workers), or lower the concurrency"
     )
     GENERATOR_LAG = "stop other programs, or give the generator a core of its own (placement)"
+    GENERATOR_STOPPED = "do not suspend tftpbench while it measures, stop other programs, and repeat"
+    GENERATOR_GAPS = "stop other programs, or give the generator a core of its own (placement), and repeat"
+    RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
+
+
+STALLS = frozenset({Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED})
+"""One long time in which nothing was measured, by our own doing or the machine's."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,25 @@ def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets")
 
 
+def _gaps(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    """What stood still. Where server and generator share a core, short gaps are the server's turns, too."""
+    longest_ns, together_ns = number(row, "generator_gap_ns_max"), number(row, "generator_gap_ns_sum")
+    window_s, runner_ns = number(row, "duration_s"), number(row, "runner_gap_ns_max")
+    if longest_ns is not None and longest_ns > GAP_NS_MAX:
+        yield Finding(Kind.GENERATOR_STOPPED, f"the generator stood still for {longest_ns / 1e6:.0f} ms at once")
+    elif together_ns and window_s and together_ns > GAP_FRACTION_MAX * window_s * 1e9 and not _shares_a_core(row):
+        share = together_ns / 1e9 / window_s
+        text = f"the generator stood still for {share:.1%} of the window, {together_ns / 1e6:.0f} ms together"
+        yield Finding(Kind.GENERATOR_GAPS, text)
+    if runner_ns is not None and runner_ns > GAP_NS_MAX:
+        yield Finding(Kind.RUNNER_STOPPED, f"the runner watched the trial {runner_ns / 1e6:.0f} ms late")
+
+
+def _shares_a_core(row: Row) -> bool:
+    server, generator = (str(row.get(name) or "").split(",") for name in ("server_cpus", "generator_cpus"))
+    return bool({*server} & {*generator} - {""})
+
+
 def _round_ns(row: Row) -> float:
     """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
     asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
@@ -133,4 +163,4 @@ def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.STEAL, f"the host took {around.steal_fraction:.1%} of the cores' time")
 
 
-_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _generator, _steal)
+_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal)

@@ -123,6 +123,13 @@ COLUMNS: dict[str, Column] = {
     "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
     "unanswered": _count("transfers", "Transfers that never got an answer, timed out or cut off by the trial's end."),
+    "generator_gap_ns_max": Column(
+        "ns", "Longest time that a loop of the generator stood still, warm-up and drain included.", "int"
+    ),
+    "generator_gap_ns_sum": Column(
+        "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
+    ),
+    "runner_gap_ns_max": Column("ns", "Longest time by which the runner was late in watching the trial.", "int"),
 }
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted")
@@ -145,6 +152,9 @@ INTERVAL_COLUMNS: dict[str, Column] = {
     "bytes": Column("bytes", "File bytes of those blocks.", "int", False),
     "in_flight": Column("transfers", "Transfers in flight at the interval's end.", "int", False),
     "retransmissions": Column("datagrams", "Datagrams that the generator sent again.", "int", False),
+    "duration_ns": Column(
+        "ns", "How long the interval is; null in runs of older versions, which had 100 ms only.", "int"
+    ),
 }
 
 LATENCY_KINDS = {

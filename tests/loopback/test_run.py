@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
 from tftpbench import runner
 from tftpbench.process import ServerProcess
@@ -67,7 +68,7 @@ _STARTED: "list[subprocess.Popen[str]]" = []
 
 def tftpbench(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "tftpbench", *arguments],
+        [sys.executable, "-c", machine.PROGRAM, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """The wheel, installed elsewhere, works in an empty folder: it brings its scenarios, manifests and native core."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,9 +32,13 @@ def tftpbench(installed: Path, folder: Path, *arguments: str) -> "subprocess.Com
 
 def test_it_runs_a_bundled_scenario_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     done = tftpbench(installed, tmp_path, "run", "concurrency", "--quick", "--set", "matrix.concurrency=[3]")
-    assert done.returncode == 0, done.stderr
-    assert "✓ epoll.failed == 0" in done.stdout
-    assert [path.name.endswith("-concurrency") for path in (tmp_path / "results").iterdir()] == [True]
+    assert done.returncode in {0, 6}, done.stderr  # 6: the machine was too busy for its figures to be used
+    assert "epoll.failed == 0" in done.stdout
+    [folder] = (tmp_path / "results").iterdir()
+    assert folder.name.endswith("-concurrency")
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert {row["server"] for row in rows} == {"epoll", "threads"}
+    assert all(row["completed"] and not row["failed"] and not row["content_mismatches"] for row in rows)
 
 
 def test_it_holds_every_bundled_scenario_manifest_and_launcher_and_no_source(installed: Path) -> None:

@@ -130,5 +130,5 @@ def _write_files(folder: RunFolder, row: dict[str, Any], count: int, dice: np.ra
         "outcome": nothing,
         "error_code": nothing - 1,
     }
-    intervals = {name: np.full(10, 5) for name in ("blocks", "bytes", "in_flight", "retransmissions")}
+    intervals = {name: np.full(10, 5) for name in ("blocks", "bytes", "in_flight", "retransmissions", "duration_ns")}
     folder.write_trial_files(row["trial"], files, intervals, hlog([int(each) // 100 + 1 for each in times]), b"")

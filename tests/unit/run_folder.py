@@ -55,6 +55,7 @@ INTERVALS = {
     "bytes": np.array([2048, 2560]),
     "in_flight": np.array([3, 0]),
     "retransmissions": np.array([0, 0]),
+    "duration_ns": np.array([10**8, 10**8]),
 }
 
 

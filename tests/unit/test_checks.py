@@ -23,6 +23,11 @@ GOOD: dict[str, object] = {
     "generator_lag_ns_p99": 40_000,
     "udp_drops_generator": 0,
     "udp_drops_server": 500,
+    "generator_gap_ns_max": 12_000_000,
+    "generator_gap_ns_sum": 19_000_000,
+    "runner_gap_ns_max": 3_000_000,
+    "server_cpus": "1",
+    "generator_cpus": "0",
 }
 STEADY = Surroundings(mean_transfer_ns=10_000_000)
 
@@ -64,6 +69,13 @@ def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either()
         ({"udp_drops_generator": 7}, Kind.GENERATOR_DROPS, "7 datagrams were dropped at the generator's"),
         ({"content_mismatches": 2}, Kind.CONTENT_MISMATCH, "2 transfers had wrong contents"),
         ({"started": 1001}, Kind.COUNTERS, "1001 transfers were started, but 1000 are accounted for"),
+        ({"generator_gap_ns_max": 1_203_400_000}, Kind.GENERATOR_STOPPED, "stood still for 1203 ms at once"),
+        (
+            {"generator_gap_ns_sum": 31_000_000},
+            Kind.GENERATOR_GAPS,
+            "stood still for 3.1% of the window, 31 ms",
+        ),
+        ({"runner_gap_ns_max": 250_000_000}, Kind.RUNNER_STOPPED, "the runner watched the trial 250 ms late"),
         ({"goodput_bytes_per_s": 32_000_000.0}, Kind.LITTLES_LAW, "4.88 transfers in flight, not 10"),
     ],
 )
@@ -74,6 +86,33 @@ def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object
     assert verdict == "invalid"
     assert said in str(reason)
     assert found[0].advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"generator_gap_ns_max": 50_000_000}, None),
+        ({"generator_gap_ns_max": 50_000_001}, Kind.GENERATOR_STOPPED),
+        ({"generator_gap_ns_sum": 20_000_000}, None),
+        ({"generator_gap_ns_sum": 20_000_001}, Kind.GENERATOR_GAPS),
+        ({"runner_gap_ns_max": 50_000_000}, None),
+        # One core for both: the generator's short gaps are the server's turns, its long ones are nobody's.
+        ({"generator_gap_ns_sum": 400_000_000, "server_cpus": "0,1"}, None),
+        ({"generator_gap_ns_max": 60_000_000, "server_cpus": "0,1"}, Kind.GENERATOR_STOPPED),
+        # Cores of a server that ran already, or of `load`, are not known.
+        ({"generator_gap_ns_sum": 400_000_000, "server_cpus": None, "generator_cpus": None}, Kind.GENERATOR_GAPS),
+        # Runs of older versions have none of these columns.
+        ({"generator_gap_ns_max": None, "generator_gap_ns_sum": None, "runner_gap_ns_max": None}, None),
+    ],
+)
+def test_a_generator_may_stand_still_for_50_ms_at_once_and_2_percent_of_the_window(
+    changes: dict[str, object], kind: Kind | None
+) -> None:
+    assert kinds(STEADY, **changes) == ([] if kind is None else [kind])
+
+
+def test_every_finding_has_advice_of_its_own() -> None:
+    assert len({kind.value for kind in Kind}) == len(Kind.__members__), "two of one value are one kind to Python"
 
 
 @pytest.mark.parametrize(("fraction", "ticks", "invalid"), [(0.06, 10, True), (0.06, 2, False), (0.04, 10, False)])

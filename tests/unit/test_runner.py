@@ -145,7 +145,7 @@ def result(config: LoadConfig) -> LoadResult:
         "outcome": np.zeros(n, np.int64),
         "error_code": np.full(n, -1),
     }
-    intervals = dict.fromkeys(("start_ns", "blocks", "bytes", "in_flight", "retransmissions"), numbers)
+    intervals = dict.fromkeys(("start_ns", "blocks", "bytes", "in_flight", "retransmissions", "duration_ns"), numbers)
     figures: dict[str, int | float | None] = {
         "started": n,
         "completed": n,

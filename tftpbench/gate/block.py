@@ -8,6 +8,7 @@ process behind. Called by `tftpbench.gate.loop`.
 
 import contextlib
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -86,6 +87,8 @@ class _Turn:
     cpu_ns: int | None
     fault: str | None
     is_stopped: bool
+    is_stalled: bool = False
+    """The generator or the runner stood still, so that no arm's figures may hold this slice."""
 
 
 class Uneven(Exception):
@@ -119,7 +122,7 @@ def measure(
     return replace(
         made,
         slices=done,
-        arms={name: Arm(_figures(arms[name])) for name in sides},
+        arms={name: Arm(_figures(arms[name], _counted(arms))) for name in sides},
         invalid=_invalid(arms, done),
     )
 
@@ -152,6 +155,16 @@ def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
         if len(faults) > INVALID_SLICES_MAX * slices:
             return f"{name}: {faults[0]} (so or otherwise in {len(faults)} of {slices} slices)"
     return None
+
+
+def _counted(arms: Mapping[str, _Loaded]) -> list[int]:
+    """The slices that count: without the first, which warms up, and without those in which we stood still for any arm.
+
+    All arms go without the same slices, so that the others are still each other's neighbours in time.
+    """
+    turns = [arm.turns for arm in arms.values()]
+    together = enumerate(zip(*turns, strict=True))
+    return [index for index, same in together if index and not any(turn.is_stalled for turn in same)]
 
 
 def _start(
@@ -195,13 +208,15 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     edges: list[int | None] = []
-    before = stolen_ticks(cores)
+    before, begun_ns = stolen_ticks(cores), time.monotonic_ns()
     result = bench.tools.run_load(config, arm.stop, lambda _edge: edges.append(arm.server.cpu_ns()))
-    after = stolen_ticks(cores)
+    after, took_ns = stolen_ticks(cores), time.monotonic_ns() - begun_ns
     lost = how_lost(arm.server)
     if lost is not None:
         raise Uneven(name, str(lost))
-    is_stopped = bool(number(result.figures, "interrupted"))
+    # What was open at the limit is interrupted, or timed out where the server had been silent.
+    cut_short = number(result.figures, "interrupted") or number(result.figures, "timed_out")
+    is_stopped = bool(cut_short) and took_ns >= limit_ns
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
     uploads, _ = compared_uploads(arm.trial, bench, arm.root, config, result)
@@ -214,12 +229,14 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     if not is_stopped and not number(figures, "completed"):
         raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
+    found = _faults(figures | {"concurrency": config.concurrency}, stolen)
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
         cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
-        fault=_fault(figures | {"concurrency": config.concurrency}, stolen),
+        fault=found[0].text if found else None,
         is_stopped=is_stopped,
+        is_stalled=any(each.kind in checks.STALLS for each in found),
     )
 
 
@@ -244,20 +261,23 @@ def _stopped(result: LoadResult, limit_ns: int) -> dict[str, object]:
     }
 
 
-def _fault(figures: Mapping[str, object], stolen: tuple[int, int]) -> str | None:
-    """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells."""
+def _faults(figures: Mapping[str, object], stolen: tuple[int, int]) -> list[checks.Finding]:
+    """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells.
+
+    Short gaps are the noise of the machine, which hits all arms alike: 2 % of a slice is less than a time slice.
+    """
     around = checks.Surroundings(
         steal_fraction=stolen[0] / stolen[1] if stolen[1] else 0.0,
         steal_ticks=stolen[0],
         debug_build=loadgen.IS_DEBUG_BUILD,
     )
-    found = [each for each in checks.findings(figures, around) if each.kind is not checks.Kind.GENERATOR_SATURATED]
-    return found[0].text if found else None
+    no_faults = {checks.Kind.GENERATOR_SATURATED, checks.Kind.GENERATOR_GAPS}
+    return [each for each in checks.findings(figures, around) if each.kind not in no_faults]
 
 
-def _figures(arm: _Loaded) -> dict[str, float | None]:
-    """The arm's totals over its slices, without the first, which warmed it up."""
-    turns = arm.turns[1:]
+def _figures(arm: _Loaded, counted: Sequence[int]) -> dict[str, float | None]:
+    """The arm's totals over the slices that count."""
+    turns = [arm.turns[index] for index in counted]
     blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
     lost = _sum(turns, "failed") + _sum(turns, "timed_out") + _sum(turns, "stuck")
     stopped = sum(turn.is_stopped for turn in turns)

@@ -79,7 +79,10 @@ class Run:
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
-        """One row per 100 ms of every trial: `trial`, its cell, `interval` from 0, and the counts of that time."""
+        """One row per interval of every trial: `trial`, its cell, `interval` from 0, and the counts of that time.
+
+        An interval has 100 ms; in trials of more than an hour `duration_ns`.
+        """
         frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
         return tables.with_cells(frame, self.trials, frames.CELL)

@@ -6,7 +6,8 @@
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! shared one ([`lane`]), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows what its
-//! stamps mean, [`recorder`] writes down what happened, and [`report`] turns the records of all workers into figures.
+//! stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time but for a row
+//! per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
 mod config;
@@ -15,6 +16,7 @@ mod endpoints;
 mod exchange;
 mod faults;
 mod lane;
+mod latency;
 mod recorder;
 mod report;
 mod schedule;
@@ -39,7 +41,7 @@ use worker::{DALLYING_MAX, Worker, WorkerReport};
 
 /// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
-/// How often the caller hears from a run that has nothing to say.
+/// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
@@ -67,13 +69,14 @@ pub fn run(
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
     });
-    let (notices, heard) = mpsc::channel();
+    let (notices, heard) = mpsc::channel::<Sent>();
     // All sockets are opened here, before the clock of the run starts.
     let workers: Vec<Worker<'_>> = (0..config.workers)
         .map(|index| Worker::new(config, &tickets, stop, notices.clone(), slots(config, index)))
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
+    let mut runner_gap_ns_max = 0;
     let reports = thread::scope(|scope| {
         let threads: Vec<_> = workers
             .into_iter()
@@ -84,10 +87,11 @@ pub fn run(
                 thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
             })
             .collect();
-        listen(&heard, &mut notice);
+        runner_gap_ns_max = listen(&heard, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
-    LoadReport::new(config, start_ns, reports).map_err(LoadError::os("cannot make the report"))
+    LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
+        .map_err(LoadError::os("cannot make the report"))
 }
 
 /// Sockets that can be open at one time: lanes, or those of clients in flight and of clients that dally.
@@ -98,27 +102,40 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone: each edge of the window once, and in order.
-fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
+/// A notice of a worker, and when it was given.
+type Sent = (Notice, u64);
+
+/// Passes on what the workers say until all of them have gone: each edge of the window once, and in order. Returns the
+/// longest time from when the caller should have heard something until it had dealt with it.
+fn listen(heard: &mpsc::Receiver<Sent>, notice: &mut impl FnMut(Notice)) -> u64 {
     let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
+    let mut gap_ns_max = 0;
     loop {
-        match heard.recv_timeout(TICK) {
+        let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
+        let due_ns = match heard.recv_timeout(TICK) {
             // A run that is stopped in its warm-up closes a window that never opened.
-            Ok(edge) if edges.clone().any(|due| due == edge) => {
+            Ok((edge, sent_ns)) if edges.clone().any(|due| due == edge) => {
                 for due in edges.by_ref() {
                     notice(due);
                     if due == edge {
                         break;
                     }
                 }
+                sent_ns
             }
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => notice(Notice::Tick),
+            Ok((_, sent_ns)) => sent_ns,
+            Err(RecvTimeoutError::Timeout) => {
+                notice(Notice::Tick);
+                tick_ns
+            }
             Err(RecvTimeoutError::Disconnected) => break,
-        }
+        };
+        gap_ns_max = gap_ns_max.max(clock::monotonic_ns().saturating_sub(due_ns));
     }
     // A run that ended before its time had come has seen both.
+    let begin_ns = clock::monotonic_ns();
     edges.for_each(notice);
+    gap_ns_max.max(clock::monotonic_ns() - begin_ns)
 }
 
 type Ended = thread::Result<Result<WorkerReport, LoadError>>;

@@ -3,14 +3,15 @@
 
 use hdrhistogram::Histogram;
 
-/// Length of one row of `intervals`.
+use crate::latency::{LatencyLog, latency_histogram};
+
+/// Length of one row of `intervals`, as long as that makes no more than [`INTERVALS_MAX`] of them; then it doubles.
 pub const INTERVAL_NS: u64 = 100_000_000;
-/// Length of one histogram of the latency log.
-pub(crate) const LATENCY_INTERVAL_NS: u64 = 1_000_000_000;
-/// Latencies from 64 ns (below what a system call takes) to one hour, three significant digits.
-const LATENCY_LOW_NS: u64 = 64;
-const LATENCY_HIGH_NS: u64 = 3_600_000_000_000;
-const LATENCY_DIGITS: u8 = 3;
+/// Rows that a worker keeps: one hour of them, in 1.4 MB.
+const INTERVALS_MAX: usize = 36_000;
+/// A loop that does not look at the clock for so long stands still. Work between two looks takes less than 1 ms, a time
+/// slice of another program on the same core 3 to 4 ms.
+pub(crate) const STANDSTILL_NS: u64 = 5_000_000;
 
 /// Parts of a run, in order. What happens belongs to the part that its own stamp lies in, however late it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,8 @@ pub(crate) struct Totals {
     pub(crate) completed: u64,
     pub(crate) idle_ns: u64,
     pub(crate) rtt_left_out: u64,
+    /// For how long the loop stood still, 5 ms or more at once.
+    pub(crate) gap_ns: u64,
 }
 
 /// How a transfer ended.
@@ -100,9 +103,11 @@ pub struct TransferRow {
     pub error_code: i32,
 }
 
-/// What happened in one interval of 100 ms.
+/// What happened in one interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interval {
+    /// How long it is: 100 ms, or in runs of more than an hour a power of two times that. Set in a report only.
+    pub duration_ns: u64,
     /// Blocks acknowledged in order.
     pub blocks: u64,
     /// Their file bytes.
@@ -111,6 +116,32 @@ pub struct Interval {
     pub in_flight: u64,
     /// Datagrams of ours sent again.
     pub retransmissions: u64,
+}
+
+impl Interval {
+    /// Adds another worker's counts of the same time.
+    pub(crate) fn add(&mut self, part: &Interval) {
+        self.blocks += part.blocks;
+        self.bytes += part.bytes;
+        self.in_flight += part.in_flight;
+        self.retransmissions += part.retransmissions;
+    }
+
+    /// Adds the counts of the interval behind it.
+    fn extend(&mut self, next: &Interval) {
+        self.in_flight = 0;
+        self.add(next);
+    }
+}
+
+/// Makes rows twice as long.
+pub(crate) fn coarsen(intervals: &mut Vec<Interval>) {
+    let pairs = intervals.chunks(2).map(|pair| {
+        let mut sum = pair[0];
+        pair[1..].iter().for_each(|next| sum.extend(next));
+        sum
+    });
+    *intervals = pairs.collect();
 }
 
 /// One worker's records.
@@ -123,8 +154,13 @@ pub(crate) struct Recorder {
     /// The window's counters as they were when the last transfer completed, and when that was.
     pub(crate) last_completion: Option<(u64, Totals)>,
     pub(crate) intervals: Vec<Interval>,
+    pub(crate) interval_ns: u64,
     interval_end_ns: u64,
-    pub(crate) block_rtt: Vec<LatencyInterval>,
+    /// When the loop looked at the clock last, or when it wanted to.
+    clock_due_ns: u64,
+    /// The longest time that the loop stood still, warm-up and drain included: transfers that count reach into both.
+    pub(crate) gap_ns_max: u64,
+    pub(crate) block_rtt: LatencyLog,
     pub(crate) lag: Histogram<u64>,
     last_lag: (u64, u64),
     pub(crate) started: u64,
@@ -140,13 +176,6 @@ pub(crate) struct Recorder {
     pub(crate) unsent: u64,
 }
 
-/// One histogram of the latency log and when it began, in nanoseconds since the first start.
-#[derive(Debug)]
-pub(crate) struct LatencyInterval {
-    pub(crate) start_ns: u64,
-    pub(crate) histogram: Histogram<u64>,
-}
-
 impl Recorder {
     pub(crate) fn new(start_ns: u64, window: (u64, u64)) -> Recorder {
         Recorder {
@@ -155,8 +184,11 @@ impl Recorder {
             phases: [Totals::default(); 3],
             last_completion: None,
             intervals: Vec::with_capacity(1024),
+            interval_ns: INTERVAL_NS,
             interval_end_ns: start_ns + INTERVAL_NS,
-            block_rtt: Vec::new(),
+            clock_due_ns: start_ns,
+            gap_ns_max: 0,
+            block_rtt: LatencyLog::new(),
             lag: latency_histogram(),
             last_lag: (0, 0),
             started: 0,
@@ -178,6 +210,28 @@ impl Recorder {
             _ => Phase::Drain,
         };
         &mut self.phases[phase as usize]
+    }
+
+    /// The loop has looked at the clock. To be called wherever it does: between two looks it is at work for less than 1 ms.
+    #[inline]
+    pub(crate) fn looked(&mut self, now_ns: u64) {
+        let gap_ns = now_ns.saturating_sub(self.clock_due_ns);
+        self.gap_ns_max = self.gap_ns_max.max(gap_ns);
+        if gap_ns >= STANDSTILL_NS {
+            self.stood_still(self.clock_due_ns, now_ns);
+        }
+        self.clock_due_ns = now_ns;
+    }
+
+    /// The loop will look at the clock after `timeout_ns` at the latest.
+    pub(crate) fn will_wait(&mut self, timeout_ns: u64) {
+        self.clock_due_ns = self.clock_due_ns.saturating_add(timeout_ns);
+    }
+
+    #[cold]
+    fn stood_still(&mut self, from_ns: u64, until_ns: u64) {
+        let inside = from_ns.max(self.window.0)..until_ns.min(self.window.1);
+        self.phases[Phase::Window as usize].gap_ns += inside.end.saturating_sub(inside.start);
     }
 
     /// Blocks moved in order, by one datagram.
@@ -213,14 +267,7 @@ impl Recorder {
         if !self.in_window(at_ns) {
             return;
         }
-        let since = at_ns - self.start_ns;
-        let begin = since - since % LATENCY_INTERVAL_NS;
-        if self.block_rtt.last().is_none_or(|interval| interval.start_ns < begin) {
-            self.block_rtt.push(LatencyInterval { start_ns: begin, histogram: latency_histogram() });
-        }
-        if let Some(interval) = self.block_rtt.last_mut() {
-            interval.histogram.saturating_record(rtt_ns);
-        }
+        self.block_rtt.record(at_ns - self.start_ns, rtt_ns);
     }
 
     /// Datagrams that came as one message, with one stamp, count once.
@@ -235,7 +282,7 @@ impl Recorder {
     pub(crate) fn roll(&mut self, now_ns: u64, in_flight: usize) {
         while now_ns >= self.interval_end_ns {
             self.interval(self.interval_end_ns - 1).in_flight = in_flight as u64;
-            self.interval_end_ns += INTERVAL_NS;
+            self.interval_end_ns += self.interval_ns;
         }
     }
 
@@ -245,19 +292,24 @@ impl Recorder {
 
     /// The row of `intervals` that `at_ns` lies in; stamps never lie in the future.
     fn interval(&mut self, at_ns: u64) -> &mut Interval {
-        let index = (at_ns.saturating_sub(self.start_ns) / INTERVAL_NS) as usize;
+        let since_ns = at_ns.saturating_sub(self.start_ns);
+        while since_ns / self.interval_ns >= INTERVALS_MAX as u64 {
+            self.coarsen_intervals();
+        }
+        let index = (since_ns / self.interval_ns) as usize;
         if index >= self.intervals.len() {
             self.intervals.resize(index + 1, Interval::default());
         }
         &mut self.intervals[index]
     }
-}
 
-/// An empty histogram with the project's bounds.
-#[allow(clippy::expect_used)] // The bounds are constants, and a test makes one.
-pub(crate) fn latency_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(LATENCY_LOW_NS, LATENCY_HIGH_NS, LATENCY_DIGITS)
-        .expect("constant bounds are valid")
+    #[cold]
+    fn coarsen_intervals(&mut self) {
+        coarsen(&mut self.intervals);
+        self.interval_ns *= 2;
+        let end_ns = self.interval_end_ns - self.start_ns;
+        self.interval_end_ns = self.start_ns + end_ns.next_multiple_of(self.interval_ns);
+    }
 }
 
 #[cfg(test)]
@@ -272,7 +324,7 @@ mod tests {
             recorder.block_rtt(at_ns, 100);
         }
         assert_eq!(recorder.phases.map(|totals| totals.blocks), [1, 2, 4]);
-        assert_eq!(recorder.block_rtt.iter().map(|interval| interval.histogram.len()).sum::<u64>(), 1);
+        assert_eq!(recorder.block_rtt.sum().len(), 1);
     }
 
     #[test]
@@ -287,6 +339,87 @@ mod tests {
             [3, 1, 0, 4]
         );
         assert_eq!(recorder.intervals[2].in_flight, 5);
+    }
+
+    /// Longest gap, and what of all long ones lay in the window from 100 to 200 ms, in ms.
+    fn gaps(act: impl FnOnce(&mut Recorder)) -> (u64, u64) {
+        let mut recorder = Recorder::new(0, (100 * MS, 200 * MS));
+        act(&mut recorder);
+        (recorder.gap_ns_max / MS, recorder.phases[Phase::Window as usize].gap_ns / MS)
+    }
+
+    const MS: u64 = 1_000_000;
+
+    fn look_each_ms(recorder: &mut Recorder, ms: std::ops::Range<u64>) {
+        ms.for_each(|at| recorder.looked(at * MS));
+    }
+
+    #[test]
+    fn a_loop_that_looks_at_the_clock_often_never_stands_still() {
+        assert_eq!(gaps(|recorder| look_each_ms(recorder, 0..300)), (1, 0));
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_found_at_both_edges_of_the_window_too() {
+        for (from, until, inside) in
+            [(120, 150, 30), (60, 130, 30), (170, 900, 30), (10, 900, 100), (10, 90, 0)]
+        {
+            let found = gaps(|recorder| {
+                look_each_ms(recorder, 0..from + 1);
+                look_each_ms(recorder, until..950);
+            });
+            assert_eq!(found, (until - from, inside), "{from} to {until}");
+        }
+    }
+
+    #[test]
+    fn a_loop_that_starts_late_stood_still_from_the_first_start_on() {
+        assert_eq!(gaps(|recorder| recorder.looked(70 * MS)), (70, 0));
+    }
+
+    #[test]
+    fn time_that_a_loop_meant_to_wait_is_no_gap_but_what_comes_on_top_is() {
+        let found = gaps(|recorder| {
+            for at in (0..300).step_by(50) {
+                recorder.looked(at * MS);
+                recorder.will_wait(50 * MS);
+            }
+        });
+        assert_eq!(found, (0, 0));
+        let found = gaps(|recorder| {
+            look_each_ms(recorder, 0..101);
+            recorder.will_wait(10 * MS);
+            recorder.looked(102 * MS); // woken early, by a datagram
+            recorder.will_wait(10 * MS);
+            recorder.looked(152 * MS);
+        });
+        assert_eq!(found, (40, 40));
+    }
+
+    #[test]
+    fn many_small_gaps_add_up_and_those_that_a_time_slice_takes_do_not() {
+        let found = gaps(|recorder| (0..300).step_by(6).for_each(|at| recorder.looked(at * MS)));
+        assert_eq!(found, (6, 100));
+        assert_eq!(gaps(|recorder| (0..300).step_by(4).for_each(|at| recorder.looked(at * MS))), (4, 0));
+    }
+
+    #[test]
+    fn a_day_has_no_more_rows_of_intervals_than_an_hour_and_loses_no_block() {
+        let mut recorder = Recorder::new(7, (7, u64::MAX));
+        let seconds = 100_000;
+        for second in 0..seconds {
+            let at_ns = 7 + second * 10 * INTERVAL_NS;
+            recorder.roll(at_ns, 3);
+            recorder.progress(at_ns, 2, 20);
+            assert!(
+                recorder.intervals.len() <= INTERVALS_MAX
+                    && recorder.intervals.capacity() <= 2 * INTERVALS_MAX
+            );
+        }
+        assert_eq!(recorder.interval_ns, 32 * INTERVAL_NS);
+        assert_eq!(recorder.intervals.iter().map(|interval| interval.blocks).sum::<u64>(), 2 * seconds);
+        let whole = &recorder.intervals[..recorder.intervals.len() - 1];
+        assert!(whole.iter().all(|interval| interval.in_flight == 3 && (6..=8).contains(&interval.blocks)));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
+use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
-    Granted, Interval, LATENCY_INTERVAL_NS, LatencyInterval, Outcome, Phase, Recorder, Totals, TransferRow,
-    latency_histogram,
+    Granted, INTERVAL_NS, Interval, Outcome, Phase, Recorder, Totals, TransferRow, coarsen,
 };
 use crate::worker::WorkerReport;
 
@@ -22,7 +22,7 @@ pub struct LoadReport {
     pub figures: Vec<(&'static str, Option<Figure>)>,
     /// A row per transfer, in order of their ends within each worker.
     pub transfers: Vec<TransferRow>,
-    /// A row per 100 ms since the first start.
+    /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response.
     pub latency_hlog: String,
@@ -47,13 +47,15 @@ impl LoadReport {
         config: &LoadConfig,
         start_ns: u64,
         workers: Vec<WorkerReport>,
+        runner_gap_ns_max: u64,
     ) -> io::Result<LoadReport> {
         let window = Window::new(config, start_ns, &workers);
         let mut merged = Merged::new();
         for worker in workers {
             merged.add(worker, window);
         }
-        let latencies = Latencies::new(std::mem::take(&mut merged.block_rtt), &merged.transfers, window);
+        let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
+        let latencies = Latencies::new(block_rtt, &merged.transfers, window);
         let figures = [
             counts(&merged.transfers, &merged.recorded, &merged.faults),
             granted(merged.recorded.granted),
@@ -61,9 +63,12 @@ impl LoadReport {
             latencies.figures(),
             shape(&merged.transfers, &merged.phases, window),
             own(&merged, window),
+            stalls(&merged, runner_gap_ns_max),
         ]
         .concat();
         let (faults, errors) = merged.faults.into_lists();
+        let interval_ns = merged.interval_ns;
+        merged.intervals.iter_mut().for_each(|interval| interval.duration_ns = interval_ns);
         Ok(LoadReport {
             figures,
             latency_hlog: latencies.log()?,
@@ -81,10 +86,14 @@ struct Merged {
     phases: [Totals; 3],
     recorded: Recorded,
     intervals: Vec<Interval>,
+    interval_ns: u64,
     transfers: Vec<TransferRow>,
-    block_rtt: Vec<LatencyInterval>,
+    block_rtt: LatencyLog,
     faults: Faults,
     receive_buffer_bytes: usize,
+    /// Of the worker whose loop stood still longest: at once, and together within the window.
+    gap_ns_max: u64,
+    gap_ns_sum: u64,
 }
 
 /// Sums that are not split by phase.
@@ -118,21 +127,26 @@ impl Merged {
             phases: [Totals::default(); 3],
             recorded,
             intervals: Vec::new(),
+            interval_ns: INTERVAL_NS,
             transfers: Vec::new(),
-            block_rtt: Vec::new(),
+            block_rtt: LatencyLog::new(),
             faults: Faults::default(),
             receive_buffer_bytes: 0,
+            gap_ns_max: 0,
+            gap_ns_sum: 0,
         }
     }
 
     fn add(&mut self, worker: WorkerReport, window: Window) {
         let phases = phases_within(&worker, window);
-        let Recorder { intervals, block_rtt, lag, transfers, .. } = worker.recorder;
+        let Recorder { intervals, interval_ns, block_rtt, lag, transfers, .. } = worker.recorder;
+        self.gap_ns_max = self.gap_ns_max.max(worker.recorder.gap_ns_max);
+        self.gap_ns_sum = self.gap_ns_sum.max(phases[Phase::Window as usize].gap_ns);
         for (sum, part) in self.phases.iter_mut().zip(phases) {
             sum.add(&part);
         }
-        self.add_intervals(intervals);
-        self.add_block_rtt(block_rtt);
+        self.add_intervals(intervals, interval_ns);
+        self.block_rtt.merge(block_rtt);
         self.recorded.started += worker.recorder.started;
         self.recorded.granted.lower(worker.recorder.granted);
         self.recorded.duplicates += worker.recorder.duplicates;
@@ -148,26 +162,19 @@ impl Merged {
         self.workers += 1;
     }
 
-    fn add_intervals(&mut self, intervals: Vec<Interval>) {
+    fn add_intervals(&mut self, mut intervals: Vec<Interval>, mut interval_ns: u64) {
+        while interval_ns < self.interval_ns {
+            coarsen(&mut intervals);
+            interval_ns *= 2;
+        }
+        while self.interval_ns < interval_ns {
+            coarsen(&mut self.intervals);
+            self.interval_ns *= 2;
+        }
         if self.intervals.len() < intervals.len() {
             self.intervals.resize(intervals.len(), Interval::default());
         }
-        for (sum, part) in self.intervals.iter_mut().zip(intervals) {
-            sum.blocks += part.blocks;
-            sum.bytes += part.bytes;
-            sum.in_flight += part.in_flight;
-            sum.retransmissions += part.retransmissions;
-        }
-    }
-
-    fn add_block_rtt(&mut self, intervals: Vec<LatencyInterval>) {
-        for part in intervals {
-            match self.block_rtt.iter_mut().find(|interval| interval.start_ns == part.start_ns) {
-                Some(sum) => add(&mut sum.histogram, &part.histogram),
-                None => self.block_rtt.push(part),
-            }
-        }
-        self.block_rtt.sort_by_key(|interval| interval.start_ns);
+        self.intervals.iter_mut().zip(&intervals).for_each(|(sum, part)| sum.add(part));
     }
 }
 
@@ -240,6 +247,7 @@ impl Totals {
         self.completed += part.completed;
         self.idle_ns += part.idle_ns;
         self.rtt_left_out += part.rtt_left_out;
+        self.gap_ns += part.gap_ns;
     }
 }
 
@@ -329,30 +337,38 @@ fn own(merged: &Merged, window: Window) -> Figures {
     ]
 }
 
+/// How long those stood still that must not.
+fn stalls(merged: &Merged, runner_gap_ns_max: u64) -> Figures {
+    vec![
+        ("generator_gap_ns_max", whole(merged.gap_ns_max)),
+        ("generator_gap_ns_sum", whole(merged.gap_ns_sum)),
+        ("runner_gap_ns_max", whole(runner_gap_ns_max)),
+    ]
+}
+
 fn completed_in(transfers: &[TransferRow], window: Window) -> impl Iterator<Item = &TransferRow> {
     transfers.iter().filter(move |row| row.outcome == Outcome::Completed && window.overlaps(row))
 }
 
-/// The three kinds of latency, each as a list of one-second histograms.
+/// The three kinds of latency.
 struct Latencies {
-    block_rtt: Vec<LatencyInterval>,
-    transfer: Vec<LatencyInterval>,
-    first_response: Vec<LatencyInterval>,
+    block_rtt: LatencyLog,
+    transfer: LatencyLog,
+    first_response: LatencyLog,
 }
 
 impl Latencies {
-    fn new(block_rtt: Vec<LatencyInterval>, transfers: &[TransferRow], window: Window) -> Latencies {
+    fn new(block_rtt: LatencyLog, transfers: &[TransferRow], window: Window) -> Latencies {
         let completed =
             completed_in(transfers, window).map(|row| (row.end_ns, row.end_ns - row.actual_start_ns));
         let answered = transfers.iter().filter(|row| row.first_response_ns >= 0 && window.overlaps(row));
         let answered =
             answered.map(|row| (row.first_response_ns, row.first_response_ns - row.actual_start_ns));
-        Latencies { block_rtt, transfer: by_second(completed), first_response: by_second(answered) }
+        Latencies { block_rtt, transfer: logged(completed), first_response: logged(answered) }
     }
 
     fn figures(&self) -> Figures {
-        let (block, transfer, first) =
-            (merged(&self.block_rtt), merged(&self.transfer), merged(&self.first_response));
+        let (block, transfer, first) = (self.block_rtt.sum(), self.transfer.sum(), self.first_response.sum());
         let at = |histogram: &Histogram<u64>, quantile: f64| {
             (!histogram.is_empty()).then(|| Figure::Whole(histogram.value_at_quantile(quantile)))
         };
@@ -369,53 +385,38 @@ impl Latencies {
     }
 
     /// The log that every HdrHistogram tool reads. Times are seconds since the first start.
-    fn log(&self) -> io::Result<String> {
+    fn log(self) -> io::Result<String> {
         let mut text = Vec::new();
         let mut serializer = V2DeflateSerializer::new();
         let mut log = IntervalLogWriterBuilder::new()
             .add_comment("[Latencies in nanoseconds; times in seconds since the first start]")
             .begin_log_with(&mut text, &mut serializer)?;
         let kinds = [
-            ("block_rtt", &self.block_rtt),
-            ("transfer", &self.transfer),
-            ("first_response", &self.first_response),
+            ("block_rtt", self.block_rtt),
+            ("transfer", self.transfer),
+            ("first_response", self.first_response),
         ];
-        for (kind, intervals) in kinds {
-            for interval in intervals {
-                let (start, length) =
-                    (Duration::from_nanos(interval.start_ns), Duration::from_nanos(LATENCY_INTERVAL_NS));
-                log.write_histogram(&interval.histogram, start, length, Tag::new(kind))
-                    .map_err(|error| io::Error::other(format!("cannot write the latency log: {error:?}")))?;
-            }
+        for (kind, latencies) in kinds {
+            latencies.each(|start_ns, length_ns, histogram| {
+                let (start, length) = (Duration::from_nanos(start_ns), Duration::from_nanos(length_ns));
+                log.write_histogram(histogram, start, length, Tag::new(kind))
+                    .map_err(|error| io::Error::other(format!("cannot write the latency log: {error:?}")))
+            })?;
         }
         drop(log);
         String::from_utf8(text).map_err(io::Error::other)
     }
 }
 
-fn by_second(samples: impl Iterator<Item = (i64, i64)>) -> Vec<LatencyInterval> {
-    let mut seconds: std::collections::BTreeMap<u64, Histogram<u64>> = std::collections::BTreeMap::new();
-    for (at_ns, value_ns) in samples {
-        let second = at_ns.max(0) as u64 / LATENCY_INTERVAL_NS;
-        seconds.entry(second).or_insert_with(latency_histogram).saturating_record(value_ns.max(0) as u64);
+/// The log of (time, latency) in any order; negative ones count as 0.
+fn logged(samples: impl Iterator<Item = (i64, i64)>) -> LatencyLog {
+    let mut samples: Vec<(i64, i64)> = samples.collect();
+    samples.sort_unstable();
+    let mut log = LatencyLog::new();
+    for (at_ns, latency_ns) in samples {
+        log.record(at_ns.max(0) as u64, latency_ns.max(0) as u64);
     }
-    let interval =
-        |(second, histogram)| LatencyInterval { start_ns: second * LATENCY_INTERVAL_NS, histogram };
-    seconds.into_iter().map(interval).collect()
-}
-
-fn merged(intervals: &[LatencyInterval]) -> Histogram<u64> {
-    let mut sum = latency_histogram();
-    for interval in intervals {
-        add(&mut sum, &interval.histogram);
-    }
-    sum
-}
-
-/// Adds counts; both histograms have the project's one set of bounds, so nothing can be out of range.
-fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
-    let same_bounds = sum.add(part).is_ok();
-    debug_assert!(same_bounds, "histograms of one run have the same bounds");
+    log
 }
 
 #[cfg(test)]

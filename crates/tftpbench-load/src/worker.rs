@@ -11,13 +11,13 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
-use crate::Notice;
 use crate::client::{Client, Drained, Shared};
 use crate::config::{Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via, datagram_bytes_max};
 use crate::faults::Faults;
 use crate::recorder::{Phase, Recorder};
 use crate::schedule::{ClosedLoop, Tickets};
+use crate::{Notice, Sent};
 
 /// Messages taken from one socket per call. A client's own socket has a window in flight at most.
 const RECEIVE_MESSAGES: usize = 16;
@@ -25,8 +25,11 @@ const LANE_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
 /// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
-/// Longest sleep, so that phases and a stop request are noticed.
-const WAIT_MAX_NS: u64 = 50_000_000;
+/// How often the offset between the clocks is taken anew.
+const OFFSET_AGE_NS: u64 = 50_000_000;
+/// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far as
+/// it lasts longer than the sleep would have.
+const WAIT_MAX_NS: u64 = 5_000_000;
 const STOP_TOKEN: u64 = u64::MAX;
 /// Tokens of lanes count down from here; a client's token is never so large, see `token`.
 const LANE_TOKENS: u64 = u64::MAX - 1;
@@ -43,7 +46,7 @@ pub(crate) struct Worker<'a> {
     config: &'a LoadConfig,
     tickets: &'a Tickets,
     stop: &'a Stop,
-    notices: Channel<Notice>,
+    notices: Channel<Sent>,
     poller: Poller,
     timers: Timers,
     due: Vec<u64>,
@@ -62,6 +65,8 @@ pub(crate) struct Worker<'a> {
     recorder: Recorder,
     faults: Faults,
     receive: Option<ReceiveBatch>,
+    /// How long nothing has arrived by now, as far as that was waited for.
+    idle_ns: u64,
     /// Batches that came from the only lane since the poller was asked.
     unasked: u32,
     batch: SendBatch,
@@ -75,7 +80,7 @@ impl<'a> Worker<'a> {
         config: &'a LoadConfig,
         tickets: &'a Tickets,
         stop: &'a Stop,
-        notices: Channel<Notice>,
+        notices: Channel<Sent>,
         slots: usize,
     ) -> Result<Self, LoadError> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
@@ -120,6 +125,7 @@ impl<'a> Worker<'a> {
             recorder: Recorder::new(0, (0, 0)),
             faults: Faults::default(),
             receive: Some(receive),
+            idle_ns: 0,
             unasked: 0,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
@@ -137,7 +143,7 @@ impl<'a> Worker<'a> {
         let mut now_ns = clock::monotonic_ns();
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
-            let recheck_ns = now_ns + WAIT_MAX_NS;
+            let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;
                 self.start_due(now_ns)?;
@@ -200,7 +206,7 @@ impl<'a> Worker<'a> {
         self.mark_cpu();
         self.phase = phase;
         // Nobody listens when the caller gave up waiting; that is its affair.
-        let _ = self.notices.send(notice);
+        let _ = self.notices.send((notice, clock::monotonic_ns()));
     }
 
     /// Counts this thread's CPU time inside the window; called at both its edges.
@@ -220,6 +226,7 @@ impl<'a> Worker<'a> {
             if let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) {
                 client.interrupt();
                 self.after_input(key, now_ns)?;
+                self.recorder.looked(clock::monotonic_ns());
             }
         }
         Ok(())
@@ -240,6 +247,7 @@ impl<'a> Worker<'a> {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let via = self.endpoints.next(self.config, self.clients.vacant_key())?;
         let now_ns = clock::monotonic_ns();
+        self.recorder.looked(now_ns);
         let mut client = Client::new(self.config, via, number, intended_ns, now_ns);
         client.generation = self.generation;
         let key = self.clients.insert(client);
@@ -266,6 +274,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let now_ns = clock::monotonic_ns();
+        self.recorder.looked(now_ns);
         for key in &lane.queued {
             if let Some(client) = self.clients.get_mut(*key) {
                 client.exchange.flush(now_ns);
@@ -287,6 +296,7 @@ impl<'a> Worker<'a> {
                 client.handle_timeout(now_ns);
             }
             self.after_input(key, now_ns)?;
+            self.recorder.looked(clock::monotonic_ns());
         }
         self.due = due;
         Ok(())
@@ -297,8 +307,12 @@ impl<'a> Worker<'a> {
             [self.timers.next_deadline_ns(), self.schedule.next_start_ns(), Some(self.next_boundary_ns())];
         let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
         let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
-        let waited = self.poller.wait(Some(timeout_ns), self.config.busy_poll_ns);
+        self.recorder.will_wait(timeout_ns);
+        // It polls for so long after something arrived, then sleeps as often as that takes.
+        let spin_ns = self.config.busy_poll_ns.saturating_sub(self.idle_ns);
+        let waited = self.poller.wait(Some(timeout_ns), spin_ns);
         let waited = waited.map_err(LoadError::os("cannot wait for datagrams"))?;
+        self.idle_ns = if waited.ready > 0 { 0 } else { self.idle_ns + waited.idle_ns };
         self.recorder.totals(now_ns).idle_ns += waited.idle_ns;
         Ok(())
     }

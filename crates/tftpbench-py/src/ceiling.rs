@@ -63,6 +63,7 @@ pub(crate) fn measure_ceiling<'py>(
     figures.set_item("data_pps", report.data_pps())?;
     figures.set_item("datagrams", report.datagrams)?;
     figures.set_item("window_ns", report.window_ns)?;
+    figures.set_item("gap_ns", report.gap_ns)?;
     figures.set_item("restarts", report.restarts)?;
     Ok(Some(figures))
 }

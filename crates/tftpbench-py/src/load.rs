@@ -139,14 +139,15 @@ impl LoadOutcome {
         table(py, rows, &columns)
     }
 
-    /// Columns of the 100 ms intervals, each as little-endian int64.
+    /// Columns of the intervals, each as little-endian int64.
     #[getter]
     fn intervals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let columns: [Column<Interval>; 4] = [
+        let columns: [Column<Interval>; 5] = [
             ("blocks", |row| row.blocks as i64),
             ("bytes", |row| row.bytes as i64),
             ("in_flight", |row| row.in_flight as i64),
             ("retransmissions", |row| row.retransmissions as i64),
+            ("duration_ns", |row| row.duration_ns as i64),
         ];
         table(py, &self.0.intervals, &columns)
     }

@@ -131,7 +131,9 @@ impl Client {
     }
 
     fn flush_own(&mut self, shared: &mut Shared<'_>) -> io::Result<()> {
-        self.exchange.flush(clock::monotonic_ns());
+        let now_ns = clock::monotonic_ns();
+        shared.recorder.looked(now_ns); // a window may be thousands of these
+        self.exchange.flush(now_ns);
         let Via::Own(socket) = &self.via else { return Ok(()) };
         shared.recorder.unsent += shared.batch.flush(socket)?.unsent as u64;
         Ok(())

@@ -26,6 +26,7 @@ impl Worker<'_> {
     /// Handles every socket that the last wait found readable; returns the time.
     pub(super) fn handle_ready(&mut self) -> Result<u64, LoadError> {
         let mut now_ns = clock::monotonic_ns();
+        self.recorder.looked(now_ns);
         self.unasked = 0;
         for index in 0..self.poller.tokens().len() {
             let token = self.poller.tokens()[index];
@@ -47,6 +48,7 @@ impl Worker<'_> {
             Via::Lane { .. } => Ok(0),
         };
         let now_ns = clock::monotonic_ns();
+        self.recorder.looked(now_ns);
         received.map_err(LoadError::os("cannot receive"))?;
         for datagram in receive.iter() {
             self.handle_datagram(key, now_ns, &datagram)?;
@@ -61,6 +63,7 @@ impl Worker<'_> {
         let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
         let received = receive.receive(&self.endpoints.lanes[index].socket);
         let now_ns = clock::monotonic_ns();
+        self.recorder.looked(now_ns);
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.

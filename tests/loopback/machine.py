@@ -1,0 +1,28 @@
+"""What only a busy machine does to a trial, taken out of its verdict: most tests ask what a server or a run did.
+
+`IGNORED` is for tests that call the package; `PROGRAM` for those that start it, in the place of `-m tftpbench`.
+Tests of the rules themselves, test_stalls above all, use neither.
+"""
+
+import math
+
+from tftpbench import checks
+
+IGNORED = {
+    "GAP_NS_MAX": math.inf,
+    "GAP_FRACTION_MAX": math.inf,
+    "GENERATOR_LAG_NS_MAX": math.inf,
+    "GENERATOR_BUSY_FRACTION_MAX": 1,
+    "STEAL_FRACTION_MAX": 1,
+}
+assert all(hasattr(checks, name) for name in IGNORED)
+
+PROGRAM = "\n".join(
+    [
+        "from math import inf",
+        "from tftpbench import checks",
+        *(f"checks.{name} = {limit}" for name, limit in IGNORED.items()),
+        "from tftpbench.cli import main",
+        "main()",
+    ]
+)

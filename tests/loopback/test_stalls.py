@@ -1,0 +1,181 @@
+"""Who measures and stands still says so: a figure that lacks a second of its window is nobody's figure."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tftpbench
+from benches.stalls import Command, Stall, has_load_threads, measured
+from tests.loopback.manifests import bundled
+from tests.loopback.peer import peer, serve_bytes
+from tests.loopback.test_loadgen import contents
+from tftpbench import loadgen
+from tftpbench.gate import block
+from tftpbench.gate.block import Work
+from tftpbench.loadgen import LoadConfig, LoadResult, Stop, run_load
+from tftpbench.runner import Contender, Tools, pin
+from tftpbench.runner.files import target_files
+from tftpbench.runner.roots import roots
+from tftpbench.runner.session import Bench
+from tftpbench.scenario import Cell, from_document
+from tftpbench.servers import load_manifest
+
+WINDOW_S = 1.0
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("command", "server", "stall"),
+    [
+        ("load", "epoll", Stall(0.4, 0.1)),
+        ("load", "threads", Stall(0.95, 0.4)),  # beyond the end of the window
+        ("run", "threads", Stall(0.6, 0.1)),
+        ("run", "epoll", Stall(0.1, 0.4)),  # from the warm-up into the window
+    ],
+)
+def test_a_stall_makes_the_trial_invalid_and_is_told_whole(command: Command, server: str, stall: Stall) -> None:
+    trial = measured(command, server, WINDOW_S, stall)
+    assert trial.has_found(stall), trial
+
+
+def test_load_says_so_to_people_too(tmp_path: Path) -> None:
+    with peer(serve_bytes(contents())) as server:
+        words = ["load", f"127.0.0.1:{server.port}", "--read", "f", "--size", "2000", "--duration", "500ms"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tftpbench", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        until(lambda: server.received, "the load never began")
+        process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(0.3)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate(timeout=20)
+    [line] = [line for line in out.splitlines() if "the generator stood still for" in line]
+    assert line.startswith("Warning: ")
+    assert "ms at once: do not suspend tftpbench while it measures" in line
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.002)
+
+
+def test_a_runner_that_is_late_at_the_windows_edge_is_known() -> None:
+    """Its process goes on, but what it reads of the server is read too late."""
+    with peer(serve_bytes(contents())) as server:
+        config = LoadConfig(
+            host="127.0.0.1", port=server.port, operation="read", name="f", file_size_bytes=2_000, concurrency=2,
+            duration_ns=300 * MS,
+        )  # fmt: skip
+        late = run_load(config, on_window=lambda edge: threading.Event().wait(0.2 if edge == "close" else 0))
+    assert 200 * MS <= (late.figures["runner_gap_ns_max"] or 0) < 60_000 * MS
+
+
+CEILING = """
+import json
+from tftpbench import _core
+from tftpbench.ceiling import QUICK, CeilingCell, calibrate
+cell = CeilingCell(operation="read", flows=3)
+chosen = calibrate(cell, effort=QUICK)
+print(flush=True)
+print(json.dumps(_core.measure_ceiling(cell, chosen, 0, 1_000_000_000, _core.Stop())))
+"""
+
+
+def test_a_stall_is_no_part_of_a_ceiling() -> None:
+    process = subprocess.Popen([sys.executable, "-c", CEILING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    began = time.monotonic()
+    threading.Event().wait(0.3)
+    process.send_signal(signal.SIGSTOP)
+    threading.Event().wait(0.5)
+    process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate(timeout=20)
+    took_ns = (time.monotonic() - began) * 1e9
+    figures = json.loads(out)
+    assert figures["gap_ns"] >= 495 * MS
+    assert 1_000 * MS <= figures["window_ns"] <= took_ns - 495 * MS, "it is made up for"
+    assert figures["data_pps"] == pytest.approx(figures["datagrams"] / figures["window_ns"] * 1e9)
+
+
+def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second slice of one arm is spoilt: no arm's figures hold it."""
+    monkeypatch.setattr("tftpbench.checks.GAP_NS_MAX", 50 * MS)  # tests of this folder go without
+    cell, contender = _cell(tmp_path)
+    work = Work(transfers=10, slices=8, slice_ns=1_000 * MS, slow_factor=10.0)
+    begun: list[int] = []
+    spoilt: list[int] = []
+
+    def run(config: LoadConfig, stop: Stop, on_window: Callable[[str], object]) -> LoadResult:
+        result = run_load(config, stop, on_window)
+        figures = {**result.figures, "generator_gap_ns_max": 0, "runner_gap_ns_max": 0}
+        begun.append(config.port)
+        if begun.count(config.port) == 3 and not spoilt:
+            spoilt.append(config.port)
+            figures |= {"generator_gap_ns_max": 400 * MS, "duration_s": 1e6}
+        return replace(result, figures=figures)
+
+    with target_files([contender], allow_remote=False) as files, roots([cell], 1, loadgen.write_contents) as base:
+        bench = Bench(base, files, pin(cell.placement), 1, Tools(run_load=run))
+        made = block.measure(1, cell, work, {"base": contender, "head": contender}, random.Random(1), bench)
+    assert spoilt
+    assert made.invalid is None
+    assert {arm.figures["started"] for arm in made.arms.values()} == {(work.slices - 1) * work.transfers}
+    assert all((arm.figures["duration_s"] or 0) < 1e5 for arm in made.arms.values())
+
+
+def _cell(folder: Path) -> tuple[Cell, Contender]:
+    document = {
+        "schema": "tftpbench.scenario/1",
+        "name": "stalls",
+        "description": "Is a stall seen?",
+        "servers": ["epoll"],
+        "matrix": {"operation": "read", "concurrency": 3, "file_size": "4KiB"},
+        "transfers": 10,
+    }
+    manifest = load_manifest(bundled(folder, "epoll"))
+    [cell] = from_document(document, "stalls").cells()
+    return cell, Contender(manifest, None, manifest.locate())
+
+
+# What was kept of each second and worker when this grew: 26,624 counts of 8 bytes.
+SECONDS, WORKERS, HISTOGRAM_BYTES = 5, 8, 26_624 * 8
+
+
+def test_the_generators_memory_does_not_grow_with_time(tmp_path: Path) -> None:
+    """Few, long transfers, so that what is kept of transfers does not hide what is kept of seconds."""
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(1 << 30)
+    with tftpbench.Server(str(bundled(tmp_path, "epoll")), tmp_path) as server:
+        words = ["load", f"127.0.0.1:{server.port}", "--read", "file", "--duration", "60s", "--busy-poll", "0s",
+                 "-c", str(WORKERS), "--workers", str(WORKERS)]  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "tftpbench", *words], stdout=subprocess.PIPE)
+        try:
+            until(lambda: has_load_threads(process.pid), "the load never began")
+            threading.Event().wait(2)  # by then each worker has what it always has
+            before = data_bytes(process.pid)
+            threading.Event().wait(SECONDS)
+            grown = data_bytes(process.pid) - before
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+    assert grown < SECONDS * WORKERS * HISTOGRAM_BYTES / 2, f"{grown / 1e6:.1f} MB in {SECONDS} s"
+
+
+def data_bytes(pid: int) -> int:
+    """Size of the data segments, touched or not (proc_pid_status(5), VmData)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
