@@ -131,6 +131,8 @@ def test_an_error_of_many_lines_is_still_one_line(capsys: pytest.CaptureFixture[
         ("[::1]:6969", ("::1", 6969)),
         ("[::1]", ("::1", 69)),
         ("::1", ("::1", 69)),
+        ("[fe80::1%lo]:6969", ("fe80::1%lo", 6969)),
+        ("fe80::1%lo", ("fe80::1%lo", 69)),
     ],
 )
 def test_a_target_is_a_host_and_perhaps_a_port(target: str, address: tuple[str, int]) -> None:

@@ -13,6 +13,10 @@ from tftpbench.servers import Target, choose
         ("tftp://127.0.0.1:6969", Target("127.0.0.1", 6969, None)),
         ("tftp://192.0.2.1:70/boot/x%20y.0", Target("192.0.2.1", 70, "boot/x y.0")),
         ("tftp://[::1]:6969/f", Target("::1", 6969, "f")),
+        ("tftp://[fe80::1%25eth0]:6969/f", Target("fe80::1%eth0", 6969, "f")),
+        ("tftp://[fe80::1%eth0]", Target("fe80::1%eth0", 69, None)),
+        ("tftp://[fe80::1%25]", Target("fe80::1%25", 69, None)),
+        ("tftp://[fe80::1%25br-lan.2]:70", Target("fe80::1%br-lan.2", 70, None)),
     ],
 )
 def test_a_url_names_address_port_and_file(entry: str, target: Target) -> None:

@@ -8,7 +8,10 @@ PORT = 69  # RFC 1350 section 4
 
 
 def numeric_address(target: str) -> tuple[str, int]:
-    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address. Raises BadParameter."""
+    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address. Raises BadParameter.
+
+    The host of a link-local address keeps its zone (RFC 4007 section 11), as in "fe80::1%eth0".
+    """
     host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
     host = (host if colon else target).strip("[]")
     number = port or str(PORT)
@@ -19,4 +22,7 @@ def numeric_address(target: str) -> tuple[str, int]:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
         raise typer.BadParameter(f"{host!r} is not known: {reason}") from None
-    return str(found[0][4][0]), int(number)
+    address, _, *of_ipv6 = found[0][4]
+    interface = int(of_ipv6[1]) if len(of_ipv6) > 1 else 0
+    numeric = str(address).partition("%")[0]  # some systems tell the zone there, too
+    return (f"{numeric}%{socket.if_indextoname(interface)}" if interface else numeric), int(number)

@@ -11,7 +11,9 @@ from tftpbench.serve import BATCH, GRACE_S, RECEIVE_BUFFER_BYTES, RETRIES, TIMEO
 def serve(
     name: Annotated[str, typer.Argument(metavar="epoll|threads", help="Which bundled server.")],
     root: Annotated[Path, typer.Option(help="Folder to serve; nothing outside it is ever reachable.")],
-    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to bind; 0.0.0.0 or :: for all, fe80::1%eth0 for a link.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 picks a free one.")] = 69,
     write: Annotated[bool, typer.Option("--write", help="Allow uploads.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Allow uploads to replace existing files.")] = False,

@@ -1,8 +1,9 @@
 """A server that is running already: not ours to start or stop, named by a TFTP URL (RFC 3617).
 
 ``tftp://HOST[:PORT]/FILE`` is read only, and every transfer reads FILE; ``tftp://HOST[:PORT]`` allows tftpbench to
-upload files there, which stay; there is no ``;mode=``, and a name may not be empty. Only
-`tftpbench.servers` may ask for this.
+upload files there, which stay; there is no ``;mode=``, and a name may not be empty. A link-local address has a
+zone, written as in ``[fe80::1%25eth0]`` (RFC 6874); a bare ``%`` is understood, too. Only `tftpbench.servers` may
+ask for this.
 """
 
 import ipaddress
@@ -16,7 +17,7 @@ from tftpbench.servers.presence import Found
 SCHEME = "tftp://"
 PORT = 69  # RFC 1350 section 4
 _SHAPE = re.compile(
-    r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]/:;@?#]+))(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"
+    r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?:25(?=[^\]]))?(?P<zone>[^\]/%]+))?\]|(?P<host>[^\[\]/:;@?#]+))(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"
 )
 _ALLOWED = "allowed: tftp://ADDRESS:PORT/FILE, as in tftp://127.0.0.1:69/boot.0"
 
@@ -37,7 +38,7 @@ class Target:
     @property
     def entry(self) -> str:
         """As among a scenario's servers."""
-        return f"{SCHEME}{self.name}" + (f"/{quote(self.file)}" if self.file else "")
+        return f"{SCHEME}{self.name.replace('%', '%25')}" + (f"/{quote(self.file)}" if self.file else "")
 
     @property
     def source(self) -> str:
@@ -61,7 +62,7 @@ def parse_target(entry: str) -> Target:
     port = int(match["port"] or PORT) if match else 0
     if match is None or not 1 <= port <= 65535:
         raise ManifestError(f"{entry!r} names no running server; {_ALLOWED}")
-    host = match["six"] or match["host"]
+    host = match["host"] or match["six"] + (f"%{match['zone']}" if match["zone"] else "")
     try:
         ipaddress.ip_address(host)
     except ValueError:

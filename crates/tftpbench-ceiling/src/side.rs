@@ -74,7 +74,7 @@ impl Outbox<'_> {
         let peer = (!self.is_connected).then_some(peer);
         let mut left = count;
         while left > 0 {
-            let pushed = self.batch.push_run(source, peer, bytes, left, |room| {
+            let pushed = self.batch.push_run(source.map(Into::into), peer, bytes, left, |room| {
                 for datagram in room.chunks_exact_mut(bytes) {
                     datagram[..HEADER_BYTES].copy_from_slice(&key.to_ne_bytes());
                 }

@@ -1,7 +1,66 @@
-//! Socket addresses between the standard library's form and the kernel's. Only this crate uses it.
+//! Addresses: between the standard library's form and the kernel's, as people write them, and this machine's own as the
+//! destination or source of a datagram. Only the name of an interface takes a system call.
 
+use std::ffi::CString;
 use std::mem::size_of;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// One of this machine's addresses: where a datagram was sent to, and where its answer is to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    ip: IpAddr,
+    /// Index of the interface, for an address that means something on its link alone (fe80::/10); else 0.
+    interface: u32,
+}
+
+impl LocalAddress {
+    /// `interface`: the index of the one that the datagram came in by.
+    pub(crate) fn new(ip: IpAddr, interface: u32) -> LocalAddress {
+        let is_of_link = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        LocalAddress { ip, interface: if is_of_link { interface } else { 0 } }
+    }
+
+    /// Without its interface. IPv4 at an IPv6 socket is `::ffff:a.b.c.d`.
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// Index of the interface of a link-local address, else 0.
+    pub(crate) fn interface(self) -> u32 {
+        self.interface
+    }
+
+    /// What a socket at this address and `port` is bound to.
+    pub fn with_port(self, port: u16) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.interface).into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for LocalAddress {
+    fn from(ip: Ipv4Addr) -> LocalAddress {
+        LocalAddress { ip: ip.into(), interface: 0 }
+    }
+}
+
+/// The socket address of a numeric `host`, which may name its zone as RFC 4007 section 11 has it: `fe80::1%eth0`, or by the
+/// interface's index. None where it is no address, or the zone no interface of this machine.
+pub fn parse_host(host: &str, port: u16) -> Option<SocketAddr> {
+    let Some((ip, zone)) = host.split_once('%') else {
+        return host.parse().ok().map(|ip| SocketAddr::new(ip, port));
+    };
+    let interface = zone.parse().ok().filter(|index| *index > 0).or_else(|| interface_named(zone))?;
+    Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, interface).into())
+}
+
+/// if_nametoindex(3).
+fn interface_named(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a string that ends with NUL, only read.
+    Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|index| *index > 0)
+}
 
 /// Room for an IPv4 or IPv6 address as the kernel writes it (ip(7), ipv6(7)).
 #[derive(Clone, Copy)]
@@ -96,6 +155,29 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(RawAddress::encode(address).0.decode(), Some(address));
         }
+    }
+
+    #[test]
+    fn a_zone_is_the_name_or_the_index_of_an_interface() {
+        let loopback = interface_named("lo").unwrap();
+        for host in ["fe80::1%lo".to_owned(), format!("fe80::1%{loopback}")] {
+            let due = SocketAddrV6::new("fe80::1".parse().unwrap(), 69, 0, loopback);
+            assert_eq!(parse_host(&host, 69), Some(due.into()), "{host}");
+        }
+        assert_eq!(parse_host("::1", 69), Some("[::1]:69".parse().unwrap()));
+        assert_eq!(parse_host("127.0.0.1", 0), Some("127.0.0.1:0".parse().unwrap()));
+        for none in ["", "lo", "fe80::1%", "fe80::1%0", "fe80::1%absent", "fe80::1%l\0o", "127.0.0.1%lo"] {
+            assert_eq!(parse_host(none, 69), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_address_of_one_link_needs_its_interface() {
+        let bound = |ip: &str| LocalAddress::new(ip.parse().unwrap(), 3).with_port(69).to_string();
+        assert_eq!(bound("fe80::1"), "[fe80::1%3]:69");
+        assert_eq!(bound("2001:db8::1"), "[2001:db8::1]:69");
+        assert_eq!(bound("::ffff:192.0.2.1"), "[::ffff:192.0.2.1]:69");
+        assert_eq!(bound("192.0.2.1"), "192.0.2.1:69");
     }
 
     #[test]

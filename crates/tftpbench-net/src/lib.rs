@@ -60,12 +60,14 @@ mod handover;
 mod poller;
 mod prepared;
 mod receive;
+mod segments;
 mod send;
 mod shared_memory;
 mod socket;
 mod stop;
 mod timers;
 
+pub use address::{LocalAddress, parse_host};
 pub use handover::Handover;
 pub use poller::{Poller, Source, Waited};
 pub use prepared::{Datagrams, Prepared};

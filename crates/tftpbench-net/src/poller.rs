@@ -10,8 +10,6 @@ use crate::stop::Stop;
 
 /// Events taken per call; what is ready beyond them comes with the next.
 const EVENTS_MAX: usize = 256;
-/// Sockets that poll(2) watches: each wait looks at all of them.
-const BUSY_MAX: usize = 8;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// What a [`Poller`] can wait for: a [`Socket`] or a [`Stop`].
@@ -65,6 +63,9 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// Sockets that poll(2) watches: each wait looks at all of them. Each takes one more descriptor.
+    pub const BUSY_MAX: usize = 8;
+
     /// A poller with nothing to wait for.
     pub fn new() -> io::Result<Self> {
         // SAFETY: epoll_create1(2) takes a number only.
@@ -98,15 +99,24 @@ impl Poller {
     }
 
     /// As `add`, for one of a few sockets that have datagrams most of the time; from the ninth on it is no other. Its port stays
-    /// bound as long as the poller lives.
+    /// bound until it is removed or the poller is gone.
     pub fn add_busy(&mut self, source: &Socket, token: u64) -> io::Result<()> {
-        if self.busy.len() == BUSY_MAX {
+        if self.busy.len() == Poller::BUSY_MAX {
             return self.add(source, token);
         }
         let fd = source.as_fd().try_clone_to_owned()?;
         self.polled.push(awaited(fd.as_raw_fd()));
         self.busy.push((token, fd));
         Ok(())
+    }
+
+    /// Waits no longer for the busy socket with this token, and tells whether there was one.
+    pub fn remove_busy(&mut self, token: u64) -> bool {
+        let Some(index) = self.busy.iter().position(|(busy, _)| *busy == token) else { return false };
+        self.busy.swap_remove(index);
+        // The epoll instance comes before them.
+        self.polled.swap_remove(index + 1);
+        true
     }
 
     /// Waits for `source` no longer.

@@ -90,11 +90,11 @@ mod tests {
     }
 
     fn push(batch: &mut SendBatch, peer: SocketAddr, of: &Arc<Prepared>, first: usize, count: usize) {
-        assert!(batch.push_with(peer, 4, |_| Datagrams::Prepared { of: Arc::clone(of), first, count }));
+        assert!(batch.push_with(None, peer, 4, |_| Datagrams::Prepared { of: Arc::clone(of), first, count }));
     }
 
     fn push_written(batch: &mut SendBatch, peer: SocketAddr) {
-        assert!(batch.push_with(peer, 4, |room| {
+        assert!(batch.push_with(None, peer, 4, |room| {
             room.copy_from_slice(b"text");
             Datagrams::Written(4)
         }));

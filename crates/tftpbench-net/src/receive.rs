@@ -7,11 +7,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-use crate::address::{RAW_ADDRESS_LEN, RawAddress};
+use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
 use crate::control::{INCOMING_BYTES, Incoming, Told};
 use crate::errno::Trouble;
 use crate::fixed::Fixed;
@@ -34,7 +34,9 @@ pub struct Received<'a> {
     /// asked to stamp.
     pub stamp_realtime_ns: Option<u64>,
     /// The address it was sent to. None where the socket was not asked to tell.
-    pub local: Option<Ipv4Addr>,
+    pub local: Option<LocalAddress>,
+    /// That is a broadcast or multicast address; never where the socket was not asked to tell.
+    pub is_to_many: bool,
     /// It was longer than that; the rest is lost.
     pub truncated: bool,
 }
@@ -241,6 +243,7 @@ impl ReceiveBatch {
             peer,
             stamp_realtime_ns: told.stamp_realtime_ns,
             local: told.local,
+            is_to_many: told.is_to_many,
             truncated: kept < header.msg_len as usize || header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
     }

@@ -3,8 +3,8 @@
 //!
 //! Datagrams are packed one behind another in one arena. A run of equally long ones to one peer, which a shorter one may
 //! end, shares one header: the vector spans the run, and UDP_SEGMENT, udp(7), tells the kernel where to cut it.
-//! A datagram alone has a plain header. What refuses segments is sent the run datagram by datagram, so nothing is lost by
-//! trying, and segments of that length are not tried again.
+//! A datagram alone has a plain header. A path that refuses segments is sent the run datagram by datagram, so nothing is lost
+//! by trying, and segments of that length are not tried again on it.
 //!
 //! A run may also have been prepared elsewhere: its vector then leads there, and it is kept apart from the others.
 
@@ -14,11 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use crate::address::RawAddress;
-use crate::control::Outgoing;
+use crate::address::{LocalAddress, RawAddress};
+use crate::control::{Outgoing, SourceKind, attach};
 use crate::errno::{Trouble, may_refuse_segments};
 use crate::fixed::Fixed;
 use crate::prepared::{Datagrams, Prepared};
+use crate::segments::Segments;
 use crate::socket::Socket;
 
 /// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.
@@ -65,9 +66,8 @@ pub struct SendBatch {
     datagrams: usize,
     /// Whose run the last header is.
     last_peer: SocketAddr,
-    last_source: Option<Ipv4Addr>,
-    /// Longer segments were refused.
-    segment_bytes_max: usize,
+    last_source: Option<LocalAddress>,
+    segments: Segments,
     /// The kernel was asked whether it knows segments.
     is_probed: bool,
 }
@@ -80,7 +80,7 @@ struct Run {
     /// Together.
     bytes: usize,
     datagrams: u16,
-    has_source: bool,
+    source: SourceKind,
     is_prepared: bool,
 }
 
@@ -120,7 +120,7 @@ impl SendBatch {
             datagrams: 0,
             last_peer: NOBODY,
             last_source: None,
-            segment_bytes_max: RUN_BYTES_MAX,
+            segments: Segments::new(),
             is_probed: false,
         }
     }
@@ -131,11 +131,11 @@ impl SendBatch {
         self.push_from(None, peer, len_max, fill)
     }
 
-    /// As `push`, with a source address other than the one the socket is bound to (IP_PKTINFO, ip(7)): any of this
-    /// machine's, so any of 127.0.0.0/8.
+    /// As `push`, with a source address other than the one the socket is bound to (IP_PKTINFO, ip(7), IPV6_PKTINFO, ipv6(7)):
+    /// any of this machine's, so any of 127.0.0.0/8.
     pub fn push_from(
         &mut self,
-        source: Option<Ipv4Addr>,
+        source: Option<LocalAddress>,
         peer: SocketAddr,
         len_max: usize,
         fill: impl FnOnce(&mut [u8]) -> usize,
@@ -151,10 +151,11 @@ impl SendBatch {
         true
     }
 
-    /// As `push`, but `fill` may give datagrams that were prepared elsewhere instead of writing one. The batch holds them until
-    /// it is flushed.
+    /// As `push_from`, but `fill` may give datagrams that were prepared elsewhere instead of writing one. The batch holds them
+    /// until it is flushed.
     pub fn push_with(
         &mut self,
+        source: Option<LocalAddress>,
         peer: SocketAddr,
         len_max: usize,
         fill: impl FnOnce(&mut [u8]) -> Datagrams,
@@ -164,8 +165,8 @@ impl SendBatch {
         }
         match fill(self.room(len_max)) {
             Datagrams::Written(0) => {}
-            Datagrams::Written(len) => self.put(None, peer, len.min(len_max)),
-            Datagrams::Prepared { of, first, count } => self.put_prepared(peer, of, first, count),
+            Datagrams::Written(len) => self.put(source, peer, len.min(len_max)),
+            Datagrams::Prepared { of, first, count } => self.put_prepared(source, peer, of, first, count),
         }
         true
     }
@@ -180,7 +181,7 @@ impl SendBatch {
     /// one that the socket is connected to.
     pub fn push_run(
         &mut self,
-        source: Option<Ipv4Addr>,
+        source: Option<LocalAddress>,
         peer: Option<SocketAddr>,
         len: usize,
         count: usize,
@@ -189,7 +190,7 @@ impl SendBatch {
         if len == 0 || !self.has_room(len) {
             return 0;
         }
-        let one_message = match len <= self.segment_bytes_max {
+        let one_message = match self.segments.are_worth_trying(peer.unwrap_or(NOBODY).ip(), len) {
             true => SendBatch::a_message(len),
             false => 1,
         };
@@ -252,7 +253,7 @@ impl SendBatch {
     }
 
     /// Queues `len` bytes behind what fills the arena.
-    fn put(&mut self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) {
+    fn put(&mut self, source: Option<LocalAddress>, peer: SocketAddr, len: usize) {
         if self.continues(source, peer, len) {
             self.append(len);
         } else {
@@ -262,13 +263,20 @@ impl SendBatch {
     }
 
     /// Queues a message that lies in what was prepared.
-    fn put_prepared(&mut self, peer: SocketAddr, of: Arc<Prepared>, first: usize, count: usize) {
+    fn put_prepared(
+        &mut self,
+        source: Option<LocalAddress>,
+        peer: SocketAddr,
+        of: Arc<Prepared>,
+        first: usize,
+        count: usize,
+    ) {
         let bytes = of.bytes_of(first, count.min(SendBatch::a_message(of.datagram_bytes())));
         if bytes.is_empty() {
             return;
         }
         let segment_bytes = of.datagram_bytes().min(bytes.len());
-        self.queue(None, peer, segment_bytes);
+        self.queue(source, peer, segment_bytes);
         let index = self.count - 1;
         let datagrams = bytes.len().div_ceil(segment_bytes);
         // SAFETY: `queue` has made the header `index`, and no call is running that could read it. The kernel only reads what
@@ -278,7 +286,8 @@ impl SendBatch {
             *self.vectors.at(index) = vector;
             if datagrams > 1 {
                 (*self.controls.at(index)).set_segment(segment_bytes as u16);
-                attach(&mut (*self.headers.at(index)).msg_hdr, self.controls.at(index), false, true);
+                let kind = SourceKind::of(source);
+                attach(&mut (*self.headers.at(index)).msg_hdr, self.controls.at(index), kind, true);
             }
         }
         let run = &mut self.runs[index];
@@ -288,13 +297,15 @@ impl SendBatch {
     }
 
     /// Whether a datagram can go into the last header.
-    fn continues(&self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) -> bool {
+    fn continues(&self, source: Option<LocalAddress>, peer: SocketAddr, len: usize) -> bool {
         // In lock-step neighbours differ in the port, or in the source, so the rest is seldom looked at.
         if self.count == 0 || peer.port() != self.last_peer.port() || source != self.last_source {
             return false;
         }
         let run = &self.runs[self.count - 1];
-        run.takes(len) && run.segment_bytes <= self.segment_bytes_max && peer == self.last_peer
+        run.takes(len)
+            && peer == self.last_peer
+            && (self.segments.are_unrefused() || self.segments.are_worth_trying(peer.ip(), run.segment_bytes))
     }
 
     fn append(&mut self, len: usize) {
@@ -310,13 +321,13 @@ impl SendBatch {
             if run.datagrams == 2 {
                 (*self.controls.at(index)).set_segment(run.segment_bytes as u16);
                 let header = &mut (*self.headers.at(index)).msg_hdr;
-                attach(header, self.controls.at(index), run.has_source, true);
+                attach(header, self.controls.at(index), run.source, true);
             }
         }
         self.datagrams += 1;
     }
 
-    fn queue(&mut self, source: Option<Ipv4Addr>, peer: SocketAddr, len: usize) {
+    fn queue(&mut self, source: Option<LocalAddress>, peer: SocketAddr, len: usize) {
         let (raw, raw_len) = RawAddress::encode(peer);
         // SAFETY: `count` is below the length of all arrays: `push` has checked. They are ours, and no
         // call is running that could read them.
@@ -329,13 +340,13 @@ impl SendBatch {
             if let Some(source) = source {
                 (*self.controls.at(self.count)).set_source(source);
             }
-            attach(header, self.controls.at(self.count), source.is_some(), false);
+            attach(header, self.controls.at(self.count), SourceKind::of(source), false);
         }
         self.runs[self.count] = Run {
             segment_bytes: len,
             bytes: len,
             datagrams: 1,
-            has_source: source.is_some(),
+            source: SourceKind::of(source),
             is_prepared: false,
         };
         (self.last_peer, self.last_source) = (peer, source);
@@ -348,7 +359,7 @@ impl SendBatch {
         self.is_probed = true;
         let can_segment = socket.knows_segments();
         if !can_segment {
-            self.segment_bytes_max = 0;
+            self.segments.refuse_all();
         }
         can_segment
     }
@@ -390,14 +401,22 @@ impl SendBatch {
         Ok(())
     }
 
-    /// Messages from `first` on without segments of a length that was refused before.
+    /// Messages from `first` on without segments that were refused before.
     fn worth_trying(&self, first: usize) -> usize {
-        let runs = &self.runs[first..self.count];
-        if self.segment_bytes_max == RUN_BYTES_MAX {
-            return runs.len();
+        if self.segments.are_unrefused() {
+            return self.count - first;
         }
-        let refused = |run: &Run| run.datagrams > 1 && run.segment_bytes > self.segment_bytes_max;
-        runs.iter().position(refused).unwrap_or(runs.len())
+        let is_refused = |index: &usize| {
+            let Run { datagrams, segment_bytes, .. } = self.runs[*index];
+            datagrams > 1 && !self.segments.are_worth_trying(self.peer_of(*index), segment_bytes)
+        };
+        (first..self.count).find(is_refused).unwrap_or(self.count) - first
+    }
+
+    /// Who a message goes to; nobody in particular where the socket knows.
+    fn peer_of(&self, message: usize) -> IpAddr {
+        // SAFETY: `message` is below `count`, so `queue` has written the address; writing it takes `&mut self`.
+        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(NOBODY).ip()
     }
 
     fn datagrams_of(&self, first: usize, messages: usize) -> usize {
@@ -437,7 +456,7 @@ impl SendBatch {
             }
         }
         if run.datagrams > 1 && flushed.sent > sent_before {
-            self.segment_bytes_max = self.segment_bytes_max.min(run.segment_bytes - 1);
+            self.segments.refuse(self.peer_of(message), run.segment_bytes);
         }
         Ok(has_room)
     }
@@ -476,7 +495,7 @@ impl SendBatch {
             vector.iov_base = vector.iov_base.cast::<u8>().add(from).cast();
             vector.iov_len = len;
             header.msg_iov = &raw mut vector;
-            attach(&mut header, self.controls.at(message), run.has_source, false);
+            attach(&mut header, self.controls.at(message), run.source, false);
             libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
         };
         if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -502,17 +521,6 @@ fn after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<
             Ok(After::Skip)
         }
     }
-}
-
-/// Points a header at those of its control messages that it needs.
-fn attach(header: &mut libc::msghdr, control: *mut Outgoing, has_source: bool, has_segment: bool) {
-    (header.msg_control, header.msg_controllen) = match has_source || has_segment {
-        true => {
-            let (start, len) = Outgoing::span(has_source, has_segment);
-            (control.cast::<u8>().wrapping_add(start).cast(), len as _)
-        }
-        false => (std::ptr::null_mut(), 0),
-    };
 }
 
 fn header(address: *mut RawAddress, vector: *mut libc::iovec) -> libc::mmsghdr {
@@ -658,12 +666,12 @@ mod tests {
         assert_eq!(batch.flush(&sender).unwrap().unsent, 3);
         let (flushed, seen) = sent(&mut batch, &sender, &[516; 3]);
         assert_eq!((flushed, seen.len()), (Flushed { sent: 3, unsent: 0, calls: 1 }, 3));
-        assert_eq!(batch.segment_bytes_max, RUN_BYTES_MAX);
+        assert!(batch.segments.are_unrefused());
     }
 
     #[test]
     fn a_run_is_one_header_until_something_differs() {
-        let headers = |pushes: &[(Option<Ipv4Addr>, &str, usize)]| {
+        let headers = |pushes: &[(Option<LocalAddress>, &str, usize)]| {
             let mut batch = SendBatch::new(200, 200_000);
             for (source, peer, len) in pushes {
                 assert!(batch.push_from(*source, peer.parse().unwrap(), *len, |room| room.len()));
@@ -672,7 +680,7 @@ mod tests {
             batch.count
         };
         let (a, b) = ("127.0.0.1:9", "127.0.0.1:10");
-        let source = Some(Ipv4Addr::LOCALHOST);
+        let source = Some(Ipv4Addr::LOCALHOST.into());
         assert_eq!(headers(&[(None, a, 5), (None, a, 5), (None, a, 3)]), 1);
         assert_eq!(headers(&[(None, a, 5), (None, a, 3), (None, a, 3)]), 2, "a shorter one ends it");
         assert_eq!(headers(&[(None, a, 5), (None, a, 6)]), 2, "a longer one begins another");

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::address::{RAW_ADDRESS_LEN, RawAddress};
+use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
+use crate::control::{Outgoing, SourceKind, attach};
 use crate::errno::Trouble;
 
 /// What is asked of the kernel for a socket. What it refuses is done without.
@@ -18,7 +19,7 @@ pub struct SocketOptions {
     pub send_buffer_bytes: usize,
     /// Have the kernel stamp each datagram on arrival (SO_TIMESTAMPNS).
     pub receive_stamps: bool,
-    /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7)). IPv4 only.
+    /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7), IPV6_RECVPKTINFO, ipv6(7)).
     pub packet_info: bool,
     /// Have the kernel hand over what one peer sent in a row as one message (UDP_GRO, udp(7)). For sockets that a
     /// [`ReceiveBatch::coalescing`](crate::ReceiveBatch::coalescing) reads: any other has no room for such messages.
@@ -58,7 +59,8 @@ impl Socket {
         let fd = open(address)?;
         if let SocketAddr::V6(v6) = address {
             // ipv6(7). Where it can't be changed the system's default decides.
-            let v6_only = libc::c_int::from(!v6.ip().is_unspecified());
+            let is_of_both = v6.ip().is_unspecified() || v6.ip().to_ipv4_mapped().is_some();
+            let v6_only = libc::c_int::from(!is_of_both);
             let _ = set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &v6_only);
         }
         // Before bind(2), or it does not count for the bind. Without it a second bind fails and says so.
@@ -71,8 +73,9 @@ impl Socket {
             options.receive_stamps && set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1).is_ok();
         // Unlike a stamp this cannot be done without: who asks for it tells its peers apart by it.
         if options.packet_info {
-            set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, &1)?;
+            ask_for_packet_info(&fd, address)?;
         }
+        let_routers_fragment(&fd);
         let coalesces =
             options.receive_coalesced && set_option(&fd, libc::SOL_UDP, libc::UDP_GRO, &1).is_ok();
         bind(&fd, address)?;
@@ -120,30 +123,39 @@ impl Socket {
     /// Sends one datagram without waiting. An error is a fault of the socket or of the caller.
     pub fn send_to(&self, datagram: &[u8], peer: SocketAddr) -> io::Result<Sent> {
         let (raw, raw_len) = RawAddress::encode(peer);
-        // The kernel may report an earlier datagram's ICMP error instead of sending, ip(7): try twice.
-        for _ in 0..2 {
-            // SAFETY: datagram and address are as long as stated and only read while the call runs.
-            let sent = unsafe {
-                libc::sendto(
-                    self.fd.as_raw_fd(),
-                    datagram.as_ptr().cast(),
-                    datagram.len(),
-                    libc::MSG_DONTWAIT,
-                    (&raw const raw).cast(),
-                    raw_len,
-                )
-            };
-            if sent >= 0 {
-                return Ok(Sent::Done);
-            }
-            let error = io::Error::last_os_error();
-            match Trouble::sending(&error) {
-                Trouble::WouldBlock => return Ok(Sent::WouldBlock),
-                Trouble::Interrupted | Trouble::Path => {}
-                Trouble::Socket => return Err(error),
-            }
-        }
-        Ok(Sent::Refused)
+        // SAFETY: datagram and address are as long as stated and only read while the call runs.
+        send_twice(|| unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                datagram.as_ptr().cast(),
+                datagram.len(),
+                libc::MSG_DONTWAIT,
+                (&raw const raw).cast(),
+                raw_len,
+            )
+        })
+    }
+
+    /// As `send_to`, from another address of this machine than the one that the socket is bound to, where one is given.
+    pub fn send_from(
+        &self,
+        source: Option<LocalAddress>,
+        datagram: &[u8],
+        peer: SocketAddr,
+    ) -> io::Result<Sent> {
+        let Some(source) = source else { return self.send_to(datagram, peer) };
+        let (mut raw, raw_len) = RawAddress::encode(peer);
+        let mut control = Outgoing::new();
+        control.set_source(source);
+        let mut vector =
+            libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+        // SAFETY: msghdr is numbers and pointers, for which zero is valid; it may have private padding.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_name, header.msg_namelen) = ((&raw mut raw).cast(), raw_len);
+        (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+        attach(&mut header, &raw mut control, SourceKind::of(Some(source)), false);
+        // SAFETY: what the header leads to lives until the calls are over, and they only read it.
+        send_twice(|| unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) })
     }
 
     pub(crate) fn has_control(&self) -> bool {
@@ -190,6 +202,40 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// The kernel may report an earlier datagram's ICMP error instead of sending, ip(7): tries twice.
+fn send_twice(call: impl Fn() -> libc::ssize_t) -> io::Result<Sent> {
+    for _ in 0..2 {
+        if call() >= 0 {
+            return Ok(Sent::Done);
+        }
+        let error = io::Error::last_os_error();
+        match Trouble::sending(&error) {
+            Trouble::WouldBlock => return Ok(Sent::WouldBlock),
+            Trouble::Interrupted | Trouble::Path => {}
+            Trouble::Socket => return Err(error),
+        }
+    }
+    Ok(Sent::Refused)
+}
+
+/// An IPv6 socket that is bound to `[::]` receives IPv4, too, and is told of that by either option: only that of IPv4 tells a
+/// broadcast.
+fn ask_for_packet_info(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let of_v4 = set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, &1);
+    match address {
+        SocketAddr::V4(_) => of_v4,
+        SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1),
+    }
+}
+
+/// Leaves "don't fragment" off in IPv4, ip(7): a router before a narrower link then fragments, where it would otherwise drop
+/// the datagram and tell us by ICMP, which many paths filter. What such messages say is not heeded either, so nobody
+/// can make datagrams smaller by forging one. Where the kernel refuses, its default decides. In IPv6 routers fragment
+/// nothing, and the kernel goes on to heed ICMPv6 (RFC 8201).
+fn let_routers_fragment(fd: &OwnedFd) {
+    let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT);
 }
 
 /// socket(2). It stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.

@@ -8,7 +8,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use tftpbench_net::{Flushed, ReceiveBatch, SendBatch, Sent, Socket, SocketOptions, clock};
+use tftpbench_net::{Flushed, LocalAddress, ReceiveBatch, SendBatch, Sent, Socket, SocketOptions, clock};
 
 const MS_NS: u64 = 1_000_000;
 /// Long enough for a loaded machine; a test that waits this long has failed.
@@ -270,7 +270,12 @@ fn one_socket_speaks_and_hears_for_many_addresses() {
             room[0] = last;
             1
         };
-        assert!(batch.push_from(Some([127, 1, 2, last].into()), server.local_addr(), 1, write));
+        assert!(batch.push_from(
+            Some(Ipv4Addr::from([127, 1, 2, last]).into()),
+            server.local_addr(),
+            1,
+            write
+        ));
     }
     // In one batch with others, a datagram without a source of its own has the socket's.
     assert!(batch.push(server.local_addr(), 1, |room| {
@@ -288,7 +293,7 @@ fn one_socket_speaks_and_hears_for_many_addresses() {
     for last in [5, 6] {
         answers.receive_blocking(&many, PATIENCE_NS).unwrap();
         let answer = answers.iter().next().unwrap();
-        assert_eq!(answer.local, Some([127, 1, 2, last].into()));
+        assert_eq!(answer.local.map(LocalAddress::ip), Some([127, 1, 2, last].into()));
         assert!(answer.stamp_realtime_ns.is_some());
     }
 }
@@ -302,7 +307,7 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
 
     let mut outgoing = SendBatch::new(3, 3);
     for source in sources {
-        assert!(outgoing.push_from(Some(source), peer.local_addr(), 1, |_| 1));
+        assert!(outgoing.push_from(Some(source.into()), peer.local_addr(), 1, |_| 1));
     }
     assert_eq!(outgoing.flush(&many).unwrap().sent, 3);
     let mut arrivals = ReceiveBatch::new(3, 16);
@@ -315,8 +320,66 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
         peer.send_to(b"answer", from).unwrap();
     }
     assert_eq!(arrivals.receive_blocking(&many, PATIENCE_NS).unwrap(), 3);
-    assert_eq!(arrivals.iter().map(|datagram| datagram.local).collect::<Vec<_>>(), sources.map(Some));
+    let meant: Vec<_> = arrivals.iter().map(|datagram| datagram.local).collect();
+    assert_eq!(meant, sources.map(|source| Some(source.into())));
     assert!(arrivals.iter().all(|datagram| datagram.stamp_realtime_ns.is_some()));
+}
+
+/// Of either family, as the socket sees it: IPv4 at a socket of both is written as IPv6.
+#[test]
+fn an_answer_comes_from_the_address_that_was_asked() {
+    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    let mut cases = vec![("0.0.0.0:0", "127.0.0.1:0", "127.1.2.3")];
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        cases.extend([("[::]:0", "127.0.0.1:0", "127.1.2.3"), ("[::]:0", "[::1]:0", "::1")]);
+    }
+    for (any, from, asked) in cases {
+        let (server, client) = (bound(any, &told), bound(from, &SocketOptions::default()));
+        let asked = SocketAddr::new(asked.parse().unwrap(), server.local_addr().port());
+        client.send_to(b"request", asked).unwrap();
+        let mut requests = ReceiveBatch::new(2, 16);
+        assert_eq!(requests.receive_blocking(&server, PATIENCE_NS).unwrap(), 1);
+        let request = requests.iter().next().unwrap();
+        assert!(!request.is_to_many, "{asked}");
+        assert_eq!(request.local.unwrap().ip().to_canonical(), asked.ip());
+        assert_eq!(server.send_from(request.local, b"singly", request.peer).unwrap(), Sent::Done);
+        let mut batch = SendBatch::new(4, 1000);
+        // A run with a source, and a message without one behind it.
+        for _ in 0..3 {
+            assert!(batch.push_from(request.local, request.peer, 100, |room| room.len()));
+        }
+        assert_eq!(batch.flush(&server).unwrap().sent, 3);
+        for (_, peer) in collect(&client, &mut ReceiveBatch::new(4, 100), 4) {
+            assert_eq!(peer, asked, "{any}");
+        }
+        // A socket of its own at that address does the same without being told each time.
+        let own = Socket::bind(request.local.unwrap().with_port(0), &SocketOptions::default()).unwrap();
+        own.send_to(b"x", request.peer).unwrap();
+        assert_eq!(collect(&client, &mut ReceiveBatch::new(1, 100), 1)[0].1.ip(), asked.ip());
+    }
+}
+
+/// RFC 1123 section 4.2.3.5 needs to know.
+#[test]
+fn a_datagram_to_a_broadcast_address_is_told_from_others() {
+    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        if UdpSocket::bind(any).is_err() {
+            continue;
+        }
+        let server = bound(any, &told);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_broadcast(true).unwrap();
+        for ip in ["127.255.255.255", "127.0.0.1"] {
+            client.send_to(b"x", (ip, server.local_addr().port())).unwrap();
+        }
+        let mut arrivals = ReceiveBatch::new(1, 16);
+        let to_many = [(); 2].map(|()| {
+            assert_eq!(arrivals.receive_blocking(&server, PATIENCE_NS).unwrap(), 1);
+            arrivals.iter().next().unwrap().is_to_many
+        });
+        assert_eq!(to_many, [true, false], "{any}");
+    }
 }
 
 fn coalescing(address: &str) -> Socket {
@@ -452,7 +515,7 @@ fn runs_from_many_addresses_keep_theirs() {
             room.fill(source.octets()[3]);
             room.len()
         };
-        assert!(outgoing.push_from(Some(source), receiver.local_addr(), 516, write));
+        assert!(outgoing.push_from(Some(source.into()), receiver.local_addr(), 516, write));
     }
     assert_eq!(outgoing.flush(&many).unwrap(), Flushed { sent: 8, unsent: 0, calls: 1 });
     let heard = collect(&receiver, &mut ReceiveBatch::coalescing(8, 516), 8);

@@ -112,6 +112,25 @@ fn a_removed_socket_wakes_nobody() {
 }
 
 #[test]
+fn a_busy_socket_that_is_removed_wakes_nobody_and_frees_its_port() {
+    let (sender, mut receivers) = (socket(), [(); 3].map(|()| Some(socket())));
+    let mut poller = Poller::new().unwrap();
+    for (token, receiver) in receivers.iter().flatten().enumerate() {
+        poller.add_busy(receiver, token as u64).unwrap();
+    }
+    assert!(poller.remove_busy(0) && !poller.remove_busy(0) && !poller.remove_busy(9));
+    for receiver in receivers.iter().flatten() {
+        sender.send_to(b"x", receiver.local_addr()).unwrap();
+    }
+    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 2);
+    let mut ready = poller.tokens().to_vec();
+    ready.sort_unstable();
+    assert_eq!(ready, [1, 2]);
+    let removed = receivers[0].take().unwrap().local_addr();
+    assert!(std::net::UdpSocket::bind(removed).is_ok());
+}
+
+#[test]
 fn a_spin_that_covers_the_timeout_never_sleeps() {
     let waited = Poller::new().unwrap().wait(Some(MS_NS), 100 * MS_NS).unwrap();
     assert_eq!((waited.ready, waited.slept), (0, false));
@@ -120,9 +139,10 @@ fn a_spin_that_covers_the_timeout_never_sleeps() {
 
 #[test]
 fn after_the_spin_it_sleeps_for_the_rest_of_the_timeout() {
-    let waited = Poller::new().unwrap().wait(Some(3 * MS_NS), MS_NS).unwrap();
+    // Long enough that a machine busy with other things still finds some of it left after the spin.
+    let waited = Poller::new().unwrap().wait(Some(200 * MS_NS), MS_NS).unwrap();
     assert_eq!((waited.ready, waited.slept), (0, true));
-    assert!(waited.idle_ns >= 3 * MS_NS, "{waited:?}");
+    assert!(waited.idle_ns >= 200 * MS_NS, "{waited:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tftpbench_load::{
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
 use crate::errors::from_load;
-use crate::serve::Stop;
+use crate::serve::{Stop, socket_address};
 
 /// `tftpbench.loadgen.LoadConfig`, attribute by attribute.
 #[derive(FromPyObject)]
@@ -25,6 +25,7 @@ pub(crate) struct LoadArguments {
     name: String,
     distinct_files: u64,
     file_size_bytes: u64,
+    size_is_known: bool,
     seed: u64,
     verify: String,
     verify_against: Option<PathBuf>,
@@ -156,13 +157,21 @@ impl LoadOutcome {
         &self.0.latency_hlog
     }
 
-    /// (kind, count, first example) of everything the server did against the protocol.
+    /// (kind, count, first example, RFC section or None) of everything the server did against the protocol.
     #[getter]
-    fn faults(&self) -> Vec<(&'static str, u64, String)> {
-        let triple = |fault: &Fault| (fault.kind, fault.count, fault.example.clone());
-        self.0.faults.iter().map(triple).collect()
+    fn faults(&self) -> Vec<FaultTuple> {
+        let tuple = |fault: &Fault| (fault.kind, fault.count, fault.example.clone(), fault.rfc_section);
+        self.0.faults.iter().map(tuple).collect()
+    }
+
+    /// (code, count, first message) of the ERRORs that ended transfers.
+    #[getter]
+    fn errors(&self) -> Vec<(u16, u64, String)> {
+        self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
 }
+
+type FaultTuple = (&'static str, u64, String, Option<&'static str>);
 
 /// Name of a column and how a row fills it.
 type Column<Row> = (&'static str, fn(&Row) -> i64);
@@ -178,10 +187,7 @@ fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> Py
 
 impl LoadArguments {
     fn into_config(self) -> PyResult<LoadConfig> {
-        let ip = self
-            .host
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("host: {} is no IP address", self.host)))?;
+        let server = socket_address(&self.host, self.port)?;
         let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
         let extent = match (self.transfers, self.duration_ns) {
             (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
@@ -189,7 +195,7 @@ impl LoadArguments {
             _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
         };
         Ok(LoadConfig {
-            server: std::net::SocketAddr::new(ip, self.port),
+            server,
             allow_remote: self.allow_remote,
             operation: choice(
                 "operation",
@@ -198,6 +204,7 @@ impl LoadArguments {
             )?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
+            size_is_known: self.size_is_known,
             seed: self.seed,
             verify: choice(
                 "verify",

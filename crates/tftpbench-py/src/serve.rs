@@ -1,12 +1,12 @@
 //! `serve` and `Stop`, for `tftpbench.serve`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use tftpbench_net::Handover;
+use tftpbench_net::{Handover, parse_host};
 use tftpbench_proto::{Backoff, Limits, Timing};
 use tftpbench_serve::{ServeConfig, SocketUse, StoreKind};
 
@@ -80,6 +80,8 @@ pub(crate) fn serve(
         "threads" => Strategy::Threads,
         _ => return Err(PyValueError::new_err(format!("{name} is not one of epoll, threads"))),
     };
+    // As it was given: with the name of its zone, if it has one.
+    let host = config.host.clone();
     let mut config = config.into_config()?;
     if let Some(descriptor) = handover {
         if config.store != StoreKind::Memory {
@@ -92,8 +94,7 @@ pub(crate) fn serve(
     let stop = stop.get().inner().clone();
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
     let announce = |address: SocketAddr| {
-        let called =
-            Python::attach(|py| ready.call1(py, (address.ip().to_string(), address.port())).map(drop));
+        let called = Python::attach(|py| ready.call1(py, (host, address.port())).map(drop));
         if let (Err(error), Ok(mut slot)) = (called, raised.lock()) {
             *slot = Some(error);
             stop.request();
@@ -116,10 +117,7 @@ enum Strategy {
 
 impl ServeArguments {
     fn into_config(self) -> PyResult<ServeConfig> {
-        let ip: IpAddr = self
-            .host
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("host: {} is no IP address", self.host)))?;
+        let address = socket_address(&self.host, self.port)?;
         let store = match self.store.as_str() {
             "disk" => StoreKind::Disk,
             "memory" => StoreKind::Memory,
@@ -137,7 +135,7 @@ impl ServeArguments {
         let timeout_ns = nanoseconds(self.timeout_s);
         Ok(ServeConfig {
             root: self.root,
-            address: SocketAddr::new(ip, self.port),
+            address,
             write: self.write,
             overwrite: self.overwrite,
             store,
@@ -162,6 +160,12 @@ impl ServeArguments {
             handover: None,
         })
     }
+}
+
+/// A numeric host with its zone, if it has one, and a port.
+pub(crate) fn socket_address(host: &str, port: u16) -> PyResult<SocketAddr> {
+    parse_host(host, port)
+        .ok_or_else(|| PyValueError::new_err(format!("host: {host} is no IP address, or names no interface")))
 }
 
 /// Negative and not-a-number become 0; `as` saturates at the top.

@@ -27,6 +27,8 @@ pub enum Counter {
     Refused,
     /// Requests that came again while their transfer was running.
     DuplicateRequests,
+    /// Requests to a broadcast or multicast address, which are not answered (RFC 1123 section 4.2.3.5).
+    Broadcasts,
     /// Transfers begun.
     Started,
     /// Transfers whose last block was acknowledged.
@@ -55,10 +57,11 @@ pub enum Counter {
     Malformed,
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "requests",
     "refused",
     "duplicate_requests",
+    "broadcast_requests",
     "transfers_started",
     "transfers_completed",
     "transfers_failed",

@@ -2,9 +2,8 @@
 //! Only for start-up and admission; nothing here sends or receives.
 
 use std::io;
-use std::net::SocketAddr;
 
-use tftpbench_net::{Socket, SocketOptions, limits};
+use tftpbench_net::{LocalAddress, Socket, SocketOptions, limits};
 
 use crate::config::{ServeConfig, ServeError};
 
@@ -31,7 +30,7 @@ pub fn raise_open_files(config: &ServeConfig, descriptors: Descriptors) -> Resul
     }
 }
 
-/// The socket that requests come to.
+/// The socket that requests come to. Bound to all addresses, it tells which of them was asked: answers come from there.
 pub fn listen(config: &ServeConfig) -> Result<Socket, ServeError> {
     Socket::bind(config.address, &options(config))
         .map_err(|source| ServeError::Bind { address: config.address, source })
@@ -52,14 +51,23 @@ pub fn listen_too(config: &ServeConfig, first: &Socket, more: usize) -> Result<V
     share().map_err(|source| ServeError::Bind { address, source })
 }
 
-/// A socket on a port of its own for replies: the server's TID (RFC 1350 section 4). `awaits_windows`: blocks may come
-/// many at a time (RFC 7440), and are to be read with a `ReceiveBatch::coalescing`; not with batches off.
-pub fn reply_socket(config: &ServeConfig, awaits_windows: bool) -> io::Result<Socket> {
-    let address = SocketAddr::new(config.address.ip(), 0);
-    Socket::bind(
-        address,
-        &SocketOptions { receive_coalesced: awaits_windows && config.batch > 1, ..options(config) },
-    )
+/// A socket for replies on a port of its own: the server's TID (RFC 1350 section 4). The kernel picks the port at random
+/// (`udp_lib_get_port` in net/ipv4/udp.c, as RFC 6056 asks), from the system's range (ip_local_port_range, ip(7)).
+///
+/// `asked`: the address that the only transfer's request was sent to, where the listening socket has told. Without one, the
+/// socket answers from any address, as each datagram says. `awaits_windows`: blocks may come many at a time (RFC 7440), and
+/// are to be read with a `ReceiveBatch::coalescing`; not with batches off.
+pub fn reply_socket(
+    config: &ServeConfig,
+    asked: Option<LocalAddress>,
+    awaits_windows: bool,
+) -> io::Result<Socket> {
+    let mut options =
+        SocketOptions { receive_coalesced: awaits_windows && config.batch > 1, ..options(config) };
+    options.packet_info &= asked.is_none();
+    let mut any_port = config.address;
+    any_port.set_port(0);
+    Socket::bind(asked.map_or(any_port, |asked| asked.with_port(0)), &options)
 }
 
 /// Standard streams, the root, the poller, and what an interpreter around the server holds open.
@@ -69,6 +77,8 @@ fn options(config: &ServeConfig) -> SocketOptions {
     SocketOptions {
         receive_buffer_bytes: config.receive_buffer_bytes,
         send_buffer_bytes: config.send_buffer_bytes,
+        // Costs control data a datagram, so only where there is more than one address.
+        packet_info: config.address.ip().is_unspecified(),
         ..SocketOptions::default()
     }
 }

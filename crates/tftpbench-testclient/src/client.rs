@@ -116,6 +116,12 @@ impl Client {
         self.socket.send_to(datagram, to).unwrap();
     }
 
+    /// Sends to the listening port by a broadcast address.
+    pub fn broadcast(&self, to: Ipv4Addr, datagram: &[u8]) {
+        self.socket.set_broadcast(true).unwrap();
+        self.send((to, self.server.port()).into(), datagram);
+    }
+
     /// Sends an ACK.
     pub fn ack(&self, to: SocketAddr, block: u16) {
         let mut bytes = [0; 4];

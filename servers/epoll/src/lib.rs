@@ -13,6 +13,7 @@
 mod crew;
 mod hasher;
 mod ports;
+mod recent;
 mod table;
 mod worker;
 
@@ -26,7 +27,7 @@ use tftpbench_serve::{
     listen_too, raise_open_files,
 };
 
-use ports::shared_ports;
+use ports::shared_descriptors;
 use worker::Worker;
 
 /// Serves until `stop` is requested and the transfers in flight have ended, their grace is over, or `stop` is requested
@@ -68,7 +69,7 @@ fn descriptors(config: &ServeConfig) -> Descriptors {
         SocketUse::Shared => 0,
         SocketUse::PerTransfer => 2,
     };
-    Descriptors { transfer, server: (config.workers * (shared_ports(config) + 2)) as u64 + 3 }
+    Descriptors { transfer, server: (config.workers * (shared_descriptors(config) + 2)) as u64 + 3 }
 }
 
 fn kernel(action: &'static str) -> impl Fn(io::Error) -> ServeError {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use slab::Slab;
-use tftpbench_net::Timers;
+use tftpbench_net::{LocalAddress, Timers};
 use tftpbench_serve::Transfer;
 
 use crate::hasher::Seeded;
@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) transfer: Transfer,
     /// Number of its reply socket.
     pub(crate) port: usize,
+    /// Which address it answers from, where the socket has several.
+    pub(crate) source: Option<LocalAddress>,
     /// It has more to say than fitted into one turn.
     pub(crate) is_unfinished: bool,
     /// When the wheel will name it next; `u64::MAX` if it will not.
@@ -50,9 +52,10 @@ impl Table {
     }
 
     /// Adds a transfer; the old one of its peer must have been removed.
-    pub(crate) fn insert(&mut self, transfer: Transfer, port: usize) -> usize {
+    pub(crate) fn insert(&mut self, transfer: Transfer, port: usize, source: Option<LocalAddress>) -> usize {
         let peer = transfer.peer();
-        let key = self.entries.insert(Entry { transfer, port, is_unfinished: false, timer_ns: u64::MAX });
+        let entry = Entry { transfer, port, source, is_unfinished: false, timer_ns: u64::MAX };
+        let key = self.entries.insert(entry);
         let old = self.keys.insert(peer, key);
         debug_assert!(old.is_none(), "{peer} had a transfer already");
         key

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tftpbench_net::clock::monotonic_ns;
-use tftpbench_net::{Poller, ReceiveBatch, Socket, Stop};
+use tftpbench_net::{LocalAddress, Poller, ReceiveBatch, Received, Socket, Stop};
 use tftpbench_serve::{Admission, REPLY_BYTES_MAX, ServeError, Service, Transfer, receive_bytes_max};
 
 use crate::kernel;
@@ -131,9 +131,13 @@ impl Worker {
             self.replies.ports.count_received(count);
             self.catch_up(count)?;
             for request in self.requests.iter() {
-                let (now_ns, peer, service) = (self.now_ns, request.peer, &self.service);
+                let (now_ns, peer, asked, service) =
+                    (self.now_ns, request.peer, request.local, &self.service);
+                if service.passes_over(&request) {
+                    continue;
+                }
                 let mut begun = None;
-                self.replies.ports.reply(LISTENING, peer, REPLY_BYTES_MAX, |reply| {
+                self.replies.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, |reply| {
                     match service.admit(now_ns, peer, request.payload, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
@@ -143,7 +147,7 @@ impl Worker {
                 });
                 self.replies.remove_superseded(peer);
                 if let Some(transfer) = begun {
-                    self.replies.start(service, &mut self.poller, now_ns, transfer);
+                    self.replies.start(service, &mut self.poller, now_ns, transfer, asked);
                 }
             }
             if !self.requests.is_full() {
@@ -187,7 +191,7 @@ impl Worker {
             let mut last = None;
             for datagram in batch.iter() {
                 let (service, now_ns) = (&self.service, self.now_ns);
-                self.replies.handle(service, now_ns, port, datagram.peer, datagram.payload, &mut last);
+                self.replies.handle(service, now_ns, port, &datagram, &mut last);
             }
             self.replies.ports.flush();
             if count == 0 || !(to_the_end || is_busy && batch.is_full()) {
@@ -209,7 +213,7 @@ impl Worker {
         for key in self.replies.table.keys() {
             if let Some(entry) = self.replies.table.entry(key) {
                 entry.transfer.interrupt();
-                self.replies.ports.drain(entry.port, &mut entry.transfer, self.now_ns);
+                self.replies.ports.drain(entry.port, entry.source, &mut entry.transfer, self.now_ns);
             }
             self.replies.remove(key);
         }
@@ -225,10 +229,10 @@ impl Replies {
         service: &Service,
         now_ns: u64,
         port: usize,
-        peer: SocketAddr,
-        datagram: &[u8],
+        datagram: &Received<'_>,
         last: &mut Option<(SocketAddr, usize)>,
     ) {
+        let Received { payload, peer, local, .. } = *datagram;
         let known = last.filter(|(known, _)| *known == peer).map(|(_, key)| key);
         if let Some(key) = known.or_else(|| self.table.find(peer))
             && let Some(entry) = self.table.entry(key)
@@ -236,26 +240,33 @@ impl Replies {
             && entry.port == port
         {
             *last = Some((peer, key));
-            entry.transfer.handle_datagram(now_ns, datagram);
+            entry.transfer.handle_datagram(now_ns, payload);
             return self.drain(now_ns, key);
         }
         if self.ports.socket(port).is_some() {
-            let answer = |reply: &mut [u8]| service.answer_stray(now_ns, peer, datagram, reply);
-            self.ports.reply(port, peer, REPLY_BYTES_MAX, answer);
+            let answer = |reply: &mut [u8]| service.answer_stray(now_ns, peer, payload, reply);
+            self.ports.reply(port, local, peer, REPLY_BYTES_MAX, answer);
         }
     }
 
-    fn start(&mut self, service: &Arc<Service>, poller: &mut Poller, now_ns: u64, transfer: Transfer) {
+    fn start(
+        &mut self,
+        service: &Arc<Service>,
+        poller: &mut Poller,
+        now_ns: u64,
+        transfer: Transfer,
+        asked: Option<LocalAddress>,
+    ) {
         let peer = transfer.peer();
-        match self.ports.assign(service.config(), &transfer, poller) {
-            Ok(port) => {
-                let key = self.table.insert(transfer, port);
+        match self.ports.assign(service.config(), &transfer, asked, now_ns, poller) {
+            Ok((port, source)) => {
+                let key = self.table.insert(transfer, port, source);
                 self.drain(now_ns, key);
             }
             Err(_) => {
                 let refuse =
                     |reply: &mut [u8]| service.refuse(now_ns, peer, "server is out of sockets", reply);
-                self.ports.reply(LISTENING, peer, REPLY_BYTES_MAX, refuse);
+                self.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, refuse);
             }
         }
     }
@@ -264,7 +275,7 @@ impl Replies {
     /// watching.
     fn drain(&mut self, now_ns: u64, key: usize) {
         let Some(entry) = self.table.entry(key) else { return };
-        let drained = self.ports.drain(entry.port, &mut entry.transfer, now_ns);
+        let drained = self.ports.drain(entry.port, entry.source, &mut entry.transfer, now_ns);
         if drained && entry.transfer.is_finished() {
             return self.remove(key);
         }

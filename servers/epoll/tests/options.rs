@@ -48,14 +48,52 @@ fn serve_32(change: impl FnOnce(&mut ServeConfig)) -> usize {
 
 #[test]
 fn transfers_share_a_socket_unless_each_is_to_have_its_own() {
-    assert_eq!(serve_32(|config| config.grace_ns = 0), 1);
+    // Two, as all have one address, and no client is answered from the same port as the last time.
+    assert_eq!(serve_32(|config| config.grace_ns = 0), 2);
     assert_eq!(serve_32(|config| (config.grace_ns, config.sockets) = (0, SocketUse::PerTransfer)), 32);
 }
 
-/// Each has reply sockets of its own, so a port tells the worker. 32 coins that all fall alike: 1 in 2^31.
+/// Each has reply sockets of its own, and two of them for the clients of one address. 32 coins of which all but one fall
+/// alike: 1 in 2^26.
 #[test]
 fn clients_are_spread_over_all_workers() {
-    assert_eq!(serve_32(|config| (config.grace_ns, config.workers) = (0, 2)), 2);
+    assert_eq!(serve_32(|config| (config.grace_ns, config.workers) = (0, 2)), 4);
+}
+
+/// With what it still serves: its transfer is in no hurry.
+#[test]
+fn a_shared_socket_is_replaced_after_some_thousand_transfers() {
+    let root = Folder::new();
+    root.put("f", b"short");
+    root.put("g", &pattern(700, 1));
+    let mut config = config(&root);
+    config.workers = 1;
+    let server = TestServer::with(tftpbench_epoll::run, config);
+    let slow = server.client();
+    slow.ask(&request(RRQ, "g", "octet", &[]));
+    let (its_tid, _, _) = slow.receive_data();
+    let client = server.client();
+    let mut tids = Vec::new();
+    for _ in 0..4 * 4096 + 100 {
+        client.ask(&request(RRQ, "f", "octet", &[]));
+        let (tid, _, _) = client.receive_data();
+        client.ack(tid, 1);
+        tids.push(tid);
+    }
+    assert!(!tids[tids.len() - 100..].contains(&its_tid), "{its_tid} takes new transfers");
+    slow.ack(its_tid, 1);
+    assert_eq!(slow.receive_data().1, 2);
+    slow.ack(its_tid, 2);
+    tids.sort_unstable();
+    tids.dedup();
+    assert!((5..=6).contains(&tids.len()), "{tids:?}");
+    // Nobody needs them any more: those that were retired are closed, one of them as soon as the ACK has been read.
+    let open = || tids.iter().filter(|&&tid| std::net::UdpSocket::bind(tid).is_err()).count();
+    let closed = (0..100_000).any(|_| {
+        assert!(server.client().read("f", &[]).is_ok());
+        open() <= 2
+    });
+    assert!(closed, "{} of {tids:?} stay open", open());
 }
 
 #[test]

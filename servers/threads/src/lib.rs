@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
 
 use tftpbench_net::clock::monotonic_ns;
-use tftpbench_net::{Poller, ReceiveBatch, Socket, Stop};
+use tftpbench_net::{LocalAddress, Poller, ReceiveBatch, Socket, Stop};
 use tftpbench_serve::{
     Admission, BATCH_MAX, Counter, Descriptors, REPLY_BYTES_MAX, ServeConfig, ServeError, Service, SocketUse,
     Summary, Transfer, listen, raise_open_files, reply_socket,
@@ -107,17 +107,20 @@ impl<'env> Listener<'env> {
         self.service.count(Counter::DatagramsIn, count as u64);
         let mut reply = [0; REPLY_BYTES_MAX];
         for request in self.requests.iter() {
-            let peer = request.peer;
+            if self.service.passes_over(&request) {
+                continue;
+            }
+            let (peer, asked) = (request.peer, request.local);
             let length = match self.service.admit(now_ns, peer, request.payload, &mut reply) {
                 Admission::Ignore => continue,
                 Admission::Reply(length) => length,
-                Admission::Start(transfer) => match self.spawn(scope, transfer) {
+                Admission::Start(transfer) => match self.spawn(scope, transfer, asked) {
                     Ok(()) => continue,
                     Err(message) => self.service.refuse(now_ns, peer, message, &mut reply),
                 },
             };
             // Lost or refused by the path: the client asks again.
-            if self.socket.send_to(&reply[..length], peer).is_ok() {
+            if self.socket.send_from(asked, &reply[..length], peer).is_ok() {
                 self.service.count(Counter::DatagramsOut, 1);
             }
         }
@@ -128,10 +131,11 @@ impl<'env> Listener<'env> {
         &self,
         scope: &'scope Scope<'scope, 'env>,
         transfer: Transfer,
+        asked: Option<LocalAddress>,
     ) -> Result<(), &'static str> {
         let config = self.service.config();
         let socket =
-            reply_socket(config, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
+            reply_socket(config, asked, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
         let (service, hurry) = (self.service, self.hurry);
         thread::Builder::new()
             .name("tftp-transfer".into())

@@ -93,7 +93,7 @@ impl Worker<'_> {
         let (peer, room) = (self.transfer.peer(), self.transfer.room_bytes());
         let mut drained = false;
         while !drained {
-            let pushed = self.send.push_with(peer, room, |datagram| {
+            let pushed = self.send.push_with(None, peer, room, |datagram| {
                 let next = self.transfer.poll_transmit(now_ns, datagram);
                 drained = next.is_none();
                 next.unwrap_or(Datagrams::NONE)

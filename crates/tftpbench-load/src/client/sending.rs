@@ -64,7 +64,7 @@ impl Client {
         let sent = match &self.via {
             Via::Own(socket) => socket.send_to(refusal, peer).is_ok(),
             Via::Lane { index, source, .. } => {
-                shared.lanes[*index].batch.push_from(Some(*source), peer, length, |buf| {
+                shared.lanes[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
                     buf.copy_from_slice(refusal);
                     length
                 })
@@ -90,7 +90,7 @@ impl Client {
         let peer = self.tid.unwrap_or(shared.config.server);
         let mut length = 0;
         let lane = &mut shared.lanes[index];
-        lane.batch.push_from(Some(source), peer, room, |buf| {
+        lane.batch.push_from(Some(source.into()), peer, room, |buf| {
             length = self.emit(transmit, buf);
             length
         });

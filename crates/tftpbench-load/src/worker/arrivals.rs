@@ -1,8 +1,8 @@
 //! What a worker does with the datagrams that its last wait announced: each goes to the client it is for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use tftpbench_net::{Received, clock};
+use tftpbench_net::{LocalAddress, Received, clock};
 
 use super::{LANE_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Drained;
@@ -64,7 +64,7 @@ impl Worker<'_> {
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
-        let mut current: Option<(Option<Ipv4Addr>, usize)> = None;
+        let mut current: Option<(Option<LocalAddress>, usize)> = None;
         for datagram in receive.iter() {
             if let Some((_, key)) = current.take_if(|(address, _)| *address != datagram.local) {
                 self.settle(key, now_ns)?;
@@ -76,7 +76,7 @@ impl Worker<'_> {
                 Some((_, key)) => self.handle_datagram(key, now_ns, &datagram)?,
                 // It came too late for its transfer, or from somebody who guessed an address.
                 None => {
-                    self.faults.record("late", datagram.payload);
+                    self.faults.late += 1;
                     self.recorder.datagram(now_ns, datagram.payload.len());
                 }
             }
@@ -99,8 +99,8 @@ impl Worker<'_> {
     }
 
     /// The client that an address of a lane belongs to.
-    fn client_at(&self, lane: usize, address: Option<Ipv4Addr>) -> Option<usize> {
-        let address = address?;
+    fn client_at(&self, lane: usize, address: Option<LocalAddress>) -> Option<usize> {
+        let IpAddr::V4(address) = address?.ip() else { return None };
         let key = self.endpoints.key_at(lane, address);
         let client = self.clients.get(key)?;
         matches!(client.via, Via::Lane { source, .. } if source == address).then_some(key)
