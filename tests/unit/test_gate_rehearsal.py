@@ -153,8 +153,8 @@ def test_a_draw_is_what_the_decision_says_of_its_blocks(effect: float, noise: fl
 def test_a_draw_ends_by_a_severe_loss_where_the_decision_does(effect: float, noise: float) -> None:
     """Pair after pair, as a gate that goes on: the whole word is the same, and that of what decided."""
     recorded = blocks(33, 5, {"data_pps": effect}, noise)
-    said = drawn(recorded, BUDGETS, LOOKS, 20, seed=3)
-    orders = _draw([CONTROL in block.arms for block in recorded], 20, np.random.default_rng(3), swaps=False).order
+    said = drawn(recorded, BUDGETS, LOOKS, 8, seed=3)
+    orders = _draw([CONTROL in block.arms for block in recorded], 8, np.random.default_rng(3), swaps=False).order
     for draw, order in enumerate(orders):
         pairs = [recorded[place] for place in order]
         early = next((count for count in range(1, 34) if is_early(pairs[:count], BUDGETS)), len(pairs))

@@ -146,6 +146,15 @@ class _Draw:
     order: Numbers
     swapped: NDArray[np.bool_]
 
+    def first(self, pairs: int) -> "_Draw":
+        """The first pairs of each draw."""
+        return _Draw(self.order[:, :pairs], self.swapped[:, :pairs])
+
+    def known(self, known: NDArray[np.bool_], pairs: int) -> "_Draw":
+        """The first pairs of each draw that have a figure: passes under strace end before the pairs do."""
+        places = np.argsort(~known[self.order], axis=-1, kind="stable")[:, : min(pairs, int(known.sum()))]
+        return _Draw(np.take_along_axis(self.order, places, -1), np.take_along_axis(self.swapped, places, -1))
+
 
 @dataclass(frozen=True)
 class _Recorded:
@@ -158,17 +167,15 @@ class _Recorded:
 
     def logs(self, draw: _Draw, look: int, least: int) -> Floats | None:
         """Log-ratios of worsening at a look, (draws, pairs); None where too few blocks have the figure."""
-        base, head = self._sides(draw)
-        first = self._first(draw, np.isfinite(self.base) & np.isfinite(self.head), look)
-        if first.shape[-1] < (least if self.metric in OPTIONAL else PAIRS_MIN):
+        known = np.isfinite(self.base) & np.isfinite(self.head)
+        if min(look, int(known.sum())) < (least if self.metric in OPTIONAL else PAIRS_MIN):
             return None
-        base, head = np.take_along_axis(base, first, -1), np.take_along_axis(head, first, -1)
-        return self._worse(base, head)
+        return self._worse(*self._sides(draw.first(look) if known.all() else draw.known(known, look)))
 
     def uneven(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
         """Whether two starts of the base differ by more than the budget for certain, by draw."""
-        base = self._sides(draw)[0][:, :look]
-        logs = self._worse(base, self.control[draw.order[:, :look]])
+        seen = draw.first(look)
+        logs = self._worse(self._sides(seen)[0], self.control[seen.order])
         counts = np.isfinite(logs).sum(axis=-1)
         logs = np.sort(logs, axis=-1)  # what is no number comes last
         limit = allowance(METRICS[self.metric], budget)
@@ -182,10 +189,11 @@ class _Recorded:
 
     def signs(self, draw: _Draw, pairs: int, budget: float) -> Numbers:
         """As `severe_sign` has it, of the first pairs of each draw: (draws, pairs)."""
-        base, head = self._sides(draw)
+        seen = draw.first(pairs)
+        base, head = self._sides(seen)
         with np.errstate(invalid="ignore"):
-            worse = self._worse(base, head)[:, :pairs]
-            control = self._worse(base, self.control[draw.order])[:, :pairs]
+            worse = self._worse(base, head)
+            control = self._worse(base, self.control[seen.order])
             limit = severe_limit(self.metric, budget)
             # What is no number is never at or beyond a limit.
             is_alike = control - np.minimum(worse, 0) >= limit
@@ -198,12 +206,6 @@ class _Recorded:
     def _worse(self, base: Floats, other: Floats) -> Floats:
         logs = np.log(other) - np.log(base)
         return logs if METRICS[self.metric].lower_is_better else -logs
-
-    @staticmethod
-    def _first(draw: _Draw, known: NDArray[np.bool_], look: int) -> Numbers:
-        """Places of the first blocks of each draw that have the figure: passes under strace end before the pairs do."""
-        places = np.argsort(~known[draw.order], axis=-1, kind="stable")
-        return places[:, : min(look, int(known.sum()))]
 
 
 def _gates(

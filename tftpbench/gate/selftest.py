@@ -114,7 +114,7 @@ def record(
     return notes
 
 
-def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1) -> SelfTested:
+def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1, draws: int = DRAWS) -> SelfTested:
     """What the gates in a folder of `record` say together. Raises ResultsError where it holds none."""
     equal = _stored(folder / AA)
     by_fault = {name: found for name in METRIC_OF if (found := _stored(folder / name))}
@@ -124,8 +124,8 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1) -> SelfTest
     return SelfTested(
         alarms=Rate(words.count("regressed"), len(words)),
         said=dict(Counter(result.word for result in equal)),
-        permuted=_permuted(equal, seed),
-        faults=tuple(_found(name, found, equal, seed) for name, found in by_fault.items()),
+        permuted=_permuted(equal, seed, draws),
+        faults=tuple(_found(name, found, equal, seed, draws) for name, found in by_fault.items()),
         notes=tuple(notes),
         folder=str(folder),
     )
@@ -173,18 +173,18 @@ def _stored(folder: Path) -> list[GateResult]:
     return [load(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
 
 
-def _permuted(equal: Sequence[GateResult], seed: int) -> Rates | None:
+def _permuted(equal: Sequence[GateResult], seed: int, draws: int) -> Rates | None:
     blocks = [block for result in equal for block in result.blocks]
     if not equal:
         return None
     gate = from_document(equal[0].facts.scenario, "selftest").gate
     try:
-        return permuted(blocks, gate.gated, gate.looks, DRAWS, seed)
+        return permuted(blocks, gate.gated, gate.looks, draws, seed)
     except ValueError:
         return None  # too few pairs for a look
 
 
-def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], seed: int) -> FaultFound:
+def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], seed: int, draws: int) -> FaultFound:
     """Gates drawn from the fault's pairs, with the looks of those over equal code."""
     asked = from_document((equal or found)[0].facts.scenario, "selftest").gate
     blocks = [block for result in found for block in result.blocks]
@@ -199,7 +199,7 @@ def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], 
         pairs=usable,
         moved=judged.ratio if judged else None,
         found=detected(blocks, metric, asked.gated, looks, FAULT_GATES, seed) if looks else Rate(0, 0),
-        among_many=detected(blocks, metric, asked.gated, looks, DRAWS, seed) if looks else Rate(0, 0),
+        among_many=detected(blocks, metric, asked.gated, looks, draws, seed) if looks else Rate(0, 0),
     )
 
 
