@@ -38,6 +38,7 @@ def run(folder: Path, *modes: str, **changes: object) -> tuple[int, dict[str, di
         "trials": 1,
         **changes,
     }
+    document = {key: value for key, value in document.items() if value is not None}
     path = folder / "misbehaving.yaml"
     path.write_text(json.dumps(document))  # JSON is YAML
     code = cli.exit_code(["run", str(path), "--quiet", "--out", str(folder / "out")])
@@ -100,6 +101,16 @@ def test_a_server_that_passes_clients_over_is_unfair(tmp_path: Path) -> None:
     assert "unfair" in found(rows["unfair"])
     assert rows["unfair"]["fairness"] > 10
     assert rows["unfair"]["verdict"] == "valid"
+
+
+def test_a_server_that_stops_answering_is_found_even_where_its_clients_would_wait_longer(tmp_path: Path) -> None:
+    patient = {"timeout": "1s", "retries": 20}
+    _, rows = run(tmp_path, "deaf", transfers=None, duration="500ms", client=patient)
+    row = rows["deaf"]
+    assert (row["timed_out"], row["interrupted"]) == (5, 0)
+    kinds = found(row)
+    assert "deaf" in kinds
+    assert sum(count for kind, (count, _) in kinds.items() if kind in {"silent", "timed_out"}) == 5
 
 
 def test_a_load_that_nobody_answers_is_cut_off_at_its_time_limit(tmp_path: Path) -> None:

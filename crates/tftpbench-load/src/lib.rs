@@ -25,7 +25,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
@@ -41,6 +41,8 @@ use worker::{DALLYING_MAX, Worker, WorkerReport};
 const OTHER_FILES: u64 = 128;
 /// How often the caller hears from a run that has nothing to say.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a person waits for an answer without a word.
+const UNANSWERED: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
 
@@ -53,6 +55,13 @@ pub enum Notice {
     WindowOpened,
     /// The measured window has just closed; the drain begins. Once per run.
     WindowClosed,
+    /// The first datagram has arrived. Once per run; this and the next two only where the run watches for an answer.
+    Answered,
+    /// Nothing has arrived for a second, and nothing has been refused. Once per run; it goes on.
+    Unanswered,
+    /// Nothing listens on the server's port: a request came back as "port unreachable" before anything answered. Once per
+    /// run; it goes on, for a server may be about to start.
+    Refused,
 }
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
@@ -84,7 +93,7 @@ pub fn run(
                 thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
             })
             .collect();
-        listen(&heard, &mut notice);
+        listen(&heard, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports).map_err(LoadError::os("cannot make the report"))
@@ -99,8 +108,9 @@ fn sockets(config: &LoadConfig) -> usize {
 }
 
 /// Passes on what the workers say until all of them have gone: each edge of the window once, and in order.
-fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
+fn listen(heard: &mpsc::Receiver<Notice>, watches: bool, notice: &mut impl FnMut(Notice)) {
     let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
+    let (began, mut awaits_answer) = (Instant::now(), watches);
     loop {
         match heard.recv_timeout(TICK) {
             // A run that is stopped in its warm-up closes a window that never opened.
@@ -112,9 +122,18 @@ fn listen(heard: &mpsc::Receiver<Notice>, notice: &mut impl FnMut(Notice)) {
                     }
                 }
             }
+            // Each worker says so; the first one's word is the news.
+            Ok(news @ (Notice::Answered | Notice::Refused)) if awaits_answer => {
+                awaits_answer = false;
+                notice(news);
+            }
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => notice(Notice::Tick),
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if awaits_answer && began.elapsed() >= UNANSWERED {
+            awaits_answer = false;
+            notice(Notice::Unanswered);
         }
     }
     // A run that ended before its time had come has seen both.

@@ -47,7 +47,7 @@ impl Worker<'_> {
             Via::Lane { .. } => Ok(0),
         };
         let now_ns = clock::monotonic_ns();
-        received.map_err(LoadError::os("cannot receive"))?;
+        self.heard |= received.map_err(LoadError::os("cannot receive"))? > 0;
         for datagram in receive.iter() {
             self.handle_datagram(key, now_ns, &datagram)?;
         }
@@ -62,6 +62,7 @@ impl Worker<'_> {
         let received = receive.receive(&self.endpoints.lanes[index].socket);
         let now_ns = clock::monotonic_ns();
         let received = received.map_err(LoadError::os("cannot receive"))?;
+        self.heard |= received > 0;
         self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
         let mut current: Option<(Option<Ipv4Addr>, usize)> = None;
