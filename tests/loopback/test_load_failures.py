@@ -104,7 +104,7 @@ def test_a_file_that_is_not_as_long_as_its_tsize_is_a_failure(size: int, payload
 
     with peer(answer) as server:
         loaded = load(server.port, "--read", "f", "--transfers", "1", "--tsize", *PATIENT)
-        assert server.received[-1].startswith(error(code, b"")[:4])
+    assert server.received[-1].startswith(error(code, b"")[:4])
     assert (loaded.code, loaded.document["failed"]) == (3, 1)
     assert (loaded.fault["kind"], loaded.fault["rfc_section"][:8]) == (kind, "RFC 2349")
 
@@ -141,9 +141,8 @@ def test_a_file_that_goes_on_behind_its_end_is_a_failure_at_once(tmp_path: Path,
         loaded = load(
             server.port, "--read", "f", "-c", "1", "--transfers", "2", "--verify-against", str(expected), *PATIENT
         )
-        assert opcode(server.received[-1]) == ERROR
-        assert server.received[-1][3] == 3
-        assert len([one for one in server.received if opcode(one) == ACK]) <= 2 * (size // 512)
+    assert (opcode(server.received[-1]), server.received[-1][3]) == (ERROR, 3)
+    assert len([one for one in server.received if opcode(one) == ACK]) <= 2 * (size // 512)
     assert (loaded.code, loaded.document["failed"], loaded.document["content_mismatches"]) == (3, 2, 2)
     assert (loaded.fault["kind"], loaded.fault["count"]) == ("longer_than_expected", 2)
     assert "longer_than_expected: 2 times, as in: DATA block" in loaded.text
