@@ -43,7 +43,12 @@ class LoadOutcome:
 def measure_ceiling(
     cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
 ) -> dict[str, int | float] | None: ...
-def run_load(config: object, stop: Stop, on_window: Callable[[str], object] | None = None) -> LoadOutcome: ...
+def run_load(
+    config: object,
+    stop: Stop,
+    on_window: Callable[[str], object] | None = None,
+    on_answer: Callable[[str], object] | None = None,
+) -> LoadOutcome: ...
 def serve(
     name: str, config: object, stop: Stop, ready: Callable[[str, int], object], handover: int | None = None
 ) -> list[tuple[str, int]]: ...

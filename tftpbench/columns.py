@@ -54,7 +54,10 @@ COLUMNS: dict[str, Column] = {
     "started": _count("transfers", "Transfers begun."),
     "completed": _count("transfers", "Transfers that ended with the last ACK."),
     "failed": _count("transfers", "Transfers that ended with an ERROR or a broken rule."),
-    "timed_out": _count("transfers", "Transfers that ran out of retries."),
+    "timed_out": _count(
+        "transfers",
+        "Transfers that ran out of retries, or whose server was silent for the client's timeout at the end.",
+    ),
     "interrupted": _count("transfers", "Transfers that the end of the trial cut off."),
     "retransmissions": _count("datagrams", "Datagrams that the generator sent again."),
     "duplicates": _count("datagrams", "Datagrams that the generator received and that brought nothing new."),

@@ -38,18 +38,31 @@ _ERRORS = (
 Figures = Mapping[str, int | float | None]
 
 
-def has_failures(result: LoadResult, back: ReadBack | None = None) -> bool:
-    """Whether any transfer failed, timed out, or moved wrong bytes, or not even one completed."""
+def has_failures(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> bool:
+    """Whether any transfer failed, timed out, moved wrong bytes or was not done, or not even one completed."""
     figures = _with_read_back(result, back)
-    return not figures.get("completed") or any(
-        figures.get(name) for name in ("failed", "timed_out", "content_mismatches")
+    return (
+        not figures.get("completed")
+        or any(figures.get(name) for name in ("failed", "timed_out", "content_mismatches"))
+        or _not_done(config, figures) > 0
     )
+
+
+def unanswered(config: LoadConfig) -> str:
+    """What a person is told who has waited for a second."""
+    return f"No answer yet from {_where(config)} after 1 s; the load goes on, Ctrl-C ends it."
+
+
+def refused(config: LoadConfig) -> str:
+    """What a person is told where the port is closed."""
+    return f"Nothing listens at {_where(config)} (ICMP port unreachable): start the server, or correct the address."
 
 
 def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> dict[str, object]:
     """Plain JSON values."""
     figures = _with_read_back(result, back)
     verdict, reason = checks.verdict(_findings(config, figures))
+    warnings = list(_warnings(config, result, figures, back))
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -65,6 +78,7 @@ def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = Non
         "verdict": verdict,
         "verdict_reason": reason,
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
+        "warnings": warnings,
         "errors": {str(code): count for code, count in _error_codes(result).items()},
         "error_messages": {str(error.code): error.message for error in result.errors},
         "protocol_faults": [asdict(fault) for fault in result.faults],
@@ -128,6 +142,16 @@ def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: Re
         yield f"{finding.text}: {finding.advice}"
     if (result.transfers["first_response_ns"] < 0).all():
         yield f"nothing answered: look whether a server listens on {_where(config)}"
+    elif timed_out := int(figures.get("timed_out") or 0):
+        yield (
+            f"{timed_out:,} of {_count(figures, 'started')} transfers timed out, since the server did not answer: "
+            "look whether it still runs, and what it logged"
+        )
+    if not_done := _not_done(config, figures):
+        yield (
+            f"{not_done:,} of {config.transfers:,} transfers were not done when the load ended, which it does after "
+            f"{format_duration(config.limit_ns)} at the latest: ask for fewer, or for a --duration"
+        )
     if back is not None and back.compared < back.files:
         why = ", ".join(error_text(code) for code in back.errors) or "no answer"
         yield (
@@ -175,6 +199,13 @@ def _rates(figures: Figures) -> str:
 def _where(config: LoadConfig) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"{host}:{config.port}"
+
+
+def _not_done(config: LoadConfig, figures: Figures) -> int:
+    """Transfers of a fixed number that did not even come to an end."""
+    if config.transfers is None:
+        return 0
+    return config.transfers - int(figures.get("started") or 0) + int(figures.get("interrupted") or 0)
 
 
 def _times(figures: Figures, prefix: str, names: tuple[str, ...]) -> str:

@@ -136,16 +136,22 @@ class ReadBack:
 
 
 def run_load(
-    config: LoadConfig, stop: Stop | None = None, on_window: Callable[[str], object] | None = None
+    config: LoadConfig,
+    stop: Stop | None = None,
+    on_window: Callable[[str], object] | None = None,
+    on_answer: Callable[[str], object] | None = None,
 ) -> LoadResult:
     """Runs one load to its end and returns what it found.
 
-    `stop.request()` from any thread ends it early; what is in flight then counts as interrupted.
-    `on_window` is called on this thread with "open" and with "close" as the measured window does so, once each.
+    `stop.request()` from any thread ends it early; what is in flight then counts as interrupted, or as timed out where
+    the server had been silent for the client's timeout.
+    `on_window` is called on this thread with "open" and with "close" as the measured window does so, once each;
+    `on_answer` once, with "answered", "unanswered" (nothing came for a second; the run goes on) or "refused" (nothing
+    listens on the port; the run goes on).
     Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
     """
     try:
-        outcome = _core.run_load(config, stop or Stop(), on_window)
+        outcome = _core.run_load(config, stop or Stop(), on_window, on_answer)
     except (ValueError, OSError, OverflowError) as error:
         raise LoadError(str(error)) from error
     except TypeError as error:

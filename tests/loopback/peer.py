@@ -33,19 +33,24 @@ class Peer:
         self._thread.start()
 
     def close(self) -> None:
-        # A datagram to itself ends the blocking receive: no time-out, no sleep.
+        """End the thread once it has read all that came before, so that `received` is whole afterwards."""
         self._answer = _nothing
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-            self._closing = True
-            waker.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join()
+            waker.bind(("127.0.0.1", 0))
+            self._waker = waker.getsockname()
+            while self._thread.is_alive():
+                # A full receive buffer loses it.
+                waker.sendto(b"", ("127.0.0.1", self.port))
+                self._thread.join(0.1)
         self.socket.close()
 
-    _closing = False
+    _waker: Address | None = None
 
     def _loop(self) -> None:
-        while not self._closing:
+        while True:
             datagram, address = self.socket.recvfrom(65536)
+            if address == self._waker:
+                return
             self.received.append(datagram)
             self._answer(self, datagram, address)
 

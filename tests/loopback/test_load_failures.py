@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from tests.loopback.peer import ACK, ERROR, RRQ, WRQ, Address, Peer, ack, data, 
 SECONDS_MAX = 120
 # To repeat a request is never needed here, and on a busy machine an answer may be late.
 PATIENT = ("--timeout", "30s")
+# More than a busy machine needs to say its first word, and less than five retries take.
+LONG_S = 40
 pytestmark = pytest.mark.timeout(SECONDS_MAX)
 
 
@@ -99,7 +104,7 @@ def test_a_file_that_is_not_as_long_as_its_tsize_is_a_failure(size: int, payload
 
     with peer(answer) as server:
         loaded = load(server.port, "--read", "f", "--transfers", "1", "--tsize", *PATIENT)
-        assert server.received[-1].startswith(error(code, b"")[:4])
+    assert server.received[-1].startswith(error(code, b"")[:4])
     assert (loaded.code, loaded.document["failed"]) == (3, 1)
     assert (loaded.fault["kind"], loaded.fault["rfc_section"][:8]) == (kind, "RFC 2349")
 
@@ -136,9 +141,8 @@ def test_a_file_that_goes_on_behind_its_end_is_a_failure_at_once(tmp_path: Path,
         loaded = load(
             server.port, "--read", "f", "-c", "1", "--transfers", "2", "--verify-against", str(expected), *PATIENT
         )
-        assert opcode(server.received[-1]) == ERROR
-        assert server.received[-1][3] == 3
-        assert len([one for one in server.received if opcode(one) == ACK]) <= 2 * (size // 512)
+    assert (opcode(server.received[-1]), server.received[-1][3]) == (ERROR, 3)
+    assert len([one for one in server.received if opcode(one) == ACK]) <= 2 * (size // 512)
     assert (loaded.code, loaded.document["failed"], loaded.document["content_mismatches"]) == (3, 2, 2)
     assert (loaded.fault["kind"], loaded.fault["count"]) == ("longer_than_expected", 2)
     assert "longer_than_expected: 2 times, as in: DATA block" in loaded.text
@@ -148,3 +152,60 @@ def test_a_file_that_never_ends_and_of_which_nothing_is_known_ends_with_the_load
     with peer(endless) as server:
         loaded = load(server.port, "--read", "f", "-c", "2", "--duration", "200ms", *PATIENT)
     assert (loaded.code, loaded.document["interrupted"]) == (3, 2)
+
+
+def test_a_server_that_stops_answering_does_not_pass_a_ci_step() -> None:
+    served: set[Address] = set()
+
+    def answer(self: Peer, datagram: bytes, client: Address) -> None:
+        if len(served) < 20 and opcode(datagram) == RRQ:
+            served.add(client)
+            self.send(data(1, b"whole"), client)
+
+    with peer(answer) as server:
+        loaded = load(server.port, "--read", "f", "-c", "4", "--duration", "2s")
+    figures = loaded.document
+    assert loaded.code == 3
+    assert (figures["completed"], figures["timed_out"], figures["interrupted"]) == (20, 4, 0)
+    sentence = "4 of 24 transfers timed out, since the server did not answer"
+    assert f"Warning: {sentence}" in loaded.text
+    assert figures["warnings"][0].startswith(sentence)
+
+
+def started(port: int) -> subprocess.Popen[str]:
+    """A load that would take a minute to give up; no terminal anywhere."""
+    command = [sys.executable, "-m", "tftpbench", "load", f"127.0.0.1:{port}", "--read", "f", "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_port_where_nothing_listens_is_one_line_at_once_and_the_end_of_the_load() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    began = time.monotonic()
+    with started(port) as loading:
+        out, err = loading.communicate()
+    # All that takes time is to start Python; given up by retries, it would be a minute.
+    assert time.monotonic() - began < LONG_S
+    assert err.splitlines()[0] == (
+        f"Nothing listens at 127.0.0.1:{port} (ICMP port unreachable): start the server, or correct the address."
+    )
+    document = json.loads(out)
+    assert (loading.returncode, document["completed"], document["interrupted"]) == (3, 0, document["started"])
+
+
+def test_a_port_that_is_silent_is_told_while_the_load_goes_on() -> None:
+    began = time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        with started(port) as loading:
+            assert loading.stderr is not None
+            line = loading.stderr.readline()
+            assert time.monotonic() - began < LONG_S
+            assert line == f"No answer yet from 127.0.0.1:{port} after 1 s; the load goes on, Ctrl-C ends it.\n"
+            assert loading.poll() is None
+            loading.send_signal(signal.SIGINT)
+            out, _ = loading.communicate()
+    assert loading.returncode == 130
+    assert json.loads(out)["completed"] == 0

@@ -3,7 +3,6 @@
 import json
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,12 @@ from tftpbench import cli
 SERVER = Path(__file__).with_name("misbehaving_server.py")
 TRANSFERS = 30
 RFC_2348 = "RFC 2348, Blocksize Option Specification"
-# Patience of 3 x 50 ms, in rounds of 5: the longest that 30 lost transfers can take, with time to start and to stop.
-SECONDS_MAX = 20
+# Nothing here lasts as long, on a busy machine either: a run that goes on to its time limit of ten minutes does.
+pytestmark = pytest.mark.timeout(120)
+# An answer comes in time on a busy machine, and nothing is repeated; what is lost on purpose is waited for once.
+PATIENT = {"timeout": "3s", "retries": 3, "backoff": "constant"}
+# 30 transfers that are lost, 5 at a time, take 4.5 s. Where an answer comes first, it comes within that patience.
+SHORT = {"timeout": "250ms", "retries": 2, "backoff": "constant"}
 
 
 def manifest(folder: Path, mode: str) -> Path:
@@ -34,10 +37,11 @@ def run(folder: Path, *modes: str, **changes: object) -> tuple[int, dict[str, di
         "matrix": {"operation": "read", "concurrency": 5, "file_size": "4KiB", "blksize": 1024},
         "transfers": TRANSFERS,
         "distinct_files": 2,
-        "client": {"timeout": "50ms", "retries": 2, "backoff": "constant"},
+        "client": PATIENT,
         "trials": 1,
         **changes,
     }
+    document = {key: value for key, value in document.items() if value is not None}
     path = folder / "misbehaving.yaml"
     path.write_text(json.dumps(document))  # JSON is YAML
     code = cli.exit_code(["run", str(path), "--quiet", "--out", str(folder / "out")])
@@ -50,34 +54,49 @@ def found(row: dict[str, Any]) -> dict[str, tuple[int, str]]:
     return {each["kind"]: (each["count"], each["text"]) for each in row["server_findings"]}
 
 
+def is_servers_fault(row: dict[str, Any]) -> bool:
+    """Whether a trial is invalid for what its server did. A busy machine makes it invalid in other words."""
+    reason = row["verdict_reason"] or ""
+    return any(word in reason for word in ("contents", "died", "server", "do not add up"))
+
+
 @pytest.mark.parametrize(
-    ("mode", "kind", "count", "text"),
+    ("mode", "client", "kind", "count", "text"),
     [
-        ("refuses", "refused", TRANSFERS, "refused 30 of 30 transfers (ERROR 0, not defined)"),
-        ("breaks", "failed", TRANSFERS, "broke off 30 of 30 transfers (ERROR 0, not defined)"),
+        ("refuses", PATIENT, "refused", TRANSFERS, "refused 30 of 30 transfers (ERROR 0, not defined)"),
+        ("breaks", PATIENT, "failed", TRANSFERS, "broke off 30 of 30 transfers (ERROR 0, not defined)"),
         (
             "overgrants",
+            PATIENT,
             "failed",
             TRANSFERS,
             f"broke off 30 of 30 transfers (protocol fault: option_above_asked, {RFC_2348})",
         ),
-        ("endless", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
-        ("endless", "failed", TRANSFERS, "broke off 30 of 30 transfers (longer than expected)"),
-        ("silent", "silent", TRANSFERS, "never answered 30 of 30 transfers"),
-        ("stalls", "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
-        ("lies", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
-        ("lowers", "not_granted", 1, "granted blksize 600 where 1024 was asked for"),
-        ("deaf", "deaf", 1, "answered no new request after the load"),
-        ("dies", "died", 1, "died with SIGSEGV; it said nothing"),
+        ("endless", PATIENT, "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
+        ("endless", PATIENT, "failed", TRANSFERS, "broke off 30 of 30 transfers (longer than expected)"),
+        ("silent", SHORT, "silent", TRANSFERS, "never answered 30 of 30 transfers"),
+        ("stalls", SHORT, "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
+        ("lies", PATIENT, "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
+        ("lowers", PATIENT, "not_granted", 1, "granted blksize 600 where 1024 was asked for"),
+        ("deaf", SHORT, "deaf", 1, "answered no new request after the load"),
+        ("dies", PATIENT, "died", 1, "died with SIGSEGV; it said nothing"),
     ],
 )
-def test_each_fault_has_its_name_and_ends_on_time(tmp_path: Path, mode: str, kind: str, count: int, text: str) -> None:
-    began = time.monotonic()
-    code, rows = run(tmp_path, mode, "ok")
-    assert time.monotonic() - began < SECONDS_MAX
+def test_each_fault_has_its_name(
+    tmp_path: Path, mode: str, client: dict[str, object], kind: str, count: int, text: str
+) -> None:
+    code, rows = run(tmp_path, mode, client=client)
     assert code == 0, "a server that fails is a finding, not an error of the run"
     assert found(rows[mode])[kind] == (count, text)
-    assert (found(rows["ok"]), rows["ok"]["completed"], rows["ok"]["verdict"]) == ({}, TRANSFERS, "valid")
+
+
+@pytest.mark.parametrize("mode", ["dies", "refuses"])
+def test_a_server_beside_one_that_fails_has_its_figures(tmp_path: Path, mode: str) -> None:
+    code, rows = run(tmp_path, mode, "ok")
+    assert code == 0
+    assert (found(rows["ok"]), rows["ok"]["completed"]) == ({}, TRANSFERS)
+    assert not is_servers_fault(rows["ok"])
+    assert is_servers_fault(rows[mode]) == (mode == "dies")
 
 
 def test_a_file_that_never_ends_is_cut_off_at_once_even_where_nothing_is_compared(tmp_path: Path) -> None:
@@ -99,7 +118,16 @@ def test_a_server_that_passes_clients_over_is_unfair(tmp_path: Path) -> None:
     _, rows = run(tmp_path, "unfair", "ok")
     assert "unfair" in found(rows["unfair"])
     assert rows["unfair"]["fairness"] > 10
-    assert rows["unfair"]["verdict"] == "valid"
+    assert not is_servers_fault(rows["unfair"])
+
+
+def test_a_server_that_stops_answering_is_found_even_where_its_clients_would_wait_longer(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "deaf", transfers=None, duration="2s", client={"timeout": "1s", "retries": 20})
+    row = rows["deaf"]
+    assert (row["timed_out"], row["interrupted"]) == (5, 0)
+    kinds = found(row)
+    assert "deaf" in kinds
+    assert sum(count for kind, (count, _) in kinds.items() if kind in {"silent", "timed_out"}) == 5
 
 
 def test_a_load_that_nobody_answers_is_cut_off_at_its_time_limit(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_what_was_read_back_is_told_and_wrong_bytes_are_a_failure() -> None:
     back = ReadBack(files=4, compared=4, bytes=4096, mismatches=1, errors=())
     text = load_report.render(config(), COMPLETED, back)
     assert "4 of 4 files read back, 4 KiB compared, 1 with wrong bytes" in text
-    assert load_report.has_failures(COMPLETED, back)
-    assert not load_report.has_failures(COMPLETED)
+    assert load_report.has_failures(config(), COMPLETED, back)
+    assert not load_report.has_failures(config(), COMPLETED)
     found = load_report.document(config(), COMPLETED, back)
     assert (found["bytes_verified"], found["content_mismatches"]) == (4096, 1)
     assert found["read_back"] == {"files": 4, "compared": 4}
@@ -52,7 +52,7 @@ def test_what_was_read_back_is_told_and_wrong_bytes_are_a_failure() -> None:
 def test_a_server_that_refuses_to_serve_uploads_is_a_warning(errors: tuple[int, ...], why: str) -> None:
     back = ReadBack(files=4, compared=1, bytes=1024, mismatches=0, errors=errors)
     assert f"Warning: 3 of 4 files could not be read back ({why}" in load_report.render(config(), COMPLETED, back)
-    assert not load_report.has_failures(COMPLETED, back)
+    assert not load_report.has_failures(config(), COMPLETED, back)
 
 
 def test_errors_of_the_server_are_counted_by_code_and_named() -> None:
@@ -65,7 +65,26 @@ def test_errors_of_the_server_are_counted_by_code_and_named() -> None:
 
 def test_nothing_that_answers_is_a_failure_with_the_mend() -> None:
     found = result(("interrupted", -1), ("interrupted", -1), answered=False)
-    assert load_report.has_failures(found)
+    assert load_report.has_failures(config(), found)
     text = load_report.render(config(operation="read"), found)
     assert "nothing answered: look whether a server listens on 127.0.0.1:6969" in text
     assert "nothing answered" not in load_report.render(config(), COMPLETED)
+
+
+def test_transfers_that_timed_out_are_a_failure_and_one_sentence() -> None:
+    found = result(*[("completed", -1)] * 2, *[("timed_out", -1)] * 2)
+    assert load_report.has_failures(config(), found)
+    sentence = "2 of 4 transfers timed out, since the server did not answer"
+    assert f"Warning: {sentence}" in load_report.render(config(), found)
+    warnings = load_report.document(config(), found)["warnings"]
+    assert isinstance(warnings, list)
+    assert warnings[0].startswith(sentence)
+
+
+def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_a_duration_none_is() -> None:
+    found = result(("completed", -1), ("completed", -1), ("interrupted", -1))
+    assert load_report.has_failures(config(transfers=4), found)
+    assert "2 of 4 transfers were not done when the load ended" in load_report.render(config(transfers=4), found)
+    lasting = config(transfers=None, duration_ns=10**9)
+    assert not load_report.has_failures(lasting, found)
+    assert "Warning" not in load_report.render(lasting, found)

@@ -84,7 +84,10 @@ def load(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> int:
-    """Put load on a running server and report; exit code 3 when transfers failed."""
+    """Put load on a running server and report; exit code 3 when transfers failed, timed out or were not done.
+
+    Where nothing listens on the port it ends at once: start the server first.
+    """
     from tftpbench.loadgen import LoadConfig, best_sockets
     from tftpbench.units import parse_bytes
 
@@ -126,6 +129,7 @@ def load(
 
 def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
+    from tftpbench import load_report
     from tftpbench.loadgen import Stop, read_back, run_load
 
     stop = Stop()
@@ -137,9 +141,16 @@ def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
         interrupted.append(number)
         stop.request()
 
+    def on_answer(news: str) -> None:
+        if news == "unanswered":
+            typer.echo(load_report.unanswered(config), err=True)
+        elif news == "refused":
+            typer.echo(load_report.refused(config), err=True)
+            stop.request()
+
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        result, back = run_load(config, stop), None
+        result, back = run_load(config, stop, on_answer=on_answer), None
         if config.operation == "write" and config.verify == "full" and not interrupted:
             back = read_back(config, result, stop)
         return result, back, bool(interrupted)
@@ -157,7 +168,7 @@ def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None",
         typer.echo(json.dumps(load_report.document(config, result, back), ensure_ascii=False))
     if interrupted:
         return 130
-    return 3 if load_report.has_failures(result, back) else 0
+    return 3 if load_report.has_failures(config, result, back) else 0
 
 
 def _file_size(path: Path) -> int:

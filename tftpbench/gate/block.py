@@ -8,7 +8,6 @@ process behind. Called by `tftpbench.gate.loop`.
 
 import contextlib
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -208,15 +207,15 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     edges: list[int | None] = []
-    before, begun_ns = stolen_ticks(cores), time.monotonic_ns()
+    before = stolen_ticks(cores)
     result = bench.tools.run_load(config, arm.stop, lambda _edge: edges.append(arm.server.cpu_ns()))
-    after, took_ns = stolen_ticks(cores), time.monotonic_ns() - begun_ns
+    after = stolen_ticks(cores)
     lost = how_lost(arm.server)
     if lost is not None:
         raise Uneven(name, str(lost))
     # What was open at the limit is interrupted, or timed out where the server had been silent.
-    cut_short = number(result.figures, "interrupted") or number(result.figures, "timed_out")
-    is_stopped = bool(cut_short) and took_ns >= limit_ns
+    open_at_limit = len(result.intervals["blocks"]) * INTERVAL_NS >= limit_ns and number(result.figures, "timed_out")
+    is_stopped = bool(number(result.figures, "interrupted") or open_at_limit)
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
     uploads, _ = compared_uploads(arm.trial, bench, arm.root, config, result)

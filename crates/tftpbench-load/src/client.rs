@@ -169,8 +169,13 @@ impl Client {
         either!(&mut self.machine, machine => machine.handle_timeout(now_ns));
     }
 
-    /// Ends the transfer from our side because the run is over.
-    pub(crate) fn interrupt(&mut self) {
+    /// Ends the transfer from our side because the run is over. One that has heard nothing for its own timeout waits for a
+    /// server that is silent, however many retries it would still have had.
+    pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig) {
+        let agreed_ns = either!(&self.machine, machine => machine.agreed().timeout_s).map(seconds_ns);
+        if now_ns.saturating_sub(self.heard_ns) >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
+            self.ended_as = Some(Outcome::TimedOut);
+        }
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));
     }
 
@@ -321,6 +326,10 @@ fn expected_bytes(config: &LoadConfig, contents: &Contents) -> Option<u64> {
         (Operation::Read, Contents::Given(bytes)) => Some(bytes.len() as u64),
         (Operation::Read, Contents::Generated(_)) => is_known.then_some(config.file_size_bytes),
     }
+}
+
+fn seconds_ns(seconds: u8) -> u64 {
+    u64::from(seconds) * 1_000_000_000
 }
 
 /// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set meanwhile.

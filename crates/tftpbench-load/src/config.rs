@@ -55,6 +55,8 @@ pub struct LoadConfig {
     pub ramp_ns: u64,
     /// Busy-poll for this long before sleeping.
     pub busy_poll_ns: u64,
+    /// Say whether anything answers, in notices: for a person who waits. Costs a system call a turn until something does.
+    pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
 }

@@ -63,6 +63,11 @@ impl Endpoints {
         Ok(Endpoints { lanes, spare, uses: Vec::new() })
     }
 
+    /// The socket that the first transfer sends through, before it has started.
+    pub(crate) fn first(&self) -> Option<&Socket> {
+        self.lanes.first().map(|lane| &lane.socket).or(self.spare.last())
+    }
+
     /// What the next client, whose key will be `key`, sends through.
     pub(crate) fn next(&mut self, config: &LoadConfig, key: usize) -> Result<Via, LoadError> {
         if self.lanes.is_empty() {

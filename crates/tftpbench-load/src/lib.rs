@@ -27,7 +27,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
@@ -43,6 +43,8 @@ use worker::{DALLYING_MAX, Worker, WorkerReport};
 const OTHER_FILES: u64 = 128;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a person waits for an answer without a word.
+const UNANSWERED: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
 
@@ -55,6 +57,13 @@ pub enum Notice {
     WindowOpened,
     /// The measured window has just closed; the drain begins. Once per run.
     WindowClosed,
+    /// The first datagram has arrived. Once per run; this and the next two only where the run watches for an answer.
+    Answered,
+    /// Nothing has arrived for a second, and nothing has been refused. Once per run; it goes on.
+    Unanswered,
+    /// Nothing listens on the server's port: a request came back as "port unreachable" before anything answered. Once per
+    /// run; it goes on, for a server may be about to start.
+    Refused,
 }
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
@@ -87,7 +96,7 @@ pub fn run(
                 thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
             })
             .collect();
-        runner_gap_ns_max = listen(&heard, &mut notice);
+        runner_gap_ns_max = listen(&heard, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -107,8 +116,9 @@ type Sent = (Notice, u64);
 
 /// Passes on what the workers say until all of them have gone: each edge of the window once, and in order. Returns the
 /// longest time from when the caller should have heard something until it had dealt with it.
-fn listen(heard: &mpsc::Receiver<Sent>, notice: &mut impl FnMut(Notice)) -> u64 {
+fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(Notice)) -> u64 {
     let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
+    let (began, mut awaits_answer) = (Instant::now(), watches);
     let mut gap_ns_max = 0;
     loop {
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
@@ -123,6 +133,12 @@ fn listen(heard: &mpsc::Receiver<Sent>, notice: &mut impl FnMut(Notice)) -> u64 
                 }
                 sent_ns
             }
+            // Each worker says so; the first one's word is the news.
+            Ok((news @ (Notice::Answered | Notice::Refused), sent_ns)) if awaits_answer => {
+                awaits_answer = false;
+                notice(news);
+                sent_ns
+            }
             Ok((_, sent_ns)) => sent_ns,
             Err(RecvTimeoutError::Timeout) => {
                 notice(Notice::Tick);
@@ -131,6 +147,10 @@ fn listen(heard: &mpsc::Receiver<Sent>, notice: &mut impl FnMut(Notice)) -> u64 
             Err(RecvTimeoutError::Disconnected) => break,
         };
         gap_ns_max = gap_ns_max.max(clock::monotonic_ns().saturating_sub(due_ns));
+        if awaits_answer && began.elapsed() >= UNANSWERED {
+            awaits_answer = false;
+            notice(Notice::Unanswered);
+        }
     }
     // A run that ended before its time had come has seen both.
     let begin_ns = clock::monotonic_ns();

@@ -43,9 +43,9 @@ pub enum Outcome {
     Completed,
     /// An ERROR, or the peer broke the protocol.
     Failed,
-    /// Retransmissions ran out.
+    /// Retransmissions ran out, or the run ended when the server had been silent for the client's timeout or longer.
     TimedOut,
-    /// The run was over first.
+    /// The run was over first, and the server was not silent.
     Interrupted,
 }
 

@@ -3,6 +3,7 @@
 //! A turn: start what is due, fire timers, wait (busy-polling first), handle what arrived. Time spent waiting with
 //! nothing to do is idle; all other time is productive, and its share of the window is `generator_busy_fraction`.
 
+mod answer;
 mod arrivals;
 
 use std::collections::VecDeque;
@@ -67,6 +68,10 @@ pub(crate) struct Worker<'a> {
     receive: Option<ReceiveBatch>,
     /// How long nothing has arrived by now, as far as that was waited for.
     idle_ns: u64,
+    /// Something has arrived.
+    heard: bool,
+    /// Whether that is still to be told.
+    awaits_answer: bool,
     /// Batches that came from the only lane since the poller was asked.
     unasked: u32,
     batch: SendBatch,
@@ -126,6 +131,8 @@ impl<'a> Worker<'a> {
             faults: Faults::default(),
             receive: Some(receive),
             idle_ns: 0,
+            heard: false,
+            awaits_answer: config.watch_for_answer,
             unasked: 0,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
@@ -140,6 +147,7 @@ impl<'a> Worker<'a> {
         self.recorder = Recorder::new(start_ns, window(self.config, start_ns));
         self.timers = Timers::new(clock::monotonic_ns());
         self.schedule = ClosedLoop::new(start_ns, self.slots, self.config.ramp_ns);
+        self.watch_for_answer();
         let mut now_ns = clock::monotonic_ns();
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
@@ -160,6 +168,9 @@ impl<'a> Worker<'a> {
                         self.handle_ready()?
                     }
                 };
+                if self.awaits_answer {
+                    self.look_for_answer();
+                }
             }
         }
     }
@@ -220,11 +231,12 @@ impl<'a> Worker<'a> {
 
     fn interrupt_all(&mut self, now_ns: u64) -> Result<(), LoadError> {
         self.drain_end_ns = u64::MAX;
+        let config = self.config;
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             // Ending one transfer can push another out that only dallied.
             if let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) {
-                client.interrupt();
+                client.interrupt(now_ns, config);
                 self.after_input(key, now_ns)?;
                 self.recorder.looked(clock::monotonic_ns());
             }

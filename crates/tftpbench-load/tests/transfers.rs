@@ -41,6 +41,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         drain_ns: 1_000 * MS,
         ramp_ns: 0,
         busy_poll_ns: 0,
+        watch_for_answer: false,
         receive_buffer_bytes: 0,
     }
 }

@@ -158,6 +158,36 @@ impl Socket {
         send_twice(|| unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) })
     }
 
+    /// Has the kernel keep what ICMP says of datagrams that were sent, for [`take_error`](Socket::take_error), or not: then
+    /// what is kept is thrown away (IP_RECVERR, ip(7)). An unconnected socket hears nothing of it otherwise. While it
+    /// does, a poller finds the socket ready as long as something is kept.
+    pub fn keep_errors(&self, keep: bool) -> io::Result<()> {
+        let (level, name) = match self.local {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        };
+        set_option(&self.fd, level, name, &libc::c_int::from(keep))
+    }
+
+    /// The oldest error that is kept: where the datagram was sent to, and what became of it.
+    pub fn take_error(&self) -> Option<(SocketAddr, io::Error)> {
+        let mut raw = RawAddress::NONE;
+        let mut control = ErrorControl([0; ERROR_CONTROL_BYTES]);
+        // SAFETY: msghdr is numbers and pointers, for which zero is valid.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_name = (&raw mut raw).cast();
+        header.msg_namelen = RAW_ADDRESS_LEN;
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control.0.len() as _;
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        // SAFETY: address and control room live longer than the call, and it writes no more than their lengths.
+        let read = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut header, flags) };
+        if read < 0 {
+            return None;
+        }
+        Some((raw.decode()?, io::Error::from_raw_os_error(error_number(&header)?)))
+    }
+
     pub(crate) fn has_control(&self) -> bool {
         self.has_control
     }
@@ -250,6 +280,31 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Room for a sock_extended_err with an address behind it, and for what else the socket is told, aligned as cmsg(3) wants it.
+#[repr(C, align(8))]
+struct ErrorControl([u8; ERROR_CONTROL_BYTES]);
+const ERROR_CONTROL_BYTES: usize = 256;
+
+/// The errno in a message of the error queue, ip(7).
+fn error_number(header: &libc::msghdr) -> Option<libc::c_int> {
+    // SAFETY: `msg_control` holds `msg_controllen` bytes as the kernel wrote them, aligned.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // The kernel ends the list by its length; the bound is for a reader's peace of mind.
+    for _ in 0..ERROR_CONTROL_BYTES / size_of::<libc::cmsghdr>() {
+        // SAFETY: null, or a whole header inside the control room, as CMSG_FIRSTHDR and NXTHDR promise.
+        let found = unsafe { message.as_ref() }?;
+        let kind = (found.cmsg_level, found.cmsg_type);
+        if kind == (libc::IPPROTO_IP, libc::IP_RECVERR) || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) {
+            // SAFETY: the kernel writes a sock_extended_err behind a header of these types; it begins with a u32 errno.
+            let errno = unsafe { libc::CMSG_DATA(message).cast::<u32>().read_unaligned() };
+            return libc::c_int::try_from(errno).ok();
+        }
+        // SAFETY: `message` is a header of this list.
+        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    None
+}
+
 /// bind(2).
 fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let (raw, raw_len) = RawAddress::encode(address);
@@ -317,6 +372,8 @@ fn option<T: Zeroed>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io:
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn bound() -> Socket {
@@ -343,6 +400,30 @@ mod tests {
         for timeout_ns in [0, 1, 999] {
             socket.set_receive_timeout(timeout_ns).unwrap();
             assert_eq!(socket.receive_timeout_ns.load(Ordering::Relaxed), timeout_ns.max(1));
+        }
+    }
+
+    #[test]
+    fn what_icmp_says_of_an_unconnected_socket_is_kept_only_where_that_is_asked_for() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(socket) = Socket::bind(address.parse().unwrap(), &SocketOptions::default()) else {
+                continue; // No IPv6 here.
+            };
+            let closed =
+                Socket::bind(address.parse().unwrap(), &SocketOptions::default()).unwrap().local_addr();
+            socket.send_to(b"x", closed).unwrap();
+            assert!(socket.take_error().is_none());
+            socket.keep_errors(true).unwrap();
+            socket.send_to(b"x", closed).unwrap();
+            // On loopback it is there when the send returns, unless the kernel is too busy for that.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let kept = std::iter::repeat_with(|| socket.take_error())
+                .find(|kept| kept.is_some() || Instant::now() > deadline);
+            let (peer, error) = kept.flatten().unwrap();
+            assert_eq!((peer, error.kind()), (closed, io::ErrorKind::ConnectionRefused));
+            socket.send_to(b"x", closed).unwrap();
+            socket.keep_errors(false).unwrap();
+            assert!(socket.take_error().is_none());
         }
     }
 

@@ -55,25 +55,34 @@ pub(crate) struct LoadArguments {
 #[pyclass(frozen, module = "tftpbench._core")]
 pub(crate) struct LoadOutcome(LoadReport);
 
-/// Runs one load to its end with the GIL released. `on_window` is called with "open" and with "close", once each.
-/// Raises ValueError, OSError, RuntimeError, or what a signal handler or `on_window` raised.
+/// Runs one load to its end with the GIL released. `on_window` is called with "open" and with "close", once each;
+/// `on_answer` with "answered", "unanswered" or "refused", whichever is known first.
+/// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, on_window=None))]
+#[pyo3(signature = (config, stop, on_window=None, on_answer=None))]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
     stop: &Bound<'_, Stop>,
     on_window: Option<Py<PyAny>>,
+    on_answer: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
-    let config = config.into_config()?;
+    let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
     let mut raised: Option<PyErr> = None;
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
-            let heard = Python::attach(|py| match (notice, &on_window) {
-                (Notice::WindowOpened, Some(call)) => call.call1(py, ("open",)).map(drop),
-                (Notice::WindowClosed, Some(call)) => call.call1(py, ("close",)).map(drop),
-                _ => py.check_signals(),
+            let (callback, word) = match notice {
+                Notice::WindowOpened => (&on_window, "open"),
+                Notice::WindowClosed => (&on_window, "close"),
+                Notice::Answered => (&on_answer, "answered"),
+                Notice::Unanswered => (&on_answer, "unanswered"),
+                Notice::Refused => (&on_answer, "refused"),
+                Notice::Tick => (&None, ""),
+            };
+            let heard = Python::attach(|py| match callback {
+                Some(call) => call.call1(py, (word,)).map(drop),
+                None => py.check_signals(),
             });
             if let Err(error) = heard {
                 raised.get_or_insert(error);
@@ -228,6 +237,7 @@ impl LoadArguments {
             drain_ns: self.drain_ns,
             ramp_ns: self.ramp_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
         })
     }

@@ -113,6 +113,7 @@ mod tests {
             drain_ns: 0,
             ramp_ns: 0,
             busy_poll_ns: 0,
+            watch_for_answer: false,
             receive_buffer_bytes: 0,
         }
     }

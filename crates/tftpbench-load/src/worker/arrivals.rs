@@ -49,7 +49,7 @@ impl Worker<'_> {
         };
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        received.map_err(LoadError::os("cannot receive"))?;
+        self.heard |= received.map_err(LoadError::os("cannot receive"))? > 0;
         for datagram in receive.iter() {
             self.handle_datagram(key, now_ns, &datagram)?;
         }
@@ -65,6 +65,7 @@ impl Worker<'_> {
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
         let received = received.map_err(LoadError::os("cannot receive"))?;
+        self.heard |= received > 0;
         self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
         let mut current: Option<(Option<LocalAddress>, usize)> = None;
