@@ -83,7 +83,7 @@ def pair(world: World, timeout_ns: int = 100 * MS) -> tuple[int, dict[str, dict[
     loaded = arms(timeout_ns)
     order = random.Random(1).sample(list(loaded), 2)
     done = block._take_turns(order, loaded, WORK, bench)
-    return done, {name: block._figures(arm) for name, arm in loaded.items()}
+    return done, {name: block._figures(arm, range(1, done + 1)) for name, arm in loaded.items()}
 
 
 def test_equal_arms_do_all_their_work_and_neither_is_stopped() -> None:

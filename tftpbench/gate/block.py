@@ -116,10 +116,11 @@ def measure(
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
         return replace(made, failure=failure, invalid=str(lost), unstarted=None if lost.is_fault else lost.arm)
+    counted = range(1, done + 1)
     return replace(
         made,
         slices=done,
-        arms={name: Arm(_figures(arms[name])) for name in sides},
+        arms={name: Arm(_figures(arms[name], counted)) for name in sides},
         invalid=_invalid(arms, done),
     )
 
@@ -255,9 +256,9 @@ def _fault(figures: Mapping[str, object], stolen: tuple[int, int]) -> str | None
     return found[0].text if found else None
 
 
-def _figures(arm: _Loaded) -> dict[str, float | None]:
-    """The arm's totals over its slices, without the first, which warmed it up."""
-    turns = arm.turns[1:]
+def _figures(arm: _Loaded, counted: Sequence[int]) -> dict[str, float | None]:
+    """The arm's totals over the slices that count: without the first, which warmed it up."""
+    turns = [arm.turns[index] for index in counted]
     blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
     lost = _sum(turns, "failed") + _sum(turns, "timed_out") + _sum(turns, "stuck")
     stopped = sum(turn.is_stopped for turn in turns)
