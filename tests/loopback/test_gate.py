@@ -15,6 +15,7 @@ import pytest
 
 from tests.loopback.manifests import bundled, written
 from tftpbench import cli
+from tftpbench.checks import Finding, Kind
 from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load
 from tftpbench.gate.faults import FaultsUnavailable, compile_shim
@@ -47,13 +48,13 @@ def gate(folder: Path, base: str, head: str, *more: str) -> tuple[int, dict[str,
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pair is spoilt by what else this machine does: for tests that are not about that."""
-    monkeypatch.setattr("tftpbench.gate.block._fault", lambda *_: None)
+    monkeypatch.setattr("tftpbench.checks.findings", lambda *_: ())
 
 
 @pytest.fixture
 def one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate ends after its first pair, whatever else this machine does."""
-    monkeypatch.setattr("tftpbench.gate.block._fault", lambda *_: None)
+    monkeypatch.setattr("tftpbench.checks.findings", lambda *_: ())
 
     def final(blocks: Sequence[Block], *arguments: Any, has_ended: bool = False) -> Decision:
         return replace(decide(blocks, *arguments, has_ended=has_ended), is_final=bool(blocks))
@@ -119,7 +120,8 @@ def busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A machine whose clock can't be trusted: no slice is valid; or so many processes that take all they get."""
     count: int = request.param
     if not count:
-        monkeypatch.setattr("tftpbench.gate.block._fault", lambda *_: "the generator read answers 64 ms late (p99)")
+        late = Finding(Kind.GENERATOR_LAG, "the generator read answers 64 ms late (p99)")
+        monkeypatch.setattr("tftpbench.checks.findings", lambda *_: (late,))
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     yield
     for process in started:

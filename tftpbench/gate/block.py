@@ -275,7 +275,7 @@ def _faults(figures: Mapping[str, object], stolen: tuple[int, int]) -> list[chec
 
 
 def _figures(arm: _Loaded, counted: Sequence[int]) -> dict[str, float | None]:
-    """The arm's totals over the slices that count."""
+    """The arm's totals over the slices that count: without the first, which warmed it up."""
     turns = [arm.turns[index] for index in counted]
     blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
     lost = _sum(turns, "failed") + _sum(turns, "timed_out") + _sum(turns, "stuck")
