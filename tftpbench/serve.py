@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
 RETRIES = 5
 GRACE_S = 3.0
+MEMORY_MAX_BYTES = 4 << 30  # of the memory store: uploads must not take the machine down
 # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
 RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
@@ -40,6 +41,7 @@ class ServeConfig:
     write: bool = False
     overwrite: bool = False
     store: str = "disk"
+    memory_max_bytes: int = MEMORY_MAX_BYTES
     blksize_max: int = 65464  # RFC 2348
     windowsize_max: int = 65535  # RFC 7440
     timeout_s: float = TIMEOUT_S
@@ -150,6 +152,7 @@ _HELP = {
     "write": "allow uploads",
     "overwrite": "allow uploads to replace existing files",
     "store": "disk, or memory: files are read once and uploads are never written",
+    "memory_max_bytes": "bytes that the memory store may take, what each file costs beside its own included",
     "blksize_max": "largest blksize granted",
     "windowsize_max": "largest windowsize granted",
     "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
