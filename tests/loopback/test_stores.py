@@ -98,10 +98,15 @@ class Client:
         return answer
 
 
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+
+
 @contextmanager
-def serving(name: str, root: Path, *options: str, prepare: Callable[[], None] | None = None) -> Iterator[Running]:
-    """A server that may be killed meanwhile. `prepare` is called in it before it starts."""
-    command = [sys.executable, "-m", "tftpbench.serve", name, "--root", str(root), *options]
+def serving(
+    name: str, root: Path, *options: str, prepare: Callable[[], None] | None = None, within: tuple[str, ...] = ()
+) -> Iterator[Running]:
+    """A server that may be killed meanwhile. `prepare` is called before it starts; `within` goes before its command."""
+    command = [*within, sys.executable, "-m", "tftpbench.serve", name, "--root", str(root), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=prepare)  # noqa: PLW1509
     assert process.stdout is not None
     try:
@@ -195,6 +200,29 @@ def test_two_servers_with_one_process_id_do_each_other_no_harm(name: str, tmp_pa
             assert server.client().write("f", contents) == ack(1)
             assert (tmp_path / "f").read_bytes() == contents
         assert hidden(tmp_path) == others
+
+
+@pytest.mark.skipif(platform.machine() not in OPENAT, reason="the filter knows this machine's calls not")
+def test_two_containers_on_one_root_take_the_same_upload_at_once(name: str, tmp_path: Path) -> None:
+    """In each the server is process 1."""
+    if subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may make no namespaces of processes (unshare)")
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                serving(name, tmp_path, "--write", "--overwrite", prepare=refuse_o_tmpfile, within=CONTAINER)
+            )
+            for _ in range(2)
+        ]
+        clients = [server.client() for server in servers]
+        for client, byte in zip(clients, (b"1", b"2"), strict=True):
+            assert client.ask(WRQ, "f") == ack(0)
+            assert client.send(data(1, byte * 512)) == ack(1)
+        assert len(hidden(tmp_path)) == 2
+        for client, byte in zip(clients, (b"1", b"2"), strict=True):
+            assert client.send(data(2, byte)) == ack(2)
+            assert (tmp_path / "f").read_bytes() == byte * 513
+    assert os.listdir(tmp_path) == ["f"]
 
 
 @pytest.mark.parametrize("store", ["disk", "memory"])
