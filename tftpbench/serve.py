@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
 RETRIES = 5
 GRACE_S = 3.0
+MEMORY_MAX_BYTES = 4 << 30  # of the memory store: uploads must not take the machine down
 # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
 RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
@@ -43,6 +44,7 @@ class ServeConfig:
     write: bool = False
     overwrite: bool = False
     store: str = "disk"
+    memory_max_bytes: int = MEMORY_MAX_BYTES
     blksize_max: int = 65464  # RFC 2348
     windowsize_max: int = WINDOWSIZE_MAX
     window_max_bytes: int = WINDOW_MAX_BYTES
@@ -157,6 +159,7 @@ _HELP = {
     "write": "allow uploads",
     "overwrite": "allow uploads to replace existing files",
     "store": "disk, or memory: files are read once and uploads are never written",
+    "memory_max_bytes": "bytes that the memory store may take, what each file costs beside its own included",
     "blksize_max": "largest blksize granted",
     "windowsize_max": "largest windowsize granted, up to 65535",
     "window_max_bytes": "largest window granted, in bytes: windowsize times blksize; one block is always granted",

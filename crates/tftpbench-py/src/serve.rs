@@ -47,6 +47,7 @@ pub(crate) struct ServeArguments {
     write: bool,
     overwrite: bool,
     store: String,
+    memory_max_bytes: u64,
     max_transfers: usize,
     blksize_max: u16,
     windowsize_max: u16,
@@ -140,6 +141,7 @@ impl ServeArguments {
             write: self.write,
             overwrite: self.overwrite,
             store,
+            memory_bytes_max: self.memory_max_bytes,
             max_transfers: self.max_transfers,
             limits: Limits {
                 blksize: self.blksize_max,

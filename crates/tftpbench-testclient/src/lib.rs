@@ -88,6 +88,7 @@ macro_rules! behaviours {
                 a_file_whose_names_change_while_served_is_served_to_its_end
                 a_file_changed_in_place_while_served_is_an_error
                 the_memory_store_serves_what_it_read_first
+                the_memory_store_makes_no_file_of_two_states
             }
             sharing {
                 readers_of_one_file_at_once_get_it_whole
