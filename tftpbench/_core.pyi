@@ -11,6 +11,7 @@ __all__ = [
     "Stop",
     "first_difference",
     "measure_ceiling",
+    "open_files",
     "run_load",
     "serve",
     "write_contents",
@@ -41,6 +42,7 @@ class LoadOutcome:
 def measure_ceiling(
     cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
 ) -> dict[str, int | float] | None: ...
+def open_files(name: str, config: object) -> int: ...
 def run_load(config: object, stop: Stop, on_window: Callable[[str], object] | None = None) -> LoadOutcome: ...
 def serve(
     name: str, config: object, stop: Stop, ready: Callable[[str, int], object], handover: int | None = None
