@@ -26,6 +26,9 @@ MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
 USEFUL_TRANSFERS = 16
 _OTHER_THREADS = 8  # of this process and a shell around it
 BATCH = 64  # messages to a system call: the call itself costs nothing beside them
+# What two datagrams with a forged sender can draw. A client that asks for more is granted less.
+WINDOWSIZE_MAX = 64
+WINDOW_MAX_BYTES = 128 << 10
 SOCKETS = ("shared", "per-transfer")
 
 
@@ -46,7 +49,8 @@ class ServeConfig:
     overwrite: bool = False
     store: str = "disk"
     blksize_max: int = 65464  # RFC 2348
-    windowsize_max: int = 65535  # RFC 7440
+    windowsize_max: int = WINDOWSIZE_MAX
+    window_max_bytes: int = WINDOW_MAX_BYTES
     timeout_s: float = TIMEOUT_S
     retries: int = RETRIES
     busy_poll_us: int = 0
@@ -201,7 +205,8 @@ _HELP = {
     "overwrite": "allow uploads to replace existing files",
     "store": "disk, or memory: files are read once and uploads are never written",
     "blksize_max": "largest blksize granted",
-    "windowsize_max": "largest windowsize granted",
+    "windowsize_max": "largest windowsize granted, up to 65535",
+    "window_max_bytes": "largest window granted, in bytes: windowsize times blksize; one block is always granted",
     "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
     "retries": "timeouts without progress before a transfer is given up",
     "busy_poll_us": "microseconds to poll before sleeping",

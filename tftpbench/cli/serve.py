@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from tftpbench.serve import BATCH, GRACE_S, RECEIVE_BUFFER_BYTES, RETRIES, TIMEOUT_S
+from tftpbench.serve import (
+    BATCH,
+    GRACE_S,
+    RECEIVE_BUFFER_BYTES,
+    RETRIES,
+    TIMEOUT_S,
+    WINDOW_MAX_BYTES,
+    WINDOWSIZE_MAX,
+)
 
 
 def serve(
@@ -23,7 +31,10 @@ def serve(
         typer.Option(min=0, help="Transfers at once, 0 for 16384 (epoll) or 4096 (threads); more get an ERROR."),
     ] = 0,
     blksize_max: Annotated[int, typer.Option(min=8, max=65464, help="Largest blksize granted.")] = 65464,
-    windowsize_max: Annotated[int, typer.Option(min=1, max=65535, help="Largest windowsize granted.")] = 65535,
+    windowsize_max: Annotated[int, typer.Option(min=1, max=65535, help="Largest windowsize granted.")] = WINDOWSIZE_MAX,
+    window_max: Annotated[
+        int, typer.Option(min=8, max=4294967295, help="Largest window granted, in bytes: windowsize times blksize.")
+    ] = WINDOW_MAX_BYTES,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until the first retransmission.")] = TIMEOUT_S,
     retries: Annotated[
         int, typer.Option(min=0, help="Timeouts without progress before a transfer is given up.")
@@ -60,6 +71,7 @@ def serve(
         store=store,
         blksize_max=blksize_max,
         windowsize_max=windowsize_max,
+        window_max_bytes=window_max,
         timeout_s=timeout,
         retries=retries,
         busy_poll_us=busy_poll,

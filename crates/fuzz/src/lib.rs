@@ -3,8 +3,8 @@
 //! Must never depend on a fuzzer. For the targets beside it and for the protocol crate's `fuzz_bodies` test.
 
 use tftpbench_proto::{
-    Agreed, Backoff, Block, Decoded, ErrorCode, Limits, Options, Packet, Receiver, Rollover, Sender, Timing,
-    Transmit, accept, emit_oack, negotiate,
+    Agreed, Backoff, Block, Decoded, ErrorCode, Limits, Options, Packet, Receiver, Repeated, Rollover,
+    Sender, Timing, Transmit, accept, emit_oack, negotiate,
 };
 
 const TIMING: Timing = Timing {
@@ -34,7 +34,8 @@ pub fn packet(input: &[u8]) {
 /// What a server grants, the client accepts; what a client accepts is within its request.
 pub fn negotiation(input: &[u8]) {
     let mut input = Input(input);
-    let limits = Limits { blksize: input.u16(), windowsize: input.u16() };
+    let limits =
+        Limits { blksize: input.u16(), windowsize: input.u16(), window_bytes: u32::from(input.u16()) << 4 };
     let length = (input.u8().is_multiple_of(2)).then(|| input.u64());
     let half = input.0.len() / 2;
     let oack = |words: &[u8]| [b"\0\x06", words].concat();
@@ -47,6 +48,9 @@ pub fn negotiation(input: &[u8]) {
     let Ok(Packet::Oack(list)) = Packet::parse(&answer) else { panic!("we cannot read our own OACK") };
     assert_eq!(accept(&asked, list), Ok(granted));
     assert!(granted.blksize <= Some(limits.blksize) && granted.windowsize <= Some(limits.windowsize));
+    let agreed = Agreed::from(&granted);
+    let window_bytes = u32::from(agreed.windowsize) * u32::from(agreed.blksize);
+    assert!(agreed.windowsize == 1 || window_bytes <= limits.window_bytes);
 
     if let Ok(Packet::Oack(list)) = Packet::parse(&answering)
         && let Ok(accepted) = accept(&asked, list)
@@ -75,6 +79,7 @@ pub fn sender(input: &[u8]) {
             1 if input.u8() < 4 => sender.abort(ErrorCode::NOT_DEFINED, "abort"),
             2 => with_any_packet(&mut input, |packet| sender.handle_packet(now_ns, packet)),
             3 => sender.handle_packet(now_ns, &Packet::Ack { block: input.u16() }),
+            4 => repeated(sender.handle_repeated_request(now_ns), sender.answered()),
             // Around where the transfer is, so that it goes on.
             _ => {
                 let block = (acked as u16).wrapping_add(u16::from(input.u8() % 16)).wrapping_sub(2);
@@ -108,6 +113,7 @@ pub fn receiver(input: &[u8]) {
             2 => with_any_packet(&mut input, |packet| {
                 taken = receiver.handle_packet(now_ns, packet).map(range)
             }),
+            3 => repeated(receiver.handle_repeated_request(now_ns), receiver.answered()),
             // Around where the transfer is, and mostly full blocks, so that it goes on.
             _ => {
                 let near = u16::from(input.u8() % 16);
@@ -134,6 +140,11 @@ fn drain_sender(sender: &mut Sender, now_ns: u64, length: u64) {
             assert_eq!(len as u64, u64::from(blksize).min(length - offset));
         }
     }
+}
+
+/// A transfer begins anew only where its client has been there.
+fn repeated(judged: Repeated, answered: bool) {
+    assert!(judged != if answered { Repeated::Answered } else { Repeated::Restart });
 }
 
 fn drain_receiver(receiver: &mut Receiver, now_ns: u64) {

@@ -142,7 +142,7 @@ fn what_was_granted_is_told_and_not_what_was_asked_for() {
         [(u16::MAX, u16::MAX, (1_024, 8)), (0, 0, (512, 1)), (800, 0, (800, 1)), (0, 3, (512, 3))]
     {
         for operation in DIRECTIONS {
-            let limits = Some(Limits { blksize, windowsize });
+            let limits = Some(Limits { blksize, windowsize, ..Limits::NONE });
             let config = LoadConfig { operation, options, workers: 2, ..config(BOTH[0]) };
             let (report, _) = load_completely(config, Faults { limits, ..Faults::default() });
             assert_eq!((whole(&report, "blksize_granted"), whole(&report, "windowsize_granted")), granted);

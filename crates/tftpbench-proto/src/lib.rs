@@ -15,7 +15,7 @@
 //!
 //! # The drive loop
 //!
-//! A machine changes only through `handle_packet`, `handle_timeout` and `abort`. After *one* such change the
+//! A machine changes only through `handle_packet`, `handle_timeout`, `handle_repeated_request` and `abort`. After *one* such change the
 //! caller drains `poll_transmit` until it gives `None`, and only then looks at `outcome` and `deadline_ns`.
 //! So:
 //!
@@ -58,6 +58,18 @@
 //!   (RFC 1350 section 4). That, and what DATA do on narrow paths, is for callers; see `docs/serve.md`.
 //! * Windows above 32,767 blocks cannot tell a late duplicate from a block of the future; both count as a
 //!   gap. Rolling over to 1 leaves 65,535 numbers, so a windowsize of 65,535 becomes 65,534 there.
+//! * A server grants less than was asked: by default a windowsize of 64 and windows of 128 KiB ([`Limits`]).
+//! * Until the first DATA is acknowledged, a time-out sends one block again, the newest: a client with a forged
+//!   address so draws one window. The receiver of a window answers that block at once, whichever others it lacks;
+//!   an ACK 0 that reports the first block lost brings the window again, once.
+//! * A negotiated `timeout` is in force from the client's first answer on. Until then a server's own timer runs,
+//!   and a minute is the most (RFC 2349 leaves open since when).
+//! * A server gives a client up that makes no progress for three minutes, even where the negotiated `timeout`
+//!   would leave more retries; but it sends again once at least.
+//! * A copy of the request is answered with the opening again while nothing was acknowledged, up to five times.
+//!   After progress and a second of silence, or a shorter retransmission interval, it begins the transfer anew.
+//!   Otherwise it changes nothing, nor does a late copy of the request that the client sent before this one.
+//! * NULs behind a request or an OACK are tolerated: some boot loaders pad with them.
 //! * The `rollover` option (0 or 1) is tftp-hpa's, not an RFC's. Unless agreed, 65,535 rolls over to 0.
 //! * An ERROR without its terminating NUL, and bytes behind an ACK, are tolerated.
 //! * OACKs, like requests, may be 512 bytes at most (RFC 2347 limits only the latter).
@@ -83,4 +95,4 @@ pub use packet::{
 pub use receiver::{Block, Receiver};
 pub use sender::Sender;
 pub use timing::{Backoff, Timing};
-pub use transfer::{Counts, Failure, Outcome, Transmit};
+pub use transfer::{Counts, Failure, Outcome, Repeated, Transmit};

@@ -102,6 +102,27 @@ pub struct Limits {
     pub blksize: u16,
     /// Largest windowsize.
     pub windowsize: u16,
+    /// Most payload bytes of one window, windowsize times blksize. A window of one block is always granted.
+    pub window_bytes: u32,
+}
+
+impl Limits {
+    /// Everything that the RFCs allow.
+    pub const NONE: Limits = Limits { blksize: BLKSIZE_MAX, windowsize: u16::MAX, window_bytes: u32::MAX };
+
+    /// The most blocks of this size that a window may have; 0 refuses the option.
+    fn blocks_of(&self, blksize: u16) -> u16 {
+        let blocks = self.window_bytes / u32::from(blksize.max(1));
+        self.windowsize.min(u16::try_from(blocks).unwrap_or(u16::MAX).max(1))
+    }
+}
+
+impl Default for Limits {
+    /// What a server grants unless it is told otherwise. The size of a window is what a client that is silent, or another in
+    /// its name, draws with two datagrams.
+    fn default() -> Limits {
+        Limits { windowsize: 64, window_bytes: 128 * 1024, ..Limits::NONE }
+    }
 }
 
 /// What a server's OACK grants; where it [is empty](Options::is_empty), no OACK is sent. `length` answers
@@ -110,7 +131,8 @@ pub struct Limits {
 pub fn negotiate(asked: &Options, limits: &Limits, length: Option<u64>) -> Options {
     // RFC 2348 and 7440: at most what was asked.
     let blksize = asked.blksize.map(|size| size.min(limits.blksize)).filter(in_blksize_range);
-    let windowsize = asked.windowsize.map(|size| size.min(limits.windowsize)).filter(|&size| size > 0);
+    let blocks_max = limits.blocks_of(blksize.unwrap_or(BLKSIZE_DEFAULT));
+    let windowsize = asked.windowsize.map(|size| size.min(blocks_max)).filter(|&size| size > 0);
     Options {
         blksize,
         windowsize: windowsize.map(|size| distinct_window(size, asked.rollover)),

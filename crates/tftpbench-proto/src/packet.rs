@@ -171,7 +171,8 @@ impl Malformed {
     }
 }
 
-/// The options of a request or OACK as they came: complete pairs, nothing else checked.
+/// The options of a request or OACK as they came: complete pairs, nothing else checked. NULs behind the last pair, which
+/// some boot loaders fill their requests up with, are no part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OptionList<'a>(&'a [u8]);
 
@@ -192,11 +193,13 @@ impl<'a> OptionList<'a> {
     }
 
     fn parse(bytes: &'a [u8]) -> Result<OptionList<'a>, Malformed> {
+        let padding = bytes.iter().rev().take_while(|&&byte| byte == 0).count();
         let mut rest = bytes;
-        while !rest.is_empty() {
+        // Of these NULs some may end the last pair; as many as it takes belong to it.
+        while rest.len() > padding {
             rest = split_pair(rest).ok_or(Malformed::TruncatedOption)?.2;
         }
-        Ok(OptionList(bytes))
+        Ok(OptionList(&bytes[..bytes.len() - rest.len()]))
     }
 }
 

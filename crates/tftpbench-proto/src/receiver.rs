@@ -27,7 +27,7 @@ use crate::block::{self, HALF};
 use crate::options::{Agreed, Options, accept};
 use crate::packet::{ErrorCode, OptionList, Packet};
 use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Outcome, Transmit};
+use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 
 /// Receives one file.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Receiver {
     received_bytes: u64,
     acked: u64,
     rto: Rto,
+    /// Copies of the request that were answered.
+    reopenings: u8,
     counts: Counts,
     ending: Ending,
 }
@@ -79,13 +81,13 @@ enum Reply {
 impl Receiver {
     /// A WRQ server's. Opens with the caller's OACK or ACK 0 and awaits DATA 1.
     pub fn server(agreed: Agreed, timing: Timing, now_ns: u64) -> Receiver {
-        Receiver::new(agreed, None, timing, now_ns)
+        Receiver::new(agreed, None, Rto::server(timing, now_ns))
     }
 
     /// An RRQ client's. Opens with the caller's RRQ and awaits an OACK, which it acknowledges with ACK 0, or
     /// DATA 1.
     pub fn client(asked: Options, timing: Timing, now_ns: u64) -> Receiver {
-        Receiver::new(Agreed::default(), Some(asked), timing, now_ns)
+        Receiver::new(Agreed::default(), Some(asked), Rto::client(timing, now_ns))
     }
 
     /// Takes in a packet of the peer. The block, if any, is to be stored before draining; where that fails,
@@ -125,11 +127,30 @@ impl Receiver {
             Expiry::Early => {}
             Expiry::GiveUp => self.ending.outcome = Some(Outcome::TimedOut),
             Expiry::Again if self.answered => self.reply = Reply::Ack { again: self.acked == self.received },
-            Expiry::Again => {
-                self.reply = Reply::Opening;
-                self.counts.retransmissions += 1;
-            }
+            Expiry::Again => self.reopen(),
         }
+    }
+
+    /// Judges a copy of the request that this server's transfer began with. Drain afterwards.
+    pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
+        self.counts.duplicates += 1;
+        if self.ending.is_decided() {
+            return Repeated::Ignored;
+        }
+        if self.answered {
+            return if self.is_silent(now_ns) { Repeated::Restart } else { Repeated::Ignored };
+        }
+        if self.reopenings == REOPENINGS_MAX {
+            return Repeated::Ignored;
+        }
+        self.reopenings += 1;
+        self.reopen();
+        Repeated::Answered
+    }
+
+    /// Whether the transfer has not moved for a second, or a retransmission interval if that is shorter.
+    pub fn is_silent(&self, now_ns: u64) -> bool {
+        self.rto.is_silent(now_ns)
     }
 
     /// Ends the transfer from our side with one ERROR in place of what was to be sent, unless it is decided
@@ -200,32 +221,35 @@ impl Receiver {
         self.tsize
     }
 
-    fn new(agreed: Agreed, asked: Option<Options>, timing: Timing, now_ns: u64) -> Receiver {
-        let mut receiver = Receiver {
+    fn new(agreed: Agreed, asked: Option<Options>, rto: Rto) -> Receiver {
+        Receiver {
             reply: Reply::Opening,
             answered: false,
             gap_reported: false,
             complete: false,
             dallying: false,
-            agreed,
+            agreed: agreed.workable(),
             asked,
             tsize: None,
             received: 0,
             received_bytes: 0,
             acked: 0,
-            rto: Rto::new(timing, now_ns),
+            rto,
+            reopenings: 0,
             counts: Counts::default(),
             ending: Ending::default(),
-        };
-        receiver.agree(agreed);
-        receiver
+        }
     }
 
-    fn agree(&mut self, agreed: Agreed) {
-        self.agreed = agreed.workable();
-        if let Some(timeout_s) = self.agreed.timeout_s {
-            self.rto.fix(timeout_s);
-        }
+    /// The peer has answered for the first time.
+    fn hear(&mut self) {
+        self.answered = true;
+        self.rto.answered(self.agreed.timeout_s);
+    }
+
+    fn reopen(&mut self) {
+        self.reply = Reply::Opening;
+        self.counts.retransmissions += 1;
     }
 
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
@@ -240,8 +264,8 @@ impl Receiver {
         match accept(&self.asked.unwrap_or_default(), oack) {
             Ok(granted) => {
                 self.tsize = granted.tsize;
-                self.agree(Agreed::from(&granted));
-                self.answered = true;
+                self.agreed = Agreed::from(&granted).workable();
+                self.hear();
                 self.rto.progressed(now_ns, true);
                 self.reply = Reply::Ack { again: false };
             }
@@ -269,7 +293,9 @@ impl Receiver {
 
     fn take<'a>(&mut self, now_ns: u64, payload: &'a [u8]) -> Block<'a> {
         let offset = self.received_bytes;
-        self.answered = true;
+        if !self.answered {
+            self.hear();
+        }
         self.gap_reported = false;
         self.received += 1;
         self.received_bytes += payload.len() as u64;
@@ -296,7 +322,9 @@ impl Receiver {
 
     fn report_gap(&mut self) {
         self.counts.duplicates += 1;
-        self.answered = true;
+        if !self.answered {
+            self.hear();
+        }
         if !std::mem::replace(&mut self.gap_reported, true) {
             self.reply = Reply::Ack { again: self.acked == self.received };
         }

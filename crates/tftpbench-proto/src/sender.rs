@@ -25,6 +25,10 @@
 //! | ACK of an older block               |       |             | a late one                                 |
 //! | ACK of a block not sent             |       |             | a fault                                    |
 //! | time-out                            |       | `acked + 1` | RFC 1350 section 2, RFC 7440 section 4     |
+//! | time-out before any ACK of DATA     |       | `sent`      | that block and no more; see below          |
+//!
+//! Before any DATA was acknowledged the peer may be one that never asked, so a time-out sends one block. It is the newest:
+//! a receiver that has the others acknowledges the window, and one that has not reports the gap.
 //!
 //! Going back to `acked + 1` starts a new *flight*. An ACK surely is about this flight if it is for a block
 //! that no earlier one held, or if it comes later than half the shortest round trip after its start. Any
@@ -35,7 +39,7 @@ use crate::block::{self, HALF};
 use crate::options::{Agreed, Options, accept};
 use crate::packet::{ErrorCode, OptionList, Packet};
 use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Outcome, Transmit};
+use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 
 /// Sends one file.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Sender {
     acked: u64,
     next: u64,
     sent: u64,
+    /// Blocks behind `acked` that may be out now: the windowsize, but for a time-out before any ACK of DATA.
+    window: u64,
     /// An ACK that repeats an older block's than this is none that reports a loss.
     repeats_count_from: u64,
     /// What was sent before the flight; only this flight can have brought an ACK of a later block.
@@ -59,6 +65,8 @@ pub struct Sender {
     /// When an ACK started the flight.
     flight_ns: u64,
     rto: Rto,
+    /// Copies of the request that were answered.
+    reopenings: u8,
     counts: Counts,
     ending: Ending,
 }
@@ -73,7 +81,7 @@ enum Phase {
 impl Sender {
     /// An RRQ server's. With `oack` it opens with the caller's OACK and awaits ACK 0; else with DATA 1.
     pub fn server(agreed: Agreed, oack: bool, length: u64, timing: Timing, now_ns: u64) -> Sender {
-        let mut sender = Sender::new(agreed, None, length, timing, now_ns);
+        let mut sender = Sender::new(agreed, None, length, Rto::server(timing, now_ns), now_ns);
         if !oack {
             sender.phase = Phase::Sending;
             sender.opening_due = false;
@@ -83,7 +91,7 @@ impl Sender {
 
     /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
     pub fn client(asked: Options, length: u64, timing: Timing, now_ns: u64) -> Sender {
-        Sender::new(Agreed::default(), Some(asked), length, timing, now_ns)
+        Sender::new(Agreed::default(), Some(asked), length, Rto::client(timing, now_ns), now_ns)
     }
 
     /// Takes in a packet of the peer. Drain afterwards.
@@ -123,12 +131,31 @@ impl Sender {
             (Expiry::Early, _) => {}
             (Expiry::GiveUp, _) => self.ending.outcome = Some(Outcome::TimedOut),
             // Any ACK of what was sent before is lost by now, so `flight_ns` stays.
-            (Expiry::Again, Phase::Sending) => self.go_back(),
-            (Expiry::Again, Phase::Opening) => {
-                self.opening_due = true;
-                self.counts.retransmissions += 1;
-            }
+            (Expiry::Again, Phase::Sending) if self.acked > 0 => self.go_back(),
+            (Expiry::Again, _) => self.reopen(),
         }
+    }
+
+    /// Judges a copy of the request that this server's transfer began with. Drain afterwards.
+    pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
+        self.counts.duplicates += 1;
+        if self.ending.is_decided() {
+            return Repeated::Ignored;
+        }
+        if self.answered {
+            return if self.is_silent(now_ns) { Repeated::Restart } else { Repeated::Ignored };
+        }
+        if self.reopenings == REOPENINGS_MAX {
+            return Repeated::Ignored;
+        }
+        self.reopenings += 1;
+        self.reopen();
+        Repeated::Answered
+    }
+
+    /// Whether the transfer has not moved for a second, or a retransmission interval if that is shorter.
+    pub fn is_silent(&self, now_ns: u64) -> bool {
+        self.rto.is_silent(now_ns)
     }
 
     /// Ends the transfer from our side with one ERROR, unless it is decided already. Drain afterwards.
@@ -203,7 +230,7 @@ impl Sender {
         self.acked.saturating_mul(u64::from(self.agreed.blksize)).min(self.length)
     }
 
-    fn new(agreed: Agreed, asked: Option<Options>, length: u64, timing: Timing, now_ns: u64) -> Sender {
+    fn new(agreed: Agreed, asked: Option<Options>, length: u64, rto: Rto, now_ns: u64) -> Sender {
         let mut sender = Sender {
             phase: Phase::Opening,
             opening_due: true,
@@ -215,10 +242,12 @@ impl Sender {
             acked: 0,
             next: 1,
             sent: 0,
+            window: 1,
             repeats_count_from: 0,
             sent_before: 0,
             flight_ns: now_ns,
-            rto: Rto::new(timing, now_ns),
+            rto,
+            reopenings: 0,
             counts: Counts::default(),
             ending: Ending::default(),
         };
@@ -230,9 +259,7 @@ impl Sender {
         self.agreed = agreed.workable();
         // RFC 1350 section 6: one block more than the full ones.
         self.last = self.length / u64::from(self.agreed.blksize) + 1;
-        if let Some(timeout_s) = self.agreed.timeout_s {
-            self.rto.fix(timeout_s);
-        }
+        self.window = u64::from(self.agreed.windowsize);
     }
 
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
@@ -247,11 +274,29 @@ impl Sender {
     }
 
     fn start(&mut self, now_ns: u64) {
-        self.answered = true;
+        self.hear();
         self.opening_due = false;
         self.phase = Phase::Sending;
         self.flight_ns = now_ns;
         self.rto.progressed(now_ns, true);
+    }
+
+    /// The peer has answered for the first time.
+    fn hear(&mut self) {
+        self.answered = true;
+        self.rto.answered(self.agreed.timeout_s);
+    }
+
+    /// Sends once more what the peer, as far as is known, may never have got any of.
+    fn reopen(&mut self) {
+        if self.phase == Phase::Opening {
+            self.opening_due = true;
+            self.counts.retransmissions += 1;
+            return;
+        }
+        self.next = self.sent.max(1);
+        self.window = self.next;
+        self.sent_before = self.sent;
     }
 
     /// The table above, top to bottom.
@@ -267,7 +312,9 @@ impl Sender {
     fn advance(&mut self, now_ns: u64, index: u64) {
         let whole = index == self.sent;
         let about_this_flight = self.is_about_this_flight(now_ns, index);
-        self.answered = true;
+        if self.acked == 0 {
+            self.start_windows();
+        }
         self.acked = index;
         self.rto.progressed(now_ns, whole);
         if index == self.last {
@@ -280,6 +327,14 @@ impl Sender {
         }
     }
 
+    /// The first DATA is acknowledged: there is a peer, and it is receiving.
+    fn start_windows(&mut self) {
+        self.window = u64::from(self.agreed.windowsize);
+        if !self.answered {
+            self.hear();
+        }
+    }
+
     fn handle_repeated_ack(&mut self, now_ns: u64) {
         self.counts.duplicates += 1;
         // With one block in flight, which lock-step always has, no later block can have told the receiver of
@@ -288,6 +343,7 @@ impl Sender {
         if reports_loss && self.is_about_this_flight(now_ns, self.acked) {
             // Of what goes out again the receiver may have most already, and may repeat the ACK of that.
             self.repeats_count_from = self.sent + 1;
+            self.window = u64::from(self.agreed.windowsize);
             self.go_back();
             self.flight_ns = now_ns;
         }
@@ -311,7 +367,7 @@ impl Sender {
     /// Blocks that may go out before the next ACK.
     fn left_of_window(&self) -> u64 {
         // Nothing overflows: blocks are of at least 8 bytes.
-        let end = self.last.min(self.acked + u64::from(self.agreed.windowsize));
+        let end = self.last.min(self.acked + self.window);
         (end + 1).saturating_sub(self.next)
     }
 

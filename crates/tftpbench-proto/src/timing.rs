@@ -27,6 +27,17 @@ pub enum Backoff {
     Constant,
 }
 
+/// A server gives an opening up that nobody has answered for so long, whatever was negotiated: until then one datagram, maybe
+/// with a forged sender, is all that it knows of a client.
+const UNANSWERED_MAX_NS: u64 = 60_000_000_000;
+
+/// A server gives a client up that has answered before, but not for so long; it has sent again once at least. Only with a
+/// negotiated `timeout` of more than half a minute does this come before the retries have run out.
+const SILENCE_MAX_NS: u64 = 180_000_000_000;
+
+/// A client whose transfer has not moved for so long, or for one retransmission interval, has lost it if it asks anew.
+const LIVE_NS: u64 = 1_000_000_000;
+
 /// What an elapsed time means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expiry {
@@ -49,6 +60,12 @@ pub(crate) struct Rto {
     sent_ns: u64,
     /// `u64::MAX`: not running.
     deadline_ns: u64,
+    /// The interval never grows above this now: `Timing`'s, or what is left of the time for an answer.
+    interval_max_ns: u64,
+    /// When the last progress was, once the time was up for the first time since.
+    silent_since_ns: u64,
+    /// How long the silence may last, whatever is left of the retries; `u64::MAX` for a client, which has its own timing.
+    silence_max_ns: u64,
     /// Time-outs since the last progress.
     timeouts: u32,
     doublings: u8,
@@ -59,9 +76,18 @@ pub(crate) struct Rto {
 }
 
 impl Rto {
-    /// Running from now on.
-    pub(crate) fn new(timing: Timing, now_ns: u64) -> Rto {
+    /// A client's, running from now on.
+    pub(crate) fn client(timing: Timing, now_ns: u64) -> Rto {
         let mut rto = Rto::idle(timing);
+        rto.restart(now_ns);
+        rto
+    }
+
+    /// A server's, running from now on. It bounds the silence.
+    pub(crate) fn server(timing: Timing, now_ns: u64) -> Rto {
+        let mut rto = Rto::idle(timing);
+        rto.silence_max_ns = UNANSWERED_MAX_NS;
+        rto.interval_max_ns = timing.timeout_max_ns.min(UNANSWERED_MAX_NS);
         rto.restart(now_ns);
         rto
     }
@@ -74,6 +100,9 @@ impl Rto {
             rttvar_ns: 0,
             sent_ns: 0,
             deadline_ns: u64::MAX,
+            interval_max_ns: timing.timeout_max_ns,
+            silent_since_ns: 0,
+            silence_max_ns: u64::MAX,
             timeouts: 0,
             doublings: 0,
             timed: false,
@@ -81,11 +110,20 @@ impl Rto {
         }
     }
 
-    /// Fixes the interval to a negotiated `timeout` (RFC 2349).
-    pub(crate) fn fix(&mut self, timeout_s: u8) {
-        self.timing.timeout_ns = u64::from(timeout_s) * 1_000_000_000;
-        self.timing.timeout_max_ns = self.timing.timeout_max_ns.max(self.timing.timeout_ns);
-        self.timing.adaptive_floor_ns = None;
+    /// Notes the peer's first answer, before `progressed`. From now on the interval is that of a negotiated `timeout`
+    /// (RFC 2349).
+    pub(crate) fn answered(&mut self, timeout_s: Option<u8>) {
+        if self.silence_max_ns != u64::MAX {
+            self.silence_max_ns = SILENCE_MAX_NS;
+        }
+        if let Some(timeout_s) = timeout_s {
+            self.timing.timeout_ns = u64::from(timeout_s) * 1_000_000_000;
+            self.timing.timeout_max_ns = self.timing.timeout_max_ns.max(self.timing.timeout_ns);
+            self.timing.adaptive_floor_ns = None;
+            // They were those of another interval.
+            self.doublings = 0;
+        }
+        self.interval_max_ns = self.timing.timeout_max_ns;
     }
 
     /// Notes that a datagram went out and an answer is awaited. `timed`: its answer will tell the round trip.
@@ -115,9 +153,17 @@ impl Rto {
         if now_ns < self.deadline_ns || self.deadline_ns == u64::MAX {
             return Expiry::Early;
         }
-        if self.timeouts >= self.timing.retries {
+        if self.timeouts == 0 {
+            self.silent_since_ns = self.restarted_ns();
+        }
+        let left_ns = self.silence_max_ns.saturating_sub(now_ns.saturating_sub(self.silent_since_ns));
+        let is_unanswered = self.silence_max_ns == UNANSWERED_MAX_NS;
+        if self.timeouts >= self.timing.retries || left_ns == 0 && (is_unanswered || self.timeouts > 0) {
             self.stop();
             return Expiry::GiveUp;
+        }
+        if is_unanswered {
+            self.interval_max_ns = self.interval_max_ns.min(left_ns);
         }
         self.timeouts += 1;
         self.ambiguous = true;
@@ -150,6 +196,12 @@ impl Rto {
         self.deadline_ns != u64::MAX && now_ns >= self.deadline_ns
     }
 
+    /// Whether the transfer has not moved for long enough that a request of the peer begins it anew.
+    pub(crate) fn is_silent(&self, now_ns: u64) -> bool {
+        let interval_ns = self.backed_off(self.base_ns());
+        self.timeouts > 0 || now_ns.saturating_sub(self.restarted_ns()) >= interval_ns.min(LIVE_NS)
+    }
+
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         (self.deadline_ns != u64::MAX).then_some(self.deadline_ns)
     }
@@ -173,6 +225,11 @@ impl Rto {
 
     fn restart(&mut self, now_ns: u64) {
         self.deadline_ns = now_ns.saturating_add(self.backed_off(self.base_ns()));
+    }
+
+    /// When `restart` was last called.
+    fn restarted_ns(&self) -> u64 {
+        self.deadline_ns.saturating_sub(self.backed_off(self.base_ns()))
     }
 
     /// RFC 6298 section 2.
@@ -203,7 +260,7 @@ impl Rto {
     }
 
     fn backed_off(&self, base_ns: u64) -> u64 {
-        base_ns.saturating_mul(1 << self.doublings).min(self.timing.timeout_max_ns)
+        base_ns.saturating_mul(1 << self.doublings).min(self.interval_max_ns)
     }
 }
 
@@ -227,7 +284,7 @@ mod tests {
 
     #[test]
     fn exponential_backoff_doubles_up_to_the_most() {
-        let mut rto = Rto::new(FIXED, 0);
+        let mut rto = Rto::client(FIXED, 0);
         let mut intervals = vec![];
         for _ in 0..6 {
             let now_ns = rto.deadline_ns;
@@ -239,14 +296,14 @@ mod tests {
 
     #[test]
     fn constant_backoff_does_not_back_off() {
-        let mut rto = Rto::new(Timing { backoff: Backoff::Constant, ..FIXED }, 0);
+        let mut rto = Rto::client(Timing { backoff: Backoff::Constant, ..FIXED }, 0);
         assert_eq!(rto.expire(100 * MS), Expiry::Again);
         assert_eq!(interval_ms(&rto, 100 * MS), 100);
     }
 
     #[test]
     fn the_interval_follows_the_round_trip_but_not_below_the_floor() {
-        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(20 * MS), ..FIXED }, 0);
+        let mut rto = Rto::client(Timing { adaptive_floor_ns: Some(20 * MS), ..FIXED }, 0);
         rto.sent(0, true);
         rto.progressed(40 * MS, true);
         assert_eq!(interval_ms(&rto, 40 * MS), 120, "RFC 6298 section 2.2: R + 4 R/2");
@@ -261,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_datagram_sent_again_gives_no_sample() {
-        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
+        let mut rto = Rto::client(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
         rto.sent(0, false);
         rto.progressed(MS, true);
         rto.sent(MS, true);
@@ -271,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_longer_interval_outlives_an_ambiguous_answer_once() {
-        let mut rto = Rto::new(FIXED, 0);
+        let mut rto = Rto::client(FIXED, 0);
         assert_eq!(rto.expire(100 * MS), Expiry::Again);
         rto.progressed(101 * MS, true);
         assert_eq!(interval_ms(&rto, 101 * MS), 200);
@@ -281,17 +338,84 @@ mod tests {
 
     #[test]
     fn a_negotiated_timeout_is_neither_adapted_nor_capped() {
-        let mut rto = Rto::new(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
-        rto.fix(5);
+        let mut rto = Rto::client(Timing { adaptive_floor_ns: Some(0), ..FIXED }, 0);
+        rto.answered(Some(5));
         rto.sent(0, true);
         rto.progressed(MS, true);
         assert_eq!(interval_ms(&rto, MS), 5000);
     }
 
+    /// When a timer that nobody answers has run out each time, and gives up at last.
+    fn expiries_s(rto: &mut Rto) -> Vec<u64> {
+        let mut all = vec![];
+        while let Some(deadline_ns) = rto.deadline_ns() {
+            all.push(deadline_ns / 1_000 / MS);
+            if rto.expire(deadline_ns) == Expiry::Again {
+                rto.sent(deadline_ns, false);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_server_gives_up_after_a_minute_without_an_answer() {
+        let slow = |timeout_s: u64| Timing {
+            timeout_ns: timeout_s * 1000 * MS,
+            timeout_max_ns: timeout_s * 16_000 * MS,
+            ..FIXED
+        };
+        for (timeout_s, due_s) in
+            [(1, &[1, 3, 7, 15, 31, 47, 60][..]), (10, &[10, 30, 60]), (60, &[60]), (1000, &[60])]
+        {
+            assert_eq!(expiries_s(&mut Rto::server(slow(timeout_s), 0)), due_s, "{timeout_s}");
+        }
+        // A client has its own patience.
+        assert_eq!(expiries_s(&mut Rto::client(Timing { retries: 1, ..slow(1000) }, 0)), [1000, 3000]);
+    }
+
+    #[test]
+    fn a_server_gives_up_after_three_minutes_or_the_second_interval_without_progress() {
+        for (timeout_s, due_s) in [
+            (1, &[1, 2, 3, 4, 5, 6][..]),
+            (30, &[30, 60, 90, 120, 150, 180]),
+            (60, &[60, 120, 180]),
+            (255, &[255, 510]),
+        ] {
+            let timing = Timing { backoff: Backoff::Constant, retries: 5, ..FIXED };
+            let mut rto = Rto::server(timing, 0);
+            rto.answered(Some(timeout_s));
+            rto.sent(0, true);
+            assert_eq!(expiries_s(&mut rto), due_s, "{timeout_s}");
+        }
+    }
+
+    #[test]
+    fn an_answer_gives_the_interval_all_the_room_again() {
+        let timing = Timing { timeout_ns: 40_000 * MS, timeout_max_ns: 40_000 * MS, ..FIXED };
+        let mut rto = Rto::server(timing, 0);
+        assert_eq!(rto.expire(40_000 * MS), Expiry::Again);
+        assert_eq!(interval_ms(&rto, 40_000 * MS), 20_000);
+        rto.answered(None);
+        rto.progressed(41_000 * MS, false);
+        assert_eq!(interval_ms(&rto, 41_000 * MS), 40_000);
+    }
+
+    #[test]
+    fn a_transfer_is_silent_after_a_second_or_an_interval() {
+        for (timeout_ms, silent_ms) in [(100, 100), (5000, 1000)] {
+            let timing = Timing { timeout_ns: timeout_ms * MS, timeout_max_ns: timeout_ms * MS, ..FIXED };
+            let mut rto = Rto::server(timing, 0);
+            rto.progressed(70 * MS, true);
+            assert!(!rto.is_silent((70 + silent_ms) * MS - 1) && rto.is_silent((70 + silent_ms) * MS));
+            rto.sent(80 * MS, true);
+            assert!(!rto.is_silent((70 + silent_ms) * MS) && rto.is_silent((80 + silent_ms) * MS));
+        }
+    }
+
     #[test]
     fn extreme_configurations_do_not_overflow() {
         let timing = Timing { timeout_ns: u64::MAX / 2, timeout_max_ns: u64::MAX, retries: 100, ..FIXED };
-        let mut rto = Rto::new(timing, u64::MAX / 2);
+        let mut rto = Rto::client(timing, u64::MAX / 2);
         for _ in 0..100 {
             rto.expire(u64::MAX - 1);
             rto.dally(u64::MAX - 1);

@@ -70,6 +70,21 @@ pub enum Failure {
     },
 }
 
+/// What a server is to do about a copy of the request that it is serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeated {
+    /// Nothing: the transfer goes on.
+    Ignored,
+    /// The client may not have got the opening, which goes out again with the next drain.
+    Answered,
+    /// The client has lost the transfer: the request is to begin a new one in its place.
+    Restart,
+}
+
+/// Copies of a request that a server answers before the client has acknowledged anything: as many as it sends openings by
+/// itself, so that a request with a forged sender draws no more than twice as much by being repeated.
+pub(crate) const REOPENINGS_MAX: u8 = 5;
+
 /// What happened during a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

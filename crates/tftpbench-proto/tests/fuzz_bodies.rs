@@ -10,7 +10,7 @@ use simulation::Random;
 
 /// Half of the inputs are cut from words that the parsers know, which random bytes hardly ever are.
 fn run(body: fn(&[u8]), inputs: usize) {
-    const WORDS: [&[u8]; 12] = [
+    const WORDS: [&[u8]; 13] = [
         b"\0\x01f\0octet\0",
         b"\0\x02f\0netascii\0",
         b"\0\x03\0\x01",
@@ -23,6 +23,7 @@ fn run(body: fn(&[u8]), inputs: usize) {
         b"tsize\0",
         b"1\x00",
         b"1428\0",
+        b"\0\0\0",
     ];
     let mut random = Random(2347);
     for _ in 0..inputs {

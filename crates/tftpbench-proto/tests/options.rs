@@ -1,11 +1,10 @@
 //! What is read, granted and accepted of options.
 
 use tftpbench_proto::{
-    Agreed, BLKSIZE_MAX, Limits, OackFault, OptionList, Options, Packet, Rollover, accept, emit_oack,
-    negotiate,
+    Agreed, Limits, OackFault, OptionList, Options, Packet, Rollover, accept, emit_oack, negotiate,
 };
 
-const NO_LIMITS: Limits = Limits { blksize: BLKSIZE_MAX, windowsize: 65_535 };
+const NO_LIMITS: Limits = Limits::NONE;
 
 fn oack(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = vec![0, 6];
@@ -112,7 +111,7 @@ fn a_server_grants_what_was_asked_up_to_its_limits() {
         tsize: Some(0),
         rollover: Some(Rollover::One),
     };
-    let granted = negotiate(&asked, &Limits { blksize: 1468, windowsize: 16 }, Some(77));
+    let granted = negotiate(&asked, &Limits { blksize: 1468, windowsize: 16, ..Limits::NONE }, Some(77));
     assert_eq!(granted, Options { blksize: Some(1468), windowsize: Some(16), tsize: Some(77), ..asked });
     assert_eq!(negotiate(&asked, &NO_LIMITS, None), Options { tsize: None, ..asked });
 }
@@ -125,7 +124,30 @@ fn a_server_grants_nothing_that_was_not_asked() {
 #[test]
 fn a_limit_below_an_options_range_refuses_the_option() {
     let asked = Options { blksize: Some(512), windowsize: Some(4), ..Options::default() };
-    assert!(negotiate(&asked, &Limits { blksize: 0, windowsize: 0 }, None).is_empty());
+    assert!(negotiate(&asked, &Limits { blksize: 0, windowsize: 0, ..Limits::NONE }, None).is_empty());
+}
+
+/// The OACK says the smaller windowsize. A window of one block, which is lock-step, is never refused for its size.
+#[test]
+fn a_window_is_granted_up_to_its_bytes() {
+    let limits = Limits::default();
+    for (blksize, asked, granted) in [
+        (None, 65_535, 64),
+        (Some(8), 65_535, 64),
+        (Some(1468), 64, 64),
+        (Some(2048), 64, 64),
+        (Some(2049), 64, 63),
+        (Some(8192), 64, 16),
+        (Some(65_464), 64, 2),
+        (Some(65_464), 1, 1),
+    ] {
+        let asked = Options { blksize, windowsize: Some(asked), ..Options::default() };
+        let due = Options { windowsize: Some(granted), ..asked };
+        assert_eq!(negotiate(&asked, &limits, None), due, "{blksize:?}");
+    }
+    let asked = Options { blksize: Some(9000), windowsize: Some(4), ..Options::default() };
+    let granted = negotiate(&asked, &Limits { window_bytes: 0, ..Limits::NONE }, None);
+    assert_eq!(granted, Options { windowsize: Some(1), ..asked });
 }
 
 #[test]
@@ -143,7 +165,12 @@ fn a_client_accepts_every_grant_of_our_server() {
         tsize: Some(5),
         rollover: Some(Rollover::Zero),
     };
-    for limits in [NO_LIMITS, Limits { blksize: 8, windowsize: 1 }, Limits { blksize: 0, windowsize: 0 }] {
+    for limits in [
+        NO_LIMITS,
+        Limits::default(),
+        Limits { blksize: 8, windowsize: 1, ..NO_LIMITS },
+        Limits { blksize: 0, windowsize: 0, window_bytes: 0 },
+    ] {
         let granted = negotiate(&asked, &limits, asked.tsize);
         let mut bytes = Vec::new();
         emit_oack(&mut bytes, &granted);

@@ -32,6 +32,34 @@ fn a_clean_link_carries_each_block_once() {
     }
 }
 
+/// However small the first window's bound after a time-out may be: where nothing is lost, nobody waits for a timer.
+#[test]
+fn a_clean_link_needs_no_timer_whatever_the_window() {
+    for operation in BOTH {
+        for windowsize in [2, 16, 64] {
+            for windows in 1..=100 {
+                for blocks in [windows * u64::from(windowsize) - 1, windows * u64::from(windowsize)] {
+                    let report = complete(&Setup::new(operation, 8 * blocks, options(8, windowsize)));
+                    let timeouts = report.sender_counts.timeouts + report.receiver_counts.timeouts;
+                    assert_eq!((timeouts, report.data_datagrams), (0, blocks + 1), "{windowsize}: {blocks}");
+                }
+            }
+        }
+    }
+}
+
+/// An OACK, then a window on the round trip that it told; nothing is known of the time that a receiver takes to store.
+#[test]
+fn a_first_window_that_takes_longer_than_the_timer_costs_one_block_and_no_timer_of_the_receiver() {
+    // 64 datagrams take 640 us of the link, and a round trip less than 200 us.
+    let link = Impairment { delay_ns: MS / 20, ..Impairment::default() };
+    let timing = Timing { adaptive_floor_ns: Some(MS / 2), ..ADAPTIVE };
+    let report =
+        complete(&Setup { link, timing, ..Setup::new(Operation::Read, 8 * 64 * 20, options(8, 64)) });
+    assert_eq!(report.receiver_counts.timeouts, 0, "{report:?}");
+    assert!(report.sender_counts.retransmissions < 2 * 64, "{report:?}");
+}
+
 #[test]
 fn without_options_there_is_no_oack() {
     for (operation, datagrams) in [(Operation::Read, 1 + 2 * 3), (Operation::Write, 2 + 2 * 3)] {
@@ -49,7 +77,7 @@ fn a_window_has_one_ack() {
 
 #[test]
 fn the_servers_limits_hold() {
-    let limits = Limits { blksize: 16, windowsize: 3 };
+    let limits = Limits { blksize: 16, windowsize: 3, ..Limits::NONE };
     let report = complete(&Setup { limits, ..Setup::new(Operation::Write, 1000, options(1428, 64)) });
     assert_eq!(report.agreed.map(|agreed| (agreed.blksize, agreed.windowsize)), Some((16, 3)));
 }

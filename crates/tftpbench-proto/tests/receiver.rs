@@ -1,8 +1,8 @@
 //! The receiver, one rule a test.
 
 use tftpbench_proto::{
-    Agreed, Backoff, Block, ErrorCode, Failure, Options, Outcome, Packet, Receiver, Rollover, Timing,
-    Transmit,
+    Agreed, Backoff, Block, ErrorCode, Failure, Options, Outcome, Packet, Receiver, Repeated, Rollover,
+    Timing, Transmit,
 };
 
 const MS: u64 = 1_000_000;
@@ -287,6 +287,36 @@ fn a_negotiated_timeout_takes_the_place_of_ours() {
 }
 
 #[test]
+fn a_servers_negotiated_timeout_is_in_force_from_the_first_data_on() {
+    let agreed = Agreed { blksize: 8, windowsize: 4, timeout_s: Some(255), rollover: Rollover::Zero };
+    for block in [1, 2] {
+        let mut receiver = Receiver::server(agreed, TIMING, 0);
+        drain(&mut receiver, 0);
+        assert_eq!(receiver.deadline_ns(), Some(100 * MS));
+        data(&mut receiver, 0, block, FULL);
+        drain(&mut receiver, 0);
+        receiver.handle_timeout(receiver.deadline_ns().unwrap());
+        drain(&mut receiver, 255_000 * MS);
+        assert!(receiver.deadline_ns() >= Some(255_000 * MS), "block {block}");
+    }
+}
+
+/// RFC 1350 section 2: the client repeats its request where the OACK or ACK 0 was lost.
+#[test]
+fn a_copy_of_the_request_brings_the_opening_again_until_data_come() {
+    let mut receiver = server(1);
+    for now_ms in 1..=5 {
+        assert_eq!(receiver.handle_repeated_request(now_ms * MS), Repeated::Answered);
+        assert_eq!(drain(&mut receiver, now_ms * MS), [Transmit::Opening]);
+    }
+    assert_eq!(receiver.handle_repeated_request(6 * MS), Repeated::Ignored);
+    data(&mut receiver, 7 * MS, 1, FULL);
+    assert_eq!(receiver.handle_repeated_request(106 * MS), Repeated::Ignored);
+    assert_eq!(drain(&mut receiver, 106 * MS), []);
+    assert_eq!(receiver.handle_repeated_request(107 * MS), Repeated::Restart);
+}
+
+#[test]
 fn ten_thousand_of_them_are_small() {
-    assert!(size_of::<Receiver>() <= 240, "{}", size_of::<Receiver>());
+    assert!(size_of::<Receiver>() <= 272, "{}", size_of::<Receiver>());
 }

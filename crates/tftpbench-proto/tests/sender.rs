@@ -1,7 +1,8 @@
 //! The sender, one rule a test.
 
 use tftpbench_proto::{
-    Agreed, Backoff, ErrorCode, Failure, Options, Outcome, Packet, Rollover, Sender, Timing, Transmit,
+    Agreed, Backoff, ErrorCode, Failure, Options, Outcome, Packet, Repeated, Rollover, Sender, Timing,
+    Transmit,
 };
 
 const MS: u64 = 1_000_000;
@@ -233,6 +234,106 @@ fn a_time_out_starts_again_behind_the_last_ack() {
     assert_eq!(blocks(&mut sender, 101 * MS), [5, 6, 7, 8]);
 }
 
+/// Whoever forges an address draws a window with an ACK 0, and no second one by silence.
+#[test]
+fn a_time_out_before_any_ack_of_data_sends_one_block() {
+    let mut sender = Sender::server(agreed(64), true, 8 * 1000, TIMING, 0);
+    drain(&mut sender, 0);
+    assert_eq!(ack(&mut sender, MS, 0).len(), 64);
+    let mut sent = vec![];
+    while let Some(deadline_ns) = sender.deadline_ns() {
+        sender.handle_timeout(deadline_ns);
+        sent.extend(blocks(&mut sender, deadline_ns));
+    }
+    assert_eq!((sent, sender.outcome()), (vec![64; 3], Some(&Outcome::TimedOut)));
+}
+
+/// The receiver may have had the whole window, and its ACK was lost; or some of it.
+#[test]
+fn the_first_ack_of_data_opens_the_window_again() {
+    for (acked, window) in [(64, 65..=128), (10, 11..=74)] {
+        let mut sender = Sender::server(agreed(64), true, 8 * 1000, TIMING, 0);
+        drain(&mut sender, 0);
+        ack(&mut sender, MS, 0);
+        sender.handle_timeout(101 * MS);
+        assert_eq!(blocks(&mut sender, 101 * MS), [64]);
+        assert_eq!(ack(&mut sender, 102 * MS, acked), window.collect::<Vec<_>>());
+        // From now on a time-out is about a window.
+        sender.handle_timeout(sender.deadline_ns().unwrap());
+        assert_eq!(blocks(&mut sender, 402 * MS).len(), 64);
+    }
+}
+
+/// The whole window was lost, and the block that a time-out sent tells the receiver of the gap.
+#[test]
+fn an_ack_0_behind_a_time_out_brings_the_window_again_once() {
+    let mut sender = Sender::server(agreed(64), true, 8 * 1000, TIMING, 0);
+    drain(&mut sender, 0);
+    ack(&mut sender, MS, 0);
+    sender.handle_timeout(101 * MS);
+    assert_eq!(blocks(&mut sender, 101 * MS), [64]);
+    assert_eq!(ack(&mut sender, 103 * MS, 0).len(), 64);
+    for now_ms in 104..200 {
+        assert_eq!(ack(&mut sender, now_ms * MS, 0), []);
+    }
+}
+
+/// RFC 2349 does not say from when on. A request with a forged sender must not hold a place for long.
+#[test]
+fn a_negotiated_timeout_is_in_force_from_the_first_answer_on() {
+    let agreed = Agreed { timeout_s: Some(255), ..agreed(1) };
+    let mut silent = Sender::server(agreed, true, 80, TIMING, 0);
+    drain(&mut silent, 0);
+    assert_eq!(silent.deadline_ns(), Some(100 * MS));
+    assert_eq!(ack(&mut silent, MS, 0), [1]);
+    assert_eq!(silent.deadline_ns(), Some(255_001 * MS));
+    let mut unanswered = Sender::server(agreed, true, 80, TIMING, 0);
+    let mut now_ns = 0;
+    while let Some(deadline_ns) = unanswered.deadline_ns() {
+        now_ns = deadline_ns;
+        unanswered.handle_timeout(now_ns);
+        drain(&mut unanswered, now_ns);
+    }
+    assert_eq!(now_ns, (100 + 200 + 300 + 300) * MS);
+}
+
+/// RFC 1350 section 2: the client repeats its request where the opening was lost.
+#[test]
+fn a_copy_of_the_request_brings_the_opening_again_until_something_is_acknowledged() {
+    let (with_oack, without) = (Sender::server(agreed(4), true, 800, TIMING, 0), server(1, 99));
+    for (mut sender, first) in [(with_oack, 0), (without, 1)] {
+        let opening = |transmits: Vec<Transmit>| match transmits[..] {
+            [Transmit::Opening] => first == 0,
+            [Transmit::Data { block: 1, .. }] => first == 1,
+            _ => false,
+        };
+        assert!(opening(drain(&mut sender, 0)));
+        for now_ms in 1..=5 {
+            assert_eq!(sender.handle_repeated_request(now_ms * MS), Repeated::Answered);
+            assert!(opening(drain(&mut sender, now_ms * MS)));
+        }
+        // A forged request draws no more for being repeated.
+        assert_eq!(sender.handle_repeated_request(6 * MS), Repeated::Ignored);
+        assert_eq!(drain(&mut sender, 6 * MS), []);
+        assert!(!ack(&mut sender, 7 * MS, first).is_empty());
+        assert_eq!(sender.handle_repeated_request(8 * MS), Repeated::Ignored);
+        assert_eq!(drain(&mut sender, 8 * MS), []);
+        assert_eq!(sender.handle_repeated_request(107 * MS), Repeated::Restart);
+    }
+}
+
+#[test]
+fn a_copy_of_the_request_restarts_nothing_that_moves() {
+    let mut sender = server(1, 99);
+    drain(&mut sender, 0);
+    for block in 1..50 {
+        ack(&mut sender, u64::from(block) * 99 * MS, block);
+        assert_eq!(sender.handle_repeated_request((u64::from(block) * 99 + 98) * MS), Repeated::Ignored);
+    }
+    sender.abort(ErrorCode::NOT_DEFINED, "stop");
+    assert_eq!(sender.handle_repeated_request(9000 * MS), Repeated::Ignored);
+}
+
 #[test]
 fn an_ack_of_a_block_not_sent_is_a_fault_and_changes_nothing() {
     let mut sender = server(4, 20);
@@ -343,5 +444,5 @@ fn a_repeated_request_is_harmless() {
 
 #[test]
 fn ten_thousand_of_them_are_small() {
-    assert!(size_of::<Sender>() <= 264, "{}", size_of::<Sender>());
+    assert!(size_of::<Sender>() <= 312, "{}", size_of::<Sender>());
 }

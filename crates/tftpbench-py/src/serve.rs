@@ -50,6 +50,7 @@ pub(crate) struct ServeArguments {
     max_transfers: usize,
     blksize_max: u16,
     windowsize_max: u16,
+    window_max_bytes: u32,
     timeout_s: f64,
     retries: u32,
     log_packets: bool,
@@ -156,7 +157,11 @@ impl ServeArguments {
             overwrite: self.overwrite,
             store,
             max_transfers: self.max_transfers,
-            limits: Limits { blksize: self.blksize_max, windowsize: self.windowsize_max },
+            limits: Limits {
+                blksize: self.blksize_max,
+                windowsize: self.windowsize_max,
+                window_bytes: self.window_max_bytes,
+            },
             timing: Timing {
                 timeout_ns,
                 retries: self.retries,

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use tftpbench_net::Handover;
-use tftpbench_proto::BLKSIZE_MAX;
 use tftpbench_proto::Limits;
 use tftpbench_proto::{Backoff, Timing};
 
@@ -49,7 +48,7 @@ pub struct ServeConfig {
     pub store: StoreKind,
     /// Most undecided transfers at one time; a request beyond it is answered with an ERROR.
     pub max_transfers: usize,
-    /// The largest blksize and windowsize that are granted.
+    /// The largest blksize, windowsize and window that are granted.
     pub limits: Limits,
     /// Retransmission.
     pub timing: Timing,
@@ -83,7 +82,7 @@ impl ServeConfig {
             overwrite: false,
             store: StoreKind::Disk,
             max_transfers: 4096,
-            limits: Limits { blksize: BLKSIZE_MAX, windowsize: 64 },
+            limits: Limits::default(),
             timing: Timing {
                 timeout_ns: 1_000_000_000,
                 retries: 5,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The transfers that hold a place.
@@ -25,9 +25,55 @@ struct Places {
 
 #[derive(Debug)]
 struct Holder {
-    request: Box<[u8]>,
+    request: Arc<[u8]>,
+    /// What the peer was being served before: a late copy of that may still come.
+    request_before: Option<Arc<[u8]>>,
     decided: AtomicBool,
-    superseded: AtomicBool,
+    /// What the peer has asked for since, as `Since`.
+    since: AtomicU8,
+}
+
+/// What a peer has asked for while its transfer was running. The thread that drives the transfer looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Since {
+    Nothing,
+    /// The same.
+    Copy,
+    /// What it had asked for before.
+    CopyOfBefore,
+    /// Something else, and is served that.
+    Other,
+}
+
+impl Holder {
+    fn new(request: Arc<[u8]>, old: Option<&Holder>) -> Arc<Holder> {
+        let request_before = old.and_then(|old| match old.request == request {
+            true => old.request_before.clone(),
+            false => Some(Arc::clone(&old.request)),
+        });
+        let (decided, since) = (AtomicBool::new(false), AtomicU8::new(Since::Nothing as u8));
+        Arc::new(Holder { request, request_before, decided, since })
+    }
+
+    /// Which copy a request is.
+    fn copy(&self, request: &[u8]) -> Option<Since> {
+        let is_before = || self.request_before.as_deref() == Some(request);
+        match *self.request == *request {
+            true => Some(Since::Copy),
+            false => is_before().then_some(Since::CopyOfBefore),
+        }
+    }
+
+    fn note(&self, since: Since) {
+        self.since.store(since as u8, Ordering::Relaxed);
+    }
+
+    fn since(&self) -> Since {
+        let noted = self.since.load(Ordering::Relaxed);
+        let all = [Since::Copy, Since::CopyOfBefore, Since::Other];
+        all.into_iter().find(|since| *since as u8 == noted).unwrap_or(Since::Nothing)
+    }
 }
 
 /// What a request may do.
@@ -35,8 +81,8 @@ struct Holder {
 pub(crate) enum Claim {
     /// Start a transfer, which keeps the place.
     Place(Place),
-    /// Nothing: the same request is being served, and its transfer repeats its own opening.
-    Duplicate,
+    /// The transfer that is running for it, or for what came after it, is to be asked.
+    Repeated,
     /// Nothing: all places are taken.
     Full,
 }
@@ -65,25 +111,30 @@ impl Registry {
     /// A peer that asks for something else has given its old transfer up, so that one ends.
     pub(crate) fn claim(self: &Arc<Registry>, peer: SocketAddr, request: &[u8]) -> Claim {
         let mut places = self.places();
+        let mut running = None;
         if let Some(old) = places.peers.get(&peer) {
             // The same bytes after the end are a new request, not a late copy: loops over one file do that.
-            if *old.request == *request && !old.decided.load(Ordering::Relaxed) {
-                return Claim::Duplicate;
+            if !old.decided.load(Ordering::Relaxed) {
+                if let Some(copy) = old.copy(request) {
+                    old.note(copy);
+                    return Claim::Repeated;
+                }
+                running = Some(Arc::clone(old));
             }
-            old.superseded.store(true, Ordering::Relaxed);
+            old.note(Since::Other);
             places.peers.remove(&peer);
         }
         if places.undecided >= self.max_transfers {
             return Claim::Full;
         }
-        let holder = Arc::new(Holder {
-            request: request.into(),
-            decided: AtomicBool::new(false),
-            superseded: AtomicBool::new(false),
-        });
         places.undecided += 1;
+        Claim::Place(self.place(&mut places, peer, Holder::new(request.into(), running.as_deref())))
+    }
+
+    /// Which is counted already.
+    fn place(self: &Arc<Registry>, places: &mut Places, peer: SocketAddr, holder: Arc<Holder>) -> Place {
         places.peers.insert(peer, Arc::clone(&holder));
-        Claim::Place(Place { registry: Arc::clone(self), peer, holder, phase: Phase::Undecided })
+        Place { registry: Arc::clone(self), peer, holder, phase: Phase::Undecided }
     }
 
     pub(crate) fn undecided(&self) -> usize {
@@ -101,9 +152,46 @@ impl Place {
         self.peer
     }
 
-    /// The peer has asked for something else since.
-    pub(crate) fn superseded(&self) -> bool {
-        self.holder.superseded.load(Ordering::Relaxed)
+    /// The request that is being served.
+    pub(crate) fn request(&self) -> Arc<[u8]> {
+        Arc::clone(&self.holder.request)
+    }
+
+    /// What the peer has asked for since.
+    pub(crate) fn since(&self) -> Since {
+        self.holder.since()
+    }
+
+    /// The copy that came was nothing to begin anew for.
+    pub(crate) fn forget_copy(&self) {
+        let forget = |noted| (noted != Since::Other as u8).then_some(Since::Nothing as u8);
+        // It fails where something else was asked for meanwhile, which counts.
+        let _ = self.holder.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
+    }
+
+    /// The place of a new transfer for the copy that came, in place of this one. None: there was none, or something else
+    /// was asked for meanwhile, or all places are taken.
+    pub(crate) fn renew(&mut self) -> Option<Place> {
+        let request = match self.since() {
+            Since::Copy => Arc::clone(&self.holder.request),
+            Since::CopyOfBefore => Arc::clone(self.holder.request_before.as_ref()?),
+            Since::Nothing | Since::Other => return None,
+        };
+        let registry = Arc::clone(&self.registry);
+        let mut places = registry.places();
+        if !places.peers.get(&self.peer).is_some_and(|holder| Arc::ptr_eq(holder, &self.holder)) {
+            return None;
+        }
+        if self.phase == Phase::Undecided {
+            // Its count is the new one's.
+            self.phase = Phase::Over;
+        } else if places.undecided < registry.max_transfers {
+            places.undecided += 1;
+        } else {
+            return None;
+        }
+        let holder = Holder::new(request, Some(&self.holder));
+        Some(registry.place(&mut places, self.peer, holder))
     }
 
     pub(crate) fn decided(&self) -> bool {
@@ -185,13 +273,13 @@ mod tests {
     fn the_same_bytes_are_a_copy_until_the_transfer_is_decided() {
         let registry = Registry::new(9);
         let mut first = place(&registry, 1, b"a");
-        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Duplicate));
+        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
         first.decide();
         let _second = place(&registry, 1, b"a");
-        assert!(first.superseded());
+        assert_eq!(first.since(), Since::Other);
         // The old place's end must not forget the new one.
         drop(first);
-        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Duplicate));
+        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
     }
 
     #[test]
@@ -199,9 +287,55 @@ mod tests {
         let registry = Registry::new(9);
         let first = place(&registry, 1, b"a");
         let second = place(&registry, 1, b"b");
-        assert!(first.superseded() && !second.superseded());
+        assert_eq!((first.since(), second.since()), (Since::Other, Since::Nothing));
         drop((first, second));
         assert_eq!(registry.undecided(), 0);
         assert!(registry.places().peers.is_empty());
+    }
+
+    #[test]
+    fn a_late_copy_of_what_was_asked_before_supersedes_nothing() {
+        let registry = Registry::new(9);
+        let (_first, second) = (place(&registry, 1, b"a"), place(&registry, 1, b"b"));
+        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
+        assert_eq!(second.since(), Since::CopyOfBefore);
+        second.forget_copy();
+        assert_eq!(second.since(), Since::Nothing);
+        // Of what came before that nobody knows any more.
+        let third = place(&registry, 1, b"c");
+        let _fourth = place(&registry, 1, b"a");
+        third.forget_copy();
+        assert_eq!(third.since(), Since::Other);
+    }
+
+    #[test]
+    fn a_renewed_place_counts_once_and_is_for_the_copy_that_came() {
+        let registry = Registry::new(1);
+        let mut first = place(&registry, 1, b"a");
+        assert!(first.renew().is_none());
+        registry.claim(peer(1), b"a");
+        let mut second = first.renew().unwrap();
+        assert_eq!((&*second.request(), second.since()), (&b"a"[..], Since::Nothing));
+        drop(first);
+        assert_eq!(registry.undecided(), 1);
+        // A decided one's needs room.
+        registry.claim(peer(1), b"a");
+        second.decide();
+        let other = place(&registry, 2, b"a");
+        assert!(second.renew().is_none());
+        drop(other);
+        let third = second.renew().unwrap();
+        drop((second, third));
+        assert_eq!(registry.undecided(), 0);
+        assert!(registry.places().peers.is_empty());
+    }
+
+    #[test]
+    fn a_place_is_not_renewed_for_a_peer_that_asked_for_something_else() {
+        let registry = Registry::new(9);
+        let mut first = place(&registry, 1, b"a");
+        registry.claim(peer(1), b"a");
+        let _second = place(&registry, 1, b"b");
+        assert!(first.renew().is_none());
     }
 }

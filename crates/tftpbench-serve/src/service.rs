@@ -16,7 +16,7 @@ use crate::counters::{Counter, Counters, Summary};
 use crate::packet_log::{Direction, PacketLog};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
-use crate::registry::{Claim, Registry};
+use crate::registry::{Claim, Place, Registry};
 use crate::store::netascii::NetasciiSource;
 use crate::store::{Source, Store};
 use crate::transfer::{Job, Transfer};
@@ -44,6 +44,8 @@ pub struct Service {
 pub enum Admission {
     /// A new transfer: drain it, its opening is waiting.
     Start(Transfer),
+    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`.
+    Repeated,
     /// Send this many bytes of `reply` back.
     Reply(usize),
     /// Say nothing.
@@ -96,7 +98,7 @@ impl Service {
                     Ok(Some(transfer)) => return Admission::Start(transfer),
                     Ok(None) => {
                         self.count(Counter::DuplicateRequests, 1);
-                        None
+                        return Admission::Repeated;
                     }
                     Err(refusal) => {
                         self.count(Counter::Refused, 1);
@@ -110,6 +112,19 @@ impl Service {
         match answered {
             Some(refusal) => Admission::Reply(self.emit(now_ns, peer, refusal, reply)),
             None => Admission::Ignore,
+        }
+    }
+
+    /// Begins a transfer for a place that was renewed.
+    pub(crate) fn restart(self: &Arc<Service>, now_ns: u64, place: Place, reply: &mut [u8]) -> Admission {
+        let (peer, datagram) = (place.peer(), place.request());
+        let Ok(Packet::Request(request)) = Packet::parse(&datagram) else { return Admission::Ignore };
+        match self.begin_at(now_ns, place, &request) {
+            Ok(transfer) => Admission::Start(transfer),
+            Err(refusal) => {
+                self.count(Counter::Refused, 1);
+                Admission::Reply(self.emit(now_ns, peer, refusal, reply))
+            }
         }
     }
 
@@ -177,7 +192,7 @@ impl Service {
         }
     }
 
-    /// `None`: the same request is being served already.
+    /// `None`: a transfer is running that has to do with it.
     fn begin(
         self: &Arc<Service>,
         now_ns: u64,
@@ -187,9 +202,18 @@ impl Service {
     ) -> Result<Option<Transfer>, Refusal> {
         let place = match self.registry.claim(peer, datagram) {
             Claim::Place(place) => place,
-            Claim::Duplicate => return Ok(None),
+            Claim::Repeated => return Ok(None),
             Claim::Full => return Err(Refusal::TOO_MANY),
         };
+        self.begin_at(now_ns, place, request).map(Some)
+    }
+
+    fn begin_at(
+        self: &Arc<Service>,
+        now_ns: u64,
+        place: Place,
+        request: &Request<'_>,
+    ) -> Result<Transfer, Refusal> {
         if self.draining() {
             return Err(Refusal::STOPPING);
         }
@@ -198,7 +222,7 @@ impl Service {
             Operation::Read => self.read_job(&path, request)?,
             Operation::Write => self.write_job(&path, request)?,
         };
-        Ok(Some(Transfer::start(now_ns, Arc::clone(self), place, job)))
+        Ok(Transfer::start(now_ns, Arc::clone(self), place, job))
     }
 
     fn read_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {

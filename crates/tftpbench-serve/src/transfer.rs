@@ -9,15 +9,15 @@ use std::sync::Arc;
 use tftpbench_net::{Datagrams, SendBatch};
 use tftpbench_proto::netascii::Decoder;
 use tftpbench_proto::{
-    Agreed, Block, Counts, ErrorCode, HEADER_LEN, Mode, Options, Outcome, Packet, Receiver, Sender, Transmit,
-    emit_ack, emit_error, emit_oack,
+    Agreed, Block, Counts, ErrorCode, HEADER_LEN, Limits, Mode, Options, Outcome, Packet, Receiver, Repeated,
+    Sender, Transmit, emit_ack, emit_error, emit_oack,
 };
 
 use crate::counters::Counter;
 use crate::packet_log::Direction;
 use crate::refusal::Refusal;
-use crate::registry::Place;
-use crate::service::{REPLY_BYTES_MAX, Service};
+use crate::registry::{Place, Since};
+use crate::service::{Admission, REPLY_BYTES_MAX, Service};
 use crate::store::frames::Frames;
 use crate::store::{Source, Upload};
 
@@ -98,6 +98,41 @@ impl Transfer {
         self.settle();
     }
 
+    /// Judges a copy that came of this transfer's request, or of the peer's request before it, to which a transfer that moves
+    /// does not give way either. Drain after `Answered`; after `Restart` only `restart` may follow. Without a copy it costs
+    /// one look, so a server may ask at each wake-up.
+    pub fn take_repeated_request(&mut self, now_ns: u64) -> Repeated {
+        let since = self.place.since();
+        // Behind its end the copy is a request like any other, for whoever ends the transfer: `is_asked_again`.
+        if matches!(since, Since::Nothing | Since::Other) || self.place.decided() {
+            return Repeated::Ignored;
+        }
+        let is_silent = self.is_silent(now_ns);
+        let judged = match &mut self.role {
+            _ if since == Since::CopyOfBefore && is_silent => Repeated::Restart,
+            _ if since == Since::CopyOfBefore => Repeated::Ignored,
+            Role::Send { machine, .. } => machine.handle_repeated_request(now_ns),
+            Role::Receive { machine, .. } => machine.handle_repeated_request(now_ns),
+        };
+        if judged != Repeated::Restart {
+            self.place.forget_copy();
+        }
+        judged
+    }
+
+    /// Whether a copy came that nobody has judged.
+    pub fn is_asked_again(&self) -> bool {
+        matches!(self.place.since(), Since::Copy | Since::CopyOfBefore)
+    }
+
+    /// Ends this transfer without a word, and begins one for the copy of its request that came. `reply` is for a refusal.
+    pub fn restart(mut self, now_ns: u64, reply: &mut [u8]) -> Admission {
+        let (service, place) = (Arc::clone(&self.service), self.place.renew());
+        // What an unfinished upload has reserved is free for the next.
+        drop(self);
+        place.map_or(Admission::Ignore, |place| service.restart(now_ns, place, reply))
+    }
+
     /// The next datagram or run of them: written into `room`, which must hold `room_bytes`, or lying elsewhere.
     pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
         let emitted = loop {
@@ -146,7 +181,9 @@ impl Transfer {
     /// `is_finished`, or of no use any more: the peer asked for something else, or the server stops while this one
     /// only dallies. Costlier to ask than `is_finished`; once a wake-up is often enough.
     pub fn is_over(&self) -> bool {
-        self.is_finished() || self.place.superseded() || (self.place.decided() && self.service.draining())
+        self.is_finished()
+            || self.place.since() == Since::Other
+            || (self.place.decided() && self.service.draining())
     }
 
     /// The server stops now: drain the ERROR that tells the peer.
@@ -175,6 +212,14 @@ impl Transfer {
         self.agreed().windowsize
     }
 
+    /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one more, so
+    /// that the end of such a window is seen in the same go.
+    pub fn slice_datagrams(&self) -> usize {
+        let limits = Limits::default();
+        let blocks = limits.window_bytes / u32::from(self.agreed().blksize.max(1));
+        blocks.clamp(1, u32::from(limits.windowsize)) as usize + 1
+    }
+
     /// The peer may send several blocks at one time.
     pub fn awaits_windows(&self) -> bool {
         matches!(self.role, Role::Receive { .. }) && self.windowsize() > 1
@@ -184,6 +229,13 @@ impl Transfer {
         match &self.role {
             Role::Send { machine, .. } => machine.agreed(),
             Role::Receive { machine, .. } => machine.agreed(),
+        }
+    }
+
+    fn is_silent(&self, now_ns: u64) -> bool {
+        match &self.role {
+            Role::Send { machine, .. } => machine.is_silent(now_ns),
+            Role::Receive { machine, .. } => machine.is_silent(now_ns),
         }
     }
 

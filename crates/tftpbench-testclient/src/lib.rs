@@ -30,6 +30,8 @@ macro_rules! behaviours {
                 a_window_of_hundreds_of_blocks_survives_both_ways
                 tsize_tells_and_echoes_the_size
                 tsize_of_a_text_counts_what_crosses_the_wire
+                no_timer_runs_out_where_nothing_is_lost
+                a_window_above_the_limit_is_lowered
                 the_timeout_option_is_echoed_and_honoured
                 every_option_has_the_bounds_of_its_rfc
                 options_that_cannot_be_granted_are_left_out
@@ -46,12 +48,18 @@ macro_rules! behaviours {
                 a_repeated_block_is_stored_once
                 a_gap_in_a_window_is_reported_once
                 an_ack_inside_a_window_is_where_the_next_one_begins
-                a_repeated_request_is_harmless
+                a_repeated_request_is_answered_until_something_is_acknowledged
+                a_request_repeated_for_ever_draws_a_few_openings
+                a_client_that_begins_again_is_served_anew
+                a_writer_that_begins_again_is_served_anew
+                a_repeated_request_changes_nothing_while_the_transfer_moves
+                a_late_copy_of_an_older_request_changes_nothing
                 another_request_of_the_same_port_ends_the_old_transfer
                 a_stranger_gets_error_5_and_the_transfer_goes_on
                 a_stranger_writes_nothing_into_an_upload
                 an_error_of_the_client_ends_the_transfer_unanswered
                 a_silent_client_is_given_up
+                a_silent_client_draws_one_window
             }
             clients {
                 curl_is_granted_all_that_it_asks_for
@@ -104,6 +112,7 @@ macro_rules! behaviours {
             }
             hostility {
                 malformed_requests_are_answered_once_or_not_at_all
+                requests_padded_with_nuls_are_served
                 packets_that_are_no_request_never_start_anything
                 requests_of_65_kilobytes_are_malformed
                 garbage_on_a_transfer_does_not_end_it

@@ -38,9 +38,6 @@ const TRANSFERS_A_LIFE: u32 = 4096;
 /// and shorter than a transfer takes to be given up.
 const LIFE_NS: u64 = 10_000_000_000;
 
-/// Datagrams of one transfer in one go: a window may be of 65,535 blocks (RFC 7440), and others are waiting.
-const DRAIN_DATAGRAMS: usize = 256;
-
 /// Room for a full batch of replies; DATA lie elsewhere.
 const ARENA_BYTES: usize = 64 * 1024;
 
@@ -212,7 +209,7 @@ impl Ports {
     ) -> bool {
         self.send_from(port);
         let (peer, room) = (transfer.peer(), transfer.room_bytes());
-        let mut budget = DRAIN_DATAGRAMS;
+        let mut budget = transfer.slice_datagrams();
         let mut drained = false;
         while !drained && budget > 0 {
             let pushed = self.outbox.push_with(source, peer, room, |datagram| {

@@ -1,12 +1,15 @@
 //! One event loop: wait, read until empty, answer in batches, look at the timers, again.
 //! It must never block but in the poller, and never do more than a bounded amount of one thing in a turn.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_net::{LocalAddress, Poller, ReceiveBatch, Received, Socket, Stop};
-use tftpbench_serve::{Admission, REPLY_BYTES_MAX, ServeError, Service, Transfer, receive_bytes_max};
+use tftpbench_serve::{
+    Admission, REPLY_BYTES_MAX, Repeated, ServeError, Service, Transfer, receive_bytes_max,
+};
 
 use crate::kernel;
 use crate::ports::{LISTENING, Ports};
@@ -46,8 +49,8 @@ pub(crate) struct Worker {
 struct Replies {
     ports: Ports,
     table: Table,
-    /// Transfers that have more to say than fitted into one turn.
-    unfinished: Vec<usize>,
+    /// Transfers that have more to say than fitted into one turn, in the order of their turns.
+    unfinished: VecDeque<usize>,
 }
 
 impl Worker {
@@ -62,7 +65,7 @@ impl Worker {
             stop: stop.clone(),
             poller,
             requests: ReceiveBatch::new(config.batch, REQUEST_BYTES),
-            replies: Replies { ports, table: Table::new(now_ns), unfinished: Vec::new() },
+            replies: Replies { ports, table: Table::new(now_ns), unfinished: VecDeque::new() },
             datagrams: ReceiveBatch::coalescing(config.batch, datagram_bytes),
             datagram: ReceiveBatch::new(1, datagram_bytes),
             reads_a_turn: MESSAGES_A_TURN / config.batch,
@@ -136,16 +139,20 @@ impl Worker {
                 if service.passes_over(&request) {
                     continue;
                 }
-                let mut begun = None;
+                let (mut begun, mut is_repeated) = (None, false);
                 self.replies.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, |reply| {
                     match service.admit(now_ns, peer, request.payload, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
+                        Admission::Repeated => is_repeated = true,
                         Admission::Ignore => {}
                     }
                     0
                 });
                 self.replies.remove_superseded(peer);
+                if is_repeated {
+                    begun = self.replies.judge_repeated(now_ns, peer, asked);
+                }
                 if let Some(transfer) = begun {
                     self.replies.start(service, &mut self.poller, now_ns, transfer, asked);
                 }
@@ -281,21 +288,54 @@ impl Replies {
         }
         if !drained && !entry.is_unfinished {
             entry.is_unfinished = true;
-            self.unfinished.push(key);
+            self.unfinished.push_back(key);
         }
         if entry.wakes_too_late() {
             self.table.arm(key);
         }
     }
 
-    /// Gives everybody who was cut short in the last turn a part of this one.
+    /// Sends a slice of one transfer that was cut short, the next one's in the next turn: those who wait for an answer to a
+    /// block wait for one slice, however many windows are under way.
     fn go_on(&mut self, now_ns: u64) {
-        for key in std::mem::take(&mut self.unfinished) {
+        while let Some(key) = self.unfinished.pop_front() {
             // The transfer may have ended meanwhile, and its key may be another's.
             if let Some(entry) = self.table.entry(key)
                 && std::mem::take(&mut entry.is_unfinished)
             {
+                return self.drain(now_ns, key);
+            }
+        }
+    }
+
+    /// Does what the peer's transfer says about a request that it has to do with; a new one may begin in its place.
+    fn judge_repeated(
+        &mut self,
+        now_ns: u64,
+        peer: SocketAddr,
+        asked: Option<LocalAddress>,
+    ) -> Option<Transfer> {
+        // None where another worker has it: the kernel gives a peer's requests to one, but for when sockets come or go.
+        let key = self.table.find(peer)?;
+        match self.table.entry(key)?.transfer.take_repeated_request(now_ns) {
+            Repeated::Ignored => None,
+            Repeated::Answered => {
                 self.drain(now_ns, key);
+                None
+            }
+            Repeated::Restart => {
+                let Entry { transfer, port, .. } = self.table.remove(key)?;
+                self.ports.release(port);
+                let mut begun = None;
+                self.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, |reply| {
+                    match transfer.restart(now_ns, reply) {
+                        Admission::Reply(length) => return length,
+                        Admission::Start(transfer) => begun = Some(transfer),
+                        Admission::Repeated | Admission::Ignore => {}
+                    }
+                    0
+                });
+                begun
             }
         }
     }

@@ -44,8 +44,9 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     let hurry = AtomicBool::new(false);
     thread::scope(|scope| {
         let requests = ReceiveBatch::new(REQUESTS, REQUEST_BYTES);
-        let listener = Listener { service: &service, socket: &socket, hurry: &hurry, requests };
-        let served = listener.serve(scope, &mut poller, &stop);
+        let spawner = Spawner { scope, service: &service, hurry: &hurry };
+        let listener = Listener { spawner, service: &service, socket: &socket, requests };
+        let served = listener.serve(&mut poller, &stop);
         // Whatever ended the loop ends the transfers too; the scope waits for their threads.
         hurry.store(true, Ordering::Relaxed);
         served
@@ -77,21 +78,15 @@ fn refuse_options_of_loops(config: &ServeConfig) -> Result<(), ServeError> {
     Ok(())
 }
 
-struct Listener<'env> {
+struct Listener<'scope, 'env> {
+    spawner: Spawner<'scope, 'env>,
     service: &'env Arc<Service>,
     socket: &'env Socket,
-    /// Set when transfers must end at once.
-    hurry: &'env AtomicBool,
     requests: ReceiveBatch,
 }
 
-impl<'env> Listener<'env> {
-    fn serve<'scope>(
-        mut self,
-        scope: &'scope Scope<'scope, 'env>,
-        poller: &mut Poller,
-        stop: &Stop,
-    ) -> Result<(), ServeError> {
+impl Listener<'_, '_> {
+    fn serve(mut self, poller: &mut Poller, stop: &Stop) -> Result<(), ServeError> {
         let mut drained_at_ns = None;
         loop {
             poller.wait(drained_at_ns.map(|_| DRAIN_SLICE_NS), 0).map_err(kernel("epoll_wait"))?;
@@ -106,11 +101,11 @@ impl<'env> Listener<'env> {
             if requests > 1 || is_late || is_idle {
                 return Ok(());
             }
-            self.admit(scope, now_ns)?;
+            self.admit(now_ns)?;
         }
     }
 
-    fn admit<'scope>(&mut self, scope: &'scope Scope<'scope, 'env>, now_ns: u64) -> Result<(), ServeError> {
+    fn admit(&mut self, now_ns: u64) -> Result<(), ServeError> {
         let count = self.requests.receive(self.socket).map_err(kernel("recvmmsg"))?;
         self.service.count(Counter::DatagramsIn, count as u64);
         let mut reply = [0; REPLY_BYTES_MAX];
@@ -120,9 +115,10 @@ impl<'env> Listener<'env> {
             }
             let (peer, asked) = (request.peer, request.local);
             let length = match self.service.admit(now_ns, peer, request.payload, &mut reply) {
-                Admission::Ignore => continue,
+                // Its transfer sees it when it wakes up.
+                Admission::Repeated | Admission::Ignore => continue,
                 Admission::Reply(length) => length,
-                Admission::Start(transfer) => match self.spawn(scope, transfer, asked) {
+                Admission::Start(transfer) => match self.spawner.spawn(transfer, asked) {
                     Ok(()) => continue,
                     Err(message) => self.service.refuse(now_ns, peer, message, &mut reply),
                 },
@@ -134,21 +130,32 @@ impl<'env> Listener<'env> {
         }
         Ok(())
     }
+}
 
-    fn spawn<'scope>(
-        &self,
-        scope: &'scope Scope<'scope, 'env>,
-        transfer: Transfer,
-        asked: Option<LocalAddress>,
-    ) -> Result<(), &'static str> {
+/// Starts transfers, from any thread.
+#[derive(Clone, Copy)]
+struct Spawner<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    service: &'env Arc<Service>,
+    /// Set when transfers must end at once.
+    hurry: &'env AtomicBool,
+}
+
+impl Spawner<'_, '_> {
+    fn spawn(self, transfer: Transfer, asked: Option<LocalAddress>) -> Result<(), &'static str> {
         let config = self.service.config();
         let socket =
             reply_socket(config, asked, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
-        let (service, hurry) = (self.service, self.hurry);
+        let carry_out = move || {
+            let next = worker::carry_out(transfer, &socket, self.service, self.hurry);
+            drop(socket);
+            // Where there is no room for it, the client asks once more.
+            next.map(|next| self.spawn(next, asked));
+        };
         thread::Builder::new()
             .name("tftp-transfer".into())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, move || worker::carry_out(transfer, &socket, service, hurry))
+            .spawn_scoped(self.scope, carry_out)
             .map(drop)
             .map_err(|_| "server is out of threads")
     }

@@ -1,12 +1,13 @@
 //! One transfer on its own thread and socket, from the first datagram to the last.
-//! It must never outlive a stop by more than one slice of waiting. Only the listener starts it.
+//! It must never outlive a stop by more than one slice of waiting and one of sending. Only the listener starts it, and a
+//! transfer whose client has lost it starts the next one.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_net::{Datagrams, ReceiveBatch, SendBatch, Socket};
-use tftpbench_serve::{Counter, REPLY_BYTES_MAX, Service, Transfer};
+use tftpbench_serve::{Admission, Counter, REPLY_BYTES_MAX, Repeated, Service, Transfer};
 
 /// The longest wait in the kernel, so that a stop, or a peer that asks for something else, is noticed.
 const WAIT_SLICE_NS: u64 = 200_000_000;
@@ -14,20 +15,48 @@ const WAIT_SLICE_NS: u64 = 200_000_000;
 /// Datagrams to a system call, where the window has as many.
 const BATCH: u16 = 64;
 
-/// Drives a transfer to its end.
-pub(crate) fn carry_out(transfer: Transfer, socket: &Socket, service: &Service, hurry: &AtomicBool) {
+/// Runs of datagrams to a system call: each has room for 64 KiB, which stays taken once it was needed. What was sent in a row
+/// comes as one or two.
+const RUNS: u16 = 2;
+
+/// Drives a transfer to its end. What it returns is to take its place: the client has lost this one, and asked again.
+pub(crate) fn carry_out(
+    transfer: Transfer,
+    socket: &Socket,
+    service: &Service,
+    hurry: &AtomicBool,
+) -> Option<Transfer> {
     let messages = usize::from(transfer.windowsize().min(BATCH));
     let send = SendBatch::new(messages, messages * transfer.room_bytes());
     let receive = match transfer.awaits_windows() {
-        true => ReceiveBatch::coalescing(messages, transfer.receive_bytes_max()),
+        true => ReceiveBatch::coalescing(messages.min(RUNS.into()), transfer.receive_bytes_max()),
         false => ReceiveBatch::new(messages, transfer.receive_bytes_max()),
     };
-    let mut worker = Worker { transfer, socket, service, send, tally: Tally::default() };
+    let mut worker = Worker { transfer, socket, service, send, has_more: false, tally: Tally::default() };
     worker.serve(receive, hurry);
+    let Worker { transfer, mut tally, .. } = worker;
+    let next = restart(transfer, socket, &mut tally);
     service.count(Counter::UdpDrops, socket.drops());
-    service.count(Counter::DatagramsIn, worker.tally.datagrams_in);
-    service.count(Counter::DatagramsOut, worker.tally.datagrams_out);
-    service.count(Counter::DatagramsUnsent, worker.tally.datagrams_unsent);
+    service.count(Counter::DatagramsIn, tally.datagrams_in);
+    service.count(Counter::DatagramsOut, tally.datagrams_out);
+    service.count(Counter::DatagramsUnsent, tally.datagrams_unsent);
+    next
+}
+
+/// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one begins.
+fn restart(transfer: Transfer, socket: &Socket, tally: &mut Tally) -> Option<Transfer> {
+    if !transfer.is_asked_again() {
+        return None;
+    }
+    let (peer, mut reply) = (transfer.peer(), [0; REPLY_BYTES_MAX]);
+    match transfer.restart(monotonic_ns(), &mut reply) {
+        Admission::Start(next) => return Some(next),
+        Admission::Reply(length) if socket.send_to(&reply[..length], peer).is_ok() => {
+            tally.datagrams_out += 1
+        }
+        _ => {}
+    }
+    None
 }
 
 /// Counted here and added up at the end: shared counters would travel between the cores with every datagram.
@@ -43,6 +72,8 @@ struct Worker<'env> {
     socket: &'env Socket,
     service: &'env Service,
     send: SendBatch,
+    /// The transfer has more to send than one slice.
+    has_more: bool,
     tally: Tally,
 }
 
@@ -52,7 +83,19 @@ impl Worker<'_> {
         self.drain(now_ns);
         self.flush();
         while !self.transfer.is_over() {
-            let wait_ns = self.transfer.deadline_ns().unwrap_or(now_ns).saturating_sub(now_ns);
+            // What comes behind this look may be the client's next request, since it has all that it needs to end the transfer.
+            match self.transfer.take_repeated_request(now_ns) {
+                Repeated::Ignored => {}
+                Repeated::Answered => {
+                    self.drain(now_ns);
+                    self.flush();
+                }
+                Repeated::Restart => return,
+            }
+            let wait_ns = match self.has_more {
+                true => 0,
+                false => self.transfer.deadline_ns().unwrap_or(now_ns).saturating_sub(now_ns),
+            };
             let received = receive.receive_blocking(self.socket, wait_ns.min(WAIT_SLICE_NS));
             now_ns = monotonic_ns();
             match received {
@@ -89,14 +132,18 @@ impl Worker<'_> {
         }
     }
 
+    /// Queues what the transfer has to say, but no more than a slice: the socket and a stop are looked at in between.
     fn drain(&mut self, now_ns: u64) {
         let (peer, room) = (self.transfer.peer(), self.transfer.room_bytes());
-        let mut drained = false;
-        while !drained {
+        let mut budget = self.transfer.slice_datagrams();
+        self.has_more = true;
+        while self.has_more && budget > 0 {
             let pushed = self.send.push_with(None, peer, room, |datagram| {
                 let next = self.transfer.poll_transmit(now_ns, datagram);
-                drained = next.is_none();
-                next.unwrap_or(Datagrams::NONE)
+                self.has_more = next.is_some();
+                let next = next.unwrap_or(Datagrams::NONE);
+                budget = budget.saturating_sub(next.count());
+                next
             });
             if !pushed {
                 self.flush();

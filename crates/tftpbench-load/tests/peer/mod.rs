@@ -191,7 +191,7 @@ impl Serving {
             self.other.send_to(&late, peer).unwrap();
         }
         let length = if operation == Operation::Read { Some(self.size) } else { asked.tsize };
-        let limits = self.faults.limits.unwrap_or(Limits { blksize: 65_464, windowsize: 65_535 });
+        let limits = self.faults.limits.unwrap_or(Limits::NONE);
         let granted = negotiate(&asked, &limits, length);
         self.seen.options.push(asked);
         let mut opening = Vec::new();

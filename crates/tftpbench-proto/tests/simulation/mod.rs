@@ -58,7 +58,7 @@ impl Setup {
             operation,
             length,
             asked,
-            limits: Limits { blksize: 65464, windowsize: 65535 },
+            limits: Limits::NONE,
             timing: ADAPTIVE,
             link: Impairment { delay_ns: MS, ..Impairment::default() },
             seed: 1,

@@ -45,6 +45,39 @@ pub fn malformed_requests_are_answered_once_or_not_at_all(run: Run) {
     assert_eq!(summary.count("transfers_started"), 0, "{summary:?}");
 }
 
+/// Boot loaders that send a buffer instead of what they wrote into it: any number of NULs, behind any request.
+pub fn requests_padded_with_nuls_are_served(run: Run) {
+    let root = Folder::new();
+    root.put("f", b"short");
+    let server = TestServer::start(run, &root);
+    for (opcode, name) in [(RRQ, "f"), (WRQ, "new")] {
+        for options in [&[][..], &[("blksize", "1000")]] {
+            let asked = request(opcode, name, "octet", options);
+            for padding in [1, 2, 3, 4, 511, 512].map(|bytes: usize| bytes.min(512 - asked.len())) {
+                let client = server.client();
+                client.ask(&[&asked[..], &vec![0; padding]].concat());
+                let answer = client.receive();
+                let opening = matches!(
+                    (answer.packet(), opcode, options.is_empty()),
+                    (Packet::Data { block: 1, .. }, RRQ, true)
+                        | (Packet::Ack { block: 0 }, WRQ, true)
+                        | (Packet::Oack(_), _, false)
+                );
+                assert!(opening, "{padding}: {:?}", answer.packet());
+                client.error(answer.tid);
+            }
+        }
+    }
+    // What is malformed stays so, whatever is behind it.
+    let client = server.client();
+    for datagram in
+        [&b"\0\x01f\0octet\0blksize\0"[..], b"\0\x01f\0octet\0\0blksize\x00512\0", b"\0\x01\0octet\0\0\0"]
+    {
+        client.ask(datagram);
+        assert_eq!(client.receive_error(), 4, "{}", datagram.escape_ascii());
+    }
+}
+
 /// DATA, ACK and OACK to the listening port belong to nobody's transfer; an ERROR is never answered.
 pub fn packets_that_are_no_request_never_start_anything(run: Run) {
     let root = Folder::new();

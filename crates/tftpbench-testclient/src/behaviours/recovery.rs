@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use crate::client::{RRQ, WRQ, data, pattern, request};
+use tftpbench_proto::{Packet, Timing};
+use tftpbench_serve::ServeConfig;
+
+use crate::client::{Answer, Client, RRQ, WRQ, data, pattern, request};
 use crate::folder::Folder;
 use crate::server::{Run, TestServer, config, timing};
 
 /// Long enough for an answer on loopback, short enough to wait for the absence of one.
 const A_MOMENT: Duration = Duration::from_millis(50);
+
+/// Longer than a thread of a transfer sleeps before it looks whether its client has asked again.
+const A_SLICE: Duration = Duration::from_millis(500);
 
 /// RFC 1350 section 2: whoever sent last sends again.
 pub fn a_lost_datagram_is_sent_again(run: Run) {
@@ -130,24 +136,176 @@ pub fn an_ack_inside_a_window_is_where_the_next_one_begins(run: Run) {
     assert_eq!(summary.count("retransmissions"), 3, "{summary:?}");
 }
 
-/// A copy of a request neither starts a second transfer nor makes the first answer twice.
-pub fn a_repeated_request_is_harmless(run: Run) {
+/// RFC 1350 section 2: the opening may be lost, and the client repeats its request. Whatever timer it asked for.
+pub fn a_repeated_request_is_answered_until_something_is_acknowledged(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1000, 2));
-    let server = TestServer::start(run, &root);
-    for opcode in [RRQ, WRQ] {
-        let client = server.client();
-        let asked = request(opcode, if opcode == RRQ { "f" } else { "new" }, "octet", &[("tsize", "9")]);
-        client.ask(&asked);
-        client.ask(&asked);
-        let (tid, _) = client.receive_oack();
-        client.ask(&asked);
-        assert_eq!(client.try_receive(A_MOMENT), None);
-        client.error(tid);
+    let server = TestServer::with(run, patient(&root));
+    for (opcode, name) in [(RRQ, "f"), (WRQ, "new")] {
+        for options in [&[][..], &[("timeout", "60")], &[("tsize", "9"), ("windowsize", "2")]] {
+            let client = server.client();
+            let asked = request(opcode, name, "octet", options);
+            client.ask(&asked);
+            let first = client.receive();
+            for _ in 0..3 {
+                client.ask(&asked);
+                assert_eq!(client.receive(), first);
+            }
+            client.error(first.tid);
+        }
     }
     let summary = server.finish();
-    assert_eq!(summary.count("transfers_started"), 2, "{summary:?}");
-    assert_eq!(summary.count("duplicate_requests"), 4, "{summary:?}");
+    assert_eq!(summary.count("transfers_started"), 6, "{summary:?}");
+    assert_eq!(summary.count("duplicate_requests"), 18, "{summary:?}");
+}
+
+/// Whoever forges a sender's address draws no more by sending the same again and again.
+pub fn a_request_repeated_for_ever_draws_a_few_openings(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(1000, 2));
+    let server = TestServer::with(run, patient(&root));
+    let client = server.client();
+    let asked = request(RRQ, "f", "octet", &[]);
+    for _ in 0..1 + 5 {
+        client.ask(&asked);
+        assert_eq!(client.receive_data().1, 1);
+    }
+    (0..100).for_each(|_| client.ask(&asked));
+    assert_eq!(client.try_receive(A_SLICE), None);
+    assert_eq!(server.finish().count("transfers_started"), 1);
+}
+
+/// A boot loader that was reset asks the same again, from the same port. What it left is not what it waits for.
+pub fn a_client_that_begins_again_is_served_anew(run: Run) {
+    let root = Folder::new();
+    let file = pattern(9 * 512 + 7, 12);
+    root.put("f", &file);
+    let server = TestServer::with(run, patient(&root));
+    for options in [&[][..], &[("timeout", "5")], &[("blksize", "512"), ("windowsize", "2")]] {
+        let client = server.client();
+        let asked = request(RRQ, "f", "octet", options);
+        client.ask(&asked);
+        let mut answer = client.receive();
+        if !options.is_empty() {
+            client.ack(answer.tid, 0);
+            answer = client.receive();
+        }
+        client.ack(answer.tid, 1);
+        assert_eq!(client.receive_data().1, 2);
+        let again = anew(&client, &asked);
+        // What it asked once more while that was on its way has changed nothing.
+        assert_eq!(read_on(&client, again), file);
+    }
+}
+
+/// The same in the middle of a write; of the first half nothing is left.
+pub fn a_writer_that_begins_again_is_served_anew(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::with(run, patient(&root));
+    let client = server.client();
+    let asked = request(WRQ, "f", "octet", &[]);
+    client.ask(&asked);
+    let (tid, _) = client.receive_ack();
+    for block in [1, 2] {
+        client.send(tid, &data(block, &[b'x'; 512]));
+        assert_eq!(client.receive_ack(), (tid, block));
+    }
+    let again = anew(&client, &asked).tid;
+    client.send(again, &data(1, b"all of it"));
+    while client.receive_ack() != (again, 1) {}
+    assert_eq!(root.contents("f"), b"all of it");
+    assert_eq!(root.names(), ["f"]);
+}
+
+/// The network doubles a request, or delivers it late: the transfer that it began goes on as if nothing had come.
+pub fn a_repeated_request_changes_nothing_while_the_transfer_moves(run: Run) {
+    let root = Folder::new();
+    let file = pattern(40 * 512 + 7, 13);
+    root.put("f", &file);
+    let server = TestServer::with(run, ServeConfig { grace_ns: 2_000_000_000, ..patient(&root) });
+    let client = server.client();
+    let asked = request(RRQ, "f", "octet", &[]);
+    client.ask(&asked);
+    let (tid, _, mut read) = client.receive_data();
+    for block in 1..=40 {
+        client.ack(tid, block);
+        if block < 35 {
+            client.ask(&asked);
+        }
+        let (from, number, payload) = client.receive_data();
+        assert_eq!((from, number), (tid, block + 1));
+        read.extend(payload);
+    }
+    client.ack(tid, 41);
+    assert!(read == file);
+    let summary = server.finish();
+    assert_eq!(summary.count("transfers_completed"), 1, "{summary:?}");
+    assert_eq!(summary.count("transfers_started"), 1, "{summary:?}");
+}
+
+/// A client asked twice, and the network delivers a copy of what it asked first: what it wants now goes on.
+pub fn a_late_copy_of_an_older_request_changes_nothing(run: Run) {
+    let root = Folder::new();
+    root.put("old", &pattern(2000, 14));
+    root.put("new", &pattern(2000, 15));
+    let server = TestServer::with(run, patient(&root));
+    let client = server.client();
+    let (old, new) = (request(RRQ, "old", "octet", &[]), request(RRQ, "new", "octet", &[]));
+    client.ask(&old);
+    client.receive_data();
+    client.ask(&new);
+    let (tid, _, mut read) = client.receive_data();
+    for block in 1..=3 {
+        client.ask(&old);
+        client.ack(tid, block);
+        let (from, number, payload) = client.receive_data();
+        assert_eq!((from, number), (tid, block + 1));
+        read.extend(payload);
+    }
+    assert!(read == pattern(2000, 15));
+    // But one that has lost the newer transfer may go back to the older file.
+    let answer = anew(&client, &old);
+    assert_eq!(answer.bytes, data(1, &pattern(2000, 14)[..512]));
+}
+
+/// Repeats a request until it is answered with an opening, not with what comes next in the old transfer.
+fn anew(client: &Client, asked: &[u8]) -> Answer {
+    let is_opening = |answer: &Answer| {
+        matches!(answer.packet(), Packet::Data { block: 1, .. } | Packet::Ack { block: 0 } | Packet::Oack(_))
+    };
+    let begun = (0..100).find_map(|_| {
+        client.ask(asked);
+        client.try_receive(Duration::from_millis(100)).filter(is_opening)
+    });
+    begun.expect("the client is locked out")
+}
+
+/// Takes the rest of a file whose first answer is here, and whose blocks are of 512 bytes, one ACK each.
+fn read_on(client: &Client, first: Answer) -> Vec<u8> {
+    let (mut file, mut next, mut answer) = (Vec::new(), 1, first);
+    loop {
+        match answer.packet() {
+            Packet::Oack(_) => client.ack(answer.tid, 0),
+            Packet::Data { block, payload } if block == next => {
+                file.extend_from_slice(payload);
+                client.ack(answer.tid, block);
+                next += 1;
+                if payload.len() < 512 {
+                    return file;
+                }
+            }
+            other => assert!(matches!(other, Packet::Data { block, .. } if block < next), "{other:?}"),
+        }
+        answer = client.receive();
+    }
+}
+
+/// Nothing is sent again by itself while a test lasts.
+fn patient(root: &Folder) -> ServeConfig {
+    let hour_ns = 3_600_000_000_000;
+    let timing = Timing { timeout_max_ns: hour_ns, ..timing(hour_ns) };
+    // A stop is not to wait for the transfers that are left.
+    ServeConfig { timing, grace_ns: 0, ..config(root) }
 }
 
 /// Boot loaders ask for the size, give up without a word, and ask for something else from the same port.
@@ -225,22 +383,54 @@ pub fn an_error_of_the_client_ends_the_transfer_unanswered(run: Run) {
     assert_eq!(server.finish().count("transfers_failed"), 1);
 }
 
-/// After its retries the server forgets the client, and its place is free.
+/// After its retries the server forgets the client, and its place is free. Whatever timer was asked for in its name: until
+/// it has answered, the server's own counts.
 pub fn a_silent_client_is_given_up(run: Run) {
     let root = Folder::new();
     root.put("f", b"x");
     let mut config = config(&root);
     config.timing = timing(20_000_000);
     config.max_transfers = 1;
+    for (opcode, name) in [(RRQ, "f"), (WRQ, "new")] {
+        for options in [&[][..], &[("timeout", "255")]] {
+            let server = TestServer::with(run, config.clone());
+            let silent = server.client();
+            silent.ask(&request(opcode, name, "octet", options));
+            let first = silent.receive();
+            for _ in 0..3 {
+                assert_eq!(silent.receive(), first);
+            }
+            wait_for_room(&server, "f");
+            assert_eq!(server.finish().count("transfers_timed_out"), 1);
+        }
+    }
+}
+
+/// RRQ and ACK 0 are 102 bytes, and the address in them may be anybody's.
+pub fn a_silent_client_draws_one_window(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(1_000_000, 16));
+    root.put("small", b"x");
+    let mut config = config(&root);
+    config.timing = timing(20_000_000);
+    config.max_transfers = 1;
     let server = TestServer::with(run, config);
     let silent = server.client();
-    silent.ask(&request(RRQ, "f", "octet", &[]));
-    // The first and three retries.
-    for _ in 0..4 {
-        silent.receive_data();
-    }
-    // Refused until the only place is free again; each answer takes a round trip, so this is bounded in time.
-    let freed = (0..100_000).any(|_| server.client().read("f", &[]).is_ok());
+    silent.ask(&request(RRQ, "f", "octet", &[("blksize", "1468"), ("windowsize", "65535")]));
+    let (tid, _) = silent.receive_oack();
+    silent.ack(tid, 0);
+    let drawn: Vec<u16> = (0..64 + 3).map(|_| silent.receive_data().1).collect();
+    let due: Vec<u16> = (1..=64).chain([64; 3]).collect();
+    assert_eq!(drawn, due);
+    wait_for_room(&server, "small");
+    assert_eq!(silent.try_receive(A_MOMENT), None);
+    let summary = server.finish();
+    assert_eq!(summary.count("transfers_timed_out"), 1, "{summary:?}");
+    assert_eq!(summary.count("retransmissions"), 3, "{summary:?}");
+}
+
+/// Refused until the only place is free again; each answer takes a round trip, so this is bounded in time.
+fn wait_for_room(server: &TestServer, name: &str) {
+    let freed = (0..100_000).any(|_| server.client().read(name, &[]).is_ok());
     assert!(freed, "the place stays taken");
-    assert_eq!(server.finish().count("transfers_timed_out"), 1);
 }

@@ -46,7 +46,7 @@ pub fn every_blksize_survives_both_ways(run: Run) {
 pub fn every_blksize_in_every_window_survives_both_ways(run: Run) {
     let root = Folder::new();
     let mut config = config(&root);
-    config.limits.windowsize = 256;
+    config.limits = Limits::NONE;
     let file = pattern(60_007, 9);
     for ip in loopbacks() {
         config.address = (ip, 0).into();
@@ -90,7 +90,7 @@ pub fn a_blksize_above_the_limit_is_lowered(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(3000, 3));
     let mut config = config(&root);
-    config.limits = Limits { blksize: 1024, windowsize: 4 };
+    config.limits = Limits { blksize: 1024, windowsize: 4, ..Limits::NONE };
     let server = TestServer::with(run, config);
     let options = [("blksize", "1468"), ("windowsize", "16")];
     let client = server.client();
@@ -144,7 +144,40 @@ pub fn tsize_tells_and_echoes_the_size(run: Run) {
     }
 }
 
-/// RFC 2349: echoed unchanged, and in force instead of the server's own interval.
+/// Whatever the server does about silent clients: where nothing is lost, no side waits for a timer. The client has none.
+pub fn no_timer_runs_out_where_nothing_is_lost(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::start(run, &root);
+    for windowsize in [16, 64] {
+        for windows in [1, 2, 3, 5, 8, 13, 33, 100] {
+            for blocks in [windows * windowsize - 1, windows * windowsize] {
+                let name = format!("{windowsize}-{blocks}");
+                let options = [("blksize", "8"), ("windowsize", &windowsize.to_string())];
+                round_trip(&server, &root, &pattern(8 * blocks, 11), &name, &options);
+            }
+        }
+    }
+    let summary = server.finish();
+    assert_eq!((summary.count("timeouts"), summary.count("retransmissions")), (0, 0), "{summary:?}");
+}
+
+/// What a window may hold is bounded, and the OACK says so.
+pub fn a_window_above_the_limit_is_lowered(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(1000, 1));
+    let server = TestServer::start(run, &root);
+    for (blksize, granted) in [("512", "64"), ("2048", "64"), ("8192", "16"), ("65464", "2")] {
+        for (opcode, name) in [(RRQ, "f"), (WRQ, "new")] {
+            let client = server.client();
+            client.ask(&request(opcode, name, "octet", &[("blksize", blksize), ("windowsize", "65535")]));
+            let (tid, options) = client.receive_oack();
+            assert_eq!(options, [pair("blksize", blksize), pair("windowsize", granted)]);
+            client.error(tid);
+        }
+    }
+}
+
+/// RFC 2349: echoed unchanged, and in force instead of the server's own interval as soon as the client has answered.
 pub fn the_timeout_option_is_echoed_and_honoured(run: Run) {
     let root = Folder::new();
     root.put("f", b"x");
@@ -155,8 +188,10 @@ pub fn the_timeout_option_is_echoed_and_honoured(run: Run) {
     client.ask(&request(RRQ, "f", "octet", &[("timeout", "1")]));
     let (tid, granted) = client.receive_oack();
     assert_eq!(granted, [pair("timeout", "1")]);
+    client.ack(tid, 0);
+    client.receive_data();
     let waiting_since = Instant::now();
-    client.receive_oack();
+    client.receive_data();
     let waited = waiting_since.elapsed();
     assert!(waited > Duration::from_millis(900), "sent again after {waited:?}");
     client.error(tid);
@@ -181,7 +216,7 @@ pub fn every_option_has_the_bounds_of_its_rfc(run: Run) {
     let root = Folder::new();
     root.put("f", b"short");
     let mut config = config(&root);
-    config.limits.windowsize = 65_535;
+    config.limits = Limits::NONE;
     let server = TestServer::with(run, config);
     for (name, granted, left_out) in [
         ("blksize", ["8", "65464"], ["7", "65465"]),

@@ -1,0 +1,233 @@
+"""What one client may cost the others: silent ones, and those whose address is forged. Both servers as processes."""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tftpbench.loadgen import LoadConfig, run_load
+
+NAMES = ["epoll", "threads"]
+PATIENCE_S = 20.0
+IP_PKTINFO = 8  # linux/in.h; Python 3.14 is the first to name it
+WINDOW = b"blksize\x001468\0windowsize\x0065535\0"
+LARGE_BYTES = 65_535 * 1468  # a window of 65,535 blocks, if it were granted
+BLOCKS_BYTES = 512 * 400 + 1
+UNBOUNDED = ["--windowsize-max", "65535", "--window-max", "4294967295"]
+
+
+class Served:
+    """A bundled server in a process of its own."""
+
+    def __init__(self, root: Path, name: str, *options: str) -> None:
+        self.log = root.parent / "server.log"
+        command = [sys.executable, "-P", "-m", "tftpbench", "serve", name, "--port", "0", "--root", str(root)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline().split()
+        assert ready[:1] == ["READY"], self.log.read_text()
+        self.address = (ready[1], int(ready[2]))
+
+    def rss_bytes(self) -> int:
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def stop(self) -> dict[str, int]:
+        """Its counters; those that are 0 are left out."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()
+        words = [word.split() for word in self.log.read_text().strip().splitlines()[-1].split(", ")]
+        return {name: int(value) for name, value in words}
+
+
+@contextlib.contextmanager
+def served(root: Path, name: str, *options: str) -> Iterator[Served]:
+    server = Served(root, name, *options)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+def client() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(PATIENCE_S)
+    return made
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "small").write_bytes(b"x" * 700)
+    (folder / "blocks").write_bytes(os.urandom(BLOCKS_BYTES))
+    sparse(folder / "large", LARGE_BYTES)
+    return folder
+
+
+def sparse(path: Path, size_bytes: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+
+
+def draw_windows(server: Served, stack: contextlib.ExitStack, clients: int, names: Sequence[bytes] = ()) -> None:
+    """Starts reads whose clients acknowledge the OACK, and then nothing any more."""
+    begun = []
+    for _, name in zip(range(clients), names or [b"large"] * clients, strict=True):
+        made = stack.enter_context(client())
+        made.sendto(b"\0\1" + name + b"\0octet\0" + WINDOW, server.address)
+        oack, tid = made.recvfrom(2048)
+        assert oack[:2] == b"\0\6", oack
+        begun.append((made, tid))
+    for made, tid in begun:
+        made.sendto(b"\0\4\0\0", tid)
+    while begun and begun[-1][0].recv(2048)[:2] != b"\0\3":  # the OACK may have come again
+        pass
+
+
+def read(server: Served, name: str) -> bytes:
+    """A whole file, block by block."""
+    contents = b""
+    with client() as made:
+        made.sendto(b"\0\1" + name.encode() + b"\0octet\0", server.address)
+        while True:
+            data, tid = made.recvfrom(2048)
+            assert data[:2] == b"\0\3", data
+            contents += data[4:]
+            made.sendto(b"\0\4" + data[2:4], tid)
+            if len(data) < 516:
+                return contents
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_silent_reader_costs_a_quarter_of_a_megabyte_at_most(root: Path, name: str) -> None:
+    clients = 100
+    for index in range(clients):  # each its own: what readers of one file are sent is shared
+        sparse(root / f"large-{index}", LARGE_BYTES)
+    with served(root, name) as server, contextlib.ExitStack() as stack:
+        read(server, "blocks")
+        before = server.rss_bytes()
+        draw_windows(server, stack, clients, [b"large-%d" % index for index in range(clients)])
+        each = (server.rss_bytes() - before) / clients
+        assert each <= 256 << 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_silent_writer_costs_a_quarter_of_a_megabyte_at_most(root: Path, name: str) -> None:
+    clients = 60
+    with served(root, name, "--write") as server, contextlib.ExitStack() as stack:
+        read(server, "blocks")
+        before = server.rss_bytes()
+        for index in range(clients):
+            made = stack.enter_context(client())
+            made.sendto(b"\0\2new-%d\0octet\0" % index + WINDOW, server.address)
+            oack, tid = made.recvfrom(2048)
+            assert oack[:2] == b"\0\6", oack
+            # Blocks from the future, the longest that there are: none is taken, and each has to be read.
+            for _ in range(64):
+                made.sendto(b"\0\3\x7f\xff" + bytes(60_000), tid)
+            made.sendto(b"\0\3\0\1" + bytes(1468), tid)
+        # Behind all that has been read by now.
+        read(server, "blocks")
+        each = (server.rss_bytes() - before) / clients
+        assert each <= 256 << 10
+
+
+def median_round_trip_ns(server: Served) -> float:
+    """Of ten readers, block by block."""
+    host, port = server.address
+    load = LoadConfig(
+        host=host,
+        port=port,
+        operation="read",
+        name="blocks",
+        file_size_bytes=BLOCKS_BYTES,
+        concurrency=10,
+        verify="off",
+        duration_ns=300_000_000,
+    )
+    median = run_load(load).figures["block_rtt_ns_p50"]
+    assert median, "no block was acknowledged"
+    return median
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_others_are_answered_as_ever_beside_twenty_silent_windows(root: Path, name: str) -> None:
+    ratios = []
+    for _ in range(5):  # the machine may have had other work to do in one of the two
+        with served(root, name) as server, contextlib.ExitStack() as stack:
+            alone = median_round_trip_ns(server)
+            draw_windows(server, stack, 20)
+            ratios.append(median_round_trip_ns(server) / alone)
+        if ratios[-1] <= 2:
+            return
+    pytest.fail(f"the median round trip is {ratios} times as long")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [[], UNBOUNDED], ids=["as-shipped", "unbounded"])
+def test_a_stop_is_obeyed_within_its_grace_beside_silent_windows(root: Path, name: str, options: list[str]) -> None:
+    grace_s = 0.5
+    with served(root, name, "--grace", str(grace_s), *options) as server, contextlib.ExitStack() as stack:
+        draw_windows(server, stack, 300)
+        asked = time.monotonic()
+        counters = server.stop()
+        # Half a second more on a quiet machine.
+        assert time.monotonic() - asked < grace_s + 4
+        assert counters["transfers_interrupted"] == 300
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_200_000_requests_with_forged_senders_take_places_and_nothing_else(root: Path, name: str) -> None:
+    requests, places = 200_000, 1000
+    options = ["--max-transfers", str(places), "--grace", "0"]
+    with served(root, name, *options) as server, client() as honest, forger() as forged:
+        honest.sendto(b"\0\1blocks\0octet\0", server.address)
+        data, tid = honest.recvfrom(2048)
+        before, contents, block = server.rss_bytes(), data[4:], 1
+        for index in range(requests):
+            forge(forged, index, b"\0\1small\0octet\0timeout\x00255\0", server.address)
+            if index % 500 == 499:  # its transfer goes on meanwhile, one block at a time
+                honest.sendto(b"\0\4" + struct.pack("!H", block), tid)
+                block += 1
+                while data[:4] != b"\0\3" + struct.pack("!H", block):  # some may come twice
+                    data = honest.recv(2048)
+                contents += data[4:]
+        honest.sendto(b"\0\4" + struct.pack("!H", block), tid)
+        assert contents == (root / "blocks").read_bytes()
+        # Nobody is silently ignored: a newcomer is told that there is no room.
+        with client() as late:
+            late.sendto(b"\0\1small\0octet\0", server.address)
+            assert late.recv(2048)[:2] in (b"\0\5", b"\0\3")
+        assert server.rss_bytes() - before <= places * (64 << 10)
+        counters = server.stop()
+        assert counters["transfers_started"] <= places + 2
+        # An OACK each, repeated by a timer, or an ERROR; and at the end an ERROR to each that is left.
+        sent = counters["datagrams_out"] - 403 - counters.get("retransmissions", 0) - places
+        assert sent <= counters["requests"]
+        assert counters["requests"] > requests / 10, "the server was hardly reached"
+
+
+def forger() -> socket.socket:
+    """Sends from any address of 127.0.0.0/8; what is answered to those comes back here, and is dropped."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind(("0.0.0.0", 0))
+    return made
+
+
+def forge(made: socket.socket, index: int, datagram: bytes, to: tuple[str, int]) -> None:
+    source = struct.pack("!I", 0x7F400000 + index)  # 127.64.0.0 and on
+    info = struct.pack("@I", 0) + source + bytes(4)  # struct in_pktinfo, ip(7)
+    made.sendmsg([datagram], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, to)
