@@ -3,6 +3,7 @@
 #   run    answers "epoll or threads?" with the bundled scenario (about four minutes)
 #   notebook  the notebooks in Jupyter, on a recorded run or on yours
 #   test   every check: lint, Rust tests, Python tests, the wheel in an empty folder
+#   soak   the long forms of tests that `make test` has in a bounded form
 #   peers  other people's servers and clients, fetched into peers/ and never installed; tests use those that are there
 #   gate   this tree's epoll server against the last release's, or make gate BASE=revision: is it slower?
 #   bench  times the hot loops, and holds their instructions to committed bounds (only that: bench-instructions)
@@ -19,9 +20,11 @@ BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD)
 BIN := .venv/bin
 CARGO := cargo --locked
 FUZZ_SECONDS ?= 60
+# Many tests wait for timers, so one process more than there are cores keeps the cores busy.
+TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run notebook test peers gate bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run notebook test soak peers gate bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -69,7 +72,10 @@ test-rust: setup
 	$(CARGO) test --workspace
 
 test-python: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadscope
+
+soak: setup
+	$(BIN)/python -m pytest -m soak --timeout 3600
 
 wheel: setup
 	@rm -rf dist

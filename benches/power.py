@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tftpbench.budgets import METRICS
-from tftpbench.gate.decision import effective, figure
+from tftpbench.gate.decision import effective
 from tftpbench.gate.document import load
+from tftpbench.gate.pairs import figure
 from tftpbench.gate.rehearsal import drawn
 from tftpbench.gate.result import HEAD, Arm, Block, Word
 from tftpbench.scenario import from_document

@@ -4,8 +4,6 @@ Thin: each function arranges arguments and lets the layers below work. It must n
 """
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +11,7 @@ from typing import Literal, Self
 
 from tftpbench import runner
 from tftpbench.errors import ServerError, ServerMissing, UsageError
-from tftpbench.process import Handover, ServerProcess, Upload, Usage
+from tftpbench.process import Handover, ServerProcess, TemporaryFolder, Upload, Usage
 from tftpbench.results import Run, load_run
 from tftpbench.scenario import Scenario, load_scenario
 from tftpbench.servers import Manifest, Missing, choose_manifest
@@ -76,14 +74,14 @@ class Server:
         found = manifest.locate()
         if isinstance(found, Missing):
             raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
-        self._folder = Path(tempfile.mkdtemp(prefix="tftpbench-server-"))
+        self._folder = TemporaryFolder("tftpbench-server-")
         if root is None:
-            root = self._folder / "root"
+            root = self._folder.path / "root"
             root.mkdir()
         self._process = ServerProcess(
             manifest,
             root=Path(root).resolve(),
-            log=self._folder / "server.log",
+            log=self._folder.path / "server.log",
             concurrency=concurrency,
             write=write or store == "memory",
             variant=variant,
@@ -131,7 +129,7 @@ class Server:
     def stop(self) -> None:
         """End it and everything it started; uploads that nobody has taken are gone. May be called again."""
         self._process.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def _take(self, handover: Handover, timeout_s: float | None) -> Upload | None:
         try:

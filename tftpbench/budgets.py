@@ -18,7 +18,8 @@ class Metric:
     """One figure of a trial, positive, and what it means for it to become worse.
 
     `budget`: what it may lose unless a scenario says otherwise, as a share; None: not gated unless a scenario does.
-    `floor`: no budget is less than this, in the metric's unit.
+    `floor`: no budget is less than this, in the metric's unit. `needs_clock`: a pair whose clock can't be trusted does
+    not count for it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Metric:
     lower_is_better: bool
     budget: float | None
     floor: float = 0.0
+    needs_clock: bool = True
 
 
 METRICS: Mapping[str, Metric] = {
@@ -35,11 +37,11 @@ METRICS: Mapping[str, Metric] = {
         Metric("server_cpu_s_per_mib", "CPU time per MiB", "s/MiB", lower_is_better=True, budget=0.05),
         # A server of batches makes few: a call in a hundred blocks costs less than 10 ns a block, and moves by itself.
         Metric("syscalls_per_block", "system calls per block", "calls", lower_is_better=True, budget=0.02,
-               floor=0.01),
+               floor=0.01, needs_clock=False),
         Metric("data_pps", "blocks per second", "1/s", lower_is_better=False, budget=0.05),
         # One page more or less is no regression, and a small server has few pages.
         Metric("server_rss_bytes_max", "peak memory", "bytes", lower_is_better=True, budget=None,
-               floor=1024 * 1024),
+               floor=1024 * 1024, needs_clock=False),
     )
 }  # fmt: skip
 # Told beside them and never gated: a tail of identical code differs from itself more than any budget.

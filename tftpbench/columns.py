@@ -59,7 +59,7 @@ COLUMNS: dict[str, Column] = {
     "retransmissions": _count("datagrams", "Datagrams that the generator sent again."),
     "duplicates": _count("datagrams", "Datagrams that the generator received and that brought nothing new."),
     "bytes_verified": _count("bytes", "File bytes that were compared with what they must be."),
-    "content_mismatches": _count("transfers", "Transfers whose bytes were not what they must be."),
+    "content_mismatches": _count("transfers", "Transfers whose bytes were not what they must be, or too many."),
     "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second.", "float"),
     "pps": Column("1/s", "Datagrams per second, both ways.", "float"),
     "goodput_bytes_per_s": Column("bytes/s", "File bytes per second.", "float"),
@@ -108,7 +108,9 @@ COLUMNS: dict[str, Column] = {
     "server_send_buffer_bytes": Column("bytes", "Send buffer that the kernel granted the server.", "int"),
     "server_end": Column("", "How the server ended, in words.", "text"),
     "server_left_over": Column("", "Processes of the server that outlived its stop and were killed.", "int"),
-    "protocol_faults": Column("", "What the server did against the RFCs: list of {kind, count, example}.", "list"),
+    "protocol_faults": Column(
+        "", "What the server did against the RFCs: list of {kind, count, example, rfc_section}.", "list"
+    ),
     "server_pss_bytes_ready": Column(
         "bytes", "Proportional share of memory over all its processes (shared pages split), when it was ready.", "int"
     ),

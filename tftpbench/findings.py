@@ -80,7 +80,7 @@ def of_a_load(
     `row` has the figures of trials.jsonl, `transfers` the columns of transfers.parquet with -1 for never. `timeout_ns`:
     the client's first wait. `died`: how the server did, in words; `is_deaf`: it answered no new request after the load.
     """
-    found = [*_whole(row, died, is_deaf), *_transfers(transfers), *_not_granted(row), *_unfair(row, timeout_ns)]
+    found = [*_whole(row, died, is_deaf), *_transfers(row, transfers), *_not_granted(row), *_unfair(row, timeout_ns)]
     return [finding for finding in found if finding.count]
 
 
@@ -90,19 +90,21 @@ def _whole(row: Row, died: str | None, is_deaf: bool) -> Iterator[ServerFinding]
     if is_deaf:
         yield ServerFinding("deaf", 1, "answered no new request after the load")
     wrong = int(_number(row, "content_mismatches") or 0)
-    yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, _number(row, 'completed'))}")
+    judged = _number(row, "started") or _number(row, "completed")  # one that sends too much never completes
+    yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
 
 
-def _transfers(transfers: Columns) -> Iterator[ServerFinding]:
+def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
     outcome, errors = transfers["outcome"], transfers["error_code"]
     started = len(outcome)
     answered = transfers["first_response_ns"] >= 0
     failed, timed_out, cut_off = (outcome == OUTCOMES.index(name) for name in ("failed", "timed_out", "interrupted"))
     refused = failed & (errors >= 0) & (transfers["first_response_ns"] == transfers["end_ns"])
     count = _count(refused)
-    yield ServerFinding("refused", count, f"refused {_of(count, started)} ({_codes(errors[refused])})")
-    count = _count(failed & ~refused)
-    yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[failed & ~refused])})")
+    yield ServerFinding("refused", count, f"refused {_of(count, started)} ({_codes(errors[refused], row)})")
+    broken_off = failed & ~refused
+    count = _count(broken_off)
+    yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[broken_off], row)})")
     count = unanswered(transfers)
     yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
     count = _count(timed_out & answered)
@@ -134,12 +136,24 @@ def _of(count: int, total: float | None) -> str:
     return f"{count} of {total or 0:.0f} transfers"
 
 
-def _codes(errors: npt.NDArray[np.int64]) -> str:
-    """Which ERRORs, the most frequent first; a transfer without one broke a rule of the protocol."""
+def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
+    """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
     codes, counts = np.unique(errors, return_counts=True)
     ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
-    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else "protocol fault" for code in ordered]
+    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
     return "; ".join(named[:3])
+
+
+def _faults(row: Row) -> str:
+    """The kinds of faults of the row, the most frequent first, with the RFC that each breaks."""
+    faults = row.get("protocol_faults")
+    listed = [fault for fault in faults if isinstance(fault, Mapping)] if isinstance(faults, list) else []
+    listed.sort(key=lambda fault: -int(fault["count"]))
+    named = ["longer than expected" for fault in listed if fault["kind"] == "longer_than_expected"]
+    broken = [f"{fault['kind']}, {fault['rfc_section']}" for fault in listed if fault.get("rfc_section")]
+    if broken or not named:
+        named.append(": ".join(["protocol fault", *broken[:1]]) + "".join(f"; {each}" for each in broken[1:2]))
+    return "; ".join(named)
 
 
 def _count(mask: npt.NDArray[Any]) -> int:

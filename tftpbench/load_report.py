@@ -5,10 +5,11 @@ Pure: figures in, text out; keys are those of trials.jsonl. Called by the comman
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 from tftpbench import checks
 from tftpbench.columns import OUTCOMES
-from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
+from tftpbench.loadgen import Fault, LoadConfig, LoadResult, ReadBack
 from tftpbench.units import format_bytes, format_duration, format_rate
 
 SCHEMA = "tftpbench.load/1"
@@ -65,9 +66,8 @@ def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = Non
         "verdict_reason": reason,
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "errors": {str(code): count for code, count in _error_codes(result).items()},
-        "protocol_faults": [
-            {"kind": fault.kind, "count": fault.count, "example": fault.example} for fault in result.faults
-        ],
+        "error_messages": {str(error.code): error.message for error in result.errors},
+        "protocol_faults": [asdict(fault) for fault in result.faults],
     }
 
 
@@ -81,10 +81,13 @@ def render(config: LoadConfig, result: LoadResult, back: ReadBack | None = None)
     ]
     if codes := _error_codes(result):
         lines += ["", "ERRORs from the server:"]
-        lines += [f"  {error_text(code)}: {_times_text(count)}" for code, count in codes.items()]
+        messages = {error.code: error.message for error in result.errors}
+        lines += [
+            f"  {error_text(code)}: {_times_text(count)}{_quoted(messages.get(code))}" for code, count in codes.items()
+        ]
     if result.faults:
         lines += ["", "Protocol faults of the server:"]
-        lines += [f"  {fault.kind}: {_times_text(fault.count)}, as in: {fault.example}" for fault in result.faults]
+        lines += [_fault_text(fault) for fault in result.faults]
     if warnings := list(_warnings(config, result, figures, back)):
         lines += ["", *(f"Warning: {warning}" for warning in warnings)]
     return "\n".join(lines)
@@ -93,6 +96,15 @@ def render(config: LoadConfig, result: LoadResult, back: ReadBack | None = None)
 def error_text(code: int) -> str:
     """An ERROR in words: "ERROR 1 (file not found)"."""
     return f"ERROR {code} ({_ERRORS[code]})" if code < len(_ERRORS) else f"ERROR {code}"
+
+
+def _fault_text(fault: Fault) -> str:
+    against = f" ({fault.rfc_section})" if fault.rfc_section else ""
+    return f"  {fault.kind}{against}: {_times_text(fault.count)}, as in: {fault.example}"
+
+
+def _quoted(message: str | None) -> str:
+    return f', as in: "{message}"' if message else ""
 
 
 def _with_read_back(result: LoadResult, back: ReadBack | None) -> dict[str, int | float | None]:

@@ -36,6 +36,7 @@ class LoadConfig:
     `name` is the file asked for, with `{n}` replaced by the file's number: the transfer's own number modulo
     `distinct_files`, or the transfer's own number where `distinct_files` is 0. Give exactly one of `transfers`
     (fixed work, ended after `limit_ns` at the latest) and `duration_ns` (a window that opens after `warm_up_ns`).
+    `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -45,6 +46,7 @@ class LoadConfig:
     name: str
     file_size_bytes: int
     concurrency: int
+    size_is_known: bool = False
     distinct_files: int = 1
     seed: int = 1
     verify: Literal["full", "sample", "off"] = "full"
@@ -73,11 +75,25 @@ class LoadConfig:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of protocol fault of the server: how often, and the first datagram that showed it."""
+    """One kind of protocol fault of the server: how often, and the first datagram that showed it.
+
+    `example`: decoded, its length and at most 64 of its bytes in hexadecimal, in printable ASCII.
+    `rfc_section`: what it breaks, as in "RFC 7440 section 3"; None for wrong contents, of which no RFC speaks.
+    """
 
     kind: str
     count: int
     example: str
+    rfc_section: str | None = None
+
+
+@dataclass(frozen=True)
+class PeerError:
+    """The ERRORs of one code that ended transfers: how many, and the first one's message in printable ASCII."""
+
+    code: int
+    count: int
+    message: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,7 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
+    `errors`: of more than 16 codes for each worker the later ones are not kept.
     """
 
     figures: dict[str, int | float | None]
@@ -94,6 +111,7 @@ class LoadResult:
     intervals: dict[str, Column] = field(repr=False)
     latency_hlog: str = field(repr=False)
     faults: tuple[Fault, ...]
+    errors: tuple[PeerError, ...] = ()
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -139,6 +157,7 @@ def run_load(
         intervals=_columns(outcome.intervals),
         latency_hlog=outcome.latency_hlog,
         faults=tuple(Fault(*fault) for fault in outcome.faults),
+        errors=tuple(PeerError(*error) for error in outcome.errors),
     )
 
 
@@ -175,10 +194,11 @@ def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None)
 
 def _is_wrong(config: LoadConfig, file: int, stop: Stop) -> bool:
     """Whether this one file comes back otherwise than an upload would have made it."""
-    with tempfile.NamedTemporaryFile(prefix="tftpbench-") as expected:
-        write_contents(Path(expected.name), config.seed, file, config.file_size_bytes)
+    with tempfile.TemporaryFile() as expected:  # without a name: kill -9 leaves nothing
+        path = Path(f"/proc/self/fd/{expected.fileno()}")
+        write_contents(path, config.seed, file, config.file_size_bytes)
         name = config.name.replace("{n}", str(file))
-        one = replace(config, name=name, verify_against=Path(expected.name), transfers=1, concurrency=1, workers=1)
+        one = replace(config, name=name, verify_against=path, transfers=1, concurrency=1, workers=1)
         return bool(run_load(one, stop).figures.get("content_mismatches"))
 
 

@@ -12,7 +12,17 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from tftpbench.runner import CeilingUnknown, Event, RunFinished, RunStarted, Skipped, TrialFinished, TrialStarted
+from tftpbench.runner import (
+    CeilingUnknown,
+    Event,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    Skipped,
+    Trial,
+    TrialFinished,
+    TrialStarted,
+)
 from tftpbench.units import counted, format_duration, format_rate
 
 Display = Callable[[Event], None]
@@ -47,6 +57,8 @@ class PlainLines:
             case TrialFinished(trial, total, _, _):
                 width = len(str(total))
                 self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
+            case ServerLeftOut():
+                self._say(left_out_text(event))
             case CeilingUnknown():
                 self._say(unknown_text(event))
 
@@ -67,20 +79,25 @@ class LiveBar:
         self._last = ""
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._trials: Sequence[Trial] = ()
+        self._gone: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
             case RunStarted():
                 self._start(event)
-            case TrialStarted(trial, total):
-                self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1, total)
-            case TrialFinished(trial, total, row, _):
+            case TrialStarted(trial, _):
+                self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
+            case TrialFinished(trial, _, row, _):
                 self._finished += 1
                 self._last = _rate(row)
                 if row["verdict"] != "valid":
                     self._console.print(finished_text(event), style="yellow", soft_wrap=True, markup=False)
-                self._draw("", trial.order, total)
+                self._draw("", trial.order)
+            case ServerLeftOut(left_out, _):
+                self._gone.add(left_out.server)
+                self._console.print(left_out_text(event), style="yellow", soft_wrap=True, markup=False)
             case CeilingUnknown():
                 self._console.print(unknown_text(event), style="yellow", soft_wrap=True, markup=False)
             case RunFinished():
@@ -95,6 +112,7 @@ class LiveBar:
         for line in started_lines(event):
             self._console.print(line, soft_wrap=True, markup=False)  # foreign words: square brackets are theirs
         self._began_s = self._clock_s()
+        self._trials = event.plan.trials
         # auto_refresh would redraw from a thread, ten times a second, inside measured windows
         self._bar = Progress(
             BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False),
@@ -103,14 +121,15 @@ class LiveBar:
         self._task = self._bar.add_task("", total=len(event.plan.trials), completed=event.done)
         self._bar.start()
 
-    def _draw(self, what: str, completed: int, total: int) -> None:
+    def _draw(self, what: str, completed: int) -> None:
         if self._bar is None:
             return
-        parts = [part for part in (self._left(total - completed), what, self._last and f"last {self._last}") if part]
+        parts = [part for part in (self._left(completed), what, self._last and f"last {self._last}") if part]
         self._bar.update(self._task, completed=completed, description=" · ".join(parts))
         self._bar.refresh()
 
-    def _left(self, trials: int) -> str:
+    def _left(self, completed: int) -> str:
+        trials = sum(each.order > completed and each.contender.name not in self._gone for each in self._trials)
         if not self._finished or not trials:
             return ""
         each_s = (self._clock_s() - self._began_s) / self._finished
@@ -157,6 +176,17 @@ def finished_text(event: TrialFinished) -> str:
     if row["verdict"] == "valid":
         return text
     return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(event.advice)})"
+
+
+def left_out_text(event: ServerLeftOut) -> str:
+    """A server that is not tried any more; why it did not start, the line of its trial has just said."""
+    left_out = event.left_out
+    text = f"left out from here on: {left_out.server}: did not start again, {_not_done(left_out.not_done)}"
+    return f"{text}; no server is left, so the run ends" if event.is_last else text
+
+
+def _not_done(trials: int) -> str:
+    return f"{counted(trials, 'trial')} {'is' if trials == 1 else 'are'} not done"
 
 
 def unknown_text(event: CeilingUnknown) -> str:

@@ -86,6 +86,14 @@ def _manifest() -> Schema:
             "reason": _text("Why."),
         }
     )
+    left_out = _object(
+        {
+            "server": _text("Its name, or name@variant."),
+            "reason": _text("Why it did not start the last time, with the last line of its log."),
+            "failed_trials": {**_list({"type": "integer"}), "description": "Trials in which it did not start."},
+            "not_done": {"type": "integer", "description": "Trials that were not tried any more."},
+        }
+    )
     chosen = _object(
         {
             "cell_key": _text("The cell."),
@@ -119,6 +127,7 @@ def _manifest() -> Schema:
     )
     ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
     whole["properties"]["ceilings"] = ceilings  # older runs have none
+    whole["properties"]["left_out"] = {**_list(left_out), "description": "Servers that did not start, if any."}
     return whole
 
 

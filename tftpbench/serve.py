@@ -66,7 +66,7 @@ class ServeConfig:
 def serve(
     name: str, config: ServeConfig, ready: Callable[[str, int], None], handover: int | None = None
 ) -> dict[str, int]:
-    """Run the bundled server `name` until SIGTERM or SIGINT; returns its counters.
+    """Run the bundled server `name` until SIGTERM, SIGINT or SIGHUP; returns its counters.
 
     `ready(host, port)` is called once it can answer. `handover` is the descriptor of a UNIX socket to a program that
     maps each upload (`tftpbench.Server`). Raises ValueError for a name or value that can't be, and OSError
@@ -77,7 +77,10 @@ def serve(
     if config.max_transfers == 0:
         config = replace(config, max_transfers=default_max_transfers(name, config))
     stop = _core.Stop()
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    # The end of its terminal ends it in order, too, unless it was started by nohup(1).
+    hang_up = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
+    ending = (signal.SIGINT, signal.SIGTERM, *hang_up)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in ending}
     # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
     previous = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
     try:

@@ -526,9 +526,9 @@ class Source:
         if end >= self.check_at or end >= self.size or len(chunk) < length:
             self.check_at = end + CHECK_EVERY_BYTES
             found, opened = os.fstat(self.descriptor), self.opened
+            # Whatever happens to its names: only a change of the file itself counts.
             is_same = (found.st_size, found.st_mtime_ns) == (opened.st_size, opened.st_mtime_ns)
-            # A lost link means that the name is gone or another file's.
-            if not is_same or found.st_nlink < opened.st_nlink or end != min(offset + length, self.size):
+            if not is_same or end != min(offset + length, self.size):
                 raise Refusal(NOT_DEFINED, "file changed while it was served")
         return chunk
 
@@ -539,8 +539,6 @@ class Source:
 
 class Upload:
     """A file that has no name until it is whole, or a hidden one. Raises Refusal or OSError."""
-
-    serial = itertools.count()
 
     def __init__(self, root: int, path: list[bytes], size: int) -> None:
         self.name, self.gathered, self.hidden = path[-1], bytearray(), b""
@@ -559,7 +557,8 @@ class Upload:
         except OSError as error:
             if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
                 raise
-        self.hidden = HIDDEN + b"%d-%d" % (os.getpid(), next(self.serial))
+        # Random, as a second server on the same root may have the same process ID, in another container.
+        self.hidden = HIDDEN + b"py-" + os.urandom(16).hex().encode()
         return os.open(self.hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=self.folder)
 
     def append(self, payload: bytes) -> None:

@@ -55,6 +55,7 @@ class Server:
             return
         asked = dict(zip(fields[2::2], fields[3::2], strict=False)).get(b"blksize")
         blksize = min(int(asked or 512), 600 if self.mode == "lowers" else 65464)
+        blksize += self.mode == "overgrants" and asked is not None
         self.transfers[peer] = (path.read_bytes(), blksize)
         if asked is None:
             self.block(1, peer)
@@ -82,8 +83,10 @@ class Server:
         payload = bytearray(contents[(number - 1) * blksize : number * blksize])
         if self.mode == "lies" and number == 2 and payload:
             payload[0] ^= 1
-        if (number - 1) * blksize <= len(contents):
-            self.socket.sendto(struct.pack("!HH", DATA, number) + payload, peer)
+        if self.mode == "endless":
+            payload = payload.ljust(blksize, b"x")
+        if self.mode == "endless" or (number - 1) * blksize <= len(contents):
+            self.socket.sendto(struct.pack("!HH", DATA, number & 0xFFFF) + payload, peer)
 
     def error(self, code: int, peer: Peer) -> None:
         self.socket.sendto(struct.pack("!HH", ERROR, code) + b"no\0", peer)

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from tests.loopback.manifests import bundled, written
 from tftpbench import cli
 from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load
+from tftpbench.gate.faults import FaultsUnavailable, compile_shim
+from tftpbench.gate.result import Block
 
 MISBEHAVING = Path(__file__).with_name("misbehaving_server.py")
 TINY = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
@@ -42,6 +44,25 @@ def gate(folder: Path, base: str, head: str, *more: str) -> tuple[int, dict[str,
     return code, json.loads(found[-1].read_text()) if found else {}
 
 
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pair is spoilt by what else this machine does: for tests that are not about that."""
+    monkeypatch.setattr("tftpbench.gate.block._fault", lambda *_: None)
+
+
+@pytest.fixture
+def one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate ends after its first pair, whatever else this machine does."""
+    monkeypatch.setattr("tftpbench.gate.block._fault", lambda *_: None)
+
+    def final(blocks: Sequence[Block], *arguments: Any, has_ended: bool = False) -> Decision:
+        return replace(decide(blocks, *arguments, has_ended=has_ended), is_final=bool(blocks))
+
+    monkeypatch.setattr("tftpbench.gate.loop.is_early", lambda *_: True)
+    monkeypatch.setattr("tftpbench.gate.loop.decide", final)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_a_server_against_itself_leaves_everything_that_a_job_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,22 +75,25 @@ def test_a_server_against_itself_leaves_everything_that_a_job_shows(
     assert (tmp_path / "summary.md").read_text().strip() == (folder / "report.md").read_text().strip()
     result = load(folder)
     assert result.word == document["word"]
-    assert [block.invalid for block in result.blocks[:1]] == [None] or result.word == "invalid"
+    assert [block.invalid for block in result.blocks] == [None] * 6
     lines = (folder / "blocks.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == list(range(1, len(lines) + 1))
     assert any("control" in block.arms for block in result.blocks)
     assert f"Files:  {folder}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("one_pair")
 def test_both_sides_get_exactly_the_same_work(tmp_path: Path) -> None:
-    _, document = gate(tmp_path, "epoll", "threads", "--report-only")
-    for block in document["blocks"]:
-        done = {(arm["figures"]["started"], arm["figures"]["bytes_verified"]) for arm in block["arms"].values()}
-        assert len(done) == 1
+    _, document = gate(tmp_path, "epoll", "threads", "--report-only", "--set", "client.timeout=1s")
+    [block] = document["blocks"]
+    done = {(arm["figures"]["started"], arm["figures"]["bytes_verified"]) for arm in block["arms"].values()}
+    assert len(done) == 1
 
 
+@pytest.mark.usefixtures("one_pair")
 def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
-    _, document = gate(tmp_path, "epoll", "epoll", "--report-only", "--set", "matrix.operation=write")
+    sets = ["--set", "matrix.operation=write", "--set", "client.timeout=1s"]
+    _, document = gate(tmp_path, "epoll", "epoll", "--report-only", *sets)
     arm = document["blocks"][0]["arms"]["base"]["figures"]
     assert arm["bytes_verified"] == arm["started"] * 16 * 1024 > 0
 
@@ -82,7 +106,63 @@ def test_a_head_that_serves_nothing_right_is_regressed_at_once(tmp_path: Path, m
     code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), misbehaving(tmp_path, mode))
     assert (code, document["word"]) == (3, "regressed")
     assert said in document["failure"]
-    assert len(document["blocks"]) == 1
+    assert len([block for block in document["blocks"] if block["unstarted"] is None]) == 1
+
+
+# Budgets as usual; small work, so that starts are most of the time.
+SLOW = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[12]",
+        "gate.slice=10ms", "gate.budgets.syscalls_per_block=off", "gate.budgets.server_rss_bytes_max=off"]  # fmt: skip
+
+
+@pytest.fixture
+def hogs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So many processes that take all the time they get."""
+    count: int = request.param
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("hogs", [0, pytest.param(4, marks=pytest.mark.soak)], indirect=True, ids=["alone", "beside"])
+@pytest.mark.usefixtures("hogs")
+def test_a_head_that_is_many_times_slower_is_regressed_at_the_first_look_on_a_busy_machine_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = written(
+        tmp_path, "slow", [sys.executable, "-m", "tftpbench.serve", "epoll", "--host", "{host}", "--port", "{port}",
+        "--root", "{root}"], "line", "{operations: [read], options: [blksize]}",
+    )  # fmt: skip
+    with head.open("a", encoding="utf-8") as manifest:  # twenty times what a block takes
+        manifest.write(f"\nenv: {{LD_PRELOAD: {shim(tmp_path)}, TFTPBENCH_FAULT_SPIN_NS: '200000'}}\n")
+    sets = [word for assignment in SLOW for word in ("--set", assignment)]
+    out = tmp_path / "out"
+    code = cli.exit_code(
+        ["gate", "ab", "--base", "epoll", "--head", str(head), *sets, "--seed", "1", "-o", str(out), "--quiet"]
+    )
+    [folder] = out.iterdir()
+    result = load(folder)
+    assert (code, result.word, result.failure) == (3, "regressed", None)
+    assert len(result.blocks) <= 12
+    assert result.facts.duration_s < 180
+    decided = [each for each in result.judgements if each.word == "regressed"]
+    assert {each.metric for each in decided} <= {"server_cpu_s_per_mib", "data_pps"}
+    for each in decided:  # what the headline says stands in the report, and is of as many pairs
+        assert f"{100 * ((each.ratio or 0) - 1):+.1f} %" in result.sentence
+        assert f"{100 * abs(each.worse or 0):.1f} % worse" in (folder / "report.md").read_text()
+    pairs = f"{max(each.pairs for each in result.judgements)} pairs"
+    assert pairs in result.sentence
+    assert f"It ran: {pairs} of fresh processes" in (folder / "report.md").read_text()
+    assert result.sentence in capsys.readouterr().out
+
+
+def shim(folder: Path) -> Path:
+    try:
+        return compile_shim(folder)
+    except FaultsUnavailable as reason:
+        pytest.skip(str(reason))
 
 
 def test_a_program_gets_the_document_on_standard_output_and_nothing_else(
@@ -94,11 +174,13 @@ def test_a_program_gets_the_document_on_standard_output_and_nothing_else(
     assert json.loads(out) == document
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_faster_head_is_never_red(tmp_path: Path) -> None:
     code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), str(bundled(tmp_path, "epoll")))
     assert (code, document["failure"]) == (0, None)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_what_is_still_open_at_the_last_look_is_inconclusive_and_let_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +223,7 @@ def test_what_can_not_be_judged_is_one_line_and_its_code(
     assert error.count("\n") == 1, error
 
 
+@pytest.mark.usefixtures("one_pair")
 def test_on_one_core_it_measures_and_says_so(tmp_path: Path) -> None:
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(mine)})
@@ -152,6 +235,7 @@ def test_on_one_core_it_measures_and_says_so(tmp_path: Path) -> None:
     assert any("on one core" in remark for remark in document["remarks"])
 
 
+@pytest.mark.usefixtures("one_pair")
 def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,32 @@ def test_a_stray_tid_gets_error_5_and_disturbs_nothing() -> None:
         refusal = stranger.recv(1024)
     assert ended(result) == {"completed": 1}
     assert figure(result, "strays") >= 1
+    assert [(fault.kind, fault.rfc_section) for fault in result.faults] == [("stray_tid", "RFC 1350 section 4")]
+    assert (opcode(refusal), refusal[3]) == (ERROR, 5)
+
+
+def test_a_second_tid_for_a_request_that_we_repeated_is_a_stray_and_no_fault() -> None:
+    requests: list[bytes] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
+        second.bind(("127.0.0.1", 0))
+        second.settimeout(60)
+
+        def answer(self: Peer, datagram: bytes, address: Address) -> None:
+            if opcode(datagram) == RRQ:
+                requests.append(datagram)
+                if len(requests) == 2:
+                    self.send(data(1, contents()[:512]), address)
+                    second.sendto(data(1, contents()[:512]), address)
+            elif opcode(datagram) == ACK and int.from_bytes(datagram[2:4], "big") * 512 <= SIZE:
+                block = int.from_bytes(datagram[2:4], "big")
+                self.send(data(block + 1, contents()[block * 512 :][:512]), address)
+
+        with peer(answer) as server:
+            result = run_load(config(server.port, transfers=1, concurrency=1, retries=100))
+        refusal = second.recv(1024)
+    assert ended(result) == {"completed": 1}
+    assert figure(result, "strays") == 1
+    assert result.faults == ()
     assert (opcode(refusal), refusal[3]) == (ERROR, 5)
 
 

@@ -14,6 +14,7 @@ from tftpbench import cli
 
 SERVER = Path(__file__).with_name("misbehaving_server.py")
 TRANSFERS = 30
+RFC_2348 = "RFC 2348, Blocksize Option Specification"
 # Patience of 3 x 50 ms, in rounds of 5: the longest that 30 lost transfers can take, with time to start and to stop.
 SECONDS_MAX = 20
 
@@ -54,6 +55,14 @@ def found(row: dict[str, Any]) -> dict[str, tuple[int, str]]:
     [
         ("refuses", "refused", TRANSFERS, "refused 30 of 30 transfers (ERROR 0, not defined)"),
         ("breaks", "failed", TRANSFERS, "broke off 30 of 30 transfers (ERROR 0, not defined)"),
+        (
+            "overgrants",
+            "failed",
+            TRANSFERS,
+            f"broke off 30 of 30 transfers (protocol fault: option_above_asked, {RFC_2348})",
+        ),
+        ("endless", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
+        ("endless", "failed", TRANSFERS, "broke off 30 of 30 transfers (longer than expected)"),
         ("silent", "silent", TRANSFERS, "never answered 30 of 30 transfers"),
         ("stalls", "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
         ("lies", "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
@@ -69,6 +78,21 @@ def test_each_fault_has_its_name_and_ends_on_time(tmp_path: Path, mode: str, kin
     assert code == 0, "a server that fails is a finding, not an error of the run"
     assert found(rows[mode])[kind] == (count, text)
     assert (found(rows["ok"]), rows["ok"]["completed"], rows["ok"]["verdict"]) == ({}, TRANSFERS, "valid")
+
+
+def test_a_file_that_never_ends_is_cut_off_at_once_even_where_nothing_is_compared(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "endless", verify="off")
+    row = rows["endless"]
+    assert (row["failed"], row["content_mismatches"], row["bytes_verified"]) == (TRANSFERS, TRANSFERS, 0)
+    assert [fault["kind"] for fault in row["protocol_faults"]] == ["longer_than_expected"]
+
+
+def test_a_protocol_fault_is_in_the_row_with_an_example_and_its_rfc(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "overgrants")
+    (fault,) = rows["overgrants"]["protocol_faults"]
+    assert (fault["kind"], fault["count"]) == ("option_above_asked", TRANSFERS)
+    assert fault["rfc_section"] == RFC_2348
+    assert fault["example"].startswith("OACK blksize=1025 [15 bytes: 0006")
 
 
 def test_a_server_that_passes_clients_over_is_unfair(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tests.loopback.manifests import tiny_manifest
 from tftpbench.errors import ServerDied, ServerNotReady
 from tftpbench.process import ServerProcess
 from tftpbench.process.keeper import KeeperLink
-from tftpbench.process.ready import wait_for_answer
-from tftpbench.process.sockets import udp_sockets
+from tftpbench.process.ready import PortTaken, wait_for_answer
+from tftpbench.process.sockets import UdpSocket, udp_sockets
 
 
 def server(folder: Path, mode: str, ready: str = "line", **options: object) -> ServerProcess:
@@ -102,6 +102,38 @@ def test_an_answer_from_a_port_that_somebody_else_has_is_not_the_servers(tmp_pat
                 wait_for_answer(late, other.host, other.port, time.monotonic() + 10)
         finally:
             late.stop(0)
+
+
+def test_a_socket_that_one_look_misses_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def some_rows() -> list[UdpSocket]:
+        looks.append(len(looks))
+        rows = udp_sockets()
+        return rows if len(looks) > 3 else [UdpSocket(1, 1, 0)]
+
+    monkeypatch.setattr("tftpbench.process.ready.udp_sockets", some_rows)
+    for ready in ("line", "answer"):
+        looks.clear()
+        with server(tmp_path, "ok", ready) as running:
+            assert running.alive()
+        assert len(looks) == 4
+
+
+def test_a_port_that_another_process_took_meanwhile_is_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def answered_by_another_once(link: KeeperLink, host: str, port: int, deadline: float) -> None:
+        asked.append(port)
+        if len(asked) == 1:
+            raise PortTaken(f"port {port} belongs to another process")
+        wait_for_answer(link, host, port, deadline)
+
+    monkeypatch.setattr("tftpbench.process.server.wait_for_answer", answered_by_another_once)
+    with server(tmp_path, "ok", "answer") as running:
+        assert [running.port] == asked[1:]
 
 
 @pytest.mark.parametrize("fixed", [True, False])

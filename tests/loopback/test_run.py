@@ -1,7 +1,9 @@
 """Whole runs from the command line, with real servers, real transfers and real interruptions."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.loopback.manifests import bundled, tiny
+from tftpbench import runner
+from tftpbench.process import ServerProcess
+from tftpbench.results import load_run
+from tftpbench.runner import ServerLeftOut, Tools
+from tftpbench.runner.roots import PREFIX
+from tftpbench.scenario import load_scenario
+from tftpbench.schema import json_schema
+from tftpbench.servers import Manifest
 
 
 def write_scenario(folder: Path, servers: list[Path], **changes: object) -> Path:
@@ -175,7 +186,37 @@ def test_a_missed_threshold_is_exit_code_3(tmp_path: Path) -> None:
     assert "✗ started > 1000" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def folder_of(pid: int) -> Path:
+    """The folder for roots of a run: its remover's command line names it."""
+    found: list[Path] = []
+
+    def is_found() -> bool:
+        for child in descendants(pid):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+                found.extend(Path(word) for word in words if Path(word).name.startswith(PREFIX))
+        return bool(found)
+
+    until(is_found, "no remover was started")
+    return found[0]
+
+
+def server_of(pid: int) -> list[int]:
+    """A run's supervisor and all that is below it, once its server has been started."""
+    found: list[int] = []
+
+    def is_found() -> bool:
+        with contextlib.suppress(OSError):
+            for child in descendants(pid):
+                if "launch.py" in Path(f"/proc/{child}/cmdline").read_text() and (below := descendants(child)):
+                    found[:] = [child, *below]
+        return bool(found)
+
+    until(is_found, "no server was started")
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number: int) -> None:
     one = {"operation": "read", "concurrency": 1, "file_size": 512}
     scenario = write_scenario(
@@ -183,12 +224,13 @@ def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number:
     )
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
-    until(lambda: descendants(process.pid), "no server was started")
-    family = descendants(process.pid)
+    roots = folder_of(process.pid)
+    family = server_of(process.pid)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert not any(map(runs, family))
+    assert not roots.exists()
     finished = rows(tmp_path)
     assert 1 <= len(finished) < 4
     folder = next((tmp_path / "results").iterdir())
@@ -199,24 +241,71 @@ def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number:
     assert [row["trial"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_a_killed_run_loses_one_trial_at_most_and_leaves_no_server(tmp_path: Path) -> None:
+def test_a_killed_run_loses_one_trial_at_most_and_leaves_neither_server_nor_root(tmp_path: Path) -> None:
     one = {"operation": "read", "concurrency": 1, "file_size": 512}
     scenario = write_scenario(
         tmp_path, [tiny(tmp_path, "family")], matrix=one, transfers=None, duration="300ms", trials=3, thresholds=[]
     )
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
-    until(lambda: len(descendants(process.pid)) >= 3, "no server was started")
-    family = descendants(process.pid)
+    roots = folder_of(process.pid)
+    family = server_of(process.pid)
+    assert roots.exists()
     process.kill()
     process.communicate(timeout=20)
     until(lambda: not any(map(runs, family)), "the server outlived the run")
+    until(lambda: not roots.exists(), "the roots outlived the run")
     finished = rows(tmp_path)
     folder = next((tmp_path / "results").iterdir())
     code, out, err = done(tmp_path, "run", str(scenario), "--resume", f"results/{folder.name}")
     assert code == 0, out + err
     assert rows(tmp_path)[: len(finished)] == finished
     assert len(rows(tmp_path)) == 3
+
+
+def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    if shutil.which("setsid") is None:
+        pytest.skip("no setsid(1) on this machine")
+    scenario = many_trials(tmp_path, "ok", transfers=None, duration="300ms")
+    ours, theirs = os.openpty()
+    command = ["setsid", "--ctty", sys.executable, "-m", "tftpbench", "run", str(scenario), "--seed", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        until(lambda: rows(tmp_path), "no trial was finished")
+        roots, family = folder_of(process.pid), server_of(process.pid)
+    finally:
+        os.close(ours)  # the kernel sends SIGHUP to whoever has the terminal
+        process.wait(20)
+    until(lambda: not any(map(runs, family)), "the server outlived the run")
+    until(lambda: not roots.exists(), "the roots outlived the run")
+    assert process.returncode >= 0, "it was not killed, but ended by itself"
+    assert 1 <= len(rows(tmp_path)) < 5
+
+
+def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "ok", trials=2)
+    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-m", "tftpbench", "run", str(scenario)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _STARTED.append(process)
+    until(lambda: rows(tmp_path), "no trial was finished")
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=25)
+    assert (process.returncode, len(rows(tmp_path))) == (0, 2), err
+
+
+def test_a_gate_that_is_killed_leaves_no_root(tmp_path: Path) -> None:
+    path = str(bundled(tmp_path, "epoll"))
+    process = tftpbench(tmp_path, "gate", "ab", "--base", path, "--head", path, "--quiet")
+    roots, family = folder_of(process.pid), server_of(process.pid)
+    process.kill()
+    process.communicate(timeout=20)
+    until(lambda: not any(map(runs, family)), "the server outlived the gate")
+    until(lambda: not roots.exists(), "the roots outlived the gate")
 
 
 def test_resume_on_a_run_of_another_scenario_is_one_line(tmp_path: Path) -> None:
@@ -280,21 +369,22 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
     assert server.returncode == 0, err
 
 
-def test_a_load_that_is_interrupted_reports_what_it_saw(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_load_that_is_interrupted_reports_what_it_saw(tmp_path: Path, number: int) -> None:
     (tmp_path / "file").write_bytes(os.urandom(1000))
     server = tftpbench(tmp_path, "serve", "epoll", "--root", ".", "--port", "0")
     assert server.stdout is not None
     port = server.stdout.readline().split()[2]
     load = tftpbench(tmp_path, "load", f"127.0.0.1:{port}", "--read", "file", "--duration", "20s", "--json")
     until(
-        lambda: caught(load.pid, signal.SIGTERM),
+        lambda: caught(load.pid, number),
         "no handler",
     )
-    load.send_signal(signal.SIGTERM)
+    load.send_signal(number)
     out, errors = load.communicate(timeout=20)
     assert load.returncode == 130, errors
     assert json.loads(out)["failed"] == 0
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGINT if number == signal.SIGTERM else number)
     server.communicate(timeout=20)
     assert server.returncode == 0
 
@@ -304,3 +394,81 @@ def caught(pid: int, number: int) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
     return bool(mask >> (number - 1) & 1)
+
+
+BROKEN = "cannot open the configuration"
+
+
+def many_trials(folder: Path, *modes: str, **changes: object) -> Path:
+    """A scenario of one cell and five trials, whose transfers are over at once."""
+    matrix = {"operation": "read", "concurrency": 1, "file_size": 512}
+    servers = [tiny(folder, mode) for mode in modes]
+    return write_scenario(
+        folder, servers, **{"matrix": matrix, "transfers": 3, "trials": 5, "thresholds": [], **changes}
+    )
+
+
+def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told_once(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok")
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert code == 0, out + err
+    assert [row["server"] for row in rows(tmp_path)].count("exits") == 2
+    assert [row["verdict"] for row in rows(tmp_path) if row["server"] == "ok"] == ["valid"] * 5
+    assert out.count(BROKEN) == 1
+    assert (
+        "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
+        f"ready; its last words: {BROKEN}\n" in out
+    )
+    assert out.strip().startswith("ok moves "), "it is compared with nobody, as where the other is not installed"
+    assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
+    folder = next((tmp_path / "results").iterdir())
+    run = load_run(folder)
+    assert run.problems == ()
+    Draft202012Validator(json_schema("manifest")).validate(run.manifest)
+    assert [each["not_done"] for each in run.manifest["left_out"]] == [3]
+    code, _, err = done(tmp_path, "report", f"results/{folder.name}", "--format", "junit")
+    assert code == 0, err
+
+
+def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
+    tmp_path: Path,
+) -> None:
+    starts: list[str] = []
+
+    def server(manifest: Manifest, **options: Any) -> ServerProcess:
+        starts.append(manifest.name)
+        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else 20, **options)
+
+    told: list[runner.Event] = []
+    scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
+    report = runner.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
+    assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
+    (left_out,) = (event.left_out for event in told if isinstance(event, ServerLeftOut))
+    assert (left_out.server, left_out.not_done) == ("silent", 3)
+    assert "printed no READY line in time" in left_out.reason
+
+
+def test_where_no_server_is_left_the_run_ends_and_says_so(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "wrong-port")
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert code == 6, "nothing could be judged"
+    assert len(rows(tmp_path)) == 4
+    assert out.strip().startswith("No answer: no server could be started.")
+    assert err.rstrip().endswith("did not start again, 3 trials are not done; no server is left, so the run ends")
+
+
+def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok")
+    done(tmp_path, "run", str(scenario), "--seed", "1", "--quiet")
+    finished = rows(tmp_path)
+    folder = next((tmp_path / "results").iterdir())
+    tiny(tmp_path, "ok").replace(tmp_path / "mended")
+    manifest = tmp_path / "exits" / "server.yaml"
+    manifest.write_text((tmp_path / "mended").read_text().replace("name: ok", "name: exits"))
+    tiny(tmp_path, "ok")
+    code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}", "--quiet")
+    assert code == 0, out + err
+    assert rows(tmp_path)[: len(finished)] == finished
+    assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
+    assert load_run(folder).manifest["left_out"] == []
+    assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3

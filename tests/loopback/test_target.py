@@ -1,6 +1,7 @@
 """Measuring a server that runs already: it is read, written to only where that is allowed, and never stopped."""
 
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import tftpbench
 from tests.loopback.manifests import bundled, tiny, written
+from tests.loopback.peer import ACK, DATA, ERROR, RRQ, WRQ, Address, Answer, Peer, ack, data, error, oack, opcode, peer
 from tftpbench import cli
 
 SCENARIO = """\
@@ -97,7 +99,7 @@ def test_it_goes_on_afterwards(tmp_path: Path, running: tftpbench.Server) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target-file", "absent"], "has no file 'absent' to read: it said ERROR 1"),
+        (["--target-file", "absent"], "'absent' can't be read: with no options it answered with ERROR 1, 'file"),
         ([], "--target needs a file to read"),
         (["--target-file", "boot.0", "--target-write"], "not both"),
         (["--target-file", ""], "--target-file is ''; allowed: the name of one file"),
@@ -164,3 +166,141 @@ def test_uploads_that_do_not_come_back_are_told(tmp_path: Path, root: Path) -> N
     (row,) = rows
     assert (row["completed"], row["bytes_verified"]) == (20, 0)
     assert [(each["kind"], each["count"]) for each in row["server_findings"]] == [("not_read_back", 20)]
+
+
+def named_only(contents: bytes, files: set[bytes], blksize_min: int = 8) -> Answer:
+    """A server that is silent for every name but these, and refuses DATA blocks below a size (ERROR 8, RFC 2347).
+
+    It grants blksize alone, never sends a block number twice, and answers a WRQ for any name.
+    """
+    blksizes: dict[Address, int] = {}
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        words = datagram[2:].split(b"\0")
+        if opcode(datagram) == RRQ and words[0] in files:
+            asked = dict(zip(words[2::2], words[3::2], strict=False)).get(b"blksize")
+            blksizes[address] = int(asked or 512)
+            if blksizes[address] < blksize_min:
+                self.send(error(8, b"\x1b[31mtoo small\n"), address)
+            elif asked:
+                self.send(oack(blksize=int(asked)), address)
+            else:
+                self.send(data(1, contents[:512]), address)
+        elif opcode(datagram) == ACK and address in blksizes:
+            block, blksize = int.from_bytes(datagram[2:4], "big"), blksizes[address]
+            if block * blksize <= len(contents) and block < 65_535:
+                self.send(data(block + 1, contents[block * blksize : (block + 1) * blksize]), address)
+        elif opcode(datagram) in {WRQ, DATA}:
+            self.send(ack(int.from_bytes(datagram[2:4], "big") if opcode(datagram) == DATA else 0), address)
+
+    return answer
+
+
+def requests(made: Peer) -> list[list[bytes]]:
+    """The words of all RRQs and WRQs, in their order."""
+    return [datagram[2:].split(b"\0") for datagram in made.received if opcode(datagram) in {RRQ, WRQ}]
+
+
+def test_a_server_that_is_silent_for_unknown_names_is_asked_for_none(tmp_path: Path) -> None:
+    contents = bytes(range(256)) * 30
+    with peer(named_only(contents, {b"boot.0"})) as server:
+        code, rows = run(
+            tmp_path, "--target", f"127.0.0.1:{server.port}", "--target-file", "boot.0",
+            "--set", "matrix.blksize=1024", "--set", "client.tsize=true", "--set", "transfers=5",
+        )  # fmt: skip
+    assert code == 0
+    assert [(row["completed"], row["bytes_verified"], row["verdict"]) for row in rows] == [(5, 5 * 7680, "valid")]
+    asked = requests(server)
+    assert len(asked) == 1 + 5
+    assert asked[0] == [b"boot.0", b"octet", b"tsize", b"0", b"blksize", b"1024", b""]
+    assert all(each == asked[0] for each in asked), "the clients' requests are the same"
+
+
+def test_a_file_that_is_served_with_large_blocks_only_is_copied_with_the_scenarios(tmp_path: Path) -> None:
+    contents = secrets.token_bytes(1024) * 32 * 1024 + b"more than 65,535 blocks of 512 bytes"
+    with peer(named_only(contents, {b"boot.0"})) as server:
+        code, rows = run(
+            tmp_path, "--target", f"127.0.0.1:{server.port}", "--target-file", "boot.0",
+            "--set", "matrix.blksize=16384", "--set", "matrix.concurrency=1", "--set", "transfers=1",
+        )  # fmt: skip
+    assert code == 0
+    assert [(row["completed"], row["bytes_verified"]) for row in rows] == [(1, len(contents))]
+
+
+def test_the_options_of_a_further_cell_are_tried_where_those_of_the_first_fail(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    serve = named_only(bytes(700), {b"boot.0"})
+    files = ["--target-file", "boot.0", "--set", "matrix.concurrency=1", "--set", "transfers=2"]
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if b"windowsize\x004" in datagram:
+            self.send(error(8, b"no windows"), address)
+        else:
+            serve(self, datagram, address)
+
+    with peer(answer) as server:
+        path = tmp_path / "target.yaml"
+        path.write_text(SCENARIO)
+        code = cli.exit_code(
+            ["run", str(path), "--out", str(tmp_path / "out"), "--target", f"127.0.0.1:{server.port}", *files,
+             "--set", "matrix.windowsize=[4,1]", "--set", "matrix.operation=read"]
+        )  # fmt: skip
+    assert code == 0
+    told = f"127.0.0.1:{server.port}: 'boot.0' was copied with no options: with windowsize 4 it answered with ERROR 8"
+    assert f"{told}, 'no windows'.\n" in capfd.readouterr().err
+
+
+def test_an_error_is_quoted_in_one_line_and_reaches_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with peer(named_only(b"", {b"boot.0"}, blksize_min=1000)) as server:
+        arguments = ["--target-file", "boot.0", "--set", "matrix.blksize=[512,600]"]
+        assert run(tmp_path, "--target", f"127.0.0.1:{server.port}", *arguments) == (2, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'boot.0' can't be read: with blksize 600 it answered with ERROR 8, '\\x1b[31mtoo small\\n'; check" in line
+    assert [each[2:4] for each in requests(server)] == [[b"blksize", b"600"], [b""]]
+
+
+def test_with_leave_to_write_no_file_is_asked_for_that_is_not_ours(tmp_path: Path) -> None:
+    with peer(named_only(b"", set())) as server:
+        code, rows = run(
+            tmp_path, "--target", f"127.0.0.1:{server.port}", "--target-write", "--set", "matrix.operation=write",
+            "--set", "verify=off",
+        )  # fmt: skip
+    assert (code, [row["completed"] for row in rows]) == (0, [20])
+    first, *others = requests(server)
+    assert first[0].startswith(b"tftpbench-")
+    assert all(each[0].startswith(b"tftpbench-") for each in others)
+    assert {opcode(each) for each in server.received if each} == {WRQ, DATA, ERROR}, (
+        "what begins with the first is ended"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([oack(blksize=2048)], "granted blksize 2048 where 1024 was asked for"),
+        ([oack(blksize=1024, windowsize=9)], "granted 'windowsize' b'9', which nobody asked for (RFC 2347)"),
+        ([data(1, bytes(1024))], "sent a DATA block of 1024 bytes where 512 were agreed (RFC 2348)"),
+        ([oack(blksize=1024, tsize=1000), data(1, bytes(1024))], "sent more than the 1000 bytes that it announced"),
+    ],
+)
+def test_a_server_that_breaks_a_rule_while_its_file_is_copied_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answers: list[bytes], said: str
+) -> None:
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        for each in answers if opcode(datagram) == RRQ else []:
+            self.send(each, address)
+
+    with peer(answer) as server:
+        arguments = ["--set", "matrix.blksize=1024", "--set", "client.tsize=true", "--target-file", "f"]
+        assert run(tmp_path, "--target", f"127.0.0.1:{server.port}", *arguments) == (2, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_file_is_copied_in_windows_and_each_is_acknowledged_once(tmp_path: Path, running: tftpbench.Server) -> None:
+    arguments = ["--set", "matrix.windowsize=8", "--set", "matrix.blksize=64", "--target-file", "boot.0"]
+    code, rows = run(tmp_path, "--target", f"127.0.0.1:{running.port}", *arguments)
+    assert (code, [row["completed"] for row in rows]) == (0, [20])

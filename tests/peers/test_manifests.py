@@ -4,6 +4,7 @@ Servers that are not here are skipped; `make peers` fetches most of them.
 """
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -38,8 +39,9 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder as a trial has it: readable by whoever the server becomes."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o055)
     folder = tmp_path / "root"
     folder.mkdir(mode=0o755)
     return folder

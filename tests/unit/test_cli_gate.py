@@ -90,7 +90,7 @@ def test_remarks_tell_what_makes_the_figures_weaker() -> None:
     recorded[0] = replace(recorded[0], invalid="base: the host took 9.0% of the cores' time")
     found = remarks(recorded, ["System calls were not counted: why."], TOGETHER)
     assert found[0] == "System calls were not counted: why."
-    assert found[1].startswith("1 block of 3 did not count: block 1, base: the host took")
+    assert found[1].startswith("1 of 3 pairs was invalid: pair 1, base: the host took")
     assert "on one core" in found[2]
     assert remarks(blocks(3), [], APART) == ()
     forking = replace(recorded[1], arms={"base": Arm({"server_processes_max": 40.0})})
@@ -114,7 +114,7 @@ def test_a_log_has_a_line_a_look_and_none_for_a_pair_that_counts() -> None:
         "Base and head answer; looks after 12, 20, 30 pairs, on separate cores.", "  read: 20 slices of 100 transfers",
         "  A note.",
     ]  # fmt: skip
-    assert lines[3] == "pair 1 does not count: head: \\x1b[2J"
+    assert lines[3] == "pair 1 is invalid: head: \\x1b[2J"
     assert lines[4] == "after 12 pairs:"
     assert any(line.startswith("  suspected: blocks per second -") for line in lines[5:])
     assert len(lines) == 5 + len(BUDGETS)

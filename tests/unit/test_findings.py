@@ -44,6 +44,18 @@ def test_each_way_to_lose_a_transfer_is_told_from_the_others(
     assert found({}, (COMPLETED, 5, 99, -1), end) == [expected]
 
 
+def test_a_broken_rule_is_named_with_its_rfc_the_most_frequent_first() -> None:
+    faults = [
+        {"kind": "stray_tid", "count": 1, "example": "x", "rfc_section": "RFC 1350 section 4"},
+        {"kind": "wrong_contents", "count": 9, "example": "x", "rfc_section": None},
+        {"kind": "data_too_large", "count": 3, "example": "x", "rfc_section": "RFC 2348"},
+        {"kind": "late", "count": 30, "example": "of a run before rfc_section"},
+    ]
+    assert found({"protocol_faults": faults}, (FAILED, 5, 5, -1))[0][2] == (
+        "broke off 1 of 1 transfers (protocol fault: data_too_large, RFC 2348; stray_tid, RFC 1350 section 4)"
+    )
+
+
 def test_the_most_frequent_errors_are_named_first() -> None:
     ends = [(FAILED, 1, 1, code) for code in (2, 9, 9, 0, 0, 0, 5)]
     assert found({}, *ends)[0][2] == (

@@ -3,11 +3,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.unit.test_gate_rehearsal import BUDGETS, LOOKS, blocks
 from tftpbench.gate.decision import Decision, decide, effective
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Judgement
+from tftpbench.gate.decision import words as verdicts
+from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Arm, Block, Judgement
 
 CPU, CALLS, RATE, MEMORY = BUDGETS
 
@@ -77,8 +79,9 @@ def test_two_starts_of_the_base_that_differ_make_it_invalid() -> None:
 
 
 def test_fewer_pairs_than_the_first_look_wants_are_no_verdict() -> None:
-    found = decide(blocks(11, effects={CPU: 1.0}), BUDGETS, LOOKS)
-    assert (found.word, found.pairs, found.is_final) == ("invalid", 0, False)
+    found = decide(blocks(11, effects={CPU: 0.5}), BUDGETS, LOOKS)
+    assert (found.word, found.pairs, found.is_final) == ("invalid", 11, False)
+    assert set(words(found).values()) == {None}
     assert decide((), BUDGETS, LOOKS).word == "invalid"
 
 
@@ -126,7 +129,7 @@ def test_a_head_that_often_does_not_start_is_regressed(head: int, base: int, wor
     assert decide([*failed, *blocks(12)], BUDGETS, LOOKS).word == word
 
 
-@pytest.mark.parametrize(("pairs", "word"), [(0, "pass"), (1, "pass"), (9, "pass"), (10, "regressed")])
+@pytest.mark.parametrize(("pairs", "word"), [(0, "pass"), (1, "pass"), (10, "pass"), (11, "regressed")])
 def test_a_head_that_loses_transfers_pair_after_pair_is_regressed_and_one_burst_is_not(pairs: int, word: str) -> None:
     good = [with_figure(with_figure(block, BASE, "started", 300), HEAD, "started", 300) for block in blocks(12)]
     lossy = [with_figure(block, HEAD, "lost", 20) if block.number <= pairs else block for block in good]
@@ -135,9 +138,96 @@ def test_a_head_that_loses_transfers_pair_after_pair_is_regressed_and_one_burst_
     assert (found.failure is not None) == (word == "regressed")
 
 
-def test_losses_in_pairs_that_do_not_count_are_no_matter() -> None:
-    spoilt = [replace(with_figure(block, HEAD, "lost", 20), invalid="the host was busy") for block in blocks(12)]
-    assert decide([*spoilt, *blocks(12)], BUDGETS, LOOKS).failure is None
+def losing(pairs: list[Block], *arms: str) -> list[Block]:
+    """The same pairs, invalid, in which these arms lost transfers."""
+    for arm in arms:
+        pairs = [with_figure(pair, arm, "lost", 20) for pair in pairs]
+    return [replace(pair, invalid="head: the host was busy") for pair in pairs]
+
+
+def test_transfers_that_only_the_head_loses_are_evidence_on_a_busy_machine_and_those_that_both_lose_are_not() -> None:
+    assert decide([*losing(blocks(12), HEAD), *blocks(12)], BUDGETS, LOOKS).failure is not None
+    assert decide([*losing(blocks(12), BASE, HEAD), *blocks(12)], BUDGETS, LOOKS).failure is None
+    turns = [losing([pair], HEAD if pair.number % 2 else BASE)[0] for pair in blocks(30)]
+    assert decide(turns, BUDGETS, LOOKS).failure is None
+
+
+def slowed(pairs: list[Block], *arms: str, factor: float = 6.0) -> list[Block]:
+    """The same pairs, invalid, in which these arms were so much slower; as a slice that was stopped has it."""
+    for arm in arms:
+        for metric, by in ((CPU, factor), (RATE, 1 / factor)):
+            pairs = [
+                with_figure(pair, arm, metric, by * (pair.arms[arm].figures[metric] or 0)) if arm in pair.arms else pair
+                for pair in pairs
+            ]
+    return [replace(pair, invalid="head: the generator read answers 64 ms late (p99)") for pair in pairs]
+
+
+def test_a_head_that_is_slower_by_far_in_pair_after_pair_is_regressed_whatever_the_clock_says() -> None:
+    few, enough = (decide(slowed(blocks(count), HEAD), BUDGETS, LOOKS) for count in (10, 11))
+    assert (few.word, few.is_final) == ("invalid", False)
+    assert (enough.word, enough.is_final, enough.pairs) == ("regressed", True, 11)
+    assert words(enough) == {CPU: "regressed", CALLS: None, RATE: "regressed", MEMORY: None}
+    assert of(enough, RATE).detail == "worse by more than 52 % in 11 of 11 pairs, for certain"
+    assert of(enough, RATE).worse == pytest.approx(5 / 6, abs=0.02)
+    assert of(enough, RATE).pairs == 11
+
+
+def test_pairs_in_which_both_sides_are_slow_or_the_control_is_say_nothing_of_the_head() -> None:
+    for count in (11, 30):
+        assert decide(slowed(blocks(count), BASE, HEAD), BUDGETS, LOOKS).word != "regressed"
+    odd = [pair for pair in blocks(60) if CONTROL in pair.arms]
+    assert decide(slowed(odd, HEAD, CONTROL), BUDGETS, LOOKS).word != "regressed"
+    assert decide(slowed(odd, BASE), BUDGETS, LOOKS).word != "regressed"
+    turns = [slowed([pair], HEAD if pair.number % 2 else BASE)[0] for pair in blocks(30)]
+    assert decide(turns, BUDGETS, LOOKS).word != "regressed"
+
+
+def test_a_loss_within_the_budget_is_never_severe() -> None:
+    """However large the budget is: what it allows is no evidence."""
+    budgets = {**BUDGETS, CPU: 0.9, RATE: 0.9}
+    assert decide(slowed(blocks(30), HEAD, factor=1.8), budgets, LOOKS, has_ended=True).word == "invalid"
+
+
+def test_a_loss_of_many_budgets_ends_the_gate_at_its_first_look_though_others_are_undecided() -> None:
+    found = decide(blocks(12, effects={CPU: 0.6, RATE: 0.056}), BUDGETS, LOOKS)
+    assert (words(found)[CPU], words(found)[RATE]) == ("regressed", "suspected")
+    assert (found.word, found.is_final) == ("regressed", True)
+
+
+def spoilt(pairs: list[Block]) -> list[Block]:
+    return [replace(pair, invalid="base: the generator read answers 64 ms late (p99)") for pair in pairs]
+
+
+def test_what_needs_no_clock_is_judged_where_the_clock_can_not_be_trusted() -> None:
+    calls = spoilt(blocks(12, effects={CALLS: math.log(1.469)}))
+    goes_on = decide(calls, BUDGETS, LOOKS)
+    assert (goes_on.word, goes_on.is_final, of(goes_on, CALLS).pairs) == ("regressed", False, 12)
+    ended = decide(calls, BUDGETS, LOOKS, has_ended=True)
+    assert words(ended) == {CPU: "invalid", CALLS: "regressed", RATE: "invalid", MEMORY: "pass"}
+    assert ended.word == "regressed"
+    assert of(ended, CALLS).worse == pytest.approx(0.469, abs=0.002)
+    assert of(ended, RATE).detail == "not measured"
+
+
+def test_where_the_clock_can_not_be_trusted_nothing_passes_by_what_needs_none() -> None:
+    equal = spoilt(blocks(30))
+    assert decide(equal, BUDGETS, LOOKS).word == "inconclusive"
+    ended = decide(equal, BUDGETS, LOOKS, has_ended=True)
+    assert (ended.word, words(ended)[CALLS], words(ended)[MEMORY]) == ("invalid", "pass", "pass")
+
+
+def test_metrics_that_have_not_pairs_enough_yet_share_the_error_of_a_look() -> None:
+    """Else what is looked at first would have more of it than was promised for all."""
+    rng = np.random.default_rng(1)
+    logs = {(name, "read"): rng.normal(0.0, 0.02, (2000, 12)) for name in (CALLS, MEMORY)}
+    held = dict.fromkeys(logs, 1e-9)
+    regressed = WORDS.index("regressed")
+    alone, waiting = (
+        sum(int((each == regressed).sum()) for each in verdicts(logs, held, 1, last=(), waiting=count).values())
+        for count in (0, 20)
+    )
+    assert waiting < alone
 
 
 def test_no_figure_at_all_is_no_verdict() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tftpbench.budgets import METRICS
-from tftpbench.gate.decision import decide
+from tftpbench.gate.decision import decide, is_early
 from tftpbench.gate.rehearsal import Rate, _draw, detected, drawn, mirrored, permuted
 from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Arm, Block
 
@@ -125,7 +125,15 @@ def test_two_starts_of_the_base_that_differ_make_it_invalid() -> None:
 
 @pytest.mark.parametrize(
     ("effect", "noise", "straced"),
-    [(0.0, 0.5, None), (0.06, 2.0, None), (0.06, 5.0, None), (0.12, 2.0, None), (0.12, 5.0, 20), (0.06, 0.5, 3)],
+    [
+        (0.0, 0.5, None),
+        (0.06, 2.0, None),
+        (0.06, 5.0, None),
+        (0.12, 2.0, None),
+        (0.12, 5.0, 20),
+        (0.06, 0.5, 3),
+        (0.6, 10.0, None),
+    ],
 )
 def test_a_draw_is_what_the_decision_says_of_its_blocks(effect: float, noise: float, straced: int | None) -> None:
     """The rehearsal decides many gates at once; each must be the gate that `decide` would have been."""
@@ -139,6 +147,27 @@ def test_a_draw_is_what_the_decision_says_of_its_blocks(effect: float, noise: fl
         words = {each.metric: each.word for each in decision.judgements if each.word is not None}
         assert {name: told[draw] for name, told in said.by_metric.items()} == words
         assert said.said[draw] == decision.word
+
+
+@pytest.mark.parametrize(("effect", "noise"), [(1.2, 20.0), (0.8, 60.0), (0.0, 100.0)])
+def test_a_draw_ends_by_a_severe_loss_where_the_decision_does(effect: float, noise: float) -> None:
+    """Pair after pair, as a gate that goes on: the whole word is the same, and that of what decided."""
+    recorded = blocks(33, 5, {"data_pps": effect}, noise)
+    said = drawn(recorded, BUDGETS, LOOKS, 20, seed=3)
+    orders = _draw([CONTROL in block.arms for block in recorded], 20, np.random.default_rng(3), swaps=False).order
+    for draw, order in enumerate(orders):
+        pairs = [recorded[place] for place in order]
+        early = next((count for count in range(1, 34) if is_early(pairs[:count], BUDGETS)), len(pairs))
+        decision = decide(pairs[:early] if early < LOOKS[0] else pairs, BUDGETS, LOOKS)
+        assert said.said[draw] == decision.word
+        if decision.word == "regressed":
+            assert said.by_metric["data_pps"][draw] == "regressed"
+
+
+def test_noise_in_which_half_of_all_pairs_are_severe_alarms_seldom() -> None:
+    """A machine so busy that equal code is twice as slow as itself now and then: the sign test is all that is asked."""
+    rates = permuted(blocks(120, noise=1.0 / NOISE["data_pps"]), BUDGETS, LOOKS, DRAWS)
+    assert rates.rate("regressed").high <= 0.01
 
 
 def test_draws_have_controls_where_gates_have_them() -> None:

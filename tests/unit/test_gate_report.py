@@ -46,7 +46,7 @@ def test_the_verdict_is_the_first_line(name: str, mark: str) -> None:
 
 def test_a_pass_says_that_it_ran_and_found_nothing() -> None:
     assert (
-        "It ran, and found nothing: 12 pairs of fresh processes, 1 min 34 s; 1 pair did not count."
+        "It ran, and found nothing: 12 pairs of fresh processes, 1 min 34 s; 1 of 13 pairs was invalid."
         in write_markdown(RESULTS["pass"])
     )
     for name in ("regressed", "failure", "invalid"):
@@ -115,7 +115,7 @@ def test_the_noise_floor_is_told_with_its_range() -> None:
 def test_the_report_ends_with_the_environment_the_command_and_where_it_is_explained() -> None:
     text = write_markdown(RESULTS["pass"])
     places = [text.index(word) for word in (
-        "<details>", "base: ./base", "head: ./head", "did not count: pair 2: the machine was taken away", "Test CPU",
+        "<details>", "base: ./base", "head: ./head", "invalid: pair 2: the machine was taken away", "Test CPU",
         "</details>", "tftpbench gate ab --base ./base --head ./head --seed 7", "docs/gate.md",
     )]  # fmt: skip
     assert places == sorted(places)

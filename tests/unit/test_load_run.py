@@ -493,3 +493,22 @@ def test_a_million_transfers_load_in_two_seconds_and_a_gigabyte(tmp_path: Path) 
         if took_s < 2:
             return
     pytest.fail(f"took {seen} s of CPU")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "fault"),
+    [
+        ({}, "left_out is no list of objects"),
+        ([1], "left_out is no list of objects"),
+        ([{"server": "one", "reason": "x", "failed_trials": [1]}], "left_out: names no server, reason and number"),
+        ([{"server": "one", "reason": "x", "failed_trials": [1], "not_done": True}], "left_out: names no server"),
+        (
+            [{"server": "one", "reason": "x", "failed_trials": "1", "not_done": 3}],
+            "failed_trials is no list",
+        ),
+    ],
+)
+def test_a_list_of_servers_left_out_that_is_none_is_one_line(tmp_path: Path, left_out: object, fault: str) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": "tftpbench.run/1", "left_out": left_out}))
+    with pytest.raises(ResultsError, match=fault):
+        load_run(tmp_path)

@@ -11,7 +11,18 @@ from rich.console import Console
 
 from tests.unit.test_order import contender, scenario
 from tftpbench.progress import LiveBar, PlainLines, display
-from tftpbench.runner import CeilingUnknown, Event, Pinning, RunFinished, RunStarted, TrialFinished, TrialStarted, plan
+from tftpbench.runner import (
+    CeilingUnknown,
+    Event,
+    LeftOut,
+    Pinning,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    TrialFinished,
+    TrialStarted,
+    plan,
+)
 from tftpbench.servers import Missing
 
 
@@ -114,3 +125,32 @@ def test_square_brackets_of_a_server_are_shown_as_they_are(monkeypatch: pytest.M
         else:
             bar(event)
     assert stream.getvalue().count(words) == 3
+
+
+def test_a_server_that_does_not_start_is_left_out_in_one_line_and_out_of_the_time_left() -> None:
+    left_out = ServerLeftOut(LeftOut("[b]two[/b]", "did not answer", (1, 3), 1), is_last=False)
+    stream = io.StringIO()
+    for show in (PlainLines(stream), LiveBar(Console(file=stream, width=200))):
+        show(left_out)
+        show(replace(left_out, is_last=True))
+    text = "left out from here on: [b]two[/b]: did not start again, 1 trial is not done"
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == [
+        text,
+        f"{text}; no server is left, so the run ends",
+    ] * 2
+
+
+def test_the_time_left_is_that_of_the_servers_that_are_left() -> None:
+    question = scenario(trials=3, matrix={"operation": "read", "concurrency": 1, "file_size": 1024})
+    whole = plan(question, [contender("one"), contender("two")], 1)
+    stream, clock = Terminal(), iter(range(0, 1000, 10))
+    bar = LiveBar(Console(file=stream, width=200, force_terminal=True), lambda: next(clock))
+    bar(RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), 0))
+    first = whole.trials[0]
+    bar(TrialFinished(first, 6, {"data_pps": 1.0, "verdict": "valid"}, ()))
+    gone = next(name for name in ("one", "two") if name != first.contender.name)
+    assert "50 s left" in stream.getvalue()
+    bar(ServerLeftOut(LeftOut(gone, "did not answer", (2,), 3), is_last=False))
+    bar(TrialStarted(whole.trials[1], 6))
+    assert "40 s left" in stream.getvalue(), "20 s for the first, 2 to go"
+    bar.close()

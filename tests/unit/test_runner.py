@@ -17,7 +17,7 @@ from tftpbench.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
 from tftpbench.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.loadgen import Fault, LoadConfig, LoadResult
 from tftpbench.process import Buffers, Ended, Samples, Usage
-from tftpbench.runner import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, Tools, run
+from tftpbench.runner import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, run
 from tftpbench.runner.order import Contender
 from tftpbench.scenario import Scenario
 from tftpbench.schema import json_schema
@@ -196,7 +196,7 @@ def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World,
     assert row["server_busy_fraction"] == pytest.approx(0.0005), "between the edges of the window, per core"
     assert (row["server_rss_bytes_ready"], row["server_rss_bytes_max"], row["udp_drops_server"]) == (5000, 6000, 2)
     assert (row["server_end"], row["server_context_switches"]) == ("exit code 0", 42)
-    assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1"}]
+    assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1", "rfc_section": None}]
     assert "not_a_column" not in row
 
 
@@ -218,6 +218,57 @@ def test_a_server_that_does_not_start_is_an_invalid_row_and_the_run_goes_on(worl
         "one: ended",
     }
     assert rows[1]["started"] is None
+
+
+def fails_to_start(name: str, times: set[int]) -> dict[int, Exception]:
+    """Which starts of the fake world are those of a server, counted from 1, in the order of seed 3."""
+    whole = runner.plan(question(), (contender("one"), contender("two")), 3)
+    orders = [trial.order for trial in whole.trials if trial.contender.name == name]
+    return {orders[time - 1]: ServerNotReady(f"{name}: did not answer") for time in times}
+
+
+def test_a_server_is_left_out_after_two_failed_starts_in_a_row(world: World, tmp_path: Path) -> None:
+    world.fails_at = fails_to_start("two", {1, 2})
+    told: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    assert [row["server"] for row in report.rows].count("two") == 2
+    assert [row["verdict"] for row in report.rows if row["server"] == "one"] == ["valid"] * 4
+    (event,) = (event for event in told if isinstance(event, ServerLeftOut))
+    assert (event.left_out.reason, event.left_out.not_done, event.is_last) == ("did not answer", 2, False)
+    manifest = json.loads((report.folder / "manifest.json").read_text())
+    assert [each["server"] for each in manifest["left_out"]] == ["two"]
+
+
+def test_a_start_between_two_failed_ones_keeps_a_server_in(world: World, tmp_path: Path) -> None:
+    world.fails_at = fails_to_start("two", {1, 3})
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools())
+    assert len(report.rows) == 8
+    assert "left_out" not in json.loads((report.folder / "manifest.json").read_text())
+
+
+def test_what_fails_after_the_start_leaves_no_server_out(world: World, tmp_path: Path) -> None:
+    world.load_fails_at = dict.fromkeys(range(1, 9), ServerNotReady("one: took 0 of the 2 files that are to be read"))
+    assert len(run(question(), seed=3, out=tmp_path, tools=world.tools()).rows) == 8
+
+
+def test_a_run_ends_when_no_server_is_left(world: World, tmp_path: Path) -> None:
+    world.fails_at = dict.fromkeys(range(1, 9), ServerDied("it: ended with exit code 3"))
+    told: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    assert len(report.rows) == 4
+    last = [event for event in told if isinstance(event, ServerLeftOut)][-1]
+    assert (last.is_last, isinstance(told[-1], runner.RunFinished)) == (True, True)
+
+
+def test_resume_tries_a_server_that_was_left_out_again(world: World, tmp_path: Path) -> None:
+    world.fails_at = fails_to_start("two", {1, 2})
+    folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
+    again = World(fails_at={1: ServerNotReady("two: x"), 2: ServerNotReady("two: x")})
+    rows = run(question(), seed=3, out=tmp_path, resume=folder, tools=again.tools()).rows
+    assert len(rows) == 8
+    (left_out,) = json.loads((folder / "manifest.json").read_text())["left_out"]
+    assert sorted(left_out["failed_trials"]) == sorted(row["trial"] for row in rows if row["server"] == "two")
+    assert left_out["not_done"] == 0
 
 
 def test_a_server_that_dies_under_load_is_an_invalid_row_with_its_figures(world: World, tmp_path: Path) -> None:

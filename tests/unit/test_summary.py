@@ -244,6 +244,10 @@ def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
     assert found.faults == tuple(
         f"{server}, wrong_contents: 4 times, as in: DATA block 3" for server in ("epoll", "threads")
     )
+    known = fault | {"kind": "data_too_large", "rfc_section": "RFC 2348"}
+    assert answer(question, rows(question, rates, failed=1, protocol_faults=[known])).faults[0] == (
+        "epoll, data_too_large (RFC 2348): 14 times, as in: DATA block 3"
+    )
     assert "Protocol faults where transfers failed:" in summary.render(found, "results/x", "tftpbench run x")
 
 
@@ -492,3 +496,49 @@ def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> Non
         ("read, 1000 at once, 64 KiB", "missed"),
     ]
     assert told.exit_code == 3
+
+
+def unstarted(found: list[dict[str, Any]], server: str) -> tuple[list[dict[str, Any]], summary.LeftOut]:
+    """Rows in which a server failed to start twice and then had no more trials."""
+    failed = [row for row in found if row["server"] == server][:2]
+    nothing = {"data_pps": None, "failed": None, "timed_out": None, "verdict": "invalid"}
+    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last words: no port"}]
+    for row in failed:
+        row.update(nothing, verdict_reason=f"{server}: ended with exit code 3", server_findings=died)
+    left = [row for row in found if row["server"] != server or row in failed]
+    numbers = [row["trial"] for row in failed]
+    return left, summary.LeftOut(server, "ended with exit code 3; its last words: no port", numbers, 12)
+
+
+@pytest.mark.parametrize(("server", "other"), [("epoll", "threads"), ("threads", "epoll")])
+def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_others(server: str, other: str) -> None:
+    question = asked(thresholds=[f"{server}.failed == 0"])
+    left, gone = unstarted(rows(question, {"epoll": 100_000, "threads": 61_000}), server)
+    found = answer(question, left, unstarted=[gone])
+    assert found.sentence.startswith(f"{other} moves ")
+    assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
+    why = "ended with exit code 3; its last words: no port"
+    assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
+    assert {each.verdict.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
+    assert found.exit_code == 6
+    assert answer(asked(), left, unstarted=[gone]).exit_code == 0
+
+
+def test_what_was_measured_of_a_server_before_it_did_not_start_any_more_counts() -> None:
+    question = asked(concurrency=3)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    later = [row for row in found if row["round"] > 3]
+    left, gone = unstarted(later, "threads")
+    told = answer(question, [*(row for row in found if row["round"] <= 3), *left], unstarted=[gone])
+    assert told.sentence.startswith("threads moves 0.61x the blocks of epoll")
+    assert [(line.server, line.valid, line.trials) for line in told.lines] == [("epoll", 7, 7), ("threads", 3, 5)]
+    assert told.incomplete == ()
+
+
+def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
+    question = asked(concurrency=3)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    (some, one), (others, other) = unstarted(found, "epoll"), unstarted(found, "threads")
+    left = [row for row in found if row in some and row in others]
+    told = answer(question, left, unstarted=[one, other])
+    assert (told.sentence, told.exit_code) == ("No answer: no server could be started.", 6)

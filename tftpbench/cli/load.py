@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tftpbench.cli.address import numeric_address
+from tftpbench.cli.signals import ending
 
 if TYPE_CHECKING:
     from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
@@ -136,7 +137,7 @@ def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
         interrupted.append(number)
         stop.request()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
         result, back = run_load(config, stop), None
         if config.operation == "write" and config.verify == "full" and not interrupted:

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from tftpbench.cli.address import numeric_address
+from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.scenario import Scenario
@@ -81,7 +81,7 @@ def run(
     seed = _seed(seed)
     if dry_run:
         return _dry_run(chosen, seed, json_)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished trials are saved
+    interrupt_on_end()  # an orderly end for all: finished trials are saved
     documents, code = [], 0
     for each, name in zip(chosen, scenario or [""], strict=True):
         command = _command(name, overrides, server, quick, seed, out) + (["--allow-remote"] if allow_remote else [])

@@ -17,7 +17,7 @@ from tftpbench import checks, loadgen
 from tftpbench.errors import ServerError
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block
 from tftpbench.laws import number
-from tftpbench.loadgen import LoadConfig, Stop
+from tftpbench.loadgen import LoadConfig, LoadResult, Stop
 from tftpbench.process import Sampler, ServerProcess
 from tftpbench.results import Latency
 from tftpbench.results.format import encoded_histograms
@@ -27,6 +27,15 @@ from tftpbench.runner.session import Bench, compared_uploads, how_lost, load_con
 from tftpbench.scenario import Cell
 
 STOP_GRACE_S = 0.3  # as in a trial: the load is over
+# An arm has this much time besides its multiple of the base's: a datagram that was lost costs one or two timeouts, and
+# that is not yet a server that is slow.
+GRACE_TIMEOUTS = 2
+GRACE_NS_MIN, GRACE_NS_MAX = 200_000_000, 2_000_000_000
+# A server that moves nothing at all may be one that the machine kept waiting: it is asked once more, and longer than
+# the usual client is patient (a second, and five retries in exponential steps).
+SILENT_NS = 70_000_000_000
+# The grain of the generator's intervals.
+INTERVAL_NS = 100_000_000
 # An arm that lost more of its slices than this says nothing of the rest.
 INVALID_SLICES_MAX = 0.25
 # Loopback has addresses enough: servers that know one port only stand beside each other on addresses of their own.
@@ -36,10 +45,15 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Work:
-    """The fixed work of a trial: `slices` loads of `transfers` each, after one that is not counted."""
+    """The fixed work of a trial: `slices` loads of `transfers` each, after one that is not counted.
+
+    `slice_ns`: what a slice takes the base; an arm that takes `slow_factor` times as long, and some grace, is stopped.
+    """
 
     transfers: int
     slices: int
+    slice_ns: int
+    slow_factor: float
 
 
 @dataclass
@@ -54,15 +68,24 @@ class _Loaded:
     stop: Stop
     turns: list["_Turn"] = field(default_factory=list)
 
+    def limit_ns(self, work: Work) -> int:
+        """How long the next slice may take: what is left of the arm's time, which grows with every slice."""
+        counted = self.turns[1:]
+        grace_ns = min(max(GRACE_TIMEOUTS * self.config.timeout_ns, GRACE_NS_MIN), GRACE_NS_MAX)
+        used_ns = 1e9 * sum(number(turn.figures, "duration_s") or 0 for turn in counted)
+        left_ns = work.slow_factor * work.slice_ns * (len(counted) + 1) + grace_ns - used_ns
+        return int(min(self.config.limit_ns, max(left_ns, work.slice_ns)))
+
 
 @dataclass(frozen=True)
 class _Turn:
-    """One slice of one arm."""
+    """One slice of one arm. `is_stopped`: its time was up before its work was done."""
 
     figures: Mapping[str, object]
     latency_hlog: str
     cpu_ns: int | None
     fault: str | None
+    is_stopped: bool
 
 
 class Uneven(Exception):
@@ -87,11 +110,7 @@ def measure(
     try:
         with contextlib.ExitStack() as stack:
             arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
-            for index in range(work.slices + 1):
-                # Mirrored every other time: a drift within the block cancels out.
-                turn = order if index % 2 else order[::-1]
-                for name in turn:
-                    arms[name].turns.append(_turn(name, arms[name], index, work.transfers, bench))
+            done = _take_turns(order, arms, work, bench)
     except Uneven as lost:
         # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
         # machine's doing; many spoil the gate.
@@ -99,16 +118,32 @@ def measure(
         return replace(made, failure=failure, invalid=str(lost), unstarted=None if lost.is_fault else lost.arm)
     return replace(
         made,
-        slices=work.slices,
+        slices=done,
         arms={name: Arm(_figures(arms[name])) for name in sides},
-        invalid=_invalid(arms, work.slices),
+        invalid=_invalid(arms, done),
     )
 
 
-def sliced(config: LoadConfig, index: int, transfers: int) -> LoadConfig:
+def _take_turns(order: Sequence[str], arms: Mapping[str, _Loaded], work: Work, bench: Bench) -> int:
+    """Load all arms slice by slice; how many slices count. The pair ends with the first in which an arm is stopped.
+
+    The rule is the same for all arms, so that it favours none of them. What was moved until then is a figure of the
+    arm, and by the time it took one of a slow arm: evidence, and no spoilt data.
+    """
+    for index in range(work.slices + 1):
+        # Mirrored every other time: a drift within the block cancels out.
+        turn = order if index % 2 else order[::-1]
+        for name in turn:
+            arms[name].turns.append(_turn(name, arms[name], index, work, bench))
+        if index and any(arm.turns[-1].is_stopped for arm in arms.values()):
+            return index
+    return work.slices
+
+
+def sliced(config: LoadConfig, label: int | str, transfers: int) -> LoadConfig:
     """The load of one slice: fixed work, and uploads under names that no other slice has."""
     fixed = replace(config, transfers=transfers, duration_ns=None, warm_up_ns=0)
-    return replace(fixed, name=f"s{index}-{fixed.name}") if fixed.operation == "write" else fixed
+    return replace(fixed, name=f"s{label}-{fixed.name}") if fixed.operation == "write" else fixed
 
 
 def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
@@ -143,9 +178,21 @@ def _host(contender: Contender, name: str) -> str:
     return _HOSTS[name] if fixed is not None else _HOSTS[BASE]
 
 
-def _turn(name: str, arm: _Loaded, index: int, transfers: int, bench: Bench) -> _Turn:
+def _turn(name: str, arm: _Loaded, index: int, work: Work, bench: Bench) -> _Turn:
     """One slice. Raises Uneven where the server is gone, or what it delivered is wrong."""
-    config = sliced(arm.config, index, transfers)
+    turn = _load(name, arm, f"{index}", arm.limit_ns(work), work.transfers, bench)
+    if index == 0 and turn.is_stopped and not number(turn.figures, "blocks_to_window_end"):
+        limit_ns = min(arm.config.limit_ns, SILENT_NS)
+        again = _load(name, arm, f"{index}-again", limit_ns, work.transfers, bench)
+        if again.is_stopped and not number(again.figures, "blocks_to_window_end"):
+            raise _nothing(name, work.transfers)
+        return again
+    return turn
+
+
+def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, bench: Bench) -> _Turn:
+    """A slice's load, stopped after `limit_ns`."""
+    config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     edges: list[int | None] = []
     before = stolen_ticks(cores)
@@ -154,7 +201,9 @@ def _turn(name: str, arm: _Loaded, index: int, transfers: int, bench: Bench) -> 
     lost = how_lost(arm.server)
     if lost is not None:
         raise Uneven(name, str(lost))
+    is_stopped = bool(number(result.figures, "interrupted"))
     figures: dict[str, object] = dict(result.figures)
+    figures |= _stopped(result, limit_ns) if is_stopped else {}
     uploads, _ = compared_uploads(arm.trial, bench, arm.root, config, result)
     figures |= uploads
     if config.operation == "write":
@@ -162,15 +211,37 @@ def _turn(name: str, arm: _Loaded, index: int, transfers: int, bench: Bench) -> 
     wrong = number(figures, "content_mismatches")
     if wrong:
         raise Uneven(name, f"{wrong:.0f} transfers had wrong contents")
-    if not number(figures, "completed"):
-        raise Uneven(name, f"completed none of {transfers} transfers")
+    if not is_stopped and not number(figures, "completed"):
+        raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
         cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
         fault=_fault(figures | {"concurrency": config.concurrency}, stolen),
+        is_stopped=is_stopped,
     )
+
+
+def _nothing(name: str, transfers: int) -> Uneven:
+    return Uneven(name, f"completed none of {transfers} transfers")
+
+
+def _stopped(result: LoadResult, limit_ns: int) -> dict[str, object]:
+    """The figures of a slice that was stopped, over all of its time: the generator's own end at the last completion.
+
+    Where nothing moved any more at its end, what was open counts as lost: it was stuck, and not slow.
+    """
+    window_s = limit_ns / 1e9
+    blocks, bytes_ = (result.intervals[name] for name in ("blocks", "bytes"))
+    is_stuck = not blocks[max(limit_ns // INTERVAL_NS - 1, 1) :].sum()
+    return {
+        "duration_s": window_s,
+        "blocks_to_window_end": int(blocks.sum()),
+        "data_pps": float(blocks.sum()) / window_s,
+        "goodput_bytes_per_s": float(bytes_.sum()) / window_s,
+        "stuck": number(result.figures, "interrupted") if is_stuck else 0,
+    }
 
 
 def _fault(figures: Mapping[str, object], stolen: tuple[int, int]) -> str | None:
@@ -188,7 +259,10 @@ def _figures(arm: _Loaded) -> dict[str, float | None]:
     """The arm's totals over its slices, without the first, which warmed it up."""
     turns = arm.turns[1:]
     blocks, window_s, started = (_sum(turns, name) for name in ("blocks_to_window_end", "duration_s", "started"))
-    lost = _sum(turns, "failed") + _sum(turns, "timed_out")
+    lost = _sum(turns, "failed") + _sum(turns, "timed_out") + _sum(turns, "stuck")
+    stopped = sum(turn.is_stopped for turn in turns)
+    if stopped and not blocks:
+        blocks = 1.0  # less than that in all of its time: so the arm is at least so slow
     mib = sum((number(turn.figures, "goodput_bytes_per_s") or 0) * (number(turn.figures, "duration_s") or 0)
               for turn in turns) / MIB  # fmt: skip
     cpu_ns = [turn.cpu_ns for turn in turns]
@@ -205,6 +279,7 @@ def _figures(arm: _Loaded) -> dict[str, float | None]:
         **_latencies(turns),
         "started": started,
         "lost": lost,
+        "slices_stopped": stopped,
         "retransmissions": _sum(turns, "retransmissions"),
         "udp_drops_server": samples.udp_drops,
         "bytes_verified": _sum(turns, "bytes_verified"),

@@ -14,11 +14,15 @@ from tftpbench.process import ServerProcess
 from tftpbench.runner import Contender, Trial
 from tftpbench.runner.files import keeps_its_files
 from tftpbench.runner.session import Bench, load_config, server_of
-from tftpbench.scenario import Cell
+from tftpbench.scenario import Cell, Gate
 
 # A pair's slices: fewer don't interleave, more gain nothing.
 SLICES_MIN, SLICES_MAX = 4, 40
 STOP_GRACE_S = 0.3
+RATE = "data_pps"
+# An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
+# (pairs.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+SLOW_FACTOR = 3.0
 
 
 def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
@@ -61,9 +65,11 @@ def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Itera
             server.stop(STOP_GRACE_S)
 
 
-def work(cell: Cell, slice_ns: int, transfer_s: float) -> Work:
-    """Slices of about `slice_ns` that together are the cell's transfers, or take the base the cell's duration."""
+def work(cell: Cell, gate: Gate, transfer_s: float) -> Work:
+    """Slices of about `gate.slice` that together are the cell's transfers, or take the base the cell's duration."""
     wanted = cell.transfers or max(1, round((cell.duration_ns or 0) / 1e9 / transfer_s))
-    in_a_slice = max(cell.concurrency, round(slice_ns / 1e9 / transfer_s))
+    in_a_slice = max(cell.concurrency, round(gate.slice_ns / 1e9 / transfer_s))
     slices = min(max(round(wanted / in_a_slice), SLICES_MIN), SLICES_MAX)
-    return Work(max(cell.concurrency, round(wanted / slices)), slices)
+    transfers = max(cell.concurrency, round(wanted / slices))
+    allowed = 1 / (1 - gate.gated.get(RATE, 0.0))
+    return Work(transfers, slices, round(1e9 * transfers * transfer_s), SLOW_FACTOR * allowed)

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tftpbench import machine
+from tftpbench.budgets import METRICS
 from tftpbench.errors import TftpbenchError
 from tftpbench.gate import block, syscalls
 from tftpbench.gate.block import Work
 from tftpbench.gate.calibration import rehearsed, starts, work
-from tftpbench.gate.decision import ERROR, METHOD, Decision, decide
+from tftpbench.gate.decision import ERROR, METHOD, Decision, decide, is_early
 from tftpbench.gate.folder import GateFolder
+from tftpbench.gate.pairs import loaded, severe_sign, valid, worsening_log
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
@@ -157,16 +159,16 @@ class _Gate:
         """Blocks and looks to the end."""
         self._begin()
         gate, cells = self._scenario.gate, self._scenario.cells()
-        decision, seen, number = decide((), gate.gated, gate.looks), 0, 0
-        while not decision.is_final and not self._is_spoilt():
+        decision, seen, number = decide((), gate.gated, gate.looks), (0, 0), 0
+        while not decision.is_final and not self._is_spoilt(number):
             number += 1
             for cell in self._dice.sample(cells, len(cells)):
                 self._measure(number, cell)
-            has_failed = any(each.failure or each.unstarted for each in self.blocks)
             before, seen = seen, self._pairs()
-            if has_failed or (seen > before and seen in gate.looks):
+            is_look = any(now > then and now in gate.looks for then, now in zip(before, seen, strict=True))
+            if is_look or is_early(self.blocks, gate.gated):
                 decision = decide(self.blocks, gate.gated, gate.looks)
-                if seen in gate.looks:
+                if is_look:
                     self._on_event(Looked(decision))
                 self._settle(decision)
         return decision if decision.is_final else decide(self.blocks, gate.gated, gate.looks, has_ended=True)
@@ -175,8 +177,8 @@ class _Gate:
         for cell in self._scenario.cells():
             transfer_s = rehearsed(cell, self._sides[BASE], BASE, self._bench)
             starts(cell, self._sides[HEAD], HEAD, self._bench)
-            found = self._work[cell.key] = work(cell, self._scenario.gate.slice_ns, transfer_s)
-            slice_text = format_duration(found.transfers * transfer_s * 1e9)
+            found = self._work[cell.key] = work(cell, self._scenario.gate, transfer_s)
+            slice_text = format_duration(found.slice_ns)
             self.told_work[cell.key] = (
                 f"{cell.label}: {found.slices} slices of {found.transfers} transfers, {slice_text} each for the base"
             )
@@ -193,7 +195,7 @@ class _Gate:
         if number % CONTROL_EVERY == 0:
             sides[CONTROL] = self._sides[BASE]
         made = block.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
-        if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and made.invalid is None:
+        if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and not self._is_severe(made):
             try:
                 made = self._with_syscalls(made, cell, sides)
             except KeyboardInterrupt:
@@ -244,16 +246,38 @@ class _Gate:
         if all(word in ("regressed", "pass", "improved") for word in words):
             self._counts_syscalls = False
 
-    def _is_spoilt(self) -> bool:
-        spoilt = sum(each.invalid is not None for each in self.blocks)
-        return spoilt > max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.blocks) - spoilt))
+    def _is_severe(self, made: Block) -> bool:
+        """Whether the pair tells nothing by its calls that its clock does not: it failed, or one side is far slower.
 
-    def _pairs(self) -> int:
-        """Valid blocks of the cell that has fewest."""
-        return min(
-            sum(each.invalid is None for each in self.blocks if each.cell_key == cell.key)
-            for cell in self._scenario.cells()
-        )
+        A pass under strace takes long then, and if it goes on so, the clock decides before enough calls are counted.
+        """
+        gated = self._scenario.gate.gated.items()
+        clocked = [(name, budget) for name, budget in gated if METRICS[name].needs_clock]
+        return not made.arms or any(severe_sign(made, name, budget) for name, budget in clocked)
+
+    def _is_spoilt(self, number: int) -> bool:
+        """Whether so many pairs can't be trusted that no more are worth their time.
+
+        But not before the first look, where they do count: for what needs no clock, or as pairs of a severe loss.
+        """
+        spoilt = sum(each.invalid is not None for each in self.blocks)
+        if spoilt <= max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.blocks) - spoilt)):
+            return False
+        return number >= self._scenario.gate.looks[0] or not any(map(self._counts_nevertheless, self.blocks))
+
+    def _counts_nevertheless(self, pair: Block) -> bool:
+        gated = self._scenario.gate.gated
+        unclocked = [name for name in gated if not METRICS[name].needs_clock]
+        is_known = any(worsening_log(pair, name) is not None for name in unclocked)
+        return is_known or (bool(pair.arms) and self._is_severe(pair))
+
+    def _pairs(self) -> tuple[int, int]:
+        """How many pairs there are of the cell that has fewest: valid ones; and, for what needs no clock, all."""
+        cells = [[each for each in self.blocks if each.cell_key == cell.key] for cell in self._scenario.cells()]
+        fewest = min(len(valid(pairs)) for pairs in cells)
+        if all(METRICS[name].needs_clock for name in self._scenario.gate.gated):
+            return fewest, 0
+        return fewest, min(len(loaded(pairs)) for pairs in cells)
 
 
 def _facts(

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.budgets import METRICS, allowance
-from tftpbench.gate.decision import CONTROLS_MIN, ERROR, OPTIONAL, effective, figure, words
+from tftpbench.gate.decision import CONTROLS_MIN, ERROR, OPTIONAL, SEVERE_ERROR, effective, holm_of, is_many, words
+from tftpbench.gate.pairs import by_cell, figure, severe_limit, valid
 from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Word
+from tftpbench.gate.signs import p_values
 from tftpbench.scenario import CONTROL_EVERY
 from tftpbench.stats import PAIRS_MIN, trimmed
 
@@ -178,6 +180,17 @@ class _Recorded:
                 uneven[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
         return uneven
 
+    def signs(self, draw: _Draw, pairs: int, budget: float) -> Numbers:
+        """As `severe_sign` has it, of the first pairs of each draw: (draws, pairs)."""
+        base, head = self._sides(draw)
+        with np.errstate(invalid="ignore"):
+            worse = self._worse(base, head)[:, :pairs]
+            control = self._worse(base, self.control[draw.order])[:, :pairs]
+            limit = severe_limit(self.metric, budget)
+            # What is no number is never at or beyond a limit.
+            is_alike = control - np.minimum(worse, 0) >= limit
+            return np.where(is_alike, 0, (worse >= limit).astype(np.int64) - (worse <= -limit))
+
     def _sides(self, draw: _Draw) -> tuple[Floats, Floats]:
         base, head = self.base[draw.order], self.head[draw.order]
         return np.where(draw.swapped, head, base), np.where(draw.swapped, base, head)
@@ -196,10 +209,7 @@ class _Recorded:
 def _gates(
     blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
 ) -> Rates:
-    cells: dict[str, list[Block]] = {}
-    for block in blocks:
-        if block.invalid is None and block.failure is None:
-            cells.setdefault(block.cell_key, []).append(block)
+    cells = by_cell([block for block in valid(blocks) if block.failure is None])
     fewest = min((len(ours) for ours in cells.values()), default=0)
     reached = [look for look in looks if look <= fewest]
     if not reached or not fewest:
@@ -244,24 +254,64 @@ def _look_by_look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], reached: Sequence[int],
 ) -> dict[Key, Numbers]:  # fmt: skip
-    """The word of each metric in each draw, as a place in WORDS: as `decide` has it, for all draws at once."""
+    """The word of each metric in each draw, as a place in WORDS: as `decide` has it, for all draws at once.
+
+    Where a severe loss ends a gate before its first look, the other metrics are inconclusive here.
+    """
     draws = len(next(iter(drawing.values())).order)
     found: dict[Key, Numbers] = {}
     ended = np.zeros(draws, dtype=bool)
+    severe = _severe(recorded, drawing, budgets, looks[-1])
+    before = 0
     for look in reached:
-        told = _told(recorded, drawing, budgets, looks, look)
+        stopped = np.zeros(draws, dtype=bool)
+        for number, is_severe in enumerate(severe[before:look], before + 1):
+            now_severe = np.any(list(is_severe.values()), axis=0) & ~ended & ~stopped & (number < look)
+            for key, each in is_severe.items():
+                earlier = found.setdefault(key, np.full(draws, _INCONCLUSIVE))
+                found[key] = np.where(each & now_severe, _REGRESSED, earlier)
+            stopped |= now_severe
+        ended |= stopped
+        told, is_over = _told(recorded, drawing, budgets, looks, look)
+        for key, each in (severe[look - 1] if look <= len(severe) else {}).items():
+            if key in told:
+                told[key] = np.where(each, _REGRESSED, told[key])
+                is_over |= each
         for key, now in told.items():
-            before = found.get(key, now)
-            stays = ended | (before == _REGRESSED)
-            found[key] = np.where(stays, before, now)
+            earlier = found.get(key, np.full(draws, _INCONCLUSIVE) if ended.any() else now)
+            found[key] = np.where(ended | (earlier == _REGRESSED), earlier, now)
+        ended |= is_over
         ended |= np.all([np.isin(each, _SURE) for each in found.values()], axis=0) if found else False
+        before = look
     return found
+
+
+def _severe(
+    recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float], pairs: int
+) -> list[dict[Key, NDArray[np.bool_]]]:
+    """After each pair: in which draws which metric is a severe loss for certain, as `decision.severe` has it.
+
+    Empty where that is so in none.
+    """
+    keys = [key for key in recorded if METRICS[key[0]].needs_clock]
+    tables = [p_values(recorded[key].signs(drawing[key[1]], pairs, budgets[key])) for key in keys]
+    if not tables or min(float(table.min()) for table in tables) * len(keys) >= SEVERE_ERROR:
+        return []
+    fewest = min(table.shape[-1] for table in tables)
+    return [
+        {
+            key: each < SEVERE_ERROR
+            for key, each in holm_of({key: table[:, pair] for key, table in zip(keys, tables, strict=True)}).items()
+        }
+        for pair in range(fewest)
+    ]
 
 
 def _told(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], look: int,
-) -> dict[Key, Numbers]:  # fmt: skip
+) -> tuple[dict[Key, Numbers], NDArray[np.bool_]]:  # fmt: skip
+    """The words of a look, and in which draws it ends the gate by a loss of many budgets."""
     logs, short = {}, []
     for key, each in recorded.items():
         values = each.logs(drawing[key[1]], look, looks[0])
@@ -269,13 +319,15 @@ def _told(
             logs[key] = values
         elif each.metric not in OPTIONAL:
             short.append(key)
-    said = words(logs, budgets, len(looks), is_last=look == looks[-1])
-    told = {key: np.array([WORDS.index(word) for word in each]) for key, each in said.items()}
+    told = words(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
     for key in short:
         told[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
+    is_over = np.zeros(len(next(iter(drawing.values())).order), dtype=bool)
     for key, now in told.items():
         now[recorded[key].uneven(drawing[key[1]], look, budgets[key])] = _INVALID
-    return told
+        if key in logs:
+            is_over |= (now == _REGRESSED) & is_many(key[0], logs[key], budgets[key])
+    return told, is_over
 
 
 def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:

@@ -4,7 +4,7 @@ Frozen and pure. It must never decide; reports, JSON and exit codes are made fro
 everybody above it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +54,11 @@ class Judgement:
     pairs: int
     smallest_effect: float | None
     detail: str
+
+
+def pairs_used(judgements: Iterable[Judgement]) -> int:
+    """How many pairs the figures are made of: those of the metric that has most."""
+    return max((each.pairs for each in judgements), default=0)
 
 
 @dataclass(frozen=True)

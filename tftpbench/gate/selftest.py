@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from tftpbench.errors import ResultsError, UsageError
-from tftpbench.gate.decision import figure
 from tftpbench.gate.document import FILE, load, text
 from tftpbench.gate.faults import BUDGETS, METRIC_OF, Fault, FaultsUnavailable, calibrated, compile_shim, with_fault
 from tftpbench.gate.loop import ab
+from tftpbench.gate.pairs import figure
 from tftpbench.gate.rehearsal import DRAWS, Rate, Rates, detected, permuted
 from tftpbench.gate.result import BASE, HEAD, Block, GateResult
 from tftpbench.runner import Contender

@@ -9,7 +9,8 @@ import numpy as np
 
 from tftpbench.budgets import METRICS, REPORTED
 from tftpbench.checks import GENERATOR_BUSY_FRACTION_MAX
-from tftpbench.gate.decision import Decision, figure
+from tftpbench.gate.decision import Decision
+from tftpbench.gate.pairs import figure
 from tftpbench.gate.result import BASE, HEAD, Block, Judgement, Side, Word
 from tftpbench.runner import Pinning
 from tftpbench.scenario import Scenario
@@ -61,7 +62,7 @@ def change(judgement: Judgement, *, named: bool = False) -> str:
     words = f"{metric.words} of {judgement.cell}" if named else metric.words
     if judgement.ratio is None:
         return f"{words} not measured"
-    budget = "" if judgement.budget is None else f"; budget {100 * judgement.budget:.3g} %"
+    budget = "" if judgement.budget is None else f"; budget {budget_text(judgement.budget)}"
     if judgement.low is None or judgement.high is None:
         return f"{words} {signed(judgement.ratio)} ({counted(judgement.pairs, 'pair')}{budget})"
     return f"{words} {interval(judgement)[:-1]}{budget})"
@@ -82,8 +83,18 @@ def unseen(judgement: Judgement, *, named: bool = False) -> str:
         return change(judgement, named=named)
     words = f"{METRICS[judgement.metric].words} of {judgement.cell}" if named else METRICS[judgement.metric].words
     budget = 0.0 if judgement.budget is None else judgement.budget
-    effect = f"{100 * judgement.smallest_effect:.1f} %"
-    return f"{words}: only a loss of {effect} or more would have been caught (budget {100 * budget:.3g} %)"
+    effect = percent(judgement.smallest_effect)
+    return f"{words}: only a loss of {effect} or more would have been caught (budget {budget_text(budget)})"
+
+
+def percent(share: float) -> str:
+    """A share that was measured, the same wherever it stands: "46.9 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def budget_text(share: float) -> str:
+    """A share that was asked for: "5 %", "9.05 %"."""
+    return f"{100 * share:.3g} %"
 
 
 def signed(ratio: float) -> str:
@@ -100,8 +111,17 @@ def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> 
     found = list(notes)
     spoilt = [block for block in blocks if block.invalid is not None]
     if spoilt:
-        some = f"{counted(len(spoilt), 'block')} of {len(blocks)} did not count"
-        found.append(f"{some}: block {spoilt[0].number}, {spoilt[0].invalid}.")
+        found.append(
+            f"{invalid_pairs(blocks)}: pair {spoilt[0].number}, {spoilt[0].invalid}. "
+            "Such pairs count for system calls and peak memory, and as evidence of a severe loss."
+        )
+    for arm in (BASE, HEAD):
+        stopped = sum(bool(figure(block, arm, "slices_stopped")) for block in blocks)
+        if stopped:
+            found.append(
+                f"In {counted(stopped, 'pair')} the {arm} took many times what the base is known to need, and was "
+                "stopped: its figures there are of less work."
+            )
     if not pinning.separate:
         found.append(f"Server and generator ran {pinning.phrase}: blocks per second tell of both.")
     if any((figure(block, arm, "server_processes_max") or 0) > 1 for block in blocks for arm in (BASE, HEAD)):
@@ -121,6 +141,12 @@ def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> 
     if any(drops):
         found.append(f"Datagrams dropped at the servers' sockets: base {drops[0]:.0f}, head {drops[1]:.0f}.")
     return tuple(found)
+
+
+def invalid_pairs(pairs: Sequence[Block]) -> str:
+    """How many pairs are invalid: "2 of 14 pairs were invalid"; nothing where none is."""
+    spoilt = sum(pair.invalid is not None for pair in pairs)
+    return f"{spoilt} of {counted(len(pairs), 'pair')} {'was' if spoilt == 1 else 'were'} invalid" if spoilt else ""
 
 
 def _busy(blocks: Sequence[Block]) -> float | None:

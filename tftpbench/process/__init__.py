@@ -9,15 +9,21 @@ that something is ready by then, never names a server, and prints nothing. Calle
     sockets.py    which UDP sockets belong to a process, their buffers and drops
     handover.py   uploads that a server keeps in memory, mapped here too
     running.py    a server that somebody else started
+    request.py    requests as bytes, ERRORs in words
+    download.py   a plain client: the copy of a running server's file
     counter.py    CPU time and context switches over every process that ever was
+    folder.py     a temporary folder that is gone even after kill -9
     usage.py      one look at all that it uses, and the most of many
     sampler.py    looks while a load runs, for less than 1 % of a core
 """
 
+from tftpbench.process.download import CopyFailed, describe_options, download
+from tftpbench.process.folder import TemporaryFolder
 from tftpbench.process.handover import Handover, Upload
 from tftpbench.process.keeper import Ended
 from tftpbench.process.ready import answers
-from tftpbench.process.running import RunningServer, download
+from tftpbench.process.request import Options, request
+from tftpbench.process.running import RunningServer
 from tftpbench.process.sampler import Sampler
 from tftpbench.process.server import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
 from tftpbench.process.sockets import udp_drops_host
@@ -27,15 +33,20 @@ __all__ = [
     "READY_TIMEOUT_S",
     "STOP_GRACE_S",
     "Buffers",
+    "CopyFailed",
     "Ended",
     "Handover",
+    "Options",
     "RunningServer",
     "Sampler",
     "Samples",
     "ServerProcess",
+    "TemporaryFolder",
     "Upload",
     "Usage",
     "answers",
+    "describe_options",
     "download",
+    "request",
     "udp_drops_host",
 ]

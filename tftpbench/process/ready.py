@@ -17,11 +17,18 @@ from typing import Self
 
 from tftpbench.errors import ServerDied, ServerNotReady
 from tftpbench.process.keeper import KeeperLink
+from tftpbench.process.request import DATAGRAM_BYTES_MAX, Opcode, address, family, request
 from tftpbench.process.sockets import socket_inodes, udp_sockets
 
 # A lost probe costs this much; a server that is slow to start is asked 20 times a second, which costs it nothing.
 _PROBE_S = 0.05
-_ERROR_AND_BYE = struct.pack("!HH", 5, 0) + b"probe only\0"
+# Each look may miss a row; ten in a row on a machine with thousands of sockets do not.
+_LOOKS = 10
+_ERROR_AND_BYE = struct.pack("!HH", Opcode.ERROR, 0) + b"probe only\0"
+
+
+class PortTaken(ServerNotReady):
+    """Another process has the port that was free when we looked."""
 
 
 def wait_for_line(link: KeeperLink, deadline: float) -> int:
@@ -35,7 +42,7 @@ def wait_for_line(link: KeeperLink, deadline: float) -> int:
     _, port, pid = link.ready
     if pid not in link.family():
         raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
-    if owns_port(link.family(), port) is False:
+    if not _is_ours(link, port):
         raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
     return port
 
@@ -45,14 +52,19 @@ def wait_for_answer(link: KeeperLink, host: str, port: int, deadline: float) -> 
     with _Probe(host, port) as probe:
         while True:
             _still_waiting(link, deadline, f"did not answer on port {port}")
-            if probe.ask() and _is_ours(link, port):
-                return
+            if probe.ask():
+                if _is_ours(link, port):
+                    return
+                raise PortTaken(f"port {port} belongs to another process")
 
 
-def answers(host: str, port: int, timeout_s: float) -> bool:
-    """Whether anything comes back, in time, for a file that can't exist."""
+def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> bool:
+    """Whether anything comes back in time for the request `asked`, which is repeated.
+
+    None asks for a file that can't exist. A transfer that begins is ended with an ERROR.
+    """
     deadline = time.monotonic() + timeout_s
-    with _Probe(host, port) as probe:
+    with _Probe(host, port, asked, repeat_s) as probe:
         while time.monotonic() < deadline:
             if probe.ask():
                 return True
@@ -60,11 +72,12 @@ def answers(host: str, port: int, timeout_s: float) -> bool:
 
 
 class _Probe:
-    """A client that asks for a file that can't exist; an ERROR is as good an answer as any."""
+    """A client that asks, for a file that can't exist unless told otherwise; an ERROR is as good an answer as any."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
-        self._request = struct.pack("!H", 1) + f"absent-{secrets.token_hex(8)}".encode() + b"\0octet\0"
+    def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
+        self._server = address(host, port)
+        self._request = asked or request("read", f"absent-{secrets.token_hex(8)}", {})
+        self._repeat_s = repeat_s
         self._socket = _udp_socket(host)
         self._socket.setblocking(False)
 
@@ -73,11 +86,11 @@ class _Probe:
         _try(lambda: self._socket.sendto(self._request, self._server))
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(_PROBE_S * 1000)) and _try(self._take)
+        return bool(poll.poll(self._repeat_s * 1000)) and _try(self._take)
 
     def _take(self) -> None:
-        answer, peer = self._socket.recvfrom(65536)
-        if answer[:2] != b"\0\5":
+        answer, peer = self._socket.recvfrom(DATAGRAM_BYTES_MAX)
+        if answer[:2] != struct.pack("!H", Opcode.ERROR):
             self._socket.sendto(_ERROR_AND_BYE, peer)  # it began a transfer: end it, or it retransmits into the trial
 
     def __enter__(self) -> Self:
@@ -115,7 +128,7 @@ def free_port(host: str) -> int:
 
 
 def _udp_socket(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    return socket.socket(family(host), socket.SOCK_DGRAM)
 
 
 def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
@@ -128,9 +141,12 @@ def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
 
 
 def _is_ours(link: KeeperLink, port: int) -> bool:
-    if owns_port(link.family(), port) is not False:
-        return True
-    raise ServerNotReady(f"port {port} belongs to another process")
+    """Looked for again and again: udp(7)'s list in proc(5) may lack a row while others open and close sockets."""
+    for _ in range(_LOOKS):
+        if owns_port(link.family(), port) is not False:
+            return True
+        link.hear(_PROBE_S)
+    return False
 
 
 def _try(action: Callable[[], object]) -> bool:

@@ -14,7 +14,7 @@ from typing import Self
 from tftpbench.errors import ServerDied, ServerError, ServerNotReady
 from tftpbench.process.handover import Handover
 from tftpbench.process.keeper import Ended, KeeperLink
-from tftpbench.process.ready import free_port, is_taken, wait_for_answer, wait_for_line
+from tftpbench.process.ready import PortTaken, free_port, is_taken, wait_for_answer, wait_for_line
 from tftpbench.process.sampler import Sampler
 from tftpbench.process.sockets import granted_buffers, socket_inodes, udp_sockets
 from tftpbench.process.usage import Usage, UsageReader
@@ -87,7 +87,7 @@ class ServerProcess:
                 return
             except ServerError as error:
                 self.stop(grace_s=0)
-                if attempt < attempts and _taken(self.port):
+                if attempt < attempts and (isinstance(error, PortTaken) or _taken(self.port)):
                     continue
                 raise type(error)(f"{self.manifest.name}: {error}{self._last_words()}") from None
             except BaseException:

@@ -56,17 +56,18 @@ def _validity(contents: Contents) -> ET.Element:
         (str(skip["server"]), skip.get("cell_key")): str(skip["reason"])
         for skip in contents.run.manifest.get("skipped", ())
     }
+    unstarted = {each["server"]: str(each["reason"]) for each in contents.run.manifest.get("left_out", ())}
     servers = dict.fromkeys([*(each.name for each in contents.servers), *(server for server, _ in found)])
     for cell in contents.scenario.cells():
         key = cell.key
         for server in servers:
             case = _case(suite, f"{server}, {cell.label}")
             reason = left_out.get((server, key), left_out.get((server, None)))
-            _judge(case, found.get((server, key), []), reason, contents.scenario.trials)
+            _judge(case, found.get((server, key), []), reason, unstarted.get(server), contents.scenario.trials)
     return suite
 
 
-def _judge(case: ET.Element, rows: Rows, left_out: str | None, planned: int) -> None:
+def _judge(case: ET.Element, rows: Rows, left_out: str | None, unstarted: str | None, planned: int) -> None:
     valid = sum(row["verdict"] == "valid" for row in rows)
     reasons = "\n".join(
         f"trial {row['trial']}: {row['verdict']}: {row.get('verdict_reason')}"
@@ -76,7 +77,7 @@ def _judge(case: ET.Element, rows: Rows, left_out: str | None, planned: int) -> 
     if not rows and left_out is not None:
         ET.SubElement(case, "skipped", message=xml(left_out))
     elif not rows:
-        ET.SubElement(case, "error", type="not done", message="no trial was done")
+        ET.SubElement(case, "error", type="not done", message=xml(unstarted or "no trial was done"))
     elif not valid:
         told = f"none of {counted(len(rows), 'trial')} is valid"
         ET.SubElement(case, "error", type="invalid", message=told).text = xml(reasons)

@@ -171,6 +171,20 @@ def _part_fault(manifest: Mapping[str, Any]) -> str | None:
         for name, types in (("server", str), ("reason", str), ("cell_key", (str, type(None)))):
             if not isinstance(skip.get(name), types):
                 return f"skipped: {name} is {skip.get(name)!r}"
+    return _left_out_fault(manifest.get("left_out", []))
+
+
+def _left_out_fault(left_out: object) -> str | None:
+    """What is wrong with the list of servers that did not start."""
+    if not isinstance(left_out, list) or not all(isinstance(each, dict) for each in left_out):
+        return "left_out is no list of objects"
+    for each in left_out:
+        known = isinstance(each.get("server"), str) and isinstance(each.get("reason"), str)
+        failed, not_done = each.get("failed_trials"), each.get("not_done")
+        if not known or type(not_done) is not int or not_done < 0:
+            return f"left_out: names no server, reason and number of trials: {str(each)[:80]!r}"
+        if not isinstance(failed, list) or any(type(number) is not int for number in failed):
+            return "left_out: failed_trials is no list of numbers"
     return None
 
 

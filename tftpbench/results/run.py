@@ -145,6 +145,7 @@ class Run:
         """Those of `problems` that cost trials or figures."""
         present = len(self.rows)
         planned = self.manifest.get("trials_planned")
+        planned = planned - self._not_done if isinstance(planned, int) else None
         lost = sum(problem.startswith(f"{form.TRIALS}:") for problem in self._found)
         cut_off = []
         if isinstance(planned, int) and present < planned:
@@ -191,6 +192,11 @@ class Run:
         except (OSError, ResultsError):
             return None
         return laws.littles_law_fault(row, mean_ns)
+
+    @property
+    def _not_done(self) -> int:
+        """Trials of servers that did not start, which the run left out."""
+        return sum(each["not_done"] for each in self.manifest.get("left_out", ()))
 
     def _entered(self) -> list[str]:
         """The contenders in the scenario's order: manifests go by their names there, paths by theirs in `servers`."""

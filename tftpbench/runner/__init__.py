@@ -7,6 +7,7 @@
     session.py     a fresh server and the load on it
     trial.py       one trial, from a fresh server to a row of results
     rows.py        that row
+    starts.py      which servers do not start, and are left out
     ceilings.py    what the bare kernel does with the same datagrams, measured beside the trials
     loop.py        the run: folder, resume, Ctrl-C
     events.py      what a run tells while it goes on
@@ -15,16 +16,26 @@ The runner prints nothing, and names no server. Called by the command line and b
 """
 
 from tftpbench.runner.ceilings import Probes
-from tftpbench.runner.events import CeilingUnknown, Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.events import (
+    CeilingUnknown,
+    Event,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    TrialFinished,
+    TrialStarted,
+)
 from tftpbench.runner.loop import RunInterrupted, RunReport, recorded, run
 from tftpbench.runner.order import Contender, Plan, Skipped, Trial, contenders, options_asked, plan
 from tftpbench.runner.placement import Pinning, pin
 from tftpbench.runner.session import Tools
+from tftpbench.runner.starts import LeftOut
 
 __all__ = [
     "CeilingUnknown",
     "Contender",
     "Event",
+    "LeftOut",
     "Pinning",
     "Plan",
     "Probes",
@@ -32,6 +43,7 @@ __all__ = [
     "RunInterrupted",
     "RunReport",
     "RunStarted",
+    "ServerLeftOut",
     "Skipped",
     "Tools",
     "Trial",

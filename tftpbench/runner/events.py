@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tftpbench.runner.order import Plan, Trial
 from tftpbench.runner.placement import Pinning
+from tftpbench.runner.starts import LeftOut
 from tftpbench.scenario import Cell, Scenario
 
 
@@ -47,6 +48,17 @@ class TrialFinished:
 
 
 @dataclass(frozen=True)
+class ServerLeftOut:
+    """A server failed to start again: its remaining trials are not tried.
+
+    `is_last`: no server is left, and the run ends.
+    """
+
+    left_out: LeftOut
+    is_last: bool
+
+
+@dataclass(frozen=True)
 class CeilingUnknown:
     """What the bare kernel does with a cell's datagrams could not be measured; its trials are done all the same."""
 
@@ -62,4 +74,4 @@ class RunFinished:
     interrupted: bool
 
 
-Event = RunStarted | TrialStarted | TrialFinished | CeilingUnknown | RunFinished
+Event = RunStarted | TrialStarted | TrialFinished | ServerLeftOut | CeilingUnknown | RunFinished

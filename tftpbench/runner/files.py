@@ -6,8 +6,7 @@ there has names of its own. Called by the runner.
 """
 
 import secrets
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -15,13 +14,16 @@ from pathlib import Path
 
 from tftpbench.errors import ServerNotReady, UsageError
 from tftpbench.loadgen import LoadConfig, LoadResult
-from tftpbench.process import download
+from tftpbench.process import CopyFailed, Options, RunningServer, TemporaryFolder, describe_options, download, request
 from tftpbench.runner.order import Contender, Trial
-from tftpbench.scenario import Scenario
+from tftpbench.scenario import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Scenario
 from tftpbench.servers import Manifest, Target
 from tftpbench.units import format_bytes
 
 OURS = "f-{n}"
+# A server that is silent to the first cell's options is asked once with those of each other cell.
+_TRIES_FURTHER = 1
+_REASONS_TOLD_MAX = 3
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,58 @@ class TargetFiles:
         self._folder = folder
         self._copies: dict[str, Path] = {}
         self._uploaded: dict[tuple[str, int, int], str] = {}
+        self._running: dict[str, RunningServer] = {}
+        self._copied_otherwise: list[str] = []
         self._prefix = f"tftpbench-{secrets.token_hex(3)}"  # what earlier runs left there is not ours to overwrite
 
     def notes(self, servers: Sequence[Contender]) -> list[str]:
         """What must be known before files are left at a server."""
         written = [each.name for each in servers if isinstance(each.server, Target) and each.server.file is None]
-        return [f"Files are uploaded to {name} as {self._prefix}-*, and stay there: delete them." for name in written]
+        uploads = [
+            f"Files are uploaded to {name} as {self._prefix}-*, and stay there: delete them." for name in written
+        ]
+        return [*self._copied_otherwise, *uploads]
 
-    def take(self, target: Target) -> int:
-        """Copy the file that is to be read; returns its size. Raises ServerNotReady."""
+    def take(self, target: Target, asked: Sequence[Options]) -> int:
+        """Copy the file that is to be read, with the first of the options that the server does it with; its size.
+
+        Raises ServerNotReady with what the server did instead.
+        """
         copy = self._copies[target.entry] = self._folder / str(len(self._copies))
-        return download(target, copy)
+        failures: dict[str, str] = {}
+        for options in asked:
+            try:
+                size = download(target, options, copy, *([_TRIES_FURTHER] if failures else []))
+            except CopyFailed as error:
+                failures.setdefault(str(error), describe_options(options))
+                continue
+            except OSError as error:
+                raise ServerNotReady(f"{target.name}: {target.file!r} can't be copied: {error.strerror}") from None
+            self.running(target).has_answered = True
+            if failures:
+                self._copied_otherwise.append(
+                    f"{target.name}: {target.file!r} was copied with {describe_options(options)}: {_reasons(failures)}."
+                )
+            return size
+        raise ServerNotReady(
+            f"{target.name}: {target.file!r} can't be read: {_reasons(failures)}; "
+            "check the file's name, and that the server runs"
+        )
+
+    def running(self, target: Target, trial: Trial | None = None) -> RunningServer:
+        """The server, to be asked with the first request of the trial: for a file that is there, or one of ours."""
+        server = self._running.setdefault(target.entry, RunningServer(target))
+        if trial is not None:
+            server.asked = self._first_request(target, trial.cell)
+        return server
+
+    def _first_request(self, target: Target, cell: Cell) -> bytes:
+        """For an upload it has a name of its own, so that no file that is measured has been begun before."""
+        uploaded = self._uploaded.get((target.name, cell.file_size_bytes, cell.distinct_files))
+        name = target.file or (uploaded.replace("{n}", "0") if uploaded is not None else None)
+        if name is None or cell.operation == "write":
+            return request("write", f"{self._prefix}-first", asked_options(replace(cell, operation="write")))
+        return request("read", name, asked_options(cell))
 
     def of(self, trial: Trial, upload: Callable[[str, int], LoadResult]) -> Files:
         """What the trial's clients ask for. `upload(name, files)` puts files there first, where that is needed.
@@ -92,20 +135,34 @@ def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[T
     if not any(isinstance(server.server, Target) for server in servers):
         yield TargetFiles(Path())
         return
-    with tempfile.TemporaryDirectory(prefix="tftpbench-target-") as folder:
-        yield TargetFiles(Path(folder))
+    with TemporaryFolder("tftpbench-target-") as folder:
+        yield TargetFiles(folder.path)
 
 
 def fitted(scenario: Scenario, servers: Sequence[Contender], files: TargetFiles) -> Scenario:
     """The scenario with the size of the file that is there to be read, which all its servers then serve."""
     named = [server.server for server in servers if isinstance(server.server, Target) and server.server.file]
-    sizes = {target.name: files.take(target) for target in named}
+    asked = _reads(scenario)
+    sizes = {target.name: files.take(target, asked) for target in named if asked}
     if not sizes:
         return scenario
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
         raise UsageError(f"files of one size can be compared, and these are not: {told}")
     return scenario.with_file_size(next(iter(sizes.values())))
+
+
+def asked_options(cell: Cell) -> Options:
+    """The options that the cell's clients ask for, as they stand in their requests."""
+    client = cell.client
+    known = {
+        "tsize": (0 if cell.operation == "read" else cell.file_size_bytes) if client.tsize else None,
+        "blksize": cell.blksize if cell.blksize != BLKSIZE_DEFAULT else None,
+        "windowsize": cell.windowsize if cell.windowsize != WINDOWSIZE_DEFAULT else None,
+        "timeout": client.timeout_option_s,
+        "rollover": client.rollover,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def upload_config(config: LoadConfig, name: str, files: int) -> LoadConfig:
@@ -115,6 +172,24 @@ def upload_config(config: LoadConfig, name: str, files: int) -> LoadConfig:
         config, operation="write", name=name, distinct_files=0, concurrency=concurrency, workers=1, transfers=files,
         duration_ns=None, warm_up_ns=0, ramp_ns=0, verify_against=None,
     )  # fmt: skip
+
+
+def _reads(scenario: Scenario) -> list[Options]:
+    """Each set of options that the scenario reads with, the largest blocks first: they get furthest, and soonest."""
+    cells = [cell for cell in scenario.cells() if cell.operation == "read"]
+    cells.sort(key=lambda cell: -cell.blksize)  # stable: among equals the scenario's order
+    found: list[Options] = []
+    for options in map(asked_options, cells):
+        if options not in found:
+            found.append(options)
+    return found
+
+
+def _reasons(failures: Mapping[str, str]) -> str:
+    """What the server did, and to which options: "with blksize 1468 it answered with ERROR 1, 'File not found'"."""
+    told = [f"with {options} it {reason}" for reason, options in failures.items()]
+    more = len(told) - _REASONS_TOLD_MAX
+    return "; ".join(told[:_REASONS_TOLD_MAX] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _refuse_incomplete(server: str, result: LoadResult, files: int) -> None:

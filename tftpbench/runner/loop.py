@@ -16,15 +16,27 @@ from tftpbench.columns import INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.errors import ResultsError, TftpbenchError, UsageError
 from tftpbench.results import RunFolder, load_run
 from tftpbench.runner.ceilings import Ceilings
-from tftpbench.runner.events import CeilingUnknown, Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.runner.events import (
+    CeilingUnknown,
+    Event,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    TrialFinished,
+    TrialStarted,
+)
 from tftpbench.runner.files import TargetFiles, fitted, target_files
 from tftpbench.runner.order import Contender, Plan, Trial, contenders, plan
 from tftpbench.runner.placement import Pinning, pin
 from tftpbench.runner.roots import file_system, roots
 from tftpbench.runner.session import Bench, Tools
+from tftpbench.runner.starts import Starts
 from tftpbench.runner.trial import Outcome, run_trial
 from tftpbench.scenario import Scenario, from_document
 from tftpbench.servers import Found, Target
+
+# As the manifest calls servers that did not start.
+LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True)
@@ -144,14 +156,26 @@ def _do_all(
     folder: RunFolder,
     on_event: Callable[[Event], None],
 ) -> bool:
-    """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone."""
+    """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone.
+
+    A server that does not start is left out, and tried again when the run goes on by --resume.
+    """
+    starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     try:
+        if LEFT_OUT in folder.manifest:
+            folder.amend(LEFT_OUT, [])
         for trial in trials:
+            if trial.contender.name in starts.left_out:
+                continue
             on_event(TrialStarted(trial, len(whole.trials)))
             outcome = run_trial(trial, bench, probes.before(trial))
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))
+            left_out = starts.note(trial, outcome.failed_start)
+            if left_out is not None:
+                folder.amend(LEFT_OUT, starts.document())
+                on_event(ServerLeftOut(left_out, starts.is_none_left))
     except KeyboardInterrupt:
         return True
     return False

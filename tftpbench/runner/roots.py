@@ -1,7 +1,8 @@
 """The folders that servers serve: fresh for each trial, on one file system for the whole run, and gone afterwards.
 
 A run's folder is in memory (/dev/shm) where that has room, else where temporary files go. Contents are written once for
-each size and linked into each trial's root. It must never remove anything that it did not make. Called by the runner.
+each size and linked into each trial's root. It must never remove anything that it did not make. Called by the runner
+and the gate.
 """
 
 import fcntl
@@ -9,10 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tftpbench.errors import UsageError
+from tftpbench.process import TemporaryFolder
 from tftpbench.scenario import Cell
 from tftpbench.units import format_bytes
 
@@ -82,17 +84,16 @@ class Roots:
 def roots(
     cells: Sequence[Cell], seed: int, write_contents: WriteContents, candidates: Sequence[Path] | None = None
 ) -> Iterator[Roots]:
-    """A folder with room for the cells' files; what earlier runs left there after a kill -9 is removed first."""
+    """A folder with room for the cells' files, gone afterwards even if this process is killed.
+
+    What earlier runs left there, whose remover was killed with them, is removed first.
+    """
     places = _places() if candidates is None else candidates
     for place in places:
         _sweep(place)
-    base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getuid()}-", dir=_roomiest(places, cells)))
-    base.chmod(0o755)
-    try:
-        with _lock(base):
-            yield Roots(base, seed, write_contents)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with _base(_roomiest(places, cells)) as base:
+        base.chmod(0o755)
+        yield Roots(base, seed, write_contents)
 
 
 def file_system(path: Path) -> str:
@@ -140,21 +141,43 @@ def _roomiest(places: Sequence[Path], cells: Sequence[Cell]) -> Path:
     return next((place for place in places if free[place] > needed), max(places, key=lambda place: free[place]))
 
 
+@contextmanager
+def _base(place: Path) -> Iterator[Path]:
+    """A new folder, locked. Until it is locked, a run that begins at the same time may take it for a leftover."""
+    while True:
+        with TemporaryFolder(f"{PREFIX}{os.getuid()}-", place) as folder:
+            try:
+                descriptor = _locked(folder.path)
+            except (BlockingIOError, FileNotFoundError):
+                continue
+            try:
+                yield folder.path
+            finally:
+                os.close(descriptor)
+            return
+
+
 def _sweep(place: Path) -> None:
     for left in place.glob(f"{PREFIX}{os.getuid()}-*"):
-        try:
-            with _lock(left):
+        with suppress(OSError):  # a run of ours that is going on, or not ours
+            descriptor = _locked(left)
+            try:
                 shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue  # a run of ours that is going on, or not ours
+            finally:
+                os.close(descriptor)
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds the folder while somebody uses it; the kernel lets go when he is killed (flock(2)). OSError: it is held."""
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the folder while somebody uses it; the kernel lets go on process death (flock(2)).
+
+    OSError: another process holds it, or has removed it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
+        if not os.path.samestat(os.fstat(descriptor), os.lstat(folder)):
+            raise FileNotFoundError(folder)
+    except OSError:
         os.close(descriptor)
+        raise
+    return descriptor

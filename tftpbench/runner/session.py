@@ -63,7 +63,7 @@ def server_of(
     """The trial's server, not yet started; `host` is where one of ours shall listen."""
     cell, server = trial.cell, trial.contender.server
     if isinstance(server, Target):
-        return RunningServer(server)
+        return bench.target_files.running(server, trial)
     return bench.tools.server(
         server,
         root=root,
@@ -143,6 +143,7 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         operation=cell.operation,
         name="",
         file_size_bytes=cell.file_size_bytes,
+        size_is_known=True,
         concurrency=cell.concurrency,
         seed=bench.seed,
         verify=cell.verify,

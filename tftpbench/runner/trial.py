@@ -5,7 +5,7 @@ then too nothing stays behind. It must never print, and never start a second ser
 runner.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tftpbench import checks, findings, loadgen
@@ -27,12 +27,16 @@ DEAF_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial leaves: its row, what is wrong with it, and the raw material for its files."""
+    """What a trial leaves: its row, what is wrong with it, and the raw material for its files.
+
+    `failed_start`: why its server never was ready, as the end of a sentence; None where it was.
+    """
 
     row: Row
     findings: tuple[checks.Finding, ...]
     result: LoadResult | None
     server_log: bytes
+    failed_start: str | None = None
 
 
 def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None) -> Outcome:
@@ -40,15 +44,18 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     row = row_of(trial, bench.pinning)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
+    has_started = False
     with bench.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server)) as root:
         try:
-            seen = _measure(trial, bench, root, log)
+            with server_of(trial, bench, root, log) as server:
+                has_started = True
+                seen = _measure(trial, bench, root, server)
         except ServerError as error:
-            finding = findings.of_a_lost_server(_unnamed(error, trial), died=isinstance(error, ServerDied))
-            row["server_findings"] = [asdict(finding)]
+            why = _unnamed(error, trial)
+            row["server_findings"] = [asdict(findings.of_a_lost_server(why, died=isinstance(error, ServerDied)))]
             row |= ceilings.columns(row, None, ceiling_data_pps)
             found = checks.findings(row, checks.Surroundings(server_lost=str(error)))
-            return _outcome(row, found, None, log)
+            return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row["unanswered"] = findings.unanswered(seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
@@ -66,39 +73,38 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     return _outcome(row, checks.findings(row, around), seen.result, log)
 
 
-def _measure(trial: Trial, bench: Bench, root: Path, log: Path) -> Observed:
+def _measure(trial: Trial, bench: Bench, root: Path, server: ServerProcess | RunningServer) -> Observed:
     stop = Stop()
-    with server_of(trial, bench, root, log) as server:
-        config = load_config(trial, bench, server, stop)
-        ready = server.usage()  # after uploads that the load needs, for they are no part of it
-        cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-        before = stolen_ticks(cores)
-        dropped = udp_drops_host()
-        edges: list[tuple[int | None, int | None]] = []  # of the window: CPU time, context switches
-        # The sampler looks five times a second at most, from a core of its own if there is one.
-        with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
-            result = bench.tools.run_load(
-                config, stop, lambda _edge: edges.append((server.cpu_ns(), server.context_switches()))
-            )
-        after = stolen_ticks(cores)
-        lost = how_lost(server)
-        uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
-        return Observed(
-            config=config,
-            result=result,
-            ready=ready,
-            cpu_ns=(edges[0][0], edges[1][0]),
-            context_switches=edges[1][1],
-            udp_drops_host=(udp_drops_host(), dropped),
-            samples=sampler.samples,
-            buffers=server.buffers,
-            lost=lost,
-            is_deaf=lost is None and _is_deaf(server, result, bench.tools),
-            uploads=uploads,
-            not_read_back=not_read_back,
-            ended=server.stop(STOP_GRACE_S),
-            stolen=(after[0] - before[0], after[1] - before[1]),
+    config = load_config(trial, bench, server, stop)
+    ready = server.usage()  # after uploads that the load needs, for they are no part of it
+    cores = sorted({*bench.pinning.server, *bench.pinning.generator})
+    before = stolen_ticks(cores)
+    dropped = udp_drops_host()
+    edges: list[tuple[int | None, int | None]] = []  # of the window: CPU time, context switches
+    # The sampler looks five times a second at most, from a core of its own if there is one.
+    with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
+        result = bench.tools.run_load(
+            config, stop, lambda _edge: edges.append((server.cpu_ns(), server.context_switches()))
         )
+    after = stolen_ticks(cores)
+    lost = how_lost(server)
+    uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
+    return Observed(
+        config=config,
+        result=result,
+        ready=ready,
+        cpu_ns=(edges[0][0], edges[1][0]),
+        context_switches=edges[1][1],
+        udp_drops_host=(udp_drops_host(), dropped),
+        samples=sampler.samples,
+        buffers=server.buffers,
+        lost=lost,
+        is_deaf=lost is None and _is_deaf(server, result, bench.tools),
+        uploads=uploads,
+        not_read_back=not_read_back,
+        ended=server.stop(STOP_GRACE_S),
+        stolen=(after[0] - before[0], after[1] - before[1]),
+    )
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:
@@ -107,9 +113,11 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
 
 
 def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
-    """Whether a server that lost transfers answers nobody any more."""
+    """Whether a server that lost transfers answers no new request any more."""
     if result.figures.get("completed") == result.figures.get("started"):
         return False
+    if isinstance(server, RunningServer):
+        return not server.answers(DEAF_TIMEOUT_S)
     return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
 
 

@@ -5,16 +5,18 @@ when the file was read, and nobody checks again. It must never touch a server, a
 a server can do a cell is the manifest's business. Called by the runner and the command line.
 """
 
-from tftpbench.scenario.cell import Cell, Client, Placement
+from tftpbench.scenario.cell import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Client, Placement
 from tftpbench.scenario.files import bundled_scenarios, load_scenario
 from tftpbench.scenario.gate import CONTROL_EVERY, Gate
 from tftpbench.scenario.model import BEST_OF_AXES, ORDER, SCHEMA, Matrix, Scenario, from_document
 
 __all__ = [
     "BEST_OF_AXES",
+    "BLKSIZE_DEFAULT",
     "CONTROL_EVERY",
     "ORDER",
     "SCHEMA",
+    "WINDOWSIZE_DEFAULT",
     "Cell",
     "Client",
     "Gate",

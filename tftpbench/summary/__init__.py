@@ -12,7 +12,7 @@ Pure but for stored.py, which reads run folders; it measures nothing. An invalid
 six pairs there is a range and no verdict. Called by the command line, the report and notebooks.
 """
 
-from tftpbench.summary.answer import Answer, summarise
+from tftpbench.summary.answer import Answer, LeftOut, summarise
 from tftpbench.summary.document import document
 from tftpbench.summary.lines import Line, Quantiles
 from tftpbench.summary.stored import answer_of, placement_of, scenario_of
@@ -21,6 +21,7 @@ from tftpbench.summary.text import Judgement, judgements, render
 __all__ = [
     "Answer",
     "Judgement",
+    "LeftOut",
     "Line",
     "Quantiles",
     "answer_of",

@@ -5,7 +5,7 @@ Pure. Called by `tftpbench.summary`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench import thresholds
 from tftpbench.scenario import Cell, Scenario
@@ -13,6 +13,7 @@ from tftpbench.summary import remarks
 from tftpbench.summary.lines import Line, Metric, Quantiles, lines, metric_of
 from tftpbench.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
 from tftpbench.thresholds import Verdict, server_name
+from tftpbench.units import counted
 
 if TYPE_CHECKING:  # a run answers without data frames
     import pandas as pd
@@ -28,6 +29,15 @@ class Invalid:
     server: str
     cell_label: str
     reason: str
+
+
+class LeftOut(NamedTuple):
+    """A server that did not start, and was not tried in `not_done` further trials."""
+
+    server: str
+    reason: str
+    failed_trials: Sequence[int]
+    not_done: int
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,16 @@ class Answer:
     """The label of the cell that the sentence speaks of first, as in `Line.label`."""
     against: str = ""
     """What the ratios compare with, in words: the first server, or "the ceiling"."""
+    no_server_left: bool = False
+    """Whether the run ended early because none of its servers started any more."""
 
     @property
     def exit_code(self) -> int:
-        """0, 3 when a threshold was missed, else 6 when something asked for could not be judged."""
+        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left."""
         states = {judged.verdict.state for judged in self.thresholds}
         if "missed" in states:
             return 3
-        return 6 if "not known" in states or self.incomplete else 0
+        return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per line: medians of valid trials, the ratio to `against` with its 95 % interval over n pairs.
@@ -106,24 +118,29 @@ def summarise(
     placement: str,
     skipped: Sequence[tuple[str, str | None, str]] = (),
     block_rtt: Callable[[str, str], Quantiles | None] = lambda _key, _server: None,
+    unstarted: Sequence[LeftOut] = (),
 ) -> Answer:
     """Answer the scenario's question from the rows of its trials.
 
     `servers` in the scenario's order, the first being what the others are compared with; `placement` as in "on one
     core"; `skipped` as (server, cell key or None for all of them, reason); `block_rtt(cell_key, server)` gives
-    quantiles of merged histograms.
+    quantiles of merged histograms. A server that is `unstarted` and has no valid trial is as one that is missing, and
+    its failed starts are told once.
     """
     cells = scenario.cells()
     left_out = {(server, key) for server, key, _ in skipped}
-    present = [server for server in servers if (server, None) not in left_out]
+    taking_part = [server for server in servers if (server, None) not in left_out]
+    gone = {each.server for each in unstarted}
+    measured = {server_name(row) for row in rows if row["verdict"] == "valid"}
+    present = [server for server in taking_part if server not in gone or server in measured]
+    failed_starts = {number for each in unstarted for number in each.failed_trials}
+    told = [row for row in rows if row["trial"] not in failed_starts]
     found = lines(scenario, present, rows, left_out, block_rtt)
     labels = {cell.key: cell.label for cell in cells}
     first = present[0] if present else ""
     to_ceiling = scenario.compare_with == "ceiling"
     return Answer(
-        sentence=ceiling_sentence(found, present, placement)
-        if to_ceiling
-        else answer_sentence(found, present, placement, scenario.best_of),
+        sentence=_sentence(scenario, found, present, placement, nothing_started=bool(gone) and not present),
         metric=metric_of(scenario),
         reference=first,
         against=CEILING if to_ceiling else first,
@@ -131,16 +148,31 @@ def summarise(
         lines=found,
         invalid=tuple(
             Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
-            for row in rows
+            for row in told
             if row["verdict"] != "valid"
         ),
-        skipped=_skipped(skipped, labels),
+        skipped=(*_skipped(skipped, labels), *map(_unstarted, unstarted)),
         # one trial a cell is a look, not a judgement
-        incomplete=remarks.incomplete(found, None if to_ceiling else first) if scenario.trials > 1 and present else (),
-        findings=remarks.findings(rows, labels),
+        incomplete=remarks.incomplete(
+            [line for line in found if line.server not in gone], None if to_ceiling else first
+        )
+        if scenario.trials > 1 and present
+        else (),
+        findings=remarks.findings(told, labels),
         faults=remarks.faults(rows),
         headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
+        no_server_left=bool(gone) and gone.issuperset(taking_part),
     )
+
+
+def _sentence(
+    scenario: Scenario, found: Sequence[Line], present: Sequence[str], placement: str, *, nothing_started: bool
+) -> str:
+    if nothing_started:
+        return "No answer: no server could be started."
+    if scenario.compare_with == "ceiling":
+        return ceiling_sentence(found, present, placement)
+    return answer_sentence(found, present, placement, scenario.best_of)
 
 
 def _skipped(skipped: Sequence[tuple[str, str | None, str]], labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -151,6 +183,13 @@ def _skipped(skipped: Sequence[tuple[str, str | None, str]], labels: Mapping[str
     return tuple(
         f"{server}{f', {_some(where)}' if where else ''}: {reason}" for (server, reason), where in cells.items()
     )
+
+
+def _unstarted(left_out: LeftOut) -> str:
+    """Once, however many trials it was to have."""
+    failed = counted(len(left_out.failed_trials), "trial")
+    more = f"{left_out.not_done} more {'was' if left_out.not_done == 1 else 'were'} not tried"
+    return f"{left_out.server}: did not start in {failed} ({more}): {left_out.reason}"
 
 
 def _some(labels: Sequence[str]) -> str:

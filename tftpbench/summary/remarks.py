@@ -37,7 +37,8 @@ def faults(rows: Sequence[Row]) -> tuple[str, ...]:
     for row in rows:
         hurt = any(row.get(name) for name in ("failed", "timed_out", "content_mismatches"))
         for fault in (row.get("protocol_faults") or ()) if hurt else ():
-            kind = (server_name(row), str(fault["kind"]))
+            against = f" ({fault['rfc_section']})" if fault.get("rfc_section") else ""
+            kind = (server_name(row), f"{fault['kind']}{against}")
             counts[kind] += int(fault["count"])
             examples.setdefault(kind, str(fault["example"]))
     return tuple(

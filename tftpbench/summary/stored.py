@@ -12,7 +12,7 @@ from typing import Any
 from tftpbench.errors import ResultsError, ScenarioError
 from tftpbench.results import Run
 from tftpbench.scenario import Scenario, from_document
-from tftpbench.summary.answer import Answer, summarise
+from tftpbench.summary.answer import Answer, LeftOut, summarise
 from tftpbench.summary.lines import Quantiles
 from tftpbench.thresholds import server_name
 from tftpbench.units import counted
@@ -36,6 +36,7 @@ def answer_of(run: Run) -> Answer:
         placement_of(run.manifest),
         [skip for skip in _skipped(run.manifest) if skip[1] is None or skip[1] in known],
         lambda cell_key, server: _block_rtt(run, cell_key, server),
+        [LeftOut(**{name: each[name] for name in LeftOut._fields}) for each in run.manifest.get("left_out", ())],
     )
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
     told = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]

@@ -40,7 +40,7 @@ pub fn negotiation(input: &[u8]) {
     let half = input.0.len() / 2;
     let oack = |words: &[u8]| [b"\0\x06", words].concat();
     let (asking, answering) = (oack(&input.0[..half]), oack(&input.0[half..]));
-    let Some(asked) = options_of(&asking) else { return };
+    let Some(asked) = options_of(&asking).filter(|asked| !asked.is_empty()) else { return };
 
     let granted = negotiate(&asked, &limits, length);
     let mut answer = Vec::new();

@@ -11,16 +11,17 @@ use std::net::SocketAddr;
 
 use tftpbench_net::{Received, SendBatch};
 use tftpbench_proto::{
-    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, Receiver, Sender, emit_request,
+    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, ProtocolFault, Receiver, Sender,
+    emit_request,
 };
 
 use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
-use crate::faults::Faults;
+use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
 use crate::lane::Lane;
-use crate::recorder::Recorder;
+use crate::recorder::{Outcome, Recorder};
 
 pub(crate) use sending::Drained;
 
@@ -48,6 +49,8 @@ pub(crate) struct Client {
     tid: Option<SocketAddr>,
     opening: Box<[u8]>,
     contents: Contents,
+    /// Bytes of the file that is read, where that is known.
+    expected_bytes: Option<u64>,
     pub(crate) exchange: Exchange,
     number: u64,
     intended_ns: u64,
@@ -59,6 +62,8 @@ pub(crate) struct Client {
     duplicates: u64,
     verified_bytes: u64,
     mismatch: bool,
+    /// What our ending it makes of the transfer; `None` while nobody but the peer has decided anything.
+    ended_as: Option<Outcome>,
     /// Where in the recorder's rows the decided transfer is.
     row: Option<usize>,
     /// When the timer wheel holds an entry for this client; 0 for none.
@@ -97,12 +102,14 @@ impl Client {
             Some(bytes) => Contents::Given(bytes.clone()),
             None => Contents::Generated(Generated::new(config.seed, file)),
         };
+        let expected_bytes = expected_bytes(config, &contents);
         Client {
             via,
             machine,
             tid: None,
             opening: opening.into_boxed_slice(),
             contents,
+            expected_bytes,
             exchange: Exchange::new(),
             number,
             intended_ns,
@@ -113,6 +120,7 @@ impl Client {
             duplicates: 0,
             verified_bytes: 0,
             mismatch: false,
+            ended_as: None,
             row: None,
             armed_ns: 0,
             generation: 0,
@@ -126,18 +134,27 @@ impl Client {
         shared.recorder.datagram(received_ns, datagram.len());
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
-            Err(malformed) => return shared.faults.record(malformed.kind(), datagram),
+            Err(malformed) => return shared.faults.record(ProtocolFault::Malformed(malformed), received),
         };
         if !self.is_from_my_server(received.peer, shared.config.server) {
-            shared.faults.record("stray_tid", datagram);
+            self.count_stray(received, shared);
             return self.refuse_stray(now_ns, &packet, received.peer, shared);
         }
-        if either!(&self.machine, machine => machine.outcome().is_none()) {
+        let is_open = either!(&self.machine, machine => machine.outcome().is_none());
+        if is_open {
             // Whatever follows the first answer is later, even where both have one stamp: see `TransferRow`.
             self.heard_ns =
                 self.first_response_ns.map_or(received_ns, |first_ns| received_ns.max(first_ns + 1));
         }
-        self.advance(now_ns, received_ns, &packet, datagram, shared);
+        self.advance(now_ns, received_ns, &packet, received, shared);
+        if let Packet::Error { code, message } = packet
+            && is_open
+        {
+            shared.faults.record_error(code, message);
+            if datagram.last() != Some(&0) {
+                shared.faults.record(ProtocolFault::UnterminatedError, received);
+            }
+        }
         // What answers nothing is no TID to hold on to: it may be late, for a transfer that had our port before.
         if self.tid.is_none()
             && either!(&self.machine, machine => machine.answered() || machine.outcome().is_some())
@@ -190,7 +207,7 @@ impl Client {
         now_ns: u64,
         received_ns: u64,
         packet: &Packet<'_>,
-        datagram: &[u8],
+        received: &Received<'_>,
         shared: &mut Shared<'_>,
     ) {
         let faults = either!(&self.machine, machine => machine.counts().faults);
@@ -202,8 +219,10 @@ impl Client {
             Machine::Receive(receiver) => {
                 let block = receiver.handle_packet(now_ns, packet);
                 let moved = (receiver.received_blocks(), receiver.received_bytes());
-                if let Some(block) = block {
-                    self.verify(&block, moved.0, datagram, shared);
+                if let Some(block) = block
+                    && self.expected_bytes.is_none_or(|expected| moved.1 <= expected)
+                {
+                    self.verify(&block, moved.0, received, shared);
                 }
                 moved
             }
@@ -212,9 +231,33 @@ impl Client {
             self.record_round_trip(received_ns, blocks, shared.recorder);
             shared.recorder.progress(received_ns, blocks - self.blocks, bytes - self.bytes);
             (self.blocks, self.bytes) = (blocks, bytes);
+            if self.expected_bytes.is_some_and(|expected| bytes > expected) {
+                self.end_overlong(received, shared);
+            }
         }
-        if either!(&self.machine, machine => machine.counts().faults) > faults {
-            shared.faults.record("out_of_place", datagram);
+        if either!(&self.machine, machine => machine.counts().faults) > faults
+            && let Some(fault) = either!(&self.machine, machine => machine.latest_fault())
+        {
+            shared.faults.record(fault, received);
+        }
+    }
+
+    /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why.
+    fn end_overlong(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
+        self.mismatch = true;
+        self.ended_as = Some(Outcome::Failed);
+        shared.faults.record(LONGER_THAN_EXPECTED, received);
+        let message = "the file is longer than expected";
+        either!(&mut self.machine, machine => machine.abort(ErrorCode::DISK_FULL, message));
+    }
+
+    /// RFC 1350 section 4 draws a request that comes twice and is answered by two TIDs: where we sent ours again, a
+    /// second TID of the server is our own doing.
+    fn count_stray(&self, received: &Received<'_>, shared: &mut Shared<'_>) {
+        shared.faults.strays += 1;
+        let is_my_servers = received.peer.ip() == shared.config.server.ip();
+        if !(is_my_servers && self.exchange.request_was_repeated()) {
+            shared.faults.record(ProtocolFault::StrayTid, received);
         }
     }
 
@@ -238,7 +281,7 @@ impl Client {
         arrived_ns
     }
 
-    fn verify(&mut self, block: &Block<'_>, index: u64, datagram: &[u8], shared: &mut Shared<'_>) {
+    fn verify(&mut self, block: &Block<'_>, index: u64, received: &Received<'_>, shared: &mut Shared<'_>) {
         let wanted = match shared.config.verify {
             Verify::Full => true,
             Verify::Sample => block.last || index % SAMPLE_EVERY == 1,
@@ -249,7 +292,7 @@ impl Client {
         }
         if self.contents.first_difference(block.offset, block.payload).is_some() {
             self.mismatch = true;
-            shared.faults.record("wrong_contents", datagram);
+            shared.faults.record(WRONG_CONTENTS, received);
         }
         self.verified_bytes += block.payload.len() as u64;
     }
@@ -267,6 +310,16 @@ fn machine(config: &LoadConfig, now_ns: u64) -> (Machine, Options) {
             let options = Options { tsize, ..config.options };
             (Machine::Send(Sender::client(options, config.file_size_bytes, config.timing, now_ns)), options)
         }
+    }
+}
+
+/// How many bytes a read must bring, where the caller or the file to compare with says so.
+fn expected_bytes(config: &LoadConfig, contents: &Contents) -> Option<u64> {
+    let is_known = config.size_is_known || config.verify != Verify::Off;
+    match (config.operation, contents) {
+        (Operation::Write, _) => None,
+        (Operation::Read, Contents::Given(bytes)) => Some(bytes.len() as u64),
+        (Operation::Read, Contents::Generated(_)) => is_known.then_some(config.file_size_bytes),
     }
 }
 

@@ -25,8 +25,10 @@ pub struct LoadConfig {
     pub name: String,
     /// Number of different files; 0 makes every transfer a file of its own.
     pub distinct_files: u64,
-    /// Size of every file; for a read without verification the server decides.
+    /// Size of every file; for a read without verification the server decides, unless `size_is_known`.
     pub file_size_bytes: u64,
+    /// A file that is read must have `file_size_bytes` even where nothing is compared.
+    pub size_is_known: bool,
     /// Seed of the generated contents.
     pub seed: u64,
     /// How much of what is read is compared.

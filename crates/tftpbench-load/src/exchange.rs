@@ -10,6 +10,8 @@ use tftpbench_proto::Transmit;
 pub(crate) struct Exchange {
     /// The request has been queued or sent.
     requested: bool,
+    /// It has been queued or sent again.
+    request_repeated: bool,
     /// When it was sent.
     started_ns: Option<u64>,
     current: RoundTrip,
@@ -42,13 +44,23 @@ pub(crate) enum Answer {
 impl Exchange {
     pub(crate) fn new() -> Exchange {
         let current = RoundTrip::None;
-        Exchange { requested: false, started_ns: None, current, ambiguous: false, reached: 0 }
+        Exchange {
+            requested: false,
+            request_repeated: false,
+            started_ns: None,
+            current,
+            ambiguous: false,
+            reached: 0,
+        }
     }
 
     /// A datagram is queued; `blocks` have moved in order so far. True if it was sent before.
     pub(crate) fn queue(&mut self, transmit: &Transmit, blocks: u64, windowsize: u16) -> bool {
         match *transmit {
-            Transmit::Opening => return std::mem::replace(&mut self.requested, true),
+            Transmit::Opening => {
+                self.request_repeated = std::mem::replace(&mut self.requested, true);
+                return self.request_repeated;
+            }
             Transmit::Error { .. } => return false,
             Transmit::Data { again: true, .. } | Transmit::Ack { again: true, .. } => {
                 self.ambiguous = true;
@@ -86,6 +98,11 @@ impl Exchange {
             // Queued: the peer did not wait for it.
             RoundTrip::Queued | RoundTrip::None => Answer::Later,
         }
+    }
+
+    /// Whether the request went out more than once.
+    pub(crate) fn request_was_repeated(&self) -> bool {
+        self.request_repeated
     }
 
     /// When the request was sent.

@@ -1,34 +1,87 @@
 //! What a peer did wrong: counted by kind, with the first datagram of each kind kept as evidence.
 //! A peer's fault is data and never an error of the run.
 
-use tftpbench_proto::Decoded;
+use std::fmt::Write as _;
+
+use tftpbench_net::Received;
+use tftpbench_proto::{Decoded, ErrorCode, ProtocolFault};
 
 /// Faults of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Stable name of the kind, such as `stray_tid` or `too_short`.
     pub kind: &'static str,
+    /// Where an RFC says otherwise; `None` for wrong contents, of which no RFC speaks.
+    pub rfc_section: Option<&'static str>,
     /// How often it was seen.
     pub count: u64,
-    /// The first one, decoded, with its bytes in hexadecimal (at most 64 of them).
+    /// The first one, decoded, with its length and its bytes in hexadecimal (at most 64 of them). Printable ASCII.
     pub example: String,
+}
+
+/// ERRORs of one code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerError {
+    /// Their code.
+    pub code: u16,
+    /// How often it came.
+    pub count: u64,
+    /// The first one's message, cut to 160 characters. Printable ASCII.
+    pub message: String,
+}
+
+/// What a fault is called and where it is forbidden.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    name: &'static str,
+    rfc_section: Option<&'static str>,
+}
+
+/// Bytes that are not those of the file.
+pub(crate) const WRONG_CONTENTS: Kind = Kind { name: "wrong_contents", rfc_section: None };
+
+/// Bytes behind the end that the file must have.
+pub(crate) const LONGER_THAN_EXPECTED: Kind = Kind { name: "longer_than_expected", rfc_section: None };
+
+impl From<ProtocolFault> for Kind {
+    fn from(fault: ProtocolFault) -> Kind {
+        Kind { name: fault.kind(), rfc_section: Some(fault.rfc_section()) }
+    }
 }
 
 /// All kinds seen; few, so a list that is searched from the front.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     seen: Vec<Fault>,
+    errors: Vec<PeerError>,
+    /// Datagrams of another TID than their transfer's, whoever is to blame.
+    pub(crate) strays: u64,
+    /// Datagrams for a transfer that had gone. No fault: what we sent again may be answered again.
+    pub(crate) late: u64,
 }
 
 const EXAMPLE_BYTES: usize = 64;
+const TEXT_CHARS_MAX: usize = 160;
+/// A peer can send 65,536 codes.
+const CODES_MAX: usize = 16;
 
 impl Faults {
-    pub(crate) fn record(&mut self, kind: &'static str, datagram: &[u8]) {
-        if let Some(fault) = self.seen.iter_mut().find(|fault| fault.kind == kind) {
+    pub(crate) fn record(&mut self, kind: impl Into<Kind>, received: &Received<'_>) {
+        let Kind { name, rfc_section } = kind.into();
+        if let Some(fault) = self.seen.iter_mut().find(|fault| fault.kind == name) {
             fault.count += 1;
             return;
         }
-        self.seen.push(Fault { kind, count: 1, example: example(datagram) });
+        self.seen.push(Fault { kind: name, rfc_section, count: 1, example: example(received) });
+    }
+
+    /// An ERROR that ended a transfer; of more than 16 codes the later ones are not kept.
+    pub(crate) fn record_error(&mut self, code: ErrorCode, message: &[u8]) {
+        if let Some(error) = self.errors.iter_mut().find(|error| error.code == code.0) {
+            error.count += 1;
+        } else if self.errors.len() < CODES_MAX {
+            self.errors.push(PeerError { code: code.0, count: 1, message: cut(message.escape_ascii()) });
+        }
     }
 
     pub(crate) fn merge(&mut self, other: Faults) {
@@ -38,44 +91,108 @@ impl Faults {
                 None => self.seen.push(fault),
             }
         }
+        for error in other.errors {
+            match self.errors.iter_mut().find(|known| known.code == error.code) {
+                Some(known) => known.count += error.count,
+                None => self.errors.push(error),
+            }
+        }
+        self.strays += other.strays;
+        self.late += other.late;
     }
 
-    pub(crate) fn count(&self, kind: &str) -> u64 {
-        self.seen.iter().filter(|fault| fault.kind == kind).map(|fault| fault.count).sum()
-    }
-
-    pub(crate) fn into_list(self) -> Vec<Fault> {
-        self.seen
+    pub(crate) fn into_lists(self) -> (Vec<Fault>, Vec<PeerError>) {
+        (self.seen, self.errors)
     }
 }
 
-fn example(datagram: &[u8]) -> String {
+fn example(received: &Received<'_>) -> String {
+    let datagram = received.payload;
     let shown = &datagram[..datagram.len().min(EXAMPLE_BYTES)];
-    let hex: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
-    let cut = if shown.len() < datagram.len() { "..." } else { "" };
-    format!("{} [{hex}{cut}]", Decoded(datagram))
+    let mut hex = String::with_capacity(2 * shown.len());
+    for byte in shown {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    let rest = if shown.len() < datagram.len() { "..." } else { "" };
+    // Of a datagram beyond what was agreed only the beginning is received.
+    let more = if received.truncated { " or more" } else { "" };
+    format!("{} [{}{more} bytes: {hex}{rest}]", cut(Decoded(datagram)), datagram.len())
+}
+
+/// The text, or the beginning of a long one.
+fn cut(text: impl ToString) -> String {
+    let text = text.to_string();
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tftpbench_proto::Malformed;
+
     use super::*;
 
-    #[test]
-    fn the_first_example_of_each_kind_is_kept_and_counts_add_up_when_merged() {
-        let (mut one, mut two) = (Faults::default(), Faults::default());
-        one.record("too_short", &[0]);
-        one.record("too_short", &[1, 2]);
-        two.record("too_short", &[3]);
-        two.record("stray_tid", &[0, 4, 0, 1]);
-        one.merge(two);
-        assert_eq!(one.count("too_short"), 3);
-        let list = one.into_list();
-        assert_eq!(list.len(), 2);
-        assert!(list[0].example.ends_with("[00]"), "{}", list[0].example);
+    fn datagram(payload: &[u8]) -> Received<'_> {
+        let peer = "127.0.0.1:69".parse().unwrap();
+        Received { payload, peer, stamp_realtime_ns: None, local: None, truncated: false, is_to_many: false }
     }
 
     #[test]
-    fn a_long_datagram_is_cut_in_the_example() {
-        assert!(example(&[7u8; 2_000]).len() < 300);
+    fn the_first_example_of_each_kind_is_kept_and_counts_add_up_when_merged() {
+        let too_short = ProtocolFault::Malformed(Malformed::TooShort);
+        let (mut one, mut two) = (Faults::default(), Faults::default());
+        one.record(too_short, &datagram(&[0]));
+        one.record(too_short, &datagram(&[1, 2]));
+        two.record(too_short, &datagram(&[3]));
+        two.record(ProtocolFault::StrayTid, &datagram(&[0, 4, 0, 1]));
+        two.record(WRONG_CONTENTS, &datagram(&[0, 3, 0, 1]));
+        one.merge(two);
+        let (list, _) = one.into_lists();
+        let told: Vec<_> = list.iter().map(|fault| (fault.kind, fault.count, fault.rfc_section)).collect();
+        assert_eq!(
+            told,
+            [
+                ("too_short", 3, Some("RFC 1350 section 5")),
+                ("stray_tid", 1, Some("RFC 1350 section 4")),
+                ("wrong_contents", 1, None)
+            ]
+        );
+        assert!(list[0].example.ends_with("[1 bytes: 00]"), "{}", list[0].example);
+    }
+
+    #[test]
+    fn whatever_a_peer_sends_is_short_and_printable_in_an_example() {
+        let options = [b"\0\x06".as_slice(), &b"\x1b[2J\0\xff\0".repeat(70)].concat();
+        let error = [b"\0\x05\0\0".as_slice(), &[0x1b; 60_000]].concat();
+        for payload in [options.as_slice(), &error, &[7; 2_000], &[]] {
+            let example = example(&datagram(payload));
+            assert!(example.len() < 350, "{}", example.len());
+            assert!(example.chars().all(|char| char.is_ascii_graphic() || char == ' '), "{example}");
+            assert!(example.contains(&format!("{} bytes", payload.len())), "{example}");
+        }
+    }
+
+    #[test]
+    fn of_a_datagram_that_was_cut_the_example_says_so() {
+        let cut = Received { truncated: true, ..datagram(&[0, 3, 0, 1, 0]) };
+        assert_eq!(example(&cut), "DATA block 1, 1 bytes [5 or more bytes: 0003000100]");
+    }
+
+    #[test]
+    fn the_first_message_of_each_code_is_kept_and_no_more_codes_than_16() {
+        let (mut one, mut two) = (Faults::default(), Faults::default());
+        for code in 0..100 {
+            one.record_error(ErrorCode(code), b"\x1b[2Jno");
+            one.record_error(ErrorCode(code), &[b'x'; 600]);
+        }
+        two.record_error(ErrorCode(0), b"later");
+        one.merge(two);
+        let (_, errors) = one.into_lists();
+        assert_eq!(errors.len(), CODES_MAX);
+        assert_eq!((errors[0].count, errors[0].message.as_str()), (3, "\\x1b[2Jno"));
+        assert!(errors.iter().all(|error| error.message.len() < 170));
     }
 }

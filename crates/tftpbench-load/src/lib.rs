@@ -30,7 +30,7 @@ use std::time::Duration;
 use tftpbench_net::{Stop, clock, limits};
 
 pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
-pub use faults::Fault;
+pub use faults::{Fault, PeerError};
 pub use recorder::{INTERVAL_NS, Interval, Outcome, TransferRow};
 pub use report::{Figure, LoadReport};
 

@@ -75,7 +75,7 @@ impl Granted {
 /// |----------|------------|-------------------|-------------------------------------------------------|
 /// | Failed   | 0 or more  | is `end_ns`       | refused: the first answer was the ERROR that ended it |
 /// | Failed   | 0 or more  | before `end_ns`   | an ERROR came after an OACK, DATA or ACK              |
-/// | Failed   | -1         | any               | the server broke a rule, and we ended it              |
+/// | Failed   | -1         | any               | the server broke a rule, or sent too much: we ended it |
 /// | TimedOut | -1         | -1                | silent: nothing of the server was an answer           |
 /// | TimedOut | -1         | 0 or more         | stalled: it had answered                              |
 #[derive(Clone, Copy, Debug)]

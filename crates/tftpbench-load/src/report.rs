@@ -8,7 +8,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::config::{Extent, LoadConfig};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, PeerError};
 use crate::recorder::{
     Granted, Interval, LATENCY_INTERVAL_NS, LatencyInterval, Outcome, Phase, Recorder, Totals, TransferRow,
     latency_histogram,
@@ -28,6 +28,8 @@ pub struct LoadReport {
     pub latency_hlog: String,
     /// What the server did against the protocol.
     pub faults: Vec<Fault>,
+    /// The ERRORs that ended transfers, by code.
+    pub errors: Vec<PeerError>,
 }
 
 /// A figure of a report: whole numbers stay whole.
@@ -61,12 +63,14 @@ impl LoadReport {
             own(&merged, window),
         ]
         .concat();
+        let (faults, errors) = merged.faults.into_lists();
         Ok(LoadReport {
             figures,
             latency_hlog: latencies.log()?,
             transfers: merged.transfers,
             intervals: merged.intervals,
-            faults: merged.faults.into_list(),
+            faults,
+            errors,
         })
     }
 }
@@ -259,7 +263,8 @@ fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Fi
         ("interrupted", ended(Outcome::Interrupted)),
         ("retransmissions", whole(transfers.iter().map(|row| row.retransmissions).sum())),
         ("duplicates", whole(recorded.duplicates)),
-        ("strays", whole(faults.count("stray_tid"))),
+        ("strays", whole(faults.strays)),
+        ("late", whole(faults.late)),
         ("bytes_verified", whole(recorded.bytes_verified)),
         ("content_mismatches", whole(recorded.content_mismatches)),
     ]

@@ -331,7 +331,7 @@ impl<'a> Worker<'a> {
     /// Writes a drained client's row when it is decided, lets it go when it is finished.
     fn settle(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         let (client, shared) = self.split(key);
-        if let Some(end_ns) = client.record(now_ns, shared.config, shared.recorder) {
+        if let Some(end_ns) = client.record(now_ns, shared.recorder) {
             self.active -= 1;
             self.schedule.free_slot(end_ns);
             self.dally(key);

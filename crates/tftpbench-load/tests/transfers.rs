@@ -27,6 +27,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         name: "f-{n}".to_owned(),
         distinct_files: 0,
         file_size_bytes: SIZE,
+        size_is_known: false,
         seed: SEED,
         verify: Verify::Full,
         verify_against: None,
@@ -324,5 +325,24 @@ fn a_thousand_clients_of_each_kind_of_socket_find_their_answers_from_one_listeni
         let (report, _) = load_completely(config, Faults { never_repeats: true, ..Faults::default() });
         // A repeated DATA is acknowledged again, maybe too late; a repeated ACK or RRQ is answered by nothing.
         assert!(operation == Operation::Write || report.faults.is_empty(), "{:?}", report.faults);
+    }
+}
+
+#[test]
+fn a_read_that_brings_more_than_the_file_has_is_ended_with_its_first_block_too_many() {
+    for (sockets, verify) in BOTH.into_iter().flat_map(|way| [(way, Verify::Full), (way, Verify::Off)]) {
+        // The peer serves 20,000 bytes, 1,000 more than the client expects.
+        let expected = LoadConfig {
+            verify,
+            size_is_known: true,
+            verify_against: Some(vec![0; SIZE as usize - 1_000].into()),
+            ..config(sockets)
+        };
+        let (report, seen) = load(expected, Faults::default());
+        assert_eq!((whole(&report, "failed"), whole(&report, "content_mismatches")), (6, 6));
+        assert!(report.transfers.iter().all(|row| row.bytes == 38 * 512), "{:?}", report.transfers);
+        let too_long = report.faults.iter().find(|fault| fault.kind == "longer_than_expected");
+        assert_eq!(too_long.map(|fault| fault.count), Some(6));
+        assert!(seen.errors <= 6, "one ERROR each");
     }
 }

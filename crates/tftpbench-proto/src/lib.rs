@@ -39,7 +39,7 @@
 //!
 //! # Whose fault
 //!
-//! [`Malformed`], [`OackFault`], [`Failure::Peer`] and [`Failure::Protocol`] are the peer's;
+//! [`Malformed`], [`ProtocolFault`], [`Failure::Peer`] and [`Failure::Protocol`] are the peer's;
 //! [`Failure::Local`] is ours. Nothing that a peer sends makes this crate panic.
 //!
 //! # Deliberate deviations from the RFCs
@@ -73,11 +73,18 @@
 //! * The `rollover` option (0 or 1) is tftp-hpa's, not an RFC's. Unless agreed, 65,535 rolls over to 0.
 //! * An ERROR without its terminating NUL, and bytes behind an ACK, are tolerated.
 //! * OACKs, like requests, may be 512 bytes at most (RFC 2347 limits only the latter).
+//! * `tsize` is left out of the OACK for a netascii file whose size on the wire is not cheaply known: it is another than the
+//!   file's, and counting it takes reading all of the file (RFC 2349 lets a server decline). The bundled servers count up
+//!   to 1 MiB; a longer file is encoded while it is sent, and its end is found on the way.
+//! * A client ends a read whose bytes differ from the OACK's tsize, with ERROR 3 where there are more and
+//!   ERROR 0 where there are fewer. A tsize of 0 is only counted: some servers echo what they were asked.
+//! * A client counts a changed tsize in the answer to a WRQ and goes on.
 //! * An expired transfer ends in silence: nothing suggests that the peer still listens.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod block;
+mod fault;
 pub mod netascii;
 mod options;
 mod packet;
@@ -86,7 +93,8 @@ mod sender;
 mod timing;
 mod transfer;
 
-pub use options::{Agreed, Limits, OackFault, Options, Rollover, accept, negotiate};
+pub use fault::ProtocolFault;
+pub use options::{Agreed, Limits, OptionName, Options, Rollover, accept, negotiate};
 pub use packet::{
     BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Decoded, ErrorCode, HEADER_LEN, Malformed, Mode, Operation,
     OptionList, Packet, REQUEST_LEN_MAX, Request, emit_ack, emit_data_header, emit_error, emit_oack,

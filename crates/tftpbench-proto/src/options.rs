@@ -6,6 +6,7 @@
 use std::io::Write as _;
 
 use crate::block;
+use crate::fault::ProtocolFault;
 use crate::packet::{BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, OptionList};
 
 /// The number that follows block 65,535.
@@ -38,9 +39,9 @@ impl Options {
     /// a number are left out, which refuses them politely (RFC 2347). Of a repeated option the first counts.
     pub fn from_list(list: OptionList<'_>) -> Options {
         let mut options = Options::default();
-        let mut seen = [false; Name::COUNT];
+        let mut seen = [false; OptionName::COUNT];
         for (name, value) in list.iter() {
-            let Some(name) = Name::parse(name) else { continue };
+            let Some(name) = OptionName::parse(name) else { continue };
             if !std::mem::replace(&mut seen[name as usize], true) {
                 options.set(name, value);
             }
@@ -72,18 +73,20 @@ impl Options {
     }
 
     /// Takes a value if it is a number in the option's range, and says whether it was.
-    fn set(&mut self, name: Name, value: &[u8]) -> bool {
+    fn set(&mut self, name: OptionName, value: &[u8]) -> bool {
         let Some(number) = parse_number(value) else { return false };
         match name {
-            Name::Blksize => store(&mut self.blksize, u16::try_from(number).ok().filter(in_blksize_range)),
-            Name::Windowsize => {
+            OptionName::Blksize => {
+                store(&mut self.blksize, u16::try_from(number).ok().filter(in_blksize_range))
+            }
+            OptionName::Windowsize => {
                 store(&mut self.windowsize, u16::try_from(number).ok().filter(|&size| size > 0))
             }
-            Name::Timeout => {
+            OptionName::Timeout => {
                 store(&mut self.timeout_s, u8::try_from(number).ok().filter(|&seconds| seconds > 0))
             }
-            Name::Tsize => store(&mut self.tsize, Some(number)),
-            Name::Rollover => store(
+            OptionName::Tsize => store(&mut self.tsize, Some(number)),
+            OptionName::Rollover => store(
                 &mut self.rollover,
                 match number {
                     0 => Some(Rollover::Zero),
@@ -145,61 +148,33 @@ pub fn negotiate(asked: &Options, limits: &Limits, length: Option<u64>) -> Optio
 
 /// What a client has from the server's OACK: each option once, only what it asked for, and within what it
 /// asked.
-pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, OackFault> {
+pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, ProtocolFault> {
+    if asked.is_empty() {
+        return Err(ProtocolFault::OackNotAsked);
+    }
     let mut granted = Options::default();
-    let mut seen = [false; Name::COUNT];
+    let mut seen = [false; OptionName::COUNT];
     for (name, value) in oack.iter() {
-        let name = Name::parse(name).filter(|name| name.is_in(asked)).ok_or(OackFault::Unasked)?;
+        let name =
+            OptionName::parse(name).filter(|name| name.is_in(asked)).ok_or(ProtocolFault::OptionNotAsked)?;
         if std::mem::replace(&mut seen[name as usize], true) {
-            return Err(OackFault::Repeated);
+            return Err(ProtocolFault::OptionRepeated);
         }
         if !granted.set(name, value) {
-            return Err(OackFault::OutOfRange);
+            return Err(ProtocolFault::OptionOutOfRange(name));
         }
     }
     // `None` is less than any `Some`, so an option that was not granted passes.
-    if granted.blksize > asked.blksize || granted.windowsize > asked.windowsize {
-        return Err(OackFault::MoreThanAsked);
-    }
-    if granted.timeout_s.is_some_and(|seconds| Some(seconds) != asked.timeout_s)
-        || granted.rollover.is_some_and(|rollover| Some(rollover) != asked.rollover)
-    {
-        return Err(OackFault::Changed);
-    }
-    Ok(granted)
-}
-
-/// Why an OACK is answered with ERROR 8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OackFault {
-    /// Holds an option that was not asked for (RFC 2347).
-    #[error("{}", self.message())]
-    Unasked,
-    /// Holds an option twice (RFC 2347).
-    #[error("{}", self.message())]
-    Repeated,
-    /// A value that is not a number or not in the option's range.
-    #[error("{}", self.message())]
-    OutOfRange,
-    /// A blksize or windowsize above the one asked for (RFC 2348, RFC 7440).
-    #[error("{}", self.message())]
-    MoreThanAsked,
-    /// A timeout or rollover other than the one asked for (RFC 2349).
-    #[error("{}", self.message())]
-    Changed,
-}
-
-impl OackFault {
-    /// The fault in words, as it goes into the ERROR.
-    pub fn message(self) -> &'static str {
-        match self {
-            OackFault::Unasked => "OACK holds an option that was not asked for",
-            OackFault::Repeated => "OACK holds an option twice",
-            OackFault::OutOfRange => "OACK holds a value out of range",
-            OackFault::MoreThanAsked => "OACK grants more than was asked for",
-            OackFault::Changed => "OACK changes a value that may only be echoed",
-        }
-    }
+    let is_changed = |same: bool, name| (!same).then_some(ProtocolFault::OptionChanged(name));
+    let is_above = |more: bool, name| more.then_some(ProtocolFault::OptionAboveAsked(name));
+    is_above(granted.blksize > asked.blksize, OptionName::Blksize)
+        .or(is_above(granted.windowsize > asked.windowsize, OptionName::Windowsize))
+        .or(is_changed(granted.timeout_s.is_none_or(|s| Some(s) == asked.timeout_s), OptionName::Timeout))
+        .or(is_changed(
+            granted.rollover.is_none_or(|rollover| Some(rollover) == asked.rollover),
+            OptionName::Rollover,
+        ))
+        .map_or(Ok(granted), Err)
 }
 
 /// What both sides go by: the granted options, and RFC 1350 where none was.
@@ -249,37 +224,54 @@ impl Default for Agreed {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Name {
+/// The options that this crate knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionName {
+    /// Bytes of a DATA block.
     Blksize,
+    /// Blocks for each ACK.
     Windowsize,
+    /// Retransmission interval.
     Timeout,
+    /// Size of the file.
     Tsize,
+    /// What follows block 65,535.
     Rollover,
 }
 
-impl Name {
+impl OptionName {
     const COUNT: usize = 5;
 
-    fn parse(name: &[u8]) -> Option<Name> {
+    /// What says which values it can have. `rollover` has no RFC: it is granted as RFC 2347 wants of any option.
+    pub fn rfc_section(self) -> &'static str {
+        match self {
+            OptionName::Blksize => "RFC 2348, Blocksize Option Specification",
+            OptionName::Windowsize => "RFC 7440 section 3",
+            OptionName::Timeout => "RFC 2349, Timeout Interval Option Specification",
+            OptionName::Tsize => "RFC 2349, Transfer Size Option Specification",
+            OptionName::Rollover => "RFC 2347, Negotiation Protocol",
+        }
+    }
+
+    fn parse(name: &[u8]) -> Option<OptionName> {
         // RFC 2347: case-insensitive.
         match name {
-            name if name.eq_ignore_ascii_case(b"blksize") => Some(Name::Blksize),
-            name if name.eq_ignore_ascii_case(b"windowsize") => Some(Name::Windowsize),
-            name if name.eq_ignore_ascii_case(b"timeout") => Some(Name::Timeout),
-            name if name.eq_ignore_ascii_case(b"tsize") => Some(Name::Tsize),
-            name if name.eq_ignore_ascii_case(b"rollover") => Some(Name::Rollover),
+            name if name.eq_ignore_ascii_case(b"blksize") => Some(OptionName::Blksize),
+            name if name.eq_ignore_ascii_case(b"windowsize") => Some(OptionName::Windowsize),
+            name if name.eq_ignore_ascii_case(b"timeout") => Some(OptionName::Timeout),
+            name if name.eq_ignore_ascii_case(b"tsize") => Some(OptionName::Tsize),
+            name if name.eq_ignore_ascii_case(b"rollover") => Some(OptionName::Rollover),
             _ => None,
         }
     }
 
     fn is_in(self, options: &Options) -> bool {
         match self {
-            Name::Blksize => options.blksize.is_some(),
-            Name::Windowsize => options.windowsize.is_some(),
-            Name::Timeout => options.timeout_s.is_some(),
-            Name::Tsize => options.tsize.is_some(),
-            Name::Rollover => options.rollover.is_some(),
+            OptionName::Blksize => options.blksize.is_some(),
+            OptionName::Windowsize => options.windowsize.is_some(),
+            OptionName::Timeout => options.timeout_s.is_some(),
+            OptionName::Tsize => options.tsize.is_some(),
+            OptionName::Rollover => options.rollover.is_some(),
         }
     }
 }

@@ -18,12 +18,15 @@
 //! | older                           | nothing: the sender has passed it         |                              |
 //! | outside the window              | nothing; it is a fault                    |                              |
 //! | larger than blksize             | ERROR 4                                   | RFC 2348                     |
+//! | more than the OACK's tsize      | ERROR 3                                   | RFC 2349                     |
+//! | the last, less than the tsize   | ERROR 0 in place of its ACK               | RFC 2349                     |
 //!
 //! On a time-out the last datagram of ours goes out again: the opening one until the peer has answered, then
 //! the ACK of `received`. Once the last block's ACK is out the transfer is completed; the receiver stays a
 //! while to repeat that ACK ("dallying", RFC 1350 section 6).
 
 use crate::block::{self, HALF};
+use crate::fault::ProtocolFault;
 use crate::options::{Agreed, Options, accept};
 use crate::packet::{ErrorCode, OptionList, Packet};
 use crate::timing::{Expiry, Rto, Timing};
@@ -104,10 +107,9 @@ impl Receiver {
                 self.answered = true;
                 self.ending.peer_error(*code, message);
             }
-            Packet::Request(_) => self.counts.duplicates += 1,
-            Packet::Ack { .. } | Packet::Oack(_) => {
-                self.ending
-                    .protocol_error(ErrorCode::ILLEGAL_OPERATION, "the sender of a file may only send DATA");
+            Packet::Request(_) if self.asked.is_none() => self.counts.duplicates += 1,
+            Packet::Ack { .. } | Packet::Oack(_) | Packet::Request(_) => {
+                self.end(ErrorCode::ILLEGAL_OPERATION, ProtocolFault::UnexpectedOpcode);
             }
         }
         None
@@ -201,6 +203,11 @@ impl Receiver {
         &self.counts
     }
 
+    /// The latest fault that `counts` has.
+    pub fn latest_fault(&self) -> Option<ProtocolFault> {
+        self.ending.fault
+    }
+
     /// Whether the peer has sent anything valid.
     pub fn answered(&self) -> bool {
         self.answered
@@ -270,42 +277,76 @@ impl Receiver {
                 self.reply = Reply::Ack { again: false };
             }
             // RFC 2347: ERROR 8 ends the transfer.
-            Err(fault) => self.ending.protocol_error(ErrorCode::OPTION_REFUSED, fault.message()),
+            Err(fault) => self.end(ErrorCode::OPTION_REFUSED, fault),
         }
     }
 
     /// The table above, top to bottom.
     fn handle_data<'a>(&mut self, now_ns: u64, number: u16, payload: &'a [u8]) -> Option<Block<'a>> {
         if payload.len() > usize::from(self.agreed.blksize) {
-            self.ending
-                .protocol_error(ErrorCode::ILLEGAL_OPERATION, "DATA is larger than the agreed blksize");
+            self.end(ErrorCode::ILLEGAL_OPERATION, ProtocolFault::DataTooLarge);
             return None;
         }
         match block::ahead(self.received, number, self.agreed.rollover) {
-            Some(1) => return Some(self.take(now_ns, payload)),
+            Some(1) => return self.take(now_ns, payload),
             Some(0) if self.received > 0 => self.handle_repeated_data(now_ns),
             Some(step) if (2..=u64::from(self.agreed.windowsize)).contains(&step) => self.report_gap(),
             Some(step) if step > HALF && self.received > 0 => self.counts.duplicates += 1,
-            _ => self.counts.faults += 1,
+            _ => self.count_fault(ProtocolFault::OutOfPlace),
         }
         None
     }
 
-    fn take<'a>(&mut self, now_ns: u64, payload: &'a [u8]) -> Block<'a> {
+    fn take<'a>(&mut self, now_ns: u64, payload: &'a [u8]) -> Option<Block<'a>> {
         let offset = self.received_bytes;
+        let received_bytes = offset + payload.len() as u64;
+        let is_last = payload.len() < usize::from(self.agreed.blksize);
         if !self.answered {
             self.hear();
         }
+        if is_last || self.tsize.is_some_and(|tsize| received_bytes > tsize) {
+            self.compare_with_tsize(received_bytes, is_last);
+            if self.ending.is_decided() {
+                return None;
+            }
+        }
         self.gap_reported = false;
         self.received += 1;
-        self.received_bytes += payload.len() as u64;
-        self.complete = payload.len() < usize::from(self.agreed.blksize);
+        self.received_bytes = received_bytes;
+        self.complete = is_last;
         self.rto.progressed(now_ns, true);
         let window_ends = self.received - self.acked >= u64::from(self.agreed.windowsize);
         if self.complete || window_ends {
             self.reply = Reply::Ack { again: false };
         }
-        Block { offset, payload, last: self.complete }
+        Some(Block { offset, payload, last: self.complete })
+    }
+
+    /// RFC 2349: the tsize is the size of the file, so in octet mode as many bytes must come.
+    fn compare_with_tsize(&mut self, received_bytes: u64, is_last: bool) {
+        match self.tsize {
+            // A server that echoes the request's 0 does not know the size, which is no reason to fail.
+            Some(0) if is_last && received_bytes > 0 => self.count_fault(ProtocolFault::LongerThanTsize),
+            Some(0) => {}
+            Some(tsize) if received_bytes > tsize => {
+                self.end(ErrorCode::DISK_FULL, ProtocolFault::LongerThanTsize);
+            }
+            Some(tsize) if is_last && received_bytes < tsize => {
+                self.end(ErrorCode::NOT_DEFINED, ProtocolFault::ShorterThanTsize);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the transfer with one ERROR, since the peer broke the protocol.
+    fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.protocol_error(code, fault);
+    }
+
+    fn count_fault(&mut self, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.fault = Some(fault);
     }
 
     fn handle_repeated_data(&mut self, now_ns: u64) {
@@ -332,11 +373,20 @@ impl Receiver {
 
     /// After the decision only one thing is ever answered: the last DATA again, while dallying.
     fn handle_late_packet(&mut self, now_ns: u64, packet: &Packet<'_>) {
-        let newest = block::wire(self.received, self.agreed.rollover);
-        if self.dallying && matches!(packet, Packet::Data { block, .. } if *block == newest) {
-            self.counts.duplicates += 1;
-            self.reply = Reply::Ack { again: true };
-            self.rto.dally(now_ns);
+        let Packet::Data { block, .. } = *packet else { return };
+        if !self.dallying {
+            return;
+        }
+        match block::ahead(self.received, block, self.agreed.rollover) {
+            Some(0) => {
+                self.counts.duplicates += 1;
+                self.reply = Reply::Ack { again: true };
+                self.rto.dally(now_ns);
+            }
+            Some(step) if step <= u64::from(self.agreed.windowsize) => {
+                self.count_fault(ProtocolFault::DataPastEnd);
+            }
+            _ => {}
         }
     }
 

@@ -13,7 +13,8 @@
 //!   acknowledged       sent in this flight   to send now
 //! ```
 //!
-//! The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
+//! Where the length is not known before the file has been read (netascii), `last` is out of reach until
+//! `set_length`. The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
 //! All else is how the three move:
 //!
 //! | event                               | acked | next        | rule                                       |
@@ -36,7 +37,8 @@
 //! acknowledges every block cannot raise a storm.
 
 use crate::block::{self, HALF};
-use crate::options::{Agreed, Options, accept};
+use crate::fault::ProtocolFault;
+use crate::options::{Agreed, OptionName, Options, accept};
 use crate::packet::{ErrorCode, OptionList, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
@@ -71,6 +73,9 @@ pub struct Sender {
     ending: Ending,
 }
 
+/// No file has as many bytes.
+const UNKNOWN_LENGTH: u64 = u64::MAX;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The opening datagram is out; ACK 0, or for a client an OACK, is awaited.
@@ -89,6 +94,12 @@ impl Sender {
         sender
     }
 
+    /// An RRQ server's of a file whose end is found on the way: `set_length` with the block that may be the last one. Of
+    /// that block alone `poll_transmit` gives a `len` that may be too large.
+    pub fn server_of_unknown_length(agreed: Agreed, oack: bool, timing: Timing, now_ns: u64) -> Sender {
+        Sender::server(agreed, oack, UNKNOWN_LENGTH, timing, now_ns)
+    }
+
     /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
     pub fn client(asked: Options, length: u64, timing: Timing, now_ns: u64) -> Sender {
         Sender::new(Agreed::default(), Some(asked), length, Rto::client(timing, now_ns), now_ns)
@@ -102,7 +113,7 @@ impl Sender {
         match (self.phase, packet) {
             (Phase::Sending, &Packet::Ack { block }) => self.handle_ack(now_ns, block),
             (Phase::Opening, Packet::Ack { block: 0 }) => self.start(now_ns),
-            (Phase::Opening, Packet::Ack { .. }) => self.counts.faults += 1,
+            (Phase::Opening, Packet::Ack { .. }) => self.count_fault(ProtocolFault::OutOfPlace),
             (Phase::Opening, &Packet::Oack(oack)) if self.asked.is_some() => self.handle_oack(now_ns, oack),
             // RFC 2347: a repeated OACK means that DATA 1 was lost; our timer sends it again.
             (Phase::Sending, Packet::Oack(_)) if self.asked.is_some() => self.counts.duplicates += 1,
@@ -110,13 +121,24 @@ impl Sender {
                 self.answered = true;
                 self.ending.peer_error(*code, message);
             }
-            (_, Packet::Request(_)) => self.counts.duplicates += 1,
-            (_, Packet::Data { .. } | Packet::Oack(_)) => {
-                self.ending.protocol_error(
-                    ErrorCode::ILLEGAL_OPERATION,
-                    "the receiver of a file may only send ACKs",
-                );
+            (_, Packet::Request(_)) if self.asked.is_none() => self.counts.duplicates += 1,
+            (_, Packet::Data { .. } | Packet::Oack(_) | Packet::Request(_)) => {
+                self.end(ErrorCode::ILLEGAL_OPERATION, ProtocolFault::UnexpectedOpcode);
             }
+        }
+    }
+
+    /// Whether the end of the file is still to be found.
+    pub fn awaits_length(&self) -> bool {
+        self.length == UNKNOWN_LENGTH
+    }
+
+    /// The file's end has been found: between `poll_transmit`, which gave a block up to the last one, and whatever comes
+    /// next. A length that was known stays.
+    pub fn set_length(&mut self, length: u64) {
+        if self.awaits_length() {
+            self.length = length;
+            self.last = self.last_block();
         }
     }
 
@@ -215,6 +237,11 @@ impl Sender {
         &self.counts
     }
 
+    /// The latest fault that `counts` has.
+    pub fn latest_fault(&self) -> Option<ProtocolFault> {
+        self.ending.fault
+    }
+
     /// Whether the peer has sent anything valid.
     pub fn answered(&self) -> bool {
         self.answered
@@ -257,20 +284,40 @@ impl Sender {
 
     fn agree(&mut self, agreed: Agreed) {
         self.agreed = agreed.workable();
-        // RFC 1350 section 6: one block more than the full ones.
-        self.last = self.length / u64::from(self.agreed.blksize) + 1;
+        self.last = self.last_block();
         self.window = u64::from(self.agreed.windowsize);
     }
 
+    /// RFC 1350 section 6: one block more than the full ones. Nothing overflows: blocks are of at least 8 bytes.
+    fn last_block(&self) -> u64 {
+        self.length / u64::from(self.agreed.blksize) + 1
+    }
+
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
-        match accept(&self.asked.unwrap_or_default(), oack) {
+        let asked = self.asked.unwrap_or_default();
+        match accept(&asked, oack) {
             Ok(granted) => {
+                // RFC 2349: in a write the server echoes it. Nothing hangs on that, so the transfer goes on.
+                if granted.tsize.is_some() && granted.tsize != asked.tsize {
+                    self.count_fault(ProtocolFault::OptionChanged(OptionName::Tsize));
+                }
                 self.agree(Agreed::from(&granted));
                 self.start(now_ns);
             }
             // RFC 2347: ERROR 8 ends the transfer.
-            Err(fault) => self.ending.protocol_error(ErrorCode::OPTION_REFUSED, fault.message()),
+            Err(fault) => self.end(ErrorCode::OPTION_REFUSED, fault),
         }
+    }
+
+    /// Ends the transfer with one ERROR, since the peer broke the protocol.
+    fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.protocol_error(code, fault);
+    }
+
+    fn count_fault(&mut self, fault: ProtocolFault) {
+        self.counts.faults += 1;
+        self.ending.fault = Some(fault);
     }
 
     fn start(&mut self, now_ns: u64) {
@@ -305,7 +352,7 @@ impl Sender {
             Some(0) => self.handle_repeated_ack(now_ns),
             Some(step) if step <= self.sent - self.acked => self.advance(now_ns, self.acked + step),
             Some(step) if step > HALF => self.counts.duplicates += 1,
-            _ => self.counts.faults += 1,
+            _ => self.count_fault(ProtocolFault::OutOfPlace),
         }
     }
 

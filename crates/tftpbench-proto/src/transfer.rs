@@ -3,6 +3,7 @@
 //! Must never know which side it serves. `Transmit`, `Outcome` and `Counts` are for the callers of the
 //! machines, `Ending` for the machines.
 
+use crate::fault::ProtocolFault;
 use crate::packet::ErrorCode;
 
 /// One datagram to send to the peer.
@@ -60,7 +61,7 @@ pub enum Failure {
         message: Box<[u8]>,
     },
     /// We did, since the peer broke the protocol.
-    Protocol(&'static str),
+    Protocol(ProtocolFault),
     /// We did, since something failed on our side.
     Local {
         /// What the ERROR said.
@@ -94,7 +95,7 @@ pub struct Counts {
     pub duplicates: u64,
     /// Times that our timer expired.
     pub timeouts: u64,
-    /// Datagrams of the peer that broke the protocol without ending the transfer.
+    /// Faults of the peer, one that ended the transfer included; malformed datagrams do not get here.
     pub faults: u64,
 }
 
@@ -105,6 +106,8 @@ const MESSAGE_LEN_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     pub(crate) outcome: Option<Outcome>,
+    /// The peer's latest fault.
+    pub(crate) fault: Option<ProtocolFault>,
     farewell: Option<ErrorCode>,
 }
 
@@ -116,9 +119,10 @@ impl Ending {
     }
 
     /// The peer broke the protocol.
-    pub(crate) fn protocol_error(&mut self, code: ErrorCode, message: &'static str) {
+    pub(crate) fn protocol_error(&mut self, code: ErrorCode, fault: ProtocolFault) {
         self.farewell = Some(code);
-        self.outcome = Some(Outcome::Failed(Failure::Protocol(message)));
+        self.fault = Some(fault);
+        self.outcome = Some(Outcome::Failed(Failure::Protocol(fault)));
     }
 
     /// Our side gives up.
@@ -130,12 +134,12 @@ impl Ending {
     /// The ERROR that announces the failure, once.
     pub(crate) fn take_farewell(&mut self) -> Option<Transmit> {
         let code = self.farewell.take()?;
-        match self.outcome {
-            Some(Outcome::Failed(Failure::Protocol(message) | Failure::Local { message, .. })) => {
-                Some(Transmit::Error { code, message })
-            }
-            _ => None,
-        }
+        let message = match &self.outcome {
+            Some(Outcome::Failed(Failure::Protocol(fault))) => fault.message(),
+            Some(Outcome::Failed(Failure::Local { message, .. })) => message,
+            _ => return None,
+        };
+        Some(Transmit::Error { code, message })
     }
 
     pub(crate) fn is_decided(&self) -> bool {

@@ -1,7 +1,8 @@
 //! What is read, granted and accepted of options.
 
 use tftpbench_proto::{
-    Agreed, Limits, OackFault, OptionList, Options, Packet, Rollover, accept, emit_oack, negotiate,
+    Agreed, Limits, OptionList, OptionName, Options, Packet, ProtocolFault, Rollover, accept, emit_oack,
+    negotiate,
 };
 
 const NO_LIMITS: Limits = Limits::NONE;
@@ -24,7 +25,7 @@ fn read(pairs: &[(&str, &str)]) -> Options {
     Options::from_list(list(&oack(pairs)))
 }
 
-fn accepted(asked: Options, pairs: &[(&str, &str)]) -> Result<Options, OackFault> {
+fn accepted(asked: Options, pairs: &[(&str, &str)]) -> Result<Options, ProtocolFault> {
     accept(&asked, list(&oack(pairs)))
 }
 
@@ -183,14 +184,14 @@ fn a_client_refuses_an_oack_that_goes_beyond_its_request() {
     let asked =
         Options { blksize: Some(1024), windowsize: Some(4), timeout_s: Some(2), ..Options::default() };
     for (pairs, fault) in [
-        ([("tsize", "1")].as_slice(), OackFault::Unasked),
-        (&[("multicast", "")], OackFault::Unasked),
-        (&[("blksize", "1025")], OackFault::MoreThanAsked),
-        (&[("windowsize", "5")], OackFault::MoreThanAsked),
-        (&[("blksize", "7")], OackFault::OutOfRange),
-        (&[("windowsize", "x")], OackFault::OutOfRange),
-        (&[("timeout", "3")], OackFault::Changed),
-        (&[("blksize", "8"), ("blksize", "8")], OackFault::Repeated),
+        ([("tsize", "1")].as_slice(), ProtocolFault::OptionNotAsked),
+        (&[("multicast", "")], ProtocolFault::OptionNotAsked),
+        (&[("blksize", "1025")], ProtocolFault::OptionAboveAsked(OptionName::Blksize)),
+        (&[("windowsize", "5")], ProtocolFault::OptionAboveAsked(OptionName::Windowsize)),
+        (&[("blksize", "7")], ProtocolFault::OptionOutOfRange(OptionName::Blksize)),
+        (&[("windowsize", "x")], ProtocolFault::OptionOutOfRange(OptionName::Windowsize)),
+        (&[("timeout", "3")], ProtocolFault::OptionChanged(OptionName::Timeout)),
+        (&[("blksize", "8"), ("blksize", "8")], ProtocolFault::OptionRepeated),
     ] {
         assert_eq!(accepted(asked, pairs), Err(fault), "{pairs:?}");
     }
@@ -200,4 +201,19 @@ fn a_client_refuses_an_oack_that_goes_beyond_its_request() {
 fn without_options_a_transfer_is_that_of_rfc_1350() {
     let agreed = Agreed { blksize: 512, windowsize: 1, timeout_s: None, rollover: Rollover::Zero };
     assert_eq!(Agreed::from(&Options::default()), agreed);
+}
+
+#[test]
+fn an_oack_to_a_request_without_options_is_a_fault_even_where_it_grants_none() {
+    for pairs in [[].as_slice(), &[("blksize", "512")]] {
+        assert_eq!(accepted(Options::default(), pairs), Err(ProtocolFault::OackNotAsked));
+    }
+}
+
+#[test]
+fn a_fault_about_an_option_names_the_rfc_of_that_option() {
+    let section = |name| ProtocolFault::OptionOutOfRange(name).rfc_section();
+    assert_eq!(section(OptionName::Windowsize), "RFC 7440 section 3");
+    assert!(section(OptionName::Blksize).starts_with("RFC 2348"));
+    assert!(section(OptionName::Tsize).starts_with("RFC 2349"));
 }

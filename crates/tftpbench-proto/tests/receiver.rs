@@ -1,8 +1,8 @@
 //! The receiver, one rule a test.
 
 use tftpbench_proto::{
-    Agreed, Backoff, Block, ErrorCode, Failure, Options, Outcome, Packet, Receiver, Repeated, Rollover,
-    Timing, Transmit,
+    Agreed, Backoff, Block, ErrorCode, Failure, Options, Outcome, Packet, ProtocolFault, Receiver, Repeated,
+    Rollover, Timing, Transmit,
 };
 
 const MS: u64 = 1_000_000;
@@ -319,4 +319,77 @@ fn a_copy_of_the_request_brings_the_opening_again_until_data_come() {
 #[test]
 fn ten_thousand_of_them_are_small() {
     assert!(size_of::<Receiver>() <= 272, "{}", size_of::<Receiver>());
+}
+
+/// A client that asked for blksize and tsize, with the answer `oack` in, drained.
+fn client(oack: &Packet<'_>) -> Receiver {
+    let asked = Options { blksize: Some(8), tsize: Some(0), ..Options::default() };
+    let mut receiver = Receiver::client(asked, TIMING, 0);
+    drain(&mut receiver, 0);
+    receiver.handle_packet(MS, oack);
+    drain(&mut receiver, MS);
+    receiver
+}
+
+/// How it ended for the peer's fault, if it did.
+fn protocol_fault(receiver: &Receiver) -> Option<ProtocolFault> {
+    match receiver.outcome() {
+        Some(Outcome::Failed(Failure::Protocol(fault))) => Some(*fault),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_file_longer_than_its_tsize_ends_with_the_first_byte_too_much() {
+    let mut receiver = client(&Packet::parse(b"\0\x06blksize\x008\0tsize\x009\0").unwrap());
+    assert_eq!(data(&mut receiver, 2 * MS, 1, FULL), ack(1));
+    let too_much = receiver.handle_packet(3 * MS, &Packet::Data { block: 2, payload: FULL });
+    assert_eq!((too_much, receiver.received_bytes()), (None, 8));
+    let [Transmit::Error { code, .. }] = drain(&mut receiver, 3 * MS)[..] else { panic!("no ERROR") };
+    assert_eq!(code, ErrorCode::DISK_FULL);
+    assert_eq!(protocol_fault(&receiver), Some(ProtocolFault::LongerThanTsize));
+}
+
+#[test]
+fn a_file_shorter_than_its_tsize_is_not_acknowledged_as_whole() {
+    let mut receiver = client(&Packet::parse(b"\0\x06blksize\x008\0tsize\x009\0").unwrap());
+    let [Transmit::Error { code, .. }] = data(&mut receiver, 2 * MS, 1, b"short")[..] else {
+        panic!("no ERROR")
+    };
+    assert_eq!(code, ErrorCode::NOT_DEFINED);
+    assert_eq!(protocol_fault(&receiver), Some(ProtocolFault::ShorterThanTsize));
+    assert_eq!(receiver.counts().faults, 1);
+}
+
+#[test]
+fn a_tsize_that_only_echoes_the_request_is_counted_once_and_bounds_nothing() {
+    let mut receiver = client(&Packet::parse(b"\0\x06blksize\x008\0tsize\x000\0").unwrap());
+    assert_eq!(data(&mut receiver, 2 * MS, 1, FULL), ack(1));
+    assert_eq!(data(&mut receiver, 2 * MS, 2, FULL), ack(2));
+    assert_eq!(data(&mut receiver, 3 * MS, 3, b"x"), ack(3));
+    assert_eq!(receiver.outcome(), Some(&Outcome::Completed));
+    assert_eq!(
+        (receiver.counts().faults, receiver.latest_fault()),
+        (1, Some(ProtocolFault::LongerThanTsize))
+    );
+}
+
+#[test]
+fn data_behind_the_last_block_is_counted_and_not_answered() {
+    let mut receiver = client(&Packet::parse(b"\0\x06blksize\x008\0").unwrap());
+    assert_eq!(data(&mut receiver, 2 * MS, 1, b"x"), ack(1));
+    assert_eq!(data(&mut receiver, 2 * MS, 2, b"y"), []);
+    assert_eq!((receiver.counts().faults, receiver.latest_fault()), (1, Some(ProtocolFault::DataPastEnd)));
+    assert_eq!(receiver.outcome(), Some(&Outcome::Completed));
+}
+
+#[test]
+fn a_request_is_a_repeat_to_a_server_and_a_fault_to_a_client() {
+    let request = Packet::parse(b"\0\x01f\0octet\0").unwrap();
+    let mut serving = server(1);
+    serving.handle_packet(MS, &request);
+    assert_eq!((serving.outcome(), serving.counts().duplicates), (None, 1));
+    let mut asking = client(&Packet::parse(b"\0\x06blksize\x008\0").unwrap());
+    asking.handle_packet(2 * MS, &request);
+    assert_eq!(protocol_fault(&asking), Some(ProtocolFault::UnexpectedOpcode));
 }

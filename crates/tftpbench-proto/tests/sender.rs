@@ -164,6 +164,45 @@ fn an_old_ack_across_the_rollover_is_no_ack_of_the_future() {
     }
 }
 
+/// Whatever is lost on the way, and wherever in a window the end is.
+#[test]
+fn a_length_that_is_found_on_the_way_changes_nothing_of_what_is_sent() {
+    for (length, windowsize) in (0..100).flat_map(|length| [1, 4, 64].map(|windowsize| (length, windowsize)))
+    {
+        let mut known = Sender::server(agreed(windowsize), false, length, TIMING, 0);
+        let mut found = Sender::server_of_unknown_length(agreed(windowsize), false, TIMING, 0);
+        let mut now_ns = 0;
+        while !known.is_finished() {
+            let last = loop {
+                let (expected, mut sent) = (known.poll_transmit(now_ns), found.poll_transmit(now_ns));
+                if let Some(Transmit::Data { offset, len, .. }) = &mut sent
+                    && offset.saturating_add(8) > length
+                {
+                    found.set_length(length);
+                    *len = (length - *offset) as usize;
+                }
+                assert_eq!(sent, expected, "{length} in {windowsize}");
+                if sent.is_none() {
+                    break known.acked_blocks() + 1;
+                }
+            };
+            // Every window is lost once, and then one block of it arrives.
+            now_ns += 1000 * MS;
+            for sender in [&mut known, &mut found] {
+                sender.handle_timeout(now_ns);
+            }
+            let again = [&mut known, &mut found].map(|sender| drain(sender, now_ns).len());
+            assert_eq!(again[0], again[1]);
+            for sender in [&mut known, &mut found] {
+                sender.handle_packet(now_ns, &Packet::Ack { block: last as u16 });
+            }
+        }
+        assert_eq!(known.outcome(), Some(&Outcome::Completed));
+        assert_eq!(found.outcome(), known.outcome());
+        assert_eq!((found.acked_bytes(), found.counts()), (known.acked_bytes(), known.counts()));
+    }
+}
+
 #[test]
 fn the_window_ends_with_the_file() {
     let mut sender = server(4, 5);
@@ -445,4 +484,28 @@ fn a_repeated_request_is_harmless() {
 #[test]
 fn ten_thousand_of_them_are_small() {
     assert!(size_of::<Sender>() <= 312, "{}", size_of::<Sender>());
+}
+
+#[test]
+fn a_changed_tsize_in_the_answer_to_a_wrq_is_counted_and_the_transfer_goes_on() {
+    let asked = Options { tsize: Some(3000), ..Options::default() };
+    for (oack, faults) in [(b"\0\x06tsize\x003000\0", 0), (b"\0\x06tsize\x002999\0", 1)] {
+        let mut sender = Sender::client(asked, 3000, TIMING, 0);
+        drain(&mut sender, 0);
+        sender.handle_packet(MS, &Packet::parse(oack).unwrap());
+        assert_eq!(blocks(&mut sender, MS), [1]);
+        assert_eq!(sender.counts().faults, faults);
+    }
+}
+
+#[test]
+fn a_request_to_a_client_is_answered_with_error_4() {
+    let mut sender = Sender::client(Options::default(), 3000, TIMING, 0);
+    drain(&mut sender, 0);
+    sender.handle_packet(MS, &Packet::parse(b"\0\x02f\0octet\0").unwrap());
+    assert!(matches!(
+        drain(&mut sender, MS)[..],
+        [Transmit::Error { code: ErrorCode::ILLEGAL_OPERATION, .. }]
+    ));
+    assert_eq!(sender.latest_fault().map(|fault| fault.kind()), Some("unexpected_opcode"));
 }

@@ -25,6 +25,7 @@ pub(crate) struct LoadArguments {
     name: String,
     distinct_files: u64,
     file_size_bytes: u64,
+    size_is_known: bool,
     seed: u64,
     verify: String,
     verify_against: Option<PathBuf>,
@@ -156,13 +157,21 @@ impl LoadOutcome {
         &self.0.latency_hlog
     }
 
-    /// (kind, count, first example) of everything the server did against the protocol.
+    /// (kind, count, first example, RFC section or None) of everything the server did against the protocol.
     #[getter]
-    fn faults(&self) -> Vec<(&'static str, u64, String)> {
-        let triple = |fault: &Fault| (fault.kind, fault.count, fault.example.clone());
-        self.0.faults.iter().map(triple).collect()
+    fn faults(&self) -> Vec<FaultTuple> {
+        let tuple = |fault: &Fault| (fault.kind, fault.count, fault.example.clone(), fault.rfc_section);
+        self.0.faults.iter().map(tuple).collect()
+    }
+
+    /// (code, count, first message) of the ERRORs that ended transfers.
+    #[getter]
+    fn errors(&self) -> Vec<(u16, u64, String)> {
+        self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
 }
+
+type FaultTuple = (&'static str, u64, String, Option<&'static str>);
 
 /// Name of a column and how a row fills it.
 type Column<Row> = (&'static str, fn(&Row) -> i64);
@@ -195,6 +204,7 @@ impl LoadArguments {
             )?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
+            size_is_known: self.size_is_known,
             seed: self.seed,
             verify: choice(
                 "verify",

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::refusal::Refusal;
 
-/// Start of the hidden names under which uploads wait where O_TMPFILE is refused; no client may name one.
+/// Start of the temporary names of uploads (`store/temporary.rs`); no client may name one.
 pub(crate) const TEMPORARY_PREFIX: &[u8] = b".tftpbench-upload-";
 
 /// A file name that is relative to the root, has no `..`, and names at least one component.
@@ -128,6 +128,11 @@ impl Root {
             (Some(folder), _) => Some(self.resolve(folder, FOLDER)?),
         };
         Ok(Folder { root: Arc::clone(self), below })
+    }
+
+    /// Opens a folder at a path of plain components, so that it can be listed.
+    pub(crate) fn open_listing(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {

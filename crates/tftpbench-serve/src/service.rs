@@ -11,13 +11,14 @@ use tftpbench_proto::{
     Agreed, ErrorCode, Malformed, Mode, Operation, Options, Packet, Request, emit_error, negotiate,
 };
 
-use crate::config::{ServeConfig, ServeError};
+use crate::config::{ServeConfig, ServeError, StoreKind};
 use crate::counters::{Counter, Counters, Summary};
 use crate::packet_log::{Direction, PacketLog};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use crate::registry::{Claim, Place, Registry};
 use crate::store::netascii::NetasciiSource;
+use crate::store::temporary::remove_leftovers;
 use crate::store::{Source, Store};
 use crate::transfer::{Job, Transfer};
 
@@ -57,6 +58,9 @@ impl Service {
     pub fn new(config: ServeConfig, now_ns: u64) -> Result<Arc<Service>, ServeError> {
         let root = Root::open(&config.root)
             .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
+        if config.write && config.store == StoreKind::Disk {
+            remove_leftovers(&root);
+        }
         let log = config.log_packets.then(|| PacketLog::new(Box::new(stderr()), now_ns));
         Ok(Arc::new(Service {
             store: Store::new(config.store, Arc::new(root), config.overwrite, config.handover.clone()),
@@ -227,11 +231,14 @@ impl Service {
 
     fn read_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
         let mut source = self.store.open(path)?;
-        if request.mode == Mode::Netascii {
-            source = Source::Netascii(Box::new(NetasciiSource::scan(source)?));
-        }
+        let mut length = source.length();
         let asked = Options::from_list(request.options);
-        let granted = negotiate(&asked, &self.config.limits, Some(source.length()));
+        if let (Mode::Netascii, Some(file_length)) = (request.mode, length) {
+            let mut text = NetasciiSource::new(source, file_length);
+            length = if asked.tsize.is_some() { text.count()? } else { None };
+            source = Source::Netascii(Box::new(text));
+        }
+        let granted = negotiate(&asked, &self.config.limits, length);
         Ok(Job::Read { source, granted, agreed: Agreed::from(&granted) })
     }
 

@@ -50,7 +50,10 @@ impl Transfer {
         let (granted, role) = match job {
             Job::Read { source, granted, agreed } => {
                 let oack = !granted.is_empty();
-                let machine = Sender::server(agreed, oack, source.length(), timing, now_ns);
+                let machine = match source.length() {
+                    Some(length) => Sender::server(agreed, oack, length, timing, now_ns),
+                    None => Sender::server_of_unknown_length(agreed, oack, timing, now_ns),
+                };
                 let frames = Frames::new(source, *machine.agreed());
                 (granted, Role::Send { machine, frames })
             }
@@ -290,6 +293,10 @@ impl Transfer {
     /// The block at `offset`, and what of its window goes with it.
     fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Datagrams, Refusal> {
         let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
+        if machine.awaits_length() {
+            frames.at(offset)?;
+            frames.length().into_iter().for_each(|length| machine.set_length(length));
+        }
         let (stretch, first) = frames.at(offset)?;
         let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
         let further = a_message.min(stretch.count() - first) - 1;

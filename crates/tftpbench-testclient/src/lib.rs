@@ -30,6 +30,8 @@ macro_rules! behaviours {
                 a_window_of_hundreds_of_blocks_survives_both_ways
                 tsize_tells_and_echoes_the_size
                 tsize_of_a_text_counts_what_crosses_the_wire
+                a_long_text_is_served_without_its_size
+                blocks_of_a_text_are_the_same_when_they_are_sent_again
                 no_timer_runs_out_where_nothing_is_lost
                 a_window_above_the_limit_is_lowered
                 the_timeout_option_is_echoed_and_honoured
@@ -79,11 +81,12 @@ macro_rules! behaviours {
             files {
                 nothing_outside_the_root_is_read
                 nothing_outside_the_root_is_written
+                a_folder_that_turns_into_a_link_meanwhile_never_leads_outside
                 what_is_no_regular_file_is_refused
                 folders_below_the_root_are_served
                 a_path_as_long_as_a_request_is_served
                 a_file_truncated_while_served_is_an_error
-                a_file_replaced_while_served_is_an_error
+                a_file_whose_names_change_while_served_is_served_to_its_end
                 a_file_changed_in_place_while_served_is_an_error
                 the_memory_store_serves_what_it_read_first
             }
@@ -91,7 +94,7 @@ macro_rules! behaviours {
                 readers_of_one_file_at_once_get_it_whole
                 readers_of_many_files_at_once_get_theirs
                 a_shared_file_truncated_while_served_is_an_error
-                a_shared_file_replaced_while_served_is_an_error
+                a_shared_file_whose_names_change_is_served_to_its_end
                 a_shared_file_changed_in_place_while_served_is_an_error
                 what_one_reader_was_sent_another_gets_too
                 a_file_is_open_once_for_all_its_readers
@@ -104,6 +107,7 @@ macro_rules! behaviours {
                 an_announced_size_is_no_promise
                 a_file_that_appears_meanwhile_is_kept
                 an_upload_has_its_name_only_when_complete
+                eight_uploads_of_one_name_at_once_are_one_whole_file
                 an_aborted_upload_leaves_nothing
                 a_silent_upload_leaves_nothing
                 a_full_disk_is_error_3_and_leaves_nothing

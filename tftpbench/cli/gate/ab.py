@@ -1,6 +1,5 @@
 """``tftpbench gate ab``: two servers, measured now, side by side in pairs."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.outcome import FailOn
 from tftpbench.cli.run import SEED_MAX
+from tftpbench.cli.signals import interrupt_on_end
 
 _SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
 
@@ -52,7 +52,7 @@ def ab(
     asked = load_scenario(scenario, set_ or [])
     old, new = gate.both_sides(base, head, like)
     seed = random_seed() if seed is None else seed
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished blocks are kept
+    interrupt_on_end()  # an orderly end for all: finished blocks are kept
     result = gate.ab(
         old,
         new,

@@ -1,6 +1,5 @@
 """``tftpbench gate baseline``: a run, of now or of another day, against a stored run."""
 
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import typer
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.outcome import FailOn
 from tftpbench.cli.run import SEED_MAX
+from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
@@ -71,7 +71,7 @@ def measured(scenario: "Scenario", seed: int, out: Path, command: Sequence[str],
     """Run a scenario, as `tftpbench run` does; its folder. A run that is interrupted says how to go on with it."""
     from tftpbench import progress, runner
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished trials are saved
+    interrupt_on_end()  # an orderly end for all: finished trials are saved
     with progress.display(sys.stderr, quiet=quiet) as shown:
         return runner.run(scenario, seed=seed, out=out, command=command, on_event=shown).folder
 

@@ -1,7 +1,6 @@
 """``tftpbench gate selftest``: how often the gate cries wolf on this machine, and what it catches."""
 
 import json
-import signal
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.run import SEED_MAX
+from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.gate.selftest import SelfTested
@@ -99,7 +99,7 @@ def _recorded(
         folder.mkdir(parents=True)
     except OSError as error:
         raise ResultsError(f"{folder}: can't be made: {error.strerror}; choose another place with -o") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end for both: finished gates are kept
+    interrupt_on_end()  # an orderly end for all: finished gates are kept
 
     def say(line: str) -> None:
         if not quiet:

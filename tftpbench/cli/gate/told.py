@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Word
-from tftpbench.gate.told import interval, signed
+from tftpbench.gate.told import budget_text, interval, percent, signed
 from tftpbench.report.gate.markdown import figure_text, metric_of
 from tftpbench.report.wording import visible
 
@@ -53,9 +53,9 @@ def _cells(each: Judgement, several: bool) -> list[str]:
         figure_text(each.metric, each.base),
         figure_text(each.metric, each.head),
         interval(each),
-        "" if each.budget is None else f"{100 * each.budget:.3g} %",
+        "" if each.budget is None else budget_text(each.budget),
         each.word or ("not judged" if each.budget is not None else "not gated"),
-        "" if each.smallest_effect is None else f"{100 * each.smallest_effect:.1f} %",
+        "" if each.smallest_effect is None else percent(each.smallest_effect),
     ]
 
 

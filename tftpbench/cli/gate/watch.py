@@ -38,7 +38,7 @@ class _Watch:
                 text += f", {block.cell}" if cells > 1 else ""
                 self._live(f"{text}: {_rates(event)}")
                 if block.invalid or block.failure:
-                    self._say(f"pair {block.number} does not count: {block.failure or block.invalid}")
+                    self._say(f"pair {block.number} is invalid: {block.failure or block.invalid}")
             case Looked(decision) if not decision.is_final:  # the last one is told with the verdict
                 gated = [each for each in decision.judgements if each.budget is not None]
                 self._say(f"after {decision.pairs} pairs:")

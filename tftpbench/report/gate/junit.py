@@ -7,6 +7,7 @@ ask for this.
 from xml.etree import ElementTree as ET
 
 from tftpbench.gate.result import FailOn, GateResult, Judgement, Word
+from tftpbench.gate.told import budget_text
 from tftpbench.report.gate.markdown import ratio_text
 from tftpbench.report.wording import xml
 
@@ -61,7 +62,7 @@ def _told(judgement: Judgement) -> str:
     if judgement.ratio is None:
         return f"{judgement.word or 'not judged'}: {judgement.detail}"
     ratio = ratio_text(judgement.ratio, judgement.low, judgement.high)
-    budget = "" if judgement.budget is None else f", budget {100 * judgement.budget:.3g} %"
+    budget = "" if judgement.budget is None else f", budget {budget_text(judgement.budget)}"
     pairs = f"head / base {ratio}{budget}, n: {judgement.pairs}"
     return f"{judgement.word or 'not judged'}: {judgement.detail}; {pairs}"
 

@@ -9,7 +9,8 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tftpbench.budgets import METRICS, REPORTED, Metric
-from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word
+from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word, pairs_used
+from tftpbench.gate.told import budget_text, invalid_pairs, percent
 from tftpbench.report import environment
 from tftpbench.report.wording import markdown, markdown_block, visible
 from tftpbench.units import counted, format_bytes, format_duration, format_rate
@@ -68,13 +69,13 @@ def ratio_text(ratio: float | None, low: float | None, high: float | None) -> st
 
 def _ran(result: GateResult) -> str:
     """That it ran, and how much: silence could be a gate that is broken."""
-    used = max((each.pairs for each in result.judgements), default=0)
+    used = pairs_used(result.judgements)
     amount = f"{counted(used, 'trial')} a side"
     if result.method == "ab":
         amount = f"{counted(used, 'pair')} of fresh processes"
     amount = f"{amount}, {_duration(result.facts.duration_s)}"
-    left_out = sum(block.invalid is not None for block in result.blocks)
-    besides = f"; {counted(left_out, 'pair')} did not count" if left_out else ""
+    left_out = invalid_pairs(result.blocks)
+    besides = f"; {left_out}" if left_out else ""
     if result.word == "pass" and result.failure is None:
         return f"It ran, and found nothing: {amount}{besides}."
     return f"It ran: {amount}{besides}."
@@ -96,10 +97,10 @@ def _cells(row: Judgement, several: bool) -> Iterator[str]:
     yield figure_text(row.metric, row.base)
     yield figure_text(row.metric, row.head)
     yield ratio_text(row.ratio, row.low, row.high)
-    yield _UNKNOWN if row.budget is None else _percent(row.budget)
+    yield _UNKNOWN if row.budget is None else budget_text(row.budget)
     yield _verdict(row)
     yield str(row.pairs)
-    yield _UNKNOWN if row.smallest_effect is None else _percent(row.smallest_effect)
+    yield _UNKNOWN if row.smallest_effect is None else percent(row.smallest_effect)
 
 
 def _verdict(row: Judgement) -> str:
@@ -107,7 +108,7 @@ def _verdict(row: Judgement) -> str:
         return "never gated" if row.budget is None else f"{_NOT_JUDGED} not judged"
     amount = ""
     if row.worse is not None and row.word in {"regressed", "suspected", "improved"}:
-        amount = f", {_percent(abs(row.worse))} {'worse' if row.worse > 0 else 'better'}"
+        amount = f", {percent(abs(row.worse))} {'worse' if row.worse > 0 else 'better'}"
     return f"{MARKS[row.word]} {row.word}{amount}"
 
 
@@ -153,10 +154,10 @@ def _environment(result: GateResult) -> list[str]:
     lines += [f"- work: {_text(words)}" for words in _some(list(facts.work.values()))]
     if result.method == "ab":
         looks = ", ".join(map(str, facts.looks))
-        lines.append(f"- looked after: {looks} pairs, with an error of {_percent(facts.error)} a run")
+        lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
     lines.append(f"- started: {_text(facts.started_at)}")
     left_out = [f"pair {each.number}: {each.invalid}" for each in result.blocks if each.invalid is not None]
-    lines += [f"- did not count: {_text(each)}" for each in _some(left_out)]
+    lines += [f"- invalid: {_text(each)}" for each in _some(left_out)]
     for heading, known in environment.groups(manifest, facts.placement).items():
         if known:
             lines.append(f"- {_text(heading)}: " + "; ".join(_text(f"{fact.name} {fact.value}") for fact in known))
@@ -208,10 +209,6 @@ def figure_text(name: str, value: float | None) -> str:
 def _duration(seconds: float) -> str:
     """An altered file may hold more than anybody ever waited."""
     return format_duration(seconds * 1e9) if abs(seconds) < 1e9 else f"{seconds:.4g} s"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if abs(share) < 0.1 else f"{100 * share:.3g} %"
 
 
 def _digits(ratio: float) -> str:

@@ -2,11 +2,9 @@
 //!
 //! Never sends, never reads a clock.
 
-use tftpbench_proto::{Failure, Operation, Outcome as Decided, Packet};
+use tftpbench_proto::{Failure, Outcome as Decided, Packet};
 
 use super::{Client, Machine, either};
-use crate::config::{LoadConfig, Verify};
-use crate::contents::Contents;
 use crate::endpoints::Via;
 use crate::recorder::{Granted, Outcome, Recorder, TransferRow};
 
@@ -22,19 +20,15 @@ impl Client {
     }
 
     /// Writes the row of a transfer that has just been decided and returns when it ended; later it keeps the row true.
-    pub(crate) fn record(
-        &mut self,
-        now_ns: u64,
-        config: &LoadConfig,
-        recorder: &mut Recorder,
-    ) -> Option<u64> {
+    pub(crate) fn record(&mut self, now_ns: u64, recorder: &mut Recorder) -> Option<u64> {
         let counts = either!(&self.machine, machine => *machine.counts());
         recorder.duplicates += counts.duplicates - std::mem::replace(&mut self.duplicates, counts.duplicates);
         if let Some(row) = self.row {
             recorder.transfers[row].retransmissions = counts.retransmissions;
             return None;
         }
-        let (outcome, error_code) = classify(either!(&self.machine, machine => machine.outcome())?);
+        let decided = either!(&self.machine, machine => machine.outcome())?;
+        let (outcome, error_code) = classify(decided, self.ended_as);
         let started_ns = self.exchange.started_ns().unwrap_or(now_ns);
         // The server's last word ended it, and not our reading it; silence and a stop have only our clock.
         let end_ns = match outcome {
@@ -43,7 +37,8 @@ impl Client {
         };
         if outcome == Outcome::Completed {
             recorder.complete(end_ns);
-            self.verify_size(config);
+            // A read that ended too early has wrong contents even if every byte of it was right.
+            self.mismatch |= self.expected_bytes.is_some_and(|expected| self.bytes != expected);
         }
         recorder.bytes_verified += self.verified_bytes;
         recorder.content_mismatches += u64::from(self.mismatch);
@@ -65,25 +60,16 @@ impl Client {
         });
         Some(end_ns)
     }
-
-    /// A read that ended too early or too late has wrong contents even if every byte of it was right.
-    fn verify_size(&mut self, config: &LoadConfig) {
-        let expected = match &self.contents {
-            Contents::Given(bytes) => bytes.len() as u64,
-            Contents::Generated(_) => config.file_size_bytes,
-        };
-        let is_checked = config.operation == Operation::Read && config.verify != Verify::Off;
-        self.mismatch |= is_checked && self.bytes != expected;
-    }
 }
 
-fn classify(decided: &Decided) -> (Outcome, i32) {
+/// How the transfer counts, and the code of the ERROR that ended it. `ended_as` is for those that we ended.
+fn classify(decided: &Decided, ended_as: Option<Outcome>) -> (Outcome, i32) {
     match decided {
         Decided::Completed => (Outcome::Completed, -1),
         Decided::TimedOut => (Outcome::TimedOut, -1),
         Decided::Failed(Failure::Peer { code, .. }) => (Outcome::Failed, i32::from(code.0)),
         Decided::Failed(Failure::Protocol(_)) => (Outcome::Failed, -1),
-        Decided::Failed(Failure::Local { .. }) => (Outcome::Interrupted, -1),
+        Decided::Failed(Failure::Local { .. }) => (ended_as.unwrap_or(Outcome::Interrupted), -1),
     }
 }
 
@@ -92,11 +78,11 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tftpbench_net::{Received, SendBatch};
-    use tftpbench_proto::{Backoff, Options, Timing, Transmit};
+    use tftpbench_proto::{Backoff, Operation, Options, Timing, Transmit};
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Extent, Sockets};
+    use crate::config::{Extent, LoadConfig, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -113,6 +99,7 @@ mod tests {
             name: "f".to_owned(),
             distinct_files: 0,
             file_size_bytes: 0,
+            size_is_known: false,
             seed: 0,
             verify: Verify::Full,
             verify_against: None,
@@ -159,7 +146,7 @@ mod tests {
             client.handle_datagram(7, &received, &mut shared);
         }
         client.handle_timeout(8);
-        client.record(8, &config, &mut recorder);
+        client.record(8, &mut recorder);
         (recorder.transfers[0], recorder.granted)
     }
 

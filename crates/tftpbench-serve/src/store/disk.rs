@@ -1,13 +1,14 @@
 //! A file on disk while it is being served, read with pread(2): a mapping would be a SIGBUS where the file shrinks.
 //!
-//! Who gets a whole file gets it as it was when it was opened. The file is looked at after a read: from time to time, with the
-//! last byte, and before anything that was read goes together with what is kept for all readers of the same state.
+//! Who gets a whole file gets it as it was when it was opened, whatever happens to its names meanwhile: renamed, removed or
+//! replaced, it is served to its end. A change of its size or modification time is an error. The file is looked at after a
+//! read: from time to time, with the last byte, and before anything that was read goes together with what is kept for all
+//! readers of the same state.
 
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
-use rustix::fs::Stat;
 use rustix::io::{Errno, pread};
 use tftpbench_net::Prepared;
 
@@ -23,8 +24,6 @@ const CHECK_EVERY_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct DiskFile {
     file: Arc<OpenFile>,
-    /// Names that it had when this reader opened it.
-    links: u64,
     /// The offset from which the next read is followed by a look at the file's state.
     check_at: u64,
     /// Something was read since the last look.
@@ -53,7 +52,7 @@ impl DiskFile {
     ) -> Result<DiskFile, Refusal> {
         let (file, stat) = root.open_regular(path)?;
         let file = keep(file, Version::of(&stat));
-        Ok(DiskFile { file, links: links(&stat), check_at: CHECK_EVERY_BYTES, is_unchecked: false })
+        Ok(DiskFile { file, check_at: CHECK_EVERY_BYTES, is_unchecked: false })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -113,16 +112,9 @@ impl DiskFile {
 
     fn check(&mut self) -> Result<(), Refusal> {
         let now = self.file.stat()?;
-        // A new hard link does no harm; a lost one means that the name is gone or belongs to another file.
-        self.is_unchecked =
-            !Version::of(&now).has_contents_of(self.file.version()) || links(&now) < self.links;
+        self.is_unchecked = !Version::of(&now).has_contents_of(self.file.version());
         if self.is_unchecked { Err(Refusal::CHANGED) } else { Ok(()) }
     }
-}
-
-#[allow(clippy::unnecessary_cast, reason = "the width of this field differs between architectures")]
-fn links(stat: &Stat) -> u64 {
-    stat.st_nlink as u64
 }
 
 /// How many bytes a pread(2) that must not find the end has brought; none where a signal came first.

@@ -49,8 +49,17 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn new(source: Source, agreed: Agreed) -> Frames {
-        Frames { source, agreed, blocks: stretch_blocks(&agreed), current: None }
+    pub(crate) fn new(mut source: Source, agreed: Agreed) -> Frames {
+        let blocks = stretch_blocks(&agreed);
+        if let Source::Netascii(source) = &mut source {
+            source.keep_marks(u64::from(agreed.windowsize).div_ceil(blocks));
+        }
+        Frames { source, agreed, blocks, current: None }
+    }
+
+    /// Bytes on the wire; `None` as long as no stretch has reached the end of a file whose length is not known before.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.source.length()
     }
 
     /// Where the block at `offset` lies, and its place there. All of the stretch is laid out, whatever is sent of it.
@@ -89,12 +98,13 @@ impl Frames {
     fn lay_out(&mut self, first: u64) -> Result<Arc<Prepared>, Refusal> {
         let blksize = usize::from(self.agreed.blksize);
         let offset = first * u64::from(self.agreed.blksize);
-        let rest = self.source.length().checked_sub(offset).ok_or(Refusal::CHANGED)?;
+        let rest = self.source.left_max(offset).ok_or(Refusal::CHANGED)?;
         let payload = rest.min(self.blocks * u64::from(self.agreed.blksize)) as usize;
         // The last block is shorter than the others, so it is empty where they hold all there is.
-        let blocks = (payload / blksize + 1).min(self.blocks as usize);
-        let mut bytes = Vec::with_capacity(blocks * HEADER_LEN + payload);
+        let blocks = |payload: usize| (payload / blksize + 1).min(self.blocks as usize);
+        let mut bytes = Vec::with_capacity(blocks(payload) * HEADER_LEN + payload);
         self.source.append(offset, payload, &mut bytes)?;
+        let (payload, blocks) = (bytes.len(), blocks(bytes.len()));
         bytes.resize(blocks * HEADER_LEN + payload, 0);
         // From the last one on each block moves up, to behind its header.
         for block in (0..blocks).rev() {

@@ -60,15 +60,6 @@ impl Deref for Contents {
     }
 }
 
-#[cfg(test)]
-impl Contents {
-    /// A file that is in no store.
-    pub(crate) fn of(bytes: Vec<u8>) -> Arc<Contents> {
-        let budget = Arc::new(Budget { bytes: AtomicU64::new(0), bytes_max: 0 });
-        Arc::new(Contents { bytes: Bytes::Plain(bytes), _taken: Taken { budget, bytes: 0 } })
-    }
-}
-
 /// Where whole files go.
 #[derive(Debug)]
 struct Shelf {

@@ -6,6 +6,7 @@ pub(crate) mod frames;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
+pub(crate) mod temporary;
 pub(crate) mod upload;
 
 use std::sync::Arc;
@@ -72,12 +73,20 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Bytes on the wire.
-    pub(crate) fn length(&self) -> u64 {
+    /// Bytes on the wire; `None` as long as the end is not known.
+    pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Source::Disk(file) => file.length(),
-            Source::Memory(bytes) => bytes.len() as u64,
+            Source::Disk(file) => Some(file.length()),
+            Source::Memory(bytes) => Some(bytes.len() as u64),
             Source::Netascii(source) => source.length(),
+        }
+    }
+
+    /// Bytes on the wire from `offset` on, or as many as there may be; `None` where none can be.
+    pub(crate) fn left_max(&self, offset: u64) -> Option<u64> {
+        match self {
+            Source::Netascii(source) => source.left_max(offset),
+            other => other.length()?.checked_sub(offset),
         }
     }
 
@@ -105,11 +114,12 @@ impl Source {
                 buf.copy_from_slice(part(bytes, offset, buf.len())?);
                 Ok(())
             }
-            Source::Netascii(source) => source.read_at(offset, buf),
+            // One is never made of another.
+            Source::Netascii(_) => Err(Refusal::CHANGED),
         }
     }
 
-    /// The same behind what is in `bytes`.
+    /// Adds `length` bytes from `offset` on; fewer only where the end was not known.
     pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
         match self {
             Source::Disk(file) => file.append(offset, length, bytes),
@@ -117,11 +127,7 @@ impl Source {
                 bytes.extend_from_slice(part(contents, offset, length)?);
                 Ok(())
             }
-            Source::Netascii(source) => {
-                let before = bytes.len();
-                bytes.resize(before + length, 0);
-                source.read_at(offset, &mut bytes[before..])
-            }
+            Source::Netascii(source) => source.append(offset, length, bytes),
         }
     }
 }

@@ -30,7 +30,8 @@ pub(crate) struct Version {
     pub(crate) size: u64,
     modified_s: i64,
     modified_ns: u64,
-    /// When anything of it last changed, its links too: nobody can set that back.
+    /// When anything of it last changed, its links too. Nobody can set that back as the modification time can be, so
+    /// two readers share only what is the same by it, too; for a reader under way it says nothing.
     changed_s: i64,
     changed_ns: u64,
 }
@@ -49,7 +50,7 @@ impl Version {
         }
     }
 
-    /// The same but for what a new name changes.
+    /// The same but for what the change of a name changes.
     pub(crate) fn has_contents_of(&self, before: &Version) -> bool {
         Version { changed_s: before.changed_s, changed_ns: before.changed_ns, ..*self } == *before
     }

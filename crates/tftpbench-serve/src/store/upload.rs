@@ -1,17 +1,16 @@
-//! An upload on its way to the disk. It has no name until it is whole: O_TMPFILE and linkat(2), or a hidden name
-//! that is removed again. It must never leave anything behind when it is dropped. Only the disk store makes one.
+//! An upload on its way to the disk. It has no name until it is whole: O_TMPFILE and linkat(2), or a temporary name that
+//! is removed again (`temporary.rs`). It must never leave anything behind when it is dropped. Only the disk store makes one.
 
-use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{self, Errno};
 use tftpbench_proto::Agreed;
 
 use super::may_create;
-use crate::paths::{FilePath, Folder, Root, TEMPORARY_PREFIX, existing_in};
+use super::temporary::{Temporary, link_nameless};
+use crate::paths::{FilePath, Folder, Root, existing_in};
 use crate::refusal::Refusal;
 
 /// Blocks are gathered to this size before they are written: 16 of 512 bytes a system call, and at 10,000 uploads at
@@ -27,8 +26,8 @@ pub(crate) struct DiskUpload {
     file: OwnedFd,
     root: Arc<Root>,
     path: FilePath,
-    /// Where O_TMPFILE is refused.
-    hidden: Option<Hidden>,
+    /// Its name until it is whole, where O_TMPFILE is refused.
+    temporary: Option<Temporary>,
     overwrite: bool,
     gather_bytes: usize,
     gathered: Vec<u8>,
@@ -46,11 +45,11 @@ impl DiskUpload {
         if let Some(size) = size {
             fits(&folder, size)?;
         }
-        let (file, hidden) = match open_nameless(&folder) {
+        let (file, temporary) = match open_nameless(&folder) {
             Ok(file) => (file, None),
             Err(errno) if no_nameless_files(errno) => {
-                let (file, hidden) = open_hidden(folder)?;
-                (file, Some(hidden))
+                let (file, temporary) = Temporary::create(folder, CREATED)?;
+                (file, Some(temporary))
             }
             Err(errno) => return Err(errno.into()),
         };
@@ -59,7 +58,7 @@ impl DiskUpload {
             file,
             root,
             path,
-            hidden,
+            temporary,
             overwrite,
             gather_bytes: GATHER_BYTES,
             gathered: Vec::new(),
@@ -98,21 +97,13 @@ impl DiskUpload {
         self.flush()?;
         let folder = self.root.open_folder(&self.path)?;
         let name = self.path.name();
-        match self.hidden {
-            None if self.overwrite => {
-                let hidden = Hidden { folder, name: hidden_name() };
-                link_nameless(&self.file, &hidden.folder, &hidden.name)?;
-                fs::renameat(&hidden.folder, &hidden.name[..], &hidden.folder, name)?;
-            }
+        match self.temporary {
+            None if self.overwrite => Temporary::link(&self.file, folder)?.replace(None, name)?,
             None => link_nameless(&self.file, &folder, name)?,
             // Only rename(2) puts a new file in the place of an old one without a moment in which neither is there.
-            Some(hidden) if self.overwrite => {
-                fs::renameat(&hidden.folder, &hidden.name[..], &folder, name)?;
-            }
+            Some(temporary) if self.overwrite => temporary.replace(Some(&folder), name)?,
             // link(2) fails where rename(2) would replace.
-            Some(hidden) => {
-                fs::linkat(&hidden.folder, &hidden.name[..], &folder, name, AtFlags::empty())?;
-            }
+            Some(temporary) => temporary.link_as(&folder, name)?,
         }
         Ok(())
     }
@@ -121,20 +112,6 @@ impl DiskUpload {
         write_all(&self.file, &self.gathered)?;
         self.gathered.clear();
         Ok(())
-    }
-}
-
-/// A name that no client can ask for, removed when dropped.
-#[derive(Debug)]
-struct Hidden {
-    folder: Folder,
-    name: Vec<u8>,
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // After a rename it is not there any more. Of any other failure nobody is left to be told.
-        let _ = fs::unlinkat(&self.folder, &self.name[..], AtFlags::empty());
     }
 }
 
@@ -157,30 +134,6 @@ fn no_nameless_files(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL)
 }
 
-fn open_hidden(folder: Folder) -> Result<(OwnedFd, Hidden), Errno> {
-    let name = hidden_name();
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = fs::openat(&folder, &name[..], flags, CREATED)?;
-    Ok((file, Hidden { folder, name }))
-}
-
-fn link_nameless(file: &OwnedFd, folder: &Folder, name: &[u8]) -> Result<(), Errno> {
-    // open(2), O_TMPFILE: through /proc no privilege is needed; AT_EMPTY_PATH serves where /proc is not mounted.
-    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match fs::linkat(CWD, itself, folder, name, AtFlags::SYMLINK_FOLLOW) {
-        Err(Errno::NOENT) => fs::linkat(file, "", folder, name, AtFlags::EMPTY_PATH),
-        linked => linked,
-    }
-}
-
-fn hidden_name() -> Vec<u8> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let mut name = TEMPORARY_PREFIX.to_vec();
-    name.extend_from_slice(format!("{}-{serial}", process::id()).as_bytes());
-    name
-}
-
 fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Refusal> {
     while !bytes.is_empty() {
         match io::write(file, bytes) {
@@ -198,6 +151,7 @@ const CREATED: Mode = Mode::from_raw_mode(0o666);
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::CWD;
     use tftpbench_testclient::Folder as TestFolder;
 
     use super::*;
@@ -213,12 +167,12 @@ mod tests {
     /// As on a file system without O_TMPFILE.
     fn hidden_upload(folder: &TestFolder, overwrite: bool) -> DiskUpload {
         let (root, path) = (root(folder), path("f"));
-        let (file, hidden) = open_hidden(root.open_folder(&path).unwrap()).unwrap();
+        let (file, temporary) = Temporary::create(root.open_folder(&path).unwrap(), CREATED).unwrap();
         DiskUpload {
             file,
             root,
             path,
-            hidden: Some(hidden),
+            temporary: Some(temporary),
             overwrite,
             gather_bytes: GATHER_BYTES,
             gathered: Vec::new(),

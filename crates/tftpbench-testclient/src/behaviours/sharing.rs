@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tftpbench_proto::Packet;
 use tftpbench_serve::ServeConfig;
 
+use crate::behaviours::files::name_changes;
 use crate::client::{Client, RRQ, pattern, request};
 use crate::folder::Folder;
 use crate::server::{Run, TestServer, config, timing};
@@ -81,12 +82,25 @@ pub fn a_shared_file_truncated_while_served_is_an_error(run: Run) {
     }
 }
 
-/// Who asks from then on gets the new one.
-pub fn a_shared_file_replaced_while_served_is_an_error(run: Run) {
-    changed_while_shared(run, |root| {
-        root.put("other", &pattern(SIZE, 9));
-        fs::rename(root.file("other"), root.file("f")).unwrap();
-    });
+/// Readers of every manner get the file that they opened; who asks from then on gets what has the name then.
+pub fn a_shared_file_whose_names_change_is_served_to_its_end(run: Run) {
+    for (change, names) in name_changes() {
+        let root = Folder::new();
+        root.put("f", &pattern(SIZE, 1));
+        fs::hard_link(root.file("f"), root.file("also-f")).unwrap();
+        let mut config = patient(&root);
+        config.overwrite = true;
+        let server = TestServer::with(run, config);
+        let options = &MANNERS[1..];
+        let readers: Vec<_> = options.iter().map(|options| (hold(&server, "f", options), *options)).collect();
+        names(&server, &root);
+        for ((client, tid), options) in readers {
+            assert!(read_on(&client, tid, options) == Ok(pattern(SIZE, 1)), "{change}, {options:?}");
+            let now = fs::read(root.file("f")).map_err(|_| 1);
+            let read = server.client().read("f", options).map_err(|denied| denied.code);
+            assert!(read == now, "{change}, {options:?}");
+        }
+    }
 }
 
 /// Same size, other bytes.

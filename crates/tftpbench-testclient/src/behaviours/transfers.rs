@@ -282,6 +282,56 @@ pub fn names_of_modes_and_options_may_be_in_any_case(run: Run) {
     assert_eq!(server.client().read_as("OcTeT", "f", &[("BLKsize", "1000")]), Ok(pattern(2000, 6)));
 }
 
+/// RFC 2349 lets a server decline: to count it would be to read a file of any size within one request.
+pub fn a_long_text_is_served_without_its_size(run: Run) {
+    let root = Folder::new();
+    let text = "0123456789\n".repeat(110_000);
+    root.put("text", text.as_bytes());
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    let options = [("tsize", "0"), ("blksize", "1428"), ("windowsize", "16")];
+    client.ask(&request(RRQ, "text", "netascii", &options));
+    let (tid, granted) = client.receive_oack();
+    assert_eq!(granted, [pair("blksize", "1428"), pair("windowsize", "16")]);
+    client.error(tid);
+    let read = server.client().read_as("netascii", "text", &options).unwrap();
+    assert!(read == text.replace('\n', "\r\n").as_bytes());
+}
+
+/// Wherever in the file the window that is sent again begins.
+pub fn blocks_of_a_text_are_the_same_when_they_are_sent_again(run: Run) {
+    let root = Folder::new();
+    let text = "01234\n".repeat(3000);
+    root.put("text", text.as_bytes());
+    let wire = text.replace('\n', "\r\n").into_bytes();
+    let last = wire.len() as u16 / 512 + 1;
+    for windowsize in [4, 7, 64] {
+        let server = TestServer::start(run, &root);
+        let client = server.client();
+        client.ask(&request(RRQ, "text", "netascii", &[("windowsize", &windowsize.to_string())]));
+        let (tid, _) = client.receive_oack();
+        let mut acked = 0;
+        while acked < last {
+            // The window, and once more what of it is said to be lost, which is all but its first block.
+            for lost_from in [acked, acked + 1] {
+                let window = lost_from + 1..=last.min(lost_from + windowsize);
+                if lost_from < last {
+                    client.ack(tid, lost_from);
+                }
+                for block in window {
+                    let (_, number, payload) = client.receive_data();
+                    let start = (usize::from(block) - 1) * 512;
+                    assert_eq!(number, block, "in {windowsize}");
+                    assert!(payload == wire[start..wire.len().min(start + 512)], "{block} in {windowsize}");
+                }
+            }
+            acked = last.min(acked + 1 + windowsize);
+        }
+        client.ack(tid, last);
+        assert_eq!(server.finish().count("transfers_completed"), 1);
+    }
+}
+
 /// RFC 764: LF travels as CR LF, CR as CR NUL, also where a block or a window ends between the two.
 pub fn netascii_survives_both_ways(run: Run) {
     let root = Folder::new();

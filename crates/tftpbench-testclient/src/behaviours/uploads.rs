@@ -1,6 +1,8 @@
 //! What an upload may do to the disk, and what it leaves behind.
 
 use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
 
 use tftpbench_net::{ReceiveBatch, SendBatch, Socket, SocketOptions};
 use tftpbench_proto::Packet;
@@ -105,6 +107,54 @@ pub fn an_upload_has_its_name_only_when_complete(run: Run) {
     client.send(tid, &data(41, b""));
     client.receive_ack();
     assert_eq!(root.contents("f"), file);
+}
+
+/// From two servers on one root as well as from one: exactly one is kept, or each in the place of the one before; never a
+/// mixture, at no time, and nothing else is left.
+pub fn eight_uploads_of_one_name_at_once_are_one_whole_file(run: Run) {
+    for (store, overwrite) in [
+        (StoreKind::Disk, false),
+        (StoreKind::Disk, true),
+        (StoreKind::Memory, false),
+        (StoreKind::Memory, true),
+    ] {
+        let root = Folder::new();
+        let mut config = config(&root);
+        (config.store, config.overwrite) = (store, overwrite);
+        let servers = [(); 2].map(|()| TestServer::with(run, config.clone()));
+        // Each store in memory is its own.
+        let of = |client: usize| if store == StoreKind::Disk { &servers[client % 2] } else { &servers[0] };
+        let files: Vec<_> = (0..8).map(|seed| pattern(30_000 + seed, seed as u32)).collect();
+        let all_at_once = Barrier::new(9);
+        let ended: Vec<_> = thread::scope(|scope| {
+            let (files, all_at_once) = (&files, &all_at_once);
+            let writers: Vec<_> = (0..8)
+                .map(|client| {
+                    scope.spawn(move || {
+                        all_at_once.wait();
+                        of(client).client().write("f", &files[client], &[("blksize", "1000")])
+                    })
+                })
+                .collect();
+            all_at_once.wait();
+            while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+                match of(0).client().read("f", &[("blksize", "8000")]) {
+                    Ok(file) => assert!(files.contains(&file), "{store:?}, {overwrite}"),
+                    Err(denied) => assert_eq!(denied.code, 1, "{denied:?}"),
+                }
+            }
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let kept = servers[0].client().read("f", &[("blksize", "8000")]).unwrap();
+        let is_kept: Vec<_> = (0..8).map(|client| ended[client].is_ok() && files[client] == kept).collect();
+        assert_eq!(is_kept.iter().filter(|is_kept| **is_kept).count(), 1, "{store:?}: {ended:?}");
+        for (client, ended) in ended.iter().enumerate().filter(|(client, _)| !is_kept[*client]) {
+            let code = ended.as_ref().err().map(|denied| denied.code);
+            assert_eq!(code, (!overwrite).then_some(6), "{store:?}, client {client}");
+        }
+        let names = if store == StoreKind::Disk { vec!["f"] } else { vec![] };
+        assert_eq!(root.names(), names);
+    }
 }
 
 /// Neither a file nor a hidden name.

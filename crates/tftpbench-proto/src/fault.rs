@@ -1,0 +1,177 @@
+//! What a peer can do against the protocol: each fault with its key, its words and where the RFC forbids it.
+//!
+//! Must never hold a byte of a datagram: who holds one keeps it as evidence. The machines end transfers with
+//! faults and count them; whoever talks to a peer reports them.
+
+use crate::options::OptionName;
+use crate::packet::Malformed;
+
+/// One breach of the protocol by the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.message())]
+pub enum ProtocolFault {
+    /// A datagram that is no TFTP packet. Counted; the transfer goes on.
+    Malformed(Malformed),
+    /// An ERROR whose message has no NUL behind it. Counted: the ERROR ends the transfer as any other does.
+    UnterminatedError,
+    /// A datagram of another TID than the one that answered first. Counted, and answered with ERROR 5.
+    StrayTid,
+    /// A block number that cannot be due: DATA outside the window, or an ACK of what was not sent. Counted.
+    OutOfPlace,
+    /// DATA behind the last block. Counted: the transfer is complete.
+    DataPastEnd,
+    /// A packet that this side of a transfer never sends. Ends the transfer.
+    UnexpectedOpcode,
+    /// DATA above the agreed blksize. Ends the transfer.
+    DataTooLarge,
+    /// An OACK to a request without options. Ends the transfer.
+    OackNotAsked,
+    /// An OACK with an option that was not asked for. Ends the transfer.
+    OptionNotAsked,
+    /// An OACK with an option twice. Ends the transfer.
+    OptionRepeated,
+    /// An OACK with a value that is no number, or not one that the option can have. Ends the transfer.
+    OptionOutOfRange(OptionName),
+    /// An OACK with more than was asked for. Ends the transfer.
+    OptionAboveAsked(OptionName),
+    /// An OACK with another value where only the asked-for one is allowed. Ends the transfer, but for `tsize`.
+    OptionChanged(OptionName),
+    /// A file of more bytes than the OACK's tsize. Ends the transfer, but for a tsize of 0.
+    LongerThanTsize,
+    /// A file that ends before the OACK's tsize. Ends the transfer.
+    ShorterThanTsize,
+}
+
+impl ProtocolFault {
+    /// Key of a counter, stable.
+    pub fn kind(self) -> &'static str {
+        self.record().kind
+    }
+
+    /// The fault in words; where it ends a transfer, they go into the ERROR.
+    pub fn message(self) -> &'static str {
+        self.record().message
+    }
+
+    /// Which section of which RFC says otherwise. RFCs 2347 to 2349 have no numbered sections, so these are named.
+    pub fn rfc_section(self) -> &'static str {
+        self.record().rfc_section
+    }
+
+    fn record(self) -> Record {
+        let of = |kind, message, rfc_section| Record { kind, message, rfc_section };
+        match self {
+            ProtocolFault::Malformed(malformed) => of(
+                malformed.kind(),
+                "a datagram that is no TFTP packet",
+                match malformed {
+                    Malformed::TooLong | Malformed::TruncatedOption => "RFC 2347, Packet Formats",
+                    _ => "RFC 1350 section 5",
+                },
+            ),
+            ProtocolFault::UnterminatedError => of(
+                "unterminated_error",
+                "the message of an ERROR has no NUL at its end",
+                "RFC 1350 section 5",
+            ),
+            ProtocolFault::StrayTid => {
+                of("stray_tid", "a datagram of another TID than the transfer's", "RFC 1350 section 4")
+            }
+            ProtocolFault::OutOfPlace => of(
+                "out_of_place",
+                "a block number that cannot be due",
+                "RFC 1350 section 2, RFC 7440 section 4",
+            ),
+            ProtocolFault::DataPastEnd => {
+                of("data_past_end", "DATA behind the last block", "RFC 1350 section 6")
+            }
+            ProtocolFault::UnexpectedOpcode => of(
+                "unexpected_opcode",
+                "a packet that this side of a transfer never sends",
+                "RFC 1350 section 2",
+            ),
+            ProtocolFault::DataTooLarge => of(
+                "data_too_large",
+                "DATA is larger than the agreed blksize",
+                "RFC 2348, Blocksize Option Specification",
+            ),
+            ProtocolFault::OackNotAsked => of(
+                "oack_not_asked",
+                "OACK answers a request without options",
+                "RFC 2347, Negotiation Protocol",
+            ),
+            ProtocolFault::OptionNotAsked => of(
+                "option_not_asked",
+                "OACK holds an option that was not asked for",
+                "RFC 2347, Negotiation Protocol",
+            ),
+            ProtocolFault::OptionRepeated => {
+                of("option_repeated", "OACK holds an option twice", "RFC 2347, Packet Formats")
+            }
+            ProtocolFault::OptionOutOfRange(name) => {
+                of("option_out_of_range", "OACK holds a value out of range", name.rfc_section())
+            }
+            ProtocolFault::OptionAboveAsked(name) => {
+                of("option_above_asked", "OACK grants more than was asked for", name.rfc_section())
+            }
+            ProtocolFault::OptionChanged(name) => {
+                of("option_changed", "OACK changes a value that may only be echoed", name.rfc_section())
+            }
+            ProtocolFault::LongerThanTsize => of(
+                "longer_than_tsize",
+                "the file is longer than the tsize of the OACK",
+                OptionName::Tsize.rfc_section(),
+            ),
+            ProtocolFault::ShorterThanTsize => of(
+                "shorter_than_tsize",
+                "the file is shorter than the tsize of the OACK",
+                OptionName::Tsize.rfc_section(),
+            ),
+        }
+    }
+}
+
+/// A line of the table above.
+struct Record {
+    kind: &'static str,
+    message: &'static str,
+    rfc_section: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_documented() {
+        let docs = include_str!("../../../docs/results-format.md");
+        let name = OptionName::Tsize;
+        for fault in [
+            ProtocolFault::Malformed(Malformed::TooShort),
+            ProtocolFault::Malformed(Malformed::UnknownOpcode(9)),
+            ProtocolFault::Malformed(Malformed::Unterminated),
+            ProtocolFault::Malformed(Malformed::EmptyFilename),
+            ProtocolFault::Malformed(Malformed::UnknownMode),
+            ProtocolFault::Malformed(Malformed::MailMode),
+            ProtocolFault::Malformed(Malformed::TooLong),
+            ProtocolFault::Malformed(Malformed::TruncatedOption),
+            ProtocolFault::UnterminatedError,
+            ProtocolFault::StrayTid,
+            ProtocolFault::OutOfPlace,
+            ProtocolFault::DataPastEnd,
+            ProtocolFault::UnexpectedOpcode,
+            ProtocolFault::DataTooLarge,
+            ProtocolFault::OackNotAsked,
+            ProtocolFault::OptionNotAsked,
+            ProtocolFault::OptionRepeated,
+            ProtocolFault::OptionOutOfRange(name),
+            ProtocolFault::OptionAboveAsked(name),
+            ProtocolFault::OptionChanged(name),
+            ProtocolFault::LongerThanTsize,
+            ProtocolFault::ShorterThanTsize,
+        ] {
+            assert!(docs.contains(&format!("`{}`", fault.kind())), "{}", fault.kind());
+            assert!(fault.rfc_section().starts_with("RFC "), "{fault:?}");
+        }
+    }
+}
