@@ -66,6 +66,7 @@ macro_rules! behaviours {
             clients {
                 curl_is_granted_all_that_it_asks_for
                 a_refused_oack_ends_the_transfer_unanswered
+                a_request_right_behind_a_refused_oack_is_answered
                 a_name_may_hold_any_byte_but_nul
             }
             addresses {
