@@ -27,8 +27,8 @@ def test_only_the_root_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "threads --root /srv --host ::1 --port 6969 --max-transfers 7 --write --overwrite --store memory "
-        "--memory-max 9 --blksize-max 1428 --windowsize-max 16 --window-max 9000 --timeout 0.5 --retries 2 --busy-poll 50 "
-        "--grace 1.5 "
+        "--memory-max 9 --blksize-max 1428 --windowsize-max 16 --window-max 9000 --timeout 0.5 --retries 2 "
+        "--busy-poll 50 --grace 1.5 "
         "--sockets per-transfer --batch 1 --workers 2 "
         "--log-packets --receive-buffer 1000 --send-buffer 2000"
     )
