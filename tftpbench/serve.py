@@ -76,8 +76,6 @@ def serve(
     """
     from tftpbench import _core
 
-    if config.max_transfers == 0:
-        config = replace(config, max_transfers=default_max_transfers(name, config))
     stop = _core.Stop()
     # The end of its terminal ends it in order, too, unless it was started by nohup(1).
     hang_up = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
@@ -86,6 +84,8 @@ def serve(
     # The C-level handler writes to the descriptor whatever Python is doing: the native loop wakes up by itself.
     previous = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
     try:
+        if config.max_transfers == 0:
+            config = replace(config, max_transfers=default_max_transfers(name, config))
         return dict(_core.serve(name, config, stop, ready, handover))
     except TypeError as error:
         # From the native side, when a field of the configuration does not fit: "... field ServeArguments.retries", why.
@@ -109,6 +109,7 @@ def default_max_transfers(name: str, config: ServeConfig) -> int:
         return _core.open_files(name, replace(config, max_transfers=transfers))
 
     files, threads = _limit(resource.RLIMIT_NOFILE), _threads_limit() if name == "threads" else sys.maxsize
+    # Each transfer takes some, so the numbers that fit are those up to the first that does not.
     by_files = bisect_right(range(1, wanted + 1), files, key=open_files)
     by_threads = max(0, threads - _OTHER_THREADS)
     room = min(wanted, by_files, by_threads)

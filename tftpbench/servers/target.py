@@ -17,7 +17,8 @@ from tftpbench.servers.presence import Found
 SCHEME = "tftp://"
 PORT = 69  # RFC 1350 section 4
 _SHAPE = re.compile(
-    r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?:25(?=[^\]]))?(?P<zone>[^\]/%]+))?\]|(?P<host>[^\[\]/:;@?#]+))(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"
+    r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?:25(?=[^\]]))?(?P<zone>[^\]/%]+))?\]|(?P<host>[^\[\]/:;@?#]+))"
+    r"(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"
 )
 _ALLOWED = "allowed: tftp://ADDRESS:PORT/FILE, as in tftp://127.0.0.1:69/boot.0"
 

@@ -348,3 +348,20 @@ impl Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tftpbench_net::SocketOptions;
+
+    #[test]
+    fn a_shared_socket_has_served_long_after_some_thousand_transfers_or_some_seconds() {
+        let socket = Socket::bind(([127, 0, 0, 1], 0).into(), &SocketOptions::default()).unwrap();
+        let mut port = Port::new(socket, true, 1);
+        assert!(!port.has_served_long(u64::MAX), "nobody has used it");
+        (port.begun, port.since_ns) = (1, 5);
+        assert_eq!([LIFE_NS + 4, LIFE_NS + 5].map(|now_ns| port.has_served_long(now_ns)), [false, true]);
+        port.begun = TRANSFERS_A_LIFE;
+        assert!(port.has_served_long(5));
+    }
+}
