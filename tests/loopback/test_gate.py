@@ -101,7 +101,7 @@ def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [("lies", "head: 1"), ("dies", "died with SIGSEGV"), ("silent", "head: completed none of")],
+    [("lies", "transfers had wrong contents"), ("dies", "died with SIGSEGV"), ("silent", "head: completed none of")],
 )
 def test_a_head_that_serves_nothing_right_is_regressed_at_once(tmp_path: Path, mode: str, said: str) -> None:
     code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), misbehaving(tmp_path, mode))

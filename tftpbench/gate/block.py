@@ -243,6 +243,14 @@ def _nothing(name: str, transfers: int) -> Uneven:
     return Uneven(name, f"completed none of {transfers} transfers")
 
 
+def _is_stopped(result: LoadResult, limit_ns: int) -> bool:
+    """Whether its time was up. A transfer that had heard nothing for its timeout by then counts as timed out."""
+    if number(result.figures, "interrupted"):
+        return True
+    ends = result.transfers["end_ns"]
+    return bool(number(result.figures, "timed_out")) and bool((ends >= limit_ns).any())
+
+
 def _stopped(result: LoadResult, limit_ns: int) -> dict[str, object]:
     """The figures of a slice that was stopped, over all of its time: the generator's own end at the last completion.
 
