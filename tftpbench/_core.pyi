@@ -11,6 +11,7 @@ __all__ = [
     "Stop",
     "first_difference",
     "measure_ceiling",
+    "open_files",
     "run_load",
     "serve",
     "write_contents",
@@ -43,6 +44,7 @@ class LoadOutcome:
 def measure_ceiling(
     cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
 ) -> dict[str, int | float] | None: ...
+def open_files(name: str, config: object) -> int: ...
 def run_load(
     config: object,
     stop: Stop,

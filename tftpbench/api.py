@@ -10,11 +10,16 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tftpbench import runner
+from tftpbench.arguments import path_of, texts_of, whole_of, wholes_of
 from tftpbench.errors import ServerError, ServerMissing, UsageError
 from tftpbench.process import Handover, ServerProcess, TemporaryFolder, Upload, Usage
 from tftpbench.results import Run, load_run
 from tftpbench.scenario import Scenario, load_scenario
 from tftpbench.servers import Manifest, Missing, choose_manifest
+
+SEED_MAX = 2**64 - 1  # the generator's word
+CONCURRENCY_MAX = 1_000_000
+CPU_MAX = 8191  # CONFIG_NR_CPUS of Linux at its largest
 
 
 def run(
@@ -34,13 +39,15 @@ def run(
     given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is told of every step. Raises what
     `tftpbench run` would print, as TftpbenchError; Ctrl-C raises runner.RunInterrupted with all finished trials saved.
     """
-    chosen = scenario if isinstance(scenario, Scenario) else load_scenario(str(scenario), overrides)
+    servers = texts_of(servers, "servers", UsageError)
+    folder = path_of(out, "the folder in which the run's folder is made", UsageError)
+    chosen = scenario if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
     if servers:
         chosen = chosen.with_servers(servers)
     if quick:
         chosen = chosen.quick()
-    seed = random_seed() if seed is None else seed
-    report = runner.run(chosen, seed=seed, out=Path(out), allow_remote=allow_remote, on_event=on_event)
+    seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
+    report = runner.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
     return load_run(report.folder)
 
 
@@ -69,18 +76,23 @@ class Server:
         store: Literal["disk", "memory"] = "disk",
         cpus: Sequence[int] = (),
     ) -> None:
+        if not isinstance(name, str):
+            raise UsageError(f"name is a value of type {type(name).__name__}; allowed: the name of a server, as text")
+        served = None if root is None else path_of(root, "the folder to serve", UsageError)
+        whole_of(concurrency, "concurrency", 1, CONCURRENCY_MAX, UsageError)
+        wholes_of(cpus, "cpus", 0, CPU_MAX, UsageError)
         manifest, variant = choose_manifest(name)
         _check_store(manifest, store)
         found = manifest.locate()
         if isinstance(found, Missing):
             raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
         self._folder = TemporaryFolder("tftpbench-server-")
-        if root is None:
-            root = self._folder.path / "root"
-            root.mkdir()
+        if served is None:
+            served = self._folder.path / "root"
+            served.mkdir()
         self._process = ServerProcess(
             manifest,
-            root=Path(root).resolve(),
+            root=served.resolve(),
             log=self._folder.path / "server.log",
             concurrency=concurrency,
             write=write or store == "memory",

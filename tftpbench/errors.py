@@ -19,15 +19,20 @@
 
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
-A message is one line that names the file, key or server and the mend. A fault of a peer is data, never
-an exception. This module imports nothing; everybody may call it.
+A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
+200 kB is shortened. A fault of a peer is data, never an exception. Everybody may call this module.
 """
+
+from tftpbench.escape import one_line
 
 
 class TftpbenchError(Exception):
     """The root of all errors that tftpbench raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(TftpbenchError):

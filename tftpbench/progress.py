@@ -7,11 +7,11 @@ into a measured window. It must never change the run. Called by the command line
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tftpbench.escape import visible_line
 from tftpbench.runner import (
     CeilingUnknown,
     Event,
@@ -23,7 +23,11 @@ from tftpbench.runner import (
     TrialFinished,
     TrialStarted,
 )
+from tftpbench.terminal import console
 from tftpbench.units import counted, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Display = Callable[[Event], None]
 
@@ -36,7 +40,7 @@ def display(stream: TextIO, *, quiet: bool) -> Iterator[Display]:
     elif not stream.isatty():
         yield PlainLines(stream)
     else:
-        bar = LiveBar(Console(file=stream, highlight=False))
+        bar = LiveBar(console(stream, highlight=False))
         try:
             yield bar
         finally:
@@ -64,14 +68,14 @@ class PlainLines:
 
     def _say(self, *lines: str) -> None:
         for line in lines:
-            self._stream.write(f"{line}\n")
+            self._stream.write(f"{visible_line(line)}\n")
         self._stream.flush()
 
 
 class LiveBar:
     """A bar with the time left, what is being measured, and the last trial's rate."""
 
-    def __init__(self, console: Console, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: "Console", clock_s: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock_s = clock_s
         self._began_s = 0.0

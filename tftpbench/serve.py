@@ -11,16 +11,21 @@ import os
 import resource
 import signal
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
 RETRIES = 5
 GRACE_S = 3.0
+MEMORY_MAX_BYTES = 4 << 30  # of the memory store: uploads must not take the machine down
 # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
 RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
 MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
+# Where not even so many fit, a few machines that boot at once fill the server, and only an explicit bound starts it.
+USEFUL_TRANSFERS = 16
+_OTHER_THREADS = 8  # of this process and a shell around it
 BATCH = 64  # messages to a system call: the call itself costs nothing beside them
 # What two datagrams with a forged sender can draw. A client that asks for more is granted less.
 WINDOWSIZE_MAX = 64
@@ -32,8 +37,9 @@ SOCKETS = ("shared", "per-transfer")
 class ServeConfig:
     """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default.
 
-    `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limit of open files allows. `sockets`,
-    `batch` and `workers` are for epoll; threads raises OSError where they are not as here.
+    `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limits of this process allow. How many is then
+    said on standard error; fewer than USEFUL_TRANSFERS are an OSError. `sockets`, `batch` and `workers` are for epoll;
+    threads raises OSError where they are not as here.
     """
 
     root: str
@@ -43,6 +49,7 @@ class ServeConfig:
     write: bool = False
     overwrite: bool = False
     store: str = "disk"
+    memory_max_bytes: int = MEMORY_MAX_BYTES
     blksize_max: int = 65464  # RFC 2348
     windowsize_max: int = WINDOWSIZE_MAX
     window_max_bytes: int = WINDOW_MAX_BYTES
@@ -70,7 +77,7 @@ def serve(
     from tftpbench import _core
 
     if config.max_transfers == 0:
-        config = replace(config, max_transfers=default_max_transfers(name, config.sockets, config.workers))
+        config = replace(config, max_transfers=default_max_transfers(name, config))
     stop = _core.Stop()
     # The end of its terminal ends it in order, too, unless it was started by nohup(1).
     hang_up = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
@@ -89,14 +96,58 @@ def serve(
             signal.signal(number, handler)
 
 
-def default_max_transfers(name: str, sockets: str = "shared", workers: int = 1) -> int:
-    """MAX_TRANSFERS, or as many as open files allow; only a bound that was asked for can be refused."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = hard if hard != resource.RLIM_INFINITY else sys.maxsize
-    # A file each and, with threads, a socket each; of epoll's own sockets as many again may wait to repeat a last ACK.
-    each = 2 if name == "threads" else 3 if sockets == "per-transfer" else 1
-    # 256 for the shared sockets and everything else, and 4 a further worker
-    return max(1, min(MAX_TRANSFERS.get(name, 1), (allowed - 252 - 4 * workers) // each))
+def default_max_transfers(name: str, config: ServeConfig) -> int:
+    """MAX_TRANSFERS, or as many as the limits of this process allow, told on standard error.
+
+    Raises OSError where these are too few to be useful: only a bound that was asked for can be lower.
+    """
+    from tftpbench import _core
+
+    wanted = MAX_TRANSFERS.get(name, 1)
+
+    def open_files(transfers: int) -> int:
+        return _core.open_files(name, replace(config, max_transfers=transfers))
+
+    files, threads = _limit(resource.RLIMIT_NOFILE), _threads_limit() if name == "threads" else sys.maxsize
+    by_files = bisect_right(range(1, wanted + 1), files, key=open_files)
+    by_threads = max(0, threads - _OTHER_THREADS)
+    room = min(wanted, by_files, by_threads)
+    if room == wanted:
+        return room
+    if by_files <= by_threads:
+        limit, raising = f"{files} open files", f"ulimit -Hn {open_files(wanted)}"
+    else:
+        limit, raising = f"{threads} threads", f"ulimit -u {wanted + _OTHER_THREADS}, or pids.max of the cgroup"
+    if room < USEFUL_TRANSFERS:
+        fewer = f"or ask for so few with --max-transfers {room}" if room else "or ask for fewer --workers"
+        raise OSError(
+            f"the limit of {limit} leaves room for {room} transfers at once, less than {USEFUL_TRANSFERS}: "
+            f"raise it ({raising}) {fewer}"
+        )
+    sys.stderr.write(
+        f"tftpbench: {name}: room for {room} transfers at once, not {wanted}: the limit is {limit} ({raising})\n"
+    )
+    return room
+
+
+def _limit(kind: int) -> int:
+    """The hard limit, to which the soft one can be raised."""
+    _, hard = resource.getrlimit(kind)
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
+def _threads_limit() -> int:
+    """How many threads this process may have, as far as that is known: getrlimit(2), cgroups(7)."""
+    # Root's are not counted.
+    limits = [_limit(resource.RLIMIT_NPROC)] if os.geteuid() else []
+    try:
+        with open("/proc/self/cgroup") as lines:
+            group = next(line[3:].strip() for line in lines if line.startswith("0::"))
+        with open(f"/sys/fs/cgroup{group}/pids.max") as file:
+            limits.append(int(file.read()))
+    except (OSError, StopIteration, ValueError):
+        pass  # no such group, or "max"
+    return min(limits, default=sys.maxsize)
 
 
 def announce(host: str, port: int) -> None:
@@ -153,10 +204,12 @@ _CHOICES = {"store": ("disk", "memory"), "sockets": SOCKETS}
 _HELP = {
     "host": "address to bind; 0.0.0.0 or :: for all, fe80::1%%eth0 for a link",
     "port": "port to bind; 0 picks a free one",
-    "max_transfers": "transfers at once, 0 for 16384 (epoll) or 4096 (threads); one more is refused with an ERROR",
+    "max_transfers": "transfers at once, 0 for 16384 (epoll) or 4096 (threads) or as many as open files and threads "
+    "allow; one more is refused with an ERROR",
     "write": "allow uploads",
     "overwrite": "allow uploads to replace existing files",
     "store": "disk, or memory: files are read once and uploads are never written",
+    "memory_max_bytes": "bytes that the memory store may take, what each file costs beside its own included",
     "blksize_max": "largest blksize granted",
     "windowsize_max": "largest windowsize granted, up to 65535",
     "window_max_bytes": "largest window granted, in bytes: windowsize times blksize; one block is always granted",

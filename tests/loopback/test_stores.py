@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.peer import DATA, ERROR, RRQ, WRQ, ack, data, opcode
+from tests.loopback.peer import DATA, ERROR, OACK, RRQ, WRQ, ack, data, opcode
+from tests.loopback.test_process import until
 
 PATIENCE_S = 20.0
 PROMPT_S = 2.0  # for an answer on a busy machine; what is tested here took 5 to 22 s, or for ever
@@ -38,11 +39,12 @@ class Running:
 
     def rss_bytes(self) -> int:
         """Resident now, of itself and of what it shares."""
-        (line,) = [each for each in self.status() if each.startswith("VmRSS:")]
-        return int(line.split()[1]) * 1024
+        resident = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(resident) * resource.getpagesize()
 
-    def status(self) -> list[str]:
-        return Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+    def threads(self) -> int:
+        """How many there are."""
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
     def client(self) -> "Client":
         return Client(self)
@@ -72,6 +74,10 @@ class Client:
     def send(self, datagram: bytes) -> bytes:
         """The answer to it: on a busy machine the server may have sent its last one again meanwhile."""
         self.socket.sendto(datagram, self.peer)
+        return self.next()
+
+    def next(self) -> bytes:
+        """The answer to what was sent last, which is none of before."""
         before = self.last
         while (answer := self.receive()) == before:
             pass
@@ -92,10 +98,15 @@ class Client:
         return answer
 
 
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+
+
 @contextmanager
-def serving(name: str, root: Path, *options: str, prepare: Callable[[], None] | None = None) -> Iterator[Running]:
-    """A server that may be killed meanwhile. `prepare` is called in it before it starts."""
-    command = [sys.executable, "-m", "tftpbench.serve", name, "--root", str(root), *options]
+def serving(
+    name: str, root: Path, *options: str, prepare: Callable[[], None] | None = None, within: tuple[str, ...] = ()
+) -> Iterator[Running]:
+    """A server that may be killed meanwhile. `prepare` is called before it starts; `within` goes before its command."""
+    command = [*within, sys.executable, "-m", "tftpbench.serve", name, "--root", str(root), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=prepare)  # noqa: PLW1509
     assert process.stdout is not None
     try:
@@ -127,6 +138,11 @@ def refuse_o_tmpfile() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
     assert libc.prctl(22, 2, whole, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def code(datagram: bytes) -> int | None:
+    """Of an ERROR."""
+    return int.from_bytes(datagram[2:4], "big") if opcode(datagram) == ERROR else None
 
 
 def hidden(root: Path) -> list[str]:
@@ -186,6 +202,29 @@ def test_two_servers_with_one_process_id_do_each_other_no_harm(name: str, tmp_pa
         assert hidden(tmp_path) == others
 
 
+@pytest.mark.skipif(platform.machine() not in OPENAT, reason="the filter knows this machine's calls not")
+def test_two_containers_on_one_root_take_the_same_upload_at_once(name: str, tmp_path: Path) -> None:
+    """In each the server is process 1."""
+    if subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may make no namespaces of processes (unshare)")
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                serving(name, tmp_path, "--write", "--overwrite", prepare=refuse_o_tmpfile, within=CONTAINER)
+            )
+            for _ in range(2)
+        ]
+        clients = [server.client() for server in servers]
+        for client, byte in zip(clients, (b"1", b"2"), strict=True):
+            assert client.ask(WRQ, "f") == ack(0)
+            assert client.send(data(1, byte * 512)) == ack(1)
+        assert len(hidden(tmp_path)) == 2
+        for client, byte in zip(clients, (b"1", b"2"), strict=True):
+            assert client.send(data(2, byte)) == ack(2)
+            assert (tmp_path / "f").read_bytes() == byte * 513
+    assert os.listdir(tmp_path) == ["f"]
+
+
 @pytest.mark.parametrize("store", ["disk", "memory"])
 def test_a_file_larger_than_there_is_room_for_is_error_3_and_leaves_nothing(
     name: str, tmp_path: Path, store: str
@@ -232,3 +271,58 @@ def test_a_text_of_any_size_makes_nobody_wait(name: str, tmp_path: Path) -> None
         server.process.terminate()
         assert opcode(clients[0].send(ack(20))) in {DATA, ERROR}
         assert server.process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("size", [3 << 30, 300_000])
+def test_a_file_is_loaded_into_memory_while_it_is_served(name: str, tmp_path: Path, size: int) -> None:
+    (tmp_path / "small").write_bytes(b"small")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(size)
+    with serving(name, tmp_path, "--store", "memory") as server:
+        before, client = server.rss_bytes(), server.client()
+        client.post(RRQ, "large", {"blksize": 8192})
+        assert longest_wait_s(server, 50) < PROMPT_S
+        assert client.receive() == b"\0\6blksize\x008192\0"
+        for block in range(35):
+            assert client.send(ack(block)) == data(block + 1, bytes(8192))
+        assert server.rss_bytes() - before < 4 << 20
+
+
+BOUND_BYTES = 12 << 20
+AT_ONCE = 20
+UPLOADS_MAX = 100_000  # more than have room by any account
+
+
+def upload_at_once(clients: list[Client], names: range, contents: bytes) -> int:
+    """How many of these uploads, one of each client, are taken; others are ERROR 3. All announce 65,000 bytes."""
+    for client, name in zip(clients, names, strict=True):
+        client.post(WRQ, f"f-{name}", {"tsize": 65_000})
+    begun = [client for client in clients if opcode(client.receive()) == OACK]
+    for client in begun:
+        client.socket.sendto(data(1, contents), client.peer)
+    answers = [client.next() for client in begun]
+    assert all(code(answer) in {None, 3} for answer in answers)
+    return answers.count(ack(1))
+
+
+@pytest.mark.parametrize("size", [1, 500])
+def test_the_bound_of_the_memory_store_is_what_it_takes(name: str, tmp_path: Path, size: int) -> None:
+    """Resident memory stays within 1.2 times the bound, and the bound is not used up by less than half of it."""
+    options = ("--store", "memory", "--write", "--overwrite", "--memory-max", str(BOUND_BYTES))
+    # With a short timeout a transfer that is over is soon gone; in threads each has a stack until then.
+    with serving(name, tmp_path, *options, "--timeout", "0.05") as server:
+        clients, contents = [server.client() for _ in range(AT_ONCE)], bytes(size)
+        for _ in range(200):  # what serving itself takes, whatever is stored
+            upload_at_once(clients, range(AT_ONCE), contents)
+        before, taken = server.rss_bytes(), 0
+        while upload_at_once(clients, range(taken, taken + AT_ONCE), contents) == AT_ONCE:
+            taken += AT_ONCE
+            assert taken < UPLOADS_MAX, "the store is never full"
+        until(lambda: server.threads() < 10, "transfers do not end")
+        assert server.rss_bytes() - before <= 1.2 * BOUND_BYTES, taken
+        assert taken * (size + 500) > BOUND_BYTES / 2
+        # Files that are replaced, and uploads that are refused, take no more.
+        for first in range(0, 2000, AT_ONCE):
+            upload_at_once(clients, range(first, first + AT_ONCE), contents)
+        until(lambda: server.threads() < 10, "transfers do not end")
+        assert server.rss_bytes() - before <= 1.2 * BOUND_BYTES, taken

@@ -84,7 +84,7 @@ def serve(listening: socket.socket, root: Path) -> None:
         name = request[2:].split(b"\0")[0].decode()
         path = root / name
         with socket.socket(listening.family, socket.SOCK_DGRAM) as transfer:
-            transfer.settimeout(1)
+            transfer.settimeout(30)  # a client that is gone; on a busy machine one may be late
             if not path.is_file():
                 transfer.sendto(struct.pack("!HH", 5, 1) + b"no such file\0", peer)
                 continue

@@ -114,7 +114,7 @@ def test_a_log_has_a_line_a_look_and_none_for_a_pair_that_counts() -> None:
         "Base and head answer; looks after 12, 20, 30 pairs, on separate cores.", "  read: 20 slices of 100 transfers",
         "  A note.",
     ]  # fmt: skip
-    assert lines[3] == "pair 1 is invalid: head: \\x1b[2J"
+    assert lines[3] == "pair 1 is invalid: head: \\u001b[2J"
     assert lines[4] == "after 12 pairs:"
     assert any(line.startswith("  suspected: blocks per second -") for line in lines[5:])
     assert len(lines) == 5 + len(BUDGETS)

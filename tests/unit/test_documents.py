@@ -68,6 +68,6 @@ def test_plain_words_are_what_they_look_like(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
-    for path, said in [(tmp_path / "absent.yaml", "there is no such file"), (tmp_path, "is not a file")]:
+    for path, said in [(tmp_path / "absent.yaml", "there is no such file"), (tmp_path, "is no regular file")]:
         with pytest.raises(UsageError, match=said):
             documents.read(path, UsageError)

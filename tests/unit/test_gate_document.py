@@ -131,7 +131,7 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], None]:
         ),
         (
             replaced("blocks", 0, "arms", "base", "figures", "a\nb\x1b[31m", value="x"),
-            r"blocks\[0\]\.arms\.base\.figures\.a\?b\?\[31m: ",
+            r"blocks\[0\]\.arms\.base\.figures\.a\\nb\\u001b\[31m: ",
         ),
         (replaced("facts", "seed", value="7"), r"facts\.seed: "),
         (replaced("facts", value=None), "facts: "),
@@ -185,7 +185,7 @@ def test_an_absent_gate_is_one_line_that_says_what_is_allowed(tmp_path: Path) ->
         with pytest.raises(ResultsError, match=r"^[^\n]+(allowed: the folder of a gate|can't be read)[^\n]*$"):
             load(path)
     (tmp_path / "gate.json").mkdir()
-    with pytest.raises(ResultsError, match="is no file"):
+    with pytest.raises(ResultsError, match="is no regular file"):
         load(tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.gate_results import CELL, HOSTILE, every, gate
 from tftpbench.errors import ResultsError
+from tftpbench.escape import visible
 from tftpbench.gate.document import load
 from tftpbench.gate.result import FailOn, Judgement, Word
 from tftpbench.report.gate import write, write_junit, write_markdown
@@ -213,7 +214,7 @@ def test_nothing_from_outside_is_markup_in_junit() -> None:
     text = write_junit(RESULTS["hostile"])
     assert not re.search("[^\t\n\r\x20-\ud7ff\ue000-\ufffd]", text)
     messages = {each.get("message") for each in ET.fromstring(text).iter("failure")}
-    assert HOSTILE.replace("\x00", r"\x00").replace("\x07", r"\x07").replace("\x1b", r"\x1b") in messages
+    assert visible(HOSTILE) in messages
 
 
 def test_a_written_gate_is_document_report_junit_and_pictures(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ RULES = {
     "tftpbench._core": {"loadgen", "ceiling", "serve", "machine"},
     "matplotlib": {"plots"},
     "typer": {"cli", "progress"},
-    "rich": {"cli", "progress"},
+    "rich": {"cli", "progress", "terminal"},
 }
 
 

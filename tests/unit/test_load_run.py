@@ -17,6 +17,7 @@ import pytest
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.columns import COLUMNS
 from tftpbench.errors import ResultsError, ResultsWarning
+from tftpbench.regular_file import read_regular
 from tftpbench.results import RunFolder, load_run, load_runs
 
 
@@ -400,14 +401,13 @@ def test_a_broken_histogram_among_whole_ones_is_told_and_left_out(tmp_path: Path
 def test_what_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with create(tmp_path) as folder:
         save(folder, 1)
-    read_bytes = Path.read_bytes
 
-    def forbidden(path: Path) -> bytes:
+    def forbidden(path: Path, max_bytes: int) -> bytes:
         if path.name == name:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return read_bytes(path)
+        return read_regular(path, max_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    monkeypatch.setattr("tftpbench.results.format.read_regular", forbidden)
     with pytest.raises(ResultsError) as error:
         _ = load_run(folder.path).trials
     assert str(error.value) == f"{folder.path}: can't be read: Permission denied"

@@ -13,8 +13,8 @@ import pytest
 
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench.errors import ResultsError
+from tftpbench.escape import markdown, markdown_block, visible, xml
 from tftpbench.report import FORMATS, report
-from tftpbench.report.wording import markdown, markdown_block, visible, xml
 from tftpbench.results import Run, load_run
 from tftpbench.scenario import Scenario
 
@@ -156,7 +156,7 @@ def test_a_hostile_run_gives_an_inert_page(tmp_path: Path) -> None:
     assert handlers == []
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
     assert "{{ 7*7 }}" in page.text
-    assert "\\x1b[31m" in page.text
+    assert "\\u001b[31m" in page.text
 
 
 def test_a_hostile_run_gives_well_formed_junit(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_hostile_run_keeps_to_its_cells_in_markdown(tmp_path: Path) -> None:
         (r"back\slash", r"back\\slash"),
         ("name@as_shipped", r"name@as\_shipped"),
         ("@you", "@\u200byou"),
-        ("\x1b[0m", r"\\x1b\[0m"),
+        ("\x1b[0m", r"\\u001b\[0m"),
     ],
 )
 def test_text_in_markdown_is_shown_as_it_is(text: str, written: str) -> None:
@@ -203,8 +203,8 @@ def test_text_at_the_start_of_a_block_begins_no_list(text: str, written: str) ->
 
 
 def test_characters_that_can_not_be_seen_are_told() -> None:
-    assert visible("a\tb\x00\x85\u202e\udcff") == "a\tb\\x00\\x85\\u202e\\udcff"
-    assert xml("a\tb\x00\ufffe\udcff\U0001f600") == "a\tb\\x00\\ufffe\\udcff\U0001f600"
+    assert visible("a\tb\x00\x85\u202e\udcff") == "a\tb\\u0000\\u0085\\u202e\\udcff"
+    assert xml("a\tb\x00\ufffe\udcff\U0001f600") == "a\tb\\u0000\\ufffe\\udcff\U0001f600"
 
 
 def test_junit_has_a_case_per_threshold_and_one_per_server_and_cell(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_csv_is_a_line_per_trial(tmp_path: Path) -> None:
     run = hostile(tmp_path)
     found = list(csv.DictReader(io.StringIO(report(run, "csv"))))
     assert len(found) == 28
-    assert found[1]["server"] == HOSTILE
+    assert found[1]["server"] == visible(HOSTILE)
     assert float(found[0]["data_pps"]) == run.trials["data_pps"].iloc[0]
     assert json.loads(found[1]["server_findings"])[0]["kind"] == "died"
     assert found[0]["ceiling_data_pps"] == ""

@@ -1,18 +1,18 @@
 """The command line: one file a command, each parses, calls the layers below, prints, and chooses the exit code.
 
 No logic lives here, and nothing heavy is imported before a command needs it: `tftpbench --help` answers at once. Every
-error is one line on standard error, without a traceback unless it is a fault of ours.
+error is one line on standard error, without a traceback unless it is a fault of ours. Everything is printed through
+`tftpbench.terminal`, which lets no control character of others through.
 """
 
-import errno
-import os
 import sys
-from io import TextIOWrapper
 
 import typer
 
 from tftpbench.cli import ceiling, compare, gate, load, report, run, schema, serve, servers
 from tftpbench.errors import TftpbenchError
+from tftpbench.escape import one_line
+from tftpbench.terminal import forget, open_standard_streams, printing
 
 app = typer.Typer(
     name="tftpbench",
@@ -54,38 +54,43 @@ def _without_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (README, "Results")."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # What a terminal can't show, and bytes of a name that are no UTF-8, become \\uXXXX: text and JSON stay whole.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    open_standard_streams()
     sys.exit(exit_code(sys.argv[1:] if arguments is None else arguments))
 
 
 def exit_code(arguments: list[str]) -> int:
     """Run one command; returns its exit code, with every error told in one line."""
+    with printing() as (out, err):
+        code = _run(arguments)
+        out.flush()
+        if out.failure is not None:
+            forget(out)  # or Python complains once more at exit
+            # Read enough, as by `tftpbench servers | head`, is no fault, and a verdict is a verdict whoever reads it.
+            if not isinstance(out.failure, BrokenPipeError):
+                code = _fail(f"standard output can't be written: {out.failure.strerror}", code or 2)
+        if err.failure is not None:
+            forget(err)
+        return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
     except TftpbenchError as error:
         return _fail(str(error), error.exit_code)
     except _CommandLineError as error:
         return _fail(str(error.format_message() if hasattr(error, "format_message") else error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
-    except (OSError, SystemExit) as error:
-        return _unwritten(error)
-
-
-def _unwritten(error: OSError | SystemExit) -> int:
-    """Standard output is gone: read enough, as by `tftpbench servers | head`, or full. Other errors go on."""
-    reason = error.__context__ if isinstance(error, SystemExit) else error  # typer ends on a broken pipe
-    full = isinstance(reason, OSError) and reason.errno == errno.ENOSPC and reason.filename is None
-    if not full and not isinstance(reason, BrokenPipeError):
-        raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
-    return _fail("standard output can't be written: No space left on device", 2) if full else 0
+    except MemoryError:
+        return _fail("out of memory; less at once may fit", 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 2)  # what was named can't be had
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"tftpbench: error: {' '.join(message.split())}", err=True)
+    typer.echo(f"tftpbench: error: {one_line(message)}", err=True)
     return code

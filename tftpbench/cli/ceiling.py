@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.terminal import console
+
 if TYPE_CHECKING:
     from tftpbench.ceiling import CeilingCell, Limit
     from tftpbench.runner import Pinning
@@ -59,12 +61,11 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("bare exchanges, no TFTP")
     # auto_refresh would redraw from a thread, inside measured windows
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+    with Progress(*columns, console=console(sys.stderr), auto_refresh=False, transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def draw(done: int, total: int) -> None:
@@ -76,7 +77,6 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
 
 def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from tftpbench.units import counted, format_count
@@ -98,7 +98,8 @@ def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
         f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
-    Console(width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
+    console(sys.stdout, width=width, highlight=False, markup=False).print(table)
     typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
 
 

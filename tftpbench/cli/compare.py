@@ -1,6 +1,7 @@
 """``tftpbench compare``: two runs side by side, cell by cell."""
 
 import json
+import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.report import keep
+from tftpbench.escape import document_text
+from tftpbench.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.comparison import Comparison
@@ -42,10 +45,12 @@ def compare(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes
         written = _written(comparison.compare(a, b, within=share), format_)
-    if out == "-":
+    if out != "-":
+        keep(document_text(f"{written}\n"), Path(out), is_chosen=True)
+    elif format_ is Format.text:
         typer.echo(written)
     else:
-        keep(f"{written.encode('utf-8', 'backslashreplace').decode()}\n", Path(out))
+        output_of(sys.stdout).write_document(f"{written}\n")
     return 0
 
 
@@ -63,9 +68,10 @@ def _share(text: str) -> float:
 
 def _written(found: "Comparison", format_: Format) -> str:
     from tftpbench import comparison
+    from tftpbench.escape import csv_frame
 
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
     if format_ is Format.csv:
-        return str(found.cells.to_csv(index=False)).rstrip("\n")
+        return csv_frame(found.cells).rstrip("\n")
     return comparison.markdown(found) if format_ is Format.md else comparison.text(found)

@@ -172,10 +172,10 @@ def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None",
 
 
 def _file_size(path: Path) -> int:
-    if path.exists() and not path.is_file():
-        raise typer.BadParameter(f"--verify-against {path}: is no regular file")
+    from tftpbench.regular_file import open_regular
+
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return file.seek(0, os.SEEK_END)
     except OSError as error:
         raise typer.BadParameter(f"--verify-against {path}: {error.strerror}") from None

@@ -1,13 +1,15 @@
 """``tftpbench report``: a stored run as one HTML page, or as Markdown, JSON, CSV or JUnit XML."""
 
 import contextlib
-import os
+import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tftpbench.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.results import Run
@@ -50,11 +52,9 @@ def report(
         out = STDOUT
     text = written(stored, form.value)
     if out == STDOUT:
-        # Not print: a character that the terminal lacks is escaped for people, but here a program reads.
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())
+        output_of(sys.stdout).write_document(text)
         return 0
-    typer.echo(keep(text, out if out is not None else run / PAGE))
+    typer.echo(keep(text, run / PAGE) if out is None else keep(text, out, is_chosen=True))
     return 0
 
 
@@ -65,17 +65,24 @@ def write_page(run: "Run") -> Path:
     return keep(written(run), run.path / PAGE)
 
 
-def keep(text: str, path: Path) -> Path:
-    """Write the file whole, then rename it into place; ResultsError in one line where that can't be done."""
+def keep(text: str, path: Path, *, is_chosen: bool = False) -> Path:
+    """Write the file whole, then rename it into place; ResultsError in one line where that can't be done.
+
+    A place that the user chose (`is_chosen`) may be a device or a pipe, and is then written to. A FIFO in the folder of
+    a run may have no reader: it is replaced.
+    """
     from tftpbench.errors import ResultsError
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+        if is_chosen and path.exists() and not path.is_file():  # /dev/stdout, a pipe
             path.write_bytes(text.encode())
             return path
-        part.write_bytes(text.encode())
+        with part.open("xb") as stream:
+            stream.write(text.encode())
         part.replace(path)
+    except ValueError:  # a NUL in the name
+        raise ResultsError(f"{path}: is no name of a file; choose another place with -o") from None
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -1,17 +1,17 @@
 """``tftpbench run``: scenarios in, a results folder and an answer out."""
 
 import json
-import os
 import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.scenario import Scenario
@@ -186,8 +186,9 @@ def _run_one(
         _page(report.folder)
     stream = sys.stderr if json_ else sys.stdout
     if not (json_ and quiet):
-        text = summary.render(answer, folder, repeat, colour=_colour(stream))
-        print(text if quiet else f"\n{text}", file=stream)
+        output = output_of(stream)
+        text = summary.render(answer, folder, repeat, colour=output.has_colour)
+        output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 
@@ -201,12 +202,14 @@ def _page(folder: Path) -> None:
 
 def _keep(path: Path, text: str) -> None:
     """Beside the trials, so that the folder alone tells what came of the run."""
+    from tftpbench.cli.report import keep
     from tftpbench.errors import ResultsError
 
     try:
-        path.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{path} can't be written: {error.strerror}; all trials are saved beside it") from None
+        keep(f"{text}\n", path)
+    except ResultsError as error:
+        reason = error.__context__.strerror if isinstance(error.__context__, OSError) else "no such place"
+        raise ResultsError(f"{path} can't be written: {reason}; all trials are saved beside it") from None
 
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
@@ -245,10 +248,6 @@ def _command(
 def _graver(one: int, other: int) -> int:
     """Of several scenarios: a missed threshold goes before too few valid trials, and that before all well."""
     return min(code for code in (one, other) if code) if one or other else 0
-
-
-def _colour(stream: TextIO) -> bool:
-    return stream.isatty() and "NO_COLOR" not in os.environ
 
 
 def _print_json(document: object) -> None:

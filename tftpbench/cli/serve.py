@@ -8,6 +8,7 @@ import typer
 from tftpbench.serve import (
     BATCH,
     GRACE_S,
+    MEMORY_MAX_BYTES,
     RECEIVE_BUFFER_BYTES,
     RETRIES,
     TIMEOUT_S,
@@ -26,6 +27,9 @@ def serve(
     write: Annotated[bool, typer.Option("--write", help="Allow uploads.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Allow uploads to replace existing files.")] = False,
     store: Annotated[str, typer.Option(help="disk, or memory: uploads are never written.")] = "disk",
+    memory_max: Annotated[
+        int, typer.Option(min=0, help="Bytes that the memory store may take, the cost of each file included.")
+    ] = MEMORY_MAX_BYTES,
     max_transfers: Annotated[
         int,
         typer.Option(min=0, help="Transfers at once, 0 for 16384 (epoll) or 4096 (threads); more get an ERROR."),
@@ -69,6 +73,7 @@ def serve(
         write=write,
         overwrite=overwrite,
         store=store,
+        memory_max_bytes=memory_max,
         blksize_max=blksize_max,
         windowsize_max=windowsize_max,
         window_max_bytes=window_max,

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.escape import visible_line
+from tftpbench.terminal import console
+
 if TYPE_CHECKING:
     from tftpbench.servers import Found, Manifest, Missing
 
@@ -92,7 +95,6 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
 
 def _print_table(described: list[dict[str, object]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -102,12 +104,12 @@ def _print_table(described: list[dict[str, object]]) -> None:
         does = f"{_words(each['operations'])}{' IPv6' if each['ipv6'] else ''}"
         here = str(each["version"]) if each["missing"] is None else f"- {each['missing']}"
         table.add_row(*map(_plain, (each["name"], each["model"], does, _words(each["options"]) or "none", here)))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False)
-    console.print(table)
+    shown = console(sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False)
+    shown.print(table)
     missing = [each for each in described if each["missing"] is not None]
     for each in missing:
         fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
-        console.print(_plain(f"To get {each['name']}: {each['get']}{fetched}"), soft_wrap=True)
+        shown.print(_plain(f"To get {each['name']}: {each['get']}{fetched}"), soft_wrap=True)
 
 
 def _print_details(manifest: "Manifest") -> None:
@@ -127,14 +129,14 @@ def _print_details(manifest: "Manifest") -> None:
     width = max(map(len, lines))
     for name, text in lines.items():
         if text:
-            typer.echo(f"  {name.ljust(width)}  {text}")
+            typer.echo(f"  {name.ljust(width)}  {visible_line(text)}")
 
 
 def _plain(text: object) -> str:
     """Without rich's markup: versions are what foreign programs print."""
     from rich.markup import escape
 
-    return escape(str(text))
+    return escape(visible_line(str(text)))
 
 
 def _words(value: object) -> str:

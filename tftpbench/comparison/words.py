@@ -3,18 +3,16 @@
 It must never compute a figure. Called by the command line and by notebooks.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from tftpbench.comparison.cells import Compared
 from tftpbench.comparison.result import Comparison
+from tftpbench.escape import markdown as as_markdown
+from tftpbench.escape import markdown_block, visible_line
 from tftpbench.units import format_count
 
 _HEADER = ("server", "A data/s", "B data/s", "B over A", "CPU/block", "verdict")
-_UNSAFE_IN_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]|#~$!"})
-# GitHub mentions whom an @ names, unless a letter, a digit or _ of ASCII stands before it.
-_MENTION = re.compile(r"(?<![A-Za-z0-9_])@(?=\w)")
 
 
 def text(comparison: Comparison) -> str:
@@ -25,18 +23,18 @@ def text(comparison: Comparison) -> str:
     ]
     blocks.insert(2 if comparison.warnings else 1, _table(comparison.rows))
     names = [f"A: {comparison.a.path}", f"B: {comparison.b.path}"]
-    return "\n\n".join("\n".join(map(_visible, block)) for block in [*blocks, names])
+    return "\n\n".join("\n".join(map(visible_line, block)) for block in [*blocks, names])
 
 
 def markdown(comparison: Comparison) -> str:
     """The same for GitHub."""
     head = ("cell", *_HEADER)
     rows = [(row.label, *_cells(row)) for row in comparison.rows]
-    table = [head, tuple("---" for _ in head), *(tuple(_plain(cell) for cell in row) for row in rows)]
-    lines = [f"**{_plain(comparison.sentence)}**", "", *(f"| {' | '.join(row)} |" for row in table)]
+    table = [head, tuple("---" for _ in head), *(tuple(as_markdown(cell) for cell in row) for row in rows)]
+    lines = [f"**{as_markdown(comparison.sentence)}**", "", *(f"| {' | '.join(row)} |" for row in table)]
     for title, entries in _lists(comparison):
-        lines += ["", title, "", *(f"- {_plain(entry)}" for entry in entries)]
-    return "\n".join([*lines, "", f"A: {_plain(comparison.a.path)}<br>B: {_plain(comparison.b.path)}"])
+        lines += ["", title, "", *(f"- {markdown_block(entry)}" for entry in entries)]
+    return "\n".join([*lines, "", f"A: {as_markdown(comparison.a.path)}<br>B: {as_markdown(comparison.b.path)}"])
 
 
 def html(comparison: Comparison) -> str:
@@ -76,16 +74,5 @@ def _cells(row: Compared) -> tuple[str, ...]:
     return (row.contender, *rates, str(row.moved), f"{row.cpu.ratio:.2f}x" if row.cpu else "-", row.verdict)
 
 
-def _visible(words: str) -> str:
-    """Without what moves a terminal or turns the text around it: control characters and those of format."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in words)
-
-
 def _escaped(words: str) -> str:
-    return escape(_visible(words))
-
-
-def _plain(words: str) -> str:
-    """Words that Markdown would take for marks, as themselves; nobody is called by the name of a server."""
-    line = escape(_visible(" ".join(words.split())), quote=False).translate(_UNSAFE_IN_MARKDOWN)
-    return _MENTION.sub("@\u200b", line)
+    return escape(visible_line(words))

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from tftpbench.errors import UsageError
+from tftpbench.regular_file import UnfitFile, read_regular
 
 # The largest file that we ship has 1 KiB; these limits are far from any honest file.
 SIZE_MAX_BYTES = 256 * 1024
@@ -59,8 +60,8 @@ class Document:
         """
         origin = Origin(f"--set {assignment}")
         key, equals, text = assignment.partition("=")
-        parts = tuple(key.strip().split("."))
-        if not equals or not all(parts):
+        parts = tuple(key.strip().split(".", DEPTH_MAX))
+        if not equals or not all(parts) or len(parts) > DEPTH_MAX:
             raise self.fault(f"{origin}: is no assignment; allowed: KEY=VALUE, as in matrix.concurrency=[3,10]")
         value = _Reader(str(origin), self.fault).read(text)
         inners: list[tuple[KeyPath, dict[str, object]]] = [((), self.data)]
@@ -88,14 +89,13 @@ def read(path: Path, fault: type[UsageError]) -> Document:
     """Read one YAML mapping from a regular file; raises `fault` with one line where that fails."""
     source = str(path)
     try:
-        if not path.is_file():
-            raise fault(f"{source}: is not a file" if path.exists() else f"{source}: there is no such file")
-        with path.open("rb") as stream:
-            content = stream.read(SIZE_MAX_BYTES + 1)
+        content = read_regular(path, SIZE_MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise fault(f"{source}: there is no such file") from None
+    except UnfitFile as error:
+        raise fault(f"{source}: {error.strerror}") from None
     except OSError as error:
         raise fault(f"{source}: can't be read: {error.strerror}") from None
-    if len(content) > SIZE_MAX_BYTES:
-        raise fault(f"{source}: is larger than {SIZE_MAX_BYTES // 1024} KiB")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,6 +119,10 @@ class _CoreLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name and way)
 
 
+# Escapes of YAML can make what UTF-8 lacks, and what execve(2) and open(2) refuse. U+DC80 to U+DCFF stand for the bytes
+# of a file's name that is no UTF-8 (PEP 383): --set may hold them.
+_NO_TEXT = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")
+
 _PLAIN_TYPES = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -140,6 +144,8 @@ class _Reader:
         self._values = 0
 
     def read(self, text: str) -> object:
+        if len(text) > SIZE_MAX_BYTES:  # of a --set
+            raise self.fault(f"{self.source}: is larger than {SIZE_MAX_BYTES // 1024} KiB")
         try:
             node = yaml.compose(text, Loader=_CoreLoader)
         except yaml.MarkedYAMLError as error:
@@ -181,6 +187,8 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
         text, tag = node.value, node.tag.removeprefix(_TAG)
+        if found := _NO_TEXT.search(text):
+            self._refuse(node, f"holds {found[0]!r}, which is in no name and in no text")
         if tag == "str":
             return text
         if tag == "null":

@@ -6,6 +6,7 @@ line. Called by `tftpbench.gate`, its reports, the command line and notebooks.
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
+from tftpbench.arguments import path_of
 from tftpbench.budgets import METRICS, REPORTED
 from tftpbench.errors import ResultsError
+from tftpbench.escape import visible_line
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Block, GateResult, Judgement
+from tftpbench.regular_file import UnfitFile, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +42,12 @@ def text(result: GateResult) -> str:
     return json.dumps(document(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def load(path: Path) -> GateResult:
+def load(path: Path | str) -> GateResult:
     """The gate in a folder, or in its gate.json. Keys that a newer version added are passed over.
 
     Raises ResultsError, one line, for a file that is absent or too large, is not this document, or was altered.
     """
-    found, content = _content(path)
+    found, content = _content(path_of(path, "a gate's folder or gate.json", ResultsError))
     try:
         known = json.loads(content.decode("utf-8"), parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except RecursionError:
@@ -123,22 +127,17 @@ def _adapter() -> TypeAdapter[GateResult]:
 
 def _content(path: Path) -> tuple[Path, bytes]:
     """The file that is meant, and what is in it."""
+    found = path / FILE if os.path.isdir(path) else path
     try:
-        found = path / FILE if path.is_dir() else path
-        if not found.exists():
-            raise ResultsError(
-                f"{path}: is no gate, there is no {found.name}; allowed: the folder of a gate, or {FILE}"
-            )
-        if not found.is_file():
-            raise ResultsError(f"{found}: is no file; allowed: the folder of a gate, or its {FILE}")
-        with found.open("rb") as stream:
-            content = stream.read(SIZE_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ResultsError(f"{path}: can't be read: {reason}") from None
-    if len(content) > SIZE_MAX_BYTES:
-        raise ResultsError(f"{found}: is larger than {SIZE_MAX_BYTES // 1024 // 1024} MiB, which no gate is")
-    return found, content
+        return found, read_regular(found, SIZE_MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ResultsError(
+            f"{path}: is no gate, there is no {found.name}; allowed: the folder of a gate, or {FILE}"
+        ) from None
+    except UnfitFile as error:
+        raise ResultsError(f"{found}: {error.strerror}; allowed: the folder of a gate, or its {FILE}") from None
+    except OSError as error:
+        raise ResultsError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _no_number(word: str) -> NoReturn:
@@ -163,4 +162,4 @@ def _told(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
     line = f"{where}: {fault['msg']}" if where else fault["msg"]
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return visible_line(line)

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tftpbench.errors import PlotError
+from tftpbench.escape import csv_frame
 from tftpbench.plots import style
 
 PNG_DPI = 200  # 1440 pixels: sharp at twice the width of a README
@@ -64,7 +65,7 @@ def save(figure: Figure, stem: Path, data: pd.DataFrame) -> tuple[Path, Path, Pa
     contents = {
         ".png": _rendered(figure, "png"),
         ".svg": _rendered(figure, "svg"),
-        ".csv": data.to_csv(index=False).encode(),
+        ".csv": csv_frame(data).encode(),
     }
     paths = {suffix: stem.parent / f"{stem.name}{suffix}" for suffix in contents}
     for suffix, content in contents.items():

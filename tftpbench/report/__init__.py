@@ -8,15 +8,16 @@
     markdown.py       for a pull request
     junit.py          for a CI server
     programs.py       JSON and CSV
-    wording.py        text from a run, made harmless for where it is put
     gate/             the same for a gate, which has files of its own
 
-Everything that comes out of a run is hostile: a server chooses its error texts, a person the names. It must never
+Everything that comes out of a run is hostile: a server chooses its error texts, a person the names; `tftpbench.escape`
+makes text harmless for where it is put. It must never
 compute a figure of its own, write a file, or change a run. Called by the command line.
 """
 
 from collections.abc import Callable
 
+from tftpbench.escape import document_text
 from tftpbench.report.contents import Contents, contents_of
 from tftpbench.report.junit import write_junit
 from tftpbench.report.markdown import write_markdown
@@ -50,6 +51,5 @@ def report(run: Run, form: str = "html") -> str:
     """
     if form not in _WRITERS:
         raise ValueError(f"no report is called {form!r}; allowed: {', '.join(FORMATS)}")
-    text = _WRITERS[form](contents_of(run))
-    # A name need not be UTF-8: its odd bytes are lone surrogates, which no encoding has.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    # A name need not be UTF-8: its odd bytes are lone surrogates, which no encoding has, and which are escaped here.
+    return document_text(_WRITERS[form](contents_of(run)))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from tftpbench.escape import xml
 from tftpbench.report.contents import Contents
-from tftpbench.report.wording import xml
 from tftpbench.thresholds import server_name
 from tftpbench.units import counted
 

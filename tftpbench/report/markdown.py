@@ -5,9 +5,9 @@ Only `tftpbench.report` may ask for this.
 
 from collections.abc import Iterable, Sequence
 
+from tftpbench.escape import markdown, markdown_block, visible
 from tftpbench.report.contents import Contents
 from tftpbench.report.tables import Table
-from tftpbench.report.wording import markdown, markdown_block, visible
 from tftpbench.units import counted
 
 _MARKS = {"held": "✅", "missed": "❌", "not known": "❔"}

@@ -11,10 +11,10 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from tftpbench.escape import visible
 from tftpbench.report.contents import Contents
 from tftpbench.report.figures import figures_of
 from tftpbench.report.programs import write_csv
-from tftpbench.report.wording import visible
 from tftpbench.units import counted
 
 _MARKS = {"held": "✓", "missed": "✗", "not known": "?"}

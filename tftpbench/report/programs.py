@@ -1,6 +1,7 @@
 """The report for programs: one JSON document, or the trials as CSV.
 
-Values are as stored: nothing is rounded, escaped or made pretty. Only `tftpbench.report` may ask for this.
+Figures are as stored: nothing is rounded or made pretty. Control characters are escaped, and a cell of CSV that a
+spreadsheet would take for a formula is text. Only `tftpbench.report` may ask for this.
 """
 
 import csv
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tftpbench.columns import COLUMNS
+from tftpbench.escape import csv_row
 from tftpbench.report.contents import Contents
 from tftpbench.summary import document
 from tftpbench.thresholds import server_name
@@ -38,11 +40,11 @@ def write_csv(contents: Contents) -> str:
 
 
 def csv_text(names: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """RFC 4180, but lines end as Unix ends them."""
+    """RFC 4180, but lines end as Unix ends them; no cell is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_flat(value) for value in row] for row in rows)
+    writer.writerow(csv_row(names))
+    writer.writerows(csv_row(map(_flat, row)) for row in rows)
     return out.getvalue()
 
 

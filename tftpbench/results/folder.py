@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.errors import ResultsError
+from tftpbench.regular_file import UnfitFile, open_regular
 from tftpbench.results import format as form
 from tftpbench.results import tables
 
@@ -39,7 +40,7 @@ class RunFolder:
         self.notes: list[str] = []  # what was mended on opening, for people
         with form.explained(path, "written"):
             (path / form.TRIAL_FILES).mkdir(exist_ok=True)
-            self._stream = os.open(path / form.TRIALS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._stream = _open_trials(path / form.TRIALS)
         try:
             _lock(self._stream, path)
             trials = form.read_trials(path)
@@ -81,7 +82,7 @@ class RunFolder:
                 os.ftruncate(folder._stream, folder._length)
                 folder.notes.append(f"{folder.path / form.TRIALS}: the last line was torn, its trial is done again")
             for left in (folder.path / form.TRIAL_FILES).glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(left)
+                _remove(left)
         return folder
 
     def __enter__(self) -> Self:
@@ -145,20 +146,29 @@ class RunFolder:
         made = place.with_name(f"{_UNFINISHED}{trial}")
         with form.explained(self.path, "written"):
             try:
-                shutil.rmtree(made, ignore_errors=True)
+                _remove(made)
                 made.mkdir()
                 tables.write(made / form.TRANSFERS, transfers, TRANSFER_COLUMNS)
                 tables.write(made / form.INTERVALS, intervals, INTERVAL_COLUMNS)
                 (made / form.LATENCY).write_text(latency_hlog, encoding="utf-8")
                 (made / form.SERVER_LOG).write_bytes(server_log)
                 # Files without a line in trials.jsonl are of a trial that a kill cut off just before its line.
-                if place.exists():
-                    shutil.rmtree(place)
+                _remove(place)
                 made.rename(place)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
         return place
+
+
+def _open_trials(path: Path) -> int:
+    """A descriptor for reading and writing; of a file of its own where there was none."""
+    try:
+        return open_regular(path, os.O_RDWR)
+    except UnfitFile as error:
+        raise ResultsError(f"{path}: can't be written: it {error.strerror}; remove it, or start a new run") from None
+    except FileNotFoundError:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
 
 def _lock(stream: int, path: Path) -> None:
@@ -177,6 +187,14 @@ def _refuse_faults(path: Path, trials: form.Trials) -> None:
         raise ResultsError(f"{where}: {fault}; remove the line, and --resume does the trial again")
 
 
+def _remove(path: Path) -> None:
+    """Take away what is there, if anything is. Not by rmtree alone: it opens a FIFO, and waits for its other end."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _take_name(made: Path, wanted: Path) -> Path:
     """Rename to the first free one of wanted, wanted-2, ...: never replaces a folder that has files (man 2 rename)."""
     for number in range(1, SAME_SECOND_MAX + 1):
@@ -192,7 +210,8 @@ def _take_name(made: Path, wanted: Path) -> Path:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
+    path.unlink(missing_ok=True)  # what a kill left, or a FIFO that somebody put there
+    with path.open("x", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -17,6 +17,8 @@ from typing import Any
 
 from tftpbench.columns import COLUMNS
 from tftpbench.errors import ResultsError
+from tftpbench.escape import one_line
+from tftpbench.regular_file import UnfitFile, read_regular
 
 SCHEMA_FAMILY = "tftpbench.run"
 SCHEMA_MAJOR = 1
@@ -31,6 +33,18 @@ SERVER_LOG = "server.log"
 ANSWER = "answer.txt"
 # A run may be kept without them.
 OPTIONAL = (TRANSFERS, INTERVALS, LATENCY)
+
+# Bounds of what is read, so that no folder takes minutes or all memory (docs/results-format.md, "Bounds"). The largest
+# recorded run has a manifest of 16 KB, 226 rows of 2 KB, and logs of 17 KB for windows of 2 s.
+MANIFEST_MAX_BYTES = 16 << 20
+TRIALS_MAX_BYTES = 128 << 20
+ROW_MAX_BYTES = 1 << 20
+ROWS_MAX = 50_000
+# After so many lines that are none, the file is no trials.jsonl.
+FAULTS_MAX = 100
+LATENCY_MAX_BYTES = 64 << 20
+ANSWER_MAX_BYTES = 1 << 20
+_FAULT_SHOWN_MAX = 200
 
 # What makes a line of trials.jsonl a trial.
 _NEEDED = ("trial", "server", "cell_key", "verdict")
@@ -60,8 +74,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     with explained(folder, "read"):
         try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            content = read_regular(path, MANIFEST_MAX_BYTES)
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+        except (FileNotFoundError, NotADirectoryError):
             raise ResultsError(f"{folder}: is no run folder, it has no {MANIFEST}") from None
     try:
         manifest = parse(content)
@@ -87,25 +103,42 @@ class Trials:
 
 
 def read_trials(folder: Path) -> Trials:
-    """Everything in trials.jsonl that can be read. Raises ResultsError where the file can't be."""
+    """Everything in trials.jsonl that can be read, up to the bounds. Raises ResultsError where the file can't be."""
     path, content = folder / TRIALS, b""
     with explained(folder, "read"), contextlib.suppress(FileNotFoundError):
-        content = path.read_bytes()
+        try:
+            content = read_regular(path, TRIALS_MAX_BYTES)
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
     length = content.rfind(b"\n") + 1
+    count = content.count(b"\n")
+    torn = count + 1 if content[length:] else None
     rows: dict[int, dict[str, Any]] = {}
-    faults = []
-    lines = content[:length].split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
+    faults: list[tuple[int, str]] = []
+    for number, line in enumerate(_lines(content), start=1):
+        if len(faults) == FAULTS_MAX:
+            faults.append((number, f"reading stopped: {FAULTS_MAX} lines before it are no trials, {count} there are"))
+            torn = None
+            break
+        if len(rows) == ROWS_MAX:
+            raise ResultsError(f"{path}: holds more than {ROWS_MAX} trials, {count} lines; no run has so many")
         try:
             row = _row(line)
+            if row["trial"] in rows:
+                raise ValueError(f"trial {row['trial']} is there twice")  # noqa: TRY301 # as any other fault of a line
         except ValueError as error:
-            faults.append((number, str(error)))
-            continue
-        if row["trial"] in rows:
-            faults.append((number, f"trial {row['trial']} is there twice"))
+            faults.append((number, one_line(error, _FAULT_SHOWN_MAX)))
         else:
             rows[row["trial"]] = row
-    return Trials(list(rows.values()), faults, length, len(lines) + 1 if content[length:] else None)
+    return Trials(list(rows.values()), faults, length, torn)
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Whole lines, one after the other: three million at once would be more than the file itself."""
+    start = 0
+    while (end := content.find(b"\n", start)) >= 0:
+        yield content[start:end]
+        start = end + 1
 
 
 def read_histograms(path: Path, kind: str) -> list[str]:
@@ -115,9 +148,11 @@ def read_histograms(path: Path, kind: str) -> list[str]:
     """
     # Not hdrh's own log reader: it decodes every tag's histogram to choose one.
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LATENCY_MAX_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise
+    except UnfitFile as error:
+        raise ResultsError(f"can't be read: it {error.strerror}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ResultsError(f"can't be read: {reason}") from None
@@ -132,7 +167,7 @@ def encoded_histograms(log: str, kind: str) -> list[str]:
 def read_answer(folder: Path) -> str | None:
     """The first line of what the run said in the end; None where it has not."""
     try:
-        return next(iter((folder / ANSWER).read_text(encoding="utf-8").splitlines()), None)
+        return next(iter(read_regular(folder / ANSWER, ANSWER_MAX_BYTES).decode("utf-8").splitlines()), None)
     except (OSError, ValueError):
         return None
 
@@ -142,7 +177,7 @@ def is_run(folder: Path) -> bool:
     with explained(folder, "read"):
         try:
             return stat.S_ISREG((folder / MANIFEST).stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
             return False
 
 
@@ -190,12 +225,16 @@ def _left_out_fault(left_out: object) -> str | None:
 
 def _row(line: bytes) -> dict[str, Any]:
     """The row; ValueError says what is wrong with one that some hand, or a failing disk, has altered."""
+    if len(line) > ROW_MAX_BYTES:
+        raise ValueError(f"is longer than {ROW_MAX_BYTES >> 20} MiB")
     try:
         row = parse(line)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(row, dict):
         raise ValueError("is no object; allowed: one JSON object per line")
+    if b"\\ud" in line or b"\\uD" in line:
+        row = dict(_encodable(row))
     for name in _NEEDED:
         if row.get(name) is None:
             raise ValueError(f"has no {name}")
@@ -217,6 +256,15 @@ def _fits(value: object, dtype: str) -> bool:
         except ValueError:
             return False
     return True
+
+
+def _encodable(value: Any) -> Any:
+    """Lone surrogates, which an escape of JSON can hold and no data frame, as text that shows them."""
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def json_text(value: object, indent: int | None = None) -> str:

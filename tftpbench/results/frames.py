@@ -44,6 +44,8 @@ def trials(rows: Sequence[Mapping[str, Any]], entered: Sequence[str]) -> "pd.Dat
             frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
         elif name in known:
             frame[name] = _words(frame[name].tolist(), known[name])
+        elif column.dtype == "int":  # not by way of the frame: beside a None it has floats, which lack the last digits
+            frame[name] = pd.array([row.get(name) for row in rows], dtype="Int64")
         else:
             frame[name] = frame[name].astype(_DTYPES[column.dtype])  # type: ignore[call-overload]
     frame[CONTENDER] = _words(names, order)

@@ -4,9 +4,10 @@ Only `tftpbench.results` may ask for this.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
 from typing import Any
 
+from tftpbench.escape import visible_line
 from tftpbench.thresholds import server_name
 from tftpbench.units import counted
 
@@ -35,8 +36,12 @@ def run(
 def table(title: str, rows: Iterable[tuple[str, str]], notes: Iterable[str] = ()) -> str:
     """A table of names and values under a title, with notes under it."""
     body = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+        f'<tr><th style="text-align:left">{_escaped(name)}</th><td style="text-align:left">{_escaped(value)}</td></tr>'
         for name, value in rows
     )
-    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<div><strong>{escape(title)}</strong><table>{body}</table>{f'<ul>{listed}</ul>' if listed else ''}</div>"
+    listed = "".join(f"<li>{_escaped(note)}</li>" for note in notes)
+    return f"<div><strong>{_escaped(title)}</strong><table>{body}</table>{f'<ul>{listed}</ul>' if listed else ''}</div>"
+
+
+def _escaped(text: str) -> str:
+    return escape_markup(visible_line(text))

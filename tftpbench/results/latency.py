@@ -1,10 +1,14 @@
 """Latency: the merged histogram of some trials, in nanoseconds. The only thing that percentiles are taken from.
 
-Trials are merged bucket by bucket; percentiles are never averaged. Decoding is the HdrHistogram library's. It must
-never open a file. Made by `Run.latency`; called by everybody who shows a percentile.
+Trials are merged bucket by bucket; percentiles are never averaged. Decoding is the HdrHistogram library's, which
+believes a histogram whatever it says of its own size: what is decoded is held to bounds before. It must never open a
+file. Made by `Run.latency`; called by everybody who shows a percentile.
 """
 
+import base64
 import math
+import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +19,7 @@ from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
 from tftpbench.errors import ResultsError
+from tftpbench.escape import one_line
 from tftpbench.results import html
 from tftpbench.units import counted, format_duration
 
@@ -23,6 +28,21 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 _SHOWN = (50, 90, 99, 99.9, 100)
+
+# Bounds of a histogram, in ns (docs/results-format.md, "Bounds"). The generator records from 64 ns to an hour with
+# three significant digits (crates/tftpbench-load, LATENCY_LOW_NS); from 1 ns that would be 33,792 counters.
+LOWEST_MAX_NS = 1_000_000
+HIGHEST_MAX_NS = 3_600_000_000_000
+DIGITS_MAX = 3
+# Of one, decompressed: a header and 33,792 counters of up to 9 bytes.
+PAYLOAD_MAX_BYTES = 40 + 33_792 * 9
+# Of all in a log; those of a second have 10 KB at most, so hours fit.
+DECODED_MAX_BYTES = 64 << 20
+COUNT_MAX = 2**53  # sums stay exact in int64
+_ENVELOPE_BYTES = 8  # cookie and length, before what is compressed
+# cookie, length, offset, digits, lowest, highest, ratio
+_HEADER = struct.Struct(">IIIIQQd")
+_REASON_MAX = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,8 +54,20 @@ class Latency:
 
     @classmethod
     def of(cls, encoded: Iterable[str]) -> Self:
-        """Merge histograms in version 2 encoding; ResultsError where one can't be decoded."""
-        return cls._sum([_buckets(text) for text in encoded])
+        """Merge histograms in version 2 encoding; ResultsError where one can't be decoded or is out of bounds."""
+        sums: dict[tuple[int, ...], HdrHistogram] = {}
+        counts: dict[tuple[int, ...], Integers] = {}
+        left = DECODED_MAX_BYTES
+        for text in encoded:
+            left -= _payload_bytes(text)
+            if left < 0:
+                raise ResultsError(f"can't be read: it holds more than {DECODED_MAX_BYTES >> 20} MiB of histograms")
+            one = _decoded(text)
+            bounds = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
+            sums.setdefault(bounds, one)
+            counts[bounds] = counts.get(bounds, 0) + _counts(one)
+            _refuse_large(counts[bounds])
+        return cls._sum([_buckets(sums[bounds], counts[bounds]) for bounds in sums])
 
     @property
     def count(self) -> int:
@@ -100,13 +132,46 @@ class Latency:
         return cls(values_ns, counts)
 
 
-def _buckets(text: str) -> tuple[Integers, Integers]:
-    """Highest equivalent values and counts of the buckets that hold something."""
+def _payload_bytes(text: str) -> int:
+    """Size of the histogram decompressed. ResultsError where it or its header is out of bounds."""
     try:
-        histogram = HdrHistogram.decode(text)
+        packed = base64.b64decode(text)[_ENVELOPE_BYTES:]
+        content = zlib.decompressobj().decompress(packed, PAYLOAD_MAX_BYTES + 1)
+        header = _HEADER.unpack_from(content)
+    except (ValueError, zlib.error, struct.error):
+        raise ResultsError("can't be read: it holds no histogram in version 2 encoding") from None
+    digits, lowest, highest = header[3:6]
+    if len(content) > PAYLOAD_MAX_BYTES:
+        raise ResultsError(f"can't be read: a histogram in it has more than {PAYLOAD_MAX_BYTES} bytes")
+    if not (1 <= digits <= DIGITS_MAX and 1 <= lowest <= LOWEST_MAX_NS and 2 * lowest <= highest <= HIGHEST_MAX_NS):
+        raise ResultsError(
+            f"can't be read: a histogram in it goes from {lowest} to {highest} with {digits} digits; allowed: from at "
+            f"most {LOWEST_MAX_NS}, to at most {HIGHEST_MAX_NS}, with 1 to {DIGITS_MAX} digits"
+        )
+    return len(content)
+
+
+def _decoded(text: str) -> HdrHistogram:
+    try:
+        return HdrHistogram.decode(text)
     except Exception as error:  # hdrh lets zlib, struct, base64 and its own errors through
-        raise ResultsError(f"can't be read: {str(error) or type(error).__name__}") from None
-    counts = np.ctypeslib.as_array(histogram.counts).astype(np.int64)
+        raise ResultsError(f"can't be read: {one_line(error, _REASON_MAX) or type(error).__name__}") from None
+
+
+def _counts(histogram: HdrHistogram) -> Integers:
+    counts = np.ctypeslib.as_array(histogram.counts)
+    if counts.size and counts.max() > COUNT_MAX:
+        raise ResultsError(f"can't be read: a histogram in it counts more than {COUNT_MAX}")
+    return counts.astype(np.int64)
+
+
+def _refuse_large(counts: Integers) -> None:
+    if counts.sum(dtype=np.float64) > COUNT_MAX:
+        raise ResultsError(f"can't be read: its histograms count more than {COUNT_MAX}")
+
+
+def _buckets(histogram: HdrHistogram, counts: Integers) -> tuple[Integers, Integers]:
+    """Highest equivalent values and counts of the buckets that hold something."""
     filled = np.flatnonzero(counts)
     # As HdrHistogram.get_highest_equivalent_value has it, for all at once: asked one by one, a big run takes seconds.
     half = histogram.sub_bucket_half_count

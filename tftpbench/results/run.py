@@ -8,14 +8,19 @@ everybody who looks at results, notebooks first.
 import glob as globbing
 import inspect
 import math
+import os
+import re
 import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tftpbench import laws
+from tftpbench.arguments import path_of
 from tftpbench.columns import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
 from tftpbench.errors import ResultsError, ResultsWarning
+from tftpbench.escape import one_line
+from tftpbench.regular_file import is_regular
 from tftpbench.results import format as form
 from tftpbench.results import frames, html, tables
 from tftpbench.results.latency import Latency
@@ -24,6 +29,10 @@ from tftpbench.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Bounds of all files of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame, a minute of decoding.
+TABLE_ROWS_MAX = 30_000_000
+HISTOGRAMS_MAX = 100_000
 
 
 class Run:
@@ -34,6 +43,7 @@ class Run:
         self.path = path
         self.manifest: dict[str, Any] = form.read_manifest(path)
         self._found: dict[str, None] = {}  # problems, in the order in which reading came upon them
+        self._histograms: dict[tuple[int, str], int] = {}  # how many were read, by trial and kind
 
     @property
     def name(self) -> str:
@@ -93,20 +103,22 @@ class Run:
         `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are
         left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
         """
-        if kind not in LATENCY_KINDS:
-            hint = did_you_mean(kind, LATENCY_KINDS)
+        if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
+            hint = did_you_mean(str(kind), LATENCY_KINDS)
             raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
         chosen = self._choose(cell, valid_only)
         parts, broken, absent = [], [], 0
         for trial in chosen:
             try:
                 encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
+                self._count_histograms(trial, kind, len(encoded))
                 parts += [Latency.of(encoded)] if encoded else []
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
                 broken.append(f"trials/{trial}/{form.LATENCY} {error}")
         if not parts:
+            self._found |= dict.fromkeys(broken)  # the error names one of them
             nobody = (
                 _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {cell or 'a valid verdict'}"
             )
@@ -191,7 +203,7 @@ class Run:
             return None
         try:
             path = self._file(row["trial"], form.TRANSFERS)
-            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if path.is_file() else None
+            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if is_regular(path) else None
         except (OSError, ResultsError):
             return None
         return laws.littles_law_fault(row, mean_ns)
@@ -216,11 +228,12 @@ class Run:
         return [int(trial) for trial in frame["trial"]]
 
     def _tables(self, name: str, columns: dict[str, Column]) -> dict[int, Any]:
-        found, absent = {}, 0
+        found, absent, left = {}, 0, TABLE_ROWS_MAX
         for row in self.rows:
             trial = row["trial"]
             try:
-                found[trial] = tables.read(self._file(trial, name), columns)
+                table = tables.read(self._file(trial, name), columns, rows_max=left)
+                found[trial], left = table, left - table.num_rows
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
@@ -233,8 +246,13 @@ class Run:
         return self.path / form.TRIAL_FILES / str(trial) / name
 
     def _is_there(self, trial: int, name: str) -> bool:
-        with form.explained(self.path, "read"):
-            return self._file(trial, name).is_file()
+        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, told where it is read
+
+    def _count_histograms(self, trial: int, kind: str, count: int) -> None:
+        others = sum(number for place, number in self._histograms.items() if place != (trial, kind))
+        if others + count > HISTOGRAMS_MAX:
+            raise ResultsError(f"is left out: with it the run holds more than {HISTOGRAMS_MAX} histograms")
+        self._histograms[trial, kind] = count
 
     def _tell(self, problem: str) -> None:
         if problem not in self._found:
@@ -247,7 +265,7 @@ class Run:
 
 def load_run(path: Path | str) -> Run:
     """Open the run folder `path`; ResultsError in one line where it is none."""
-    return Run(Path(path))
+    return Run(path_of(path, "a run's folder", ResultsError))
 
 
 def load_runs(glob: str) -> list[Run]:
@@ -255,9 +273,10 @@ def load_runs(glob: str) -> list[Run]:
 
     One that can't be opened is told of in a ResultsWarning, and left out. ResultsError where none is left.
     """
+    pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
     runs: list[Run] = []
     refused: list[ResultsError] = []
-    for folder in map(Path, sorted(globbing.glob(str(Path(glob).expanduser())))):
+    for folder in map(Path, sorted(_found(pattern))):
         try:
             runs += [Run(folder)] if form.is_run(folder) else []
         except ResultsError as error:
@@ -269,6 +288,13 @@ def load_runs(glob: str) -> list[Run]:
     return runs
 
 
+def _found(pattern: Path) -> list[str]:
+    try:
+        return globbing.glob(str(pattern.expanduser()))
+    except (OSError, RuntimeError, ValueError, RecursionError, re.error):  # no such home, a NUL, no pattern
+        return []
+
+
 def _have_no(count: int, name: str, of: str = "trial") -> str:
     return f"{counted(count, of)} {'has' if count == 1 else 'have'} no {name}"
 
@@ -278,4 +304,4 @@ def _warn(text: str) -> None:
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals["__name__"].startswith(("tftpbench", "functools")):
         level, frame = level + 1, frame.f_back
-    warnings.warn(text, ResultsWarning, stacklevel=level)
+    warnings.warn(one_line(text), ResultsWarning, stacklevel=level)

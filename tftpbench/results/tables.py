@@ -3,7 +3,9 @@
 Only `tftpbench.results` may ask for this.
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +17,17 @@ from numpy.typing import NDArray
 
 from tftpbench.columns import OUTCOMES, TRANSFER_COLUMNS, Column
 from tftpbench.errors import ResultsError
+from tftpbench.regular_file import UnfitFile, open_regular
 
 if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
     import pandas as pd
 
 Arrays = Mapping[str, NDArray[np.generic]]
 _WORD = pa.dictionary(pa.int8(), pa.string())
+# Bounds of one file (docs/results-format.md, "Bounds"): a window of a minute with 100,000 transfers a second.
+ROWS_MAX = 10_000_000
+COLUMNS_MAX = 100
+SIZE_MAX_BYTES = 1 << 30  # as it says of itself, decompressed
 _TIMES = {name: TRANSFER_COLUMNS[name] for name in ("actual_start_ns", "end_ns", "outcome")}
 
 
@@ -37,14 +44,15 @@ def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=words, column_encoding=deltas)
 
 
-def read(path: Path, columns: Mapping[str, Column], *, others: bool = True) -> pa.Table:
+def read(path: Path, columns: Mapping[str, Column], *, others: bool = True, rows_max: int = ROWS_MAX) -> pa.Table:
     """The table in the file: these columns in order, null where an older file lacks one, then any others.
 
     Raises FileNotFoundError where there is none, ResultsError where it can't be read.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(None if others else [*columns])
+        with _opened(path) as stream, pq.ParquetFile(stream) as file:
+            _refuse_large(file.metadata, min(rows_max, ROWS_MAX))
+            table = file.read(_flat(file.schema_arrow, columns) if others else [*columns])
         known = {
             name: table.column(name).cast(_arrow_type(column))
             if name in table.column_names
@@ -54,7 +62,10 @@ def read(path: Path, columns: Mapping[str, Column], *, others: bool = True) -> p
         return pa.table(known | {name: table.column(name) for name in table.column_names if name not in known})
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except UnfitFile as error:
+        raise ResultsError(f"can't be read: it {error.strerror}") from None
+    # Arrow's words for what is not Parquet: also ValueError and TypeError, of names that are no text, or there twice.
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or ["input/output error"])[0]
         raise ResultsError(f"can't be read: {reason}") from None
 
@@ -99,6 +110,34 @@ def with_cells(frame: "pd.DataFrame", trials: "pd.DataFrame", names: tuple[str, 
         added[name] = (column.astype("int64") if whole else column).array.take(place)
     others = {name: frame[name] for name in frame.columns if name not in added and name != "trial"}
     return pd.DataFrame({"trial": frame["trial"], **added, **others}, copy=False)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pa.NativeFile]:
+    """The regular file at `path`, read by Arrow itself: its threads would wait for Python to read for them."""
+    descriptor = open_regular(path)
+    try:
+        with pa.OSFile(f"/proc/self/fd/{descriptor}") as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_large(metadata: pq.FileMetaData, rows_max: int) -> None:
+    """What the file says of itself, before anything of it is unpacked."""
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    for count, most, what in (
+        (metadata.num_rows, rows_max, "rows"),
+        (metadata.num_columns, COLUMNS_MAX, "columns"),
+        (size, SIZE_MAX_BYTES, "bytes unpacked"),
+    ):
+        if not 0 <= count <= most:
+            raise ResultsError(f"can't be read: it has {count} {what}; allowed: {most} at most")
+
+
+def _flat(schema: pa.Schema, columns: Mapping[str, Column]) -> list[str]:
+    """The documented columns, and of the others those of plain values: lists in lists are nobody's of ours."""
+    return [field.name for field in schema if field.name in columns or not pa.types.is_nested(field.type)]
 
 
 def _column(values: NDArray[np.generic], column: Column | None) -> pa.Array:

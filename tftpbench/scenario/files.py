@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tftpbench import documents
+from tftpbench.arguments import path_of, texts_of
 from tftpbench.errors import ScenarioError
+from tftpbench.regular_file import is_regular
 from tftpbench.scenario.model import Scenario
 from tftpbench.spelling import did_you_mean
 
 BUNDLED = Path(__file__).parent.parent / "_bundled" / "scenarios"
 
 
-def load_scenario(path_or_name: str, overrides: Sequence[str] = ()) -> Scenario:
+def load_scenario(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     """Read a scenario file, or a bundled one by name, with `--set KEY=VALUE` overrides obeyed in order.
 
     Raises ScenarioError with one line: file:line:column, the key, what is wrong, what is allowed.
     """
-    path = _find(path_or_name)
+    assignments = texts_of(overrides, "overrides", ScenarioError)
+    path = _find(str(path_of(path_or_name, "a scenario file, or a bundled scenario's name", ScenarioError)))
     document = documents.read(path, ScenarioError)
     _resolve_server_paths(document.data, path.parent)
-    for assignment in overrides:
+    for assignment in assignments:
         document.assign(assignment)
     return documents.parse(document, Scenario)
 
@@ -34,7 +37,7 @@ def bundled_scenarios() -> dict[str, Path]:
 
 def _find(path_or_name: str) -> Path:
     path = Path(path_or_name)
-    if path.is_file() or "/" in path_or_name or path.suffix in {".yaml", ".yml"}:
+    if is_regular(path) or "/" in path_or_name or path.suffix in {".yaml", ".yml"}:
         return path
     known = bundled_scenarios()
     if path_or_name in known:

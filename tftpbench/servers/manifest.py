@@ -132,7 +132,9 @@ class Manifest(Strict):
     )
     find: Find = Field(description="How its presence is known.")
     version: Annotated[Argv | None, Allowed("a list of words, or null")] = Field(
-        default=None, description="A command whose first line of output is its version; null where it has none."
+        default=None,
+        min_length=1,
+        description="A command whose first line of output is its version; null where it has none.",
     )
     get: Line = Field(description="How to get it, one line.")
     fetch: Fetch | None = Field(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tftpbench.errors import ResultsError, ScenarioError
+from tftpbench.errors import ResultsError, ScenarioError, UsageError
 from tftpbench.results import Run
 from tftpbench.scenario import Scenario, from_document
 from tftpbench.summary.answer import Answer, LeftOut, summarise
@@ -24,8 +24,10 @@ RUNNING = "running already"
 def answer_of(run: Run) -> Answer:
     """Answer the question of the run's scenario from its trials, finished or cut off.
 
-    Raises ResultsError where the manifest holds no scenario that can be read.
+    Raises ResultsError where the manifest holds no scenario that can be read, UsageError for what is no Run.
     """
+    if not isinstance(run, Run):
+        raise UsageError(f"a value of type {type(run).__name__} is no run; allowed: what tftpbench.load_run returns")
     scenario = scenario_of(run)
     known = {cell.key for cell in scenario.cells()}
     servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])

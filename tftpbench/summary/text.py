@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tftpbench.escape import visible_line
 from tftpbench.summary.answer import Answer, Judged
 from tftpbench.summary.lines import Line
 from tftpbench.thresholds import State
@@ -24,9 +25,9 @@ _FINDINGS_MAX = 40
 def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) -> str:
     """The end of a run as text, with where its files are and the command to repeat it."""
     blocks = [
-        [_paint(answer.sentence, _BOLD, colour)],
+        [_paint(visible_line(answer.sentence), _BOLD, colour)],
         _thresholds(answer.thresholds, colour),
-        _table(answer),
+        [visible_line(line) for line in _table(answer)],
         _listed("What servers did wrong:", list(answer.findings), _FINDINGS_MAX),
         _listed(
             "Invalid trials, kept and never used:",
@@ -35,7 +36,10 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
         _listed("Protocol faults where transfers failed:", list(answer.faults)),
         _listed("Too few valid trials:", list(answer.incomplete)),
         _listed("Left out:", list(answer.skipped), _FINDINGS_MAX),
-        [f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}"],
+        [
+            visible_line(line)
+            for line in (f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}")
+        ],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -43,10 +47,10 @@ def render(answer: Answer, folder: str, repeat: str, *, colour: bool = False) ->
 def html(answer: Answer) -> str:
     """The sentence and the table for a notebook; whatever a run may hold is escaped."""
     head, *body = [["", *header(answer)], *([line.label, *cells(answer, line)] for line in answer.lines)]
-    rows = [f"<tr>{''.join(f'<th>{escape(text)}</th>' for text in head)}</tr>"]
-    rows += [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in body]
+    rows = [f"<tr>{''.join(f'<th>{escape(visible_line(text))}</th>' for text in head)}</tr>"]
+    rows += [f"<tr>{''.join(f'<td>{escape(visible_line(text))}</td>' for text in row)}</tr>" for row in body]
     table = f"<table>{''.join(rows)}</table>" if body else ""
-    return f"<p><strong>{escape(answer.sentence)}</strong></p>{table}"
+    return f"<p><strong>{escape(visible_line(answer.sentence))}</strong></p>{table}"
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,8 @@ def _thresholds(judged: Sequence[Judged], colour: bool) -> list[str]:
     marks = {"held": ("✓", _GREEN), "missed": ("✗", _RED), "not known": ("?", _YELLOW)}
     lines: list[str] = []
     for each in judgements(judged):
-        lines.append(f"{_paint(*marks[each.state], colour)} {each.threshold}")
-        lines += _shortened([f"    {reason}" for reason in each.reasons])
+        lines.append(f"{_paint(*marks[each.state], colour)} {visible_line(each.threshold)}")
+        lines += _shortened([f"    {visible_line(reason)}" for reason in each.reasons])
     return lines
 
 
@@ -163,7 +167,7 @@ def _is_best(answer: Answer) -> bool:
 
 
 def _listed(title: str, lines: list[str], most: int = _LISTED_MAX) -> list[str]:
-    return [title, *_shortened([f"  {line}" for line in lines], most)] if lines else []
+    return [title, *_shortened([f"  {visible_line(line)}" for line in lines], most)] if lines else []
 
 
 def _shortened(lines: list[str], most: int = _LISTED_MAX) -> list[str]:

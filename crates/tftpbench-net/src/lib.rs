@@ -12,7 +12,8 @@
 //! Datagrams of equal length to one peer leave as one message that the kernel cuts (UDP_SEGMENT), without being asked
 //! for; what arrives so is taken whole where a socket asks for it (UDP_GRO). Callers see single datagrams either way.
 //!
-//! Beside UDP there is what hands whole files to another process: [`SharedMemory`] and [`Handover`].
+//! Beside UDP there is what hands whole files to another process: [`SharedMemory`] and [`Handover`]; and
+//! [`Deferrable`], for what takes the kernel long to free.
 //!
 //! # How the parts fit together
 //!
@@ -54,6 +55,7 @@ pub mod limits;
 
 mod address;
 mod control;
+mod deferred;
 mod errno;
 mod fixed;
 mod handover;
@@ -68,6 +70,7 @@ mod stop;
 mod timers;
 
 pub use address::{LocalAddress, parse_host};
+pub use deferred::Deferrable;
 pub use handover::Handover;
 pub use poller::{Poller, Source, Waited};
 pub use prepared::{Datagrams, Prepared};

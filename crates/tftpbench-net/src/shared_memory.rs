@@ -34,6 +34,11 @@ impl SharedMemory {
         Ok(SharedMemory { file, length: 0 })
     }
 
+    /// Its size in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Adds bytes at the end. After an error only dropping is of use.
     pub fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {

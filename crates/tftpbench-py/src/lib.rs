@@ -18,7 +18,7 @@ mod _core {
     #[pymodule_export]
     use crate::load::{LoadOutcome, first_difference, run_load, write_contents};
     #[pymodule_export]
-    use crate::serve::{Stop, serve};
+    use crate::serve::{Stop, open_files, serve};
 
     /// Version of the native half; equals the package's.
     #[pymodule_export]

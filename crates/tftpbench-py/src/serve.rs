@@ -47,6 +47,7 @@ pub(crate) struct ServeArguments {
     write: bool,
     overwrite: bool,
     store: String,
+    memory_max_bytes: u64,
     max_transfers: usize,
     blksize_max: u16,
     windowsize_max: u16,
@@ -76,11 +77,7 @@ pub(crate) fn serve(
     ready: Py<PyAny>,
     handover: Option<i32>,
 ) -> PyResult<Vec<(&'static str, u64)>> {
-    let run = match name {
-        "epoll" => Strategy::Epoll,
-        "threads" => Strategy::Threads,
-        _ => return Err(PyValueError::new_err(format!("{name} is not one of epoll, threads"))),
-    };
+    let run = Strategy::named(name)?;
     // As it was given: with the name of its zone, if it has one.
     let host = config.host.clone();
     let mut config = config.into_config()?;
@@ -111,9 +108,29 @@ pub(crate) fn serve(
     summary.map(|summary| summary.0).map_err(|error| PyOSError::new_err(error.to_string()))
 }
 
+/// Open files that the server `name` needs at most with this configuration. Raises ValueError for a bad value.
+#[pyfunction]
+pub(crate) fn open_files(name: &str, config: ServeArguments) -> PyResult<u64> {
+    let config = config.into_config()?;
+    Ok(match Strategy::named(name)? {
+        Strategy::Epoll => tftpbench_epoll::open_files(&config),
+        Strategy::Threads => tftpbench_threads::open_files(&config),
+    })
+}
+
 enum Strategy {
     Epoll,
     Threads,
+}
+
+impl Strategy {
+    fn named(name: &str) -> PyResult<Strategy> {
+        match name {
+            "epoll" => Ok(Strategy::Epoll),
+            "threads" => Ok(Strategy::Threads),
+            _ => Err(PyValueError::new_err(format!("{name} is not one of epoll, threads"))),
+        }
+    }
 }
 
 impl ServeArguments {
@@ -140,6 +157,7 @@ impl ServeArguments {
             write: self.write,
             overwrite: self.overwrite,
             store,
+            memory_bytes_max: self.memory_max_bytes,
             max_transfers: self.max_transfers,
             limits: Limits {
                 blksize: self.blksize_max,

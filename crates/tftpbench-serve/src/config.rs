@@ -46,6 +46,8 @@ pub struct ServeConfig {
     pub overwrite: bool,
     /// Where files live.
     pub store: StoreKind,
+    /// What the memory store may hold: files, uploads under way, and what each costs beside its bytes.
+    pub memory_bytes_max: u64,
     /// Most undecided transfers at one time; a request beyond it is answered with an ERROR.
     pub max_transfers: usize,
     /// The largest blksize, windowsize and window that are granted.
@@ -81,6 +83,8 @@ impl ServeConfig {
             write: false,
             overwrite: false,
             store: StoreKind::Disk,
+            // A stranger's uploads must not take the machine down.
+            memory_bytes_max: 4 << 30,
             max_transfers: 4096,
             limits: Limits::default(),
             timing: Timing {

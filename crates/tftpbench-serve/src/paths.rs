@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 pub(crate) const TEMPORARY_PREFIX: &[u8] = b".tftpbench-upload-";
 
 /// A file name that is relative to the root, has no `..`, and names at least one component.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FilePath(Box<[u8]>);
 
 impl FilePath {
@@ -161,16 +161,20 @@ impl Root {
     }
 }
 
-/// The type of what is called `name` in a folder, if anything is; a symbolic link is refused.
-pub(crate) fn existing_in(folder: &Folder, name: &[u8]) -> Result<Option<FileType>, Refusal> {
+/// What is called `name` in a folder, if anything is; a symbolic link is refused.
+pub(crate) fn existing_in(folder: &Folder, name: &[u8]) -> Result<Option<fs::Stat>, Refusal> {
     match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+        Ok(stat) => match file_type(&stat) {
             FileType::Symlink => Err(Refusal::ESCAPES),
-            kind => Ok(Some(kind)),
+            _ => Ok(Some(stat)),
         },
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+pub(crate) fn file_type(stat: &fs::Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
 }
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);

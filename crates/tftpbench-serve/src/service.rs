@@ -63,7 +63,7 @@ impl Service {
         }
         let log = config.log_packets.then(|| PacketLog::new(Box::new(stderr()), now_ns));
         Ok(Arc::new(Service {
-            store: Store::new(config.store, Arc::new(root), config.overwrite, config.handover.clone()),
+            store: Store::new(&config, Arc::new(root)),
             registry: Registry::new(config.max_transfers),
             counters: Counters::default(),
             log,

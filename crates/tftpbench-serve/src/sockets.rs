@@ -16,11 +16,17 @@ pub struct Descriptors {
     pub server: u64,
 }
 
+impl Descriptors {
+    /// Open files that a server needs at most: its own, and a file for each transfer.
+    pub fn needed(self, max_transfers: usize) -> u64 {
+        let transfers = (max_transfers as u64).saturating_mul(1 + self.transfer);
+        transfers.saturating_add(self.server + PROCESS_DESCRIPTORS)
+    }
+}
+
 /// Makes room for `max_transfers`, so that the bound that people see is the one that counts.
 pub fn raise_open_files(config: &ServeConfig, descriptors: Descriptors) -> Result<(), ServeError> {
-    let transfers = config.max_transfers as u64;
-    let need = transfers * (1 + descriptors.transfer) + descriptors.server + PROCESS_DESCRIPTORS;
-    match limits::raise_open_files(need) {
+    match limits::raise_open_files(descriptors.needed(config.max_transfers)) {
         Ok(_) => Ok(()),
         Err(shortfall) => Err(ServeError::OpenFiles {
             max_transfers: config.max_transfers,

@@ -181,12 +181,12 @@ impl Transfer {
         machine || (!self.may_dally && self.place.decided())
     }
 
-    /// `is_finished`, or of no use any more: the peer asked for something else, or the server stops while this one
-    /// only dallies. Costlier to ask than `is_finished`; once a wake-up is often enough.
+    /// `is_finished`, or of no use any more: the peer asked for something else, or while this one only dallies it asked once
+    /// more or the server stops. Costlier to ask than `is_finished`; once a wake-up is often enough.
     pub fn is_over(&self) -> bool {
         self.is_finished()
             || self.place.since() == Since::Other
-            || (self.place.decided() && self.service.draining())
+            || (self.place.decided() && (self.service.draining() || self.is_asked_again()))
     }
 
     /// The server stops now: drain the ERROR that tells the peer.

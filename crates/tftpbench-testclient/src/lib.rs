@@ -66,6 +66,7 @@ macro_rules! behaviours {
             clients {
                 curl_is_granted_all_that_it_asks_for
                 a_refused_oack_ends_the_transfer_unanswered
+                a_request_right_behind_a_refused_oack_is_answered
                 a_name_may_hold_any_byte_but_nul
             }
             addresses {
@@ -88,6 +89,7 @@ macro_rules! behaviours {
                 a_file_whose_names_change_while_served_is_served_to_its_end
                 a_file_changed_in_place_while_served_is_an_error
                 the_memory_store_serves_what_it_read_first
+                the_memory_store_makes_no_file_of_two_states
             }
             sharing {
                 readers_of_one_file_at_once_get_it_whole

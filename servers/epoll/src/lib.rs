@@ -62,6 +62,12 @@ fn check(config: &ServeConfig) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Open files that a server with this configuration needs at most. What `run` would refuse counts as what it would allow.
+pub fn open_files(config: &ServeConfig) -> u64 {
+    let config = &ServeConfig { workers: config.workers.clamp(1, WORKERS_MAX), ..config.clone() };
+    descriptors(config).needed(config.max_transfers)
+}
+
 /// An epoll instance and a listening socket a worker, and a few for the stop and the root. With a socket for each transfer,
 /// as many more may wait to repeat their last ACK.
 fn descriptors(config: &ServeConfig) -> Descriptors {

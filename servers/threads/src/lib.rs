@@ -34,7 +34,7 @@ const DRAIN_SLICE_NS: u64 = 20_000_000;
 /// again. `ready` is called with the bound address as soon as requests are answered.
 pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> Result<Summary, ServeError> {
     refuse_options_of_loops(&config)?;
-    raise_open_files(&config, Descriptors { transfer: 1, server: 3 })?;
+    raise_open_files(&config, DESCRIPTORS)?;
     let socket = listen(&config)?;
     let service = Service::new(config, monotonic_ns())?;
     let mut poller = Poller::new().map_err(kernel("epoll_create1"))?;
@@ -54,6 +54,14 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     service.count(Counter::UdpDrops, socket.drops());
     Ok(service.summary())
 }
+
+/// Open files that a server with this configuration needs at most.
+pub fn open_files(config: &ServeConfig) -> u64 {
+    DESCRIPTORS.needed(config.max_transfers)
+}
+
+/// A socket a transfer; the epoll instance, the listening socket and the root.
+const DESCRIPTORS: Descriptors = Descriptors { transfer: 1, server: 3 };
 
 /// What a server with a thread and a socket for each transfer can't be told.
 fn refuse_options_of_loops(config: &ServeConfig) -> Result<(), ServeError> {

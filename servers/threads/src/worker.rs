@@ -2,6 +2,7 @@
 //! It must never outlive a stop by more than one slice of waiting and one of sending. Only the listener starts it, and a
 //! transfer whose client has lost it starts the next one.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -83,14 +84,22 @@ impl Worker<'_> {
         self.drain(now_ns);
         self.flush();
         while !self.transfer.is_over() {
-            // What comes behind this look may be the client's next request, since it has all that it needs to end the transfer.
-            match self.transfer.take_repeated_request(now_ns) {
-                Repeated::Ignored => {}
-                Repeated::Answered => {
-                    self.drain(now_ns);
-                    self.flush();
+            if self.transfer.is_asked_again() {
+                // What the client sent before that request is here by now, and may have ended the transfer: then the
+                // request is a new one, which whoever takes over answers.
+                if self.catch_up(&mut receive).is_err() {
+                    return;
                 }
-                Repeated::Restart => return,
+                now_ns = monotonic_ns();
+                match self.transfer.take_repeated_request(now_ns) {
+                    Repeated::Ignored if self.transfer.is_over() => break,
+                    Repeated::Ignored => {}
+                    Repeated::Answered => {
+                        self.drain(now_ns);
+                        self.flush();
+                    }
+                    Repeated::Restart => return,
+                }
             }
             let wait_ns = match self.has_more {
                 true => 0,
@@ -119,6 +128,21 @@ impl Worker<'_> {
             self.handle(&receive, monotonic_ns());
             self.flush();
         }
+    }
+
+    /// Reads what has arrived, without waiting, until nothing is left or the transfer is over. More than a few batches are a
+    /// flood, and wait their turn.
+    fn catch_up(&mut self, receive: &mut ReceiveBatch) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let count = receive.receive(self.socket)?;
+            self.tally.datagrams_in += count as u64;
+            self.handle(receive, monotonic_ns());
+            self.flush();
+            if count == 0 || self.transfer.is_over() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn handle(&mut self, received: &ReceiveBatch, now_ns: u64) {

@@ -8,9 +8,11 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import typer
+
+from tftpbench.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.gate.result import GateResult
@@ -36,9 +38,9 @@ def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
         typer.echo(json.dumps(document(result), ensure_ascii=False, allow_nan=False))
     if json_ and quiet:
         return
-    stream = sys.stderr if json_ else sys.stdout
-    text = told(result, has_colour(stream))
-    print(text if quiet else f"\n{text}", file=stream)
+    output = output_of(sys.stderr if json_ else sys.stdout)
+    text = told(result, output.has_colour)
+    output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
@@ -62,8 +64,3 @@ def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
             stream.write(f"{write_markdown(result)}\n")
     except OSError as error:
         raise ResultsError(f"${STEP_SUMMARY}: {summary} can't be written: {error.strerror}") from None
-
-
-def has_colour(stream: TextIO) -> bool:
-    """Whether a person looks at it and wants colour."""
-    return stream.isatty() and "NO_COLOR" not in os.environ

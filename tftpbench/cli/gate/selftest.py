@@ -85,8 +85,8 @@ def _recorded(
     from tftpbench import gate
     from tftpbench.api import random_seed
     from tftpbench.errors import ResultsError, UsageError
+    from tftpbench.escape import visible_line
     from tftpbench.gate.selftest import record, refuse_unknown
-    from tftpbench.report.wording import visible
     from tftpbench.scenario import load_scenario
 
     faults = [] if fault == ["none"] else list(fault or FAULTS)
@@ -103,7 +103,7 @@ def _recorded(
 
     def say(line: str) -> None:
         if not quiet:
-            typer.echo(visible(line), err=True)
+            typer.echo(visible_line(line), err=True)
 
     seed = random_seed() % (SEED_MAX - 10_000) if seed is None else seed
     notes = record(side, asked, gates=aa, faults=faults, pairs=pairs, seed=seed, folder=folder, say=say)

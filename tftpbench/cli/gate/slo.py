@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
-from tftpbench.cli.gate.outcome import has_colour
 from tftpbench.cli.report import keep
 from tftpbench.cli.run import ANSWER, SEED_MAX
+from tftpbench.escape import visible_line
+from tftpbench.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.gate.slo import Slo
@@ -103,9 +104,9 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
         typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
     if json_ and quiet:
         return
-    stream = sys.stderr if json_ else sys.stdout
-    text = f"{judged.sentence}\n\n{summary.render(answer, folder, repeat, colour=has_colour(stream))}"
-    print(text if quiet else f"\n{text}", file=stream)
+    output = output_of(sys.stderr if json_ else sys.stdout)
+    text = f"{visible_line(judged.sentence)}\n\n{summary.render(answer, folder, repeat, colour=output.has_colour)}"
+    output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 
 def _limits(judged: "Slo") -> dict[str, object]:

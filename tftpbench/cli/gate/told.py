@@ -6,10 +6,10 @@ Plain lines; colour only where asked for. It must never compute a figure. Called
 import shlex
 from collections.abc import Sequence
 
+from tftpbench.escape import visible_line
 from tftpbench.gate.result import GateResult, Judgement, Noise, Word
 from tftpbench.gate.told import budget_text, interval, percent, signed
 from tftpbench.report.gate.markdown import figure_text, metric_of
-from tftpbench.report.wording import visible
 
 _RED, _GREEN, _YELLOW, _BOLD, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 _COLOURS: dict[Word, str] = {"regressed": _RED, "pass": _GREEN, "improved": _GREEN}
@@ -22,11 +22,11 @@ def told(result: GateResult, colour: bool) -> str:
     files = [f"Files:  {result.folder}"] if result.folder else []
     repeat = [f"Repeat: {shlex.join(result.facts.command)}"] if result.facts.command else []
     blocks = [
-        [_paint(visible(result.sentence), _BOLD, colour)],
+        [_paint(visible_line(result.sentence), _BOLD, colour)],
         _table(result, colour),
         _noise(result),
-        [visible(remark) for remark in result.remarks],
-        [visible(line) for line in (*files, *repeat)],
+        [visible_line(remark) for remark in result.remarks],
+        [visible_line(line) for line in (*files, *repeat)],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -70,7 +70,10 @@ def _noise(result: GateResult) -> list[str]:
     if not known:
         return []
     pairs = max(each.pairs for each in result.noise)
-    return [f"Noise, a second base against the base, {pairs} times:", *(f"  {visible(line)}" for line in _some(known))]
+    return [
+        f"Noise, a second base against the base, {pairs} times:",
+        *(f"  {visible_line(line)}" for line in _some(known)),
+    ]
 
 
 def _some(lines: Sequence[str]) -> list[str]:
@@ -80,7 +83,7 @@ def _some(lines: Sequence[str]) -> list[str]:
 def _name(each: Judgement | Noise, several: bool) -> str:
     metric = metric_of(each.metric)
     words = metric.words if metric else each.metric
-    return visible(f"{words}, {each.cell}" if several else words)
+    return visible_line(f"{words}, {each.cell}" if several else words)
 
 
 def _paint(text: str, colour: str, wanted: bool) -> str:

@@ -6,10 +6,11 @@ It draws between blocks only, when nothing is measured. Called by the gate's com
 from collections.abc import Callable
 from typing import TextIO
 
+from tftpbench.escape import visible_line
 from tftpbench.gate import Begun, Event, Looked, Measured
 from tftpbench.gate.result import BASE, HEAD
 from tftpbench.gate.told import change
-from tftpbench.report.wording import visible
+from tftpbench.terminal import output_of
 
 
 def watch(stream: TextIO, *, quiet: bool) -> Callable[[Event], None]:
@@ -19,7 +20,7 @@ def watch(stream: TextIO, *, quiet: bool) -> Callable[[Event], None]:
 
 class _Watch:
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = output_of(stream)
         self._is_live = stream.isatty()
         self._blocks = 0
         self._last = 0
@@ -47,19 +48,18 @@ class _Watch:
 
     def _say(self, line: str) -> None:
         self._clear()
-        self._stream.write(f"{visible(line)}\n")
+        self._stream.write(f"{visible_line(line)}\n")
         self._stream.flush()
 
     def _live(self, line: str) -> None:
         """One line that the next replaces; in a log it would be noise."""
         if self._is_live:
             self._clear()
-            self._stream.write(visible(line)[:100])
+            self._stream.write(visible_line(line)[:100])
             self._stream.flush()
 
     def _clear(self) -> None:
-        if self._is_live:
-            self._stream.write("\r\x1b[K")
+        self._stream.clear_line()
 
 
 def _rates(event: Measured) -> str:

@@ -6,10 +6,10 @@ ask for this.
 
 from xml.etree import ElementTree as ET
 
+from tftpbench.escape import xml
 from tftpbench.gate.result import FailOn, GateResult, Judgement, Word
 from tftpbench.gate.told import budget_text
 from tftpbench.report.gate.markdown import ratio_text
-from tftpbench.report.wording import xml
 
 # By the mildest verdict that is not let through.
 _RED: dict[FailOn, tuple[Word, ...]] = {

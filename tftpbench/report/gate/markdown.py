@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tftpbench.budgets import METRICS, REPORTED, Metric
+from tftpbench.escape import markdown, markdown_block, visible
 from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word, pairs_used
 from tftpbench.gate.told import budget_text, invalid_pairs, percent
 from tftpbench.report import environment
-from tftpbench.report.wording import markdown, markdown_block, visible
 from tftpbench.units import counted, format_bytes, format_duration, format_rate
 
 MARKS: Mapping[Word, str] = {

@@ -110,7 +110,8 @@ impl DiskFile {
         Ok(())
     }
 
-    fn check(&mut self) -> Result<(), Refusal> {
+    /// Whether the file is what it was when it was opened.
+    pub(crate) fn check(&mut self) -> Result<(), Refusal> {
         let now = self.file.stat()?;
         self.is_unchecked = !Version::of(&now).has_contents_of(self.file.version());
         if self.is_unchecked { Err(Refusal::CHANGED) } else { Ok(()) }

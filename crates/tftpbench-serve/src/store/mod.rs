@@ -1,8 +1,10 @@
 //! Where files live: on disk or in memory. Both give out a `Source` to read and take an `Upload` to write.
 //! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
 
+mod budget;
 pub(crate) mod disk;
 pub(crate) mod frames;
+mod loaded;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
@@ -12,18 +14,21 @@ pub(crate) mod upload;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
-use tftpbench_net::{Handover, Prepared};
+use tftpbench_net::Prepared;
 use tftpbench_proto::Agreed;
 
-use crate::config::StoreKind;
+use crate::config::{ServeConfig, StoreKind};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use disk::DiskFile;
 use frames::StretchKey;
-use memory::{Contents, MemoryStore, MemoryUpload};
+use memory::{MemoryFile, MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
 use open_files::OpenFiles;
 use upload::DiskUpload;
+
+/// What takes the kernel longer to free than others may wait, some 0.1 ms for 1 MiB of shared memory, is freed elsewhere.
+const LARGE_BYTES: u64 = 8 << 20;
 
 /// One of the two stores.
 pub(crate) enum Store {
@@ -32,15 +37,13 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    pub(crate) fn new(
-        kind: StoreKind,
-        root: Arc<Root>,
-        overwrite: bool,
-        handover: Option<Handover>,
-    ) -> Store {
-        match kind {
+    pub(crate) fn new(config: &ServeConfig, root: Arc<Root>) -> Store {
+        let (overwrite, handover) = (config.overwrite, config.handover.clone());
+        match config.store {
             StoreKind::Disk => Store::Disk { root, files: Arc::default(), overwrite },
-            StoreKind::Memory => Store::Memory(MemoryStore::new(root, overwrite, handover)),
+            StoreKind::Memory => {
+                Store::Memory(MemoryStore::new(root, overwrite, handover, config.memory_bytes_max))
+            }
         }
     }
 
@@ -68,7 +71,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) enum Source {
     Disk(DiskFile),
-    Memory(Arc<Contents>),
+    Memory(MemoryFile),
     Netascii(Box<NetasciiSource>),
 }
 
@@ -77,7 +80,7 @@ impl Source {
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
             Source::Disk(file) => Some(file.length()),
-            Source::Memory(bytes) => Some(bytes.len() as u64),
+            Source::Memory(file) => Some(file.length()),
             Source::Netascii(source) => source.length(),
         }
     }
@@ -110,10 +113,7 @@ impl Source {
     pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {
         match self {
             Source::Disk(file) => file.read_at(offset, buf),
-            Source::Memory(bytes) => {
-                buf.copy_from_slice(part(bytes, offset, buf.len())?);
-                Ok(())
-            }
+            Source::Memory(file) => file.read_at(offset, buf),
             // One is never made of another.
             Source::Netascii(_) => Err(Refusal::CHANGED),
         }
@@ -123,18 +123,10 @@ impl Source {
     pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
         match self {
             Source::Disk(file) => file.append(offset, length, bytes),
-            Source::Memory(contents) => {
-                bytes.extend_from_slice(part(contents, offset, length)?);
-                Ok(())
-            }
+            Source::Memory(file) => file.append(offset, length, bytes),
             Source::Netascii(source) => source.append(offset, length, bytes),
         }
     }
-}
-
-fn part(contents: &[u8], offset: u64, length: usize) -> Result<&[u8], Refusal> {
-    let start = usize::try_from(offset).map_err(|_| Refusal::CHANGED)?;
-    contents.get(start..).and_then(|rest| rest.get(..length)).ok_or(Refusal::CHANGED)
 }
 
 /// A file being written. It has its name only after `commit`; dropped before that it leaves nothing.

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Stat};
-use tftpbench_net::Prepared;
+use tftpbench_net::{Deferrable, Prepared};
 
+use super::LARGE_BYTES;
 use super::frames::StretchKey;
 use crate::refusal::Refusal;
 
@@ -72,7 +73,7 @@ impl OpenFiles {
             return open;
         }
         let (stretches, listed) = (Mutex::default(), Some(Arc::clone(self)));
-        let open = Arc::new(OpenFile { file, version, stretches, listed });
+        let open = Arc::new(OpenFile { file: Deferrable::new(file), version, stretches, listed });
         files.insert(version, Arc::downgrade(&open));
         open
     }
@@ -86,7 +87,8 @@ impl OpenFiles {
 /// An open regular file; closed and forgotten when its last reader goes.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    file: OwnedFd,
+    /// The last descriptor of a large file without a name takes long to close.
+    file: Deferrable<OwnedFd>,
     version: Version,
     stretches: Mutex<HashMap<StretchKey, Arc<Prepared>>>,
     listed: Option<Arc<OpenFiles>>,
@@ -95,7 +97,7 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// Nobody else finds it.
     pub(crate) fn unshared(file: OwnedFd, version: Version) -> Arc<OpenFile> {
-        Arc::new(OpenFile { file, version, stretches: Mutex::default(), listed: None })
+        Arc::new(OpenFile { file: Deferrable::new(file), version, stretches: Mutex::default(), listed: None })
     }
 
     pub(crate) fn descriptor(&self) -> &OwnedFd {
@@ -109,7 +111,7 @@ impl OpenFile {
 
     /// As it is now.
     pub(crate) fn stat(&self) -> Result<Stat, Refusal> {
-        Ok(fs::fstat(&self.file)?)
+        Ok(fs::fstat(&*self.file)?)
     }
 
     /// What was kept under this key.
@@ -138,6 +140,10 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if self.version.size >= LARGE_BYTES {
+            let is_nameless = self.stat().is_ok_and(|stat| stat.st_nlink == 0);
+            self.file.defer(is_nameless);
+        }
         let Some(listed) = &self.listed else { return };
         let kept_bytes = self.stretches().values().map(|stretch| cost(stretch)).sum();
         listed.kept_bytes.fetch_sub(kept_bytes, Ordering::Relaxed);

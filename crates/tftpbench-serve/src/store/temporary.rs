@@ -109,7 +109,11 @@ pub(crate) fn link_nameless(file: &OwnedFd, folder: &Folder, name: &[u8]) -> Res
 /// Removes what uploads of dead servers have left below the root: at most `ENTRIES_MAX` names are looked at, and no symbolic
 /// link is followed. What can't be read or removed stays.
 pub(crate) fn remove_leftovers(root: &Root) {
-    let (mut folders, mut left) = (VecDeque::from([b".".to_vec()]), ENTRIES_MAX);
+    remove_among(root, ENTRIES_MAX);
+}
+
+fn remove_among(root: &Root, mut left: usize) {
+    let mut folders = VecDeque::from([b".".to_vec()]);
     while let Some(path) = folders.pop_front() {
         let Ok(folder) = root.open_listing(&path) else { continue };
         let Ok(entries) = Dir::read_from(&folder) else { continue };
@@ -213,6 +217,21 @@ mod tests {
         assert_eq!(root.names().len(), 7);
         assert!(root.file(String::from_utf8(held.name.clone()).unwrap()).exists());
         assert_eq!((std::fs::read_dir(root.file("a/b")).unwrap().count(), outside.names()), (0, vec![stays]));
+    }
+
+    #[test]
+    fn no_more_names_are_looked_at_than_a_start_has_time_for_and_near_ones_come_first() {
+        let test = TestFolder::new();
+        let root = Root::open(test.path()).unwrap();
+        for number in 0..10 {
+            test.put(format!("a/{number}"), b"");
+        }
+        let names = ["", "a/b/"].map(|place| left(&test, place));
+        remove_among(&root, 12);
+        assert!(!test.file(&names[0]).exists() && test.file("a/b").join(&names[1]).exists());
+        // The folder `a`, what is in it, and what is in `b`.
+        remove_among(&root, 13);
+        assert!(!test.file("a/b").join(&names[1]).exists());
     }
 
     /// However the two meet: what has been made stays until its maker lets it go.

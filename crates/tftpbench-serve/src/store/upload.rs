@@ -1,16 +1,18 @@
 //! An upload on its way to the disk. It has no name until it is whole: O_TMPFILE and linkat(2), or a temporary name that
 //! is removed again (`temporary.rs`). It must never leave anything behind when it is dropped. Only the disk store makes one.
 
+use std::mem;
 use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{self, Errno};
+use tftpbench_net::Deferrable;
 use tftpbench_proto::Agreed;
 
-use super::may_create;
 use super::temporary::{Temporary, link_nameless};
-use crate::paths::{FilePath, Folder, Root, existing_in};
+use super::{LARGE_BYTES, may_create};
+use crate::paths::{FilePath, Folder, Root, existing_in, file_type};
 use crate::refusal::Refusal;
 
 /// Blocks are gathered to this size before they are written: 16 of 512 bytes a system call, and at 10,000 uploads at
@@ -23,12 +25,17 @@ const GATHER_BYTES_OF_WINDOWS: usize = 64 * 1024;
 /// One file being written. It holds one descriptor: the folder is looked up again when the upload is whole.
 #[derive(Debug)]
 pub(crate) struct DiskUpload {
-    file: OwnedFd,
+    /// Its name until it is whole, where O_TMPFILE is refused. It goes before the descriptor: the last of the two frees the
+    /// contents.
+    temporary: Option<Temporary>,
+    /// The last descriptor of a large file without a name takes long to close.
+    file: Deferrable<OwnedFd>,
+    written: u64,
     root: Arc<Root>,
     path: FilePath,
-    /// Its name until it is whole, where O_TMPFILE is refused.
-    temporary: Option<Temporary>,
     overwrite: bool,
+    /// As long as the file was that will be replaced.
+    replaced_bytes: u64,
     gather_bytes: usize,
     gathered: Vec<u8>,
 }
@@ -41,7 +48,8 @@ impl DiskUpload {
         size: Option<u64>,
     ) -> Result<DiskUpload, Refusal> {
         let folder = root.open_folder(path)?;
-        may_create(existing_in(&folder, path.name())?, overwrite)?;
+        let existing = existing_in(&folder, path.name())?;
+        may_create(existing.as_ref().map(file_type), overwrite)?;
         if let Some(size) = size {
             fits(&folder, size)?;
         }
@@ -55,11 +63,13 @@ impl DiskUpload {
         };
         let (root, path) = (Arc::clone(root), path.clone());
         Ok(DiskUpload {
-            file,
+            file: Deferrable::new(file),
+            written: 0,
             root,
             path,
             temporary,
             overwrite,
+            replaced_bytes: existing.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0)),
             gather_bytes: GATHER_BYTES,
             gathered: Vec::new(),
         })
@@ -83,7 +93,7 @@ impl DiskUpload {
         // What is left of a large block needs no gathering, but for its end.
         if bytes.len() >= self.gather_bytes {
             let (now, later) = bytes.split_at(bytes.len() - bytes.len() % self.gather_bytes);
-            write_all(&self.file, now)?;
+            self.write(now)?;
             bytes = later;
         }
         if self.gathered.capacity() == 0 && !bytes.is_empty() {
@@ -97,6 +107,7 @@ impl DiskUpload {
         self.flush()?;
         let folder = self.root.open_folder(&self.path)?;
         let name = self.path.name();
+        let _replaced = self.overwrite.then(|| self.hold_replaced(&folder)).flatten();
         match self.temporary {
             None if self.overwrite => Temporary::link(&self.file, folder)?.replace(None, name)?,
             None => link_nameless(&self.file, &folder, name)?,
@@ -105,12 +116,34 @@ impl DiskUpload {
             // link(2) fails where rename(2) would replace.
             Some(temporary) => temporary.link_as(&folder, name)?,
         }
+        // It has a name now, which keeps its contents.
+        self.file.defer(false);
         Ok(())
     }
 
+    /// Where a large file is replaced, a descriptor that keeps it until it can be freed elsewhere: rename(2) would free it.
+    fn hold_replaced(&self, folder: &Folder) -> Option<Deferrable<OwnedFd>> {
+        if self.replaced_bytes < LARGE_BYTES {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut replaced = Deferrable::new(fs::openat(folder, self.path.name(), flags, Mode::empty()).ok()?);
+        replaced.defer(true);
+        Some(replaced)
+    }
+
     fn flush(&mut self) -> Result<(), Refusal> {
-        write_all(&self.file, &self.gathered)?;
-        self.gathered.clear();
+        let mut gathered = mem::take(&mut self.gathered);
+        self.write(&gathered)?;
+        gathered.clear();
+        self.gathered = gathered;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        write_all(&self.file, bytes)?;
+        self.written += bytes.len() as u64;
+        self.file.defer(self.written >= LARGE_BYTES);
         Ok(())
     }
 }
@@ -169,11 +202,13 @@ mod tests {
         let (root, path) = (root(folder), path("f"));
         let (file, temporary) = Temporary::create(root.open_folder(&path).unwrap(), CREATED).unwrap();
         DiskUpload {
-            file,
+            file: Deferrable::new(file),
+            written: 0,
             root,
             path,
             temporary: Some(temporary),
             overwrite,
+            replaced_bytes: 0,
             gather_bytes: GATHER_BYTES,
             gathered: Vec::new(),
         }
@@ -235,7 +270,7 @@ mod tests {
         let folder = TestFolder::new();
         for size in [1, GATHER_BYTES] {
             let mut upload = hidden_upload(&folder, false);
-            upload.file = fs::openat(CWD, "/dev/full", OFlags::WRONLY, Mode::empty()).unwrap();
+            *upload.file = fs::openat(CWD, "/dev/full", OFlags::WRONLY, Mode::empty()).unwrap();
             let refused = upload.append(&vec![0; size]).and_then(|()| upload.commit());
             assert_eq!(refused, Err(Refusal::DISK_FULL), "{size}");
             assert!(folder.names().is_empty());

@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use tftpbench_proto::Packet;
+
 use crate::client::{RRQ, data, pattern, request};
 use crate::folder::Folder;
-use crate::server::{Run, TestServer};
+use crate::server::{Run, TestServer, config, timing};
 
 /// Long enough for an answer on loopback, short enough to wait for the absence of one.
 const A_MOMENT: Duration = Duration::from_millis(50);
@@ -46,6 +48,34 @@ pub fn a_refused_oack_ends_the_transfer_unanswered(run: Run) {
     let summary = server.finish();
     assert_eq!(summary.count("transfers_failed"), 1, "{summary:?}");
     assert_eq!(summary.count("transfers_completed"), 1, "{summary:?}");
+}
+
+/// From the same port, too, and without a moment's wait: whether it asks for something else, or for the same.
+pub fn a_request_right_behind_a_refused_oack_is_answered(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(9000, 2));
+    let mut config = config(&root);
+    // Nothing is sent again while the test lasts, so what is answered was answered at once.
+    config.timing = timing(60_000_000_000);
+    config.grace_ns = 0;
+    let server = TestServer::with(run, config);
+    let (size, file) = ([("tsize", "0")], [("tsize", "0"), ("blksize", "1468")]);
+    for next in [&file[..], &size[..]] {
+        let client = server.client();
+        for probe in 0..40 {
+            client.ask(&request(RRQ, "f", "octet", &size));
+            let (tid, _) = client.receive_oack();
+            client.send(tid, b"\0\x05\0\x08refused\0");
+            client.ask(&request(RRQ, "f", "octet", next));
+            let answer = client.try_receive(Duration::from_secs(2));
+            let answer = answer.unwrap_or_else(|| panic!("probe {probe}: {next:?} is not answered"));
+            assert!(matches!(answer.packet(), Packet::Oack(_)), "probe {probe}: {:?}", answer.packet());
+            // Not by the transfer that was ended.
+            client.ack(answer.tid, 0);
+            assert_eq!(client.receive_data().1, 1, "probe {probe} of {next:?}");
+            client.send(answer.tid, b"\0\x05\0\x08refused\0");
+        }
+    }
 }
 
 /// Windows writes paths with backslashes, and some PXE ROMs append 0xFF: to us such a name is another name, and leads
