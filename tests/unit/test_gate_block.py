@@ -49,14 +49,16 @@ class World:
         rows = config.limit_ns // (100 * MS) + 1 if is_stopped else 1
         blocks = np.zeros(rows, dtype=np.int64)
         blocks[: 1 if is_stuck else rows] = moved // (1 if is_stuck else rows)
-        interrupted = 10 if is_stopped else 0
+        ended = 10 if is_stopped else 0
+        timed_out = ended if config.port in self.silent or is_stuck else 0
         figures: dict[str, int | float | None] = {
-            "started": 100, "completed": 100 - interrupted if moved else 0, "failed": 0, "timed_out": 0,
-            "interrupted": interrupted, "blocks_to_window_end": 0 if is_stopped and not moved else int(blocks.sum()),
+            "started": 100, "completed": 100 - ended if moved else 0, "failed": 0,
+            "timed_out": timed_out, "interrupted": ended - timed_out, "blocks_to_window_end": int(blocks.sum()),
             "duration_s": (config.limit_ns if is_stopped else needed_ns) / 1e9, "data_pps": 1e5,
             "goodput_bytes_per_s": 1e7,
         }  # fmt: skip
-        return LoadResult(figures, {}, {"blocks": blocks, "bytes": blocks * 512}, "", ())
+        transfers = {"end_ns": np.array([config.limit_ns if is_stopped else round(needed_ns)])}
+        return LoadResult(figures, transfers, {"blocks": blocks, "bytes": blocks * 512}, "", ())
 
 
 def arms(timeout_ns: int) -> dict[str, Any]:
@@ -162,6 +164,12 @@ def test_an_arm_that_the_machine_kept_waiting_once_goes_on() -> None:
 
     world.on_load = once_silent
     assert pair(world)[0] == WORK.slices
+
+
+def test_transfers_that_time_out_by_themselves_stop_no_arm() -> None:
+    result = LoadResult({"timed_out": 3, "interrupted": 0}, {"end_ns": np.array([10, 499 * MS])}, {}, "", ())
+    assert not block._is_stopped(result, 500 * MS)
+    assert block._is_stopped(result, 499 * MS)
 
 
 @pytest.mark.parametrize(("budget", "factor"), [("5%", SLOW_FACTOR / 0.95), ("90%", 10 * SLOW_FACTOR), ("off", 3.0)])

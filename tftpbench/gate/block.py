@@ -118,11 +118,13 @@ def measure(
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
         return replace(made, failure=failure, invalid=str(lost), unstarted=None if lost.is_fault else lost.arm)
+    invalid = _invalid(arms, done)
+    counted = _counted(arms) if invalid is None else range(1, done + 1)
     return replace(
         made,
         slices=done,
-        arms={name: Arm(_figures(arms[name], _counted(arms))) for name in sides},
-        invalid=_invalid(arms, done),
+        arms={name: Arm(_figures(arms[name], counted)) for name in sides},
+        invalid=invalid,
     )
 
 
@@ -159,7 +161,8 @@ def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
 def _counted(arms: Mapping[str, _Loaded]) -> list[int]:
     """The slices that count: without the first, which warms up, and without those in which we stood still for any arm.
 
-    All arms go without the same slices, so that the others are still each other's neighbours in time.
+    All arms go without the same slices, so that the others are still each other's neighbours in time. An invalid pair
+    goes without none: on a busy machine all may be such slices, and as a whole they are evidence of a severe loss.
     """
     turns = [arm.turns for arm in arms.values()]
     together = enumerate(zip(*turns, strict=True))
@@ -241,6 +244,14 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
 
 def _nothing(name: str, transfers: int) -> Uneven:
     return Uneven(name, f"completed none of {transfers} transfers")
+
+
+def _is_stopped(result: LoadResult, limit_ns: int) -> bool:
+    """Whether its time was up. A transfer that had heard nothing for its timeout by then counts as timed out."""
+    if number(result.figures, "interrupted"):
+        return True
+    ends = result.transfers["end_ns"]
+    return bool(number(result.figures, "timed_out")) and bool((ends >= limit_ns).any())
 
 
 def _stopped(result: LoadResult, limit_ns: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ import numpy as np
 from tftpbench.budgets import METRICS, REPORTED
 from tftpbench.checks import GENERATOR_BUSY_FRACTION_MAX
 from tftpbench.gate.decision import Decision
-from tftpbench.gate.pairs import figure
+from tftpbench.gate.pairs import figure, loaded
 from tftpbench.gate.result import BASE, HEAD, Block, Judgement, Side, Word
 from tftpbench.runner import Pinning
 from tftpbench.scenario import Scenario
@@ -111,10 +111,10 @@ def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> 
     found = list(notes)
     spoilt = [block for block in blocks if block.invalid is not None]
     if spoilt:
-        found.append(
-            f"{invalid_pairs(blocks)}: pair {spoilt[0].number}, {spoilt[0].invalid}. "
-            "Such pairs count for system calls and peak memory, and as evidence of a severe loss."
-        )
+        line = f"{invalid_pairs(blocks)}: pair {spoilt[0].number}, {spoilt[0].invalid}."
+        if loaded(spoilt):
+            line += " Such pairs count for system calls and peak memory, and as evidence of a severe loss."
+        found.append(line)
     for arm in (BASE, HEAD):
         stopped = sum(bool(figure(block, arm, "slices_stopped")) for block in blocks)
         if stopped:
