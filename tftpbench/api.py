@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tftpbench import runner
-from tftpbench.arguments import path_of, texts_of, whole_of, wholes_of
+from tftpbench.arguments import one_of, path_of, texts_of, whole_of, wholes_of
 from tftpbench.errors import ServerError, ServerMissing, UsageError
 from tftpbench.process import Handover, ServerProcess, TemporaryFolder, Upload, Usage
 from tftpbench.results import Run, load_run
@@ -164,9 +164,7 @@ class Server:
 
 
 def _check_store(manifest: Manifest, store: str) -> None:
-    if store not in ("disk", "memory"):
-        raise UsageError(f"store: {store!r} is not one of disk, memory")
-    if store == "memory" and not manifest.argv_handover:
+    if one_of(store, "store", ("disk", "memory"), UsageError) == "memory" and not manifest.argv_handover:
         raise UsageError(
             f"{manifest.name}: can't hand its uploads to a program: {manifest.origin} has no argv_handover"
         )

@@ -4,7 +4,7 @@ A notebook has no type checker, and a list where a path belongs should not end d
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -37,6 +37,13 @@ def wholes_of(value: object, name: str, least: int, most: int, error: type[Excep
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise error(f"{name} is {_shown(value)}; allowed: a list of whole numbers from {least} to {most}")
     return [whole_of(each, name, least, most, error) for each in value]
+
+
+def one_of(value: object, name: str, allowed: Sequence[str], error: type[Exception]) -> str:
+    """The word of those that are allowed."""
+    if not isinstance(value, str) or value not in allowed:
+        raise error(f"{name}: {_shown(value)} is not one of {', '.join(allowed)}")
+    return value
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ def numeric_address(target: str) -> tuple[str, int]:
     host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
     host = (host if colon else target).strip("[]")
     number = port or str(PORT)
-    if not number.isdecimal() or not 1 <= int(number) <= 65535:
+    if not number.isdecimal() or len(number) > 5 or not 1 <= int(number) <= 65535:
         raise typer.BadParameter(f"{target!r} has no port from 1 to 65535; give HOST:PORT, as in 127.0.0.1:6969")
     try:
         found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
