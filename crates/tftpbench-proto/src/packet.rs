@@ -193,13 +193,14 @@ impl<'a> OptionList<'a> {
     }
 
     fn parse(bytes: &'a [u8]) -> Result<OptionList<'a>, Malformed> {
-        let padding = bytes.iter().rev().take_while(|&&byte| byte == 0).count();
         let mut rest = bytes;
-        // Of these NULs some may end the last pair; as many as it takes belong to it.
-        while rest.len() > padding {
+        while let Some(&first) = rest.first() {
+            if first == 0 && rest.iter().all(|&byte| byte == 0) {
+                return Ok(OptionList(&bytes[..bytes.len() - rest.len()]));
+            }
             rest = split_pair(rest).ok_or(Malformed::TruncatedOption)?.2;
         }
-        Ok(OptionList(&bytes[..bytes.len() - rest.len()]))
+        Ok(OptionList(bytes))
     }
 }
 

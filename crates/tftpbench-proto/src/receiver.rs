@@ -249,6 +249,7 @@ impl Receiver {
     }
 
     /// The peer has answered for the first time.
+    #[cold]
     fn hear(&mut self) {
         self.answered = true;
         self.rto.answered(self.agreed.timeout_s);

@@ -329,12 +329,14 @@ impl Sender {
     }
 
     /// The peer has answered for the first time.
+    #[cold]
     fn hear(&mut self) {
         self.answered = true;
         self.rto.answered(self.agreed.timeout_s);
     }
 
     /// Sends once more what the peer, as far as is known, may never have got any of.
+    #[cold]
     fn reopen(&mut self) {
         if self.phase == Phase::Opening {
             self.opening_due = true;
@@ -375,6 +377,7 @@ impl Sender {
     }
 
     /// The first DATA is acknowledged: there is a peer, and it is receiving.
+    #[cold]
     fn start_windows(&mut self) {
         self.window = u64::from(self.agreed.windowsize);
         if !self.answered {

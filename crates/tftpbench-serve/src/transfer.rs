@@ -33,6 +33,7 @@ pub struct Transfer {
     /// The OACK, or the ACK 0 that accepts an upload without options.
     opening: Box<[u8]>,
     place: Place,
+    slice_datagrams: usize,
     may_dally: bool,
     interrupted: bool,
     service: Arc<Service>,
@@ -63,7 +64,8 @@ impl Transfer {
             }
         };
         let opening = opening(&granted);
-        Transfer { role, opening, place, may_dally: true, interrupted: false, service }
+        let slice_datagrams = slice_datagrams(Agreed::from(&granted).blksize);
+        Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, service }
     }
 
     /// The address and port that this transfer talks to, and nobody else.
@@ -218,9 +220,7 @@ impl Transfer {
     /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one more, so
     /// that the end of such a window is seen in the same go.
     pub fn slice_datagrams(&self) -> usize {
-        let limits = Limits::default();
-        let blocks = limits.window_bytes / u32::from(self.agreed().blksize.max(1));
-        blocks.clamp(1, u32::from(limits.windowsize)) as usize + 1
+        self.slice_datagrams
     }
 
     /// The peer may send several blocks at one time.
@@ -336,6 +336,12 @@ impl fmt::Debug for Transfer {
 /// Room for a datagram that carries blocks of `blksize`, so that one byte too many is still seen.
 pub fn receive_bytes_max(blksize: u16) -> usize {
     (HEADER_LEN + usize::from(blksize) + 1).max(RECEIVE_BYTES_MIN)
+}
+
+fn slice_datagrams(blksize: u16) -> usize {
+    let limits = Limits::default();
+    let blocks = limits.window_bytes / u32::from(blksize.max(1));
+    blocks.clamp(1, u32::from(limits.windowsize)) as usize + 1
 }
 
 /// Room for an ACK, or an ERROR with a long text.
