@@ -293,15 +293,17 @@ impl Transfer {
     /// The block at `offset`, and what of its window goes with it.
     fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Datagrams, Refusal> {
         let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
-        if machine.awaits_length() {
-            frames.at(offset)?;
-            frames.length().into_iter().for_each(|length| machine.set_length(length));
-        }
         let (stretch, first) = frames.at(offset)?;
+        let stretch = Arc::clone(stretch);
+        if machine.awaits_length()
+            && let Some(length) = frames.length()
+        {
+            machine.set_length(length);
+        }
         let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
         let further = a_message.min(stretch.count() - first) - 1;
         let count = 1 + machine.follow(now_ns, further as u64) as usize;
-        let emitted = Datagrams::Prepared { of: Arc::clone(stretch), first, count };
+        let emitted = Datagrams::Prepared { of: stretch, first, count };
         frames.let_go(first + count);
         Ok(emitted)
     }
