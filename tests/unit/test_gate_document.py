@@ -182,7 +182,7 @@ def test_a_figure_that_is_no_finite_number_is_refused(number: str, tmp_path: Pat
 
 def test_an_absent_gate_is_one_line_that_says_what_is_allowed(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", tmp_path / "gate.json", tmp_path / "a\x00b"):
-        with pytest.raises(ResultsError, match=r"^[^\n]+(allowed: the folder of a gate|can't be read)[^\n]*$"):
+        with pytest.raises(ResultsError, match=r"^[^\n]+(allowed: the (folder|path) of a gate|can't be read)[^\n]*$"):
             load(path)
     (tmp_path / "gate.json").mkdir()
     with pytest.raises(ResultsError, match="is no regular file"):
