@@ -239,7 +239,7 @@ class Run:
         return self.path / form.TRIAL_FILES / str(trial) / name
 
     def _is_there(self, trial: int, name: str) -> bool:
-        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, told where it is read
+        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, reported where it is read
 
     def _count_histograms(self, trial: int, kind: str, count: int) -> None:
         others = sum(number for place, number in self._histograms.items() if place != (trial, kind))
