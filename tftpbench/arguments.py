@@ -1,6 +1,6 @@
 """What callers of the public API give: the right type, or an error of tftpbench's own in one line.
 
-A notebook has no type checker, and a list where a path belongs should not end deep inside. Everybody may call it.
+A notebook has no type checker, and a list where a path belongs should not end deep inside. Any module may call it.
 """
 
 import os

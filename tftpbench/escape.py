@@ -2,7 +2,7 @@
 
 A server chooses its error texts and its version, a person the names of files and scenarios, and a folder may have been
 altered. Everything that is printed goes through `visible` once more where it leaves the program (`tftpbench.terminal`),
-so a call that is missing elsewhere is no hole. It imports nothing of ours; everybody may call it.
+so a call that is missing elsewhere is no hole. It imports nothing of ours; any module may call it.
 """
 
 import codecs
@@ -32,7 +32,7 @@ _MENTION_BREAK = "\u200b"  # our own, added behind `visible`
 _BLOCK_START = re.compile(r"^(?:(?=[-+=])|\d+(?=[.)]))")
 # A spreadsheet takes a cell that starts so for a formula: OWASP, "CSV Injection".
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# A message must fit a screen; what is longer is a word that nobody wrote by hand.
+# A message must fit a screen; what is longer is a word that no person typed.
 LINE_MAX = 2000
 # The error handler of streams whose encoding lacks a character; see `_as_json`.
 JSON_ESCAPES = "tftpbench.json-escapes"
@@ -68,7 +68,7 @@ def markdown(text: object) -> str:
     """Exactly this text in one line of Markdown, beside other words or in the cell of a table."""
     line = visible(" ".join(str(text).split()))
     line = _MARKUP.sub(lambda match: f"\\{match[0]}" if match[0] not in _ENTITIES else _ENTITIES[match[0]], line)
-    return _MENTION.sub(f"@{_MENTION_BREAK}", line)  # nobody is called by the name of a server
+    return _MENTION.sub(f"@{_MENTION_BREAK}", line)  # the name of a server mentions no user
 
 
 def markdown_block(text: object) -> str:

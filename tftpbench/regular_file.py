@@ -2,7 +2,7 @@
 
 A file of a run, a gate document, a scenario, a manifest or the file of --verify-against may be a FIFO, a device or
 endless. Regular files are read, up to a bound; anything else is an OSError in words, at once. Symbolic links are
-followed, and the file that they lead to is judged. Everybody may call it.
+followed, and the file that they lead to is judged. Any module may call it.
 """
 
 import errno

@@ -120,7 +120,7 @@ def printing() -> Iterator[tuple[Output, Output]]:
 def open_standard_streams() -> None:
     """Where the program was started with a standard stream closed (`>&-`), put /dev/null in its place.
 
-    Else the next file that is opened, a run's trials perhaps, would be what everybody writes messages to (open(2):
+    Else the next file that is opened, a run's trials perhaps, would receive what is printed (open(2):
     the lowest number that is free).
     """
     for descriptor in range(3):

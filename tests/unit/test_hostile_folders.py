@@ -22,6 +22,8 @@ from tftpbench import cli
 from tftpbench.cli.report import keep
 from tftpbench.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
 from tftpbench.gate.document import load as load_gate
+from tftpbench.report.contents import contents_of
+from tftpbench.report.figures import figures_of
 from tftpbench.results import Latency, RunFolder, load_run, tables
 from tftpbench.results import format as form
 from tftpbench.results.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
@@ -290,3 +292,16 @@ def test_the_bounds_are_far_from_the_largest_recorded_run() -> None:
         ("latency.hlog", form.LATENCY_MAX_BYTES), ("answer.txt", form.ANSWER_MAX_BYTES),
     ):  # fmt: skip
         assert max(path.stat().st_size for path in recorded.rglob(name)) * 50 < most
+
+
+def test_a_run_of_hundreds_of_servers_is_reported_without_pictures_of_them(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"], concurrency=(10,), trials=2)
+    found = [
+        {**rows(question)[0], "trial": number, "order": number, "server": f"s{number}"} for number in range(1, 301)
+    ]
+    run = load_run(store(tmp_path, manifest(question), found))
+    figures = figures_of(contents_of(run))
+    assert (
+        "throughput: 300 servers with 300 figures are too many for a picture; allowed: 60 with 1000" in figures.left_out
+    )
+    assert {each.name for each in figures.plots} <= {"ratios", "pairs"}

@@ -20,6 +20,9 @@ from tftpbench.summary import Line
 # Lines that the eye can tell apart where they lie close together, and panels of one picture.
 CURVES_MAX = 6
 PANELS_MAX = 4
+# More servers, or servers in cells, make no picture that says anything, and take minutes to draw.
+SERVERS_MAX = 60
+MARKS_MAX = 1000
 # Rows of a forest; with more of them it shows the headline cell alone.
 FOREST_MAX = 24
 
@@ -47,17 +50,18 @@ class Figures:
 def figures_of(contents: Contents) -> Figures:
     """Draw what this run has; a plot without data is told of in one line."""
     trials = contents.run.trials
+    drawable = _drawable(trials)
     wanted: list[tuple[str, str, Callable[[], plots.Plot]]] = [
-        ("throughput", _THROUGHPUT, lambda: plots.throughput(trials)),
+        ("throughput", _THROUGHPUT, lambda: plots.throughput(drawable())),
         ("ratios", _FOREST, lambda: _forest(contents)),
         ("pairs", _PAIRS, lambda: plots.pairs(_chosen(contents, CURVES_MAX), contents.answer.reference)),
         ("round-trips", _SPECTRUM, lambda: _spectrum(contents)),
-        ("cpu-per-block", _CPU, lambda: plots.cpu_per_block(trials)),
-        ("scaling", _SCALING, lambda: plots.scaling(trials)),
-        ("fairness", _FAIRNESS, lambda: plots.fairness(trials)),
+        ("cpu-per-block", _CPU, lambda: plots.cpu_per_block(drawable())),
+        ("scaling", _SCALING, lambda: plots.scaling(drawable())),
+        ("fairness", _FAIRNESS, lambda: plots.fairness(drawable())),
         ("transfer-times", _TIMES, lambda: plots.transfer_times(_transfers(contents, CURVES_MAX), ccdf=True)),
         ("transfers-over-time", _HEAT, lambda: plots.latency_heatmap(_transfers(contents, PANELS_MAX))),
-        ("losses", _LOSS, lambda: plots.loss(trials)),
+        ("losses", _LOSS, lambda: plots.loss(drawable())),
     ]
     if len(trials["contender"].unique()) < 2:
         wanted = [each for each in wanted if each[0] not in {"ratios", "pairs"}]
@@ -75,6 +79,22 @@ def figures_of(contents: Contents) -> Figures:
                 left_out.append(f"{name}: its figures are too large or too small to be drawn")
     losses = tuple(each for each in shown if each.name == "losses")
     return Figures(tuple(each for each in shown if each not in losses), losses, tuple(left_out))
+
+
+def _drawable(trials: pd.DataFrame) -> Callable[[], pd.DataFrame]:
+    """Gives the trials; PlotError, when a plot asks for them, where there is too much for one picture."""
+    servers = trials["contender"].nunique()
+    marks = len(trials[["contender", "cell_key"]].drop_duplicates())
+
+    def given() -> pd.DataFrame:
+        if servers > SERVERS_MAX or marks > MARKS_MAX:
+            raise PlotError(
+                f"{servers} servers with {marks} figures are too many for a picture; allowed: {SERVERS_MAX} with "
+                f"{MARKS_MAX}"
+            )
+        return trials
+
+    return given
 
 
 def _shown(name: str, reading: str, plot: plots.Plot) -> Shown:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,12 @@ class Run:
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
             hint = did_you_mean(str(kind), LATENCY_KINDS)
             raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
-        chosen = self._choose(cell, valid_only)
+        return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
+
+    def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
+        """The same of these trials; `those` says in an error which they are."""
         parts, broken, absent = [], [], 0
-        for trial in chosen:
+        for trial in trials:
             try:
                 encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
                 self._count_histograms(trial, kind, len(encoded))
@@ -119,9 +123,7 @@ class Run:
                 broken.append(f"trials/{trial}/{form.LATENCY} {error}")
         if not parts:
             self._found |= dict.fromkeys(broken)  # the error names one of them
-            nobody = (
-                _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {cell or 'a valid verdict'}"
-            )
+            nobody = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
             raise ResultsError(f"{self.path}: {broken[0] if broken else nobody}")
         for line in broken:
             self._tell(line)
@@ -246,7 +248,7 @@ class Run:
         return self.path / form.TRIAL_FILES / str(trial) / name
 
     def _is_there(self, trial: int, name: str) -> bool:
-        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, told where it is read
+        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, reported where it is read
 
     def _count_histograms(self, trial: int, kind: str, count: int) -> None:
         others = sum(number for place, number in self._histograms.items() if place != (trial, kind))

@@ -136,7 +136,7 @@ def _refuse_large(metadata: pq.FileMetaData, rows_max: int) -> None:
 
 
 def _flat(schema: pa.Schema, columns: Mapping[str, Column]) -> list[str]:
-    """The documented columns, and of the others those of plain values: lists in lists are nobody's of ours."""
+    """The documented columns, and of the others those of plain values: no column of ours holds lists."""
     return [field.name for field in schema if field.name in columns or not pa.types.is_nested(field.type)]
 
 

@@ -5,7 +5,7 @@ by the command line, the report and notebooks (`tftpbench.answer`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,13 +31,17 @@ def answer_of(run: Run) -> Answer:
     scenario = scenario_of(run)
     known = {cell.key for cell in scenario.cells()}
     servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])
+    valid: dict[tuple[str, str], list[int]] = {}  # looked up once for each line, of which there may be thousands
+    for row in run.rows:
+        if row["verdict"] == "valid":
+            valid.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
     answer = summarise(
         scenario,
         list(servers),
         [row for row in run.rows if row["cell_key"] in known],
         placement_of(run.manifest),
         [skip for skip in _skipped(run.manifest) if skip[1] is None or skip[1] in known],
-        lambda cell_key, server: _block_rtt(run, cell_key, server),
+        lambda cell_key, server: _block_rtt(run, valid.get((cell_key, server), [])),
         [LeftOut(**{name: each[name] for name in LeftOut._fields}) for each in run.manifest.get("left_out", ())],
     )
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
@@ -71,9 +75,9 @@ def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str
     return [(str(skip["server"]), skip.get("cell_key"), str(skip["reason"])) for skip in manifest.get("skipped", ())]
 
 
-def _block_rtt(run: Run, cell_key: str, server: str) -> Quantiles | None:
+def _block_rtt(run: Run, trials: Sequence[int]) -> Quantiles | None:
     try:
-        merged = run.latency("block_rtt", cell_key=cell_key, contender=server)
+        merged = run.merged("block_rtt", trials, "such a cell")
     except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
         return None
     if not merged.count:
