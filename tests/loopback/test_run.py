@@ -427,7 +427,7 @@ def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told
         f"ready; its last words: {BROKEN}\n" in out
     )
     assert out.strip().startswith(("ok moves ", "No answer: ok has no valid trial ")), (
-        "it is compared with nobody, as where the other is not installed"
+        "it is compared with no other, as where that is not installed"
     )
     assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
     folder = next((tmp_path / "results").iterdir())

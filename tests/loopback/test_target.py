@@ -284,7 +284,7 @@ def test_with_leave_to_write_no_file_is_asked_for_that_is_not_ours(tmp_path: Pat
     ("answers", "said"),
     [
         ([oack(blksize=2048)], "granted blksize 2048 where 1024 was asked for"),
-        ([oack(blksize=1024, windowsize=9)], "granted 'windowsize' b'9', which nobody asked for (RFC 2347)"),
+        ([oack(blksize=1024, windowsize=9)], "granted 'windowsize' b'9', which was not asked for (RFC 2347)"),
         ([data(1, bytes(1024))], "sent a DATA block of 1024 bytes where 512 were agreed (RFC 2348)"),
         ([oack(blksize=1024, tsize=1000), data(1, bytes(1024))], "sent more than the 1000 bytes that it announced"),
     ],

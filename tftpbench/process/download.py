@@ -133,7 +133,7 @@ class _Copy:
         for name, value in zip(words[::2], words[1::2], strict=False):
             option = name.decode("ascii", "replace").lower()
             if option not in self.asked or not (value.isascii() and value.isdigit() and len(value) <= 19):
-                raise CopyFailed(f"granted {option[:20]!r} {value[:20]!r}, which nobody asked for (RFC 2347)")
+                raise CopyFailed(f"granted {option[:20]!r} {value[:20]!r}, which was not asked for (RFC 2347)")
             granted = int(value)
             if option in ("blksize", "windowsize") and not 1 <= granted <= self.asked[option]:
                 raise CopyFailed(f"granted {option} {granted} where {self.asked[option]} was asked for")
