@@ -260,6 +260,8 @@ impl Receiver {
         self.counts.retransmissions += 1;
     }
 
+    #[cold]
+    #[inline(never)]
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
         if self.answered {
             self.counts.duplicates += 1;
@@ -289,7 +291,8 @@ impl Receiver {
             return None;
         }
         match block::ahead(self.received, number, self.agreed.rollover) {
-            Some(1) => return self.take(now_ns, payload),
+            Some(1) if self.is_against_tsize(payload.len()) => self.answered = true,
+            Some(1) => return Some(self.take(now_ns, payload)),
             Some(0) if self.received > 0 => self.handle_repeated_data(now_ns),
             Some(step) if (2..=u64::from(self.agreed.windowsize)).contains(&step) => self.report_gap(),
             Some(step) if step > HALF && self.received > 0 => self.counts.duplicates += 1,
@@ -298,53 +301,59 @@ impl Receiver {
         None
     }
 
-    fn take<'a>(&mut self, now_ns: u64, payload: &'a [u8]) -> Option<Block<'a>> {
+    fn take<'a>(&mut self, now_ns: u64, payload: &'a [u8]) -> Block<'a> {
         let offset = self.received_bytes;
-        let received_bytes = offset + payload.len() as u64;
-        let is_last = payload.len() < usize::from(self.agreed.blksize);
         if !self.answered {
             self.hear();
         }
-        if is_last || self.tsize.is_some_and(|tsize| received_bytes > tsize) {
-            self.compare_with_tsize(received_bytes, is_last);
-            if self.ending.is_decided() {
-                return None;
-            }
-        }
         self.gap_reported = false;
         self.received += 1;
-        self.received_bytes = received_bytes;
-        self.complete = is_last;
+        self.received_bytes += payload.len() as u64;
+        self.complete = payload.len() < usize::from(self.agreed.blksize);
         self.rto.progressed(now_ns, true);
         let window_ends = self.received - self.acked >= u64::from(self.agreed.windowsize);
         if self.complete || window_ends {
             self.reply = Reply::Ack { again: false };
         }
-        Some(Block { offset, payload, last: self.complete })
+        Block { offset, payload, last: self.complete }
     }
 
-    /// RFC 2349: the tsize is the size of the file, so in octet mode as many bytes must come.
-    fn compare_with_tsize(&mut self, received_bytes: u64, is_last: bool) {
+    fn is_against_tsize(&mut self, length: usize) -> bool {
         match self.tsize {
+            Some(tsize) => self.breaks_tsize(tsize, length),
+            None => false,
+        }
+    }
+
+    /// RFC 2349: the tsize is the size of the file, so in octet mode as many bytes must come. Whether the next block, of
+    /// `length` bytes, ends the transfer for that. A call of its own, since most transfers agree on none.
+    #[inline(never)]
+    fn breaks_tsize(&mut self, tsize: u64, length: usize) -> bool {
+        let received_bytes = self.received_bytes + length as u64;
+        let is_last = length < usize::from(self.agreed.blksize);
+        match tsize {
             // A server that echoes the request's 0 does not know the size, which is no reason to fail.
-            Some(0) if is_last && received_bytes > 0 => self.count_fault(ProtocolFault::LongerThanTsize),
-            Some(0) => {}
-            Some(tsize) if received_bytes > tsize => {
-                self.end(ErrorCode::DISK_FULL, ProtocolFault::LongerThanTsize);
-            }
-            Some(tsize) if is_last && received_bytes < tsize => {
+            0 if is_last && received_bytes > 0 => self.count_fault(ProtocolFault::LongerThanTsize),
+            0 => {}
+            _ if received_bytes > tsize => self.end(ErrorCode::DISK_FULL, ProtocolFault::LongerThanTsize),
+            _ if is_last && received_bytes < tsize => {
                 self.end(ErrorCode::NOT_DEFINED, ProtocolFault::ShorterThanTsize);
             }
             _ => {}
         }
+        self.ending.is_decided()
     }
 
-    /// Ends the transfer with one ERROR, since the peer broke the protocol.
+    /// Ends the transfer with one ERROR, since the peer broke the protocol. Cold, as `count_fault`: it must cost a block nothing.
+    #[cold]
+    #[inline(never)]
     fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {
         self.counts.faults += 1;
         self.ending.protocol_error(code, fault);
     }
 
+    #[cold]
+    #[inline(never)]
     fn count_fault(&mut self, fault: ProtocolFault) {
         self.counts.faults += 1;
         self.ending.fault = Some(fault);
@@ -373,6 +382,8 @@ impl Receiver {
     }
 
     /// After the decision only one thing is ever answered: the last DATA again, while dallying.
+    #[cold]
+    #[inline(never)]
     fn handle_late_packet(&mut self, now_ns: u64, packet: &Packet<'_>) {
         let Packet::Data { block, .. } = *packet else { return };
         if !self.dallying {
@@ -391,6 +402,8 @@ impl Receiver {
         }
     }
 
+    /// A call of its own: inlined, its registers would be saved for each block of a window that needs no ACK.
+    #[inline(never)]
     fn send_ack(&mut self, now_ns: u64, again: bool) -> Transmit {
         self.counts.retransmissions += u64::from(again);
         self.acked = self.received;

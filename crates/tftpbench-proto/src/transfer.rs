@@ -134,6 +134,12 @@ impl Ending {
     /// The ERROR that announces the failure, once.
     pub(crate) fn take_farewell(&mut self) -> Option<Transmit> {
         let code = self.farewell.take()?;
+        self.announce(code)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn announce(&self, code: ErrorCode) -> Option<Transmit> {
         let message = match &self.outcome {
             Some(Outcome::Failed(Failure::Protocol(fault))) => fault.message(),
             Some(Outcome::Failed(Failure::Local { message, .. })) => message,

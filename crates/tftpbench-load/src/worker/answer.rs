@@ -32,7 +32,7 @@ impl Worker<'_> {
             Via::Lane { .. } => None,
         });
         let Some(socket) = self.endpoints.lanes.first().map(|lane| &lane.socket).or(own) else { return };
-        // Nobody listens when the caller gave up waiting; that is its affair.
+        // A caller that has gone needs no notice.
         if self.heard {
             let _ = socket.keep_errors(false);
             let _ = self.notices.send((Notice::Answered, clock::monotonic_ns()));
