@@ -216,9 +216,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     lost = how_lost(arm.server)
     if lost is not None:
         raise Uneven(name, str(lost))
-    # What was open at the limit is interrupted, or timed out where the server had been silent.
-    open_at_limit = len(result.intervals["blocks"]) * INTERVAL_NS >= limit_ns and number(result.figures, "timed_out")
-    is_stopped = bool(number(result.figures, "interrupted") or open_at_limit)
+    is_stopped = _is_stopped(result, limit_ns)
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
     uploads, _ = compared_uploads(arm.trial, bench, arm.root, config, result)

@@ -60,8 +60,8 @@
 //!   gap. Rolling over to 1 leaves 65,535 numbers, so a windowsize of 65,535 becomes 65,534 there.
 //! * A server grants less than was asked: by default a windowsize of 64 and windows of 128 KiB ([`Limits`]).
 //! * Until the first DATA is acknowledged, a time-out sends one block again, the newest: a client with a forged
-//!   address so draws one window. The receiver of a window answers that block at once, whichever others it lacks;
-//!   an ACK 0 that reports the first block lost brings the window again, once.
+//!   address so draws one window. An ACK 0 that reports the first block lost brings the window again, once until the
+//!   next time-out.
 //! * A negotiated `timeout` is in force from the client's first answer on. Until then a server's own timer runs,
 //!   and a minute is the most (RFC 2349 leaves open since when).
 //! * A server gives a client up that makes no progress for three minutes, even where the negotiated `timeout`

@@ -352,6 +352,8 @@ impl Sender {
         self.next = self.sent.max(1);
         self.window = self.next;
         self.sent_before = self.sent;
+        // The window that the last such ACK brought is lost, too, so the next one counts. The retries bound how often.
+        self.repeats_count_from = 0;
     }
 
     /// The table above, top to bottom.

@@ -60,6 +60,19 @@ fn a_first_window_that_takes_longer_than_the_timer_costs_one_block_and_no_timer_
     assert!(report.sender_counts.retransmissions < 2 * 64, "{report:?}");
 }
 
+/// The window that the receiver's report of a gap brought may be lost as the first one was, and so may what follows.
+#[test]
+fn the_first_block_may_be_lost_several_times() {
+    for operation in BOTH {
+        for windowsize in [1, 2, 16, 64] {
+            for times in 1..=5 {
+                let link = Impairment { data_lost: Some((1, times)), ..Impairment::default() };
+                complete(&Setup { link, ..Setup::new(operation, 8 * 64 * 3, options(8, windowsize)) });
+            }
+        }
+    }
+}
+
 #[test]
 fn without_options_there_is_no_oack() {
     for (operation, datagrams) in [(Operation::Read, 1 + 2 * 3), (Operation::Write, 2 + 2 * 3)] {

@@ -29,6 +29,8 @@ pub(crate) struct Impairment {
     pub(crate) blackout_ns: (u64, u64),
     /// What befalls the datagram of this number, counted over both directions from 0.
     pub(crate) fault: Option<(u64, Fault)>,
+    /// So many of the first DATA with this block number are lost.
+    pub(crate) data_lost: Option<(u16, u64)>,
 }
 
 /// What may befall one datagram.
@@ -295,6 +297,12 @@ impl Simulation {
         let fault = link.fault.filter(|(number, _)| *number == self.datagrams).map(|(_, fault)| fault);
         self.datagrams += 1;
         self.free_ns[to] = self.free_ns[to].max(self.now_ns) + DATAGRAM_NS;
+        if let Some((lost, times @ 1..)) = link.data_lost
+            && matches!(Packet::parse(&bytes), Ok(Packet::Data { block, .. }) if block == lost)
+        {
+            self.setup.link.data_lost = Some((lost, times - 1));
+            return;
+        }
         let dark = (link.blackout_ns.0..link.blackout_ns.1).contains(&self.now_ns);
         if dark || fault == Some(Fault::Lost) || self.random.hits(link.loss) {
             return;
