@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.loopback.machine import IGNORED
-
 
 @pytest.fixture(autouse=True)
-def _any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, limit in IGNORED.items():
-        monkeypatch.setattr(f"tftpbench.checks.{name}", limit)
+def _any_machine(any_machine: None) -> None:
+    """Asks for it in each test."""

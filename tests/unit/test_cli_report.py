@@ -15,6 +15,8 @@ from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli
 
+pytestmark = pytest.mark.usefixtures("any_machine")
+
 pytestmark = pytest.mark.timeout(120)  # drawing takes seconds where other things run too
 
 SCENARIO = """\

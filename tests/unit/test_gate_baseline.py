@@ -25,6 +25,8 @@ from tftpbench.results import load_run
 from tftpbench.scenario import Scenario
 from tftpbench.stats import trimmed
 
+pytestmark = pytest.mark.usefixtures("any_machine")
+
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "run-1"
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SERVERS = ["epoll", "threads"]

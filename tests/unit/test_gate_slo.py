@@ -17,6 +17,8 @@ from tftpbench.errors import TftpbenchError, UsageError
 from tftpbench.gate.slo import judge
 from tftpbench.gate.stored import stored
 
+pytestmark = pytest.mark.usefixtures("any_machine")
+
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "run-1"
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SCENARIO = """\
