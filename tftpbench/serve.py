@@ -212,7 +212,7 @@ _HELP = {
     "store": "disk, or memory: files are read once and uploads are never written",
     "memory_max_bytes": "bytes that the memory store may take, what each file costs beside its own included",
     "blksize_max": "largest blksize granted",
-    "windowsize_max": "largest windowsize granted, up to 65535",
+    "windowsize_max": "largest windowsize granted, up to 65535; see --window-max",
     "window_max_bytes": "largest window granted, in bytes: windowsize times blksize; one block is always granted",
     "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
     "retries": "timeouts without progress before a transfer is given up",

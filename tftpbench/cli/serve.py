@@ -35,7 +35,9 @@ def serve(
         typer.Option(min=0, help="Transfers at once, 0 for 16384 (epoll) or 4096 (threads); more get an ERROR."),
     ] = 0,
     blksize_max: Annotated[int, typer.Option(min=8, max=65464, help="Largest blksize granted.")] = 65464,
-    windowsize_max: Annotated[int, typer.Option(min=1, max=65535, help="Largest windowsize granted.")] = WINDOWSIZE_MAX,
+    windowsize_max: Annotated[
+        int, typer.Option(min=1, max=65535, help="Largest windowsize granted; see --window-max.")
+    ] = WINDOWSIZE_MAX,
     window_max: Annotated[
         int, typer.Option(min=8, max=4294967295, help="Largest window granted, in bytes: windowsize times blksize.")
     ] = WINDOW_MAX_BYTES,

@@ -1,6 +1,6 @@
 """The decision: from pairs of figures to a word for each metric, and one for the whole.
 
-Pure, and the same for a gate that is going on, one that is read again, and a rehearsal on recorded pairs. It must
+Pure, and the same for a gate that is going on, one that is read again, and a resampling of recorded pairs. It must
 never measure, and never look at a clock. Called by `tftpbench.gate`.
 
 How it decides, in one place. A pair gives each metric one number: the log of how much worse the head was than the base

@@ -22,7 +22,7 @@ impl Segments {
         Segments { refused: Vec::with_capacity(PATHS_MAX), oldest: 0, are_known: true }
     }
 
-    /// Nothing has been refused so far, so nobody need be asked about.
+    /// Nothing has been refused so far, so no peer has to be looked up.
     pub(crate) fn are_unrefused(&self) -> bool {
         self.are_known && self.refused.is_empty()
     }
@@ -46,7 +46,7 @@ impl Segments {
         }
     }
 
-    /// The kernel does not know them: nobody takes any.
+    /// The kernel does not know them, so none is tried towards any peer.
     pub(crate) fn refuse_all(&mut self) {
         self.are_known = false;
     }

@@ -413,7 +413,7 @@ impl SendBatch {
         (first..self.count).find(is_refused).unwrap_or(self.count) - first
     }
 
-    /// Who a message goes to; nobody in particular where the socket knows.
+    /// The address that a message goes to; NOBODY's where the socket is connected.
     fn peer_of(&self, message: usize) -> IpAddr {
         // SAFETY: `message` is below `count`, so `queue` has written the address; writing it takes `&mut self`.
         unsafe { &*self.addresses.at(message) }.decode().unwrap_or(NOBODY).ip()

@@ -27,8 +27,8 @@ pub enum Backoff {
     Constant,
 }
 
-/// A server gives an opening up that nobody has answered for so long, whatever was negotiated: until then one datagram, maybe
-/// with a forged sender, is all that it knows of a client.
+/// How long a server keeps a transfer without an answer to its opening, whatever was negotiated. Until then one datagram,
+/// maybe with a forged sender, is all that it knows of a client.
 const UNANSWERED_MAX_NS: u64 = 60_000_000_000;
 
 /// A server gives a client up that has answered before, but not for so long; it has sent again once at least. Only with a
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(interval_ms(&rto, MS), 5000);
     }
 
-    /// When a timer that nobody answers has run out each time, and gives up at last.
+    /// When a timer without an answer has run out each time, and gives up at last.
     fn expiries_s(rto: &mut Rto) -> Vec<u64> {
         let mut all = vec![];
         while let Some(deadline_ns) = rto.deadline_ns() {
@@ -369,7 +369,7 @@ mod tests {
         {
             assert_eq!(expiries_s(&mut Rto::server(slow(timeout_s), 0)), due_s, "{timeout_s}");
         }
-        // A client has its own patience.
+        // A client has its own retries.
         assert_eq!(expiries_s(&mut Rto::client(Timing { retries: 1, ..slow(1000) }, 0)), [1000, 3000]);
     }
 

@@ -103,9 +103,9 @@ impl Transfer {
         self.settle();
     }
 
-    /// Judges a copy that came of this transfer's request, or of the peer's request before it, to which a transfer that moves
-    /// does not give way either. Drain after `Answered`; after `Restart` only `restart` may follow. Without a copy it costs
-    /// one look, so a server may ask at each wake-up.
+    /// Judges a copy of this transfer's request, if one came. A copy of the peer's request before this one counts, too: a
+    /// transfer that moves ignores either. Drain after `Answered`; after `Restart` only `restart` may follow. Without a copy
+    /// the cost is one comparison, so a server may call this at each wake-up.
     pub fn take_repeated_request(&mut self, now_ns: u64) -> Repeated {
         let since = self.place.since();
         // Behind its end the copy is a request like any other, for whoever ends the transfer: `is_asked_again`.
@@ -125,7 +125,7 @@ impl Transfer {
         judged
     }
 
-    /// Whether a copy came that nobody has judged.
+    /// Whether a copy came that has not been judged.
     pub fn is_asked_again(&self) -> bool {
         matches!(self.place.since(), Since::Copy | Since::CopyOfBefore)
     }

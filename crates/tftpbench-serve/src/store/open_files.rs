@@ -31,8 +31,8 @@ pub(crate) struct Version {
     pub(crate) size: u64,
     modified_s: i64,
     modified_ns: u64,
-    /// When anything of it last changed, its links too. Nobody can set that back as the modification time can be, so
-    /// two readers share only what is the same by it, too; for a reader under way it says nothing.
+    /// When anything of it last changed, its links too (ctime). Unlike the modification time it can't be set back, so two
+    /// readers share only states that have the same one. A reader under way does not heed it.
     changed_s: i64,
     changed_ns: u64,
 }
