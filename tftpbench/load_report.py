@@ -147,6 +147,11 @@ def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: Re
             f"{timed_out:,} of {_count(figures, 'started')} transfers timed out, since the server did not answer: "
             "look whether it still runs, and what it logged"
         )
+    elif config.transfers is None and figures.get("interrupted") and not figures.get("completed"):
+        yield (
+            f"none of {_count(figures, 'started')} transfers came to its end, though the server went on answering: "
+            "ask for a longer --duration, or look whether the file has an end"
+        )
     if not_done := _not_done(config, figures):
         yield (
             f"{not_done:,} of {config.transfers:,} transfers were not done when the load ended, which it does after "

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tftpbench.escape import visible_line
 from tftpbench.runner import (
     CeilingUnknown,
+    CopyStarted,
     Event,
     RunFinished,
     RunStarted,
@@ -56,6 +57,8 @@ class PlainLines:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
+            case CopyStarted():
+                self._say(copy_text(event))
             case RunStarted():
                 self._say(*started_lines(event))
             case TrialFinished(trial, total, _, _):
@@ -89,6 +92,8 @@ class LiveBar:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
+            case CopyStarted():
+                self._console.print(copy_text(event), soft_wrap=True, markup=False)
             case RunStarted():
                 self._start(event)
             case TrialStarted(trial, _):
@@ -138,6 +143,11 @@ class LiveBar:
             return ""
         each_s = (self._clock_s() - self._began_s) / self._finished
         return f"{format_duration(round(each_s * trials) * 1e9)} left"
+
+
+def copy_text(event: CopyStarted) -> str:
+    """Said before a copy, which may take a while."""
+    return f"Copying {event.file!r} from {event.server}, to compare with it what is read."
 
 
 def started_lines(event: RunStarted) -> list[str]:

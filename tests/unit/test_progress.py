@@ -13,6 +13,7 @@ from tests.unit.test_order import contender, scenario
 from tftpbench.progress import LiveBar, PlainLines, display
 from tftpbench.runner import (
     CeilingUnknown,
+    CopyStarted,
     Event,
     LeftOut,
     Pinning,
@@ -68,6 +69,14 @@ def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
     assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
     assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
+
+
+def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
+    line = "Copying 'boot.0' from 127.0.0.1:69, to compare with it what is read."
+    plain_lines, live_lines = io.StringIO(), io.StringIO()
+    for show in (PlainLines(plain_lines), LiveBar(Console(file=live_lines, width=120))):
+        show(CopyStarted("127.0.0.1:69", "boot.0"))
+    assert [plain_lines.getvalue(), live_lines.getvalue()] == [f"{line}\n"] * 2
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:

@@ -18,6 +18,7 @@ The runner prints nothing, and names no server. Called by the command line and b
 from tftpbench.runner.ceilings import Probes
 from tftpbench.runner.events import (
     CeilingUnknown,
+    CopyStarted,
     Event,
     RunFinished,
     RunStarted,
@@ -34,6 +35,7 @@ from tftpbench.runner.starts import LeftOut
 __all__ = [
     "CeilingUnknown",
     "Contender",
+    "CopyStarted",
     "Event",
     "LeftOut",
     "Pinning",

@@ -14,6 +14,14 @@ from tftpbench.scenario import Cell, Scenario
 
 
 @dataclass(frozen=True)
+class CopyStarted:
+    """The file of a running server is about to be copied, which may take minutes; before RunStarted."""
+
+    server: str
+    file: str
+
+
+@dataclass(frozen=True)
 class RunStarted:
     """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run.
 
@@ -74,4 +82,4 @@ class RunFinished:
     interrupted: bool
 
 
-Event = RunStarted | TrialStarted | TrialFinished | ServerLeftOut | CeilingUnknown | RunFinished
+Event = CopyStarted | RunStarted | TrialStarted | TrialFinished | ServerLeftOut | CeilingUnknown | RunFinished

@@ -15,6 +15,7 @@ from pathlib import Path
 from tftpbench.errors import ServerNotReady, UsageError
 from tftpbench.loadgen import LoadConfig, LoadResult
 from tftpbench.process import CopyFailed, Options, RunningServer, TemporaryFolder, describe_options, download, request
+from tftpbench.runner.events import CopyStarted, Event
 from tftpbench.runner.order import Contender, Trial
 from tftpbench.scenario import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Scenario
 from tftpbench.servers import Manifest, Target
@@ -139,11 +140,15 @@ def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[T
         yield TargetFiles(folder.path)
 
 
-def fitted(scenario: Scenario, servers: Sequence[Contender], files: TargetFiles) -> Scenario:
+def fitted(
+    scenario: Scenario, servers: Sequence[Contender], files: TargetFiles, on_event: Callable[[Event], None]
+) -> Scenario:
     """The scenario with the size of the file that is there to be read, which all its servers then serve."""
-    named = [server.server for server in servers if isinstance(server.server, Target) and server.server.file]
-    asked = _reads(scenario)
-    sizes = {target.name: files.take(target, asked) for target in named if asked}
+    asked, sizes = _reads(scenario), {}
+    for target in (server.server for server in servers if asked):
+        if isinstance(target, Target) and target.file:
+            on_event(CopyStarted(target.name, target.file))
+            sizes[target.name] = files.take(target, asked)
     if not sizes:
         return scenario
     if len(set(sizes.values())) > 1:

@@ -90,7 +90,7 @@ def run(
         _, seed, command = recorded(resume)
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
-        asked = _Asked(fitted(scenario, servers, files), servers, seed, out, resume, tuple(command))
+        asked = _Asked(fitted(scenario, servers, files, on_event), servers, seed, out, resume, tuple(command))
         return _run(asked, files, tools or Tools(), allow_remote, on_event)
 
 
