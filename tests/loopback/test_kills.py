@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.loopback.manifests import tiny
-from tests.loopback.soundness import is_sound
 from tests.loopback.test_process import runs, until
 from tests.loopback.test_run import PATIENCE_S, tftpbench, write_scenario
 from tftpbench.launch import descendants
@@ -53,7 +52,7 @@ def killed_again_and_again(folder: Path, kills: int, seed: int) -> None:
         finished = now
     process = started(folder, scenario)
     out, err = process.communicate(timeout=PATIENCE_S)
-    assert is_sound(process.returncode, map(json.loads, lines(folder))), out + err
+    assert process.returncode == 0, out + err
     assert lines(folder)[: len(finished)] == finished
     is_complete(folder, trials)
 

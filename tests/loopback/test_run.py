@@ -18,7 +18,6 @@ from jsonschema import Draft202012Validator
 
 from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
-from tests.loopback.soundness import fault_of, is_sound
 from tftpbench import runner
 from tftpbench.process import ServerProcess
 from tftpbench.results import load_run
@@ -132,17 +131,16 @@ def test_a_run_answers_with_real_transfers_and_every_byte_checked(tmp_path: Path
     scenario = write_scenario(tmp_path, servers)
     code, out, err = done(tmp_path, "run", str(scenario), "--seed", "7")
     found = rows(tmp_path)
-    assert is_sound(code, found), out + err
+    assert code == 0, out + err
     assert len(found) == 8
-    assert {fault_of(row) for row in found} == {None}
+    assert {row["verdict"] for row in found} == {"valid"}
     assert all(row["completed"] == 30 for row in found)
     assert all(row["bytes_verified"] == 30 * 16 * 1024 for row in found)
     assert all(row["server_rss_bytes_ready"] > 0 and row["server_threads_max"] >= 1 for row in found)
     known = [row for row in found if row["ceiling_data_pps"] is not None]  # a probe that lost datagrams tells nothing
     assert all(row["ceiling_ratio"] == pytest.approx(row["data_pps"] / row["ceiling_data_pps"]) for row in known)
     assert out.strip().startswith(("threads moves", "No answer"))
-    if code == 0:
-        assert "✓ content_mismatches == 0" in out
+    assert "✓ content_mismatches == 0" in out
     assert f"Repeat: tftpbench run {scenario} --seed 7" in out
     assert "[8/8] " in err
     assert "\x1b[" not in out + err
@@ -196,8 +194,8 @@ def test_a_server_that_fails_is_a_finding_and_the_others_are_measured(tmp_path: 
     )
     code, out, err = done(tmp_path, "run", str(scenario))
     assert code == 0, out + err
-    reasons = {row["server"]: fault_of(row) for row in rows(tmp_path)}
-    assert (reasons[mode] or "").startswith(said)
+    reasons = {row["server"]: row["verdict_reason"] for row in rows(tmp_path)}
+    assert reasons[mode].startswith(said)
     assert reasons["ok"] is None
     assert "Traceback" not in err
 
@@ -257,7 +255,7 @@ def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number:
     folder = next((tmp_path / "results").iterdir())
     assert f"go on with: tftpbench run --resume results/{folder.name}" in err
     code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}")
-    assert is_sound(code, rows(tmp_path)), out + err
+    assert code == 0, out + err
     assert rows(tmp_path)[: len(finished)] == finished
     assert sorted(row["trial"] for row in rows(tmp_path)) == [1, 2, 3, 4, 5]
 
@@ -276,7 +274,7 @@ def test_a_killed_run_loses_one_trial_at_most_and_leaves_neither_server_nor_root
     finished = rows(tmp_path)
     folder = next((tmp_path / "results").iterdir())
     code, out, err = done(tmp_path, "run", str(scenario), "--resume", f"results/{folder.name}")
-    assert is_sound(code, rows(tmp_path)), out + err
+    assert code == 0, out + err
     assert rows(tmp_path)[: len(finished)] == finished
     assert len(rows(tmp_path)) == 5
 
@@ -304,7 +302,7 @@ def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) 
 
 def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
     scenario = many_trials(tmp_path, "ok")
-    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-m", "tftpbench", "run", str(scenario)]
+    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", machine.PROGRAM, "run", str(scenario)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -314,7 +312,7 @@ def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp
     process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert len(rows(tmp_path)) == 5, err
-    assert is_sound(process.returncode, rows(tmp_path)), err
+    assert process.returncode == 0, err
 
 
 def test_a_gate_that_is_killed_leaves_no_root(tmp_path: Path) -> None:
@@ -418,9 +416,9 @@ def caught(pid: int, number: int) -> bool:
 def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told_once(tmp_path: Path) -> None:
     scenario = many_trials(tmp_path, "exits", "ok")
     code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
-    assert is_sound(code, rows(tmp_path)), out + err
+    assert code == 0, out + err
     assert [row["server"] for row in rows(tmp_path)].count("exits") == 2
-    assert [fault_of(row) for row in rows(tmp_path) if row["server"] == "ok"] == [None] * 5
+    assert [row["verdict"] for row in rows(tmp_path) if row["server"] == "ok"] == ["valid"] * 5
     assert out.count(BROKEN) == 1
     assert (
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
@@ -476,8 +474,8 @@ def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Pat
     manifest.write_text((tmp_path / "mended").read_text().replace("name: ok", "name: exits"))
     tiny(tmp_path, "ok")
     code, out, err = done(tmp_path, "run", "--resume", f"results/{folder.name}", "--quiet")
-    assert is_sound(code, rows(tmp_path)), out + err
+    assert code == 0, out + err
     assert rows(tmp_path)[: len(finished)] == finished
     assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
     assert load_run(folder).manifest["left_out"] == []
-    assert [fault_of(row) for row in rows(tmp_path)[len(finished) :]] == [None] * 3
+    assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3

@@ -77,8 +77,10 @@ class _Copy:
     def _take(self, number: int, payload: bytes) -> bool:
         """One DATA datagram; True when it was the last block."""
         if number != self._wire(self.index):
-            # RFC 7440 section 4: a gap is answered once with the last block in order, and so is a window sent anew.
-            if not self.out_of_order:
+            # RFC 7440 section 4: a gap is answered once with the last block in order, and so is a window sent anew. In
+            # lock-step each copy of the last block says that its ACK is lost (RFC 1350 section 2).
+            is_lock_step = self.windowsize == 1 and self.index > 1
+            if not self.out_of_order or (is_lock_step and number == self._wire(self.index - 1)):
                 self._acknowledge()
             self.out_of_order = True
             return False
@@ -120,12 +122,15 @@ class _Copy:
         opcode, number = struct.unpack("!HH", datagram[:4])
         if opcode == Opcode.ERROR:
             raise CopyFailed(f"answered with {error_text(datagram)}")
-        if opcode in (Opcode.DATA, Opcode.OACK):
+        if opcode in (Opcode.DATA, Opcode.OACK) and self.peer is None:
             self.peer = peer  # RFC 1350 section 4: the port of the first answer is the server's TID from now on
+            self.moved_at = time.monotonic()
         return (opcode, 0, datagram[2:]) if opcode == Opcode.OACK else (opcode, number, datagram[4:])
 
     def _is_of_the_server(self, peer: tuple[object, ...]) -> bool:
-        return self.peer is None or peer == self.peer
+        if self.peer is None:
+            return peer[0] == address(self.target.host, self.target.port)[0]
+        return peer == self.peer
 
     def _grant(self, text: bytes) -> None:
         """Take an OACK: of what was asked for, and no more of it (RFC 2347 to 2349, 7440)."""

@@ -25,7 +25,8 @@ _NAME_MAX = 100
 class RunningServer:
     """One server at a known address, for a whole run. `start` returns when it has answered; `stop` leaves it alone.
 
-    `asked` is the request to ask it with, as the trial's own clients write it. `has_answered`: to what came last.
+    `asked` is the request to ask it with, as the trial's own clients write it. `has_answered`: to what it was
+    asked last.
     """
 
     buffers = None

@@ -169,11 +169,15 @@ impl Client {
         either!(&mut self.machine, machine => machine.handle_timeout(now_ns));
     }
 
-    /// Ends the transfer from our side because the run is over. One that has heard nothing for its own timeout waits for a
-    /// server that is silent, however many retries it would still have had.
-    pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig) {
+    /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has timed
+    /// out, however many retries were left. Silence begins with the last datagram that came, or with what we sent since
+    /// for the first time; while our loop stood still, an answer may have come that was not read.
+    pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig, recorder: &Recorder) {
         let agreed_ns = either!(&self.machine, machine => machine.agreed().timeout_s).map(seconds_ns);
-        if now_ns.saturating_sub(self.heard_ns) >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
+        let since_ns = self.heard_ns.max(self.exchange.earliest_answer_ns());
+        let still_ns = recorder.stood_still_ns(since_ns, now_ns);
+        let silent_ns = now_ns.saturating_sub(since_ns).saturating_sub(still_ns);
+        if silent_ns >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
             self.ended_as = Some(Outcome::TimedOut);
         }
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));

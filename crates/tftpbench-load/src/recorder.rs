@@ -1,6 +1,8 @@
 //! What one worker writes down while it runs: counters by phase, 100 ms intervals, latencies, a row per transfer.
 //! Nothing here makes a system call; figures are made of it afterwards, in `report`.
 
+use std::ops::Range;
+
 use hdrhistogram::Histogram;
 
 use crate::latency::{LatencyLog, latency_histogram};
@@ -160,6 +162,8 @@ pub(crate) struct Recorder {
     clock_due_ns: u64,
     /// The longest time that the loop stood still, warm-up and drain included: transfers that count reach into both.
     pub(crate) gap_ns_max: u64,
+    /// When it stood still, in their order.
+    standstills: Vec<Range<u64>>,
     pub(crate) block_rtt: LatencyLog,
     pub(crate) lag: Histogram<u64>,
     last_lag: (u64, u64),
@@ -188,6 +192,7 @@ impl Recorder {
             interval_end_ns: start_ns + INTERVAL_NS,
             clock_due_ns: start_ns,
             gap_ns_max: 0,
+            standstills: Vec::new(),
             block_rtt: LatencyLog::new(),
             lag: latency_histogram(),
             last_lag: (0, 0),
@@ -232,6 +237,13 @@ impl Recorder {
     fn stood_still(&mut self, from_ns: u64, until_ns: u64) {
         let inside = from_ns.max(self.window.0)..until_ns.min(self.window.1);
         self.phases[Phase::Window as usize].gap_ns += inside.end.saturating_sub(inside.start);
+        self.standstills.push(from_ns..until_ns);
+    }
+
+    /// For how long the loop stood still between these times.
+    pub(crate) fn stood_still_ns(&self, from_ns: u64, until_ns: u64) -> u64 {
+        let later = self.standstills.iter().rev().take_while(|gap| gap.end > from_ns);
+        later.map(|gap| gap.end.min(until_ns).saturating_sub(gap.start.max(from_ns))).sum()
     }
 
     /// Blocks moved in order, by one datagram.
@@ -401,6 +413,19 @@ mod tests {
         let found = gaps(|recorder| (0..300).step_by(6).for_each(|at| recorder.looked(at * MS)));
         assert_eq!(found, (6, 100));
         assert_eq!(gaps(|recorder| (0..300).step_by(4).for_each(|at| recorder.looked(at * MS))), (4, 0));
+    }
+
+    #[test]
+    fn how_long_a_loop_stood_still_is_known_for_any_period() {
+        let mut recorder = Recorder::new(0, (0, 0));
+        look_each_ms(&mut recorder, 0..101);
+        look_each_ms(&mut recorder, 150..201);
+        look_each_ms(&mut recorder, 210..250);
+        for (from, until, still) in
+            [(0, 250, 60), (0, 100, 0), (120, 130, 10), (140, 205, 15), (210, 250, 0), (250, 140, 0)]
+        {
+            assert_eq!(recorder.stood_still_ns(from * MS, until * MS), still * MS, "{from} to {until}");
+        }
     }
 
     #[test]

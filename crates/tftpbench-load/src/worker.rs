@@ -236,7 +236,7 @@ impl<'a> Worker<'a> {
         for key in keys {
             // Ending one transfer can push another out that only dallied.
             if let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) {
-                client.interrupt(now_ns, config);
+                client.interrupt(now_ns, config, &self.recorder);
                 self.after_input(key, now_ns)?;
                 self.recorder.looked(clock::monotonic_ns());
             }

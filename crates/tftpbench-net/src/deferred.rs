@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -86,7 +87,8 @@ fn drop_all() {
         };
         // Without the lock.
         match value {
-            Some(value) => drop(value),
+            // A panic of one must not end the thread: it counts as there, and others wait for it.
+            Some(value) => drop(catch_unwind(AssertUnwindSafe(|| drop(value)))),
             None => return,
         }
     }
@@ -99,6 +101,7 @@ fn waiting() -> MutexGuard<'static, Waiting> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::resume_unwind;
     use std::sync::mpsc::{Sender, channel};
     use std::thread::ThreadId;
     use std::time::Duration;
@@ -106,9 +109,9 @@ mod tests {
     use super::*;
 
     /// Says where it was dropped.
-    struct Told(Sender<ThreadId>);
+    struct Reporter(Sender<ThreadId>);
 
-    impl Drop for Told {
+    impl Drop for Reporter {
         fn drop(&mut self) {
             self.0.send(thread::current().id()).unwrap();
         }
@@ -119,7 +122,7 @@ mod tests {
         let (dropped, places) = channel();
         let here = thread::current().id();
         for is_deferred in [false, true, true, false] {
-            let mut value = Deferrable::new(Told(dropped.clone()));
+            let mut value = Deferrable::new(Reporter(dropped.clone()));
             value.defer(is_deferred);
             drop(value);
             let place = places.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn what_was_taken_out_is_dropped_by_its_taker() {
         let (dropped, places) = channel();
-        let mut value = Deferrable::new(Told(dropped));
+        let mut value = Deferrable::new(Reporter(dropped));
         value.defer(true);
         let taken = value.into_inner();
         assert!(places.try_recv().is_err());
@@ -142,11 +145,34 @@ mod tests {
     fn each_of_many_is_dropped_once() {
         let (dropped, places) = channel();
         for _ in 0..1000 {
-            let mut value = Deferrable::new(Told(dropped.clone()));
+            let mut value = Deferrable::new(Reporter(dropped.clone()));
             value.defer(true);
         }
         drop(dropped);
         let timeout = Duration::from_secs(10);
         assert_eq!(std::iter::from_fn(|| places.recv_timeout(timeout).ok()).count(), 1000);
+    }
+
+    /// Its drop panics, without a message.
+    struct Faulty;
+
+    impl Drop for Faulty {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(()));
+        }
+    }
+
+    #[test]
+    fn a_drop_that_panics_keeps_no_other_from_being_dropped() {
+        let (dropped, places) = channel();
+        for _ in 0..3 {
+            let mut faulty = Deferrable::new(Faulty);
+            faulty.defer(true);
+            drop(faulty);
+            let mut value = Deferrable::new(Reporter(dropped.clone()));
+            value.defer(true);
+            drop(value);
+            assert!(places.recv_timeout(Duration::from_secs(10)).is_ok());
+        }
     }
 }

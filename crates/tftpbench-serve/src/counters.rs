@@ -27,7 +27,8 @@ pub enum Counter {
     Refused,
     /// Requests that came again while their transfer was running.
     DuplicateRequests,
-    /// Requests to a broadcast or multicast address, which are not answered (RFC 1123 section 4.2.3.5).
+    /// Datagrams of no transfer to a broadcast or multicast address, requests above all. They are not answered (RFC 1123
+    /// section 4.2.3.5).
     Broadcasts,
     /// Transfers begun.
     Started,

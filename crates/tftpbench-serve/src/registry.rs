@@ -2,7 +2,8 @@
 //! It holds the rule about requests that come twice, the same for every server. It never touches a socket or a file.
 //!
 //! A decided upload that still waits to repeat its last ACK (dallying) is outside that bound but inside one of its own
-//! of the same size; beyond that it ends without waiting, so that small servers do not drown in finished work.
+//! of the same size; beyond that it ends without waiting, so that small servers do not drown in finished work. Inside that
+//! bound, too, is a transfer whose peer has asked for something else at a full server, until whoever drives it sees that.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ struct Holder {
     /// What the peer was being served before: a late copy of that may still come.
     request_before: Option<Arc<[u8]>>,
     decided: AtomicBool,
+    /// Its count among the undecided is its peer's next transfer's; it counts as one that dallies. Changes with the lock.
+    is_counted_as_dallying: AtomicBool,
     /// What the peer has asked for since, as `Since`.
     since: AtomicU8,
 }
@@ -52,8 +55,9 @@ impl Holder {
             true => old.request_before.clone(),
             false => Some(Arc::clone(&old.request)),
         });
-        let (decided, since) = (AtomicBool::new(false), AtomicU8::new(Since::Nothing as u8));
-        Arc::new(Holder { request, request_before, decided, since })
+        let since = AtomicU8::new(Since::Nothing as u8);
+        let (decided, is_counted_as_dallying) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Holder { request, request_before, decided, is_counted_as_dallying, since })
     }
 
     /// Which copy a request is.
@@ -108,7 +112,8 @@ impl Registry {
         Arc::new(Registry { max_transfers, places: Mutex::default() })
     }
 
-    /// A peer that asks for something else has given its old transfer up, so that one ends.
+    /// A peer that asks for something else has given its old transfer up, so that one ends; at a full server its count goes
+    /// over to the new one.
     pub(crate) fn claim(self: &Arc<Registry>, peer: SocketAddr, request: &[u8]) -> Claim {
         let mut places = self.places();
         let mut running = None;
@@ -124,10 +129,16 @@ impl Registry {
             old.note(Since::Other);
             places.peers.remove(&peer);
         }
-        if places.undecided >= self.max_transfers {
+        if places.undecided < self.max_transfers {
+            places.undecided += 1;
+        } else if let Some(old) = &running
+            && places.dallying < self.max_transfers
+        {
+            old.is_counted_as_dallying.store(true, Ordering::Relaxed);
+            places.dallying += 1;
+        } else {
             return Claim::Full;
         }
-        places.undecided += 1;
         Claim::Place(self.place(&mut places, peer, Holder::new(request.into(), running.as_deref())))
     }
 
@@ -203,21 +214,32 @@ impl Place {
         let mut places = self.registry.places();
         if self.phase == Phase::Undecided {
             self.holder.decided.store(true, Ordering::Relaxed);
-            places.undecided -= 1;
-            self.phase = Phase::Over;
-            if places.dallying < self.registry.max_transfers {
-                places.dallying += 1;
-                self.phase = Phase::Dallying;
+            self.phase = self.counted_as();
+            if self.phase == Phase::Undecided {
+                places.undecided -= 1;
+                self.phase = Phase::Over;
+                if places.dallying < self.registry.max_transfers {
+                    places.dallying += 1;
+                    self.phase = Phase::Dallying;
+                }
             }
         }
         self.phase == Phase::Dallying
+    }
+
+    /// The count that it has; true as long as the lock is held.
+    fn counted_as(&self) -> Phase {
+        match self.phase {
+            Phase::Undecided if self.holder.is_counted_as_dallying.load(Ordering::Relaxed) => Phase::Dallying,
+            phase => phase,
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.registry.places();
-        match self.phase {
+        match self.counted_as() {
             Phase::Undecided => places.undecided -= 1,
             Phase::Dallying => places.dallying -= 1,
             Phase::Over => {}
@@ -294,6 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn at_a_full_server_a_peer_that_asks_for_something_else_keeps_its_own_place() {
+        let registry = Registry::new(1);
+        let mut first = place(&registry, 1, b"a");
+        let mut second = place(&registry, 1, b"b");
+        assert_eq!((first.since(), registry.undecided()), (Since::Other, 1));
+        assert!(matches!(registry.claim(peer(2), b"a"), Claim::Full));
+        // Those that are still to end are as few as those that dally.
+        assert!(matches!(registry.claim(peer(1), b"c"), Claim::Full));
+        assert_eq!(second.since(), Since::Other);
+        for place in [&mut first, &mut second] {
+            place.decide();
+            assert!(place.decided());
+        }
+        assert_eq!((registry.undecided(), registry.places().dallying), (0, 1));
+        drop((first, second));
+        assert_eq!((registry.undecided(), registry.places().dallying), (0, 0));
+        // One that ends before it was decided gives back the same.
+        let (first, second) = (place(&registry, 1, b"a"), place(&registry, 1, b"b"));
+        drop(first);
+        assert_eq!((registry.undecided(), registry.places().dallying), (1, 0));
+        drop(second);
+        assert_eq!((registry.undecided(), registry.places().peers.len()), (0, 0));
+    }
+
+    #[test]
     fn a_late_copy_of_what_was_asked_before_supersedes_nothing() {
         let registry = Registry::new(9);
         let (_first, second) = (place(&registry, 1, b"a"), place(&registry, 1, b"b"));
@@ -301,7 +348,7 @@ mod tests {
         assert_eq!(second.since(), Since::CopyOfBefore);
         second.forget_copy();
         assert_eq!(second.since(), Since::Nothing);
-        // Of what came before that nobody knows any more.
+        // Only one request before this one is remembered.
         let third = place(&registry, 1, b"c");
         let _fourth = place(&registry, 1, b"a");
         third.forget_copy();

@@ -54,7 +54,8 @@ pub enum Admission {
 }
 
 impl Service {
-    /// Opens the root. `now_ns` is the start of the packet log's time.
+    /// Opens the root, and removes what uploads of dead servers have left below it where this one may write there. `now_ns`
+    /// is the start of the packet log's time.
     pub fn new(config: ServeConfig, now_ns: u64) -> Result<Arc<Service>, ServeError> {
         let root = Root::open(&config.root)
             .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
@@ -77,7 +78,7 @@ impl Service {
         &self.config
     }
 
-    /// Whether to say nothing to what came to the listening socket, and not to judge it either: it was sent to a broadcast or
+    /// Whether to say nothing to what belongs to no transfer, and not to judge it either: it was sent to a broadcast or
     /// multicast address (RFC 1123 section 4.2.3.5). Each is counted.
     pub fn passes_over(&self, received: &Received<'_>) -> bool {
         if received.is_to_many {

@@ -116,10 +116,10 @@ impl Client {
         self.socket.send_to(datagram, to).unwrap();
     }
 
-    /// Sends to the listening port by a broadcast address.
-    pub fn broadcast(&self, to: Ipv4Addr, datagram: &[u8]) {
+    /// Sends to a port by the broadcast address of the loopback.
+    pub fn broadcast(&self, port: u16, datagram: &[u8]) {
         self.socket.set_broadcast(true).unwrap();
-        self.send((to, self.server.port()).into(), datagram);
+        self.send((Ipv4Addr::new(127, 255, 255, 255), port).into(), datagram);
     }
 
     /// Sends an ACK.

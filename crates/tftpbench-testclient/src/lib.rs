@@ -57,6 +57,7 @@ macro_rules! behaviours {
                 a_repeated_request_changes_nothing_while_the_transfer_moves
                 a_late_copy_of_an_older_request_changes_nothing
                 another_request_of_the_same_port_ends_the_old_transfer
+                another_request_of_the_same_port_needs_no_place_of_its_own
                 a_stranger_gets_error_5_and_the_transfer_goes_on
                 a_stranger_writes_nothing_into_an_upload
                 an_error_of_the_client_ends_the_transfer_unanswered
@@ -72,6 +73,7 @@ macro_rules! behaviours {
             addresses {
                 every_answer_comes_from_the_address_that_was_asked
                 a_request_to_a_broadcast_address_is_ignored
+                a_stray_datagram_to_a_broadcast_address_is_ignored
             }
             ports {
                 the_next_transfer_of_a_client_has_another_port

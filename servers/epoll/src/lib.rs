@@ -1,5 +1,5 @@
-//! The epoll TFTP server: one thread, one epoll instance, a few sockets made at start-up; or several such workers, or
-//! with a socket for each transfer, to measure what that contributes.
+//! The epoll TFTP server: one thread, one epoll instance, a few sockets that transfers share and that are replaced while
+//! it serves; or several such workers, or with a socket for each transfer, to measure what that contributes.
 //!
 //! It holds a concurrency strategy and nothing else; what a server does is in `tftpbench-serve`. A transfer is an entry
 //! in a table, found by its peer's address. Datagrams are read until a socket is empty and answered in batches; on the

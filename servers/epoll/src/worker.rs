@@ -250,7 +250,7 @@ impl Replies {
             entry.transfer.handle_datagram(now_ns, payload);
             return self.drain(now_ns, key);
         }
-        if self.ports.socket(port).is_some() {
+        if self.ports.socket(port).is_some() && !service.passes_over(datagram) {
             let answer = |reply: &mut [u8]| service.answer_stray(now_ns, peer, payload, reply);
             self.ports.reply(port, local, peer, REPLY_BYTES_MAX, answer);
         }

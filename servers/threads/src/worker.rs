@@ -1,6 +1,6 @@
 //! One transfer on its own thread and socket, from the first datagram to the last.
-//! It must never outlive a stop by more than one slice of waiting and one of sending. Only the listener starts it, and a
-//! transfer whose client has lost it starts the next one.
+//! It must never outlive a stop by more than one slice of waiting and one of sending. The listener starts a transfer's
+//! thread, or the thread of a transfer that the client has lost, which makes way for it.
 
 use std::io;
 use std::net::SocketAddr;

@@ -76,6 +76,7 @@ fn classify(decided: &Decided, ended_as: Option<Outcome>) -> (Outcome, i32) {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::ops::Range;
 
     use tftpbench_net::{Received, SendBatch};
     use tftpbench_proto::{Backoff, Operation, Options, Timing, Transmit};
@@ -165,6 +166,43 @@ mod tests {
         assert_eq!(told(&[]), (Outcome::TimedOut, -1, false, false));
         assert_eq!(told(&[b"garbage"]), (Outcome::TimedOut, -1, false, false));
         assert_eq!(told(&[OACK]), (Outcome::TimedOut, -1, true, false));
+    }
+
+    const MS: u64 = 1_000_000;
+    const NEVER: Range<u64> = 0..0;
+
+    /// How a transfer counts whose timeout is 100 ms, and which a run ends after 1 s. It sends its request at 0, and at
+    /// `sent_ms` what it owes to a datagram that came at `heard_ms`; its loop stands still at these times.
+    fn ended(heard_ms: u64, sent_ms: u64, still_ms: [Range<u64>; 2]) -> Outcome {
+        let mut config = config();
+        config.timing.timeout_ns = 100 * MS;
+        let mut recorder = Recorder::new(0, (0, u64::MAX));
+        for at_ms in (0..=1000).filter(|at_ms| !still_ms.iter().any(|still| still.contains(at_ms))) {
+            recorder.looked(at_ms * MS);
+        }
+        let via = Via::Lane { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let mut client = Client::new(&config, via, 0, 0, 0);
+        client.exchange.queue(&Transmit::Opening, 0, 1);
+        client.exchange.flush(0);
+        client.heard_ns = heard_ms * MS;
+        client.exchange.queue(&Transmit::Ack { block: 1, again: false }, 1, 1);
+        client.exchange.flush(sent_ms * MS);
+        client.exchange.queue(&Transmit::Ack { block: 1, again: true }, 1, 1);
+        client.exchange.flush(950 * MS);
+        client.interrupt(1000 * MS, &config, &recorder);
+        client.record(1000 * MS, &mut recorder);
+        recorder.transfers[0].outcome
+    }
+
+    #[test]
+    fn a_server_is_silent_for_as_long_as_the_client_waited_and_not_while_its_own_loop_stood_still() {
+        assert_eq!(ended(890, 890, [NEVER; 2]), Outcome::TimedOut, "that it was asked again changes nothing");
+        assert_eq!(ended(910, 910, [NEVER; 2]), Outcome::Interrupted);
+        assert_eq!(ended(500, 910, [NEVER; 2]), Outcome::Interrupted, "it was not answered before");
+        assert_eq!(ended(500, 500, [501..1000, NEVER]), Outcome::Interrupted, "its answer may lie unread");
+        assert_eq!(ended(500, 500, [501..700, 750..1000]), Outcome::Interrupted);
+        assert_eq!(ended(500, 500, [501..700, 850..1000]), Outcome::TimedOut);
+        assert_eq!(ended(500, 500, [100..400, NEVER]), Outcome::TimedOut, "that was before");
     }
 
     #[test]

@@ -98,13 +98,18 @@ impl Held {
 /// A file that is being read.
 #[derive(Debug)]
 pub(crate) struct MemoryFile {
-    contents: Arc<Contents>,
+    /// Taken when dropped, and only then.
+    contents: Option<Arc<Contents>>,
     shelf: Arc<Shelf>,
 }
 
 impl MemoryFile {
+    fn new(contents: Arc<Contents>, shelf: Arc<Shelf>) -> MemoryFile {
+        MemoryFile { contents: Some(contents), shelf }
+    }
+
     pub(crate) fn length(&self) -> u64 {
-        self.contents.held.length()
+        self.contents.as_ref().map_or(0, |contents| contents.held.length())
     }
 
     /// Fills `buf` from `offset`.
@@ -123,7 +128,8 @@ impl MemoryFile {
 
     #[inline]
     fn parts(&self, offset: u64, length: usize, mut take: impl FnMut(&[u8])) -> Result<(), Refusal> {
-        let bytes: &[u8] = match &self.contents.held.bytes {
+        let contents = self.contents.as_ref().ok_or(Refusal::CHANGED)?;
+        let bytes: &[u8] = match &contents.held.bytes {
             Bytes::Plain(bytes) => bytes,
             Bytes::Shared(mapping) => mapping,
             Bytes::Loaded(file) => return file.parts(offset, length, take),
@@ -138,8 +144,10 @@ impl MemoryFile {
 /// A file that was not read to its end is not kept: its descriptor would stay open.
 impl Drop for MemoryFile {
     fn drop(&mut self) {
-        if self.contents.loaded().is_some_and(|file| !file.is_whole()) {
-            self.shelf.forget_unread(&self.contents);
+        if let Some(contents) = self.contents.take()
+            && contents.loaded().is_some_and(|file| !file.is_whole())
+        {
+            self.shelf.forget_unread(contents);
         }
     }
 }
@@ -169,12 +177,12 @@ impl MemoryStore {
         let known = shelf.files().get(path).map(Arc::clone);
         if let Some(contents) = known {
             if !contents.is_outdated() {
-                return Ok(MemoryFile { contents, shelf });
+                return Ok(MemoryFile::new(contents, shelf));
             }
             shelf.forget(path, &contents);
         }
         let contents = shelf.add_loaded(path, self.load(path)?);
-        Ok(MemoryFile { contents, shelf })
+        Ok(MemoryFile::new(contents, shelf))
     }
 
     /// Reads a small file, and nothing yet of a larger one.
@@ -238,13 +246,20 @@ impl Shelf {
         drop(forgotten);
     }
 
-    /// Its last reader goes, and some of it is missing.
-    fn forget_unread(&self, contents: &Arc<Contents>) {
+    /// One of its readers goes, and some of it is missing: where that was the last one, it is removed.
+    fn forget_unread(&self, contents: Arc<Contents>) {
         let Some(file) = contents.loaded() else { return };
-        // The map has it, and this reader. Should another one have found it meanwhile, it is served all the same.
-        if Arc::strong_count(contents) == 2 {
-            self.forget(file.path(), contents);
+        let mut files = self.files();
+        let is_listed = files.get(file.path()).is_some_and(|listed| Arc::ptr_eq(listed, &contents));
+        // The map has it, and this reader. Others leave it before they release the lock, too, so of two readers that end at
+        // the same time the second one is the last. This frees nothing.
+        if is_listed && Arc::strong_count(&contents) > 2 {
+            return drop(contents);
         }
+        let forgotten = if is_listed && !file.is_whole() { files.remove(file.path()) } else { None };
+        drop(files);
+        // Without the lock.
+        drop((forgotten, contents));
     }
 }
 
@@ -371,6 +386,7 @@ fn refusal(error: io::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use std::fs::{FileTimes, remove_file, rename};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
     use std::time::{Duration, Instant, SystemTime};
 
@@ -526,6 +542,36 @@ mod tests {
         assert!(store.budget.taken() > CHUNK_BYTES as u64);
         drop(second);
         assert_eq!((store.budget.taken(), store.shelf.files().len()), (0, 0));
+    }
+
+    #[test]
+    fn of_readers_that_leave_at_the_same_time_the_last_one_removes_the_file() {
+        let folder = TestFolder::new();
+        put_old(&folder, "f", &pattern(2 * CHUNK_BYTES, 1));
+        let store = bounded(&folder, true, 1 << 20);
+        let (arrived, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // Threads that sleep would not wake at the same time.
+        let meet = |meeting: usize| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 * meeting {
+                thread::yield_now();
+            }
+        };
+        let read_for_a_moment = || {
+            for round in 0..4000 {
+                let reader = store.open(&path("f")).unwrap();
+                meet(3 * round + 1);
+                drop(reader);
+                meet(3 * round + 2);
+                left.fetch_add(store.shelf.files().len(), Ordering::SeqCst);
+                meet(3 * round + 3);
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(read_for_a_moment);
+            scope.spawn(read_for_a_moment);
+        });
+        assert_eq!((left.into_inner(), store.budget.taken()), (0, 0));
     }
 
     /// Of a name that is gone or another file's, the file that was opened; of a file that has changed, nothing more.

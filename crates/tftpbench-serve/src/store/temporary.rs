@@ -144,13 +144,20 @@ fn is_temporary(name: &[u8]) -> bool {
 }
 
 fn remove_if_dead(folder: &OwnedFd, name: &[u8]) {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let Ok(file) = fs::openat(folder, name, flags, Mode::empty()) else { return };
+    let Ok(file) = open_to_lock(folder, name) else { return };
     let is_file = fs::fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
     // Whoever makes such a file locks it, and then looks whether it is still there.
     if is_file && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         let _ = fs::unlinkat(folder, name, AtFlags::empty());
     }
+}
+
+/// flock(2): on NFS an exclusive lock needs a file that is open for writing. Elsewhere reading is enough, for a file that
+/// this user can't write.
+fn open_to_lock(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let open = |access| fs::openat(folder, name, access | flags, Mode::empty());
+    open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))
 }
 
 /// Locks a file of ours, and tells whether it stays: a server that starts may have locked it first, to remove it.
@@ -217,6 +224,16 @@ mod tests {
         assert_eq!(root.names().len(), 7);
         assert!(root.file(String::from_utf8(held.name.clone()).unwrap()).exists());
         assert_eq!((std::fs::read_dir(root.file("a/b")).unwrap().count(), outside.names()), (0, vec![stays]));
+    }
+
+    #[test]
+    fn what_is_to_be_locked_is_open_for_writing_where_it_can_be() {
+        let test = TestFolder::new();
+        test.put("folder/f", b"");
+        let folder = Root::open(test.path()).unwrap().open_listing(b".").unwrap();
+        let access =
+            |name: &[u8]| fs::fcntl_getfl(open_to_lock(&folder, name).unwrap()).unwrap() & OFlags::ACCMODE;
+        assert_eq!((access(b"folder/f"), access(b"folder")), (OFlags::RDWR, OFlags::RDONLY));
     }
 
     #[test]

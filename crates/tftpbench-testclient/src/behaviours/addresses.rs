@@ -62,7 +62,7 @@ pub fn a_request_to_a_broadcast_address_is_ignored(run: Run) {
         let client = Client::new((Ipv4Addr::LOCALHOST, server.address.port()).into());
         for datagram in [request(RRQ, "f", "octet", &[]), request(WRQ, "g", "octet", &[]), b"\0\x09".to_vec()]
         {
-            client.broadcast(Ipv4Addr::new(127, 255, 255, 255), &datagram);
+            client.broadcast(server.address.port(), &datagram);
         }
         assert_eq!(client.try_receive(A_MOMENT), None, "{any}");
         assert_eq!(client.read("f", &[]), Ok(b"x".to_vec()), "{any}");
@@ -71,6 +71,30 @@ pub fn a_request_to_a_broadcast_address_is_ignored(run: Run) {
         assert!(summary.count("broadcast_requests") >= 3, "{any}: {summary:?}");
         assert_eq!(summary.count("transfers_started"), 1, "{any}: {summary:?}");
         assert_eq!(summary.count("malformed"), 0, "{any}: {summary:?}");
+    }
+}
+
+/// The same at the port of a transfer, where a stranger is answered else.
+pub fn a_stray_datagram_to_a_broadcast_address_is_ignored(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(1500, 2));
+    for (any, _) in wildcards() {
+        let mut config = config(&root);
+        config.address = SocketAddr::new(any, 0);
+        let server = TestServer::with(run, config);
+        let [client, stranger] =
+            [(); 2].map(|()| Client::new((Ipv4Addr::LOCALHOST, server.address.port()).into()));
+        client.ask(&request(RRQ, "f", "octet", &[]));
+        let (tid, _, _) = client.receive_data();
+        for datagram in [data(1, b"?"), b"\0\x09".to_vec()] {
+            stranger.broadcast(tid.port(), &datagram);
+        }
+        assert_eq!(stranger.try_receive(A_MOMENT), None, "{any}");
+        client.ack(tid, 1);
+        assert_eq!(client.receive_data().1, 2, "{any}");
+        client.error(tid);
+        let summary = server.finish();
+        assert_eq!((summary.count("strays"), summary.count("malformed")), (0, 0), "{any}: {summary:?}");
     }
 }
 

@@ -328,6 +328,20 @@ pub fn another_request_of_the_same_port_ends_the_old_transfer(run: Run) {
     assert_eq!(summary.count("transfers_completed"), 1, "{summary:?}");
 }
 
+/// It has the old transfer's, at a full server too.
+pub fn another_request_of_the_same_port_needs_no_place_of_its_own(run: Run) {
+    let root = Folder::new();
+    root.put("a", &pattern(9000, 3));
+    root.put("b", &pattern(9000, 4));
+    let server = TestServer::with(run, ServeConfig { max_transfers: 1, ..config(&root) });
+    let client = server.client();
+    client.ask(&request(RRQ, "a", "octet", &[]));
+    client.receive_data();
+    assert_eq!(client.read("b", &[]), Ok(pattern(9000, 4)));
+    let summary = server.finish();
+    assert_eq!(summary.count("refused"), 0, "{summary:?}");
+}
+
 /// RFC 1350 section 4: the stranger is told, the transfer is not disturbed.
 pub fn a_stranger_gets_error_5_and_the_transfer_goes_on(run: Run) {
     let root = Folder::new();
