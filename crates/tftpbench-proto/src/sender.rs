@@ -158,7 +158,8 @@ impl Sender {
         }
     }
 
-    /// Judges a copy of the request that this server's transfer began with. Drain afterwards.
+    /// Judges a copy of the request that this server's transfer began with, and that came at `now_ns`, which may be some time
+    /// ago. Drain afterwards.
     pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
         self.counts.duplicates += 1;
         if self.ending.is_decided() {

@@ -197,9 +197,13 @@ impl Rto {
     }
 
     /// Whether the transfer has not moved for long enough that a request of the peer begins it anew.
-    pub(crate) fn is_silent(&self, now_ns: u64) -> bool {
-        let interval_ns = self.backed_off(self.base_ns());
-        self.timeouts > 0 || now_ns.saturating_sub(self.restarted_ns()) >= interval_ns.min(LIVE_NS)
+    /// `at_ns` may lie some time ago.
+    pub(crate) fn is_silent(&self, at_ns: u64) -> bool {
+        let (since_ns, interval_ns) = match self.timeouts {
+            0 => (self.restarted_ns(), self.backed_off(self.base_ns())),
+            _ => (self.silent_since_ns, self.base_ns()),
+        };
+        at_ns.saturating_sub(since_ns) >= interval_ns.min(LIVE_NS)
     }
 
     pub(crate) fn deadline_ns(&self) -> Option<u64> {

@@ -6,9 +6,13 @@
 //! bound, too, is a transfer whose peer has asked for something else at a full server, until whoever drives it sees that.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Ended transfers that are remembered; their requests are of 512 bytes at most, so this is 2 MiB at most.
+const ENDED: usize = 4096;
 
 /// The transfers that hold a place.
 #[derive(Debug)]
@@ -22,6 +26,33 @@ struct Places {
     peers: HashMap<SocketAddr, Arc<Holder>>,
     undecided: usize,
     dallying: usize,
+    ended: Ended,
+}
+
+/// What peers were served last, of which late copies may come. Peers that share a slot overwrite each other's.
+#[derive(Debug, Default)]
+struct Ended {
+    slots: Vec<Option<(SocketAddr, Arc<[u8]>)>>,
+    hashes: RandomState,
+}
+
+impl Ended {
+    fn put(&mut self, peer: SocketAddr, request: Arc<[u8]>) {
+        if self.slots.is_empty() {
+            self.slots.resize(ENDED, None);
+        }
+        let slot = self.slot(peer);
+        self.slots[slot] = Some((peer, request));
+    }
+
+    fn of(&self, peer: SocketAddr) -> Option<Arc<[u8]>> {
+        let (known, request) = self.slots.get(self.slot(peer))?.as_ref()?;
+        (*known == peer).then(|| Arc::clone(request))
+    }
+
+    fn slot(&self, peer: SocketAddr) -> usize {
+        self.hashes.hash_one(peer) as usize % ENDED
+    }
 }
 
 #[derive(Debug)]
@@ -34,6 +65,10 @@ struct Holder {
     is_counted_as_dallying: AtomicBool,
     /// What the peer has asked for since, as `Since`.
     since: AtomicU8,
+    /// When that came.
+    since_ns: AtomicU64,
+    /// Where its transfer receives, if that has a socket of its own.
+    socket: OnceLock<SocketAddr>,
 }
 
 /// What a peer has asked for while its transfer was running. The thread that drives the transfer looks at it.
@@ -50,14 +85,17 @@ pub(crate) enum Since {
 }
 
 impl Holder {
-    fn new(request: Arc<[u8]>, old: Option<&Holder>) -> Arc<Holder> {
-        let request_before = old.and_then(|old| match old.request == request {
-            true => old.request_before.clone(),
-            false => Some(Arc::clone(&old.request)),
-        });
+    /// `ended`: what the peer was served last, if that has ended.
+    fn new(request: Arc<[u8]>, old: Option<&Holder>, ended: Option<Arc<[u8]>>) -> Arc<Holder> {
+        let request_before = match old {
+            Some(old) if old.request == request => old.request_before.clone(),
+            Some(old) => Some(Arc::clone(&old.request)),
+            None => ended.filter(|ended| *ended != request),
+        };
         let since = AtomicU8::new(Since::Nothing as u8);
         let (decided, is_counted_as_dallying) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Holder { request, request_before, decided, is_counted_as_dallying, since })
+        let (since_ns, socket) = (AtomicU64::new(0), OnceLock::new());
+        Arc::new(Holder { request, request_before, decided, is_counted_as_dallying, since, since_ns, socket })
     }
 
     /// Which copy a request is.
@@ -69,12 +107,14 @@ impl Holder {
         }
     }
 
-    fn note(&self, since: Since) {
-        self.since.store(since as u8, Ordering::Relaxed);
+    fn note(&self, now_ns: u64, since: Since) {
+        self.since_ns.store(now_ns, Ordering::Relaxed);
+        // Whoever sees what came sees when.
+        self.since.store(since as u8, Ordering::Release);
     }
 
     fn since(&self) -> Since {
-        let noted = self.since.load(Ordering::Relaxed);
+        let noted = self.since.load(Ordering::Acquire);
         let all = [Since::Copy, Since::CopyOfBefore, Since::Other];
         all.into_iter().find(|since| *since as u8 == noted).unwrap_or(Since::Nothing)
     }
@@ -85,8 +125,9 @@ impl Holder {
 pub(crate) enum Claim {
     /// Start a transfer, which keeps the place.
     Place(Place),
-    /// The transfer that is running for it, or for what came after it, is to be asked.
-    Repeated,
+    /// The transfer that is running for it, or for what came after it, is to be asked. Where that has a socket of its own,
+    /// this is its address.
+    Repeated(Option<SocketAddr>),
     /// Nothing: all places are taken.
     Full,
 }
@@ -114,19 +155,20 @@ impl Registry {
 
     /// A peer that asks for something else has given its old transfer up, so that one ends; at a full server its count goes
     /// over to the new one.
-    pub(crate) fn claim(self: &Arc<Registry>, peer: SocketAddr, request: &[u8]) -> Claim {
+    pub(crate) fn claim(self: &Arc<Registry>, now_ns: u64, peer: SocketAddr, request: &[u8]) -> Claim {
         let mut places = self.places();
-        let mut running = None;
+        let (mut running, mut ended) = (None, places.ended.of(peer));
         if let Some(old) = places.peers.get(&peer) {
             // The same bytes after the end are a new request, not a late copy: loops over one file do that.
-            if !old.decided.load(Ordering::Relaxed) {
-                if let Some(copy) = old.copy(request) {
-                    old.note(copy);
-                    return Claim::Repeated;
-                }
+            if old.decided.load(Ordering::Relaxed) {
+                ended = Some(Arc::clone(&old.request));
+            } else if let Some(copy) = old.copy(request) {
+                old.note(now_ns, copy);
+                return Claim::Repeated(old.socket.get().copied());
+            } else {
                 running = Some(Arc::clone(old));
             }
-            old.note(Since::Other);
+            old.note(now_ns, Since::Other);
             places.peers.remove(&peer);
         }
         if places.undecided < self.max_transfers {
@@ -139,7 +181,7 @@ impl Registry {
         } else {
             return Claim::Full;
         }
-        Claim::Place(self.place(&mut places, peer, Holder::new(request.into(), running.as_deref())))
+        Claim::Place(self.place(&mut places, peer, Holder::new(request.into(), running.as_deref(), ended)))
     }
 
     /// Which is counted already.
@@ -163,6 +205,12 @@ impl Place {
         self.peer
     }
 
+    /// Its transfer has a socket of its own with this address.
+    pub(crate) fn set_socket(&self, address: SocketAddr) {
+        // A transfer has one socket, so it is set once.
+        let _ = self.holder.socket.set(address);
+    }
+
     /// The request that is being served.
     pub(crate) fn request(&self) -> Arc<[u8]> {
         Arc::clone(&self.holder.request)
@@ -171,6 +219,11 @@ impl Place {
     /// What the peer has asked for since.
     pub(crate) fn since(&self) -> Since {
         self.holder.since()
+    }
+
+    /// When that came.
+    pub(crate) fn since_ns(&self) -> u64 {
+        self.holder.since_ns.load(Ordering::Relaxed)
     }
 
     /// The copy that came was nothing to begin anew for.
@@ -201,7 +254,7 @@ impl Place {
         } else {
             return None;
         }
-        let holder = Holder::new(request, Some(&self.holder));
+        let holder = Holder::new(request, Some(&self.holder), None);
         Some(registry.place(&mut places, self.peer, holder))
     }
 
@@ -247,6 +300,7 @@ impl Drop for Place {
         // The peer's entry may already be that of its next transfer.
         if places.peers.get(&self.peer).is_some_and(|holder| Arc::ptr_eq(holder, &self.holder)) {
             places.peers.remove(&self.peer);
+            places.ended.put(self.peer, Arc::clone(&self.holder.request));
         }
     }
 }
@@ -260,7 +314,7 @@ mod tests {
     }
 
     fn place(registry: &Arc<Registry>, port: u16, request: &[u8]) -> Place {
-        match registry.claim(peer(port), request) {
+        match registry.claim(0, peer(port), request) {
             Claim::Place(place) => place,
             other => panic!("{other:?}"),
         }
@@ -271,10 +325,10 @@ mod tests {
         let registry = Registry::new(2);
         let mut first = place(&registry, 1, b"a");
         let second = place(&registry, 2, b"a");
-        assert!(matches!(registry.claim(peer(3), b"a"), Claim::Full));
+        assert!(matches!(registry.claim(0, peer(3), b"a"), Claim::Full));
         assert!(first.decide());
         let third = place(&registry, 3, b"a");
-        assert!(matches!(registry.claim(peer(4), b"a"), Claim::Full));
+        assert!(matches!(registry.claim(0, peer(4), b"a"), Claim::Full));
         drop((second, third));
         assert_eq!(registry.undecided(), 0);
     }
@@ -295,13 +349,13 @@ mod tests {
     fn the_same_bytes_are_a_copy_until_the_transfer_is_decided() {
         let registry = Registry::new(9);
         let mut first = place(&registry, 1, b"a");
-        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
+        assert!(matches!(registry.claim(0, peer(1), b"a"), Claim::Repeated(None)));
         first.decide();
         let _second = place(&registry, 1, b"a");
         assert_eq!(first.since(), Since::Other);
         // The old place's end must not forget the new one.
         drop(first);
-        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
+        assert!(matches!(registry.claim(0, peer(1), b"a"), Claim::Repeated(None)));
     }
 
     #[test]
@@ -321,9 +375,9 @@ mod tests {
         let mut first = place(&registry, 1, b"a");
         let mut second = place(&registry, 1, b"b");
         assert_eq!((first.since(), registry.undecided()), (Since::Other, 1));
-        assert!(matches!(registry.claim(peer(2), b"a"), Claim::Full));
+        assert!(matches!(registry.claim(0, peer(2), b"a"), Claim::Full));
         // Those that are still to end are as few as those that dally.
-        assert!(matches!(registry.claim(peer(1), b"c"), Claim::Full));
+        assert!(matches!(registry.claim(0, peer(1), b"c"), Claim::Full));
         assert_eq!(second.since(), Since::Other);
         for place in [&mut first, &mut second] {
             place.decide();
@@ -344,7 +398,7 @@ mod tests {
     fn a_late_copy_of_what_was_asked_before_supersedes_nothing() {
         let registry = Registry::new(9);
         let (_first, second) = (place(&registry, 1, b"a"), place(&registry, 1, b"b"));
-        assert!(matches!(registry.claim(peer(1), b"a"), Claim::Repeated));
+        assert!(matches!(registry.claim(0, peer(1), b"a"), Claim::Repeated(None)));
         assert_eq!(second.since(), Since::CopyOfBefore);
         second.forget_copy();
         assert_eq!(second.since(), Since::Nothing);
@@ -360,13 +414,13 @@ mod tests {
         let registry = Registry::new(1);
         let mut first = place(&registry, 1, b"a");
         assert!(first.renew().is_none());
-        registry.claim(peer(1), b"a");
+        registry.claim(0, peer(1), b"a");
         let mut second = first.renew().unwrap();
         assert_eq!((&*second.request(), second.since()), (&b"a"[..], Since::Nothing));
         drop(first);
         assert_eq!(registry.undecided(), 1);
         // A decided one's needs room.
-        registry.claim(peer(1), b"a");
+        registry.claim(0, peer(1), b"a");
         second.decide();
         let other = place(&registry, 2, b"a");
         assert!(second.renew().is_none());
@@ -381,7 +435,7 @@ mod tests {
     fn a_place_is_not_renewed_for_a_peer_that_asked_for_something_else() {
         let registry = Registry::new(9);
         let mut first = place(&registry, 1, b"a");
-        registry.claim(peer(1), b"a");
+        registry.claim(0, peer(1), b"a");
         let _second = place(&registry, 1, b"b");
         assert!(first.renew().is_none());
     }

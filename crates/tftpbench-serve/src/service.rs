@@ -45,8 +45,9 @@ pub struct Service {
 pub enum Admission {
     /// A new transfer: drain it, its opening is waiting.
     Start(Transfer),
-    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`.
-    Repeated,
+    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`. The address is that of
+    /// the transfer's own socket, where it has told it.
+    Repeated(Option<SocketAddr>),
     /// Send this many bytes of `reply` back.
     Reply(usize),
     /// Say nothing.
@@ -100,11 +101,7 @@ impl Service {
             Ok(Packet::Request(request)) => {
                 self.count(Counter::Requests, 1);
                 match self.begin(now_ns, peer, datagram, &request) {
-                    Ok(Some(transfer)) => return Admission::Start(transfer),
-                    Ok(None) => {
-                        self.count(Counter::DuplicateRequests, 1);
-                        return Admission::Repeated;
-                    }
+                    Ok(begun) => return begun,
                     Err(refusal) => {
                         self.count(Counter::Refused, 1);
                         Some(refusal)
@@ -197,20 +194,22 @@ impl Service {
         }
     }
 
-    /// `None`: a transfer is running that has to do with it.
+    /// `Start`, or `Repeated` where a transfer is running that has to do with it.
     fn begin(
         self: &Arc<Service>,
         now_ns: u64,
         peer: SocketAddr,
         datagram: &[u8],
         request: &Request<'_>,
-    ) -> Result<Option<Transfer>, Refusal> {
-        let place = match self.registry.claim(peer, datagram) {
-            Claim::Place(place) => place,
-            Claim::Repeated => return Ok(None),
-            Claim::Full => return Err(Refusal::TOO_MANY),
-        };
-        self.begin_at(now_ns, place, request).map(Some)
+    ) -> Result<Admission, Refusal> {
+        match self.registry.claim(now_ns, peer, datagram) {
+            Claim::Place(place) => self.begin_at(now_ns, place, request).map(Admission::Start),
+            Claim::Repeated(socket) => {
+                self.count(Counter::DuplicateRequests, 1);
+                Ok(Admission::Repeated(socket))
+            }
+            Claim::Full => Err(Refusal::TOO_MANY),
+        }
     }
 
     fn begin_at(

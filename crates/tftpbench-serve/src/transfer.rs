@@ -73,6 +73,11 @@ impl Transfer {
         self.place.peer()
     }
 
+    /// The transfer has a socket of its own with this address: `Admission::Repeated` names it.
+    pub fn set_socket(&self, address: SocketAddr) {
+        self.place.set_socket(address);
+    }
+
     /// Takes a datagram of the peer.
     pub fn handle_datagram(&mut self, now_ns: u64, datagram: &[u8]) {
         self.service.record(now_ns, Direction::In, self.place.peer(), datagram);
@@ -112,12 +117,14 @@ impl Transfer {
         if matches!(since, Since::Nothing | Since::Other) || self.place.decided() {
             return Repeated::Ignored;
         }
-        let is_silent = self.is_silent(now_ns);
+        // What counts is how long the client had been silent when the copy came, however late it is looked at.
+        let came_ns = self.place.since_ns().min(now_ns);
+        let is_silent = self.is_silent(came_ns);
         let judged = match &mut self.role {
             _ if since == Since::CopyOfBefore && is_silent => Repeated::Restart,
             _ if since == Since::CopyOfBefore => Repeated::Ignored,
-            Role::Send { machine, .. } => machine.handle_repeated_request(now_ns),
-            Role::Receive { machine, .. } => machine.handle_repeated_request(now_ns),
+            Role::Send { machine, .. } => machine.handle_repeated_request(came_ns),
+            Role::Receive { machine, .. } => machine.handle_repeated_request(came_ns),
         };
         if judged != Repeated::Restart {
             self.place.forget_copy();

@@ -56,6 +56,9 @@ macro_rules! behaviours {
                 a_writer_that_begins_again_is_served_anew
                 a_repeated_request_changes_nothing_while_the_transfer_moves
                 a_late_copy_of_an_older_request_changes_nothing
+                a_copy_in_the_middle_changes_nothing_although_the_client_pauses_after_it
+                a_copy_before_the_last_block_of_an_upload_asks_for_nothing
+                a_late_copy_of_a_request_that_has_ended_changes_nothing
                 another_request_of_the_same_port_ends_the_old_transfer
                 another_request_of_the_same_port_needs_no_place_of_its_own
                 a_stranger_gets_error_5_and_the_transfer_goes_on

@@ -144,7 +144,7 @@ impl Worker {
                     match service.admit(now_ns, peer, request.payload, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
-                        Admission::Repeated => is_repeated = true,
+                        Admission::Repeated(_) => is_repeated = true,
                         Admission::Ignore => {}
                     }
                     0
@@ -331,7 +331,7 @@ impl Replies {
                     match transfer.restart(now_ns, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
-                        Admission::Repeated | Admission::Ignore => {}
+                        Admission::Repeated(_) | Admission::Ignore => {}
                     }
                     0
                 });

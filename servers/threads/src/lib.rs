@@ -115,8 +115,11 @@ impl Listener<'_, '_> {
             }
             let (peer, asked) = (request.peer, request.local);
             let length = match self.service.admit(now_ns, peer, request.payload, &mut reply) {
-                // Its transfer sees it when it wakes up.
-                Admission::Repeated | Admission::Ignore => continue,
+                Admission::Repeated(transfer) => {
+                    self.wake(transfer, asked);
+                    continue;
+                }
+                Admission::Ignore => continue,
                 Admission::Reply(length) => length,
                 Admission::Start(transfer) => match self.spawner.spawn(transfer, asked) {
                     Ok(()) => continue,
@@ -129,6 +132,16 @@ impl Listener<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Listener<'_, '_> {
+    /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent before, and
+    /// ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen within a slice of waiting.
+    fn wake(&self, transfer: Option<SocketAddr>, asked: Option<LocalAddress>) {
+        if let Some(transfer) = transfer {
+            let _ = self.socket.send_from(asked, &[], transfer);
+        }
     }
 }
 
@@ -146,6 +159,7 @@ impl Spawner<'_, '_> {
         let config = self.service.config();
         let socket =
             reply_socket(config, asked, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
+        transfer.set_socket(socket.local_addr());
         let carry_out = move || {
             let next = worker::carry_out(transfer, &socket, self.service, self.hurry);
             drop(socket);

@@ -33,7 +33,8 @@ pub(crate) fn carry_out(
         true => ReceiveBatch::coalescing(messages.min(RUNS.into()), transfer.receive_bytes_max()),
         false => ReceiveBatch::new(messages, transfer.receive_bytes_max()),
     };
-    let mut worker = Worker { transfer, socket, service, send, has_more: false, tally: Tally::default() };
+    let mut worker =
+        Worker { transfer, socket, service, send, has_more: false, is_lost: false, tally: Tally::default() };
     worker.serve(receive, hurry);
     let Worker { transfer, mut tally, .. } = worker;
     let next = restart(transfer, socket, &mut tally);
@@ -75,6 +76,8 @@ struct Worker<'env> {
     send: SendBatch,
     /// The transfer has more to send than one slice.
     has_more: bool,
+    /// The client has lost the transfer, and asked for it again.
+    is_lost: bool,
     tally: Tally,
 }
 
@@ -91,15 +94,10 @@ impl Worker<'_> {
                     return;
                 }
                 now_ns = monotonic_ns();
-                match self.transfer.take_repeated_request(now_ns) {
-                    Repeated::Ignored if self.transfer.is_over() => break,
-                    Repeated::Ignored => {}
-                    Repeated::Answered => {
-                        self.drain(now_ns);
-                        self.flush();
-                    }
-                    Repeated::Restart => return,
-                }
+                self.judge_repeated(now_ns);
+            }
+            if self.is_lost || self.transfer.is_over() {
+                break;
             }
             let wait_ns = match self.has_more {
                 true => 0,
@@ -121,7 +119,8 @@ impl Worker<'_> {
             self.flush();
         }
         // The listener may have seen the peer's next request before we saw its last ACK, which is here by now.
-        if !self.transfer.is_finished()
+        if !self.is_lost
+            && !self.transfer.is_finished()
             && let Ok(count) = receive.receive(self.socket)
         {
             self.tally.datagrams_in += count as u64;
@@ -145,11 +144,29 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Does what the transfer says about a copy of its request, if one came.
+    fn judge_repeated(&mut self, now_ns: u64) {
+        match self.transfer.take_repeated_request(now_ns) {
+            Repeated::Ignored => {}
+            Repeated::Answered => {
+                self.drain(now_ns);
+                self.flush();
+            }
+            Repeated::Restart => self.is_lost = true,
+        }
+    }
+
     fn handle(&mut self, received: &ReceiveBatch, now_ns: u64) {
         for datagram in received.iter() {
+            if self.is_lost {
+                return;
+            }
             if datagram.peer == self.transfer.peer() {
                 self.transfer.handle_datagram(now_ns, datagram.payload);
                 self.drain(now_ns);
+            } else if datagram.payload.is_empty() {
+                // The listener's, or as good as that: it says only that a copy of the request may have come.
+                self.judge_repeated(now_ns);
             } else {
                 self.answer_stray(now_ns, datagram.peer, datagram.payload);
             }

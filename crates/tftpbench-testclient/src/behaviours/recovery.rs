@@ -243,6 +243,76 @@ pub fn a_repeated_request_changes_nothing_while_the_transfer_moves(run: Run) {
     assert_eq!(summary.count("transfers_started"), 1, "{summary:?}");
 }
 
+/// The client then takes longer for a block than the server waits: it had been silent for no time when the copy came.
+pub fn a_copy_in_the_middle_changes_nothing_although_the_client_pauses_after_it(run: Run) {
+    let root = Folder::new();
+    let file = pattern(8 * 512 + 7, 13);
+    root.put("f", &file);
+    let server = TestServer::with(run, ServeConfig::new(root.path()));
+    let client = server.client();
+    let asked = request(RRQ, "f", "octet", &[]);
+    client.ask(&asked);
+    let (tid, _, _) = client.receive_data();
+    for block in 1..=4 {
+        client.ack(tid, block);
+        assert_eq!(client.receive_data().1, block + 1);
+    }
+    client.ask(&asked);
+    // The server's timer runs out.
+    let (from, number, _) = client.receive_data();
+    assert_eq!((from, number), (tid, 5));
+    let mut block = 5;
+    while block < 9 {
+        client.ack(tid, block);
+        let (from, number, _) = client.receive_data();
+        assert_eq!(from, tid, "the transfer began anew");
+        block = block.max(number);
+    }
+    client.ack(tid, 9);
+}
+
+/// An upload is whole, and the copy of its request came before its last block: it is no request for another upload.
+pub fn a_copy_before_the_last_block_of_an_upload_asks_for_nothing(run: Run) {
+    let root = Folder::new();
+    let server = TestServer::with(run, patient(&root));
+    let client = server.client();
+    let asked = request(WRQ, "f", "octet", &[]);
+    client.ask(&asked);
+    let (tid, _) = client.receive_ack();
+    client.send(tid, &data(1, &[b'x'; 512]));
+    assert_eq!(client.receive_ack(), (tid, 1));
+    client.ask(&asked);
+    // In threads the listener has to see it first, as it does where the network is no faster than that.
+    assert!(client.try_receive(Duration::from_millis(50)).is_none());
+    client.send(tid, &data(2, b"y"));
+    assert_eq!(client.receive_ack(), (tid, 2));
+    let more = client.try_receive(Duration::from_millis(300));
+    assert!(more.is_none(), "{:?}", more.map(|answer| answer.bytes));
+    assert_eq!(root.contents("f").len(), 513);
+}
+
+/// The probe of a UEFI client, which it has ended with ERROR 8, comes once more from the network.
+pub fn a_late_copy_of_a_request_that_has_ended_changes_nothing(run: Run) {
+    let root = Folder::new();
+    root.put("f", &pattern(3000, 14));
+    let server = TestServer::with(run, patient(&root));
+    let client = server.client();
+    let (probe, asked) =
+        (request(RRQ, "f", "octet", &[("tsize", "0")]), request(RRQ, "f", "octet", &[("blksize", "1024")]));
+    client.ask(&probe);
+    client.send(client.receive_oack().0, &[0, 5, 0, 8, 0]);
+    client.ask(&asked);
+    let (tid, _) = client.receive_oack();
+    client.ack(tid, 0);
+    assert_eq!(client.receive_data().1, 1);
+    client.ask(&probe);
+    for block in 1..=2 {
+        client.ack(tid, block);
+        let (from, number, _) = client.receive_data();
+        assert_eq!((from, number), (tid, block + 1));
+    }
+}
+
 /// A client asked twice, and the network delivers a copy of what it asked first: what it wants now goes on.
 pub fn a_late_copy_of_an_older_request_changes_nothing(run: Run) {
     let root = Folder::new();
