@@ -30,17 +30,24 @@ struct Places {
 }
 
 /// What peers were served last, of which late copies may come. Peers that share a slot overwrite each other's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ended {
-    slots: Vec<Option<(SocketAddr, Arc<[u8]>)>>,
+    /// Made at the start: a server that is short of memory must still be able to end a transfer.
+    slots: Box<[Slot]>,
     hashes: RandomState,
+}
+
+/// A peer and its request.
+type Slot = Option<(SocketAddr, Arc<[u8]>)>;
+
+impl Default for Ended {
+    fn default() -> Ended {
+        Ended { slots: vec![None; ENDED].into_boxed_slice(), hashes: RandomState::new() }
+    }
 }
 
 impl Ended {
     fn put(&mut self, peer: SocketAddr, request: Arc<[u8]>) {
-        if self.slots.is_empty() {
-            self.slots.resize(ENDED, None);
-        }
         let slot = self.slot(peer);
         self.slots[slot] = Some((peer, request));
     }
