@@ -54,6 +54,7 @@ gate: setup
 
 bench: setup
 	$(CARGO) bench --package tftpbench-benches -- --quiet --discard-baseline
+	$(CARGO) test --package tftpbench-epoll --test windows -- --ignored
 	@$(MAKE) --no-print-directory bench-instructions
 
 bench-instructions: setup

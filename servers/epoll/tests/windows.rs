@@ -7,6 +7,7 @@ use tftpbench_testclient::{Client, Folder, RRQ, TestServer, pattern, request};
 /// Twenty windows of 65,535 blocks under way at once, and a client that reads block by block: for each block it waits for a
 /// slice or two, not for one of each window.
 #[test]
+#[ignore = "needs a quiet machine: while a busy one keeps the client waiting, the server goes on; make bench runs it"]
 fn a_block_waits_for_a_slice_of_one_window_and_not_of_all() {
     for sockets in [SocketUse::Shared, SocketUse::PerTransfer] {
         let root = Folder::new();
