@@ -144,14 +144,14 @@ def has_load_threads(pid: int) -> bool:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a line for each trial, and what they come to."""
-    dice, bad = random.Random(arguments.seed), 0
+    rng, bad = random.Random(arguments.seed), 0
     commands: tuple[Command, ...] = ("load", "run")
     for number in range(arguments.stalls + arguments.undisturbed):
         command, server = commands[number % 2], ("epoll", "threads")[number // 2 % 2]
         stall = None
         if number < arguments.stalls:
-            after_s = dice.uniform(0, arguments.window - SHORTEST_S) + (WARM_UP_S if command == "run" else 0)
-            stall = Stall(after_s, dice.uniform(SHORTEST_S, LONGEST_S))
+            after_s = rng.uniform(0, arguments.window - SHORTEST_S) + (WARM_UP_S if command == "run" else 0)
+            stall = Stall(after_s, rng.uniform(SHORTEST_S, LONGEST_S))
         trial = measured(command, server, arguments.window, stall)
         is_right = trial.verdict == "valid" if stall is None else trial.has_found(stall)
         bad += not is_right

@@ -133,9 +133,7 @@ impl Listener<'_, '_> {
         }
         Ok(())
     }
-}
 
-impl Listener<'_, '_> {
     /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent before, and
     /// ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen within a slice of waiting.
     fn wake(&self, transfer: Option<SocketAddr>, asked: Option<LocalAddress>) {
