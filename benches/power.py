@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tftpbench.budgets import METRICS
-from tftpbench.gate.decision import effective
 from tftpbench.gate.document import load
-from tftpbench.gate.pairs import figure
-from tftpbench.gate.rehearsal import drawn
+from tftpbench.gate.pair_figures import figure
 from tftpbench.gate.result import HEAD, Arm, Block, Word
-from tftpbench.scenario import from_document
+from tftpbench.gate.selftest.resampling import drawn
+from tftpbench.gate.verdict import effective
+from tftpbench.model.budgets import METRICS
+from tftpbench.model.scenario import from_document
 
 LOSSES = (0.5, 1, 1.2, 1.4, 1.6, 2)  # in budgets
 DRAWS, SEED = 2_000, 2

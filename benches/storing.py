@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tftpbench.ceiling import CeilingCell, Effort, calibrate, measure
-from tftpbench.errors import TftpbenchError
+from tftpbench.host.ceiling import CeilingCell, Effort, calibrate, measure
+from tftpbench.model.errors import TftpbenchError
 
 TMPFS = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
 FILE_BYTES = 1 << 20

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 import tftpbench
-from tftpbench.loadgen import LoadConfig, run_load
+from tftpbench.host.generator import LoadConfig, run_load
 
 TMPFS = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
 PATIENCE_S = 30.0

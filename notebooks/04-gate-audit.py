@@ -19,7 +19,8 @@
 import os
 
 import tftpbench
-from tftpbench import audit, plots
+from tftpbench import plots
+from tftpbench.analysis import false_alarms
 
 # A recorded run. Yours: tftpbench.load_runs("../results/*-noise")[-1]
 run = tftpbench.load_run(os.environ.get("TFTPBENCH_RUN", "../results/reference/noise"))
@@ -44,7 +45,7 @@ plots.noise(run.trials, "server_cpu_ns_per_block")
 
 # %%
 values = run.valid.sort_values("order").data_pps.tolist()
-rates = audit.alarm_rates(values, losses=[0, 0.01, 0.02, 0.03, 0.05, 0.1], pairs=[7, 12, 18])
+rates = false_alarms.alarm_rates(values, losses=[0, 0.01, 0.02, 0.03, 0.05, 0.1], pairs=[7, 12, 18])
 rates.round(3)
 
 # %%
@@ -57,4 +58,4 @@ plots.alarm_rates(rates)
 
 # %%
 per_cpu_s = (1e9 / run.valid.sort_values("order").server_cpu_ns_per_block).tolist()
-plots.alarm_rates(audit.alarm_rates(per_cpu_s, losses=[0, 0.01, 0.02, 0.03, 0.05, 0.1], pairs=[7, 12, 18]))
+plots.alarm_rates(false_alarms.alarm_rates(per_cpu_s, losses=[0, 0.01, 0.02, 0.03, 0.05, 0.1], pairs=[7, 12, 18]))

@@ -34,4 +34,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine spoils no trial that this process judges (see loopback/machine.py)."""
     for name, limit in IGNORED.items():
-        monkeypatch.setattr(f"tftpbench.checks.{name}", limit)
+        monkeypatch.setattr(f"tftpbench.measure.validity.{name}", limit)

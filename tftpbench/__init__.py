@@ -18,54 +18,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tftpbench.analysis.comparison import Comparison as Comparison
+    from tftpbench.analysis.comparison import compare as compare
+    from tftpbench.analysis.summary import answer_of as answer
     from tftpbench.api import Server as Server
     from tftpbench.api import run as run
-    from tftpbench.comparison import Comparison as Comparison
-    from tftpbench.comparison import compare as compare
-    from tftpbench.errors import LoadError as LoadError
-    from tftpbench.errors import ManifestError as ManifestError
-    from tftpbench.errors import NotComparable as NotComparable
-    from tftpbench.errors import PlotError as PlotError
-    from tftpbench.errors import ResultsError as ResultsError
-    from tftpbench.errors import ResultsWarning as ResultsWarning
-    from tftpbench.errors import ScenarioError as ScenarioError
-    from tftpbench.errors import ServerError as ServerError
-    from tftpbench.errors import TftpbenchError as TftpbenchError
     from tftpbench.gate.document import load as load_gate
     from tftpbench.gate.result import GateResult as GateResult
-    from tftpbench.process import Upload as Upload
-    from tftpbench.results import Latency as Latency
-    from tftpbench.results import Run as Run
-    from tftpbench.results import load_run as load_run
-    from tftpbench.results import load_runs as load_runs
-    from tftpbench.scenario import Scenario as Scenario
-    from tftpbench.scenario import load_scenario as load_scenario
-    from tftpbench.summary import answer_of as answer
+    from tftpbench.host.server import Upload as Upload
+    from tftpbench.model.errors import LoadError as LoadError
+    from tftpbench.model.errors import ManifestError as ManifestError
+    from tftpbench.model.errors import NotComparable as NotComparable
+    from tftpbench.model.errors import PlotError as PlotError
+    from tftpbench.model.errors import ResultsError as ResultsError
+    from tftpbench.model.errors import ResultsWarning as ResultsWarning
+    from tftpbench.model.errors import ScenarioError as ScenarioError
+    from tftpbench.model.errors import ServerError as ServerError
+    from tftpbench.model.errors import TftpbenchError as TftpbenchError
+    from tftpbench.model.scenario import Scenario as Scenario
+    from tftpbench.model.scenario_files import load_scenario as load_scenario
+    from tftpbench.store import Latency as Latency
+    from tftpbench.store import Run as Run
+    from tftpbench.store import load_run as load_run
+    from tftpbench.store import load_runs as load_runs
 
 # The module, and the name there where it is another.
 _HOMES = {
-    "Comparison": "comparison",
+    "Comparison": "analysis.comparison",
     "GateResult": "gate",
-    "Latency": "results",
-    "LoadError": "errors",
-    "ManifestError": "errors",
-    "NotComparable": "errors",
-    "PlotError": "errors",
-    "ResultsError": "errors",
-    "ResultsWarning": "errors",
-    "Run": "results",
-    "Scenario": "scenario",
-    "ScenarioError": "errors",
+    "Latency": "store",
+    "LoadError": "model.errors",
+    "ManifestError": "model.errors",
+    "NotComparable": "model.errors",
+    "PlotError": "model.errors",
+    "ResultsError": "model.errors",
+    "ResultsWarning": "model.errors",
+    "Run": "store",
+    "Scenario": "model.scenario",
+    "ScenarioError": "model.errors",
     "Server": "api",
-    "ServerError": "errors",
-    "TftpbenchError": "errors",
-    "Upload": "process",
-    "answer": "summary:answer_of",
-    "compare": "comparison",
+    "ServerError": "model.errors",
+    "TftpbenchError": "model.errors",
+    "Upload": "host.server",
+    "answer": "analysis.summary:answer_of",
+    "compare": "analysis.comparison",
     "load_gate": "gate.document:load",
-    "load_run": "results",
-    "load_runs": "results",
-    "load_scenario": "scenario",
+    "load_run": "store",
+    "load_runs": "store",
+    "load_scenario": "model.scenario_files",
     "run": "api",
 }
 

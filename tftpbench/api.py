@@ -1,6 +1,6 @@
 """What a notebook calls: `tftpbench.run` and `tftpbench.Server`.
 
-Thin: each function arranges arguments and lets the layers below work. It must never print. Called by users only.
+Thin: each function arranges arguments and lets the layers below work. It must never print.
 """
 
 import secrets
@@ -9,13 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tftpbench import runner
-from tftpbench.arguments import one_of, path_of, texts_of, whole_of, wholes_of
-from tftpbench.errors import ServerError, ServerMissing, UsageError
-from tftpbench.process import Handover, ServerProcess, TemporaryFolder, Upload, Usage
-from tftpbench.results import Run, load_run
-from tftpbench.scenario import Scenario, load_scenario
-from tftpbench.servers import Manifest, Missing, choose_manifest
+from tftpbench import measure
+from tftpbench.host.choice import choose_manifest
+from tftpbench.host.presence import Missing, locate
+from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
+from tftpbench.model.arguments import one_of, path_of, texts_of, whole_of, wholes_of
+from tftpbench.model.errors import ServerError, ServerMissing, UsageError
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.store import Run, load_run, recording
 
 SEED_MAX = 2**64 - 1  # the generator's word
 CONCURRENCY_MAX = 1_000_000
@@ -31,13 +34,13 @@ def run(
     seed: int | None = None,
     out: str | Path = "results",
     allow_remote: bool = False,
-    on_event: Callable[[runner.Event], None] = lambda _: None,
+    on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
     """Run a scenario (a path, the name of a bundled one, or a Scenario) and open its results.
 
     `servers` replaces the scenario's, `overrides` are KEY=VALUE as for --set, `seed` orders the trials (random unless
     given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is told of every step. Raises what
-    `tftpbench run` would print, as TftpbenchError; Ctrl-C raises runner.RunInterrupted with all finished trials saved.
+    `tftpbench run` would print, as TftpbenchError; Ctrl-C raises measure.RunInterrupted with all finished trials saved.
     """
     servers = texts_of(servers, "servers", UsageError)
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
@@ -47,7 +50,7 @@ def run(
     if quick:
         chosen = chosen.quick()
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
-    report = runner.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
+    report = recording.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
     return load_run(report.folder)
 
 
@@ -83,7 +86,7 @@ class Server:
         wholes_of(cpus, "cpus", 0, CPU_MAX, UsageError)
         manifest, variant = choose_manifest(name)
         _check_store(manifest, store)
-        found = manifest.locate()
+        found = locate(manifest)
         if isinstance(found, Missing):
             raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
         self._folder = TemporaryFolder("tftpbench-server-")

@@ -19,7 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tftpbench.gate.result import GateResult, Judgement
-    from tftpbench.scenario import Scenario
+    from tftpbench.model.scenario import Scenario
 
 SEED_MAX = 2**64 - 1  # the generator's word
 Server = str | os.PathLike[str]
@@ -55,8 +55,8 @@ class Gate:
         is skipped where nothing could be told (invalid, inconclusive): a noisy machine is not a failure, unless
         `strict`. What can't be obeyed or started fails in one line.
         """
-        from tftpbench.errors import TftpbenchError
         from tftpbench.gate import GateInterrupted
+        from tftpbench.model.errors import TftpbenchError
 
         __tracebackhide__ = True
         entries = os.fspath(base), os.fspath(head)
@@ -96,7 +96,7 @@ def _measure(
     fail_on: FailOn,
 ) -> "GateResult":
     from tftpbench import gate
-    from tftpbench.report import gate as report
+    from tftpbench.render import gate as report
 
     manifest = None if like is None else os.fspath(like)
     question = _scenario(os.fspath(scenario), settings)
@@ -118,15 +118,15 @@ def _measure(
 
 
 def _check_fail_on(fail_on: str) -> None:
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
 
     if fail_on not in get_args(FailOn):
         raise UsageError(f"fail_on is {fail_on!r}; allowed: {', '.join(get_args(FailOn))}")
 
 
 def _scenario(name: str, settings: Sequence[str]) -> "Scenario":
-    from tftpbench.errors import UsageError
-    from tftpbench.scenario import load_scenario
+    from tftpbench.model.errors import UsageError
+    from tftpbench.model.scenario_files import load_scenario
 
     if isinstance(settings, str):
         raise UsageError(f"settings is {settings!r}; allowed: a list of KEY=VALUE")
@@ -136,7 +136,7 @@ def _scenario(name: str, settings: Sequence[str]) -> "Scenario":
 def _seed(config: pytest.Config, seed: int | None) -> int:
     """The call's, else the command line's, else a new one."""
     from tftpbench.api import random_seed
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
 
     for name, value in (("seed", seed), ("--tftpbench-seed", config.getoption("--tftpbench-seed"))):
         if value is None:

@@ -2,8 +2,7 @@
 
 It parses, calls the native core, and prints ``READY host port pid`` once the server can answer. It imports the standard
 library and `tftpbench._core` only, because every trial pays for its start. The first SIGTERM or Ctrl-C lets transfers
-in flight finish within the grace period; the second ends them at once. Called by the bundled manifests and by
-`tftpbench serve`, which shares `serve` and the defaults below.
+in flight finish within the grace period; the second ends them at once.
 """
 
 import argparse

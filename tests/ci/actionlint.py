@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from tftpbench.servers import Fetch, peers_folder
+from tftpbench.model.manifest import Fetch
+from tftpbench.model.programs import peers_folder
 
 PEER = "actionlint"
 FETCH = {"go": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"}
@@ -22,11 +23,11 @@ def program() -> Path | None:
 
 def main() -> int:
     """Fetch it unless it is here."""
-    from tftpbench import peers
-    from tftpbench.errors import FetchError
+    from tftpbench.host import fetch
+    from tftpbench.model.errors import FetchError
 
     try:
-        fetched = peers.fetch(peers_folder() / PEER, Fetch.model_validate(FETCH))
+        fetched = fetch.fetch(peers_folder() / PEER, Fetch.model_validate(FETCH))
     except FetchError as error:
         print(f"{PEER}: not fetched: {error}; get it: go install {FETCH['go']}", file=sys.stderr)
         return 2

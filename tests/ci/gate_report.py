@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from jsonschema import Draft202012Validator
 
 from tftpbench.gate.document import load
-from tftpbench.schema import json_schema
+from tftpbench.render.schema import json_schema
 
 
 def check(out: Path) -> str:

@@ -13,7 +13,7 @@ from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
 from tests.unit import gate_results
 from tftpbench.gate.result import WORDS
-from tftpbench.report.gate import write_markdown
+from tftpbench.render.gate import write_markdown
 
 WORKFLOWS = [PULL_REQUEST, COMMENT]
 SHA = "0123456789abcdef0123456789abcdef01234567"

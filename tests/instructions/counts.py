@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tftpbench.loadgen import IS_DEBUG_BUILD, LoadConfig, run_load, write_contents
+from tftpbench.host.generator import IS_DEBUG_BUILD, LoadConfig, run_load, write_contents
 
 ROOT = Path(__file__).parents[2]
 UNITS = 100_000  # of a loop's work: five intervals of the wheel that holds the most timers

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tftpbench.servers import Fetch, peers_folder
+from tftpbench.model.manifest import Fetch
+from tftpbench.model.programs import peers_folder
 
 # What is fetched into which folder of peers/. Erlang's client and tftpy's come with the servers of these names.
 FETCH: dict[str, dict[str, list[str]]] = {
@@ -173,13 +174,13 @@ def look(name: str) -> Here | Gone:
 
 def main() -> int:
     """Fetch what is not here yet; a line each."""
-    from tftpbench import peers
-    from tftpbench.errors import FetchError
+    from tftpbench.host import fetch
+    from tftpbench.model.errors import FetchError
 
     failed = 0
     for peer, wanted in FETCH.items():
         try:
-            fetched = peers.fetch(peers_folder() / peer, Fetch.model_validate(wanted))
+            fetched = fetch.fetch(peers_folder() / peer, Fetch.model_validate(wanted))
             print(f"{peer}: {'fetched' if fetched else 'is here already'}", file=sys.stderr)
         except FetchError as error:
             failed += 1

@@ -6,7 +6,7 @@ Tests of the rules themselves, test_stalls above all, use neither.
 
 import math
 
-from tftpbench import checks
+from tftpbench.measure import validity
 
 IGNORED = {
     "GAP_NS_MAX": math.inf,
@@ -15,7 +15,7 @@ IGNORED = {
     "GENERATOR_BUSY_FRACTION_MAX": 1,
     "STEAL_FRACTION_MAX": 1,
 }
-assert all(hasattr(checks, name) for name in IGNORED)
+assert all(hasattr(validity, name) for name in IGNORED)
 
 PROGRAM = "\n".join(
     [

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tftpbench.servers import Manifest, load_manifest
+from tftpbench.model.manifest import Manifest, load_manifest
 
 TINY = Path(__file__).with_name("tiny_server.py")
 

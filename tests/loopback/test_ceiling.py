@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tftpbench import cli
-from tftpbench.ceiling import QUICK, CeilingCell, calibrate, measure
+from tftpbench.host.ceiling import QUICK, CeilingCell, calibrate, measure
 
 MS = 1_000_000
 
@@ -27,7 +27,7 @@ def test_the_chosen_arrangement_moves_datagrams_in_fresh_runs(operation: str) ->
 @pytest.fixture
 def two_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [CeilingCell(operation="read", flows=3), CeilingCell(operation="write", flows=3, windowsize=64)]
-    monkeypatch.setattr("tftpbench.ceiling.usual_cells", lambda *_, **__: tuple(cells))
+    monkeypatch.setattr("tftpbench.host.ceiling.usual_cells", lambda *_, **__: tuple(cells))
 
 
 @pytest.mark.usefixtures("two_cells")

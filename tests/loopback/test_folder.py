@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback.test_process import until
-from tftpbench.process import TemporaryFolder, remover
+from tftpbench.host.server import TemporaryFolder, remover
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ def maker(folder: Path, *lines: str) -> "subprocess.Popen[str]":
     """A process that has made a folder below `folder`, printed its path, and waits."""
     script = [
         "import signal, sys; from pathlib import Path; import tftpbench",
-        "from tftpbench.process import TemporaryFolder",
+        "from tftpbench.host.server import TemporaryFolder",
         "place = Path(sys.argv[1])",
         *lines,
         "print(made.path, flush=True); signal.pause()",
@@ -98,7 +98,7 @@ def test_another_folder_of_its_name_stays(tmp_path: Path, is_link: bool) -> None
 
 
 def removers(parent: int, path: Path) -> list[int]:
-    from tftpbench.launch import descendants
+    from tftpbench.host.server.supervisor import descendants
 
     found = [pid for pid in descendants(parent) if str(path) in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
     assert all(remover.__file__ in Path(f"/proc/{pid}/cmdline").read_text() for pid in found)

@@ -15,11 +15,11 @@ import pytest
 
 from tests.loopback.manifests import bundled, written
 from tftpbench import cli
-from tftpbench.checks import Finding, Kind
 from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load
-from tftpbench.gate.faults import FaultsUnavailable, compile_shim
 from tftpbench.gate.result import Block
+from tftpbench.gate.selftest.faults import FaultsUnavailable, compile_shim
+from tftpbench.measure.validity import Finding, Kind
 
 MISBEHAVING = Path(__file__).with_name("misbehaving_server.py")
 TINY = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
@@ -48,13 +48,13 @@ def gate(folder: Path, base: str, head: str, *more: str) -> tuple[int, dict[str,
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pair is spoilt by what else this machine does: for tests that are not about that."""
-    monkeypatch.setattr("tftpbench.checks.findings", lambda *_: ())
+    monkeypatch.setattr("tftpbench.measure.validity.findings", lambda *_: ())
 
 
 @pytest.fixture
 def one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate ends after its first pair, whatever else this machine does."""
-    monkeypatch.setattr("tftpbench.checks.findings", lambda *_: ())
+    monkeypatch.setattr("tftpbench.measure.validity.findings", lambda *_: ())
 
     def final(blocks: Sequence[Block], *arguments: Any, has_ended: bool = False) -> Decision:
         return replace(decide(blocks, *arguments, has_ended=has_ended), is_final=bool(blocks))
@@ -121,7 +121,7 @@ def busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     count: int = request.param
     if not count:
         stall = Finding(Kind.GENERATOR_STOPPED, "the generator stood still for 64 ms at once")
-        monkeypatch.setattr("tftpbench.checks.findings", lambda *_: (stall,))
+        monkeypatch.setattr("tftpbench.measure.validity.findings", lambda *_: (stall,))
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     yield
     for process in started:

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench import loadgen
 from tftpbench.gate import syscalls
-from tftpbench.gate.faults import Fault, FaultsUnavailable, compile_shim, with_fault
-from tftpbench.loadgen import LoadConfig, run_load
-from tftpbench.process import ServerProcess
-from tftpbench.runner import Contender, Tools, Trial, pin
-from tftpbench.runner.files import target_files
-from tftpbench.runner.roots import roots
-from tftpbench.runner.session import Bench
-from tftpbench.scenario import load_scenario
-from tftpbench.servers import choose_manifest
+from tftpbench.gate.selftest.faults import Fault, FaultsUnavailable, compile_shim, with_fault
+from tftpbench.host import generator
+from tftpbench.host.choice import choose_manifest
+from tftpbench.host.generator import LoadConfig, run_load
+from tftpbench.host.presence import locate
+from tftpbench.host.roots import roots
+from tftpbench.host.server import ServerProcess
+from tftpbench.measure import Contender, Tools, Trial, pin
+from tftpbench.measure.files import target_files
+from tftpbench.measure.session import Bench
+from tftpbench.model.scenario_files import load_scenario
 
 FILE_BYTES, TRANSFERS = 64 * 1024, 200
 BLOCKS = TRANSFERS * 129
@@ -44,7 +45,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def epoll(shim: Path | None = None, **settings: object) -> Contender:
     """Our epoll server, made worse by these settings of the shim."""
     manifest, variant = choose_manifest("epoll")
-    contender = Contender(manifest, variant, manifest.locate())
+    contender = Contender(manifest, variant, locate(manifest))
     if shim is None:
         return contender
     environment = {f"TFTPBENCH_FAULT_{name}": str(value) for name, value in settings.items()}
@@ -55,7 +56,7 @@ def seen(folder: Path, contender: Contender, timeout_ns: int = 5_000_000_000) ->
     """Load a fresh server; every transfer completes, with the right contents. Clients are patient unless told."""
     root = folder / "root"
     root.mkdir(exist_ok=True)
-    loadgen.write_contents(root / "f-0", 1, 0, FILE_BYTES)
+    generator.write_contents(root / "f-0", 1, 0, FILE_BYTES)
     manifest, log = contender.server, folder / "log"
     with ServerProcess(manifest, root=root, log=log, concurrency=20) as server:  # type: ignore[arg-type]
         config = LoadConfig(
@@ -134,7 +135,7 @@ def calls_per_block(contender: Contender) -> float:
     # A traced server on a busy machine is slow; nobody shall be impatient.
     client = cell.client.model_copy(update={"timeout_ns": 10_000_000_000})
     cell = replace(cell, concurrency=3, distinct_files=2, client=client)
-    with target_files([contender], allow_remote=False) as files, roots([cell], 1, loadgen.write_contents) as base:
+    with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:
         bench = Bench(base, files, pin(cell.placement), 1, Tools())
         idle, loaded = (syscalls.count(Trial(1, 1, 1, cell, contender), bench, transfers) for transfers in (0, 10))
     return syscalls.per_block(loaded, idle)

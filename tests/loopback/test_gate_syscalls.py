@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.loopback.manifests import bundled, tiny
-from tftpbench import launch, loadgen
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown, count, per_block, unavailable
-from tftpbench.runner import Contender, Tools, Trial, pin
-from tftpbench.runner.files import target_files
-from tftpbench.runner.roots import roots
-from tftpbench.runner.session import Bench
-from tftpbench.scenario import Cell, from_document
-from tftpbench.servers import load_manifest
+from tftpbench.host import generator
+from tftpbench.host.presence import locate
+from tftpbench.host.roots import roots
+from tftpbench.host.server import supervisor
+from tftpbench.measure import Contender, Tools, Trial, pin
+from tftpbench.measure.files import target_files
+from tftpbench.measure.session import Bench
+from tftpbench.model.manifest import load_manifest
+from tftpbench.model.scenario import from_document
+from tftpbench.model.workload import Cell
 
 TRANSFERS = 30
 BLOCKS = TRANSFERS * 9  # 4 KiB are eight whole blocks and an empty one that ends them (RFC 1350 section 6)
@@ -36,14 +39,14 @@ def counted() -> Iterator[Count]:
     """Counts a pass on the server of a server.yaml; whatever was started for it is gone afterwards."""
 
     def once(path: Path, operation: str, transfers: int) -> Counted:
-        cell, contender = cell_of(operation), Contender(load_manifest(path), None, load_manifest(path).locate())
-        with target_files([contender], allow_remote=False) as files, roots([cell], 1, loadgen.write_contents) as base:
+        cell, contender = cell_of(operation), Contender(load_manifest(path), None, locate(load_manifest(path)))
+        with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:
             bench = Bench(base, files, pin(cell.placement), 1, Tools())
             return count(Trial(1, 1, 1, cell, contender), bench, transfers)
 
-    before = launch.descendants(os.getpid())
+    before = supervisor.descendants(os.getpid())
     yield once
-    assert set(launch.descendants(os.getpid())) <= set(before)
+    assert set(supervisor.descendants(os.getpid())) <= set(before)
 
 
 def cell_of(operation: str) -> Cell:

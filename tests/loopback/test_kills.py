@@ -14,9 +14,9 @@ import pytest
 from tests.loopback.manifests import tiny
 from tests.loopback.test_process import runs, until
 from tests.loopback.test_run import PATIENCE_S, tftpbench, write_scenario
-from tftpbench.launch import descendants
-from tftpbench.results import load_run
-from tftpbench.runner.roots import PREFIX
+from tftpbench.host.roots import PREFIX
+from tftpbench.host.server.supervisor import descendants
+from tftpbench.store import load_run
 
 # A process needs about a second to its first trial, and each trial takes a tenth of one.
 MOMENT_S = 1.5

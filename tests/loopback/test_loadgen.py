@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, oack, opcode, peer, serve_bytes
-from tftpbench import loadgen
-from tftpbench.columns import OUTCOMES
-from tftpbench.errors import LoadError
-from tftpbench.loadgen import LoadConfig, LoadResult, run_load
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.model.errors import LoadError
+from tftpbench.model.metrics import OUTCOMES
 
 SIZE = 2_000
 
@@ -41,7 +41,7 @@ def contents(seed: int = 1, file: int = 0, size: int = SIZE) -> bytes:
 class Arrangement:
     """How the clients of the test at hand come to their sockets."""
 
-    sockets: loadgen.Sockets = "per-transfer"
+    sockets: generator.Sockets = "per-transfer"
 
 
 @pytest.fixture(params=["per-transfer", "shared"], autouse=True)
@@ -283,7 +283,7 @@ def test_a_second_tid_for_a_request_that_we_repeated_is_a_stray_and_no_fault() -
 
 
 def test_a_stop_from_another_thread_interrupts_what_is_in_flight() -> None:
-    stop = loadgen.Stop()
+    stop = generator.Stop()
     asked = threading.Event()
 
     def answer(_self: Peer, _datagram: bytes, _address: Address) -> None:
@@ -391,17 +391,17 @@ class Store:
                     server.send(data(block + 1, self._reading[client][block * 512 :][:512]), client)
 
 
-def uploaded(store: Store) -> loadgen.ReadBack:
+def uploaded(store: Store) -> generator.ReadBack:
     """Four uploads of f-0 to f-3, of which the server refuses f-1, read back."""
     with peer(store) as server:
         asked = config(server.port, operation="write", verify="full", transfers=4, distinct_files=0)
         uploads = run_load(asked)
         assert ended(uploads) == {"completed": 3, "failed": 1}
-        return loadgen.read_back(asked, uploads)
+        return generator.read_back(asked, uploads)
 
 
 def test_completed_uploads_are_read_back_and_compared() -> None:
-    assert uploaded(Store()) == loadgen.ReadBack(files=3, compared=3, bytes=3 * SIZE, mismatches=0, errors=())
+    assert uploaded(Store()) == generator.ReadBack(files=3, compared=3, bytes=3 * SIZE, mismatches=0, errors=())
 
 
 def test_an_upload_that_comes_back_otherwise_is_a_mismatch() -> None:
@@ -415,22 +415,22 @@ def test_an_older_file_under_the_name_of_a_failed_upload_is_not_judged() -> None
 
 def test_a_server_that_refuses_to_serve_uploads_is_told_and_no_crash() -> None:
     found = uploaded(Store(**{"f-0": b"refused", "f-2": b"refused"}))
-    assert found == loadgen.ReadBack(files=3, compared=1, bytes=SIZE, mismatches=0, errors=(2,))
+    assert found == generator.ReadBack(files=3, compared=1, bytes=SIZE, mismatches=0, errors=(2,))
 
 
 def test_without_a_completed_upload_nothing_is_read() -> None:
     with peer(lambda server, _, client: server.send(error(2), client)) as server:
         asked = config(server.port, operation="write", verify="full", transfers=2)
-        assert loadgen.read_back(asked, run_load(asked)) == loadgen.ReadBack(0, 0, 0, 0, ())
+        assert generator.read_back(asked, run_load(asked)) == generator.ReadBack(0, 0, 0, 0, ())
         assert {opcode(datagram) for datagram in server.received} == {2}
 
 
 def test_generated_contents_follow_their_definition(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    loadgen.write_contents(path, 9, 4, 5_003)
+    generator.write_contents(path, 9, 4, 5_003)
     assert path.read_bytes() == contents(seed=9, file=4, size=5_003)
-    assert loadgen.first_difference(path, 9, 4, 5_003) is None
-    assert loadgen.first_difference(path, 9, 5, 5_003) == 0
+    assert generator.first_difference(path, 9, 4, 5_003) is None
+    assert generator.first_difference(path, 9, 5, 5_003) == 0
 
 
 def test_a_read_can_be_verified_against_a_given_file(tmp_path: Path) -> None:

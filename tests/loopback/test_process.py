@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.loopback.manifests import tiny_manifest
-from tftpbench.errors import ServerDied, ServerNotReady
-from tftpbench.process import ServerProcess
-from tftpbench.process.keeper import KeeperLink
-from tftpbench.process.ready import PortTaken, wait_for_answer
-from tftpbench.process.sockets import UdpSocket, udp_sockets
+from tftpbench.host.server import ServerProcess
+from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.readiness import PortTaken, wait_for_answer
+from tftpbench.host.server.sockets import UdpSocket, udp_sockets
+from tftpbench.model.errors import ServerDied, ServerNotReady
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -114,7 +114,7 @@ def test_a_socket_that_one_look_misses_is_looked_for_again(tmp_path: Path, monke
         rows = udp_sockets()
         return rows if len(looks) > 3 else [UdpSocket(1, 1, 0)]
 
-    monkeypatch.setattr("tftpbench.process.ready.udp_sockets", some_rows)
+    monkeypatch.setattr("tftpbench.host.server.readiness.udp_sockets", some_rows)
     for ready in ("line", "answer"):
         looks.clear()
         with server(tmp_path, "ok", ready) as running:
@@ -133,7 +133,7 @@ def test_a_port_that_another_process_took_meanwhile_is_left_for_another(
             raise PortTaken(f"port {port} belongs to another process")
         wait_for_answer(link, host, port, deadline)
 
-    monkeypatch.setattr("tftpbench.process.server.wait_for_answer", answered_by_another_once)
+    monkeypatch.setattr("tftpbench.host.server.process.wait_for_answer", answered_by_another_once)
     with server(tmp_path, "ok", "answer") as running:
         assert [running.port] == asked[1:]
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from tests.loopback.peer import ACK, DATA, ERROR, OACK, RRQ, WRQ, ack, data, opcode
-from tftpbench import loadgen
-from tftpbench.loadgen import LoadConfig
-from tftpbench.process import ServerProcess
-from tftpbench.servers import load_manifest
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadConfig
+from tftpbench.host.server import ServerProcess
+from tftpbench.model.manifest import load_manifest
 
 FOLDER = Path(__file__).parents[2] / "servers" / "pyepoll"
 
@@ -98,9 +98,9 @@ class Server:
         """Transfers by the generator; every one must complete with every byte right."""
         name = f"{operation}-{size}-{{n}}"
         if operation == "read":
-            loadgen.write_contents(self.root / name.replace("{n}", "0"), 1, 0, size)
+            generator.write_contents(self.root / name.replace("{n}", "0"), 1, 0, size)
         host, port = self.address
-        result = loadgen.run_load(
+        result = generator.run_load(
             LoadConfig(
                 host=host, port=port, operation="read" if operation == "read" else "write", name=name,
                 distinct_files=1 if operation == "read" else 0, file_size_bytes=size, concurrency=concurrency,
@@ -113,7 +113,7 @@ class Server:
             assert figures["bytes_verified"] == transfers * size
         else:
             for n in range(transfers):
-                assert loadgen.first_difference(self.root / name.replace("{n}", str(n)), 1, n, size) is None
+                assert generator.first_difference(self.root / name.replace("{n}", str(n)), 1, n, size) is None
 
 
 @pytest.fixture

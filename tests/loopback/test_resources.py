@@ -17,13 +17,19 @@ import pytest
 
 from tests.loopback.manifests import written
 from tests.loopback.test_process import runs, until
-from tftpbench import launch
-from tftpbench.process import Samples, ServerProcess, Usage, udp_drops_host
-from tftpbench.process.counter import Counter, process_cpu_ns
-from tftpbench.process.keeper import KeeperLink
-from tftpbench.process.sampler import LOOK_SHARE_MAX, PSS_INTERVAL_S, PSS_SHARE_MAX, SAMPLE_INTERVAL_S, Pace, Sampler
-from tftpbench.process.sockets import DropCount, UdpSocket
-from tftpbench.servers import load_manifest
+from tftpbench.host.server import Samples, ServerProcess, Usage, supervisor, udp_drops_host
+from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.counter import Counter, process_cpu_ns
+from tftpbench.host.server.sampler import (
+    LOOK_SHARE_MAX,
+    PSS_INTERVAL_S,
+    PSS_SHARE_MAX,
+    SAMPLE_INTERVAL_S,
+    Pace,
+    Sampler,
+)
+from tftpbench.host.server.sockets import DropCount, UdpSocket
+from tftpbench.model.manifest import load_manifest
 
 MODELS = ["forks", "threads", "loop"]
 BURNING = Path(__file__).with_name("burning_server.py")
@@ -102,7 +108,7 @@ class Cgroup:
 def cgroup() -> Iterator[Cgroup | None]:
     """A cgroup that counts CPU time, where this machine lets the test make one: root, mostly."""
     kinds = [("/sys/fs/cgroup/cpuacct", "cpuacct.usage", "", 1), ("/sys/fs/cgroup/cpu,cpuacct", "cpuacct.usage", "", 1)]
-    kinds += [(mount, "cpu.stat", "usage_usec", 1000) for mount in launch.CGROUP_MOUNTS]
+    kinds += [(mount, "cpu.stat", "usage_usec", 1000) for mount in supervisor.CGROUP_MOUNTS]
     made = next((found for kind in kinds if (found := Cgroup.made(*kind)) is not None), None)
     yield made
     if made is not None:
@@ -117,11 +123,11 @@ def keep_with(folder: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> Non
     program = folder / "keeper.py"
     program.write_text(
         f"import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('launch', {launch.__file__!r})\n"
+        f"spec = importlib.util.spec_from_file_location('launch', {supervisor.__file__!r})\n"
         f"module = importlib.util.module_from_spec(spec)\n"
         f"spec.loader.exec_module(module)\n{change}\nsys.exit(module.main(sys.argv[1:]))\n"
     )
-    monkeypatch.setattr(launch, "__file__", str(program))
+    monkeypatch.setattr(supervisor, "__file__", str(program))
 
 
 def burnt_ns(server: ServerProcess, cgroup: Cgroup | None) -> tuple[int, int]:
@@ -171,7 +177,7 @@ def test_a_server_that_was_moved_to_another_cgroup_is_not_counted_by_ours(
     cgroup: Cgroup | None, tmp_path: Path
 ) -> None:
     if cgroup is None or cgroup.is_version_1:
-        cgroup = Cgroup.made(launch.CGROUP_MOUNTS[-1], "cpu.stat", "usage_usec", 1000)
+        cgroup = Cgroup.made(supervisor.CGROUP_MOUNTS[-1], "cpu.stat", "usage_usec", 1000)
     if cgroup is None:
         pytest.skip("this user may make no cgroup of version 2 at the top")
     try:
@@ -338,9 +344,9 @@ def test_while_nobody_drops_anything_no_socket_is_looked_at(monkeypatch: pytest.
         looks[1] += 1
         return {1: (0, 0)}
 
-    monkeypatch.setattr("tftpbench.process.sockets.udp_sockets", sockets)
-    monkeypatch.setattr("tftpbench.process.sockets.socket_inodes", inodes)
-    monkeypatch.setattr("tftpbench.process.sockets.udp_drops_host", lambda: host[0])
+    monkeypatch.setattr("tftpbench.host.server.sockets.udp_sockets", sockets)
+    monkeypatch.setattr("tftpbench.host.server.sockets.socket_inodes", inodes)
+    monkeypatch.setattr("tftpbench.host.server.sockets.udp_drops_host", lambda: host[0])
     count = DropCount()
     assert (count.count([1]), count.count([1]), looks) == (0, 0, [1, 0])
     rows[:], host[0] = [UdpSocket(69, 1, 5), UdpSocket(70, 2, 9)], 14

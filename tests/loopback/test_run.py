@@ -18,14 +18,14 @@ from jsonschema import Draft202012Validator
 
 from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
-from tftpbench import runner
-from tftpbench.process import ServerProcess
-from tftpbench.results import load_run
-from tftpbench.runner import ServerLeftOut, Tools
-from tftpbench.runner.roots import PREFIX
-from tftpbench.scenario import load_scenario
-from tftpbench.schema import json_schema
-from tftpbench.servers import Manifest
+from tftpbench import measure
+from tftpbench.host.roots import PREFIX
+from tftpbench.host.server import ServerProcess
+from tftpbench.measure import ServerLeftOut, Tools
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.render.schema import json_schema
+from tftpbench.store import load_run, recording
 
 # A busy machine needs many times as long as a quiet one; a hang is found all the same.
 PATIENCE_S = 100
@@ -114,7 +114,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_
 
 
 def descendants(pid: int) -> list[int]:
-    from tftpbench.launch import descendants as below
+    from tftpbench.host.server.supervisor import descendants as below
 
     return below(pid)
 
@@ -230,7 +230,7 @@ def server_of(pid: int) -> list[int]:
     def is_found() -> bool:
         with contextlib.suppress(OSError):
             for child in descendants(pid):
-                if "launch.py" in Path(f"/proc/{child}/cmdline").read_text() and (below := descendants(child)):
+                if "supervisor.py" in Path(f"/proc/{child}/cmdline").read_text() and (below := descendants(child)):
                     found[:] = [child, *below]
         return bool(found)
 
@@ -446,9 +446,9 @@ def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
         starts.append(manifest.name)
         return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
 
-    told: list[runner.Event] = []
+    told: list[measure.Event] = []
     scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
-    report = runner.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
+    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
     assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
     (left_out,) = (event.left_out for event in told if isinstance(event, ServerLeftOut))
     assert (left_out.server, left_out.not_done) == ("silent", 3)

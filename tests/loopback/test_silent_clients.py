@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench.loadgen import LoadConfig, run_load
+from tftpbench.host.generator import LoadConfig, run_load
 
 NAMES = ["epoll", "threads"]
 PATIENCE_S = 20.0

@@ -18,16 +18,18 @@ from benches.stalls import Command, Stall, has_load_threads, measured
 from tests.loopback.manifests import bundled
 from tests.loopback.peer import peer, serve_bytes
 from tests.loopback.test_loadgen import contents
-from tftpbench import loadgen
-from tftpbench.gate import block
-from tftpbench.gate.block import Work
-from tftpbench.loadgen import LoadConfig, LoadResult, Stop, run_load
-from tftpbench.runner import Contender, Tools, pin
-from tftpbench.runner.files import target_files
-from tftpbench.runner.roots import roots
-from tftpbench.runner.session import Bench
-from tftpbench.scenario import Cell, from_document
-from tftpbench.servers import load_manifest
+from tftpbench.gate import pair
+from tftpbench.gate.pair import Work
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadConfig, LoadResult, Stop, run_load
+from tftpbench.host.presence import locate
+from tftpbench.host.roots import roots
+from tftpbench.measure import Contender, Tools, pin
+from tftpbench.measure.files import target_files
+from tftpbench.measure.session import Bench
+from tftpbench.model.manifest import load_manifest
+from tftpbench.model.scenario import from_document
+from tftpbench.model.workload import Cell
 
 WINDOW_S = 1.0
 MS = 1_000_000
@@ -113,7 +115,7 @@ def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second slice of one arm is spoilt: no arm's figures hold it."""
-    monkeypatch.setattr("tftpbench.checks.GAP_NS_MAX", 50 * MS)  # tests of this folder go without
+    monkeypatch.setattr("tftpbench.measure.validity.GAP_NS_MAX", 50 * MS)  # tests of this folder go without
     cell, contender = _cell(tmp_path)
     work = Work(transfers=10, slices=8, slice_ns=1_000 * MS, slow_factor=10.0)
     begun: list[int] = []
@@ -128,9 +130,9 @@ def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_nobody(
             figures |= {"generator_gap_ns_max": 400 * MS, "duration_s": 1e6}
         return replace(result, figures=figures)
 
-    with target_files([contender], allow_remote=False) as files, roots([cell], 1, loadgen.write_contents) as base:
+    with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:
         bench = Bench(base, files, pin(cell.placement), 1, Tools(run_load=run))
-        made = block.measure(1, cell, work, {"base": contender, "head": contender}, random.Random(1), bench)
+        made = pair.measure(1, cell, work, {"base": contender, "head": contender}, random.Random(1), bench)
     assert spoilt
     assert made.invalid is None
     assert {arm.figures["started"] for arm in made.arms.values()} == {(work.slices - 1) * work.transfers}
@@ -148,7 +150,7 @@ def _cell(folder: Path) -> tuple[Cell, Contender]:
     }
     manifest = load_manifest(bundled(folder, "epoll"))
     [cell] = from_document(document, "stalls").cells()
-    return cell, Contender(manifest, None, manifest.locate())
+    return cell, Contender(manifest, None, locate(manifest))
 
 
 # What was kept of each second and worker when this grew: 26,624 counts of 8 bytes.

@@ -18,9 +18,9 @@ import pytest
 from tests.loopback.manifests import tiny_manifest
 from tests.loopback.test_process import runs, until
 from tftpbench import Server, Upload, _core
-from tftpbench.errors import ServerError, UsageError
-from tftpbench.loadgen import LoadConfig, run_load
-from tftpbench.process.handover import Handover
+from tftpbench.host.generator import LoadConfig, run_load
+from tftpbench.host.server.uploads import Handover
+from tftpbench.model.errors import ServerError, UsageError
 
 PATIENCE_S = 10.0
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench.errors import ServerError
-from tftpbench.loadgen import LoadConfig, LoadResult, best_sockets, first_difference, run_load, write_contents
-from tftpbench.process import ServerProcess
-from tftpbench.servers import OPTIONS, Manifest, Missing, bundled_manifests
+from tftpbench.host.choice import bundled_manifests
+from tftpbench.host.generator import LoadConfig, LoadResult, best_sockets, first_difference, run_load, write_contents
+from tftpbench.host.presence import Missing, locate
+from tftpbench.host.server import ServerProcess
+from tftpbench.model.errors import ServerError
+from tftpbench.model.manifest import OPTIONS, Manifest
 
 SIZES = (0, 1, 511, 512, 513, 1024, 65_536, 200_001)
 SEED = 5
@@ -30,7 +32,7 @@ READ_SIZE = 5_000
 def manifest(request: pytest.FixtureRequest) -> Manifest:
     """Each manifest whose server is on this machine."""
     chosen = bundled_manifests()[request.param]
-    found = chosen.locate()
+    found = locate(chosen)
     if isinstance(found, Missing):
         pytest.skip(f"{chosen.name}: {found.reason}; get it: {found.get}")
     return chosen

@@ -7,8 +7,8 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from tests.unit.test_order import scenario
-from tftpbench.results import RunFolder
-from tftpbench.scenario import Scenario
+from tftpbench.model.scenario import Scenario
+from tftpbench.store import RunFolder
 
 MACHINE = {"cpu_model": "Test CPU", "cpus": 2, "memory_bytes": 2**34, "kernel": "6.1.0", "hostname": "box"}
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.report.runs import asked, manifest, rows, store
-from tftpbench.report import report
-from tftpbench.results import load_run
+from tftpbench.render.report import report
+from tftpbench.store import load_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # A browser's start, on a machine with other work to do.

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from tftpbench.budgets import DEFAULTS, METRICS, REPORTED, worsening
 from tftpbench.gate.result import (
     BASE,
     CONTROL,
@@ -21,6 +20,7 @@ from tftpbench.gate.result import (
     Side,
     Word,
 )
+from tftpbench.model.budgets import DEFAULTS, METRICS, REPORTED, worsening
 
 CELL, CELL_KEY = "read, 10 at once, 64 KiB", "0123456789abcdef"
 # What the base's trials have, about.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli, load_run
-from tftpbench.errors import TftpbenchError
+from tftpbench.model.errors import TftpbenchError
 
 FILES = (
     "manifest.json", "trials.jsonl", "trials", "trials/1", "trials/1/transfers.parquet", "trials/1/latency.hlog",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from tftpbench.results import RunFolder
+from tftpbench.store import RunFolder
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 

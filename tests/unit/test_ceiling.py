@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tftpbench import _core
-from tftpbench.ceiling import (
+from tftpbench.host.ceiling import (  # fmt: skip
     Arrangement,
     Ceiling,
     CeilingCell,
@@ -18,8 +18,8 @@ from tftpbench.ceiling import (
     limits,
     measure,
     usual_cells,
-)  # fmt: skip
-from tftpbench.errors import CeilingError
+)
+from tftpbench.model.errors import CeilingError
 
 SHAPES = [
     CeilingCell(operation=operation, flows=flows, windowsize=windowsize)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpbench import checks
-from tftpbench.checks import Kind, Surroundings
+from tftpbench.measure import validity
+from tftpbench.measure.validity import Kind, Surroundings
 
 GOOD: dict[str, object] = {
     "transfers": None,
@@ -33,12 +33,12 @@ STEADY = Surroundings(mean_transfer_ns=10_000_000)
 
 
 def kinds(around: Surroundings = STEADY, **changes: object) -> list[Kind]:
-    return [finding.kind for finding in checks.findings({**GOOD, **changes}, around)]
+    return [finding.kind for finding in validity.findings({**GOOD, **changes}, around)]
 
 
 def test_a_good_trial_is_valid_even_if_the_server_dropped_datagrams() -> None:
-    found = checks.findings(GOOD, STEADY)
-    assert checks.verdict(found) == ("valid", None)
+    found = validity.findings(GOOD, STEADY)
+    assert validity.verdict(found) == ("valid", None)
 
 
 def test_answers_to_ten_thousand_transfers_may_wait_for_each_other() -> None:
@@ -49,15 +49,15 @@ def test_answers_to_ten_thousand_transfers_may_wait_for_each_other() -> None:
         "transfers": 10_000,
         "generator_lag_ns_p99": 90_000_000,
     }
-    assert Kind.GENERATOR_LAG not in [finding.kind for finding in checks.findings(storm, STEADY)]
+    assert Kind.GENERATOR_LAG not in [finding.kind for finding in validity.findings(storm, STEADY)]
     late = {**storm, "generator_lag_ns_p99": 120_000_000}
-    assert Kind.GENERATOR_LAG in [finding.kind for finding in checks.findings(late, STEADY)]
+    assert Kind.GENERATOR_LAG in [finding.kind for finding in validity.findings(late, STEADY)]
 
 
 def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either() -> None:
     both_full = {**GOOD, "generator_busy_fraction": 0.99, "server_busy_fraction": 0.97}
-    assert checks.findings(both_full, STEADY) == ()
-    [finding] = checks.findings({**both_full, "server_busy_fraction": 0.9}, STEADY)
+    assert validity.findings(both_full, STEADY) == ()
+    [finding] = validity.findings({**both_full, "server_busy_fraction": 0.9}, STEADY)
     assert finding.kind is Kind.GENERATOR_SATURATED
 
 
@@ -80,9 +80,9 @@ def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either()
     ],
 )
 def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object], kind: Kind, said: str) -> None:
-    found = checks.findings({**GOOD, **changes}, STEADY)
+    found = validity.findings({**GOOD, **changes}, STEADY)
     assert [finding.kind for finding in found] == [kind]
-    verdict, reason = checks.verdict(found)
+    verdict, reason = validity.verdict(found)
     assert verdict == "invalid"
     assert said in str(reason)
     assert found[0].advice
@@ -124,9 +124,9 @@ def test_stolen_time_counts_when_it_is_more_than_the_grain_of_the_clock(
 
 
 def test_a_lost_server_comes_first_and_keeps_its_words() -> None:
-    found = checks.findings({**GOOD, "content_mismatches": 1}, Surroundings(server_lost="epoll: died with SIGSEGV"))
+    found = validity.findings({**GOOD, "content_mismatches": 1}, Surroundings(server_lost="epoll: died with SIGSEGV"))
     assert [finding.kind for finding in found] == [Kind.SERVER_LOST, Kind.CONTENT_MISMATCH]
-    assert checks.verdict(found)[1] == "epoll: died with SIGSEGV; 1 transfers had wrong contents"
+    assert validity.verdict(found)[1] == "epoll: died with SIGSEGV; 1 transfers had wrong contents"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_lost_server_comes_first_and_keeps_its_words() -> None:
     ],
 )
 def test_littles_law_is_judged_on_steady_windows_only(changes: dict[str, object]) -> None:
-    assert checks.findings({**GOOD, "goodput_bytes_per_s": 1000.0, **changes}, STEADY) == ()
+    assert validity.findings({**GOOD, "goodput_bytes_per_s": 1000.0, **changes}, STEADY) == ()
 
 
 @pytest.mark.parametrize(("in_flight", "broken"), [(8.3, True), (8.6, False), (11.4, False), (11.6, True)])
@@ -154,7 +154,7 @@ def test_the_time_between_two_transfers_of_a_client_does_not_break_littles_law()
     changes: dict[str, object] = {"file_size_bytes": 512, "transfer_ns_max": 1_000_000}
     for in_flight, broken in ((8.0, False), (3.0, True)):
         row = {**GOOD, **changes, "goodput_bytes_per_s": in_flight * 512 / 130e-6}
-        assert bool(checks.findings(row, short)) is broken
+        assert bool(validity.findings(row, short)) is broken
 
 
 def test_a_load_that_moved_nothing_saturates_nothing() -> None:
@@ -163,11 +163,11 @@ def test_a_load_that_moved_nothing_saturates_nothing() -> None:
 
 def test_a_row_without_figures_has_only_what_is_known_of_it() -> None:
     bare = {"started": None, "concurrency": 10, "transfers": None}
-    assert checks.findings(bare, Surroundings(server_lost="x: did not answer"))[0].kind is Kind.SERVER_LOST
-    assert checks.findings(bare, Surroundings()) == ()
+    assert validity.findings(bare, Surroundings(server_lost="x: did not answer"))[0].kind is Kind.SERVER_LOST
+    assert validity.findings(bare, Surroundings()) == ()
 
 
 def test_no_figure_of_a_debug_build_is_valid() -> None:
-    found = checks.findings(GOOD, Surroundings(debug_build=True))
+    found = validity.findings(GOOD, Surroundings(debug_build=True))
     assert [finding.kind for finding in found] == [Kind.DEBUG_BUILD]
     assert "make setup" in found[0].advice

@@ -13,8 +13,8 @@ from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import Begun, Looked, Measured, decide
 from tftpbench.gate.result import Arm, FailOn, GateResult, Side, Word
 from tftpbench.gate.told import change, remarks, sentence
-from tftpbench.runner import Pinning
-from tftpbench.scenario import load_scenario
+from tftpbench.measure import Pinning
+from tftpbench.model.scenario_files import load_scenario
 
 RESULTS = every()
 APART, TOGETHER = Pinning((1,), (0,), ()), Pinning((0,), (0,), ())

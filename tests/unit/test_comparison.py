@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 import tftpbench
-from tftpbench import comparison
-from tftpbench.comparison import Comparison
-from tftpbench.comparison.cells import judged
-from tftpbench.errors import NotComparable, ResultsError, UsageError
-from tftpbench.keys import stable_key
+from tftpbench.analysis import comparison
+from tftpbench.analysis.comparison import Comparison
+from tftpbench.analysis.comparison.cells import judged
+from tftpbench.model.errors import NotComparable, ResultsError, UsageError
+from tftpbench.model.keys import stable_key
 
 Cells = list[dict[str, Any]]
 Rates = Mapping[str, float]
@@ -438,7 +438,7 @@ def test_a_run_that_may_not_be_read_is_a_results_error(tmp_path: Path, monkeypat
     def denied(path: Path, _: int) -> bytes:  # root, who often runs this, may read everything
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr("tftpbench.results.format.read_regular", denied)
+    monkeypatch.setattr("tftpbench.store.format.read_regular", denied)
     with pytest.raises(ResultsError, match="can't be read: Permission denied"):
         comparison.compare(a, a)
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench import documents
-from tftpbench.errors import UsageError
+from tftpbench.model import yaml
+from tftpbench.model.errors import UsageError
 
 
 def fault(folder: Path, content: bytes) -> str:
     path = folder / "file.yaml"
     path.write_bytes(content)
     with pytest.raises(UsageError) as error:
-        documents.read(path, UsageError)
+        yaml.read(path, UsageError)
     assert "\n" not in str(error.value)
     return str(error.value).removeprefix(f"{folder}/")
 
@@ -54,7 +54,7 @@ def test_aliases_of_aliases_stop_at_a_limit(tmp_path: Path) -> None:
 def test_plain_words_are_what_they_look_like(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("a: off\nb: 1:30\nc: 010\nd: true\ne: ~\nf: 1e3\ng: 2026-01-01\nh: no\ni: '7'\n", encoding="utf-8")
-    assert documents.read(path, UsageError).data == {
+    assert yaml.read(path, UsageError).data == {
         "a": "off",
         "b": "1:30",
         "c": 10,
@@ -70,4 +70,4 @@ def test_plain_words_are_what_they_look_like(tmp_path: Path) -> None:
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     for path, said in [(tmp_path / "absent.yaml", "there is no such file"), (tmp_path, "is no regular file")]:
         with pytest.raises(UsageError, match=said):
-            documents.read(path, UsageError)
+            yaml.read(path, UsageError)

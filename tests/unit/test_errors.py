@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tftpbench import errors
-from tftpbench.keys import stable_key
+from tftpbench.model import errors
+from tftpbench.model.keys import stable_key
 
 ALL = [
     error

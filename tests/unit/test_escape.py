@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 import pytest
 
-from tftpbench.escape import (
+from tftpbench.model.escape import (  # fmt: skip
     JSON_ESCAPES,
     LINE_MAX,
     csv_cell,
@@ -21,7 +21,7 @@ from tftpbench.escape import (
     visible,
     visible_line,
     xml,
-)  # fmt: skip
+)
 
 EVERY = "".join(map(chr, range(sys.maxunicode + 1)))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tftpbench import findings
-from tftpbench.columns import OUTCOMES
+from tftpbench.measure import findings
+from tftpbench.model.metrics import OUTCOMES
 
 TIMEOUT_NS = 1_000_000_000
 COMPLETED, FAILED, TIMED_OUT, INTERRUPTED = range(len(OUTCOMES))

@@ -14,16 +14,16 @@ import typer
 
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
-from tftpbench import machine, runner
+from tftpbench.analysis.stats import trimmed
 from tftpbench.cli.gate import baseline as command
-from tftpbench.errors import BaselineMissing, NotComparable, ResultsError, TftpbenchError, UsageError
 from tftpbench.gate.baseline import difference, figure, judge
 from tftpbench.gate.document import load, text
 from tftpbench.gate.result import GateResult, Judgement
 from tftpbench.gate.stored import baseline, refuse_here, stored
-from tftpbench.results import load_run
-from tftpbench.scenario import Scenario
-from tftpbench.stats import trimmed
+from tftpbench.host import machine
+from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, TftpbenchError, UsageError
+from tftpbench.model.scenario import Scenario
+from tftpbench.store import load_run, recording
 
 pytestmark = pytest.mark.usefixtures("any_machine")
 
@@ -482,7 +482,7 @@ def test_without_a_run_the_stored_scenario_is_measured_again(
         asked_for.append((scenario.servers, seed, out))
         return type("Report", (), {"folder": made(out, scenario, seed=5)})
 
-    monkeypatch.setattr(runner, "run", measured)
+    monkeypatch.setattr(recording, "run", measured)
     assert typed(capsys, base, "-o", tmp_path / "out", "--quiet") == (0, "told: pass\n", "")
     assert typed(capsys, base, "-s", "epoll", "--seed", "9", "-o", tmp_path / "out", "--quiet")[0] == 0
     assert asked_for == [(("epoll", "threads"), 3, tmp_path / "out"), (("epoll",), 9, tmp_path / "out")]
@@ -497,7 +497,7 @@ def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
         [str(tiny(tmp_path, "ok"))], matrix={"operation": "read", "concurrency": 1, "file_size": "1KiB"},
         duration=None, transfers=2, trials=6,
     )  # fmt: skip
-    base = runner.run(scenario, seed=1, out=tmp_path / "out").folder
+    base = recording.run(scenario, seed=1, out=tmp_path / "out").folder
     code, out, err = typed(capsys, base, "-o", tmp_path / "out", "--report-only")
     assert (code, out.startswith("\ntold: ")) == (0, True)
     assert "[6/6]" in err

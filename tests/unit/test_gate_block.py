@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tftpbench.gate import block
-from tftpbench.gate.block import Uneven, Work
-from tftpbench.gate.calibration import SLOW_FACTOR, work
-from tftpbench.gate.pairs import SEVERE
+from tftpbench.gate import pair
+from tftpbench.gate.pair import Uneven, Work
+from tftpbench.gate.pair_figures import SEVERE
+from tftpbench.gate.pilot import SLOW_FACTOR, work
 from tftpbench.gate.result import BASE, HEAD
-from tftpbench.loadgen import LoadConfig, LoadResult
-from tftpbench.process import Samples
-from tftpbench.scenario import Scenario, load_scenario
+from tftpbench.host.generator import LoadConfig, LoadResult
+from tftpbench.host.server import Samples
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.scenario_files import load_scenario
 
 MS = 1_000_000
 WORK = Work(transfers=100, slices=20, slice_ns=100 * MS, slow_factor=3.0)
@@ -73,23 +74,23 @@ def arms(timeout_ns: int) -> dict[str, Any]:
         server = SimpleNamespace(cpu_ns=lambda: 0, check_alive=lambda: None)
         sampler = SimpleNamespace(samples=Samples(rss_bytes_max=1, processes_max=1))
         trial = SimpleNamespace(cell=cell)
-        made[name] = block._Loaded(trial, server, sampler, config, Path(), SimpleNamespace())  # type: ignore[arg-type]
+        made[name] = pair._Loaded(trial, server, sampler, config, Path(), SimpleNamespace())  # type: ignore[arg-type]
     return made
 
 
-def pair(world: World, timeout_ns: int = 100 * MS) -> tuple[int, dict[str, dict[str, float | None]]]:
+def pair_of(world: World, timeout_ns: int = 100 * MS) -> tuple[int, dict[str, dict[str, float | None]]]:
     """How many slices counted, and the figures of both."""
     bench: Any = SimpleNamespace(
         pinning=SimpleNamespace(server=(1,), generator=(0,)), tools=SimpleNamespace(run_load=world.run_load)
     )
     loaded = arms(timeout_ns)
     order = random.Random(1).sample(list(loaded), 2)
-    done = block._take_turns(order, loaded, WORK, bench)
-    return done, {name: block._figures(arm, block._counted(loaded)) for name, arm in loaded.items()}
+    done = pair._take_turns(order, loaded, WORK, bench)
+    return done, {name: pair._figures(arm, pair._counted(loaded)) for name, arm in loaded.items()}
 
 
 def test_equal_arms_do_all_their_work_and_neither_is_stopped() -> None:
-    done, found = pair(World({1: 100 * MS, 2: 104 * MS}))
+    done, found = pair_of(World({1: 100 * MS, 2: 104 * MS}))
     assert done == WORK.slices
     assert [found[arm]["slices_stopped"] for arm in (BASE, HEAD)] == [0, 0]
     assert found[BASE]["started"] == found[HEAD]["started"] == 100 * WORK.slices
@@ -98,7 +99,7 @@ def test_equal_arms_do_all_their_work_and_neither_is_stopped() -> None:
 @pytest.mark.parametrize("slow", [6, 20, 1000])
 def test_an_arm_that_is_slower_by_far_is_stopped_and_what_it_moved_by_then_is_its_figure(slow: int) -> None:
     world = World({1: 100 * MS, 2: 100 * MS * slow})
-    done, found = pair(world)
+    done, found = pair_of(world)
     assert done < WORK.slices
     assert (found[BASE]["slices_stopped"], found[HEAD]["slices_stopped"]) == (0, 1)
     base, head = (found[arm]["data_pps"] or 0 for arm in (BASE, HEAD))
@@ -109,20 +110,20 @@ def test_an_arm_that_is_slower_by_far_is_stopped_and_what_it_moved_by_then_is_it
 @pytest.mark.parametrize("slow", [3.5, 6, 20, 1000])
 def test_a_pair_takes_no_longer_however_slow_an_arm_is(slow: float) -> None:
     world = World({1: 100 * MS, 2: 100 * MS * slow})
-    pair(world)
+    pair_of(world)
     waited_ns = sum(min(world.times_ns[config.port], config.limit_ns) for config in world.loads)
     assert waited_ns <= (WORK.slices + 1) * 100 * MS * (1 + WORK.slow_factor) + 2 * 200 * MS
 
 
 def test_the_rule_is_the_same_for_both_arms() -> None:
     """Whoever is the slow one: base and head exchanged give exactly the opposite."""
-    there, back = pair(World({1: 100 * MS, 2: 600 * MS})), pair(World({1: 600 * MS, 2: 100 * MS}))
+    there, back = pair_of(World({1: 100 * MS, 2: 600 * MS})), pair_of(World({1: 600 * MS, 2: 100 * MS}))
     assert there[0] == back[0]
     assert (there[1][BASE], there[1][HEAD]) == (back[1][HEAD], back[1][BASE])
 
 
 def test_both_arms_slow_alike_are_as_fast_as_each_other() -> None:
-    _, found = pair(World({1: 600 * MS, 2: 600 * MS}))
+    _, found = pair_of(World({1: 600 * MS, 2: 600 * MS}))
     base, head = (found[arm]["data_pps"] or 0 for arm in (BASE, HEAD))
     assert 1 / SEVERE < base / head < SEVERE
 
@@ -137,12 +138,12 @@ def test_a_datagram_that_was_lost_stops_no_arm() -> None:
             world.times_ns[config.port] = next(times)
 
     world.on_load = once_late
-    done, found = pair(world, timeout_ns=1000 * MS)
+    done, found = pair_of(world, timeout_ns=1000 * MS)
     assert (done, found[HEAD]["slices_stopped"]) == (WORK.slices, 0)
 
 
 def test_transfers_that_are_stuck_when_their_time_is_up_are_lost() -> None:
-    done, found = pair(World({1: 100 * MS, 2: 100 * MS}, stuck={PORTS[HEAD]}))
+    done, found = pair_of(World({1: 100 * MS, 2: 100 * MS}, stuck={PORTS[HEAD]}))
     assert done == 1
     assert (found[BASE]["lost"], found[HEAD]["lost"]) == (0, 10)
 
@@ -150,26 +151,26 @@ def test_transfers_that_are_stuck_when_their_time_is_up_are_lost() -> None:
 def test_an_arm_that_moves_nothing_is_asked_again_and_longer_before_it_is_called_silent() -> None:
     world = World({1: 100 * MS, 2: 100 * MS}, silent={PORTS[HEAD]})
     with pytest.raises(Uneven, match="head: completed none of 100 transfers"):
-        pair(world)
+        pair_of(world)
     limits = [config.limit_ns for config in world.loads if config.port == PORTS[HEAD]]
-    assert limits == [500 * MS, block.SILENT_NS]
+    assert limits == [500 * MS, pair.SILENT_NS]
 
 
 def test_an_arm_that_the_machine_kept_waiting_once_goes_on() -> None:
     world = World({1: 100 * MS, 2: 100 * MS}, silent={PORTS[HEAD]})
 
     def once_silent(config: LoadConfig) -> None:
-        if config.limit_ns == block.SILENT_NS:
+        if config.limit_ns == pair.SILENT_NS:
             world.silent.clear()
 
     world.on_load = once_silent
-    assert pair(world)[0] == WORK.slices
+    assert pair_of(world)[0] == WORK.slices
 
 
 def test_transfers_that_time_out_by_themselves_stop_no_arm() -> None:
     result = LoadResult({"timed_out": 3, "interrupted": 0}, {"end_ns": np.array([10, 499 * MS])}, {}, "", ())
-    assert not block._is_stopped(result, 500 * MS)
-    assert block._is_stopped(result, 499 * MS)
+    assert not pair._is_stopped(result, 500 * MS)
+    assert pair._is_stopped(result, 499 * MS)
 
 
 @pytest.mark.parametrize(("budget", "factor"), [("5%", SLOW_FACTOR / 0.95), ("90%", 10 * SLOW_FACTOR), ("off", 3.0)])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.unit.test_gate_rehearsal import BUDGETS, LOOKS, blocks
-from tftpbench.gate.decision import Decision, decide, effective
-from tftpbench.gate.decision import words as verdicts
 from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Arm, Block, Judgement
+from tftpbench.gate.verdict import Decision, decide, effective
+from tftpbench.gate.verdict import words as verdicts
 
 CPU, CALLS, RATE, MEMORY = BUDGETS
 

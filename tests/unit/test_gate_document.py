@@ -11,11 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.unit.gate_results import CELL, CELL_KEY, every, gate
-from tftpbench import schema
-from tftpbench.budgets import METRICS, REPORTED
-from tftpbench.errors import ResultsError
 from tftpbench.gate.document import SCHEMA, SIZE_MAX_BYTES, document, judgements_frame, load, pairs_frame, text
 from tftpbench.gate.result import Arm, GateResult, Judgement
+from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.errors import ResultsError
+from tftpbench.render import schema
 
 RESULTS = every()
 each_result = pytest.mark.parametrize("name", RESULTS)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench.errors import UsageError
-from tftpbench.gate import faults
-from tftpbench.gate.faults import METRIC_OF, FaultsUnavailable, calibrated, compile_shim, with_fault
-from tftpbench.runner import Contender
-from tftpbench.scenario import Cell, load_scenario
-from tftpbench.servers import choose_manifest
+from tftpbench.gate.selftest import faults
+from tftpbench.gate.selftest.faults import METRIC_OF, FaultsUnavailable, calibrated, compile_shim, with_fault
+from tftpbench.host.choice import choose_manifest
+from tftpbench.host.presence import locate
+from tftpbench.measure import Contender
+from tftpbench.model.errors import UsageError
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.workload import Cell
 
 BUDGETS = {"server_cpu_s_per_mib": 0.05, "syscalls_per_block": 0.02, "data_pps": 0.05, "server_rss_bytes_max": 0.10}
 BASE: dict[str, float | None] = {
@@ -110,7 +112,7 @@ def test_a_source_that_does_not_compile_is_one_line(tmp_path: Path, monkeypatch:
 def test_a_fault_is_added_to_what_the_server_s_environment_has(tmp_path: Path) -> None:
     manifest, variant = choose_manifest("epoll")
     preloaded = manifest.with_env({"LD_PRELOAD": "/other.so", "KEPT": "1"})
-    side = Contender(preloaded, variant, preloaded.locate())
+    side = Contender(preloaded, variant, locate(preloaded))
     worse = with_fault(side, tmp_path / "fault.so", calibrated("cpu", BUDGETS, BASE, cell()))
     env = worse.server.environment("127.0.0.1", 1, tmp_path, 1)  # type: ignore[union-attr]
     assert env == {"LD_PRELOAD": f"{tmp_path}/fault.so:/other.so", "KEPT": "1", "TFTPBENCH_FAULT_SPIN_NS": "400"}

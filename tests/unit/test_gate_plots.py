@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 from tests.unit import plot_frames as frames
 from tests.unit.gate_results import CELL, every, gate
 from tftpbench import plots
-from tftpbench.errors import PlotError
 from tftpbench.gate.document import pairs_frame
-from tftpbench.report.gate.figures import save_figures
+from tftpbench.model.errors import PlotError
+from tftpbench.render.gate.figures import save_figures
 
 # Drawing takes seconds on a machine that does other things too.
 pytestmark = pytest.mark.timeout(120)

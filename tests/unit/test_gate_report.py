@@ -9,12 +9,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.unit.gate_results import CELL, HOSTILE, every, gate
-from tftpbench.errors import ResultsError
-from tftpbench.escape import visible
 from tftpbench.gate.document import load
 from tftpbench.gate.result import FailOn, Judgement, Word
-from tftpbench.report.gate import write, write_junit, write_markdown
-from tftpbench.report.gate.figures import passing, save_figures
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import visible
+from tftpbench.render.gate import write, write_junit, write_markdown
+from tftpbench.render.gate.figures import passing, save_figures
 
 # Drawing takes seconds on a machine that does other things too.
 pytestmark = pytest.mark.timeout(120)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tftpbench import cli
-from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
-from tftpbench.gate.faults import METRIC_OF
-from tftpbench.gate.rehearsal import mirrored, permuted
-from tftpbench.gate.selftest import SelfTested, evaluate
-from tftpbench.scenario import from_document
+from tftpbench.gate.selftest.faults import METRIC_OF
+from tftpbench.gate.selftest.resampling import mirrored, permuted
+from tftpbench.gate.selftest.run import SelfTested, evaluate
+from tftpbench.gate.verdict import decide
+from tftpbench.model.scenario import from_document
 
 RECORDED = Path(__file__).parents[2] / "results/reference/gate"
 FAULTS = ("cpu", "syscalls", "drops", "memory")
@@ -79,7 +79,7 @@ def test_a_stored_self_test_is_judged_again_without_measuring(
         assert folder == RECORDED
         return judged
 
-    monkeypatch.setattr("tftpbench.gate.selftest.evaluate", once)
+    monkeypatch.setattr("tftpbench.gate.selftest.run.evaluate", once)
     assert cli.exit_code(["gate", "selftest", "--replay", str(RECORDED), "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)

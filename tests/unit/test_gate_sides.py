@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_order import contender, scenario
-from tftpbench import servers
-from tftpbench.errors import ManifestError, ServerMissing, UsageError
 from tftpbench.gate.result import Side
 from tftpbench.gate.sides import describe, refuse_unfit, side, takes_like
-from tftpbench.runner import Contender
-from tftpbench.servers import Found, Manifest
+from tftpbench.host.presence import Found, locate
+from tftpbench.measure import Contender
+from tftpbench.model.errors import ManifestError, ServerMissing, UsageError
+from tftpbench.model.manifest import Manifest, load_manifest
 
 TEXT = """\
 schema: tftpbench.server/1
@@ -227,20 +227,20 @@ def test_what_clients_ask_for_beside_is_needed_too() -> None:
 
 
 def test_another_executable_leaves_the_manifest_as_it_was(mine: Path) -> None:
-    old = servers.load_manifest(mine)
+    old = load_manifest(mine)
     new = old.with_executable(mine.parent / "new/tftpd")
     assert old.command("h", 1, "/r", 9, write=False)[0] == f"{mine.parent}/tftpd"
-    assert new.locate() == Found("unknown", str(mine.parent / "new/tftpd"))
+    assert locate(new) == Found("unknown", str(mine.parent / "new/tftpd"))
     assert (new.source, new.name) == (old.source, old.name)
 
 
 def test_an_executable_that_is_gone_is_missing_and_never_another(mine: Path) -> None:
-    gone = servers.load_manifest(mine).with_executable(mine.parent / "absent")
-    assert not isinstance(gone.locate(), Found)
+    gone = load_manifest(mine).with_executable(mine.parent / "absent")
+    assert not isinstance(locate(gone), Found)
 
 
 def test_a_wrapper_comes_before_the_command_and_the_outermost_first(mine: Path) -> None:
-    old = servers.load_manifest(mine)
+    old = load_manifest(mine)
     inner = old.wrapped(["strace", "-f"])
     outer = inner.wrapped(["nice"])
     words = [f"{mine.parent}/tftpd", "--port=1", "/r"]
@@ -253,13 +253,13 @@ def test_a_wrapper_comes_before_the_command_and_the_outermost_first(mine: Path) 
 
 def test_a_wrapper_and_an_executable_go_together(mine: Path) -> None:
     new = mine.parent / "new/tftpd"
-    wrapped = servers.load_manifest(mine).with_executable(new).wrapped(["nice"])
+    wrapped = load_manifest(mine).with_executable(new).wrapped(["nice"])
     assert wrapped.command("h", 1, "/r", 9, write=False)[:2] == ["nice", str(new)]
 
 
 def test_more_variables_are_added_to_a_copy_and_win(mine: Path) -> None:
     mine.write_text(TEXT + 'env: {KEPT: "{port}", CHANGED: old}\n')
-    old = servers.load_manifest(mine)
+    old = load_manifest(mine)
     new = old.with_executable(mine.parent / "new/tftpd").with_env({"CHANGED": "new", "ROOT": "{root}"})
     assert new.environment("h", 1, "/r", 9) == {"KEPT": "1", "CHANGED": "new", "ROOT": "/r"}
     assert old.environment("h", 1, "/r", 9) == {"KEPT": "1", "CHANGED": "old"}

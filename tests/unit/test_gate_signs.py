@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tftpbench.gate.signs import p_values
+from tftpbench.gate.sign_test import p_values
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import typer
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench.cli.gate import slo as command
-from tftpbench.errors import TftpbenchError, UsageError
 from tftpbench.gate.slo import judge
 from tftpbench.gate.stored import stored
+from tftpbench.model.errors import TftpbenchError, UsageError
 
 pytestmark = pytest.mark.usefixtures("any_machine")
 

@@ -11,16 +11,17 @@ from typing import Any, Self
 import pytest
 
 from tests.unit.test_order import contender, scenario
-from tftpbench.errors import LoadError, ServerDied, ServerNotReady
 from tftpbench.gate import syscalls
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown, count, per_block, unavailable
-from tftpbench.loadgen import LoadConfig
-from tftpbench.runner import Pinning, Tools, Trial
-from tftpbench.runner.files import TargetFiles
-from tftpbench.runner.order import Contender
-from tftpbench.runner.roots import roots
-from tftpbench.runner.session import Bench
-from tftpbench.servers import Found, Target
+from tftpbench.host.generator import LoadConfig
+from tftpbench.host.presence import Found
+from tftpbench.host.roots import roots
+from tftpbench.host.target import Target
+from tftpbench.measure import Pinning, Tools, Trial
+from tftpbench.measure.files import TargetFiles
+from tftpbench.measure.plan import Contender
+from tftpbench.measure.session import Bench
+from tftpbench.model.errors import LoadError, ServerDied, ServerNotReady
 
 STRACE_6 = """\
 % time     seconds  usecs/call     calls    errors syscall

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench.results import load_run
+from tftpbench.store import load_run
 
 RUN = Path(__file__).parents[1] / "fixtures" / "run-1"
 

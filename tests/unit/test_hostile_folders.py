@@ -20,15 +20,15 @@ from tests.unit import hostile_runs
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, row, save
 from tftpbench import cli
 from tftpbench.cli.report import keep
-from tftpbench.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
 from tftpbench.gate.document import load as load_gate
-from tftpbench.report.contents import contents_of
-from tftpbench.report.figures import figures_of
-from tftpbench.results import Latency, RunFolder, load_run, tables
-from tftpbench.results import format as form
-from tftpbench.results.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
-from tftpbench.scenario import load_scenario
-from tftpbench.servers import choose_manifest
+from tftpbench.host.choice import choose_manifest
+from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.render.report.contents import contents_of
+from tftpbench.render.report.figures import figures_of
+from tftpbench.store import Latency, RunFolder, load_run, tables
+from tftpbench.store import format as form
+from tftpbench.store.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
 
 pytestmark = pytest.mark.timeout(300)  # a machine that does other things too
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -98,7 +98,7 @@ def test_a_histogram_is_held_to_bounds_before_it_is_decoded(
     content: bytes, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "counts" not in told:
-        monkeypatch.setattr("tftpbench.results.latency.HdrHistogram", None)  # it must not even be asked
+        monkeypatch.setattr("tftpbench.store.latency.HdrHistogram", None)  # it must not even be asked
     with pytest.raises(ResultsError, match=told):
         Latency.of([packed(content)])
 
@@ -194,7 +194,7 @@ def test_all_tables_of_a_run_together_are_bounded(tmp_path: Path, monkeypatch: p
     with create(tmp_path) as folder:
         for trial in (1, 2, 3):
             save(folder, trial)
-    monkeypatch.setattr("tftpbench.results.run.TABLE_ROWS_MAX", 5)
+    monkeypatch.setattr("tftpbench.store.run.TABLE_ROWS_MAX", 5)
     with pytest.warns(ResultsWarning, match=r"trials/3/transfers\.parquet can't be read: it has 2 rows; allowed: 1"):
         assert load_run(folder.path).transfers["trial"].tolist() == [1, 1, 2, 2]
 
@@ -204,7 +204,7 @@ def test_all_histograms_of_a_run_together_are_bounded(tmp_path: Path, monkeypatc
     with create(tmp_path) as folder:
         for trial in (1, 2):
             save(folder, trial, log)
-    monkeypatch.setattr("tftpbench.results.run.HISTOGRAMS_MAX", 1)
+    monkeypatch.setattr("tftpbench.store.run.HISTOGRAMS_MAX", 1)
     run = load_run(folder.path)
     with pytest.warns(ResultsWarning, match=r"trials/2/latency\.hlog is left out: with it the run holds more than 1"):
         assert run.latency("block_rtt").count == 1

@@ -15,7 +15,7 @@ import tftpbench
 from tests.loopback.peer import peer, serve_bytes
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli
-from tftpbench.errors import TftpbenchError
+from tftpbench.model.errors import TftpbenchError
 
 pytestmark = pytest.mark.timeout(120)
 EVIL = "=1+1 \x1b]2J\x9b31m\u202e<img src=x onerror=alert(1)>|`@everyone` \ud800"

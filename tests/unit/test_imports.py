@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "tftpbench"
 RULES = {
-    "tftpbench._core": {"loadgen", "ceiling", "serve", "machine"},
+    "tftpbench._core": {"host", "serve"},
     "matplotlib": {"plots"},
-    "typer": {"cli", "progress"},
-    "rich": {"cli", "progress", "terminal"},
+    "typer": {"cli", "render"},
+    "rich": {"cli", "render"},
 }
 
 

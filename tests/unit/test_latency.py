@@ -8,10 +8,10 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from tests.loopback.peer import peer, serve_bytes
-from tftpbench.columns import COLUMNS, LATENCY_KINDS
-from tftpbench.errors import ResultsError
-from tftpbench.loadgen import LoadConfig, run_load
-from tftpbench.results import Latency
+from tftpbench.host.generator import LoadConfig, run_load
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.metrics import COLUMNS, LATENCY_KINDS
+from tftpbench.store import Latency
 
 # As the native generator records: 64 ns to an hour, three significant figures.
 LOWEST_NS, HIGHEST_NS, FIGURES = 64, 3_600_000_000_000, 3

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tftpbench import laws
+from tftpbench.model import invariants
 
 STEADY: dict[str, object] = {
     "transfers": None,
@@ -18,29 +18,31 @@ COUNTERS: dict[str, object] = {"started": 10, "completed": 7, "failed": 1, "time
 
 
 def test_counters_add_up() -> None:
-    assert laws.counters_fault(COUNTERS) is None
+    assert invariants.counters_fault(COUNTERS) is None
     for name in COUNTERS:
-        assert laws.counters_fault({**COUNTERS, name: 5}) is not None
-    assert laws.counters_fault({**COUNTERS, "completed": 8}) == "10 transfers were started, but 11 are accounted for"
+        assert invariants.counters_fault({**COUNTERS, name: 5}) is not None
+    assert (
+        invariants.counters_fault({**COUNTERS, "completed": 8}) == "10 transfers were started, but 11 are accounted for"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(COUNTERS))
 @pytest.mark.parametrize("unknown", [None, math.nan, "many"])
 def test_what_is_unknown_breaks_no_law(name: str, unknown: object) -> None:
-    assert laws.counters_fault({**COUNTERS, "completed": 0, name: unknown}) is None
+    assert invariants.counters_fault({**COUNTERS, "completed": 0, name: unknown}) is None
 
 
 def test_transfers_in_flight_are_rate_times_time() -> None:
-    assert laws.littles_law_fault(STEADY, 10_000_000) is None
+    assert invariants.littles_law_fault(STEADY, 10_000_000) is None
     said = "rate and transfer time speak of 20 transfers in flight, not 10"
-    assert laws.littles_law_fault(STEADY, 20_000_000) == said
+    assert invariants.littles_law_fault(STEADY, 20_000_000) == said
 
 
 @pytest.mark.parametrize("changes", [{name: None} for name in STEADY if name != "transfers"] + [{"transfers": 5}])
 def test_littles_law_needs_every_figure_and_a_window_of_fixed_time(changes: dict[str, object]) -> None:
-    assert laws.littles_law_fault({**STEADY, **changes}, 20_000_000) is None
+    assert invariants.littles_law_fault({**STEADY, **changes}, 20_000_000) is None
 
 
 @pytest.mark.parametrize("mean_ns", [None, 0.0])
 def test_littles_law_needs_a_mean(mean_ns: float | None) -> None:
-    assert laws.littles_law_fault(STEADY, mean_ns) is None
+    assert invariants.littles_law_fault(STEADY, mean_ns) is None

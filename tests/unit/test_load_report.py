@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tftpbench import load_report
-from tftpbench.columns import OUTCOMES
-from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
+from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
+from tftpbench.model.metrics import OUTCOMES
+from tftpbench.render import load_report
 
 
 def config(**changes: object) -> LoadConfig:

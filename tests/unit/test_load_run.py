@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
-from tftpbench.columns import COLUMNS
-from tftpbench.errors import ResultsError, ResultsWarning
-from tftpbench.regular_file import read_regular
-from tftpbench.results import RunFolder, load_run, load_runs
+from tftpbench.model.errors import ResultsError, ResultsWarning
+from tftpbench.model.metrics import COLUMNS
+from tftpbench.model.regular_file import read_regular
+from tftpbench.store import RunFolder, load_run, load_runs
 
 
 def test_a_run_without_trials_has_empty_frames_with_all_columns(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_what_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return read_regular(path, max_bytes)
 
-    monkeypatch.setattr("tftpbench.results.format.read_regular", forbidden)
+    monkeypatch.setattr("tftpbench.store.format.read_regular", forbidden)
     with pytest.raises(ResultsError) as error:
         _ = load_run(folder.path).trials
     assert str(error.value) == f"{folder.path}: can't be read: Permission denied"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import tftpbench
-from tftpbench import machine
+from tftpbench.host import machine
 
 
 def fake_root(folder: Path, **files: str) -> Path:

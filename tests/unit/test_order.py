@@ -1,8 +1,9 @@
 """The order of trials."""
 
-from tftpbench.runner.order import Contender, Plan, plan
-from tftpbench.scenario import Scenario, from_document
-from tftpbench.servers import Found, Manifest, Missing
+from tftpbench.host.presence import Found, Missing
+from tftpbench.measure.plan import Contender, Plan, plan
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario import Scenario, from_document
 
 
 def scenario(**changes: object) -> Scenario:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench import peers
-from tftpbench.errors import FetchError
-from tftpbench.servers import Fetch
+from tftpbench.host import fetch
+from tftpbench.model.errors import FetchError
+from tftpbench.model.manifest import Fetch
 
 APT = """\
 case " $* " in
@@ -49,7 +49,7 @@ def test_debian_packages_are_unpacked_with_the_libraries_that_are_missing(tmp_pa
     calls, folder = tmp_path / "calls", tmp_path / "peers/mine"
     program(clients, "apt-get", APT.format(calls=calls))
     program(clients, "dpkg-deb", UNPACK.format(triplet="x86_64-linux-gnu"))
-    assert peers.fetch(folder, Fetch(debian=("served",)))
+    assert fetch.fetch(folder, Fetch(debian=("served",)))
     assert calls.read_text().splitlines() == ["updated", "download served libx"]
     assert sorted(path.name for path in (folder / "bin").iterdir()) == ["other", "served"]
     libraries = output(folder / "bin/served").removeprefix("served ").split(":")
@@ -67,7 +67,7 @@ def test_without_libraries_a_program_is_a_link_to_what_was_unpacked(tmp_path: Pa
         APT.format(calls=tmp_path / "calls").replace("touch served.deb libx.deb", "touch served.deb"),
     )
     program(clients, "dpkg-deb", UNPACK.format(triplet="none"))
-    peers.fetch(tmp_path / "peers/mine", Fetch(debian=("served",)))
+    fetch.fetch(tmp_path / "peers/mine", Fetch(debian=("served",)))
     assert (tmp_path / "peers/mine/bin/served").is_symlink()
     assert output(tmp_path / "peers/mine/bin/served") == "served"
 
@@ -75,9 +75,9 @@ def test_without_libraries_a_program_is_a_link_to_what_was_unpacked(tmp_path: Pa
 def test_what_is_there_is_not_fetched_again_unless_something_else_is_wanted(tmp_path: Path, clients: Path) -> None:
     calls, folder = tmp_path / "calls", tmp_path / "peers/mine"
     program(clients, "go", f'echo "$* $GOBIN" >> {calls}')
-    assert peers.fetch(folder, Fetch(go="example.org/x@v1"))
-    assert not peers.fetch(folder, Fetch(go="example.org/x@v1"))
-    assert peers.fetch(folder, Fetch(go="example.org/x@v2"))
+    assert fetch.fetch(folder, Fetch(go="example.org/x@v1"))
+    assert not fetch.fetch(folder, Fetch(go="example.org/x@v1"))
+    assert fetch.fetch(folder, Fetch(go="example.org/x@v2"))
     assert calls.read_text().splitlines() == [f"install example.org/x@v{n} {folder}/bin" for n in (1, 2)]
 
 
@@ -85,8 +85,8 @@ def test_each_client_installs_into_the_peers_folder_alone(tmp_path: Path, client
     calls = tmp_path / "calls"
     for name in ("cargo", "npm"):
         program(clients, name, f'echo {name} "$*" >> {calls}')
-    peers.fetch(tmp_path / "peers/a", Fetch(cargo="x@1"))
-    peers.fetch(tmp_path / "peers/b", Fetch(npm=("y@1",)))
+    fetch.fetch(tmp_path / "peers/a", Fetch(cargo="x@1"))
+    fetch.fetch(tmp_path / "peers/b", Fetch(npm=("y@1",)))
     cargo, npm = calls.read_text().splitlines()
     assert f"--root {tmp_path}/peers/a x@1" in cargo
     assert f"--prefix {tmp_path}/peers/b" in npm
@@ -96,37 +96,37 @@ def test_each_client_installs_into_the_peers_folder_alone(tmp_path: Path, client
 def test_an_environment_that_is_only_half_made_is_not_left(tmp_path: Path) -> None:
     folder = tmp_path / "peers/mine"
     with pytest.raises(FetchError, match=r"-m failed: ERROR"):
-        peers.fetch(folder, Fetch(pypi=("no/such/requirement",)))
+        fetch.fetch(folder, Fetch(pypi=("no/such/requirement",)))
     assert not folder.exists(), "half an environment would be found, and fail"
 
 
 def test_a_peer_stays_where_its_renewal_fails(tmp_path: Path, clients: Path) -> None:
     folder = tmp_path / "peers/mine"
     program(clients, "go", 'mkdir -p "$GOBIN"; echo one > "$GOBIN/served"')
-    peers.fetch(folder, Fetch(go="example.org/x@v1"))
+    fetch.fetch(folder, Fetch(go="example.org/x@v1"))
     program(clients, "go", "exit 1")
     with pytest.raises(FetchError):
-        peers.fetch(folder, Fetch(go="example.org/x@v2"))
+        fetch.fetch(folder, Fetch(go="example.org/x@v2"))
     assert (folder / "bin/served").read_text() == "one\n"
 
 
 def test_a_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FetchError, match="name another place with TFTPBENCH_PEERS"):
-        peers.fetch(tmp_path / "file/peers/mine", Fetch(go="example.org/x@v1"))
+        fetch.fetch(tmp_path / "file/peers/mine", Fetch(go="example.org/x@v1"))
 
 
 def test_a_client_that_fails_is_one_line_with_its_last_words(tmp_path: Path, clients: Path) -> None:
     program(clients, "npm", "echo 'npm error code E404'; echo; exit 1")
     with pytest.raises(FetchError, match=r"^npm install failed: npm error code E404$"):
-        peers.fetch(tmp_path / "peers/mine", Fetch(npm=("y",)))
+        fetch.fetch(tmp_path / "peers/mine", Fetch(npm=("y",)))
     assert not (tmp_path / "peers/mine").exists()
 
 
 def test_a_client_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     with pytest.raises(FetchError, match=r"^needs cargo, which is not here$"):
-        peers.fetch(tmp_path / "peers/mine", Fetch(cargo="x"))
+        fetch.fetch(tmp_path / "peers/mine", Fetch(cargo="x"))
 
 
 def test_lists_of_packages_are_renewed_when_they_are_old(tmp_path: Path, clients: Path) -> None:
@@ -134,7 +134,7 @@ def test_lists_of_packages_are_renewed_when_they_are_old(tmp_path: Path, clients
     program(clients, "apt-get", APT.format(calls=calls))
     program(clients, "dpkg-deb", "true")
     for name in ("a", "b"):
-        peers.fetch(tmp_path / f"peers/{name}", Fetch(debian=("served",)))
+        fetch.fetch(tmp_path / f"peers/{name}", Fetch(debian=("served",)))
     os.utime(tmp_path / "peers/.apt/renewed", (0, 0))
-    peers.fetch(tmp_path / "peers/c", Fetch(debian=("served",)))
+    fetch.fetch(tmp_path / "peers/c", Fetch(debian=("served",)))
     assert [line for line in calls.read_text().splitlines() if line == "updated"] == ["updated"] * 2

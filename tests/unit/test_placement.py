@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpbench.runner.placement import pin
-from tftpbench.scenario import Placement
+from tftpbench.host.pinning import pin
+from tftpbench.model.workload import Placement
 
 
 @pytest.mark.parametrize(

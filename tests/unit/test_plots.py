@@ -9,8 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
 from tests.unit import plot_frames as frames
-from tftpbench import plots, stats
-from tftpbench.errors import PlotError
+from tftpbench import plots
+from tftpbench.analysis import stats
+from tftpbench.model.errors import PlotError
 
 
 def texts(axes: Axes) -> list[str]:

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tftpbench.audit import alarm_rates
-from tftpbench.errors import PlotError
-from tftpbench.plots.audit import alarm_rates as draw_alarm_rates
-from tftpbench.plots.audit import noise
+from tftpbench.analysis.false_alarms import alarm_rates
+from tftpbench.model.errors import PlotError
+from tftpbench.plots.false_alarms import alarm_rates as draw_alarm_rates
+from tftpbench.plots.false_alarms import noise
 
 VALUES = np.random.default_rng(2).lognormal(12.2, 0.02, 40)
 

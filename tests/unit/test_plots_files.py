@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit import plot_frames as frames
 from tftpbench import plots
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
 
 NAMES = [f"server-{number}@as_shipped" for number in range(20)]
 LARGE_KB = 300

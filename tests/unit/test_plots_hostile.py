@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from tests.unit import plot_frames as frames
 from tftpbench import plots
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
 
 Draw = Callable[[pd.DataFrame], plots.Plot]
 # Each plot, a frame for it, and the columns whose figures it draws.

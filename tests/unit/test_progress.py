@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from tests.unit.test_order import contender, scenario
-from tftpbench.progress import LiveBar, PlainLines, display
-from tftpbench.runner import (
+from tftpbench.host.presence import Missing
+from tftpbench.measure import (
     CeilingUnknown,
     CopyStarted,
     Event,
@@ -22,9 +22,9 @@ from tftpbench.runner import (
     ServerLeftOut,
     TrialFinished,
     TrialStarted,
-    plan,
 )
-from tftpbench.servers import Missing
+from tftpbench.measure.plan import plan
+from tftpbench.render.progress import LiveBar, PlainLines, display
 
 
 def events(done: int = 0) -> list[Event]:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.unit import gate_results
 from tftpbench import gate, pytest_plugin
-from tftpbench.errors import ServerMissing
-from tftpbench.report import gate as report  # what the plugin imports late is here before pytester looks at sys.modules
+from tftpbench.model.errors import ServerMissing
+from tftpbench.render import gate as report  # what the plugin imports late is here before pytester looks at sys.modules
 
 pytest_plugins = ["pytester"]
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import typer.main
 
-from tftpbench import cli, load_run, summary
-from tftpbench.scenario import from_document, load_scenario
-from tftpbench.servers import bundled_manifests, load_manifest
+from tftpbench import cli, load_run
+from tftpbench.analysis import summary
+from tftpbench.host.choice import bundled_manifests
+from tftpbench.model.manifest import load_manifest
+from tftpbench.model.scenario import from_document
+from tftpbench.model.scenario_files import load_scenario
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results/reference/landscape"

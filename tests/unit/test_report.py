@@ -12,11 +12,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.report.runs import asked, manifest, rows, store
-from tftpbench.errors import ResultsError
-from tftpbench.escape import markdown, markdown_block, visible, xml
-from tftpbench.report import FORMATS, report
-from tftpbench.results import Run, load_run
-from tftpbench.scenario import Scenario
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import markdown, markdown_block, visible, xml
+from tftpbench.model.scenario import Scenario
+from tftpbench.render.report import FORMATS, report
+from tftpbench.store import Run, load_run
 
 # Drawing some ten plots takes seconds on a machine that does other things too.
 pytestmark = pytest.mark.timeout(120)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, row, save
-from tftpbench.columns import COLUMNS, OUTCOMES
-from tftpbench.errors import ResultsError, ResultsWarning
-from tftpbench.results import RunFolder, load_run, load_runs
+from tftpbench.model.errors import ResultsError, ResultsWarning
+from tftpbench.model.metrics import COLUMNS, OUTCOMES
+from tftpbench.store import RunFolder, load_run, load_runs
 
 ROOT = Path(__file__).parents[2]
 

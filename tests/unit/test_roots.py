@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_order import scenario
-from tftpbench.errors import UsageError
-from tftpbench.runner.roots import PREFIX, file_system, room_needed_bytes, roots
-from tftpbench.scenario import Cell
+from tftpbench.host.roots import PREFIX, file_system, room_needed_bytes, roots
+from tftpbench.model.errors import UsageError
+from tftpbench.model.workload import Cell
 
 
 def write(path: Path, seed: int, file: int, size: int) -> None:

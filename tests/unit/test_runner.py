@@ -12,16 +12,18 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.unit.test_order import contender, scenario
-from tftpbench import runner
-from tftpbench.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
-from tftpbench.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
-from tftpbench.loadgen import Fault, LoadConfig, LoadResult
-from tftpbench.process import Buffers, Ended, Samples, Usage
-from tftpbench.runner import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, run
-from tftpbench.runner.order import Contender
-from tftpbench.scenario import Scenario
-from tftpbench.schema import json_schema
-from tftpbench.servers import Found, Manifest, Missing
+from tftpbench import measure
+from tftpbench.host.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
+from tftpbench.host.generator import Fault, LoadConfig, LoadResult
+from tftpbench.host.presence import Found, Missing
+from tftpbench.host.server import Buffers, Ended, Samples, Usage
+from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools
+from tftpbench.measure.plan import Contender, plan
+from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario import Scenario
+from tftpbench.render.schema import json_schema
+from tftpbench.store.recording import recorded, run
 
 ARRANGEMENT = Arrangement(1, 1, 64, waits_in_receive=True)
 
@@ -165,7 +167,7 @@ def result(config: LoadConfig) -> LoadResult:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     servers = (contender("one"), contender("two"))
-    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: servers)
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: servers)
     return World()
 
 
@@ -222,7 +224,7 @@ def test_a_server_that_does_not_start_is_an_invalid_row_and_the_run_goes_on(worl
 
 def fails_to_start(name: str, times: set[int]) -> dict[int, Exception]:
     """Which starts of the fake world are those of a server, counted from 1, in the order of seed 3."""
-    whole = runner.plan(question(), (contender("one"), contender("two")), 3)
+    whole = plan(question(), (contender("one"), contender("two")), 3)
     orders = [trial.order for trial in whole.trials if trial.contender.name == name]
     return {orders[time - 1]: ServerNotReady(f"{name}: did not answer") for time in times}
 
@@ -257,7 +259,7 @@ def test_a_run_ends_when_no_server_is_left(world: World, tmp_path: Path) -> None
     report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
     assert len(report.rows) == 4
     last = [event for event in told if isinstance(event, ServerLeftOut)][-1]
-    assert (last.is_last, isinstance(told[-1], runner.RunFinished)) == (True, True)
+    assert (last.is_last, isinstance(told[-1], measure.RunFinished)) == (True, True)
 
 
 def test_resume_tries_a_server_that_was_left_out_again(world: World, tmp_path: Path) -> None:
@@ -358,8 +360,8 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     variants = {"spins": {"argv": ["x", "{port}", "{root}"], "busy_polls": True}}
     document = {**usual.model_dump(mode="json", by_alias=True), "variants": variants}
     spinner = Contender(Manifest.model_validate(document), "spins", Found("1", "/bin/x"))
-    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: (sleeper, spinner))
-    monkeypatch.setattr("tftpbench.runner.loop.pin", lambda _: Pinning((1,), (0,), ()))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (sleeper, spinner))
+    monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _: Pinning((1,), (0,), ()))
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
     assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, FOR_EVER_US, FOR_EVER_US]
@@ -412,7 +414,7 @@ def test_resume_refuses_another_scenario_and_touches_nothing(world: World, tmp_p
 
 def test_a_run_can_be_read_back_for_resuming(world: World, tmp_path: Path) -> None:
     folder = run(question(), seed=3, out=tmp_path, command=["tftpbench", "x"], tools=world.tools()).folder
-    assert runner.recorded(folder) == (question(), 3, ("tftpbench", "x"))
+    assert recorded(folder) == (question(), 3, ("tftpbench", "x"))
 
 
 def test_resume_refuses_trials_of_unknown_cells_and_an_altered_manifest(world: World, tmp_path: Path) -> None:
@@ -431,9 +433,9 @@ def test_a_torn_line_is_told_when_a_run_goes_on(world: World, tmp_path: Path) ->
     folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
     trials = folder / "trials.jsonl"
     trials.write_bytes(trials.read_bytes()[:-1])
-    told: list[runner.Event] = []
+    told: list[measure.Event] = []
     run(question(), seed=3, out=tmp_path, resume=folder, on_event=told.append, tools=world.tools())
-    assert isinstance(told[0], runner.RunStarted)
+    assert isinstance(told[0], measure.RunStarted)
     assert "the last line was torn" in told[0].notes[0]
 
 
@@ -447,7 +449,7 @@ def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world:
 
 def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nobody = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
-    monkeypatch.setattr("tftpbench.runner.loop.contenders", lambda _: nobody)
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: nobody)
     with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: two has no read"):
         run(question(), seed=3, out=tmp_path, tools=World().tools())
     assert not list(tmp_path.iterdir())
@@ -466,12 +468,12 @@ def test_the_manifest_tells_what_is_needed_to_repeat_the_run(world: World, tmp_p
 
 
 def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path: Path) -> None:
-    told: list[runner.Event] = []
+    told: list[measure.Event] = []
     counts: list[int] = []
 
-    def on_event(event: runner.Event) -> None:
+    def on_event(event: measure.Event) -> None:
         told.append(event)
-        if isinstance(event, runner.TrialFinished):
+        if isinstance(event, measure.TrialFinished):
             counts.append(len(saved(next(tmp_path.iterdir()))))
 
     run(question(trials=1), seed=3, out=tmp_path, on_event=on_event, tools=world.tools())
@@ -482,7 +484,7 @@ def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path
 
 def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     same = contender("one").server
-    monkeypatch.setattr("tftpbench.runner.order.choose", lambda _: (same, None))
-    monkeypatch.setattr(type(same), "locate", lambda _: SimpleNamespace())
+    monkeypatch.setattr("tftpbench.measure.plan.choose", lambda _: (same, None))
+    monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _: SimpleNamespace())
     with pytest.raises(UsageError, match="both call themselves 'one'"):
-        runner.contenders(question())
+        measure.contenders(question())

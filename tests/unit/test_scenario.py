@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench.errors import ScenarioError
-from tftpbench.scenario import Scenario, bundled_scenarios, from_document, load_scenario
-from tftpbench.servers import Manifest, bundled_manifests, choose
+from tftpbench.host.choice import bundled_manifests, choose
+from tftpbench.model.errors import ScenarioError
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario import Scenario, from_document
+from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 
 OURS = {"epoll", "threads"}
 

@@ -10,14 +10,17 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from tests.unit.gate_results import gate
-from tftpbench import comparison, schema, summary
+from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
-from tftpbench.columns import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.gate.document import document as gate_document
-from tftpbench.machine import HOST_KEY_FACTS
-from tftpbench.results import load_run
-from tftpbench.scenario import Client, Matrix, Placement, Scenario, load_scenario
-from tftpbench.servers import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
+from tftpbench.host.machine import HOST_KEY_FACTS
+from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
+from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.scenario import Matrix, Scenario
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.workload import Client, Placement
+from tftpbench.render import schema
+from tftpbench.store import load_run
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = Path(__file__).parents[1] / "fixtures" / "run-1"

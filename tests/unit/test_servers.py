@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench import servers
-from tftpbench.errors import ManifestError
-from tftpbench.servers import Found, Manifest, Missing, presence
+from tftpbench.host import presence
+from tftpbench.host.choice import bundled_manifests, choose
+from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.model.errors import ManifestError
+from tftpbench.model.manifest import Manifest, load_manifest
 
 TEXT = """\
 schema: tftpbench.server/1
@@ -27,7 +29,7 @@ get: pip install mine
 def load(folder: Path, old: str = "", new: str = "") -> Manifest:
     assert old in TEXT
     (folder / "server.yaml").write_text(TEXT.replace(old, new) if old else TEXT, encoding="utf-8")
-    return servers.load_manifest(folder / "server.yaml")
+    return load_manifest(folder / "server.yaml")
 
 
 def test_a_command_has_its_places_filled_and_words_for_writing_added(tmp_path: Path) -> None:
@@ -62,12 +64,12 @@ def test_a_manifest_may_have_any_number_of_variants_and_tells_which_busy_poll(tm
     with pytest.raises(ManifestError, match="has no variant 'tuned'; allowed: spinning, other"):
         manifest.busy_polls("tuned")
     # what is measured as it ships is no variant of its own
-    assert servers.choose(f"{tmp_path}/server.yaml@other")[1] == "other"
-    assert servers.choose(f"{tmp_path}/server.yaml@as_shipped")[1] is None
+    assert choose(f"{tmp_path}/server.yaml@other")[1] == "other"
+    assert choose(f"{tmp_path}/server.yaml@as_shipped")[1] is None
 
 
 def test_a_server_that_is_there_tells_its_version(tmp_path: Path) -> None:
-    assert load(tmp_path).locate() == Found("mine 1.2", sys.executable)
+    assert locate(load(tmp_path)) == Found("mine 1.2", sys.executable)
 
 
 def test_a_fetched_program_goes_before_one_in_path_and_a_path_starts_at_the_manifest(
@@ -79,9 +81,9 @@ def test_a_fetched_program_goes_before_one_in_path_and_a_path_starts_at_the_mani
         place.write_text("#!/bin/sh\n")
         place.chmod(0o755)
     fetched = load(tmp_path, "python_module: json", "program: sh")
-    assert fetched.locate() == Found("mine 1.2", str(tmp_path / "peers/mine/bin/sh"))
+    assert locate(fetched) == Found("mine 1.2", str(tmp_path / "peers/mine/bin/sh"))
     built = load(tmp_path, "python_module: json", "program: ./build/sh")
-    assert built.locate() == Found("mine 1.2", str(tmp_path / "build/sh"))
+    assert locate(built) == Found("mine 1.2", str(tmp_path / "build/sh"))
 
 
 def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
@@ -93,7 +95,7 @@ def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
     python.write_text("#!/bin/sh\necho its own\n")
     python.chmod(0o755)
     manifest = load(tmp_path)
-    assert manifest.locate() == Found("its own", str(python))
+    assert locate(manifest) == Found("its own", str(python))
     assert manifest.command("h", 1, "/r", 1, write=False)[0] == str(python)
 
 
@@ -105,15 +107,15 @@ def test_variables_have_their_places_filled_too(tmp_path: Path) -> None:
 def test_a_server_that_needs_root_is_missing_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     needy = load(tmp_path, "get:", "privileges: it changes its root directory\nget:")
-    assert needy.locate() == Missing("needs root: it changes its root directory", "run tftpbench as root")
+    assert locate(needy) == Missing("needs root: it changes its root directory", "run tftpbench as root")
     monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: False)
     monkeypatch.setattr(presence, "_first_free_port", lambda: 1024)
     low = load(tmp_path, "get:", "fixed_port: 69\nget:")
-    assert low.locate() == Missing(
+    assert locate(low) == Missing(
         "can listen on UDP port 69 only, which needs root or CAP_NET_BIND_SERVICE", "run tftpbench as root"
     )
     monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: True)
-    assert isinstance(low.locate(), Found)
+    assert isinstance(locate(low), Found)
 
 
 def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> 
         "find: {python_module: json}",
         "find: {program: sh}\nas_shipped: {argv: ['{program}', '{port}', '{root}']}",
     )
-    found = manifest.locate()
+    found = locate(manifest)
     assert isinstance(found, Found)
     assert manifest.command("h", 1, "/r", 1, write=False, variant="as_shipped")[0] == found.executable
 
@@ -139,7 +141,7 @@ def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> 
     ],
 )
 def test_a_server_that_is_not_there_says_why_and_how_to_get_it(tmp_path: Path, old: str, new: str, reason: str) -> None:
-    missing = load(tmp_path, old, new).locate()
+    missing = locate(load(tmp_path, old, new))
     assert isinstance(missing, Missing)
     assert reason in missing.reason
     assert "\n" not in missing.reason
@@ -148,7 +150,7 @@ def test_a_server_that_is_not_there_says_why_and_how_to_get_it(tmp_path: Path, o
 
 def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "VERSION_TIMEOUT_S", 0.05)
-    missing = load(tmp_path, "print(); print('mine 1.2'); print('more')", "import signal; signal.pause()").locate()
+    missing = locate(load(tmp_path, "print(); print('mine 1.2'); print('more')", "import signal; signal.pause()"))
     assert isinstance(missing, Missing)
     assert "did not end within 0.05 s" in missing.reason
 
@@ -232,29 +234,29 @@ def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
 
 
 def test_the_template_for_a_server_of_ones_own_is_a_manifest() -> None:
-    template = servers.load_manifest(Path(__file__).parents[2] / "docs/my-server.yaml")
+    template = load_manifest(Path(__file__).parents[2] / "docs/my-server.yaml")
     assert list(template.variants) == ["as_shipped"]
-    assert isinstance(template.locate(), Missing)
+    assert isinstance(locate(template), Missing)
 
 
 def test_bundled_manifests_are_called_as_their_folders() -> None:
-    bundled = servers.bundled_manifests()
+    bundled = bundled_manifests()
     assert {"epoll", "threads", "tftpy"} <= set(bundled)
     assert {name: manifest.source.parent.name for name, manifest in bundled.items()} == {name: name for name in bundled}
 
 
 def test_results_tell_a_bundled_manifest_from_one_of_the_users(tmp_path: Path) -> None:
-    assert servers.bundled_manifests()["epoll"].origin == "servers/epoll/server.yaml"
+    assert bundled_manifests()["epoll"].origin == "servers/epoll/server.yaml"
     assert load(tmp_path).origin == f"{tmp_path}/server.yaml"
 
 
 def test_a_name_a_path_and_a_variant_choose_a_server(tmp_path: Path) -> None:
     load(tmp_path)
-    assert servers.choose("tftpy")[0].name == "tftpy"
-    assert servers.choose("tftpy@as_shipped")[1] == "as_shipped"
-    assert servers.choose(str(tmp_path / "server.yaml"))[0].name == "mine"
-    assert servers.choose(f"{tmp_path}/")[0].name == "mine"
+    assert choose("tftpy")[0].name == "tftpy"
+    assert choose("tftpy@as_shipped")[1] == "as_shipped"
+    assert choose(str(tmp_path / "server.yaml"))[0].name == "mine"
+    assert choose(f"{tmp_path}/")[0].name == "mine"
     with pytest.raises(ManifestError, match=r"no server is called 'tftpi'; did you mean 'tftpy'\?"):
-        servers.choose("tftpi")
+        choose("tftpi")
     with pytest.raises(ManifestError, match="tftpy has no variant 'tuned'; allowed: tftpy@as_shipped"):
-        servers.choose("tftpy@tuned")
+        choose("tftpy@tuned")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from tftpbench import stats
+from tftpbench.analysis import stats
 
 
 def test_equal_trials_have_the_ratio_one_and_no_difference() -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.report import runs
 from tests.unit.test_order import scenario
-from tftpbench import summary
-from tftpbench.errors import ResultsError
-from tftpbench.results import load_run
-from tftpbench.scenario import Scenario
-from tftpbench.summary import Answer, Quantiles
+from tftpbench.analysis import summary
+from tftpbench.analysis.summary import Answer, Quantiles
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.scenario import Scenario
+from tftpbench.store import load_run
 
 PLACE = "on separate cores"
 

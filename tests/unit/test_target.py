@@ -2,8 +2,9 @@
 
 import pytest
 
-from tftpbench.errors import ManifestError
-from tftpbench.servers import Target, choose
+from tftpbench.host.choice import choose
+from tftpbench.host.target import Target
+from tftpbench.model.errors import ManifestError
 
 
 @pytest.mark.parametrize(

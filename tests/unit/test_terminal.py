@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tftpbench import terminal
 from tftpbench.cli import exit_code
+from tftpbench.render import terminal
 
 PACKAGE = Path(terminal.__file__).parent
 HOSTILE = "\x1b[2J\x9b31m\u202e"
@@ -143,7 +143,7 @@ def test_a_run_goes_on_although_nobody_reads_it(tmp_path: Path) -> None:
 
 def test_the_first_file_of_a_program_without_standard_output_is_not_what_it_prints_into(tmp_path: Path) -> None:
     script = (
-        "import os; from tftpbench.terminal import open_standard_streams; open_standard_streams()\n"
+        "import os; from tftpbench.render.terminal import open_standard_streams; open_standard_streams()\n"
         f"fd = os.open({str(tmp_path / 'trials')!r}, os.O_CREAT | os.O_WRONLY); assert fd > 2\n"
         "print('a message')"
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tftpbench import thresholds
-from tftpbench.errors import ThresholdError
+from tftpbench.model import thresholds
+from tftpbench.model.errors import ThresholdError
 
 
 def row(server: str = "epoll", verdict: str = "valid", **figures: object) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tftpbench import units
+from tftpbench.model import units
 
 
 @pytest.mark.parametrize(

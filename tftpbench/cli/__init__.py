@@ -2,7 +2,7 @@
 
 No logic lives here, and nothing heavy is imported before a command needs it: `tftpbench --help` answers at once. Every
 error is one line on standard error, without a traceback unless it is a fault of ours. Everything is printed through
-`tftpbench.terminal`, which lets no control character of others through.
+`tftpbench.render.terminal`, which lets no control character of others through.
 """
 
 import sys
@@ -10,9 +10,9 @@ import sys
 import typer
 
 from tftpbench.cli import ceiling, compare, gate, load, report, run, schema, serve, servers
-from tftpbench.errors import TftpbenchError
-from tftpbench.escape import one_line
-from tftpbench.terminal import forget, open_standard_streams, printing
+from tftpbench.model.errors import TftpbenchError
+from tftpbench.model.escape import one_line
+from tftpbench.render.terminal import forget, open_standard_streams, printing
 
 app = typer.Typer(
     name="tftpbench",

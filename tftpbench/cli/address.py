@@ -1,4 +1,4 @@
-"""Addresses as people type them. Called by the commands that talk to a server which is running already."""
+"""Addresses as people type them."""
 
 import socket
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.terminal import console
+from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
-    from tftpbench.ceiling import CeilingCell, Limit
-    from tftpbench.runner import Pinning
+    from tftpbench.host.ceiling import CeilingCell, Limit
+    from tftpbench.measure import Pinning
 
 # Where output is no terminal, lines are for programs and for reading later: nothing is folded.
 WIDTH_ELSEWHERE = 250
@@ -33,9 +33,9 @@ def ceiling(
     """Measure what the bare kernel does with the same datagrams and no TFTP: the limits of this machine."""
     import secrets
 
-    from tftpbench.ceiling import QUICK, Effort, limits, usual_cells
-    from tftpbench.runner import pin
-    from tftpbench.scenario import Client, Placement
+    from tftpbench.host.ceiling import QUICK, Effort, limits, usual_cells
+    from tftpbench.measure import pin
+    from tftpbench.model.workload import Client, Placement
 
     pinning = pin(Placement())
     seed = secrets.randbits(32) if seed is None else seed
@@ -79,7 +79,7 @@ def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
     from rich import box
     from rich.table import Table
 
-    from tftpbench.units import counted, format_count
+    from tftpbench.model.units import counted, format_count
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cell")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.report import keep
-from tftpbench.escape import document_text
-from tftpbench.terminal import output_of
+from tftpbench.model.escape import document_text
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
-    from tftpbench.comparison import Comparison
+    from tftpbench.analysis.comparison import Comparison
 
 
 class Format(StrEnum):
@@ -39,8 +39,8 @@ def compare(
 ) -> int:
     """Compare run B with run A in all cells that both have: how many times the blocks, and how sure that is."""
     share = _share(within)
-    from tftpbench import comparison
-    from tftpbench.errors import ResultsWarning
+    from tftpbench.analysis import comparison
+    from tftpbench.model.errors import ResultsWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes
@@ -67,8 +67,8 @@ def _share(text: str) -> float:
 
 
 def _written(found: "Comparison", format_: Format) -> str:
-    from tftpbench import comparison
-    from tftpbench.escape import csv_frame
+    from tftpbench.analysis import comparison
+    from tftpbench.model.escape import csv_frame
 
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)

@@ -14,7 +14,7 @@ from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import ending
 
 if TYPE_CHECKING:
-    from tftpbench.loadgen import LoadConfig, LoadResult, ReadBack
+    from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
 
 DEFAULT_DURATION = "10s"
 SEED_MAX = 2**64 - 1  # the generator's word
@@ -88,8 +88,8 @@ def load(
 
     Where nothing listens on the port it ends at once: start the server first.
     """
-    from tftpbench.loadgen import LoadConfig, best_sockets
-    from tftpbench.units import parse_bytes
+    from tftpbench.host.generator import LoadConfig, best_sockets
+    from tftpbench.model.units import parse_bytes
 
     name = read if read is not None else write
     if name is None or (read is not None and write is not None):
@@ -129,8 +129,8 @@ def load(
 
 def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
-    from tftpbench import load_report
-    from tftpbench.loadgen import Stop, read_back, run_load
+    from tftpbench.host.generator import Stop, read_back, run_load
+    from tftpbench.render import load_report
 
     stop = Stop()
     interrupted: list[int] = []
@@ -160,7 +160,7 @@ def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
 
 
 def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None", interrupted: bool, json_: bool) -> int:
-    from tftpbench import load_report
+    from tftpbench.render import load_report
 
     text = load_report.render(config, result, back)
     typer.echo(text, err=json_)
@@ -172,7 +172,7 @@ def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None",
 
 
 def _file_size(path: Path) -> int:
-    from tftpbench.regular_file import open_regular
+    from tftpbench.model.regular_file import open_regular
 
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -182,7 +182,7 @@ def _file_size(path: Path) -> int:
 
 
 def _duration_ns(option: str, text: str) -> int:
-    from tftpbench.units import parse_duration_ns
+    from tftpbench.model.units import parse_duration_ns
 
     return _quantity(option, text, parse_duration_ns)
 

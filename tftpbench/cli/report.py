@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.terminal import output_of
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
-    from tftpbench.results import Run
+    from tftpbench.store import Run
 
 PAGE = "report.html"
 STDOUT = Path("-")
 
 
 class Form(StrEnum):
-    """What can be written; `tftpbench.report.FORMATS`, without importing it for --help."""
+    """What can be written; `tftpbench.render.report.FORMATS`, without importing it for --help."""
 
     html = "html"
     md = "md"
@@ -44,8 +44,8 @@ def report(
     ] = None,
 ) -> int:
     """Tell what a stored run found: its answer, figures with intervals, plots, losses, where it was measured."""
-    from tftpbench.report import report as written
-    from tftpbench.results import load_run
+    from tftpbench.render.report import report as written
+    from tftpbench.store import load_run
 
     stored = load_run(run)
     if out is None and form is not Form.html:
@@ -60,7 +60,7 @@ def report(
 
 def write_page(run: "Run") -> Path:
     """RUN/report.html; ResultsError where it can't be written."""
-    from tftpbench.report import report as written
+    from tftpbench.render.report import report as written
 
     return keep(written(run), run.path / PAGE)
 
@@ -71,7 +71,7 @@ def keep(text: str, path: Path, *, is_chosen: bool = False) -> Path:
     A place that the user chose (`is_chosen`) may be a device or a pipe, and is then written to. A FIFO in the folder of
     a run may have no reader: it is replaced.
     """
-    from tftpbench.errors import ResultsError
+    from tftpbench.model.errors import ResultsError
 
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:

@@ -11,10 +11,10 @@ import typer
 
 from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import interrupt_on_end
-from tftpbench.terminal import output_of
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
-    from tftpbench.scenario import Scenario
+    from tftpbench.model.scenario import Scenario
 
 SEED_MAX = 2**64 - 1  # the generator's word
 ANSWER = "answer.txt"
@@ -66,7 +66,7 @@ def run(
     ] = False,
 ) -> int:
     """Run the matrix of one scenario or more and answer its question."""
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
     server = [*(server or []), *_target(target, target_file, target_write)]
@@ -94,7 +94,7 @@ def run(
 
 
 def _load(name: str, overrides: list[str], servers: list[str] | None, quick: bool) -> "Scenario":
-    from tftpbench.scenario import load_scenario
+    from tftpbench.model.scenario_files import load_scenario
 
     scenario = load_scenario(name, overrides)
     if servers:
@@ -106,8 +106,8 @@ def _resumed(
     resume: Path, names: list[str] | None, overrides: list[str], servers: list[str] | None, quick: bool
 ) -> "Scenario":
     """The run's own scenario, unless one is named: the runner then refuses a different one."""
-    from tftpbench import runner
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
+    from tftpbench.store import recording
 
     if names:
         return _load(names[0], overrides, servers, quick)
@@ -115,7 +115,7 @@ def _resumed(
         raise UsageError(
             "--resume goes on with the scenario as it was run: leave --set, --trials, --server and --quick out"
         )
-    return runner.recorded(resume)[0]
+    return recording.recorded(resume)[0]
 
 
 def _target(address: str | None, file: str | None, write: bool) -> list[str]:
@@ -131,7 +131,7 @@ def _target(address: str | None, file: str | None, write: bool) -> list[str]:
         )
     if file is not None and (not file.isprintable() or not file or "{n}" in file):
         raise typer.BadParameter(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
-    from tftpbench.servers import Target
+    from tftpbench.host.target import Target
 
     return [Target(*numeric_address(address), file).entry]
 
@@ -155,13 +155,15 @@ def _run_one(
     allow_remote: bool,
     page: bool,
 ) -> tuple[dict[str, object], int]:
-    from tftpbench import progress, runner, summary
-    from tftpbench.errors import ResultsWarning
-    from tftpbench.results import load_run
+    from tftpbench import measure
+    from tftpbench.analysis import summary
+    from tftpbench.model.errors import ResultsWarning
+    from tftpbench.render import progress
+    from tftpbench.store import load_run, recording
 
     try:
         with progress.display(sys.stderr, quiet=quiet) as shown:
-            report = runner.run(
+            report = recording.run(
                 scenario,
                 seed=seed,
                 out=out,
@@ -170,7 +172,7 @@ def _run_one(
                 on_event=shown,
                 allow_remote=allow_remote,
             )
-    except runner.RunInterrupted as interrupted:
+    except measure.RunInterrupted as interrupted:
         if page and interrupted.report.rows:
             _page(interrupted.report.folder)
         raise
@@ -195,7 +197,7 @@ def _run_one(
 def _page(folder: Path) -> None:
     """Told on standard error, as it is no part of the answer."""
     from tftpbench.cli.report import write_page
-    from tftpbench.results import load_run
+    from tftpbench.store import load_run
 
     typer.echo(f"Report written: {write_page(load_run(folder))}", err=True)
 
@@ -203,7 +205,7 @@ def _page(folder: Path) -> None:
 def _keep(path: Path, text: str) -> None:
     """Beside the trials, so that the folder alone tells what came of the run."""
     from tftpbench.cli.report import keep
-    from tftpbench.errors import ResultsError
+    from tftpbench.model.errors import ResultsError
 
     try:
         keep(f"{text}\n", path)
@@ -213,19 +215,21 @@ def _keep(path: Path, text: str) -> None:
 
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
-    from tftpbench import progress, runner
+    from tftpbench import measure
+    from tftpbench.measure.plan import plan
+    from tftpbench.render import progress
 
     documents: list[dict[str, object]] = []
     for scenario in scenarios:
-        plan = runner.plan(scenario, runner.contenders(scenario), seed)
+        planned = plan(scenario, measure.contenders(scenario), seed)
         if not json_:
-            for line in progress.skipped_lines(plan.skipped):
+            for line in progress.skipped_lines(planned.skipped):
                 typer.echo(line)
-            for trial in plan.trials:
+            for trial in planned.trials:
                 typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label}")
         rows = [
             {"order": t.order, "trial": t.number, "server": t.contender.name, "cell_key": t.cell.key}
-            for t in plan.trials
+            for t in planned.trials
         ]
         documents.append({"scenario": scenario.document(), "seed": seed, "trials": rows})
     if json_:

@@ -22,7 +22,7 @@ class Which(StrEnum):
 
 def schema(which: Annotated[Which, typer.Argument(help="Of which file.")]) -> int:
     """Print a JSON Schema, for editors and for programs that read results."""
-    from tftpbench.schema import text
+    from tftpbench.render.schema import text
 
     typer.echo(text(which.value), nl=False)
     return 0

@@ -63,7 +63,7 @@ def serve(
     send_buffer: Annotated[int, typer.Option(min=0, help="Socket send buffer in bytes; 0: the kernel's.")] = 0,
 ) -> int:
     """Serve a folder until Ctrl-C or SIGTERM; prints READY host port pid."""
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
     from tftpbench.serve import ServeConfig, announce
     from tftpbench.serve import serve as serve_until_stopped
 

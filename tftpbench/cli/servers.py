@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.escape import visible_line
-from tftpbench.terminal import console
+from tftpbench.model.escape import visible_line
+from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
-    from tftpbench.servers import Found, Manifest, Missing
+    from tftpbench.host.presence import Found, Missing
+    from tftpbench.model.manifest import Manifest
 
 # Where output is no terminal, lines are for programs and for reading later: nothing is folded.
 WIDTH_ELSEWHERE = 250
@@ -28,12 +29,13 @@ def servers(
     """List every manifest: model, options, version found, or why not and how to get it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from tftpbench.servers import bundled_manifests, choose_manifest
+    from tftpbench.host.choice import bundled_manifests, choose_manifest
+    from tftpbench.host.presence import locate
 
     manifests = [choose_manifest(name)[0] for name in names] if names else list(bundled_manifests().values())
     failed = _fetch(manifests, asked=bool(names)) if fetch else 0
     with ThreadPoolExecutor() as pool:  # each asks a program for its version, and some are slow to start
-        found = list(pool.map(lambda manifest: manifest.locate(), manifests))
+        found = list(pool.map(locate, manifests))
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
     if json_:
         typer.echo(json.dumps({"servers": described}, ensure_ascii=False))
@@ -48,8 +50,8 @@ def _fetch(manifests: list["Manifest"], asked: bool) -> int:
     """How many failed; each is told of as it ends, in one line. `asked`: one that can't be fetched was asked for."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
-    from tftpbench import peers
-    from tftpbench.errors import FetchError
+    from tftpbench.host import fetch
+    from tftpbench.model.errors import FetchError
 
     failed = 0
     for each in manifests if asked else ():
@@ -57,7 +59,7 @@ def _fetch(manifests: list["Manifest"], asked: bool) -> int:
             failed += 1
             typer.echo(f"{each.name}: can't be fetched; get it: {each.get}", err=True)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        waiting = {pool.submit(peers.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
+        waiting = {pool.submit(fetch.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
         try:
             for done in as_completed(waiting):
                 manifest = waiting[done]
@@ -73,7 +75,7 @@ def _fetch(manifests: list["Manifest"], asked: bool) -> int:
 
 
 def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, object]:
-    from tftpbench.servers import Found
+    from tftpbench.host.presence import Found
 
     here = found if isinstance(found, Found) else None
     gone = None if isinstance(found, Found) else found

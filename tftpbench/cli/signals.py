@@ -1,6 +1,6 @@
 """Which signals end a command in order: as Ctrl-C does, with what is finished saved and nothing left behind.
 
-It must never take from a user what was asked for with nohup(1). Only `tftpbench.cli` may ask for this.
+It must never take from a user what was asked for with nohup(1).
 """
 
 import signal

@@ -17,14 +17,13 @@
     selftest.py     how often the gate cries wolf here, and what it catches
     rehearsal.py    the same on recorded blocks, thousands of times
 
-It must never print, and never measure again because it did not like the outcome. Called by the command line, the
-reports and the pytest plugin.
+It must never print, and never measure again because it did not like the outcome.
 """
 
-from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.loop import Begun, Event, GateInterrupted, Looked, Measured, ab
 from tftpbench.gate.result import Block, FailOn, GateResult, Judgement, Noise, Side, Word
 from tftpbench.gate.sides import both_sides, side
+from tftpbench.gate.verdict import Decision, decide
 
 __all__ = [
     "Begun",

@@ -15,7 +15,7 @@ what the least of eight tests must reach:
          7  normal, 5 % spikes    0.7 %       0.08 %
         20  normal                1.0 %       0.12 %
 
-It must never judge runs whose keys differ, and never measure. Called by the command line.
+It must never judge runs whose keys differ, and never measure.
 """
 
 import math
@@ -28,15 +28,16 @@ from typing import Any
 
 import numpy as np
 
-from tftpbench.budgets import METRICS, REPORTED, Metric, allowance, worsening
-from tftpbench.errors import NotComparable
-from tftpbench.gate.decision import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
+from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
 from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.told import change
-from tftpbench.scenario import Cell, Scenario
-from tftpbench.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
-from tftpbench.units import counted, format_duration
+from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
+from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
+from tftpbench.model.errors import NotComparable
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.units import counted, format_duration
+from tftpbench.model.workload import Cell
 
 # A trimmed mean of fewer trials has an error that nobody should believe.
 TRIALS_MIN = PAIRS_MIN

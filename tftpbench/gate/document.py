@@ -1,7 +1,7 @@
 """A GateResult for programs: gate.json, read back as the same result, and tidy frames for notebooks and plots.
 
 It must never decide or draw. What is read is hostile: anybody may have altered it, and whatever is wrong with it is one
-line. Called by `tftpbench.gate`, its reports, the command line and notebooks.
+line.
 """
 
 import json
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tftpbench.arguments import path_of
-from tftpbench.budgets import METRICS, REPORTED
-from tftpbench.errors import ResultsError
-from tftpbench.escape import visible_line
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Block, GateResult, Judgement
-from tftpbench.regular_file import UnfitFile, read_regular
+from tftpbench.model.arguments import path_of
+from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import visible_line
+from tftpbench.model.regular_file import UnfitFile, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd

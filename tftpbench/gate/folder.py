@@ -1,10 +1,8 @@
 """The folder of a gate: every finished block is on the disk before the next begins.
 
-    <out>/<UTC>-gate-<scenario>/
-      blocks.jsonl     a line per finished block
-      gate.json        the whole, at the end; reports are written beside it
-
-Called by `tftpbench.gate.loop`.
+<out>/<UTC>-gate-<scenario>/
+  blocks.jsonl     a line per finished block
+  gate.json        the whole, at the end; reports are written beside it
 """
 
 import json
@@ -13,8 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench.errors import ResultsError
 from tftpbench.gate.result import Block
+from tftpbench.model.errors import ResultsError
 
 BLOCKS = "blocks.jsonl"
 # More gates of one scenario than this never start within one second.

@@ -1,7 +1,7 @@
-"""A whole `gate ab`: rehearse both sides, block after block, a look now and then, and an end as soon as all is decided.
+"""A whole `gate ab`: rehearse both sides, block after pair, a look now and then, and an end as soon as all is decided.
 
 It emits events and prints nothing; every finished block is kept. It must never measure again because it did not like
-the outcome. Called by the command line, the pytest plugin and the self-test.
+the outcome.
 """
 
 import random
@@ -12,26 +12,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench import machine
-from tftpbench.budgets import METRICS
-from tftpbench.errors import TftpbenchError
-from tftpbench.gate import block, syscalls
-from tftpbench.gate.block import Work
-from tftpbench.gate.calibration import rehearsed, starts, work
-from tftpbench.gate.decision import ERROR, METHOD, Decision, decide, is_early
+from tftpbench.gate import pair, syscalls
 from tftpbench.gate.folder import GateFolder
-from tftpbench.gate.pairs import loaded, severe_sign, valid, worsening_log
+from tftpbench.gate.pair import Work
+from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
+from tftpbench.gate.pilot import rehearsed, starts, work
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
 from tftpbench.gate.told import remarks, sentence
-from tftpbench.keys import stable_key
-from tftpbench.runner import Contender, Pinning, Tools, Trial, pin
-from tftpbench.runner.files import target_files
-from tftpbench.runner.roots import roots
-from tftpbench.runner.session import Bench
-from tftpbench.scenario import CONTROL_EVERY, Cell, Scenario
-from tftpbench.units import format_duration
+from tftpbench.gate.verdict import ERROR, METHOD, Decision, decide, is_early
+from tftpbench.host import machine
+from tftpbench.host.roots import roots
+from tftpbench.measure import Contender, Pinning, Tools, Trial, pin
+from tftpbench.measure.files import target_files
+from tftpbench.measure.session import Bench
+from tftpbench.model.budgets import METRICS
+from tftpbench.model.errors import TftpbenchError
+from tftpbench.model.gate_settings import CONTROL_EVERY
+from tftpbench.model.keys import stable_key
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.units import format_duration
+from tftpbench.model.workload import Cell
 
 SYSCALLS = "syscalls_per_block"
 # Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them is told so.
@@ -194,7 +196,7 @@ class _Gate:
         sides = dict(self._sides)
         if number % CONTROL_EVERY == 0:
             sides[CONTROL] = self._sides[BASE]
-        made = block.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
+        made = pair.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
         if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and not self._is_severe(made):
             try:
                 made = self._with_syscalls(made, cell, sides)

@@ -1,7 +1,6 @@
 """What a gate found, as plain values: verdicts, figures, pairs, and where all that was measured.
 
-Frozen and pure. It must never decide; reports, JSON and exit codes are made from it. Called by `tftpbench.gate` and
-everybody above it.
+Frozen and pure. It must never decide; reports, JSON and exit codes are made from it.
 """
 
 from collections.abc import Iterable, Mapping

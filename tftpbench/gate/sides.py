@@ -1,6 +1,6 @@
 """What base and head are: a manifest, an executable in a manifest's place, or a command, each found on this machine.
 
-It must never start a server, nor let a side through that the gate could not load or judge. Called by the gate.
+It must never start a server, nor let a side through that the gate could not load or judge.
 """
 
 import os
@@ -10,12 +10,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tftpbench import documents
-from tftpbench.errors import ManifestError, ServerMissing, UsageError
 from tftpbench.gate.result import Side
-from tftpbench.runner import Contender, options_asked
-from tftpbench.scenario import Cell
-from tftpbench.servers import OPTIONS, Found, Manifest, Missing, bundled_manifests, choose_manifest
+from tftpbench.host.choice import bundled_manifests, choose_manifest
+from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.measure import Contender, options_asked
+from tftpbench.model import strict, yaml
+from tftpbench.model.errors import ManifestError, ServerMissing, UsageError
+from tftpbench.model.manifest import OPTIONS, Manifest
+from tftpbench.model.workload import Cell
 
 ALLOWED = (
     "allowed: a manifest's name, name@variant or path; an executable with --as NAME; "
@@ -35,7 +37,7 @@ def side(entry: str, like: str | None = None) -> Contender:
         server, variant = _chosen(entry, like)
     except OSError as error:  # a word that no path can be
         raise UsageError(f"{entry[:60]!r}: is no server: {error.strerror}; {ALLOWED}") from None
-    contender = Contender(server, variant, server.locate())
+    contender = Contender(server, variant, locate(server))
     if contender.busy_polls:
         raise UsageError(
             f"{contender.name}: a server that never sleeps has no honest CPU figure; "
@@ -160,7 +162,7 @@ def _of_command(entry: str) -> Manifest:
         "find": {"program": str(_executable(program) or program)},
         "get": "install it, or begin the command with the path of the program",
     }
-    return documents.parse(documents.from_data(data, repr(entry), ManifestError), Manifest)
+    return strict.parse(yaml.from_data(data, repr(entry), ManifestError), Manifest)
 
 
 def _name_of(program: str) -> str:

@@ -2,18 +2,18 @@
 
 Each threshold is judged for each server that it speaks of in each cell, as at the end of `tftpbench run`, but a gate is
 stricter with what is not known: a server without a trial, a threshold that nobody was measured for, and figures of
-fewer than half of the trials that were asked for hold nothing. Pure, of rows of results; it must never measure. Called
-by the command line.
+fewer than half of the trials that were asked for hold nothing. Pure, of rows of results; it must never measure.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tftpbench.errors import UsageError
 from tftpbench.gate.stored import Stored, is_valid
-from tftpbench.scenario import Cell, Scenario
-from tftpbench.thresholds import State, Threshold, Verdict, evaluate
-from tftpbench.units import counted
+from tftpbench.model.errors import UsageError
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.thresholds import State, Threshold, Verdict, evaluate
+from tftpbench.model.units import counted
+from tftpbench.model.workload import Cell
 
 # Of the trials that the scenario asks for: what is left of fewer is no measurement of the cell.
 VALID_SHARE_MIN = 0.5

@@ -2,7 +2,6 @@
 
 Two runs may be held against each other where they did the same work (cell_key), measured it the same way (method_key),
 on machines alike (host_key); a refusal names the fields that differ, with both values. It must never judge a figure.
-Called by `tftpbench.gate.baseline` and the command line.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tftpbench import machine, runner
-from tftpbench.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
-from tftpbench.results import Run, load_run
-from tftpbench.scenario import Cell, Scenario
-from tftpbench.thresholds import server_name
-from tftpbench.units import counted, duration_text
+from tftpbench.host import machine
+from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.thresholds import server_name
+from tftpbench.model.units import counted, duration_text
+from tftpbench.model.workload import Cell
+from tftpbench.store import Run, load_run, recording
 
 SEED_MAX = 2**64 - 1  # the generator's word
 MAKE_ONE = "make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names"
@@ -65,7 +65,7 @@ class Stored:
 
 def stored(path: Path) -> Stored:
     """Open a run. Raises ResultsError or ScenarioError where it is none, or can't be read."""
-    scenario, seed, _ = runner.recorded(path)
+    scenario, seed, _ = recording.recorded(path)
     if not 0 <= seed <= SEED_MAX:
         raise ResultsError(f"{path}/manifest.json: seed is {seed}; allowed: 0 to {SEED_MAX}")
     found = Stored(load_run(path), scenario, seed)

@@ -2,7 +2,7 @@
 
 A server is slower by far while it is traced, so no other figure of such a pass may be used, and none leaves here. What
 is counted is the whole server from its first process on, every thread and child: a pass without load tells what start
-and READY alone cost. It must never guess: where the count can't be had, `SyscallsUnknown` says why. Called by the gate.
+and READY alone cost. It must never guess: where the count can't be had, `SyscallsUnknown` says why.
 """
 
 import functools
@@ -13,12 +13,12 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tftpbench.errors import ServerError
-from tftpbench.loadgen import LoadConfig, LoadResult, Stop
-from tftpbench.runner import Trial
-from tftpbench.runner.files import keeps_its_files
-from tftpbench.runner.session import Bench, load_config, server_of
-from tftpbench.servers import Target
+from tftpbench.host.generator import LoadConfig, LoadResult, Stop
+from tftpbench.host.target import Target
+from tftpbench.measure import Trial
+from tftpbench.measure.files import keeps_its_files
+from tftpbench.measure.session import Bench, load_config, server_of
+from tftpbench.model.errors import ServerError
 
 # `true` under strace takes 10 ms; a machine under load gets a thousand times that.
 _PROBE_TIMEOUT_S = 10.0

@@ -1,20 +1,20 @@
 """What a gate found, in words: the one sentence, and what a reader must know besides.
 
-Pure. Called by `tftpbench.gate` and its reports.
+Pure.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from tftpbench.budgets import METRICS, REPORTED
-from tftpbench.checks import GENERATOR_BUSY_FRACTION_MAX
-from tftpbench.gate.decision import Decision
-from tftpbench.gate.pairs import figure, loaded
+from tftpbench.gate.pair_figures import figure, loaded
 from tftpbench.gate.result import BASE, HEAD, Block, Judgement, Side, Word
-from tftpbench.runner import Pinning
-from tftpbench.scenario import Scenario
-from tftpbench.units import counted
+from tftpbench.gate.verdict import Decision
+from tftpbench.measure import Pinning
+from tftpbench.measure.validity import GENERATOR_BUSY_FRACTION_MAX
+from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.units import counted
 
 _OPENING: dict[Word, str] = {
     "regressed": "regressed",

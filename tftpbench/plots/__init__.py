@@ -7,12 +7,11 @@
 
 Frames are as `tftpbench.Run` gives them, or any with the columns that a plot names. A contender has one colour in all
 plots of a run: its place in the categories of the column `contender`. It must never read a run, and never use pyplot:
-no window, no state. What can't be drawn is a PlotError. Called by the report and by notebooks; nobody else imports
-matplotlib.
+no window, no state. What can't be drawn is a PlotError.
 """
 
-from tftpbench.plots.audit import alarm_rates, noise
 from tftpbench.plots.concurrency import cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.false_alarms import alarm_rates, noise
 from tftpbench.plots.forest import forest
 from tftpbench.plots.gate_pairs import gate_pairs
 from tftpbench.plots.latency import latency_spectrum

@@ -1,7 +1,6 @@
 """Figures against concurrency: throughput, CPU per block, fairness, scaling. One line per contender.
 
-A line goes through medians of valid trials; its band is a bootstrap interval over trials, never over packets. Only
-`tftpbench.plots` may ask for this.
+A line goes through medians of valid trials; its band is a bootstrap interval over trials, never over packets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tftpbench.errors import PlotError
+from tftpbench.analysis.stats import PAIRS_MIN, median_interval
+from tftpbench.model.errors import PlotError
+from tftpbench.model.units import format_duration, format_rate
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.stats import PAIRS_MIN, median_interval
-from tftpbench.units import format_duration, format_rate
 
 _CEILING = "ceiling_data_pps"
 _INTERVAL = "95 % interval"

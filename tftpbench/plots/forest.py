@@ -1,14 +1,13 @@
 """The forest plot: ratios in rows with their intervals, and the budget that they are held against.
 
-It never estimates: ratios come from `tftpbench.stats`, verdicts from whoever gave them. Only `tftpbench.plots`
-may ask for this.
+It never estimates: ratios come from `tftpbench.analysis.stats`, verdicts from whoever gave them.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 

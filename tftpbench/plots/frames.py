@@ -1,6 +1,6 @@
 """From frames to what plots need of them: known numbers, valid trials, contenders in order, panels.
 
-It must never draw. Only `tftpbench.plots` may ask for this.
+It must never draw.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tftpbench.errors import PlotError
-from tftpbench.units import counted, format_bytes
+from tftpbench.model.errors import PlotError
+from tftpbench.model.units import counted, format_bytes
 
 Floats = NDArray[np.float64]
 # What a panel has in common: all of a cell but its concurrency, which is an axis.

@@ -1,6 +1,6 @@
 """The pairs behind a gate's ratios, in the order in which they were done, beside pairs of equal code.
 
-Ratios come from whoever measured them; it must never estimate. Only `tftpbench.plots` may ask for this.
+Ratios come from whoever measured them; it must never estimate.
 """
 
 import numpy as np
@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tftpbench.budgets import METRICS, REPORTED
-from tftpbench.errors import PlotError
+from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.errors import PlotError
+from tftpbench.model.units import counted
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.units import counted
 
 _HEAD = "#0072B2"
 _BUDGET = "#D55E00"

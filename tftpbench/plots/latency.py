@@ -1,6 +1,6 @@
 """Latency by percentile, from merged histograms.
 
-A percentile is read from one merged histogram, never averaged. Only `tftpbench.plots` may ask for this.
+A percentile is read from one merged histogram, never averaged.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
+from tftpbench.model.units import counted, format_duration
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.units import counted, format_duration
 
 # Beyond the tenth sample from the end, a percentile says more about luck than about a server.
 SAMPLES_MIN = 10

@@ -1,7 +1,6 @@
 """What was lost and where: retransmissions, drops at either side's sockets, transfers without an answer.
 
-Counts of all trials, valid or not: a loss is no less one in a trial whose rate can't be used. Only `tftpbench.plots`
-may ask for this.
+Counts of all trials, valid or not: a loss is no less one in a trial whose rate can't be used.
 """
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 

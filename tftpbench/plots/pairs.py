@@ -1,6 +1,6 @@
 """The pairs of trials behind a ratio, in the order in which they were done: where drift and order show.
 
-Estimates come from `tftpbench.stats`. Only `tftpbench.plots` may ask for this.
+Estimates come from `tftpbench.analysis.stats`.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tftpbench.errors import PlotError
+from tftpbench.analysis.stats import paired_ratio
+from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.stats import paired_ratio
 
 
 def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:

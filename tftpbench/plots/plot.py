@@ -1,6 +1,6 @@
 """A Plot: a figure with what is drawn in it, as PNG, SVG and CSV. The only place that renders.
 
-Equal figures give equal bytes: no date, no random id. Called by `tftpbench.plots` and whoever shows its plots.
+Equal figures give equal bytes: no date, no random id.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tftpbench.errors import PlotError
-from tftpbench.escape import csv_frame
+from tftpbench.model.errors import PlotError
+from tftpbench.model.escape import csv_frame
 from tftpbench.plots import style
 
 PNG_DPI = 200  # 1440 pixels: sharp at twice the width of a README

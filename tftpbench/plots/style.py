@@ -1,7 +1,7 @@
 """How plots look: colours, text, axes in inches, the key at the right of an axes.
 
-Readable at the width of a README (7.2 inches, nothing under 9 points) on light and on dark pages: the picture is
-a white card. Only `tftpbench.plots` may ask for this.
+Readable at the width of a README (7.2 inches, nothing under 9 points) on light and on dark pages: the picture is a
+white card.
 """
 
 import warnings
@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from tftpbench.units import format_count, format_duration
+from tftpbench.model.units import format_count, format_duration
 
 WIDTH = 7.2
 TEXT = 9.0  # points

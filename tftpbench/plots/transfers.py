@@ -1,6 +1,6 @@
 """How long transfers took: their distribution, and a heat map over time. From Run.transfers.
 
-Only valid trials and completed transfers, each from its request to its end. Only `tftpbench.plots` may ask for this.
+Only valid trials and completed transfers, each from its request to its end.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 
-from tftpbench.errors import PlotError
+from tftpbench.model.errors import PlotError
+from tftpbench.model.units import counted, format_duration
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
-from tftpbench.units import counted, format_duration
 
 _NEEDED = ("trial", "contender", "actual_start_ns", "end_ns", "outcome")
 # Points of a distribution's line: finer than the picture shows, whatever the number of transfers.

@@ -1,4 +1,4 @@
-//! `measure_ceiling`, for `tftpbench.ceiling`.
+//! `measure_ceiling`, for `tftpbench.host.ceiling`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -8,7 +8,7 @@ use crate::errors::from_ceiling;
 use crate::load::choice;
 use crate::serve::Stop;
 
-/// `tftpbench.ceiling.CeilingCell`, attribute by attribute.
+/// `tftpbench.host.ceiling.CeilingCell`, attribute by attribute.
 #[derive(FromPyObject)]
 pub(crate) struct CellArguments {
     operation: String,
@@ -21,7 +21,7 @@ pub(crate) struct CellArguments {
     asking_spin_us: u64,
 }
 
-/// `tftpbench.ceiling.Arrangement`, attribute by attribute.
+/// `tftpbench.host.ceiling.Arrangement`, attribute by attribute.
 #[derive(FromPyObject)]
 pub(crate) struct ArrangementArguments {
     /// 0: a socket for each flow.

@@ -1,4 +1,4 @@
-//! `run_load` and the generated contents, for `tftpbench.loadgen`.
+//! `run_load` and the generated contents, for `tftpbench.host.generator`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 use crate::errors::from_load;
 use crate::serve::{Stop, socket_address};
 
-/// `tftpbench.loadgen.LoadConfig`, attribute by attribute.
+/// `tftpbench.host.generator.LoadConfig`, attribute by attribute.
 #[derive(FromPyObject)]
 pub(crate) struct LoadArguments {
     host: String,

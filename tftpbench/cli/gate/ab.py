@@ -47,7 +47,7 @@ def ab(
     from tftpbench import gate
     from tftpbench.api import random_seed
     from tftpbench.cli.gate.watch import watch
-    from tftpbench.scenario import load_scenario
+    from tftpbench.model.scenario_files import load_scenario
 
     asked = load_scenario(scenario, set_ or [])
     old, new = gate.both_sides(base, head, like)

@@ -15,7 +15,7 @@ from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
-    from tftpbench.scenario import Scenario
+    from tftpbench.model.scenario import Scenario
 
 # Beside the run's own files, in the run's folder.
 FOLDER = "gate"
@@ -49,10 +49,10 @@ def baseline(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
 ) -> int:
     """Measure a stored run's scenario again, or take a run that exists, and hold it against the stored run."""
-    from tftpbench.errors import ResultsWarning
     from tftpbench.gate.baseline import judge
     from tftpbench.gate.stored import baseline as opened
     from tftpbench.gate.stored import stored
+    from tftpbench.model.errors import ResultsWarning
 
     if new is not None:
         refuse_beside_run("--server" if server else "", "--seed" if seed is not None else "", "--out" if out else "")
@@ -69,16 +69,17 @@ def baseline(
 
 def measured(scenario: "Scenario", seed: int, out: Path, command: Sequence[str], quiet: bool) -> Path:
     """Run a scenario, as `tftpbench run` does; its folder. A run that is interrupted says how to go on with it."""
-    from tftpbench import progress, runner
+    from tftpbench.render import progress
+    from tftpbench.store import recording
 
     interrupt_on_end()  # an orderly end for all: finished trials are saved
     with progress.display(sys.stderr, quiet=quiet) as shown:
-        return runner.run(scenario, seed=seed, out=out, command=command, on_event=shown).folder
+        return recording.run(scenario, seed=seed, out=out, command=command, on_event=shown).folder
 
 
 def refuse_beside_run(*options: str) -> None:
     """With --run nothing is measured, so what says how to measure has no meaning."""
-    from tftpbench.errors import UsageError
+    from tftpbench.model.errors import UsageError
 
     given = [option for option in options if option]
     if given:
@@ -89,11 +90,11 @@ def _again(
     base: "Stored", servers: Sequence[str], seed: int | None, out: Path, command: Sequence[str], quiet: bool
 ) -> Path:
     """The stored run's scenario here and now; refused before anything is measured where the two could not be held."""
-    from tftpbench import runner
+    from tftpbench import measure
     from tftpbench.gate.stored import refuse_here
 
     scenario = base.scenario.with_servers(servers) if servers else base.scenario
-    refuse_here(base, [contender.name for contender in runner.contenders(scenario)])
+    refuse_here(base, [contender.name for contender in measure.contenders(scenario)])
     return measured(scenario, base.seed if seed is None else seed, out, command, quiet)
 
 

@@ -1,7 +1,4 @@
-"""What gate commands do with what was found: tell it, keep it, and hand it to the CI service.
-
-Called by the gate's commands.
-"""
+"""What gate commands do with what was found: tell it, keep it, and hand it to the CI service."""
 
 import json
 import os
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tftpbench.terminal import output_of
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.gate.result import GateResult
@@ -48,8 +45,8 @@ def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
 
     Raises ResultsError. The verdict has been told by then.
     """
-    from tftpbench.errors import ResultsError
-    from tftpbench.report.gate import write, write_markdown
+    from tftpbench.model.errors import ResultsError
+    from tftpbench.render.gate import write, write_markdown
 
     try:
         folder.mkdir(exist_ok=True)

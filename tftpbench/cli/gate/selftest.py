@@ -13,7 +13,7 @@ from tftpbench.cli.run import SEED_MAX
 from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
-    from tftpbench.gate.selftest import SelfTested
+    from tftpbench.gate.selftest.run import SelfTested
 
 FAULTS = ("cpu", "syscalls", "drops", "memory")
 
@@ -48,7 +48,7 @@ def selftest(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the figures only, no progress.")] = False,
 ) -> int:
     """Hold a server against itself, and against itself made worse, and tell how often the gate is right."""
-    from tftpbench.gate.selftest import evaluate
+    from tftpbench.gate.selftest.run import evaluate
 
     if replay is not None:
         found = evaluate(replay)
@@ -84,10 +84,10 @@ def _recorded(
 ) -> tuple[Path, list[str]]:  # fmt: skip
     from tftpbench import gate
     from tftpbench.api import random_seed
-    from tftpbench.errors import ResultsError, UsageError
-    from tftpbench.escape import visible_line
-    from tftpbench.gate.selftest import record, refuse_unknown
-    from tftpbench.scenario import load_scenario
+    from tftpbench.gate.selftest.run import record, refuse_unknown
+    from tftpbench.model.errors import ResultsError, UsageError
+    from tftpbench.model.escape import visible_line
+    from tftpbench.model.scenario_files import load_scenario
 
     faults = [] if fault == ["none"] else list(fault or FAULTS)
     refuse_unknown(faults)

@@ -13,8 +13,8 @@ import typer
 from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
 from tftpbench.cli.report import keep
 from tftpbench.cli.run import ANSWER, SEED_MAX
-from tftpbench.escape import visible_line
-from tftpbench.terminal import output_of
+from tftpbench.model.escape import visible_line
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.gate.slo import Slo
@@ -52,9 +52,9 @@ def slo(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
 ) -> int:
     """Hold a scenario's servers to its thresholds: measured now, or in a run that is stored."""
-    from tftpbench.errors import ResultsWarning, UsageError
     from tftpbench.gate.slo import judge
     from tftpbench.gate.stored import stored
+    from tftpbench.model.errors import ResultsWarning, UsageError
 
     if (scenario is None) == (run is None):
         raise UsageError("name a scenario to measure, or a run that exists with --run RUN; one of the two")
@@ -76,7 +76,7 @@ def _measured(
 ) -> Path:
     from tftpbench.api import random_seed
     from tftpbench.gate.slo import refuse_nothing
-    from tftpbench.scenario import load_scenario
+    from tftpbench.model.scenario_files import load_scenario
 
     scenario = load_scenario(name, list(overrides))
     scenario = scenario.with_servers(servers) if servers else scenario
@@ -91,7 +91,7 @@ def _measured(
 
 def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool) -> None:
     """The sentence about the limits, then what the run says by itself."""
-    from tftpbench import summary
+    from tftpbench.analysis import summary
 
     answer, folder = summary.answer_of(of.run), str(of.run.path)
     for problem in of.run.problems:
@@ -127,7 +127,7 @@ def _limits(judged: "Slo") -> dict[str, object]:
 
 def _write(of: "Stored") -> None:
     """The run's reports for a CI server and for a pull request, in its folder."""
-    from tftpbench.report import report
+    from tftpbench.render.report import report
 
     keep(report(of.run, "junit"), of.run.path / JUNIT)
     keep(report(of.run, "md"), of.run.path / REPORT)

@@ -1,15 +1,15 @@
 """What a gate found, for a terminal: the sentence, a table, what must be known besides, where the files are.
 
-Plain lines; colour only where asked for. It must never compute a figure. Called by the gate's commands.
+Plain lines; colour only where asked for. It must never compute a figure.
 """
 
 import shlex
 from collections.abc import Sequence
 
-from tftpbench.escape import visible_line
 from tftpbench.gate.result import GateResult, Judgement, Noise, Word
 from tftpbench.gate.told import budget_text, interval, percent, signed
-from tftpbench.report.gate.markdown import figure_text, metric_of
+from tftpbench.model.escape import visible_line
+from tftpbench.render.gate.markdown import figure_text, metric_of
 
 _RED, _GREEN, _YELLOW, _BOLD, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 _COLOURS: dict[Word, str] = {"regressed": _RED, "pass": _GREEN, "improved": _GREEN}

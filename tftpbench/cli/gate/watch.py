@@ -1,16 +1,16 @@
 """What people see while a gate goes on: a line a look, and on a terminal a line for the block that was just done.
 
-It draws between blocks only, when nothing is measured. Called by the gate's commands.
+It draws between blocks only, when nothing is measured.
 """
 
 from collections.abc import Callable
 from typing import TextIO
 
-from tftpbench.escape import visible_line
 from tftpbench.gate import Begun, Event, Looked, Measured
 from tftpbench.gate.result import BASE, HEAD
 from tftpbench.gate.told import change
-from tftpbench.terminal import output_of
+from tftpbench.model.escape import visible_line
+from tftpbench.render.terminal import output_of
 
 
 def watch(stream: TextIO, *, quiet: bool) -> Callable[[Event], None]:

@@ -1,0 +1,217 @@
+"""What two runs do not have in common: cells and servers that only one has, and what may have moved every figure.
+
+Pure, of rows of results and manifests; everything is told in lines that name both values.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tftpbench.analysis.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
+from tftpbench.host.machine import HOST_KEY_FACTS
+from tftpbench.model.units import counted, format_bytes
+
+Manifest = Mapping[str, Any]
+Fields = Mapping[str, object]
+
+# The part of cell_key that every trial's row holds; client and placement are in the manifest (docs/results-format.md).
+ROW_FIELDS = (
+    "operation",
+    "concurrency",
+    "file_size_bytes",
+    "blksize",
+    "windowsize",
+    "transfers",
+    "distinct_files",
+    "verify",
+)
+# Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
+_METHOD = ("duration", "warm_up", "trials")
+_UNTOLD = "in what, their manifests do not say"
+# So many cells with the same thing to tell are named; the others are counted.
+_NAMED_MAX = 3
+_COMMIT_DIGITS = 9
+_VALUE_MAX = 80  # of a value that some hand may have made long
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run as it is compared: "A" or "B", its manifest, its trials by cell and server."""
+
+    name: str
+    manifest: Manifest
+    trials: Mapping[Key, Sequence[Row]]
+
+    @cached_property
+    def contenders(self) -> list[str]:
+        """Servers that have a trial, in the order of the trials."""
+        return list(dict.fromkeys(contender for _, contender in self.trials))
+
+    @cached_property
+    def cells(self) -> dict[str, Row]:
+        """A row of each cell."""
+        return {key: rows[0] for (key, _), rows in self.trials.items()}
+
+    def part(self, *names: str) -> Fields:
+        """A part of the manifest, empty where it has none."""
+        found: object = self.manifest
+        for name in names:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
+    def work(self, row: Row) -> Fields:
+        """The fields of the row's cell_key."""
+        client = {f"client.{name}": value for name, value in self.part("scenario", "client").items()}
+        placement = {f"placement.{name}": value for name, value in self.part("scenario", "placement").items()}
+        return {**{name: row.get(name) for name in ROW_FIELDS}, **client, **placement}
+
+
+def left_out(a: Side, b: Side) -> tuple[str, ...]:
+    """Servers and cells that only one run has, with what the nearest cell of the other differs in."""
+    lines: list[str] = []
+    for one, other in ((a, b), (b, a)):
+        alone = [server for server in one.contenders if server not in other.contenders]
+        lines += [f"{', '.join(alone)}: only in {one.name}"] if alone else []
+        lines += _grouped(
+            (cell_label(row), f"only in {one.name}{_nearest(one, row, other)}")
+            for key, row in one.cells.items()
+            if key not in other.cells
+        )
+        lines += _grouped(
+            (f"{contender}, {cell_label(rows[0])}", f"no trial in {other.name}")
+            for (key, contender), rows in one.trials.items()
+            if key in other.cells and contender in other.contenders and (key, contender) not in other.trials
+        )
+    return (*lines, *_grouped(_unpaired(a, b)))
+
+
+def warnings(a: Side, b: Side) -> tuple[str, ...]:
+    """What may have moved every figure: another machine, another method."""
+    lines = []
+    facts = _told(differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b))))
+    if unknown := _without(a, b, "host_key"):
+        lines.append(f"whether the machines are alike is not known: {unknown}{f'; {facts}' if facts else ''}")
+    elif _key(a, "host_key") != _key(b, "host_key"):
+        lines.append(f"the machines are not alike (host_key differs): {facts or _UNTOLD}")
+    method = _told(differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b))))
+    if unknown := _without(a, b, "method_key"):
+        told = f"{unknown}{f'; {method}' if method else ''}"
+        lines.append(f"whether the runs were measured the same way is not known: {told}")
+    elif _key(a, "method_key") != _key(b, "method_key"):
+        told = method or _builds(a, b)
+        lines.append(f"the runs were not measured the same way (method_key differs): {told}")
+    return tuple(lines)
+
+
+def notes(a: Side, b: Side) -> tuple[str, ...]:
+    """What else is good to know: names of scenarios, versions of servers and of tftpbench itself, trials not used."""
+    names = [str(each.part("scenario").get("name")) for each in (a, b)]
+    lines = [f"A is a run of {names[0]}, B of {names[1]}: only equal work is compared"] if names[0] != names[1] else []
+    for server in a.contenders:
+        if server in b.contenders:
+            versions = [{"version": each.part("servers", server).get("version")} for each in (a, b)]
+            lines += [f"{server}: {_told(found)}" for found in [differing(*versions)] if found]
+    build = differing(a.part("build"), b.part("build"))
+    lines += [f"tftpbench itself: {_told(build)}"] if build else []
+    return (*lines, *_grouped(_unused(a, b)))
+
+
+def differing(a: Fields, b: Fields) -> dict[str, tuple[object, object]]:
+    """The fields whose values are not equal, with both; a field that one has not is None there."""
+    return {name: (a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)}
+
+
+def _unpaired(a: Side, b: Side) -> Iterable[tuple[str, str]]:
+    for key, rows in a.trials.items():
+        if key in b.trials and not pairs(rows, b.trials[key], METRIC)[0]:
+            counts = " and ".join(f"{_valid_of(each.trials[key])} in {each.name}" for each in (a, b))
+            told = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
+            yield f"{key[1]}, {cell_label(rows[0])}", told
+
+
+def _unused(a: Side, b: Side) -> Iterable[tuple[str, str]]:
+    """Trials that could be used and are in no pair, of those that have pairs."""
+    for key, rows in a.trials.items():
+        paired = len(pairs(rows, b.trials.get(key, ()), METRIC)[0])
+        for one, other in ((a, b), (b, a)) if paired else ():
+            count = _usable(one.trials[key])
+            if alone := count - paired:
+                have = "has" if alone == 1 else "have"
+                told = f"{alone} of {one.name}'s {count} valid trials {have} no partner in {other.name}"
+                yield f"{key[1]}, {cell_label(rows[0])}", told
+
+
+def _valid_of(rows: Sequence[Row]) -> str:
+    return f"{_usable(rows)} of {len(rows)}"
+
+
+def _usable(rows: Sequence[Row]) -> int:
+    return sum(usable(row, METRIC) for row in rows)
+
+
+def _nearest(one: Side, row: Row, other: Side) -> str:
+    """What the cell of the other run that differs least differs in."""
+    ours = one.work(row)
+    found = [differing(ours, other.work(theirs)) for theirs in other.cells.values()]
+    if not found:
+        return ""
+    least = min(found, key=lambda fields: (len(fields), sum(_distance(*values) for values in fields.values())))
+    if not least:
+        return f"; a cell of {other.name} looks the same but has another cell_key: keys of two versions of tftpbench"
+    if one.name == "B":
+        least = {name: (theirs, ours) for name, (ours, theirs) in least.items()}
+    return f"; the nearest of {other.name} differs in {_told(least)}"
+
+
+def _distance(one: object, other: object) -> float:
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)) and one > 0 and other > 0:
+        return abs(math.log(one / other))
+    return 1.0
+
+
+def _grouped(told: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for all that have the same thing to tell."""
+    groups: dict[str, list[str]] = {}
+    for label, what in told:
+        groups.setdefault(what, []).append(label)
+    return [f"{_some(labels)}: {what}" for what, labels in groups.items()]
+
+
+def _some(labels: Sequence[str]) -> str:
+    if len(labels) <= _NAMED_MAX:
+        return "; ".join(labels)
+    return f"{labels[0]}; and {counted(len(labels) - 1, 'other')}"
+
+
+def _key(side: Side, name: str) -> object:
+    return side.part("keys").get(name)
+
+
+def _without(a: Side, b: Side, name: str) -> str:
+    """Who lacks the key: two unknown machines are not one machine."""
+    lacking = [each.name for each in (a, b) if not _key(each, name)]
+    return f"{' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} no {name}" if lacking else ""
+
+
+def _builds(a: Side, b: Side) -> str:
+    """The versions of tftpbench, or its commits where these are equal: what else method_key is made of."""
+    for what, name, length in (("versions", "tftpbench", _VALUE_MAX), ("commits", "git_commit", _COMMIT_DIGITS)):
+        first, second = (_value("", each.part("build").get(name))[:length] for each in (a, b))
+        if first != second:
+            where = f"({first} in A, {second} in B)"
+            return f"in the order of trials or the estimator, as {what} of tftpbench do {where}"
+    return _UNTOLD
+
+
+def _told(fields: Mapping[str, tuple[object, object]]) -> str:
+    return ", ".join(f"{name} ({_value(name, a)} in A, {_value(name, b)} in B)" for name, (a, b) in fields.items())
+
+
+def _value(name: str, value: object) -> str:
+    if value is None:
+        return "none"
+    if name.endswith("_bytes") and isinstance(value, int):
+        return format_bytes(value)
+    return " ".join(str(value).split())[:_VALUE_MAX]

@@ -1,0 +1,107 @@
+"""What comparing two runs gives: the sentence, a row for each server and cell, and what to know before believing it.
+
+It must never compute a ratio. Built by `tftpbench.analysis.comparison.compare`, read by everybody.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tftpbench.analysis.comparison.cells import AXES, VERDICTS, Compared
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BOUNDS = ("ratio", "low", "high")
+
+
+@dataclass(frozen=True)
+class RunName:
+    """Which run one side is."""
+
+    path: str
+    scenario: str | None
+    method_key: str | None
+    host_key: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, A and B. Every ratio is B over A: above 1, B moved more."""
+
+    a: RunName
+    b: RunName
+    within: float
+    """What counts as the same: 0.05 for 5 %."""
+    rows: tuple[Compared, ...]
+    left_out: tuple[str, ...]
+    """What could not be compared, and why."""
+    warnings: tuple[str, ...]
+    """What makes any difference doubtful."""
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.a.path} and {self.b.path}: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        from tftpbench.analysis.comparison.words import html
+
+        return html(self)
+
+    @cached_property
+    def cells(self) -> "pd.DataFrame":
+        """One row for each server and cell. cpu_*: CPU time of the server per block. NaN where not known."""
+        import pandas as pd
+
+        frame = pd.DataFrame([record(row) for row in self.rows])
+        frame["contender"] = pd.Categorical(frame["contender"], list(dict.fromkeys(frame["contender"])))
+        frame["verdict"] = pd.Categorical(frame["verdict"], list(VERDICTS))
+        numbers = [*_BOUNDS, "p_holm", "cpu_ratio", "cpu_low", "cpu_high"]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
+
+    @cached_property
+    def ratios(self) -> "pd.DataFrame":
+        """The rows of `plots.forest`."""
+        names = [name for name in self.cells.columns if name in {*_BOUNDS, "n", "verdict", "lowest", "highest"}]
+        frame = self.cells[names].copy()
+        frame.insert(0, "label", [f"{row.contender}, {row.label}" for row in self.rows])
+        return frame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cells have each verdict."""
+        found = Counter(row.verdict for row in self.rows)
+        return {verdict: found[verdict] for verdict in VERDICTS}
+
+    @property
+    def sentence(self) -> str:
+        """How often there is which verdict, and the largest difference that is sure, or else the largest seen."""
+        sure = [row for row in self.rows if row.verdict in ("faster", "slower")]
+        widest = max(sure or self.rows, key=lambda row: max(row.moved.ratio, 1 / row.moved.ratio))
+        times = f"{widest.moved.ratio:.2f}x the blocks of A with {widest.contender}, {widest.label}"
+        most = f"B moves {times} ({widest.moved.certainty})"
+        if len(self.rows) == 1:
+            return f"{most}: {self._said(widest.verdict)}."
+        told = ", ".join(f"{self._said(verdict)} in {count}" for verdict, count in self.counts.items() if count)
+        return f"B against A, {len(self.rows)} comparisons: {told}; furthest apart, {most}."
+
+    def _said(self, verdict: str) -> str:
+        return f"the same within {100 * self.within:.3g} %" if verdict == "same" else verdict
+
+
+def record(row: Compared) -> dict[str, Any]:
+    """A row as plain values, unknown ones None; the keys are the columns of `Comparison.cells`."""
+    moved, cpu = row.moved, row.cpu
+    return {
+        "cell_key": row.cell_key,
+        "contender": row.contender,
+        "label": row.label,
+        **{name: row.row.get(name) for name in (AXES[0], AXES[-1], *AXES[1:-1])},
+        "a_data_pps": row.a_data_pps,
+        "b_data_pps": row.b_data_pps,
+        **{name: getattr(moved, name) for name in (*_BOUNDS, "lowest", "highest", "n")},
+        "p_holm": row.p_holm,
+        "verdict": row.verdict,
+        **{f"cpu_{name}": getattr(cpu, name) if cpu else None for name in _BOUNDS},
+    }

@@ -1,0 +1,215 @@
+"""From rows of results to an Answer: the sentence, thresholds, lines and remarks, and the exit code that follows.
+
+Pure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tftpbench.analysis.summary import remarks
+from tftpbench.analysis.summary.lines import Line, Metric, Quantiles, lines, metric_of
+from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
+from tftpbench.model import thresholds
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.thresholds import Verdict, server_name
+from tftpbench.model.units import counted
+from tftpbench.model.workload import Cell
+
+if TYPE_CHECKING:  # a run answers without data frames
+    import pandas as pd
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A trial that must not be used, and why."""
+
+    trial: int
+    server: str
+    cell_label: str
+    reason: str
+
+
+class LeftOut(NamedTuple):
+    """A server that did not start, and was not tried in `not_done` further trials."""
+
+    server: str
+    reason: str
+    failed_trials: Sequence[int]
+    not_done: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A threshold's verdict in one cell."""
+
+    cell_label: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that the end of a run says."""
+
+    sentence: str
+    metric: Metric
+    """What the ratios of the lines compare."""
+    reference: str
+    """The first server; unless `against` says otherwise, the one that the others are compared with."""
+    thresholds: tuple[Judged, ...]
+    lines: tuple[Line, ...]
+    invalid: tuple[Invalid, ...]
+    skipped: tuple[str, ...]
+    incomplete: tuple[str, ...]
+    """Cells that were left with too few valid trials to judge what was asked."""
+    findings: tuple[str, ...] = ()
+    """What the servers did wrong."""
+    faults: tuple[str, ...] = ()
+    """What the servers did against the RFCs in trials where transfers failed."""
+    headline: str = ""
+    """The label of the cell that the sentence speaks of first, as in `Line.label`."""
+    against: str = ""
+    """What the ratios compare with, in words: the first server, or "the ceiling"."""
+    no_server_left: bool = False
+    """Whether the run ended early because none of its servers started any more."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left."""
+        states = {judged.verdict.state for judged in self.thresholds}
+        if "missed" in states:
+            return 3
+        return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per line: medians of valid trials, the ratio to `against` with its 95 % interval over n pairs.
+
+        `low` and `high` are null under six pairs; times in ns, `data_pps` and `goodput_bytes_per_s` per second.
+        """
+        import pandas as pd
+
+        from tftpbench.analysis.summary.document import FRAME_COLUMNS, flat
+
+        return pd.DataFrame([flat(line) for line in self.lines], columns=list(FRAME_COLUMNS))
+
+    @property
+    def ratios(self) -> "pd.DataFrame":
+        """The ratios to `against` as `plots.forest` draws them, a row per line that has one.
+
+        `label` says what is compared, and is made of `contender` and `cell`; then `ratio low high n lowest highest`,
+        and a `verdict` that nobody has given.
+        """
+        frame = self.to_frame().rename(columns={"label": "cell"})
+        frame = frame[frame["n"].notna()].assign(label=frame["contender"] + ", " + frame["cell"], verdict=None)
+        kept = ["label", "contender", "cell", "ratio", "low", "high", "n", "lowest", "highest", "verdict"]
+        return frame[kept].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        from tftpbench.analysis.summary.text import html
+
+        return html(self)
+
+
+def summarise(
+    scenario: Scenario,
+    servers: Sequence[str],
+    rows: Sequence[Row],
+    placement: str,
+    skipped: Sequence[tuple[str, str | None, str]] = (),
+    block_rtt: Callable[[str, str], Quantiles | None] = lambda _key, _server: None,
+    unstarted: Sequence[LeftOut] = (),
+) -> Answer:
+    """Answer the scenario's question from the rows of its trials.
+
+    `servers` in the scenario's order, the first being what the others are compared with; `placement` as in "on one
+    core"; `skipped` as (server, cell key or None for all of them, reason); `block_rtt(cell_key, server)` gives
+    quantiles of merged histograms. A server that is `unstarted` and has no valid trial is as one that is missing, and
+    its failed starts are told once.
+    """
+    cells = scenario.cells()
+    left_out = {(server, key) for server, key, _ in skipped}
+    taking_part = [server for server in servers if (server, None) not in left_out]
+    gone = {each.server for each in unstarted}
+    measured = {server_name(row) for row in rows if row["verdict"] == "valid"}
+    present = [server for server in taking_part if server not in gone or server in measured]
+    failed_starts = {number for each in unstarted for number in each.failed_trials}
+    told = [row for row in rows if row["trial"] not in failed_starts]
+    found = lines(scenario, present, rows, left_out, block_rtt)
+    labels = {cell.key: cell.label for cell in cells}
+    first = present[0] if present else ""
+    to_ceiling = scenario.compare_with == "ceiling"
+    return Answer(
+        sentence=_sentence(scenario, found, present, placement, nothing_started=bool(gone) and not present),
+        metric=metric_of(scenario),
+        reference=first,
+        against=CEILING if to_ceiling else first,
+        thresholds=_judge(scenario, cells, rows, left_out),
+        lines=found,
+        invalid=tuple(
+            Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
+            for row in told
+            if row["verdict"] != "valid"
+        ),
+        skipped=(*_skipped(skipped, labels), *map(_unstarted, unstarted)),
+        # one trial a cell is a look, not a judgement
+        incomplete=remarks.incomplete(
+            [line for line in found if line.server not in gone], None if to_ceiling else first
+        )
+        if scenario.trials > 1 and present
+        else (),
+        findings=remarks.findings(told, labels),
+        faults=remarks.faults(rows),
+        headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
+        no_server_left=bool(gone) and gone.issuperset(taking_part),
+    )
+
+
+def _sentence(
+    scenario: Scenario, found: Sequence[Line], present: Sequence[str], placement: str, *, nothing_started: bool
+) -> str:
+    if nothing_started:
+        return "No answer: no server could be started."
+    if scenario.compare_with == "ceiling":
+        return ceiling_sentence(found, present, placement)
+    return answer_sentence(found, present, placement, scenario.best_of)
+
+
+def _skipped(skipped: Sequence[tuple[str, str | None, str]], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Each server and reason once, however many cells it has."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for server, key, reason in skipped:
+        cells.setdefault((server, reason), []).extend([labels[key]] if key else [])
+    return tuple(
+        f"{server}{f', {_some(where)}' if where else ''}: {reason}" for (server, reason), where in cells.items()
+    )
+
+
+def _unstarted(left_out: LeftOut) -> str:
+    """Once, however many trials it was to have."""
+    failed = counted(len(left_out.failed_trials), "trial")
+    more = f"{left_out.not_done} more {'was' if left_out.not_done == 1 else 'were'} not tried"
+    return f"{left_out.server}: did not start in {failed} ({more}): {left_out.reason}"
+
+
+def _some(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{len(labels)} cells"
+
+
+def _judge(
+    scenario: Scenario, cells: Sequence[Cell], rows: Sequence[Row], left_out: set[tuple[str, str | None]]
+) -> tuple[Judged, ...]:
+    """A threshold that speaks of a server which is left out of a cell asks nothing there."""
+    judged: list[Judged] = []
+    for cell in cells:
+        cell_key = cell.key
+        here = [row for row in rows if row["cell_key"] == cell_key]
+        absent = {server for server, key in left_out if key in (None, cell_key)}
+        found = thresholds.evaluate(scenario.checks, here)
+        judged += [
+            Judged(cell.label, each)
+            for each in found
+            if each.threshold.server not in absent and not (each.server == "" and absent)
+        ]
+    return tuple(judged)

@@ -1,0 +1,182 @@
+"""One line per server and cell: medians, and the paired ratio to the first server.
+
+Pure. It must never average a percentile: those come merged, from whoever can read histograms.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from tftpbench.analysis.stats import Ratio, paired_ratio
+from tftpbench.model.scenario import BEST_OF_AXES, Scenario
+from tftpbench.model.thresholds import server_name
+from tftpbench.model.workload import Cell
+
+# Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
+MANY_SERVERS = 3
+
+Row = Mapping[str, Any]
+Metric = Literal["data_pps", "goodput_bytes_per_s"]
+
+
+class Quantiles(NamedTuple):
+    """Of merged histograms, in ns."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One server in one cell, or in its best one of several.
+
+    `label` names what all servers of the cell had in common. `ratio` compares with the first server, which has None, or
+    with the ceiling; `ceiling_ratio` is the median of valid trials.
+    """
+
+    cell: Cell
+    label: str
+    server: str
+    valid: int
+    trials: int
+    data_pps: float | None
+    goodput_bytes_per_s: float | None
+    ratio: Ratio | None
+    block_rtt: Quantiles | None
+    server_cpu_ns_per_block: float | None
+    ceiling_ratio: float | None
+    lost: int
+    """Transfers that failed, timed out or never got an answer, over all trials."""
+    is_its_own_doing: bool
+    """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
+
+
+def lines(
+    scenario: Scenario,
+    present: Sequence[str],
+    rows: Sequence[Row],
+    left_out: set[tuple[str, str | None]],
+    block_rtt: Callable[[str, str], Quantiles | None],
+) -> tuple[Line, ...]:
+    """Cell by cell in the scenario's order; in each, the servers in theirs, and those of many by what they moved."""
+    found: list[Line] = []
+    metric = metric_of(scenario)
+    for label, cells in _groups(scenario):
+        here: list[Line] = []
+        best: dict[str, Cell] = {}
+        for server in present:
+            able = [cell for cell in cells if (server, cell.key) not in left_out]
+            if able:
+                best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
+                against_ceiling = scenario.compare_with == "ceiling"
+                ratio = (
+                    _ratio_to_ceiling(best[server], server, rows)
+                    if against_ceiling
+                    else _ratio(best, server, present[0], rows, metric)
+                )
+                if ratio is not None and len(cells) > 1:
+                    # The cell was chosen for these very trials: an interval from them would promise too much.
+                    ratio = replace(ratio, low=None, high=None, p_value=None)
+                here.append(_line(best[server], label, server, ratio, rows, block_rtt))
+        if len(here) > MANY_SERVERS:
+            here.sort(key=lambda line: -(getattr(line, metric) or 0))
+        found += here
+    return tuple(found)
+
+
+def metric_of(scenario: Scenario) -> Metric:
+    """What is compared: blocks where all have one size, else the bytes of the files."""
+    return "goodput_bytes_per_s" if scenario.best_of else "data_pps"
+
+
+def _groups(scenario: Scenario) -> list[tuple[str, list[Cell]]]:
+    """Cells that differ in nothing but what each server takes its best value of."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in scenario.cells():
+        fixed = [getattr(cell, axis) for axis in BEST_OF_AXES if axis not in scenario.best_of]
+        groups.setdefault((cell.operation, cell.concurrency, cell.file_size_bytes, *fixed), []).append(cell)
+    return [(cells[0].label_without(scenario.best_of), cells) for cells in groups.values()]
+
+
+def _line(
+    cell: Cell,
+    label: str,
+    server: str,
+    ratio: Ratio | None,
+    rows: Sequence[Row],
+    block_rtt: Callable[[str, str], Quantiles | None],
+) -> Line:
+    ours = _of(rows, cell, server)
+    valid = _valid(rows, cell, server)
+    return Line(
+        cell=cell,
+        label=label,
+        server=server,
+        valid=len(valid),
+        trials=len(ours),
+        data_pps=_median(valid, "data_pps"),
+        goodput_bytes_per_s=_median(valid, "goodput_bytes_per_s"),
+        ratio=ratio,
+        block_rtt=block_rtt(cell.key, server) if valid else None,
+        server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
+        ceiling_ratio=_median(valid, "ceiling_ratio"),
+        lost=sum(map(_lost, ours)),
+        is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
+    )
+
+
+def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence[Row], metric: Metric) -> Ratio | None:
+    """Over the rounds in which both sides have a valid trial that moved anything at all."""
+    if server == reference or reference not in best:
+        return None
+    ours, theirs = (
+        {
+            row["round"]: row[metric]
+            for row in _valid(rows, best[each], each)
+            if row.get("round") and _moved(row, metric)
+        }
+        for each in (server, reference)
+    )
+    rounds = sorted(ours.keys() & theirs.keys())
+    return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
+
+
+def _ratio_to_ceiling(cell: Cell, server: str, rows: Sequence[Row]) -> Ratio | None:
+    """Each valid trial and the ceiling of its round are a pair."""
+    pairs = [
+        (row["data_pps"], row["ceiling_data_pps"])
+        for row in _valid(rows, cell, server)
+        if _moved(row, "data_pps") and row.get("ceiling_data_pps")
+    ]
+    return paired_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]) if pairs else None
+
+
+def _moved(row: Row, metric: Metric) -> bool:
+    return (row.get(metric) or 0) > 0
+
+
+def _valid(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
+    return [row for row in _of(rows, cell, server) if row["verdict"] == "valid"]
+
+
+def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
+    key = cell.key  # a hash, made anew each time
+    return [row for row in rows if row["cell_key"] == key and server_name(row) == server]
+
+
+def _lost(row: Row) -> int:
+    """Those cut off at the trial's end had the server's silence from their first request on."""
+    counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
+    silent = sum(counts.get(kind, 0) for kind in ("silent", "timed_out"))
+    return int((row.get("failed") or 0) + max(silent, row.get("timed_out") or 0))
+
+
+def _is_its_own_doing(row: Row) -> bool:
+    kinds = {finding["kind"] for finding in row.get("server_findings") or ()}
+    return row["verdict"] != "valid" and not kinds.isdisjoint({"died", "not_ready", "wrong_bytes"})
+
+
+def _median(rows: Sequence[Row], column: str) -> float | None:
+    known = [float(row[column]) for row in rows if row.get(column) is not None]
+    return statistics.median(known) if known else None

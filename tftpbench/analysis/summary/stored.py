@@ -1,0 +1,84 @@
+"""The Answer of a run as it lies on the disk: from its folder alone, whoever made it and whenever.
+
+It must never guess what a run folder does not hold; a trial of no cell of the scenario is told of and left out.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
+from tftpbench.analysis.summary.lines import Quantiles
+from tftpbench.model.errors import ResultsError, ScenarioError, UsageError
+from tftpbench.model.scenario import Scenario, from_document
+from tftpbench.model.thresholds import server_name
+from tftpbench.model.units import counted
+from tftpbench.store import Run
+
+# What the manifest says of a server that no run of ours started.
+RUNNING = "running already"
+
+
+def answer_of(run: Run) -> Answer:
+    """Answer the question of the run's scenario from its trials, finished or cut off.
+
+    Raises ResultsError where the manifest holds no scenario that can be read, UsageError for what is no Run.
+    """
+    if not isinstance(run, Run):
+        raise UsageError(f"a value of type {type(run).__name__} is no run; allowed: what tftpbench.load_run returns")
+    scenario = scenario_of(run)
+    known = {cell.key for cell in scenario.cells()}
+    servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])
+    valid: dict[tuple[str, str], list[int]] = {}  # looked up once for each line, of which there may be thousands
+    for row in run.rows:
+        if row["verdict"] == "valid":
+            valid.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
+    answer = summarise(
+        scenario,
+        list(servers),
+        [row for row in run.rows if row["cell_key"] in known],
+        placement_of(run.manifest),
+        [skip for skip in _skipped(run.manifest) if skip[1] is None or skip[1] in known],
+        lambda cell_key, server: _block_rtt(run, valid.get((cell_key, server), [])),
+        [LeftOut(**{name: each[name] for name in LeftOut._fields}) for each in run.manifest.get("left_out", ())],
+    )
+    strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
+    told = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]
+    return replace(answer, skipped=(*answer.skipped, *told))
+
+
+def scenario_of(run: Run) -> Scenario:
+    """The scenario as it was run, every default in it. Raises ResultsError where the manifest has none."""
+    known = run.manifest.get("scenario")
+    if not isinstance(known, Mapping):
+        raise ResultsError(f"{run.path}/manifest.json: has no scenario, so nobody knows what was asked")
+    try:
+        return from_document(known, f"{run.path}/manifest.json: scenario")
+    except ScenarioError as error:
+        raise ResultsError(str(error)) from None
+
+
+def placement_of(manifest: Mapping[str, Any]) -> str:
+    """Where it was measured, as the end of a sentence; we pin nobody who ran already, and don't know where he runs."""
+    phrase = str(manifest.get("placement", {}).get("phrase", "on cores unknown"))
+    servers: Mapping[str, Any] = manifest.get("servers", {})
+    running = [name for name, facts in servers.items() if facts.get("model") == RUNNING]
+    if not running:
+        return phrase
+    elsewhere = f"{' and '.join(running)} wherever it runs"
+    return elsewhere if len(running) == len(servers) else f"{phrase}, but {elsewhere}"
+
+
+def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
+    return [(str(skip["server"]), skip.get("cell_key"), str(skip["reason"])) for skip in manifest.get("skipped", ())]
+
+
+def _block_rtt(run: Run, trials: Sequence[int]) -> Quantiles | None:
+    try:
+        merged = run.merged("block_rtt", trials, "such a cell")
+    except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
+        return None
+    if not merged.count:
+        return None
+    return Quantiles(merged.percentile(50), merged.percentile(99))

@@ -1,0 +1,85 @@
+"""Pairs as numbers: which of them count for a metric, and how much worse the head was than the base beside it.
+
+Pure. It must never give a verdict.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Block
+from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
+
+# A pair is evidence of a severe loss from this factor on, beyond what the budget allows. The clock of a busy machine
+# can't be trusted for some percent, and seldom for half.
+SEVERE = 2.0
+
+
+def by_cell(pairs: Sequence[Block]) -> dict[str, list[Block]]:
+    """The pairs by cell_key, in their order."""
+    cells: dict[str, list[Block]] = {}
+    for pair in pairs:
+        cells.setdefault(pair.cell_key, []).append(pair)
+    return cells
+
+
+def loaded(pairs: Sequence[Block]) -> list[Block]:
+    """Pairs whose servers were all loaded, whether their clock can be trusted or not."""
+    return [pair for pair in pairs if pair.arms]
+
+
+def valid(pairs: Sequence[Block]) -> list[Block]:
+    """Pairs that count for every metric."""
+    return [pair for pair in pairs if pair.invalid is None]
+
+
+def counted(pairs: Sequence[Block], metric: str) -> list[Block]:
+    """Pairs that count for the metric: a count of calls or bytes is not spoilt by a clock that can't be trusted."""
+    known = METRICS.get(metric) or REPORTED[metric]
+    return valid(pairs) if known.needs_clock else loaded(pairs)
+
+
+def figure(pair: Block, arm: str, metric: str) -> float | None:
+    """A positive, finite figure of an arm; None where it has none."""
+    value = pair.arms[arm].figures.get(metric) if arm in pair.arms else None
+    return value if value is not None and np.isfinite(value) and value > 0 else None
+
+
+def both(pairs: Sequence[Block], metric: str, other: str = HEAD) -> list[tuple[float, float]]:
+    """The figures of the base and of `other`, of the pairs that have both."""
+    found = [(figure(pair, BASE, metric), figure(pair, other, metric)) for pair in pairs]
+    return [(base, head) for base, head in found if base is not None and head is not None]
+
+
+def worsening_log(pair: Block, metric: str, other: str = HEAD) -> float | None:
+    """The log of how much worse `other` was than the base in this pair; None where one has not the figure."""
+    base, head = figure(pair, BASE, metric), figure(pair, other, metric)
+    if base is None or head is None:
+        return None
+    known = METRICS.get(metric) or REPORTED[metric]
+    sign = 1 if known.lower_is_better else -1
+    return sign * float(np.log(head) - np.log(base))
+
+
+def severe_limit(metric: str, budget: float) -> float:
+    """The log-ratio of worsening from which a pair is evidence of a severe loss."""
+    return allowance(METRICS[metric], budget) + float(np.log(SEVERE))
+
+
+def severe_loss(metric: str, budget: float) -> float:
+    """The same as a share."""
+    return worsening(METRICS[metric], severe_limit(metric, budget))
+
+
+def severe_sign(pair: Block, metric: str, budget: float) -> int:
+    """1 where the head was worse by far, -1 where the base was, 0 where neither was, or the control was so as well.
+
+    Exchanging base and head gives exactly the opposite, so that with equal code both are equally probable.
+    """
+    worse, limit = worsening_log(pair, metric), severe_limit(metric, budget)
+    if worse is None or abs(worse) < limit:
+        return 0
+    control = worsening_log(pair, metric, CONTROL)
+    if control is not None and control - min(worse, 0.0) >= limit:
+        return 0  # a second base is as slow as the slow one: two starts of the same code differ
+    return 1 if worse > 0 else -1

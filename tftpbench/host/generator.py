@@ -1,0 +1,228 @@
+"""The load generator, seen from Python: one frozen configuration in, one result out.
+
+The only caller of the native load entry. Knows nothing of scenarios, servers or results on disk; who runs a trial
+says what to send where, and judges what comes back.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tftpbench import _core
+from tftpbench.model.errors import LoadError
+from tftpbench.model.metrics import OUTCOMES
+
+IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
+"""Whether the native core is a debug build, whose figures nobody may believe."""
+
+Column = npt.NDArray[np.int64]
+Stop = _core.Stop
+
+Sockets = Literal["shared", "per-transfer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """One load run. Times in nanoseconds unless the name says otherwise; sizes in bytes.
+
+    `name` is the file asked for, with `{n}` replaced by the file's number: the transfer's own number modulo
+    `distinct_files`, or the transfer's own number where `distinct_files` is 0. Give exactly one of `transfers`
+    (fixed work, ended after `limit_ns` at the latest) and `duration_ns` (a window that opens after `warm_up_ns`).
+    `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
+    """
+
+    host: str
+    port: int
+    operation: Literal["read", "write"]
+    name: str
+    file_size_bytes: int
+    concurrency: int
+    size_is_known: bool = False
+    distinct_files: int = 1
+    seed: int = 1
+    verify: Literal["full", "sample", "off"] = "full"
+    verify_against: Path | None = None
+    allow_remote: bool = False
+    workers: int = 1
+    cpus: tuple[int, ...] = ()
+    transfers: int | None = None
+    limit_ns: int = 600_000_000_000
+    duration_ns: int | None = None
+    warm_up_ns: int = 0
+    drain_ns: int = 5_000_000_000
+    ramp_ns: int = 0
+    blksize: int = 512
+    windowsize: int = 1
+    tsize: bool = False
+    timeout_option_s: int | None = None
+    rollover: int | None = None
+    timeout_ns: int = 1_000_000_000
+    retries: int = 5
+    backoff: Literal["exponential", "constant"] = "exponential"
+    sockets: Sockets = "per-transfer"
+    busy_poll_us: int = 1_000
+    receive_buffer_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of protocol fault of the server: how often, and the first datagram that showed it.
+
+    `example`: decoded, its length and at most 64 of its bytes in hexadecimal, in printable ASCII.
+    `rfc_section`: what it breaks, as in "RFC 7440 section 3"; None for wrong contents, of which no RFC speaks.
+    """
+
+    kind: str
+    count: int
+    example: str
+    rfc_section: str | None = None
+
+
+@dataclass(frozen=True)
+class PeerError:
+    """The ERRORs of one code that ended transfers: how many, and the first one's message in printable ASCII."""
+
+    code: int
+    count: int
+    message: str
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What one run found.
+
+    `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
+    `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
+    `errors`: of more than 16 codes for each worker the later ones are not kept.
+    """
+
+    figures: dict[str, int | float | None]
+    transfers: dict[str, Column] = field(repr=False)
+    intervals: dict[str, Column] = field(repr=False)
+    latency_hlog: str = field(repr=False)
+    faults: tuple[Fault, ...]
+    errors: tuple[PeerError, ...] = ()
+
+    @property
+    def completed_numbers(self) -> list[int]:
+        """Numbers of the transfers that completed, in order of their ends."""
+        completed = self.transfers["outcome"] == OUTCOMES.index("completed")
+        return [int(number) for number in self.transfers["number"][completed]]
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """What came back when completed uploads were read again. A file that several uploads wrote counts once.
+
+    `compared` of `files` came back whole; `mismatches` of those hold wrong bytes. `errors`: codes of the ERRORs that
+    the others were refused with, without any where the server fell silent.
+    """
+
+    files: int
+    compared: int
+    bytes: int
+    mismatches: int
+    errors: tuple[int, ...]
+
+
+def run_load(
+    config: LoadConfig,
+    stop: Stop | None = None,
+    on_window: Callable[[str], object] | None = None,
+    on_answer: Callable[[str], object] | None = None,
+) -> LoadResult:
+    """Runs one load to its end and returns what it found.
+
+    `stop.request()` from any thread ends it early; what is in flight then counts as interrupted, or as timed out where
+    the server had been silent for the client's timeout.
+    `on_window` is called on this thread with "open" and with "close" as the measured window does so, once each;
+    `on_answer` once, with "answered", "unanswered" (nothing came for a second; the run goes on) or "refused" (nothing
+    listens on the port; the run goes on).
+    Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
+    """
+    try:
+        outcome = _core.run_load(config, stop or Stop(), on_window, on_answer)
+    except (ValueError, OSError, OverflowError) as error:
+        raise LoadError(str(error)) from error
+    except TypeError as error:
+        # From the native side, when a field of the configuration does not fit: "... field LoadArguments.seed", why.
+        raise LoadError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
+    return LoadResult(
+        figures=outcome.figures,
+        transfers=_columns(outcome.transfers),
+        intervals=_columns(outcome.intervals),
+        latency_hlog=outcome.latency_hlog,
+        faults=tuple(Fault(*fault) for fault in outcome.faults),
+        errors=tuple(PeerError(*error) for error in outcome.errors),
+    )
+
+
+def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None) -> ReadBack:
+    """Reads the files of all completed uploads from the server and compares every byte.
+
+    `config` is what the uploads were made with. Raises LoadError where the generator itself cannot run.
+    """
+    files = np.unique(np.array(uploads.completed_numbers, np.int64) % (config.distinct_files or 1 << 62))
+    if not files.size:
+        return ReadBack(0, 0, 0, 0, ())
+    transfers = int(files[-1]) + 1  # the generator counts from 0: files that never came to be are asked for as well
+    concurrency = min(config.concurrency, transfers)
+    asked = replace(
+        config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0,
+        concurrency=concurrency, workers=min(config.workers, concurrency),
+    )  # fmt: skip
+    stop = stop or Stop()
+    result = run_load(asked, stop)
+    table = result.transfers
+    ours, whole = np.isin(table["number"], files), table["outcome"] == OUTCOMES.index("completed")
+    mismatches = int(result.figures.get("content_mismatches") or 0)
+    if mismatches:  # files under the names of failed uploads are not for judging: they may be older than this load
+        mismatches -= sum(_is_wrong(asked, int(file), stop) for file in table["number"][~ours & whole])
+    refused = table["error_code"][ours & ~whole]
+    return ReadBack(
+        files=files.size,
+        compared=int(np.count_nonzero(ours & whole)),
+        bytes=int(table["bytes"][ours & whole].sum()),
+        mismatches=mismatches,
+        errors=tuple(int(code) for code in np.unique(refused[refused >= 0])),
+    )
+
+
+def _is_wrong(config: LoadConfig, file: int, stop: Stop) -> bool:
+    """Whether this one file comes back otherwise than an upload would have made it."""
+    with tempfile.TemporaryFile() as expected:  # without a name: kill -9 leaves nothing
+        path = Path(f"/proc/self/fd/{expected.fileno()}")
+        write_contents(path, config.seed, file, config.file_size_bytes)
+        name = config.name.replace("{n}", str(file))
+        one = replace(config, name=name, verify_against=path, transfers=1, concurrency=1, workers=1)
+        return bool(run_load(one, stop).figures.get("content_mismatches"))
+
+
+def best_sockets(host: str) -> Sockets:
+    """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
+    address = ip_address(host)
+    return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def write_contents(path: Path, seed: int, file: int, size: int) -> None:
+    """Makes the file `path` with the `size` bytes f(seed, file, offset). Raises OSError."""
+    _core.write_contents(path, seed, file, size)
+
+
+def first_difference(path: Path, seed: int, file: int, size: int) -> int | None:
+    """Offset of the first byte of `path` that is wrong, missing or too much; None if it is right. Raises OSError."""
+    return _core.first_difference(path, seed, file, size)
+
+
+def _columns(columns: dict[str, bytes]) -> dict[str, Column]:
+    return {name: np.frombuffer(column, dtype="<i8") for name, column in columns.items()}

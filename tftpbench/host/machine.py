@@ -1,0 +1,164 @@
+"""What the machine, the kernel and the build are: the facts that may change a figure.
+
+Facts only; it judges nothing and changes nothing. No fact is ever a reason to fail: one that can't be known is None.
+"""
+
+import contextlib
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from tftpbench.model.keys import stable_key
+
+# Facts that last: a run on the same machine another day has the same ones (docs/results-format.md lists them).
+HOST_KEY_FACTS = (
+    "architecture",
+    "cpu_model",
+    "cpus",
+    "cpu_quota",
+    "governor",
+    "kernel_release",
+    "loopback_mtu",
+    "memory_gib",
+    "python",
+    "rmem_max",
+    "virtualisation",
+    "wmem_max",
+)
+GIT_TIMEOUT_S = 5.0
+
+Fact = str | int | float | bool | None
+
+
+def facts(root: Path = Path("/")) -> dict[str, Fact]:
+    """What is known about this machine. `root` holds proc and sys; only tests have another."""
+    memory_kib = _number(_field(root / "proc/meminfo", "MemTotal", ":"))
+    return {
+        "architecture": platform.machine(),
+        "cpu_model": _cpu_model(root),
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu_quota": _cpu_quota(root),
+        "cpu_mhz": _decimal(_field(root / "proc/cpuinfo", "cpu MHz", ":")),
+        "governor": _line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "hostname": socket.gethostname(),
+        "kernel": platform.release(),
+        "kernel_release": ".".join(platform.release().split(".")[:2]),
+        "load_1min": _load(),
+        "loopback_mtu": _number(_line(root / "sys/class/net/lo/mtu")),
+        "memory_bytes": memory_kib * 1024 if memory_kib is not None else None,
+        "memory_gib": round(memory_kib / 1024**2) if memory_kib is not None else None,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "python_full": platform.python_version(),
+        "rmem_default": _number(_line(root / "proc/sys/net/core/rmem_default")),
+        "rmem_max": _number(_line(root / "proc/sys/net/core/rmem_max")),
+        "virtualisation": _virtualisation(root),
+        "wmem_max": _number(_line(root / "proc/sys/net/core/wmem_max")),
+    }
+
+
+def host_key(known: Mapping[str, object]) -> str:
+    """Equal for runs on machines alike: from the lasting facts, not from name, clock speed or load."""
+    return stable_key({name: known.get(name) for name in HOST_KEY_FACTS})
+
+
+def build() -> dict[str, Fact]:
+    """Which tftpbench measured: versions of both halves, build profile, git commit where it runs from a clone."""
+    # Inside, so that everything else here works before the native half is built.
+    from tftpbench import _core
+
+    commit, dirty = _git_commit()
+    return {
+        "tftpbench": _installed_version(),
+        "core": _core.VERSION,
+        "build_profile": _core.BUILD_PROFILE,
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+def _installed_version() -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("tftpbench")
+    return None
+
+
+def _cpu_model(root: Path) -> str | None:
+    # x86 names a model; ARM kernels tell only numbers of implementer and part (man 5 proc, cpuinfo).
+    cpuinfo = root / "proc/cpuinfo"
+    named = _field(cpuinfo, "model name", ":")
+    if named is not None:
+        return named
+    numbers = [_field(cpuinfo, key, ":") for key in ("CPU implementer", "CPU part")]
+    return " ".join(number for number in numbers if number) or None
+
+
+def _cpu_quota(root: Path) -> float | None:
+    """Cores' worth of time that the control group grants (kernel's cgroup-v2 document, cpu.max); None: no limit."""
+    words = (_line(root / "sys/fs/cgroup/cpu.max") or "max").split()
+    if len(words) != 2 or words[0] == "max":
+        return None
+    quota, period = _number(words[0]), _number(words[1])
+    return quota / period if quota and period else None
+
+
+def _virtualisation(root: Path) -> str | None:
+    if any((root / marker).exists() for marker in (".dockerenv", "run/.containerenv")):
+        return "container"
+    vendor = _line(root / "sys/hypervisor/type") or _line(root / "sys/class/dmi/id/sys_vendor")
+    is_guest = " hypervisor" in (_field(root / "proc/cpuinfo", "flags", ":") or "")
+    return f"virtual machine ({vendor or 'unknown'})" if is_guest else None
+
+
+def _git_commit() -> tuple[str | None, bool | None]:
+    """Commit of the clone that this package lies in; of no other repository around an installed one."""
+    clone = Path(__file__).resolve().parents[2]
+    if not (clone / "pyproject.toml").is_file():
+        return None, None
+    commit = _git(clone, "rev-parse", "HEAD")
+    changes = _git(clone, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return commit, None if changes is None else bool(changes)
+
+
+def _git(clone: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(clone), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _load() -> float | None:
+    with contextlib.suppress(OSError):
+        return round(os.getloadavg()[0], 2)
+    return None
+
+
+def _line(path: Path) -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").strip() or None
+    return None
+
+
+def _field(path: Path, key: str, separator: str) -> str | None:
+    for line in (_line(path) or "").splitlines():
+        name, _, value = line.partition(separator)
+        if name.strip() == key:
+            return value.strip() or None
+    return None
+
+
+def _number(text: str | None) -> int | None:
+    word = (text or "").split()[:1]
+    return int(word[0]) if word and word[0].isdecimal() else None
+
+
+def _decimal(text: str | None) -> float | None:
+    with contextlib.suppress(ValueError):
+        return float(text) if text else None
+    return None

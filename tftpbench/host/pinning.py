@@ -1,0 +1,48 @@
+"""Which cores the server and the generator get.
+
+It only decides; pinning is done by those who start a process or a thread.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tftpbench.model.workload import Placement
+
+
+@dataclass(frozen=True)
+class Pinning:
+    """Core numbers of each side. `spare` are the others: the harness looks on from there, if there are any."""
+
+    server: tuple[int, ...]
+    generator: tuple[int, ...]
+    spare: tuple[int, ...]
+
+    @property
+    def separate(self) -> bool:
+        """Whether neither side can take time from the other."""
+        return not set(self.server) & set(self.generator)
+
+    @property
+    def phrase(self) -> str:
+        """The part of the answer's sentence: "on separate cores", "on one core"."""
+        if self.separate:
+            return "on separate cores"
+        together = sorted({*self.server, *self.generator})
+        return "on one core" if len(together) == 1 else f"on the same {len(together)} cores"
+
+
+def pin(placement: Placement, allowed: Sequence[int] | None = None) -> Pinning:
+    """The server gets the last cores and the generator the first; where there are too few, both get all.
+
+    Interrupts and housekeeping settle on the first cores, and the generator can say when it was late; the server can't.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if allowed is None else sorted(allowed)
+    wanted_server = len(cores) if placement.server_cpus == "all" else placement.server_cpus
+    wanted_generator = len(cores) if placement.generator_cpus == "all" else placement.generator_cpus
+    if wanted_server + wanted_generator <= len(cores) or "all" in (placement.server_cpus, placement.generator_cpus):
+        server, generator = cores[-wanted_server:], cores[:wanted_generator]
+    else:
+        server, generator = cores, cores
+    taken = {*server, *generator}
+    return Pinning(tuple(server), tuple(generator), tuple(core for core in cores if core not in taken))

@@ -1,0 +1,100 @@
+"""`RunningServer`: a server that somebody else started, in the place of a `ServerProcess`.
+
+It is asked, and never started, stopped or looked into: what belongs to a process is None for it. It must never be asked
+for anything that the scenario does not ask for: some servers are silent where a name is unknown.
+"""
+
+import struct
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from tftpbench.host.server.readiness import answers
+from tftpbench.host.server.request import Opcode
+from tftpbench.host.server.usage import Samples, Usage
+from tftpbench.host.target import Target
+from tftpbench.model.errors import ServerNotReady
+
+ANSWER_TIMEOUT_S = 5.0
+# Each copy of a request may begin a transfer, and a slow server is no silent one: as long as a client's first wait.
+REPEAT_S = 1.0
+_NAME_MAX = 100
+
+
+class RunningServer:
+    """One server at a known address, for a whole run. `start` returns when it has answered; `stop` leaves it alone.
+
+    `asked` is the request to ask it with, as the trial's own clients write it. `has_answered`: to what it was
+    asked last.
+    """
+
+    buffers = None
+
+    def __init__(self, target: Target) -> None:
+        self.host = target.host
+        self.port = target.port
+        self.asked = b""
+        self.has_answered = False
+        self._name = target.name
+
+    def start(self) -> None:
+        """Asks nothing of a server that has just answered. Raises ServerNotReady where nothing answers."""
+        if not self.has_answered and not self.answers(ANSWER_TIMEOUT_S):
+            raise ServerNotReady(
+                f"{self._name}: did not answer {_described(self.asked)} within {ANSWER_TIMEOUT_S:g} s; is it running?"
+            )
+
+    def answers(self, timeout_s: float) -> bool:
+        """Ask it now."""
+        self.has_answered = answers(self.host, self.port, timeout_s, self.asked, REPEAT_S)
+        return self.has_answered
+
+    def usage(self) -> Usage:
+        """Nothing is known but the time."""
+        return Usage(time.monotonic_ns())
+
+    def cpu_ns(self) -> None:
+        """Not known."""
+
+    def context_switches(self) -> None:
+        """Not known."""
+
+    def sampler(self, _cpus: Iterable[int] = (), _on_death: Callable[[], object] = lambda: None) -> "_NothingToSample":
+        """A context manager that sees nothing."""
+        return _NothingToSample()
+
+    def check_alive(self) -> None:
+        """Whether it still answers is asked by whoever wants to know."""
+
+    def stop(self, _grace_s: float = 0) -> None:
+        """It goes on."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class _NothingToSample:
+    """In the place of a Sampler."""
+
+    samples = Samples()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def _described(asked: bytes) -> str:
+    """A request in words: "an RRQ for 'boot.0'"."""
+    name = asked[2:].partition(b"\0")[0].decode("utf-8", "replace")
+    return f"{'a WRQ' if asked[:2] == struct.pack('!H', Opcode.WRQ) else 'an RRQ'} for {name[:_NAME_MAX]!r}"

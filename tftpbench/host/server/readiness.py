@@ -1,0 +1,157 @@
+"""Has the server answered, and was it really this server? Observed, never slept for.
+
+It must never wait longer than it was told to, and never take another process's answer for the server's.
+"""
+
+import errno
+import os
+import secrets
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.request import DATAGRAM_BYTES_MAX, Opcode, address, family, request
+from tftpbench.host.server.sockets import socket_inodes, udp_sockets
+from tftpbench.model.errors import ServerDied, ServerNotReady
+
+# A lost probe costs this much; a server that is slow to start is asked 20 times a second, which costs it nothing.
+_PROBE_S = 0.05
+# Each look may miss a row; ten in a row on a machine with thousands of sockets do not.
+_LOOKS = 10
+_ERROR_AND_BYE = struct.pack("!HH", Opcode.ERROR, 0) + b"probe only\0"
+
+
+class PortTaken(ServerNotReady):
+    """Another process has the port that was free when we looked."""
+
+
+def wait_for_line(link: KeeperLink, deadline: float) -> int:
+    """The port of the READY line, which must name a process of this server and a port of it.
+
+    The host it names is left alone: the server was told one, and a wildcard is nothing to send to.
+    """
+    while link.ready is None:
+        _still_waiting(link, deadline, "printed no READY line")
+        link.hear(_PROBE_S)
+    _, port, pid = link.ready
+    if pid not in link.family():
+        raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
+    if not _is_ours(link, port):
+        raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
+    return port
+
+
+def wait_for_answer(link: KeeperLink, host: str, port: int, deadline: float) -> None:
+    """Ask for a file that can't exist until something comes back and the port is this server's."""
+    with _Probe(host, port) as probe:
+        while True:
+            _still_waiting(link, deadline, f"did not answer on port {port}")
+            if probe.ask():
+                if _is_ours(link, port):
+                    return
+                raise PortTaken(f"port {port} belongs to another process")
+
+
+def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> bool:
+    """Whether anything comes back in time for the request `asked`, which is repeated.
+
+    None asks for a file that can't exist. A transfer that begins is ended with an ERROR.
+    """
+    deadline = time.monotonic() + timeout_s
+    with _Probe(host, port, asked, repeat_s) as probe:
+        while time.monotonic() < deadline:
+            if probe.ask():
+                return True
+    return False
+
+
+class _Probe:
+    """A client that asks, for a file that can't exist unless told otherwise; an ERROR is as good an answer as any."""
+
+    def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
+        self._server = address(host, port)
+        self._request = asked or request("read", f"absent-{secrets.token_hex(8)}", {})
+        self._repeat_s = repeat_s
+        self._socket = _udp_socket(host)
+        self._socket.setblocking(False)
+
+    def ask(self) -> bool:
+        """Ask once more and wait a little."""
+        _try(lambda: self._socket.sendto(self._request, self._server))
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(self._repeat_s * 1000)) and _try(self._take)
+
+    def _take(self) -> None:
+        answer, peer = self._socket.recvfrom(DATAGRAM_BYTES_MAX)
+        if answer[:2] != struct.pack("!H", Opcode.ERROR):
+            self._socket.sendto(_ERROR_AND_BYE, peer)  # it began a transfer: end it, or it retransmits into the trial
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+
+def owns_port(pids: Sequence[int], port: int) -> bool | None:
+    """Whether one of the processes has a UDP socket on `port`; None where the kernel does not show its sockets."""
+    rows = udp_sockets()
+    if not rows or not all(os.access(f"/proc/{pid}/fd", os.R_OK) for pid in pids):
+        return None
+    return not {row.inode for row in rows if row.port == port}.isdisjoint(socket_inodes(pids))
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody has this UDP port now; False where we may not ask (a port below 1024, ip(7))."""
+    with _udp_socket(host) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def free_port(host: str) -> int:
+    """A UDP port that nobody had a moment ago."""
+    with _udp_socket(host) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _udp_socket(host: str) -> socket.socket:
+    return socket.socket(family(host), socket.SOCK_DGRAM)
+
+
+def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
+    if not link.alive():
+        if link.failed is not None:
+            raise ServerNotReady(f"could not be started: {link.failed}")
+        raise ServerDied(f"ended with {link.ended.text} before it was ready")
+    if time.monotonic() > deadline:
+        raise ServerNotReady(f"{why} in time")
+
+
+def _is_ours(link: KeeperLink, port: int) -> bool:
+    """Looked for again and again: udp(7)'s list in proc(5) may lack a row while others open and close sockets."""
+    for _ in range(_LOOKS):
+        if owns_port(link.family(), port) is not False:
+            return True
+        link.hear(_PROBE_S)
+    return False
+
+
+def _try(action: Callable[[], object]) -> bool:
+    """False on an error of the socket: an ICMP refusal of an earlier probe means only that nobody is there yet."""
+    try:
+        action()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""A server that is running already: not ours to start or stop, named by a TFTP URL (RFC 3617).
+
+``tftp://HOST[:PORT]/FILE`` is read only, and every transfer reads FILE; ``tftp://HOST[:PORT]`` allows tftpbench to
+upload files there, which stay; there is no ``;mode=``, and a name may not be empty. A link-local address has a zone,
+written as in ``[fe80::1%25eth0]`` (RFC 6874); a bare ``%`` is understood, too.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from tftpbench.model.errors import ManifestError
+
+SCHEME = "tftp://"
+PORT = 69  # RFC 1350 section 4
+_SHAPE = re.compile(
+    r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?:25(?=[^\]]))?(?P<zone>[^\]/%]+))?\]|(?P<host>[^\[\]/:;@?#]+))"
+    r"(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"
+)
+_ALLOWED = "allowed: tftp://ADDRESS:PORT/FILE, as in tftp://127.0.0.1:69/boot.0"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where it listens, and the file to read; None where tftpbench may write."""
+
+    host: str
+    port: int
+    file: str | None
+
+    @property
+    def name(self) -> str:
+        """As in results and tables: "192.0.2.1:69"."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def entry(self) -> str:
+        """As among a scenario's servers."""
+        return f"{SCHEME}{self.name.replace('%', '%25')}" + (f"/{quote(self.file)}" if self.file else "")
+
+    @property
+    def source(self) -> str:
+        """Where it is named, as a manifest's source is."""
+        return self.entry
+
+    def cannot(self, operation: str | None = None, *_options: object, **_more: object) -> str | None:
+        """Why a cell must not be run on it; None where it may. What it can do is seen when it is asked."""
+        if operation == "write" and self.file is not None:
+            return f"{self.name} is only read: --target-write, in place of a file to read, allows more"
+        return None
+
+
+def parse_target(entry: str) -> Target:
+    """The target that an entry names. Raises ManifestError."""
+    match = _SHAPE.fullmatch(entry)
+    port = int(match["port"] or PORT) if match else 0
+    if match is None or not 1 <= port <= 65535:
+        raise ManifestError(f"{entry!r} names no running server; {_ALLOWED}")
+    host = match["host"] or match["six"] + (f"%{match['zone']}" if match["zone"] else "")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ManifestError(f"{entry!r}: {host!r} is no IP address; {_ALLOWED}") from None
+    file = unquote(match["file"]) if match["file"] is not None else None
+    if file is not None and (not file or not file.isprintable() or "{n}" in file):
+        raise ManifestError(f"{entry!r} names no file to read; {_ALLOWED}, or without the last slash to allow uploads")
+    return Target(host, port, file)

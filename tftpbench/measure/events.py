@@ -1,0 +1,86 @@
+"""What a run tells while it goes on. Plain data: the runner emits, a display consumes, nobody answers.
+
+An event must hold what a display needs and no way back into the run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tftpbench.host.pinning import Pinning
+from tftpbench.measure.plan import Plan, Trial
+from tftpbench.measure.starts import LeftOut
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Cell
+
+
+@dataclass(frozen=True)
+class CopyStarted:
+    """The file of a running server is about to be copied, which may take minutes; before RunStarted."""
+
+    server: str
+    file: str
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The plan is made and the folder exists. `done` trials were finished by an earlier part of the run.
+
+    `notes`: what must be known before, a sentence each; `placement`: where it is measured, in words.
+    """
+
+    folder: Path
+    scenario: Scenario
+    plan: Plan
+    pinning: Pinning
+    done: int
+    notes: tuple[str, ...] = ()
+    placement: str = ""
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial is about to begin; `total` counts those of the whole run."""
+
+    trial: Trial
+    total: int
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """`row` is the line of trials.jsonl, already on disk."""
+
+    trial: Trial
+    total: int
+    row: Mapping[str, object]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerLeftOut:
+    """A server failed to start again: its remaining trials are not tried.
+
+    `is_last`: no server is left, and the run ends.
+    """
+
+    left_out: LeftOut
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class CeilingUnknown:
+    """What the bare kernel does with a cell's datagrams could not be measured; its trials are done all the same."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """`interrupted` when Ctrl-C ended it early."""
+
+    folder: Path
+    interrupted: bool
+
+
+Event = CopyStarted | RunStarted | TrialStarted | TrialFinished | ServerLeftOut | CeilingUnknown | RunFinished

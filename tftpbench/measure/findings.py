@@ -1,0 +1,165 @@
+"""What a server did wrong in a trial, in words: each way once, with how many transfers it hit.
+
+A server that misbehaves is a finding about it and no fault of the run: nothing here makes a trial invalid (that is
+`checks`). Pure: figures and transfers in, findings out.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tftpbench.model.metrics import OUTCOMES
+
+Kind = Literal[
+    "died",
+    "not_ready",
+    "deaf",
+    "wrong_bytes",
+    "not_read_back",
+    "refused",
+    "failed",
+    "silent",
+    "timed_out",
+    "unfinished",
+    "not_granted",
+    "unfair",
+]
+# A client that needs ten times as long as the median one, and longer than its own timer, was passed over.
+FAIRNESS_MAX = 10.0
+# Of so few transfers the slowest says nothing about fairness.
+FAIRNESS_TRANSFERS_MIN = 20
+# RFC 1350 section 5, RFC 2347.
+_ERRORS = {
+    0: "not defined",
+    1: "file not found",
+    2: "access violation",
+    3: "disk full",
+    4: "illegal operation",
+    5: "unknown transfer ID",
+    6: "file already exists",
+    7: "no such user",
+    8: "option refused",
+}
+
+Row = Mapping[str, object]
+Columns = Mapping[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class ServerFinding:
+    """One way in which a server misbehaved. `count`: transfers that it hit, or 1 where it hit the trial as a whole."""
+
+    kind: Kind
+    count: int
+    text: str
+
+
+def of_a_lost_server(why: str, *, died: bool) -> ServerFinding:
+    """The finding where a server ended by itself, or never was ready."""
+    return ServerFinding("died" if died else "not_ready", 1, why)
+
+
+def of_uploads(lacking: int, files: int) -> ServerFinding:
+    """The finding where uploads could not be read again."""
+    return ServerFinding("not_read_back", lacking, f"did not give {lacking} of {files} uploads back: not compared")
+
+
+def unanswered(transfers: Columns) -> int:
+    """Transfers that nobody answered, to the end of the client's patience or of the trial."""
+    return _count(_silent(transfers))
+
+
+def of_a_load(
+    row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, is_deaf: bool = False
+) -> list[ServerFinding]:
+    """All findings of a load, the gravest first.
+
+    `row` has the figures of trials.jsonl, `transfers` the columns of transfers.parquet with -1 for never. `timeout_ns`:
+    the client's first wait. `died`: how the server did, in words; `is_deaf`: it answered no new request after the load.
+    """
+    found = [*_whole(row, died, is_deaf), *_transfers(row, transfers), *_not_granted(row), *_unfair(row, timeout_ns)]
+    return [finding for finding in found if finding.count]
+
+
+def _whole(row: Row, died: str | None, is_deaf: bool) -> Iterator[ServerFinding]:
+    if died is not None:
+        yield of_a_lost_server(died, died=True)
+    if is_deaf:
+        yield ServerFinding("deaf", 1, "answered no new request after the load")
+    wrong = int(_number(row, "content_mismatches") or 0)
+    judged = _number(row, "started") or _number(row, "completed")  # one that sends too much never completes
+    yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
+
+
+def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
+    outcome, errors = transfers["outcome"], transfers["error_code"]
+    started = len(outcome)
+    answered = transfers["first_response_ns"] >= 0
+    failed, timed_out, cut_off = (outcome == OUTCOMES.index(name) for name in ("failed", "timed_out", "interrupted"))
+    refused = failed & (errors >= 0) & (transfers["first_response_ns"] == transfers["end_ns"])
+    count = _count(refused)
+    yield ServerFinding("refused", count, f"refused {_of(count, started)} ({_codes(errors[refused], row)})")
+    broken_off = failed & ~refused
+    count = _count(broken_off)
+    yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[broken_off], row)})")
+    count = unanswered(transfers)
+    yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
+    count = _count(timed_out & answered)
+    yield ServerFinding("timed_out", count, f"fell silent in {_of(count, started)}")
+    count = _count(cut_off & answered)
+    yield ServerFinding("unfinished", count, f"had not finished {_of(count, started)} when the trial ended")
+
+
+def _silent(transfers: Columns) -> npt.NDArray[np.bool_]:
+    patience_ended = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
+    return patience_ended & (transfers["first_response_ns"] < 0)
+
+
+def _not_granted(row: Row) -> Iterator[ServerFinding]:
+    for option in ("blksize", "windowsize"):
+        asked, granted = _number(row, option), _number(row, f"{option}_granted")
+        if asked is not None and granted is not None and granted < asked:
+            yield ServerFinding("not_granted", 1, f"granted {option} {granted:.0f} where {asked:.0f} was asked for")
+
+
+def _unfair(row: Row, timeout_ns: int) -> Iterator[ServerFinding]:
+    fairness, slowest_ns = _number(row, "fairness") or 0, _number(row, "transfer_ns_max") or 0
+    many = (_number(row, "completed") or 0) >= FAIRNESS_TRANSFERS_MIN
+    if many and fairness > FAIRNESS_MAX and slowest_ns > timeout_ns:
+        yield ServerFinding("unfair", 1, f"the slowest transfer took {fairness:.0f} times as long as the median one")
+
+
+def _of(count: int, total: float | None) -> str:
+    return f"{count} of {total or 0:.0f} transfers"
+
+
+def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
+    """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
+    codes, counts = np.unique(errors, return_counts=True)
+    ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
+    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
+    return "; ".join(named[:3])
+
+
+def _faults(row: Row) -> str:
+    """The kinds of faults of the row, the most frequent first, with the RFC that each breaks."""
+    faults = row.get("protocol_faults")
+    listed = [fault for fault in faults if isinstance(fault, Mapping)] if isinstance(faults, list) else []
+    listed.sort(key=lambda fault: -int(fault["count"]))
+    named = ["longer than expected" for fault in listed if fault["kind"] == "longer_than_expected"]
+    broken = [f"{fault['kind']}, {fault['rfc_section']}" for fault in listed if fault.get("rfc_section")]
+    if broken or not named:
+        named.append(": ".join(["protocol fault", *broken[:1]]) + "".join(f"; {each}" for each in broken[1:2]))
+    return "; ".join(named)
+
+
+def _count(mask: npt.NDArray[Any]) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _number(row: Row, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,120 @@
+"""The row of results of a trial: what is known before it has run, and what was seen of its server.
+
+Pure. The generator's figures go into the row as they are; these are the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from tftpbench.host.generator import LoadConfig, LoadResult
+from tftpbench.host.pinning import Pinning
+from tftpbench.host.server import Buffers, Ended, Samples, Usage
+from tftpbench.host.target import Target
+from tftpbench.measure.findings import ServerFinding
+from tftpbench.measure.plan import Trial
+from tftpbench.model.errors import ServerDied
+from tftpbench.model.workload import Cell
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of a load and its server, from READY to its end."""
+
+    config: LoadConfig
+    result: LoadResult
+    ready: Usage
+    cpu_ns: tuple[int | None, int | None]
+    """When the window opened, and when it closed."""
+    context_switches: int | None
+    """When it closed."""
+    udp_drops_host: tuple[int | None, int | None]
+    """After the load, and before."""
+    samples: Samples
+    buffers: Buffers | None
+    lost: ServerDied | None
+    is_deaf: bool
+    uploads: Row
+    """What came of comparing them."""
+    not_read_back: tuple[ServerFinding, ...]
+    ended: Ended | None
+    stolen: tuple[int, int]
+    """Ticks, and ticks of the cores in all."""
+
+
+def row_of(trial: Trial, pinning: Pinning) -> Row:
+    """The columns that are known before anything has run."""
+    cell, contender = trial.cell, trial.contender
+    return {
+        "trial": trial.number,
+        "order": trial.order,
+        "round": trial.round,
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "cell_key": cell.key,
+        "server": contender.server.name,
+        "variant": contender.variant,
+        "operation": cell.operation,
+        "concurrency": cell.concurrency,
+        "transfers": cell.transfers,
+        "distinct_files": cell.distinct_files,
+        "file_size_bytes": cell.file_size_bytes,
+        "blksize": cell.blksize,
+        "windowsize": cell.windowsize,
+        "verify": cell.verify,
+        "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
+        "generator_cpus": _numbers(pinning.generator),
+        "busy_poll_us": busy_poll_us(cell, pinning),
+    }
+
+
+def busy_poll_us(cell: Cell, pinning: Pinning) -> int:
+    """How long the cell's generator polls before it sleeps."""
+    return cell.client.busy_poll_us(own_cores=pinning.separate)
+
+
+def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
+    """CPU time and blocks are both counted from READY, when there were none, to the end of the window.
+
+    The CPU time of a server that polls without sleeping tells nothing about it.
+    """
+    opened_ns, closed_ns = seen.cpu_ns
+    cpu_ns, in_window_ns = _since(closed_ns, seen.ready.cpu_ns), _since(closed_ns, opened_ns)
+    if busy_polls:
+        cpu_ns = in_window_ns = None
+    figures = seen.result.figures
+    blocks, window_s = figures.get("blocks_to_window_end"), figures.get("duration_s")
+    return {
+        "server_busy_fraction": _share(in_window_ns, window_s, cores),
+        "server_cpu_s": None if cpu_ns is None else cpu_ns / 1e9,
+        "server_cpu_ns_per_block": cpu_ns / blocks if cpu_ns is not None and blocks else None,
+        "server_rss_bytes_ready": seen.ready.rss_bytes,
+        "server_rss_bytes_max": seen.samples.rss_bytes_max,
+        "server_pss_bytes_ready": seen.ready.pss_bytes,
+        "server_pss_bytes_max": seen.samples.pss_bytes_max,
+        "server_processes_max": seen.samples.processes_max,
+        "server_threads_max": seen.samples.threads_max,
+        "server_fds_max": seen.samples.fds_max,
+        "server_context_switches": _since(seen.context_switches, seen.ready.context_switches),
+        "server_receive_buffer_bytes": seen.buffers.receive_bytes if seen.buffers else None,
+        "server_send_buffer_bytes": seen.buffers.send_bytes if seen.buffers else None,
+        "server_end": seen.ended.text if seen.ended else None,
+        "server_left_over": seen.ended.left_over if seen.ended else None,
+        "udp_drops_server": seen.samples.udp_drops,
+        "udp_drops_host": _since(*seen.udp_drops_host),
+        "generator_sockets": seen.config.sockets,
+        "protocol_faults": [asdict(fault) for fault in seen.result.faults],
+    }
+
+
+def _since(later: int | None, earlier: int | None) -> int | None:
+    return later - earlier if later is not None and earlier is not None else None
+
+
+def _numbers(cores: Sequence[int]) -> str:
+    return ",".join(map(str, cores))
+
+
+def _share(cpu_ns: int | None, window_s: float | None, cores: int) -> float | None:
+    return cpu_ns / 1e9 / window_s / cores if cpu_ns is not None and window_s else None

@@ -1,0 +1,258 @@
+"""A whole run: plan, folder, one trial after another, each saved before the next begins.
+
+It emits events and prints nothing. A run that is killed at any moment has lost the trial it was in, and goes on with
+`resume`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tftpbench.host import machine
+from tftpbench.host.pinning import Pinning, pin
+from tftpbench.host.presence import Found
+from tftpbench.host.roots import file_system, roots
+from tftpbench.host.target import Target
+from tftpbench.measure.ceilings import Ceilings
+from tftpbench.measure.events import (
+    CeilingUnknown,
+    Event,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    TrialFinished,
+    TrialStarted,
+)
+from tftpbench.measure.files import fitted, target_files
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, plan
+from tftpbench.measure.session import Bench, Tools
+from tftpbench.measure.starts import Starts
+from tftpbench.measure.trial import Outcome, run_trial
+from tftpbench.model.errors import TftpbenchError, UsageError
+from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.scenario import Scenario
+
+# As the manifest calls servers that did not start.
+LEFT_OUT = "left_out"
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run leaves: where it lies, and every finished trial's row, in the order of time."""
+
+    folder: Path
+    scenario: Scenario
+    plan: Plan
+    pinning: Pinning
+    seed: int
+    command: tuple[str, ...]
+    """The command that began the run."""
+    rows: tuple[Mapping[str, Any], ...]
+    placement: str
+    """Where it was measured, as the end of a sentence: "on separate cores"."""
+
+
+class RunInterrupted(TftpbenchError):
+    """Ctrl-C. All finished trials are saved; `report` holds them."""
+
+    exit_code = 130
+
+    def __init__(self, report: RunReport) -> None:
+        super().__init__(
+            f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
+            f"go on with: tftpbench run --resume {report.folder}"
+        )
+        self.report = report
+
+
+class TrialStore(Protocol):
+    """Where a run's trials are kept, each whole before the next begins."""
+
+    path: Path
+    manifest: dict[str, Any]
+    notes: list[str]
+
+    def finished_trials(self) -> list[dict[str, Any]]:
+        """The rows of all finished trials, in the order in which they ended."""
+
+    def amend(self, key: str, value: object) -> None:
+        """Add to the manifest what the run learnt on its way."""
+
+    def write_trial_files(
+        self, trial: int, transfers: Arrays, intervals: Arrays, latency_hlog: str, server_log: bytes
+    ) -> object:
+        """Keep the files of one trial; before `append_trial`."""
+
+    def append_trial(self, row: Mapping[str, object]) -> None:
+        """Keep the row of a finished trial."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def run(
+    scenario: Scenario,
+    *,
+    seed: int,
+    open_store: Callable[[Mapping[str, object]], TrialStore],
+    command: Sequence[str] = (),
+    on_event: Callable[[Event], None] = lambda _: None,
+    tools: Tools | None = None,
+    allow_remote: bool = False,
+) -> RunReport:
+    """Do every trial of the scenario that the store lacks, and keep each there.
+
+    `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a server that runs
+    already be on another machine. Raises LoadError where the generator can't run here, ManifestError for unknown
+    servers, ServerNotReady where one that should be running has not the file, UsageError where no server is there,
+    RunInterrupted on Ctrl-C, and what the store raises.
+    """
+    servers = contenders(scenario)
+    with target_files(servers, allow_remote) as files:
+        scenario = fitted(scenario, servers, files, on_event)
+        whole = plan(scenario, servers, seed)
+        _refuse_nothing(whole)
+        pinning = pin(scenario.placement)
+        where = _placement(pinning, servers)
+        tools = tools or Tools()
+        with roots(scenario.cells(), seed, tools.write_contents) as base:
+            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote)
+            with closing(open_store(facts)) as store:
+                done = {row["trial"] for row in store.finished_trials()}
+                notes = (*store.notes, *files.notes(servers))
+                on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
+                left = [trial for trial in whole.trials if trial.number not in done]
+                interrupted = _do_all(left, whole, bench, store, on_event)
+                rows = tuple(store.finished_trials())
+                report = RunReport(store.path, scenario, whole, pinning, seed, tuple(command), rows, where)
+    on_event(RunFinished(report.folder, interrupted))
+    if interrupted:
+        raise RunInterrupted(report)
+    return report
+
+
+def _do_all(
+    trials: Sequence[Trial],
+    whole: Plan,
+    bench: Bench,
+    folder: TrialStore,
+    on_event: Callable[[Event], None],
+) -> bool:
+    """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone.
+
+    A server that does not start is left out, and tried again when the run goes on by --resume.
+    """
+    starts = Starts(trials, folder.manifest.get(LEFT_OUT))
+    rounds = max((trial.round for trial in whole.trials), default=1)
+    probes = Ceilings(
+        bench.pinning, bench.seed, rounds, bench.tools.probes, folder.manifest.get("ceilings"),
+        store=lambda chosen: folder.amend("ceilings", chosen),
+        warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
+    )  # fmt: skip
+    try:
+        if LEFT_OUT in folder.manifest:
+            folder.amend(LEFT_OUT, [])
+        for trial in trials:
+            if trial.contender.name in starts.left_out:
+                continue
+            on_event(TrialStarted(trial, len(whole.trials)))
+            outcome = run_trial(trial, bench, probes.before(trial))
+            _save(folder, trial, outcome)
+            advice = tuple(finding.advice for finding in outcome.findings)
+            on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))
+            left_out = starts.note(trial, outcome.failed_start)
+            if left_out is not None:
+                folder.amend(LEFT_OUT, starts.document())
+                on_event(ServerLeftOut(left_out, starts.is_none_left))
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _save(folder: TrialStore, trial: Trial, outcome: Outcome) -> None:
+    result = outcome.result
+    nothing: dict[str, np.ndarray[Any, Any]] = {}
+    folder.write_trial_files(
+        trial.number,
+        result.transfers if result else nothing | {name: np.empty(0, np.int64) for name in TRANSFER_COLUMNS},
+        result.intervals if result else nothing | {name: np.empty(0, np.int64) for name in INTERVAL_COLUMNS},
+        result.latency_hlog if result else "",
+        outcome.server_log,
+    )
+    folder.append_trial(outcome.row)
+
+
+def _refuse_nothing(whole: Plan) -> None:
+    if whole.trials:
+        return
+    reasons = dict.fromkeys(
+        f"{skip.server}: {skip.reason}{f' (get it: {skip.get})' if skip.get else ''}" for skip in whole.skipped
+    )
+    raise UsageError(f"nothing to run: {'; '.join(reasons)}")
+
+
+def _manifest(
+    scenario: Scenario,
+    seed: int,
+    servers: Sequence[Contender],
+    whole: Plan,
+    pinning: Pinning,
+    base: Path,
+    command: Sequence[str],
+) -> dict[str, object]:
+    """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
+    facts = machine.facts()
+    return {
+        "scenario": scenario.document(),
+        "seed": seed,
+        "trials_planned": len(whole.trials),
+        "servers": {server.name: _server_facts(server) for server in servers},
+        "skipped": [
+            {"server": skip.server, "cell_key": skip.cell.key if skip.cell else None, "reason": skip.reason}
+            for skip in whole.skipped
+        ],
+        "placement": {
+            "server_cpus": list(pinning.server),
+            "generator_cpus": list(pinning.generator),
+            "phrase": pinning.phrase,
+        },
+        "roots": {"path": str(base.parent), "file_system": file_system(base)},
+        "argv": list(command),
+        "machine": facts,
+        "build": machine.build(),
+        "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
+    }
+
+
+def _placement(pinning: Pinning, servers: Sequence[Contender]) -> str:
+    """We pin nobody who runs already, and don't know where he runs."""
+    running = [server.name for server in servers if isinstance(server.server, Target)]
+    if not running:
+        return pinning.phrase
+    elsewhere = f"{' and '.join(running)} wherever it runs"
+    return elsewhere if len(running) == len(servers) else f"{pinning.phrase}, but {elsewhere}"
+
+
+def _server_facts(contender: Contender) -> dict[str, object]:
+    found, server = contender.found, contender.server
+    if isinstance(server, Target):
+        return {"version": None, "model": "running already", "manifest": server.source}
+    argv = server.argv_of(contender.variant)
+    return {
+        "version": found.version if isinstance(found, Found) else None,
+        "model": server.model,
+        "homepage": server.homepage,
+        "argv": list(argv),
+        "argv_write": list(server.argv_write),
+        "env": dict(server.env),
+        "caps": {} if contender.variant == "as_shipped" else dict(server.caps),
+        "manifest": server.origin,
+    }

@@ -1,0 +1,176 @@
+"""A fresh server and the load on it: what a trial is made of, and what the gate loads in turn.
+
+It must never judge, print, or keep a server.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadConfig, LoadResult, Stop
+from tftpbench.host.pinning import Pinning
+from tftpbench.host.roots import Roots
+from tftpbench.host.server import RunningServer, ServerProcess, answers
+from tftpbench.host.target import Target
+from tftpbench.measure import findings
+from tftpbench.measure.ceilings import Probes
+from tftpbench.measure.files import TargetFiles, keeps_its_files, upload_config
+from tftpbench.measure.findings import ServerFinding
+from tftpbench.measure.plan import Trial
+from tftpbench.measure.rows import Row, busy_poll_us
+from tftpbench.model.errors import ServerDied
+from tftpbench.model.workload import Cell
+
+# To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
+# limit is lifted to twice the concurrency, but not by more than ever overlapped so.
+HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
+# Some servers acknowledge the last block before they have written it: that much later it must be there.
+SETTLE_S = 1.0
+# What does not come back by then is not compared: it may be that nothing does.
+READ_BACK_NS_MAX = 20_000_000_000
+# With verify: sample, every so many-th upload is compared.
+SAMPLE_EVERY = 16
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The ways in which a trial touches the world; tests replace them."""
+
+    server: Callable[..., ServerProcess] = ServerProcess
+    run_load: Callable[[LoadConfig, Stop, Callable[[str], object]], LoadResult] = generator.run_load
+    write_contents: Callable[[Path, int, int, int], None] = generator.write_contents
+    first_difference: Callable[[Path, int, int, int], int | None] = generator.first_difference
+    answers: Callable[[str, int, float], bool] = answers
+    probes: Probes = field(default_factory=Probes)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What stays the same for all trials of a run."""
+
+    roots: Roots
+    target_files: TargetFiles
+    pinning: Pinning
+    seed: int
+    tools: Tools
+    allow_remote: bool = False
+
+
+def server_of(
+    trial: Trial, bench: Bench, root: Path, log: Path, host: str = "127.0.0.1"
+) -> ServerProcess | RunningServer:
+    """The trial's server, not yet started; `host` is where one of ours shall listen."""
+    cell, server = trial.cell, trial.contender.server
+    if isinstance(server, Target):
+        return bench.target_files.running(server, trial)
+    return bench.tools.server(
+        server,
+        root=root,
+        log=log,
+        host=host,
+        concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
+        write=cell.operation == "write" or keeps_its_files(server),
+        variant=trial.contender.variant,
+        cpus=bench.pinning.server,
+    )
+
+
+def load_config(trial: Trial, bench: Bench, server: ServerProcess | RunningServer, stop: Stop) -> LoadConfig:
+    """The load of the trial. Where files must be uploaded before they can be read, that is done now."""
+    config = _any_load(trial.cell, bench, server.host, server.port)
+
+    def upload(name: str, number: int) -> LoadResult:
+        return bench.tools.run_load(upload_config(config, name, number), stop, lambda _edge: None)
+
+    files = bench.target_files.of(trial, upload)
+    return replace(config, name=files.name, distinct_files=files.distinct, verify_against=files.contents)
+
+
+def compared_uploads(
+    trial: Trial, bench: Bench, root: Path, config: LoadConfig, result: LoadResult
+) -> tuple[Row, tuple[ServerFinding, ...]]:
+    """Compare what was written: columns, and whether some could not be compared. Reads were compared as they came."""
+    cell = trial.cell
+    if cell.operation == "read" or cell.verify == "off":
+        return {}, ()
+    if keeps_its_files(trial.contender.server):
+        back = generator.read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result)
+        lost = back.files - back.compared
+        finding = (findings.of_uploads(lost, back.files),) if lost else ()
+        return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
+    numbers = result.completed_numbers[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
+    wrong = [number for number in numbers if _differs(bench, root, config, number)]
+    deadline = time.monotonic() + SETTLE_S
+    while wrong and time.monotonic() < deadline:
+        wrong = [number for number in wrong if _differs(bench, root, config, number)]
+    figures = result.figures
+    verified = (figures.get("bytes_verified") or 0) + (len(numbers) - len(wrong)) * cell.file_size_bytes
+    mismatches = (figures.get("content_mismatches") or 0) + len(wrong)
+    return {"bytes_verified": verified, "content_mismatches": mismatches}, ()
+
+
+def stolen_ticks(cores: Sequence[int]) -> tuple[int, int]:
+    """Ticks that the hypervisor took from the cores, and all their ticks so far (proc_stat(5))."""
+    stolen = total = 0
+    wanted = {f"cpu{core}" for core in cores}
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0, 0
+    for name, *fields in (line.split() for line in lines):
+        if name in wanted:
+            ticks = [int(field) for field in fields[:8]]  # guest time, which follows, is in user time already
+            stolen, total = stolen + ticks[7], total + sum(ticks)
+    return stolen, total
+
+
+def how_lost(server: ServerProcess | RunningServer) -> ServerDied | None:
+    """How it died, if it has."""
+    try:
+        server.check_alive()
+    except ServerDied as error:
+        return error
+    return None
+
+
+def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
+    """The load of the cell, on files of any name."""
+    return LoadConfig(
+        host=host,
+        port=port,
+        allow_remote=bench.allow_remote,
+        operation=cell.operation,
+        name="",
+        file_size_bytes=cell.file_size_bytes,
+        size_is_known=True,
+        concurrency=cell.concurrency,
+        seed=bench.seed,
+        verify=cell.verify,
+        workers=min(cell.client.workers, cell.concurrency),
+        cpus=bench.pinning.generator,
+        transfers=cell.transfers,
+        duration_ns=cell.duration_ns,
+        warm_up_ns=cell.warm_up_ns,
+        limit_ns=cell.limit_ns,
+        ramp_ns=cell.client.ramp_ns,
+        blksize=cell.blksize,
+        windowsize=cell.windowsize,
+        tsize=cell.client.tsize,
+        timeout_option_s=cell.client.timeout_option_s,
+        rollover=cell.client.rollover,
+        timeout_ns=cell.client.timeout_ns,
+        retries=cell.client.retries,
+        backoff=cell.client.backoff,
+        sockets=generator.best_sockets(host) if cell.client.sockets == "auto" else cell.client.sockets,
+        busy_poll_us=busy_poll_us(cell, bench.pinning),
+    )
+
+
+def _differs(bench: Bench, root: Path, config: LoadConfig, number: int) -> bool:
+    path = root / config.name.format(n=number)
+    try:
+        return bench.tools.first_difference(path, bench.seed, number, config.file_size_bytes) is not None
+    except OSError:
+        return True  # absent, or not for reading: not what a completed upload must be

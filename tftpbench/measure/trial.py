@@ -1,0 +1,129 @@
+"""One trial: a fresh root, a fresh server, one load, and the row of results that comes of it.
+
+Whatever the server does wrong is part of the row; only a fault of ours, or Ctrl-C, leaves here as an exception, and
+then too nothing stays behind. It must never print, and never start a second server beside the first.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadResult, Stop
+from tftpbench.host.server import RunningServer, ServerProcess, udp_drops_host
+from tftpbench.measure import ceilings, findings, validity
+from tftpbench.measure.files import keeps_its_files
+from tftpbench.measure.plan import Trial
+from tftpbench.measure.rows import Observed, Row, row_of, server_columns
+from tftpbench.measure.session import Bench, Tools, compared_uploads, how_lost, load_config, server_of, stolen_ticks
+from tftpbench.model.errors import ServerDied, ServerError
+from tftpbench.model.metrics import COLUMNS
+
+# The load is over: a server that would linger over finished transfers (dallying) is not waited for.
+STOP_GRACE_S = 0.3
+# One that lost transfers is asked once more; a server that is only slow gets to it within this.
+DEAF_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial leaves: its row, what is wrong with it, and the raw material for its files.
+
+    `failed_start`: why its server never was ready, as the end of a sentence; None where it was.
+    """
+
+    row: Row
+    findings: tuple[validity.Finding, ...]
+    result: LoadResult | None
+    server_log: bytes
+    failed_start: str | None = None
+
+
+def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None) -> Outcome:
+    """Do the trial. Raises LoadError where the generator itself can't run."""
+    row = row_of(trial, bench.pinning)
+    log = bench.roots.base / "server.log"
+    log.unlink(missing_ok=True)
+    has_started = False
+    with bench.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server)) as root:
+        try:
+            with server_of(trial, bench, root, log) as server:
+                has_started = True
+                seen = _measure(trial, bench, root, server)
+        except ServerError as error:
+            why = _unnamed(error, trial)
+            row["server_findings"] = [asdict(findings.of_a_lost_server(why, died=isinstance(error, ServerDied)))]
+            row |= ceilings.columns(row, None, ceiling_data_pps)
+            found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
+            return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
+    row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
+    row["unanswered"] = findings.unanswered(seen.result.transfers)
+    row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
+    row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
+    died = _unnamed(seen.lost, trial) if seen.lost is not None else None
+    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
+    row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
+    around = validity.Surroundings(
+        mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
+        steal_fraction=seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else 0.0,
+        steal_ticks=seen.stolen[0],
+        server_lost=str(seen.lost) if seen.lost is not None else None,
+        debug_build=generator.IS_DEBUG_BUILD,
+    )
+    return _outcome(row, validity.findings(row, around), seen.result, log)
+
+
+def _measure(trial: Trial, bench: Bench, root: Path, server: ServerProcess | RunningServer) -> Observed:
+    stop = Stop()
+    config = load_config(trial, bench, server, stop)
+    ready = server.usage()  # after uploads that the load needs, for they are no part of it
+    cores = sorted({*bench.pinning.server, *bench.pinning.generator})
+    before = stolen_ticks(cores)
+    dropped = udp_drops_host()
+    edges: list[tuple[int | None, int | None]] = []  # of the window: CPU time, context switches
+    # The sampler looks five times a second at most, from a core of its own if there is one.
+    with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
+        result = bench.tools.run_load(
+            config, stop, lambda _edge: edges.append((server.cpu_ns(), server.context_switches()))
+        )
+    after = stolen_ticks(cores)
+    lost = how_lost(server)
+    uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
+    return Observed(
+        config=config,
+        result=result,
+        ready=ready,
+        cpu_ns=(edges[0][0], edges[1][0]),
+        context_switches=edges[1][1],
+        udp_drops_host=(udp_drops_host(), dropped),
+        samples=sampler.samples,
+        buffers=server.buffers,
+        lost=lost,
+        is_deaf=lost is None and _is_deaf(server, result, bench.tools),
+        uploads=uploads,
+        not_read_back=not_read_back,
+        ended=server.stop(STOP_GRACE_S),
+        stolen=(after[0] - before[0], after[1] - before[1]),
+    )
+
+
+def _unnamed(error: ServerError, trial: Trial) -> str:
+    """What went wrong, for a row that names the server already."""
+    return str(error).removeprefix(f"{trial.contender.server.name}: ")
+
+
+def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
+    """Whether a server that lost transfers answers no new request any more."""
+    if result.figures.get("completed") == result.figures.get("started"):
+        return False
+    if isinstance(server, RunningServer):
+        return not server.answers(DEAF_TIMEOUT_S)
+    return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
+
+
+def _outcome(row: Row, found: tuple[validity.Finding, ...], result: LoadResult | None, log: Path) -> Outcome:
+    row["verdict"], row["verdict_reason"] = validity.verdict(found)
+    try:
+        server_log = log.read_bytes()
+    except OSError:
+        server_log = b""
+    return Outcome(row, found, result, server_log)

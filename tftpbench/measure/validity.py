@@ -1,0 +1,166 @@
+"""What makes a trial's figures untrue: each way is a finding, with its numbers and what to do about it.
+
+Pure: a row of results and what was noticed around it go in, findings come out. It must never look at the machine, and
+never judge a server: lost datagrams, failed transfers and a slow server are findings *about* the server and leave a
+trial valid.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from tftpbench.model import invariants
+from tftpbench.model.invariants import Row, number
+
+# The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
+# figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
+GENERATOR_BUSY_FRACTION_MAX = 0.98
+# Two that take turns can both be busy. Where the server has less than this left of its cores, it could not have done
+# more however fast the generator was, and the figure is the server's to within that share.
+SERVER_BUSY_FRACTION_FULL = 0.95
+# Kernel's receive stamp to our reading. A generator that has a core reads a full batch in well under 1 ms; one that
+# shares a core waits for a few time slices of 3 to 6 ms. Beyond this it was not running when it should have been.
+GENERATOR_LAG_NS_MAX = 50_000_000
+# A loop that stands still, at once or together. In a window of 2 s 2 % is 40 ms: both are what a rate may be wrong by
+# before it is more than the noise between trials. Longer gaps also make timers late and queues overflow.
+GAP_NS_MAX = 50_000_000
+GAP_FRACTION_MAX = 0.02
+# Share of the cores' time that the hypervisor took. Less than this is part of the noise that pairs and intervals deal
+# with; more, and one of the two sides may have stood still while the other ran.
+STEAL_FRACTION_MAX = 0.05
+# /proc/stat counts in ticks of 10 ms: fewer than this is the grain of the clock, not a theft.
+STEAL_TICKS_MIN = 3
+
+
+class Kind(Enum):
+    """What can be wrong with a trial; the value is what to do about it."""
+
+    DEBUG_BUILD = "build the native core with make setup, which makes a release build"
+    SERVER_LOST = "look at the server's log in the trial's folder"
+    CONTENT_MISMATCH = (
+        "the server delivers wrong bytes, or stores them; compare a file by hand with tftpbench load --verify-against"
+    )
+    COUNTERS = "a fault of tftpbench: please report it with the run's folder"
+    LITTLES_LAW = "a fault of the clock or of tftpbench; repeat, and report it with the run's folder if it stays"
+    GENERATOR_SATURATED = (
+        "give the generator more cores (placement.generator_cpus, client.workers), or lower the concurrency"
+    )
+    GENERATOR_LAG = "stop other programs, or give the generator a core of its own (placement)"
+    GENERATOR_STOPPED = "do not suspend tftpbench while it measures, stop other programs, and repeat"
+    GENERATOR_GAPS = "stop other programs, or give the generator a core of its own (placement), and repeat"
+    RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
+    GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
+    STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
+
+
+STALLS = frozenset({Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED})
+"""One long time in which nothing was measured, by our own doing or the machine's."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason why a trial's figures must not be used."""
+
+    kind: Kind
+    text: str
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return self.kind.value
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost."""
+
+    mean_transfer_ns: float | None = None
+    steal_fraction: float = 0.0
+    steal_ticks: int = 0
+    server_lost: str | None = None
+    debug_build: bool = False
+
+
+def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
+    """Everything that makes the row's figures untrue, the gravest first."""
+    return tuple(finding for check in _CHECKS for finding in check(row, around))
+
+
+def verdict(found: tuple[Finding, ...]) -> tuple[str, str | None]:
+    """The columns verdict and verdict_reason: ("valid", None), or ("invalid", why)."""
+    return ("invalid", "; ".join(finding.text for finding in found)) if found else ("valid", None)
+
+
+def _server_lost(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.server_lost is not None:
+        yield Finding(Kind.SERVER_LOST, around.server_lost)
+
+
+def _debug_build(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.debug_build:
+        yield Finding(Kind.DEBUG_BUILD, "the native core is a debug build, many times slower than a release build")
+
+
+def _contents(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    wrong = number(row, "content_mismatches")
+    if wrong:
+        yield Finding(Kind.CONTENT_MISMATCH, f"{wrong:.0f} transfers had wrong contents")
+
+
+def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    fault = invariants.counters_fault(row)
+    if fault is not None:
+        yield Finding(Kind.COUNTERS, fault)
+
+
+def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
+    fault = invariants.littles_law_fault(row, around.mean_transfer_ns)
+    if fault is not None:
+        yield Finding(Kind.LITTLES_LAW, fault)
+
+
+def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    busy, lag_ns = number(row, "generator_busy_fraction"), number(row, "generator_lag_ns_p99")
+    drops = number(row, "udp_drops_generator")
+    moved = number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
+    server_busy = number(row, "server_busy_fraction")
+    server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
+    if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and not server_was_full:
+        yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
+    if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX + _round_ns(row):
+        yield Finding(Kind.GENERATOR_LAG, f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)")
+    if drops:
+        yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets")
+
+
+def _gaps(row: Row, _around: Surroundings) -> Iterator[Finding]:
+    """What stood still. Where server and generator share a core, short gaps are the server's turns, too."""
+    longest_ns, together_ns = number(row, "generator_gap_ns_max"), number(row, "generator_gap_ns_sum")
+    window_s, runner_ns = number(row, "duration_s"), number(row, "runner_gap_ns_max")
+    if longest_ns is not None and longest_ns > GAP_NS_MAX:
+        yield Finding(Kind.GENERATOR_STOPPED, f"the generator stood still for {longest_ns / 1e6:.0f} ms at once")
+    elif together_ns and window_s and together_ns > GAP_FRACTION_MAX * window_s * 1e9 and not _shares_a_core(row):
+        share = together_ns / 1e9 / window_s
+        text = f"the generator stood still for {share:.1%} of the window, {together_ns / 1e6:.0f} ms together"
+        yield Finding(Kind.GENERATOR_GAPS, text)
+    if runner_ns is not None and runner_ns > GAP_NS_MAX:
+        yield Finding(Kind.RUNNER_STOPPED, f"the runner watched the trial {runner_ns / 1e6:.0f} ms late")
+
+
+def _shares_a_core(row: Row) -> bool:
+    server, generator = (str(row.get(name) or "").split(",") for name in ("server_cpus", "generator_cpus"))
+    return bool({*server} & {*generator} - {""})
+
+
+def _round_ns(row: Row) -> float:
+    """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
+    asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
+    return asked / data_pps * 1e9 if asked and data_pps else 0
+
+
+def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
+    if around.steal_fraction > STEAL_FRACTION_MAX and around.steal_ticks >= STEAL_TICKS_MIN:
+        yield Finding(Kind.STEAL, f"the host took {around.steal_fraction:.1%} of the cores' time")
+
+
+_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal)

@@ -1,0 +1,109 @@
+"""The exceptions that tftpbench raises, and the exit code that each of them means.
+
+    TftpbenchError                1  an internal error, unless a subclass says otherwise
+    ├── UsageError                2  a command line or a file that can't be obeyed
+    │   ├── ScenarioError
+    │   ├── ManifestError
+    │   ├── ThresholdError
+    │   ├── FetchError               a server of somebody else that can't be fetched
+    │   ├── ResultsError             results that can't be written or read
+    │   └── PlotError                nothing that could be drawn, or a file that can't be
+    ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
+    │   ├── ServerMissing
+    │   ├── ServerNotReady
+    │   └── ServerDied
+    ├── LoadError                 2  our own generator can't run here (open files, bad address)
+    ├── CeilingError              2  what the bare kernel does can't be measured here
+    └── NotComparable             5
+        └── BaselineMissing          no stored run to compare with
+
+    ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
+
+A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
+200 kB is shortened. A fault of a peer is data, never an exception.
+"""
+
+from tftpbench.model.escape import one_line
+
+
+class TftpbenchError(Exception):
+    """The root of all errors that tftpbench raises on purpose."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+class UsageError(TftpbenchError):
+    """What the user typed or wrote can't be obeyed."""
+
+    exit_code = 2
+
+
+class ScenarioError(UsageError):
+    """A scenario file, or a --set, is wrong."""
+
+
+class ManifestError(UsageError):
+    """A server.yaml is wrong, or nobody by that name exists."""
+
+
+class ThresholdError(UsageError):
+    """A threshold can't be understood."""
+
+
+class FetchError(UsageError):
+    """A package client is missing, or did not deliver."""
+
+
+class ResultsError(UsageError):
+    """A run folder can't be written or read."""
+
+
+class PlotError(UsageError):
+    """A frame holds nothing that could be drawn, or a plot can't be saved."""
+
+
+class ServerError(TftpbenchError):
+    """A server under test can't do its part. The runner turns it into a row of the results."""
+
+    exit_code = 2
+
+
+class ServerMissing(ServerError):
+    """The server isn't installed."""
+
+
+class ServerNotReady(ServerError):
+    """The server started and never answered."""
+
+
+class ServerDied(ServerError):
+    """The server ended by itself."""
+
+
+class LoadError(TftpbenchError):
+    """Our own load generator can't run as asked; the message names the number that is needed."""
+
+    exit_code = 2
+
+
+class CeilingError(TftpbenchError):
+    """The ceiling can't be measured here. In a run it is a warning, never a lost trial."""
+
+    exit_code = 2
+
+
+class NotComparable(TftpbenchError):
+    """Two runs differ in what was done, how it was measured, or where."""
+
+    exit_code = 5
+
+
+class BaselineMissing(NotComparable):
+    """What should be the baseline is absent, no run, or a run without a figure; the message says how to make one."""
+
+
+class ResultsWarning(UserWarning):
+    """Part of a run can't be read, or breaks a law: the rest is loaded, and `Run.problems` says what is not whole."""

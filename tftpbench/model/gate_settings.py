@@ -1,0 +1,74 @@
+"""How `tftpbench gate` holds two servers against each other: budgets, and when it looks."""
+
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from tftpbench.model.budgets import DEFAULTS, METRICS, PERCENT_ALLOWED, REPORTED, parse_percent, percent
+from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.strict import Allowed, KeyFault, Strict
+from tftpbench.model.units import DURATION_ALLOWED
+from tftpbench.model.values import MS, Count, DurationNs
+
+# The least of three looks' errors is reached with 10 pairs (docs/gate.md); a control is every third block.
+PAIRS_MIN = 6
+LOOKS = (12, 20, 30)
+CONTROL_EVERY = 3
+# Long enough that the few milliseconds between slices are little, short beside what the machine does for a second.
+SLICE_NS = 100 * MS
+
+
+def _as_share(value: object) -> object:
+    """A share of 1 from "5%", None from off; a bare number could be either."""
+    if value is None or value is False or value == "off":
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r}; allowed: {PERCENT_ALLOWED}")
+    return parse_percent(value)
+
+
+_SHARE_SCHEMA = {"anyOf": [{"const": "off"}, {"type": "string", "pattern": r"^\s*\d{1,3}(\.\d{1,6})?\s*%\s*$"}]}
+Budget = Annotated[
+    float | None,
+    BeforeValidator(_as_share),
+    PlainSerializer(lambda share: "off" if share is None else percent(share)),
+    WithJsonSchema(_SHARE_SCHEMA),
+]
+
+
+class Gate(Strict):
+    """The keys of `gate`."""
+
+    budgets: Annotated[dict[str, Budget], Allowed(f"{', '.join(METRICS)}, each with {PERCENT_ALLOWED}")] = Field(
+        default={}, description="How much worse each metric may become; those that are not named keep their default."
+    )
+    looks: Annotated[
+        tuple[Annotated[Count, Field(ge=PAIRS_MIN, le=1000)], ...],
+        Field(min_length=1, max_length=10),
+        Allowed(f"a list of rising numbers of pairs, {PAIRS_MIN} to 1000, at most 10 of them"),
+    ] = Field(default=LOOKS, description="After how many pairs it may decide.")
+    slice_ns: Annotated[DurationNs, Allowed(f"10ms to 1min; {DURATION_ALLOWED}")] = Field(
+        default=SLICE_NS, alias="slice", ge=10 * MS, le=60_000 * MS,
+        description="How long base and head are loaded in turn within a pair, about.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.budgets:
+            if name in REPORTED:
+                raise KeyFault(("budgets", name), f"is never gated; allowed: {', '.join(METRICS)}")
+            if name not in METRICS:
+                raise KeyFault(
+                    ("budgets", name), f"unknown metric{did_you_mean(name, METRICS)}; allowed: {', '.join(METRICS)}"
+                )
+        if list(self.looks) != sorted(set(self.looks)):
+            raise KeyFault(("looks",), f"is {list(self.looks)}; allowed: rising numbers")
+        if not self.gated:
+            raise KeyFault(("budgets",), f"gates nothing; allowed: a budget for one of {', '.join(METRICS)}")
+        return self
+
+    @property
+    def gated(self) -> dict[str, float]:
+        """Budget of each metric that is gated, as a share, in the order of the metrics."""
+        asked = {**DEFAULTS, **self.budgets}
+        return {name: budget for name in METRICS if (budget := asked.get(name)) is not None}

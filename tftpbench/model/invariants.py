@@ -1,0 +1,56 @@
+"""What figures of a trial must obey, whoever measured them: counters add up, and Little's law.
+
+Pure: a row of results goes in, and what is wrong with it comes out in words, or None. It must never read a file.
+"""
+
+import math
+from collections.abc import Mapping
+
+Row = Mapping[str, object]
+
+# Little's law holds for steady windows. One round of transfers sticks out at either end, on average by half: where even
+# the slowest takes a tenth of the window, that shifts the mean time by a tenth at most.
+STEADY_WINDOW_TRANSFERS = 10
+LITTLES_LAW_TOLERANCE = 0.15
+# Between two transfers of one client lies the making of a request: 20 us measured on a slow core.
+TURNAROUND_NS = 100_000
+
+
+def counters_fault(row: Row) -> str | None:
+    """Every transfer that was started has ended in one way."""
+    parts = [number(row, name) for name in ("completed", "failed", "timed_out", "interrupted")]
+    started = number(row, "started")
+    if started is None or None in parts:
+        return None
+    total = sum(part for part in parts if part is not None)
+    if started == total:
+        return None
+    return f"{started:.0f} transfers were started, but {total:.0f} are accounted for"
+
+
+def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
+    """Transfers in flight = transfers per second x seconds per transfer, for windows of fixed time.
+
+    The rate comes from bytes counted inside the window, the time from the transfers' own stamps: two independent ways
+    to the number of transfers in flight that was asked for. Failures hold a place without moving bytes, so a
+    window that has them is not steady. A place is also held while a last answer waits to be read and the next request
+    is made, which is in no transfer's time: the law may be broken by less than that.
+    """
+    rate, size = number(row, "goodput_bytes_per_s"), number(row, "file_size_bytes")
+    window_s, slowest_ns = number(row, "duration_s"), number(row, "transfer_ns_max")
+    asked, mean_ns = number(row, "concurrency"), mean_transfer_ns
+    if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
+        return None
+    if number(row, "failed") or number(row, "timed_out") or window_s * 1e9 < STEADY_WINDOW_TRANSFERS * slowest_ns:
+        return None
+    between_ns = TURNAROUND_NS + (number(row, "generator_lag_ns_p99") or 0)
+    in_flight, at_most = (rate / size * each_ns / 1e9 for each_ns in (mean_ns, mean_ns + between_ns))
+    if in_flight <= asked * (1 + LITTLES_LAW_TOLERANCE) and at_most >= asked * (1 - LITTLES_LAW_TOLERANCE):
+        return None
+    return f"rate and transfer time speak of {in_flight:.3g} transfers in flight, not {asked:.0f}"
+
+
+def number(row: Row, name: str) -> float | None:
+    """The figure as a number; None where it is unknown or none."""
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

@@ -1,0 +1,289 @@
+"""A whole scenario: its keys, the rules between them, and what follows from it."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tftpbench.model import strict, yaml
+from tftpbench.model.errors import ScenarioError, ThresholdError
+from tftpbench.model.gate_settings import Gate
+from tftpbench.model.keys import ESTIMATOR, stable_key
+from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.strict import Allowed, KeyFault, Strict
+from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
+from tftpbench.model.thresholds import Threshold
+from tftpbench.model.thresholds import parse as parse_threshold
+from tftpbench.model.units import DURATION_ALLOWED, SIZE_ALLOWED, duration_text
+from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Operation, SizeBytes, Verify
+from tftpbench.model.workload import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Client, Placement
+
+SCHEMA = "tftpbench.scenario/1"
+# How trials are ordered; part of method_key, to be changed with the order itself.
+ORDER = "rounds; in each, cells shuffled; in each, servers shuffled/1"
+CELLS_MAX = 10_000
+# Work that is not done by then is not coming: 10,000 files of 64 KiB take the slowest server that does it 2 minutes.
+TIME_LIMIT_NS = 300_000 * MS
+# What a server can be at its best in.
+BEST_OF_AXES = ("blksize", "windowsize")
+# --quick shortens windows to these.
+QUICK_DURATION_NS = 200 * MS
+QUICK_WARM_UP_NS = 50 * MS
+
+
+class Matrix(Strict):
+    """What is varied. Each key is one value or a list; the product of the lists is the matrix."""
+
+    operation: Annotated[tuple[Operation, ...], OneOrMore, Allowed("read, write, or a list of both")] = Field(
+        description="read: clients download (RRQ); write: clients upload (WRQ)."
+    )
+    concurrency: Annotated[
+        tuple[Annotated[Count, Field(ge=1, le=50_000)], ...], OneOrMore, Allowed("1 to 50000, or a list")
+    ] = Field(description="Transfers in flight at once.")
+    file_size: Annotated[
+        tuple[Annotated[SizeBytes, Field(ge=0, le=2**40)], ...],
+        OneOrMore,
+        Allowed(f"0 to 1TiB, or a list; {SIZE_ALLOWED}"),
+    ] = Field(description="Size of each file.")
+    blksize: Annotated[
+        tuple[Annotated[Count, Field(ge=8, le=65464)], ...], OneOrMore, Allowed("8 to 65464 (RFC 2348), or a list")
+    ] = Field(default=(BLKSIZE_DEFAULT,), description="Bytes of a DATA block; 512 asks for no option.")
+    windowsize: Annotated[
+        tuple[Annotated[Count, Field(ge=1, le=65535)], ...], OneOrMore, Allowed("1 to 65535 (RFC 7440), or a list")
+    ] = Field(default=(WINDOWSIZE_DEFAULT,), description="Blocks per ACK; 1, lock-step, asks for no option.")
+
+    @property
+    def size(self) -> int:
+        """How many cells the product has."""
+        return math.prod(map(len, (self.operation, self.concurrency, self.file_size, self.blksize, self.windowsize)))
+
+
+class Scenario(Strict):
+    """A whole scenario file. Built by load_scenario or from_document."""
+
+    schema_id: Annotated[Literal["tftpbench.scenario/1"], Allowed(SCHEMA)] = Field(
+        alias="schema", description="The version of this format."
+    )
+    name: Annotated[str, Allowed("small letters, digits and -, at most 60 of them")] = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,59}$", description="Names the run's folder."
+    )
+    description: Annotated[str, Allowed("the scenario's question, one line")] = Field(
+        pattern=r"^\S[^\n]{0,299}$", description="The question that the run answers."
+    )
+    servers: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^\S[^\n]*$")], ...],
+        OneOrMore,
+        Allowed("names of servers, name@as_shipped, or paths of server.yaml files"),
+    ] = Field(description="Who is compared. The first is the one the others are compared with.")
+    matrix: Annotated[
+        Annotated[Matrix, Tag("<one>")] | Annotated[tuple[Matrix, ...], Tag("<list>"), Field(min_length=1)],
+        Discriminator(lambda given: "<list>" if isinstance(given, (list, tuple)) else "<one>"),
+        Allowed("a mapping of keys to values, or a list of such mappings"),
+    ] = Field(description="What is varied; a list of them is their union.")
+    duration_ns: Annotated[DurationNs | None, Allowed(f"10ms to 24h; {DURATION_ALLOWED}")] = Field(
+        default=None, alias="duration", ge=10 * MS, le=86_400_000 * MS,
+        description="The measured window after warm-up. Either this or transfers.",
+    )  # fmt: skip
+    transfers: Annotated[Count | None, Allowed("1 to 10000000, at least the largest concurrency")] = Field(
+        default=None, ge=1, le=10_000_000, description="A fixed number of transfers per trial. Either this or duration."
+    )
+    warm_up_ns: Annotated[DurationNs | None, Allowed(f"0s to 1h, only with duration; {DURATION_ALLOWED}")] = Field(
+        default=None, alias="warm_up", le=3_600_000 * MS,
+        description="Load before the window that is not counted; 200ms unless given. Only with duration.",
+    )  # fmt: skip
+    time_limit_ns: Annotated[
+        DurationNs | None, Allowed(f"100ms to 24h, only with transfers; {DURATION_ALLOWED}")
+    ] = Field(
+        default=None, alias="time_limit", ge=100 * MS, le=86_400_000 * MS,
+        description="When a trial of transfers ends, done or not; 5min unless given. Only with transfers.",
+    )  # fmt: skip
+    distinct_files: Annotated[Count, Allowed("1 to 100000")] = Field(
+        default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
+    )
+    client: Client = Field(default=Client(), description="How each virtual client behaves.")
+    placement: Placement = Field(default=Placement(), description="How many cores each side gets.")
+    trials: Annotated[Count, Allowed("1 to 1000")] = Field(
+        default=7, ge=1, le=1000, description="Trials of each cell on each server, interleaved in random order."
+    )
+    verify: Annotated[Verify, Allowed("full, sample, off")] = Field(
+        default="full", description="How much of each transfer is compared with what it must be."
+    )
+    best_of: Annotated[
+        tuple[Literal["blksize", "windowsize"], ...], Allowed(f"a list of {', '.join(BEST_OF_AXES)}")
+    ] = Field(
+        default=(),
+        description="Compare each server at its own best value of these, by the bytes of the files it moves.",
+    )
+    compare_with: Annotated[Literal["first", "ceiling"], Allowed("first, ceiling")] = Field(
+        default="first",
+        description="first: servers are compared with the first one; ceiling: each with what the bare kernel does with "
+        "the same datagrams, measured in the same run.",
+    )
+    thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
+        default=(), description="Each must hold in every cell; one that is missed means exit code 3."
+    )
+    gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
+
+    @model_validator(mode="after")
+    def _check_work(self) -> Self:
+        if (self.duration_ns is None) == (self.transfers is None):
+            wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
+            raise KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers")
+        if self.transfers is not None and self.transfers < self.concurrency_max:
+            raise KeyFault(
+                ("transfers",),
+                f"is {self.transfers}, so {self.concurrency_max} can't be in flight; "
+                f"allowed: {self.concurrency_max} or more",
+            )
+        if self.transfers is not None and self.warm_up_ns is not None:
+            raise KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration")
+        if self.duration_ns is not None and self.time_limit_ns is not None:
+            raise KeyFault(("time_limit",), "has no meaning with duration; allowed: only beside transfers")
+        cells = sum(matrix.size for matrix in self.matrices)
+        if cells > CELLS_MAX:
+            raise KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
+        if self.compare_with == "ceiling" and self.best_of:
+            raise KeyFault(
+                ("compare_with",), "is ceiling, which has no meaning beside best_of; allowed: one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cells_differ(self) -> Self:
+        """After the number of cells, which bounds the work."""
+        seen: dict[Cell, int] = {}
+        for index, matrix in enumerate(self.matrices):
+            for cell in self._cells_of(matrix):
+                if seen.setdefault(cell, index) != index:
+                    raise KeyFault(
+                        ("matrix", index),
+                        f"repeats a cell of matrix[{seen[cell]}]: {cell.label}; allowed: each cell once",
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> Self:
+        for index, text in enumerate(self.thresholds):
+            try:
+                threshold = parse_threshold(text)
+            except ThresholdError as error:
+                raise KeyFault(("thresholds", index), str(error)) from None
+            if threshold.server is not None and not _runs(threshold.server, self.servers):
+                hint = did_you_mean(threshold.server, self.servers)
+                raise KeyFault(
+                    ("thresholds", index),
+                    f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "
+                    f"allowed: {', '.join(self.servers)}",
+                )
+        return self
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
+        return tuple(cell for matrix in self.matrices for cell in self._cells_of(matrix))
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The matrix, or those whose union it is."""
+        return self.matrix if isinstance(self.matrix, tuple) else (self.matrix,)
+
+    @property
+    def concurrency_max(self) -> int:
+        """The most transfers that any cell has in flight."""
+        return max(max(matrix.concurrency) for matrix in self.matrices)
+
+    def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
+        return (
+            Cell(
+                operation=operation,
+                concurrency=concurrency,
+                file_size_bytes=file_size,
+                blksize=blksize,
+                windowsize=windowsize,
+                transfers=self.transfers,
+                duration_ns=self.duration_ns,
+                warm_up_ns=self.warm_up_effective_ns,
+                limit_ns=TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
+                distinct_files=self.distinct_files,
+                client=self.client,
+                placement=self.placement,
+                verify=self.verify,
+            )
+            for operation, file_size, blksize, windowsize, concurrency in _points(matrix)
+        )
+
+    @property
+    def warm_up_effective_ns(self) -> int:
+        """What is really waited: nothing with a fixed number of transfers, else 200 ms unless given."""
+        if self.duration_ns is None:
+            return 0
+        return 200 * MS if self.warm_up_ns is None else self.warm_up_ns
+
+    @property
+    def checks(self) -> tuple[Threshold, ...]:
+        """The thresholds, understood."""
+        return tuple(parse_threshold(text) for text in self.thresholds)
+
+    @property
+    def method_key(self) -> str:
+        """method_key: equal for figures that were measured the same way (docs/results-format.md)."""
+        return stable_key(
+            {
+                "duration_ns": self.duration_ns,
+                "warm_up_ns": self.warm_up_effective_ns,
+                "trials": self.trials,
+                "order": ORDER,
+                "estimator": ESTIMATOR,
+            }
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The scenario as plain JSON values, for a run's manifest; from_document reads it back equal."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        if self.gate == Gate():
+            del document["gate"]  # so that a run made before there was a gate can be gone on with
+        return document
+
+    def with_servers(self, servers: Sequence[str]) -> "Scenario":
+        """The same question for other servers; thresholds that name nobody of them are dropped."""
+        kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
+        return from_document({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
+
+    def with_file_size(self, size_bytes: int) -> "Scenario":
+        """The same question about one file of this size, which is there already."""
+        document = self.document()
+        known, sized = document["matrix"], {"file_size": [size_bytes]}
+        matrix = [{**each, **sized} for each in known] if isinstance(known, list) else {**known, **sized}
+        changes = {"matrix": matrix, "distinct_files": 1}
+        return from_document({**document, **changes}, "--target-file")
+
+    def quick(self) -> "Scenario":
+        """Every cell once, with short windows: to see that it works, not to judge."""
+        changes: dict[str, Any] = {"trials": 1}
+        if self.duration_ns is not None:
+            changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
+            changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))
+        else:
+            changes["transfers"] = self.concurrency_max
+        return from_document({**self.document(), **changes}, "--quick")
+
+
+def from_document(data: Mapping[str, object], source: str) -> Scenario:
+    """Read back what Scenario.document() gave; `source` names it in errors."""
+    return strict.parse(yaml.from_data(data, source, ScenarioError), Scenario)
+
+
+def _runs(server: str, entries: Sequence[str]) -> bool:
+    """Whether the server that a threshold names is among a scenario's entries; a path goes by its folder or file."""
+    for entry in entries:
+        name, at, variant = entry.partition("@")
+        names = [name, Path(name).stem, Path(name).parent.name] if "/" in name else [name]
+        if server in names or server in [f"{each}{at}{variant}" for each in names]:
+            return True
+    return False
+
+
+def _points(matrix: Matrix) -> Iterator[tuple[Operation, int, int, int, int]]:
+    return itertools.product(matrix.operation, matrix.file_size, matrix.blksize, matrix.windowsize, matrix.concurrency)

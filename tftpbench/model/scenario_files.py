@@ -1,0 +1,57 @@
+"""Where scenarios come from: a file of the user's or a bundled one, and the --set of a command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tftpbench.model import strict, yaml
+from tftpbench.model.arguments import path_of, texts_of
+from tftpbench.model.errors import ScenarioError
+from tftpbench.model.regular_file import is_regular
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.spelling import did_you_mean
+
+BUNDLED = Path(__file__).parent.parent / "_bundled" / "scenarios"
+
+
+def load_scenario(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario file, or a bundled one by name, with `--set KEY=VALUE` overrides obeyed in order.
+
+    Raises ScenarioError with one line: file:line:column, the key, what is wrong, what is allowed.
+    """
+    assignments = texts_of(overrides, "overrides", ScenarioError)
+    path = _find(str(path_of(path_or_name, "a scenario file, or a bundled scenario's name", ScenarioError)))
+    document = yaml.read(path, ScenarioError)
+    _resolve_server_paths(document.data, path.parent)
+    for assignment in assignments:
+        document.assign(assignment)
+    return strict.parse(document, Scenario)
+
+
+def bundled_scenarios() -> dict[str, Path]:
+    """The scenarios that come with tftpbench, by name."""
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
+
+
+def _find(path_or_name: str) -> Path:
+    path = Path(path_or_name)
+    if is_regular(path) or "/" in path_or_name or path.suffix in {".yaml", ".yml"}:
+        return path
+    known = bundled_scenarios()
+    if path_or_name in known:
+        return known[path_or_name]
+    hint = did_you_mean(path_or_name, known)
+    raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}; allowed: a file, or {', '.join(known)}")
+
+
+def _is_path(entry: str) -> bool:
+    return "/" in entry and "://" not in entry
+
+
+def _resolve_server_paths(data: dict[str, object], folder: Path) -> None:
+    """A relative path in a scenario file starts at that file, wherever the run is started."""
+    servers = data.get("servers")
+    if isinstance(servers, list):
+        data["servers"] = [
+            str((folder / entry).resolve()) if isinstance(entry, str) and _is_path(entry) else entry
+            for entry in servers
+        ]

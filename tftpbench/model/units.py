@@ -1,0 +1,112 @@
+"""Sizes, durations and rates: from text that people write to integers, and back to text that they read.
+
+It must never guess a unit: a bare number is a size in bytes, but it is no duration.
+"""
+
+import math
+import re
+
+_SIZE_UNITS = {
+    "": 1,
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "TB": 1000**4,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+    "TiB": 1024**4,
+}
+_DURATION_UNITS_NS = {
+    "ns": 1,
+    "us": 1000,
+    "µs": 1000,
+    "ms": 1000**2,
+    "s": 1000**3,
+    "min": 60 * 1000**3,
+    "m": 60 * 1000**3,
+    "h": 3600 * 1000**3,
+}
+_QUANTITY = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-zµ]*)\s*", re.ASCII)
+
+SIZE_ALLOWED = "bytes as a number, or with a unit: 512, 64KiB, 10MB"
+DURATION_ALLOWED = "a number with a unit: 200ms, 1.5s, 2min"
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read "64KiB", "1.5MB" or 512 as bytes; ValueError says what is wrong with it."""
+    return _parse(text, _SIZE_UNITS, SIZE_ALLOWED)
+
+
+def parse_duration_ns(text: str) -> int:
+    """Read "1.5s" or "200ms" as nanoseconds; ValueError says what is wrong with it."""
+    return _parse(text, _DURATION_UNITS_NS, DURATION_ALLOWED)
+
+
+def counted(count: int, thing: str) -> str:
+    """Write 1 as "1 trial", 2 as "2 trials"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def format_bytes(count: float) -> str:
+    """Write 65536 as "64 KiB", 10485760 as "10 MiB", 1500 as "1500 B"."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or (unit == "B" and value % 1024 and abs(value) < 10_000):
+            break
+        value, unit = value / 1024, larger
+    return f"{_short(value)} {unit}"
+
+
+def format_duration(duration_ns: float) -> str:
+    """Write nanoseconds as "950 ns", "12.3 ms", "1.5 s" or "3 min 5 s"."""
+    if abs(duration_ns) >= 60e9:
+        minutes, seconds = divmod(round(duration_ns / 1e9), 60)
+        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if abs(duration_ns) >= size * 0.9995:
+            return f"{_short(duration_ns / size)} {unit}"
+    return f"{_short(duration_ns)} ns"
+
+
+def format_rate(per_s: float, unit: str = "") -> str:
+    """Write 131072 with unit "data" as "131 k data/s"."""
+    value, prefix = float(per_s), ""
+    for larger in ("k", "M", "G"):
+        if abs(value) < 999.5:
+            break
+        value, prefix = value / 1000, larger
+    return " ".join(part for part in (_short(value), prefix, f"{unit}/s") if part)
+
+
+def format_count(count: float) -> str:
+    """Write 131072 as "131 k"."""
+    return format_rate(count).removesuffix("/s").strip()
+
+
+def duration_text(duration_ns: int) -> str:
+    """Write nanoseconds so that parse_duration_ns gives exactly the same number back."""
+    for unit in ("s", "ms", "us"):
+        if duration_ns % _DURATION_UNITS_NS[unit] == 0:
+            return f"{duration_ns // _DURATION_UNITS_NS[unit]}{unit}"
+    return f"{duration_ns}ns"
+
+
+def _parse(text: str | int, units: dict[str, int], allowed: str) -> int:
+    match = _QUANTITY.fullmatch(str(text))
+    if match is None or match[3] not in units:
+        raise ValueError(f"is {str(text)[:40]!r}; allowed: {allowed}")
+    whole, fraction, scale = match[1], match[2] or "", units[match[3]]
+    # Integers throughout: a float would lose bytes beyond 2**53.
+    return int(whole) * scale + int(fraction.ljust(9, "0")) * scale // 10**9
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without a tail of zeros: 64, 1.5, 12.3, 131."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

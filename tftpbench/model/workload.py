@@ -1,0 +1,132 @@
+"""What a trial does: how clients behave, which cores each side gets, and the cell, one point of the matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic import Strict as StrictType
+
+from tftpbench.model.keys import stable_key
+from tftpbench.model.strict import Allowed, Strict
+from tftpbench.model.units import format_bytes
+from tftpbench.model.values import MS, BusyPollNs, Count, Cpus, DurationNs, Operation, RampNs, Verify
+
+BLKSIZE_DEFAULT = 512  # RFC 1350 section 2
+WINDOWSIZE_DEFAULT = 1  # RFC 7440 section 3
+# How long an `auto` generator polls before it sleeps: longer than a scheduler's wake-up, shorter than a pause.
+BUSY_POLL_AUTO_NS = 1 * MS
+
+
+class Client(Strict):
+    """How each virtual client behaves, and the generator that carries them."""
+
+    timeout_ns: Annotated[DurationNs, Allowed("1ms to 1h")] = Field(
+        default=1000 * MS, alias="timeout", ge=MS, le=3_600_000 * MS,
+        description="First wait for an answer before a datagram is sent again.",
+    )  # fmt: skip
+    retries: Annotated[Count, Allowed("0 to 100")] = Field(
+        default=5, ge=0, le=100, description="Timeouts without progress before a transfer counts as timed out."
+    )
+    backoff: Annotated[Literal["exponential", "constant"], Allowed("exponential, constant")] = Field(
+        default="exponential", description="Whether the wait doubles after each timeout."
+    )
+    ramp_ns: Annotated[RampNs, Allowed("burst, or a duration up to 1h")] = Field(
+        default=0, alias="start", le=3_600_000 * MS,
+        description="burst: all clients start at once; a duration: their first starts are spread over it.",
+    )  # fmt: skip
+    tsize: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
+        default=False, description="Ask for tsize (RFC 2349)."
+    )
+    timeout_option_s: Annotated[Count | None, Allowed("1 to 255 seconds, or null")] = Field(
+        default=None, alias="timeout_option", ge=1, le=255, description="Ask for timeout (RFC 2349), in seconds."
+    )
+    rollover: Annotated[Literal[0, 1] | None, Allowed("0, 1 or null")] = Field(
+        default=None, description="Ask for the rollover extension: the block number that follows 65535."
+    )
+    busy_poll_ns: Annotated[BusyPollNs, Allowed("auto, or a duration up to 1s")] = Field(
+        default=None, alias="busy_poll",
+        description="How long the generator polls before it sleeps; auto: 1 ms where it has cores of its own, else 0.",
+    )  # fmt: skip
+    sockets: Annotated[Literal["auto", "shared", "per-transfer"], Allowed("auto, shared, per-transfer")] = Field(
+        default="auto",
+        description="shared: few sockets carry many clients, each with a loopback address of its own; "
+        "auto: shared where the server is on 127.0.0.0/8, else one for each transfer.",
+    )
+    workers: Annotated[Count, Allowed("1 to 256")] = Field(
+        default=1, ge=1, le=256, description="Threads of the generator."
+    )
+
+    def busy_poll_us(self, own_cores: bool) -> int:
+        """How long to poll, in microseconds; `own_cores`: the generator shares no core with the server."""
+        if self.busy_poll_ns is not None:
+            return self.busy_poll_ns // 1000
+        return BUSY_POLL_AUTO_NS // 1000 if own_cores else 0
+
+
+class Placement(Strict):
+    """How many cores each side gets."""
+
+    server_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
+        default=1, description="Cores for the server under test."
+    )
+    generator_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
+        default=1, description="Cores for the load generator."
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the matrix: the work of a trial, whoever serves it. Exactly one of transfers, duration_ns is set."""
+
+    operation: Operation
+    concurrency: int
+    file_size_bytes: int
+    blksize: int
+    windowsize: int
+    transfers: int | None
+    duration_ns: int | None
+    warm_up_ns: int
+    limit_ns: int
+    distinct_files: int
+    client: Client
+    placement: Placement
+    verify: Verify
+
+    @property
+    def key(self) -> str:
+        """cell_key: equal for equal work (docs/results-format.md lists the fields)."""
+        return stable_key(
+            {
+                "operation": self.operation,
+                "concurrency": self.concurrency,
+                "file_size_bytes": self.file_size_bytes,
+                "blksize": self.blksize,
+                "windowsize": self.windowsize,
+                "transfers": self.transfers,
+                "distinct_files": self.distinct_files,
+                "client": self.client.model_dump(mode="json"),
+                "placement": self.placement.model_dump(mode="json"),
+                "verify": self.verify,
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        """For people: "read, 100 at once, 64 KiB", with options only where they differ from RFC 1350."""
+        return self.label_without(())
+
+    def label_without(self, options: Sequence[str]) -> str:
+        """The label without these options."""
+        parts = [self.operation, f"{self.concurrency} at once", format_bytes(self.file_size_bytes)]
+        return ", ".join(parts + [text for name, text in self.options.items() if name not in options])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Options that differ from RFC 1350, for people."""
+        asked = {}
+        if self.blksize != BLKSIZE_DEFAULT:
+            asked["blksize"] = f"blksize {self.blksize}"
+        if self.windowsize != WINDOWSIZE_DEFAULT:
+            asked["windowsize"] = f"windowsize {self.windowsize}"
+        return asked

@@ -1,0 +1,70 @@
+"""The gate for a CI server: JUnit XML, a test case per gated metric and cell, and one for the contents.
+
+What ends the gate red is a failure, what could not be told is skipped with its reason.
+"""
+
+from xml.etree import ElementTree as ET
+
+from tftpbench.gate.result import FailOn, GateResult, Judgement, Word
+from tftpbench.gate.told import budget_text
+from tftpbench.model.escape import xml
+from tftpbench.render.gate.markdown import ratio_text
+
+# By the mildest verdict that is not let through.
+_RED: dict[FailOn, tuple[Word, ...]] = {
+    "regressed": ("regressed",),
+    "suspected": ("regressed", "suspected"),
+    "inconclusive": ("regressed", "suspected", "inconclusive"),
+}
+_UNTOLD: tuple[Word | None, ...] = ("invalid", "inconclusive", None)
+
+
+def write_junit(result: GateResult, fail_on: FailOn = "regressed") -> str:
+    """The whole document. `fail_on`: the mildest verdict that is a failure, as for the exit code."""
+    name = str(result.facts.scenario.get("name") or "gate")
+    root = ET.Element("testsuites", name=xml(f"gate: {result.base.entry} and {result.head.entry}"))
+    suite = ET.SubElement(root, "testsuite", name=xml(f"{name}.gate"))
+    suite.set("time", f"{result.facts.duration_s:.3f}")
+    suite.set("timestamp", xml(result.facts.started_at[:19]))
+    _contents(suite, result)
+    for judgement in result.judgements:
+        if judgement.budget is not None:
+            _judged(suite, judgement, fail_on)
+    for count, kind in (("tests", "testcase"), ("failures", "testcase/failure"), ("errors", "testcase/error"),
+                        ("skipped", "testcase/skipped")):  # fmt: skip
+        suite.set(count, str(len(suite.findall(kind))))
+        root.set(count, suite.get(count, "0"))
+    ET.SubElement(suite, "system-out").text = xml("\n".join([result.sentence, *result.remarks]))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _contents(suite: ET.Element, result: GateResult) -> None:
+    """Whether every byte was right, and both servers lived."""
+    case = _case(suite, "contents")
+    if result.failure is not None:
+        ET.SubElement(case, "failure", type="contents", message=xml(result.failure))
+
+
+def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
+    case = _case(suite, f"{judgement.metric} [{judgement.cell}]")
+    told = _told(judgement)
+    if judgement.word in _RED[fail_on]:
+        ET.SubElement(case, "failure", type=str(judgement.word), message=xml(told))
+    elif judgement.word in _UNTOLD:
+        ET.SubElement(case, "skipped", message=xml(told))
+    else:
+        ET.SubElement(case, "system-out").text = xml(told)
+
+
+def _told(judgement: Judgement) -> str:
+    if judgement.ratio is None:
+        return f"{judgement.word or 'not judged'}: {judgement.detail}"
+    ratio = ratio_text(judgement.ratio, judgement.low, judgement.high)
+    budget = "" if judgement.budget is None else f", budget {budget_text(judgement.budget)}"
+    pairs = f"head / base {ratio}{budget}, n: {judgement.pairs}"
+    return f"{judgement.word or 'not judged'}: {judgement.detail}; {pairs}"
+
+
+def _case(suite: ET.Element, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=suite.get("name", ""), name=xml(name))

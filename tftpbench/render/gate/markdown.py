@@ -1,0 +1,242 @@
+"""The gate's report as Markdown for GitHub: a comment on a pull request, verdict first.
+
+GitHub refuses a comment of more than 65,536 characters, so rows and lines are limited.
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word, pairs_used
+from tftpbench.gate.told import budget_text, invalid_pairs, percent
+from tftpbench.model.budgets import METRICS, REPORTED, Metric
+from tftpbench.model.escape import markdown, markdown_block, visible
+from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
+from tftpbench.render.report import environment
+
+MARKS: Mapping[Word, str] = {
+    "regressed": "❌", "invalid": "🚫", "suspected": "⚠️", "inconclusive": "❔", "pass": "✅", "improved": "🚀",
+}  # fmt: skip
+_HEADINGS = ("metric", "base", "head", "head / base (95 % interval)", "budget", "verdict", "pairs",
+             "smallest loss it would have caught")  # fmt: skip
+_ROWS_MAX = 60
+_CELL_MAX = 100
+_LISTED_MAX = 20
+# Of a text from outside: a version or a command may be a page long.
+_TEXT_MAX = 400
+_UNKNOWN = "-"
+# Keys of a scenario that mean nothing in a gate.
+_NOT_OF_A_GATE = ("trials", "warm_up", "servers")
+_NOT_JUDGED = "❔"
+_FORMS: Mapping[str, Callable[[float], str]] = {
+    "s/MiB": lambda value: f"{_duration(value)}/MiB",
+    "1/s": lambda value: format_rate(value, "blocks"),
+    "bytes": format_bytes,
+    "ns": format_duration,
+}
+
+
+def write_markdown(result: GateResult) -> str:
+    """Verdict, figures, noise floor, remarks, environment, and the command that does the same again."""
+    blocks = [
+        [f"**{MARKS[result.word]} {_text(result.sentence)}**"],
+        [f"❌ {_text(result.failure)}"] if result.failure else [],
+        [_ran(result)],
+        _figures(result),
+        _reasons(result),
+        _noise(result),
+        _bullets("Remarks", [_block(remark) for remark in result.remarks]),
+        _environment(result),
+        _repeat(result),
+        ["How it decides, and what it can't see: docs/gate.md of tftpbench."],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def metric_of(name: str) -> Metric | None:
+    """What a metric is; None for one of a newer version."""
+    return METRICS.get(name) or REPORTED.get(name)
+
+
+def ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
+    """As "1.012 (0.998 to 1.026)"."""
+    if ratio is None:
+        return _UNKNOWN
+    bounds = "" if low is None or high is None else f" ({_digits(low)} to {_digits(high)})"
+    return f"{_digits(ratio)}{bounds}"
+
+
+def _ran(result: GateResult) -> str:
+    """That it ran, and how much: silence could be a gate that is broken."""
+    used = pairs_used(result.judgements)
+    amount = f"{counted(used, 'trial')} a side"
+    if result.method == "ab":
+        amount = f"{counted(used, 'pair')} of fresh processes"
+    amount = f"{amount}, {_duration(result.facts.duration_s)}"
+    left_out = invalid_pairs(result.blocks)
+    besides = f"; {left_out}" if left_out else ""
+    if result.word == "pass" and result.failure is None:
+        return f"It ran, and found nothing: {amount}{besides}."
+    return f"It ran: {amount}{besides}."
+
+
+def _figures(result: GateResult) -> list[str]:
+    rows = sorted(result.judgements, key=_gravity)
+    if not rows:
+        return ["No figure was measured."]
+    several = _has_cells(result)
+    lines = [_line(_HEADINGS), "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
+    lines += [_line(_cells(row, several)) for row in rows[:_ROWS_MAX]]
+    more = len(rows) - _ROWS_MAX
+    return [*lines, *(["", f"and {counted(more, 'row')} more in gate.json"] if more > 0 else [])]
+
+
+def _cells(row: Judgement, several: bool) -> Iterator[str]:
+    yield _name(row, several)
+    yield figure_text(row.metric, row.base)
+    yield figure_text(row.metric, row.head)
+    yield ratio_text(row.ratio, row.low, row.high)
+    yield _UNKNOWN if row.budget is None else budget_text(row.budget)
+    yield _verdict(row)
+    yield str(row.pairs)
+    yield _UNKNOWN if row.smallest_effect is None else percent(row.smallest_effect)
+
+
+def _verdict(row: Judgement) -> str:
+    if row.word is None:
+        return "never gated" if row.budget is None else f"{_NOT_JUDGED} not judged"
+    amount = ""
+    if row.worse is not None and row.word in {"regressed", "suspected", "improved"}:
+        amount = f", {percent(abs(row.worse))} {'worse' if row.worse > 0 else 'better'}"
+    return f"{MARKS[row.word]} {row.word}{amount}"
+
+
+def _reasons(result: GateResult) -> list[str]:
+    """Why, for each word that asks something of the reader."""
+    several = _has_cells(result)
+    asking = [row for row in sorted(result.judgements, key=_gravity) if row.budget is not None and row.detail]
+    asking = [row for row in asking if row.word not in {"pass", "improved"}]
+    lines = []
+    for row in asking:
+        mark = MARKS[row.word] if row.word else _NOT_JUDGED
+        lines.append(f"{mark} {_text(f'{_name(row, several)}: {row.detail}')}")
+    return [f"- {line}" for line in _some(lines)]
+
+
+def _noise(result: GateResult) -> list[str]:
+    """How far apart two starts of the same base were."""
+    known = [each for each in result.noise if each.ratio is not None]
+    several = _has_cells(result)
+    lines = [
+        _block(f"{_name(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
+        for each in known
+        if each.ratio is not None
+    ]
+    return _bullets("Noise floor: a second start of the same base / the base", lines)
+
+
+def _range(each: Noise) -> str:
+    if each.lowest is None or each.highest is None or each.pairs < 2:
+        return ""
+    return f" ({_digits(each.lowest)} to {_digits(each.highest)})"
+
+
+def _environment(result: GateResult) -> list[str]:
+    facts = result.facts
+    asked = {name: value for name, value in facts.scenario.items() if name not in _NOT_OF_A_GATE}
+    manifest = {
+        "scenario": asked, "seed": facts.seed, "keys": facts.keys, "machine": facts.machine,
+        "build": facts.build,
+        "placement": {"server_cpus": list(facts.server_cpus), "generator_cpus": list(facts.generator_cpus)},
+    }  # fmt: skip
+    lines = [f"- {_text(side)}: {_side(each)}" for side, each in (("base", result.base), ("head", result.head))]
+    lines += [f"- work: {_text(words)}" for words in _some(list(facts.work.values()))]
+    if result.method == "ab":
+        looks = ", ".join(map(str, facts.looks))
+        lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
+    lines.append(f"- started: {_text(facts.started_at)}")
+    left_out = [f"pair {each.number}: {each.invalid}" for each in result.blocks if each.invalid is not None]
+    lines += [f"- invalid: {_text(each)}" for each in _some(left_out)]
+    for heading, known in environment.groups(manifest, facts.placement).items():
+        if known:
+            lines.append(f"- {_text(heading)}: " + "; ".join(_text(f"{fact.name} {fact.value}") for fact in known))
+    return ["<details><summary>Environment</summary>", "", *lines, "", "</details>"]
+
+
+def _side(side: Side) -> str:
+    command = " ".join(word if word.startswith("{") else shlex.quote(word) for word in side.argv)
+    told = [" ".join(filter(None, (side.name, side.version))), side.model, command]
+    if side.entry != side.name:
+        told.insert(0, side.entry)
+    return "; ".join(_text(each) for each in told if each)
+
+
+def _repeat(result: GateResult) -> list[str]:
+    if not result.facts.command:
+        return []
+    words = shlex.join(result.facts.command)
+    # In a block of code only its end means anything.
+    return ["To repeat it:", "", "```sh", visible(" ".join(words.split("\n"))).replace("```", "`` `"), "```"]
+
+
+def _gravity(row: Judgement) -> int:
+    """The gravest first; what is never gated last."""
+    if row.word is None:
+        return len(WORDS) + (row.budget is None)
+    return WORDS.index(row.word)
+
+
+def _has_cells(result: GateResult) -> bool:
+    return len({each.cell for each in result.judgements}) > 1
+
+
+def _name(row: Judgement | Noise, several: bool) -> str:
+    metric = metric_of(row.metric)
+    words = metric.words if metric else row.metric
+    return f"{words}, {_short(row.cell, _CELL_MAX)}" if several else words
+
+
+def figure_text(name: str, value: float | None) -> str:
+    """A metric's value with its unit."""
+    metric = metric_of(name)
+    if value is None or not math.isfinite(value):
+        return _UNKNOWN
+    form = _FORMS.get(metric.unit) if metric else None
+    return form(value) if form else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    """An altered file may hold more than anybody ever waited."""
+    return format_duration(seconds * 1e9) if abs(seconds) < 1e9 else f"{seconds:.4g} s"
+
+
+def _digits(ratio: float) -> str:
+    """Three decimals, zeros too: 1 beside 0.996 looks exact, 1.000 does not."""
+    return f"{ratio:.3f}" if 0.1 <= ratio < 100 else f"{ratio:.4g}"
+
+
+def _line(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_text, texts)) + " |"
+
+
+def _bullets(title: str, lines: Sequence[str]) -> list[str]:
+    """The lines are Markdown already."""
+    return [f"**{title}**", "", *(f"- {line}" for line in _some(lines))] if lines else []
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _LISTED_MAX
+    return [*lines[:_LISTED_MAX], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _text(text: object) -> str:
+    return markdown(_short(text))
+
+
+def _block(text: object) -> str:
+    return markdown_block(_short(text))
+
+
+def _short(text: object, longest: int = _TEXT_MAX) -> str:
+    whole = str(text)
+    return whole if len(whole) <= longest else f"{whole[: longest - 1]}…"

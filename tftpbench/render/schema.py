@@ -1,0 +1,390 @@
+"""JSON Schemas of the formats, for editors and for programs that read results.
+
+Those of files and tables are made from the models and columns that the code itself uses; those of documents whose
+makers stand above this module are written down here, and a test holds real documents against them. The committed copies
+in docs/schema are this module's output.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from tftpbench.model.gate_settings import Gate
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS, Column
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Client, Placement
+from tftpbench.store import SCHEMA as RUN_SCHEMA
+
+Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_JSON_TYPES = {"int": "integer", "float": "number", "text": "string", "time": "string", "list": "array"}
+Schema = dict[str, Any]
+
+
+def json_schema(kind: Kind) -> Schema:
+    """The schema of a file that people write, of one row of a run's tables, or of a document that commands print."""
+    return {"$schema": DIALECT, **_MAKERS[kind]()}
+
+
+def text(kind: Kind) -> str:
+    """The schema as it is printed and committed."""
+    return json.dumps(json_schema(kind), indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_written(schema: Schema) -> Schema:
+    """As people write scenarios: one value stands for a list of one, and defaults are durations with a unit."""
+    properties, parts = schema["properties"], schema["$defs"]
+    for owner, names in (
+        (parts["Matrix"]["properties"], list(parts["Matrix"]["properties"])),
+        (properties, ["servers"]),
+    ):
+        for name in names:
+            items = owner[name]
+            described = {key: items.pop(key) for key in ("description", "default") if key in items}
+            owner[name] = {"anyOf": [items["items"], items], **described}
+    for model in (Client, Gate, Placement):
+        written = model().model_dump(mode="json")
+        for name, value in written.items():
+            parts[model.__name__]["properties"][name]["default"] = value
+        del properties[model.__name__.lower()]["default"]
+    for name in ("duration", "transfers", "warm_up"):
+        del properties[name]["default"]
+    return schema
+
+
+def _untitled(schema: Any) -> Any:
+    """Without pydantic's titles, which repeat each key in capitals."""
+    if isinstance(schema, dict):
+        return {key: _untitled(item) for key, item in schema.items() if not (key == "title" and isinstance(item, str))}
+    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _trial() -> Schema:
+    return _table(f"One line of trials.jsonl ({RUN_SCHEMA})", COLUMNS)
+
+
+def _manifest() -> Schema:
+    facts = {"type": "object", "description": "What was found of it; unknown facts are null."}
+    texts = {"type": "array", "items": {"type": "string"}}
+    server = _object(
+        {
+            "version": _text("As it says itself.", nullable=True),
+            "model": _text("How it handles transfers at once, in its manifest's words."),
+            "homepage": _text("Where it comes from."),
+            "argv": {**texts, "description": "Its command, with placeholders."},
+            "argv_write": {**texts, "description": "What the command gets besides for uploads."},
+            "env": {"type": "object"},
+            "caps": {"type": "object", "description": "What it limits, and how that was lifted."},
+            "manifest": _text("Where its manifest lies, or the entry that named it."),
+        },
+        required=("version", "model", "manifest"),
+    )
+    skip = _object(
+        {
+            "server": _text("Its name."),
+            "cell_key": _text("The one cell that is left out; null for all of them.", nullable=True),
+            "reason": _text("Why."),
+        }
+    )
+    left_out = _object(
+        {
+            "server": _text("Its name, or name@variant."),
+            "reason": _text("Why it did not start the last time, with the last line of its log."),
+            "failed_trials": {**_list({"type": "integer"}), "description": "Trials in which it did not start."},
+            "not_done": {"type": "integer", "description": "Trials that were not tried any more."},
+        }
+    )
+    chosen = _object(
+        {
+            "cell_key": _text("The cell."),
+            "server_busy_polls": {"type": "boolean", "description": "For servers that never sleep."},
+            "arrangement": {"type": "object", "description": "Sockets, batches, waiting and threads of both sides."},
+            "text": _text("The same in words."),
+        }
+    )
+    whole = _object(
+        {
+            "schema": {"const": RUN_SCHEMA},
+            "scenario": {"type": "object", "description": "The scenario as run, every default and --set in it."},
+            "seed": {"type": "integer", "description": "Of the order of trials and of the files' contents."},
+            "trials_planned": {"type": "integer", "description": "Lines of trials.jsonl when the run is complete."},
+            "servers": {
+                "type": "object",
+                "additionalProperties": server,
+                "description": "What took part, in the scenario's order.",
+            },
+            "skipped": {"type": "array", "items": skip, "description": "What was left out, and why."},
+            "placement": {"type": "object", "description": "Which cores each side had."},
+            "roots": {"type": "object", "description": "Where the served files lay."},
+            "argv": {**texts, "description": "The command that began the run."},
+            "machine": facts,
+            "build": {"type": "object", "description": "Versions, build profile and git commit of tftpbench."},
+            "keys": _object(
+                {"method_key": _text("Equal for an equal method."), "host_key": _text("Equal for equal machines.")}
+            ),
+        },
+        title=f"manifest.json ({RUN_SCHEMA})",
+    )
+    ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
+    whole["properties"]["ceilings"] = ceilings  # older runs have none
+    whole["properties"]["left_out"] = {**_list(left_out), "description": "Servers that did not start, if any."}
+    return whole
+
+
+_CELL = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize")
+_RATIO = {
+    "ratio": Column("", "Trimmed mean of the pairs' log-ratios, as a ratio.", "float", False),
+    "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
+    "high": Column("", "Upper end of its 95 % interval; null under six pairs.", "float"),
+    "n": Column("", "Pairs of valid trials.", "int", False),
+    "lowest": Column("", "Lowest ratio of a pair.", "float", False),
+    "highest": Column("", "Highest ratio of a pair.", "float", False),
+}
+
+
+def _summary() -> Schema:
+    threshold = {
+        "threshold": Column("", "As in the scenario.", "text", False),
+        "server": Column("", "Whom it was judged on.", "text", False),
+        "cell": Column("", "Where, in words.", "text", False),
+        "state": Column("", "held, missed or not known.", "text", False),
+        "value": Column("", "The figure that decided.", "float"),
+        "detail": Column("", "How it was decided.", "text", False),
+    }
+    cell = {
+        "cell_key": COLUMNS["cell_key"],
+        "server": Column("", "Its name, or name@variant.", "text", False),
+        **{name: COLUMNS[name] for name in _CELL},
+        "trials": Column("", "Trials done.", "int", False),
+        "valid": Column("", "Valid ones among them.", "int", False),
+        "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second: median of valid trials.", "float"),
+        "goodput_bytes_per_s": Column("bytes/s", "File bytes per second: median of valid trials.", "float"),
+        "block_rtt_ns_p50": Column("ns", "Block round trip, median of all valid trials together.", "float"),
+        "block_rtt_ns_p99": Column("ns", "Block round trip, 99th percentile of all valid trials together.", "float"),
+        "server_cpu_ns_per_block": Column("ns", "CPU time per DATA block: median of valid trials.", "float"),
+        "ceiling_ratio": Column("", "Share of the ceiling: median of valid trials.", "float"),
+        "lost": Column("transfers", "Transfers that did not complete, over all trials.", "int", False),
+    }
+    ratio = {
+        "anyOf": [_table("", _RATIO), {"type": "null"}],
+        "description": "Against the first server of the cell, or against the ceiling.",
+    }
+    line = _table("", cell)
+    line["properties"]["ratio"] = ratio
+    line["required"] = [*line["required"], "ratio"]
+    lines = {name: _list({"type": "string"}) for name in ("findings", "faults", "skipped", "incomplete")}
+    return _object(
+        {
+            "schema": {"const": "tftpbench.summary/1"},
+            "run": _text("The run's folder."),
+            "seed": {"type": "integer"},
+            "answer": _text("The sentence."),
+            "exit_code": {"enum": [0, 3, 6], "description": "3: a threshold was missed; 6: too little is valid."},
+            "thresholds": _list(_table("", threshold)),
+            "cells": _list(line),
+            "ratios_of": _text("The column that ratios compare."),
+            "reference": _text("The server that ratios compare with, wherever a cell has it; or the ceiling."),
+            "headline": _text("The cell that the answer speaks of first, in words."),
+            **lines,
+            "trials": _list(_table("", COLUMNS)),
+        },
+        title="What tftpbench run --json prints (tftpbench.summary/1)",
+    )
+
+
+def _comparison() -> Schema:
+    cell = {
+        "cell_key": COLUMNS["cell_key"],
+        "contender": Column("", "The server's name, or name@variant.", "text", False),
+        "label": Column("", "The cell, in words.", "text", False),
+        **{name: COLUMNS[name] for name in _CELL},
+        "a_data_pps": Column("1/s", "Median of the valid trials of A.", "float", False),
+        "b_data_pps": Column("1/s", "Median of the valid trials of B.", "float", False),
+        **_RATIO,
+        "p_holm": Column("", "P-value of no difference, corrected for all cells; null under six pairs.", "float"),
+        "verdict": Column("", "faster, slower, same or can't tell: B as seen from A.", "text", False),
+        "cpu_ratio": Column("", "CPU time of the server per block, B over A.", "float"),
+        "cpu_low": Column("", "Lower end of its 95 % interval.", "float"),
+        "cpu_high": Column("", "Upper end of its 95 % interval.", "float"),
+    }
+    side = _object(
+        {"path": _text("Its folder."), **{name: _text("", nullable=True) for name in ("scenario", *_KEYS)}},
+    )
+    verdicts = ("faster", "slower", "same", "can't tell")
+    texts = _list({"type": "string"})
+    return _object(
+        {
+            "schema": {"const": "tftpbench.comparison/1"},
+            "a": side,
+            "b": side,
+            "within": {"type": "number", "description": "What counts as the same: 0.05 for 5 %."},
+            "sentence": _text("The whole in one sentence."),
+            "verdicts": _object({name: {"type": "integer"} for name in verdicts}),
+            "cells": _list(_table("", cell)),
+            "left_out": {**texts, "description": "What could not be compared, and why."},
+            "warnings": {**texts, "description": "What makes any difference doubtful."},
+            "notes": texts,
+        },
+        title="What tftpbench compare -f json prints (tftpbench.comparison/1)",
+    )
+
+
+def _gate() -> Schema:
+    words = ["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
+    texts, numbers = _list({"type": "string"}), _list({"type": "integer"})
+    where = {
+        "metric": Column("", "Its name.", "text", False),
+        "cell": Column("", "The cell, in words.", "text", False),
+        "cell_key": COLUMNS["cell_key"],
+    }
+    judgement = {
+        **where,
+        "base": Column("", "Median over the pairs, in the metric's unit.", "float"),
+        "head": Column("", "Median over the pairs, in the metric's unit.", "float"),
+        "ratio": Column("", "head / base; null where there is no figure.", "float"),
+        "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
+        "high": Column("", "Upper end of its 95 % interval; null under six pairs.", "float"),
+        "worse": Column("", "How much worse the head is, as a share; negative: better.", "float"),
+        "budget": Column("", "How much worse it may be, as a share; null: reported and never gated.", "float"),
+        "pairs": Column("", "Pairs that count.", "int", False),
+        "smallest_effect": Column(
+            "", "The least loss, as a share, that would have been caught nine times in ten.", "float"
+        ),
+        "detail": Column("", "Why the word.", "text", False),
+    }
+    noise = {
+        **where,
+        "pairs": Column("", "Pairs of a base and a second base.", "int", False),
+        "ratio": Column("", "Second base / base, which are equal code.", "float"),
+        "lowest": Column("", "Lowest ratio of a pair.", "float"),
+        "highest": Column("", "Highest ratio of a pair.", "float"),
+    }
+    judged = _whole(judgement)
+    judged["properties"]["word"] = {"enum": [*words, None], "description": "What was decided; null: nothing."}
+    judged["required"].append("word")
+    return _object(
+        {
+            "schema": {"const": "tftpbench.gate/1"},
+            "method": {"enum": ["ab", "baseline"]},
+            "word": {"enum": words, "description": "Of the whole: the gravest of any gated metric."},
+            "sentence": _text("The verdict in one sentence."),
+            "base": _gate_side(),
+            "head": _gate_side(),
+            "judgements": {**_list(judged), "description": "Gated ones first, then those that are only reported."},
+            "noise": _list(_whole(noise)),
+            "blocks": _list(_gate_block()),
+            "remarks": texts,
+            "failure": _text("What ended it at once, as wrong contents.", nullable=True),
+            "facts": _object(
+                {
+                    "scenario": {"type": "object", "description": "The scenario as run."},
+                    "seed": {"type": "integer", "description": "Of the order and of the files' contents."},
+                    "looks": {**numbers, "description": "After how many pairs it could decide."},
+                    "error": {"type": "number", "description": "The error of a whole run."},
+                    "machine": {"type": "object", "description": "What was found of it; unknown facts are null."},
+                    "build": {"type": "object", "description": "Versions, build profile and git commit of tftpbench."},
+                    "placement": _text("Which cores each side had, in words."),
+                    "server_cpus": numbers,
+                    "generator_cpus": numbers,
+                    "keys": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "work": {
+                        "type": "object",
+                        "additionalProperties": {"type": "string"},
+                        "description": "By cell_key: the work of a trial, in words.",
+                    },
+                    "command": {**texts, "description": "What began it."},
+                    "started_at": _column(Column("", "UTC.", "time", False)),
+                    "duration_s": {"type": "number", "description": "How long it all took."},
+                }
+            ),
+            "folder": _text("Where it was kept.", nullable=True),
+        },
+        title="gate.json, and what tftpbench gate ab --json prints (tftpbench.gate/1)",
+    )
+
+
+def _gate_side() -> Schema:
+    return _object(
+        {
+            "entry": _text("As it was typed."),
+            "name": _text("The server's name, or name@variant."),
+            "version": _text("As it says itself."),
+            "argv": {**_list({"type": "string"}), "description": "Its command, with placeholders."},
+            "model": _text("How it handles transfers at once."),
+        }
+    )
+
+
+def _gate_block() -> Schema:
+    figures = {
+        "type": "object",
+        "additionalProperties": {"type": ["number", "null"]},
+        "description": "By the names of metrics and of columns of trials.jsonl.",
+    }
+    return _object(
+        {
+            "number": {"type": "integer", "description": "In the order done."},
+            "cell": _text("The cell, in words."),
+            "cell_key": _column(COLUMNS["cell_key"]),
+            "started_at": _column(Column("", "UTC.", "time", False)),
+            "first": _text("Who was loaded first: base, head or control."),
+            "slices": {"type": "integer", "description": "How often each was loaded."},
+            "arms": {
+                "type": "object",
+                "additionalProperties": _object({"figures": figures}),
+                "description": "base, head and, in every third block, control: a second base.",
+            },
+            "invalid": _text("Why its pairs do not count.", nullable=True),
+            "failure": _text("What ended the gate at once.", nullable=True),
+            "unstarted": _text("Who did not start.", nullable=True),
+        }
+    )
+
+
+_KEYS = ("method_key", "host_key")
+_MAKERS: Mapping[Kind, Callable[[], Schema]] = {
+    "scenario": lambda: _untitled(_as_written(Scenario.model_json_schema())),
+    "server": lambda: _untitled(Manifest.model_json_schema()),
+    "results": _trial,
+    "manifest": _manifest,
+    "transfers": lambda: _table(f"One row of transfers.parquet ({RUN_SCHEMA})", TRANSFER_COLUMNS),
+    "intervals": lambda: _table(f"One row of intervals.parquet ({RUN_SCHEMA})", INTERVAL_COLUMNS),
+    "summary": _summary,
+    "comparison": _comparison,
+    "gate": _gate,
+}
+
+
+def _table(title: str, columns: Mapping[str, Column]) -> Schema:
+    """One row. What may be unknown may be absent too: older runs lack the columns of newer versions."""
+    required = [name for name, column in columns.items() if not column.nullable]
+    return _object({name: _column(column) for name, column in columns.items()}, title, required)
+
+
+def _whole(columns: Mapping[str, Column]) -> Schema:
+    """One row whose every key is there, if only as null."""
+    return {**_table("", columns), "required": list(columns)}
+
+
+def _object(properties: Schema, title: str = "", required: Sequence[str] | None = None) -> Schema:
+    """Keys are only ever added within a schema number, so others than these are allowed."""
+    asked = list(properties if required is None else required)
+    return {**({"title": title} if title else {}), "type": "object", "properties": properties, "required": asked}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _text(description: str, nullable: bool = False) -> Schema:
+    return _column(Column("", description, "text", nullable))
+
+
+def _column(column: Column) -> Schema:
+    kind = _JSON_TYPES[column.dtype]
+    meaning = f"{column.meaning} [{column.unit}]" if column.unit else column.meaning
+    timed = {"format": "date-time"} if column.dtype == "time" else {}
+    described = {"description": meaning} if meaning else {}
+    return {"type": [kind, "null"] if column.nullable else kind, **timed, **described}

@@ -1,0 +1,294 @@
+"""What writing and reading a run folder share: names of files, the schema number, JSON lines, error lines."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import one_line
+from tftpbench.model.metrics import COLUMNS
+from tftpbench.model.regular_file import UnfitFile, read_regular
+
+SCHEMA_FAMILY = "tftpbench.run"
+SCHEMA_MAJOR = 1
+SCHEMA = f"{SCHEMA_FAMILY}/{SCHEMA_MAJOR}"
+MANIFEST = "manifest.json"
+TRIALS = "trials.jsonl"
+TRIAL_FILES = "trials"
+TRANSFERS = "transfers.parquet"
+INTERVALS = "intervals.parquet"
+LATENCY = "latency.hlog"
+SERVER_LOG = "server.log"
+ANSWER = "answer.txt"
+# A run may be kept without them.
+OPTIONAL = (TRANSFERS, INTERVALS, LATENCY)
+
+# Bounds of what is read, so that no folder takes minutes or all memory (docs/results-format.md, "Bounds"). The largest
+# recorded run has a manifest of 16 KB, 226 rows of 2 KB, and logs of 17 KB for windows of 2 s.
+MANIFEST_MAX_BYTES = 16 << 20
+TRIALS_MAX_BYTES = 128 << 20
+ROW_MAX_BYTES = 1 << 20
+ROWS_MAX = 50_000
+# After so many lines that are none, the file is no trials.jsonl.
+FAULTS_MAX = 100
+LATENCY_MAX_BYTES = 64 << 20
+ANSWER_MAX_BYTES = 1 << 20
+_FAULT_SHOWN_MAX = 200
+
+# What makes a line of trials.jsonl a trial.
+_NEEDED = ("trial", "server", "cell_key", "verdict")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "text": (str,),
+    "time": (str,),
+    "list": (list,),
+}
+
+_INT_MAX = 2**63 - 1  # of a data frame's integers
+
+# What to do about it, by errno; other reasons speak for themselves.
+_MENDS = {
+    errno.ENOSPC: "; free some space, then --resume it, or choose another place with --out",
+    errno.EDQUOT: "; free some of your quota, then --resume it, or choose another place with --out",
+    errno.EACCES: "; choose another place with --out",
+    errno.EROFS: "; choose another place with --out",
+    errno.ENOTDIR: "; choose another place with --out",
+    errno.EEXIST: "; choose another place with --out",
+}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a run folder; refuses what is no run, and runs of an unknown major schema number."""
+    path = folder / MANIFEST
+    with explained(folder, "read"):
+        try:
+            content = read_regular(path, MANIFEST_MAX_BYTES)
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise ResultsError(f"{folder}: is no run folder, it has no {MANIFEST}") from None
+    try:
+        manifest = parse(content)
+    except ValueError as error:
+        raise ResultsError(f"{path}: is not JSON: {error}") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise ResultsError(f"{path}: has the schema {schema!r}, which this tftpbench can't read; allowed: {SCHEMA!r}")
+    fault = _part_fault(manifest)
+    if fault is not None:
+        raise ResultsError(f"{path}: {fault}")
+    return dict(manifest)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What trials.jsonl holds: whole rows, and lines that are none as (number, fault)."""
+
+    rows: list[dict[str, Any]]
+    faults: list[tuple[int, str]]
+    length: int  # of the whole lines, in bytes
+    torn: int | None  # number of the last line, where it has no end
+
+
+def read_trials(folder: Path) -> Trials:
+    """Everything in trials.jsonl that can be read, up to the bounds. Raises ResultsError where the file can't be."""
+    path, content = folder / TRIALS, b""
+    with explained(folder, "read"), contextlib.suppress(FileNotFoundError):
+        try:
+            content = read_regular(path, TRIALS_MAX_BYTES)
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+    length = content.rfind(b"\n") + 1
+    count = content.count(b"\n")
+    torn = count + 1 if content[length:] else None
+    rows: dict[int, dict[str, Any]] = {}
+    faults: list[tuple[int, str]] = []
+    for number, line in enumerate(_lines(content), start=1):
+        if len(faults) == FAULTS_MAX:
+            faults.append((number, f"reading stopped: {FAULTS_MAX} lines before it are no trials, {count} there are"))
+            torn = None
+            break
+        if len(rows) == ROWS_MAX:
+            raise ResultsError(f"{path}: holds more than {ROWS_MAX} trials, {count} lines; no run has so many")
+        try:
+            row = _row(line)
+            if row["trial"] in rows:
+                raise ValueError(f"trial {row['trial']} is there twice")  # noqa: TRY301 # as any other fault of a line
+        except ValueError as error:
+            faults.append((number, one_line(error, _FAULT_SHOWN_MAX)))
+        else:
+            rows[row["trial"]] = row
+    return Trials(list(rows.values()), faults, length, torn)
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Whole lines, one after the other: three million at once would be more than the file itself."""
+    start = 0
+    while (end := content.find(b"\n", start)) >= 0:
+        yield content[start:end]
+        start = end + 1
+
+
+def read_histograms(path: Path, kind: str) -> list[str]:
+    """Encoded histograms of one tag of an interval log: lines `Tag=<kind>,start,length,max,payload`.
+
+    Raises FileNotFoundError where there is no log, ResultsError where it can't be read.
+    """
+    # Not hdrh's own log reader: it decodes every tag's histogram to choose one.
+    try:
+        text = read_regular(path, LATENCY_MAX_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        raise
+    except UnfitFile as error:
+        raise ResultsError(f"can't be read: it {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ResultsError(f"can't be read: {reason}") from None
+    return encoded_histograms(text, kind)
+
+
+def encoded_histograms(log: str, kind: str) -> list[str]:
+    """The same, of a log that is not in a file yet."""
+    return [line.rpartition(",")[2] for line in log.splitlines() if line.startswith(f"Tag={kind},")]
+
+
+def read_answer(folder: Path) -> str | None:
+    """The first line of what the run said in the end; None where it has not."""
+    try:
+        return next(iter(read_regular(folder / ANSWER, ANSWER_MAX_BYTES).decode("utf-8").splitlines()), None)
+    except (OSError, ValueError):
+        return None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is a manifest. Raises ResultsError where nobody lets us see."""
+    with explained(folder, "read"):
+        try:
+            return stat.S_ISREG((folder / MANIFEST).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+            return False
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value; NaN and infinity are unknown: None. Raises ValueError."""
+    try:
+        return _plain(json.loads(text))
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def _part_fault(manifest: Mapping[str, Any]) -> str | None:
+    """What is wrong with the parts that readers go by; absent ones are allowed."""
+    servers, placement, skipped = (
+        manifest.get("servers", {}),
+        manifest.get("placement", {}),
+        manifest.get("skipped", []),
+    )
+    if not isinstance(servers, dict) or not all(isinstance(facts, dict) for facts in servers.values()):
+        return "servers is not an object of objects"
+    if not isinstance(placement, dict):
+        return "placement is no object"
+    if not isinstance(skipped, list) or not all(isinstance(skip, dict) for skip in skipped):
+        return "skipped is no list of objects"
+    for skip in skipped:
+        for name, types in (("server", str), ("reason", str), ("cell_key", (str, type(None)))):
+            if not isinstance(skip.get(name), types):
+                return f"skipped: {name} is {skip.get(name)!r}"
+    return _left_out_fault(manifest.get("left_out", []))
+
+
+def _left_out_fault(left_out: object) -> str | None:
+    """What is wrong with the list of servers that did not start."""
+    if not isinstance(left_out, list) or not all(isinstance(each, dict) for each in left_out):
+        return "left_out is no list of objects"
+    for each in left_out:
+        known = isinstance(each.get("server"), str) and isinstance(each.get("reason"), str)
+        failed, not_done = each.get("failed_trials"), each.get("not_done")
+        if not known or type(not_done) is not int or not_done < 0:
+            return f"left_out: names no server, reason and number of trials: {str(each)[:80]!r}"
+        if not isinstance(failed, list) or any(type(number) is not int for number in failed):
+            return "left_out: failed_trials is no list of numbers"
+    return None
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """The row; ValueError says what is wrong with one that some hand, or a failing disk, has altered."""
+    if len(line) > ROW_MAX_BYTES:
+        raise ValueError(f"is longer than {ROW_MAX_BYTES >> 20} MiB")
+    try:
+        row = parse(line)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError("is no object; allowed: one JSON object per line")
+    if b"\\ud" in line or b"\\uD" in line:
+        row = dict(_encodable(row))
+    for name in _NEEDED:
+        if row.get(name) is None:
+            raise ValueError(f"has no {name}")
+    for name, column in COLUMNS.items():
+        if row.get(name) is not None and not _fits(row[name], column.dtype):
+            raise ValueError(f"{name} is {row[name]!r}")
+    return {name: row.get(name) for name in COLUMNS} | row  # older runs lack the newer columns
+
+
+def _fits(value: object, dtype: str) -> bool:
+    """Figures count or measure, every one: none is ever below zero."""
+    if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
+        return False
+    if isinstance(value, (int, float)):
+        return value >= 0 and (isinstance(value, float) or value <= _INT_MAX)
+    if dtype == "time":
+        try:
+            datetime.fromisoformat(str(value))
+        except ValueError:
+            return False
+    return True
+
+
+def _encodable(value: Any) -> Any:
+    """Lone surrogates, which an escape of JSON can hold and no data frame, as text that shows them."""
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """JSON of plain values and numpy scalars. NaN and infinity, which JSON lacks, are unknown: null."""
+    text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # A file name need not be UTF-8: its odd bytes are lone surrogates, which only an escape can hold (RFC 8259 8.2).
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextlib.contextmanager
+def explained(folder: Path, doing: str) -> Iterator[None]:
+    """Turn an operating system's refusal into one line that names the folder and the mend."""
+    try:
+        yield
+    except OSError as error:
+        # By number: pyarrow puts a text of its own in the place of the system's.
+        reason = os.strerror(error.errno) if error.errno else (str(error).splitlines() or ["input/output error"])[0]
+        mend = _MENDS.get(error.errno or 0, "") if doing == "written" else ""
+        raise ResultsError(f"{folder}: can't be {doing}: {reason}{mend}") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    scalar = value.item() if hasattr(value, "item") else value
+    return None if isinstance(scalar, float) and not math.isfinite(scalar) else scalar

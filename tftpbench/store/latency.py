@@ -1,0 +1,181 @@
+"""Latency: the merged histogram of some trials, in nanoseconds. The only thing that percentiles are taken from.
+
+Trials are merged bucket by bucket; percentiles are never averaged. Decoding is the HdrHistogram library's, which
+believes a histogram whatever it says of its own size: what is decoded is held to bounds before. It must never open a
+file.
+"""
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+from numpy.typing import NDArray
+
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import one_line
+from tftpbench.model.units import counted, format_duration
+from tftpbench.store import html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Integers = NDArray[np.int64]
+_SHOWN = (50, 90, 99, 99.9, 100)
+
+# Bounds of a histogram, in ns (docs/results-format.md, "Bounds"). The generator records from 64 ns to an hour with
+# three significant digits (crates/tftpbench-load, LATENCY_LOW_NS); from 1 ns that would be 33,792 counters.
+LOWEST_MAX_NS = 1_000_000
+HIGHEST_MAX_NS = 3_600_000_000_000
+DIGITS_MAX = 3
+# Of one, decompressed: a header and 33,792 counters of up to 9 bytes.
+PAYLOAD_MAX_BYTES = 40 + 33_792 * 9
+# Of all in a log; those of a second have 10 KB at most, so hours fit.
+DECODED_MAX_BYTES = 64 << 20
+COUNT_MAX = 2**53  # sums stay exact in int64
+_ENVELOPE_BYTES = 8  # cookie and length, before what is compressed
+# cookie, length, offset, digits, lowest, highest, ratio
+_HEADER = struct.Struct(">IIIIQQd")
+_REASON_MAX = 200
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Latency:
+    """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for."""
+
+    values_ns: Integers
+    counts: Integers
+
+    @classmethod
+    def of(cls, encoded: Iterable[str]) -> Self:
+        """Merge histograms in version 2 encoding; ResultsError where one can't be decoded or is out of bounds."""
+        sums: dict[tuple[int, ...], HdrHistogram] = {}
+        counts: dict[tuple[int, ...], Integers] = {}
+        left = DECODED_MAX_BYTES
+        for text in encoded:
+            left -= _payload_bytes(text)
+            if left < 0:
+                raise ResultsError(f"can't be read: it holds more than {DECODED_MAX_BYTES >> 20} MiB of histograms")
+            one = _decoded(text)
+            bounds = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
+            sums.setdefault(bounds, one)
+            counts[bounds] = counts.get(bounds, 0) + _counts(one)
+            _refuse_large(counts[bounds])
+        return cls._sum([_buckets(sums[bounds], counts[bounds]) for bounds in sums])
+
+    @property
+    def count(self) -> int:
+        """How many values were recorded."""
+        return int(self.counts.sum())
+
+    @property
+    def max_ns(self) -> int:
+        """The largest value, to the bucket; 0 where nothing was recorded."""
+        return int(self.values_ns[-1]) if self.values_ns.size else 0
+
+    def percentile(self, p: float) -> float:
+        """The least value, in ns, that p percent of all values do not exceed: nearest rank, as the generator takes it.
+
+        NaN where nothing was recorded. Raises ValueError where p is not within 0 to 100.
+        """
+        if not 0 <= p <= 100:
+            raise ValueError(f"{p} is no percentile; allowed: 0 to 100")
+        if not self.values_ns.size:
+            return math.nan
+        # Decimal: 99.9 / 100 * 1000 is a little more than 999 in floats, which would be another rank.
+        rank = max(1, math.ceil(Decimal(str(p)) * self.count / 100))
+        return float(self.values_ns[np.searchsorted(np.cumsum(self.counts), rank)])
+
+    def merge(self, *others: "Latency") -> "Latency":
+        """A new histogram of all values of this one and the others."""
+        return Latency._sum([(each.values_ns, each.counts) for each in (self, *others)])
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per non-empty bucket: value_ns, count, cumulative, and the percentile that it reaches."""
+        import pandas as pd
+
+        cumulative = np.cumsum(self.counts)
+        return pd.DataFrame(
+            {
+                "value_ns": self.values_ns,
+                "count": self.counts,
+                "cumulative": cumulative,
+                "percentile": 100 * cumulative / self.count if self.counts.size else cumulative.astype(float),
+            }
+        )
+
+    def __repr__(self) -> str:
+        shown = [f"{name} {value}" for name, value in self._shown()]
+        return f"Latency({', '.join([counted(self.count, 'value'), *shown])})"
+
+    def _repr_html_(self) -> str:
+        return html.table("Latency", [("values", str(self.count)), *self._shown()])
+
+    def _shown(self) -> list[tuple[str, str]]:
+        if not self.values_ns.size:
+            return []
+        return [(f"p{p:g}" if p < 100 else "max", format_duration(self.percentile(p))) for p in _SHOWN]
+
+    @classmethod
+    def _sum(cls, parts: Iterable[tuple[Integers, Integers]]) -> Self:
+        parts = [(np.empty(0, np.int64), np.empty(0, np.int64)), *parts]
+        values_ns, places = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
+        counts = np.zeros(values_ns.size, np.int64)
+        np.add.at(counts, places, np.concatenate([part[1] for part in parts]))
+        values_ns.flags.writeable = counts.flags.writeable = False
+        return cls(values_ns, counts)
+
+
+def _payload_bytes(text: str) -> int:
+    """Size of the histogram decompressed. ResultsError where it or its header is out of bounds."""
+    try:
+        packed = base64.b64decode(text)[_ENVELOPE_BYTES:]
+        content = zlib.decompressobj().decompress(packed, PAYLOAD_MAX_BYTES + 1)
+        header = _HEADER.unpack_from(content)
+    except (ValueError, zlib.error, struct.error):
+        raise ResultsError("can't be read: it holds no histogram in version 2 encoding") from None
+    digits, lowest, highest = header[3:6]
+    if len(content) > PAYLOAD_MAX_BYTES:
+        raise ResultsError(f"can't be read: a histogram in it has more than {PAYLOAD_MAX_BYTES} bytes")
+    if not (1 <= digits <= DIGITS_MAX and 1 <= lowest <= LOWEST_MAX_NS and 2 * lowest <= highest <= HIGHEST_MAX_NS):
+        raise ResultsError(
+            f"can't be read: a histogram in it goes from {lowest} to {highest} with {digits} digits; allowed: from at "
+            f"most {LOWEST_MAX_NS}, to at most {HIGHEST_MAX_NS}, with 1 to {DIGITS_MAX} digits"
+        )
+    return len(content)
+
+
+def _decoded(text: str) -> HdrHistogram:
+    try:
+        return HdrHistogram.decode(text)
+    except Exception as error:  # hdrh lets zlib, struct, base64 and its own errors through
+        raise ResultsError(f"can't be read: {one_line(error, _REASON_MAX) or type(error).__name__}") from None
+
+
+def _counts(histogram: HdrHistogram) -> Integers:
+    counts = np.ctypeslib.as_array(histogram.counts)
+    if counts.size and counts.max() > COUNT_MAX:
+        raise ResultsError(f"can't be read: a histogram in it counts more than {COUNT_MAX}")
+    return counts.astype(np.int64)
+
+
+def _refuse_large(counts: Integers) -> None:
+    if counts.sum(dtype=np.float64) > COUNT_MAX:
+        raise ResultsError(f"can't be read: its histograms count more than {COUNT_MAX}")
+
+
+def _buckets(histogram: HdrHistogram, counts: Integers) -> tuple[Integers, Integers]:
+    """Highest equivalent values and counts of the buckets that hold something."""
+    filled = np.flatnonzero(counts)
+    # As HdrHistogram.get_highest_equivalent_value has it, for all at once: asked one by one, a big run takes seconds.
+    half = histogram.sub_bucket_half_count
+    exponents = np.maximum((filled >> histogram.sub_bucket_half_count_magnitude) - 1, 0)
+    within = filled - exponents * half
+    shift = exponents + histogram.unit_magnitude
+    return ((within + 1) << shift) - 1, counts[filled]

@@ -1,0 +1,80 @@
+"""A whole run in a folder of its own: the runner's trials, each kept by a RunFolder before the next begins.
+
+A run that is killed at any moment has lost the trial it was in, and goes on with `resume`. It must never judge.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tftpbench.measure import runner
+from tftpbench.measure.events import Event
+from tftpbench.measure.runner import RunReport
+from tftpbench.measure.session import Tools
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.scenario import Scenario, from_document
+from tftpbench.store.run import load_run
+from tftpbench.store.writer import RunFolder
+
+
+def run(
+    scenario: Scenario,
+    *,
+    seed: int,
+    out: Path = Path("results"),
+    resume: Path | None = None,
+    command: Sequence[str] = (),
+    on_event: Callable[[Event], None] = lambda _: None,
+    tools: Tools | None = None,
+    allow_remote: bool = False,
+) -> RunReport:
+    """Do every trial of the scenario, or, with `resume`, those that a run folder lacks (its own seed counts then).
+
+    Raises ResultsError where the folder can't be written or is another scenario's, and what `runner.run` raises.
+    """
+    if resume is not None:
+        _, seed, command = recorded(resume)
+    return runner.run(
+        scenario,
+        seed=seed,
+        open_store=lambda facts: _open(out, resume, facts),
+        command=command,
+        on_event=on_event,
+        tools=tools,
+        allow_remote=allow_remote,
+    )
+
+
+def recorded(folder: Path) -> tuple[Scenario, int, tuple[str, ...]]:
+    """Scenario, seed and command of an existing run. Raises ResultsError where there is no run."""
+    manifest = load_run(folder).manifest
+    try:
+        scenario = from_document(manifest["scenario"], f"{folder}/manifest.json")
+        return scenario, int(manifest["seed"]), tuple(map(str, manifest.get("argv", ())))
+    except (KeyError, TypeError, ValueError):
+        raise ResultsError(
+            f"{folder}/manifest.json: has no scenario and seed to go on with; start the run again"
+        ) from None
+
+
+def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFolder:
+    known = facts["scenario"]
+    assert isinstance(known, Mapping)
+    scenario = from_document(known, "the scenario")
+    if resume is None:
+        return RunFolder.create(out, scenario.name, facts)
+    folder = RunFolder.open_for_resume(resume)
+    if folder.manifest.get("scenario") != known:
+        folder.close()
+        name = folder.manifest.get("scenario", {}).get("name")
+        other = (
+            f"is a run of {name!r}"
+            if name != scenario.name
+            else f"was made with another version of {name!r}, or with other options"
+        )
+        raise ResultsError(f"{resume}: {other}; leave the scenario out to go on with the run's own, or start a new run")
+    keys = {cell.key for cell in scenario.cells()}
+    for row in folder.finished_trials():
+        if row["cell_key"] not in keys:
+            folder.close()
+            raise ResultsError(f"{resume}: trial {row['trial']} is of no cell of its scenario; start a new run")
+    return folder

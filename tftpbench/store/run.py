@@ -1,0 +1,310 @@
+"""Reading a run folder: tidy data frames and merged histograms.
+
+Files are read when first asked for. What is whole is loaded, and what is not is said: in `problems`, and once as a
+ResultsWarning. It must never change a folder, and never average percentiles: `latency` merges histograms.
+"""
+
+import glob as globbing
+import inspect
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tftpbench.model import invariants
+from tftpbench.model.arguments import path_of
+from tftpbench.model.errors import ResultsError, ResultsWarning
+from tftpbench.model.escape import one_line
+from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.model.regular_file import is_regular
+from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.units import counted
+from tftpbench.store import format as form
+from tftpbench.store import frames, html, tables
+from tftpbench.store.latency import Latency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Bounds of all files of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame, a minute of decoding.
+TABLE_ROWS_MAX = 30_000_000
+HISTOGRAMS_MAX = 100_000
+
+
+class Run:
+    """One run as it lies on the disk. Built by load_run."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the manifest of the run folder `path`; ResultsError where it is none, or of an unknown schema."""
+        self.path = path
+        self.manifest: dict[str, Any] = form.read_manifest(path)
+        self._found: dict[str, None] = {}  # problems, in the order in which reading came upon them
+        self._histograms: dict[tuple[int, str], int] = {}  # how many were read, by trial and kind
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """What `trials` is made of: keys and plain values as in trials.jsonl, None where unknown.
+
+        Trials that break a law become invalid here, whatever else of the run is read: their counters must add up, and
+        their transfers, where they were kept, obey Little's law.
+        """
+        read = form.read_trials(self.path)
+        for number, fault in read.faults:
+            self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
+        if read.torn is not None:
+            self._tell(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
+        for row in read.rows:
+            self._judge(row, invariants.counters_fault(row))
+            if row["verdict"] == "valid":
+                self._judge(row, self._littles_law_fault(row))
+        return read.rows
+
+    @cached_property
+    def trials(self) -> "pd.DataFrame":
+        """One row per finished trial, valid or not: COLUMNS in order, any newer ones, and `contender`, "name@variant".
+
+        Words of few values are categories; those of `server` and `contender` stand in the scenario's order.
+        """
+        return frames.trials(self.rows, self._entered())
+
+    @property
+    def valid(self) -> "pd.DataFrame":
+        """The rows of `trials` whose figures may be used."""
+        return self.trials[self.trials["verdict"] == "valid"]
+
+    @cached_property
+    def transfers(self) -> "pd.DataFrame":
+        """One row per transfer of each trial: `trial`, its cell, and times in ns of the generator's monotonic clock."""
+        frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
+        return tables.with_cells(frame, self.trials, frames.CELL)
+
+    @cached_property
+    def intervals(self) -> "pd.DataFrame":
+        """One row per interval of every trial: `trial`, its cell, `interval` from 0, and the counts of that time.
+
+        An interval has 100 ms; in trials of more than an hour `duration_ns`.
+        """
+        frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
+        frame.insert(1, "interval", frame.groupby("trial").cumcount())
+        return tables.with_cells(frame, self.trials, frames.CELL)
+
+    def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> Latency:
+        """The merged histogram, in ns, of `kind` over the trials whose columns equal `cell`.
+
+        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are
+        left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
+        """
+        if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
+            hint = did_you_mean(str(kind), LATENCY_KINDS)
+            raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
+        return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
+
+    def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
+        """The same of these trials; `those` says in an error which they are."""
+        parts, broken, absent = [], [], 0
+        for trial in trials:
+            try:
+                encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
+                self._count_histograms(trial, kind, len(encoded))
+                parts += [Latency.of(encoded)] if encoded else []
+            except FileNotFoundError:
+                absent += 1
+            except ResultsError as error:
+                broken.append(f"trials/{trial}/{form.LATENCY} {error}")
+        if not parts:
+            self._found |= dict.fromkeys(broken)  # the error names one of them
+            nobody = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
+            raise ResultsError(f"{self.path}: {broken[0] if broken else nobody}")
+        for line in broken:
+            self._tell(line)
+        if absent:
+            self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
+        return parts[0].merge(*parts[1:])
+
+    def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
+        """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
+
+        ResultsError where nobody has any.
+        """
+        import pandas as pd
+
+        parts: list[pd.DataFrame] = []
+        refused: ResultsError | None = None
+        for name in self.trials["contender"].cat.categories:
+            try:
+                found = self.latency(kind, valid_only=valid_only, **{"contender": name, **cell})
+                parts.append(found.to_frame().assign(contender=name))
+            except ResultsError as error:
+                refused = error
+        if not parts:
+            raise refused or ResultsError(f"{self.path}: has no trial")
+        whole = pd.concat(parts, ignore_index=True)
+        whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
+        return whole
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is not whole, a line each, as far as files were read: trials.jsonl here, others when asked for."""
+        return (*self.broken, *self.absent)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Those of `problems` that cost trials or figures."""
+        present = len(self.rows)
+        planned = self.manifest.get("trials_planned")
+        planned = planned - self._not_done if isinstance(planned, int) else None
+        lost = sum(problem.startswith(f"{form.TRIALS}:") for problem in self._found)
+        cut_off = []
+        if isinstance(planned, int) and present < planned:
+            why = ": the run was cut off" if present + lost < planned else ""
+            cut_off = [f"{present} of {counted(planned, 'planned trial')} are there{why}"]
+        unknown = sum(row["verdict"] == "valid" and row["data_pps"] is None for row in self.rows)
+        no_rate = [_have_no(unknown, "data_pps", "valid trial")] if unknown else []
+        return (*cut_off, *self._found, *no_rate)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Those of `problems` that tell of files which a run may be kept without."""
+        lacking = {name: sum(not self._is_there(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
+
+    def __repr__(self) -> str:
+        try:
+            valid = sum(row["verdict"] == "valid" for row in self.rows)
+            told = f"{counted(len(self.rows), 'trial')}, {valid} valid"
+            problems = len(self.problems)
+        except ResultsError as error:
+            return f"Run({str(self.path)!r}: {error})"
+        more = f", {counted(problems, 'problem')}" if problems else ""
+        return f"Run({str(self.path)!r}: {told}{more})"
+
+    def _repr_html_(self) -> str:
+        return html.run(self.name, self.manifest, form.read_answer(self.path), self.rows, self.problems)
+
+    def _judge(self, row: dict[str, Any], fault: str | None) -> None:
+        """Make a trial invalid whose figures can't be true, unless that is why it is invalid already."""
+        reason = row.get("verdict_reason") or ""
+        if fault is None or fault in reason:
+            return
+        row["verdict"], row["verdict_reason"] = "invalid", f"{reason}; {fault}" if reason else fault
+        self._tell(f"trial {row['trial']} is invalid: {fault}")
+
+    def _littles_law_fault(self, row: dict[str, Any]) -> str | None:
+        """What the trial's transfers say against its rate; what can't be read says nothing until it is asked for."""
+        if (
+            invariants.littles_law_fault(row, math.inf) is None
+        ):  # no time would be wrong: the law is not for this window
+            return None
+        try:
+            path = self._file(row["trial"], form.TRANSFERS)
+            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if is_regular(path) else None
+        except (OSError, ResultsError):
+            return None
+        return invariants.littles_law_fault(row, mean_ns)
+
+    @property
+    def _not_done(self) -> int:
+        """Trials of servers that did not start, which the run left out."""
+        return sum(each["not_done"] for each in self.manifest.get("left_out", ()))
+
+    def _entered(self) -> list[str]:
+        """The contenders in the scenario's order: manifests go by their names there, paths by theirs in `servers`."""
+        return [*self.manifest.get("servers", ())]
+
+    def _choose(self, cell: dict[str, object], valid_only: bool) -> list[int]:
+        frame = self.valid if valid_only else self.trials
+        for name, value in cell.items():
+            if name not in frame.columns:
+                hint = did_you_mean(name, frame.columns)
+                raise ResultsError(f"trials have no column {name!r}{hint}; allowed: {', '.join(frame.columns)}")
+            same = frame[name].isna() if value is None else (frame[name] == value).fillna(False)
+            frame = frame[same.astype(bool)]
+        return [int(trial) for trial in frame["trial"]]
+
+    def _tables(self, name: str, columns: dict[str, Column]) -> dict[int, Any]:
+        found, absent, left = {}, 0, TABLE_ROWS_MAX
+        for row in self.rows:
+            trial = row["trial"]
+            try:
+                table = tables.read(self._file(trial, name), columns, rows_max=left)
+                found[trial], left = table, left - table.num_rows
+            except FileNotFoundError:
+                absent += 1
+            except ResultsError as error:
+                self._tell(f"trials/{trial}/{name} {error}; left out")
+        if absent:
+            self._warn(f"{_have_no(absent, name)}, kept without")
+        return found
+
+    def _file(self, trial: int, name: str) -> Path:
+        return self.path / form.TRIAL_FILES / str(trial) / name
+
+    def _is_there(self, trial: int, name: str) -> bool:
+        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, reported where it is read
+
+    def _count_histograms(self, trial: int, kind: str, count: int) -> None:
+        others = sum(number for place, number in self._histograms.items() if place != (trial, kind))
+        if others + count > HISTOGRAMS_MAX:
+            raise ResultsError(f"is left out: with it the run holds more than {HISTOGRAMS_MAX} histograms")
+        self._histograms[trial, kind] = count
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._found:
+            self._found[problem] = None
+            self._warn(problem)
+
+    def _warn(self, text: str) -> None:
+        _warn(f"{self.name}: {text}")
+
+
+def load_run(path: Path | str) -> Run:
+    """Open the run folder `path`; ResultsError in one line where it is none."""
+    return Run(path_of(path, "a run's folder", ResultsError))
+
+
+def load_runs(glob: str) -> list[Run]:
+    """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first.
+
+    One that can't be opened is told of in a ResultsWarning, and left out. ResultsError where none is left.
+    """
+    pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
+    runs: list[Run] = []
+    refused: list[ResultsError] = []
+    for folder in map(Path, sorted(_found(pattern))):
+        try:
+            runs += [Run(folder)] if form.is_run(folder) else []
+        except ResultsError as error:
+            refused.append(error)
+    if not runs:
+        raise refused[0] if refused else ResultsError(f"{glob}: finds no run folder")
+    for refusal in refused:
+        _warn(f"{refusal}; left out")
+    return runs
+
+
+def _found(pattern: Path) -> list[str]:
+    try:
+        return globbing.glob(str(pattern.expanduser()))
+    except (OSError, RuntimeError, ValueError, RecursionError, re.error):  # no such home, a NUL, no pattern
+        return []
+
+
+def _have_no(count: int, name: str, of: str = "trial") -> str:
+    return f"{counted(count, of)} {'has' if count == 1 else 'have'} no {name}"
+
+
+def _warn(text: str) -> None:
+    """Point at the line outside the package that asked."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals["__name__"].startswith(("tftpbench", "functools")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(one_line(text), ResultsWarning, stacklevel=level)

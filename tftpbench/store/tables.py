@@ -1,0 +1,162 @@
+"""Arrays of a trial as Arrow tables, and tables as data frames: transfers.parquet and intervals.parquet."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.metrics import OUTCOMES, TRANSFER_COLUMNS, Column
+from tftpbench.model.regular_file import UnfitFile, open_regular
+
+if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
+    import pandas as pd
+
+Arrays = Mapping[str, NDArray[np.generic]]
+_WORD = pa.dictionary(pa.int8(), pa.string())
+# Bounds of one file (docs/results-format.md, "Bounds"): a window of a minute with 100,000 transfers a second.
+ROWS_MAX = 10_000_000
+COLUMNS_MAX = 100
+SIZE_MAX_BYTES = 1 << 30  # as it says of itself, decompressed
+_TIMES = {name: TRANSFER_COLUMNS[name] for name in ("actual_start_ns", "end_ns", "outcome")}
+
+
+def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
+    """Write the documented columns, in order, then any others. A negative number means null where a column may be."""
+    missing = [name for name in columns if name not in arrays]
+    if missing:
+        raise ValueError(f"{path.name} needs the columns {', '.join(missing)}")
+    names = [*columns, *(name for name in arrays if name not in columns)]
+    table = pa.table({name: _column(np.asarray(arrays[name]), columns.get(name)) for name in names})
+    # Times rise by little from row to row: their differences take less than half the room (Parquet, "Encodings").
+    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    deltas = {field.name: "DELTA_BINARY_PACKED" for field in table.schema if pa.types.is_integer(field.type)}
+    pq.write_table(table, path, compression="zstd", use_dictionary=words, column_encoding=deltas)
+
+
+def read(path: Path, columns: Mapping[str, Column], *, others: bool = True, rows_max: int = ROWS_MAX) -> pa.Table:
+    """The table in the file: these columns in order, null where an older file lacks one, then any others.
+
+    Raises FileNotFoundError where there is none, ResultsError where it can't be read.
+    """
+    try:
+        with _opened(path) as stream, pq.ParquetFile(stream) as file:
+            _refuse_large(file.metadata, min(rows_max, ROWS_MAX))
+            table = file.read(_flat(file.schema_arrow, columns) if others else [*columns])
+        known = {
+            name: table.column(name).cast(_arrow_type(column))
+            if name in table.column_names
+            else pa.nulls(table.num_rows, _arrow_type(column))
+            for name, column in columns.items()
+        }
+        return pa.table(known | {name: table.column(name) for name in table.column_names if name not in known})
+    except FileNotFoundError:
+        raise
+    except UnfitFile as error:
+        raise ResultsError(f"can't be read: it {error.strerror}") from None
+    # Arrow's words for what is not Parquet: also ValueError and TypeError, of names that are no text, or there twice.
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        reason = (str(error).splitlines() or ["input/output error"])[0]
+        raise ResultsError(f"can't be read: {reason}") from None
+
+
+def frame(tables: Mapping[int, pa.Table], columns: Mapping[str, Column]) -> "pd.DataFrame":
+    """The tables of several trials in one, `trial` first."""
+    import pandas as pd
+
+    empty = pa.table({name: pa.array([], type=_arrow_type(column)) for name, column in columns.items()})
+    # permissive: a column that only newer runs have is null in the older ones.
+    whole = pa.concat_tables([empty, *tables.values()], promote_options="permissive").unify_dictionaries()
+    trial = np.repeat(np.array([*tables], np.int64), [table.num_rows for table in tables.values()])
+    read_ = {name: _series(whole.column(name), columns.get(name)) for name in whole.column_names}
+    return pd.DataFrame({"trial": trial, **read_}, copy=False)
+
+
+def mean_transfer_ns(path: Path, window_s: float) -> float | None:
+    """Mean time of the transfers in the file that completed within the measured window; None where it has none.
+
+    The last transfer starts when a closed loop's window closes; that is where the window is known from. Raises as
+    `read` does.
+    """
+    table = read(path, _TIMES, others=False)
+    start, end = (table.column(name).to_numpy().astype(np.float64) for name in ("actual_start_ns", "end_ns"))
+    if not start.size or np.isnan(start).all():
+        return None
+    close = np.nanmax(start)
+    completed = pc.equal(table.column("outcome"), "completed").fill_null(False).to_numpy()
+    times = (end - start)[completed & (close - window_s * 1e9 <= end) & (end <= close)]
+    return float(times.mean()) if times.size else None
+
+
+def with_cells(frame: "pd.DataFrame", trials: "pd.DataFrame", names: tuple[str, ...]) -> "pd.DataFrame":
+    """The frame with these columns of its trials after `trial`; words as codes, so that a million rows cost little."""
+    import pandas as pd
+
+    place = pd.Index(trials["trial"]).get_indexer(frame["trial"])
+    added = {}
+    for name in names:
+        column = trials[name]
+        whole = column.dtype == "Int64" and not column.isna().any()
+        added[name] = (column.astype("int64") if whole else column).array.take(place)
+    others = {name: frame[name] for name in frame.columns if name not in added and name != "trial"}
+    return pd.DataFrame({"trial": frame["trial"], **added, **others}, copy=False)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pa.NativeFile]:
+    """The regular file at `path`, read by Arrow itself: its threads would wait for Python to read for them."""
+    descriptor = open_regular(path)
+    try:
+        with pa.OSFile(f"/proc/self/fd/{descriptor}") as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_large(metadata: pq.FileMetaData, rows_max: int) -> None:
+    """What the file says of itself, before anything of it is unpacked."""
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    for count, most, what in (
+        (metadata.num_rows, rows_max, "rows"),
+        (metadata.num_columns, COLUMNS_MAX, "columns"),
+        (size, SIZE_MAX_BYTES, "bytes unpacked"),
+    ):
+        if not 0 <= count <= most:
+            raise ResultsError(f"can't be read: it has {count} {what}; allowed: {most} at most")
+
+
+def _flat(schema: pa.Schema, columns: Mapping[str, Column]) -> list[str]:
+    """The documented columns, and of the others those of plain values: no column of ours holds lists."""
+    return [field.name for field in schema if field.name in columns or not pa.types.is_nested(field.type)]
+
+
+def _column(values: NDArray[np.generic], column: Column | None) -> pa.Array:
+    if column is not None and column.dtype == "text":
+        words = [OUTCOMES[int(value)] for value in values] if values.dtype.kind in "iu" else values.astype(str).tolist()
+        return pa.array(words, type=pa.string()).dictionary_encode().cast(_WORD)
+    if values.dtype.kind == "f":
+        return pa.array(values, type=pa.float64())
+    numbers = values.astype(np.int64)
+    nullable = column is not None and column.nullable
+    return pa.array(numbers, type=pa.int64(), mask=numbers < 0 if nullable else None)
+
+
+def _arrow_type(column: Column) -> pa.DataType:
+    return {"text": _WORD, "float": pa.float64()}.get(column.dtype, pa.int64())
+
+
+def _series(values: pa.ChunkedArray, column: Column | None) -> "pd.Series[int]":
+    import pandas as pd
+
+    if pa.types.is_integer(values.type) and (values.null_count or (column is not None and column.nullable)):
+        series: pd.Series[int] = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    else:
+        series = values.to_pandas()
+    return series
