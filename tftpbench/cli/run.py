@@ -158,6 +158,7 @@ def _run_one(
     from tftpbench import measure
     from tftpbench.analysis import summary
     from tftpbench.model.errors import ResultsWarning
+    from tftpbench.render import answer as rendered
     from tftpbench.render import progress
     from tftpbench.store import load_run, recording
 
@@ -183,13 +184,13 @@ def _run_one(
         answer, rows = summary.answer_of(stored), stored.rows
     for problem in stored.problems:
         typer.echo(f"{folder}: {problem}", err=True)
-    _keep(report.folder / ANSWER, summary.render(answer, folder, repeat))
+    _keep(report.folder / ANSWER, rendered.text(answer, folder, repeat))
     if page:
         _page(report.folder)
     stream = sys.stderr if json_ else sys.stdout
     if not (json_ and quiet):
         output = output_of(stream)
-        text = summary.render(answer, folder, repeat, colour=output.has_colour)
+        text = rendered.text(answer, folder, repeat, colour=output.has_colour)
         output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
