@@ -14,8 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from pydantic import Strict as StrictType
 
 from tftpbench.model import programs, strict, yaml
-from tftpbench.model.errors import ManifestError
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.errors import ManifestError, suggest
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 
 SCHEMA = "tftpbench.server/1"
@@ -310,7 +309,7 @@ class Manifest(Strict):
             key[0], PLACEHOLDERS
         )
         for name in sorted(used - set(known)):
-            hint = did_you_mean(name, known)
+            hint = suggest(name, known)
             allowed = ", ".join(f"{{{place}}}" for place in known)
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:
