@@ -2,13 +2,15 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
-from tftpbench import cli
+from tftpbench import cli, serve
 from tftpbench.cli.address import numeric_address
 
 SCENARIO = """\
@@ -72,8 +74,11 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
             ["serve", "epoll", "--root", ".", "--port", "0", "--sockets", "own"],
             "sockets: own is not one of shared, per-",
         ),
-        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "'--batch'"),
-        (["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"], "'--workers'"),
+        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "--batch: 65 is not in the range 1<=x<=64"),
+        (
+            ["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"],
+            "--workers: 0 is not in the range",
+        ),
         (["serve", "nobody", "--root", "/", "--port", "0"], "nobody"),
         (["schema", "nothing"], "Invalid value"),
     ],
@@ -163,6 +168,20 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     heavy = HEAVY if command else HEAVY | {"pydantic"}
     assert not heavy & {name.partition(".")[0] for name in modules}
     assert len(modules) < (450 if command else 300), "191 and 288 when this was written"
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if not name.startswith("gate")])
+def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    examples = said(capsys, command, "--help")[1].partition("\nExamples:\n")[2].splitlines()
+    assert examples
+    for example in examples:
+        program, name, *words = shlex.split(example.partition(">")[0])
+        assert (program, name) == ("tftpbench", command)
+        if command == "serve":
+            assert serve._parser(program, 0).parse_args(words).root
+        else:
+            group = typer.main.get_group(cli.app)
+            group.commands[name].make_context(name, words)
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
