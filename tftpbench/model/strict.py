@@ -1,7 +1,7 @@
 """From a document to a pydantic model, or to the one line that says what is wrong with it.
 
 pydantic finds the mistakes; this file only words them. It must never raise anything but the document's own
-error. Only `tftpbench.documents` may be asked for this.
+error.
 """
 
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
 
 
 def _is_tag(part: Key) -> bool:
-    """The validator's name of the choice among several forms of a value: "<list>" is written by nobody."""
+    """The validator's name of the choice among several forms of a value: "<list>" is in no file."""
     return isinstance(part, str) and part.startswith("<")
 
 
