@@ -174,7 +174,7 @@ def serve(
 
 
 def default_max_transfers(name: str, config: ServeConfig) -> int:
-    """MAX_TRANSFERS, or as many as the limits of this process allow, told on standard error.
+    """MAX_TRANSFERS, or as many as the limits of this process allow, which is then said on standard error.
 
     Raises OSError where these are too few to be useful: only a bound that was asked for can be lower.
     """
@@ -303,7 +303,7 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
     for each in fields(ServeConfig):
         _add(groups[each.metadata["option"].only_epoll], each, port if each.name == "port" else each.default)
     groups[0].add_argument("-h", "--help", action="help", help="Show this message and exit.")
-    # Not for people: a number means something only to who has passed the descriptor on.
+    # Not for people: the number has a meaning only for a program that has passed the descriptor on.
     groups[0].add_argument("--handover", type=int, help=argparse.SUPPRESS)
     return parser
 

@@ -79,7 +79,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
             ["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"],
             "--workers: 0 is not in the range",
         ),
-        (["serve", "nobody", "--root", "/", "--port", "0"], "nobody"),
+        (["serve", "unknown", "--root", "/", "--port", "0"], "unknown is not one of"),
         (["schema", "nothing"], "Invalid value"),
     ],
 )
@@ -184,7 +184,7 @@ def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixtu
             group.commands[name].make_context(name, words)
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "--version")
     assert code == 0
     assert out.startswith("tftpbench 0.")
@@ -215,7 +215,7 @@ def test_trials_set_quick_and_server_change_the_scenario(
     assert {trial["server"] for trial in other["trials"]} == {"deaf"}
 
 
-def test_servers_tell_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "servers", "--json")
     assert code == 0
     listed = {each["name"]: each for each in json.loads(out)["servers"]}

@@ -37,7 +37,7 @@ def result(*outcomes: tuple[str, int], answered: bool = True) -> LoadResult:
 COMPLETED = result(*[("completed", -1)] * 4)
 
 
-def test_what_was_read_back_is_told_and_wrong_bytes_are_a_failure() -> None:
+def test_what_was_read_back_is_printed_and_wrong_bytes_are_a_failure() -> None:
     back = ReadBack(files=4, compared=4, bytes=4096, mismatches=1, errors=())
     text = load_report.render(config(), COMPLETED, back)
     assert "4 of 4 files read back, 4 KiB compared, 1 with wrong bytes" in text

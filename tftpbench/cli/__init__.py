@@ -65,7 +65,7 @@ def exit_code(arguments: list[str]) -> int:
         out.flush()
         if out.failure is not None:
             forget(out)  # or Python complains once more at exit
-            # Read enough, as by `tftpbench servers | head`, is no fault, and a verdict is a verdict whoever reads it.
+            # Read enough, as by `tftpbench servers | head`, is no fault, and the verdict stays.
             if not isinstance(out.failure, BrokenPipeError):
                 code = _fail(f"standard output can't be written: {out.failure.strerror}", code or 2)
         if err.failure is not None:

@@ -54,7 +54,7 @@ EXAMPLES = ("tftpbench servers", "tftpbench servers tftpd-hpa atftpd", "tftpbenc
 
 
 def _fetch(manifests: list["Manifest"], asked: bool) -> int:
-    """How many failed; each is told of as it ends, in one line. `asked`: one that can't be fetched was asked for."""
+    """The number that failed; a line for each as it ends. `asked`: one that can't be fetched was asked for by name."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     from tftpbench.host import fetch

@@ -1,7 +1,7 @@
 """The exceptions that tftpbench raises, and the exit code that each of them means.
 
     TftpbenchError                1  an internal error, unless a subclass says otherwise
-    ├── UsageError                2  a command line or a file that can't be obeyed
+    ├── UsageError                2  a command line or a file that can't be followed
     │   ├── ScenarioError
     │   ├── ManifestError
     │   ├── ThresholdError
@@ -20,7 +20,7 @@
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
 A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
-200 kB is shortened. A fault of a peer is data, never an exception.
+200 kB is shortened. A fault of a server is data, never an exception.
 """
 
 import difflib
@@ -39,7 +39,7 @@ class TftpbenchError(Exception):
 
 
 class UsageError(TftpbenchError):
-    """What the user typed or wrote can't be obeyed."""
+    """What the user typed or wrote can't be followed."""
 
     exit_code = 2
 

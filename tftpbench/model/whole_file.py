@@ -1,4 +1,4 @@
-"""Writing a file whole: under another name first, then renamed into place, so that nobody reads half of it.
+"""Writing a file whole: under another name first, then renamed into place, so that no reader sees half of it.
 
 It must never leave a part behind, and never follow what lies in the place of a file that it writes.
 """

@@ -1,4 +1,4 @@
-"""What `tftpbench load` says in the end: a calm report for people, one document for programs.
+"""What `tftpbench load` prints at its end: a report for people, one document for programs.
 
 Pure: figures in, text out; keys are those of trials.jsonl.
 """
@@ -49,12 +49,12 @@ def has_failures(config: LoadConfig, result: LoadResult, back: ReadBack | None =
 
 
 def unanswered(config: LoadConfig) -> str:
-    """What a person is told who has waited for a second."""
+    """The line for a person who has waited for a second."""
     return f"No answer yet from {_where(config)} after 1 s; the load goes on, Ctrl-C ends it."
 
 
 def refused(config: LoadConfig) -> str:
-    """What a person is told where the port is closed."""
+    """The line for a port that is closed."""
     return f"Nothing listens at {_where(config)} (ICMP port unreachable): start the server, or correct the address."
 
 
