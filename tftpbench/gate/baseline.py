@@ -33,8 +33,9 @@ from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.told import change
 from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
-from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
+from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.metrics import Metric
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
 from tftpbench.model.workload import Cell

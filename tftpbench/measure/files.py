@@ -25,11 +25,12 @@ from tftpbench.host.server import (
 from tftpbench.host.target import Target
 from tftpbench.measure.events import CopyStarted, Event
 from tftpbench.measure.plan import Contender, Trial
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import format_bytes
-from tftpbench.model.workload import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell
+from tftpbench.model.workload import Cell
 
 OURS = "f-{n}"
 # A server that is silent to the first cell's options is asked once with those of each other cell.

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from pydantic import Strict as StrictType
 
 from tftpbench.model import programs, strict, yaml
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ManifestError, suggest
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 
@@ -23,8 +24,6 @@ PLACEHOLDERS_OF_HANDOVER = (*PLACEHOLDERS, "handover")
 PLACEHOLDERS_OF_VERSION = PLACEHOLDERS[:4]  # nothing is served when it is asked
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
 BUNDLED = Path(__file__).parents[1] / "_bundled" / "servers"
-BLKSIZE_DEFAULT = 512
-WINDOWSIZE_DEFAULT = 1
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # execve(2) takes no other

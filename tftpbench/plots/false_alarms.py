@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.units import format_count
@@ -19,7 +20,7 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     usable = frame[frames.valid(frame)].dropna(subset=[column, "order"])
     if usable.empty:
         raise PlotError(f"noise: no valid trial has {column}")
-    panel = frames.panels(usable, frames.CELL)[0]
+    panel = frames.panels(usable, CELL)[0]
     data = panel.rows[["contender", "order", column]].sort_values("order")
     names = [name for name, _ in frames.each_contender(data)]
     styles = style.looks(frames.contenders(frame))

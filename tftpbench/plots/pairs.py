@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from tftpbench.analysis.stats import paired_ratio
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
@@ -25,7 +26,7 @@ def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:
     """
     frame = frames.needing(trials, ("contender", "concurrency", "round", "order", "data_pps"), "pairs")
     base = _reference(frame, reference)
-    found = [(panel.label, _paired(panel.rows, base)) for panel in frames.panels(frame, frames.CELL)]
+    found = [(panel.label, _paired(panel.rows, base)) for panel in frames.panels(frame, CELL)]
     tables, cut = frames.shown([frames.Panel(label, table) for label, table in found if len(table)])
     if not tables:
         raise PlotError(f"pairs: no round has a valid trial of {base or 'any contender'} and of another")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
+from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import is_regular
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
