@@ -2,7 +2,7 @@
 
 import typer
 
-PORT = 69  # RFC 1350 section 4
+from tftpbench.model.protocol import PORT
 
 
 def numeric_address(target: str) -> tuple[str, int]:

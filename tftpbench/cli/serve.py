@@ -5,7 +5,7 @@ The options are the server's own (`tftpbench.serve`): every word is handed on as
 
 import typer
 
-from tftpbench.cli.address import PORT
+from tftpbench.model.protocol import PORT
 
 # Options, --help among them, are no business of this file.
 HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
