@@ -17,7 +17,7 @@ from tftpbench.host.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCel
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.server import Buffers, Ended, Samples, Usage
-from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools
+from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, pin
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
@@ -291,10 +291,11 @@ def test_each_row_has_the_ceiling_that_was_measured_in_its_round_before_its_cell
 
 
 def test_the_probe_does_the_cells_datagrams_where_the_cell_is_measured(world: World, tmp_path: Path) -> None:
-    report = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools())
+    pinning = pin(question().placement)
+    run(question(trials=1), seed=3, out=tmp_path, tools=world.tools())
     work = next(work for work in world.probed if work.flows == 10)
     assert (work.operation, work.windowsize, work.blksize, work.answering_spin_us) == ("read", 1, 512, 0)
-    assert (work.answering_cpus, work.asking_cpus) == (report.pinning.server, report.pinning.generator)
+    assert (work.answering_cpus, work.asking_cpus) == (pinning.server, pinning.generator)
 
 
 def test_an_arrangement_is_chosen_once_a_cell_and_kept_in_the_manifest(world: World, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.protocol import ERRORS
 
 Kind = Literal[
     "died",
@@ -31,18 +32,6 @@ Kind = Literal[
 FAIRNESS_MAX = 10.0
 # Of so few transfers the slowest says nothing about fairness.
 FAIRNESS_TRANSFERS_MIN = 20
-# RFC 1350 section 5, RFC 2347.
-_ERRORS = {
-    0: "not defined",
-    1: "file not found",
-    2: "access violation",
-    3: "disk full",
-    4: "illegal operation",
-    5: "unknown transfer ID",
-    6: "file already exists",
-    7: "no such user",
-    8: "option refused",
-}
 
 Row = Mapping[str, object]
 Columns = Mapping[str, npt.NDArray[np.int64]]
@@ -140,7 +129,7 @@ def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
     """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
     codes, counts = np.unique(errors, return_counts=True)
     ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
-    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
+    named = [f"ERROR {code}, {ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
     return "; ".join(named[:3])
 
 

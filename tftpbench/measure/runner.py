@@ -48,15 +48,11 @@ class RunReport:
     """What a run leaves: where it lies, and every finished trial's row, in the order of time."""
 
     folder: Path
-    scenario: Scenario
     plan: Plan
-    pinning: Pinning
     seed: int
     command: tuple[str, ...]
     """The command that began the run."""
     rows: tuple[Mapping[str, Any], ...]
-    placement: str
-    """Where it was measured, as the end of a sentence: "on separate cores"."""
 
 
 class RunInterrupted(TftpbenchError):
@@ -132,7 +128,7 @@ def run(
                 left = [trial for trial in whole.trials if trial.number not in done]
                 interrupted = _do_all(left, whole, bench, store, on_event)
                 rows = tuple(store.finished_trials())
-                report = RunReport(store.path, scenario, whole, pinning, seed, tuple(command), rows, where)
+                report = RunReport(store.path, whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:
         raise RunInterrupted(report)

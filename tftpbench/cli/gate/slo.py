@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
-from tftpbench.cli.report import keep
-from tftpbench.cli.run import ANSWER, SEED_MAX
+from tftpbench.cli.output import keep, keep_answer
+from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import output_of
 
@@ -99,7 +99,7 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
         typer.echo(f"{folder}: {problem}", err=True)
     repeat = shlex.join(map(str, of.run.manifest.get("argv") or ()))
     if is_new:
-        keep(f"{rendered.text(answer, folder, repeat)}\n", of.run.path / ANSWER)
+        keep_answer(of.run.path, rendered.text(answer, folder, repeat))
     if json_:
         whole = summary.document(answer, folder, of.seed, of.run.rows)
         typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
