@@ -155,7 +155,7 @@ _KINDS: dict[str, Callable[[Path, Sequence[str]], None]] = {
 
 
 def _run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What the command printed; FetchError with its last words where it failed."""
+    """What the command printed; FetchError with the last line of its output where it failed."""
     try:
         done = subprocess.run(
             command, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.DEVNULL,

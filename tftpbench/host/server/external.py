@@ -1,4 +1,4 @@
-"""`RunningServer`: a server that somebody else started, in the place of a `ServerProcess`.
+"""`RunningServer`: a running server that was not started here, in the place of a `ServerProcess`.
 
 It is asked, and never started, stopped or looked into: what belongs to a process is None for it. It must never be asked
 for anything that the scenario does not ask for: some servers are silent where a name is unknown.
