@@ -153,10 +153,10 @@ def test_what_the_server_granted_is_told(granted: dict[str, int], in_force: tupl
 @pytest.mark.parametrize(
     ("answers", "outcome", "error_code", "first_answer"),
     [
-        ([error(1)], "failed", 1, "the last word"),
-        ([error(1), error(1)], "failed", 1, "the last word"),
+        ([error(1)], "failed", 1, "the last datagram"),
+        ([error(1), error(1)], "failed", 1, "the last datagram"),
         ([oack(blksize=800), error(1)], "failed", 1, "earlier"),
-        ([oack(blksize=1_025)], "failed", -1, "the last word"),
+        ([oack(blksize=1_025)], "failed", -1, "the last datagram"),
         ([], "timed_out", -1, "none"),
         ([oack(blksize=800)], "timed_out", -1, "earlier"),
     ],
@@ -170,12 +170,12 @@ def test_a_row_tells_how_a_transfer_that_did_not_complete_came_to_its_end(
             self.send(datagram_back, address)
 
     with peer(answer) as server:
-        patience = SHORT if outcome == "timed_out" else {}
-        result = run_load(config(server.port, transfers=1, concurrency=1, blksize=1_024, windowsize=4, **patience))
+        waits = SHORT if outcome == "timed_out" else {}
+        result = run_load(config(server.port, transfers=1, concurrency=1, blksize=1_024, windowsize=4, **waits))
     row = {name: int(column[0]) for name, column in result.transfers.items()}
     first_ns, end_ns = row["first_response_ns"], row["end_ns"]
-    told = "none" if first_ns == -1 else "the last word" if first_ns == end_ns else "earlier"
-    assert (OUTCOMES[row["outcome"]], row["error_code"], told) == (outcome, error_code, first_answer)
+    first = "none" if first_ns == -1 else "the last datagram" if first_ns == end_ns else "earlier"
+    assert (OUTCOMES[row["outcome"]], row["error_code"], first) == (outcome, error_code, first_answer)
     granted = result.figures["blksize_granted"], result.figures["windowsize_granted"]
     assert granted == ((800, 1) if oack(blksize=800) in answers else (None, None))
 

@@ -67,7 +67,7 @@ def test_an_ipv6_server_is_started_and_probed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ready", ["line", "answer"])
-def test_a_server_that_exits_at_once_is_named_with_its_last_words(tmp_path: Path, ready: str) -> None:
+def test_a_server_that_exits_at_once_is_named_with_its_last_log_line(tmp_path: Path, ready: str) -> None:
     with pytest.raises(ServerDied) as raised:
         server(tmp_path, "exits", ready).start()
     assert str(raised.value) == (

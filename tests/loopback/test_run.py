@@ -449,11 +449,11 @@ def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
         starts.append(manifest.name)
         return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
 
-    told: list[measure.Event] = []
+    events: list[measure.Event] = []
     scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
-    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
+    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=events.append)
     assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
-    (left_out,) = (event.left_out for event in told if isinstance(event, ServerLeftOut))
+    (left_out,) = (event.left_out for event in events if isinstance(event, ServerLeftOut))
     assert (left_out.server, left_out.not_done) == ("silent", 3)
     assert "printed no READY line in time" in left_out.reason
 

@@ -1,4 +1,4 @@
-"""Who measures and stands still says so: a figure that lacks a second of its window is nobody's figure."""
+"""A generator or runner that stood still is reported: a figure that lacks a second of its window is not used."""
 
 import json
 import random
@@ -111,21 +111,21 @@ def test_a_stall_is_no_part_of_a_ceiling() -> None:
     assert figures["data_pps"] == pytest.approx(figures["datagrams"] / figures["window_ns"] * 1e9)
 
 
-def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_nobody(
+def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_no_arm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second slice of one arm is spoilt: no arm's figures hold it."""
     monkeypatch.setattr("tftpbench.measure.validity.GAP_NS_MAX", 50 * MS)  # tests of this folder go without
     cell, contender = _cell(tmp_path)
     work = Work(transfers=10, slices=8, slice_ns=1_000 * MS, slow_factor=10.0)
-    begun: list[int] = []
+    ports: list[int] = []
     spoilt: list[int] = []
 
     def run(config: LoadConfig, stop: Stop, on_window: Callable[[str], object]) -> LoadResult:
         result = run_load(config, stop, on_window)
         figures = {**result.figures, "generator_gap_ns_max": 0, "runner_gap_ns_max": 0}
-        begun.append(config.port)
-        if begun.count(config.port) == 3 and not spoilt:
+        ports.append(config.port)
+        if ports.count(config.port) == 3 and not spoilt:
             spoilt.append(config.port)
             figures |= {"generator_gap_ns_max": 400 * MS, "duration_s": 1e6}
         return replace(result, figures=figures)

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.test_order import contender, scenario
 from tftpbench import measure
-from tftpbench.host.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
+from tftpbench.host.ceiling import NEVER_SLEEP_US, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.server import Buffers, Ended, Samples, Usage
@@ -231,11 +231,11 @@ def fails_to_start(name: str, times: set[int]) -> dict[int, Exception]:
 
 def test_a_server_is_left_out_after_two_failed_starts_in_a_row(world: World, tmp_path: Path) -> None:
     world.fails_at = fails_to_start("two", {1, 2})
-    told: list[Event] = []
-    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    events: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append)
     assert [row["server"] for row in report.rows].count("two") == 2
     assert [row["verdict"] for row in report.rows if row["server"] == "one"] == ["valid"] * 4
-    (event,) = (event for event in told if isinstance(event, ServerLeftOut))
+    (event,) = (event for event in events if isinstance(event, ServerLeftOut))
     assert (event.left_out.reason, event.left_out.not_done, event.is_last) == ("did not answer", 2, False)
     manifest = json.loads((report.folder / "manifest.json").read_text())
     assert [each["server"] for each in manifest["left_out"]] == ["two"]
@@ -255,11 +255,11 @@ def test_what_fails_after_the_start_leaves_no_server_out(world: World, tmp_path:
 
 def test_a_run_ends_when_no_server_is_left(world: World, tmp_path: Path) -> None:
     world.fails_at = dict.fromkeys(range(1, 9), ServerDied("it: ended with exit code 3"))
-    told: list[Event] = []
-    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    events: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append)
     assert len(report.rows) == 4
-    last = [event for event in told if isinstance(event, ServerLeftOut)][-1]
-    assert (last.is_last, isinstance(told[-1], measure.RunFinished)) == (True, True)
+    last = [event for event in events if isinstance(event, ServerLeftOut)][-1]
+    assert (last.is_last, isinstance(events[-1], measure.RunFinished)) == (True, True)
 
 
 def test_resume_tries_a_server_that_was_left_out_again(world: World, tmp_path: Path) -> None:
@@ -319,12 +319,12 @@ def test_resume_measures_with_the_arrangements_of_the_run(world: World, tmp_path
 
 def test_a_probe_that_fails_is_a_warning_and_costs_no_trial(world: World, tmp_path: Path) -> None:
     world.probe_fails = True
-    told: list[Event] = []
-    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    events: list[Event] = []
+    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append).rows
     assert [(row["ceiling_data_pps"], row["ceiling_ratio"], row["verdict"]) for row in rows] == [
         (None, None, "valid")
     ] * 4
-    warnings = [event.reason for event in told if isinstance(event, CeilingUnknown)]
+    warnings = [event.reason for event in events if isinstance(event, CeilingUnknown)]
     assert len(warnings) == 2
     assert "open files" in warnings[0]
 
@@ -334,12 +334,12 @@ def test_a_probe_that_lost_datagrams_is_made_again_but_not_for_ever(
     world: World, tmp_path: Path, lost: int, probes: int, is_known: bool
 ) -> None:
     world.lost_in_probes = lost
-    told: list[Event] = []
+    events: list[Event] = []
     one = question(trials=1, matrix={"operation": "read", "concurrency": 1, "file_size": 1024})
-    rows = run(one, seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    rows = run(one, seed=3, out=tmp_path, tools=world.tools(), on_event=events.append).rows
     assert len(world.probed) == probes
     assert {row["ceiling_data_pps"] is not None for row in rows} == {is_known}
-    assert [event.reason for event in told if isinstance(event, CeilingUnknown)] == (
+    assert [event.reason for event in events if isinstance(event, CeilingUnknown)] == (
         [] if is_known else ["datagrams were lost in each of 3 probes, the last time 1"]
     )
 
@@ -364,7 +364,7 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _: Pinning((1,), (0,), ()))
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
-    assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, FOR_EVER_US, FOR_EVER_US]
+    assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, NEVER_SLEEP_US, NEVER_SLEEP_US]
     names = ("server_cpu_s", "server_cpu_ns_per_block", "server_busy_fraction")
     known = {row["variant"]: [row[name] is not None for name in names] for row in rows}
     assert known == {None: [True, True, True], "spins": [False, False, False]}
@@ -433,10 +433,10 @@ def test_a_torn_line_is_told_when_a_run_goes_on(world: World, tmp_path: Path) ->
     folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
     trials = folder / "trials.jsonl"
     trials.write_bytes(trials.read_bytes()[:-1])
-    told: list[measure.Event] = []
-    run(question(), seed=3, out=tmp_path, resume=folder, on_event=told.append, tools=world.tools())
-    assert isinstance(told[0], measure.RunStarted)
-    assert "the last line was torn" in told[0].notes[0]
+    events: list[measure.Event] = []
+    run(question(), seed=3, out=tmp_path, resume=folder, on_event=events.append, tools=world.tools())
+    assert isinstance(events[0], measure.RunStarted)
+    assert "the last line was torn" in events[0].notes[0]
 
 
 def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world: World, tmp_path: Path) -> None:
@@ -448,8 +448,8 @@ def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world:
 
 
 def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nobody = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: nobody)
+    none_left = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: none_left)
     with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: two has no read"):
         run(question(), seed=3, out=tmp_path, tools=World().tools())
     assert not list(tmp_path.iterdir())
@@ -468,16 +468,16 @@ def test_the_manifest_tells_what_is_needed_to_repeat_the_run(world: World, tmp_p
 
 
 def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path: Path) -> None:
-    told: list[measure.Event] = []
+    events: list[measure.Event] = []
     counts: list[int] = []
 
     def on_event(event: measure.Event) -> None:
-        told.append(event)
+        events.append(event)
         if isinstance(event, measure.TrialFinished):
             counts.append(len(saved(next(tmp_path.iterdir()))))
 
     run(question(trials=1), seed=3, out=tmp_path, on_event=on_event, tools=world.tools())
-    names = [type(event).__name__ for event in told]
+    names = [type(event).__name__ for event in events]
     assert names == ["RunStarted", *["TrialStarted", "TrialFinished"] * 4, "RunFinished"]
     assert counts == [1, 2, 3, 4]
 

@@ -307,6 +307,18 @@ def test_a_finding_is_told_by_its_worst_trial() -> None:
     )
 
 
+def test_a_kind_of_finding_under_its_former_name_is_the_same_kind() -> None:
+    """A run that was begun with an older version and went on with this one."""
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        kind = "unresponsive" if count % 2 else "deaf"
+        row["server_findings"] = [{"kind": kind, "count": 1, "text": "answered no new request after the load"}]
+    assert answer(question, found).findings == (
+        "threads: answered no new request after the load (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
 def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None:
     matrix = {
         "operation": "read",

@@ -1,6 +1,6 @@
 """The load generator, seen from Python: one frozen configuration in, one result out.
 
-The only caller of the native load entry. Knows nothing of scenarios, servers or results on disk; who runs a trial
+The only caller of the native load entry. Knows nothing of scenarios, servers or results on disk; the caller
 says what to send where, and judges what comes back.
 """
 
@@ -21,7 +21,7 @@ from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
-"""Whether the native core is a debug build, whose figures nobody may believe."""
+"""Whether the native core is a debug build, whose figures must not be used."""
 
 Column = npt.NDArray[np.int64]
 Stop = _core.Stop

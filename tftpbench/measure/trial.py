@@ -21,7 +21,7 @@ from tftpbench.model.metrics import COLUMNS
 # The load is over: a server that would linger over finished transfers (dallying) is not waited for.
 STOP_GRACE_S = 0.3
 # One that lost transfers is asked once more; a server that is only slow gets to it within this.
-DEAF_TIMEOUT_S = 2.0
+UNRESPONSIVE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
-    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
+    wrong = findings.of_a_load(
+        row, seen.result.transfers, seen.config.timeout_ns, died=died, is_unresponsive=seen.is_unresponsive
+    )
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
@@ -98,7 +100,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: ServerProcess | Run
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
-        is_deaf=lost is None and _is_deaf(server, result, bench.tools),
+        is_unresponsive=lost is None and _is_unresponsive(server, result, bench.tools),
         uploads=uploads,
         not_read_back=not_read_back,
         ended=server.stop(STOP_GRACE_S),
@@ -111,13 +113,13 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
     return str(error).removeprefix(f"{trial.contender.server.name}: ")
 
 
-def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
+def _is_unresponsive(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
     """Whether a server that lost transfers answers no new request any more."""
     if result.figures.get("completed") == result.figures.get("started"):
         return False
     if isinstance(server, RunningServer):
-        return not server.answers(DEAF_TIMEOUT_S)
-    return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
+        return not server.answers(UNRESPONSIVE_TIMEOUT_S)
+    return not tools.answers(server.host, server.port, UNRESPONSIVE_TIMEOUT_S)
 
 
 def _outcome(row: Row, found: tuple[validity.Finding, ...], result: LoadResult | None, log: Path) -> Outcome:

@@ -1,7 +1,7 @@
 """A plain TFTP client in Python: the copy of a file that a running server is to be measured with.
 
 It asks as the scenario's clients do, with their options, and takes whatever the server grants (RFC 1350, 2347 to 2349,
-7440). It must never ask for another file than the one it was told, and never wait or write without a bound.
+7440). It must never ask for another file than the one it was given, and never wait or write without a bound.
 """
 
 import socket

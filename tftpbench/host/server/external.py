@@ -65,7 +65,7 @@ class RunningServer:
         return _NothingToSample()
 
     def check_alive(self) -> None:
-        """Whether it still answers is asked by whoever wants to know."""
+        """Nothing: whether it still answers costs a request, which `answers` makes."""
 
     def stop(self, _grace_s: float = 0) -> None:
         """It goes on."""

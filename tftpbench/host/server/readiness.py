@@ -1,6 +1,6 @@
 """Has the server answered, and was it really this server? Observed, never slept for.
 
-It must never wait longer than it was told to, and never take another process's answer for the server's.
+It must never wait longer than it was asked to, and never take another process's answer for the server's.
 """
 
 import errno
@@ -33,7 +33,7 @@ class PortTaken(ServerNotReady):
 def wait_for_line(supervisor: SupervisorClient, deadline: float) -> int:
     """The port of the READY line, which must name a process of this server and a port of it.
 
-    The host it names is left alone: the server was told one, and a wildcard is nothing to send to.
+    The host it names is left alone: the server was given one, and a wildcard is nothing to send to.
     """
     while supervisor.ready is None:
         _still_waiting(supervisor, deadline, "printed no READY line")
@@ -71,7 +71,7 @@ def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, 
 
 
 class _Probe:
-    """A client that asks, for a file that can't exist unless told otherwise; an ERROR is as good an answer as any."""
+    """A client that asks, for a file that can't exist where no request is given; an ERROR is an answer, too."""
 
     def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
         self._server = address(host, port)
