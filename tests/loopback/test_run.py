@@ -21,6 +21,7 @@ from tests.loopback.manifests import bundled, tiny
 from tftpbench import measure
 from tftpbench.host.roots import PREFIX
 from tftpbench.host.server import ServerProcess
+from tftpbench.host.server.host import LocalServerHost
 from tftpbench.measure import ServerLeftOut, Tools
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario_files import load_scenario
@@ -445,13 +446,14 @@ def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
 ) -> None:
     starts: list[str] = []
 
-    def server(manifest: Manifest, **options: Any) -> ServerProcess:
-        starts.append(manifest.name)
-        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
+    class Impatient(LocalServerHost):
+        def server(self, manifest: Manifest, **options: Any) -> ServerProcess:
+            starts.append(manifest.name)
+            return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
 
     events: list[measure.Event] = []
     scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
-    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=events.append)
+    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(host=Impatient()), on_event=events.append)
     assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
     (left_out,) = (event.left_out for event in events if isinstance(event, ServerLeftOut))
     assert (left_out.server, left_out.not_done) == ("silent", 3)

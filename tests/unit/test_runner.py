@@ -1,7 +1,7 @@
 """A whole run, with a server and a load that exist only here: no process, no network."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +15,11 @@ from tests.unit.test_order import contender, scenario
 from tftpbench import measure
 from tftpbench.host.ceiling import NEVER_SLEEP_US, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.server import Buffers, Ended, Samples, Usage
+from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server.host import LocalServerHost
 from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
@@ -25,6 +28,7 @@ from tftpbench.model.scenario import Scenario
 from tftpbench.render.schema import json_schema
 from tftpbench.store.recording import recorded, run
 
+OPENED_NS, CLOSED_NS = 10, 20
 ARRANGEMENT = Arrangement(1, 1, 64, waits_in_receive=True)
 
 
@@ -44,19 +48,10 @@ class World:
     calibrated: list[CeilingCell] = field(default_factory=list)
     probe_fails: bool = False
     lost_in_probes: int = 0
+    late_ns: int = 0
 
     def tools(self) -> Tools:
-        def server(_: object, **options: Any) -> Any:
-            return FakeServer(self, **options)
-
-        def first_difference(_path: Path, _seed: int, file: int, _size: int) -> int | None:
-            return 0 if file < self.wrong_uploads else None
-
-        def write_contents(path: Path, _seed: int, _file: int, size: int) -> None:
-            path.write_bytes(b"x" * size)
-
-        probes = Probes(self.calibrate, self.measure)
-        return Tools(server, self.run_load, write_contents, first_difference, probes=probes)
+        return Tools(self, FakeHost(self), Probes(self.calibrate, self.measure))
 
     def calibrate(self, work: CeilingCell, **_: object) -> Arrangement:
         self.calibrated.append(work)
@@ -71,15 +66,33 @@ class World:
         self.lost_in_probes -= 1
         return Ceiling(2000.0 * work.flows, arrangement, restarts=int(self.lost_in_probes >= 0))
 
-    def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
+    def run(self, config: LoadConfig, _stop: object, window: MeasuredWindow | None = None) -> LoadResult:
         self.configs.append(config)
         self.done.append(f"trial of {config.concurrency}")
         assert self.alive == 1, "one server at a time"
         if self.starts in self.load_fails_at:
             raise self.load_fails_at[self.starts]
-        on_window("open")
-        on_window("close")
+        if window is not None:
+            window.announce(OPENED_NS, None)
+            window.close(CLOSED_NS)
         return result(config)
+
+
+class FakeHost(LocalServerHost):
+    """The machine of the fake servers."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def server(self, manifest: object, **options: Any) -> Any:
+        del manifest
+        return FakeServer(self.world, **options)
+
+    def first_difference(self, _path: Path, _seed: int, file: int, _size: int) -> int | None:
+        return 0 if file < self.world.wrong_uploads else None
+
+    def write_contents(self, path: Path, _seed: int, _file: int, size: int) -> None:
+        path.write_bytes(b"x" * size)
 
 
 @dataclass
@@ -110,11 +123,11 @@ class FakeServer:
     def usage(self) -> Usage:
         return Usage(0, 1_000_000, 5000, 1, 4, 0, 4000, 1, 10)
 
-    def cpu_ns(self) -> int:
-        return next(self.cpu)
+    def edges(self, window: MeasuredWindow, _cpus: object) -> EdgeReader:
+        return EdgeReader(self.counted, window)
 
-    def context_switches(self) -> int:
-        return 52
+    def counted(self) -> Usage:
+        return Usage(CLOSED_NS + self.world.late_ns, next(self.cpu), context_switches=52)
 
     def sampler(self, *_: object) -> Any:
         class Context:
@@ -161,7 +174,9 @@ def result(config: LoadConfig) -> LoadResult:
         "blocks_to_window_end": 100,
         "not_a_column": 1,
     }
-    return LoadResult(figures, transfers, intervals, "", (Fault("stray_tid", 1, "DATA block 1"),))
+    return LoadResult(
+        figures, transfers, intervals, "", (Fault("stray_tid", 1, "DATA block 1"),), (), (OPENED_NS, CLOSED_NS)
+    )
 
 
 @pytest.fixture
@@ -200,6 +215,13 @@ def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World,
     assert (row["server_end"], row["server_context_switches"]) == ("exit code 0", 42)
     assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1", "rfc_section": None}]
     assert "not_a_column" not in row
+
+
+def test_a_server_that_is_read_late_makes_the_trial_invalid(tmp_path: Path, world: World) -> None:
+    world.late_ns = 60_000_000
+    row = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows[0]
+    assert row["runner_gap_ns_max"] == 60_000_000 + CLOSED_NS - OPENED_NS
+    assert (row["verdict"], row["verdict_reason"]) == ("invalid", "the runner watched the trial 60 ms late")
 
 
 def test_the_load_does_what_the_cell_says_and_the_server_gets_head_room(world: World, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def run(
         pinning = pin(scenario.placement)
         where = _placement(pinning, servers)
         tools = tools or Tools()
-        with roots(scenario.cells(), seed, tools.write_contents) as base:
+        with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
             bench = Bench(base, files, pinning, seed, tools, allow_remote)
             with closing(open_store(facts)) as store:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.readiness import answers
 from tftpbench.host.server.request import Opcode
 from tftpbench.host.server.usage import Samples, Usage
@@ -54,11 +56,9 @@ class RunningServer:
         """Nothing is known but the time."""
         return Usage(time.monotonic_ns())
 
-    def cpu_ns(self) -> None:
-        """Not known."""
-
-    def context_switches(self) -> None:
-        """Not known."""
+    def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
+        """A context manager whose readings hold nothing but when they were taken."""
+        return EdgeReader(self.usage, window, cpus)
 
     def sampler(self, _cpus: Iterable[int] = (), _on_death: Callable[[], object] = lambda: None) -> "_NothingToSample":
         """A context manager that sees nothing."""

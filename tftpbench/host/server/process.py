@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.client import Ended, SupervisorClient
-from tftpbench.host.server.readiness import PortTaken, free_port, is_taken, wait_for_answer, wait_for_line
+from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server.readiness import PortTaken, answers, free_port, is_taken, wait_for_answer, wait_for_line
 from tftpbench.host.server.sampler import Sampler
 from tftpbench.host.server.sockets import granted_buffers, socket_inodes, udp_sockets
 from tftpbench.host.server.uploads import Handover
@@ -107,6 +109,14 @@ class ServerProcess:
         """Context switches of every process it ever had, as cheap; None where the kernel doesn't let us count them."""
         return self._running()[1].context_switches()
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether it answers a request for a file that can't exist in time."""
+        return answers(self.host, self.port, timeout_s)
+
+    def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
+        """A context manager that reads CPU time and context switches at both edges of the window; see `EdgeReader`."""
+        return EdgeReader(self._counted, window, cpus)
+
     def sampler(self, cpus: Iterable[int] = (), on_death: Callable[[], object] = lambda: None) -> Sampler:
         """A context manager that looks at the server while its block runs; see `Sampler`."""
         supervisor, reader = self._running()
@@ -138,6 +148,11 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop(STOP_GRACE_S if kind is None else 0)
+
+    def _counted(self) -> Usage:
+        """CPU time and context switches, and when both had been read."""
+        cpu_ns, context_switches = self.cpu_ns(), self.context_switches()
+        return Usage(time.monotonic_ns(), cpu_ns, context_switches=context_switches)
 
     def _start_once(self) -> None:
         if self._picks_port():
