@@ -44,7 +44,13 @@ SAMPLE_EVERY = 16
 
 @dataclass(frozen=True)
 class Tools:
-    """The ways in which a trial touches the world; tests replace them."""
+    """The ways in which a trial touches the world; tests replace them.
+
+    `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
+    in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
+    of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
+    machine's loopback: a row of a server elsewhere has no ceiling.
+    """
 
     generator: LoadGenerator = field(default_factory=LocalGenerator)
     host: ServerHost = field(default_factory=LocalServerHost)
@@ -53,7 +59,11 @@ class Tools:
 
 @dataclass(frozen=True)
 class Bench:
-    """What stays the same for all trials of a run."""
+    """What stays the same for all trials of a run.
+
+    The folders of `roots` are this machine's, and so are the cores of `pinning`, of both sides: where one side is on
+    another machine, its class maps them to what it has.
+    """
 
     roots: Roots
     target_files: TargetFiles
