@@ -13,11 +13,12 @@
 mod answering;
 mod asking;
 mod config;
+mod progress;
 mod side;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use tftpbench_net::{Poller, Stop, clock, limits};
@@ -26,11 +27,10 @@ pub use config::{Arrangement, Asking, CeilingError, Cell, Operation, Window};
 
 use answering::Answerer;
 use asking::Asker;
+use progress::{Progress, TICK_NS};
 
 /// Descriptors that are no sockets: pollers, stop pipes, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
-/// How often the caller's thread looks on; flows count their silence in these.
-pub(crate) const TICK_NS: u64 = 25_000_000;
 /// A tick that is so much late tells that this process stood still, or this thread did: what the flows did meanwhile is
 /// no ceiling. A time slice of another program takes 3 to 4 ms.
 const STANDSTILL_NS: u64 = 5_000_000;
@@ -55,16 +55,6 @@ impl Report {
     pub fn data_pps(&self) -> f64 {
         self.datagrams as f64 * 1e9 / self.window_ns.max(1) as f64
     }
-}
-
-/// What the threads of a pair tell the caller's, and hear from it. On a cache line of its own.
-#[derive(Default)]
-#[repr(align(128))]
-pub(crate) struct Progress {
-    pub(crate) datagrams: AtomicU64,
-    pub(crate) restarts: AtomicU64,
-    /// Ticks since the start.
-    pub(crate) tick: AtomicU32,
 }
 
 /// Runs one exchange. `look_on` is called a few dozen times a second, on the caller's thread. None: `stop` came first.

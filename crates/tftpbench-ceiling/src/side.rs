@@ -274,3 +274,9 @@ fn watch(sockets: &[Socket], end: &Stop) -> io::Result<Poller> {
     }
     Ok(poller)
 }
+
+/// The index of the flow that a key names. Its other half counts how often the flow was started, so that what is still
+/// on the way from before is told from what belongs to it.
+pub(crate) fn flow_index(key: u32) -> usize {
+    (key & 0xffff) as usize
+}

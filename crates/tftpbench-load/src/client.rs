@@ -23,8 +23,6 @@ use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
 use crate::lane::Lane;
 use crate::recorder::{Outcome, Recorder};
 
-pub(crate) use sending::Drained;
-
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.
 const CLOCK_SLACK_NS: u64 = 100_000;
 /// `Verify::Sample` compares one block in this many.
@@ -40,6 +38,15 @@ pub(crate) struct Shared<'a> {
     pub(crate) scratch: &'a mut [u8],
     /// CLOCK_REALTIME minus the monotonic clock, to bring kernel stamps into our time base.
     pub(crate) realtime_offset_ns: i64,
+}
+
+/// Whether everything could be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left to say.
+    Complete,
+    /// The lane is full: flush it and drain again.
+    LaneFull,
 }
 
 pub(crate) struct Client {

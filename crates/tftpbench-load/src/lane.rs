@@ -5,11 +5,11 @@
 //! but datagrams of many clients leave and arrive in one system call. Only loopback over IPv4 can do this.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
 
-use crate::worker::DALLYING_MAX;
+use crate::config::DALLYING_MAX;
 
 /// Clients have addresses in 127.128.0.0/9: 11 bits for the place in the lane, 12 bits to tell transfers apart.
 const BASE: u32 = 0x7f80_0000;
@@ -71,11 +71,6 @@ impl Lane {
         self.queued.clear();
         self.batch.flush(&self.socket)
     }
-}
-
-/// Whether clients of this server can share sockets.
-pub(crate) fn is_possible(server: SocketAddr) -> bool {
-    matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 
 /// How many lanes keep `slots` clients, for each of which up to `waiting` datagrams of `datagram_bytes` may arrive at

@@ -17,6 +17,7 @@ mod exchange;
 mod faults;
 mod lane;
 mod latency;
+mod notice;
 mod recorder;
 mod report;
 mod schedule;
@@ -33,11 +34,15 @@ use tftpbench_net::{Stop, clock, limits};
 
 pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
+pub use notice::Notice;
 pub use recorder::{INTERVAL_NS, Interval, Outcome, TransferRow};
 pub use report::{Figure, LoadReport};
 
+use config::DALLYING_MAX;
+use notice::Sent;
+use report::WorkerReport;
 use schedule::Tickets;
-use worker::{DALLYING_MAX, Worker, WorkerReport};
+use worker::Worker;
 
 /// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
@@ -47,24 +52,6 @@ const TICK: Duration = Duration::from_millis(100);
 const UNANSWERED: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
-
-/// What the caller hears while a run goes on, on its own thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The run is still going.
-    Tick,
-    /// The measured window has just opened. Once per run.
-    WindowOpened,
-    /// The measured window has just closed; the drain begins. Once per run.
-    WindowClosed,
-    /// The first datagram has arrived. Once per run; this and the next two only where the run watches for an answer.
-    Answered,
-    /// Nothing has arrived for a second, and nothing has been refused. Once per run; it goes on.
-    Unanswered,
-    /// Nothing listens on the server's port: a request came back as "port unreachable" before anything answered. Once per
-    /// run; it goes on, for a server may be about to start.
-    Refused,
-}
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
 pub fn run(
@@ -110,9 +97,6 @@ fn sockets(config: &LoadConfig) -> usize {
         Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
     }
 }
-
-/// A notice of a worker, and when it was given.
-type Sent = (Notice, u64);
 
 /// Passes on what the workers say until all of them have gone: each edge of the window once, and in order. Returns the
 /// longest time from when the caller should have heard something until it had dealt with it.

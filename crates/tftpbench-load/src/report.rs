@@ -13,7 +13,6 @@ use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
     Granted, INTERVAL_NS, Interval, Outcome, Phase, Recorder, Totals, TransferRow, coarsen,
 };
-use crate::worker::WorkerReport;
 
 /// Everything one load run found out.
 #[derive(Debug)]
@@ -78,6 +77,14 @@ impl LoadReport {
             errors,
         })
     }
+}
+
+/// What one worker has found.
+pub(crate) struct WorkerReport {
+    pub(crate) recorder: Recorder,
+    pub(crate) faults: Faults,
+    pub(crate) end_ns: u64,
+    pub(crate) receive_buffer_bytes: usize,
 }
 
 /// The workers' records put together.

@@ -13,19 +13,18 @@ use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use crate::client::{Client, Drained, Shared};
-use crate::config::{Extent, LoadConfig, LoadError};
+use crate::config::{DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via, datagram_bytes_max};
 use crate::faults::Faults;
+use crate::notice::{Notice, Sent};
 use crate::recorder::{Phase, Recorder};
+use crate::report::WorkerReport;
 use crate::schedule::{ClosedLoop, Tickets};
-use crate::{Notice, Sent};
 
 /// Messages taken from one socket per call. A client's own socket has a window in flight at most.
 const RECEIVE_MESSAGES: usize = 16;
 const LANE_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
-/// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
-pub(crate) const DALLYING_MAX: usize = 1024;
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
 /// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far as
@@ -34,14 +33,6 @@ const WAIT_MAX_NS: u64 = 5_000_000;
 const STOP_TOKEN: u64 = u64::MAX;
 /// Tokens of lanes count down from here; a client's token is never so large, see `token`.
 const LANE_TOKENS: u64 = u64::MAX - 1;
-
-/// What a worker hands back.
-pub(crate) struct WorkerReport {
-    pub(crate) recorder: Recorder,
-    pub(crate) faults: Faults,
-    pub(crate) end_ns: u64,
-    pub(crate) receive_buffer_bytes: usize,
-}
 
 pub(crate) struct Worker<'a> {
     config: &'a LoadConfig,
@@ -342,7 +333,7 @@ impl<'a> Worker<'a> {
         loop {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
-                Drained::Wholly => return Ok(()),
+                Drained::Complete => return Ok(()),
                 Drained::LaneFull => self.flush_lane(key % self.endpoints.lanes.len())?,
             }
         }

@@ -27,8 +27,9 @@
 
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
+use crate::option_list::OptionList;
 use crate::options::{Agreed, Options, accept};
-use crate::packet::{ErrorCode, OptionList, Packet};
+use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 

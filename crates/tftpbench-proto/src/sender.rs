@@ -38,8 +38,10 @@
 
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
-use crate::options::{Agreed, OptionName, Options, accept};
-use crate::packet::{ErrorCode, OptionList, Packet};
+use crate::option_list::OptionList;
+use crate::option_name::OptionName;
+use crate::options::{Agreed, Options, accept};
+use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 

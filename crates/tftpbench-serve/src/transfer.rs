@@ -13,11 +13,11 @@ use tftpbench_proto::{
     Sender, Transmit, emit_ack, emit_error, emit_oack,
 };
 
+use crate::context::Context;
 use crate::counters::Counter;
 use crate::packet_log::Direction;
-use crate::refusal::Refusal;
+use crate::refusal::{REPLY_BYTES_MAX, Refusal};
 use crate::registry::{Place, Since};
-use crate::service::{Admission, REPLY_BYTES_MAX, Service};
 use crate::store::frames::Frames;
 use crate::store::{Source, Upload};
 
@@ -36,7 +36,7 @@ pub struct Transfer {
     slice_datagrams: usize,
     may_dally: bool,
     interrupted: bool,
-    service: Arc<Service>,
+    context: Arc<Context>,
 }
 
 enum Role {
@@ -45,9 +45,9 @@ enum Role {
 }
 
 impl Transfer {
-    pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
-        service.count(Counter::Started, 1);
-        let timing = service.config().timing;
+    pub(crate) fn start(now_ns: u64, context: Arc<Context>, place: Place, job: Job) -> Transfer {
+        context.count(Counter::Started, 1);
+        let timing = context.config.timing;
         let (granted, role) = match job {
             Job::Read { source, granted, agreed } => {
                 let oack = !granted.is_empty();
@@ -65,7 +65,7 @@ impl Transfer {
         };
         let opening = opening(&granted);
         let slice_datagrams = slice_datagrams(Agreed::from(&granted).blksize);
-        Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, service }
+        Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, context }
     }
 
     /// The address and port that this transfer talks to, and nobody else.
@@ -80,11 +80,11 @@ impl Transfer {
 
     /// Takes a datagram of the peer.
     pub fn handle_datagram(&mut self, now_ns: u64, datagram: &[u8]) {
-        self.service.record(now_ns, Direction::In, self.place.peer(), datagram);
+        self.context.record(now_ns, Direction::In, self.place.peer(), datagram);
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
             // Not worth ending a transfer for: whoever sent it may not be the peer.
-            Err(malformed) => return self.service.count_malformed(malformed),
+            Err(malformed) => return self.context.count_malformed(malformed),
         };
         match &mut self.role {
             Role::Send { machine, .. } => machine.handle_packet(now_ns, &packet),
@@ -137,12 +137,10 @@ impl Transfer {
         matches!(self.place.since(), Since::Copy | Since::CopyOfBefore)
     }
 
-    /// Ends this transfer without a word, and begins one for the copy of its request that came. `reply` is for a refusal.
-    pub fn restart(mut self, now_ns: u64, reply: &mut [u8]) -> Admission {
-        let (service, place) = (Arc::clone(&self.service), self.place.renew());
-        // What an unfinished upload has reserved is free for the next.
-        drop(self);
-        place.map_or(Admission::Ignore, |place| service.restart(now_ns, place, reply))
+    /// Ends this transfer without a word; the place of the next one, for the copy of its request that came.
+    pub(crate) fn into_renewed_place(mut self) -> Option<Place> {
+        // Dropped here, it gives back what an unfinished upload has reserved.
+        self.place.renew()
     }
 
     /// The next datagram or run of them: written into `room`, which must hold `room_bytes`, or lying elsewhere.
@@ -165,7 +163,7 @@ impl Transfer {
         self.settle();
         match &emitted {
             Datagrams::Written(length) => self.record_sent(now_ns, &room[..*length]),
-            Datagrams::Prepared { of, first, count } if self.service.config().log_packets => {
+            Datagrams::Prepared { of, first, count } if self.context.config.log_packets => {
                 of.run(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
             }
             Datagrams::Prepared { .. } => {}
@@ -195,7 +193,7 @@ impl Transfer {
     pub fn is_over(&self) -> bool {
         self.is_finished()
             || self.place.since() == Since::Other
-            || (self.place.decided() && (self.service.draining() || self.is_asked_again()))
+            || (self.place.decided() && (self.context.draining() || self.is_asked_again()))
     }
 
     /// The server stops now: drain the ERROR that tells the peer.
@@ -316,7 +314,7 @@ impl Transfer {
     }
 
     fn record_sent(&self, now_ns: u64, datagram: &[u8]) {
-        self.service.record(now_ns, Direction::Out, self.place.peer(), datagram);
+        self.context.record(now_ns, Direction::Out, self.place.peer(), datagram);
     }
 }
 
@@ -330,9 +328,9 @@ impl Drop for Transfer {
             Some(Outcome::TimedOut) => Counter::TimedOut,
         };
         let counts = *self.counts();
-        self.service.count(counter, 1);
-        self.service.count(Counter::Retransmissions, counts.retransmissions);
-        self.service.count(Counter::Timeouts, counts.timeouts);
+        self.context.count(counter, 1);
+        self.context.count(Counter::Retransmissions, counts.retransmissions);
+        self.context.count(Counter::Timeouts, counts.timeouts);
     }
 }
 

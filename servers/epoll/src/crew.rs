@@ -7,7 +7,7 @@ use std::thread;
 use tftpbench_net::{Stop, cpus};
 use tftpbench_serve::ServeError;
 
-use crate::kernel;
+use crate::error::kernel;
 
 /// Runs all loops until each has ended, and returns the first error, or goes on with the first panic. One alone runs on
 /// the calling thread, wherever that may run.

@@ -11,13 +11,13 @@
 #![forbid(unsafe_code)]
 
 mod crew;
+mod error;
 mod hasher;
 mod ports;
 mod recent;
 mod table;
 mod worker;
 
-use std::io;
 use std::net::SocketAddr;
 
 use tftpbench_net::Stop;
@@ -76,8 +76,4 @@ fn descriptors(config: &ServeConfig) -> Descriptors {
         SocketUse::PerTransfer => 2,
     };
     Descriptors { transfer, server: (config.workers * (shared_descriptors(config) + 2)) as u64 + 3 }
-}
-
-fn kernel(action: &'static str) -> impl Fn(io::Error) -> ServeError {
-    move |source| ServeError::Kernel { action, source }
 }

@@ -15,7 +15,7 @@ use slab::Slab;
 use tftpbench_net::{Datagrams, LocalAddress, Poller, SendBatch, Socket};
 use tftpbench_serve::{Counter, ServeConfig, ServeError, Service, SocketUse, Transfer, reply_socket};
 
-use crate::kernel;
+use crate::error::kernel;
 use crate::recent::Recent;
 
 /// The port that requests come to.

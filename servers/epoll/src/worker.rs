@@ -11,7 +11,7 @@ use tftpbench_serve::{
     Admission, REPLY_BYTES_MAX, Repeated, ServeError, Service, Transfer, receive_bytes_max,
 };
 
-use crate::kernel;
+use crate::error::kernel;
 use crate::ports::{LISTENING, Ports};
 use crate::table::{Entry, Table};
 
@@ -151,7 +151,7 @@ impl Worker {
                 });
                 self.replies.remove_superseded(peer);
                 if is_repeated {
-                    begun = self.replies.judge_repeated(now_ns, peer, asked);
+                    begun = self.replies.judge_repeated(service, now_ns, peer, asked);
                 }
                 if let Some(transfer) = begun {
                     self.replies.start(service, &mut self.poller, now_ns, transfer, asked);
@@ -258,7 +258,7 @@ impl Replies {
 
     fn start(
         &mut self,
-        service: &Arc<Service>,
+        service: &Service,
         poller: &mut Poller,
         now_ns: u64,
         transfer: Transfer,
@@ -311,6 +311,7 @@ impl Replies {
     /// Does what the peer's transfer says about a request that it has to do with; a new one may begin in its place.
     fn judge_repeated(
         &mut self,
+        service: &Service,
         now_ns: u64,
         peer: SocketAddr,
         asked: Option<LocalAddress>,
@@ -328,7 +329,7 @@ impl Replies {
                 self.ports.release(port);
                 let mut begun = None;
                 self.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, |reply| {
-                    match transfer.restart(now_ns, reply) {
+                    match service.restart(transfer, now_ns, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
                         Admission::Repeated(_) | Admission::Ignore => {}

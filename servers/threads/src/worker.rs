@@ -37,7 +37,7 @@ pub(crate) fn carry_out(
         Worker { transfer, socket, service, send, has_more: false, is_lost: false, tally: Tally::default() };
     worker.serve(receive, hurry);
     let Worker { transfer, mut tally, .. } = worker;
-    let next = restart(transfer, socket, &mut tally);
+    let next = restart(transfer, socket, service, &mut tally);
     service.count(Counter::UdpDrops, socket.drops());
     service.count(Counter::DatagramsIn, tally.datagrams_in);
     service.count(Counter::DatagramsOut, tally.datagrams_out);
@@ -46,12 +46,12 @@ pub(crate) fn carry_out(
 }
 
 /// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one begins.
-fn restart(transfer: Transfer, socket: &Socket, tally: &mut Tally) -> Option<Transfer> {
+fn restart(transfer: Transfer, socket: &Socket, service: &Service, tally: &mut Tally) -> Option<Transfer> {
     if !transfer.is_asked_again() {
         return None;
     }
     let (peer, mut reply) = (transfer.peer(), [0; REPLY_BYTES_MAX]);
-    match transfer.restart(monotonic_ns(), &mut reply) {
+    match service.restart(transfer, monotonic_ns(), &mut reply) {
         Admission::Start(next) => return Some(next),
         Admission::Reply(length) if socket.send_to(&reply[..length], peer).is_ok() => {
             tally.datagrams_out += 1

@@ -8,21 +8,12 @@ use std::net::SocketAddr;
 use tftpbench_net::{Sent, clock};
 use tftpbench_proto::{ErrorCode, HEADER_LEN, Packet, Transmit, emit_ack, emit_data_header, emit_error};
 
-use super::{Client, Machine, Shared, either};
+use super::{Client, Drained, Machine, Shared, either};
 use crate::endpoints::Via;
 use crate::recorder::Recorder;
 
 /// Room for any ERROR of ours.
 const ERROR_BYTES_MAX: usize = 64;
-
-/// Whether everything could be queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drained {
-    /// Nothing is left to say.
-    Wholly,
-    /// The lane is full: flush it and drain again.
-    LaneFull,
-}
 
 impl Client {
     /// Sends or queues what the machine has to say. Called after every input, and once to start.
@@ -44,7 +35,7 @@ impl Client {
         if !shared.batch.is_empty() {
             self.flush_own(shared)?;
         }
-        Ok(Drained::Wholly)
+        Ok(Drained::Complete)
     }
 
     /// RFC 1350 section 4: ERROR 5 to a stray TID, without disturbing the transfer; an ERROR is never answered.

@@ -8,8 +8,8 @@ use std::io::ErrorKind;
 use tftpbench_net::clock;
 
 use super::Worker;
-use crate::Notice;
 use crate::endpoints::Via;
+use crate::notice::Notice;
 
 /// The slab's first key: that of the first transfer.
 const FIRST_KEY: usize = 0;

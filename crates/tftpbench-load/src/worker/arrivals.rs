@@ -97,7 +97,7 @@ impl Worker<'_> {
         let (client, mut shared) = self.split(key);
         client.handle_datagram(now_ns, datagram, &mut shared);
         match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
-            Drained::Wholly => Ok(()),
+            Drained::Complete => Ok(()),
             Drained::LaneFull => self.drain(key, now_ns),
         }
     }

@@ -12,8 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::{Errno, pread};
 use tftpbench_net::Prepared;
 
-use super::frames::StretchKey;
-use super::open_files::{OpenFile, OpenFiles, Version};
+use super::open_files::{OpenFile, OpenFiles, StretchKey, Version};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 

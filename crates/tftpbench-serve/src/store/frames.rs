@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use tftpbench_net::{Prepared, SendBatch};
-use tftpbench_proto::{Agreed, HEADER_LEN, Rollover, emit_data_header};
+use tftpbench_proto::{Agreed, HEADER_LEN, emit_data_header};
 
 use super::Source;
+use super::open_files::StretchKey;
 use crate::refusal::Refusal;
 
 /// A stretch is a window, but at least this much of the file. Measured in lock-step at 512 bytes: with a pread(2) each,
@@ -20,22 +21,6 @@ const STRETCH_BYTES_MAX: u64 = 256 * 1024;
 
 /// What a transfer may hold while it waits: a stretch of blocks in lock-step, but not what a window has left over.
 const HELD_BYTES_MAX: usize = 8 * 1024;
-
-/// What tells stretches of one file apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StretchKey {
-    blksize: u16,
-    rollover: Rollover,
-    blocks: u64,
-    number: u64,
-}
-
-#[cfg(test)]
-impl StretchKey {
-    pub(crate) fn numbered(number: u64) -> StretchKey {
-        StretchKey { blksize: 512, rollover: Rollover::Zero, blocks: 1, number }
-    }
-}
 
 /// A source cut into blocks.
 #[derive(Debug)]
@@ -134,19 +119,21 @@ fn stretch_blocks(agreed: &Agreed) -> u64 {
 mod tests {
     use std::sync::Arc;
 
+    use tftpbench_proto::Rollover;
     use tftpbench_testclient::{Folder, pattern};
 
     use super::*;
     use crate::paths::{FilePath, Root};
     use crate::store::disk::DiskFile;
     use crate::store::open_files::OpenFiles;
+    use crate::store::stored_file::StoredFile;
 
     /// What opens the file `f` of a folder for readers who share it.
     fn opener(folder: &Folder) -> impl Fn() -> Source {
         let (files, root) = (Arc::<OpenFiles>::default(), Root::open(folder.path()).unwrap());
         move || {
             let path = FilePath::parse(b"f").unwrap();
-            Source::Disk(DiskFile::open_shared(&files, &root, &path).unwrap())
+            Source::Octet(StoredFile::Disk(DiskFile::open_shared(&files, &root, &path).unwrap()))
         }
     }
 

@@ -17,7 +17,7 @@ use tftpbench_net::{Deferrable, Handover, Mapping, Sealed, SharedMemory};
 use super::budget::{Budget, Charge};
 use super::disk::DiskFile;
 use super::loaded::{CHUNK_BYTES, LoadedFile};
-use super::{LARGE_BYTES, may_create};
+use super::rules::{LARGE_BYTES, may_create};
 use crate::paths::{FilePath, Root, existing_in, file_type};
 use crate::refusal::Refusal;
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Stat};
 use tftpbench_net::{Deferrable, Prepared};
+use tftpbench_proto::Rollover;
 
-use super::LARGE_BYTES;
-use super::frames::StretchKey;
+use super::rules::LARGE_BYTES;
 use crate::refusal::Refusal;
 
 /// What may be kept of all files together. Beyond it each reader reads for itself.
@@ -21,6 +21,22 @@ const ENTRY_BYTES: usize = 192;
 
 fn cost(stretch: &Prepared) -> usize {
     stretch.bytes() + ENTRY_BYTES
+}
+
+/// What tells stretches of one file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StretchKey {
+    pub(crate) blksize: u16,
+    pub(crate) rollover: Rollover,
+    pub(crate) blocks: u64,
+    pub(crate) number: u64,
+}
+
+#[cfg(test)]
+impl StretchKey {
+    pub(crate) fn numbered(number: u64) -> StretchKey {
+        StretchKey { blksize: 512, rollover: Rollover::Zero, blocks: 1, number }
+    }
 }
 
 /// One state of one file. A file that was changed in place or replaced has another, as far as the kernel's clock ticks.
