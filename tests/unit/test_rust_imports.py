@@ -1,7 +1,7 @@
 """No file of a Rust crate imports, by however many steps, a file that imports it.
 
-The sources are read as text: each `crate::`, `super::` and child path outside tests is an edge from the file that writes
-it to the file that defines the item, through re-exports. A `mod` line alone is none.
+The sources are read as text: each `crate::`, `super::` and child path outside tests is an edge from the file that
+writes it to the file that defines the item, through re-exports. A `mod` line alone is none.
 """
 
 import re

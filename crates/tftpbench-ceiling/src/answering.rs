@@ -30,7 +30,7 @@ impl<'a> Answerer<'a> {
         let flows = cell.flows_of(pair, arrangement.pairs);
         let plan = Plan {
             sockets: arrangement.answering_sockets.min(flows),
-            are_lanes: false,
+            are_shared: false,
             receives_data: cell.operation == Operation::Write,
             spin_ns: cell.answering_spin_ns,
             cpu: cell.answering_cpus.get(pair % cell.answering_cpus.len().max(1)).copied(),

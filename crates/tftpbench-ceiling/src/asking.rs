@@ -58,13 +58,13 @@ impl<'a> Asker<'a> {
         progress: &'a Progress,
     ) -> Result<Asker<'a>, CeilingError> {
         let flows = cell.flows_of(pair, arrangement.pairs);
-        let (sockets, are_lanes) = match arrangement.asking {
-            Asking::Lanes(lanes) => (lanes.min(flows), true),
+        let (sockets, are_shared) = match arrangement.asking {
+            Asking::Shared(shared_sockets) => (shared_sockets.min(flows), true),
             Asking::PerFlow => (flows, false),
         };
         let plan = Plan {
             sockets,
-            are_lanes,
+            are_shared,
             receives_data: cell.operation == Operation::Read,
             spin_ns: cell.asking_spin_ns,
             cpu: cell.asking_cpus.iter().rev().nth(pair % cell.asking_cpus.len().max(1)).copied(),
@@ -75,7 +75,7 @@ impl<'a> Asker<'a> {
             arrived: 0,
             heard: 0,
             socket: index % sockets,
-            source: are_lanes.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
+            source: are_shared.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
             to: answering[index % answering.len()],
         };
         let silence_ns = SILENCE_NS + (flows * cell.windowsize) as u64 * SILENCE_A_DATAGRAM_NS;

@@ -36,7 +36,7 @@ pub(crate) struct Side {
 pub(crate) struct Plan<'a> {
     pub(crate) sockets: usize,
     /// Shared sockets that tell which address a datagram was sent to; else each is bound to 127.0.0.1.
-    pub(crate) are_lanes: bool,
+    pub(crate) are_shared: bool,
     /// Windows of DATA-sized datagrams arrive here, and the others are sent; else the other way round.
     pub(crate) receives_data: bool,
     pub(crate) spin_ns: u64,
@@ -255,11 +255,11 @@ fn outbox_for_windows(cell: &Cell, batch: usize) -> SendBatch {
 }
 
 fn open_socket(cell: &Cell, plan: &Plan<'_>) -> io::Result<Socket> {
-    let ip = if plan.are_lanes { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    let ip = if plan.are_shared { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let options = SocketOptions {
         receive_buffer_bytes: BUFFER_BYTES,
         send_buffer_bytes: BUFFER_BYTES,
-        packet_info: plan.are_lanes,
+        packet_info: plan.are_shared,
         receive_coalesced: plan.receives_data && cell.windowsize > 1,
         ..SocketOptions::default()
     };

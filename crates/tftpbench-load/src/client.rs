@@ -1,8 +1,8 @@
 //! A virtual client: one transfer, from request to outcome.
 //!
-//! Owns the protocol machine, the peer's TID and the verification of what is read; [`sending`] is how its
-//! datagrams leave, [`ending`] what is written down of it, [`crate::exchange`] what their stamps mean. Never waits, never
-//! reads a clock.
+//! Owns the protocol machine, the peer's TID and the verification of what is read; [`sending`] is how its datagrams
+//! leave, [`ending`] what is written down of it, [`crate::exchange`] what their stamps mean. Never waits, never reads a
+//! clock.
 
 mod ending;
 mod sending;
@@ -20,8 +20,8 @@ use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
-use crate::lane::Lane;
 use crate::recorder::{Outcome, Recorder};
+use crate::shared_socket::SharedSocket;
 
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.
 const CLOCK_SLACK_NS: u64 = 100_000;
@@ -33,7 +33,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) config: &'a LoadConfig,
     pub(crate) recorder: &'a mut Recorder,
     pub(crate) faults: &'a mut Faults,
-    pub(crate) lanes: &'a mut [Lane],
+    pub(crate) sockets: &'a mut [SharedSocket],
     pub(crate) batch: &'a mut SendBatch,
     pub(crate) scratch: &'a mut [u8],
     /// CLOCK_REALTIME minus the monotonic clock, to bring kernel stamps into our time base.
@@ -45,8 +45,8 @@ pub(crate) struct Shared<'a> {
 pub(crate) enum Drained {
     /// Nothing is left to say.
     Complete,
-    /// The lane is full: flush it and drain again.
-    LaneFull,
+    /// The shared socket is full: flush it and drain again.
+    SocketFull,
 }
 
 pub(crate) struct Client {
@@ -176,9 +176,9 @@ impl Client {
         either!(&mut self.machine, machine => machine.handle_timeout(now_ns));
     }
 
-    /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has timed
-    /// out, however many retries were left. Silence begins with the last datagram that came, or with what we sent since
-    /// for the first time; while our loop stood still, an answer may have come that was not read.
+    /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has
+    /// timed out, however many retries were left. Silence begins with the last datagram that came, or with what we sent
+    /// since for the first time; while our loop stood still, an answer may have come that was not read.
     pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig, recorder: &Recorder) {
         let agreed_ns = either!(&self.machine, machine => machine.agreed().timeout_s).map(seconds_ns);
         let since_ns = self.heard_ns.max(self.exchange.earliest_answer_ns());
@@ -343,7 +343,8 @@ fn seconds_ns(seconds: u8) -> u64 {
     u64::from(seconds) * 1_000_000_000
 }
 
-/// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set meanwhile.
+/// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set
+/// meanwhile.
 fn believable(stamp_ns: u64, earliest_ns: u64, now_ns: u64) -> Option<u64> {
     (earliest_ns..=now_ns + CLOCK_SLACK_NS).contains(&stamp_ns).then_some(stamp_ns.min(now_ns))
 }

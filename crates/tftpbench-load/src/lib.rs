@@ -5,9 +5,9 @@
 //! Called by the Python border only.
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
-//! shared one ([`lane`]), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows what its
-//! stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time but for a row
-//! per transfer, and [`report`] turns the records of all workers into figures.
+//! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
+//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
+//! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
 mod config;
@@ -15,12 +15,12 @@ pub mod contents;
 mod endpoints;
 mod exchange;
 mod faults;
-mod lane;
 mod latency;
 mod notice;
 mod recorder;
 mod report;
 mod schedule;
+mod shared_socket;
 mod worker;
 
 use std::any::Any;
@@ -90,10 +90,10 @@ pub fn run(
         .map_err(LoadError::os("cannot make the report"))
 }
 
-/// Sockets that can be open at one time: lanes, or those of clients in flight and of clients that dally.
+/// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
-        Sockets::Shared => config.workers * lane::LANES_MAX,
+        Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
         Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
     }
 }

@@ -23,16 +23,16 @@ use crate::schedule::{ClosedLoop, Tickets};
 
 /// Messages taken from one socket per call. A client's own socket has a window in flight at most.
 const RECEIVE_MESSAGES: usize = 16;
-const LANE_RECEIVE_MESSAGES: usize = 64;
+const SHARED_RECEIVE_MESSAGES: usize = 64;
 const SEND_MESSAGES: usize = 64;
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
-/// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far as
-/// it lasts longer than the sleep would have.
+/// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far
+/// as it lasts longer than the sleep would have.
 const WAIT_MAX_NS: u64 = 5_000_000;
 const STOP_TOKEN: u64 = u64::MAX;
-/// Tokens of lanes count down from here; a client's token is never so large, see `token`.
-const LANE_TOKENS: u64 = u64::MAX - 1;
+/// Tokens of shared sockets count down from here; a client's token is never so large, see `token`.
+const SHARED_TOKENS: u64 = u64::MAX - 1;
 
 pub(crate) struct Worker<'a> {
     config: &'a LoadConfig,
@@ -63,7 +63,7 @@ pub(crate) struct Worker<'a> {
     heard: bool,
     /// Whether that is still to be told.
     awaits_answer: bool,
-    /// Batches that came from the only lane since the poller was asked.
+    /// Batches that came from the only shared socket since the poller was asked.
     unasked: u32,
     batch: SendBatch,
     scratch: Box<[u8]>,
@@ -82,13 +82,13 @@ impl<'a> Worker<'a> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
         let endpoints = Endpoints::open(config, slots)?;
-        for (index, lane) in endpoints.lanes.iter().enumerate() {
+        for (index, shared_socket) in endpoints.shared.iter().enumerate() {
             poller
-                .add_busy(&lane.socket, LANE_TOKENS - index as u64)
+                .add_busy(&shared_socket.socket, SHARED_TOKENS - index as u64)
                 .map_err(LoadError::os("cannot watch a socket"))?;
         }
         let messages = match config.options.windowsize {
-            _ if !endpoints.lanes.is_empty() => LANE_RECEIVE_MESSAGES,
+            _ if !endpoints.shared.is_empty() => SHARED_RECEIVE_MESSAGES,
             Some(2..) => RECEIVE_MESSAGES,
             _ => 1,
         };
@@ -147,7 +147,7 @@ impl<'a> Worker<'a> {
                 self.enter_phase(now_ns)?;
                 self.start_due(now_ns)?;
                 self.fire_timers(now_ns)?;
-                self.flush_lanes()?;
+                self.flush_shared()?;
                 self.recorder.roll(now_ns, self.active);
                 if self.is_done() {
                     return Ok(self.report(now_ns));
@@ -172,7 +172,7 @@ impl<'a> Worker<'a> {
 
     fn report(mut self, now_ns: u64) -> WorkerReport {
         self.mark_cpu();
-        self.recorder.receive_drops += self.endpoints.lane_drops();
+        self.recorder.receive_drops += self.endpoints.shared_drops();
         self.recorder.roll(now_ns, self.active);
         WorkerReport {
             recorder: self.recorder,
@@ -263,27 +263,27 @@ impl<'a> Worker<'a> {
         self.after_input(key, now_ns)
     }
 
-    fn flush_lanes(&mut self) -> Result<(), LoadError> {
-        for index in 0..self.endpoints.lanes.len() {
-            self.flush_lane(index)?;
+    fn flush_shared(&mut self) -> Result<(), LoadError> {
+        for index in 0..self.endpoints.shared.len() {
+            self.flush_shared_socket(index)?;
         }
         Ok(())
     }
 
     /// Stamps what is queued, then sends it with one call.
-    fn flush_lane(&mut self, index: usize) -> Result<(), LoadError> {
-        let lane = &mut self.endpoints.lanes[index];
-        if lane.batch.is_empty() {
+    fn flush_shared_socket(&mut self, index: usize) -> Result<(), LoadError> {
+        let shared_socket = &mut self.endpoints.shared[index];
+        if shared_socket.batch.is_empty() {
             return Ok(());
         }
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        for key in &lane.queued {
+        for key in &shared_socket.queued {
             if let Some(client) = self.clients.get_mut(*key) {
                 client.exchange.flush(now_ns);
             }
         }
-        let flushed = lane.flush().map_err(LoadError::os("cannot send"))?;
+        let flushed = shared_socket.flush().map_err(LoadError::os("cannot send"))?;
         self.recorder.unsent += flushed.unsent as u64;
         Ok(())
     }
@@ -328,13 +328,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets a client say all it has to, flushing its lane as often as that takes.
+    /// Lets a client say all it has to, flushing its shared socket as often as that takes.
     fn drain(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         loop {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
                 Drained::Complete => return Ok(()),
-                Drained::LaneFull => self.flush_lane(key % self.endpoints.lanes.len())?,
+                Drained::SocketFull => self.flush_shared_socket(key % self.endpoints.shared.len())?,
             }
         }
     }
@@ -395,7 +395,7 @@ impl<'a> Worker<'a> {
             config: self.config,
             recorder: &mut self.recorder,
             faults: &mut self.faults,
-            lanes: &mut self.endpoints.lanes,
+            sockets: &mut self.endpoints.shared,
             batch: &mut self.batch,
             scratch: &mut self.scratch,
             realtime_offset_ns: self.realtime_offset_ns,
@@ -404,7 +404,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Keeps every client's token below those of lanes and of the stop.
+/// Keeps every client's token below those of shared sockets and of the stop.
 const GENERATION_MASK: u32 = u32::MAX >> 1;
 
 fn token(generation: u32, key: usize) -> u64 {

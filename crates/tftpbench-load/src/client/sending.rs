@@ -1,4 +1,5 @@
-//! How a client's datagrams leave: through a socket of its own, one by one or a window at once, or queued on a lane.
+//! How a client's datagrams leave: through a socket of its own, one by one or a window at once, or queued on a shared
+//! one.
 //!
 //! Reads the clock for one purpose: the stamp just before a send call. Never waits.
 
@@ -20,14 +21,15 @@ impl Client {
     pub(crate) fn drain(&mut self, now_ns: u64, shared: &mut Shared<'_>) -> io::Result<Drained> {
         loop {
             let room = self.datagram_bytes_max();
-            if matches!(&self.via, Via::Lane { index, .. } if !shared.lanes[*index].batch.has_room(room)) {
-                return Ok(Drained::LaneFull);
+            if matches!(&self.via, Via::Shared { index, .. } if !shared.sockets[*index].batch.has_room(room))
+            {
+                return Ok(Drained::SocketFull);
             }
             let Some(transmit) = either!(&mut self.machine, machine => machine.poll_transmit(now_ns)) else {
                 break;
             };
             match self.via {
-                Via::Lane { .. } => self.queue(now_ns, &transmit, room, shared),
+                Via::Shared { .. } => self.queue(now_ns, &transmit, room, shared),
                 Via::Own(_) if self.windowsize() == 1 => self.send_one(now_ns, &transmit, shared)?,
                 Via::Own(_) => self.send_batched(now_ns, &transmit, room, shared)?,
             }
@@ -54,8 +56,8 @@ impl Client {
         // Losing this courtesy changes nothing for us.
         let sent = match &self.via {
             Via::Own(socket) => socket.send_to(refusal, peer).is_ok(),
-            Via::Lane { index, source, .. } => {
-                shared.lanes[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
+            Via::Shared { index, source, .. } => {
+                shared.sockets[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
                     buf.copy_from_slice(refusal);
                     length
                 })
@@ -75,17 +77,17 @@ impl Client {
         data.max(self.opening.len()).max(ERROR_BYTES_MAX)
     }
 
-    /// Queues on the lane; the stamp is taken when the lane is flushed.
+    /// Queues on the shared socket; the stamp is taken when the shared socket is flushed.
     fn queue(&mut self, now_ns: u64, transmit: &Transmit, room: usize, shared: &mut Shared<'_>) {
-        let Via::Lane { index, key, source } = self.via else { return };
+        let Via::Shared { index, key, source } = self.via else { return };
         let peer = self.tid.unwrap_or(shared.config.server);
         let mut length = 0;
-        let lane = &mut shared.lanes[index];
-        lane.batch.push_from(Some(source.into()), peer, room, |buf| {
+        let shared_socket = &mut shared.sockets[index];
+        shared_socket.batch.push_from(Some(source.into()), peer, room, |buf| {
             length = self.emit(transmit, buf);
             length
         });
-        lane.note_queued(key);
+        shared_socket.note_queued(key);
         self.note(now_ns, transmit, length, shared.recorder);
     }
 
