@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tftpbench_net::{Datagrams, SendBatch};
+use tftpbench_net::{Payload, SendBatch};
 use tftpbench_proto::netascii::Decoder;
 use tftpbench_proto::{
     Agreed, Block, Counts, ErrorCode, HEADER_LEN, Limits, Mode, Options, Outcome, Packet, Receiver, Repeated,
@@ -18,7 +18,7 @@ use crate::counters::Counter;
 use crate::packet_log::Direction;
 use crate::refusal::{REPLY_BYTES_MAX, Refusal};
 use crate::registry::{Place, Since};
-use crate::store::frames::Frames;
+use crate::store::block_encoder::BlockEncoder;
 use crate::store::{Source, Upload};
 
 /// What was agreed with a client about a file.
@@ -40,7 +40,7 @@ pub struct Transfer {
 }
 
 enum Role {
-    Send { machine: Sender, frames: Frames },
+    Send { machine: Sender, encoder: BlockEncoder },
     Receive { machine: Receiver, inbox: Inbox },
 }
 
@@ -55,8 +55,8 @@ impl Transfer {
                     Some(length) => Sender::server(agreed, oack, length, timing, now_ns),
                     None => Sender::server_of_unknown_length(agreed, oack, timing, now_ns),
                 };
-                let frames = Frames::new(source, *machine.agreed());
-                (granted, Role::Send { machine, frames })
+                let encoder = BlockEncoder::new(source, *machine.agreed());
+                (granted, Role::Send { machine, encoder })
             }
             Job::Write { upload, mode, granted, agreed } => {
                 let machine = Receiver::server(agreed, timing, now_ns);
@@ -108,9 +108,9 @@ impl Transfer {
         self.settle();
     }
 
-    /// Judges a copy of this transfer's request, if one came. A copy of the peer's request before this one counts, too: a
-    /// transfer that moves ignores either. Drain after `Answered`; after `Restart` only `restart` may follow. Without a copy
-    /// the cost is one comparison, so a server may call this at each wake-up.
+    /// Judges a copy of this transfer's request, if one came. A copy of the peer's request before this one counts, too:
+    /// a transfer that moves ignores either. Drain after `Answered`; after `Restart` only `restart` may follow. Without
+    /// a copy the cost is one comparison, so a server may call this at each wake-up.
     pub fn take_repeated_request(&mut self, now_ns: u64) -> Repeated {
         let since = self.place.since();
         // Behind its end the copy is a request like any other, for whoever ends the transfer: `is_asked_again`.
@@ -144,11 +144,11 @@ impl Transfer {
     }
 
     /// The next datagram or run of them: written into `room`, which must hold `room_bytes`, or lying elsewhere.
-    pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
+    pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Payload> {
         let emitted = loop {
             let transmit = match &mut self.role {
-                Role::Send { machine, frames } => machine.poll_transmit(now_ns).or_else(|| {
-                    frames.rest();
+                Role::Send { machine, encoder } => machine.poll_transmit(now_ns).or_else(|| {
+                    encoder.trim();
                     None
                 }),
                 Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
@@ -162,11 +162,11 @@ impl Transfer {
         // An upload completes by its last ACK's leaving.
         self.settle();
         match &emitted {
-            Datagrams::Written(length) => self.record_sent(now_ns, &room[..*length]),
-            Datagrams::Prepared { of, first, count } if self.context.config.log_packets => {
-                of.run(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
+            Payload::Written(length) => self.record_sent(now_ns, &room[..*length]),
+            Payload::Run { of, first, count } if self.context.config.log_packets => {
+                of.datagrams(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
             }
-            Datagrams::Prepared { .. } => {}
+            Payload::Run { .. } => {}
         }
         Some(emitted)
     }
@@ -188,8 +188,8 @@ impl Transfer {
         machine || (!self.may_dally && self.place.decided())
     }
 
-    /// `is_finished`, or of no use any more: the peer asked for something else, or while this one only dallies it asked once
-    /// more or the server stops. Costlier to ask than `is_finished`; once a wake-up is often enough.
+    /// `is_finished`, or of no use any more: the peer asked for something else, or while this one only dallies it asked
+    /// once more or the server stops. Costlier to ask than `is_finished`; once a wake-up is often enough.
     pub fn is_over(&self) -> bool {
         self.is_finished()
             || self.place.since() == Since::Other
@@ -222,8 +222,8 @@ impl Transfer {
         self.agreed().windowsize
     }
 
-    /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one more, so
-    /// that the end of such a window is seen in the same go.
+    /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one
+    /// more, so that the end of such a window is seen in the same go.
     pub fn slice_datagrams(&self) -> usize {
         self.slice_datagrams
     }
@@ -282,7 +282,7 @@ impl Transfer {
         }
     }
 
-    fn emit(&mut self, now_ns: u64, transmit: Transmit, room: &mut [u8]) -> Result<Datagrams, Refusal> {
+    fn emit(&mut self, now_ns: u64, transmit: Transmit, room: &mut [u8]) -> Result<Payload, Refusal> {
         let written = match transmit {
             Transmit::Opening => {
                 room[..self.opening.len()].copy_from_slice(&self.opening);
@@ -292,24 +292,24 @@ impl Transfer {
             Transmit::Ack { block, .. } => emit_ack(room, block),
             Transmit::Error { code, message } => emit_error(room, code, message),
         };
-        Ok(Datagrams::Written(written))
+        Ok(Payload::Written(written))
     }
 
     /// The block at `offset`, and what of its window goes with it.
-    fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Datagrams, Refusal> {
-        let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
-        let (stretch, first) = frames.at(offset)?;
-        let stretch = Arc::clone(stretch);
+    fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Payload, Refusal> {
+        let Role::Send { machine, encoder } = &mut self.role else { return Ok(Payload::NONE) };
+        let (run, first) = encoder.at(offset)?;
+        let run = Arc::clone(run);
         if machine.awaits_length()
-            && let Some(length) = frames.length()
+            && let Some(length) = encoder.length()
         {
             machine.set_length(length);
         }
-        let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
-        let further = a_message.min(stretch.count() - first) - 1;
+        let max_segments = SendBatch::max_segments(HEADER_LEN + usize::from(machine.agreed().blksize));
+        let further = max_segments.min(run.count() - first) - 1;
         let count = 1 + machine.follow(now_ns, further as u64) as usize;
-        let emitted = Datagrams::Prepared { of: stretch, first, count };
-        frames.let_go(first + count);
+        let emitted = Payload::Run { of: run, first, count };
+        encoder.release(first + count);
         Ok(emitted)
     }
 

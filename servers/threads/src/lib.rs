@@ -18,7 +18,7 @@ use tftpbench_serve::{
     Summary, Transfer, listen, raise_open_files, reply_socket,
 };
 
-/// Stack of a transfer's thread. Its frames hold no buffers; 10,000 of them must fit on any machine.
+/// Stack of a transfer's thread. Its call frames hold no buffers; 10,000 of them must fit on any machine.
 const STACK_BYTES: usize = 64 * 1024;
 
 /// Requests taken in at one system call.
@@ -134,8 +134,9 @@ impl Listener<'_, '_> {
         Ok(())
     }
 
-    /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent before, and
-    /// ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen within a slice of waiting.
+    /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent
+    /// before, and ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen
+    /// within a slice of waiting.
     fn wake(&self, transfer: Option<SocketAddr>, asked: Option<LocalAddress>) {
         if let Some(transfer) = transfer {
             let _ = self.socket.send_from(asked, &[], transfer);

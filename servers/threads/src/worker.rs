@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tftpbench_net::clock::monotonic_ns;
-use tftpbench_net::{Datagrams, ReceiveBatch, SendBatch, Socket};
+use tftpbench_net::{Payload, ReceiveBatch, SendBatch, Socket};
 use tftpbench_serve::{Admission, Counter, REPLY_BYTES_MAX, Repeated, Service, Transfer};
 
 /// The longest wait in the kernel, so that a stop, or a peer that asks for something else, is noticed.
@@ -16,8 +16,8 @@ const WAIT_SLICE_NS: u64 = 200_000_000;
 /// Datagrams to a system call, where the window has as many.
 const BATCH: u16 = 64;
 
-/// Runs of datagrams to a system call: each has room for 64 KiB, which stays taken once it was needed. What was sent in a row
-/// comes as one or two.
+/// Runs of datagrams to a system call: each has room for 64 KiB, which stays taken once it was needed. What was sent in
+/// a row comes as one or two.
 const RUNS: u16 = 2;
 
 /// Drives a transfer to its end. What it returns is to take its place: the client has lost this one, and asked again.
@@ -45,7 +45,8 @@ pub(crate) fn carry_out(
     next
 }
 
-/// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one begins.
+/// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one
+/// begins.
 fn restart(transfer: Transfer, socket: &Socket, service: &Service, tally: &mut Tally) -> Option<Transfer> {
     if !transfer.is_asked_again() {
         return None;
@@ -129,8 +130,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads what has arrived, without waiting, until nothing is left or the transfer is over. More than a few batches are a
-    /// flood, and wait their turn.
+    /// Reads what has arrived, without waiting, until nothing is left or the transfer is over. More than a few batches
+    /// are a flood, and wait their turn.
     fn catch_up(&mut self, receive: &mut ReceiveBatch) -> io::Result<()> {
         for _ in 0..BATCH {
             let count = receive.receive(self.socket)?;
@@ -182,7 +183,7 @@ impl Worker<'_> {
             let pushed = self.send.push_with(None, peer, room, |datagram| {
                 let next = self.transfer.poll_transmit(now_ns, datagram);
                 self.has_more = next.is_some();
-                let next = next.unwrap_or(Datagrams::NONE);
+                let next = next.unwrap_or(Payload::NONE);
                 budget = budget.saturating_sub(next.count());
                 next
             });

@@ -1,9 +1,9 @@
 //! Where files live: on disk or in memory. Both give out a `StoredFile` to read and take an `Upload` to write.
 //! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
 
+pub(crate) mod block_encoder;
 mod budget;
 pub(crate) mod disk;
-pub(crate) mod frames;
 mod loaded;
 pub(crate) mod memory;
 pub(crate) mod netascii;
@@ -15,7 +15,7 @@ pub(crate) mod upload;
 
 use std::sync::Arc;
 
-use tftpbench_net::Prepared;
+use tftpbench_net::DatagramRun;
 use tftpbench_proto::Agreed;
 
 use crate::config::{ServeConfig, StoreKind};
@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use disk::DiskFile;
 use memory::{MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
-use open_files::{OpenFiles, StretchKey};
+use open_files::{OpenFiles, RunKey};
 use stored_file::StoredFile;
 use upload::DiskUpload;
 
@@ -91,18 +91,18 @@ impl Source {
         }
     }
 
-    /// A stretch that another reader of the same has had laid out.
-    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
+    /// A run that another reader of the same has had encoded.
+    pub(crate) fn kept(&mut self, key: &RunKey) -> Result<Option<Arc<DatagramRun>>, Refusal> {
         match self {
             Source::Octet(file) => file.kept(key),
             Source::Netascii(_) => Ok(None),
         }
     }
 
-    /// Keeps a stretch that has just been read, where others may want it.
-    pub(crate) fn keep(&mut self, key: StretchKey, stretch: &Arc<Prepared>) -> Result<(), Refusal> {
+    /// Keeps a run that has just been read, where others may want it.
+    pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
         match self {
-            Source::Octet(file) => file.keep(key, stretch),
+            Source::Octet(file) => file.keep(key, run),
             Source::Netascii(_) => Ok(()),
         }
     }

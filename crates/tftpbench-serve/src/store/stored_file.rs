@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tftpbench_net::Prepared;
+use tftpbench_net::DatagramRun;
 
 use super::disk::DiskFile;
 use super::memory::MemoryFile;
-use super::open_files::StretchKey;
+use super::open_files::RunKey;
 use crate::refusal::Refusal;
 
 #[derive(Debug)]
@@ -23,18 +23,18 @@ impl StoredFile {
         }
     }
 
-    /// A stretch that another reader of the same has had laid out.
-    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
+    /// A run that another reader of the same has had encoded.
+    pub(crate) fn kept(&mut self, key: &RunKey) -> Result<Option<Arc<DatagramRun>>, Refusal> {
         match self {
             StoredFile::Disk(file) => file.kept(key),
             StoredFile::Memory(_) => Ok(None),
         }
     }
 
-    /// Keeps a stretch that has just been read, where others may want it.
-    pub(crate) fn keep(&mut self, key: StretchKey, stretch: &Arc<Prepared>) -> Result<(), Refusal> {
+    /// Keeps a run that has just been read, where others may want it.
+    pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
         match self {
-            StoredFile::Disk(file) => file.keep(key, stretch),
+            StoredFile::Disk(file) => file.keep(key, run),
             StoredFile::Memory(_) => Ok(()),
         }
     }
