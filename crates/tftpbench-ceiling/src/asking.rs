@@ -192,7 +192,7 @@ mod tests {
     const FLOWS: usize = 3;
 
     #[test]
-    fn a_flow_that_nobody_answers_is_started_again_under_another_key() {
+    fn a_flow_that_is_not_answered_is_started_again_under_another_key() {
         let cell = example(Operation::Read, FLOWS, 1, 512);
         let mute = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
         let (end, progress) = (Stop::new().unwrap(), Progress::default());

@@ -128,7 +128,7 @@ impl Cell {
     }
 }
 
-/// Refuses what cannot be run; after this nobody checks again.
+/// Refuses what cannot be run; after this nothing is checked again.
 pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> Result<(), CeilingError> {
     let refused = [
         (!(1..=FLOWS_MAX).contains(&cell.flows), "flows: must be between 1 and 65536"),

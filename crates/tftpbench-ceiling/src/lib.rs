@@ -1,14 +1,14 @@
-//! The ceiling: what the kernel does with the datagrams of a cell where there is neither TFTP nor a file.
+//! The ceiling: raw loopback UDP throughput for the datagrams of a cell, without TFTP or a file.
 //!
-//! Two pinned threads exchange datagrams over loopback through the same kernel paths as a trial. The *asking* side stands
-//! for the generator, the *answering* side for the server. A read: 4 bytes are asked, a window of DATA-sized datagrams is
-//! answered, as one run that the kernel cuts where a window is more than one; when all have arrived, the flow asks
-//! again. A write is the mirror image. The first 4 bytes of every datagram name the flow; nothing else is written,
-//! read, stamped or checked. A flow that lost a datagram, and so fell silent, is started again, and counted.
+//! Two pinned threads exchange datagrams over loopback through the same kernel paths as a trial. The *asking* side
+//! stands for the generator, the *answering* side for the server. A read: 4 bytes are asked, a window of DATA-sized
+//! datagrams is answered, as one run that the kernel cuts where a window is more than one; when all have arrived, the
+//! flow asks again. A write is the mirror image. The first 4 bytes of every datagram name the flow; nothing else is
+//! written, read, stamped or checked. A flow that lost a datagram, and so fell silent, is started again, and counted.
 //!
 //! The loops are the shortest that can do this: an index where a server needs a table, no allocation and no clock
 //! on the way of a datagram. The caller's thread looks at the counters when the window opens and when it closes.
-//! It must never print, judge, or choose an [`Arrangement`]; it leaves loopback never. Called by the Python border only.
+//! It must never print, judge, or choose an [`Arrangement`]; it leaves loopback never.
 
 mod answering;
 mod asking;

@@ -153,7 +153,7 @@ impl Side {
         }
         let is_connected = self.is_connected;
         let Some(poller) = &mut self.poller else {
-            self.receive_patiently(nap_ns)?;
+            self.receive_waiting(nap_ns)?;
             return answer(&self.arrivals, &mut self.outbox, &self.sockets[0], is_connected, &mut each);
         };
         poller.wait(timeout_ns, if self.sweeps { 0 } else { self.spin_ns })?;
@@ -203,7 +203,7 @@ impl Side {
     }
 
     /// Polls for `spin_ns`, then sleeps, in the receiving call both times.
-    fn receive_patiently(&mut self, timeout_ns: u64) -> io::Result<usize> {
+    fn receive_waiting(&mut self, timeout_ns: u64) -> io::Result<usize> {
         let socket = &self.sockets[0];
         if self.spin_ns == 0 {
             return self.arrivals.receive_blocking(socket, timeout_ns);
@@ -276,7 +276,7 @@ fn watch(sockets: &[Socket], end: &Stop) -> io::Result<Poller> {
 }
 
 /// The index of the flow that a key names. Its other half counts how often the flow was started, so that what is still
-/// on the way from before is told from what belongs to it.
+/// on the way from before is distinguished from what belongs to it.
 pub(crate) fn flow_index(key: u32) -> usize {
     (key & 0xffff) as usize
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use tftpbench_net::{Received, SendBatch};
 use tftpbench_proto::{
-    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, ProtocolFault, Receiver, Sender,
+    Block, ErrorCode, Mode, Operation, Options, Outcome, Packet, ProtocolFault, Receiver, Sender,
     emit_request,
 };
 
@@ -20,7 +20,7 @@ use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
-use crate::recorder::{Outcome, Recorder};
+use crate::recorder::{Recorder, TransferOutcome};
 use crate::shared_socket::SharedSocket;
 
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.
@@ -69,8 +69,8 @@ pub(crate) struct Client {
     duplicates: u64,
     verified_bytes: u64,
     mismatch: bool,
-    /// What our ending it makes of the transfer; `None` while nobody but the peer has decided anything.
-    ended_as: Option<Outcome>,
+    /// What our ending it makes of the transfer; `None` while only the peer has decided anything.
+    ended_as: Option<TransferOutcome>,
     /// Where in the recorder's rows the decided transfer is.
     row: Option<usize>,
     /// When the timer wheel holds an entry for this client; 0 for none.
@@ -185,7 +185,7 @@ impl Client {
         let still_ns = recorder.stood_still_ns(since_ns, now_ns);
         let silent_ns = now_ns.saturating_sub(since_ns).saturating_sub(still_ns);
         if silent_ns >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
-            self.ended_as = Some(Outcome::TimedOut);
+            self.ended_as = Some(TransferOutcome::TimedOut);
         }
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));
     }
@@ -207,7 +207,7 @@ impl Client {
     /// A late answer to a transfer that did not complete must find this socket, not the next transfer's on its port.
     pub(crate) fn keeps_its_port(&self) -> bool {
         matches!(self.via, Via::Own(_))
-            && either!(&self.machine, machine => machine.outcome()) != Some(&Decided::Completed)
+            && either!(&self.machine, machine => machine.outcome()) != Some(&Outcome::Completed)
     }
 
     /// RFC 1350 section 4: the first answer's port becomes the server's TID; the address must be the server's own.
@@ -261,7 +261,7 @@ impl Client {
     /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why.
     fn end_overlong(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
         self.mismatch = true;
-        self.ended_as = Some(Outcome::Failed);
+        self.ended_as = Some(TransferOutcome::Failed);
         shared.faults.record(LONGER_THAN_EXPECTED, received);
         let message = "the file is longer than expected";
         either!(&mut self.machine, machine => machine.abort(ErrorCode::DISK_FULL, message));

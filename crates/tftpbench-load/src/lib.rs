@@ -2,7 +2,6 @@
 //!
 //! `run` does one trial against one server and gives back what it found. It never prints, never judges whether the
 //! figures are good, and never writes a file; what the server does wrong is data in the report, not an error here.
-//! Called by the Python border only.
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
@@ -35,7 +34,7 @@ use tftpbench_net::{Stop, clock, limits};
 pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use notice::Notice;
-pub use recorder::{INTERVAL_NS, Interval, Outcome, TransferRow};
+pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::{Figure, LoadReport};
 
 use config::DALLYING_MAX;

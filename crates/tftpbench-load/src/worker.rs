@@ -61,10 +61,10 @@ pub(crate) struct Worker<'a> {
     idle_ns: u64,
     /// Something has arrived.
     heard: bool,
-    /// Whether that is still to be told.
+    /// Whether that is still to be reported.
     awaits_answer: bool,
     /// Batches that came from the only shared socket since the poller was asked.
-    unasked: u32,
+    receives_since_poll: u32,
     batch: SendBatch,
     scratch: Box<[u8]>,
     receive_buffer_bytes: usize,
@@ -93,7 +93,7 @@ impl<'a> Worker<'a> {
             _ => 1,
         };
         let datagram_bytes = datagram_bytes_max(config);
-        // One byte more, so that a block that is too long can be told.
+        // One byte more, so that a block that is too long is seen to be.
         let receive = match config.reads_windows() {
             true => ReceiveBatch::coalescing(messages, datagram_bytes + 1),
             false => ReceiveBatch::new(messages, datagram_bytes + 1),
@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
             idle_ns: 0,
             heard: false,
             awaits_answer: config.watch_for_answer,
-            unasked: 0,
+            receives_since_poll: 0,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
         })
@@ -207,7 +207,7 @@ impl<'a> Worker<'a> {
     fn set_phase(&mut self, phase: Phase, notice: Notice) {
         self.mark_cpu();
         self.phase = phase;
-        // Nobody listens when the caller gave up waiting; that is its affair.
+        // It fails where the caller gave up waiting, which is no fault here.
         let _ = self.notices.send((notice, clock::monotonic_ns()));
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::address::{LocalAddress, RawAddress};
 use crate::control::{Outgoing, SourceKind, attach};
 use crate::datagram_run::{DatagramRun, Payload};
-use crate::errno::{Trouble, may_refuse_segments};
+use crate::errno::{ErrorClass, may_refuse_segments};
 use crate::fixed::Fixed;
 use crate::segments::Segments;
 use crate::socket::Socket;
@@ -27,8 +27,8 @@ const SEGMENTS_MAX: u16 = 64;
 /// Payload of one message: 16 bits of length less the headers of IPv4 and UDP.
 const RUN_BYTES_MAX: usize = 65_507;
 
-/// An address that nobody has.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Where no peer is named.
+const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How long a flush waits for a full send buffer to drain: some 2 Mbit at 1 Gbit/s, the 212,992 bytes
 /// a socket has by default. Less than any retransmission timeout, which is what losing them costs.
@@ -118,7 +118,7 @@ impl SendBatch {
             initialised: 0,
             count: 0,
             datagrams: 0,
-            last_peer: NOBODY,
+            last_peer: UNSPECIFIED,
             last_source: None,
             segments: Segments::new(),
             is_probed: false,
@@ -190,14 +190,14 @@ impl SendBatch {
         if len == 0 || !self.has_room(len) {
             return 0;
         }
-        let one_message = match self.segments.are_worth_trying(peer.unwrap_or(NOBODY).ip(), len) {
+        let one_message = match self.segments.are_worth_trying(peer.unwrap_or(UNSPECIFIED).ip(), len) {
             true => SendBatch::max_segments(len),
             false => 1,
         };
         let count = count.min(one_message).min((self.arena.len() - self.filled) / len);
         fill(self.room(count * len));
         if count > 0 {
-            self.queue(source, peer.unwrap_or(NOBODY), len);
+            self.queue(source, peer.unwrap_or(UNSPECIFIED), len);
             if peer.is_none() {
                 // SAFETY: the header that `queue` has just completed, ours, and no call is running that could read it.
                 unsafe { (*self.headers.at(self.count - 1)).msg_hdr.msg_namelen = 0 };
@@ -392,10 +392,10 @@ impl SendBatch {
                     next += 1;
                     failed = false;
                 }
-                Err(error) => match after(error, fd, &mut failed)? {
-                    After::Again => {}
-                    After::Skip => next += 1,
-                    After::Stop => break,
+                Err(error) => match action_after(error, fd, &mut failed)? {
+                    SendAction::Again => {}
+                    SendAction::Skip => next += 1,
+                    SendAction::Stop => break,
                 },
             }
         }
@@ -414,10 +414,10 @@ impl SendBatch {
         (first..self.count).find(is_refused).unwrap_or(self.count) - first
     }
 
-    /// The address that a message goes to; NOBODY's where the socket is connected.
+    /// The address that a message goes to; unspecified where the socket is connected.
     fn peer_of(&self, message: usize) -> IpAddr {
         // SAFETY: `message` is below `count`, so `queue` has written the address; writing it takes `&mut self`.
-        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(NOBODY).ip()
+        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(UNSPECIFIED).ip()
     }
 
     fn datagrams_of(&self, first: usize, messages: usize) -> usize {
@@ -449,10 +449,10 @@ impl SendBatch {
                     next += 1;
                     failed = false;
                 }
-                Err(error) => match after(error, fd, &mut failed)? {
-                    After::Again => {}
-                    After::Skip => next += 1,
-                    After::Stop => has_room = false,
+                Err(error) => match action_after(error, fd, &mut failed)? {
+                    SendAction::Again => {}
+                    SendAction::Skip => next += 1,
+                    SendAction::Stop => has_room = false,
                 },
             }
         }
@@ -504,22 +504,22 @@ impl SendBatch {
 }
 
 /// What follows a failed call.
-enum After {
+enum SendAction {
     Again,
     Skip,
     Stop,
 }
 
 /// `failed`: whether the same call has failed before. An error is a fault of the socket.
-fn after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<After> {
-    match Trouble::sending(&error) {
-        Trouble::Socket => Err(error),
-        Trouble::WouldBlock if *failed || !has_room(fd) => Ok(After::Stop),
+fn action_after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<SendAction> {
+    match ErrorClass::sending(&error) {
+        ErrorClass::Socket => Err(error),
+        ErrorClass::WouldBlock if *failed || !has_room(fd) => Ok(SendAction::Stop),
         // The error may have been an earlier datagram's, ip(7): once more.
-        _ if !std::mem::replace(failed, true) => Ok(After::Again),
+        _ if !std::mem::replace(failed, true) => Ok(SendAction::Again),
         _ => {
             *failed = false;
-            Ok(After::Skip)
+            Ok(SendAction::Skip)
         }
     }
 }
@@ -717,7 +717,7 @@ mod tests {
     fn a_connected_socket_needs_no_name() {
         let (mut batch, sender, receiver) = (SendBatch::new(3, 10_000), bound(), bound());
         assert_eq!(batch.push_run(None, None, 8, 1, |room| room.fill(7)), 1);
-        assert!(batch.flush(&sender).is_err(), "nobody is named and nobody known");
+        assert!(batch.flush(&sender).is_err(), "no peer is named and none known");
         sender.connect(receiver.local_addr()).unwrap();
         assert_eq!([1, 5].map(|count| batch.push_run(None, None, 8, count, |room| room.fill(7))), [1, 5]);
         assert_eq!(batch.flush(&sender).unwrap().sent, 6);

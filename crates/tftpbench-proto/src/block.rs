@@ -1,6 +1,6 @@
 //! Block numbers: our 64-bit index, which only grows, and the 16 bits of it on the wire.
 //!
-//! Must never know what a block holds. For the two machines only.
+//! Must never know what a block holds.
 
 /// The number that follows block 65,535.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! What a peer can do against the protocol: each fault with its key, its words and where the RFC forbids it; and why a
 //! datagram is no packet.
 //!
-//! Must never hold a byte of a datagram: who holds one keeps it as evidence. The machines end transfers with
-//! faults and count them; whoever talks to a peer reports them.
+//! Must never hold a byte of a datagram: the caller keeps it as evidence. The machines end transfers with
+//! faults and count them; callers report them.
 
 use crate::option_name::OptionName;
 

@@ -1,7 +1,6 @@
 //! The options of RFC 2347 to 2349 and 7440: what is asked, granted and agreed.
 //!
 //! Must never hold a value that its RFC forbids once it came through `from_list`, `negotiate` or `accept`.
-//! For servers (`from_list`, `negotiate`), clients (`accept`) and the machines (`Agreed`).
 
 use std::io::Write as _;
 
@@ -130,8 +129,8 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// What a server grants unless it is told otherwise. The size of a window is what a client that is silent, or another in
-    /// its name, draws with two datagrams.
+    /// What a server grants unless it is configured otherwise. The size of a window is what a client that is silent, or
+    /// another in its name, draws with two datagrams.
     fn default() -> Limits {
         Limits { windowsize: 64, window_bytes: 128 * 1024, ..Limits::NONE }
     }

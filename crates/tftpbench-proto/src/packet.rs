@@ -1,7 +1,7 @@
 //! The five packets of RFC 1350 and the OACK of RFC 2347: borrowed views of a datagram, and emitters into a
 //! buffer.
 //!
-//! Must never allocate for a DATA or ACK, nor panic on any bytes. For everyone who holds a datagram.
+//! Must never allocate for a DATA or ACK, nor panic on any bytes.
 
 use std::fmt;
 
@@ -137,7 +137,7 @@ impl ErrorCode {
     pub const DISK_FULL: ErrorCode = ErrorCode(3);
     /// The packet has no business here.
     pub const ILLEGAL_OPERATION: ErrorCode = ErrorCode(4);
-    /// To a stranger who sent to a transfer's port.
+    /// To a stranger that sent to a transfer's port.
     pub const UNKNOWN_TID: ErrorCode = ErrorCode(5);
     /// It would be overwritten.
     pub const FILE_EXISTS: ErrorCode = ErrorCode(6);

@@ -33,7 +33,7 @@ pub(crate) struct ArrangementArguments {
     pairs: usize,
 }
 
-/// Runs one bare exchange with the GIL released. Returns figures by name; None where `stop` came before the end.
+/// Runs one exchange with the GIL released. Returns figures by name; None where `stop` came before the end.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler raised.
 #[pyfunction]
 pub(crate) fn measure_ceiling<'py>(

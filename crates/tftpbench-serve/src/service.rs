@@ -38,8 +38,8 @@ pub struct Service {
 pub enum Admission {
     /// A new transfer: drain it, its opening is waiting.
     Start(Transfer),
-    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`. The address is that of
-    /// the transfer's own socket, where it has told it.
+    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`. The address
+    /// is that of the transfer's own socket, where it has one.
     Repeated(Option<SocketAddr>),
     /// Send this many bytes of `reply` back.
     Reply(usize),
@@ -48,8 +48,8 @@ pub enum Admission {
 }
 
 impl Service {
-    /// Opens the root, and removes what uploads of dead servers have left below it where this one may write there. `now_ns`
-    /// is the start of the packet log's time.
+    /// Opens the root, and removes what uploads of dead servers have left below it where this one may write there.
+    /// `now_ns` is the start of the packet log's time.
     pub fn new(config: ServeConfig, now_ns: u64) -> Result<Arc<Service>, ServeError> {
         let root = Root::open(&config.root)
             .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
@@ -114,8 +114,8 @@ impl Service {
         }
     }
 
-    /// Answers a datagram that came to a transfer's port from somebody else (RFC 1350 section 4): returns how many bytes
-    /// of `reply` to send back, 0 for none. The transfer goes on undisturbed.
+    /// Answers a datagram that came to a transfer's port from another address (RFC 1350 section 4): returns how many
+    /// bytes of `reply` to send back, 0 for none. The transfer goes on undisturbed.
     pub fn answer_stray(&self, now_ns: u64, peer: SocketAddr, datagram: &[u8], reply: &mut [u8]) -> usize {
         self.context.record(now_ns, Direction::In, peer, datagram);
         let refusal = match Packet::parse(datagram) {
@@ -224,7 +224,7 @@ impl Service {
         Ok(Job::Write { upload, mode: request.mode, granted, agreed: Agreed::from(&granted) })
     }
 
-    /// Whether a well-formed packet that is nobody's deserves an answer: an ERROR never does (RFC 1350 section 7).
+    /// Whether a well-formed packet of no transfer deserves an answer: an ERROR never does (RFC 1350 section 7).
     fn judge_stray(&self, packet: &Packet<'_>) -> Option<Refusal> {
         self.count(Counter::Strays, 1);
         (!matches!(packet, Packet::Error { .. })).then_some(UNKNOWN_TID)

@@ -68,7 +68,7 @@ impl Transfer {
         Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, context }
     }
 
-    /// The address and port that this transfer talks to, and nobody else.
+    /// The address and port that this transfer talks to, and no other.
     pub fn peer(&self) -> SocketAddr {
         self.place.peer()
     }
@@ -83,7 +83,7 @@ impl Transfer {
         self.context.record(now_ns, Direction::In, self.place.peer(), datagram);
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
-            // Not worth ending a transfer for: whoever sent it may not be the peer.
+            // Not worth ending a transfer for: its sender may not be the peer.
             Err(malformed) => return self.context.count_malformed(malformed),
         };
         match &mut self.role {
@@ -113,7 +113,7 @@ impl Transfer {
     /// a copy the cost is one comparison, so a server may call this at each wake-up.
     pub fn take_repeated_request(&mut self, now_ns: u64) -> Repeated {
         let since = self.place.since();
-        // Behind its end the copy is a request like any other, for whoever ends the transfer: `is_asked_again`.
+        // Behind its end the copy is a request like any other, for the caller that ends the transfer: `is_asked_again`.
         if matches!(since, Since::Nothing | Since::Other) || self.place.decided() {
             return Repeated::Ignored;
         }
@@ -307,7 +307,7 @@ impl Transfer {
         }
         let max_segments = SendBatch::max_segments(HEADER_LEN + usize::from(machine.agreed().blksize));
         let further = max_segments.min(run.count() - first) - 1;
-        let count = 1 + machine.follow(now_ns, further as u64) as usize;
+        let count = 1 + machine.poll_run(now_ns, further as u64) as usize;
         let emitted = Payload::Run { of: run, first, count };
         encoder.release(first + count);
         Ok(emitted)

@@ -191,7 +191,7 @@ impl Ports {
         Ok((port, asked))
     }
 
-    /// One transfer less answers from a port; a socket that nobody needs any more goes, with what waits on it sent.
+    /// One transfer less answers from a port; a socket that is not needed any more goes, with what waits on it sent.
     pub(crate) fn release(&mut self, port: usize) {
         self.open[port].transfers -= 1;
         let is_retired = self.open[port].is_retired && self.open[port].transfers == 0;
@@ -360,7 +360,7 @@ mod tests {
     fn a_shared_socket_has_served_long_after_some_thousand_transfers_or_some_seconds() {
         let socket = Socket::bind(([127, 0, 0, 1], 0).into(), &SocketOptions::default()).unwrap();
         let mut port = Port::new(socket, true, 1);
-        assert!(!port.has_served_long(u64::MAX), "nobody has used it");
+        assert!(!port.has_served_long(u64::MAX), "it was never used");
         (port.begun, port.since_ns) = (1, 5);
         assert_eq!([LIFE_NS + 4, LIFE_NS + 5].map(|now_ns| port.has_served_long(now_ns)), [false, true]);
         port.begun = TRANSFERS_A_LIFE;

@@ -25,7 +25,7 @@ pub(crate) fn carry_out(
     transfer: Transfer,
     socket: &Socket,
     service: &Service,
-    hurry: &AtomicBool,
+    abort: &AtomicBool,
 ) -> Option<Transfer> {
     let messages = usize::from(transfer.windowsize().min(BATCH));
     let send = SendBatch::new(messages, messages * transfer.room_bytes());
@@ -35,7 +35,7 @@ pub(crate) fn carry_out(
     };
     let mut worker =
         Worker { transfer, socket, service, send, has_more: false, is_lost: false, tally: Tally::default() };
-    worker.serve(receive, hurry);
+    worker.serve(receive, abort);
     let Worker { transfer, mut tally, .. } = worker;
     let next = restart(transfer, socket, service, &mut tally);
     service.count(Counter::UdpDrops, socket.drops());
@@ -83,14 +83,14 @@ struct Worker<'env> {
 }
 
 impl Worker<'_> {
-    fn serve(&mut self, mut receive: ReceiveBatch, hurry: &AtomicBool) {
+    fn serve(&mut self, mut receive: ReceiveBatch, abort: &AtomicBool) {
         let mut now_ns = monotonic_ns();
         self.drain(now_ns);
         self.flush();
         while !self.transfer.is_over() {
             if self.transfer.is_asked_again() {
                 // What the client sent before that request is here by now, and may have ended the transfer: then the
-                // request is a new one, which whoever takes over answers.
+                // request is a new one, which the listener answers.
                 if self.catch_up(&mut receive).is_err() {
                     return;
                 }
@@ -112,7 +112,7 @@ impl Worker<'_> {
                 Err(_) => return,
             }
             self.handle(&receive, now_ns);
-            if hurry.load(Ordering::Relaxed) {
+            if abort.load(Ordering::Relaxed) {
                 self.transfer.interrupt();
             }
             self.transfer.handle_timeout(now_ns);

@@ -10,25 +10,28 @@ use crate::config::LoadError;
 use crate::endpoints::Via;
 
 /// Batches read from an only shared socket before the poller is asked again, which alone tells of a stop.
-const UNASKED_MAX: u32 = 16;
+const RECEIVES_PER_POLL_MAX: u32 = 16;
 
 impl Worker<'_> {
     /// Where one shared socket carries all clients, it is read on without asking the poller as long as it gives
     /// datagrams: at few transfers in flight that call would be made for every one or two of them. None once it is
     /// empty.
     pub(super) fn read_on(&mut self) -> Result<Option<u64>, LoadError> {
-        if self.endpoints.shared.len() != 1 || self.unasked == 0 || self.unasked > UNASKED_MAX {
+        if self.endpoints.shared.len() != 1
+            || self.receives_since_poll == 0
+            || self.receives_since_poll > RECEIVES_PER_POLL_MAX
+        {
             return Ok(None);
         }
         let now_ns = self.handle_shared_socket(0)?;
-        Ok((self.unasked > 0).then_some(now_ns))
+        Ok((self.receives_since_poll > 0).then_some(now_ns))
     }
 
     /// Handles every socket that the last wait found readable; returns the time.
     pub(super) fn handle_ready(&mut self) -> Result<u64, LoadError> {
         let mut now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        self.unasked = 0;
+        self.receives_since_poll = 0;
         for index in 0..self.poller.tokens().len() {
             let token = self.poller.tokens()[index];
             let shared_socket = (SHARED_TOKENS - token.min(SHARED_TOKENS)) as usize;
@@ -67,7 +70,7 @@ impl Worker<'_> {
         self.recorder.looked(now_ns);
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.heard |= received > 0;
-        self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
+        self.receives_since_poll = if received > 0 { self.receives_since_poll + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
         let mut current: Option<(Option<LocalAddress>, usize)> = None;
         for datagram in receive.iter() {
@@ -79,7 +82,7 @@ impl Worker<'_> {
             }
             match current {
                 Some((_, key)) => self.handle_datagram(key, now_ns, &datagram)?,
-                // It came too late for its transfer, or from somebody who guessed an address.
+                // It came too late for its transfer, or from a stranger that guessed an address.
                 None => {
                     self.faults.late += 1;
                     self.recorder.datagram(now_ns, datagram.payload.len());

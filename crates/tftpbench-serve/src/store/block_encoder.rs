@@ -1,6 +1,6 @@
 //! A file as it goes out: its DATA datagrams, encoded one behind another a run at a time, so that a window is one piece
 //! of memory. A run is read from the source at one go and released with its last block, for there may be 10,000
-//! readers; a file on disk that several read keeps its runs for the others. Only a `Transfer` has one.
+//! readers; a file on disk that several read keeps its runs for the others.
 
 use std::sync::Arc;
 
@@ -128,7 +128,7 @@ mod tests {
     use crate::store::open_files::OpenFiles;
     use crate::store::stored_file::StoredFile;
 
-    /// What opens the file `f` of a folder for readers who share it.
+    /// What opens the file `f` of a folder for readers that share it.
     fn opener(folder: &Folder) -> impl Fn() -> Source {
         let (files, root) = (Arc::<OpenFiles>::default(), Root::open(folder.path()).unwrap());
         move || {
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(read.take_while(Result::is_ok).count(), 32, "block 33 is kept, and of another state");
     }
 
-    /// Two who read the same state of a file both get all of that state, or an error.
+    /// Two readers of the same state of a file both get all of that state, or an error.
     #[test]
     fn what_was_laid_out_outlives_a_change_and_what_was_not_is_refused() {
         let folder = Folder::new();

@@ -1,9 +1,9 @@
 //! A file on disk while it is being served, read with pread(2): a mapping would be a SIGBUS where the file shrinks.
 //!
-//! Who gets a whole file gets it as it was when it was opened, whatever happens to its names meanwhile: renamed,
-//! removed or replaced, it is served to its end. A change of its size or modification time is an error. The file is
-//! looked at after a read: from time to time, with the last byte, and before anything that was read goes together with
-//! what is kept for all readers of the same state.
+//! A reader that gets a whole file gets it as it was when it was opened, whatever happens to its names meanwhile:
+//! renamed, removed or replaced, it is served to its end. A change of its size or modification time is an error. The
+//! file is looked at after a read: from time to time, with the last byte, and before anything that was read goes
+//! together with what is kept for all readers of the same state.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) struct DiskFile {
 }
 
 impl DiskFile {
-    /// For who wants it whole and at once.
+    /// To be read whole and at once.
     pub(crate) fn open(root: &Root, path: &FilePath) -> Result<DiskFile, Refusal> {
         DiskFile::open_as(root, path, OpenFile::unshared)
     }
@@ -68,7 +68,7 @@ impl DiskFile {
         Ok(kept)
     }
 
-    /// Keeps what has just been read, if somebody else is reading the file: for one reader alone it would only pile up.
+    /// Keeps what has just been read, if another reader has the file open: for one alone it would only pile up.
     pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
         if Arc::strong_count(&self.file) > 1 {
             self.check()?;

@@ -1,5 +1,5 @@
 //! Where files live: on disk or in memory. Both give out a `StoredFile` to read and take an `Upload` to write.
-//! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
+//! A store decides what may be opened and created; it knows nothing of packets.
 
 pub(crate) mod block_encoder;
 mod budget;

@@ -1,5 +1,5 @@
-//! The files that are being read: one descriptor a file for all who read it at a time, and what was encoded of it. It
-//! must never lead from a name to a file: whoever asks has resolved and opened the path himself. Only `DiskFile` does.
+//! The files that are being read: one descriptor a file for all that read it at a time, and what was encoded of it. It
+//! must never lead from a name to a file: the caller has resolved and opened the path.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,7 +111,7 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Nobody else finds it.
+    /// No other reader finds it.
     pub(crate) fn unshared(file: OwnedFd, version: Version) -> Arc<OpenFile> {
         Arc::new(OpenFile { file: Deferrable::new(file), version, runs: Mutex::default(), listed: None })
     }
@@ -164,7 +164,7 @@ impl Drop for OpenFile {
         let kept_bytes = self.runs().values().map(|run| cost(run)).sum();
         listed.kept_bytes.fetch_sub(kept_bytes, Ordering::Relaxed);
         let mut files = listed.files();
-        // Meanwhile somebody may have opened it anew.
+        // Meanwhile it may have been opened anew.
         if files.get(&self.version).is_some_and(|open| open.strong_count() == 0) {
             files.remove(&self.version);
         }
