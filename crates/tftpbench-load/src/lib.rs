@@ -41,7 +41,7 @@ use config::DALLYING_MAX;
 use notice::Sent;
 use report::WorkerReport;
 use schedule::Tickets;
-use worker::Worker;
+use worker::opened::OpenedWorker;
 
 /// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
@@ -66,8 +66,8 @@ pub fn run(
     });
     let (notices, heard) = mpsc::channel::<Sent>();
     // All sockets are opened here, before the clock of the run starts.
-    let workers: Vec<Worker<'_>> = (0..config.workers)
-        .map(|index| Worker::new(config, &tickets, stop, notices.clone(), slots(config, index)))
+    let workers: Vec<OpenedWorker<'_>> = (0..config.workers)
+        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), slots(config, index)))
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;

@@ -5,26 +5,23 @@
 
 mod answer;
 mod arrivals;
+pub(crate) mod opened;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender as Channel;
 
 use slab::Slab;
-use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
+use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
 use crate::client::{Client, Drained, Shared};
 use crate::config::{DALLYING_MAX, Extent, LoadConfig, LoadError};
-use crate::endpoints::{Endpoints, Via, datagram_bytes_max};
+use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
 use crate::notice::{Notice, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
-use crate::schedule::{ClosedLoop, Tickets};
+use crate::schedule::{Schedule, Tickets};
 
-/// Messages taken from one socket per call. A client's own socket has a window in flight at most.
-const RECEIVE_MESSAGES: usize = 16;
-const SHARED_RECEIVE_MESSAGES: usize = 64;
-const SEND_MESSAGES: usize = 64;
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
 /// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far
@@ -34,7 +31,7 @@ const STOP_TOKEN: u64 = u64::MAX;
 /// Tokens of shared sockets count down from here; a client's token is never so large, see `token`.
 const SHARED_TOKENS: u64 = u64::MAX - 1;
 
-pub(crate) struct Worker<'a> {
+struct Worker<'a> {
     config: &'a LoadConfig,
     tickets: &'a Tickets,
     stop: &'a Stop,
@@ -45,10 +42,9 @@ pub(crate) struct Worker<'a> {
     clients: Slab<Client>,
     generation: u32,
     endpoints: Endpoints,
-    slots: usize,
     dallying: VecDeque<u64>,
     active: usize,
-    schedule: ClosedLoop,
+    schedule: Schedule,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -70,74 +66,9 @@ pub(crate) struct Worker<'a> {
     receive_buffer_bytes: usize,
 }
 
-impl<'a> Worker<'a> {
-    /// Opens everything that the first `slots` transfers need.
-    pub(crate) fn new(
-        config: &'a LoadConfig,
-        tickets: &'a Tickets,
-        stop: &'a Stop,
-        notices: Channel<Sent>,
-        slots: usize,
-    ) -> Result<Self, LoadError> {
-        let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
-        poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
-        let endpoints = Endpoints::open(config, slots)?;
-        for (index, shared_socket) in endpoints.shared.iter().enumerate() {
-            poller
-                .add_busy(&shared_socket.socket, SHARED_TOKENS - index as u64)
-                .map_err(LoadError::os("cannot watch a socket"))?;
-        }
-        let messages = match config.options.windowsize {
-            _ if !endpoints.shared.is_empty() => SHARED_RECEIVE_MESSAGES,
-            Some(2..) => RECEIVE_MESSAGES,
-            _ => 1,
-        };
-        let datagram_bytes = datagram_bytes_max(config);
-        // One byte more, so that a block that is too long is seen to be.
-        let receive = match config.reads_windows() {
-            true => ReceiveBatch::coalescing(messages, datagram_bytes + 1),
-            false => ReceiveBatch::new(messages, datagram_bytes + 1),
-        };
-        Ok(Worker {
-            config,
-            tickets,
-            stop,
-            notices,
-            poller,
-            timers: Timers::new(0),
-            due: Vec::new(),
-            clients: Slab::with_capacity(slots),
-            generation: 0,
-            receive_buffer_bytes: endpoints.granted_receive_buffer_bytes(),
-            endpoints,
-            slots,
-            dallying: VecDeque::new(),
-            active: 0,
-            schedule: ClosedLoop::new(0, slots, 0),
-            phase: Phase::WarmUp,
-            cpu_mark_ns: 0,
-            drain_end_ns: u64::MAX,
-            realtime_offset_ns: 0,
-            recorder: Recorder::new(0, (0, 0)),
-            faults: Faults::default(),
-            receive: Some(receive),
-            idle_ns: 0,
-            heard: false,
-            awaits_answer: config.watch_for_answer,
-            receives_since_poll: 0,
-            batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
-            scratch: vec![0; datagram_bytes].into_boxed_slice(),
-        })
-    }
-
-    /// Runs from `start_ns` until everything has ended, on CPU `pin` if one is given.
-    pub(crate) fn run(mut self, start_ns: u64, pin: Option<usize>) -> Result<WorkerReport, LoadError> {
-        if let Some(cpu) = pin {
-            cpus::pin_current_thread(&[cpu]).map_err(LoadError::os("cannot pin a load worker to its CPU"))?;
-        }
-        self.recorder = Recorder::new(start_ns, window(self.config, start_ns));
-        self.timers = Timers::new(clock::monotonic_ns());
-        self.schedule = ClosedLoop::new(start_ns, self.slots, self.config.ramp_ns);
+impl Worker<'_> {
+    /// Runs until everything has ended.
+    fn run(mut self) -> Result<WorkerReport, LoadError> {
         self.watch_for_answer();
         let mut now_ns = clock::monotonic_ns();
         loop {
@@ -350,7 +281,7 @@ impl<'a> Worker<'a> {
         let (client, shared) = self.split(key);
         if let Some(end_ns) = client.record(now_ns, shared.recorder) {
             self.active -= 1;
-            self.schedule.free_slot(end_ns);
+            self.schedule.transfer_ended(end_ns);
             self.dally(key);
         }
         let client = &self.clients[key];
@@ -409,15 +340,4 @@ const GENERATION_MASK: u32 = u32::MAX >> 1;
 
 fn token(generation: u32, key: usize) -> u64 {
     u64::from(generation) << 32 | key as u64
-}
-
-/// Open and close of the measured window.
-fn window(config: &LoadConfig, start_ns: u64) -> (u64, u64) {
-    match config.extent {
-        Extent::Transfers { limit_ns, .. } => (start_ns, start_ns.saturating_add(limit_ns)),
-        Extent::Duration { warm_up_ns, window_ns } => {
-            let open_ns = start_ns.saturating_add(warm_up_ns);
-            (open_ns, open_ns.saturating_add(window_ns))
-        }
-    }
 }
