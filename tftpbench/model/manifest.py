@@ -15,8 +15,7 @@ from pydantic import Strict as StrictType
 
 from tftpbench.model import programs, strict, yaml
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
-from tftpbench.model.errors import ManifestError
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.errors import ManifestError, suggest
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 
 SCHEMA = "tftpbench.server/1"
@@ -309,7 +308,7 @@ class Manifest(Strict):
             key[0], PLACEHOLDERS
         )
         for name in sorted(used - set(known)):
-            hint = did_you_mean(name, known)
+            hint = suggest(name, known)
             allowed = ", ".join(f"{{{place}}}" for place in known)
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:

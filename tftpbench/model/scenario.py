@@ -10,10 +10,9 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
-from tftpbench.model.errors import ScenarioError, ThresholdError
+from tftpbench.model.errors import ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
-from tftpbench.model.spelling import did_you_mean
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
@@ -192,7 +191,7 @@ class Scenario(Strict):
             except ThresholdError as error:
                 raise KeyFault(("thresholds", index), str(error)) from None
             if threshold.server is not None and not _runs(threshold.server, self.servers):
-                hint = did_you_mean(threshold.server, self.servers)
+                hint = suggest(threshold.server, self.servers)
                 raise KeyFault(
                     ("thresholds", index),
                     f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tftpbench.model.errors import ThresholdError
+from tftpbench.model.errors import ThresholdError, suggest
 from tftpbench.model.metrics import COLUMNS, METRICS
-from tftpbench.model.spelling import did_you_mean
 
 GRAMMAR = "[server.]column operator number, as in 'epoll.failed == 0' or 'data_pps > 50000'"
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -75,7 +74,7 @@ def parse(text: str) -> Threshold:
     column = COLUMNS.get(match["column"])
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
-        hint = did_you_mean(match["column"], numbers)
+        hint = suggest(match["column"], numbers)
         raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")

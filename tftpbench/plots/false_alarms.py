@@ -25,9 +25,9 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     names = [name for name, _ in frames.each_contender(data)]
     styles = style.looks(frames.contenders(frame))
     title = f"{column}, trial by trial"
-    told = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
+    words = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
+        grid = style.grid(title, words, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
         axes, entries = grid.axes[0], []
         for name, ours in frames.each_contender(data):
             look, middle = styles[name], float(ours[column].median())
@@ -59,9 +59,9 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
     names = {count: f"{count:.0f} pairs" for count in data["pairs"].unique()}
     styles = style.looks(list(names.values()))
     title = "How often a slower head is called slower"
-    told = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
+    words = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
+        grid = style.grid(title, words, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
         axes, entries = grid.axes[0], []
         for count, ours in data.groupby("pairs"):
             name = names[float(str(count))]

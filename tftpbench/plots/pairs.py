@@ -36,11 +36,11 @@ def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:
     title = f"Pairs of trials: throughput / that of {base}"
     is_few = len(names) <= frames.FEW
     band = "; band: its 95 % interval" if is_few and data["low"].notna().any() else ""
-    told = f"filled: {base} went first, hollow: second; line: estimate over {_span(data)}{band}"
+    text = f"filled: {base} went first, hollow: second; line: estimate over {_span(data)}{band}"
     with style.applied():
         grid = style.grid(
             title,
-            "; ".join(filter(None, [told, cut])),
+            "; ".join(filter(None, [text, cut])),
             [table.label for table in tables],
             columns=style.columns_for(len(tables), names),
             height=style.panel_height(3, names),
@@ -67,7 +67,7 @@ def _reference(frame: pd.DataFrame, asked: str | None) -> str:
 
 
 def _paired(rows: pd.DataFrame, base: str) -> pd.DataFrame:
-    """One row per pair: contender, place (1, 2... in the order done), round, ratio, who went first, the estimate."""
+    """One row per pair: contender, place (1, 2... in the order done), round, ratio, what went first, the estimate."""
     usable = rows[frames.valid(rows) & (rows["data_pps"] > 0)].dropna(subset=["round", "order"])
     by_name = {name: ours.drop_duplicates("round") for name, ours in frames.each_contender(usable)}
     theirs = by_name.pop(base, usable[:0])[["round", "order", "data_pps"]]

@@ -42,13 +42,13 @@ def transfer_times(transfers: pd.DataFrame, *, ccdf: bool = False) -> Plot:
         raise PlotError(f"transfer_times: no contender completed {_SAMPLES_MIN} transfers: nothing to draw as a CCDF")
     title = "Duration of transfers: share that took longer" if ccdf else "Duration of transfers: share done within"
     counts = data.groupby(["panel", "contender"])["transfers"].first()
-    told = f"{frames.span([int(n) for n in counts], 'completed transfer')} a line; fastest median first"
+    subtitle = f"{frames.span([int(n) for n in counts], 'completed transfer')} a line; fastest median first"
     names = list(dict.fromkeys(data["contender"]))
     styles = style.looks(frames.contenders(rows))
     with style.applied():
         grid = style.grid(
             title,
-            "; ".join(filter(None, [told, f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "", cut])),
+            "; ".join(filter(None, [subtitle, f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "", cut])),
             [panel.label for panel in panels],
             columns=style.columns_for(len(panels), names),
             height=style.panel_height(len(panels), names),

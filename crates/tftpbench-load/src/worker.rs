@@ -196,10 +196,12 @@ impl<'a> Worker<'a> {
         let (open_ns, close_ns) = self.recorder.window;
         let is_stopped = self.stop.requests() > 0;
         if self.phase == Phase::WarmUp && now_ns >= open_ns {
-            self.set_phase(Phase::Window, Notice::WindowOpened);
+            self.set_phase(Phase::Window);
         }
         if self.phase < Phase::Drain && (now_ns >= close_ns || is_stopped) {
-            self.set_phase(Phase::Drain, Notice::WindowClosed);
+            self.set_phase(Phase::Drain);
+            // Nobody listens when the caller gave up waiting; that is its affair.
+            let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
             self.schedule.close();
             self.drain_end_ns = match self.config.extent {
@@ -213,11 +215,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn set_phase(&mut self, phase: Phase, notice: Notice) {
+    fn set_phase(&mut self, phase: Phase) {
         self.mark_cpu();
         self.phase = phase;
-        // Nobody listens when the caller gave up waiting; that is its affair.
-        let _ = self.notices.send((notice, clock::monotonic_ns()));
     }
 
     /// Counts this thread's CPU time inside the window; called at both its edges.

@@ -10,8 +10,8 @@ import typer
 
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.outcome import FailOn
-from tftpbench.cli.run import SEED_MAX
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.model.arguments import SEED_MAX
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
