@@ -95,7 +95,8 @@ def _in_windows(cell: CeilingCell) -> list[Arrangement]:
 def _shared_by(arrangement: Arrangement, pairs: int, flows: int) -> Arrangement:
     each = -(-flows // pairs)
     answering = min(arrangement.answering_sockets, each)
-    return replace(arrangement, answering_sockets=answering, lanes=min(arrangement.lanes, each), pairs=pairs)
+    shared = min(arrangement.shared_sockets, each)
+    return replace(arrangement, answering_sockets=answering, shared_sockets=shared, pairs=pairs)
 
 
 def _score(found: Ceiling, cell: CeilingCell, effort: Effort) -> float:
