@@ -74,9 +74,13 @@ def _share(text: str) -> float:
 def _written(found: "Comparison", format_: Format) -> str:
     from tftpbench.analysis import comparison
     from tftpbench.model.escape import csv_frame
+    from tftpbench.render import markdown
+    from tftpbench.render.comparison import sections
+    from tftpbench.render.plain import plain
 
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
     if format_ is Format.csv:
         return csv_frame(found.cells).rstrip("\n")
-    return comparison.markdown(found) if format_ is Format.md else comparison.text(found)
+    written = sections(found)
+    return markdown.written(written) if format_ is Format.md else plain(written)

@@ -179,6 +179,7 @@ def _measured(
 def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tuple[dict[str, object], int]:
     from tftpbench.analysis import summary
     from tftpbench.model.errors import ResultsWarning
+    from tftpbench.render import answer as rendered
     from tftpbench.store import load_run
 
     folder, repeat = str(report.folder), shlex.join(report.command)
@@ -188,10 +189,10 @@ def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tupl
         answer, rows = summary.answer_of(stored), stored.rows
     for problem in stored.problems:
         typer.echo(f"{folder}: {problem}", err=True)
-    output.keep_answer(report.folder, summary.render(answer, folder, repeat))
+    output.keep_answer(report.folder, rendered.text(answer, folder, repeat))
     if page:
         _write_page(report.folder)
-    output.print_text(lambda colour: summary.render(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
+    output.print_text(lambda colour: rendered.text(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 

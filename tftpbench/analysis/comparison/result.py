@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.analysis.comparison.cells import VERDICTS, Compared
 from tftpbench.model.axes import AXES
+from tftpbench.model.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ class RunName:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two runs, A and B. Every ratio is B over A: above 1, B moved more."""
 
     a: RunName
@@ -44,11 +45,6 @@ class Comparison:
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.a.path} and {self.b.path}: {self.sentence}>"
-
-    def _repr_html_(self) -> str:
-        from tftpbench.analysis.comparison.words import html
-
-        return html(self)
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
