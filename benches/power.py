@@ -31,13 +31,13 @@ def main(folder: Path) -> None:
     blocks = [block for result in results for block in result.blocks if block.invalid is None]
     sys.stdout.write(f"{len(blocks)} pairs; loss in budgets: {', '.join(map(str, LOSSES))}\n")
     for (metric, _), budget in effective({"": blocks}, gate.gated).items():
-        told = []
+        columns = []
         for loss in LOSSES:
             worse = [_worse(block, metric, budget * loss) for block in blocks]
             rates = drawn(worse, gate.gated, gate.looks, DRAWS, SEED)
             both = [100 * (rates.rate(word, metric).share or 0) for word in WORDS]
-            told.append(f"{both[0]:.1f} % ({both[1]:.0f})")
-        sys.stdout.write(f"{metric} ({100 * budget:.3g} %): {', '.join(told)}\n")
+            columns.append(f"{both[0]:.1f} % ({both[1]:.0f})")
+        sys.stdout.write(f"{metric} ({100 * budget:.3g} %): {', '.join(columns)}\n")
 
 
 def _worse(block: Block, metric: str, loss: float) -> Block:

@@ -240,7 +240,7 @@ def test_on_one_core_it_measures_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_pair")
-def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
+def test_without_strace_system_calls_are_not_judged_and_the_reason_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -256,7 +256,7 @@ def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A gate that would go on for a long time."""
     command = [*words(tmp_path, "epoll", "epoll"), "--set", "gate.looks=[1000]"]
-    # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
+    # A shell starts its background jobs with Ctrl-C ignored; what is started here must receive it.
     hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{hears}; from tftpbench.cli import main; main(sys.argv[1:])"
     started = subprocess.Popen(

@@ -61,7 +61,7 @@ def cell_of(operation: str) -> Cell:
         "trials": 1,
     }
     (cell,) = from_document(document, "test").cells()
-    # A traced server on a busy machine is slow; nobody shall be impatient.
+    # A traced server on a busy machine is slow; clients must be patient.
     return replace(cell, client=cell.client.model_copy(update={"timeout_ns": 10_000_000_000}))
 
 

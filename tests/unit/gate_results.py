@@ -49,13 +49,13 @@ def gate(
     failure: str | None = None,
 ) -> GateResult:
     """A gate that says `words` of its gated metrics, pass of those that are not named; in each of the cells."""
-    told: dict[str, Word] = {**dict.fromkeys(DEFAULTS, "pass"), **(words or {})}
-    blocks = [block for place, cell in enumerate(cells) for block in _blocks(cell, told, pairs, syscalls, place)]
-    judgements = [_judgement(name, cell, blocks, told, pairs) for name in told for cell in cells]
-    others = [name for name in (*METRICS, *REPORTED) if name not in told]
-    judgements += [_judgement(name, cell, blocks, told, pairs) for name in others for cell in cells]
+    verdicts: dict[str, Word] = {**dict.fromkeys(DEFAULTS, "pass"), **(words or {})}
+    blocks = [block for place, cell in enumerate(cells) for block in _blocks(cell, verdicts, pairs, syscalls, place)]
+    judgements = [_judgement(name, cell, blocks, verdicts, pairs) for name in verdicts for cell in cells]
+    others = [name for name in (*METRICS, *REPORTED) if name not in verdicts]
+    judgements += [_judgement(name, cell, blocks, verdicts, pairs) for name in others for cell in cells]
     word: Word = min((each.word for each in judgements if each.word), key=WORDS.index, default="invalid")
-    if word == "pass" and "improved" in told.values():
+    if word == "pass" and "improved" in verdicts.values():
         word = "improved"
     word = "regressed" if failure else word
     return GateResult(
@@ -122,10 +122,10 @@ def empty() -> GateResult:
     return replace(gate(), word="invalid", sentence="invalid: no pair", judgements=(), noise=(), blocks=())
 
 
-def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscalls: bool, place: int) -> list[Block]:
+def _blocks(cell: tuple[str, str], verdicts: Mapping[str, Word], pairs: int, syscalls: bool, place: int) -> list[Block]:
     random = np.random.default_rng([20190, place])
     found = []
-    for number in range(1, pairs + 2):  # the second does not count, as if somebody had taken the core
+    for number in range(1, pairs + 2):  # the second does not count, as if the core had been taken away
         arms = [BASE, HEAD, *([CONTROL] if number % 3 == 1 else [])]
         found.append(
             Block(
@@ -135,7 +135,7 @@ def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscall
                 started_at="2026-11-27T10:00:00Z",
                 first=arms[int(random.integers(2))],
                 slices=20,
-                arms={arm: Arm(_figures(arm, told, random, syscalls)) for arm in arms},
+                arms={arm: Arm(_figures(arm, verdicts, random, syscalls)) for arm in arms},
                 invalid="the machine was taken away for 31 % of the time" if number == 2 else None,
             )
         )
@@ -143,11 +143,11 @@ def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscall
 
 
 def _figures(
-    arm: str, told: Mapping[str, Word], random: np.random.Generator, syscalls: bool
+    arm: str, verdicts: Mapping[str, Word], random: np.random.Generator, syscalls: bool
 ) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for name, usual in FIGURES.items():
-        metric, word = METRICS.get(name) or REPORTED[name], told.get(name, "pass")
+        metric, word = METRICS.get(name) or REPORTED[name], verdicts.get(name, "pass")
         worse = _SHIFTS[word] if arm == HEAD else 0.0
         sd = 0.0005 if name == "syscalls_per_block" else _NOISES.get(word, 0.012)
         log = (worse if metric.lower_is_better else -worse) + random.normal(0, sd)
@@ -168,10 +168,10 @@ def _ratios(name: str, cell_key: str, blocks: Sequence[Block], other: str) -> li
 
 
 def _judgement(
-    name: str, cell: tuple[str, str], blocks: Sequence[Block], told: Mapping[str, Word], pairs: int
+    name: str, cell: tuple[str, str], blocks: Sequence[Block], verdicts: Mapping[str, Word], pairs: int
 ) -> Judgement:
     metric, both = METRICS.get(name) or REPORTED[name], _ratios(name, cell[1], blocks, HEAD)
-    budget = DEFAULTS.get(name, 0.1) if name in told else None
+    budget = DEFAULTS.get(name, 0.1) if name in verdicts else None
     if not both:
         return Judgement(
             metric=name, cell=cell[0], cell_key=cell[1], word=None, base=None, head=None, ratio=None, low=None,
@@ -183,7 +183,7 @@ def _judgement(
         metric=name,
         cell=cell[0],
         cell_key=cell[1],
-        word=told.get(name),
+        word=verdicts.get(name),
         base=float(np.median([base for base, _ in both])),
         head=float(np.median([head for _, head in both])),
         ratio=math.exp(middle),
@@ -193,7 +193,7 @@ def _judgement(
         budget=budget,
         pairs=len(both),
         smallest_effect=None if budget is None else budget + 4 * error,
-        detail="reported, never gated" if budget is None else f"{told[name]} for a reason that tests give",
+        detail="reported, never gated" if budget is None else f"{verdicts[name]} for a reason that tests give",
     )
 
 

@@ -1,4 +1,4 @@
-"""`gate baseline`: who may be compared, the words, the exit codes, and what is said."""
+"""`gate baseline`: what may be compared, the verdicts, the exit codes, and what is said."""
 
 import json
 import shutil
@@ -48,14 +48,14 @@ def made(
 ) -> Path:
     """A run in which every trial is off by a little; `change` alters each row."""
     scenario = scenario or question()
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     here = machine.facts()
     keys = {"method_key": scenario.method_key, "host_key": machine.host_key(here)}
     rows: list[dict[str, Any]] = []
     for round_ in range(scenario.trials):
         for cell in scenario.cells():
             for contender in scenario.servers:
-                rows.append(change(_row(len(rows) + 1, round_ + 1, cell, contender, float(dice.normal(0, noise)))))
+                rows.append(change(_row(len(rows) + 1, round_ + 1, cell, contender, float(rng.normal(0, noise)))))
     return store(out, manifest(scenario, machine=here, keys=keys, **facts), rows)
 
 
@@ -174,8 +174,8 @@ def test_swapping_the_runs_mirrors_the_verdict(tmp_path: Path, name: str, factor
 def test_noise_that_hides_twice_the_budget_is_no_verdict(tmp_path: Path) -> None:
     result = judged(made(tmp_path / "a", noise=0.2), made(tmp_path / "b", noise=0.2, seed=2))
     assert (result.word, result.exit_code()) == ("invalid", 6)
-    told = {each.word: each.detail for each in result.gated}
-    assert "too noisy" in told["invalid"]
+    details = {each.word: each.detail for each in result.gated}
+    assert "too noisy" in details["invalid"]
 
 
 def test_identical_runs_alarm_no_more_often_than_promised(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_fewer_than_six_valid_trials_of_a_side_are_inconclusive(tmp_path: Path) 
     )
 
 
-def test_system_calls_are_told_to_be_unmeasured_and_not_judged(tmp_path: Path) -> None:
+def test_system_calls_are_reported_as_unmeasured_and_not_judged(tmp_path: Path) -> None:
     calls = of(judged(made(tmp_path / "a"), made(tmp_path / "b")), "syscalls_per_block")
     assert (calls.word, calls.budget, calls.detail) == (None, None, "not measured in a run")
 
@@ -275,7 +275,7 @@ def test_smaller_blocks_than_were_asked_for_cost_more_a_mebibyte() -> None:
     assert figure({"data_pps": True}, "data_pps") is None
 
 
-# ---- who may be compared
+# ---- what may be compared
 
 
 def with_fact(name: str, value: object) -> Mapping[str, object]:
@@ -342,7 +342,7 @@ def test_another_version_of_the_estimator_is_refused_as_such() -> None:
         refuse_here(baseline(FIXTURE), ["epoll"])
 
 
-def test_what_only_one_run_has_is_told_and_not_judged(tmp_path: Path) -> None:
+def test_what_only_one_run_has_is_reported_and_not_judged(tmp_path: Path) -> None:
     alone = asked(["epoll"], concurrency=(10,), trials=20)
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", alone))
     assert {each.cell.partition(",")[0] for each in result.judgements} == {"epoll"}
@@ -391,9 +391,9 @@ def test_what_is_no_baseline_says_how_to_make_one(tmp_path: Path) -> None:
     ):
         with pytest.raises(BaselineMissing) as missing:
             baseline(path)
-        told = str(missing.value)
-        assert (told.startswith("no baseline: "), why in told, missing.value.exit_code) == (True, True, 5), told
-        assert told.endswith("make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names")
+        text = str(missing.value)
+        assert (text.startswith("no baseline: "), why in text, missing.value.exit_code) == (True, True, 5), text
+        assert text.endswith("make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names")
 
 
 def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -> None:
@@ -406,11 +406,11 @@ def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -
 
 
 @pytest.fixture
-def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for people, in one line."""
-    module = ModuleType("tftpbench.cli.gate.told")
-    vars(module)["told"] = lambda result, _colour: f"told: {result.word}"
-    monkeypatch.setitem(sys.modules, "tftpbench.cli.gate.told", module)
+    module = ModuleType("tftpbench.cli.gate.text")
+    vars(module)["render"] = lambda result, _colour: f"brief: {result.word}"
+    monkeypatch.setitem(sys.modules, "tftpbench.cli.gate.text", module)
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -425,27 +425,27 @@ def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     return int(code or 0), captured.out, captured.err
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_a_stored_run_is_judged_and_its_reports_lie_in_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b", change=scaled("data_pps", 0.8), seed=2)
-    assert typed(capsys, a, "--run", b) == (3, "\ntold: regressed\n", "")
+    assert typed(capsys, a, "--run", b) == (3, "\nbrief: regressed\n", "")
     assert {"gate.json", "report.md", "junit.xml"} <= {path.name for path in (b / "gate").iterdir()}
     kept = load(b / "gate")
     assert (kept.word, kept.folder) == ("regressed", str(b / "gate"))
     assert kept.facts.command == ("tftpbench", "gate", "baseline", str(a), "--run", str(b))
     assert load_run(b).problems == load_run(a).problems
-    assert typed(capsys, a, "--run", b, "--report-only", "--quiet") == (0, "told: regressed\n", "")
+    assert typed(capsys, a, "--run", b, "--report-only", "--quiet") == (0, "brief: regressed\n", "")
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_json_is_the_document_and_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a = made(tmp_path / "a")
     code, out, err = typed(capsys, a, "--run", a, "--json")
-    assert (code, json.loads(out)["method"], err) == (0, "baseline", "\ntold: pass\n")
+    assert (code, json.loads(out)["method"], err) == (0, "baseline", "\nbrief: pass\n")
     assert typed(capsys, a, "--run", a, "--json", "--quiet")[2] == ""
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_fail_on_is_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b", change=replaced(server_cpu_ns_per_block=None))
     assert typed(capsys, a, "--run", b)[0] == 0
@@ -461,7 +461,7 @@ def test_fail_on_is_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["{a}", "--run", "{a}", "--seed", "1", "-s", "epoll"], 2, "leave --server and --seed out"),
         (["{a}", "--run", "{a}", "-o", "x"], 2, "leave --out out"),
         (["{fixture}"], 5, "method_key differs"),
-        (["{a}", "-s", "nobody"], 2, "nobody"),
+        (["{a}", "-s", "absent"], 2, "absent"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(
@@ -472,7 +472,7 @@ def test_what_cannot_be_judged_is_one_line(
     assert (found[0], found[1], said in found[2], found[2].count("\n")) == (code, "", True, 1), found
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_without_a_run_the_stored_scenario_is_measured_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,12 +483,12 @@ def test_without_a_run_the_stored_scenario_is_measured_again(
         return type("Report", (), {"folder": made(out, scenario, seed=5)})
 
     monkeypatch.setattr(recording, "run", measured)
-    assert typed(capsys, base, "-o", tmp_path / "out", "--quiet") == (0, "told: pass\n", "")
+    assert typed(capsys, base, "-o", tmp_path / "out", "--quiet") == (0, "brief: pass\n", "")
     assert typed(capsys, base, "-s", "epoll", "--seed", "9", "-o", tmp_path / "out", "--quiet")[0] == 0
     assert asked_for == [(("epoll", "threads"), 3, tmp_path / "out"), (("epoll",), 9, tmp_path / "out")]
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -499,7 +499,7 @@ def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
     )  # fmt: skip
     base = recording.run(scenario, seed=1, out=tmp_path / "out").folder
     code, out, err = typed(capsys, base, "-o", tmp_path / "out", "--report-only")
-    assert (code, out.startswith("\ntold: ")) == (0, True)
+    assert (code, out.startswith("\nbrief: ")) == (0, True)
     assert "[6/6]" in err
     [new] = [path for path in (tmp_path / "out").iterdir() if path != base]
     kept = load(new / "gate")
@@ -507,18 +507,18 @@ def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
     assert kept.facts.command[:3] == ("tftpbench", "gate", "baseline")
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_reports_that_cannot_be_written_leave_the_verdict_on_the_screen(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b")
     (b / "gate").write_text("in the way")
     code, out, err = typed(capsys, a, "--run", b)
-    assert (code, out, err.count("\n")) == (2, "\ntold: pass\n", 1)
+    assert (code, out, err.count("\n")) == (2, "\nbrief: pass\n", 1)
     assert str(b / "gate") in err
 
 
-def test_a_torn_trial_of_either_run_is_told(tmp_path: Path) -> None:
+def test_a_torn_trial_of_either_run_is_reported(tmp_path: Path) -> None:
     a = made(tmp_path / "a")
     b = Path(shutil.copytree(a, tmp_path / "b"))
     lines = (b / "trials.jsonl").read_text().splitlines()

@@ -111,7 +111,7 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "said"),
     [
         (replaced("schema", value="tftpbench.gate/2"), "has the schema 'tftpbench.gate/2'"),
         (replaced("schema", value={"a": ["x" * 1000]}), "has the schema"),
@@ -144,16 +144,16 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_an_altered_gate_is_one_line_that_says_where(
-    change: Callable[[dict[str, Any]], None], told: str, tmp_path: Path
+    change: Callable[[dict[str, Any]], None], said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ResultsError, match=rf"^[^\n]+gate\.json: {told}[^\n]*$") as caught:
+    with pytest.raises(ResultsError, match=rf"^[^\n]+gate\.json: {said}[^\n]*$") as caught:
         load(stored(tmp_path, altered(change)))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "said"),
     [
         (b"", "is not JSON"),
         (b"\xff\xfe{", "is not JSON"),
@@ -167,8 +167,8 @@ def test_an_altered_gate_is_one_line_that_says_where(
         (b'{"schema": "tftpbench.gate/1", "a": 1e999}', "1e999 is too large for a number"),
     ],
 )
-def test_what_is_no_gate_is_one_line(content: bytes, told: str, tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=rf"^[^\n]+{told}[^\n]*$"):
+def test_what_is_no_gate_is_one_line(content: bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=rf"^[^\n]+{said}[^\n]*$"):
         load(stored(tmp_path, content))
 
 
@@ -220,7 +220,7 @@ def test_pairs_are_tidy_and_ratios_are_other_over_base() -> None:
     assert set(frame["metric"]) == {*METRICS, *REPORTED}
 
 
-def test_a_figure_that_nobody_has_makes_no_pair_and_one_that_is_half_known_no_ratio() -> None:
+def test_a_figure_that_no_arm_has_makes_no_pair_and_one_that_is_half_known_no_ratio() -> None:
     frame = pairs_frame(gate(syscalls=False))
     assert "syscalls_per_block" not in set(frame["metric"])
     result = gate()

@@ -73,7 +73,7 @@ def test_the_table_has_figures_with_units_interval_budget_verdict_pairs_and_what
     assert row_of(write_markdown(result), "peak memory")[1] == "5.01 MiB"
 
 
-def test_the_gravest_stands_first_and_what_is_never_gated_last() -> None:
+def test_the_most_severe_stands_first_and_what_is_never_gated_last() -> None:
     verdicts = [row[5].split(",")[0] for row in rows(write_markdown(gate({"data_pps": "suspected"})))]
     assert verdicts == ["⚠️ suspected", "✅ pass", "✅ pass", *["never gated"] * 4]
 
@@ -97,7 +97,7 @@ def test_absurd_figures_are_written_and_are_no_crash() -> None:
     assert write_junit(absurd)
 
 
-def test_a_failure_is_told_beneath_the_verdict() -> None:
+def test_a_failure_stands_beneath_the_verdict() -> None:
     assert (
         write_markdown(RESULTS["failure"]).splitlines()[2]
         == "❌ head: 3 of 640 transfers had wrong contents in block 4"
@@ -108,7 +108,7 @@ def test_too_few_pairs_have_a_ratio_and_no_interval() -> None:
     assert re.fullmatch(r"\d\.\d{3}", row_of(write_markdown(RESULTS["failure"]), "blocks per second")[3])
 
 
-def test_the_noise_floor_is_told_with_its_range() -> None:
+def test_the_noise_floor_stands_with_its_range() -> None:
     text = write_markdown(RESULTS["pass"])
     assert re.search(r"^- blocks per second: \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\), 5 pairs$", text, re.MULTILINE)
 

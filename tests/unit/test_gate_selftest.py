@@ -88,7 +88,7 @@ def test_a_stored_self_test_is_judged_again_without_measuring(
     assert "The gate keeps its promise here." in err
 
 
-def test_a_gate_that_cries_wolf_does_not_keep_its_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gate_with_false_alarms_does_not_keep_its_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):  # a fault, filed as equal code
         shutil.copytree(recorded("cpu")[0].parent, tmp_path / "aa" / str(number))
     assert cli.exit_code(["gate", "selftest", "--replay", str(tmp_path)]) == 3
@@ -119,7 +119,7 @@ def test_recorded_gates_say_the_same_by_the_decision_of_today(kind: str) -> None
         (["--fault", "magic"], "'magic' is no fault; allowed: cpu"),
         (["--aa", "0"], "--aa 1 at least"),
         (["-s", "a" * 5000], "is no server"),
-        (["-s", "nobody"], "no server is called 'nobody'"),
+        (["-s", "absent"], "no server is called 'absent'"),
         (["--set", "gate.looks=[3]"], "gate.looks[0]"),
     ],
 )

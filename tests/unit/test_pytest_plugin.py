@@ -1,4 +1,4 @@
-"""The pytest fixture: what a test is told of each verdict, and that others notice nothing of the plugin."""
+"""The pytest fixture: what a test gets for each verdict, and that others notice nothing of the plugin."""
 
 import inspect
 import subprocess
@@ -88,7 +88,7 @@ def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Ru
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")  # no traceback
 
 
-def test_several_cells_are_told_apart(run: Run, measured: Measured) -> None:
+def test_several_cells_are_distinguished(run: Run, measured: Measured) -> None:
     measured["answer"] = found("cells")
     run().stdout.fnmatch_lines(["data_pps of read, 10 at once*", "data_pps of write, 100 at once*"])
 
@@ -99,7 +99,7 @@ def test_wrong_contents_fail_whatever_the_metrics_say(run: Run, measured: Measur
 
 
 @pytest.mark.parametrize("word", ["invalid", "inconclusive"])
-def test_what_could_not_be_told_is_skipped_unless_strict(run: Run, measured: Measured, word: str) -> None:
+def test_what_could_not_be_judged_is_skipped_unless_strict(run: Run, measured: Measured, word: str) -> None:
     measured["answer"] = found(word)
     done = run()
     done.assert_outcomes(skipped=1)
@@ -150,7 +150,7 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "said"),
     [
         ("scenario='nowhere'", "nowhere"),
         ("settings=['matrix.nothing=1']", "nothing"),
@@ -159,10 +159,10 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
         ("seed=-1", "seed is -1"),
     ],
 )
-def test_what_can_not_be_obeyed_fails_in_one_line(run: Run, measured: Measured, more: str, told: str) -> None:
+def test_what_can_not_be_obeyed_fails_in_one_line(run: Run, measured: Measured, more: str, said: str) -> None:
     done = run(more)
     done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines([f"tftpbench: *{told}*"])
+    done.stdout.fnmatch_lines([f"tftpbench: *{said}*"])
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")
     assert "seed" not in measured
 

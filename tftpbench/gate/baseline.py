@@ -31,7 +31,7 @@ import numpy as np
 from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
 from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
-from tftpbench.gate.told import change
+from tftpbench.gate.text import change
 from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
 from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
 from tftpbench.model.errors import NotComparable
@@ -39,7 +39,7 @@ from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
 from tftpbench.model.workload import Cell
 
-# A trimmed mean of fewer trials has an error that nobody should believe.
+# A trimmed mean of fewer trials has an error that can't be relied on.
 TRIALS_MIN = PAIRS_MIN
 _CPU = "server_cpu_s_per_mib"
 _MIB = 1024 * 1024
@@ -48,7 +48,7 @@ _GONE = {"died", "not_ready"}
 # So many servers and cells that can't be judged are named; the others are counted.
 _NAMED_MAX = 4
 # A sentence of more figures is none.
-_TOLD_MAX = 3
+_SENTENCE_FIGURES_MAX = 3
 
 
 def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str | None = None) -> GateResult:
@@ -231,8 +231,8 @@ def _detail(sample: _Sample, word: Word | None) -> str:
             f"{len(sample.head)} of {sample.trials[1]} of the new one are valid and know it; "
             f"{TRIALS_MIN} of each are needed"
         )
-    told = "too noisy here: take more or longer trials" if word == "invalid" else DETAILS[word]
-    return f"{told}; {known}"
+    reason = "too noisy here: take more or longer trials" if word == "invalid" else DETAILS[word]
+    return f"{reason}; {known}"
 
 
 def _failure(base: Stored, head: Stored) -> str | None:
@@ -268,15 +268,15 @@ def _is_asked(metric: str, scenario: Scenario) -> bool:
 
 
 def _sentence(word: Word, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
-    """The verdict with the figures that decided, the gravest first."""
+    """The verdict with the figures that decided, the most severe first."""
     against = f"against the stored run {base.run.name}"
     if failure is not None:
         return f"regressed: {failure}; {against}."
     wanted = {"improved", "pass"} if word == "improved" else {word}
     alike = [each for each in judgements if each.word in wanted]
     alike.sort(key=lambda each: -(each.worse or 0) / (each.budget or 1))
-    more = f"; and {len(alike) - _TOLD_MAX} more" if len(alike) > _TOLD_MAX else ""
-    return f"{word}: {'; '.join(change(each, named=True) for each in alike[:_TOLD_MAX])}{more}; {against}."
+    more = f"; and {len(alike) - _SENTENCE_FIGURES_MAX} more" if len(alike) > _SENTENCE_FIGURES_MAX else ""
+    return f"{word}: {'; '.join(change(each, named=True) for each in alike[:_SENTENCE_FIGURES_MAX])}{more}; {against}."
 
 
 def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:

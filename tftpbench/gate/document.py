@@ -1,6 +1,6 @@
 """A GateResult for programs: gate.json, read back as the same result, and tidy frames for notebooks and plots.
 
-It must never decide or draw. What is read is hostile: anybody may have altered it, and whatever is wrong with it is one
+It must never decide or draw. What is read is hostile: it may have been altered, and whatever is wrong with it is one
 line.
 """
 
@@ -61,7 +61,7 @@ def load(path: Path | str) -> GateResult:
     try:
         return _adapter().validate_json(content, strict=True)
     except ValidationError as error:
-        raise ResultsError(f"{found}: {_told(error)}") from None
+        raise ResultsError(f"{found}: {_first_mistake(error)}") from None
 
 
 def pairs_frame(result: GateResult) -> "pd.DataFrame":
@@ -157,7 +157,7 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _told(error: ValidationError) -> str:
+def _first_mistake(error: ValidationError) -> str:
     """The first mistake: where, and what is allowed."""
     fault = error.errors(include_url=False, include_input=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")

@@ -1,4 +1,4 @@
-"""A whole `gate ab`: rehearse both sides, block after pair, a look now and then, and an end as soon as all is decided.
+"""A whole `gate ab`: a pilot of both sides, pair after pair, a look now and then, and an end as soon as all is decided.
 
 It emits events and prints nothing; every finished block is kept. It must never measure again because it did not like
 the outcome.
@@ -16,11 +16,11 @@ from tftpbench.gate import pair, syscalls
 from tftpbench.gate.folder import GateFolder
 from tftpbench.gate.pair import Work
 from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
-from tftpbench.gate.pilot import rehearsed, starts, work
+from tftpbench.gate.pilot import pilot_transfer_s, starts, work
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
-from tftpbench.gate.told import remarks, sentence
+from tftpbench.gate.text import remarks, sentence
 from tftpbench.gate.verdict import ERROR, METHOD, Decision, decide, is_early
 from tftpbench.host import machine
 from tftpbench.host.roots import roots
@@ -36,7 +36,7 @@ from tftpbench.model.units import format_duration
 from tftpbench.model.workload import Cell
 
 SYSCALLS = "syscalls_per_block"
-# Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them is told so.
+# Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them ends the gate.
 SPOILT_MAX = 0.5
 SPOILT_AT_FIRST = 4
 # A pass under strace takes as long as its calls. A server of batches makes few, and their number moves with the
@@ -48,7 +48,7 @@ STRACED_FAILURES_MAX = 2
 
 
 @dataclass(frozen=True)
-class Begun:
+class GateStarted:
     """Both sides answer, the work is known. `work`: of a trial, in words, by cell_key."""
 
     looks: tuple[int, ...]
@@ -58,7 +58,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PairFinished:
     """A block is done, and on the disk."""
 
     block: Block
@@ -66,13 +66,13 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Looked:
+class InterimLook:
     """There were pairs enough for a look."""
 
     decision: Decision
 
 
-Event = Begun | Measured | Looked
+Event = GateStarted | PairFinished | InterimLook
 
 
 class GateInterrupted(TftpbenchError):
@@ -118,7 +118,7 @@ def ab(
         except KeyboardInterrupt:
             raise GateInterrupted(len(gate.blocks), folder.path) from None
     described = describe(base, entries[0]), describe(head, entries[1])
-    facts = _facts(scenario, seed, pinning, gate.told_work, command, started_at, time.monotonic() - began)
+    facts = _facts(scenario, seed, pinning, gate.work_texts, command, started_at, time.monotonic() - began)
     return GateResult(
         method="ab",
         word=decision.word,
@@ -144,10 +144,10 @@ class _Gate:
     ) -> None:  # fmt: skip
         self.blocks: list[Block] = []
         self.notes: list[str] = []
-        self.told_work: dict[str, str] = {}
+        self.work_texts: dict[str, str] = {}
         self._sides = {BASE: base, HEAD: head}
         self._scenario = scenario
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._bench = bench
         self._folder = folder
         self._on_event = on_event
@@ -164,24 +164,24 @@ class _Gate:
         decision, seen, number = decide((), gate.gated, gate.looks), (0, 0), 0
         while not decision.is_final and not self._is_spoilt(number):
             number += 1
-            for cell in self._dice.sample(cells, len(cells)):
+            for cell in self._rng.sample(cells, len(cells)):
                 self._measure(number, cell)
             before, seen = seen, self._pairs()
             is_look = any(now > then and now in gate.looks for then, now in zip(before, seen, strict=True))
             if is_look or is_early(self.blocks, gate.gated):
                 decision = decide(self.blocks, gate.gated, gate.looks)
                 if is_look:
-                    self._on_event(Looked(decision))
+                    self._on_event(InterimLook(decision))
                 self._settle(decision)
         return decision if decision.is_final else decide(self.blocks, gate.gated, gate.looks, has_ended=True)
 
     def _begin(self) -> None:
         for cell in self._scenario.cells():
-            transfer_s = rehearsed(cell, self._sides[BASE], BASE, self._bench)
+            transfer_s = pilot_transfer_s(cell, self._sides[BASE], BASE, self._bench)
             starts(cell, self._sides[HEAD], HEAD, self._bench)
             found = self._work[cell.key] = work(cell, self._scenario.gate, transfer_s)
             slice_text = format_duration(found.slice_ns)
-            self.told_work[cell.key] = (
+            self.work_texts[cell.key] = (
                 f"{cell.label}: {found.slices} slices of {found.transfers} transfers, {slice_text} each for the base"
             )
         reason = syscalls.unavailable() if self._counts_syscalls else None
@@ -190,13 +190,13 @@ class _Gate:
             self.notes.append(f"System calls were not counted: {reason}.")
         self._folder.make()  # not before: what can't be started leaves no empty folder
         where, notes = self._bench.pinning.phrase, tuple(self.notes)
-        self._on_event(Begun(self._scenario.gate.looks, self.told_work, where, notes))
+        self._on_event(GateStarted(self._scenario.gate.looks, self.work_texts, where, notes))
 
     def _measure(self, number: int, cell: Cell) -> None:
         sides = dict(self._sides)
         if number % CONTROL_EVERY == 0:
             sides[CONTROL] = self._sides[BASE]
-        made = pair.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
+        made = pair.measure(number, cell, self._work[cell.key], sides, self._rng, self._bench)
         if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and not self._is_severe(made):
             try:
                 made = self._with_syscalls(made, cell, sides)
@@ -205,13 +205,13 @@ class _Gate:
                 raise
         self._folder.append(made)
         self.blocks.append(made)
-        self._on_event(Measured(made, len(self._scenario.cells())))
+        self._on_event(PairFinished(made, len(self._scenario.cells())))
 
     def _with_syscalls(self, made: Block, cell: Cell, sides: Mapping[str, Contender]) -> Block:
         """The block with a pass under strace for each arm."""
         arms = {}
         try:
-            for name in self._dice.sample(list(sides), len(sides)):
+            for name in self._rng.sample(list(sides), len(sides)):
                 figures = {**made.arms[name].figures, SYSCALLS: self._syscalls(made.number, cell, name, sides[name])}
                 arms[name] = Arm(figures)
         except SyscallsUnknown as reason:
@@ -283,7 +283,7 @@ class _Gate:
 
 
 def _facts(
-    scenario: Scenario, seed: int, pinning: Pinning, told: Mapping[str, str], command: Sequence[str], started_at: str,
+    scenario: Scenario, seed: int, pinning: Pinning, work: Mapping[str, str], command: Sequence[str], started_at: str,
     duration_s: float,
 ) -> Facts:  # fmt: skip
     known = machine.facts()
@@ -299,7 +299,7 @@ def _facts(
         server_cpus=pinning.server,
         generator_cpus=pinning.generator,
         keys={"method_key": stable_key(method), "host_key": machine.host_key(known)},
-        work=dict(told),
+        work=dict(work),
         command=tuple(command),
         started_at=started_at,
         duration_s=duration_s,

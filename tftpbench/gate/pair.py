@@ -90,7 +90,7 @@ class _Turn:
     """The generator or the runner stood still, so that no arm's figures may hold this slice."""
 
 
-class Uneven(Exception):
+class ArmFailed(Exception):
     """A server was lost, or delivered wrong bytes: the block ends here. `is_fault`: as no server may under load."""
 
     def __init__(self, arm: str, why: str, *, is_fault: bool = True) -> None:
@@ -100,20 +100,20 @@ class Uneven(Exception):
 
 
 def measure(
-    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], dice: random.Random, bench: Bench
+    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], rng: random.Random, bench: Bench
 ) -> Block:
     """Load the sides (base, head and perhaps control) in turn, from fresh processes to their ends.
 
     Raises LoadError where the generator itself can't run; KeyboardInterrupt leaves nothing behind.
     """
-    order = dice.sample(list(sides), len(sides))
+    order = rng.sample(list(sides), len(sides))
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     made = Block(number_, cell.label, cell.key, started_at, order[0], 0, {})
     try:
         with contextlib.ExitStack() as stack:
             arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
             done = _take_turns(order, arms, work, bench)
-    except Uneven as lost:
+    except ArmFailed as lost:
         # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
@@ -182,7 +182,7 @@ def _start(
     try:
         server.start()
     except ServerError as error:
-        raise Uneven(name, str(error), is_fault=False) from None
+        raise ArmFailed(name, str(error), is_fault=False) from None
     config = load_config(trial, bench, server, stop)
     sampler = stack.enter_context(server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request))
     return _Loaded(trial, server, sampler, config, root, stop)
@@ -194,7 +194,7 @@ def _host(contender: Contender, name: str) -> str:
 
 
 def _turn(name: str, arm: _Loaded, index: int, work: Work, bench: Bench) -> _Turn:
-    """One slice. Raises Uneven where the server is gone, or what it delivered is wrong."""
+    """One slice. Raises ArmFailed where the server is gone, or what it delivered is wrong."""
     turn = _load(name, arm, f"{index}", arm.limit_ns(work), work.transfers, bench)
     if index == 0 and turn.is_stopped and not number(turn.figures, "blocks_to_window_end"):
         limit_ns = min(arm.config.limit_ns, SILENT_NS)
@@ -215,7 +215,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     after = stolen_ticks(cores)
     lost = how_lost(arm.server)
     if lost is not None:
-        raise Uneven(name, str(lost))
+        raise ArmFailed(name, str(lost))
     is_stopped = _is_stopped(result, limit_ns)
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
@@ -225,7 +225,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
         _remove(arm.root)
     wrong = number(figures, "content_mismatches")
     if wrong:
-        raise Uneven(name, f"{wrong:.0f} transfers had wrong contents")
+        raise ArmFailed(name, f"{wrong:.0f} transfers had wrong contents")
     if not is_stopped and not number(figures, "completed"):
         raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
@@ -240,8 +240,8 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     )
 
 
-def _nothing(name: str, transfers: int) -> Uneven:
-    return Uneven(name, f"completed none of {transfers} transfers")
+def _nothing(name: str, transfers: int) -> ArmFailed:
+    return ArmFailed(name, f"completed none of {transfers} transfers")
 
 
 def _is_stopped(result: LoadResult, limit_ns: int) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
 
 Word = Literal["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
-# The gravest first: what the whole gate says is the first that any gated metric says.
+# The most severe first: what the whole gate says is the first that any gated metric says.
 WORDS: tuple[Word, ...] = ("regressed", "invalid", "suspected", "inconclusive", "pass", "improved")
 FailOn = Literal["regressed", "suspected", "inconclusive"]
 
@@ -88,7 +88,7 @@ class Block:
     """One fresh base and head (and in every third block a second base), loaded in turn.
 
     `arms` by base, head, control. `invalid`: why its pairs do not count. `failure`: what ends the gate at once, as
-    wrong contents. `slices`: how often each was loaded; `first`: who was loaded first; `unstarted`: who did not start.
+    wrong contents. `slices`: how often each was loaded; `first`: the arm loaded first; `unstarted`: the one that did not start.
     """
 
     number: int

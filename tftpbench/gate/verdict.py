@@ -10,7 +10,7 @@ counts among them. What is called regressed at one look stays so: the looks' err
 
 A pair whose clock can't be trusted counts for the metrics that need no clock. It counts, too, where one side did worse
 by more than twice what the budget allows: the head as the worse one in pair after pair is regressed by a sign test that
-may be looked at after every pair (signs.py).
+may be looked at after every pair (sign_test.py).
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -57,8 +57,8 @@ PROMISED = 2.0
 MANY = 10.0
 # A server that does not start was given three tries of ten seconds; so often, and the base never, is no accident.
 UNSTARTED_MAX = 2
-# Passes under strace may end early, and a server of many processes has no peak memory that could be told; a remark says
-# so. Of any other metric nobody may believe that it passed.
+# Passes under strace may end early, and a server of many processes has no peak memory that could be measured; a
+# remark says so. No other metric may pass without its figures.
 OPTIONAL = ("syscalls_per_block", "server_rss_bytes_max")
 # Two starts of the base: fewer tell nothing of whether they differ.
 CONTROLS_MIN = 4
@@ -163,7 +163,7 @@ class _Group:
 
 
 @dataclass
-class _Looked:
+class _Looks:
     """What the looks said: the words, by which look each, and the last look that valid pairs were enough for."""
 
     found: dict[Key, Word] = field(default_factory=dict)
@@ -185,9 +185,9 @@ def _groups(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], 
 
 def _looked(
     cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool
-) -> _Looked:
+) -> _Looks:
     """Look after look, until all is decided, or the pairs are not enough for the next."""
-    groups, result = _groups(cells, budgets, looks), _Looked()
+    groups, result = _groups(cells, budgets, looks), _Looks()
     for look in max((group.looks for group in groups), key=len, default=()):
         result.is_final = _look(look, groups, result, looks, has_ended=has_ended)
         if result.is_final:
@@ -199,7 +199,7 @@ def _looked(
     return result
 
 
-def _look(look: int, groups: Sequence[_Group], result: _Looked, looks: Sequence[int], *, has_ended: bool) -> bool:
+def _look(look: int, groups: Sequence[_Group], result: _Looks, looks: Sequence[int], *, has_ended: bool) -> bool:
     """One look of those groups that have pairs enough; whether it ends the gate."""
     reached = [group for group in groups if look in group.looks]
     waiting = sum(len(group.keys) for group in groups if look not in group.looks)
@@ -218,7 +218,7 @@ def _look(look: int, groups: Sequence[_Group], result: _Looked, looks: Sequence[
     if has_ended:
         now = {key: "invalid" if word == "inconclusive" and key in last else word for key, word in now.items()}
     cells = {key: group.cells[key[1]][:look] for group in reached for key in group.keys}
-    now = {key: "invalid" if _is_uneven(cells[key], key[0], held[key]) else word for key, word in now.items()}
+    now = {key: "invalid" if _control_differs(cells[key], key[0], held[key]) else word for key, word in now.items()}
     regressed = {key for key in now if "regressed" in (now[key], result.found.get(key))}
     result.found |= now | dict.fromkeys(regressed, "regressed")
     result.looks |= dict.fromkeys(now, look)
@@ -387,8 +387,8 @@ def _share_lost(block: Block, arm: str) -> float:
     return (figure(block, arm, "lost") or 0) / (figure(block, arm, "started") or 1)
 
 
-def _is_uneven(blocks: Sequence[Block], metric: str, budget: float) -> bool:
-    """Whether two starts of the same base differ by more than the budget for certain: then nothing can be told."""
+def _control_differs(blocks: Sequence[Block], metric: str, budget: float) -> bool:
+    """Whether two starts of the same base differ by more than the budget for certain: then nothing can be judged."""
     logs = [log for block in blocks if (log := worsening_log(block, metric, CONTROL)) is not None]
     if len(logs) < CONTROLS_MIN:
         return False
@@ -396,12 +396,12 @@ def _is_uneven(blocks: Sequence[Block], metric: str, budget: float) -> bool:
     return bool(min(found.p_above(limit), found.p_below(-limit)) < ERROR / 2)
 
 
-def whole(told: Collection[Word], failure: str | None) -> Word:
-    """The gravest; nothing told is nothing known."""
+def whole(verdicts: Collection[Word], failure: str | None) -> Word:
+    """The most severe; without a verdict nothing is known."""
     if failure is not None:
         return "regressed"
-    gravest = min(told, key=WORDS.index, default=_NOTHING)
-    return "improved" if gravest == "pass" and "improved" in told else gravest
+    most_severe = min(verdicts, key=WORDS.index, default=_NOTHING)
+    return "improved" if most_severe == "pass" and "improved" in verdicts else most_severe
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ class _Judged:
     cells: Mapping[str, Sequence[Block]]
     budgets: Mapping[str, float]
     looks: Sequence[int]
-    looked: _Looked
+    looked: _Looks
     certain: Mapping[Key, Severe]
 
     def judgements(self, found: Mapping[Key, Word]) -> Iterator[Judgement]:

@@ -24,9 +24,9 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     names = [name for name, _ in frames.each_contender(data)]
     styles = style.looks(frames.contenders(frame))
     title = f"{column}, trial by trial"
-    told = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
+    subtitle = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
+        grid = style.grid(title, subtitle, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
         axes, entries = grid.axes[0], []
         for name, ours in frames.each_contender(data):
             look, middle = styles[name], float(ours[column].median())
@@ -58,9 +58,11 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
     names = {count: f"{count:.0f} pairs" for count in data["pairs"].unique()}
     styles = style.looks(list(names.values()))
     title = "How often a slower head is called slower"
-    told = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
+    subtitle = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
+        grid = style.grid(
+            title, subtitle, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2
+        )
         axes, entries = grid.axes[0], []
         for count, ours in data.groupby("pairs"):
             name = names[float(str(count))]
@@ -74,5 +76,5 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
         grid.label("really slower by", "called slower")
         style.draw_key(axes, entries, styles)
     at_zero = data[data["loss"] == 0]
-    told_false = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
-    return Plot(grid.figure, data, title, f"{title}; false alarms: {told_false or 'not measured'}.")
+    false_texts = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
+    return Plot(grid.figure, data, title, f"{title}; false alarms: {false_texts or 'not measured'}.")

@@ -131,10 +131,10 @@ def _key(data: pd.DataFrame) -> list[str]:
 
 
 def _alt(found: list[pd.DataFrame], names: list[str], title: str) -> str:
-    told = []
+    parts = []
     for rows, name in zip(found, names, strict=True):
         heads = rows[rows["valid"] & (rows["compared"] != "control")]["ratio"]
         if len(heads):
             words = name.replace("\n", ", ")
-            told.append(f"{words} {heads.min():.3g} to {heads.max():.3g} ({counted(len(heads), 'pair')})")
-    return f"{title}: {'; '.join(told) if told else 'no pair counts'}."
+            parts.append(f"{words} {heads.min():.3g} to {heads.max():.3g} ({counted(len(heads), 'pair')})")
+    return f"{title}: {'; '.join(parts) if parts else 'no pair counts'}."

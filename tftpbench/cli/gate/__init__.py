@@ -3,9 +3,9 @@
 ab.py        two servers, measured now, in pairs
 baseline.py  a run against a stored run
 slo.py       a run against its scenario's thresholds
-selftest.py  how often the gate cries wolf on this machine, and what it catches
-told.py      what a gate found, for a terminal
-outcome.py   what all of them do with what was found: tell it, keep it
+selftest.py  the gate's false-alarm rate on this machine, and what it catches
+text.py      what a gate found, for a terminal
+outcome.py   what all of them do with what was found: print it, keep it
 """
 
 import typer

@@ -62,7 +62,7 @@ def slo(
         given = {"--server": server, "--set": set_, "--seed": seed is not None, "--out": out}
         refuse_beside_run(*(option for option, value in given.items() if value))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        warnings.simplefilter("ignore", ResultsWarning)  # printed below, for people
         folder = run if run is not None else _measured(scenario or "", server or [], set_ or [], seed, out, quiet)
         found = stored(folder)
         judged = judge(found)

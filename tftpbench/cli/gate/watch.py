@@ -6,9 +6,9 @@ It draws between blocks only, when nothing is measured.
 from collections.abc import Callable
 from typing import TextIO
 
-from tftpbench.gate import Begun, Event, Looked, Measured
+from tftpbench.gate import Event, GateStarted, InterimLook, PairFinished
 from tftpbench.gate.result import BASE, HEAD
-from tftpbench.gate.told import change
+from tftpbench.gate.text import change
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import output_of
 
@@ -27,20 +27,20 @@ class _Watch:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Begun():
+            case GateStarted():
                 self._last = event.looks[-1]
                 looks = ", ".join(map(str, event.looks))
                 self._say(f"Base and head answer; looks after {looks} pairs, {event.placement}.")
                 for line in (*event.work.values(), *event.notes):
                     self._say(f"  {line}")
-            case Measured(block, cells):
+            case PairFinished(block, cells):
                 self._blocks += 1
                 text = f"pair {block.number} of at most {self._last}"
                 text += f", {block.cell}" if cells > 1 else ""
                 self._live(f"{text}: {_rates(event)}")
                 if block.invalid or block.failure:
                     self._say(f"pair {block.number} is invalid: {block.failure or block.invalid}")
-            case Looked(decision) if not decision.is_final:  # the last one is told with the verdict
+            case InterimLook(decision) if not decision.is_final:  # the last one is printed with the verdict
                 gated = [each for each in decision.judgements if each.budget is not None]
                 self._say(f"after {decision.pairs} pairs:")
                 for each in gated:
@@ -62,6 +62,6 @@ class _Watch:
         self._stream.clear_line()
 
 
-def _rates(event: Measured) -> str:
+def _rates(event: PairFinished) -> str:
     both = [event.block.arms[name].figures.get("data_pps") for name in (BASE, HEAD) if name in event.block.arms]
     return " against ".join(f"{value / 1000:.1f} k blocks/s" for value in both if value)

@@ -73,7 +73,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What many gates said: the whole of each, and each metric of it (the gravest word of its cells)."""
+    """What many gates said: the whole of each, and each metric of it (the most severe word of its cells)."""
 
     draws: int
     said: tuple[Word, ...]
@@ -81,14 +81,14 @@ class Rates:
 
     @property
     def words(self) -> Mapping[Word, int]:
-        """How often each word was the verdict, in the order of gravity."""
+        """How often each word was the verdict, in the order of severity."""
         counts = Counter(self.said)
         return {word: counts[word] for word in WORDS}
 
     def rate(self, word: Word = "regressed", metric: str | None = None) -> Rate:
         """How often the verdict, or that of one metric, was this word."""
-        told = self.said if metric is None else self.by_metric.get(metric, ())
-        return Rate(told.count(word), len(told))
+        verdicts = self.said if metric is None else self.by_metric.get(metric, ())
+        return Rate(verdicts.count(word), len(verdicts))
 
 
 def _percent(share: float) -> str:
@@ -172,20 +172,20 @@ class _Recorded:
             return None
         return self._worse(*self._sides(draw.first(look) if known.all() else draw.known(known, look)))
 
-    def uneven(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
+    def control_differs(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
         """Whether two starts of the base differ by more than the budget for certain, by draw."""
         seen = draw.first(look)
         logs = self._worse(self._sides(seen)[0], self.control[seen.order])
         counts = np.isfinite(logs).sum(axis=-1)
         logs = np.sort(logs, axis=-1)  # what is no number comes last
         limit = allowance(METRICS[self.metric], budget)
-        uneven = np.zeros(len(logs), dtype=bool)
+        differs = np.zeros(len(logs), dtype=bool)
         for count in set(counts.tolist()):
             if count >= CONTROLS_MIN:
                 rows = counts == count
                 found = trimmed(logs[rows, :count])
-                uneven[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
-        return uneven
+                differs[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
+        return differs
 
     def signs(self, draw: _Draw, pairs: int, budget: float) -> Numbers:
         """As `severe_sign` has it, of the first pairs of each draw: (draws, pairs)."""
@@ -216,21 +216,21 @@ def _gates(
     reached = [look for look in looks if look <= fewest]
     if not reached or not fewest:
         raise ValueError(f"a gate of these looks needs {looks[0]} valid blocks of each cell, and there are {fewest}")
-    dice = np.random.default_rng(seed)
-    drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, dice, swaps) for key, ours in cells.items()}
+    rng = np.random.default_rng(seed)
+    drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, rng, swaps) for key, ours in cells.items()}
     recorded = {(name, key): _recorded(ours, name) for key, ours in cells.items() for name in budgets}
     found = _look_by_look(recorded, drawing, effective(cells, budgets), looks, reached)
     return _rates(found, draws)
 
 
-def _draw(controlled: Sequence[bool], draws: int, dice: np.random.Generator, swaps: bool) -> _Draw:
+def _draw(controlled: Sequence[bool], draws: int, rng: np.random.Generator, swaps: bool) -> _Draw:
     """Blocks in random order, but those with a control in the places where a gate has them."""
     places = _controlled_places(controlled)
     order = np.empty((draws, len(places)), dtype=np.int64)
     for is_controlled in (True, False):
         ours = np.flatnonzero(np.array(controlled) == is_controlled)
-        order[:, places == is_controlled] = dice.permuted(np.tile(ours, (draws, 1)), axis=1)
-    swapped = dice.random(order.shape) < 0.5 if swaps else np.zeros(order.shape, dtype=bool)
+        order[:, places == is_controlled] = rng.permuted(np.tile(ours, (draws, 1)), axis=1)
+    swapped = rng.random(order.shape) < 0.5 if swaps else np.zeros(order.shape, dtype=bool)
     return _Draw(order, swapped)
 
 
@@ -274,12 +274,12 @@ def _look_by_look(
                 found[key] = np.where(each & now_severe, _REGRESSED, earlier)
             stopped |= now_severe
         ended |= stopped
-        told, is_over = _told(recorded, drawing, budgets, looks, look)
+        verdicts, is_over = _look(recorded, drawing, budgets, looks, look)
         for key, each in (severe[look - 1] if look <= len(severe) else {}).items():
-            if key in told:
-                told[key] = np.where(each, _REGRESSED, told[key])
+            if key in verdicts:
+                verdicts[key] = np.where(each, _REGRESSED, verdicts[key])
                 is_over |= each
-        for key, now in told.items():
+        for key, now in verdicts.items():
             earlier = found.get(key, np.full(draws, _INCONCLUSIVE) if ended.any() else now)
             found[key] = np.where(ended | (earlier == _REGRESSED), earlier, now)
         ended |= is_over
@@ -309,7 +309,7 @@ def _severe(
     ]
 
 
-def _told(
+def _look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], look: int,
 ) -> tuple[dict[Key, Numbers], NDArray[np.bool_]]:  # fmt: skip
@@ -321,28 +321,28 @@ def _told(
             logs[key] = values
         elif each.metric not in OPTIONAL:
             short.append(key)
-    told = words(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
+    verdicts = words(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
     for key in short:
-        told[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
+        verdicts[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
     is_over = np.zeros(len(next(iter(drawing.values())).order), dtype=bool)
-    for key, now in told.items():
-        now[recorded[key].uneven(drawing[key[1]], look, budgets[key])] = _INVALID
+    for key, now in verdicts.items():
+        now[recorded[key].control_differs(drawing[key[1]], look, budgets[key])] = _INVALID
         if key in logs:
             is_over |= (now == _REGRESSED) & is_many(key[0], logs[key], budgets[key])
-    return told, is_over
+    return verdicts, is_over
 
 
 def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:
     if not found:
         return Rates(draws, _as_words(np.full(draws, _INVALID)), {})
     by_metric: dict[str, Numbers] = {}
-    for (metric, _), told in found.items():
-        by_metric[metric] = np.minimum(by_metric.get(metric, told), told)
+    for (metric, _), verdicts in found.items():
+        by_metric[metric] = np.minimum(by_metric.get(metric, verdicts), verdicts)
     table = np.array(list(found.values()))
     whole = table.min(axis=0)
     whole[(whole == _PASS) & (table == _IMPROVED).any(axis=0)] = _IMPROVED
-    return Rates(draws, _as_words(whole), {metric: _as_words(told) for metric, told in by_metric.items()})
+    return Rates(draws, _as_words(whole), {metric: _as_words(verdicts) for metric, verdicts in by_metric.items()})
 
 
-def _as_words(told: Numbers) -> tuple[Word, ...]:
-    return tuple(WORDS[place] for place in told)
+def _as_words(verdicts: Numbers) -> tuple[Word, ...]:
+    return tuple(WORDS[place] for place in verdicts)

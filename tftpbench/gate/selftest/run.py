@@ -1,4 +1,4 @@
-"""The gate tested on this machine: how often it cries wolf over equal code, and whether it finds faults of known size.
+"""The gate tested on this machine: its false-alarm rate over equal code, and whether it finds faults of known size.
 
 Gates of a server against itself say the first; of a server against itself made worse by twice the budget, the second.
 All of them are kept, so that the figures can be had again without measuring. Recorded pairs are used more than once
@@ -35,7 +35,7 @@ from tftpbench.model.scenario import Scenario, from_document
 FAULT_GATES = 20
 DETECTED_MIN = 0.9
 # One false alarm in a hundred gates is what is promised: more than this would be seen in one of 20 self-tests only.
-FALSE_ALARMS, SURPRISE = 0.01, 0.05
+FALSE_ALARMS, ALPHA = 0.01, 0.05
 AA = "aa"
 # A lost datagram keeps its client waiting for a timer, all of it in one slice. With the usual second, a loss of 10 %
 # would be one datagram in every fourth trial, which is no loss of 10 % but a rare stall; so, it is several in each.
@@ -55,7 +55,7 @@ class FaultFound:
     pairs: int
     moved: float | None
     found: Rate
-    among_many: Rate
+    resampled: Rate
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class SelfTested:
 
         if not self.alarms.draws and not any(fault.found.draws for fault in self.faults):
             return None
-        chance = float(binom.sf(self.alarms.alarms - 1, self.alarms.draws, FALSE_ALARMS))
+        p_value = float(binom.sf(self.alarms.alarms - 1, self.alarms.draws, FALSE_ALARMS))
         quiet = self.permuted is None or (self.permuted.rate().share or 0) <= FALSE_ALARMS
-        return chance >= SURPRISE and quiet and all((fault.found.share or 0) >= DETECTED_MIN for fault in self.faults)
+        return p_value >= ALPHA and quiet and all((fault.found.share or 0) >= DETECTED_MIN for fault in self.faults)
 
 
 def record(
@@ -140,7 +140,7 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1, draws: int 
 
 
 def refuse_unknown(names: Sequence[str]) -> None:
-    """UsageError for a fault that nobody knows."""
+    """UsageError for an unknown fault."""
     for name in names:
         if name not in METRIC_OF:
             raise UsageError(f"{name!r} is no fault; allowed: {', '.join(METRIC_OF)}")
@@ -207,7 +207,7 @@ def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], 
         pairs=usable,
         moved=judged.ratio if judged else None,
         found=detected(blocks, metric, asked.gated, looks, FAULT_GATES, seed) if looks else Rate(0, 0),
-        among_many=detected(blocks, metric, asked.gated, looks, draws, seed) if looks else Rate(0, 0),
+        resampled=detected(blocks, metric, asked.gated, looks, draws, seed) if looks else Rate(0, 0),
     )
 
 

@@ -1,12 +1,12 @@
 """The gate for a CI server: JUnit XML, a test case per gated metric and cell, and one for the contents.
 
-What ends the gate red is a failure, what could not be told is skipped with its reason.
+What ends the gate red is a failure, what could not be judged is skipped with its reason.
 """
 
 from xml.etree import ElementTree as ET
 
 from tftpbench.gate.result import FailOn, GateResult, Judgement, Word
-from tftpbench.gate.told import budget_text
+from tftpbench.gate.text import budget_text
 from tftpbench.model.escape import xml
 from tftpbench.render.gate.markdown import ratio_text
 
@@ -48,16 +48,16 @@ def _contents(suite: ET.Element, result: GateResult) -> None:
 
 def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
     case = _case(suite, f"{judgement.metric} [{judgement.cell}]")
-    told = _told(judgement)
+    text = _description(judgement)
     if judgement.word in _RED[fail_on]:
-        ET.SubElement(case, "failure", type=str(judgement.word), message=xml(told))
+        ET.SubElement(case, "failure", type=str(judgement.word), message=xml(text))
     elif judgement.word in _UNTOLD:
-        ET.SubElement(case, "skipped", message=xml(told))
+        ET.SubElement(case, "skipped", message=xml(text))
     else:
-        ET.SubElement(case, "system-out").text = xml(told)
+        ET.SubElement(case, "system-out").text = xml(text)
 
 
-def _told(judgement: Judgement) -> str:
+def _description(judgement: Judgement) -> str:
     if judgement.ratio is None:
         return f"{judgement.word or 'not judged'}: {judgement.detail}"
     ratio = ratio_text(judgement.ratio, judgement.low, judgement.high)

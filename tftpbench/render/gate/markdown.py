@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word, pairs_used
-from tftpbench.gate.told import budget_text, invalid_pairs, percent
+from tftpbench.gate.text import budget_text, invalid_pairs, percent
 from tftpbench.model.budgets import METRICS, REPORTED, Metric
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
@@ -81,7 +81,7 @@ def _ran(result: GateResult) -> str:
 
 
 def _figures(result: GateResult) -> list[str]:
-    rows = sorted(result.judgements, key=_gravity)
+    rows = sorted(result.judgements, key=_by_severity)
     if not rows:
         return ["No figure was measured."]
     several = _has_cells(result)
@@ -114,7 +114,7 @@ def _verdict(row: Judgement) -> str:
 def _reasons(result: GateResult) -> list[str]:
     """Why, for each word that asks something of the reader."""
     several = _has_cells(result)
-    asking = [row for row in sorted(result.judgements, key=_gravity) if row.budget is not None and row.detail]
+    asking = [row for row in sorted(result.judgements, key=_by_severity) if row.budget is not None and row.detail]
     asking = [row for row in asking if row.word not in {"pass", "improved"}]
     lines = []
     for row in asking:
@@ -165,10 +165,10 @@ def _environment(result: GateResult) -> list[str]:
 
 def _side(side: Side) -> str:
     command = " ".join(word if word.startswith("{") else shlex.quote(word) for word in side.argv)
-    told = [" ".join(filter(None, (side.name, side.version))), side.model, command]
+    parts = [" ".join(filter(None, (side.name, side.version))), side.model, command]
     if side.entry != side.name:
-        told.insert(0, side.entry)
-    return "; ".join(_text(each) for each in told if each)
+        parts.insert(0, side.entry)
+    return "; ".join(_text(each) for each in parts if each)
 
 
 def _repeat(result: GateResult) -> list[str]:
@@ -179,8 +179,8 @@ def _repeat(result: GateResult) -> list[str]:
     return ["To repeat it:", "", "```sh", visible(" ".join(words.split("\n"))).replace("```", "`` `"), "```"]
 
 
-def _gravity(row: Judgement) -> int:
-    """The gravest first; what is never gated last."""
+def _by_severity(row: Judgement) -> int:
+    """The most severe first; what is never gated last."""
     if row.word is None:
         return len(WORDS) + (row.budget is None)
     return WORDS.index(row.word)
@@ -206,7 +206,7 @@ def figure_text(name: str, value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """An altered file may hold more than anybody ever waited."""
+    """An altered file may hold more than anyone ever waited."""
     return format_duration(seconds * 1e9) if abs(seconds) < 1e9 else f"{seconds:.4g} s"
 
 

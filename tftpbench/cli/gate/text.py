@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Word
-from tftpbench.gate.told import budget_text, interval, percent, signed
+from tftpbench.gate.text import budget_text, interval, percent, signed
 from tftpbench.model.escape import visible_line
 from tftpbench.render.gate.markdown import figure_text, metric_of
 
@@ -17,7 +17,7 @@ _MARKS: dict[Word, str] = {"regressed": "✗", "pass": "✓", "improved": "✓"}
 _LISTED_MAX = 8
 
 
-def told(result: GateResult, colour: bool) -> str:
+def render(result: GateResult, colour: bool) -> str:
     """The whole, without a last line end."""
     files = [f"Files:  {result.folder}"] if result.folder else []
     repeat = [f"Repeat: {shlex.join(result.facts.command)}"] if result.facts.command else []

@@ -25,10 +25,10 @@ def blocks(
     cell: str = "read",
 ) -> list[Block]:  # fmt: skip
     """Recorded blocks; `effects`: how much worse the head is, as log-ratios; a third have a control."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     made = []
     for number in range(1, count + 1):
-        drift = dice.normal(0, 0.05)  # what both sides of a pair share tells nothing
+        drift = rng.normal(0, 0.05)  # what both sides of a pair share tells nothing
         names = [BASE, HEAD, *([CONTROL] if number % 3 == 0 else [])]
         arms = {}
         for name in names:
@@ -36,7 +36,7 @@ def blocks(
             for metric, level in LEVELS.items():
                 worse = (effects or {}).get(metric, 0.0) * WORSE[metric] if name == HEAD else 0.0
                 shared = drift if metric in ("data_pps", "server_cpu_s_per_mib") else 0.0
-                figures[metric] = level * float(np.exp(dice.normal(worse + shared, noise * NOISE[metric])))
+                figures[metric] = level * float(np.exp(rng.normal(worse + shared, noise * NOISE[metric])))
             if straced is not None and number > straced:
                 figures["syscalls_per_block"] = None
             arms[name] = Arm(figures)
@@ -70,9 +70,9 @@ def test_exchanging_all_labels_mirrors_every_verdict() -> None:
         assert one.metric == other.metric
         if one.word is not None:
             assert other.word in opposite[one.word], one.metric
-    told = {each.metric: each.word for each in there.judgements}, {each.metric: each.word for each in back.judgements}
-    assert (told[0]["server_cpu_s_per_mib"], told[1]["server_cpu_s_per_mib"]) == ("regressed", "improved")
-    assert (told[0]["data_pps"], told[1]["data_pps"]) == ("improved", "regressed")
+    found = {each.metric: each.word for each in there.judgements}, {each.metric: each.word for each in back.judgements}
+    assert (found[0]["server_cpu_s_per_mib"], found[1]["server_cpu_s_per_mib"]) == ("regressed", "improved")
+    assert (found[0]["data_pps"], found[1]["data_pps"]) == ("improved", "regressed")
 
 
 def test_exchanging_twice_is_nothing() -> None:
@@ -136,7 +136,7 @@ def test_two_starts_of_the_base_that_differ_make_it_invalid() -> None:
     ],
 )
 def test_a_draw_is_what_the_decision_says_of_its_blocks(effect: float, noise: float, straced: int | None) -> None:
-    """The rehearsal decides many gates at once; each must be the gate that `decide` would have been."""
+    """The resampling decides many gates at once; each must be the gate that `decide` would have been."""
     spoilt = replace(blocks(1, 9)[0], number=34, invalid="head: stolen")
     recorded = blocks(33, 5, {"data_pps": effect, "server_rss_bytes_max": effect}, noise, straced)
     budgets = BUDGETS if straced is None else {name: BUDGETS[name] for name in BUDGETS if name != "syscalls_per_block"}
@@ -145,7 +145,7 @@ def test_a_draw_is_what_the_decision_says_of_its_blocks(effect: float, noise: fl
     for draw, order in enumerate(orders):
         decision = decide([recorded[place] for place in order], budgets, LOOKS)
         words = {each.metric: each.word for each in decision.judgements if each.word is not None}
-        assert {name: told[draw] for name, told in said.by_metric.items()} == words
+        assert {name: each[draw] for name, each in said.by_metric.items()} == words
         assert said.said[draw] == decision.word
 
 
@@ -185,7 +185,7 @@ def test_passes_under_strace_that_ended_early_are_spread_over_the_draws() -> Non
     assert "syscalls_per_block" not in few.by_metric
 
 
-def test_a_metric_that_nobody_has_is_left_out() -> None:
+def test_a_metric_that_no_pair_has_is_left_out() -> None:
     rates = permuted(blocks(30, straced=0), BUDGETS, LOOKS, 50)
     assert set(rates.by_metric) == BUDGETS.keys() - {"syscalls_per_block"}
     assert rates.rate("regressed", "syscalls_per_block") == Rate(0, 0)
@@ -225,7 +225,7 @@ def test_a_rate_has_an_exact_interval(alarms: int, draws: int, low: float, high:
     assert rate.high == pytest.approx(high, abs=1e-4)
 
 
-def test_a_rate_is_told_with_its_interval() -> None:
+def test_a_rate_is_printed_with_its_interval() -> None:
     assert str(Rate(1, 30)) == "1 of 30 (0.084 to 17 %)"
     assert str(Rate(0, 0)) == "none"
     assert Rate(0, 0).share is None

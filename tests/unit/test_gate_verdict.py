@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.test_gate_rehearsal import BUDGETS, LOOKS, blocks
+from tests.unit.test_gate_resampling import BUDGETS, LOOKS, blocks
 from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Arm, Block, Judgement
 from tftpbench.gate.verdict import Decision, decide, effective
 from tftpbench.gate.verdict import words as verdicts
@@ -71,11 +71,11 @@ def test_noise_that_could_hide_twice_the_budget_is_invalid_after_the_last_look_o
 
 
 def test_two_starts_of_the_base_that_differ_make_it_invalid() -> None:
-    uneven = [
+    differs = [
         with_figure(block, CONTROL, CPU, (block.arms[BASE].figures[CPU] or 0) * 1.3) if CONTROL in block.arms else block
         for block in blocks(12)
     ]
-    assert words(decide(uneven, BUDGETS, LOOKS))[CPU] == "invalid"
+    assert words(decide(differs, BUDGETS, LOOKS))[CPU] == "invalid"
 
 
 def test_fewer_pairs_than_the_first_look_wants_are_no_verdict() -> None:
@@ -248,9 +248,9 @@ def test_what_was_regressed_at_one_look_stays_so() -> None:
 def test_many_cells_are_judged_together_and_each_by_itself() -> None:
     both = [*blocks(12, cell="read"), *blocks(12, seed=2, cell="write", effects={CPU: 0.15})]
     found = decide(both, BUDGETS, LOOKS)
-    told = {(each.cell, each.metric): each.word for each in found.judgements if each.budget is not None}
-    assert (told["read", CPU], told["write", CPU]) == ("pass", "regressed")
-    assert len(told) == 2 * len(BUDGETS)
+    said = {(each.cell, each.metric): each.word for each in found.judgements if each.budget is not None}
+    assert (said["read", CPU], said["write", CPU]) == ("pass", "regressed")
+    assert len(said) == 2 * len(BUDGETS)
 
 
 def test_no_budget_is_less_than_its_floor() -> None:
@@ -259,7 +259,7 @@ def test_no_budget_is_less_than_its_floor() -> None:
     assert held[CALLS, "read"] == pytest.approx(0.01 / 0.07, rel=0.01)
 
 
-def test_what_is_not_gated_is_told_without_a_word() -> None:
+def test_what_is_not_gated_has_no_verdict() -> None:
     found = decide(blocks(12), {CPU: 0.05}, LOOKS)
     assert {each.metric for each in found.judgements if each.word} == {CPU}
     assert of(found, RATE).ratio is not None

@@ -40,16 +40,16 @@ def sentence(decision: Decision, sides: tuple[Side, Side], scenario: Scenario, w
     if decision.word == "pass":
         return f"{_OPENING['pass']} in {_short(gated)}; {around}."
     tell = unseen if decision.word == "invalid" else change
-    told = [tell(each, named=len(cells) > 1) for each in gated if each.word == decision.word]
-    return f"{_OPENING[decision.word]}: {'; '.join(told)}; {around}."
+    parts = [tell(each, named=len(cells) > 1) for each in gated if each.word == decision.word]
+    return f"{_OPENING[decision.word]}: {'; '.join(parts)}; {around}."
 
 
 def _short(gated: Sequence[Judgement]) -> str:
     """All that passed, without intervals; where they are many, how many."""
     if len(gated) > len(METRICS):
         return counted(len(gated), "figure")
-    told = [f"{METRICS[each.metric].words} {signed(each.ratio)}" for each in gated if each.ratio is not None]
-    return f"{counted(len(gated), 'figure')} ({', '.join(told)})"
+    parts = [f"{METRICS[each.metric].words} {signed(each.ratio)}" for each in gated if each.ratio is not None]
+    return f"{counted(len(gated), 'figure')} ({', '.join(parts)})"
 
 
 def _named(side: Side) -> str:
