@@ -156,12 +156,12 @@ def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
     __tracebackhide__ = True
     text = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
-    unknown = result.word in ("invalid", "inconclusive")
+    unknown = result.verdict in ("invalid", "inconclusive")
     if result.failure is not None or result.exit_code(fail_on) in (3, 4) or (unknown and strict):
         pytest.fail(text, pytrace=False)
     if unknown:
         pytest.skip(result.sentence)
-    if result.word == "suspected":
+    if result.verdict == "suspected":
         warnings.warn(RegressionSuspected(text), stacklevel=3)
 
 
@@ -185,7 +185,7 @@ def _row(judgement: "Judgement", several: bool) -> tuple[str, ...]:
         _figure(judgement.ratio, "f"),
         f"{_figure(judgement.low, 'f')} to {_figure(judgement.high, 'f')}" if known else "-",
         "-" if judgement.budget is None else f"{100 * judgement.budget:.3g} %",
-        judgement.word or "-",
+        judgement.verdict or "-",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.gate_results import CELL, HOSTILE, every, gate
 from tftpbench.gate.document import load
-from tftpbench.gate.result import FailOn, Judgement, Word
+from tftpbench.gate.result import FailOn, Judgement, Verdict
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible
 from tftpbench.render.gate import write, write_junit, write_markdown
@@ -99,8 +99,7 @@ def test_absurd_figures_are_written_and_are_no_crash() -> None:
 
 def test_a_failure_stands_beneath_the_verdict() -> None:
     assert (
-        write_markdown(RESULTS["failure"]).splitlines()[2]
-        == "❌ head: 3 of 640 transfers had wrong contents in block 4"
+        write_markdown(RESULTS["failure"]).splitlines()[2] == "❌ head: 3 of 640 transfers had wrong contents in pair 4"
     )
 
 
@@ -136,10 +135,10 @@ def test_nothing_from_outside_is_markup_in_markdown() -> None:
     assert all(char.isprintable() or char in "\n\u200b" for char in text)
     before, fence, after = text.rpartition("```sh\n")
     assert fence
-    block, end, rest = after.partition("\n```\n")
+    pair, end, rest = after.partition("\n```\n")
     assert end
-    assert "\n" not in block
-    assert "```" not in block
+    assert "\n" not in pair
+    assert "```" not in pair
     prose = before + rest
     assert prose.count("<") == len(re.findall(r"<details>|<summary>|</summary>|</details>", prose)) == 4
     assert "@everyone" not in prose
@@ -189,7 +188,7 @@ def test_junit_counts_add_up_and_there_is_a_case_per_gated_metric_and_one_for_th
         ("invalid", "inconclusive", "skipped"),
     ],
 )
-def test_a_case_ends_as_its_word_and_fail_on_have_it(name: Word, fail_on: FailOn, outcome: str) -> None:
+def test_a_case_ends_as_its_word_and_fail_on_have_it(name: Verdict, fail_on: FailOn, outcome: str) -> None:
     found = case(suites(name, fail_on), "data_pps")
     [child] = found
     assert child.tag == outcome

@@ -24,7 +24,7 @@ LOADED = ("-p", "no:tftpbench", "-p", "no:cacheprovider")
 CALL = """
 def test_speed(tftpbench_gate):
     result = tftpbench_gate(base="old", head="new"{more})
-    assert result.word == {word!r}
+    assert result.verdict == {verdict!r}
 """
 Measured = dict[str, Any]
 
@@ -55,8 +55,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     """Runs a test that calls the fixture with `more` arguments; the further ones are for pytest."""
 
-    def start(more: str = "", *words: str, word: str = "pass") -> pytest.RunResult:
-        pytester.makepyfile(CALL.format(more=more and f", {more}", word=word))
+    def start(more: str = "", *words: str, verdict: str = "pass") -> pytest.RunResult:
+        pytester.makepyfile(CALL.format(more=more and f", {more}", verdict=verdict))
         return pytester.runpytest_inprocess(*LOADED, "-rs", *words, plugins=[pytest_plugin], no_reraise_ctrlc=True)
 
     return start
@@ -69,10 +69,12 @@ def found(kind: str) -> gate.GateResult:
     return gate_results.every()[kind]
 
 
-@pytest.mark.parametrize("word", ["pass", "improved"])
-def test_a_head_that_is_no_worse_passes_and_the_test_gets_the_result(run: Run, measured: Measured, word: str) -> None:
-    measured["answer"] = found(word)
-    run(word=word).assert_outcomes(passed=1)
+@pytest.mark.parametrize("verdict", ["pass", "improved"])
+def test_a_head_that_is_no_worse_passes_and_the_test_gets_the_result(
+    run: Run, measured: Measured, verdict: str
+) -> None:
+    measured["answer"] = found(verdict)
+    run(verdict=verdict).assert_outcomes(passed=1)
 
 
 def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Run, measured: Measured) -> None:
@@ -98,18 +100,18 @@ def test_wrong_contents_fail_whatever_the_metrics_say(run: Run, measured: Measur
     run("fail_on='regressed'").assert_outcomes(failed=1)
 
 
-@pytest.mark.parametrize("word", ["invalid", "inconclusive"])
-def test_what_could_not_be_judged_is_skipped_unless_strict(run: Run, measured: Measured, word: str) -> None:
-    measured["answer"] = found(word)
+@pytest.mark.parametrize("verdict", ["invalid", "inconclusive"])
+def test_what_could_not_be_judged_is_skipped_unless_strict(run: Run, measured: Measured, verdict: str) -> None:
+    measured["answer"] = found(verdict)
     done = run()
     done.assert_outcomes(skipped=1)
-    done.stdout.fnmatch_lines([f"SKIPPED*{word}*"])
+    done.stdout.fnmatch_lines([f"SKIPPED*{verdict}*"])
     run("strict=True").assert_outcomes(failed=1)
 
 
 def test_a_suspicion_warns_or_fails_as_asked(run: Run, measured: Measured) -> None:
     measured["answer"] = found("suspected")
-    done = run("", "-W", "always", word="suspected")
+    done = run("", "-W", "always", verdict="suspected")
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines(["*test_a_suspicion*.py:*RegressionSuspected: suspected*"])
     run("fail_on='suspected'").assert_outcomes(failed=1)

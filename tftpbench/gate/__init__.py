@@ -21,12 +21,11 @@ It must never print, and never measure again because it did not like the outcome
 """
 
 from tftpbench.gate.loop import Event, GateInterrupted, GateStarted, InterimLook, PairFinished, ab
-from tftpbench.gate.result import Block, FailOn, GateResult, Judgement, Noise, Side, Word
+from tftpbench.gate.result import FailOn, GateResult, Judgement, Noise, Pair, Side, Verdict
 from tftpbench.gate.sides import both_sides, side
 from tftpbench.gate.verdict import Decision, decide
 
 __all__ = [
-    "Block",
     "Decision",
     "Event",
     "FailOn",
@@ -36,9 +35,10 @@ __all__ = [
     "InterimLook",
     "Judgement",
     "Noise",
+    "Pair",
     "PairFinished",
     "Side",
-    "Word",
+    "Verdict",
     "ab",
     "both_sides",
     "decide",

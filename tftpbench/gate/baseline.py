@@ -2,8 +2,8 @@
 
 The two were measured at different times, so there are no pairs: they are two independent samples of trials. The 20 %
 trimmed means of each metric's logs are held against the budget with Yuen's t (Yuen 1974; degrees of freedom after
-Welch), in one look, with Holm's correction over metrics, servers and cells; the words are those of `gate ab`. What the
-machine did between the runs looks like a regression, and nothing here can tell the two apart: every result says so.
+Welch), in one look, with Holm's correction over metrics, servers and cells; the verdicts are those of `gate ab`. What
+the machine did between the runs looks like a regression, and nothing here can tell the two apart: every result says so.
 
 By simulation of 40,000 times two samples of the same noise, how often one test calls the second worse, at 1 % and at
 what the least of eight tests must reach:
@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
-from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
+from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Verdict
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.text import change
-from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
+from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, overall_verdict
 from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.scenario import Scenario
@@ -63,25 +63,25 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
     budgets = budgets_of(base.scenario)
     metrics = (*METRICS.values(), *REPORTED.values())
     samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
-    words = _words(samples, budgets)
-    tests = sum(samples[number].is_enough for number in words)
+    verdicts = _verdicts(samples, budgets)
+    tests = sum(samples[number].is_enough for number in verdicts)
     judgements = [
-        _judgement(each, words.get(number), budgets.get(each.metric.name), tests)
+        _judgement(each, verdicts.get(number), budgets.get(each.metric.name), tests)
         for number, each in enumerate(samples)
         if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
     ]
-    judgements.sort(key=lambda each: each.word is None)  # stable: the order of metrics and cells stays
+    judgements.sort(key=lambda each: each.verdict is None)  # stable: the order of metrics and cells stays
     failure = _failure(base, head)
-    word = whole(words.values(), failure)
+    verdict = overall_verdict(verdicts.values(), failure)
     return GateResult(
         method="baseline",
-        word=word,
-        sentence=_sentence(word, failure, judgements, base),
+        verdict=verdict,
+        sentence=_sentence(verdict, failure, judgements, base),
         base=_side(base, shared),
         head=_side(head, shared),
         judgements=tuple(judgements),
         noise=(),
-        blocks=(),
+        pairs=(),
         remarks=tuple(_remarks(base, head, shared)),
         failure=failure,
         facts=_facts(head, shared, command),
@@ -167,10 +167,10 @@ def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample
     return _Sample(metric, place, base.cells[place[1]], sides[0], sides[1], counts)
 
 
-def _words(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Word]:
-    """A word for each sample whose metric is gated, by its place in the list."""
+def _verdicts(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Verdict]:
+    """A verdict for each sample whose metric is gated, by its place in the list."""
     gated = {number: each for number, each in enumerate(samples) if each.metric.name in budgets}
-    found: dict[int, Word] = dict.fromkeys(gated, "inconclusive")
+    found: dict[int, Verdict] = dict.fromkeys(gated, Verdict.INCONCLUSIVE)
     tests = {number: each for number, each in gated.items() if each.is_enough}
     held = {number: each.budget(budgets) or 0.0 for number, each in tests.items()}
     limits = {number: allowance(each.metric, held[number]) for number, each in tests.items()}
@@ -180,19 +180,19 @@ def _words(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int
     for place, (number, each) in enumerate(tests.items()):
         promised = allowance(each.metric, min(PROMISED * held[number], 0.99))
         if beyond[place] < ERROR:
-            found[number] = "regressed"
+            found[number] = Verdict.REGRESSED
         elif worse[place] < ERROR and each.loss.mean > limits[number]:
-            found[number] = "suspected"
+            found[number] = Verdict.SUSPECTED
         elif better[place] < ERROR:
-            found[number] = "improved"
+            found[number] = Verdict.IMPROVED
         elif each.loss.p_below(limits[number]) < PASS_ERROR:
-            found[number] = "pass"
+            found[number] = Verdict.PASS
         elif each.smallest_effect(held[number], len(tests)) > promised:
-            found[number] = "invalid"
+            found[number] = Verdict.INVALID
     return found
 
 
-def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: int) -> Judgement:
+def _judgement(sample: _Sample, verdict: Verdict | None, budget: float | None, tests: int) -> Judgement:
     metric, server = sample.metric, sample.place[0]
     both = bool(sample.base and sample.head)
     base, head = (statistics.median(side) if side else None for side in (sample.base, sample.head))
@@ -205,10 +205,10 @@ def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: 
         log = math.log(head / base)
     sign = 1 if metric.lower_is_better else -1
     return Judgement(
-        metric=metric.name, cell=f"{server}, {sample.cell.label}", cell_key=sample.place[1], word=word, base=base,
+        metric=metric.name, cell=f"{server}, {sample.cell.label}", cell_key=sample.place[1], verdict=verdict, base=base,
         head=head, ratio=None if log is None else math.exp(log), low=low, high=high,
         worse=None if log is None else worsening(metric, sign * log), budget=budget,
-        pairs=min(len(sample.base), len(sample.head)), smallest_effect=effect, detail=_detail(sample, word),
+        pairs=min(len(sample.base), len(sample.head)), smallest_effect=effect, detail=_detail(sample, verdict),
     )  # fmt: skip
 
 
@@ -219,11 +219,11 @@ def _interval(moved: Trimmed) -> tuple[float, float]:
     return math.exp(float(moved.mean) - reach), math.exp(float(moved.mean) + reach)
 
 
-def _detail(sample: _Sample, word: Word | None) -> str:
+def _detail(sample: _Sample, verdict: Verdict | None) -> str:
     known = f"{len(sample.base)} and {len(sample.head)} trials"
     if sample.metric.name == NOT_IN_A_RUN:
         return "not measured in a run"
-    if word is None:
+    if verdict is None:
         return f"reported, never gated; {known}"
     if not sample.is_enough:
         return (
@@ -231,7 +231,7 @@ def _detail(sample: _Sample, word: Word | None) -> str:
             f"{len(sample.head)} of {sample.trials[1]} of the new one are valid and know it; "
             f"{TRIALS_MIN} of each are needed"
         )
-    reason = "too noisy here: take more or longer trials" if word == "invalid" else DETAILS[word]
+    reason = "too noisy here: take more or longer trials" if verdict == Verdict.INVALID else DETAILS[verdict]
     return f"{reason}; {known}"
 
 
@@ -267,16 +267,18 @@ def _is_asked(metric: str, scenario: Scenario) -> bool:
 # ---- in words, and where it was measured
 
 
-def _sentence(word: Word, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
+def _sentence(verdict: Verdict, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
     """The verdict with the figures that decided, the most severe first."""
     against = f"against the stored run {base.run.name}"
     if failure is not None:
         return f"regressed: {failure}; {against}."
-    wanted = {"improved", "pass"} if word == "improved" else {word}
-    alike = [each for each in judgements if each.word in wanted]
+    wanted = {Verdict.IMPROVED, Verdict.PASS} if verdict == Verdict.IMPROVED else {verdict}
+    alike = [each for each in judgements if each.verdict in wanted]
     alike.sort(key=lambda each: -(each.worse or 0) / (each.budget or 1))
     more = f"; and {len(alike) - _SENTENCE_FIGURES_MAX} more" if len(alike) > _SENTENCE_FIGURES_MAX else ""
-    return f"{word}: {'; '.join(change(each, named=True) for each in alike[:_SENTENCE_FIGURES_MAX])}{more}; {against}."
+    return (
+        f"{verdict}: {'; '.join(change(each, named=True) for each in alike[:_SENTENCE_FIGURES_MAX])}{more}; {against}."
+    )
 
 
 def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:

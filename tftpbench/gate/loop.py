@@ -1,6 +1,6 @@
 """A whole `gate ab`: a pilot of both sides, pair after pair, a look now and then, and an end as soon as all is decided.
 
-It emits events and prints nothing; every finished block is kept. It must never measure again because it did not like
+It emits events and prints nothing; every finished pair is kept. It must never measure again because it did not like
 the outcome.
 """
 
@@ -17,7 +17,7 @@ from tftpbench.gate.folder import GateFolder
 from tftpbench.gate.pair import Work
 from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
 from tftpbench.gate.pilot import pilot_transfer_s, starts, work
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
 from tftpbench.gate.text import remarks, sentence
@@ -36,7 +36,7 @@ from tftpbench.model.units import format_duration
 from tftpbench.model.workload import Cell
 
 SYSCALLS = "syscalls_per_block"
-# Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them ends the gate.
+# Pairs that don't count are made up for, but not for ever: a machine that spoils a third of them ends the gate.
 SPOILT_MAX = 0.5
 SPOILT_AT_FIRST = 4
 # A pass under strace takes as long as its calls. A server of batches makes few, and their number moves with the
@@ -59,9 +59,9 @@ class GateStarted:
 
 @dataclass(frozen=True)
 class PairFinished:
-    """A block is done, and on the disk."""
+    """A pair is done, and on the disk."""
 
-    block: Block
+    pair: Pair
     cells: int
 
 
@@ -76,13 +76,13 @@ Event = GateStarted | PairFinished | InterimLook
 
 
 class GateInterrupted(TftpbenchError):
-    """Ctrl-C. Finished blocks are kept, and nothing is judged."""
+    """Ctrl-C. Finished pairs are kept, and nothing is judged."""
 
     exit_code = 130
 
-    def __init__(self, blocks: int, folder: Path | None) -> None:
+    def __init__(self, pairs: int, folder: Path | None) -> None:
         kept = f"; what was measured is in {folder}" if folder else ""
-        super().__init__(f"interrupted after {blocks} blocks, so there is no verdict{kept}")
+        super().__init__(f"interrupted after {pairs} pairs, so there is no verdict{kept}")
 
 
 def ab(
@@ -116,19 +116,19 @@ def ab(
         try:
             decision = gate.run()
         except KeyboardInterrupt:
-            raise GateInterrupted(len(gate.blocks), folder.path) from None
+            raise GateInterrupted(len(gate.pairs), folder.path) from None
     described = describe(base, entries[0]), describe(head, entries[1])
     facts = _facts(scenario, seed, pinning, gate.work_texts, command, started_at, time.monotonic() - began)
     return GateResult(
         method="ab",
-        word=decision.word,
+        verdict=decision.verdict,
         sentence=sentence(decision, described, scenario, pinning.phrase),
         base=described[0],
         head=described[1],
         judgements=decision.judgements,
         noise=decision.noise,
-        blocks=tuple(gate.blocks),
-        remarks=remarks(gate.blocks, gate.notes, pinning),
+        pairs=tuple(gate.pairs),
+        remarks=remarks(gate.pairs, gate.notes, pinning),
         failure=decision.failure,
         facts=facts,
         folder=str(folder.path) if folder.path else None,
@@ -136,13 +136,13 @@ def ab(
 
 
 class _Gate:
-    """The state of one gate: its blocks so far, and what was learnt before them."""
+    """The state of one gate: its pairs so far, and what was learnt before them."""
 
     def __init__(
         self, base: Contender, head: Contender, scenario: Scenario, seed: int, bench: Bench, folder: GateFolder,
         on_event: Callable[[Event], object],
     ) -> None:  # fmt: skip
-        self.blocks: list[Block] = []
+        self.pairs: list[Pair] = []
         self.notes: list[str] = []
         self.work_texts: dict[str, str] = {}
         self._sides = {BASE: base, HEAD: head}
@@ -158,7 +158,7 @@ class _Gate:
         self._counts_syscalls = SYSCALLS in scenario.gate.gated
 
     def run(self) -> Decision:
-        """Blocks and looks to the end."""
+        """Pairs and looks to the end."""
         self._begin()
         gate, cells = self._scenario.gate, self._scenario.cells()
         decision, seen, number = decide((), gate.gated, gate.looks), (0, 0), 0
@@ -168,12 +168,12 @@ class _Gate:
                 self._measure(number, cell)
             before, seen = seen, self._pairs()
             is_look = any(now > then and now in gate.looks for then, now in zip(before, seen, strict=True))
-            if is_look or is_early(self.blocks, gate.gated):
-                decision = decide(self.blocks, gate.gated, gate.looks)
+            if is_look or is_early(self.pairs, gate.gated):
+                decision = decide(self.pairs, gate.gated, gate.looks)
                 if is_look:
                     self._on_event(InterimLook(decision))
                 self._settle(decision)
-        return decision if decision.is_final else decide(self.blocks, gate.gated, gate.looks, has_ended=True)
+        return decision if decision.is_final else decide(self.pairs, gate.gated, gate.looks, has_ended=True)
 
     def _begin(self) -> None:
         for cell in self._scenario.cells():
@@ -204,11 +204,11 @@ class _Gate:
                 self._folder.append(made)
                 raise
         self._folder.append(made)
-        self.blocks.append(made)
+        self.pairs.append(made)
         self._on_event(PairFinished(made, len(self._scenario.cells())))
 
-    def _with_syscalls(self, made: Block, cell: Cell, sides: Mapping[str, Contender]) -> Block:
-        """The block with a pass under strace for each arm."""
+    def _with_syscalls(self, made: Pair, cell: Cell, sides: Mapping[str, Contender]) -> Pair:
+        """The pair with a pass under strace for each arm."""
         arms = {}
         try:
             for name in self._rng.sample(list(sides), len(sides)):
@@ -217,7 +217,7 @@ class _Gate:
         except SyscallsUnknown as reason:
             self._failures[cell.key] += 1
             if self._failures[cell.key] == STRACED_FAILURES_MAX:
-                self.notes.append(f"System calls were not counted from block {made.number} on: {reason}.")
+                self.notes.append(f"System calls were not counted from pair {made.number} on: {reason}.")
             return made
         self._failures[cell.key] = 0
         return replace(made, arms={name: arms[name] for name in sides})
@@ -244,11 +244,11 @@ class _Gate:
 
     def _settle(self, decision: Decision) -> None:
         """Passes under strace end once they have decided: they take as long as the pairs."""
-        words = [each.word for each in decision.judgements if each.metric == SYSCALLS]
-        if all(word in ("regressed", "pass", "improved") for word in words):
+        verdicts = [each.verdict for each in decision.judgements if each.metric == SYSCALLS]
+        if all(verdict is not None and verdict.is_decisive for verdict in verdicts):
             self._counts_syscalls = False
 
-    def _is_severe(self, made: Block) -> bool:
+    def _is_severe(self, made: Pair) -> bool:
         """Whether the pair tells nothing by its calls that its clock does not: it failed, or one side is far slower.
 
         A pass under strace takes long then, and if it goes on so, the clock decides before enough calls are counted.
@@ -262,12 +262,12 @@ class _Gate:
 
         But not before the first look, where they do count: for what needs no clock, or as pairs of a severe loss.
         """
-        spoilt = sum(each.invalid is not None for each in self.blocks)
-        if spoilt <= max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.blocks) - spoilt)):
+        spoilt = sum(each.invalid is not None for each in self.pairs)
+        if spoilt <= max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.pairs) - spoilt)):
             return False
-        return number >= self._scenario.gate.looks[0] or not any(map(self._counts_nevertheless, self.blocks))
+        return number >= self._scenario.gate.looks[0] or not any(map(self._counts_nevertheless, self.pairs))
 
-    def _counts_nevertheless(self, pair: Block) -> bool:
+    def _counts_nevertheless(self, pair: Pair) -> bool:
         gated = self._scenario.gate.gated
         unclocked = [name for name in gated if not METRICS[name].needs_clock]
         is_known = any(worsening_log(pair, name) is not None for name in unclocked)
@@ -275,7 +275,7 @@ class _Gate:
 
     def _pairs(self) -> tuple[int, int]:
         """How many pairs there are of the cell that has fewest: valid ones; and, for what needs no clock, all."""
-        cells = [[each for each in self.blocks if each.cell_key == cell.key] for cell in self._scenario.cells()]
+        cells = [[each for each in self.pairs if each.cell_key == cell.key] for cell in self._scenario.cells()]
         fewest = min(len(valid(pairs)) for pairs in cells)
         if all(METRICS[name].needs_clock for name in self._scenario.gate.gated):
             return fewest, 0

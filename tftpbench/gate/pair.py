@@ -1,8 +1,8 @@
-"""One block: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
+"""One pair: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
 
 The turns (slices) are so short that what the machine does meanwhile hits both alike: whole trials after each other
 differ by 6 to 13 % of nothing, slices by 1 to 2 % (docs/gate.md). A server that has no load sleeps, so the other has
-the core to itself. Whatever a server does wrong is part of the block; it must never judge figures, and never leave a
+the core to itself. Whatever a server does wrong is part of the pair; it must never judge figures, and never leave a
 process behind.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
 from tftpbench.host.server import Sampler, ServerProcess
@@ -58,7 +58,7 @@ class Work:
 
 @dataclass
 class _Loaded:
-    """One arm while its block lasts."""
+    """One arm while its pair lasts."""
 
     trial: Trial
     server: ServerProcess
@@ -91,7 +91,7 @@ class _Turn:
 
 
 class ArmFailed(Exception):
-    """A server was lost, or delivered wrong bytes: the block ends here. `is_fault`: as no server may under load."""
+    """A server was lost, or delivered wrong bytes: the pair ends here. `is_fault`: as no server may under load."""
 
     def __init__(self, arm: str, why: str, *, is_fault: bool = True) -> None:
         super().__init__(f"{arm}: {why}")
@@ -101,14 +101,14 @@ class ArmFailed(Exception):
 
 def measure(
     number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], rng: random.Random, bench: Bench
-) -> Block:
+) -> Pair:
     """Load the sides (base, head and perhaps control) in turn, from fresh processes to their ends.
 
     Raises LoadError where the generator itself can't run; KeyboardInterrupt leaves nothing behind.
     """
     order = rng.sample(list(sides), len(sides))
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    made = Block(number_, cell.label, cell.key, started_at, order[0], 0, {})
+    made = Pair(number_, cell.label, cell.key, started_at, order[0], 0, {})
     try:
         with contextlib.ExitStack() as stack:
             arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
@@ -135,7 +135,7 @@ def _take_turns(order: Sequence[str], arms: Mapping[str, _Loaded], work: Work, b
     arm, and by the time it took one of a slow arm: evidence, and no spoilt data.
     """
     for index in range(work.slices + 1):
-        # Mirrored every other time: a drift within the block cancels out.
+        # Mirrored every other time: a drift within the pair cancels out.
         turn = order if index % 2 else order[::-1]
         for name in turn:
             arms[name].turns.append(_turn(name, arms[name], index, work, bench))
@@ -332,7 +332,7 @@ def _sum(turns: Sequence[_Turn], name: str) -> float:
 
 
 def _remove(root: Path) -> None:
-    """What was uploaded and compared: a block of uploads would fill the memory that it lies in."""
+    """What was uploaded and compared: a pair's uploads would fill the memory that it lies in."""
     for path in root.iterdir():
         with contextlib.suppress(OSError):
             path.unlink()

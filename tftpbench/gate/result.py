@@ -5,17 +5,39 @@ Frozen and pure. It must never decide; reports, JSON and exit codes are made fro
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
 
-Word = Literal["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
-# The most severe first: what the whole gate says is the first that any gated metric says.
-WORDS: tuple[Word, ...] = ("regressed", "invalid", "suspected", "inconclusive", "pass", "improved")
 FailOn = Literal["regressed", "suspected", "inconclusive"]
 
 BASE, HEAD, CONTROL = "base", "head", "control"
+
+
+class Verdict(StrEnum):
+    """What was decided of one metric, or of the whole gate; the most severe first."""
+
+    REGRESSED = "regressed"
+    INVALID = "invalid"
+    SUSPECTED = "suspected"
+    INCONCLUSIVE = "inconclusive"
+    PASS = "pass"  # noqa: S105 (no password)
+    IMPROVED = "improved"
+
+    @property
+    def severity(self) -> int:
+        """The place in the order of severity, from 0: the greater, the more severe."""
+        return BY_SEVERITY.index(self)
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether a metric of which this is said needs no further pairs."""
+        return self in (Verdict.REGRESSED, Verdict.PASS, Verdict.IMPROVED)
+
+
+BY_SEVERITY: tuple[Verdict, ...] = tuple(reversed(Verdict))
 
 
 @dataclass(frozen=True)
@@ -34,15 +56,15 @@ class Judgement:
     """One metric in one cell. `base` and `head` are medians over the pairs' trials, in the metric's unit.
 
     `ratio` is head / base with its 95 % interval, None where there are too few pairs or no figure. `worse` is how much
-    worse the head is, as a share (negative: better). `budget` None: reported, never gated, and `word` is None too.
+    worse the head is, as a share (negative: better). `budget` None: reported, never gated, and `verdict` is None too.
     `smallest_effect`: the least worsening that this many pairs, at this noise, would have called regressed nine times
-    in ten, as a share; None where it is not known. `detail`: why the word, in words.
+    in ten, as a share; None where it is not known. `detail`: why, in words.
     """
 
     metric: str
     cell: str
     cell_key: str
-    word: Word | None
+    verdict: Verdict | None
     base: float | None
     head: float | None
     ratio: float | None
@@ -64,7 +86,7 @@ def pairs_used(judgements: Iterable[Judgement]) -> int:
 class Noise:
     """A metric of two starts of the same base: how far apart equal code was. Ratios are control / base.
 
-    None where no block had a control with this figure.
+    None where no pair had a control with this figure.
     """
 
     metric: str
@@ -78,17 +100,18 @@ class Noise:
 
 @dataclass(frozen=True)
 class Arm:
-    """One server process's trial in a block: `figures` by the names of metrics and of results' columns."""
+    """One server process's trial in a pair: `figures` by the names of metrics and of results' columns."""
 
     figures: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
-class Block:
-    """One fresh base and head (and in every third block a second base), loaded in turn.
+class Pair:
+    """One fresh base and head (and in every third pair a second base), loaded in turn.
 
     `arms` by base, head, control. `invalid`: why its pairs do not count. `failure`: what ends the gate at once, as
-    wrong contents. `slices`: how often each was loaded; `first`: the arm loaded first; `unstarted`: the one that did not start.
+    wrong contents. `slices`: how often each was loaded. `first`: the arm loaded first. `unstarted`: an arm that did
+    not start.
     """
 
     number: int
@@ -133,13 +156,13 @@ class GateResult:
     """
 
     method: Literal["ab", "baseline"]
-    word: Word
+    verdict: Verdict
     sentence: str
     base: Side
     head: Side
     judgements: tuple[Judgement, ...]
     noise: tuple[Noise, ...]
-    blocks: tuple[Block, ...]
+    pairs: tuple[Pair, ...]
     remarks: tuple[str, ...]
     failure: str | None
     facts: Facts
@@ -148,19 +171,18 @@ class GateResult:
     @property
     def gated(self) -> tuple[Judgement, ...]:
         """The judgements that decide."""
-        return tuple(each for each in self.judgements if each.word is not None)
+        return tuple(each for each in self.judgements if each.verdict is not None)
 
-    @property
-    def pairs(self) -> "pd.DataFrame":
-        """One row per block, metric and comparison (head, control): base, other, ratio, base_first, valid."""
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per pair, metric and comparison (head, control): base, other, ratio, base_first, valid."""
         from tftpbench.gate.document import pairs_frame
 
         return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
         """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""
-        if self.word == "regressed" or (self.word == "suspected" and fail_on != "regressed"):
+        if self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.SUSPECTED and fail_on != "regressed"):
             return 3
-        if self.word == "invalid":
+        if self.verdict is Verdict.INVALID:
             return 6
-        return 4 if self.word == "inconclusive" and fail_on == "inconclusive" else 0
+        return 4 if self.verdict is Verdict.INCONCLUSIVE and fail_on == "inconclusive" else 0

@@ -1,4 +1,4 @@
-"""The decision: from pairs of figures to a word for each metric, and one for the whole.
+"""The decision: from pairs of figures to a verdict for each metric, and one for the whole.
 
 Pure, and the same for a gate that is going on, one that is read again, and a resampling of recorded pairs. It must
 never measure, and never look at a clock.
@@ -31,12 +31,12 @@ from tftpbench.gate.pair_figures import (
     valid,
     worsening_log,
 )
-from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Judgement, Noise, Word, pairs_used
+from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Judgement, Noise, Pair, Verdict, pairs_used
 from tftpbench.gate.sign_test import p_values
 from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
 from tftpbench.model.units import counted as amount
 
-# Part of what a gate records: to be changed with anything below that changes a word.
+# Part of what a gate records: to be changed with anything below that changes a verdict.
 METHOD = (
     "pairs in slices; 20 % trimmed mean of log ratios, one-sided t, Holm over metrics, error split over looks; "
     "sign test of severe losses after every pair/3"
@@ -67,17 +67,15 @@ Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 # A metric in a cell, by cell_key.
 Key = tuple[str, str]
-_SURE: tuple[Word, ...] = ("regressed", "pass", "improved")
-_ORDER: tuple[Word, ...] = ("regressed", "suspected", "improved", "pass", "invalid")
-_ELSE: Word = "inconclusive"
-_NOTHING: Word = "invalid"
-DETAILS: Mapping[Word, str] = {
-    "regressed": "worse by more than the budget, for certain",
-    "suspected": "worse for certain, and by the estimate by more than the budget",
-    "inconclusive": "neither a loss beyond the budget nor one within it is certain",
-    "invalid": "too noisy: a loss of twice the budget could have gone unseen, or two starts of the base differ",
-    "pass": "any loss is within the budget, with 95 % certainty",
-    "improved": "better, for certain",
+# The first that holds is the verdict; where none does, it is inconclusive.
+_PRECEDENCE = (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED, Verdict.PASS, Verdict.INVALID)
+DETAILS: Mapping[Verdict, str] = {
+    Verdict.REGRESSED: "worse by more than the budget, for certain",
+    Verdict.SUSPECTED: "worse for certain, and by the estimate by more than the budget",
+    Verdict.INCONCLUSIVE: "neither a loss beyond the budget nor one within it is certain",
+    Verdict.INVALID: "too noisy: a loss of twice the budget could have gone unseen, or two starts of the base differ",
+    Verdict.PASS: "any loss is within the budget, with 95 % certainty",
+    Verdict.IMPROVED: "better, for certain",
 }
 
 
@@ -85,7 +83,7 @@ DETAILS: Mapping[Word, str] = {
 class Decision:
     """What the pairs say. `pairs`: how many the figures are made of; `is_final`: no further pair would be used."""
 
-    word: Word
+    verdict: Verdict
     judgements: tuple[Judgement, ...]
     noise: tuple[Noise, ...]
     failure: str | None
@@ -102,7 +100,7 @@ class Severe:
 
 
 def decide(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool = False
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool = False
 ) -> Decision:
     """Look at the pairs as often as there are enough, and stop where every gated metric is decided.
 
@@ -110,13 +108,13 @@ def decide(
     is called anything but invalid, unless the loss is severe. `has_ended`: no more pairs are to come, so what is not
     sure by now is invalid.
     """
-    cells, failure, certain = by_cell(blocks), _failure(blocks), severe(blocks, budgets)
+    cells, failure, certain = by_cell(pairs), _failure(pairs), severe(pairs, budgets)
     looked = _looked(cells, budgets, looks, has_ended=has_ended)
-    found = looked.found | dict.fromkeys(certain, "regressed")
+    found = looked.found | dict.fromkeys(certain, Verdict.REGRESSED)
     judged = _Judged(cells, budgets, looks, looked, certain)
     judgements = tuple(judged.judgements(found))
     return Decision(
-        word=whole(found.values(), failure),
+        verdict=overall_verdict(found.values(), failure),
         judgements=judgements,
         noise=tuple(judged.noise()),
         failure=failure,
@@ -125,21 +123,21 @@ def decide(
     )
 
 
-def is_early(blocks: Sequence[Block], budgets: Mapping[str, float]) -> bool:
+def is_early(pairs: Sequence[Pair], budgets: Mapping[str, float]) -> bool:
     """Whether the pairs end the gate without a look: what fails outright, or a severe loss that is certain."""
-    return _failure(blocks) is not None or bool(severe(blocks, budgets))
+    return _failure(pairs) is not None or bool(severe(pairs, budgets))
 
 
-def severe(blocks: Sequence[Block], budgets: Mapping[str, float]) -> dict[Key, Severe]:
+def severe(pairs: Sequence[Pair], budgets: Mapping[str, float]) -> dict[Key, Severe]:
     """The metrics that need a clock in which the head is worse by far, for certain: by the sign test over all pairs.
 
     Of equal code either side is as often the worse one, on a busy machine, too; so no pair is left out.
     """
     signs = {
-        (name, cell_key): [severe_sign(block, name, budget) for block in loaded(ours)]
+        (name, cell_key): [severe_sign(pair, name, budget) for pair in loaded(ours)]
         for name, budget in budgets.items()
         if METRICS[name].needs_clock
-        for cell_key, ours in by_cell(blocks).items()
+        for cell_key, ours in by_cell(pairs).items()
     }
     least = [float(p_values(np.array(each))[-1]) if each else 1.0 for each in signs.values()]
     return {
@@ -154,7 +152,7 @@ class _Group:
     """Metrics for which the same pairs count. `looks`: those that there are enough pairs for."""
 
     budgets: Mapping[str, float]
-    cells: Mapping[str, Sequence[Block]]
+    cells: Mapping[str, Sequence[Pair]]
     looks: tuple[int, ...]
 
     @property
@@ -164,15 +162,15 @@ class _Group:
 
 @dataclass
 class _Looks:
-    """What the looks said: the words, by which look each, and the last look that valid pairs were enough for."""
+    """What the looks said: the verdicts, by which look each, and the last look that valid pairs were enough for."""
 
-    found: dict[Key, Word] = field(default_factory=dict)
+    found: dict[Key, Verdict] = field(default_factory=dict)
     looks: dict[Key, int] = field(default_factory=dict)
     valid: int = 0
     is_final: bool = False
 
 
-def _groups(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], looks: Sequence[int]) -> list[_Group]:
+def _groups(cells: Mapping[str, Sequence[Pair]], budgets: Mapping[str, float], looks: Sequence[int]) -> list[_Group]:
     groups = []
     for needs_clock, count in ((True, valid), (False, loaded)):
         ours = {name: budget for name, budget in budgets.items() if METRICS[name].needs_clock is needs_clock}
@@ -184,7 +182,7 @@ def _groups(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], 
 
 
 def _looked(
-    cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool
+    cells: Mapping[str, Sequence[Pair]], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool
 ) -> _Looks:
     """Look after look, until all is decided, or the pairs are not enough for the next."""
     groups, result = _groups(cells, budgets, looks), _Looks()
@@ -194,7 +192,7 @@ def _looked(
             break
     if result.found:  # what had not pairs enough for any look is no pass
         open_ = [key for group in groups for key in group.keys if not group.looks and key[0] not in OPTIONAL]
-        result.found |= dict.fromkeys(open_, "invalid" if has_ended else "inconclusive")
+        result.found |= dict.fromkeys(open_, Verdict.INVALID if has_ended else Verdict.INCONCLUSIVE)
     result.is_final |= bool(groups) and all(looks[-1] in group.looks for group in groups)
     return result
 
@@ -214,15 +212,21 @@ def _look(look: int, groups: Sequence[_Group], result: _Looks, looks: Sequence[i
         result.valid = look if any(METRICS[name].needs_clock for name in group.budgets) else result.valid
     if not any(logs.values()):
         return False  # nothing was measured: there is nothing to say
-    now = _words(logs, held, len(looks), last=last, waiting=waiting)
+    now = _verdicts(logs, held, len(looks), last=last, waiting=waiting)
     if has_ended:
-        now = {key: "invalid" if word == "inconclusive" and key in last else word for key, word in now.items()}
+        now = {
+            key: Verdict.INVALID if verdict == Verdict.INCONCLUSIVE and key in last else verdict
+            for key, verdict in now.items()
+        }
     cells = {key: group.cells[key[1]][:look] for group in reached for key in group.keys}
-    now = {key: "invalid" if _control_differs(cells[key], key[0], held[key]) else word for key, word in now.items()}
-    regressed = {key for key in now if "regressed" in (now[key], result.found.get(key))}
-    result.found |= now | dict.fromkeys(regressed, "regressed")
+    now = {
+        key: Verdict.INVALID if _control_differs(cells[key], key[0], held[key]) else verdict
+        for key, verdict in now.items()
+    }
+    regressed = {key for key in now if Verdict.REGRESSED in (now[key], result.found.get(key))}
+    result.found |= now | dict.fromkeys(regressed, Verdict.REGRESSED)
     result.looks |= dict.fromkeys(now, look)
-    is_sure = not waiting and all(word in _SURE for word in result.found.values())
+    is_sure = not waiting and all(verdict.is_decisive for verdict in result.found.values())
     return is_sure or any(is_many(key[0], np.array(logs[key]), held[key]) for key in regressed)
 
 
@@ -236,24 +240,24 @@ def is_many(metric: str, logs: Floats, budget: float) -> NDArray[np.bool_]:
     return np.asarray(trimmed(logs).mean > MANY * allowance(METRICS[metric], budget))
 
 
-def effective(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float]) -> dict[Key, float]:
+def effective(cells: Mapping[str, Sequence[Pair]], budgets: Mapping[str, float]) -> dict[Key, float]:
     """The budget of each metric in each cell, as a share: no less than the metric's floor is of what the base has.
 
     One page more is no regression of a server of few pages, nor is a call in a hundred blocks of one with few calls.
     """
     held = {}
-    for cell_key, blocks in cells.items():
+    for cell_key, pairs in cells.items():
         for name, budget in budgets.items():
-            base = [value for block in blocks if (value := figure(block, BASE, name)) is not None]
+            base = [value for pair in pairs if (value := figure(pair, BASE, name)) is not None]
             floor = METRICS[name].floor / float(np.median(base)) if base else 0.0
             held[name, cell_key] = max(budget, floor)
     return held
 
 
-def words(
+def verdicts(
     logs: Mapping[Key, Floats], budgets: Mapping[Key, float], looks: int, *, last: Collection[Key], waiting: int = 0
 ) -> dict[Key, Numbers]:
-    """The word of each metric for many gates at once, as places in WORDS, of shape (gates,).
+    """The verdict of each metric for many gates at once, as severities, of shape (gates,).
 
     `logs`: log-ratios of worsening, of shape (gates, pairs). `last`: those that no further look will be taken at;
     `waiting`: how many metrics have not pairs enough yet, and so share this look's error.
@@ -270,8 +274,8 @@ def words(
             beyond[key] < error, (worse[key] < error) & test.is_beyond, better[key] < error,
             test.p_not_inside < PASS_ERROR / looks, noisy,
         )  # fmt: skip
-        places = [np.full(test.size, WORDS.index(word)) for word in _ORDER]
-        found[key] = np.select(said, places, WORDS.index(_ELSE))
+        severities = [np.full(test.size, verdict.severity) for verdict in _PRECEDENCE]
+        found[key] = np.select(said, severities, Verdict.INCONCLUSIVE.severity)
     return found
 
 
@@ -336,13 +340,13 @@ def holm_of(p_values: Mapping[Key, Floats], waiting: int = 0) -> dict[Key, Float
     return dict(zip(p_values, adjusted, strict=True))
 
 
-def _words(
+def _verdicts(
     logs: Mapping[Key, Sequence[float]], budgets: Mapping[Key, float], looks: int, *, last: Collection[Key],
     waiting: int,
-) -> dict[Key, Word]:  # fmt: skip
+) -> dict[Key, Verdict]:  # fmt: skip
     given = {key: np.array([values]) for key, values in logs.items() if len(values) >= PAIRS_MIN}
-    found = words(given, budgets, looks, last=last, waiting=waiting)
-    return {key: WORDS[int(found[key][0])] if key in found else "inconclusive" for key in logs}
+    found = verdicts(given, budgets, looks, last=last, waiting=waiting)
+    return {key: BY_SEVERITY[int(found[key][0])] if key in found else Verdict.INCONCLUSIVE for key in logs}
 
 
 def _logs(group: _Group, look: int, least: int) -> dict[Key, list[float]]:
@@ -355,66 +359,66 @@ def _logs(group: _Group, look: int, least: int) -> dict[Key, list[float]]:
     return found
 
 
-def _failure(blocks: Sequence[Block]) -> str | None:
+def _failure(pairs: Sequence[Pair]) -> str | None:
     """What ends the gate whatever the figures say, in words."""
-    return next((block.failure for block in blocks if block.failure), None) or _unstarted(blocks) or _lost(blocks)
+    return next((pair.failure for pair in pairs if pair.failure), None) or _unstarted(pairs) or _lost(pairs)
 
 
-def _unstarted(blocks: Sequence[Block]) -> str | None:
+def _unstarted(pairs: Sequence[Pair]) -> str | None:
     """Whether the head often does not start, and the base always does, in words."""
-    failed = [block.unstarted for block in blocks if block.unstarted is not None]
+    failed = [pair.unstarted for pair in pairs if pair.unstarted is not None]
     if failed.count(HEAD) <= UNSTARTED_MAX or failed.count(HEAD) < len(failed):
         return None
-    return f"head: did not start in {len(failed)} of {amount(len(blocks), 'pair')}, and the base in all"
+    return f"head: did not start in {len(failed)} of {amount(len(pairs), 'pair')}, and the base in all"
 
 
-def _lost(blocks: Sequence[Block]) -> str | None:
+def _lost(pairs: Sequence[Pair]) -> str | None:
     """Whether the head loses more of its transfers than the base, by the sign test over all pairs, in words.
 
     A pair whose clock can't be trusted counts: of equal code either side loses as often the more.
     """
-    pairs = loaded(blocks)
-    shares = [(_share_lost(block, HEAD), _share_lost(block, BASE)) for block in pairs]
+    pairs = loaded(pairs)
+    shares = [(_share_lost(pair, HEAD), _share_lost(pair, BASE)) for pair in pairs]
     signs = np.array([int(head > base) - int(head < base) for head, base in shares])
     if not signs.size or p_values(signs)[-1] >= LOST_ERROR:
         return None
-    head, base = (sum(figure(block, arm, "lost") or 0 for block in pairs) for arm in (HEAD, BASE))
+    head, base = (sum(figure(pair, arm, "lost") or 0 for pair in pairs) for arm in (HEAD, BASE))
     more = int((signs > 0).sum())
     return f"head: lost transfers in {more} of {amount(len(pairs), 'pair')}, {head:.0f} in all, the base {base:.0f}"
 
 
-def _share_lost(block: Block, arm: str) -> float:
-    return (figure(block, arm, "lost") or 0) / (figure(block, arm, "started") or 1)
+def _share_lost(pair: Pair, arm: str) -> float:
+    return (figure(pair, arm, "lost") or 0) / (figure(pair, arm, "started") or 1)
 
 
-def _control_differs(blocks: Sequence[Block], metric: str, budget: float) -> bool:
+def _control_differs(pairs: Sequence[Pair], metric: str, budget: float) -> bool:
     """Whether two starts of the same base differ by more than the budget for certain: then nothing can be judged."""
-    logs = [log for block in blocks if (log := worsening_log(block, metric, CONTROL)) is not None]
+    logs = [log for pair in pairs if (log := worsening_log(pair, metric, CONTROL)) is not None]
     if len(logs) < CONTROLS_MIN:
         return False
     found, limit = trimmed(np.array(logs)), allowance(METRICS[metric], budget)
     return bool(min(found.p_above(limit), found.p_below(-limit)) < ERROR / 2)
 
 
-def whole(verdicts: Collection[Word], failure: str | None) -> Word:
+def overall_verdict(verdicts: Collection[Verdict], failure: str | None) -> Verdict:
     """The most severe; without a verdict nothing is known."""
     if failure is not None:
-        return "regressed"
-    most_severe = min(verdicts, key=WORDS.index, default=_NOTHING)
-    return "improved" if most_severe == "pass" and "improved" in verdicts else most_severe
+        return Verdict.REGRESSED
+    most_severe = max(verdicts, key=lambda each: each.severity, default=Verdict.INVALID)
+    return Verdict.IMPROVED if most_severe is Verdict.PASS and Verdict.IMPROVED in verdicts else most_severe
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """The figures behind the words: of the very pairs that each word was said of."""
+    """The figures behind the verdicts: of the very pairs that each verdict was said of."""
 
-    cells: Mapping[str, Sequence[Block]]
+    cells: Mapping[str, Sequence[Pair]]
     budgets: Mapping[str, float]
     looks: Sequence[int]
     looked: _Looks
     certain: Mapping[Key, Severe]
 
-    def judgements(self, found: Mapping[Key, Word]) -> Iterator[Judgement]:
+    def judgements(self, found: Mapping[Key, Verdict]) -> Iterator[Judgement]:
         """Gated metrics first, each in all cells."""
         for name in (*self.budgets, *(other for other in (*METRICS, *REPORTED) if other not in self.budgets)):
             for cell_key in self.cells:
@@ -442,9 +446,9 @@ class _Judged:
 
     def _is_severe(self, key: Key) -> bool:
         """Whether the sign test alone calls it regressed: then its figures are of all pairs."""
-        return key in self.certain and self.looked.found.get(key) != "regressed"
+        return key in self.certain and self.looked.found.get(key) != Verdict.REGRESSED
 
-    def _pairs(self, key: Key) -> Sequence[Block]:
+    def _pairs(self, key: Key) -> Sequence[Pair]:
         name, cell_key = key
         if self._is_severe(key):
             return loaded(self.cells[cell_key])
@@ -454,7 +458,7 @@ class _Judged:
             pairs = [pair for pair in pairs if worsening_log(pair, name) is not None]
         return pairs[: look or len(pairs)]
 
-    def _judgement(self, key: Key, word: Word | None, tests: int) -> Judgement:
+    def _judgement(self, key: Key, verdict: Verdict | None, tests: int) -> Judgement:
         name, cell_key = key
         metric, pairs = METRICS.get(name) or REPORTED[name], self._pairs(key)
         figures = both(pairs, name)
@@ -471,7 +475,7 @@ class _Judged:
             metric=name,
             cell=self._cell(cell_key),
             cell_key=cell_key,
-            word=word,
+            verdict=verdict,
             base=float(np.median([base for base, _ in figures])) if figures else None,
             head=float(np.median([head for _, head in figures])) if figures else None,
             ratio=ratio.ratio if ratio else None,
@@ -481,15 +485,15 @@ class _Judged:
             budget=budget,
             pairs=len(figures),
             smallest_effect=effect,
-            detail=self._detail(key, word, budget, len(figures)),
+            detail=self._detail(key, verdict, budget, len(figures)),
         )
 
-    def _detail(self, key: Key, word: Word | None, budget: float | None, pairs: int) -> str:
+    def _detail(self, key: Key, verdict: Verdict | None, budget: float | None, pairs: int) -> str:
         if budget is None:
             return "reported, never gated"
         if self._is_severe(key):
             seen, loss = self.certain[key], severe_loss(key[0], budget)
             return f"worse by more than {100 * loss:.0f} % in {seen.worse} of {amount(seen.pairs, 'pair')}, for certain"
-        if word is None or (word in ("invalid", "inconclusive") and key not in self.looked.looks):
+        if verdict is None or (verdict in (Verdict.INVALID, Verdict.INCONCLUSIVE) and key not in self.looked.looks):
             return "not measured" if not pairs else f"{amount(pairs, 'pair')}: too few to judge"
-        return DETAILS[word]
+        return DETAILS[verdict]

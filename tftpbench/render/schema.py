@@ -232,7 +232,7 @@ def _comparison() -> Schema:
 
 
 def _gate() -> Schema:
-    words = ["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
+    verdicts = ["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
     texts, numbers = _list({"type": "string"}), _list({"type": "integer"})
     where = {
         "metric": Column("", "Its name.", "text", False),
@@ -252,7 +252,7 @@ def _gate() -> Schema:
         "smallest_effect": Column(
             "", "The least loss, as a share, that would have been caught nine times in ten.", "float"
         ),
-        "detail": Column("", "Why the word.", "text", False),
+        "detail": Column("", "Why the verdict.", "text", False),
     }
     noise = {
         **where,
@@ -262,19 +262,19 @@ def _gate() -> Schema:
         "highest": Column("", "Highest ratio of a pair.", "float"),
     }
     judged = _whole(judgement)
-    judged["properties"]["word"] = {"enum": [*words, None], "description": "What was decided; null: nothing."}
-    judged["required"].append("word")
+    judged["properties"]["verdict"] = {"enum": [*verdicts, None], "description": "What was decided; null: nothing."}
+    judged["required"].append("verdict")
     return _object(
         {
-            "schema": {"const": "tftpbench.gate/1"},
+            "schema": {"const": "tftpbench.gate/2"},
             "method": {"enum": ["ab", "baseline"]},
-            "word": {"enum": words, "description": "Of the whole: the gravest of any gated metric."},
+            "verdict": {"enum": verdicts, "description": "Of the whole: the most severe of any gated metric."},
             "sentence": _text("The verdict in one sentence."),
             "base": _gate_side(),
             "head": _gate_side(),
             "judgements": {**_list(judged), "description": "Gated ones first, then those that are only reported."},
             "noise": _list(_whole(noise)),
-            "blocks": _list(_gate_block()),
+            "pairs": _list(_gate_pair()),
             "remarks": texts,
             "failure": _text("What ended it at once, as wrong contents.", nullable=True),
             "facts": _object(
@@ -301,7 +301,7 @@ def _gate() -> Schema:
             ),
             "folder": _text("Where it was kept.", nullable=True),
         },
-        title="gate.json, and what tftpbench gate ab --json prints (tftpbench.gate/1)",
+        title="gate.json, and what tftpbench gate ab --json prints (tftpbench.gate/2)",
     )
 
 
@@ -317,7 +317,7 @@ def _gate_side() -> Schema:
     )
 
 
-def _gate_block() -> Schema:
+def _gate_pair() -> Schema:
     figures = {
         "type": "object",
         "additionalProperties": {"type": ["number", "null"]},
@@ -329,16 +329,16 @@ def _gate_block() -> Schema:
             "cell": _text("The cell, in words."),
             "cell_key": _column(COLUMNS["cell_key"]),
             "started_at": _column(Column("", "UTC.", "time", False)),
-            "first": _text("Who was loaded first: base, head or control."),
+            "first": _text("Which was loaded first: base, head or control."),
             "slices": {"type": "integer", "description": "How often each was loaded."},
             "arms": {
                 "type": "object",
                 "additionalProperties": _object({"figures": figures}),
-                "description": "base, head and, in every third block, control: a second base.",
+                "description": "base, head and, in every third pair, control: a second base.",
             },
             "invalid": _text("Why its pairs do not count.", nullable=True),
             "failure": _text("What ended the gate at once.", nullable=True),
-            "unstarted": _text("Who did not start.", nullable=True),
+            "unstarted": _text("Which did not start.", nullable=True),
         }
     )
 

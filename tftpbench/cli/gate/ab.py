@@ -52,7 +52,7 @@ def ab(
     asked = load_scenario(scenario, set_ or [])
     old, new = gate.both_sides(base, head, like)
     seed = random_seed() if seed is None else seed
-    interrupt_on_end()  # an orderly end for all: finished blocks are kept
+    interrupt_on_end()  # an orderly end for all: finished pairs are kept
     result = gate.ab(
         old,
         new,

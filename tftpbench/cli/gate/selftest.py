@@ -64,7 +64,7 @@ def selftest(
 
 def render(found: "SelfTested") -> str:
     """The figures as lines."""
-    said = ", ".join(f"{word} {count}" for word, count in found.said.items())
+    said = ", ".join(f"{verdict} {count}" for verdict, count in found.said.items())
     lines = [f"False alarms, live:         {found.alarms} gates over equal code{f': {said}' if said else ''}"]
     if found.permuted is not None:
         lines.append(f"False alarms, permutations: {found.permuted.rate()} gates of the same pairs, labels exchanged")

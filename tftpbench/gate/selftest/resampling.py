@@ -1,10 +1,10 @@
-"""The gate without a machine: what it would have said of recorded blocks, thousands of times.
+"""The gate without a machine: what it would have said of recorded pairs, thousands of times.
 
-Each draw is a whole gate with the decision of a real one (`decision.words`, look after look). Identical code with base
-and head exchanged at random tells how often the gate alarms for nothing; a recorded fault, how often it finds it. It
-must never measure, and never judge by rules of its own.
+Each draw is a whole gate with the decision of a real one (`verdict.verdicts`, look after look). Identical code with
+base and head exchanged at random gives the false-alarm rate; a recorded fault, how often it is found. It must never
+measure, and never judge by rules of its own.
 
-What it can't tell: draws come from the blocks that were recorded, so their intervals hold for such blocks, and none of
+What it can't tell: draws come from the pairs that were recorded, so their intervals hold for such pairs, and none of
 a machine that behaves otherwise.
 """
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from tftpbench.analysis.stats import PAIRS_MIN, trimmed
 from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, valid
-from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Word
+from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
-from tftpbench.gate.verdict import CONTROLS_MIN, ERROR, OPTIONAL, SEVERE_ERROR, effective, holm_of, is_many, words
+from tftpbench.gate.verdict import CONTROLS_MIN, ERROR, OPTIONAL, SEVERE_ERROR, effective, holm_of, is_many
+from tftpbench.gate.verdict import verdicts as verdicts_of
 from tftpbench.model.budgets import METRICS, allowance
 from tftpbench.model.gate_settings import CONTROL_EVERY
 
@@ -29,10 +30,9 @@ CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 Key = tuple[str, str]
-_REGRESSED, _PASS, _IMPROVED = WORDS.index("regressed"), WORDS.index("pass"), WORDS.index("improved")
-_INVALID, _INCONCLUSIVE = WORDS.index("invalid"), WORDS.index("inconclusive")
-# What ends a gate: decision._SURE.
-_SURE = [_REGRESSED, _PASS, _IMPROVED]
+_REGRESSED, _PASS, _IMPROVED = Verdict.REGRESSED.severity, Verdict.PASS.severity, Verdict.IMPROVED.severity
+_INVALID, _INCONCLUSIVE = Verdict.INVALID.severity, Verdict.INCONCLUSIVE.severity
+_DECISIVE = [verdict.severity for verdict in Verdict if verdict.is_decisive]
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,22 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What many gates said: the whole of each, and each metric of it (the most severe word of its cells)."""
+    """What many gates said: the whole of each, and each metric of it (the most severe verdict of its cells)."""
 
     draws: int
-    said: tuple[Word, ...]
-    by_metric: Mapping[str, tuple[Word, ...]]
+    said: tuple[Verdict, ...]
+    by_metric: Mapping[str, tuple[Verdict, ...]]
 
     @property
-    def words(self) -> Mapping[Word, int]:
-        """How often each word was the verdict, in the order of severity."""
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """How often each was the verdict of the whole, the most severe first."""
         counts = Counter(self.said)
-        return {word: counts[word] for word in WORDS}
+        return {verdict: counts[verdict] for verdict in Verdict}
 
-    def rate(self, word: Word = "regressed", metric: str | None = None) -> Rate:
-        """How often the verdict, or that of one metric, was this word."""
+    def rate(self, verdict: Verdict = Verdict.REGRESSED, metric: str | None = None) -> Rate:
+        """How often the verdict, or that of one metric, was this one."""
         verdicts = self.said if metric is None else self.by_metric.get(metric, ())
-        return Rate(verdicts.count(word), len(verdicts))
+        return Rate(verdicts.count(verdict), len(verdicts))
 
 
 def _percent(share: float) -> str:
@@ -96,52 +96,52 @@ def _percent(share: float) -> str:
 
 
 def permuted(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
 ) -> Rates:
-    """Gates of recorded blocks in random order, base and head of each exchanged or not by the toss of a coin.
+    """Gates of recorded pairs in random order, base and head of each exchanged or not by the toss of a coin.
 
-    `blocks`: of base and head that are the same code. ValueError where they are too few for a look.
+    `pairs`: of base and head that are the same code. ValueError where they are too few for a look.
     """
-    return _gates(blocks, budgets, looks, draws, seed, swaps=True)
+    return _gates(pairs, budgets, looks, draws, seed, swaps=True)
 
 
 def drawn(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
 ) -> Rates:
-    """Gates of recorded blocks in random order, base and head as they were. ValueError as in `permuted`.
+    """Gates of recorded pairs in random order, base and head as they were. ValueError as in `permuted`.
 
-    Draws share blocks: where few more were recorded than a gate takes, they hardly differ.
+    Draws share pairs: where few more were recorded than a gate takes, they hardly differ.
     """
-    return _gates(blocks, budgets, looks, draws, seed, swaps=False)
+    return _gates(pairs, budgets, looks, draws, seed, swaps=False)
 
 
 def detected(
-    blocks: Sequence[Block], metric: str, budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS,
+    pairs: Sequence[Pair], metric: str, budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS,
     seed: int = 1,
 ) -> Rate:  # fmt: skip
-    """How often gates drawn from blocks with a faulty head are regressed by the metric that is meant to show it."""
-    return drawn(blocks, budgets, looks, draws, seed).rate("regressed", metric)
+    """How often gates drawn from pairs with a faulty head are regressed by the metric that is meant to show it."""
+    return drawn(pairs, budgets, looks, draws, seed).rate(Verdict.REGRESSED, metric)
 
 
-def mirrored(blocks: Iterable[Block]) -> list[Block]:
-    """The same blocks with base and head exchanged in all of them.
+def mirrored(pairs: Iterable[Pair]) -> list[Pair]:
+    """The same pairs with base and head exchanged in all of them.
 
     Without controls: a second start of what is the head now says nothing of what is the base.
     """
     names = {BASE: HEAD, HEAD: BASE}
     return [
         replace(
-            block,
-            arms={names[name]: arm for name, arm in block.arms.items() if name in names},
-            first=names.get(block.first, block.first),
+            pair,
+            arms={names[name]: arm for name, arm in pair.arms.items() if name in names},
+            first=names.get(pair.first, pair.first),
         )
-        for block in blocks
+        for pair in pairs
     ]
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Of each draw and place in it: which block of the cell, and whether its sides are exchanged: (draws, blocks)."""
+    """Of each draw and place in it: which pair of the cell, and whether its sides are exchanged: (draws, pairs)."""
 
     order: Numbers
     swapped: NDArray[np.bool_]
@@ -158,7 +158,7 @@ class _Draw:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One metric of a cell, by block; NaN where an arm has no figure."""
+    """One metric of a cell, by pair; NaN where an arm has no figure."""
 
     metric: str
     base: Floats
@@ -166,7 +166,7 @@ class _Recorded:
     control: Floats
 
     def logs(self, draw: _Draw, look: int, least: int) -> Floats | None:
-        """Log-ratios of worsening at a look, (draws, pairs); None where too few blocks have the figure."""
+        """Log-ratios of worsening at a look, (draws, pairs); None where too few pairs have the figure."""
         known = np.isfinite(self.base) & np.isfinite(self.head)
         if min(look, int(known.sum())) < (least if self.metric in OPTIONAL else PAIRS_MIN):
             return None
@@ -209,22 +209,22 @@ class _Recorded:
 
 
 def _gates(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
 ) -> Rates:
-    cells = by_cell([block for block in valid(blocks) if block.failure is None])
+    cells = by_cell([pair for pair in valid(pairs) if pair.failure is None])
     fewest = min((len(ours) for ours in cells.values()), default=0)
     reached = [look for look in looks if look <= fewest]
     if not reached or not fewest:
-        raise ValueError(f"a gate of these looks needs {looks[0]} valid blocks of each cell, and there are {fewest}")
+        raise ValueError(f"a gate of these looks needs {looks[0]} valid pairs of each cell, and there are {fewest}")
     rng = np.random.default_rng(seed)
-    drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, rng, swaps) for key, ours in cells.items()}
+    drawing = {key: _draw([CONTROL in pair.arms for pair in ours], draws, rng, swaps) for key, ours in cells.items()}
     recorded = {(name, key): _recorded(ours, name) for key, ours in cells.items() for name in budgets}
     found = _look_by_look(recorded, drawing, effective(cells, budgets), looks, reached)
     return _rates(found, draws)
 
 
 def _draw(controlled: Sequence[bool], draws: int, rng: np.random.Generator, swaps: bool) -> _Draw:
-    """Blocks in random order, but those with a control in the places where a gate has them."""
+    """Pairs in random order, but those with a control in the places where a gate has them."""
     places = _controlled_places(controlled)
     order = np.empty((draws, len(places)), dtype=np.int64)
     for is_controlled in (True, False):
@@ -244,9 +244,9 @@ def _controlled_places(controlled: Sequence[bool]) -> NDArray[np.bool_]:
     return np.array(places, dtype=bool)
 
 
-def _recorded(blocks: Sequence[Block], metric: str) -> _Recorded:
+def _recorded(pairs: Sequence[Pair], metric: str) -> _Recorded:
     def column(arm: str) -> Floats:
-        found = [figure(block, arm, metric) for block in blocks]
+        found = [figure(pair, arm, metric) for pair in pairs]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     return _Recorded(metric, column(BASE), column(HEAD), column(CONTROL))
@@ -256,7 +256,7 @@ def _look_by_look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], reached: Sequence[int],
 ) -> dict[Key, Numbers]:  # fmt: skip
-    """The word of each metric in each draw, as a place in WORDS: as `decide` has it, for all draws at once.
+    """The verdict of each metric in each draw, as its severity: as `decide` has it, for all draws at once.
 
     Where a severe loss ends a gate before its first look, the other metrics are inconclusive here.
     """
@@ -283,7 +283,7 @@ def _look_by_look(
             earlier = found.get(key, np.full(draws, _INCONCLUSIVE) if ended.any() else now)
             found[key] = np.where(ended | (earlier == _REGRESSED), earlier, now)
         ended |= is_over
-        ended |= np.all([np.isin(each, _SURE) for each in found.values()], axis=0) if found else False
+        ended |= np.all([np.isin(each, _DECISIVE) for each in found.values()], axis=0) if found else False
         before = look
     return found
 
@@ -291,7 +291,7 @@ def _look_by_look(
 def _severe(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float], pairs: int
 ) -> list[dict[Key, NDArray[np.bool_]]]:
-    """After each pair: in which draws which metric is a severe loss for certain, as `decision.severe` has it.
+    """After each pair: in which draws which metric is a severe loss for certain, as `verdict.severe` has it.
 
     Empty where that is so in none.
     """
@@ -313,7 +313,7 @@ def _look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], look: int,
 ) -> tuple[dict[Key, Numbers], NDArray[np.bool_]]:  # fmt: skip
-    """The words of a look, and in which draws it ends the gate by a loss of many budgets."""
+    """The verdicts of a look, and in which draws it ends the gate by a loss of many budgets."""
     logs, short = {}, []
     for key, each in recorded.items():
         values = each.logs(drawing[key[1]], look, looks[0])
@@ -321,7 +321,7 @@ def _look(
             logs[key] = values
         elif each.metric not in OPTIONAL:
             short.append(key)
-    verdicts = words(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
+    verdicts = verdicts_of(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
     for key in short:
         verdicts[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
     is_over = np.zeros(len(next(iter(drawing.values())).order), dtype=bool)
@@ -334,15 +334,15 @@ def _look(
 
 def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:
     if not found:
-        return Rates(draws, _as_words(np.full(draws, _INVALID)), {})
+        return Rates(draws, _decoded(np.full(draws, _INVALID)), {})
     by_metric: dict[str, Numbers] = {}
     for (metric, _), verdicts in found.items():
-        by_metric[metric] = np.minimum(by_metric.get(metric, verdicts), verdicts)
+        by_metric[metric] = np.maximum(by_metric.get(metric, verdicts), verdicts)
     table = np.array(list(found.values()))
-    whole = table.min(axis=0)
+    whole = table.max(axis=0)
     whole[(whole == _PASS) & (table == _IMPROVED).any(axis=0)] = _IMPROVED
-    return Rates(draws, _as_words(whole), {metric: _as_words(verdicts) for metric, verdicts in by_metric.items()})
+    return Rates(draws, _decoded(whole), {metric: _decoded(verdicts) for metric, verdicts in by_metric.items()})
 
 
-def _as_words(verdicts: Numbers) -> tuple[Word, ...]:
-    return tuple(WORDS[place] for place in verdicts)
+def _decoded(verdicts: Numbers) -> tuple[Verdict, ...]:
+    return tuple(BY_SEVERITY[severity] for severity in verdicts)

@@ -109,4 +109,4 @@ def _labels(judgements: Sequence[Judgement]) -> list[str]:
 
 
 def _verdict(judgement: Judgement) -> str:
-    return judgement.word or ("not gated" if judgement.budget is None else "not judged")
+    return judgement.verdict or ("not gated" if judgement.budget is None else "not judged")
