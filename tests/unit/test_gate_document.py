@@ -62,14 +62,22 @@ def test_a_document_is_as_its_schema_says_and_every_top_key_is_needed(name: str)
         assert not validator.is_valid({other: value for other, value in whole.items() if other != key}), key
 
 
-def test_the_schema_knows_every_key_of_every_part_and_needs_each() -> None:
-    written, whole = schema.json_schema("gate")["properties"], document(gate())
-    parts = [(whole["base"], written["base"]), (whole["head"], written["head"]), (whole["facts"], written["facts"])]
-    parts += [(whole[name][0], written[name]["items"]) for name in ("judgements", "noise", "pairs")]
-    arm = written["pairs"]["items"]["properties"]["arms"]["additionalProperties"]
-    parts.append((whole["pairs"][0]["arms"]["base"], arm))
-    for part, known in parts:
+def test_the_schema_knows_every_key_of_every_part_and_needs_and_explains_each() -> None:
+    written, whole = schema.json_schema("gate"), document(gate())
+    parts = {
+        "Side": whole["base"],
+        "Facts": whole["facts"],
+        "Judgement": whole["judgements"][0],
+        "Noise": whole["noise"][0],
+        "Pair": whole["pairs"][0],
+        "Arm": whole["pairs"][0]["arms"]["base"],
+    }
+    assert set(written["$defs"]) == {*parts, "Verdict"}
+    for name, part in parts.items():
+        known = written["$defs"][name]
         assert set(part) == set(known["properties"]) == set(known["required"])
+        obvious = {"server_cpus", "generator_cpus"}
+        assert all("description" in each for key, each in known["properties"].items() if key not in obvious), name
 
 
 @pytest.mark.parametrize("where", ["verdict", "judgements"])
