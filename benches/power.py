@@ -15,7 +15,7 @@ from tftpbench.gate.document import load
 from tftpbench.gate.pair_figures import figure
 from tftpbench.gate.result import HEAD, Arm, Pair, Verdict
 from tftpbench.gate.selftest.resampling import drawn
-from tftpbench.gate.verdict import effective
+from tftpbench.gate.verdict import held_budgets
 from tftpbench.model.budgets import METRICS
 from tftpbench.model.scenario import from_document
 
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     gate = from_document(results[0].facts.scenario, "recorded").gate
     pairs = [pair for result in results for pair in result.pairs if pair.invalid is None]
     sys.stdout.write(f"{len(pairs)} pairs; loss in budgets: {', '.join(map(str, LOSSES))}\n")
-    for (metric, _), budget in effective({"": pairs}, gate.gated).items():
+    for (metric, _), budget in held_budgets({"": pairs}, gate.gated).items():
         columns = []
         for loss in LOSSES:
             worse = [_worse(pair, metric, budget * loss) for pair in pairs]

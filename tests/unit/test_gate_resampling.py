@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tftpbench.gate.decision import decide
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair, Verdict
 from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, mirrored, permuted
-from tftpbench.gate.verdict import decide, is_early
+from tftpbench.gate.verdict import is_early
 from tftpbench.model.budgets import METRICS
 
 BUDGETS = {"server_cpu_s_per_mib": 0.05, "syscalls_per_block": 0.02, "data_pps": 0.05, "server_rss_bytes_max": 0.10}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tftpbench import cli
+from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
 from tftpbench.gate.selftest.faults import METRIC_OF
 from tftpbench.gate.selftest.resampling import mirrored, permuted
 from tftpbench.gate.selftest.run import SelfTested, evaluate
-from tftpbench.gate.verdict import decide
 from tftpbench.model.scenario import from_document
 
 RECORDED = Path(__file__).parents[2] / "results/reference/gate"

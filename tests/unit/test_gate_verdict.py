@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from tests.unit.test_gate_resampling import BUDGETS, LOOKS, made_pairs
+from tftpbench.analysis.stats import trimmed
+from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Judgement, Pair, Verdict
-from tftpbench.gate.verdict import Decision, decide, effective
+from tftpbench.gate.verdict import Loss, held_budgets
 from tftpbench.gate.verdict import verdicts as verdicts_of
+from tftpbench.model.budgets import METRICS
 
 CPU, CALLS, RATE, MEMORY = BUDGETS
 
@@ -222,11 +225,10 @@ def test_where_the_clock_can_not_be_trusted_nothing_passes_by_what_needs_none() 
 def test_metrics_that_have_not_pairs_enough_yet_share_the_error_of_a_look() -> None:
     """Else what is looked at first would have more of it than was promised for all."""
     rng = np.random.default_rng(1)
-    logs = {(name, "read"): rng.normal(0.0, 0.02, (2000, 12)) for name in (CALLS, MEMORY)}
-    held = dict.fromkeys(logs, 1e-9)
+    losses = {name: Loss(METRICS[name], trimmed(rng.normal(0.0, 0.02, (2000, 12))), 1e-9) for name in (CALLS, MEMORY)}
     regressed = Verdict.REGRESSED.severity
     alone, waiting = (
-        sum(int((each == regressed).sum()) for each in verdicts_of(logs, held, 1, last=(), waiting=count).values())
+        sum(int((each == regressed).sum()) for each in verdicts_of(losses, last=(), waiting=count).values())
         for count in (0, 20)
     )
     assert waiting < alone
@@ -256,7 +258,7 @@ def test_many_cells_are_judged_together_and_each_by_itself() -> None:
 
 
 def test_no_budget_is_less_than_its_floor() -> None:
-    held = effective({"read": made_pairs(12)}, BUDGETS)
+    held = held_budgets({"read": made_pairs(12)}, BUDGETS)
     assert held[CPU, "read"] == 0.05
     assert held[CALLS, "read"] == pytest.approx(0.01 / 0.07, rel=0.01)
 

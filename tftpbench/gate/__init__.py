@@ -7,7 +7,8 @@
     syscalls.py      system calls per block, by passes under strace
     pair_figures.py  pairs as numbers: which of them count, and how much worse the head was
     sign_test.py     a test that may be looked at after every pair
-    verdict.py       from figures to verdicts; the same for a gate that goes on and for a resampling
+    verdict.py       the rules, from figures to verdicts: for pairs, stored runs and resampling
+    decision.py      the rules applied to pairs, look after look, with the figures behind each verdict
     result.py        what was found, as plain values
     text.py          the same in words
     document.py      the same as JSON, written and read
@@ -20,10 +21,10 @@
 It must never print, and never measure again because it did not like the outcome.
 """
 
+from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.loop import Event, GateInterrupted, GateStarted, InterimLook, PairFinished, ab
 from tftpbench.gate.result import FailOn, GateResult, Judgement, Noise, Pair, Side, Verdict
 from tftpbench.gate.sides import both_sides, side
-from tftpbench.gate.verdict import Decision, decide
 
 __all__ = [
     "Decision",

@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
-from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Verdict
+from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, trimmed
+from tftpbench.gate.decision import DETAILS
+from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Side, Verdict
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.text import change
-from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, overall_verdict
-from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
+from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
+from tftpbench.model.budgets import METRICS, REPORTED, Metric, worsening
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
@@ -63,16 +64,16 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
     budgets = budgets_of(base.scenario)
     metrics = (*METRICS.values(), *REPORTED.values())
     samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
-    verdicts = _verdicts(samples, budgets)
-    tests = sum(samples[number].is_enough for number in verdicts)
+    found = _verdicts(samples, budgets)
+    tests = sum(samples[number].is_enough for number in found)
     judgements = [
-        _judgement(each, verdicts.get(number), budgets.get(each.metric.name), tests)
+        _judgement(each, found.get(number), budgets.get(each.metric.name), tests)
         for number, each in enumerate(samples)
         if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
     ]
     judgements.sort(key=lambda each: each.verdict is None)  # stable: the order of metrics and cells stays
     failure = _failure(base, head)
-    verdict = overall_verdict(verdicts.values(), failure)
+    verdict = overall_verdict(found.values(), failure)
     return GateResult(
         method="baseline",
         verdict=verdict,
@@ -137,25 +138,15 @@ class _Sample:
         """The log-ratio head / base."""
         return difference(trimmed(np.log(self.head)), trimmed(np.log(self.base)))
 
-    @cached_property
-    def loss(self) -> Trimmed:
-        """The log-ratio of worsening."""
+    def loss(self, budget: float) -> Loss:
+        """How much worse the head is, against the budget."""
         sign = 1 if self.metric.lower_is_better else -1
-        return Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom)
+        return Loss(self.metric, Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom), budget)
 
-    def budget(self, budgets: Mapping[str, float]) -> float | None:
-        """As a share: no less than the metric's floor is of what the base has; None where it is not gated."""
+    def held(self, budgets: Mapping[str, float]) -> float | None:
+        """The budget as a share; None where it is not gated."""
         share = budgets.get(self.metric.name)
-        if share is None or not self.base:
-            return share
-        return max(share, self.metric.floor / statistics.median(self.base))
-
-    def smallest_effect(self, budget: float, tests: int) -> float:
-        """The least log-ratio that would have been called regressed with POWER, were it the first in Holm's order."""
-        from scipy.stats import t
-
-        needed = t.isf(ERROR / tests, self.moved.freedom) + t.isf(1 - POWER, self.moved.freedom)
-        return allowance(self.metric, budget) + float(needed * self.moved.error)
+        return None if share is None else held_budget(self.metric, share, self.base)
 
 
 def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample:
@@ -169,27 +160,10 @@ def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample
 
 def _verdicts(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Verdict]:
     """A verdict for each sample whose metric is gated, by its place in the list."""
-    gated = {number: each for number, each in enumerate(samples) if each.metric.name in budgets}
-    found: dict[int, Verdict] = dict.fromkeys(gated, Verdict.INCONCLUSIVE)
-    tests = {number: each for number, each in gated.items() if each.is_enough}
-    held = {number: each.budget(budgets) or 0.0 for number, each in tests.items()}
-    limits = {number: allowance(each.metric, held[number]) for number, each in tests.items()}
-    beyond = holm([float(each.loss.p_above(limits[number])) for number, each in tests.items()])
-    worse = holm([float(each.loss.p_above(0)) for each in tests.values()])
-    better = holm([float(each.loss.p_below(0)) for each in tests.values()])
-    for place, (number, each) in enumerate(tests.items()):
-        promised = allowance(each.metric, min(PROMISED * held[number], 0.99))
-        if beyond[place] < ERROR:
-            found[number] = Verdict.REGRESSED
-        elif worse[place] < ERROR and each.loss.mean > limits[number]:
-            found[number] = Verdict.SUSPECTED
-        elif better[place] < ERROR:
-            found[number] = Verdict.IMPROVED
-        elif each.loss.p_below(limits[number]) < PASS_ERROR:
-            found[number] = Verdict.PASS
-        elif each.smallest_effect(held[number], len(tests)) > promised:
-            found[number] = Verdict.INVALID
-    return found
+    gated = {number: budget for number, each in enumerate(samples) if (budget := each.held(budgets)) is not None}
+    losses = {number: samples[number].loss(budget) for number, budget in gated.items() if samples[number].is_enough}
+    found = verdicts(losses, last=losses, error=ERROR)
+    return {number: BY_SEVERITY[int(found[number][0])] if number in found else Verdict.INCONCLUSIVE for number in gated}
 
 
 def _judgement(sample: _Sample, verdict: Verdict | None, budget: float | None, tests: int) -> Judgement:
@@ -200,7 +174,9 @@ def _judgement(sample: _Sample, verdict: Verdict | None, budget: float | None, t
     if sample.is_enough:
         log = float(sample.moved.mean)
         low, high = _interval(sample.moved)
-        effect = None if budget is None else worsening(metric, sample.smallest_effect(budget, tests))
+        effect = (
+            None if budget is None else worsening(metric, float(sample.loss(budget).smallest_effect(ERROR / tests)[0]))
+        )
     elif both and base and head:
         log = math.log(head / base)
     sign = 1 if metric.lower_is_better else -1

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tftpbench.gate import pair, syscalls
+from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.folder import GateFolder
 from tftpbench.gate.pair import Work
 from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
@@ -21,7 +22,7 @@ from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, P
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
 from tftpbench.gate.text import remarks, sentence
-from tftpbench.gate.verdict import ERROR, METHOD, Decision, decide, is_early
+from tftpbench.gate.verdict import ERROR, METHOD, is_early
 from tftpbench.host import machine
 from tftpbench.host.roots import roots
 from tftpbench.measure import Contender, Pinning, Tools, Trial, pin

@@ -6,6 +6,7 @@ Pure. It must never give a verdict.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Pair
 from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
@@ -76,10 +77,14 @@ def severe_sign(pair: Pair, metric: str, budget: float) -> int:
 
     Exchanging base and head gives exactly the opposite, so that with equal code both are equally probable.
     """
-    worse, limit = worsening_log(pair, metric), severe_limit(metric, budget)
-    if worse is None or abs(worse) < limit:
-        return 0
-    control = worsening_log(pair, metric, CONTROL)
-    if control is not None and control - min(worse, 0.0) >= limit:
-        return 0  # a second base is as slow as the slow one: two starts of the same code differ
-    return 1 if worse > 0 else -1
+    logs = [worsening_log(pair, metric, other) for other in (HEAD, CONTROL)]
+    worse, control = (np.array(np.nan if log is None else log) for log in logs)
+    return int(severe_signs(worse, control, severe_limit(metric, budget)))
+
+
+def severe_signs(worse: NDArray[np.float64], control: NDArray[np.float64], limit: float) -> NDArray[np.int64]:
+    """The same of many pairs: log-ratios of worsening of the head and of the control, NaN where there is none."""
+    with np.errstate(invalid="ignore"):  # what is no number is never at or beyond a limit
+        # A second base is as slow as the slow one: two starts of the same code differ.
+        is_alike = control - np.minimum(worse, 0) >= limit
+        return np.where(is_alike, 0, (worse >= limit).astype(np.int64) - (worse <= -limit))

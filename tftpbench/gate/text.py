@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tftpbench.gate.decision import Decision
 from tftpbench.gate.pair_figures import figure, loaded
 from tftpbench.gate.result import BASE, HEAD, Judgement, Pair, Side, Verdict
-from tftpbench.gate.verdict import Decision
 from tftpbench.measure import Pinning
 from tftpbench.measure.validity import GENERATOR_BUSY_FRACTION_MAX
 from tftpbench.model.budgets import METRICS, REPORTED

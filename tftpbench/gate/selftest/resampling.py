@@ -1,6 +1,6 @@
 """The gate without a machine: what it would have said of recorded pairs, thousands of times.
 
-Each draw is a whole gate with the decision of a real one (`verdict.verdicts`, look after look). Identical code with
+Each draw is a whole gate with the decision of a real one (`verdict.look`, look after look). Identical code with
 base and head exchanged at random gives the false-alarm rate; a recorded fault, how often it is found. It must never
 measure, and never judge by rules of its own.
 
@@ -15,24 +15,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.analysis.stats import PAIRS_MIN, trimmed
-from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, valid
+from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, severe_signs, valid
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
-from tftpbench.gate.verdict import CONTROLS_MIN, ERROR, OPTIONAL, SEVERE_ERROR, effective, holm_of, is_many
-from tftpbench.gate.verdict import verdicts as verdicts_of
-from tftpbench.model.budgets import METRICS, allowance
+from tftpbench.gate.verdict import (
+    INCONCLUSIVE,
+    OPTIONAL,
+    REGRESSED,
+    SEVERE_ERROR,
+    Flags,
+    Floats,
+    Key,
+    Sample,
+    Severities,
+    certainly_severe,
+    held_budgets,
+    look,
+    overall,
+)
+from tftpbench.model.budgets import METRICS
 from tftpbench.model.gate_settings import CONTROL_EVERY
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
 
-Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
-Key = tuple[str, str]
-_REGRESSED, _PASS, _IMPROVED = Verdict.REGRESSED.severity, Verdict.PASS.severity, Verdict.IMPROVED.severity
-_INVALID, _INCONCLUSIVE = Verdict.INVALID.severity, Verdict.INCONCLUSIVE.severity
-_DECISIVE = [verdict.severity for verdict in Verdict if verdict.is_decisive]
 
 
 @dataclass(frozen=True)
@@ -165,39 +172,18 @@ class _Recorded:
     head: Floats
     control: Floats
 
-    def logs(self, draw: _Draw, look: int, least: int) -> Floats | None:
-        """Log-ratios of worsening at a look, (draws, pairs); None where too few pairs have the figure."""
-        known = np.isfinite(self.base) & np.isfinite(self.head)
-        if min(look, int(known.sum())) < (least if self.metric in OPTIONAL else PAIRS_MIN):
-            return None
-        return self._worse(*self._sides(draw.first(look) if known.all() else draw.known(known, look)))
-
-    def control_differs(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
-        """Whether two starts of the base differ by more than the budget for certain, by draw."""
-        seen = draw.first(look)
-        logs = self._worse(self._sides(seen)[0], self.control[seen.order])
-        counts = np.isfinite(logs).sum(axis=-1)
-        logs = np.sort(logs, axis=-1)  # what is no number comes last
-        limit = allowance(METRICS[self.metric], budget)
-        differs = np.zeros(len(logs), dtype=bool)
-        for count in set(counts.tolist()):
-            if count >= CONTROLS_MIN:
-                rows = counts == count
-                found = trimmed(logs[rows, :count])
-                differs[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
-        return differs
+    def sample(self, draw: _Draw, size: int, budget: float) -> Sample:
+        """What a look sees: of a figure that some pairs have not, as far as the others reach."""
+        known, seen = np.isfinite(self.base) & np.isfinite(self.head), draw.first(size)
+        logs = self._worse(*self._sides(seen if known.all() else draw.known(known, size)))
+        return Sample(self.metric, budget, logs, self._worse(self._sides(seen)[0], self.control[seen.order]))
 
     def signs(self, draw: _Draw, pairs: int, budget: float) -> Numbers:
         """As `severe_sign` has it, of the first pairs of each draw: (draws, pairs)."""
         seen = draw.first(pairs)
         base, head = self._sides(seen)
-        with np.errstate(invalid="ignore"):
-            worse = self._worse(base, head)
-            control = self._worse(base, self.control[seen.order])
-            limit = severe_limit(self.metric, budget)
-            # What is no number is never at or beyond a limit.
-            is_alike = control - np.minimum(worse, 0) >= limit
-            return np.where(is_alike, 0, (worse >= limit).astype(np.int64) - (worse <= -limit))
+        control = self._worse(base, self.control[seen.order])
+        return severe_signs(self._worse(base, head), control, severe_limit(self.metric, budget))
 
     def _sides(self, draw: _Draw) -> tuple[Floats, Floats]:
         base, head = self.base[draw.order], self.head[draw.order]
@@ -219,7 +205,7 @@ def _gates(
     rng = np.random.default_rng(seed)
     drawing = {key: _draw([CONTROL in pair.arms for pair in ours], draws, rng, swaps) for key, ours in cells.items()}
     recorded = {(name, key): _recorded(ours, name) for key, ours in cells.items() for name in budgets}
-    found = _look_by_look(recorded, drawing, effective(cells, budgets), looks, reached)
+    found = _look_by_look(recorded, drawing, held_budgets(cells, budgets), looks, reached)
     return _rates(found, draws)
 
 
@@ -255,94 +241,65 @@ def _recorded(pairs: Sequence[Pair], metric: str) -> _Recorded:
 def _look_by_look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], reached: Sequence[int],
-) -> dict[Key, Numbers]:  # fmt: skip
-    """The verdict of each metric in each draw, as its severity: as `decide` has it, for all draws at once.
+) -> dict[Key, Severities]:  # fmt: skip
+    """The verdict of each metric in each draw: as `decide` has it, for all draws at once.
 
     Where a severe loss ends a gate before its first look, the other metrics are inconclusive here.
     """
     draws = len(next(iter(drawing.values())).order)
-    found: dict[Key, Numbers] = {}
+    found: dict[Key, Severities] = {}
     ended = np.zeros(draws, dtype=bool)
     severe = _severe(recorded, drawing, budgets, looks[-1])
     before = 0
-    for look in reached:
-        stopped = np.zeros(draws, dtype=bool)
-        for number, is_severe in enumerate(severe[before:look], before + 1):
-            now_severe = np.any(list(is_severe.values()), axis=0) & ~ended & ~stopped & (number < look)
-            for key, each in is_severe.items():
-                earlier = found.setdefault(key, np.full(draws, _INCONCLUSIVE))
-                found[key] = np.where(each & now_severe, _REGRESSED, earlier)
-            stopped |= now_severe
-        ended |= stopped
-        verdicts, is_over = _look(recorded, drawing, budgets, looks, look)
-        for key, each in (severe[look - 1] if look <= len(severe) else {}).items():
-            if key in verdicts:
-                verdicts[key] = np.where(each, _REGRESSED, verdicts[key])
-                is_over |= each
-        for key, now in verdicts.items():
-            earlier = found.get(key, np.full(draws, _INCONCLUSIVE) if ended.any() else now)
-            found[key] = np.where(ended | (earlier == _REGRESSED), earlier, now)
+    for size in reached:
+        for each in severe[before : size - 1]:  # at `size` itself there is a look, too
+            now_severe = np.any(list(each.values()), axis=0) & ~ended
+            for key, is_severe in each.items():
+                earlier = found.setdefault(key, np.full(draws, INCONCLUSIVE))
+                found[key] = np.where(is_severe & now_severe, REGRESSED, earlier)
+            ended |= now_severe
+        samples = {key: each.sample(drawing[key[1]], size, budgets[key]) for key, each in recorded.items()}
+        samples = {key: sample for key, sample in samples.items() if _is_judged(sample, looks[0])}
+        before = size
+        if not samples:
+            continue
+        now, is_over = look(samples, found, looks=len(looks), last=samples if size == looks[-1] else ())
+        for key, is_severe in (severe[size - 1] if size <= len(severe) else {}).items():
+            now[key] = np.where(is_severe, REGRESSED, now[key])
+            is_over |= is_severe
+        found = {key: np.where(ended, found.get(key, INCONCLUSIVE), said) for key, said in now.items()}
         ended |= is_over
-        ended |= np.all([np.isin(each, _DECISIVE) for each in found.values()], axis=0) if found else False
-        before = look
     return found
+
+
+def _is_judged(sample: Sample, least: int) -> bool:
+    """Whether a look has pairs enough of it; what is optional is left out where it has not."""
+    return sample.metric not in OPTIONAL or sample.logs.shape[-1] >= least
 
 
 def _severe(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float], pairs: int
-) -> list[dict[Key, NDArray[np.bool_]]]:
+) -> list[dict[Key, Flags]]:
     """After each pair: in which draws which metric is a severe loss for certain, as `verdict.severe` has it.
 
     Empty where that is so in none.
     """
     keys = [key for key in recorded if METRICS[key[0]].needs_clock]
-    tables = [p_values(recorded[key].signs(drawing[key[1]], pairs, budgets[key])) for key in keys]
-    if not tables or min(float(table.min()) for table in tables) * len(keys) >= SEVERE_ERROR:
+    tables = {key: p_values(recorded[key].signs(drawing[key[1]], pairs, budgets[key])) for key in keys}
+    if not tables or min(float(table.min()) for table in tables.values()) * len(keys) >= SEVERE_ERROR:
         return []
-    fewest = min(table.shape[-1] for table in tables)
-    return [
-        {
-            key: each < SEVERE_ERROR
-            for key, each in holm_of({key: table[:, pair] for key, table in zip(keys, tables, strict=True)}).items()
-        }
-        for pair in range(fewest)
-    ]
+    fewest = min(table.shape[-1] for table in tables.values())
+    return [certainly_severe({key: table[:, pair] for key, table in tables.items()}) for pair in range(fewest)]
 
 
-def _look(
-    recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
-    looks: Sequence[int], look: int,
-) -> tuple[dict[Key, Numbers], NDArray[np.bool_]]:  # fmt: skip
-    """The verdicts of a look, and in which draws it ends the gate by a loss of many budgets."""
-    logs, short = {}, []
-    for key, each in recorded.items():
-        values = each.logs(drawing[key[1]], look, looks[0])
-        if values is not None:
-            logs[key] = values
-        elif each.metric not in OPTIONAL:
-            short.append(key)
-    verdicts = verdicts_of(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
-    for key in short:
-        verdicts[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
-    is_over = np.zeros(len(next(iter(drawing.values())).order), dtype=bool)
-    for key, now in verdicts.items():
-        now[recorded[key].control_differs(drawing[key[1]], look, budgets[key])] = _INVALID
-        if key in logs:
-            is_over |= (now == _REGRESSED) & is_many(key[0], logs[key], budgets[key])
-    return verdicts, is_over
-
-
-def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:
+def _rates(found: Mapping[Key, Severities], draws: int) -> Rates:
     if not found:
-        return Rates(draws, _decoded(np.full(draws, _INVALID)), {})
-    by_metric: dict[str, Numbers] = {}
-    for (metric, _), verdicts in found.items():
-        by_metric[metric] = np.maximum(by_metric.get(metric, verdicts), verdicts)
-    table = np.array(list(found.values()))
-    whole = table.max(axis=0)
-    whole[(whole == _PASS) & (table == _IMPROVED).any(axis=0)] = _IMPROVED
-    return Rates(draws, _decoded(whole), {metric: _decoded(verdicts) for metric, verdicts in by_metric.items()})
+        return Rates(draws, (Verdict.INVALID,) * draws, {})
+    by_metric: dict[str, Severities] = {}
+    for (metric, _), severities in found.items():
+        by_metric[metric] = np.maximum(by_metric.get(metric, severities), severities)
+    return Rates(draws, _decoded(overall(found)), {metric: _decoded(each) for metric, each in by_metric.items()})
 
 
-def _decoded(verdicts: Numbers) -> tuple[Verdict, ...]:
-    return tuple(BY_SEVERITY[severity] for severity in verdicts)
+def _decoded(severities: Severities) -> tuple[Verdict, ...]:
+    return tuple(BY_SEVERITY[severity] for severity in severities)
