@@ -57,19 +57,20 @@ class Rate:
     @property
     def low(self) -> float:
         """The least that the share may be."""
-        from scipy.stats import beta
-
-        tail = (1 - CONFIDENCE) / 2
-        return float(beta.ppf(tail, self.alarms, self.draws - self.alarms + 1)) if self.alarms else 0.0
+        return self._interval()[0]
 
     @property
     def high(self) -> float:
         """The most that it may be."""
-        from scipy.stats import beta
+        return self._interval()[1]
 
-        tail = (1 - CONFIDENCE) / 2
-        rest = self.draws - self.alarms
-        return float(beta.ppf(1 - tail, self.alarms + 1, rest)) if rest else 1.0
+    def _interval(self) -> tuple[float, float]:
+        from scipy.stats import binomtest
+
+        if not self.draws:
+            return 0.0, 1.0
+        found = binomtest(self.alarms, self.draws).proportion_ci(CONFIDENCE, method="exact")
+        return float(found.low), float(found.high)
 
     def __str__(self) -> str:
         """As in a table: "1 of 30 (0.1 to 17 %)"."""
