@@ -1,14 +1,14 @@
-"""What gate commands do with what was found: tell it, keep it, and hand it to the CI service."""
+"""What gate commands do with what was found: print it, keep it, and hand it to the CI service."""
 
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from tftpbench.cli.gate.options import FailOn
 from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
 # GitHub shows this file's Markdown on the page of the job.
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-
-
-class FailOn(StrEnum):
-    """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
-
-    regressed = "regressed"
-    suspected = "suspected"
-    inconclusive = "inconclusive"
 
 
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:

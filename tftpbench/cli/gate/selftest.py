@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli.gate.options import RESULTS
 from tftpbench.cli.run import SEED_MAX
 from tftpbench.cli.signals import interrupt_on_end
 
@@ -41,9 +42,9 @@ def selftest(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=SEED_MAX - 10_000, help="Of everything random; else random.")
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")] = Path(
-        "results"
-    ),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")
+    ] = RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the figures only, no progress.")] = False,
 ) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
+from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
+from tftpbench.cli.gate.options import RESULTS, ReportOnly
 from tftpbench.cli.report import keep
 from tftpbench.cli.run import ANSWER, SEED_MAX
 from tftpbench.model.escape import visible_line
@@ -45,9 +46,7 @@ def slo(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results.")
     ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3 and 6.")
-    ] = False,
+    report_only: ReportOnly = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
 ) -> int:
