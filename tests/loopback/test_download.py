@@ -12,7 +12,6 @@ from tests.loopback.peer import ACK, RRQ, Address, Peer, ack, data, error, oack,
 from tftpbench.host.server import download
 from tftpbench.host.target import Target
 
-pytestmark = pytest.mark.timeout(60)
 
 
 def copied(server: Peer, path: Path, **options: int) -> bytes:

@@ -258,9 +258,9 @@ def test_without_strace_system_calls_are_not_judged_and_the_reason_is_given(
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A gate that would go on for a long time."""
     command = [*words(tmp_path, "epoll", "epoll"), "--set", "gate.looks=[1000]"]
-    # A shell starts its background jobs with Ctrl-C ignored; what is started here must receive it.
-    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = f"{hears}; from tftpbench.cli import main; main(sys.argv[1:])"
+    # A shell lets its background jobs ignore Ctrl-C; what is started here must obey it.
+    obeys = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{obeys}; from tftpbench.cli import main; main(sys.argv[1:])"
     started = subprocess.Popen(
         [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

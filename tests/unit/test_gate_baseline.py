@@ -375,9 +375,9 @@ def test_what_is_no_baseline_says_how_to_make_one(tmp_path: Path) -> None:
     none_valid = made(tmp_path / "invalid", change=replaced(verdict="invalid"))
     torn = made(tmp_path / "torn")
     (torn / "manifest.json").write_text("{")
-    unasked = made(tmp_path / "unasked")
-    whole = json.loads((unasked / "manifest.json").read_text())
-    (unasked / "manifest.json").write_text(json.dumps({**whole, "scenario": {"name": "x"}}))
+    unanswered = made(tmp_path / "unanswered")
+    whole = json.loads((unanswered / "manifest.json").read_text())
+    (unanswered / "manifest.json").write_text(json.dumps({**whole, "scenario": {"name": "x"}}))
     newer = made(tmp_path / "newer")
     (newer / "manifest.json").write_text(json.dumps({**whole, "schema": "tftpbench.run/2"}))
     seedless = made(tmp_path / "seedless")
@@ -388,7 +388,7 @@ def test_what_is_no_baseline_says_how_to_make_one(tmp_path: Path) -> None:
         (tmp_path / "nowhere", "is no run folder"),
         (none_valid, "none of its 40 trials is valid"),
         (torn, "is not JSON"),
-        (unasked, "manifest.json"),
+        (unanswered, "manifest.json"),
         (newer, "has the schema 'tftpbench.run/2'"),
         (seedless, "seed is -1"),
         (empty, "none of its 0 trials is valid"),

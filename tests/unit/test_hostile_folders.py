@@ -19,11 +19,11 @@ from tests.report.runs import asked, manifest, rows, store
 from tests.unit import hostile_runs
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, row, save
 from tftpbench import cli
-from tftpbench.cli.report import keep
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
 from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
 from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.whole_file import write_chosen, write_whole
 from tftpbench.render.report.contents import contents_of
 from tftpbench.render.report.figures import figures_of
 from tftpbench.store import Latency, RunFolder, load_run, tables
@@ -232,11 +232,11 @@ def test_a_run_can_be_resumed_where_a_fifo_waits_under_a_name_that_it_writes(tmp
 
 def test_a_report_takes_the_place_of_a_fifo_and_goes_into_one_that_was_chosen(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.html")
-    keep("page", tmp_path / "report.html")
+    write_whole(tmp_path / "report.html", b"page", ResultsError)
     assert (tmp_path / "report.html").read_text() == "page"
     os.mkfifo(tmp_path / "chosen")
     reader = os.open(tmp_path / "chosen", os.O_RDONLY | os.O_NONBLOCK)
-    keep("page", tmp_path / "chosen", is_chosen=True)
+    write_chosen(tmp_path / "chosen", b"page", ResultsError)
     assert os.read(reader, 10) == b"page"
     os.close(reader)
 

@@ -1,4 +1,4 @@
-"""``tftpbench ceiling``: what the bare kernel of this machine does with TFTP's datagrams, on loopback."""
+"""``tftpbench ceiling``: raw loopback UDP throughput of this machine for the same datagrams as TFTP's."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
@@ -17,20 +18,17 @@ if TYPE_CHECKING:
 
 # Where output is no terminal, lines are for programs and for reading later: nothing is folded.
 WIDTH_ELSEWHERE = 250
-SEED_MAX = 2**64 - 1
 
 
 def ceiling(
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, max=1000, help="Trials of each; 7 unless given.")
+        int | None, typer.Option("--trials", min=1, max=1000, metavar="N", help="Trials of each cell; 7 unless given.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One short trial of each.")] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials; else random.")
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure each cell once, and for a short time.")] = False,
+    seed: options.Seed = None,
+    json_: options.Json = False,
 ) -> int:
-    """Measure what the bare kernel does with the same datagrams and no TFTP: the limits of this machine."""
+    """Measure raw loopback UDP throughput: the ceiling of any server."""
     import secrets
 
     from tftpbench.host.ceiling import QUICK, Effort, limits, usual_cells
@@ -55,6 +53,9 @@ def ceiling(
     return 0
 
 
+EXAMPLES = ("tftpbench ceiling", "tftpbench ceiling --quick --json")
+
+
 @contextmanager
 def _steps() -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, drawn between measurements only; nothing elsewhere, for it is over in a minute."""
@@ -63,7 +64,7 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("bare exchanges, no TFTP")
+    columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("exchanges without TFTP")
     # auto_refresh would redraw from a thread, inside measured windows
     with Progress(*columns, console=console(sys.stderr), auto_refresh=False, transient=True) as bar:
         task = bar.add_task("", total=None)

@@ -1,4 +1,4 @@
-"""``tftpbench servers``: who could be measured here, and getting those who are not here yet."""
+"""``tftpbench servers``: what can be measured here, and how to get what is missing."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import console
 
@@ -19,14 +20,17 @@ WIDTH_ELSEWHERE = 250
 
 def servers(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these: names, or paths of manifests.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Only these servers: names, or paths of manifests.")
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="First get those that can be got, into a folder of tftpbench's own.")
+        bool, typer.Option("--fetch", help="First download those that can be, into a folder of tftpbench's own.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    json_: options.Json = False,
 ) -> int:
-    """List every manifest: model, options, version found, or why not and how to get it."""
+    """List the servers that can be measured, with versions found.
+
+    Of a server that is not here, it says why not and how to get it.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from tftpbench.host.choice import bundled_manifests, choose_manifest
@@ -46,8 +50,11 @@ def servers(
     return 2 if failed else 0
 
 
+EXAMPLES = ("tftpbench servers", "tftpbench servers tftpd-hpa atftpd", "tftpbench servers --fetch")
+
+
 def _fetch(manifests: list["Manifest"], asked: bool) -> int:
-    """How many failed; each is told of as it ends, in one line. `asked`: one that can't be fetched was asked for."""
+    """The number that failed; a line for each as it ends. `asked`: one that can't be fetched was asked for by name."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     from tftpbench.host import fetch

@@ -34,8 +34,9 @@ from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Sid
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
-from tftpbench.model.budgets import METRICS, REPORTED, Metric, worsening
+from tftpbench.model.budgets import METRICS, REPORTED, worsening
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.metrics import Metric
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
 from tftpbench.model.workload import Cell

@@ -111,7 +111,7 @@ def ab(
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     with ExitStack() as stack:
         files = stack.enter_context(target_files((base, head), allow_remote=False))
-        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).write_contents))
+        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).host.write_contents))
         bench = Bench(base_folder, files, pinning, seed, tools or Tools())
         gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
         try:

@@ -16,10 +16,10 @@ from pathlib import Path
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
-from tftpbench.host.server import Sampler, ServerProcess
+from tftpbench.host.server.host import Sampling, Server
 from tftpbench.measure import Contender, Trial, validity
 from tftpbench.measure.files import keeps_its_files
-from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, server_of, stolen_ticks
+from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
 from tftpbench.model.errors import ServerError
 from tftpbench.model.invariants import number
 from tftpbench.model.workload import Cell
@@ -61,8 +61,8 @@ class _Loaded:
     """One arm while its pair lasts."""
 
     trial: Trial
-    server: ServerProcess
-    sampler: Sampler
+    server: Server
+    sampler: Sampling
     config: LoadConfig
     root: Path
     stop: Stop
@@ -177,7 +177,6 @@ def _start(
     log = bench.roots.base / f"{name}.log"
     log.unlink(missing_ok=True)
     server = server_of(trial, bench, root, log, host=_host(contender, name))
-    assert isinstance(server, ServerProcess)
     stack.callback(server.stop, STOP_GRACE_S)
     try:
         server.start()
@@ -209,10 +208,10 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     """A slice's load, stopped after `limit_ns`."""
     config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-    edges: list[int | None] = []
-    before = stolen_ticks(cores)
-    result = bench.tools.run_load(config, arm.stop, lambda _edge: edges.append(arm.server.cpu_ns()))
-    after = stolen_ticks(cores)
+    before = bench.tools.host.stolen_ticks(cores)
+    result, edges = run_watched(config, arm.stop, bench, arm.server)
+    after = bench.tools.host.stolen_ticks(cores)
+    opened_ns, closed_ns = edges.opened.cpu_ns, edges.closed.cpu_ns
     lost = how_lost(arm.server)
     if lost is not None:
         raise ArmFailed(name, str(lost))
@@ -233,7 +232,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
-        cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
+        cpu_ns=closed_ns - opened_ns if closed_ns is not None and opened_ns is not None else None,
         fault=found[0].text if found else None,
         is_stopped=is_stopped,
         is_stalled=any(each.kind in validity.STALLS for each in found),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tftpbench.gate.pair import Work, sliced
 from tftpbench.host.generator import Stop
-from tftpbench.host.server import ServerProcess
+from tftpbench.host.server.host import Server
 from tftpbench.measure import Contender, Trial
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.session import Bench, load_config, server_of
@@ -37,7 +37,7 @@ def pilot_transfer_s(cell: Cell, contender: Contender, name: str, bench: Bench) 
         # Once cold, once warm: the second says how long it takes.
         for index in (1, 2):
             load = sliced(config, index, index * cell.concurrency)
-            figures = bench.tools.run_load(load, stop, lambda _edge: None).figures
+            figures = bench.tools.generator.run(load, stop).figures
     completed, window_s = number(figures, "completed"), number(figures, "duration_s")
     if not completed or not window_s:
         asked = number(figures, "started") or 0
@@ -52,11 +52,10 @@ def starts(cell: Cell, contender: Contender, name: str, bench: Bench) -> None:
 
 
 @contextmanager
-def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, ServerProcess]]:
+def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, Server]]:
     trial = Trial(0, 0, 0, cell, contender)
     with bench.roots.fresh(cell, empty=keeps_its_files(contender.server)) as root:
         server = server_of(trial, bench, root, bench.roots.base / f"{name}.log")
-        assert isinstance(server, ServerProcess)
         try:
             server.start()
             yield trial, server

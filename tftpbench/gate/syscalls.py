@@ -120,7 +120,7 @@ def _pass(trial: Trial, bench: Bench, root: Path, transfers: int) -> int:
         config = load_config(trial, bench, server, stop)  # what is uploaded first is in the pass without load, too
         result = None
         if transfers > 0:
-            result = bench.tools.run_load(_fixed(config, transfers), stop, lambda _edge: None)
+            result = bench.tools.generator.run(_fixed(config, transfers), stop)
         server.check_alive()
         blocks = _blocks(result) if result is not None else 0
         server.stop(STOP_GRACE_S)  # what it does after the last answer is cut off, for both sides alike

@@ -25,7 +25,8 @@ from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, trimmed
 from tftpbench.gate.pair_figures import by_cell, figure, loaded, severe_sign
 from tftpbench.gate.result import BASE, BY_SEVERITY, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
-from tftpbench.model.budgets import METRICS, Metric, allowance
+from tftpbench.model.budgets import METRICS, allowance
+from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted as amount
 
 # Part of what a gate records: to be changed with anything below that changes a verdict.

@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 
 from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
+from tftpbench.model.axes import AXES
+from tftpbench.model.columns import Column
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
@@ -137,7 +139,6 @@ def _manifest() -> Schema:
     return whole
 
 
-_CELL = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize")
 _RATIO = {
     "ratio": Column("", "Trimmed mean of the pairs' log-ratios, as a ratio.", "float", False),
     "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
@@ -160,7 +161,7 @@ def _summary() -> Schema:
     cell = {
         "cell_key": COLUMNS["cell_key"],
         "server": Column("", "Its name, or name@variant.", "text", False),
-        **{name: COLUMNS[name] for name in _CELL},
+        **{name: COLUMNS[name] for name in AXES},
         "trials": Column("", "Trials done.", "int", False),
         "valid": Column("", "Valid ones among them.", "int", False),
         "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second: median of valid trials.", "float"),
@@ -203,7 +204,7 @@ def _comparison() -> Schema:
         "cell_key": COLUMNS["cell_key"],
         "contender": Column("", "The server's name, or name@variant.", "text", False),
         "label": Column("", "The cell, in words.", "text", False),
-        **{name: COLUMNS[name] for name in _CELL},
+        **{name: COLUMNS[name] for name in AXES},
         "a_data_pps": Column("1/s", "Median of the valid trials of A.", "float", False),
         "b_data_pps": Column("1/s", "Median of the valid trials of B.", "float", False),
         **_RATIO,

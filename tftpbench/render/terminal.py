@@ -1,4 +1,4 @@
-"""The border between tftpbench and whoever reads its standard output and standard error.
+"""The border between tftpbench and the readers of its standard output and standard error.
 
 Inside `printing`, `sys.stdout` and `sys.stderr` let no control or format character of others through, whichever code
 writes. Only colours and the live line, which are made here, get through. A stream that is closed, full or no longer
@@ -90,7 +90,7 @@ class Output(io.TextIOBase):
         return True
 
     @property
-    def encoding(self) -> str:  # type: ignore[override] # of a text stream, and read by whoever writes
+    def encoding(self) -> str:  # type: ignore[override] # of a text stream, and read by code that writes
         """The encoding of the stream below."""
         return self._stream.encoding
 

@@ -1,5 +1,5 @@
-//! A hash for peers' addresses, once a datagram: a folded multiplication a word, seeded at random when the server starts
-//! so that nobody can choose colliding ports. Only the table uses it.
+//! A hash for peers' addresses, once a datagram: a folded multiplication a word, seeded at random when the server
+//! starts so that colliding ports cannot be chosen.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn neighbouring_ports_spread_over_the_buckets() {
-        // 4096 balls in 4096 random buckets fill 63 % of them, 2589; half of that is far beyond chance.
+        // 4096 balls in 4096 random buckets fill 63 % of them, 2589; half of that is far beyond random variation.
         let v4 = (0..4096).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + n)));
         assert!(buckets_of_4096(v4) > 2300);
         let v6 = (0..4096).map(|n| SocketAddr::from((Ipv6Addr::LOCALHOST, 20_000 + n)));

@@ -1,7 +1,7 @@
-//! The transfers under way, found by their peer, with their deadlines. It knows no sockets; only a worker's loop uses it.
+//! The transfers under way, found by their peer, with their deadlines. It knows no sockets.
 //!
-//! Deadlines move with every datagram, but the timing wheel is not told: an entry that comes due is compared with what
-//! its transfer wants now and put back. A block so costs one comparison and no change to the wheel.
+//! Deadlines move with every datagram, but the timing wheel is not changed: an entry that comes due is compared with
+//! what its transfer wants now and put back. A block so costs one comparison and no change to the wheel.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ import typer
 
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
-from tftpbench.cli.run import SEED_MAX
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.model.arguments import SEED_MAX
 
 _SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
 

@@ -10,7 +10,7 @@ import typer
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
 from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
-from tftpbench.cli.run import SEED_MAX
+from tftpbench.model.arguments import SEED_MAX
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.gate.options import RESULTS
-from tftpbench.cli.run import SEED_MAX
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.model.arguments import SEED_MAX
 
 if TYPE_CHECKING:
     from tftpbench.gate.selftest.run import SelfTested

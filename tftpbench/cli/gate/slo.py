@@ -12,8 +12,8 @@ import typer
 
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
 from tftpbench.cli.gate.options import RESULTS, ReportOnly
-from tftpbench.cli.report import keep
-from tftpbench.cli.run import ANSWER, SEED_MAX
+from tftpbench.cli.output import keep, keep_answer
+from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import output_of
 
@@ -91,20 +91,21 @@ def _measured(
 def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool) -> None:
     """The sentence about the limits, then what the run says by itself."""
     from tftpbench.analysis import summary
+    from tftpbench.render import answer as rendered
 
     answer, folder = summary.answer_of(of.run), str(of.run.path)
     for problem in of.run.problems:
         typer.echo(f"{folder}: {problem}", err=True)
     repeat = shlex.join(map(str, of.run.manifest.get("argv") or ()))
     if is_new:
-        keep(f"{summary.render(answer, folder, repeat)}\n", of.run.path / ANSWER)
+        keep_answer(of.run.path, rendered.text(answer, folder, repeat))
     if json_:
         whole = summary.document(answer, folder, of.seed, of.run.rows)
         typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = f"{visible_line(judged.sentence)}\n\n{summary.render(answer, folder, repeat, colour=output.has_colour)}"
+    text = f"{visible_line(judged.sentence)}\n\n{rendered.text(answer, folder, repeat, colour=output.has_colour)}"
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 

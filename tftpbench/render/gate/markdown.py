@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Side, Verdict, pairs_used
 from tftpbench.gate.text import budget_text, invalid_pairs, percent
-from tftpbench.model.budgets import METRICS, REPORTED, Metric
+from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.escape import markdown, markdown_block, visible
+from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
 from tftpbench.render.report import environment
 
