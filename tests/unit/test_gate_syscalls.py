@@ -123,7 +123,7 @@ def test_without_strace_its_absence_and_the_mend_are_said(tmp_path: Path, monkey
         ("echo nonsense >$SUMMARY", "strace wrote no whole summary"),
     ],
 )
-def test_a_strace_that_does_not_do_is_told_by_its_own_words(
+def test_a_strace_that_does_not_do_is_reported_by_its_own_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     put_strace(tmp_path, monkeypatch, script)

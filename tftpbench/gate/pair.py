@@ -1,8 +1,8 @@
-"""One block: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
+"""One pair: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
 
 The turns (slices) are so short that what the machine does meanwhile hits both alike: whole trials after each other
 differ by 6 to 13 % of nothing, slices by 1 to 2 % (docs/gate.md). A server that has no load sleeps, so the other has
-the core to itself. Whatever a server does wrong is part of the block; it must never judge figures, and never leave a
+the core to itself. Whatever a server does wrong is part of the pair; it must never judge figures, and never leave a
 process behind.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
 from tftpbench.host.server import Sampling, Server
@@ -58,7 +58,7 @@ class Work:
 
 @dataclass
 class _Loaded:
-    """One arm while its block lasts."""
+    """One arm while its pair lasts."""
 
     trial: Trial
     server: Server
@@ -90,8 +90,8 @@ class _Turn:
     """The generator or the runner stood still, so that no arm's figures may hold this slice."""
 
 
-class Uneven(Exception):
-    """A server was lost, or delivered wrong bytes: the block ends here. `is_fault`: as no server may under load."""
+class ArmFailed(Exception):
+    """A server was lost, or delivered wrong bytes: the pair ends here. `is_fault`: as no server may under load."""
 
     def __init__(self, arm: str, why: str, *, is_fault: bool = True) -> None:
         super().__init__(f"{arm}: {why}")
@@ -100,20 +100,20 @@ class Uneven(Exception):
 
 
 def measure(
-    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], dice: random.Random, bench: Bench
-) -> Block:
+    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], rng: random.Random, bench: Bench
+) -> Pair:
     """Load the sides (base, head and perhaps control) in turn, from fresh processes to their ends.
 
     Raises LoadError where the generator itself can't run; KeyboardInterrupt leaves nothing behind.
     """
-    order = dice.sample(list(sides), len(sides))
+    order = rng.sample(list(sides), len(sides))
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    made = Block(number_, cell.label, cell.key, started_at, order[0], 0, {})
+    made = Pair(number_, cell.label, cell.key, started_at, order[0], 0, {})
     try:
         with contextlib.ExitStack() as stack:
             arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
             done = _take_turns(order, arms, work, bench)
-    except Uneven as lost:
+    except ArmFailed as lost:
         # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
@@ -135,7 +135,7 @@ def _take_turns(order: Sequence[str], arms: Mapping[str, _Loaded], work: Work, b
     arm, and by the time it took one of a slow arm: evidence, and no spoilt data.
     """
     for index in range(work.slices + 1):
-        # Mirrored every other time: a drift within the block cancels out.
+        # Mirrored every other time: a drift within the pair cancels out.
         turn = order if index % 2 else order[::-1]
         for name in turn:
             arms[name].turns.append(_turn(name, arms[name], index, work, bench))
@@ -181,7 +181,7 @@ def _start(
     try:
         server.start()
     except ServerError as error:
-        raise Uneven(name, str(error), is_fault=False) from None
+        raise ArmFailed(name, str(error), is_fault=False) from None
     config = load_config(trial, bench, server, stop)
     sampler = stack.enter_context(server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request))
     return _Loaded(trial, server, sampler, config, root, stop)
@@ -193,7 +193,7 @@ def _host(contender: Contender, name: str) -> str:
 
 
 def _turn(name: str, arm: _Loaded, index: int, work: Work, bench: Bench) -> _Turn:
-    """One slice. Raises Uneven where the server is gone, or what it delivered is wrong."""
+    """One slice. Raises ArmFailed where the server is gone, or what it delivered is wrong."""
     turn = _load(name, arm, f"{index}", arm.limit_ns(work), work.transfers, bench)
     if index == 0 and turn.is_stopped and not number(turn.figures, "blocks_to_window_end"):
         limit_ns = min(arm.config.limit_ns, SILENT_NS)
@@ -214,7 +214,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     opened_ns, closed_ns = edges.opened.cpu_ns, edges.closed.cpu_ns
     lost = how_lost(arm.server)
     if lost is not None:
-        raise Uneven(name, str(lost))
+        raise ArmFailed(name, str(lost))
     is_stopped = _is_stopped(result, limit_ns)
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
@@ -224,7 +224,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
         _remove(arm.root)
     wrong = number(figures, "content_mismatches")
     if wrong:
-        raise Uneven(name, f"{wrong:.0f} transfers had wrong contents")
+        raise ArmFailed(name, f"{wrong:.0f} transfers had wrong contents")
     if not is_stopped and not number(figures, "completed"):
         raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
@@ -239,8 +239,8 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     )
 
 
-def _nothing(name: str, transfers: int) -> Uneven:
-    return Uneven(name, f"completed none of {transfers} transfers")
+def _nothing(name: str, transfers: int) -> ArmFailed:
+    return ArmFailed(name, f"completed none of {transfers} transfers")
 
 
 def _is_stopped(result: LoadResult, limit_ns: int) -> bool:
@@ -331,7 +331,7 @@ def _sum(turns: Sequence[_Turn], name: str) -> float:
 
 
 def _remove(root: Path) -> None:
-    """What was uploaded and compared: a block of uploads would fill the memory that it lies in."""
+    """What was uploaded and compared: a pair's uploads would fill the memory that it lies in."""
     for path in root.iterdir():
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""How much work a trial is: found once, before the first block, by what the base needs; then the same for everybody.
+"""How much work a trial is: found once, before the first pair, by what the base needs; then the same for all arms.
 
 It must never keep a figure: what is measured here is thrown away.
 """
@@ -22,11 +22,11 @@ SLICES_MIN, SLICES_MAX = 4, 40
 STOP_GRACE_S = 0.3
 RATE = "data_pps"
 # An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
-# (pairs.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+# (pair_figures.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
 SLOW_FACTOR = 3.0
 
 
-def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
+def pilot_transfer_s(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
     """Seconds that one transfer of the cell takes when all of them are at it: the window / the transfers.
 
     Raises ServerError where the server can't be started, or completes nothing.
@@ -46,7 +46,7 @@ def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> floa
 
 
 def starts(cell: Cell, contender: Contender, name: str, bench: Bench) -> None:
-    """Raises ServerError where the server can't be started. What it does under load is for the blocks to tell."""
+    """Raises ServerError where the server can't be started. What it does under load is for the pairs to show."""
     with _started(cell, contender, name, bench):
         pass
 

@@ -1,4 +1,4 @@
-"""A pair, slice by slice, with a load that exists only here: who is stopped when, and what is made of it."""
+"""A pair, slice by slice, with a load that exists only here: which arm is stopped when, and what is made of it."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tftpbench.gate import pair
-from tftpbench.gate.pair import Uneven, Work
+from tftpbench.gate.pair import ArmFailed, Work
 from tftpbench.gate.pair_figures import SEVERE
 from tftpbench.gate.pilot import SLOW_FACTOR, work
 from tftpbench.gate.result import BASE, HEAD
@@ -149,7 +149,7 @@ def test_transfers_that_are_stuck_when_their_time_is_up_are_lost() -> None:
 
 def test_an_arm_that_moves_nothing_is_asked_again_and_longer_before_it_is_called_silent() -> None:
     world = World({1: 100 * MS, 2: 100 * MS}, silent={PORTS[HEAD]})
-    with pytest.raises(Uneven, match="head: completed none of 100 transfers"):
+    with pytest.raises(ArmFailed, match="head: completed none of 100 transfers"):
         pair_of(world)
     limits = [config.limit_ns for config in world.loads if config.port == PORTS[HEAD]]
     assert limits == [500 * MS, pair.SILENT_NS]
