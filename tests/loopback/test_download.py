@@ -13,7 +13,6 @@ from tftpbench.host.server import download
 from tftpbench.host.target import Target
 
 
-
 def copied(server: Peer, path: Path, **options: int) -> bytes:
     download(Target("127.0.0.1", server.port, "f"), options, path)
     return path.read_bytes()
