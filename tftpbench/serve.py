@@ -283,6 +283,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
+    color = False
+
     def error(self, message: str) -> NoReturn:
         raise Refused(message.removeprefix("argument "))
 
@@ -298,6 +300,7 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
         add_help=False,
         allow_abbrev=False,
     )
+    parser.color = False  # Python 3.14 would paint the help, and `tftpbench.render.terminal` escapes what others paint
     parser.add_argument_group("Arguments").add_argument("name", metavar="epoll|threads", help="Server to run.")
     groups = parser.add_argument_group("Options"), parser.add_argument_group("Options of epoll only")
     for each in fields(ServeConfig):

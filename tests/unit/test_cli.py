@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -172,7 +173,9 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if not name.startswith("gate")])
 def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    examples = said(capsys, command, "--help")[1].partition("\nExamples:\n")[2].splitlines()
+    text = said(capsys, command, "--help")[1]
+    assert not re.search(r"<(int|str|path|list|float)\b", text), "a type is no metavar"
+    examples = text.partition("\nExamples:\n")[2].splitlines()
     assert examples
     for example in examples:
         program, name, *words = shlex.split(example.partition(">")[0])

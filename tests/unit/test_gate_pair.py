@@ -16,8 +16,7 @@ from tftpbench.gate.pair_figures import SEVERE
 from tftpbench.gate.pilot import SLOW_FACTOR, work
 from tftpbench.gate.result import BASE, HEAD
 from tftpbench.host.generator import LoadConfig, LoadResult
-from tftpbench.host.server import Samples, Usage
-from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server import EdgeReader, Samples, Usage
 from tftpbench.measure import Tools
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import load_scenario

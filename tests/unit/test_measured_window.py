@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tftpbench.host.measured_window import MeasuredWindow
-from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server import EdgeReader
 from tftpbench.host.server.usage import Usage
 
 MS = 1_000_000

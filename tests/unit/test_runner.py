@@ -17,9 +17,7 @@ from tftpbench.host.ceiling import NEVER_SLEEP_US, Arrangement, Ceiling, Ceiling
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
-from tftpbench.host.server import Buffers, Ended, Samples, Usage
-from tftpbench.host.server.edges import EdgeReader
-from tftpbench.host.server.host import LocalServerHost
+from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, Samples, Usage
 from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, pin
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError

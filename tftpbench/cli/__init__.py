@@ -25,12 +25,12 @@ app = typer.Typer(
 options.add(app, run.run, run.EXAMPLES)
 options.add(app, serve.serve, context_settings=serve.HANDED_ON)
 options.add(app, load.load, load.EXAMPLES)
-options.add(app, compare.compare, compare.EXAMPLES)
-options.add(app, report.report, report.EXAMPLES)
-app.add_typer(gate.app, name="gate")
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
+options.add(app, report.report, report.EXAMPLES)
+options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)
+app.add_typer(gate.app, name="gate")
 
 # What is wrong with a command line. Newer versions of typer carry their own copy of click, older ones use the
 # installed one; the base of typer's own BadParameter is the right class either way.

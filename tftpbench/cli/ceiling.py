@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.render.terminal import console
+from tftpbench.render.terminal import console, print_table
 
 if TYPE_CHECKING:
     from tftpbench.host.ceiling import CeilingCell, Limit
     from tftpbench.measure import Pinning
-
-# Where output is no terminal, lines are for programs and for reading later: nothing is folded.
-WIDTH_ELSEWHERE = 250
 
 
 def ceiling(
@@ -53,6 +50,13 @@ def ceiling(
     return 0
 
 
+_FIGURE: dict[str, object] = {"justify": "right", "no_wrap": True}
+_COLUMNS: dict[str, dict[str, object]] = {
+    "cell": {},
+    "DATA/s": _FIGURE,
+    "lowest to highest": _FIGURE,
+    "arrangement": {"overflow": "fold"},
+}
 EXAMPLES = ("tftpbench ceiling", "tftpbench ceiling --quick --json")
 
 
@@ -77,31 +81,20 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from tftpbench.model.units import counted, format_count
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("cell")
-    table.add_column("DATA/s", justify="right", no_wrap=True)
-    table.add_column("lowest to highest", justify="right", no_wrap=True)
-    table.add_column("arrangement", overflow="fold")
-    for each in found:
-        restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
-        table.add_row(
-            _label(each.cell),
-            format_count(each.data_pps),
-            f"{format_count(each.lowest)} to {format_count(each.highest)}",
-            f"{each.arrangement}{restarted}",
-        )
     typer.echo(
         f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
-    width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
-    console(sys.stdout, width=width, highlight=False, markup=False).print(table)
+    print_table(_COLUMNS, map(_row, found))
     typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
+
+
+def _row(each: "Limit") -> list[str]:
+    from tftpbench.model.units import counted, format_count
+
+    restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
+    lowest, highest = format_count(each.lowest), format_count(each.highest)
+    return [_label(each.cell), format_count(each.data_pps), f"{lowest} to {highest}", f"{each.arrangement}{restarted}"]
 
 
 def _label(cell: "CeilingCell") -> str:

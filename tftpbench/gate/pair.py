@@ -16,7 +16,7 @@ from pathlib import Path
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
-from tftpbench.host.server.host import Sampling, Server
+from tftpbench.host.server import Sampling, Server
 from tftpbench.measure import Contender, Trial, validity
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of

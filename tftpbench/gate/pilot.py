@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tftpbench.gate.pair import Work, sliced
 from tftpbench.host.generator import Stop
-from tftpbench.host.server.host import Server
+from tftpbench.host.server import Server
 from tftpbench.measure import Contender, Trial
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.session import Bench, load_config, server_of

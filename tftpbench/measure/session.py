@@ -19,8 +19,7 @@ from tftpbench.host.generator import (
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
-from tftpbench.host.server.edges import EdgeReader
-from tftpbench.host.server.host import LocalServerHost, Server, ServerHost
+from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHost
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadResult, Stop
-from tftpbench.host.server.host import Server
+from tftpbench.host.server import Server
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.plan import Trial

@@ -5,7 +5,7 @@
     │   ├── ScenarioError
     │   ├── ManifestError
     │   ├── ThresholdError
-    │   ├── FetchError               a server of somebody else that can't be fetched
+    │   ├── FetchError               a third-party server that can't be fetched
     │   ├── ResultsError             results that can't be written or read
     │   └── PlotError                nothing that could be drawn, or a file that can't be
     ├── ServerError               2  a server under test that can't be had; in a trial it is a finding

@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod hasher;
 mod ports;
 mod recent;
 mod table;

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use crate::hasher::Seeded;
+use foldhash::quality::RandomState;
 
 /// Places in the table: 16 KiB a worker. Clients that share a place forget one another's socket; which ones do cannot
 /// be chosen, and the next place is a transfer's own again.
@@ -12,12 +12,12 @@ const PLACES: usize = 4096;
 /// Clients are distinguished by their address alone: most take another port for each transfer.
 pub(crate) struct Recent {
     serials: Box<[u32; PLACES]>,
-    hashes: Seeded,
+    hashes: RandomState,
 }
 
 impl Recent {
     pub(crate) fn new() -> Recent {
-        Recent { serials: Box::new([0; PLACES]), hashes: Seeded::random() }
+        Recent { serials: Box::new([0; PLACES]), hashes: RandomState::default() }
     }
 
     /// The serial number of the socket that this client had last; 0 for none.

@@ -2,14 +2,14 @@
 
     exchange.py     what is exchanged, by which sockets, and one measurement of it
     calibration.py  which arrangement of sockets is the fastest here
-    limits.py       a survey of this machine
+    survey.py       a survey of this machine
 
-The only caller of the native probe. It knows nothing of scenarios, servers or results.
+It must never know scenarios, servers or results.
 """
 
 from tftpbench.host.ceiling.calibration import calibrate, candidates
 from tftpbench.host.ceiling.exchange import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell, Effort, measure
-from tftpbench.host.ceiling.limits import Limit, limits, usual_cells
+from tftpbench.host.ceiling.survey import Limit, limits, usual_cells
 
 __all__ = [
     "NEVER_SLEEP_US",

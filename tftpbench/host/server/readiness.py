@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tftpbench.host.server.client import SupervisorClient
-from tftpbench.host.server.request import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
+from tftpbench.host.server.messages import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
 from tftpbench.host.server.sockets import socket_inodes, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
 

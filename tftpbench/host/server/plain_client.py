@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from tftpbench.host.server.request import (
+from tftpbench.host.server.messages import (
     DATAGRAM_BYTES_MAX,
     Opcode,
     Options,
