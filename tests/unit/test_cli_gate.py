@@ -11,16 +11,21 @@ import typer
 from tests.unit.gate_results import every, gate
 from tests.unit.test_gate_resampling import BUDGETS, LOOKS, made_pairs
 from tftpbench import cli
-from tftpbench.cli.gate.text import render
 from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import GateStarted, InterimLook, PairFinished, decide
 from tftpbench.gate.result import Arm, FailOn, GateResult, Side, Verdict
 from tftpbench.gate.text import change, remarks, sentence
 from tftpbench.measure import Pinning
 from tftpbench.model.scenario_files import load_scenario
+from tftpbench.render.gate.sections import sections
+from tftpbench.render.plain import plain
 
 RESULTS = every()
 APART, TOGETHER = Pinning((1,), (0,), ()), Pinning((0,), (0,), ())
+
+
+def render(result: GateResult, *, colour: bool) -> str:
+    return plain(sections(result), colour=colour)
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -7,7 +7,6 @@ selftest.py    the gate's false-alarm rate on this machine, and what it catches
 options.py     options that several of them have
 judged_run.py  the run that baseline and slo judge
 watch.py       the display while a gate goes on
-text.py        what a gate found, for a terminal
 outcome.py     what ab and baseline do with what was found: print it, keep it
 """
 

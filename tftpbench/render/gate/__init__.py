@@ -1,5 +1,6 @@
-"""What a gate leaves in its folder for people and for CI servers.
+"""What a gate says on a terminal, and leaves in its folder for people and for CI servers.
 
+    sections.py    the sections that a terminal shows
     markdown.py    report.md: for a pull request
     junit.py       junit.xml: for a CI server
     figures.py     forest and pairs, as pictures with their data
