@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import typer
 
-from tests.unit.gate_results import every, gate
-from tests.unit.test_gate_resampling import BUDGETS, LOOKS, made_pairs
+from tests.unit.gate_results import BUDGETS, LOOKS, every, gate, made_pairs
 from tftpbench import cli
 from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import GateStarted, InterimLook, PairFinished, decide
