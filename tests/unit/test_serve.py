@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tftpbench import _core, cli, serve
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.serve import ServeConfig
 
 
@@ -124,6 +125,10 @@ def test_every_option_and_default_is_in_the_help_and_in_the_documentation(capsys
     assert f"| {ServeConfig.window_max_bytes >> 10} KiB |" in page
     files = (Path(__file__).parents[2] / "docs/files.md").read_text(encoding="utf-8")
     assert f"`--memory-max` bytes ({ServeConfig.memory_max_bytes >> 30} GiB by default)" in files
+    for name, transfers in serve.MAX_TRANSFERS.items():
+        limits = " ".join(bundled_manifests()[name].caps.values())
+        assert f"{transfers} at once by default" in limits
+        assert f"at most {ServeConfig.windowsize_max} blocks and {ServeConfig.window_max_bytes >> 10} KiB" in limits
     assert "serves {epoll:,} (epoll) or {threads:,} (threads) transfers".format(**serve.MAX_TRANSFERS) in page
     assert cli.exit_code(["serve", "epoll", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
