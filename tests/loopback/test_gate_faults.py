@@ -54,7 +54,7 @@ def epoll(shim: Path | None = None, **settings: object) -> Contender:
 
 
 def seen(folder: Path, contender: Contender, timeout_ns: int = 5_000_000_000) -> Seen:
-    """Load a fresh server; every transfer completes, with the right contents. Clients are patient unless told."""
+    """Load a fresh server; every transfer completes, with the right contents. Clients wait long by default."""
     root = folder / "root"
     root.mkdir(exist_ok=True)
     generator.write_contents(root / "f-0", 1, 0, FILE_BYTES)
@@ -133,7 +133,7 @@ def test_more_system_calls_are_counted_as_such(shim: Path) -> None:
 def calls_per_block(contender: Contender) -> float:
     """As the gate counts them, over a few transfers."""
     [cell] = load_scenario("gate").cells()
-    # A traced server on a busy machine is slow; nobody shall be impatient.
+    # A traced server on a busy machine is slow; clients wait long enough.
     client = cell.client.model_copy(update={"timeout_ns": 10_000_000_000})
     cell = replace(cell, load=ClosedLoop(3), distinct_files=2, client=client)
     with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:

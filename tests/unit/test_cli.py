@@ -214,8 +214,8 @@ def test_trials_set_quick_and_server_change_the_scenario(
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
-    other = planned("--server", str(tiny(tmp_path, "deaf")))
-    assert {trial["server"] for trial in other["trials"]} == {"deaf"}
+    other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
+    assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,6 +308,18 @@ def test_a_finding_is_told_by_its_worst_trial() -> None:
     )
 
 
+def test_a_kind_of_finding_under_its_former_name_is_the_same_kind() -> None:
+    """A run that was begun with an older version and went on with this one."""
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        kind = "unresponsive" if count % 2 else "deaf"
+        row["server_findings"] = [{"kind": kind, "count": 1, "text": "answered no new request after the load"}]
+    assert answer(question, found).findings == (
+        "threads: answered no new request after the load (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
 def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None:
     matrix = {
         "operation": "read",
@@ -503,12 +515,12 @@ def unstarted(found: list[dict[str, Any]], server: str) -> tuple[list[dict[str, 
     """Rows in which a server failed to start twice and then had no more trials."""
     failed = [row for row in found if row["server"] == server][:2]
     nothing = {"data_pps": None, "failed": None, "timed_out": None, "verdict": "invalid"}
-    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last words: no port"}]
+    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last log line: no port"}]
     for row in failed:
         row.update(nothing, verdict_reason=f"{server}: ended with exit code 3", server_findings=died)
     left = [row for row in found if row["server"] != server or row in failed]
     numbers = [row["trial"] for row in failed]
-    return left, summary.LeftOut(server, "ended with exit code 3; its last words: no port", numbers, 12)
+    return left, summary.LeftOut(server, "ended with exit code 3; its last log line: no port", numbers, 12)
 
 
 @pytest.mark.parametrize(("server", "other"), [("epoll", "threads"), ("threads", "epoll")])
@@ -518,7 +530,7 @@ def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_o
     found = answer(question, left, unstarted=[gone])
     assert found.sentence.startswith(f"{other} moves ")
     assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
-    why = "ended with exit code 3; its last words: no port"
+    why = "ended with exit code 3; its last log line: no port"
     assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
     assert {each.verdict.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
     assert found.exit_code == 6

@@ -1,4 +1,4 @@
-"""Which server is meant: by name, with a variant, by path, or one that is running already."""
+"""Which server is meant: by name, with a variant, by path, or a running one by address."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A server that is running already: not ours to start or stop, named by a TFTP URL (RFC 3617).
+"""A running server: not started or stopped here, named by a TFTP URL (RFC 3617).
 
 ``tftp://HOST[:PORT]/FILE`` is read only, and every transfer reads FILE; ``tftp://HOST[:PORT]`` allows tftpbench to
 upload files there, which stay; there is no ``;mode=``, and a name may not be empty. A link-local address has a zone,

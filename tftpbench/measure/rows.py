@@ -35,7 +35,7 @@ class Observed:
     samples: Samples
     buffers: Buffers | None
     lost: ServerDied | None
-    is_deaf: bool
+    is_unresponsive: bool
     uploads: Row
     """What came of comparing them."""
     not_read_back: tuple[ServerFinding, ...]

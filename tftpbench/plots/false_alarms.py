@@ -75,5 +75,5 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
         grid.label("really slower by", "called slower")
         style.draw_key(axes, entries, styles)
     at_zero = data[data["loss"] == 0]
-    told_false = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
-    return Plot(grid.figure, data, title, f"{title}; false alarms: {told_false or 'not measured'}.")
+    false_texts = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
+    return Plot(grid.figure, data, title, f"{title}; false alarms: {false_texts or 'not measured'}.")

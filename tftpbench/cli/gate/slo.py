@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
+from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
+from tftpbench.cli.gate.options import RESULTS, ReportOnly
 from tftpbench.cli.output import keep, keep_answer
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.escape import visible_line
@@ -45,9 +46,7 @@ def slo(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results.")
     ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3 and 6.")
-    ] = False,
+    report_only: ReportOnly = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
 ) -> int:
@@ -62,7 +61,7 @@ def slo(
         given = {"--server": server, "--set": set_, "--seed": seed is not None, "--out": out}
         refuse_beside_run(*(option for option, value in given.items() if value))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        warnings.simplefilter("ignore", ResultsWarning)  # printed below, for people
         folder = run if run is not None else _measured(scenario or "", server or [], set_ or [], seed, out, quiet)
         found = stored(folder)
         judged = judge(found)
