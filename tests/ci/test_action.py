@@ -13,7 +13,7 @@ from tests.ci.shell import ACTION, EXPRESSION, Ran, Shell, document, filled, ste
 from tests.unit import gate_results
 from tftpbench import cli
 from tftpbench.gate.document import text as gate_text
-from tftpbench.gate.result import WORDS
+from tftpbench.gate.result import Verdict
 
 KNOWN = document(ACTION)
 GATE, INSTALL = steps(ACTION)["Gate"], steps(ACTION)["Install tftpbench"]
@@ -50,7 +50,7 @@ def run_gate(shell: Shell, code: int = 0, document: str | None = None, **inputs:
 
 def word(name: str) -> str:
     """A gate.json of this verdict, as small as may be."""
-    return json.dumps({"schema": "tftpbench.gate/1", "word": name})
+    return json.dumps({"schema": "tftpbench.gate/2", "verdict": name})
 
 
 def test_it_is_a_composite_action_of_bash_steps_and_pinned_actions_of_github() -> None:
@@ -208,7 +208,7 @@ def test_the_folder_of_an_earlier_gate_is_not_taken_for_this_ones(shell: Shell) 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[1]", word("pass\nfolder=/etc"), word("::error::"), '{"word": ["pass"]}', "[" * 50_000],
+    ["", "{", "[1]", word("pass\nfolder=/etc"), word("::error::"), '{"verdict": ["pass"]}', "[" * 50_000],
     ids=range(7),
 )
 def test_a_document_that_is_none_gives_no_verdict(shell: Shell, content: str) -> None:
@@ -218,7 +218,7 @@ def test_a_document_that_is_none_gives_no_verdict(shell: Shell, content: str) ->
     assert ran.outputs["folder"].endswith("-gate-gate")
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", Verdict)
 def test_the_verdict_is_found_in_a_real_document(shell: Shell, name: str) -> None:
     assert run_gate(shell, 0, gate_text(gate_results.every()[name])).outputs["verdict"] == name
 

@@ -12,7 +12,7 @@ import pytest
 from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
 from tests.unit import gate_results
-from tftpbench.gate.result import WORDS
+from tftpbench.gate.result import Verdict
 from tftpbench.render.gate import write_markdown
 
 WORKFLOWS = [PULL_REQUEST, COMMENT]
@@ -308,7 +308,7 @@ def test_a_hostile_report_calls_nobody_and_brings_no_html(github: GitHub) -> Non
     assert "\u202e" not in told
 
 
-@pytest.mark.parametrize("kind", [*WORDS, "failure", "no syscalls", "cells", "memory"])
+@pytest.mark.parametrize("kind", [*Verdict, "failure", "no syscalls", "cells", "memory"])
 def test_an_honest_report_stays_as_it_is(github: GitHub, kind: str) -> None:
     report = write_markdown(gate_results.every()[kind])
     github.artifact(report=report)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+SEED_MAX = 2**64 - 1  # the native core's word
+
 
 def path_of(value: object, what: str, error: type[Exception]) -> Path:
     """The path; raises `error` for what is none, or can name no file. `what`: whose path is allowed."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
-from tftpbench.model.errors import ResultsError, ResultsWarning
+from tftpbench.model.columns import Column
+from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import is_regular
-from tftpbench.model.spelling import did_you_mean
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import frames, html, tables
@@ -104,7 +104,7 @@ class Run:
         left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
         """
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
-            hint = did_you_mean(str(kind), LATENCY_KINDS)
+            hint = suggest(str(kind), LATENCY_KINDS)
             raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
         return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
 
@@ -224,7 +224,7 @@ class Run:
         frame = self.valid if valid_only else self.trials
         for name, value in cell.items():
             if name not in frame.columns:
-                hint = did_you_mean(name, frame.columns)
+                hint = suggest(name, frame.columns)
                 raise ResultsError(f"trials have no column {name!r}{hint}; allowed: {', '.join(frame.columns)}")
             same = frame[name].isna() if value is None else (frame[name] == value).fillna(False)
             frame = frame[same.astype(bool)]

@@ -82,6 +82,7 @@ pub fn run(
                 thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
             })
             .collect();
+        notice(Notice::Scheduled { start_ns });
         runner_gap_ns_max = listen(&heard, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
@@ -97,23 +98,18 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone: each edge of the window once, and in order. Returns the
-/// longest time from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
+/// from when the caller should have heard something until it had dealt with it.
 fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(Notice)) -> u64 {
-    let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
+    let mut awaits_close = true;
     let (began, mut awaits_answer) = (Instant::now(), watches);
     let mut gap_ns_max = 0;
     loop {
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
-            // A run that is stopped in its warm-up closes a window that never opened.
-            Ok((edge, sent_ns)) if edges.clone().any(|due| due == edge) => {
-                for due in edges.by_ref() {
-                    notice(due);
-                    if due == edge {
-                        break;
-                    }
-                }
+            Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
+                awaits_close = false;
+                notice(Notice::WindowClosed);
                 sent_ns
             }
             // Each worker says so; the first one's word is the news.
@@ -135,9 +131,11 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
             notice(Notice::Unanswered);
         }
     }
-    // A run that ended before its time had come has seen both.
+    // Fixed work ends before its time has come.
     let begin_ns = clock::monotonic_ns();
-    edges.for_each(notice);
+    if awaits_close {
+        notice(Notice::WindowClosed);
+    }
     gap_ns_max.max(clock::monotonic_ns() - begin_ns)
 }
 

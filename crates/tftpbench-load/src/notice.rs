@@ -5,8 +5,12 @@
 pub enum Notice {
     /// The run is still going.
     Tick,
-    /// The measured window has just opened. Once per run.
-    WindowOpened,
+    /// Everything is open, and the run starts at `start_ns` on the monotonic clock: the edges of the measured window
+    /// follow from it. Once per run, before all others.
+    Scheduled {
+        /// CLOCK_MONOTONIC.
+        start_ns: u64,
+    },
     /// The measured window has just closed; the drain begins. Once per run.
     WindowClosed,
     /// The first datagram has arrived. Once per run; this and the next two only where the run watches for an answer.

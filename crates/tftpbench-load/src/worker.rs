@@ -118,10 +118,12 @@ impl Worker<'_> {
         let (open_ns, close_ns) = self.recorder.window;
         let is_stopped = self.stop.requests() > 0;
         if self.phase == Phase::WarmUp && now_ns >= open_ns {
-            self.set_phase(Phase::Window, Notice::WindowOpened);
+            self.set_phase(Phase::Window);
         }
         if self.phase < Phase::Drain && (now_ns >= close_ns || is_stopped) {
-            self.set_phase(Phase::Drain, Notice::WindowClosed);
+            self.set_phase(Phase::Drain);
+            // It fails where the caller gave up waiting, which is no fault here.
+            let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
             self.schedule.close();
             self.drain_end_ns = match self.config.extent {
@@ -135,11 +137,9 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn set_phase(&mut self, phase: Phase, notice: Notice) {
+    fn set_phase(&mut self, phase: Phase) {
         self.mark_cpu();
         self.phase = phase;
-        // It fails where the caller gave up waiting, which is no fault here.
-        let _ = self.notices.send((notice, clock::monotonic_ns()));
     }
 
     /// Counts this thread's CPU time inside the window; called at both its edges.

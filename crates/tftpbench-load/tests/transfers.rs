@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Sockets, TransferOutcome, Verify, run};
-use tftpbench_net::Stop;
+use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
 
 const MS: u64 = 1_000_000;
@@ -301,17 +301,21 @@ fn only_what_lies_in_the_window_counts_and_the_rest_is_not_lost() {
 }
 
 #[test]
-fn a_stop_in_the_warm_up_still_shows_both_edges_in_order() {
+fn a_stop_in_the_warm_up_closes_the_window_once() {
     for sockets in BOTH {
         let peer = Peer::start(SIZE, Faults::default());
         let extent = Extent::Duration { warm_up_ns: u64::MAX, window_ns: u64::MAX };
         let config = LoadConfig { server: peer.address, extent, ..config(sockets) };
-        let (stop, mut edges) = (Stop::new().unwrap(), Vec::new());
+        let (stop, mut notices) = (Stop::new().unwrap(), Vec::new());
+        let before_ns = clock::monotonic_ns();
         let report = run(&config, &stop, |notice| match notice {
             Notice::Tick => stop.request(),
-            edge => edges.push(edge),
+            other => notices.push(other),
         });
-        assert_eq!(edges, [Notice::WindowOpened, Notice::WindowClosed]);
+        let [Notice::Scheduled { start_ns }, Notice::WindowClosed] = notices[..] else {
+            panic!("{notices:?}")
+        };
+        assert!((before_ns..clock::monotonic_ns()).contains(&start_ns));
         assert_eq!(figure(&report.unwrap(), "duration_s"), 0.0);
     }
 }

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tftpbench.analysis.comparison.cells import AXES, VERDICTS, Compared
+from tftpbench.analysis.comparison.cells import VERDICTS, Compared
+from tftpbench.model.axes import AXES
+from tftpbench.model.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ class RunName:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two runs, A and B. Every ratio is B over A: above 1, B moved more."""
 
     a: RunName
@@ -43,11 +45,6 @@ class Comparison:
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.a.path} and {self.b.path}: {self.sentence}>"
-
-    def _repr_html_(self) -> str:
-        from tftpbench.analysis.comparison.words import html
-
-        return html(self)
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
@@ -97,7 +94,7 @@ def record(row: Compared) -> dict[str, Any]:
         "cell_key": row.cell_key,
         "contender": row.contender,
         "label": row.label,
-        **{name: row.row.get(name) for name in (AXES[0], AXES[-1], *AXES[1:-1])},
+        **{name: row.row.get(name) for name in AXES},
         "a_data_pps": row.a_data_pps,
         "b_data_pps": row.b_data_pps,
         **{name: getattr(moved, name) for name in (*_BOUNDS, "lowest", "highest", "n")},

@@ -12,8 +12,8 @@ Stop = _core.Stop
 MS = 1_000_000
 # A core that others keep for all of a short window moves nothing in it: that says nothing about the exchange.
 ATTEMPTS = 3
-FOR_EVER_US = 2**53
-"""Polling for so long is never to sleep."""
+NEVER_SLEEP_US = 2**53
+"""A side that polls for so long never sleeps."""
 
 
 @dataclass(frozen=True)
