@@ -26,6 +26,12 @@ def test_only_the_root_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served(monkeypatch, "epoll", "--root", "/srv") == ("epoll", ServeConfig(root="/srv"))
 
 
+def test_defaults_are_those_of_the_native_half() -> None:
+    """But for max_transfers, which is chosen by the server and the machine."""
+    ours = {each.name: each.default for each in fields(ServeConfig) if each.name not in ("root", "max_transfers")}
+    assert _core.serve_defaults() == ours
+
+
 def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "threads --root /srv --host ::1 --port 6969 --max-transfers 7 --write --overwrite --store memory "
