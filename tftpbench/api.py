@@ -38,7 +38,7 @@ def run(
     """Run a scenario (a path, the name of a bundled one, or a Scenario) and open its results.
 
     `servers` replaces the scenario's, `overrides` are KEY=VALUE as for --set, `seed` orders the trials (random unless
-    given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is told of every step. Raises what
+    given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is called at every step. Raises what
     `tftpbench run` would print, as TftpbenchError; Ctrl-C raises measure.RunInterrupted with all finished trials saved.
     """
     servers = texts_of(servers, "servers", UsageError)
@@ -141,7 +141,7 @@ class Server:
         self._process.start()
 
     def stop(self) -> None:
-        """End it and everything it started; uploads that nobody has taken are gone. May be called again."""
+        """End it and everything it started; uploads that were not taken are gone. May be called again."""
         self._process.stop()
         self._folder.remove()
 

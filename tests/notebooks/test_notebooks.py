@@ -64,14 +64,14 @@ def test_there_are_the_four() -> None:
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_it_runs_on_the_recorded_data_and_complains_of_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = run(name, {}, monkeypatch)
-    told = [
+    missing = [
         output.text
         for cell in notebook.cells
         if cell.cell_type == "code"
         for output in cell.outputs
         if output.output_type == "stream" and output.name == "stderr"
     ]
-    assert told == []
+    assert missing == []
     assert pictures(notebook) >= 2
 
 

@@ -122,8 +122,8 @@ class Run:
                 broken.append(f"trials/{trial}/{form.LATENCY} {error}")
         if not parts:
             self._found |= dict.fromkeys(broken)  # the error names one of them
-            nobody = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
-            raise ResultsError(f"{self.path}: {broken[0] if broken else nobody}")
+            missing = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
+            raise ResultsError(f"{self.path}: {broken[0] if broken else missing}")
         for line in broken:
             self._tell(line)
         if absent:
@@ -133,7 +133,7 @@ class Run:
     def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
         """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
 
-        ResultsError where nobody has any.
+        ResultsError where none has any.
         """
         import pandas as pd
 
@@ -180,12 +180,12 @@ class Run:
     def __repr__(self) -> str:
         try:
             valid = sum(row["verdict"] == "valid" for row in self.rows)
-            told = f"{counted(len(self.rows), 'trial')}, {valid} valid"
+            parts = f"{counted(len(self.rows), 'trial')}, {valid} valid"
             problems = len(self.problems)
         except ResultsError as error:
             return f"Run({str(self.path)!r}: {error})"
         more = f", {counted(problems, 'problem')}" if problems else ""
-        return f"Run({str(self.path)!r}: {told}{more})"
+        return f"Run({str(self.path)!r}: {parts}{more})"
 
     def _repr_html_(self) -> str:
         return html.run(self.name, self.manifest, form.read_answer(self.path), self.rows, self.problems)
@@ -274,7 +274,7 @@ def load_run(path: Path | str) -> Run:
 def load_runs(glob: str) -> list[Run]:
     """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first.
 
-    One that can't be opened is told of in a ResultsWarning, and left out. ResultsError where none is left.
+    One that can't be opened is named in a ResultsWarning, and left out. ResultsError where none is left.
     """
     pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
     runs: list[Run] = []
