@@ -18,7 +18,7 @@ MAY: dict[str, set[str]] = {
         "tftpbench/analysis/summary/remarks.py",
         "docs/results-format.md",
         "tests/unit/test_summary.py",
-    },  # fmt: skip
+    },
     "blocks.jsonl": {"tftpbench/gate/document.py", "tftpbench/gate/folder.py"},
 }
 # A word, as a regular expression that is held against whole words, and what to write in its place.
