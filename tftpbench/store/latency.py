@@ -34,6 +34,7 @@ _SHOWN = (50, 90, 99, 99.9, 100)
 LOWEST_MAX_NS = 1_000_000
 HIGHEST_MAX_NS = 3_600_000_000_000
 DIGITS_MAX = 3
+VALUE_MAX_NS = 2 * HIGHEST_MAX_NS  # the highest bucket may reach beyond its histogram's highest value
 # Of one, decompressed: a header and 33,792 counters of up to 9 bytes.
 PAYLOAD_MAX_BYTES = 40 + 33_792 * 9
 # Of all in a log; those of a second have 10 KB at most, so hours fit.
@@ -68,6 +69,18 @@ class Latency:
             counts[bounds] = counts.get(bounds, 0) + _counts(one)
             _refuse_large(counts[bounds])
         return cls._sum([_buckets(sums[bounds], counts[bounds]) for bounds in sums])
+
+    @classmethod
+    def from_steps(cls, steps_ns: Integers, counts: Integers) -> Self:
+        """The histogram of a packed run: each bucket's value less the one before. ResultsError for what is none."""
+        if steps_ns.size and (steps_ns.min() < 1 or counts.min() < 1):
+            raise ResultsError("can't be read: a histogram in it has a bucket without a value or a count")
+        # As floats first: no sum of integers can then be too large.
+        highest = steps_ns.sum(dtype=np.float64)
+        if highest > VALUE_MAX_NS:
+            raise ResultsError(f"can't be read: a histogram in it goes to {highest:.0f}; allowed: {VALUE_MAX_NS}")
+        _refuse_large(counts)
+        return cls._sum([(np.cumsum(steps_ns), counts)])
 
     @property
     def count(self) -> int:

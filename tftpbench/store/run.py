@@ -7,7 +7,6 @@ ResultsWarning. It must never change a folder, and never average percentiles: `l
 import glob as globbing
 import inspect
 import math
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -20,19 +19,18 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
-from tftpbench.model.regular_file import is_regular
 from tftpbench.model.spelling import did_you_mean
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import frames, html, tables
 from tftpbench.store.latency import Latency
+from tftpbench.store.trial_files import PackedRun, TrialFiles, WholeRun
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Bounds of all files of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame, a minute of decoding.
+# Bound of all tables of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame.
 TABLE_ROWS_MAX = 30_000_000
-HISTOGRAMS_MAX = 100_000
 
 
 class Run:
@@ -43,12 +41,17 @@ class Run:
         self.path = path
         self.manifest: dict[str, Any] = form.read_manifest(path)
         self._found: dict[str, None] = {}  # problems, in the order in which reading came upon them
-        self._histograms: dict[tuple[int, str], int] = {}  # how many were read, by trial and kind
+        self._files: TrialFiles = PackedRun(path, self.manifest) if self.is_packed else WholeRun(path)
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is kept in the packed form, one file of each kind for all trials. It is then never resumed."""
+        return form.is_packed(self.manifest)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -57,7 +60,7 @@ class Run:
         Trials that break a law become invalid here, whatever else of the run is read: their counters must add up, and
         their transfers, where they were kept, obey Little's law.
         """
-        read = form.read_trials(self.path)
+        read = form.read_trials(self.path, packed=self.is_packed)
         for number, fault in read.faults:
             self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
         if read.torn is not None:
@@ -111,15 +114,14 @@ class Run:
     def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
         """The same of these trials; `those` says in an error which they are."""
         parts, broken, absent = [], [], 0
-        for trial in trials:
+        for trial in self._apart(trials):
             try:
-                encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
-                self._count_histograms(trial, kind, len(encoded))
-                parts += [Latency.of(encoded)] if encoded else []
+                found = self._files.histogram(trial, kind)
+                parts += [found] if found is not None else []
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
-                broken.append(f"trials/{trial}/{form.LATENCY} {error}")
+                broken.append(f"{self._files.label(trial, form.LATENCY)} {error}")
         if not parts:
             self._found |= dict.fromkeys(broken)  # the error names one of them
             nobody = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
@@ -129,6 +131,10 @@ class Run:
         if absent:
             self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
         return parts[0].merge(*parts[1:])
+
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """The trials, this one among them, whose histograms were merged when the run was packed."""
+        return self._files.sharing(trial)
 
     def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
         """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
@@ -174,7 +180,7 @@ class Run:
     @property
     def absent(self) -> tuple[str, ...]:
         """Those of `problems` that tell of files which a run may be kept without."""
-        lacking = {name: sum(not self._is_there(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        lacking = {name: sum(not self._files.has(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
 
     def __repr__(self) -> str:
@@ -205,8 +211,10 @@ class Run:
         ):  # no time would be wrong: the law is not for this window
             return None
         try:
-            path = self._file(row["trial"], form.TRANSFERS)
-            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if is_regular(path) else None
+            times = self._files.table(
+                row["trial"], form.TRANSFERS, tables.TIMES, others=False, rows_max=tables.ROWS_MAX
+            )
+            mean_ns = tables.mean_transfer_ns(times, row["duration_s"])
         except (OSError, ResultsError):
             return None
         return invariants.littles_law_fault(row, mean_ns)
@@ -235,27 +243,26 @@ class Run:
         for row in self.rows:
             trial = row["trial"]
             try:
-                table = tables.read(self._file(trial, name), columns, rows_max=left)
+                table = self._files.table(trial, name, columns, rows_max=left)
                 found[trial], left = table, left - table.num_rows
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
-                self._tell(f"trials/{trial}/{name} {error}; left out")
+                self._tell(f"{self._files.label(trial, name)} {error}; left out")
         if absent:
             self._warn(f"{_have_no(absent, name)}, kept without")
         return found
 
-    def _file(self, trial: int, name: str) -> Path:
-        return self.path / form.TRIAL_FILES / str(trial) / name
-
-    def _is_there(self, trial: int, name: str) -> bool:
-        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, reported where it is read
-
-    def _count_histograms(self, trial: int, kind: str, count: int) -> None:
-        others = sum(number for place, number in self._histograms.items() if place != (trial, kind))
-        if others + count > HISTOGRAMS_MAX:
-            raise ResultsError(f"is left out: with it the run holds more than {HISTOGRAMS_MAX} histograms")
-        self._histograms[trial, kind] = count
+    def _apart(self, trials: Sequence[int]) -> list[int]:
+        """One trial for each histogram of these. ResultsError where they are only some of those that share one."""
+        asked, chosen = {*trials}, dict[int, None]()
+        for trial in trials:
+            group = self._files.sharing(trial)
+            if not asked.issuperset(group):
+                apart = "were merged when the run was packed; ask for all of them, or for none"
+                raise ResultsError(f"{self.path}: the histograms of the trials {', '.join(map(str, group))} {apart}")
+            chosen[group[0]] = None
+        return [*chosen]
 
     def _tell(self, problem: str) -> None:
         if problem not in self._found:

@@ -18,7 +18,7 @@ from tftpbench.store import Run, load_run
 WITHIN = 0.05
 _COLUMNS = ("cell_key", "contender", "round", "verdict", METRIC, CPU, *ROW_FIELDS)
 # Nobody here looks at these files of a trial, and it is no matter if they are not there.
-_UNREAD = ("transfers.parquet", "intervals.parquet", "latency.hlog")
+_UNREAD = ("transfers.parquet", "intervals.parquet", "latency.hlog", "latency.parquet")
 _NOT_INTERLEAVED = (
     "the runs were not interleaved with each other: what the machine did between them looks like a difference of "
     "servers; to be sure, measure both sides in one run"
