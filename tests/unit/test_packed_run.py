@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tftpbench
+from tests.fixtures.recorded import RUN as FIXTURE
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import LATENCY_KINDS
@@ -21,7 +22,6 @@ from tftpbench.store import format as form
 from tftpbench.store.pack import pack
 
 ROOT = Path(__file__).parents[2]
-FIXTURE = ROOT / "tests" / "fixtures" / "run-1"
 PACKED_FILES = [
     "answer.txt", "intervals.parquet", "latency.parquet", "manifest.json", "server.log", "transfers.parquet",
     "trials.jsonl.xz",

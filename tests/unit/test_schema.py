@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from tests.fixtures.recorded import RUN
 from tests.unit.gate_results import gate
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
@@ -23,7 +24,6 @@ from tftpbench.render import schema
 from tftpbench.store import load_run
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUN = Path(__file__).parents[1] / "fixtures" / "run-1"
 
 
 def keys(model: type[BaseModel]) -> set[str]:
