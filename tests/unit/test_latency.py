@@ -11,6 +11,7 @@ from tests.loopback.peer import peer, serve_bytes
 from tftpbench.host.generator import LoadConfig, run_load
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import COLUMNS, LATENCY_KINDS
+from tftpbench.render import notebook
 from tftpbench.store import Latency
 
 # As the native generator records: 64 ns to an hour, three significant figures.
@@ -102,7 +103,7 @@ def test_nothing_recorded_has_no_percentile() -> None:
 def test_it_shows_itself() -> None:
     latency = Latency.of([encoded([1000] * 99 + [10**6])])
     assert repr(latency) == "Latency(100 values, p50 1 us, p90 1 us, p99 1 us, p99.9 1 ms, max 1 ms)"
-    assert "<td" in latency._repr_html_()
+    assert "<td" in notebook.html(latency)
 
 
 @pytest.mark.parametrize("text", ["", "HISTnonsense", "äöü", encoded([1, 2, 3])[:-12]])

@@ -12,6 +12,7 @@ from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer, Quantiles
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.scenario import Scenario
+from tftpbench.render import notebook
 from tftpbench.store import load_run
 
 PLACE = "on separate cores"
@@ -396,7 +397,7 @@ def test_an_answer_is_a_frame_of_its_lines() -> None:
 def test_an_answer_in_a_notebook_is_escaped() -> None:
     question = asked(1000, servers=["epoll", "<b>x</b>"])
     found = rows(question, {"epoll": 2.0, "<b>x</b>": 1.0})
-    text = summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core")._repr_html_()
+    text = notebook.html(summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core"))
     assert "<b>" not in text
     assert "<one>" not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text

@@ -73,5 +73,5 @@ def _written(found: "Comparison", format_: Format) -> str:
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
     if format_ is Format.csv:
-        return csv_frame(found.cells).rstrip("\n")
+        return csv_frame(found.to_frame()).rstrip("\n")
     return comparison.markdown(found) if format_ is Format.md else comparison.text(found)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
+from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted, format_duration
-from tftpbench.store import html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ _REASON_MAX = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Latency:
+class Latency(Shown):
     """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for."""
 
     values_ns: Integers
@@ -124,13 +124,12 @@ class Latency:
         )
 
     def __repr__(self) -> str:
-        shown = [f"{name} {value}" for name, value in self._shown()]
+        shown = [f"{name} {value}" for name, value in self.quantiles]
         return f"Latency({', '.join([counted(self.count, 'value'), *shown])})"
 
-    def _repr_html_(self) -> str:
-        return html.table("Latency", [("values", str(self.count)), *self._shown()])
-
-    def _shown(self) -> list[tuple[str, str]]:
+    @property
+    def quantiles(self) -> list[tuple[str, str]]:
+        """Names and values in words, p50 to max; empty where nothing was recorded."""
         if not self.values_ns.size:
             return []
         return [(f"p{p:g}" if p < 100 else "max", format_duration(self.percentile(p))) for p in _SHOWN]

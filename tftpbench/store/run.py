@@ -19,10 +19,11 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.model.shown import Shown
 from tftpbench.model.spelling import did_you_mean
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
-from tftpbench.store import frames, html, tables
+from tftpbench.store import frames, tables
 from tftpbench.store.latency import Latency
 from tftpbench.store.trial_files import PackedRun, TrialFiles, WholeRun
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 TABLE_ROWS_MAX = 30_000_000
 
 
-class Run:
+class Run(Shown):
     """One run as it lies on the disk. Built by load_run."""
 
     def __init__(self, path: Path) -> None:
@@ -183,6 +184,11 @@ class Run:
         lacking = {name: sum(not self._files.has(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
 
+    @property
+    def said(self) -> str | None:
+        """The sentence that the run said in the end, from answer.txt; None where it has not, as when it was cut off."""
+        return form.read_answer(self.path)
+
     def __repr__(self) -> str:
         try:
             valid = sum(row["verdict"] == "valid" for row in self.rows)
@@ -192,9 +198,6 @@ class Run:
             return f"Run({str(self.path)!r}: {error})"
         more = f", {counted(problems, 'problem')}" if problems else ""
         return f"Run({str(self.path)!r}: {told}{more})"
-
-    def _repr_html_(self) -> str:
-        return html.run(self.name, self.manifest, form.read_answer(self.path), self.rows, self.problems)
 
     def _judge(self, row: dict[str, Any], fault: str | None) -> None:
         """Make a trial invalid whose figures can't be true, unless that is why it is invalid already."""

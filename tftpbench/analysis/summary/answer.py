@@ -12,6 +12,7 @@ from tftpbench.analysis.summary.lines import Line, Metric, Quantiles, lines, met
 from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.shown import Shown
 from tftpbench.model.thresholds import Verdict, server_name
 from tftpbench.model.units import counted
 from tftpbench.model.workload import Cell
@@ -50,7 +51,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Shown):
     """Everything that the end of a run says."""
 
     sentence: str
@@ -105,11 +106,6 @@ class Answer:
         frame = frame[frame["n"].notna()].assign(label=frame["contender"] + ", " + frame["cell"], verdict=None)
         kept = ["label", "contender", "cell", "ratio", "low", "high", "n", "lowest", "highest", "verdict"]
         return frame[kept].reset_index(drop=True)
-
-    def _repr_html_(self) -> str:
-        from tftpbench.analysis.summary.text import html
-
-        return html(self)
 
 
 def summarise(
