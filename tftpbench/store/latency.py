@@ -48,14 +48,20 @@ _REASON_MAX = 200
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Latency(Shown):
-    """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for."""
+    """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for.
+
+    `values_ns` and `counts` are read-only integers, one for each bucket. A bucket is less than 0.1 % wide, or 64 ns.
+    """
 
     values_ns: Integers
     counts: Integers
 
     @classmethod
     def of(cls, encoded: Iterable[str]) -> Self:
-        """Merge histograms in version 2 encoding; ResultsError where one can't be decoded or is out of bounds."""
+        """All of `encoded`, histograms in HdrHistogram's version 2 encoding, merged.
+
+        Raises ResultsError where one can't be decoded or is out of bounds.
+        """
         sums: dict[tuple[int, ...], HdrHistogram] = {}
         counts: dict[tuple[int, ...], Integers] = {}
         left = DECODED_MAX_BYTES
@@ -72,7 +78,10 @@ class Latency(Shown):
 
     @classmethod
     def from_steps(cls, steps_ns: Integers, counts: Integers) -> Self:
-        """The histogram of a packed run: each bucket's value less the one before. ResultsError for what is none."""
+        """A histogram from `steps_ns`, each bucket's value less the one before, and `counts`, as packed runs have it.
+
+        Raises ResultsError for what is no histogram, or is out of bounds.
+        """
         if steps_ns.size and (steps_ns.min() < 1 or counts.min() < 1):
             raise ResultsError("can't be read: a histogram in it has a bucket without a value or a count")
         # As floats first: no sum of integers can then be too large.
@@ -93,7 +102,7 @@ class Latency(Shown):
         return int(self.values_ns[-1]) if self.values_ns.size else 0
 
     def percentile(self, p: float) -> float:
-        """The least value, in ns, that p percent of all values do not exceed: nearest rank, as the generator takes it.
+        """The least value, in ns, that `p` percent of all values do not exceed: the nearest rank.
 
         NaN where nothing was recorded. Raises ValueError where p is not within 0 to 100.
         """
@@ -106,11 +115,11 @@ class Latency(Shown):
         return float(self.values_ns[np.searchsorted(np.cumsum(self.counts), rank)])
 
     def merge(self, *others: "Latency") -> "Latency":
-        """A new histogram of all values of this one and the others."""
+        """A new histogram of all values of this one and `others`."""
         return Latency._sum([(each.values_ns, each.counts) for each in (self, *others)])
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per non-empty bucket: value_ns, count, cumulative, and the percentile that it reaches."""
+        """One row per non-empty bucket: `value_ns`, `count`, `cumulative` count, and `percentile` that it reaches."""
         import pandas as pd
 
         cumulative = np.cumsum(self.counts)

@@ -35,7 +35,11 @@ TABLE_ROWS_MAX = 30_000_000
 
 
 class Run(Shown):
-    """One run as it lies on the disk. Built by load_run."""
+    """One run as it lies on the disk, whole or packed. Built by load_run.
+
+    Its files are read when they are first asked for. What can't be read is left out, and told in `problems` and once as
+    a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds (docs/results-format.md).
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the manifest of the run folder `path`; ResultsError where it is none, or of an unknown schema."""
@@ -74,9 +78,11 @@ class Run(Shown):
 
     @cached_property
     def trials(self) -> "pd.DataFrame":
-        """One row per finished trial, valid or not: COLUMNS in order, any newer ones, and `contender`, "name@variant".
+        """One row per finished trial, valid or not, with the columns of trials.jsonl (docs/results-format.md).
 
-        Words of few values are categories; those of `server` and `contender` stand in the scenario's order.
+        Then any newer ones, and `contender`: name, or name@variant. Units are last in a name (`_ns`, `_s`, `_bytes`);
+        rates are per second. Words of few values are categories; those of `server` and `contender` stand in the
+        scenario's order. What is not known is NA.
         """
         return frames.trials(self.rows, self._entered())
 
@@ -87,15 +93,20 @@ class Run(Shown):
 
     @cached_property
     def transfers(self) -> "pd.DataFrame":
-        """One row per transfer of each trial: `trial`, its cell, and times in ns of the generator's monotonic clock."""
+        """One row per transfer of each trial: `trial`, `contender`, its cell and `verdict`, then its figures.
+
+        `intended_start_ns actual_start_ns first_response_ns end_ns`, in ns since the trial's first start, NA where it
+        never came; `bytes retransmissions outcome error_code` (docs/results-format.md, "transfers.parquet").
+        """
         frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
         return tables.with_cells(frame, self.trials, frames.CELL)
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
-        """One row per interval of every trial: `trial`, its cell, `interval` from 0, and the counts of that time.
+        """One row per interval of every trial: `trial`, `contender`, its cell and `verdict`, then its counts.
 
-        An interval has 100 ms; in trials of more than an hour `duration_ns`.
+        `interval` from 0, and `blocks bytes in_flight retransmissions` of that time. An interval has 100 ms; in trials
+        of more than an hour `duration_ns`.
         """
         frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
@@ -104,8 +115,10 @@ class Run(Shown):
     def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> Latency:
         """The merged histogram, in ns, of `kind` over the trials whose columns equal `cell`.
 
-        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are
-        left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
+        `kind`: block_rtt, transfer or first_response. `cell`: columns of `trials` and their values, as in
+        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are left
+        out unless `valid_only` is False. Raises ResultsError where kind, column or trials don't exist, and for some of
+        the trials whose histograms were merged when the run was packed.
         """
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
             hint = did_you_mean(str(kind), LATENCY_KINDS)
@@ -113,7 +126,7 @@ class Run(Shown):
         return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
 
     def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
-        """The same of these trials; `those` says in an error which they are."""
+        """`latency` of `kind` for these `trials`; `those` says in an error which they are."""
         parts, broken, absent = [], [], 0
         for trial in self._apart(trials):
             try:
@@ -134,13 +147,13 @@ class Run(Shown):
         return parts[0].merge(*parts[1:])
 
     def sharing(self, trial: int) -> tuple[int, ...]:
-        """The trials, this one among them, whose histograms were merged when the run was packed."""
+        """The trials, `trial` among them, whose histograms were merged when the run was packed."""
         return self._files.sharing(trial)
 
     def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
         """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
 
-        ResultsError where nobody has any.
+        `kind`, `valid_only` and `cell` as for `latency`. Raises ResultsError where no contender has any.
         """
         import pandas as pd
 
@@ -277,14 +290,14 @@ class Run(Shown):
 
 
 def load_run(path: Path | str) -> Run:
-    """Open the run folder `path`; ResultsError in one line where it is none."""
+    """The Run in the folder `path`, whole or packed. Raises ResultsError in one line where there is none."""
     return Run(path_of(path, "a run's folder", ResultsError))
 
 
 def load_runs(glob: str) -> list[Run]:
-    """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first.
+    """The Runs in all folders that the pattern `glob` finds ("results/*-concurrency"), oldest name first.
 
-    One that can't be opened is told of in a ResultsWarning, and left out. ResultsError where none is left.
+    One that can't be opened is told of in a ResultsWarning, and left out. Raises ResultsError where none is left.
     """
     pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
     runs: list[Run] = []
