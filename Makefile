@@ -9,6 +9,7 @@
 #   bench  times the hot loops, and holds their instructions to committed bounds (only that: bench-instructions)
 #   lint   formatting, lints, types, import rules          fuzz   fuzz targets, a minute each (nightly Rust)
 #   fix    formats and mends what lints can mend           wheel  dist/*.whl
+#   docs   renews the tables of docs and docs/schema that follow from the code
 #   lock   renews the dependency locks                     clean  removes what was built
 
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 RUST_SOURCES := $(shell find crates servers -name '*.rs' -o -name Cargo.toml | grep -v '^crates/fuzz') Cargo.toml Cargo.lock
 
-.PHONY: help setup run notebook test soak peers gate bench bench-instructions lint fix fuzz wheel lock clean test-rust test-python
+.PHONY: help setup run notebook test soak peers gate bench bench-instructions lint fix fuzz wheel docs lock clean test-rust test-python
 
 help:
 	@sed -n '2,/^$$/s/^# *//p' Makefile
@@ -91,6 +92,9 @@ fuzz:
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs cargo-fuzz and a nightly toolchain: cargo install cargo-fuzz; rustup toolchain install nightly" >&2; exit 1; }
 	cd crates/fuzz && for target in $$(cargo +nightly fuzz list --fuzz-dir .); do \
 		cargo +nightly fuzz run --fuzz-dir . $$target -- -max_total_time=$(FUZZ_SECONDS); done
+
+docs: setup
+	$(BIN)/python -m tftpbench.render.reference docs
 
 lock: .venv/.packages
 	$(BIN)/python -m pip install --quiet uv

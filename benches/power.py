@@ -13,39 +13,39 @@ from pathlib import Path
 
 from tftpbench.gate.document import load
 from tftpbench.gate.pair_figures import figure
-from tftpbench.gate.result import HEAD, Arm, Block, Word
+from tftpbench.gate.result import HEAD, Arm, Pair, Verdict
 from tftpbench.gate.selftest.resampling import drawn
-from tftpbench.gate.verdict import effective
+from tftpbench.gate.verdict import held_budgets
 from tftpbench.model.budgets import METRICS
 from tftpbench.model.scenario import from_document
 
 LOSSES = (0.5, 1, 1.2, 1.4, 1.6, 2)  # in budgets
 DRAWS, SEED = 2_000, 2
-WORDS: tuple[Word, ...] = ("regressed", "suspected")
+VERDICTS: tuple[Verdict, ...] = (Verdict.REGRESSED, Verdict.SUSPECTED)
 
 
 def main(folder: Path) -> None:
     """Print the table."""
     results = [load(path.parent) for path in sorted(folder.glob("aa/*/gate.json"))]
     gate = from_document(results[0].facts.scenario, "recorded").gate
-    blocks = [block for result in results for block in result.blocks if block.invalid is None]
-    sys.stdout.write(f"{len(blocks)} pairs; loss in budgets: {', '.join(map(str, LOSSES))}\n")
-    for (metric, _), budget in effective({"": blocks}, gate.gated).items():
-        told = []
+    pairs = [pair for result in results for pair in result.pairs if pair.invalid is None]
+    sys.stdout.write(f"{len(pairs)} pairs; loss in budgets: {', '.join(map(str, LOSSES))}\n")
+    for (metric, _), budget in held_budgets({"": pairs}, gate.gated).items():
+        columns = []
         for loss in LOSSES:
-            worse = [_worse(block, metric, budget * loss) for block in blocks]
+            worse = [_worse(pair, metric, budget * loss) for pair in pairs]
             rates = drawn(worse, gate.gated, gate.looks, DRAWS, SEED)
-            both = [100 * (rates.rate(word, metric).share or 0) for word in WORDS]
-            told.append(f"{both[0]:.1f} % ({both[1]:.0f})")
-        sys.stdout.write(f"{metric} ({100 * budget:.3g} %): {', '.join(told)}\n")
+            both = [100 * (rates.rate(verdict, metric).share or 0) for verdict in VERDICTS]
+            columns.append(f"{both[0]:.1f} % ({both[1]:.0f})")
+        sys.stdout.write(f"{metric} ({100 * budget:.3g} %): {', '.join(columns)}\n")
 
 
-def _worse(block: Block, metric: str, loss: float) -> Block:
-    value = figure(block, HEAD, metric)
+def _worse(pair: Pair, metric: str, loss: float) -> Pair:
+    value = figure(pair, HEAD, metric)
     if value is None:
-        return block
+        return pair
     changed = value * (1 + loss if METRICS[metric].lower_is_better else 1 - loss)
-    return replace(block, arms={**block.arms, HEAD: Arm({**block.arms[HEAD].figures, metric: changed})})
+    return replace(pair, arms={**pair.arms, HEAD: Arm({**pair.arms[HEAD].figures, metric: changed})})
 
 
 def _folder(arguments: Sequence[str]) -> Path:

@@ -109,15 +109,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module(f"{__name__}.model.shown").register(_html)
     module, _, other_name = _HOMES[name].partition(":")
     return getattr(import_module(f"{__name__}.{module}"), other_name or name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _html(result: object) -> str:
-    """How notebooks show results. The renderer is loaded when the first is shown."""
-    return str(import_module(f"{__name__}.render.notebook").html(result))

@@ -48,7 +48,8 @@ def open_files(name: str, config: object) -> int: ...
 def run_load(
     config: object,
     stop: Stop,
-    on_window: Callable[[str], object] | None = None,
+    on_start: Callable[[int], object] | None = None,
+    on_close: Callable[[], object] | None = None,
     on_answer: Callable[[str], object] | None = None,
 ) -> LoadOutcome: ...
 def serve(

@@ -180,7 +180,7 @@ class Server:
         self._process.start()
 
     def stop(self) -> None:
-        """End it and everything it started; uploads that nobody has taken are gone. May be called again."""
+        """End it and everything it started; uploads that were not taken are gone. May be called again."""
         self._process.stop()
         self._folder.remove()
 

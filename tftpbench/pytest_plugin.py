@@ -27,7 +27,7 @@ FailOn = Literal["regressed", "suspected", "inconclusive"]
 
 
 class RegressionSuspected(UserWarning):
-    """The head is worse for certain, and by more than the budget as far as can be told, which is not for certain."""
+    """The head is worse for certain, and by more than the budget by the estimate, which is not for certain."""
 
 
 class Gate:
@@ -52,7 +52,7 @@ class Gate:
 
         Arguments are those of `tftpbench gate ab`: `like` is its --as, `settings` its --set. The test fails where the
         head regressed, or is suspected or the gate inconclusive and `fail_on` says so; else suspected is a warning. It
-        is skipped where nothing could be told (invalid, inconclusive): a noisy machine is not a failure, unless
+        is skipped where nothing could be judged (invalid, inconclusive): a noisy machine is not a failure, unless
         `strict`. What can't be obeyed or started fails in one line.
         """
         from tftpbench.gate import GateInterrupted
@@ -155,14 +155,14 @@ def _folder_name(nodeid: str) -> str:
 def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
     __tracebackhide__ = True
-    told = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
-    unknown = result.word in ("invalid", "inconclusive")
+    text = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
+    unknown = result.verdict in ("invalid", "inconclusive")
     if result.failure is not None or result.exit_code(fail_on) in (3, 4) or (unknown and strict):
-        pytest.fail(told, pytrace=False)
+        pytest.fail(text, pytrace=False)
     if unknown:
         pytest.skip(result.sentence)
-    if result.word == "suspected":
-        warnings.warn(RegressionSuspected(told), stacklevel=3)
+    if result.verdict == "suspected":
+        warnings.warn(RegressionSuspected(text), stacklevel=3)
 
 
 def _table(result: "GateResult") -> list[str]:
@@ -185,7 +185,7 @@ def _row(judgement: "Judgement", several: bool) -> tuple[str, ...]:
         _figure(judgement.ratio, "f"),
         f"{_figure(judgement.low, 'f')} to {_figure(judgement.high, 'f')}" if known else "-",
         "-" if judgement.budget is None else f"{100 * judgement.budget:.3g} %",
-        judgement.word or "-",
+        judgement.verdict or "-",
     )
 
 

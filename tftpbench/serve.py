@@ -6,62 +6,140 @@ in flight finish within the grace period; the second ends them at once.
 """
 
 import argparse
+import math
 import os
 import resource
 import signal
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, NoReturn, cast
 
-TIMEOUT_S = 1.0  # first wait for an ACK; adaptive below it once a peer has answered
-RETRIES = 5
-GRACE_S = 3.0
-MEMORY_MAX_BYTES = 4 << 30  # of the memory store: uploads must not take the machine down
-# By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
-RECEIVE_BUFFER_BYTES = 4 << 20
 # Without --max-transfers: a thread costs more than a place in a table.
 MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
 # Where not even so many fit, a few machines that boot at once fill the server, and only an explicit bound starts it.
 USEFUL_TRANSFERS = 16
 _OTHER_THREADS = 8  # of this process and a shell around it
-BATCH = 64  # messages to a system call: the call itself costs nothing beside them
-# What two datagrams with a forged sender can draw. A client that asks for more is granted less.
-WINDOWSIZE_MAX = 64
-WINDOW_MAX_BYTES = 128 << 10
-SOCKETS = ("shared", "per-transfer")
+
+
+class Refused(Exception):
+    """What was asked for can't be done; the message is what to print after "error: "."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of ServeConfig is asked for on the command line: docs, help and checks iterate over these."""
+
+    help: str
+    metavar: str = "N"
+    least: float = 0
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+    only_epoll: bool = False
+
+    def parse(self, text: str, kind: Callable[[str], Any]) -> Any:
+        """The value that was typed; raises argparse.ArgumentTypeError where it is not allowed."""
+        if self.choices and text not in self.choices:
+            raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(self.choices)}")
+        if kind is str:
+            return text
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        if not self.least <= value <= self.most:
+            raise argparse.ArgumentTypeError(f"{text} is not in the range {self.range}")
+        return value
+
+    @property
+    def range(self) -> str:
+        """The numbers that are allowed, as the help of other commands writes them."""
+        return f"x>={self.least}" if self.most == math.inf else f"{self.least}<=x<={self.most}"
+
+
+def _option(default: Any, words: str, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(words, **more)})
 
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """What a bundled server is asked to do. Buffers of 0 bytes leave the kernel's default.
+    """What a bundled server is asked to do: one record for each option, with its default. Units last in a name.
 
     `max_transfers` 0 stands for MAX_TRANSFERS, or as many of them as the limits of this process allow. How many is then
     said on standard error; fewer than USEFUL_TRANSFERS are an OSError. `sockets`, `batch` and `workers` are for epoll;
     threads raises OSError where they are not as here.
     """
 
-    root: str
-    host: str = "127.0.0.1"
-    port: int = 0
-    max_transfers: int = 0
-    write: bool = False
-    overwrite: bool = False
-    store: str = "disk"
-    memory_max_bytes: int = MEMORY_MAX_BYTES
-    blksize_max: int = 65464  # RFC 2348
-    windowsize_max: int = WINDOWSIZE_MAX
-    window_max_bytes: int = WINDOW_MAX_BYTES
-    timeout_s: float = TIMEOUT_S
-    retries: int = RETRIES
-    busy_poll_us: int = 0
-    sockets: str = "shared"
-    batch: int = BATCH
-    workers: int = 1
-    grace_s: float = GRACE_S
-    log_packets: bool = False
-    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
-    send_buffer_bytes: int = 0
+    root: str = field(
+        metadata={"option": Option("Folder to serve; nothing outside it is ever reachable.", metavar="DIR")}
+    )
+    host: str = _option(
+        "127.0.0.1", "Address to bind; 0.0.0.0 or :: for all, fe80::1%eth0 for a link.", metavar="ADDRESS"
+    )
+    port: int = _option(0, "Port to bind; 0 picks a free one.", metavar="PORT", most=65535)
+    write: bool = _option(False, "Allow uploads.")
+    overwrite: bool = _option(False, "Allow uploads to replace existing files.")
+    store: str = _option(
+        "disk",
+        "disk, or memory: files are read once, and uploads are never written.",
+        metavar="disk|memory",
+        choices=("disk", "memory"),
+    )
+    memory_max_bytes: int = _option(
+        4 << 30,  # uploads must not take the machine down
+        "Bytes that the memory store may take, the cost of each file included.",
+        metavar="BYTES",
+    )
+    max_transfers: int = _option(
+        0,
+        f"Transfers at once; one more is refused with an ERROR. 0: {MAX_TRANSFERS['epoll']} (epoll) or "
+        f"{MAX_TRANSFERS['threads']} (threads), or as many as open files and threads allow.",
+    )
+    blksize_max: int = _option(65464, "Largest blksize granted.", least=8, most=65464)  # RFC 2348
+    # The next two bound what two datagrams with a forged sender can draw. A client that asks for more is granted less.
+    windowsize_max: int = _option(64, "Largest windowsize granted; see --window-max.", least=1, most=65535)
+    window_max_bytes: int = _option(
+        128 << 10,
+        "Largest window granted, in bytes: windowsize times blksize. One block is always granted.",
+        metavar="BYTES",
+        least=8,
+        most=2**32 - 1,
+    )
+    timeout_s: float = _option(  # the first wait for an ACK; adaptive below it once a client has answered
+        1.0,
+        "Seconds until the first retransmission, unless the client asks for a timeout.",
+        metavar="SECONDS",
+        least=0.001,
+    )
+    retries: int = _option(5, "Timeouts without progress before a transfer is given up.")
+    grace_s: float = _option(
+        3.0, "Seconds that transfers in flight have to finish after SIGTERM or Ctrl-C.", metavar="SECONDS"
+    )
+    busy_poll_us: int = _option(0, "Microseconds to poll before sleeping.", metavar="MICROSECONDS")
+    # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
+    receive_buffer_bytes: int = _option(
+        4 << 20, "Receive buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES"
+    )
+    send_buffer_bytes: int = _option(0, "Send buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES")
+    log_packets: bool = _option(False, "Print every datagram, decoded, with a hex dump.")
+    sockets: str = _option(
+        "shared",
+        "shared, a few for all transfers, or per-transfer, one for each.",
+        metavar="shared|per-transfer",
+        choices=("shared", "per-transfer"),
+        only_epoll=True,
+    )
+    batch: int = _option(  # the call itself costs nothing beside so many
+        64, "Messages to a system call; 1: a call for each datagram.", least=1, most=64, only_epoll=True
+    )
+    workers: int = _option(
+        1,
+        "Threads, each with a loop and sockets of its own, on a CPU of its own where there are enough.",
+        least=1,
+        most=256,
+        only_epoll=True,
+    )
 
 
 def serve(
@@ -96,7 +174,7 @@ def serve(
 
 
 def default_max_transfers(name: str, config: ServeConfig) -> int:
-    """MAX_TRANSFERS, or as many as the limits of this process allow, told on standard error.
+    """MAX_TRANSFERS, or as many as the limits of this process allow, which is then said on standard error.
 
     Raises OSError where these are too few to be useful: only a bound that was asked for can be lower.
     """
@@ -156,74 +234,108 @@ def announce(host: str, port: int) -> None:
     sys.stdout.flush()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit code."""
-    parsed = vars(_parser().parse_args(arguments))
+def command(arguments: Sequence[str], program: str, port: int = 0) -> dict[str, int]:
+    """Serve as the words of a command line ask, until stopped; returns the counters. Raises Refused.
+
+    `program` is what its help calls it, `port` the default of --port. --help is printed and raises SystemExit.
+    """
+    parsed = vars(_parser(program, port).parse_args(arguments))
     name, handover = parsed.pop("name"), parsed.pop("handover")
     try:
-        serve(name, ServeConfig(**parsed), announce, handover)
+        return serve(name, ServeConfig(**parsed), announce, handover)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"tftpbench: error: {name}: {error}\n")
+        raise Refused(f"{name}: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    try:
+        command(sys.argv[1:] if arguments is None else arguments, "python -m tftpbench.serve")
+    except Refused as error:
+        sys.stderr.write(f"tftpbench: error: {error}\n")
         return 2
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tftpbench.serve", description="Run a bundled TFTP server in the foreground.", allow_abbrev=False
-    )
-    parser.add_argument("name", help="epoll or threads")
-    # Not for people: a number means something only to who has passed the descriptor on.
-    parser.add_argument("--handover", type=int, help=argparse.SUPPRESS)
-    for field in fields(ServeConfig):
-        option = f"--{_option(field.name)}"
-        if field.name == "root":
-            parser.add_argument(option, required=True, help="folder to serve; nothing outside it is ever reachable")
-        elif field.type is bool:
-            parser.add_argument(option, dest=field.name, action="store_true", help=_HELP[field.name])
-        else:
-            parser.add_argument(
-                option,
-                dest=field.name,
-                type=field.type,
-                default=field.default,
-                choices=_CHOICES.get(field.name),
-                help=f"{_HELP[field.name]} (default: {field.default})",
-            )
-    return parser
+def options() -> Iterator[tuple[str, Option, Any]]:
+    """Name as typed, description, and default of every option; None where there is no default."""
+    for each in fields(ServeConfig):
+        yield option_name(each.name), each.metadata["option"], None if each.default is MISSING else each.default
 
 
-def _option(name: str) -> str:
+def option_name(name: str) -> str:
     """The option of a field; units stay in the help text, as in the command line of every other program."""
     for unit in ("_s", "_us", "_bytes"):
         name = name.removesuffix(unit)
-    return name.replace("_", "-")
+    return f"--{name.replace('_', '-')}"
 
 
-_CHOICES = {"store": ("disk", "memory"), "sockets": SOCKETS}
-_HELP = {
-    "host": "address to bind; 0.0.0.0 or :: for all, fe80::1%%eth0 for a link",
-    "port": "port to bind; 0 picks a free one",
-    "max_transfers": "transfers at once, 0 for 16384 (epoll) or 4096 (threads) or as many as open files and threads "
-    "allow; one more is refused with an ERROR",
-    "write": "allow uploads",
-    "overwrite": "allow uploads to replace existing files",
-    "store": "disk, or memory: files are read once and uploads are never written",
-    "memory_max_bytes": "bytes that the memory store may take, what each file costs beside its own included",
-    "blksize_max": "largest blksize granted",
-    "windowsize_max": "largest windowsize granted, up to 65535; see --window-max",
-    "window_max_bytes": "largest window granted, in bytes: windowsize times blksize; one block is always granted",
-    "timeout_s": "seconds until the first retransmission, unless the client asks for a timeout",
-    "retries": "timeouts without progress before a transfer is given up",
-    "busy_poll_us": "microseconds to poll before sleeping",
-    "sockets": "epoll only: shared, a few for all transfers, or per-transfer, one each",
-    "batch": "epoll only: messages to a system call, 1 to 64; 1: a call for each datagram",
-    "workers": "epoll only: threads, each with a loop and sockets of its own, on a CPU each where there are enough",
-    "grace_s": "seconds that transfers in flight get to finish after SIGTERM",
-    "log_packets": "print every datagram, decoded, with a hex dump",
-    "receive_buffer_bytes": "socket receive buffer in bytes; 0 leaves the kernel's",
-    "send_buffer_bytes": "socket send buffer in bytes; 0 leaves the kernel's",
-}
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Laid out as the help of the other commands."""
+
+    def __init__(self, prog: str) -> None:
+        import shutil  # as argparse does it: a server that starts for a trial need not wait for it
+
+        super().__init__(prog, max_help_position=32, width=min(110, shutil.get_terminal_size().columns - 2))
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, prefix or "Usage: ")
+
+
+class _Parser(argparse.ArgumentParser):
+    color = False
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(message.removeprefix("argument "))
+
+
+def _parser(program: str, port: int) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=program,
+        usage="%(prog)s [OPTIONS] epoll|threads --root DIR",
+        description="  Serve a folder with a bundled TFTP server until Ctrl-C or SIGTERM.\n\n"
+        "  Prints READY HOST PORT PID once it answers.",
+        epilog=_EXAMPLES.format(program=program),
+        formatter_class=_Help,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.color = False  # Python 3.14 would paint the help, and `tftpbench.render.terminal` escapes what others paint
+    parser.add_argument_group("Arguments").add_argument("name", metavar="epoll|threads", help="Server to run.")
+    groups = parser.add_argument_group("Options"), parser.add_argument_group("Options of epoll only")
+    for each in fields(ServeConfig):
+        _add(groups[each.metadata["option"].only_epoll], each, port if each.name == "port" else each.default)
+    groups[0].add_argument("-h", "--help", action="help", help="Show this message and exit.")
+    # Not for people: the number has a meaning only for a program that has passed the descriptor on.
+    groups[0].add_argument("--handover", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add(group: Any, of: "Field[Any]", default: Any) -> None:
+    option: Option = of.metadata["option"]
+    words, name = option.help.replace("%", "%%"), option_name(of.name)
+    if of.type is bool:
+        group.add_argument(name, dest=of.name, action="store_true", help=words)
+        return
+    is_needed = default is MISSING
+    facts = ["required"] if is_needed else [f"default: {default}"]
+    facts += [option.range] if of.type in {int, float} else []
+    group.add_argument(
+        name,
+        dest=of.name,
+        metavar=option.metavar,
+        required=is_needed,
+        default=None if is_needed else default,
+        type=lambda text: option.parse(text, cast("Callable[[str], Any]", of.type)),
+        help=f"{words} [{'; '.join(facts)}]",
+    )
+
+
+_EXAMPLES = """\
+Examples:
+  {program} epoll --root /srv/tftp
+  {program} threads --root /srv/tftp --host 0.0.0.0 --port 6969 --write
+"""
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def check(out: Path) -> str:
     assert (folder / "report.md").read_text(encoding="utf-8").startswith("**")
     suites = ET.fromstring((folder / "junit.xml").read_text(encoding="utf-8"))
     assert suites.findall(".//testcase")
-    assert len((folder / "blocks.jsonl").read_text(encoding="utf-8").splitlines()) == len(result.blocks)
+    assert len((folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()) == len(result.pairs)
     return result.sentence
 
 

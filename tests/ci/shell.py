@@ -107,7 +107,7 @@ def steps(path: Path) -> dict[str, Any]:
     """All steps of an action or a workflow, by name."""
     known = document(path)
     found = known["runs"]["steps"] if "runs" in known else [s for job in known["jobs"].values() for s in job["steps"]]
-    assert len({step["name"] for step in found}) == len(found), "steps are told by their names"
+    assert len({step["name"] for step in found}) == len(found), "steps are known by their names"
     return {step["name"]: step for step in found}
 
 

@@ -14,7 +14,7 @@ from tests.ci.shell import ACTION, ACTION_SCRIPT, EXPRESSION, Ran, Shell, docume
 from tests.unit import gate_results
 from tftpbench import cli
 from tftpbench.gate.document import text as gate_text
-from tftpbench.gate.result import WORDS
+from tftpbench.gate.result import Verdict
 
 KNOWN = document(ACTION)
 GATE, INSTALL = steps(ACTION)["Gate"], steps(ACTION)["Install tftpbench"]
@@ -51,7 +51,7 @@ def run_gate(shell: Shell, code: int = 0, document: str | None = None, **inputs:
 
 def word(name: str) -> str:
     """A gate.json of this verdict, as small as may be."""
-    return json.dumps({"schema": "tftpbench.gate/1", "word": name})
+    return json.dumps({"schema": "tftpbench.gate/2", "verdict": name})
 
 
 def test_it_is_a_composite_action_of_bash_steps_and_pinned_actions_of_github() -> None:
@@ -214,7 +214,7 @@ def test_the_folder_of_an_earlier_gate_is_not_taken_for_this_ones(shell: Shell) 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[1]", word("pass\nfolder=/etc"), word("::error::"), '{"word": ["pass"]}', "[" * 50_000],
+    ["", "{", "[1]", word("pass\nfolder=/etc"), word("::error::"), '{"verdict": ["pass"]}', "[" * 50_000],
     ids=range(7),
 )
 def test_a_document_that_is_none_gives_no_verdict(shell: Shell, content: str) -> None:
@@ -231,13 +231,13 @@ def test_a_document_of_either_schema_gives_its_verdict(shell: Shell) -> None:
     assert run_gate(shell, 0, word("pass")).outputs["verdict"] == "pass"
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", Verdict)
 def test_the_verdict_is_found_in_a_real_document(shell: Shell, name: str) -> None:
     assert run_gate(shell, 0, gate_text(gate_results.every()[name])).outputs["verdict"] == name
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "said"),
     [
         ({"base": ""}, "base is empty"),
         ({"head": ""}, "head is empty"),
@@ -249,13 +249,13 @@ def test_the_verdict_is_found_in_a_real_document(shell: Shell, name: str) -> Non
     ],
 )
 def test_an_input_that_can_not_be_obeyed_is_refused_in_one_line(
-    shell: Shell, inputs: dict[str, str], told: str
+    shell: Shell, inputs: dict[str, str], said: str
 ) -> None:
     ran = run_gate(shell, 0, word("pass"), **inputs)
     assert (ran.code, ran.calls, ran.outputs) == (2, [], {"exit-code": "2"})
     (line,) = ran.text.splitlines()
     assert line.startswith("::error title=tftpbench::")
-    assert told in line
+    assert said in line
 
 
 def test_a_gate_that_does_not_end_is_ended(shell: Shell) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
 from tests.unit import gate_results
-from tftpbench.gate.result import WORDS
+from tftpbench.gate.result import Verdict
 from tftpbench.render.gate import write_markdown
 
 WORKFLOWS = [PULL_REQUEST, COMMENT]
@@ -69,7 +69,7 @@ class GitHub:
             f"{event}id": "5",
             f"{event}html_url": "https://github.com/owner/server/actions/runs/5",
             f"{event}head_sha": SHA,
-            f"{event}head_repository.owner.login": "somebody",
+            f"{event}head_repository.owner.login": "someone",
             f"{event}head_branch": branch,
             "steps.find.outputs.number": number,
         }
@@ -202,7 +202,7 @@ def test_packages_are_installed_without_a_question(tmp_path: Path) -> None:
 def test_the_pull_request_is_the_one_whose_head_was_measured(github: GitHub) -> None:
     ran = github.run("Find the pull request", branch="$(touch pwned) & `x`")
     assert ran.outputs == {"number": "7"}
-    assert "head=somebody:$(touch pwned) & `x`" in ran.calls[0]
+    assert "head=someone:$(touch pwned) & `x`" in ran.calls[0]
     assert not (github.shell.work / "pwned").exists()
 
 
@@ -210,7 +210,7 @@ def test_the_pull_request_is_the_one_whose_head_was_measured(github: GitHub) -> 
     "pulls",
     [
         [],
-        [{"number": 7, "head": {"sha": "f" * 40}}],  # somebody pushed since
+        [{"number": 7, "head": {"sha": "f" * 40}}],  # another push since
         [{"number": 7, "head": {"sha": SHA}}, {"number": 8, "head": {"sha": SHA}}],  # to two branches
     ],
     ids=["none", "another commit", "two"],
@@ -300,15 +300,15 @@ def test_nothing_else_of_an_archive_is_looked_at(github: GitHub) -> None:
 def test_a_hostile_report_calls_nobody_and_brings_no_html(github: GitHub) -> None:
     hostile = "@everyone (@team/x) é@you <img src=x> <!-- --> ![p](https://x) <details open> \x1b[31m \u202e\r\n<b>"
     github.artifact(report=hostile)
-    told = github.comment().partition("\n\n")[2]
-    assert "@" not in told
-    assert "<" not in told
-    assert "![" not in told
-    assert "\x1b" not in told
-    assert "\u202e" not in told
+    text = github.comment().partition("\n\n")[2]
+    assert "@" not in text
+    assert "<" not in text
+    assert "![" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
 
 
-@pytest.mark.parametrize("kind", [*WORDS, "failure", "no syscalls", "cells", "memory"])
+@pytest.mark.parametrize("kind", [*Verdict, "failure", "no syscalls", "cells", "memory"])
 def test_an_honest_report_stays_as_it_is(github: GitHub, kind: str) -> None:
     report = write_markdown(gate_results.every()[kind])
     github.artifact(report=report)

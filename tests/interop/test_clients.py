@@ -23,7 +23,7 @@ import pytest
 import tftpbench
 from tests.interop.clients import CLIENTS, MODEST, PLAIN, SIZE, WHOLE, Case, Client, Here, Job
 from tests.loopback.manifests import written
-from tftpbench.serve import WINDOW_MAX_BYTES, WINDOWSIZE_MAX
+from tftpbench.serve import ServeConfig
 
 SERVERS = ("epoll", "threads")
 DIRECTIONS = ("get", "put")
@@ -267,7 +267,7 @@ def test_options_are_asked_granted_and_kept(name: str, case: Case, server: str, 
     if case.modest:
         granted |= {option: value for option, value in MODEST.items() if option in granted}
     blksize, windowsize = int(granted.get("blksize", 512)), int(granted.get("windowsize", 1))
-    windowsize = min(windowsize, WINDOWSIZE_MAX, max(WINDOW_MAX_BYTES // blksize, 1))
+    windowsize = min(windowsize, ServeConfig.windowsize_max, max(ServeConfig.window_max_bytes // blksize, 1))
     granted |= {"windowsize": str(windowsize)} if "windowsize" in granted else {}
     # With one server the last block is empty, as it must be behind full ones (RFC 1350, section 6), else it has a byte.
     length = BLOCKS * blksize + SERVERS.index(server) if case.size is None else case.size

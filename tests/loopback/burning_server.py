@@ -46,14 +46,14 @@ def at_once(request: Request) -> None:
 
 
 def in_a_process(request: Request) -> None:
-    """A child that nobody will wait for."""
+    """A child that is never waited for."""
     if os.fork() == 0:
         answer(request, 0, signal.pause)
         os._exit(0)
 
 
 def in_a_thread(request: Request) -> None:
-    """A thread that nobody will join."""
+    """A thread that is never joined."""
     threading.Thread(target=answer, args=(request, 0, threading.Event().wait), daemon=True).start()
 
 

@@ -11,7 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
-SERVED_UNTIL_DEAF = 10
+SERVED_UNTIL_UNRESPONSIVE = 10
 IGNORED_EVERY = 15
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 Peer = tuple[str, int]
@@ -32,7 +32,7 @@ class Server:
         """For ever."""
         while True:
             datagram, peer = self.socket.recvfrom(65536)
-            if self.mode == "deaf" and self.requests > SERVED_UNTIL_DEAF:
+            if self.mode == "unresponsive" and self.requests > SERVED_UNTIL_UNRESPONSIVE:
                 continue
             opcode, number = struct.unpack("!HH", datagram[:4].ljust(4, b"\0"))
             if opcode == RRQ:
@@ -63,7 +63,7 @@ class Server:
             self.socket.sendto(struct.pack("!H", OACK) + b"blksize\0%d\0" % blksize, peer)
 
     def is_ignored(self, peer: Peer) -> bool:
-        """Whether this request goes unanswered; an unfair server hears the second one of a peer."""
+        """Whether this request goes unanswered; an unfair server answers the second one of a peer."""
         if self.mode == "silent":
             return True
         if self.mode != "unfair" or self.requests % IGNORED_EVERY or peer in self.ignored:
@@ -78,7 +78,7 @@ class Server:
         if self.mode == "breaks" and number > 2:
             self.error(0, peer)
             return
-        if self.mode == "dies" and self.requests > SERVED_UNTIL_DEAF:
+        if self.mode == "dies" and self.requests > SERVED_UNTIL_UNRESPONSIVE:
             os.kill(os.getpid(), signal.SIGSEGV)
         payload = bytearray(contents[(number - 1) * blksize : number * blksize])
         if self.mode == "lies" and number == 2 and payload:

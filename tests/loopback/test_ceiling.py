@@ -53,9 +53,9 @@ def test_the_survey_for_programs_names_its_columns_as_a_run_does(capsys: pytest.
 
 
 def test_ctrl_c_ends_the_survey_with_one_line() -> None:
-    # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
-    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{hears}; from tftpbench.cli import main; main(['ceiling'])"]
+    # A shell lets its background jobs ignore Ctrl-C; what is started here must obey it.
+    obeys = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{obeys}; from tftpbench.cli import main; main(['ceiling'])"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         # It holds sockets as soon as it measures, and is then past its imports.

@@ -17,7 +17,7 @@ from tests.loopback.manifests import bundled, written
 from tftpbench import cli
 from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load
-from tftpbench.gate.result import Block
+from tftpbench.gate.result import Pair, Verdict
 from tftpbench.gate.selftest.faults import FaultsUnavailable, compile_shim
 from tftpbench.measure.validity import Finding, Kind
 
@@ -56,8 +56,8 @@ def one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate ends after its first pair, whatever else this machine does."""
     monkeypatch.setattr("tftpbench.measure.validity.findings", lambda *_: ())
 
-    def final(blocks: Sequence[Block], *arguments: Any, has_ended: bool = False) -> Decision:
-        return replace(decide(blocks, *arguments, has_ended=has_ended), is_final=bool(blocks))
+    def final(pairs: Sequence[Pair], *arguments: Any, has_ended: bool = False) -> Decision:
+        return replace(decide(pairs, *arguments, has_ended=has_ended), is_final=bool(pairs))
 
     monkeypatch.setattr("tftpbench.gate.loop.is_early", lambda *_: True)
     monkeypatch.setattr("tftpbench.gate.loop.decide", final)
@@ -72,22 +72,22 @@ def test_a_server_against_itself_leaves_everything_that_a_job_shows(
     assert code == 0
     [folder] = (tmp_path / "out").iterdir()
     names = {path.name for path in folder.iterdir()}
-    assert {"gate.json", "blocks.jsonl", "report.md", "junit.xml", "forest.png", "pairs.svg", "pairs.csv"} <= names
+    assert {"gate.json", "pairs.jsonl", "report.md", "junit.xml", "forest.png", "pairs.svg", "pairs.csv"} <= names
     assert (tmp_path / "summary.md").read_text().strip() == (folder / "report.md").read_text().strip()
     result = load(folder)
-    assert result.word == document["word"]
-    assert [block.invalid for block in result.blocks] == [None] * 6
-    lines = (folder / "blocks.jsonl").read_text().splitlines()
+    assert result.verdict == document["verdict"]
+    assert [pair.invalid for pair in result.pairs] == [None] * 6
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == list(range(1, len(lines) + 1))
-    assert any("control" in block.arms for block in result.blocks)
+    assert any("control" in pair.arms for pair in result.pairs)
     assert f"Files:  {folder}" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("one_pair")
 def test_both_sides_get_exactly_the_same_work(tmp_path: Path) -> None:
     _, document = gate(tmp_path, "epoll", "threads", "--report-only", "--set", "client.timeout=1s")
-    [block] = document["blocks"]
-    done = {(arm["figures"]["started"], arm["figures"]["bytes_verified"]) for arm in block["arms"].values()}
+    [pair] = document["pairs"]
+    done = {(arm["figures"]["started"], arm["figures"]["bytes_verified"]) for arm in pair["arms"].values()}
     assert len(done) == 1
 
 
@@ -95,7 +95,7 @@ def test_both_sides_get_exactly_the_same_work(tmp_path: Path) -> None:
 def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
     sets = ["--set", "matrix.operation=write", "--set", "client.timeout=1s"]
     _, document = gate(tmp_path, "epoll", "epoll", "--report-only", *sets)
-    arm = document["blocks"][0]["arms"]["base"]["figures"]
+    arm = document["pairs"][0]["arms"]["base"]["figures"]
     assert arm["bytes_verified"] == arm["started"] * 16 * 1024 > 0
 
 
@@ -105,9 +105,9 @@ def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
 )
 def test_a_head_that_serves_nothing_right_is_regressed_at_once(tmp_path: Path, mode: str, said: str) -> None:
     code, document = gate(tmp_path, misbehaving(tmp_path, "ok"), misbehaving(tmp_path, mode))
-    assert (code, document["word"]) == (3, "regressed")
+    assert (code, document["verdict"]) == (3, "regressed")
     assert said in document["failure"]
-    assert len([block for block in document["blocks"] if block["unstarted"] is None]) == 1
+    assert len([pair for pair in document["pairs"] if pair["unstarted"] is None]) == 1
 
 
 # Budgets as usual; small work, so that starts are most of the time.
@@ -139,7 +139,7 @@ def test_a_head_that_is_many_times_slower_is_regressed_by_the_first_look_on_a_bu
         tmp_path, "slow", [sys.executable, "-m", "tftpbench.serve", "epoll", "--host", "{host}", "--port", "{port}",
         "--root", "{root}"], "line", "{operations: [read], options: [blksize]}",
     )  # fmt: skip
-    with head.open("a", encoding="utf-8") as manifest:  # twenty times what a block takes
+    with head.open("a", encoding="utf-8") as manifest:  # twenty times what a pair takes
         manifest.write(f"\nenv: {{LD_PRELOAD: {shim(tmp_path)}, TFTPBENCH_FAULT_SPIN_NS: '200000'}}\n")
     sets = [word for assignment in SLOW for word in ("--set", assignment)]
     out = tmp_path / "out"
@@ -148,10 +148,10 @@ def test_a_head_that_is_many_times_slower_is_regressed_by_the_first_look_on_a_bu
     )
     [folder] = out.iterdir()
     result = load(folder)
-    assert (code, result.word, result.failure) == (3, "regressed", None)
-    assert len(result.blocks) <= 12
+    assert (code, result.verdict, result.failure) == (3, "regressed", None)
+    assert len(result.pairs) <= 12
     assert result.facts.duration_s < 180
-    decided = [each for each in result.judgements if each.word == "regressed"]
+    decided = [each for each in result.judgements if each.verdict == "regressed"]
     assert {each.metric for each in decided} <= {"server_cpu_s_per_mib", "data_pps"}
     for each in decided:  # what the headline says stands in the report, and is of as many pairs
         assert f"{100 * ((each.ratio or 0) - 1):+.1f} %" in result.sentence
@@ -190,11 +190,13 @@ def test_what_is_still_open_at_the_last_look_is_inconclusive_and_let_through(
 ) -> None:
     def unsure(*arguments: Any, has_ended: bool = False) -> Decision:
         found = decide(*arguments, has_ended=has_ended)
-        return replace(found, word="invalid" if has_ended else "inconclusive") if found.is_final else found
+        return (
+            replace(found, verdict=Verdict.INVALID if has_ended else Verdict.INCONCLUSIVE) if found.is_final else found
+        )
 
     monkeypatch.setattr("tftpbench.gate.loop.decide", unsure)
     code, document = gate(tmp_path, "epoll", "epoll")
-    assert (code, document["word"]) == (0, "inconclusive")
+    assert (code, document["verdict"]) == (0, "inconclusive")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_on_one_core_it_measures_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_pair")
-def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
+def test_without_strace_system_calls_are_not_judged_and_the_reason_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -249,16 +251,16 @@ def test_without_strace_system_calls_are_not_judged_and_the_reason_is_told(
     _, document = gate(tmp_path, "epoll", "epoll", "--report-only", "--set", "gate.budgets.syscalls_per_block=2%")
     assert "System calls were not counted: strace is not in PATH; get it: apt install strace." in document["remarks"]
     [calls] = [each for each in document["judgements"] if each["metric"] == "syscalls_per_block"]
-    assert (calls["word"], calls["ratio"]) == (None, None)
+    assert (calls["verdict"], calls["ratio"]) == (None, None)
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A gate that would go on for a long time."""
     command = [*words(tmp_path, "epoll", "epoll"), "--set", "gate.looks=[1000]"]
-    # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
-    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = f"{hears}; from tftpbench.cli import main; main(sys.argv[1:])"
+    # A shell lets its background jobs ignore Ctrl-C; what is started here must obey it.
+    obeys = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{obeys}; from tftpbench.cli import main; main(sys.argv[1:])"
     started = subprocess.Popen(
         [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -18,6 +18,7 @@ from tftpbench.measure import Contender, Tools, Trial, pin
 from tftpbench.measure.files import target_files
 from tftpbench.measure.session import Bench
 from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.workload import ClosedLoop
 
 FILE_BYTES, TRANSFERS = 64 * 1024, 200
 BLOCKS = TRANSFERS * 129
@@ -53,7 +54,7 @@ def epoll(shim: Path | None = None, **settings: object) -> Contender:
 
 
 def seen(folder: Path, contender: Contender, timeout_ns: int = 5_000_000_000) -> Seen:
-    """Load a fresh server; every transfer completes, with the right contents. Clients are patient unless told."""
+    """Load a fresh server; every transfer completes, with the right contents. Clients wait long by default."""
     root = folder / "root"
     root.mkdir(exist_ok=True)
     generator.write_contents(root / "f-0", 1, 0, FILE_BYTES)
@@ -132,9 +133,9 @@ def test_more_system_calls_are_counted_as_such(shim: Path) -> None:
 def calls_per_block(contender: Contender) -> float:
     """As the gate counts them, over a few transfers."""
     [cell] = load_scenario("gate").cells()
-    # A traced server on a busy machine is slow; nobody shall be impatient.
+    # A traced server on a busy machine is slow; clients wait long enough.
     client = cell.client.model_copy(update={"timeout_ns": 10_000_000_000})
-    cell = replace(cell, concurrency=3, distinct_files=2, client=client)
+    cell = replace(cell, load=ClosedLoop(3), distinct_files=2, client=client)
     with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:
         bench = Bench(base, files, pin(cell.placement), 1, Tools())
         idle, loaded = (syscalls.count(Trial(1, 1, 1, cell, contender), bench, transfers) for transfers in (0, 10))

@@ -61,7 +61,7 @@ def cell_of(operation: str) -> Cell:
         "trials": 1,
     }
     (cell,) = from_document(document, "test").cells()
-    # A traced server on a busy machine is slow; nobody shall be impatient.
+    # A traced server on a busy machine is slow; clients wait long enough.
     return replace(cell, client=cell.client.model_copy(update={"timeout_ns": 10_000_000_000}))
 
 
@@ -89,7 +89,7 @@ def test_a_server_that_goes_on_in_a_child_is_counted_on(tmp_path: Path, counted:
 
 
 def test_a_server_that_is_deaf_to_sigterm_is_counted_and_ended(tmp_path: Path, counted: Count) -> None:
-    assert counted(tiny(tmp_path, "deaf"), "read", TRANSFERS).blocks == BLOCKS
+    assert counted(tiny(tmp_path, "ignores-sigterm"), "read", TRANSFERS).blocks == BLOCKS
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ def kill_at_some_moment(process: "subprocess.Popen[str]", folder: Path, rng: ran
     else:
         moment_s = rng.uniform(0, MOMENT_S)
     threading.Event().wait(moment_s)
-    family = descendants(process.pid)
-    roots = [root for pid in family for root in words(pid) if Path(root).name.startswith(PREFIX)]
+    tree = descendants(process.pid)
+    roots = [root for pid in tree for root in words(pid) if Path(root).name.startswith(PREFIX)]
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=PATIENCE_S)
-    until(lambda: not any(map(runs, family)), "a process outlived the run")
+    until(lambda: not any(map(runs, tree)), "a process outlived the run")
     assert not any(Path(root).exists() for root in roots), "the roots outlived the run"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, oack, opcode, peer, serve_bytes
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 
@@ -153,10 +155,10 @@ def test_what_the_server_granted_is_told(granted: dict[str, int], in_force: tupl
 @pytest.mark.parametrize(
     ("answers", "outcome", "error_code", "first_answer"),
     [
-        ([error(1)], "failed", 1, "the last word"),
-        ([error(1), error(1)], "failed", 1, "the last word"),
+        ([error(1)], "failed", 1, "the last datagram"),
+        ([error(1), error(1)], "failed", 1, "the last datagram"),
         ([oack(blksize=800), error(1)], "failed", 1, "earlier"),
-        ([oack(blksize=1_025)], "failed", -1, "the last word"),
+        ([oack(blksize=1_025)], "failed", -1, "the last datagram"),
         ([], "timed_out", -1, "none"),
         ([oack(blksize=800)], "timed_out", -1, "earlier"),
     ],
@@ -170,12 +172,12 @@ def test_a_row_tells_how_a_transfer_that_did_not_complete_came_to_its_end(
             self.send(datagram_back, address)
 
     with peer(answer) as server:
-        patience = SHORT if outcome == "timed_out" else {}
-        result = run_load(config(server.port, transfers=1, concurrency=1, blksize=1_024, windowsize=4, **patience))
+        waits = SHORT if outcome == "timed_out" else {}
+        result = run_load(config(server.port, transfers=1, concurrency=1, blksize=1_024, windowsize=4, **waits))
     row = {name: int(column[0]) for name, column in result.transfers.items()}
     first_ns, end_ns = row["first_response_ns"], row["end_ns"]
-    told = "none" if first_ns == -1 else "the last word" if first_ns == end_ns else "earlier"
-    assert (OUTCOMES[row["outcome"]], row["error_code"], told) == (outcome, error_code, first_answer)
+    first = "none" if first_ns == -1 else "the last datagram" if first_ns == end_ns else "earlier"
+    assert (OUTCOMES[row["outcome"]], row["error_code"], first) == (outcome, error_code, first_answer)
     granted = result.figures["blksize_granted"], result.figures["windowsize_granted"]
     assert granted == ((800, 1) if oack(blksize=800) in answers else (None, None))
 
@@ -296,23 +298,63 @@ def test_a_stop_from_another_thread_interrupts_what_is_in_flight() -> None:
     assert ended(result) == {"interrupted": 2}
 
 
+class Announced(MeasuredWindow):
+    """A window that remembers what the generator said of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.announced: list[tuple[int, int | None]] = []
+        self.over_ns: list[int] = []
+
+    def announce(self, open_ns: int, close_ns: int | None) -> None:
+        self.announced.append((open_ns, close_ns))
+        super().announce(open_ns, close_ns)
+
+    def close(self, at_ns: int) -> None:
+        self.over_ns.append(at_ns)
+        super().close(at_ns)
+
+
 def test_the_window_of_a_duration_opens_after_the_warm_up_and_both_its_edges_are_announced() -> None:
-    edges: list[str] = []
+    window, before_ns = Announced(), time.monotonic_ns()
     with peer(serve_bytes(contents())) as server:
         changes = {"transfers": None, "duration_ns": 200_000_000, "warm_up_ns": 50_000_000}
-        result = run_load(config(server.port, **changes), on_window=edges.append)
-    assert edges == ["open", "close"]
+        result = run_load(config(server.port, **changes), window=window)
+    [(open_ns, close_ns)], [over_ns] = window.announced, window.over_ns
+    assert before_ns + 50_000_000 < open_ns < over_ns < time.monotonic_ns()
+    assert close_ns == open_ns + 200_000_000 <= over_ns
+    assert result.window_ns == (open_ns, close_ns)
     assert figure(result, "duration_s") == pytest.approx(0.2)
     assert figure(result, "blocks_to_window_end") >= figure(result, "data_pps") * 0.2
     assert int(result.intervals["blocks"].sum()) >= figure(result, "blocks_to_window_end")
 
 
+def test_the_window_of_fixed_work_closes_with_the_last_completion() -> None:
+    window = Announced()
+    with peer(serve_bytes(contents())) as server:
+        result = run_load(config(server.port), window=window)
+    [(open_ns, close_ns)], [over_ns] = window.announced, window.over_ns
+    assert close_ns is None
+    assert result.window_ns == (open_ns, over_ns)
+    assert (over_ns - open_ns) / 1e9 >= figure(result, "duration_s")
+
+
+def test_a_window_that_is_stopped_in_its_warm_up_has_no_length() -> None:
+    stop, window = generator.Stop(), Announced()
+    stop.request()
+    with peer(serve_bytes(contents())) as server:
+        changes = {"transfers": None, "duration_ns": 60_000_000_000, "warm_up_ns": 60_000_000_000}
+        result = run_load(config(server.port, **changes), stop, window)
+    assert result.window_ns == (window.over_ns[0], window.over_ns[0])
+
+
 def test_an_exception_at_an_edge_of_the_window_ends_the_run() -> None:
-    def fail(_edge: str) -> None:
-        raise KeyboardInterrupt
+    class Failing(MeasuredWindow):
+        def announce(self, *_: object) -> None:
+            raise KeyboardInterrupt
 
     with peer(serve_bytes(contents())) as server, pytest.raises(KeyboardInterrupt):
-        run_load(config(server.port), on_window=fail)
+        run_load(config(server.port), window=Failing())
 
 
 def test_columns_have_one_length_and_times_are_in_order() -> None:

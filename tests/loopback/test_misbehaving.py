@@ -18,7 +18,7 @@ RFC_2348 = "RFC 2348, Blocksize Option Specification"
 pytestmark = pytest.mark.timeout(120)
 # An answer comes in time on a busy machine, and nothing is repeated; what is lost on purpose is waited for once.
 PATIENT = {"timeout": "3s", "retries": 3, "backoff": "constant"}
-# 30 transfers that are lost, 5 at a time, take 4.5 s. Where an answer comes first, it comes within that patience.
+# 30 transfers that are lost, 5 at a time, take 4.5 s. Where an answer comes first, it comes within that time.
 SHORT = {"timeout": "250ms", "retries": 2, "backoff": "constant"}
 
 
@@ -78,7 +78,7 @@ def is_servers_fault(row: dict[str, Any]) -> bool:
         ("stalls", SHORT, "timed_out", TRANSFERS, "fell silent in 30 of 30 transfers"),
         ("lies", PATIENT, "wrong_bytes", TRANSFERS, "wrong bytes in 30 of 30 transfers"),
         ("lowers", PATIENT, "not_granted", 1, "granted blksize 600 where 1024 was asked for"),
-        ("deaf", SHORT, "deaf", 1, "answered no new request after the load"),
+        ("unresponsive", SHORT, "unresponsive", 1, "answered no new request after the load"),
         ("dies", PATIENT, "died", 1, "died with SIGSEGV; it said nothing"),
     ],
 )
@@ -122,11 +122,11 @@ def test_a_server_that_passes_clients_over_is_unfair(tmp_path: Path) -> None:
 
 
 def test_a_server_that_stops_answering_is_found_even_where_its_clients_would_wait_longer(tmp_path: Path) -> None:
-    _, rows = run(tmp_path, "deaf", transfers=None, duration="2s", client={"timeout": "1s", "retries": 20})
-    row = rows["deaf"]
+    _, rows = run(tmp_path, "unresponsive", transfers=None, duration="2s", client={"timeout": "1s", "retries": 20})
+    row = rows["unresponsive"]
     assert (row["timed_out"], row["interrupted"]) == (5, 0)
     kinds = found(row)
-    assert "deaf" in kinds
+    assert "unresponsive" in kinds
     assert sum(count for kind, (count, _) in kinds.items() if kind in {"silent", "timed_out"}) == 5
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.loopback.manifests import tiny_manifest
 from tftpbench.host.server import ServerProcess
-from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.readiness import PortTaken, wait_for_answer
 from tftpbench.host.server.sockets import UdpSocket, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
@@ -67,11 +67,11 @@ def test_an_ipv6_server_is_started_and_probed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ready", ["line", "answer"])
-def test_a_server_that_exits_at_once_is_named_with_its_last_words(tmp_path: Path, ready: str) -> None:
+def test_a_server_that_exits_at_once_is_named_with_its_last_log_line(tmp_path: Path, ready: str) -> None:
     with pytest.raises(ServerDied) as raised:
         server(tmp_path, "exits", ready).start()
     assert str(raised.value) == (
-        "exits: ended with exit code 3 before it was ready; its last words: cannot open the configuration"
+        "exits: ended with exit code 3 before it was ready; its last log line: cannot open the configuration"
     )
 
 
@@ -98,7 +98,7 @@ def test_a_ready_line_that_lies_is_found_out(tmp_path: Path, mode: str, said: st
 
 def test_an_answer_from_a_port_that_somebody_else_has_is_not_the_servers(tmp_path: Path) -> None:
     with server(tmp_path, "ok") as other:
-        late = KeeperLink(["sleep", "1000"], tmp_path / "late.log", [])
+        late = SupervisorClient(["sleep", "1000"], tmp_path / "late.log", [])
         try:
             with pytest.raises(ServerNotReady, match=f"port {other.port} belongs to another process"):
                 wait_for_answer(late, other.host, other.port, time.monotonic() + 60)
@@ -127,11 +127,11 @@ def test_a_port_that_another_process_took_meanwhile_is_left_for_another(
 ) -> None:
     asked: list[int] = []
 
-    def answered_by_another_once(link: KeeperLink, host: str, port: int, deadline: float) -> None:
+    def answered_by_another_once(supervisor: SupervisorClient, host: str, port: int, deadline: float) -> None:
         asked.append(port)
         if len(asked) == 1:
             raise PortTaken(f"port {port} belongs to another process")
-        wait_for_answer(link, host, port, deadline)
+        wait_for_answer(supervisor, host, port, deadline)
 
     monkeypatch.setattr("tftpbench.host.server.process.wait_for_answer", answered_by_another_once)
     with server(tmp_path, "ok", "answer") as running:
@@ -163,7 +163,7 @@ def test_a_flood_of_output_neither_blocks_the_server_nor_grows_the_log(tmp_path:
 
 
 def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    with server(tmp_path, "deaf") as running:
+    with server(tmp_path, "ignores-sigterm") as running:
         ended = running.stop(grace_s=0.1)
     assert (ended.exit_code, ended.signal, ended.left_over) == (None, "SIGKILL", 0)
 
@@ -188,7 +188,7 @@ def test_a_daemon_is_alive_after_its_first_process_has_gone_and_ends_too(tmp_pat
 
 
 def test_a_daemon_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    with server(tmp_path, "daemon-deaf") as running:
+    with server(tmp_path, "daemon-ignores-sigterm") as running:
         daemon = settled_daemon(running)
         ended = running.stop(grace_s=0.1)
     assert (ended.signal, ended.left_over) == ("SIGKILL", 0)
@@ -205,31 +205,34 @@ def test_a_daemon_that_dies_is_named_with_what_it_died_of(tmp_path: Path) -> Non
 
 def settled_daemon(running: ServerProcess) -> int:
     """The process that serves, once those that started it have gone."""
-    link = running._running()[0]
-    until(lambda: link.alive() and link.ended.exit_code == 0 and len(link.family()) == 1, "its first process stayed")
-    return link.family()[0]
+    supervisor = running._running()[0]
+    until(
+        lambda: supervisor.alive() and supervisor.ended.exit_code == 0 and len(supervisor.process_tree()) == 1,
+        "its first process stayed",
+    )
+    return supervisor.process_tree()[0]
 
 
 def test_workers_that_outlive_an_ended_server_are_all_told_to_end(tmp_path: Path) -> None:
     with server(tmp_path, "headless") as running:
-        link = running._running()[0]
-        until(lambda: link.alive() and link.ended.exit_code == 0, "its first process stayed")
-        workers = link.family()
+        supervisor = running._running()[0]
+        until(lambda: supervisor.alive() and supervisor.ended.exit_code == 0, "its first process stayed")
+        workers = supervisor.process_tree()
         assert len(workers) == 2
         assert running.stop().left_over == 0
     assert not [pid for pid in workers if runs(pid)]
 
 
 def test_descendants_in_sessions_of_their_own_are_killed_and_counted(tmp_path: Path) -> None:
-    with server(tmp_path, "family") as running:
-        family = running._running()[0].family()
-        assert len(family) == 2
+    with server(tmp_path, "forks") as running:
+        tree = running._running()[0].process_tree()
+        assert len(tree) == 2
         assert running.stop().left_over == 1
-    assert not [pid for pid in family if runs(pid)]
+    assert not [pid for pid in tree if runs(pid)]
 
 
 def test_cpu_time_of_children_that_nobody_waited_for_is_counted(tmp_path: Path) -> None:
-    with server(tmp_path, "family") as running:
+    with server(tmp_path, "forks") as running:
         cpu_ns = running.usage().cpu_ns
         if cpu_ns is None:
             pytest.skip("this kernel refuses perf events, and this user may make no cgroup")
@@ -269,35 +272,35 @@ def test_a_server_that_dies_while_it_is_watched_is_reported_at_once_and_named(tm
             client.sendto(b"\0\1x\0octet\0", (running.host, running.port))
             assert died.wait(60)
         assert sampler.samples.died
-        with pytest.raises(ServerDied, match=r"^dies: died with SIGSEGV; its last words: segmentation fault"):
+        with pytest.raises(ServerDied, match=r"^dies: died with SIGSEGV; its last log line: segmentation fault"):
             running.check_alive()
 
 
 def test_a_harness_that_is_killed_takes_its_server_along(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tests.loopback.test_process import server\n"
-        "running = server(Path(sys.argv[1]), 'family'); running.start()\n"
-        "print(*running._running()[0].family(), running.port, flush=True); time.sleep(60)"
+        "running = server(Path(sys.argv[1]), 'forks'); running.start()\n"
+        "print(*running._running()[0].process_tree(), running.port, flush=True); time.sleep(60)"
     )
     harness = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert harness.stdout is not None
-    *family, port = (int(word) for word in harness.stdout.readline().split())
-    assert len(family) == 2
-    assert all(map(runs, family))
+    *tree, port = (int(word) for word in harness.stdout.readline().split())
+    assert len(tree) == 2
+    assert all(map(runs, tree))
     harness.kill()
     harness.wait()
     harness.stdout.close()
-    until(lambda: not any(map(runs, family)), "the server outlived its harness")
+    until(lambda: not any(map(runs, tree)), "the server outlived its harness")
     assert not has_socket(port)
 
 
-def test_a_keeper_that_is_killed_takes_the_server_along(tmp_path: Path) -> None:
+def test_a_supervisor_that_is_killed_takes_the_server_along(tmp_path: Path) -> None:
     with server(tmp_path, "ok") as running:
-        link = running._running()[0]
-        pid = link.pid
+        supervisor = running._running()[0]
+        pid = supervisor.pid
         assert pid is not None
-        link._keeper.kill()
-        until(lambda: not runs(pid), "the server outlived its keeper")
+        supervisor._process.kill()
+        until(lambda: not runs(pid), "the server outlived its supervisor")
         assert not running.alive()
 
 

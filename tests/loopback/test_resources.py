@@ -18,7 +18,7 @@ import pytest
 from tests.loopback.manifests import written
 from tests.loopback.test_process import runs, until
 from tftpbench.host.server import Samples, ServerProcess, Usage, supervisor, udp_drops_host
-from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.counter import Counter, process_cpu_ns
 from tftpbench.host.server.sampler import (
     LOOK_SHARE_MAX,
@@ -44,7 +44,7 @@ def burning(folder: Path, model: str, wrapper: tuple[str, ...] = ()) -> ServerPr
     return ServerProcess(manifest, root=folder, log=folder / "server.log")
 
 
-def link_of(server: ServerProcess) -> KeeperLink:
+def supervisor_of(server: ServerProcess) -> SupervisorClient:
     return server._running()[0]
 
 
@@ -61,7 +61,7 @@ def ask(server: ServerProcess, name: str, times: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Cgroup:
-    """Somebody else's account of CPU time: a folder, and the file and unit of its figure."""
+    """The kernel's account of CPU time: a folder, and the file and unit of its figure."""
 
     folder: Path
     file: str
@@ -119,8 +119,8 @@ NO_EVENT, NO_CGROUP = "module._SYS_PERF_EVENT_OPEN.clear()", "module.CGROUP_MOUN
 
 
 def keep_with(folder: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    """A keeper on a machine that refuses something."""
-    program = folder / "keeper.py"
+    """A supervisor on a machine that refuses something."""
+    program = folder / "supervisor.py"
     program.write_text(
         f"import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('launch', {supervisor.__file__!r})\n"
@@ -148,7 +148,7 @@ def test_cpu_time_agrees_with_an_independent_account(
     keep_with(tmp_path, monkeypatch, refused)
     theirs = cgroup if refused == NO_CGROUP or (cgroup and cgroup.is_version_1) else None
     with burning(tmp_path, model, theirs.wrapper if theirs else ()) as server:
-        counter = link_of(server).counter
+        counter = supervisor_of(server).counter
         if counter is None or counter.cpu_ns() is None:
             pytest.skip("this kernel refuses perf events" if refused == NO_CGROUP else "this user may make no cgroup")
         ours_ns, theirs_ns = burnt_ns(server, theirs)
@@ -159,18 +159,18 @@ def test_cpu_time_agrees_with_an_independent_account(
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_servers_cgroup_ends_with_it_even_if_the_keeper_is_killed(tmp_path: Path, end: int) -> None:
+def test_the_servers_cgroup_ends_with_it_even_if_the_supervisor_is_killed(tmp_path: Path, end: int) -> None:
     with burning(tmp_path, "forks") as server:
         folder = cgroup_of(server)
         ask(server, "hold", 1)
-        family = link_of(server).family()
+        tree = supervisor_of(server).process_tree()
         if end == signal.SIGKILL:
             if not (folder / "cgroup.kill").exists():
                 pytest.skip("this kernel can't kill a cgroup")
-            link_of(server)._keeper.kill()
-    assert len(family) == 2
+            supervisor_of(server)._process.kill()
+    assert len(tree) == 2
     assert not folder.exists()
-    assert not [pid for pid in family if runs(pid)]
+    assert not [pid for pid in tree if runs(pid)]
 
 
 def test_a_server_that_was_moved_to_another_cgroup_is_not_counted_by_ours(
@@ -193,13 +193,13 @@ def test_a_server_that_was_moved_to_another_cgroup_is_not_counted_by_ours(
 
 
 def cgroup_of(server: ServerProcess) -> Path:
-    counter = link_of(server).counter
+    counter = supervisor_of(server).counter
     if counter is None or not counter._cgroup:
         pytest.skip("this user may make no cgroup")
     return Path(counter._cgroup)
 
 
-def test_with_nothing_to_count_a_family_its_cpu_time_is_unknown_and_that_of_one_process_is_not(
+def test_with_nothing_to_count_a_process_tree_its_cpu_time_is_unknown_and_that_of_one_process_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_with(tmp_path, monkeypatch, f"{NO_EVENT}; {NO_CGROUP}")
@@ -213,12 +213,12 @@ def test_with_nothing_to_count_a_family_its_cpu_time_is_unknown_and_that_of_one_
 def test_an_event_that_the_kernel_took_off_the_server_is_given_up(tmp_path: Path) -> None:
     """As it does when a user's server gains privileges by exec: the event says what it said then, for ever."""
     with burning(tmp_path, "loop") as server:
-        link = link_of(server)
-        assert link.pid is not None
+        supervisor = supervisor_of(server)
+        assert supervisor.pid is not None
         stuck = os.memfd_create("an event that counts no more")
         os.write(stuck, struct.pack("QQQ", 1, 500_000, 500_000) * 10)
         os.lseek(stuck, 0, os.SEEK_SET)
-        counter = Counter(link.pid, 500_000, stuck, counts_switches=True, cgroup="")
+        counter = Counter(supervisor.pid, 500_000, stuck, counts_switches=True, cgroup="")
         assert (counter.cpu_ns(), counter.context_switches()) == (500_000, 1)
         counter.check()
         assert (counter.cpu_ns(), counter.context_switches()) == (None, None)
@@ -227,18 +227,18 @@ def test_an_event_that_the_kernel_took_off_the_server_is_given_up(tmp_path: Path
 def test_an_event_that_counts_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_with(tmp_path, monkeypatch, NO_CGROUP)
     with burning(tmp_path, "loop") as server:
-        link = link_of(server)
-        if link.counter is None or link.counter.cpu_ns() is None:
+        supervisor = supervisor_of(server)
+        if supervisor.counter is None or supervisor.counter.cpu_ns() is None:
             pytest.skip("this kernel refuses perf events")
-        own_ns = process_cpu_ns(link.pid or 0)
+        own_ns = process_cpu_ns(supervisor.pid or 0)
         assert own_ns is not None
         assert own_ns > 10_000_000, "it has not used enough to tell"
-        link.counter.check()
-        assert (link.counter.cpu_ns() or 0) > own_ns / 2
+        supervisor.counter.check()
+        assert (supervisor.counter.cpu_ns() or 0) > own_ns / 2
 
 
 @pytest.mark.parametrize(("model", "processes", "threads"), [("forks", 6, 6), ("threads", 1, 6), ("loop", 1, 1)])
-def test_processes_threads_and_descriptors_are_counted_over_the_family(
+def test_processes_threads_and_descriptors_are_counted_over_the_process_tree(
     model: str, processes: int, threads: int, tmp_path: Path
 ) -> None:
     with burning(tmp_path, model) as server:
@@ -293,13 +293,13 @@ def test_drops_are_the_servers_where_they_are_and_the_hosts_hold_them_all(model:
         ask(server, "hold", HOLDS)
         assert server.usage().udp_drops == 0
         flood(bystander.getsockname(), 300)
-        assert server.usage().udp_drops == 0, "somebody else's"
+        assert server.usage().udp_drops == 0, "another program's"
         host_between = udp_drops_host()
-        assert link_of(server).pid is not None
-        os.kill(link_of(server).pid or 0, signal.SIGSTOP)
+        assert supervisor_of(server).pid is not None
+        os.kill(supervisor_of(server).pid or 0, signal.SIGSTOP)
         flood((server.host, server.port), 300)
         drops, host_after = server.usage().udp_drops, udp_drops_host()
-        server.stop(grace_s=0)  # it can't hear SIGTERM now
+        server.stop(grace_s=0)  # it can't handle SIGTERM now
     assert drops is not None
     assert host_between is not None
     assert host_after is not None
@@ -319,16 +319,16 @@ def test_drops_on_ipv6_are_among_the_hosts() -> None:
     if before is None:
         pytest.skip("this kernel shows no /proc/net/snmp")
     with (
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as deaf,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as full,
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
     ):
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
-            deaf.bind(("::1", 0))
+            full.bind(("::1", 0))
         except OSError:
             pytest.skip("this machine has no IPv6 loopback")
         for _ in range(300):
-            client.sendto(b"x" * 512, deaf.getsockname())
+            client.sendto(b"x" * 512, full.getsockname())
         assert (udp_drops_host() or 0) - before > 200
 
 
@@ -382,7 +382,7 @@ def test_proportional_memory_is_looked_at_once_a_second_at_most_and_only_when_it
     assert pace.allowance_s() == pytest.approx(20.1 * PSS_SHARE_MAX)
 
 
-def test_proportional_memory_of_a_family_too_large_to_look_at_is_left_out(tmp_path: Path) -> None:
+def test_proportional_memory_of_a_process_tree_too_large_to_look_at_is_left_out(tmp_path: Path) -> None:
     with burning(tmp_path, "forks") as server:
         reader = server._running()[1]
         one = reader.look()
@@ -412,7 +412,7 @@ def test_the_sampler_costs_less_than_one_percent_of_a_core(model: str, tmp_path:
     enough = threading.Event()
     with burning(tmp_path, model) as server:
         ask(server, "hold", 80)
-        link, reader = server._running()
+        supervisor, reader = server._running()
 
         class Watched:
             """The reader, whose looks are noted when they begin: what was spent until then, and in how long."""
@@ -428,7 +428,7 @@ def test_the_sampler_costs_less_than_one_percent_of_a_core(model: str, tmp_path:
 
         watched: Any = Watched()
         began_s = time.monotonic()
-        with Sampler(watched, link, (), lambda: None) as sampler:
+        with Sampler(watched, supervisor, (), lambda: None) as sampler:
             assert enough.wait(25)
     assert sampler.samples.threads_max == 81
     # What the thread itself costs weighs less the longer it looks; the first second alone says little.
@@ -436,14 +436,14 @@ def test_the_sampler_costs_less_than_one_percent_of_a_core(model: str, tmp_path:
     assert cpu_s / (at_s - began_s) < 0.01
 
 
-def test_a_servers_environment_reaches_it_and_harms_no_keeper(tmp_path: Path) -> None:
+def test_a_servers_environment_reaches_it_and_harms_no_supervisor(tmp_path: Path) -> None:
     log = tmp_path / "log"
     env = {"TFTP_GREETING": "hello from afar", "PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere"}
-    link = KeeperLink(["sh", "-c", 'echo "$TFTP_GREETING $HOME"'], log, [], env)
+    supervisor = SupervisorClient(["sh", "-c", 'echo "$TFTP_GREETING $HOME"'], log, [], env)
     try:
-        link.wait_started()
-        until(lambda: not link.alive(), "it has not ended")
-        assert link.ended.exit_code == 0
+        supervisor.wait_started()
+        until(lambda: not supervisor.alive(), "it has not ended")
+        assert supervisor.ended.exit_code == 0
     finally:
-        link.stop(0)
+        supervisor.stop(0)
     assert log.read_text() == f"hello from afar {os.environ.get('HOME', '')}\n"

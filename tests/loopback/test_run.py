@@ -20,7 +20,7 @@ from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
 from tftpbench import measure
 from tftpbench.host.roots import PREFIX
-from tftpbench.host.server import ServerProcess
+from tftpbench.host.server import LocalServerHost, ServerProcess
 from tftpbench.measure import ServerLeftOut, Tools
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario_files import load_scenario
@@ -66,7 +66,7 @@ def many_trials(folder: Path, *modes: str, **changes: object) -> Path:
 def _started() -> Iterator[None]:
     """Whatever a test starts and does not end, a failing one above all, ends here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell starts its background jobs deaf to Ctrl-C; what is started here must hear it.
+        # A shell lets its background jobs ignore Ctrl-C; what is started here must obey it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     while _STARTED:
@@ -177,7 +177,10 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("exits", "exits: ended with exit code 3 before it was ready; its last words: cannot open the configuration"),
+        (
+            "exits",
+            "exits: ended with exit code 3 before it was ready; its last log line: cannot open the configuration",
+        ),
         ("dies", "dies: died with SIGSEGV"),
         ("wrong-port", "wrong-port: its READY line names port 9"),
     ],
@@ -244,11 +247,11 @@ def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number:
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
     roots = folder_of(process.pid)
-    family = server_of(process.pid)
+    tree = server_of(process.pid)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert not any(map(runs, family))
+    assert not any(map(runs, tree))
     assert not roots.exists()
     finished = rows(tmp_path)
     assert 1 <= len(finished) < 5
@@ -261,15 +264,15 @@ def test_ctrl_c_keeps_finished_trials_and_resume_goes_on(tmp_path: Path, number:
 
 
 def test_a_killed_run_loses_one_trial_at_most_and_leaves_neither_server_nor_root(tmp_path: Path) -> None:
-    scenario = many_trials(tmp_path, "family", transfers=None, duration="300ms")
+    scenario = many_trials(tmp_path, "forks", transfers=None, duration="300ms")
     process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished")
     roots = folder_of(process.pid)
-    family = server_of(process.pid)
+    tree = server_of(process.pid)
     assert roots.exists()
     process.kill()
     process.communicate(timeout=PATIENCE_S)
-    until(lambda: not any(map(runs, family)), "the server outlived the run")
+    until(lambda: not any(map(runs, tree)), "the server outlived the run")
     until(lambda: not roots.exists(), "the roots outlived the run")
     finished = rows(tmp_path)
     folder = next((tmp_path / "results").iterdir())
@@ -290,11 +293,11 @@ def test_a_run_whose_terminal_is_closed_ends_and_leaves_nothing(tmp_path: Path) 
     os.close(theirs)
     try:
         until(lambda: rows(tmp_path), "no trial was finished")
-        roots, family = folder_of(process.pid), server_of(process.pid)
+        roots, tree = folder_of(process.pid), server_of(process.pid)
     finally:
         os.close(ours)  # the kernel sends SIGHUP to whoever has the terminal
         process.wait(PATIENCE_S)
-    until(lambda: not any(map(runs, family)), "the server outlived the run")
+    until(lambda: not any(map(runs, tree)), "the server outlived the run")
     until(lambda: not roots.exists(), "the roots outlived the run")
     assert process.returncode >= 0, "it was not killed, but ended by itself"
     assert 1 <= len(rows(tmp_path)) < 5
@@ -318,10 +321,10 @@ def test_a_run_that_was_started_by_nohup_goes_on_when_its_terminal_is_closed(tmp
 def test_a_gate_that_is_killed_leaves_no_root(tmp_path: Path) -> None:
     path = str(bundled(tmp_path, "epoll"))
     process = tftpbench(tmp_path, "gate", "ab", "--base", path, "--head", path, "--quiet")
-    roots, family = folder_of(process.pid), server_of(process.pid)
+    roots, tree = folder_of(process.pid), server_of(process.pid)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
-    until(lambda: not any(map(runs, family)), "the server outlived the gate")
+    until(lambda: not any(map(runs, tree)), "the server outlived the gate")
     until(lambda: not roots.exists(), "the roots outlived the gate")
 
 
@@ -422,7 +425,7 @@ def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told
     assert out.count(BROKEN) == 1
     assert (
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
-        f"ready; its last words: {BROKEN}\n" in out
+        f"ready; its last log line: {BROKEN}\n" in out
     )
     assert out.strip().startswith(("ok moves ", "No answer: ok has no valid trial ")), (
         "it is compared with no other, as where that is not installed"
@@ -442,15 +445,16 @@ def test_a_server_that_hangs_costs_two_waits_and_not_one_for_each_trial(
 ) -> None:
     starts: list[str] = []
 
-    def server(manifest: Manifest, **options: Any) -> ServerProcess:
-        starts.append(manifest.name)
-        return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
+    class Impatient(LocalServerHost):
+        def server(self, manifest: Manifest, **options: Any) -> ServerProcess:
+            starts.append(manifest.name)
+            return ServerProcess(manifest, ready_timeout_s=0.3 if manifest.name == "silent" else PATIENCE_S, **options)
 
-    told: list[measure.Event] = []
+    events: list[measure.Event] = []
     scenario = load_scenario(str(many_trials(tmp_path, "silent", "ok")))
-    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(server=server), on_event=told.append)
+    report = recording.run(scenario, seed=1, out=tmp_path, tools=Tools(host=Impatient()), on_event=events.append)
     assert (starts.count("silent"), starts.count("ok"), len(report.rows)) == (2, 5, 7)
-    (left_out,) = (event.left_out for event in told if isinstance(event, ServerLeftOut))
+    (left_out,) = (event.left_out for event in events if isinstance(event, ServerLeftOut))
     assert (left_out.server, left_out.not_done) == ("silent", 3)
     assert "printed no READY line in time" in left_out.reason
 

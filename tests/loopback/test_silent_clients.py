@@ -84,16 +84,16 @@ def sparse(path: Path, size_bytes: int) -> None:
 
 def draw_windows(server: Served, stack: contextlib.ExitStack, clients: int, names: Sequence[bytes] = ()) -> None:
     """Starts reads whose clients acknowledge the OACK, and then nothing any more."""
-    begun = []
+    opened = []
     for _, name in zip(range(clients), names or [b"large"] * clients, strict=True):
         made = stack.enter_context(client())
         made.sendto(b"\0\1" + name + b"\0octet\0" + WINDOW, server.address)
         oack, tid = made.recvfrom(2048)
         assert oack[:2] == b"\0\6", oack
-        begun.append((made, tid))
-    for made, tid in begun:
+        opened.append((made, tid))
+    for made, tid in opened:
         made.sendto(b"\0\4\0\0", tid)
-    while begun and begun[-1][0].recv(2048)[:2] != b"\0\3":  # the OACK may have come again
+    while opened and opened[-1][0].recv(2048)[:2] != b"\0\3":  # the OACK may have come again
         pass
 
 
@@ -207,7 +207,7 @@ def test_200_000_requests_with_forged_senders_take_places_and_nothing_else(root:
                 contents += data[4:]
         honest.sendto(b"\0\4" + struct.pack("!H", block), tid)
         assert contents == (root / "blocks").read_bytes()
-        # Nobody is silently ignored: a newcomer is told that there is no room.
+        # No request is silently ignored: a newcomer gets an ERROR that there is no room.
         with client() as late:
             late.sendto(b"\0\1small\0octet\0", server.address)
             assert late.recv(2048)[:2] in (b"\0\5", b"\0\3")

@@ -1,4 +1,4 @@
-"""Who measures and stands still says so: a figure that lacks a second of its window is nobody's figure."""
+"""A generator or runner that stood still is reported: a figure that lacks a second of its window is not used."""
 
 import json
 import random
@@ -21,12 +21,15 @@ from tests.loopback.test_loadgen import contents
 from tftpbench.gate import pair
 from tftpbench.gate.pair import Work
 from tftpbench.host import generator
-from tftpbench.host.generator import LoadConfig, LoadResult, Stop, run_load
+from tftpbench.host.generator import LoadConfig, LoadResult, LocalGenerator, Stop
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import locate
-from tftpbench.host.roots import roots
-from tftpbench.measure import Contender, Tools, pin
-from tftpbench.measure.files import target_files
-from tftpbench.measure.session import Bench
+from tftpbench.host.roots import Roots, roots
+from tftpbench.host.server import RunningServer, Usage
+from tftpbench.host.target import Target
+from tftpbench.measure import Contender, Pinning, Tools, pin
+from tftpbench.measure.files import TargetFiles, target_files
+from tftpbench.measure.session import Bench, run_watched
 from tftpbench.model.manifest import load_manifest
 from tftpbench.model.scenario import from_document
 from tftpbench.model.workload import Cell
@@ -73,20 +76,28 @@ def until(condition: Callable[[], object], what: str, seconds: float = 20) -> No
 
 
 def test_a_runner_that_is_late_at_the_windows_edge_is_known() -> None:
-    """Its process goes on, but what it reads of the server is read too late."""
+    """The load goes on, but what is read of the server is read too late."""
+
+    class Late(RunningServer):
+        def usage(self) -> Usage:
+            threading.Event().wait(0.2)
+            return super().usage()
+
     with peer(serve_bytes(contents())) as server:
         config = LoadConfig(
             host="127.0.0.1", port=server.port, operation="read", name="f", file_size_bytes=2_000, concurrency=2,
             duration_ns=300 * MS,
         )  # fmt: skip
-        late = run_load(config, on_window=lambda edge: threading.Event().wait(0.2 if edge == "close" else 0))
+        bench = Bench(Roots(Path(), 1, generator.write_contents), TargetFiles(Path()), Pinning((), (), ()), 1, Tools())
+        late, edges = run_watched(config, Stop(), bench, Late(Target("127.0.0.1", server.port, "f")))
     assert 200 * MS <= (late.figures["runner_gap_ns_max"] or 0) < 60_000 * MS
+    assert edges.late_ns(late.window_ns) == late.figures["runner_gap_ns_max"]
 
 
 CEILING = """
 import json
 from tftpbench import _core
-from tftpbench.ceiling import QUICK, CeilingCell, calibrate
+from tftpbench.host.ceiling import QUICK, CeilingCell, calibrate
 cell = CeilingCell(operation="read", flows=3)
 chosen = calibrate(cell, effort=QUICK)
 print(flush=True)
@@ -111,27 +122,28 @@ def test_a_stall_is_no_part_of_a_ceiling() -> None:
     assert figures["data_pps"] == pytest.approx(figures["datagrams"] / figures["window_ns"] * 1e9)
 
 
-def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_nobody(
+def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_no_arm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second slice of one arm is spoilt: no arm's figures hold it."""
     monkeypatch.setattr("tftpbench.measure.validity.GAP_NS_MAX", 50 * MS)  # tests of this folder go without
     cell, contender = _cell(tmp_path)
     work = Work(transfers=10, slices=8, slice_ns=1_000 * MS, slow_factor=10.0)
-    begun: list[int] = []
+    ports: list[int] = []
     spoilt: list[int] = []
 
-    def run(config: LoadConfig, stop: Stop, on_window: Callable[[str], object]) -> LoadResult:
-        result = run_load(config, stop, on_window)
-        figures = {**result.figures, "generator_gap_ns_max": 0, "runner_gap_ns_max": 0}
-        begun.append(config.port)
-        if begun.count(config.port) == 3 and not spoilt:
-            spoilt.append(config.port)
-            figures |= {"generator_gap_ns_max": 400 * MS, "duration_s": 1e6}
-        return replace(result, figures=figures)
+    class Stalling(LocalGenerator):
+        def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+            result = super().run(config, stop, window)
+            figures = {**result.figures, "generator_gap_ns_max": 0, "runner_gap_ns_max": 0}
+            ports.append(config.port)
+            if ports.count(config.port) == 3 and not spoilt:
+                spoilt.append(config.port)
+                figures |= {"generator_gap_ns_max": 400 * MS, "duration_s": 1e6}
+            return replace(result, figures=figures, window_ns=(time.monotonic_ns(), time.monotonic_ns()))
 
     with target_files([contender], allow_remote=False) as files, roots([cell], 1, generator.write_contents) as base:
-        bench = Bench(base, files, pin(cell.placement), 1, Tools(run_load=run))
+        bench = Bench(base, files, pin(cell.placement), 1, Tools(Stalling()))
         made = pair.measure(1, cell, work, {"base": contender, "head": contender}, random.Random(1), bench)
     assert spoilt
     assert made.invalid is None

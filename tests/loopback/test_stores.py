@@ -247,9 +247,9 @@ def longest_wait_s(server: Running, reads: int) -> float:
     waits = []
     for _ in range(reads):
         client = server.client()
-        begun = time.monotonic()
+        began = time.monotonic()
         assert client.ask(RRQ, "small") == data(1, b"small")
-        waits.append(time.monotonic() - begun)
+        waits.append(time.monotonic() - began)
         client.socket.sendto(ack(1), client.peer)
     return max(waits)
 
@@ -297,10 +297,10 @@ def upload_at_once(clients: list[Client], names: range, contents: bytes) -> int:
     """How many of these uploads, one of each client, are taken; others are ERROR 3. All announce 65,000 bytes."""
     for client, name in zip(clients, names, strict=True):
         client.post(WRQ, f"f-{name}", {"tsize": 65_000})
-    begun = [client for client in clients if opcode(client.receive()) == OACK]
-    for client in begun:
+    opened = [client for client in clients if opcode(client.receive()) == OACK]
+    for client in opened:
         client.socket.sendto(data(1, contents), client.peer)
-    answers = [client.next() for client in begun]
+    answers = [client.next() for client in opened]
     assert all(code(answer) in {None, 3} for answer in answers)
     return answers.count(ack(1))
 

@@ -248,8 +248,8 @@ def test_the_options_of_a_further_cell_are_tried_where_those_of_the_first_fail(
              "--set", "matrix.windowsize=[4,1]", "--set", "matrix.operation=read"]
         )  # fmt: skip
     assert code == 0
-    told = f"127.0.0.1:{server.port}: 'boot.0' was copied with no options: with windowsize 4 it answered with ERROR 8"
-    assert f"{told}, 'no windows'.\n" in capfd.readouterr().err
+    text = f"127.0.0.1:{server.port}: 'boot.0' was copied with no options: with windowsize 4 it answered with ERROR 8"
+    assert f"{text}, 'no windows'.\n" in capfd.readouterr().err
 
 
 def test_an_error_is_quoted_in_one_line_and_reaches_no_terminal(

@@ -80,7 +80,7 @@ def pattern(size: int) -> bytes:
 
 
 def pid_of(server: Server) -> int:
-    link = server._process._link
+    link = server._process._supervisor
     assert link is not None
     assert link.pid is not None
     return link.pid
@@ -191,7 +191,7 @@ def test_ctrl_c_while_waiting_leaves_nothing_behind() -> None:
     code = (
         "import tftpbench\n"
         "with tftpbench.Server('epoll', store='memory') as server:\n"
-        "    print(server._process._link.pid, server._folder.path, flush=True)\n"
+        "    print(server._process._supervisor.pid, server._folder.path, flush=True)\n"
         "    for upload in server: pass\n"
     )
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

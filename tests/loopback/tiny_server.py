@@ -23,13 +23,13 @@ def main(mode: str, host: str, port: int, root: Path) -> int:
     if mode in ("silent", "garbage"):
         sys.stdout.flush()
         signal.pause()
-    if mode in ("deaf", "daemon-deaf"):
+    if mode in ("ignores-sigterm", "daemon-ignores-sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "noisy":
         sys.stdout.write("chatter\n" * 200_000)
     if mode.startswith("daemon"):
         daemonise(twice=mode == "daemon-twice")
-    if mode == "family":
+    if mode == "forks":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         burn_cpu_in_a_child(0.3)
         subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -68,7 +68,7 @@ def say(line: str) -> None:
 
 
 def burn_cpu_in_a_child(cpu_s: float) -> None:
-    """A child that nobody waits for."""
+    """A child that is never waited for."""
     if (pid := os.fork()) == 0:
         while time.process_time() < cpu_s:
             pass
@@ -78,7 +78,7 @@ def burn_cpu_in_a_child(cpu_s: float) -> None:
 
 
 def serve(listening: socket.socket, root: Path) -> None:
-    """One transfer at a time, lost datagrams are nobody's concern on an idle loopback."""
+    """One transfer at a time, an idle loopback loses no datagrams."""
     while True:
         request, peer = listening.recvfrom(65536)
         name = request[2:].split(b"\0")[0].decode()

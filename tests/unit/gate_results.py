@@ -10,15 +10,14 @@ from tftpbench.gate.result import (
     BASE,
     CONTROL,
     HEAD,
-    WORDS,
     Arm,
-    Block,
     Facts,
     GateResult,
     Judgement,
     Noise,
+    Pair,
     Side,
-    Word,
+    Verdict,
 )
 from tftpbench.model.budgets import DEFAULTS, METRICS, REPORTED, worsening
 
@@ -29,11 +28,16 @@ FIGURES: Mapping[str, float] = {
     "server_rss_bytes_max": 5_242_880.0, "block_rtt_ns_p50": 61_000.0, "block_rtt_ns_p99": 210_000.0,
     "transfer_ns_p99": 9_500_000.0,
 }  # fmt: skip
-# By how much a head of each word differs, as a log-ratio of worsening.
-_SHIFTS: Mapping[Word, float] = {
-    "regressed": 0.12, "suspected": 0.06, "inconclusive": 0.03, "invalid": 0.0, "pass": 0.004, "improved": -0.08,
-}  # fmt: skip
-_NOISES: Mapping[Word, float] = {"inconclusive": 0.06, "invalid": 0.3}
+# By how much a head of each verdict differs, as a log-ratio of worsening.
+_SHIFTS: Mapping[Verdict, float] = {
+    Verdict.REGRESSED: 0.12,
+    Verdict.SUSPECTED: 0.06,
+    Verdict.INCONCLUSIVE: 0.03,
+    Verdict.INVALID: 0.0,
+    Verdict.PASS: 0.004,
+    Verdict.IMPROVED: -0.08,
+}
+_NOISES: Mapping[Verdict, float] = {Verdict.INCONCLUSIVE: 0.06, Verdict.INVALID: 0.3}
 HOSTILE = (
     "</details><script>alert(1)</script> | `tick` $x^2$ **bold** [link](javascript:alert(1)) @everyone ]]> <!-- "
     "\x00\x07\x1b[31m \u202e &amp; {{ 7*7 }}"
@@ -41,32 +45,34 @@ HOSTILE = (
 
 
 def gate(
-    words: Mapping[str, Word] | None = None,
+    said: Mapping[str, Verdict | str] | None = None,
     *,
     pairs: int = 12,
     cells: Sequence[tuple[str, str]] = ((CELL, CELL_KEY),),
     syscalls: bool = True,
     failure: str | None = None,
 ) -> GateResult:
-    """A gate that says `words` of its gated metrics, pass of those that are not named; in each of the cells."""
-    told: dict[str, Word] = {**dict.fromkeys(DEFAULTS, "pass"), **(words or {})}
-    blocks = [block for place, cell in enumerate(cells) for block in _blocks(cell, told, pairs, syscalls, place)]
-    judgements = [_judgement(name, cell, blocks, told, pairs) for name in told for cell in cells]
-    others = [name for name in (*METRICS, *REPORTED) if name not in told]
-    judgements += [_judgement(name, cell, blocks, told, pairs) for name in others for cell in cells]
-    word: Word = min((each.word for each in judgements if each.word), key=WORDS.index, default="invalid")
-    if word == "pass" and "improved" in told.values():
-        word = "improved"
-    word = "regressed" if failure else word
+    """A gate that says `said` of its gated metrics, pass of those that are not named; in each of the cells."""
+    verdicts = dict.fromkeys(DEFAULTS, Verdict.PASS)
+    verdicts |= {name: Verdict(verdict) for name, verdict in (said or {}).items()}
+    made = [pair for place, cell in enumerate(cells) for pair in _pairs(cell, verdicts, pairs, syscalls, place)]
+    judgements = [_judgement(name, cell, made, verdicts, pairs) for name in verdicts for cell in cells]
+    others = [name for name in (*METRICS, *REPORTED) if name not in verdicts]
+    judgements += [_judgement(name, cell, made, verdicts, pairs) for name in others for cell in cells]
+    said_of_all = [each.verdict for each in judgements if each.verdict is not None]
+    verdict = max(said_of_all, key=lambda each: each.severity, default=Verdict.INVALID)
+    if verdict == Verdict.PASS and Verdict.IMPROVED in verdicts.values():
+        verdict = Verdict.IMPROVED
+    verdict = Verdict.REGRESSED if failure else verdict
     return GateResult(
         method="ab",
-        word=word,
-        sentence=f"{word}: epoll (head) against epoll (base), {pairs} pairs",
+        verdict=verdict,
+        sentence=f"{verdict}: epoll (head) against epoll (base), {pairs} pairs",
         base=_side("base"),
         head=_side("head"),
         judgements=tuple(judgements),
-        noise=tuple(_noise(name, cell, blocks) for name in METRICS for cell in cells),
-        blocks=tuple(blocks),
+        noise=tuple(_noise(name, cell, made) for name in METRICS for cell in cells),
+        pairs=tuple(made),
         remarks=(() if syscalls else ("system calls were not counted: strace is not installed",)),
         failure=failure,
         facts=_facts(cells),
@@ -77,16 +83,18 @@ def gate(
 def every() -> dict[str, GateResult]:
     """One of each kind."""
     return {
-        "pass": gate(),
-        "regressed": gate({"server_cpu_s_per_mib": "regressed", "data_pps": "regressed"}),
-        "improved": gate({"server_cpu_s_per_mib": "improved"}),
-        "suspected": gate({"data_pps": "suspected"}, pairs=30),
-        "inconclusive": gate({"data_pps": "inconclusive"}, pairs=30),
-        "invalid": gate({"data_pps": "invalid"}, pairs=30),
-        "failure": gate(failure="head: 3 of 640 transfers had wrong contents in block 4", pairs=4),
+        Verdict.PASS: gate(),
+        Verdict.REGRESSED: gate({"server_cpu_s_per_mib": Verdict.REGRESSED, "data_pps": Verdict.REGRESSED}),
+        Verdict.IMPROVED: gate({"server_cpu_s_per_mib": Verdict.IMPROVED}),
+        Verdict.SUSPECTED: gate({"data_pps": Verdict.SUSPECTED}, pairs=30),
+        Verdict.INCONCLUSIVE: gate({"data_pps": Verdict.INCONCLUSIVE}, pairs=30),
+        Verdict.INVALID: gate({"data_pps": Verdict.INVALID}, pairs=30),
+        "failure": gate(failure="head: 3 of 640 transfers had wrong contents in pair 4", pairs=4),
         "no syscalls": gate(syscalls=False),
-        "cells": gate({"data_pps": "regressed"}, cells=((CELL, CELL_KEY), ("write, 100 at once, 64 KiB", "f" * 16))),
-        "memory": gate({"server_rss_bytes_max": "pass"}),
+        "cells": gate(
+            {"data_pps": Verdict.REGRESSED}, cells=((CELL, CELL_KEY), ("write, 100 at once, 64 KiB", "f" * 16))
+        ),
+        "memory": gate({"server_rss_bytes_max": Verdict.PASS}),
         "hostile": hostile(),
         "empty": empty(),
     }
@@ -94,7 +102,7 @@ def every() -> dict[str, GateResult]:
 
 def hostile() -> GateResult:
     """Every text that comes from outside is meant to break something."""
-    result = gate({"data_pps": "suspected"}, cells=((HOSTILE, CELL_KEY), (HOSTILE + "2", "f" * 16)))
+    result = gate({"data_pps": Verdict.SUSPECTED}, cells=((HOSTILE, CELL_KEY), (HOSTILE + "2", "f" * 16)))
     side = Side(HOSTILE, HOSTILE, HOSTILE, (HOSTILE, "--port", "{port}"), HOSTILE)
     facts = replace(
         result.facts,
@@ -119,23 +127,25 @@ def hostile() -> GateResult:
 
 def empty() -> GateResult:
     """A gate that was cut off before anything was measured."""
-    return replace(gate(), word="invalid", sentence="invalid: no pair", judgements=(), noise=(), blocks=())
+    return replace(gate(), verdict=Verdict.INVALID, sentence="invalid: no pair", judgements=(), noise=(), pairs=())
 
 
-def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscalls: bool, place: int) -> list[Block]:
+def _pairs(
+    cell: tuple[str, str], verdicts: Mapping[str, Verdict], count: int, syscalls: bool, place: int
+) -> list[Pair]:
     random = np.random.default_rng([20190, place])
     found = []
-    for number in range(1, pairs + 2):  # the second does not count, as if somebody had taken the core
+    for number in range(1, count + 2):  # the second does not count, as if the core had been taken away
         arms = [BASE, HEAD, *([CONTROL] if number % 3 == 1 else [])]
         found.append(
-            Block(
+            Pair(
                 number=number,
                 cell=cell[0],
                 cell_key=cell[1],
                 started_at="2026-11-27T10:00:00Z",
                 first=arms[int(random.integers(2))],
                 slices=20,
-                arms={arm: Arm(_figures(arm, told, random, syscalls)) for arm in arms},
+                arms={arm: Arm(_figures(arm, verdicts, random, syscalls)) for arm in arms},
                 invalid="the machine was taken away for 31 % of the time" if number == 2 else None,
             )
         )
@@ -143,13 +153,13 @@ def _blocks(cell: tuple[str, str], told: Mapping[str, Word], pairs: int, syscall
 
 
 def _figures(
-    arm: str, told: Mapping[str, Word], random: np.random.Generator, syscalls: bool
+    arm: str, verdicts: Mapping[str, Verdict], random: np.random.Generator, syscalls: bool
 ) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for name, usual in FIGURES.items():
-        metric, word = METRICS.get(name) or REPORTED[name], told.get(name, "pass")
-        worse = _SHIFTS[word] if arm == HEAD else 0.0
-        sd = 0.0005 if name == "syscalls_per_block" else _NOISES.get(word, 0.012)
+        metric, verdict = METRICS.get(name) or REPORTED[name], verdicts.get(name, Verdict.PASS)
+        worse = _SHIFTS[verdict] if arm == HEAD else 0.0
+        sd = 0.0005 if name == "syscalls_per_block" else _NOISES.get(verdict, 0.012)
         log = (worse if metric.lower_is_better else -worse) + random.normal(0, sd)
         figures[name] = usual * math.exp(log)
     if not syscalls:
@@ -157,24 +167,24 @@ def _figures(
     return figures
 
 
-def _ratios(name: str, cell_key: str, blocks: Sequence[Block], other: str) -> list[tuple[float, float]]:
+def _ratios(name: str, cell_key: str, pairs: Sequence[Pair], other: str) -> list[tuple[float, float]]:
     found = []
-    for block in blocks:
-        if block.cell_key == cell_key and block.invalid is None and other in block.arms:
-            one, two = block.arms[BASE].figures[name], block.arms[other].figures[name]
+    for pair in pairs:
+        if pair.cell_key == cell_key and pair.invalid is None and other in pair.arms:
+            one, two = pair.arms[BASE].figures[name], pair.arms[other].figures[name]
             if one is not None and two is not None:
                 found.append((one, two))
     return found
 
 
 def _judgement(
-    name: str, cell: tuple[str, str], blocks: Sequence[Block], told: Mapping[str, Word], pairs: int
+    name: str, cell: tuple[str, str], pairs: Sequence[Pair], verdicts: Mapping[str, Verdict], count: int
 ) -> Judgement:
-    metric, both = METRICS.get(name) or REPORTED[name], _ratios(name, cell[1], blocks, HEAD)
-    budget = DEFAULTS.get(name, 0.1) if name in told else None
+    metric, both = METRICS.get(name) or REPORTED[name], _ratios(name, cell[1], pairs, HEAD)
+    budget = DEFAULTS.get(name, 0.1) if name in verdicts else None
     if not both:
         return Judgement(
-            metric=name, cell=cell[0], cell_key=cell[1], word=None, base=None, head=None, ratio=None, low=None,
+            metric=name, cell=cell[0], cell_key=cell[1], verdict=None, base=None, head=None, ratio=None, low=None,
             high=None, worse=None, budget=budget, pairs=0, smallest_effect=None, detail="not measured",
         )  # fmt: skip
     logs = np.log([head / base for base, head in both])
@@ -183,22 +193,22 @@ def _judgement(
         metric=name,
         cell=cell[0],
         cell_key=cell[1],
-        word=told.get(name),
+        verdict=verdicts.get(name),
         base=float(np.median([base for base, _ in both])),
         head=float(np.median([head for _, head in both])),
         ratio=math.exp(middle),
-        low=math.exp(middle - 2.2 * error) if pairs >= 6 else None,
-        high=math.exp(middle + 2.2 * error) if pairs >= 6 else None,
+        low=math.exp(middle - 2.2 * error) if count >= 6 else None,
+        high=math.exp(middle + 2.2 * error) if count >= 6 else None,
         worse=worsening(metric, middle if metric.lower_is_better else -middle),
         budget=budget,
         pairs=len(both),
         smallest_effect=None if budget is None else budget + 4 * error,
-        detail="reported, never gated" if budget is None else f"{told[name]} for a reason that tests give",
+        detail="reported, never gated" if budget is None else f"{verdicts[name]} for a reason that tests give",
     )
 
 
-def _noise(name: str, cell: tuple[str, str], blocks: Sequence[Block]) -> Noise:
-    ratios = [two / one for one, two in _ratios(name, cell[1], blocks, CONTROL)]
+def _noise(name: str, cell: tuple[str, str], pairs: Sequence[Pair]) -> Noise:
+    ratios = [two / one for one, two in _ratios(name, cell[1], pairs, CONTROL)]
     return Noise(
         metric=name,
         cell=cell[0],

@@ -48,7 +48,7 @@ def test_candidates_are_few_and_different_and_never_more_sockets_than_flows(cell
     found = candidates(cell)
     assert 4 <= len(found) <= 10
     assert len(set(found)) == len(found)
-    assert all(each.lanes <= cell.flows and each.answering_sockets <= cell.flows for each in found)
+    assert all(each.shared_sockets <= cell.flows and each.answering_sockets <= cell.flows for each in found)
     assert all(each.pairs == 1 for each in found)
 
 
@@ -138,7 +138,7 @@ def test_without_cores_of_their_own_no_side_is_seen_without_sleeping() -> None:
 
 def test_arrangements_are_told_in_words() -> None:
     shared = Arrangement(1, 1, 64, waits_in_receive=True)
-    assert str(shared) == "1 lane, 1 answering socket, batches of 64, waiting in the receiving call"
+    assert str(shared) == "1 shared socket, 1 answering socket, batches of 64, waiting in the receiving call"
     own = Arrangement(0, 5, 1, waits_in_receive=False, pairs=2, is_connected=True)
     assert (
         str(own)

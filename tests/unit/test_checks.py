@@ -96,7 +96,7 @@ def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object
         ({"generator_gap_ns_sum": 20_000_000}, None),
         ({"generator_gap_ns_sum": 20_000_001}, Kind.GENERATOR_GAPS),
         ({"runner_gap_ns_max": 50_000_000}, None),
-        # One core for both: the generator's short gaps are the server's turns, its long ones are nobody's.
+        # One core for both: the generator's short gaps are the server's turns, its long ones are not.
         ({"generator_gap_ns_sum": 400_000_000, "server_cpus": "0,1"}, None),
         ({"generator_gap_ns_max": 60_000_000, "server_cpus": "0,1"}, Kind.GENERATOR_STOPPED),
         # Cores of a server that ran already, or of `load`, are not known.

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
-from tftpbench import cli
+from tftpbench import cli, serve
 from tftpbench.cli.address import numeric_address
 
 SCENARIO = """\
@@ -72,9 +75,12 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
             ["serve", "epoll", "--root", ".", "--port", "0", "--sockets", "own"],
             "sockets: own is not one of shared, per-",
         ),
-        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "'--batch'"),
-        (["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"], "'--workers'"),
-        (["serve", "nobody", "--root", "/", "--port", "0"], "nobody"),
+        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "--batch: 65 is not in the range 1<=x<=64"),
+        (
+            ["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"],
+            "--workers: 0 is not in the range",
+        ),
+        (["serve", "unknown", "--root", "/", "--port", "0"], "unknown is not one of"),
         (["schema", "nothing"], "Invalid value"),
     ],
 )
@@ -165,7 +171,23 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     assert len(modules) < (450 if command else 300), "191 and 288 when this was written"
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [name for name in COMMANDS if not name.startswith("gate")])
+def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = said(capsys, command, "--help")[1]
+    assert not re.search(r"<(int|str|path|list|float)\b", text), "a type is no metavar"
+    examples = text.partition("\nExamples:\n")[2].splitlines()
+    assert examples
+    for example in examples:
+        program, name, *words = shlex.split(example.partition(">")[0])
+        assert (program, name) == ("tftpbench", command)
+        if command == "serve":
+            assert serve._parser(program, 0).parse_args(words).root
+        else:
+            group = typer.main.get_group(cli.app)
+            group.commands[name].make_context(name, words)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "--version")
     assert code == 0
     assert out.startswith("tftpbench 0.")
@@ -192,11 +214,11 @@ def test_trials_set_quick_and_server_change_the_scenario(
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
-    other = planned("--server", str(tiny(tmp_path, "deaf")))
-    assert {trial["server"] for trial in other["trials"]} == {"deaf"}
+    other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
+    assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}
 
 
-def test_servers_tell_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "servers", "--json")
     assert code == 0
     listed = {each["name"]: each for each in json.loads(out)["servers"]}

@@ -60,7 +60,7 @@ def test_nothing_in_common_is_exit_code_5_in_one_line(capsys: pytest.CaptureFixt
     assert err == f"tftpbench: error: {a} (A) and {b} (B) can't be compared: epoll: only in A; threads: only in B\n"
 
 
-def test_a_run_that_is_not_whole_is_told_in_the_notes_and_not_as_a_warning_of_python(
+def test_a_run_that_is_not_whole_is_in_the_notes_and_not_as_a_warning_of_python(
     capsys: pytest.CaptureFixture[str], runs: tuple[str, str]
 ) -> None:
     trials = Path(runs[0]) / "trials.jsonl"

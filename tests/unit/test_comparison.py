@@ -19,7 +19,9 @@ from tftpbench.analysis.comparison import Comparison
 from tftpbench.analysis.comparison.cells import judged
 from tftpbench.model.errors import NotComparable, ResultsError, UsageError
 from tftpbench.model.keys import stable_key
-from tftpbench.render import notebook
+from tftpbench.render import markdown
+from tftpbench.render.comparison import sections
+from tftpbench.render.plain import plain
 
 Cells = list[dict[str, Any]]
 Rates = Mapping[str, float]
@@ -475,12 +477,12 @@ def test_what_a_run_may_hold_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>|*"
     a = made(tmp_path / "a", {evil: 1.0}, scenario={"name": evil})
     found = comparison.compare(a, made(tmp_path / "b", {evil: 1.0}, seed=2))
-    html, markdown = notebook.html(found), comparison.markdown(found)
+    html, comment = found._repr_html_(), markdown.written(sections(found))
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    assert "<script" not in markdown
-    assert "&lt;script&gt;" in markdown
-    rows = [line for line in markdown.splitlines() if line.startswith("| ")]
+    assert "<script" not in comment
+    assert "&lt;script&gt;" in comment
+    rows = [line for line in comment.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert found.sentence in repr(found)
 
@@ -489,18 +491,18 @@ def test_names_neither_move_the_terminal_nor_turn_the_text_nor_call_anybody(tmp_
     evil = "x\x1b[31m\u202e @octocat [a](b)"
     a = made(tmp_path / "a", {evil: 1.0, "epoll@tuned": 1.0}, scenario={"name": evil})
     found = comparison.compare(a, made(tmp_path / "b", {evil: 1.0, "epoll@tuned": 1.0}, seed=2))
-    for written in (comparison.text(found), comparison.markdown(found), notebook.html(found)):
+    for written in (plain(sections(found)), markdown.written(sections(found)), found._repr_html_()):
         assert not {"\x1b", "\u202e"} & set(written)
         assert re.search(r"x\\+u001b", written)
         assert "epoll@tuned" in written
-    assert "@octocat" not in comparison.markdown(found)
-    assert "@\u200boctocat \\[a\\](b)" in comparison.markdown(found)
+    assert "@octocat" not in markdown.written(sections(found))
+    assert "@\u200boctocat \\[a\\](b)" in markdown.written(sections(found))
 
 
 def test_the_text_has_sentence_warnings_table_and_what_was_left_out(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 100_000, "threads": 50_000, "gone": 1.0}, noise=0)
     b = made(tmp_path / "b", {"epoll": 150_000, "threads": 50_000}, noise=0, keys={"method_key": "m", "host_key": "x"})
-    text = comparison.text(comparison.compare(a, b))
+    text = plain(sections(comparison.compare(a, b)))
     assert text.splitlines()[0].startswith("B against A, 2 comparisons: faster in 1, the same within 5 % in 1;")
     assert [block.splitlines()[0] for block in text.split("\n\n")[1:]] == [
         "Warnings:",

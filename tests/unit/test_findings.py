@@ -85,5 +85,7 @@ def test_of_few_transfers_or_short_of_the_clients_timer_the_slowest_says_nothing
 def test_a_dead_and_a_deaf_server_are_told_first() -> None:
     dead = findings.of_a_load({"content_mismatches": 1}, transfers(), TIMEOUT_NS, died="x: died with SIGSEGV")
     assert (dead[0].kind, dead[0].text) == ("died", "x: died with SIGSEGV")
-    deaf = findings.of_a_load({}, transfers(), TIMEOUT_NS, is_deaf=True)
-    assert [(finding.kind, finding.text) for finding in deaf] == [("deaf", "answered no new request after the load")]
+    found = findings.of_a_load({}, transfers(), TIMEOUT_NS, is_unresponsive=True)
+    assert [(finding.kind, finding.text) for finding in found] == [
+        ("unresponsive", "answered no new request after the load")
+    ]

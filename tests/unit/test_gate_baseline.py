@@ -1,4 +1,4 @@
-"""`gate baseline`: who may be compared, the words, the exit codes, and what is said."""
+"""`gate baseline`: what may be compared, the verdicts, the exit codes, and what is said."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import typer
 
-from tests.fixtures.recorded import RUN as FIXTURE
+from tests.fixtures.first_run import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
 from tftpbench.analysis.stats import trimmed
 from tftpbench.cli.gate import baseline as command
 from tftpbench.gate.baseline import difference, figure, judge
 from tftpbench.gate.document import load, text
-from tftpbench.gate.result import GateResult, Judgement
+from tftpbench.gate.result import GateResult, Judgement, Verdict
 from tftpbench.gate.stored import baseline, refuse_here, stored
 from tftpbench.host import machine
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, TftpbenchError, UsageError
@@ -48,14 +48,14 @@ def made(
 ) -> Path:
     """A run in which every trial is off by a little; `change` alters each row."""
     scenario = scenario or question()
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     here = machine.facts()
     keys = {"method_key": scenario.method_key, "host_key": machine.host_key(here)}
     rows: list[dict[str, Any]] = []
     for round_ in range(scenario.trials):
         for cell in scenario.cells():
             for contender in scenario.servers:
-                rows.append(change(_row(len(rows) + 1, round_ + 1, cell, contender, float(dice.normal(0, noise)))))
+                rows.append(change(_row(len(rows) + 1, round_ + 1, cell, contender, float(rng.normal(0, noise)))))
     return store(out, manifest(scenario, machine=here, keys=keys, **facts), rows)
 
 
@@ -103,13 +103,13 @@ def of(result: GateResult, metric: str, server: str = "epoll") -> Judgement:
     return found
 
 
-# ---- words
+# ---- verdicts
 
 
 def test_equal_runs_pass(tmp_path: Path) -> None:
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", seed=2))
-    assert (result.method, result.word, result.exit_code("inconclusive")) == ("baseline", "pass", 0)
-    assert [(each.metric, each.cell, each.word) for each in result.gated] == [
+    assert (result.method, result.verdict, result.exit_code("inconclusive")) == ("baseline", "pass", 0)
+    assert [(each.metric, each.cell, each.verdict) for each in result.gated] == [
         ("server_cpu_s_per_mib", "epoll, read, 10 at once, 64 KiB", "pass"),
         ("server_cpu_s_per_mib", "threads, read, 10 at once, 64 KiB", "pass"),
         ("data_pps", "epoll, read, 10 at once, 64 KiB", "pass"),
@@ -123,13 +123,13 @@ def test_equal_runs_pass(tmp_path: Path) -> None:
     assert cpu.low < cpu.ratio < cpu.high
     assert cpu.smallest_effect == pytest.approx(0.06, abs=0.01)
     assert (cpu.pairs, cpu.budget, cpu.detail.endswith("; 20 and 20 trials")) == (20, 0.05, True)
-    assert (result.blocks, result.noise, result.failure) == ((), (), None)
+    assert (result.pairs, result.noise, result.failure) == ((), (), None)
     assert "another time (2026-01-02T03:00:01)" in result.remarks[0]
     assert "gate ab" in result.remarks[0]
 
 
 @pytest.mark.parametrize(
-    ("change", "metric", "word", "code"),
+    ("change", "metric", "verdict", "code"),
     [
         (scaled("server_cpu_ns_per_block", 1.2, "epoll"), "server_cpu_s_per_mib", "regressed", 3),
         (scaled("data_pps", 0.8, "epoll"), "data_pps", "regressed", 3),
@@ -140,20 +140,20 @@ def test_equal_runs_pass(tmp_path: Path) -> None:
     ],
 )
 def test_the_word_is_of_the_server_and_the_metric_that_moved(
-    tmp_path: Path, change: Change, metric: str, word: str, code: int
+    tmp_path: Path, change: Change, metric: str, verdict: str, code: int
 ) -> None:
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=change, seed=2))
-    assert (result.word, result.exit_code()) == (word, code)
-    assert of(result, metric).word == word
-    assert of(result, metric, "threads").word == "pass"
-    assert result.sentence.startswith(f"{word}: ")
-    if word != "pass":
+    assert (result.verdict, result.exit_code()) == (verdict, code)
+    assert of(result, metric).verdict == verdict
+    assert of(result, metric, "threads").verdict == "pass"
+    assert result.sentence.startswith(f"{verdict}: ")
+    if verdict != "pass":
         assert "of epoll, read, 10 at once, 64 KiB" in result.sentence
 
 
 def test_a_suspicion_fails_where_that_is_asked_for(tmp_path: Path) -> None:
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=scaled("data_pps", 0.948), seed=2))
-    assert [result.exit_code(word) for word in ("regressed", "suspected", "inconclusive")] == [0, 3, 3]
+    assert [result.exit_code(fail_on) for fail_on in ("regressed", "suspected", "inconclusive")] == [0, 3, 3]
 
 
 @pytest.mark.parametrize("factor", [0.8, 0.948, 0.97, 1.0, 1.03, 1.06, 1.25])
@@ -165,17 +165,17 @@ def test_swapping_the_runs_mirrors_the_verdict(tmp_path: Path, name: str, factor
     for one, other in zip(there.gated, back.gated, strict=True):
         assert one.ratio == pytest.approx(1 / (other.ratio or 0))
         assert (one.low, one.high) == pytest.approx((1 / (other.high or 0), 1 / (other.low or 0)))
-        assert not ({one.word, other.word} <= worse)
-        assert not (one.word == other.word == "improved")
-        assert (other.word == "improved") >= (one.word in worse)
-        assert (one.word == "improved") >= (other.word in worse)
+        assert not ({one.verdict, other.verdict} <= worse)
+        assert not (one.verdict == other.verdict == "improved")
+        assert (other.verdict == "improved") >= (one.verdict in worse)
+        assert (one.verdict == "improved") >= (other.verdict in worse)
 
 
 def test_noise_that_hides_twice_the_budget_is_no_verdict(tmp_path: Path) -> None:
     result = judged(made(tmp_path / "a", noise=0.2), made(tmp_path / "b", noise=0.2, seed=2))
-    assert (result.word, result.exit_code()) == ("invalid", 6)
-    told = {each.word: each.detail for each in result.gated}
-    assert "too noisy" in told["invalid"]
+    assert (result.verdict, result.exit_code()) == ("invalid", 6)
+    details = {each.verdict: each.detail for each in result.gated}
+    assert "too noisy" in details[Verdict.INVALID]
 
 
 def test_identical_runs_alarm_no_more_often_than_promised(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_identical_runs_alarm_no_more_often_than_promised(tmp_path: Path) -> Non
     scenario = question(trials=7)
     runs = [made(tmp_path / str(seed), scenario, seed=seed, noise=0.08) for seed in range(15)]
     opened = [baseline(path) for path in runs]
-    words = [judge(one, other).word for one in opened for other in opened if one is not other]
-    assert len(words) == 210
-    assert sum(word in ("regressed", "suspected") for word in words) <= 2
+    verdicts = [judge(one, other).verdict for one in opened for other in opened if one is not other]
+    assert len(verdicts) == 210
+    assert sum(verdict in ("regressed", "suspected") for verdict in verdicts) <= 2
 
 
 def test_a_difference_of_trimmed_means_has_the_degrees_of_freedom_of_welch() -> None:
@@ -208,16 +208,16 @@ def test_a_figure_that_is_absent_is_inconclusive_and_says_so(tmp_path: Path, val
     gone = replaced("epoll", server_cpu_ns_per_block=value)
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=gone, seed=2))
     cpu = of(result, "server_cpu_s_per_mib")
-    assert (cpu.word, cpu.head, cpu.ratio, cpu.pairs) == ("inconclusive", None, None, 0)
+    assert (cpu.verdict, cpu.head, cpu.ratio, cpu.pairs) == ("inconclusive", None, None, 0)
     assert "20 of 20 trials of the stored run and 0 of 20 of the new one" in cpu.detail
-    assert (result.word, result.exit_code(), result.exit_code("inconclusive")) == ("inconclusive", 0, 4)
-    assert json.loads(text(result))["word"] == "inconclusive"
+    assert (result.verdict, result.exit_code(), result.exit_code("inconclusive")) == ("inconclusive", 0, 4)
+    assert json.loads(text(result))["verdict"] == "inconclusive"
 
 
 def test_a_server_that_moves_nothing_any_more_has_failed(tmp_path: Path) -> None:
     still = replaced("epoll", data_pps=0, server_cpu_ns_per_block=None)
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=still))
-    assert (result.word, result.exit_code()) == ("regressed", 3)
+    assert (result.verdict, result.exit_code()) == ("regressed", 3)
     assert result.failure == (
         "epoll, read, 10 at once, 64 KiB: the server moved nothing in any trial, and did in the stored run"
     )
@@ -229,13 +229,13 @@ def test_a_server_that_dies_in_every_trial_has_failed_and_one_that_was_disturbed
     died = replaced("epoll", **bad, server_findings=[{"kind": "died", "count": 1, "text": "exit code 1"}, "odd"])
     assert judged(base, made(tmp_path / "b", change=died)).exit_code() == 3
     result = judged(base, made(tmp_path / "c", change=replaced("epoll", **bad, verdict_reason="the host was busy")))
-    assert (result.word, result.exit_code(), result.failure) == ("inconclusive", 0, None)
+    assert (result.verdict, result.exit_code(), result.failure) == ("inconclusive", 0, None)
 
 
 def test_wrong_contents_fail_whatever_the_figures_say(tmp_path: Path) -> None:
     wrong: Change = lambda row: {**row, "verdict": "invalid", "content_mismatches": 2} if row["trial"] == 3 else row  # noqa: E731
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=wrong))
-    assert (result.word, result.exit_code()) == ("regressed", 3)
+    assert (result.verdict, result.exit_code()) == ("regressed", 3)
     assert result.failure == "epoll, read, 10 at once, 64 KiB: wrong contents in 2 transfers"
 
 
@@ -243,28 +243,32 @@ def test_fewer_than_six_valid_trials_of_a_side_are_inconclusive(tmp_path: Path) 
     few: Change = lambda row: {**row, "verdict": "valid" if row["round"] <= 5 else "invalid", "data_pps": 1.0}  # noqa: E731
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", change=few))
     pps = of(result, "data_pps")
-    assert (result.word, pps.word, pps.low, pps.smallest_effect) == ("inconclusive", "inconclusive", None, None)
+    assert (result.verdict, pps.verdict, pps.low, pps.smallest_effect) == ("inconclusive", "inconclusive", None, None)
     assert pps.detail == (
         "too few to judge: 20 of 20 trials of the stored run and 5 of 20 of the new one are valid and know it; "
         "6 of each are needed"
     )
 
 
-def test_system_calls_are_told_to_be_unmeasured_and_not_judged(tmp_path: Path) -> None:
+def test_system_calls_are_reported_as_unmeasured_and_not_judged(tmp_path: Path) -> None:
     calls = of(judged(made(tmp_path / "a"), made(tmp_path / "b")), "syscalls_per_block")
-    assert (calls.word, calls.budget, calls.detail) == (None, None, "not measured in a run")
+    assert (calls.verdict, calls.budget, calls.detail) == (None, None, "not measured in a run")
 
 
 def test_a_budget_of_the_stored_scenario_counts(tmp_path: Path) -> None:
     budgets = {"data_pps": "30%", "server_rss_bytes_max": "10%", "server_cpu_s_per_mib": "off"}
     base = made(tmp_path / "a", question(gate={"budgets": budgets}))
     result = judged(base, made(tmp_path / "b", change=scaled("data_pps", 0.8), seed=2))
-    assert (result.word, of(result, "data_pps").budget, of(result, "server_cpu_s_per_mib").word) == ("pass", 0.3, None)
+    assert (result.verdict, of(result, "data_pps").budget, of(result, "server_cpu_s_per_mib").verdict) == (
+        "pass",
+        0.3,
+        None,
+    )
     larger = [made(tmp_path / str(rss), change=replaced(server_rss_bytes_max=rss)) for rss in (4_800_000, 6_000_000)]
     under_one_mib, half_more = (of(judged(base, path), "server_rss_bytes_max") for path in larger)
-    assert under_one_mib.word == "pass"
+    assert under_one_mib.verdict == "pass"
     assert under_one_mib.ratio == pytest.approx(1.2)
-    assert half_more.word == "regressed"
+    assert half_more.verdict == "regressed"
 
 
 def test_smaller_blocks_than_were_asked_for_cost_more_a_mebibyte() -> None:
@@ -275,7 +279,7 @@ def test_smaller_blocks_than_were_asked_for_cost_more_a_mebibyte() -> None:
     assert figure({"data_pps": True}, "data_pps") is None
 
 
-# ---- who may be compared
+# ---- what may be compared
 
 
 def with_fact(name: str, value: object) -> Mapping[str, object]:
@@ -342,7 +346,7 @@ def test_another_version_of_the_estimator_is_refused_as_such() -> None:
         refuse_here(baseline(FIXTURE), ["epoll"])
 
 
-def test_what_only_one_run_has_is_told_and_not_judged(tmp_path: Path) -> None:
+def test_what_only_one_run_has_is_reported_and_not_judged(tmp_path: Path) -> None:
     alone = asked(["epoll"], concurrency=(10,), trials=20)
     result = judged(made(tmp_path / "a"), made(tmp_path / "b", alone))
     assert {each.cell.partition(",")[0] for each in result.judgements} == {"epoll"}
@@ -360,7 +364,7 @@ def test_reference_runs_are_judged_on_the_cells_that_both_have() -> None:
     )
     own = judged(REFERENCE / "concurrency", REFERENCE / "concurrency")
     assert "Both are the same run." in own.remarks
-    assert not {each.word for each in own.gated} & {"regressed", "suspected", "improved"}
+    assert not {each.verdict for each in own.gated} & {"regressed", "suspected", "improved"}
     assert all(each.ratio in (None, 1) for each in own.judgements)
 
 
@@ -371,9 +375,9 @@ def test_what_is_no_baseline_says_how_to_make_one(tmp_path: Path) -> None:
     none_valid = made(tmp_path / "invalid", change=replaced(verdict="invalid"))
     torn = made(tmp_path / "torn")
     (torn / "manifest.json").write_text("{")
-    unasked = made(tmp_path / "unasked")
-    whole = json.loads((unasked / "manifest.json").read_text())
-    (unasked / "manifest.json").write_text(json.dumps({**whole, "scenario": {"name": "x"}}))
+    unanswered = made(tmp_path / "unanswered")
+    whole = json.loads((unanswered / "manifest.json").read_text())
+    (unanswered / "manifest.json").write_text(json.dumps({**whole, "scenario": {"name": "x"}}))
     newer = made(tmp_path / "newer")
     (newer / "manifest.json").write_text(json.dumps({**whole, "schema": "tftpbench.run/2"}))
     seedless = made(tmp_path / "seedless")
@@ -384,16 +388,16 @@ def test_what_is_no_baseline_says_how_to_make_one(tmp_path: Path) -> None:
         (tmp_path / "nowhere", "is no run folder"),
         (none_valid, "none of its 40 trials is valid"),
         (torn, "is not JSON"),
-        (unasked, "manifest.json"),
+        (unanswered, "manifest.json"),
         (newer, "has the schema 'tftpbench.run/2'"),
         (seedless, "seed is -1"),
         (empty, "none of its 0 trials is valid"),
     ):
         with pytest.raises(BaselineMissing) as missing:
             baseline(path)
-        told = str(missing.value)
-        assert (told.startswith("no baseline: "), why in told, missing.value.exit_code) == (True, True, 5), told
-        assert told.endswith("make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names")
+        text = str(missing.value)
+        assert (text.startswith("no baseline: "), why in text, missing.value.exit_code) == (True, True, 5), text
+        assert text.endswith("make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names")
 
 
 def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -> None:
@@ -406,11 +410,11 @@ def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -
 
 
 @pytest.fixture
-def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for people, in one line."""
-    module = ModuleType("tftpbench.cli.gate.told")
-    vars(module)["told"] = lambda result, _colour: f"told: {result.word}"
-    monkeypatch.setitem(sys.modules, "tftpbench.cli.gate.told", module)
+    module = ModuleType("tftpbench.cli.gate.text")
+    vars(module)["render"] = lambda result, _colour: f"brief: {result.verdict}"
+    monkeypatch.setitem(sys.modules, "tftpbench.cli.gate.text", module)
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -425,27 +429,27 @@ def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     return int(code or 0), captured.out, captured.err
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_a_stored_run_is_judged_and_its_reports_lie_in_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b", change=scaled("data_pps", 0.8), seed=2)
-    assert typed(capsys, a, "--run", b) == (3, "\ntold: regressed\n", "")
+    assert typed(capsys, a, "--run", b) == (3, "\nbrief: regressed\n", "")
     assert {"gate.json", "report.md", "junit.xml"} <= {path.name for path in (b / "gate").iterdir()}
     kept = load(b / "gate")
-    assert (kept.word, kept.folder) == ("regressed", str(b / "gate"))
+    assert (kept.verdict, kept.folder) == ("regressed", str(b / "gate"))
     assert kept.facts.command == ("tftpbench", "gate", "baseline", str(a), "--run", str(b))
     assert load_run(b).problems == load_run(a).problems
-    assert typed(capsys, a, "--run", b, "--report-only", "--quiet") == (0, "told: regressed\n", "")
+    assert typed(capsys, a, "--run", b, "--report-only", "--quiet") == (0, "brief: regressed\n", "")
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_json_is_the_document_and_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a = made(tmp_path / "a")
     code, out, err = typed(capsys, a, "--run", a, "--json")
-    assert (code, json.loads(out)["method"], err) == (0, "baseline", "\ntold: pass\n")
+    assert (code, json.loads(out)["method"], err) == (0, "baseline", "\nbrief: pass\n")
     assert typed(capsys, a, "--run", a, "--json", "--quiet")[2] == ""
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_fail_on_is_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b", change=replaced(server_cpu_ns_per_block=None))
     assert typed(capsys, a, "--run", b)[0] == 0
@@ -461,7 +465,7 @@ def test_fail_on_is_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["{a}", "--run", "{a}", "--seed", "1", "-s", "epoll"], 2, "leave --server and --seed out"),
         (["{a}", "--run", "{a}", "-o", "x"], 2, "leave --out out"),
         (["{fixture}"], 5, "method_key differs"),
-        (["{a}", "-s", "nobody"], 2, "nobody"),
+        (["{a}", "-s", "absent"], 2, "absent"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(
@@ -472,7 +476,7 @@ def test_what_cannot_be_judged_is_one_line(
     assert (found[0], found[1], said in found[2], found[2].count("\n")) == (code, "", True, 1), found
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_without_a_run_the_stored_scenario_is_measured_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,23 +487,23 @@ def test_without_a_run_the_stored_scenario_is_measured_again(
         return type("Report", (), {"folder": made(out, scenario, seed=5)})
 
     monkeypatch.setattr(recording, "run", measured)
-    assert typed(capsys, base, "-o", tmp_path / "out", "--quiet") == (0, "told: pass\n", "")
+    assert typed(capsys, base, "-o", tmp_path / "out", "--quiet") == (0, "brief: pass\n", "")
     assert typed(capsys, base, "-s", "epoll", "--seed", "9", "-o", tmp_path / "out", "--quiet")[0] == 0
     assert asked_for == [(("epoll", "threads"), 3, tmp_path / "out"), (("epoll",), 9, tmp_path / "out")]
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Live, with a server that answers a few blocks: whatever the word is, it comes of six trials a side."""
+    """Live, with a server that answers a few blocks: whatever the verdict is, it comes of six trials a side."""
     scenario = asked(
         [str(tiny(tmp_path, "ok"))], matrix={"operation": "read", "concurrency": 1, "file_size": "1KiB"},
         duration=None, transfers=2, trials=6,
     )  # fmt: skip
     base = recording.run(scenario, seed=1, out=tmp_path / "out").folder
     code, out, err = typed(capsys, base, "-o", tmp_path / "out", "--report-only")
-    assert (code, out.startswith("\ntold: ")) == (0, True)
+    assert (code, out.startswith("\nbrief: ")) == (0, True)
     assert "[6/6]" in err
     [new] = [path for path in (tmp_path / "out").iterdir() if path != base]
     kept = load(new / "gate")
@@ -507,18 +511,18 @@ def test_a_run_is_measured_and_held_against_one_that_was_measured_before(
     assert kept.facts.command[:3] == ("tftpbench", "gate", "baseline")
 
 
-@pytest.mark.usefixtures("_told")
+@pytest.mark.usefixtures("_brief")
 def test_reports_that_cannot_be_written_leave_the_verdict_on_the_screen(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     a, b = made(tmp_path / "a"), made(tmp_path / "b")
     (b / "gate").write_text("in the way")
     code, out, err = typed(capsys, a, "--run", b)
-    assert (code, out, err.count("\n")) == (2, "\ntold: pass\n", 1)
+    assert (code, out, err.count("\n")) == (2, "\nbrief: pass\n", 1)
     assert str(b / "gate") in err
 
 
-def test_a_torn_trial_of_either_run_is_told(tmp_path: Path) -> None:
+def test_a_torn_trial_of_either_run_is_reported(tmp_path: Path) -> None:
     a = made(tmp_path / "a")
     b = Path(shutil.copytree(a, tmp_path / "b"))
     lines = (b / "trials.jsonl").read_text().splitlines()

@@ -31,7 +31,7 @@ def marks(axes: Axes, marker: str) -> list[Line2D]:
 
 
 def points(lines: list[Line2D]) -> dict[float, float]:
-    """By block: the ratio."""
+    """By pair: the ratio."""
     return {float(x): float(y) for line in lines for x, y in np.asarray(line.get_xydata())}
 
 
@@ -72,7 +72,7 @@ def test_a_row_without_a_budget_and_one_that_is_nonsense_are_not_shaded() -> Non
 
 
 @pytest.mark.parametrize(
-    ("word", "colour", "name"),
+    ("verdict", "colour", "name"),
     [
         ("regressed", "#d55e00", "orange"),
         ("suspected", "#e69f00", "amber"),
@@ -82,10 +82,10 @@ def test_a_row_without_a_budget_and_one_that_is_nonsense_are_not_shaded() -> Non
         ("improved", "#0072b2", "blue"),
     ],
 )
-def test_a_forest_knows_the_words_of_the_gate(word: str, colour: str, name: str) -> None:
-    plot = plots.forest(frames.ratios().assign(verdict=word))
+def test_a_forest_knows_the_verdicts_of_the_gate(verdict: str, colour: str, name: str) -> None:
+    plot = plots.forest(frames.ratios().assign(verdict=verdict))
     assert {to_hex(str(line.get_color())) for line in marks(plot.figure.axes[0], "o")} == {colour}
-    assert f"{name}: {word}" in subtitle(plot)
+    assert f"{name}: {verdict}" in subtitle(plot)
 
 
 def test_pairs_stand_in_the_order_done_filled_where_the_base_was_first() -> None:
@@ -97,11 +97,11 @@ def test_pairs_stand_in_the_order_done_filled_where_the_base_was_first() -> None
     assert axes.get_yscale() == "log"
     assert axes.get_title(loc="left") == "blocks per second"
     usable = frame[frame["valid"]]
-    heads = usable[usable["compared"] == "head"].set_index("block")
+    heads = usable[usable["compared"] == "head"].set_index("pair")
     assert points(marks(axes, "o")) == heads["ratio"].to_dict()
     filled = [line for line in marks(axes, "o") if line.get_markerfacecolor() != "white"]
     assert points(filled) == heads[heads["base_first"]]["ratio"].to_dict()
-    controls = usable[usable["compared"] == "control"].set_index("block")
+    controls = usable[usable["compared"] == "control"].set_index("pair")
     assert points(marks(axes, "s")) == controls["ratio"].to_dict()
     assert set(points(marks(axes, "x"))) == {2}
     assert len(plot.data) == len(frame)
@@ -142,7 +142,7 @@ def test_pairs_without_a_ratio_are_one_line(ratio: object) -> None:
         plots.gate_pairs(frame.assign(ratio=pd.Series([ratio] * len(frame), dtype=object)))
 
 
-@pytest.mark.parametrize("column", ["cell", "cell_key", "metric", "compared", "block", "ratio", "base_first", "valid"])
+@pytest.mark.parametrize("column", ["cell", "cell_key", "metric", "compared", "pair", "ratio", "base_first", "valid"])
 def test_a_missing_column_is_named(column: str) -> None:
     with pytest.raises(PlotError, match=f"needs the columns {column}"):
         plots.gate_pairs(pairs_frame(gate(pairs=6)).drop(columns=column))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.gate_results import CELL, HOSTILE, every, gate
 from tftpbench.gate.document import load
-from tftpbench.gate.result import FailOn, Judgement, Word
+from tftpbench.gate.result import FailOn, Judgement, Verdict
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible
 from tftpbench.render.gate import write, write_junit, write_markdown
@@ -73,7 +73,7 @@ def test_the_table_has_figures_with_units_interval_budget_verdict_pairs_and_what
     assert row_of(write_markdown(result), "peak memory")[1] == "5.01 MiB"
 
 
-def test_the_gravest_stands_first_and_what_is_never_gated_last() -> None:
+def test_the_most_severe_stands_first_and_what_is_never_gated_last() -> None:
     verdicts = [row[5].split(",")[0] for row in rows(write_markdown(gate({"data_pps": "suspected"})))]
     assert verdicts == ["⚠️ suspected", "✅ pass", "✅ pass", *["never gated"] * 4]
 
@@ -97,10 +97,9 @@ def test_absurd_figures_are_written_and_are_no_crash() -> None:
     assert write_junit(absurd)
 
 
-def test_a_failure_is_told_beneath_the_verdict() -> None:
+def test_a_failure_stands_beneath_the_verdict() -> None:
     assert (
-        write_markdown(RESULTS["failure"]).splitlines()[2]
-        == "❌ head: 3 of 640 transfers had wrong contents in block 4"
+        write_markdown(RESULTS["failure"]).splitlines()[2] == "❌ head: 3 of 640 transfers had wrong contents in pair 4"
     )
 
 
@@ -108,7 +107,7 @@ def test_too_few_pairs_have_a_ratio_and_no_interval() -> None:
     assert re.fullmatch(r"\d\.\d{3}", row_of(write_markdown(RESULTS["failure"]), "blocks per second")[3])
 
 
-def test_the_noise_floor_is_told_with_its_range() -> None:
+def test_the_noise_floor_stands_with_its_range() -> None:
     text = write_markdown(RESULTS["pass"])
     assert re.search(r"^- blocks per second: \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\), 5 pairs$", text, re.MULTILINE)
 
@@ -136,10 +135,10 @@ def test_nothing_from_outside_is_markup_in_markdown() -> None:
     assert all(char.isprintable() or char in "\n\u200b" for char in text)
     before, fence, after = text.rpartition("```sh\n")
     assert fence
-    block, end, rest = after.partition("\n```\n")
+    pair, end, rest = after.partition("\n```\n")
     assert end
-    assert "\n" not in block
-    assert "```" not in block
+    assert "\n" not in pair
+    assert "```" not in pair
     prose = before + rest
     assert prose.count("<") == len(re.findall(r"<details>|<summary>|</summary>|</details>", prose)) == 4
     assert "@everyone" not in prose
@@ -189,7 +188,7 @@ def test_junit_counts_add_up_and_there_is_a_case_per_gated_metric_and_one_for_th
         ("invalid", "inconclusive", "skipped"),
     ],
 )
-def test_a_case_ends_as_its_word_and_fail_on_have_it(name: Word, fail_on: FailOn, outcome: str) -> None:
+def test_a_case_ends_as_its_word_and_fail_on_have_it(name: Verdict, fail_on: FailOn, outcome: str) -> None:
     found = case(suites(name, fail_on), "data_pps")
     [child] = found
     assert child.tag == outcome

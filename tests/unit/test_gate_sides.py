@@ -96,7 +96,7 @@ def test_a_python_takes_the_place_of_the_one_that_would_be_found(tmp_path: Path)
     assert (found.found.executable, found.found.version[:10]) == (str(python), "tftpbench ")
 
 
-def test_an_executable_alone_is_told_what_to_add(mine: Path) -> None:
+def test_an_executable_alone_is_refused_with_what_to_add(mine: Path) -> None:
     with pytest.raises(UsageError, match=r"new/tftpd: is an executable, .*; add --as NAME"):
         side(str(mine.parent / "new/tftpd"))
 

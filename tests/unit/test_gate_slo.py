@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import typer
 
-from tests.fixtures.recorded import RUN as FIXTURE
+from tests.fixtures.first_run import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench.cli.gate import slo as command
@@ -97,12 +97,12 @@ def test_what_was_left_out_of_one_cell_is_asked_nothing_there(tmp_path: Path) ->
     assert len(judge(stored(made(tmp_path, ["failed == 0"], skipped=skipped))).limits) == 3
 
 
-def test_a_threshold_that_nobody_was_measured_for_is_not_known(tmp_path: Path) -> None:
+def test_a_threshold_that_no_server_was_measured_for_is_not_known(tmp_path: Path) -> None:
     skipped = [{"server": "threads", "cell_key": None, "reason": "is not here"}]
     found = judge(stored(made(tmp_path, ["failed == 0", "threads.failed == 0"], skipped=skipped)))
     assert (found.exit_code, found.sentence) == (
         6,
-        "not known: threads.failed == 0 [threads, every cell]: nobody was measured for it (threads: is not here)",
+        "not known: threads.failed == 0 [threads, every cell]: no server was measured for it (threads: is not here)",
     )
 
 
@@ -159,14 +159,14 @@ def test_a_scenario_is_measured_and_held(capsys: pytest.CaptureFixture[str], tmp
     scenario = tmp_path / "typed.yaml"
     scenario.write_text(SCENARIO.format(server=tiny(tmp_path, "ok")))
     out = tmp_path / "out"
-    code, told, err = typed(capsys, scenario, "-o", out, "--seed", "5")
+    code, text, err = typed(capsys, scenario, "-o", out, "--seed", "5")
     [folder] = out.iterdir()
-    assert code == 0, told + err
-    assert told.startswith("\nheld: 2 thresholds, judged 2 times\n")
-    assert f"Repeat: tftpbench gate slo {scenario} --seed 5 --out {out}\n" in told
+    assert code == 0, text + err
+    assert text.startswith("\nheld: 2 thresholds, judged 2 times\n")
+    assert f"Repeat: tftpbench gate slo {scenario} --seed 5 --out {out}\n" in text
     assert {"answer.txt", "junit.xml", "report.md"} <= {path.name for path in folder.iterdir()}
-    code, told, _ = typed(capsys, scenario, "-o", out, "--set", 'thresholds=["data_pps > 1e12"]', "--quiet")
-    assert (code, told.startswith("missed: data_pps > 1000000000000 [ok, ")) == (3, True)
+    code, text, _ = typed(capsys, scenario, "-o", out, "--set", 'thresholds=["data_pps > 1e12"]', "--quiet")
+    assert (code, text.startswith("missed: data_pps > 1000000000000 [ok, ")) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from tftpbench.gate.syscalls import Counted, SyscallsUnknown, count, per_block, 
 from tftpbench.host.generator import LoadConfig
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import roots
+from tftpbench.host.server import LocalServerHost
 from tftpbench.host.target import Target
 from tftpbench.measure import Pinning, Tools, Trial
 from tftpbench.measure.files import TargetFiles
@@ -122,7 +123,7 @@ def test_without_strace_its_absence_and_the_mend_are_said(tmp_path: Path, monkey
         ("echo nonsense >$SUMMARY", "strace wrote no whole summary"),
     ],
 )
-def test_a_strace_that_does_not_do_is_told_by_its_own_words(
+def test_a_strace_that_does_not_do_is_reported_by_its_own_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     put_strace(tmp_path, monkeypatch, script)
@@ -158,15 +159,20 @@ class World:
     alive: int = 0
 
     def tools(self) -> Tools:
-        return Tools(
-            server=lambda manifest, **options: FakeServer(self, manifest, **options),  # type: ignore[arg-type]
-            run_load=self.run_load,
-        )
+        return Tools(self, FakeHost(self))
 
-    def run_load(self, config: LoadConfig, _stop: object, _on_window: Callable[[str], object]) -> Any:
+    def run(self, config: LoadConfig, _stop: object, _window: object = None) -> Any:
         self.configs.append(config)
         usual = {"started": 30, "completed": 30, "blocks_to_window_end": 500, "retransmissions": 5}
         return SimpleNamespace(figures={**usual, **self.figures})
+
+
+class FakeHost(LocalServerHost):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def server(self, manifest: Any, **options: Any) -> Any:
+        return FakeServer(self.world, manifest, **options)
 
 
 class FakeServer:
@@ -264,11 +270,12 @@ def test_a_pass_that_went_wrong_tells_nothing_but_why(bench: Bench, world: World
 def test_a_generator_that_can_not_run_is_no_fault_of_strace(bench: Bench) -> None:
     world = World()
 
-    def refuses(*_: object) -> Any:
-        raise LoadError("20128 open files are needed")
+    class Refuses:
+        def run(self, *_: object) -> Any:
+            raise LoadError("20128 open files are needed")
 
     with pytest.raises(LoadError, match="open files"):
-        count(trial(), replace(bench, tools=replace(world.tools(), run_load=refuses)), 30)
+        count(trial(), replace(bench, tools=replace(world.tools(), generator=Refuses())), 30)
     assert world.alive == 0
 
 

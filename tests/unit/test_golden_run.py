@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.fixtures.recorded import RUN
-from tftpbench.render import notebook
+from tests.fixtures.first_run import RUN
 from tftpbench.store import load_run
 
 
@@ -90,4 +89,4 @@ def test_an_invalid_trial_is_merged_only_when_asked_for() -> None:
 
 
 def test_it_shows_its_answer() -> None:
-    assert "threads moves 0.76x the blocks of epoll at 2 concurrent reads" in notebook.html(load_run(RUN))
+    assert "threads moves 0.76x the blocks of epoll at 2 concurrent reads" in load_run(RUN)._repr_html_()

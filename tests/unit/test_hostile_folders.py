@@ -1,4 +1,4 @@
-"""Folders that somebody altered: bounds before work, regular files only, one line each, and never a wait."""
+"""Folders that were altered: bounds before work, regular files only, one line each, and never a wait."""
 
 import base64
 import json
@@ -19,11 +19,11 @@ from tests.report.runs import asked, manifest, rows, store
 from tests.unit import hostile_runs
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, row, save
 from tftpbench import cli
-from tftpbench.cli.report import keep
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
 from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
 from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.whole_file import write_chosen, write_whole
 from tftpbench.render.report.contents import contents_of
 from tftpbench.render.report.figures import figures_of
 from tftpbench.store import Latency, RunFolder, load_run, tables
@@ -78,7 +78,7 @@ def packed(content: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "words"),
     [
         (header(digits=5), "goes from 64 to 3600000000000 with 5 digits"),
         (header(digits=0), "with 0 digits"),
@@ -95,11 +95,11 @@ def packed(content: bytes) -> str:
     ids=["digits", "no digits", "highest", "zero", "lowest", "empty range", "cut", "nothing", "bomb", "count"],
 )  # fmt: skip
 def test_a_histogram_is_held_to_bounds_before_it_is_decoded(
-    content: bytes, told: str, monkeypatch: pytest.MonkeyPatch
+    content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "counts" not in told:
+    if "counts" not in words:
         monkeypatch.setattr("tftpbench.store.latency.HdrHistogram", None)  # it must not even be asked
-    with pytest.raises(ResultsError, match=told):
+    with pytest.raises(ResultsError, match=words):
         Latency.of([packed(content)])
 
 
@@ -142,10 +142,10 @@ def test_three_million_bad_lines_are_a_hundred_problems_and_their_number(tmp_pat
     path = folder.path / "trials.jsonl"
     path.write_bytes(path.read_bytes() + b"x\n" * 3_000_000)
     run = load_run(folder.path)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as words:
         warnings.simplefilter("always")
         assert [each["trial"] for each in run.rows] == [1]
-    assert len(told) == form.FAULTS_MAX + 1
+    assert len(words) == form.FAULTS_MAX + 1
     assert len(run.broken) == form.FAULTS_MAX + 1 + 1  # and the figures that the whole trial lacks
     assert "reading stopped: 100 lines before it are no trials, 3000001 there are" in run.broken[form.FAULTS_MAX]
 
@@ -178,15 +178,15 @@ def test_a_line_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("ROWS_MAX", "2 rows"), ("COLUMNS_MAX", "columns"), ("SIZE_MAX_BYTES", "bytes")]
+    ("name", "words"), [("ROWS_MAX", "2 rows"), ("COLUMNS_MAX", "columns"), ("SIZE_MAX_BYTES", "bytes")]
 )
 def test_a_table_is_bounded_by_what_it_says_of_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
 ) -> None:
     with create(tmp_path) as folder:
         save(folder, 1)
     monkeypatch.setattr(tables, name, 1)
-    with pytest.warns(ResultsWarning, match=rf"trials/1/transfers\.parquet can't be read: it has .*{told}.*left out"):
+    with pytest.warns(ResultsWarning, match=rf"trials/1/transfers\.parquet can't be read: it has .*{words}.*left out"):
         assert len(load_run(folder.path).transfers) == 0
 
 
@@ -232,11 +232,11 @@ def test_a_run_can_be_resumed_where_a_fifo_waits_under_a_name_that_it_writes(tmp
 
 def test_a_report_takes_the_place_of_a_fifo_and_goes_into_one_that_was_chosen(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.html")
-    keep("page", tmp_path / "report.html")
+    write_whole(tmp_path / "report.html", b"page", ResultsError)
     assert (tmp_path / "report.html").read_text() == "page"
     os.mkfifo(tmp_path / "chosen")
     reader = os.open(tmp_path / "chosen", os.O_RDONLY | os.O_NONBLOCK)
-    keep("page", tmp_path / "chosen", is_chosen=True)
+    write_chosen(tmp_path / "chosen", b"page", ResultsError)
     assert os.read(reader, 10) == b"page"
     os.close(reader)
 
@@ -262,7 +262,7 @@ def test_what_reads_are_verified_against_is_a_regular_file(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         ('servers: ["a/\\0b"]', r"holds '\\x00'"),
         ('servers: ["../\\ud800"]', r"holds '\\ud800'"),
@@ -270,10 +270,10 @@ def test_what_reads_are_verified_against_is_a_regular_file(
     ],
 )
 def test_what_escapes_of_yaml_can_make_and_no_file_can_be_called_is_refused(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, words: str
 ) -> None:
     (tmp_path / "s.yaml").write_text(f"schema: tftpbench.scenario/1\nname: n\n{text}\n")
-    with pytest.raises(ScenarioError, match=rf"s\.yaml:3:\d+: .*{told}"):
+    with pytest.raises(ScenarioError, match=rf"s\.yaml:3:\d+: .*{words}"):
         load_scenario(tmp_path / "s.yaml")
 
 

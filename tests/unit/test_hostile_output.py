@@ -16,7 +16,6 @@ from tests.loopback.peer import peer, serve_bytes
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli
 from tftpbench.model.errors import TftpbenchError
-from tftpbench.render import notebook
 
 pytestmark = pytest.mark.timeout(120)
 EVIL = "=1+1 \x1b]2J\x9b31m\u202e<img src=x onerror=alert(1)>|`@everyone` \ud800"
@@ -150,7 +149,7 @@ def test_what_is_shown_in_a_notebook_is_visible(runs: tuple[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = tftpbench.load_run(runs[0])
-        shown = [repr(run), notebook.html(run), notebook.html(tftpbench.compare(run, run))]
+        shown = [repr(run), run._repr_html_(), tftpbench.compare(run, run)._repr_html_()]
         with pytest.raises(TftpbenchError) as error:
             tftpbench.compare(*runs)
     for text in (*shown, str(error.value)):

@@ -11,7 +11,6 @@ from tests.loopback.peer import peer, serve_bytes
 from tftpbench.host.generator import LoadConfig, run_load
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import COLUMNS, LATENCY_KINDS
-from tftpbench.render import notebook
 from tftpbench.store import Latency
 
 # As the native generator records: 64 ns to an hour, three significant figures.
@@ -103,7 +102,7 @@ def test_nothing_recorded_has_no_percentile() -> None:
 def test_it_shows_itself() -> None:
     latency = Latency.of([encoded([1000] * 99 + [10**6])])
     assert repr(latency) == "Latency(100 values, p50 1 us, p90 1 us, p99 1 us, p99.9 1 ms, max 1 ms)"
-    assert "<td" in notebook.html(latency)
+    assert "<td" in latency._repr_html_()
 
 
 @pytest.mark.parametrize("text", ["", "HISTnonsense", "äöü", encoded([1, 2, 3])[:-12]])
@@ -128,9 +127,9 @@ def test_histograms_of_the_native_generator_come_through_unchanged() -> None:
     assert figures["completed"] == 200
     histograms = {kind: Latency.of(_tagged(result.latency_hlog, kind)) for kind in LATENCY_KINDS}
     percents = {"p50": 50, "p99": 99, "p999": 99.9, "max": 100}
-    told = {name: figures[name] for name in COLUMNS if name.partition("_ns_")[0] in LATENCY_KINDS}
-    assert len(told) == 8
-    for name, value in told.items():
+    reported = {name: figures[name] for name in COLUMNS if name.partition("_ns_")[0] in LATENCY_KINDS}
+    assert len(reported) == 8
+    for name, value in reported.items():
         kind, _, percent = name.partition("_ns_")
         assert histograms[kind].percentile(percents[percent]) == value, name
     raw = {

@@ -1,10 +1,14 @@
 """What `tftpbench load` says in the end, from figures made by hand."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.protocol import ERRORS
 from tftpbench.render import load_report
 
 
@@ -37,7 +41,7 @@ def result(*outcomes: tuple[str, int], answered: bool = True) -> LoadResult:
 COMPLETED = result(*[("completed", -1)] * 4)
 
 
-def test_what_was_read_back_is_told_and_wrong_bytes_are_a_failure() -> None:
+def test_what_was_read_back_is_printed_and_wrong_bytes_are_a_failure() -> None:
     back = ReadBack(files=4, compared=4, bytes=4096, mismatches=1, errors=())
     text = load_report.render(config(), COMPLETED, back)
     assert "4 of 4 files read back, 4 KiB compared, 1 with wrong bytes" in text
@@ -58,7 +62,7 @@ def test_a_server_that_refuses_to_serve_uploads_is_a_warning(errors: tuple[int, 
 def test_errors_of_the_server_are_counted_by_code_and_named() -> None:
     found = result(("failed", 6), ("failed", 6), ("failed", 77), ("completed", -1))
     text = load_report.render(config(), found)
-    assert "ERROR 6 (file exists already): 2 times" in text
+    assert "ERROR 6 (file already exists): 2 times" in text
     assert "ERROR 77: once" in text
     assert load_report.document(config(), found)["errors"] == {"6": 2, "77": 1}
 
@@ -88,3 +92,12 @@ def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_
     lasting = config(transfers=None, duration_ns=10**9)
     assert not load_report.has_failures(lasting, found)
     assert "Warning" not in load_report.render(lasting, found)
+
+
+def test_errors_mean_here_what_they_mean_to_the_native_core() -> None:
+    rust = (Path(__file__).parents[2] / "crates/tftpbench-proto/src/packet.rs").read_text(encoding="utf-8")
+    meanings = rust.partition("fn meaning(self)")[2].partition("_ =>")[0]
+    assert {int(code): text for code, text in re.findall(r'(\d+) => "([^"]+)"', meanings)} == ERRORS
+    assert [load_report.error_text(code) for code in (0, 8, 9)] == [
+        "ERROR 0 (not defined)", "ERROR 8 (option refused)", "ERROR 9",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Reading run folders: what is whole is loaded, what is not is told, and nobody gets a traceback or a silent zero."""
+"""Reading run folders: what is whole is loaded, what is not is reported, without a traceback or a silent zero."""
 
 import errno
 import json
@@ -18,7 +18,6 @@ from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.regular_file import read_regular
-from tftpbench.render import notebook
 from tftpbench.store import RunFolder, load_run, load_runs
 
 
@@ -438,7 +437,7 @@ def test_a_run_shows_itself_and_escapes_what_others_wrote(tmp_path: Path) -> Non
         save(folder, 2, verdict="invalid")
     (folder.path / "answer.txt").write_text("one <b>beats</b> the other\nmore\n")
     run = load_run(folder.path)
-    shown = notebook.html(run)
+    shown = run._repr_html_()
     assert "<script>" not in shown
     for text in (
         folder.path.name,

@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import tftpbench
-from tests.fixtures.recorded import RUN as FIXTURE
+from tests.fixtures.first_run import RUN as FIXTURE
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import LATENCY_KINDS
-from tftpbench.render import notebook
 from tftpbench.store import Run, RunFolder, load_run, recording, tables
 from tftpbench.store import format as form
 from tftpbench.store.pack import pack
@@ -59,7 +58,7 @@ def test_it_has_seven_files_and_reads_as_before(tmp_path: Path) -> None:
     assert packed.problems == run.problems == ()
     assert packed.transfers.equals(run.transfers)
     assert packed.intervals.equals(run.intervals)
-    assert notebook.html(packed) == notebook.html(run).replace(run.name, "packed")
+    assert packed._repr_html_() == run._repr_html_().replace(run.name, "packed")
     for kind in LATENCY_KINDS:
         for trial in range(1, 7):
             assert recorded(packed, kind, trial=trial) == recorded(run, kind, trial=trial)

@@ -116,7 +116,7 @@ def test_a_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
         fetch.fetch(tmp_path / "file/peers/mine", Fetch(go="example.org/x@v1"))
 
 
-def test_a_client_that_fails_is_one_line_with_its_last_words(tmp_path: Path, clients: Path) -> None:
+def test_a_client_that_fails_is_one_line_with_the_last_line_of_its_output(tmp_path: Path, clients: Path) -> None:
     program(clients, "npm", "echo 'npm error code E404'; echo; exit 1")
     with pytest.raises(FetchError, match=r"^npm install failed: npm error code E404$"):
         fetch.fetch(tmp_path / "peers/mine", Fetch(npm=("y",)))

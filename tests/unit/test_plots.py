@@ -233,8 +233,8 @@ def test_pairs_need_both_trials_of_a_round_to_be_valid() -> None:
     trials.loc[(trials["round"] == 3) & (trials["contender"] == "epoll"), "verdict"] = "invalid"
     assert sorted(plots.pairs(trials).data["round"]) == [1, 2, 4, 5, 6, 7]
     assert set(plots.pairs(trials, reference="threads").data["ratio"].round(6)) == {2.0}
-    with pytest.raises(PlotError, match="no contender is called 'nobody'; there are: epoll, threads"):
-        plots.pairs(trials, reference="nobody")
+    with pytest.raises(PlotError, match="no contender is called 'absent'; there are: epoll, threads"):
+        plots.pairs(trials, reference="absent")
 
 
 def test_the_forest_is_logarithmic_with_the_budget_shaded_and_ranges_hollow() -> None:

@@ -31,14 +31,14 @@ def events(done: int = 0) -> list[Event]:
     question = scenario(trials=1, matrix={"operation": "read", "concurrency": [1, 10], "file_size": 1024})
     servers = [contender("one"), contender("two", Missing("is not here", "apt install two"))]
     whole = plan(question, servers, 1)
-    told: list[Event] = [RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), done)]
+    events: list[Event] = [RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), done)]
     for trial in whole.trials:
         row: dict[str, object] = {"data_pps": 131_072.0, "failed": 0, "timed_out": 2, "verdict": "valid"}
         if trial is whole.trials[-1]:
             row |= {"verdict": "invalid", "verdict_reason": "stolen time", "data_pps": None}
         advice = ("repeat later",) if row["verdict"] != "valid" else ()
-        told += [TrialStarted(trial, len(whole.trials)), TrialFinished(trial, len(whole.trials), row, advice)]
-    return [*told, RunFinished(Path("results/x"), interrupted=False)]
+        events += [TrialStarted(trial, len(whole.trials)), TrialFinished(trial, len(whole.trials), row, advice)]
+    return [*events, RunFinished(Path("results/x"), interrupted=False)]
 
 
 def plain() -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tftpbench
-from tests.fixtures.recorded import RUN
+from tests.fixtures.first_run import RUN
 from tftpbench.model.scenario_files import overridden
 
 HEAVY = {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}
@@ -183,14 +183,8 @@ def test_the_gate_is_a_package_and_its_function_has_a_name_of_its_own() -> None:
 
 SHOWN = """
 import sys
-from tftpbench.store import load_run
-folder = sys.argv[1]
-run = load_run(folder)
-assert run._repr_html_() is None, "no renderer is known to the store"
-assert not [name for name in sys.modules if name.startswith("tftpbench.render")]
 import tftpbench
-from tests.fixtures.recorded import RUN
-from tftpbench.model.scenario_files import overridden
+folder = sys.argv[1]
 run = tftpbench.load_run(folder)
 assert not [name for name in sys.modules if name.startswith("tftpbench.render")], "not before something is shown"
 for result in (run, run.latency("block_rtt"), tftpbench.answer(run), tftpbench.compare(folder, folder)):

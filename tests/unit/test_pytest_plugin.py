@@ -1,4 +1,4 @@
-"""The pytest fixture: what a test is told of each verdict, and that others notice nothing of the plugin."""
+"""The pytest fixture: what a test gets for each verdict, and that others notice nothing of the plugin."""
 
 import inspect
 import subprocess
@@ -24,7 +24,7 @@ LOADED = ("-p", "no:tftpbench", "-p", "no:cacheprovider")
 CALL = """
 def test_speed(tftpbench_gate):
     result = tftpbench_gate(base="old", head="new"{more})
-    assert result.word == {word!r}
+    assert result.verdict == {verdict!r}
 """
 Measured = dict[str, Any]
 
@@ -55,8 +55,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     """Runs a test that calls the fixture with `more` arguments; the further ones are for pytest."""
 
-    def start(more: str = "", *words: str, word: str = "pass") -> pytest.RunResult:
-        pytester.makepyfile(CALL.format(more=more and f", {more}", word=word))
+    def start(more: str = "", *words: str, verdict: str = "pass") -> pytest.RunResult:
+        pytester.makepyfile(CALL.format(more=more and f", {more}", verdict=verdict))
         return pytester.runpytest_inprocess(*LOADED, "-rs", *words, plugins=[pytest_plugin], no_reraise_ctrlc=True)
 
     return start
@@ -69,10 +69,12 @@ def found(kind: str) -> gate.GateResult:
     return gate_results.every()[kind]
 
 
-@pytest.mark.parametrize("word", ["pass", "improved"])
-def test_a_head_that_is_no_worse_passes_and_the_test_gets_the_result(run: Run, measured: Measured, word: str) -> None:
-    measured["answer"] = found(word)
-    run(word=word).assert_outcomes(passed=1)
+@pytest.mark.parametrize("verdict", ["pass", "improved"])
+def test_a_head_that_is_no_worse_passes_and_the_test_gets_the_result(
+    run: Run, measured: Measured, verdict: str
+) -> None:
+    measured["answer"] = found(verdict)
+    run(verdict=verdict).assert_outcomes(passed=1)
 
 
 def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Run, measured: Measured) -> None:
@@ -88,7 +90,7 @@ def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Ru
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")  # no traceback
 
 
-def test_several_cells_are_told_apart(run: Run, measured: Measured) -> None:
+def test_several_cells_are_distinguished(run: Run, measured: Measured) -> None:
     measured["answer"] = found("cells")
     run().stdout.fnmatch_lines(["data_pps of read, 10 at once*", "data_pps of write, 100 at once*"])
 
@@ -98,18 +100,18 @@ def test_wrong_contents_fail_whatever_the_metrics_say(run: Run, measured: Measur
     run("fail_on='regressed'").assert_outcomes(failed=1)
 
 
-@pytest.mark.parametrize("word", ["invalid", "inconclusive"])
-def test_what_could_not_be_told_is_skipped_unless_strict(run: Run, measured: Measured, word: str) -> None:
-    measured["answer"] = found(word)
+@pytest.mark.parametrize("verdict", ["invalid", "inconclusive"])
+def test_what_could_not_be_judged_is_skipped_unless_strict(run: Run, measured: Measured, verdict: str) -> None:
+    measured["answer"] = found(verdict)
     done = run()
     done.assert_outcomes(skipped=1)
-    done.stdout.fnmatch_lines([f"SKIPPED*{word}*"])
+    done.stdout.fnmatch_lines([f"SKIPPED*{verdict}*"])
     run("strict=True").assert_outcomes(failed=1)
 
 
 def test_a_suspicion_warns_or_fails_as_asked(run: Run, measured: Measured) -> None:
     measured["answer"] = found("suspected")
-    done = run("", "-W", "always", word="suspected")
+    done = run("", "-W", "always", verdict="suspected")
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines(["*test_a_suspicion*.py:*RegressionSuspected: suspected*"])
     run("fail_on='suspected'").assert_outcomes(failed=1)
@@ -150,7 +152,7 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "said"),
     [
         ("scenario='nowhere'", "nowhere"),
         ("settings=['matrix.nothing=1']", "nothing"),
@@ -159,10 +161,10 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
         ("seed=-1", "seed is -1"),
     ],
 )
-def test_what_can_not_be_obeyed_fails_in_one_line(run: Run, measured: Measured, more: str, told: str) -> None:
+def test_what_can_not_be_obeyed_fails_in_one_line(run: Run, measured: Measured, more: str, said: str) -> None:
     done = run(more)
     done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines([f"tftpbench: *{told}*"])
+    done.stdout.fnmatch_lines([f"tftpbench: *{said}*"])
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")
     assert "seed" not in measured
 

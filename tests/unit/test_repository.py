@@ -14,7 +14,7 @@ MEND = 'keep recorded runs in the packed form (docs/results-format.md, "A packed
 
 def tracked() -> list[Path]:
     if not (ROOT / ".git").exists():
-        pytest.skip("this is no git checkout, so nobody knows which files are tracked")
+        pytest.skip("this is no git checkout, so which files are tracked is not known")
     try:
         done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False, timeout=30)
     except FileNotFoundError:

@@ -76,13 +76,13 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_uses_is_not(tmp_p
     stale = tmp_path / f"{PREFIX}{os.getuid()}-stale"
     stale.mkdir()
     (stale / "f-0").write_bytes(b"left")
-    foreign = tmp_path / "somebody-elses"
+    foreign = tmp_path / "not-ours"
     foreign.mkdir()
     with roots([cell()], 7, write, [tmp_path]) as living:
         assert not stale.exists()
         with roots([cell()], 7, write, [tmp_path]):
             assert living.base.exists()
-    assert names(tmp_path) == ["somebody-elses"]
+    assert names(tmp_path) == ["not-ours"]
 
 
 def test_a_full_disk_is_one_line_that_names_the_place_and_the_mend(tmp_path: Path) -> None:

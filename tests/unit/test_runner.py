@@ -1,7 +1,7 @@
 """A whole run, with a server and a load that exist only here: no process, no network."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +13,12 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.test_order import contender, scenario
 from tftpbench import measure
-from tftpbench.host.ceiling import FOR_EVER_US, Arrangement, Ceiling, CeilingCell
+from tftpbench.host.ceiling import NEVER_SLEEP_US, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
-from tftpbench.host.server import Buffers, Ended, Samples, Usage
-from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools
+from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, Samples, Usage
+from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, pin
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
@@ -25,6 +26,7 @@ from tftpbench.model.scenario import Scenario
 from tftpbench.render.schema import json_schema
 from tftpbench.store.recording import recorded, run
 
+OPENED_NS, CLOSED_NS = 10, 20
 ARRANGEMENT = Arrangement(1, 1, 64, waits_in_receive=True)
 
 
@@ -44,19 +46,10 @@ class World:
     calibrated: list[CeilingCell] = field(default_factory=list)
     probe_fails: bool = False
     lost_in_probes: int = 0
+    late_ns: int = 0
 
     def tools(self) -> Tools:
-        def server(_: object, **options: Any) -> Any:
-            return FakeServer(self, **options)
-
-        def first_difference(_path: Path, _seed: int, file: int, _size: int) -> int | None:
-            return 0 if file < self.wrong_uploads else None
-
-        def write_contents(path: Path, _seed: int, _file: int, size: int) -> None:
-            path.write_bytes(b"x" * size)
-
-        probes = Probes(self.calibrate, self.measure)
-        return Tools(server, self.run_load, write_contents, first_difference, probes=probes)
+        return Tools(self, FakeHost(self), Probes(self.calibrate, self.measure))
 
     def calibrate(self, work: CeilingCell, **_: object) -> Arrangement:
         self.calibrated.append(work)
@@ -71,15 +64,33 @@ class World:
         self.lost_in_probes -= 1
         return Ceiling(2000.0 * work.flows, arrangement, restarts=int(self.lost_in_probes >= 0))
 
-    def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
+    def run(self, config: LoadConfig, _stop: object, window: MeasuredWindow | None = None) -> LoadResult:
         self.configs.append(config)
         self.done.append(f"trial of {config.concurrency}")
         assert self.alive == 1, "one server at a time"
         if self.starts in self.load_fails_at:
             raise self.load_fails_at[self.starts]
-        on_window("open")
-        on_window("close")
+        if window is not None:
+            window.announce(OPENED_NS, None)
+            window.close(CLOSED_NS)
         return result(config)
+
+
+class FakeHost(LocalServerHost):
+    """The machine of the fake servers."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def server(self, manifest: object, **options: Any) -> Any:
+        del manifest
+        return FakeServer(self.world, **options)
+
+    def first_difference(self, _path: Path, _seed: int, file: int, _size: int) -> int | None:
+        return 0 if file < self.world.wrong_uploads else None
+
+    def write_contents(self, path: Path, _seed: int, _file: int, size: int) -> None:
+        path.write_bytes(b"x" * size)
 
 
 @dataclass
@@ -110,11 +121,11 @@ class FakeServer:
     def usage(self) -> Usage:
         return Usage(0, 1_000_000, 5000, 1, 4, 0, 4000, 1, 10)
 
-    def cpu_ns(self) -> int:
-        return next(self.cpu)
+    def edges(self, window: MeasuredWindow, _cpus: object) -> EdgeReader:
+        return EdgeReader(self.counted, window)
 
-    def context_switches(self) -> int:
-        return 52
+    def counted(self) -> Usage:
+        return Usage(CLOSED_NS + self.world.late_ns, next(self.cpu), context_switches=52)
 
     def sampler(self, *_: object) -> Any:
         class Context:
@@ -161,7 +172,9 @@ def result(config: LoadConfig) -> LoadResult:
         "blocks_to_window_end": 100,
         "not_a_column": 1,
     }
-    return LoadResult(figures, transfers, intervals, "", (Fault("stray_tid", 1, "DATA block 1"),))
+    return LoadResult(
+        figures, transfers, intervals, "", (Fault("stray_tid", 1, "DATA block 1"),), (), (OPENED_NS, CLOSED_NS)
+    )
 
 
 @pytest.fixture
@@ -202,6 +215,13 @@ def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World,
     assert "not_a_column" not in row
 
 
+def test_a_server_that_is_read_late_makes_the_trial_invalid(tmp_path: Path, world: World) -> None:
+    world.late_ns = 60_000_000
+    row = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools()).rows[0]
+    assert row["runner_gap_ns_max"] == 60_000_000 + CLOSED_NS - OPENED_NS
+    assert (row["verdict"], row["verdict_reason"]) == ("invalid", "the runner watched the trial 60 ms late")
+
+
 def test_the_load_does_what_the_cell_says_and_the_server_gets_head_room(world: World, tmp_path: Path) -> None:
     client = {"timeout": "2s", "retries": 3, "backoff": "constant", "start": "10ms"}
     run(question(trials=1, client=client, warm_up="50ms"), seed=3, out=tmp_path, tools=world.tools())
@@ -231,11 +251,11 @@ def fails_to_start(name: str, times: set[int]) -> dict[int, Exception]:
 
 def test_a_server_is_left_out_after_two_failed_starts_in_a_row(world: World, tmp_path: Path) -> None:
     world.fails_at = fails_to_start("two", {1, 2})
-    told: list[Event] = []
-    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    events: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append)
     assert [row["server"] for row in report.rows].count("two") == 2
     assert [row["verdict"] for row in report.rows if row["server"] == "one"] == ["valid"] * 4
-    (event,) = (event for event in told if isinstance(event, ServerLeftOut))
+    (event,) = (event for event in events if isinstance(event, ServerLeftOut))
     assert (event.left_out.reason, event.left_out.not_done, event.is_last) == ("did not answer", 2, False)
     manifest = json.loads((report.folder / "manifest.json").read_text())
     assert [each["server"] for each in manifest["left_out"]] == ["two"]
@@ -255,11 +275,11 @@ def test_what_fails_after_the_start_leaves_no_server_out(world: World, tmp_path:
 
 def test_a_run_ends_when_no_server_is_left(world: World, tmp_path: Path) -> None:
     world.fails_at = dict.fromkeys(range(1, 9), ServerDied("it: ended with exit code 3"))
-    told: list[Event] = []
-    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append)
+    events: list[Event] = []
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append)
     assert len(report.rows) == 4
-    last = [event for event in told if isinstance(event, ServerLeftOut)][-1]
-    assert (last.is_last, isinstance(told[-1], measure.RunFinished)) == (True, True)
+    last = [event for event in events if isinstance(event, ServerLeftOut)][-1]
+    assert (last.is_last, isinstance(events[-1], measure.RunFinished)) == (True, True)
 
 
 def test_resume_tries_a_server_that_was_left_out_again(world: World, tmp_path: Path) -> None:
@@ -291,10 +311,11 @@ def test_each_row_has_the_ceiling_that_was_measured_in_its_round_before_its_cell
 
 
 def test_the_probe_does_the_cells_datagrams_where_the_cell_is_measured(world: World, tmp_path: Path) -> None:
-    report = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools())
+    pinning = pin(question().placement)
+    run(question(trials=1), seed=3, out=tmp_path, tools=world.tools())
     work = next(work for work in world.probed if work.flows == 10)
     assert (work.operation, work.windowsize, work.blksize, work.answering_spin_us) == ("read", 1, 512, 0)
-    assert (work.answering_cpus, work.asking_cpus) == (report.pinning.server, report.pinning.generator)
+    assert (work.answering_cpus, work.asking_cpus) == (pinning.server, pinning.generator)
 
 
 def test_an_arrangement_is_chosen_once_a_cell_and_kept_in_the_manifest(world: World, tmp_path: Path) -> None:
@@ -319,12 +340,12 @@ def test_resume_measures_with_the_arrangements_of_the_run(world: World, tmp_path
 
 def test_a_probe_that_fails_is_a_warning_and_costs_no_trial(world: World, tmp_path: Path) -> None:
     world.probe_fails = True
-    told: list[Event] = []
-    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    events: list[Event] = []
+    rows = run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=events.append).rows
     assert [(row["ceiling_data_pps"], row["ceiling_ratio"], row["verdict"]) for row in rows] == [
         (None, None, "valid")
     ] * 4
-    warnings = [event.reason for event in told if isinstance(event, CeilingUnknown)]
+    warnings = [event.reason for event in events if isinstance(event, CeilingUnknown)]
     assert len(warnings) == 2
     assert "open files" in warnings[0]
 
@@ -334,12 +355,12 @@ def test_a_probe_that_lost_datagrams_is_made_again_but_not_for_ever(
     world: World, tmp_path: Path, lost: int, probes: int, is_known: bool
 ) -> None:
     world.lost_in_probes = lost
-    told: list[Event] = []
+    events: list[Event] = []
     one = question(trials=1, matrix={"operation": "read", "concurrency": 1, "file_size": 1024})
-    rows = run(one, seed=3, out=tmp_path, tools=world.tools(), on_event=told.append).rows
+    rows = run(one, seed=3, out=tmp_path, tools=world.tools(), on_event=events.append).rows
     assert len(world.probed) == probes
     assert {row["ceiling_data_pps"] is not None for row in rows} == {is_known}
-    assert [event.reason for event in told if isinstance(event, CeilingUnknown)] == (
+    assert [event.reason for event in events if isinstance(event, CeilingUnknown)] == (
         [] if is_known else ["datagrams were lost in each of 3 probes, the last time 1"]
     )
 
@@ -364,7 +385,7 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _: Pinning((1,), (0,), ()))
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
-    assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, FOR_EVER_US, FOR_EVER_US]
+    assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, NEVER_SLEEP_US, NEVER_SLEEP_US]
     names = ("server_cpu_s", "server_cpu_ns_per_block", "server_busy_fraction")
     known = {row["variant"]: [row[name] is not None for name in names] for row in rows}
     assert known == {None: [True, True, True], "spins": [False, False, False]}
@@ -433,10 +454,10 @@ def test_a_torn_line_is_told_when_a_run_goes_on(world: World, tmp_path: Path) ->
     folder = run(question(), seed=3, out=tmp_path, tools=world.tools()).folder
     trials = folder / "trials.jsonl"
     trials.write_bytes(trials.read_bytes()[:-1])
-    told: list[measure.Event] = []
-    run(question(), seed=3, out=tmp_path, resume=folder, on_event=told.append, tools=world.tools())
-    assert isinstance(told[0], measure.RunStarted)
-    assert "the last line was torn" in told[0].notes[0]
+    events: list[measure.Event] = []
+    run(question(), seed=3, out=tmp_path, resume=folder, on_event=events.append, tools=world.tools())
+    assert isinstance(events[0], measure.RunStarted)
+    assert "the last line was torn" in events[0].notes[0]
 
 
 def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world: World, tmp_path: Path) -> None:
@@ -448,8 +469,8 @@ def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world:
 
 
 def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nobody = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: nobody)
+    none_left = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: none_left)
     with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: two has no read"):
         run(question(), seed=3, out=tmp_path, tools=World().tools())
     assert not list(tmp_path.iterdir())
@@ -468,16 +489,16 @@ def test_the_manifest_tells_what_is_needed_to_repeat_the_run(world: World, tmp_p
 
 
 def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path: Path) -> None:
-    told: list[measure.Event] = []
+    events: list[measure.Event] = []
     counts: list[int] = []
 
     def on_event(event: measure.Event) -> None:
-        told.append(event)
+        events.append(event)
         if isinstance(event, measure.TrialFinished):
             counts.append(len(saved(next(tmp_path.iterdir()))))
 
     run(question(trials=1), seed=3, out=tmp_path, on_event=on_event, tools=world.tools())
-    names = [type(event).__name__ for event in told]
+    names = [type(event).__name__ for event in events]
     assert names == ["RunStarted", *["TrialStarted", "TrialFinished"] * 4, "RunFinished"]
     assert counts == [1, 2, 3, 4]
 

@@ -9,18 +9,18 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from tests.fixtures.recorded import RUN
+from tests.fixtures.first_run import RUN
 from tests.unit.gate_results import gate
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
-from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.scenario import Matrix, Scenario
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.model.workload import Client, Placement
-from tftpbench.render import schema
+from tftpbench.render import reference, schema
 from tftpbench.store import load_run
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -74,22 +74,21 @@ def test_defaults_in_a_schema_are_as_people_write_them() -> None:
         ("manifest-format.md", "fetch", keys(Fetch)),
         ("manifest-format.md", "variants", keys(Variant)),
         ("manifest-format.md", "Placeholders", {f"{{{name}}}" for name in PLACEHOLDERS}),
-        ("results-format.md", "latency.hlog", set(LATENCY_KINDS)),
     ],
 )
 def test_every_key_is_documented_and_no_other(page: str, heading: str, expected: set[str]) -> None:
     assert set(documented(page, heading)) == expected
 
 
-@pytest.mark.parametrize(
-    ("heading", "columns"),
-    [("trials.jsonl", COLUMNS), ("transfers.parquet", TRANSFER_COLUMNS), ("intervals.parquet", INTERVAL_COLUMNS)],
-)
-def test_every_column_is_documented_in_order_as_the_code_has_it(heading: str, columns: dict[str, object]) -> None:
-    assert documented("results-format.md", heading) == list(columns)
-    page = (DOCS / "results-format.md").read_text(encoding="utf-8")
-    for name, column in columns.items():
-        assert f"| `{name}` | {column.unit} | {column.meaning} |" in page  # type: ignore[attr-defined]
+@pytest.mark.parametrize("page", dict.fromkeys(page for page, _ in reference.tables()))
+def test_the_tables_of_docs_are_as_the_code_has_them(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert reference.renewed(page, text) == text, "renew it: make docs"
+
+
+def test_a_table_without_its_heading_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match=r"results-format\.md has no table under the heading 'trials\.jsonl'"):
+        reference.renewed("results-format.md", "# Results\n")
 
 
 def test_the_fields_of_keys_are_documented() -> None:

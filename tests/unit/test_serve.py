@@ -1,10 +1,10 @@
 """The entry of a bundled server: options in, one frozen configuration out."""
 
-import inspect
 import os
 import re
 import resource
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,9 +70,66 @@ def test_what_the_system_refuses_is_one_line(
     assert re.fullmatch(r"tftpbench: error: epoll: .*Address already in use\n", capsys.readouterr().err)
 
 
-def test_tftpbench_serve_has_the_same_options() -> None:
-    options = set(inspect.signature(cli.serve.serve).parameters) - {"name"}
-    assert options == {serve._option(each.name).replace("-", "_") for each in fields(ServeConfig)}
+def test_tftpbench_serve_hands_its_words_on_and_takes_port_69(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, ServeConfig]] = []
+
+    def remember(name: str, config: ServeConfig, *_: object) -> dict[str, int]:
+        seen.append((name, config))
+        return {"completed": 2, "failed": 0}
+
+    monkeypatch.setattr(serve, "serve", remember)
+    assert cli.exit_code(["serve", "threads", "--root", "/srv", "--write", "--retries", "2"]) == 0
+    assert cli.exit_code(["serve", "--port=0", "epoll", "--root=/srv"]) == 0
+    assert seen == [
+        ("threads", ServeConfig(root="/srv", port=69, write=True, retries=2)),
+        ("epoll", ServeConfig(root="/srv")),
+    ]
+    assert capsys.readouterr() == ("", 2 * "completed 2\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--root /srv", "the following arguments are required: epoll|threads"),
+        ("epoll --root /srv --bogus", "unrecognized arguments: --bogus"),
+        ("epoll --root /srv --port", "--port: expected one argument"),
+        ("epoll --root /srv --port x", "--port: 'x' is no number"),
+        ("epoll --root /srv --port 65536", "--port: 65536 is not in the range 0<=x<=65535"),
+        ("epoll --root /srv --timeout nan", "--timeout: nan is not in the range x>=0.001"),
+        ("epoll --root /srv --store tape", "--store: tape is not one of disk, memory"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    for entry in (serve.main, lambda words: cli.exit_code(["serve", *words])):
+        assert (entry(words.split()), *capsys.readouterr()) == (2, "", f"tftpbench: error: {said}\n")
+
+
+def rows() -> list[str]:
+    """The table of options in docs/serve.md, as it must be."""
+    lines = []
+    for name, option, default in serve.options():
+        words = f"{name} {option.metavar}" if not isinstance(default, bool) else name
+        value = "none, it is required" if default is None else "off" if default is False else f"`{default}`"
+        words = words.replace("|", "\\|")  # else it is a column
+        lines.append(f"| `{words}` | {'`69`' if name == '--port' else value} |")
+    return lines
+
+
+def test_every_option_and_default_is_in_the_help_and_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/serve.md").read_text(encoding="utf-8")
+    assert "\n".join(rows()) in page, "renew it:\n" + "\n".join(rows())
+    assert f"| blocks in a window | {ServeConfig.windowsize_max} |" in page
+    assert f"| {ServeConfig.window_max_bytes >> 10} KiB |" in page
+    files = (Path(__file__).parents[2] / "docs/files.md").read_text(encoding="utf-8")
+    assert f"`--memory-max` bytes ({ServeConfig.memory_max_bytes >> 30} GiB by default)" in files
+    assert "serves {epoll:,} (epoll) or {threads:,} (threads) transfers".format(**serve.MAX_TRANSFERS) in page
+    assert cli.exit_code(["serve", "epoll", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, option, default in serve.options():
+        assert f" {name} {option.metavar} " in said or (f" {name} " in said and isinstance(default, bool))
+        assert default in (None, False) or f"default: {69 if name == '--port' else default}" in said
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, files: int, threads: int = resource.RLIM_INFINITY) -> None:

@@ -12,7 +12,7 @@ from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer, Quantiles
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.scenario import Scenario
-from tftpbench.render import notebook
+from tftpbench.render import answer as rendered
 from tftpbench.store import load_run
 
 PLACE = "on separate cores"
@@ -181,7 +181,7 @@ def text(colour: bool = False) -> str:
     found = rows(question, {"epoll": 100_000, "threads": 61_000})
     found[0] |= {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
     said = answer(question, found, block_rtt=lambda _key, _server: Quantiles(13_400, 62_000))
-    return summary.render(said, "results/x", "tftpbench run x --seed 1", colour=colour)
+    return rendered.text(said, "results/x", "tftpbench run x --seed 1", colour=colour)
 
 
 def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
@@ -249,7 +249,7 @@ def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
     assert answer(question, rows(question, rates, failed=1, protocol_faults=[known])).faults[0] == (
         "epoll, data_too_large (RFC 2348): 14 times, as in: DATA block 3"
     )
-    assert "Protocol faults where transfers failed:" in summary.render(found, "results/x", "tftpbench run x")
+    assert "Protocol faults where transfers failed:" in rendered.text(found, "results/x", "tftpbench run x")
 
 
 def many(rates: dict[str, float], **changes: Any) -> Answer:
@@ -295,7 +295,7 @@ def test_a_server_that_was_lost_by_its_own_doing_is_a_finding_and_leaves_nothing
     found = many({"one": 100.0, "two": 50.0, "dead": 0})
     assert found.exit_code == 0
     assert found.findings == ("dead: died with SIGSEGV (read, 3 at once, 64 KiB, and in 1 other cell; 14 trials)",)
-    assert "What servers did wrong:" in summary.render(found, "results/x", "tftpbench run x")
+    assert "What servers did wrong:" in rendered.text(found, "results/x", "tftpbench run x")
 
 
 def test_a_finding_is_told_by_its_worst_trial() -> None:
@@ -305,6 +305,18 @@ def test_a_finding_is_told_by_its_worst_trial() -> None:
         row["server_findings"] = [{"kind": "silent", "count": count, "text": f"never answered {count} of 9 transfers"}]
     assert answer(question, found).findings == (
         "threads: never answered 6 of 9 transfers (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
+def test_a_kind_of_finding_under_its_former_name_is_the_same_kind() -> None:
+    """A run that was begun with an older version and went on with this one."""
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        kind = "unresponsive" if count % 2 else "deaf"
+        row["server_findings"] = [{"kind": kind, "count": 1, "text": "answered no new request after the load"}]
+    assert answer(question, found).findings == (
+        "threads: answered no new request after the load (read, 1000 at once, 64 KiB; 7 trials)",
     )
 
 
@@ -329,7 +341,7 @@ def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None
     assert said.sentence.startswith(
         "threads moves 0.06x the bytes of epoll at 10 concurrent reads of 1 MiB, each at its best blksize and "
     )
-    text = summary.render(said, "results/x", "tftpbench run x")
+    text = rendered.text(said, "results/x", "tftpbench run x")
     assert "blksize 8192, windowsize 16" in text
     assert "at its best" in text
 
@@ -397,7 +409,7 @@ def test_an_answer_is_a_frame_of_its_lines() -> None:
 def test_an_answer_in_a_notebook_is_escaped() -> None:
     question = asked(1000, servers=["epoll", "<b>x</b>"])
     found = rows(question, {"epoll": 2.0, "<b>x</b>": 1.0})
-    text = notebook.html(summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core"))
+    text = summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core")._repr_html_()
     assert "<b>" not in text
     assert "<one>" not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text
@@ -433,7 +445,7 @@ def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() 
     )
     assert found.headline == "read, 1000 at once, 64 KiB"
     assert [line.ratio.ratio for line in found.lines if line.ratio] == pytest.approx([0.9, 0.9, 0.8, 0.9])
-    assert "against the ceiling" in summary.render(found, "folder", "repeat")
+    assert "against the ceiling" in rendered.text(found, "folder", "repeat")
     assert summary.document(found, "folder", 1, [])["reference"] == "the ceiling"
     assert found.exit_code == 0
 
@@ -453,7 +465,7 @@ def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
     question, found = against_the_ceiling(servers=["epoll"])
     told = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
     assert told.sentence.startswith("epoll moves 0.80x the blocks of the bare kernel")
-    assert "against the ceiling" in summary.render(told, "folder", "repeat")
+    assert "against the ceiling" in rendered.text(told, "folder", "repeat")
 
 
 def test_under_six_rounds_the_ceiling_has_a_range_and_no_interval() -> None:
@@ -476,17 +488,17 @@ def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
 def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits() -> None:
     question, found = against_the_ceiling()
     usual = asked()
-    told = summary.render(answer(usual, found), "folder", "repeat")
+    told = rendered.text(answer(usual, found), "folder", "repeat")
     assert "of ceiling" in told
     assert "  0.80x" in told
     assert max(map(len, told.split("\n\n")[1].splitlines())) <= 100
-    assert "of ceiling" not in summary.render(answer(question, found), "folder", "repeat"), "it is compared there"
+    assert "of ceiling" not in rendered.text(answer(question, found), "folder", "repeat"), "it is compared there"
     unknown = [row | {"ceiling_ratio": None} for row in found]
-    assert "of ceiling" not in summary.render(answer(usual, unknown), "folder", "repeat")
+    assert "of ceiling" not in rendered.text(answer(usual, unknown), "folder", "repeat")
     long = [row | {"server": f"{row['server']}-of-a-name-that-leaves-no-room"} for row in found]
     names = [f"{name}-of-a-name-that-leaves-no-room" for name in ("epoll", "threads")]
     wide = summary.summarise(usual, names, long, PLACE)
-    assert "of ceiling" not in summary.render(wide, "folder", "repeat")
+    assert "of ceiling" not in rendered.text(wide, "folder", "repeat")
 
 
 def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
@@ -503,12 +515,12 @@ def unstarted(found: list[dict[str, Any]], server: str) -> tuple[list[dict[str, 
     """Rows in which a server failed to start twice and then had no more trials."""
     failed = [row for row in found if row["server"] == server][:2]
     nothing = {"data_pps": None, "failed": None, "timed_out": None, "verdict": "invalid"}
-    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last words: no port"}]
+    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last log line: no port"}]
     for row in failed:
         row.update(nothing, verdict_reason=f"{server}: ended with exit code 3", server_findings=died)
     left = [row for row in found if row["server"] != server or row in failed]
     numbers = [row["trial"] for row in failed]
-    return left, summary.LeftOut(server, "ended with exit code 3; its last words: no port", numbers, 12)
+    return left, summary.LeftOut(server, "ended with exit code 3; its last log line: no port", numbers, 12)
 
 
 @pytest.mark.parametrize(("server", "other"), [("epoll", "threads"), ("threads", "epoll")])
@@ -518,7 +530,7 @@ def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_o
     found = answer(question, left, unstarted=[gone])
     assert found.sentence.startswith(f"{other} moves ")
     assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
-    why = "ended with exit code 3; its last words: no port"
+    why = "ended with exit code 3; its last log line: no port"
     assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
     assert {each.verdict.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
     assert found.exit_code == 6

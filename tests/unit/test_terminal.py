@@ -1,4 +1,4 @@
-"""The border of printing: nobody else's control characters get out, and a stream that is gone stops no work."""
+"""The border of printing: no control characters of others get out, and a stream that is gone stops no work."""
 
 import ast
 import io
@@ -54,7 +54,7 @@ def test_only_our_colours_and_the_live_line_get_through() -> None:
     assert stream.getvalue() == f"\x1b[31mred\x1b[0m {SHOWN} \\u001b[38m{terminal.CLEAR_LINE}"
 
 
-def test_where_nobody_wants_colour_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_colour_is_wanted_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = io.StringIO()
     terminal.Output(plain).write_painted("\x1b[1mbold\x1b[0m")
     terminal.Output(plain).clear_line()
@@ -126,7 +126,7 @@ def test_a_stream_that_is_closed_or_full_is_no_traceback(command: str, code: int
     assert done.stderr.count("\n") == (1 if err else 0)
 
 
-def test_a_run_goes_on_although_nobody_reads_it(tmp_path: Path) -> None:
+def test_a_run_goes_on_although_its_output_is_not_read(tmp_path: Path) -> None:
     from tests.loopback.manifests import tiny
 
     scenario = tmp_path / "s.yaml"
@@ -155,7 +155,7 @@ def test_the_first_file_of_a_program_without_standard_output_is_not_what_it_prin
 def _read(master: int) -> str:
     try:
         return os.read(master, 100_000).decode("utf-8", "replace")
-    except OSError:  # EIO: nobody has the other end any more
+    except OSError:  # EIO: the other end is closed
         return ""
 
 

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tftpbench.cli import ceiling, compare, gate, load, report, run, schema, serve, servers
+from tftpbench.cli import ceiling, compare, gate, load, options, report, run, schema, serve, servers
 from tftpbench.model.errors import TftpbenchError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
@@ -22,15 +22,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command(name="run")(run.run)
-app.command(name="serve")(serve.serve)
-app.command(name="load")(load.load)
-app.command(name="compare")(compare.compare)
-app.command(name="report")(report.report)
+options.add(app, run.run, run.EXAMPLES)
+options.add(app, serve.serve, context_settings=serve.HANDED_ON)
+options.add(app, load.load, load.EXAMPLES)
+options.add(app, servers.servers, servers.EXAMPLES)
+options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
+options.add(app, report.report, report.EXAMPLES)
+options.add(app, compare.compare, compare.EXAMPLES)
+options.add(app, schema.schema, schema.EXAMPLES)
 app.add_typer(gate.app, name="gate")
-app.command(name="servers")(servers.servers)
-app.command(name="ceiling")(ceiling.ceiling)
-app.command(name="schema")(schema.schema)
 
 # What is wrong with a command line. Newer versions of typer carry their own copy of click, older ones use the
 # installed one; the base of typer's own BadParameter is the right class either way.
@@ -59,13 +59,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def exit_code(arguments: list[str]) -> int:
-    """Run one command; returns its exit code, with every error told in one line."""
+    """Run one command; returns its exit code, with every error in one line."""
     with printing() as (out, err):
         code = _run(arguments)
         out.flush()
         if out.failure is not None:
             forget(out)  # or Python complains once more at exit
-            # Read enough, as by `tftpbench servers | head`, is no fault, and a verdict is a verdict whoever reads it.
+            # Read enough, as by `tftpbench servers | head`, is no fault, and the verdict stays.
             if not isinstance(out.failure, BrokenPipeError):
                 code = _fail(f"standard output can't be written: {out.failure.strerror}", code or 2)
         if err.failure is not None:

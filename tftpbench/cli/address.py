@@ -1,10 +1,8 @@
 """Addresses as people type them."""
 
-import socket
-
 import typer
 
-PORT = 69  # RFC 1350 section 4
+from tftpbench.model.protocol import PORT
 
 
 def numeric_address(target: str) -> tuple[str, int]:
@@ -12,6 +10,8 @@ def numeric_address(target: str) -> tuple[str, int]:
 
     The host of a link-local address keeps its zone (RFC 4007 section 11), as in "fe80::1%eth0".
     """
+    import socket  # not for the help
+
     host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
     host = (host if colon else target).strip("[]")
     number = port or str(PORT)

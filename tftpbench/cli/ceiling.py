@@ -1,4 +1,4 @@
-"""``tftpbench ceiling``: what the bare kernel of this machine does with TFTP's datagrams, on loopback."""
+"""``tftpbench ceiling``: raw loopback UDP throughput of this machine for the same datagrams as TFTP's."""
 
 import json
 import sys
@@ -9,28 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.render.terminal import console
+from tftpbench.cli import options
+from tftpbench.render.terminal import console, print_table
 
 if TYPE_CHECKING:
     from tftpbench.host.ceiling import CeilingCell, Limit
     from tftpbench.measure import Pinning
 
-# Where output is no terminal, lines are for programs and for reading later: nothing is folded.
-WIDTH_ELSEWHERE = 250
-SEED_MAX = 2**64 - 1
-
 
 def ceiling(
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, max=1000, help="Trials of each; 7 unless given.")
+        int | None, typer.Option("--trials", min=1, max=1000, metavar="N", help="Trials of each cell; 7 unless given.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One short trial of each.")] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials; else random.")
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure each cell once, and for a short time.")] = False,
+    seed: options.Seed = None,
+    json_: options.Json = False,
 ) -> int:
-    """Measure what the bare kernel does with the same datagrams and no TFTP: the limits of this machine."""
+    """Measure raw loopback UDP throughput: the ceiling of any server."""
     import secrets
 
     from tftpbench.host.ceiling import QUICK, Effort, limits, usual_cells
@@ -55,6 +50,16 @@ def ceiling(
     return 0
 
 
+_FIGURE: dict[str, object] = {"justify": "right", "no_wrap": True}
+_COLUMNS: dict[str, dict[str, object]] = {
+    "cell": {},
+    "DATA/s": _FIGURE,
+    "lowest to highest": _FIGURE,
+    "arrangement": {"overflow": "fold"},
+}
+EXAMPLES = ("tftpbench ceiling", "tftpbench ceiling --quick --json")
+
+
 @contextmanager
 def _steps() -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, drawn between measurements only; nothing elsewhere, for it is over in a minute."""
@@ -63,7 +68,7 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("bare exchanges, no TFTP")
+    columns = BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("exchanges without TFTP")
     # auto_refresh would redraw from a thread, inside measured windows
     with Progress(*columns, console=console(sys.stderr), auto_refresh=False, transient=True) as bar:
         task = bar.add_task("", total=None)
@@ -76,31 +81,20 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from tftpbench.model.units import counted, format_count
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("cell")
-    table.add_column("DATA/s", justify="right", no_wrap=True)
-    table.add_column("lowest to highest", justify="right", no_wrap=True)
-    table.add_column("arrangement", overflow="fold")
-    for each in found:
-        restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
-        table.add_row(
-            _label(each.cell),
-            format_count(each.data_pps),
-            f"{format_count(each.lowest)} to {format_count(each.highest)}",
-            f"{each.arrangement}{restarted}",
-        )
     typer.echo(
         f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
-    width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
-    console(sys.stdout, width=width, highlight=False, markup=False).print(table)
+    print_table(_COLUMNS, map(_row, found))
     typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
+
+
+def _row(each: "Limit") -> list[str]:
+    from tftpbench.model.units import counted, format_count
+
+    restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
+    lowest, highest = format_count(each.lowest), format_count(each.highest)
+    return [_label(each.cell), format_count(each.data_pps), f"{lowest} to {highest}", f"{each.arrangement}{restarted}"]
 
 
 def _label(cell: "CeilingCell") -> str:

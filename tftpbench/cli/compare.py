@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.report import keep
+from tftpbench.cli import output
 from tftpbench.model.escape import document_text
 from tftpbench.render.terminal import output_of
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How it is written."""
+    """Form of the comparison."""
 
     text = "text"
     md = "md"
@@ -27,31 +27,36 @@ class Format(StrEnum):
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's folder: what is compared with.")],
-    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another run's folder: what is compared.")],
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of the run that is compared with.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run that is compared.")],
     within: Annotated[
-        str, typer.Option("--within", metavar="N%", help="Differences up to this are called the same.")
+        str, typer.Option("--within", metavar="N%", help="Differences up to this count as the same.")
     ] = "5%",
-    format_: Annotated[Format, typer.Option("-f", "--format", help="How it is written.")] = Format.text,
-    out: Annotated[
-        str, typer.Option("-o", "--out", metavar="FILE", help="Where it is written; -: standard output.")
-    ] = "-",
+    format_: Annotated[Format, typer.Option("-f", "--format", help="Form of the comparison.")] = Format.text,
+    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="File to write; -: standard output.")] = "-",
 ) -> int:
-    """Compare run B with run A in all cells that both have: how many times the blocks, and how sure that is."""
+    """Compare two runs in the cells that both have.
+
+    Prints the ratio of B to A in each cell, with its interval.
+    """
     share = _share(within)
     from tftpbench.analysis import comparison
-    from tftpbench.model.errors import ResultsWarning
+    from tftpbench.model.errors import ResultsError, ResultsWarning
+    from tftpbench.model.whole_file import write_chosen
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes
         written = _written(comparison.compare(a, b, within=share), format_)
     if out != "-":
-        keep(document_text(f"{written}\n"), Path(out), is_chosen=True)
+        write_chosen(Path(out), document_text(f"{written}\n").encode(), ResultsError, output.ELSEWHERE)
     elif format_ is Format.text:
         typer.echo(written)
     else:
         output_of(sys.stdout).write_document(f"{written}\n")
     return 0
+
+
+EXAMPLES = ("tftpbench compare results/before results/after", "tftpbench compare results/before results/after -f md")
 
 
 def _share(text: str) -> float:
@@ -69,9 +74,13 @@ def _share(text: str) -> float:
 def _written(found: "Comparison", format_: Format) -> str:
     from tftpbench.analysis import comparison
     from tftpbench.model.escape import csv_frame
+    from tftpbench.render import markdown
+    from tftpbench.render.comparison import sections
+    from tftpbench.render.plain import plain
 
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
     if format_ is Format.csv:
         return csv_frame(found.to_frame()).rstrip("\n")
-    return comparison.markdown(found) if format_ is Format.md else comparison.text(found)
+    written = sections(found)
+    return markdown.written(written) if format_ is Format.md else plain(written)

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import ending
 
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
 
 DEFAULT_DURATION = "10s"
-SEED_MAX = 2**64 - 1  # the generator's word
 TRANSFERS_MAX = 10**9  # each leaves a row in memory
 
 
 class Sockets(StrEnum):
-    """How the generator's clients come to their sockets."""
+    """How many sockets the generator's transfers share."""
 
     auto = "auto"
     shared = "shared"
@@ -30,7 +29,7 @@ class Sockets(StrEnum):
 
 
 class Verify(StrEnum):
-    """Whether uploads are compared."""
+    """Whether uploads are compared with what was sent."""
 
     full = "full"
     off = "off"
@@ -42,89 +41,122 @@ _SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
 }
 
 
-def load(
-    target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the server listens; [::1]:69 for IPv6.")],
-    read: Annotated[
-        str | None, typer.Option("--read", metavar="NAME", help="Read this file; {n} becomes a number.")
-    ] = None,
-    write: Annotated[
-        str | None, typer.Option("--write", metavar="NAME", help="Write this file; {n} becomes a number.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option("-c", "--concurrency", min=1, help="Transfers in flight.")] = 10,
-    transfers: Annotated[int | None, typer.Option(min=1, max=TRANSFERS_MAX, help="How many transfers.")] = None,
-    duration: Annotated[
-        str | None, typer.Option(help=f"How long, if not how many: {DEFAULT_DURATION} unless given.")
-    ] = None,
-    warm_up: Annotated[str, typer.Option(help="Load before a duration begins to count.")] = "0s",
-    size: Annotated[str, typer.Option(help="Size of the files to write.")] = "64KiB",
-    distinct_files: Annotated[
-        int, typer.Option(min=0, max=TRANSFERS_MAX, help="{n} goes from 0 to this - 1; 0: every transfer has its own.")
-    ] = 0,
-    blksize: Annotated[
-        int, typer.Option(min=8, max=65464, help="Bytes of a DATA block; 512 asks for no option.")
-    ] = 512,
-    windowsize: Annotated[int, typer.Option(min=1, max=65535, help="Blocks per ACK; 1 asks for no option.")] = 1,
-    tsize: Annotated[bool, typer.Option("--tsize", help="Ask for tsize.")] = False,
-    timeout: Annotated[str, typer.Option(help="First wait before a datagram is sent again.")] = "1s",
-    retries: Annotated[int, typer.Option(min=0, max=100, help="Timeouts before a transfer is given up.")] = 5,
-    verify_against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE.")
-    ] = None,
-    verify: Annotated[
-        Verify, typer.Option(help="full: read the files that were written back and compare every byte.")
-    ] = Verify.full,
-    sockets: Annotated[
-        Sockets, typer.Option(help="shared: few carry many clients, on IPv4 loopback only; auto: where that can be.")
-    ] = Sockets.auto,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Threads of the generator.")] = 1,
-    busy_poll: Annotated[str, typer.Option(help="How long to poll before sleeping.")] = "1ms",
-    seed: Annotated[int, typer.Option(min=0, max=SEED_MAX, help="Contents of what is written.")] = 1,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Send to another machine than this one.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-) -> int:
-    """Put load on a running server and report; exit code 3 when transfers failed, timed out or were not done.
+Target = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the server; [::1]:69 for IPv6.")]
+Read = Annotated[str | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
+Write = Annotated[str | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")]
+Concurrency = Annotated[int, typer.Option("-c", "--concurrency", min=1, metavar="N", help="Transfers in flight.")]
+Transfers = Annotated[int | None, typer.Option(min=1, max=TRANSFERS_MAX, metavar="N", help="Number of transfers.")]
+Duration = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help=f"Time to measure, in place of --transfers; {DEFAULT_DURATION} unless given."),
+]
+WarmUp = Annotated[str, typer.Option(metavar="TIME", help="Time of load before --duration begins.")]
+Size = Annotated[str, typer.Option(metavar="SIZE", help="Size of the files to write.")]
+DistinctFiles = Annotated[
+    int,
+    typer.Option(
+        min=0, max=TRANSFERS_MAX, metavar="N", help="Number of values of {n}, from 0; 0: one for each transfer."
+    ),
+]
+Blksize = Annotated[
+    int, typer.Option(min=8, max=65464, metavar="N", help="Bytes of a DATA block; 512 asks for no option.")
+]
+Windowsize = Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Blocks per ACK; 1 asks for no option.")]
+Tsize = Annotated[bool, typer.Option("--tsize", help="Ask for tsize.")]
+Timeout = Annotated[str, typer.Option(metavar="TIME", help="Time until the first retransmission.")]
+Retries = Annotated[
+    int, typer.Option(min=0, max=100, metavar="N", help="Timeouts without progress before a transfer is given up.")
+]
+VerifyAgainst = Annotated[Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE.")]
+VerifyUploads = Annotated[
+    Verify, typer.Option(help="full: read the files that were written back and compare every byte.")
+]
+UseOfSockets = Annotated[
+    Sockets,
+    typer.Option(help="shared: a few for all transfers, on IPv4 loopback only; auto: shared where possible."),
+]
+Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads of the generator.")]
+BusyPoll = Annotated[str, typer.Option(metavar="TIME", help="Time to poll before sleeping.")]
+Seed = Annotated[int, typer.Option(metavar="N", callback=options.checked_seed, help="Contents of the files to write.")]
 
-    Where nothing listens on the port it ends at once: start the server first.
+
+def load(
+    target: Target,
+    read: Read = None,
+    write: Write = None,
+    concurrency: Concurrency = 10,
+    transfers: Transfers = None,
+    duration: Duration = None,
+    warm_up: WarmUp = "0s",
+    size: Size = "64KiB",
+    distinct_files: DistinctFiles = 0,
+    blksize: Blksize = 512,
+    windowsize: Windowsize = 1,
+    tsize: Tsize = False,
+    timeout: Timeout = "1s",
+    retries: Retries = 5,
+    verify_against: VerifyAgainst = None,
+    verify: VerifyUploads = Verify.full,
+    sockets: UseOfSockets = Sockets.auto,
+    workers: Workers = 1,
+    busy_poll: BusyPoll = "1ms",
+    seed: Seed = 1,
+    allow_remote: options.AllowRemote = False,
+    json_: options.Json = False,
+) -> int:
+    """Put load on a running server and report what it did.
+
+    Exit code 3 means that transfers failed, timed out or were not done.
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
-    from tftpbench.model.units import parse_bytes
 
-    name = read if read is not None else write
-    if name is None or (read is not None and write is not None):
-        raise typer.BadParameter("name one file: --read NAME or --write NAME")
+    operation, name = _file(read, write, verify_against)
     if transfers is not None and duration is not None:
         raise typer.BadParameter("--transfers and --duration exclude each other")
-    if write is not None and verify_against is not None:
-        raise typer.BadParameter("--verify-against compares what is read; it goes with --read")
     host, port = numeric_address(target)
-    numbered = "{n}" in name
+    is_timed = transfers is None
     config = LoadConfig(
         host=host,
         port=port,
-        operation="read" if read is not None else "write",
+        operation=operation,
         name=name,
-        file_size_bytes=_file_size(verify_against) if verify_against else _quantity("--size", size, parse_bytes),
+        file_size_bytes=_file_size(verify_against) if verify_against else options.size_bytes("--size", size),
         concurrency=concurrency,
-        distinct_files=distinct_files if numbered else 1,
+        distinct_files=distinct_files if "{n}" in name else 1,
         seed=seed,
         verify="full" if verify_against or (write is not None and verify is Verify.full) else "off",
         verify_against=verify_against,
         allow_remote=allow_remote,
         workers=min(workers, concurrency),
         transfers=transfers,
-        duration_ns=None if transfers is not None else _duration_ns("--duration", duration or DEFAULT_DURATION),
-        warm_up_ns=0 if transfers is not None else _duration_ns("--warm-up", warm_up),
+        duration_ns=options.duration_ns("--duration", duration or DEFAULT_DURATION) if is_timed else None,
+        warm_up_ns=options.duration_ns("--warm-up", warm_up) if is_timed else 0,
         blksize=blksize,
         windowsize=windowsize,
         tsize=tsize,
         timeout_ns=_wait_ns(timeout),
         retries=retries,
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
-        busy_poll_us=_duration_ns("--busy-poll", busy_poll) // 1000,
+        busy_poll_us=options.duration_ns("--busy-poll", busy_poll) // 1000,
     )
     return _report(config, *_run(config), json_)
+
+
+EXAMPLES = (
+    "tftpbench load 127.0.0.1:6969 --read pxelinux.0",
+    "tftpbench load 127.0.0.1:6969 --write upload-{n} -c 100 --transfers 1000 --blksize 1428",
+)
+
+
+def _file(read: str | None, write: str | None, verify_against: Path | None) -> tuple[Literal["read", "write"], str]:
+    """What to do, and the name of the file to do it with."""
+    if read is not None and write is None:
+        return "read", read
+    if write is None or read is not None:
+        raise typer.BadParameter("name one file: --read NAME or --write NAME")
+    if verify_against is not None:
+        raise typer.BadParameter("--verify-against compares what is read; it goes with --read")
+    return "write", write
 
 
 def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
@@ -181,21 +213,8 @@ def _file_size(path: Path) -> int:
         raise typer.BadParameter(f"--verify-against {path}: {error.strerror}") from None
 
 
-def _duration_ns(option: str, text: str) -> int:
-    from tftpbench.model.units import parse_duration_ns
-
-    return _quantity(option, text, parse_duration_ns)
-
-
 def _wait_ns(text: str) -> int:
-    wait_ns = _duration_ns("--timeout", text)
+    wait_ns = options.duration_ns("--timeout", text)
     if wait_ns == 0:
         raise typer.BadParameter("--timeout is 0; allowed: longer than that, as in 200ms")
     return wait_ns
-
-
-def _quantity(option: str, text: str, parse: Callable[[str], int]) -> int:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} {error}") from None

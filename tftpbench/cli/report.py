@@ -1,20 +1,15 @@
 """``tftpbench report``: a stored run as one HTML page, or as Markdown, JSON, CSV or JUnit XML."""
 
-import contextlib
-import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from tftpbench.cli import options, output
 from tftpbench.render.terminal import output_of
 
-if TYPE_CHECKING:
-    from tftpbench.store import Run
-
-PAGE = "report.html"
 STDOUT = Path("-")
 
 
@@ -29,9 +24,9 @@ class Form(StrEnum):
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: options.RunFolder,
     form: Annotated[
-        Form, typer.Option("-f", "--format", help="html: one page, no network; the others for programs and reviews.")
+        Form, typer.Option("-f", "--format", help="html: one page with plots, which needs no network.")
     ] = Form.html,
     out: Annotated[
         Path | None,
@@ -39,52 +34,30 @@ def report(
             "-o",
             "--out",
             metavar="FILE",
-            help="Where to write it, - for standard output; html goes to RUN/report.html unless given.",
+            help="File to write; -: standard output. Unless given, html goes to RUN/report.html, others to "
+            "standard output.",
         ),
     ] = None,
 ) -> int:
-    """Tell what a stored run found: its answer, figures with intervals, plots, losses, where it was measured."""
+    """Write a stored run as a report: answer, figures, plots, machine."""
+    from tftpbench.model.errors import ResultsError
+    from tftpbench.model.whole_file import write_chosen
     from tftpbench.render.report import report as written
     from tftpbench.store import load_run
 
     stored = load_run(run)
-    if out is None and form is not Form.html:
-        out = STDOUT
-    text = written(stored, form.value)
-    if out == STDOUT:
-        output_of(sys.stdout).write_document(text)
+    if out is None and form is Form.html:
+        typer.echo(output.keep_page(stored))
         return 0
-    typer.echo(keep(text, run / PAGE) if out is None else keep(text, out, is_chosen=True))
+    text = written(stored, form.value)
+    if out is None or out == STDOUT:
+        output_of(sys.stdout).write_document(text)
+    else:
+        typer.echo(write_chosen(out, text.encode(), ResultsError, output.ELSEWHERE))
     return 0
 
 
-def write_page(run: "Run") -> Path:
-    """RUN/report.html; ResultsError where it can't be written."""
-    from tftpbench.render.report import report as written
-
-    return keep(written(run), run.path / PAGE)
-
-
-def keep(text: str, path: Path, *, is_chosen: bool = False) -> Path:
-    """Write the file whole, then rename it into place; ResultsError in one line where that can't be done.
-
-    A place that the user chose (`is_chosen`) may be a device or a pipe, and is then written to. A FIFO in the folder of
-    a run may have no reader: it is replaced.
-    """
-    from tftpbench.model.errors import ResultsError
-
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        if is_chosen and path.exists() and not path.is_file():  # /dev/stdout, a pipe
-            path.write_bytes(text.encode())
-            return path
-        with part.open("xb") as stream:
-            stream.write(text.encode())
-        part.replace(path)
-    except ValueError:  # a NUL in the name
-        raise ResultsError(f"{path}: is no name of a file; choose another place with -o") from None
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise ResultsError(f"{path}: can't be written: {error.strerror}; choose another place with -o") from None
-    return path
+EXAMPLES = (
+    "tftpbench report results/20260102T120000Z-concurrency",
+    "tftpbench report results/20260102T120000Z-concurrency --format md --out report.md",
+)

@@ -1,121 +1,127 @@
 """``tftpbench run``: scenarios in, a results folder and an answer out."""
 
-import json
 import shlex
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options, output
 from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import interrupt_on_end
-from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
+    from tftpbench.measure import RunReport
     from tftpbench.model.scenario import Scenario
 
-SEED_MAX = 2**64 - 1  # the generator's word
-ANSWER = "answer.txt"
+Target = Annotated[str | None, typer.Option("--target", metavar="HOST:PORT", help="Measure a running server.")]
+TargetFile = Annotated[
+    str | None, typer.Option("--target-file", metavar="NAME", help="File that the target has, to be read repeatedly.")
+]
+TargetWrite = Annotated[
+    bool,
+    typer.Option(
+        "--target-write", help="Upload the scenario's files to the target, in place of --target-file; they stay there."
+    ),
+]
+Trials = Annotated[int | None, typer.Option("--trials", min=1, metavar="N", help="Trials of each cell on each server.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Measure every cell once, in short windows, without verdicts.")]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")]
+Report = Annotated[bool, typer.Option("--report", help="Write RUN/report.html at the end, also when interrupted.")]
 
 
 def run(
-    scenario: Annotated[
-        list[str] | None, typer.Argument(metavar="SCENARIO...", help="A path, or the name of a bundled scenario.")
-    ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the scenario's servers."),
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="HOST:PORT", help="Measure a server that is running already.")
-    ] = None,
-    target_file: Annotated[
-        str | None, typer.Option("--target-file", metavar="NAME", help="The file to read there, over and over.")
-    ] = None,
-    target_write: Annotated[
-        bool, typer.Option("--target-write", help="Upload files there, which stay, to read or to write.")
-    ] = False,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let the target be another machine than this one.")
-    ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set matrix.concurrency=[1,10]."),
-    ] = None,
-    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Trials of each cell on each server.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Every cell, one trial, short windows, no verdicts.")] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "results"
-    ),
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Write the run's report.html at its end, or when it is interrupted.")
-    ] = False,
+    scenario: options.ScenarioNames = None,
+    server: options.Servers = None,
+    target: Target = None,
+    target_file: TargetFile = None,
+    target_write: TargetWrite = False,
+    allow_remote: options.AllowRemote = False,
+    set_: options.Overrides = None,
+    trials: Trials = None,
+    quick: Quick = False,
+    seed: options.Seed = None,
+    out: options.ResultsFolder = options.RESULTS,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    report: Report = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
-    """Run the matrix of one scenario or more and answer its question."""
-    from tftpbench.model.errors import UsageError
+    """Measure the servers of a scenario and answer its question."""
+    from tftpbench.api import random_seed
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
-    server = [*(server or []), *_target(target, target_file, target_write)]
-    if resume is not None:
-        if len(scenario or []) > 1 or seed is not None:
-            raise UsageError("--resume goes on with one run, in its own order: leave --seed and further scenarios out")
-        chosen = [_resumed(resume, scenario, overrides, server, quick)]
-    elif scenario:
-        chosen = [_load(name, overrides, server, quick) for name in scenario]
-    else:
-        raise UsageError("no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency")
-    seed = _seed(seed)
+    changes = _Changes(overrides, [*(server or []), *_target(target, target_file, target_write)], quick)
+    chosen = _chosen(scenario or [], changes, resume, seed)
+    seed = random_seed() if seed is None else seed
     if dry_run:
         return _dry_run(chosen, seed, json_)
     interrupt_on_end()  # an orderly end for all: finished trials are saved
-    documents, code = [], 0
+    answers = []
     for each, name in zip(chosen, scenario or [""], strict=True):
-        command = _command(name, overrides, server, quick, seed, out) + (["--allow-remote"] if allow_remote else [])
-        document, one = _run_one(each, seed, out, resume, command, json_, quiet, allow_remote, report)
-        documents.append(document)
-        code = _graver(code, one)
+        command = changes.command(name, seed, out, allow_remote)
+        answers.append(_measured(each, command, seed, out, resume, allow_remote, report, json_, quiet))
     if json_:
-        _print_json(documents[0] if len(documents) == 1 else {"runs": documents})
-    return code
+        output.print_json([document for document, _ in answers])
+    # Of several scenarios: a missed threshold goes before too few valid trials, and that before all well.
+    return min((code for _, code in answers if code), default=0)
 
 
-def _load(name: str, overrides: list[str], servers: list[str] | None, quick: bool) -> "Scenario":
-    from tftpbench.model.scenario_files import load_scenario
-
-    scenario = load_scenario(name, overrides)
-    if servers:
-        scenario = scenario.with_servers(servers)
-    return scenario.quick() if quick else scenario
+EXAMPLES = (
+    "tftpbench run concurrency",
+    "tftpbench run scenarios/concurrency.yaml --server epoll --set matrix.concurrency=[1,10] --report",
+    "tftpbench run concurrency --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
+)
 
 
-def _resumed(
-    resume: Path, names: list[str] | None, overrides: list[str], servers: list[str] | None, quick: bool
-) -> "Scenario":
-    """The run's own scenario, unless one is named: the runner then refuses a different one."""
+@dataclass(frozen=True)
+class _Changes:
+    """What the command line changes in every scenario."""
+
+    overrides: list[str]
+    servers: list[str]
+    quick: bool
+
+    def load(self, name: str) -> "Scenario":
+        """The scenario of a path or name, changed."""
+        from tftpbench.model.scenario_files import load_scenario
+
+        scenario = load_scenario(name, self.overrides)
+        scenario = scenario.with_servers(self.servers) if self.servers else scenario
+        return scenario.quick() if self.quick else scenario
+
+    def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
+        """What to type to do the same again: the same cells in the same order on the same contents."""
+        words = ["tftpbench", "run", name]
+        words += [word for assignment in self.overrides for word in ("--set", assignment)]
+        words += [word for server in self.servers for word in ("--server", server)]
+        words += ["--quick"] if self.quick else []
+        words += ["--seed", str(seed)]
+        words += ["--out", str(out)] if out != options.RESULTS else []
+        return words + (["--allow-remote"] if allow_remote else [])
+
+
+def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int | None) -> list["Scenario"]:
+    """The scenarios to run; of --resume the run's own, unless one is named: the runner then refuses another one."""
     from tftpbench.model.errors import UsageError
     from tftpbench.store import recording
 
+    if resume is not None and (len(names) > 1 or seed is not None):
+        raise UsageError("--resume goes on with one run, in its own order: leave --seed and further scenarios out")
     if names:
-        return _load(names[0], overrides, servers, quick)
-    if overrides or servers or quick:
+        return [changes.load(name) for name in names]
+    if resume is None:
+        raise UsageError("no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency")
+    if changes.overrides or changes.servers or changes.quick:
         raise UsageError(
             "--resume goes on with the scenario as it was run: leave --set, --trials, --server and --quick out"
         )
-    return recording.recorded(resume)[0]
+    return [recording.recorded(resume)[0]]
 
 
 def _target(address: str | None, file: str | None, write: bool) -> list[str]:
@@ -136,30 +142,21 @@ def _target(address: str | None, file: str | None, write: bool) -> list[str]:
     return [Target(*numeric_address(address), file).entry]
 
 
-def _seed(seed: int | None) -> int:
-    if seed is not None:
-        return seed
-    from tftpbench.api import random_seed
-
-    return random_seed()
-
-
-def _run_one(
+def _measured(
     scenario: "Scenario",
+    command: list[str],
     seed: int,
     out: Path,
     resume: Path | None,
-    command: list[str],
-    json_: bool,
-    quiet: bool,
     allow_remote: bool,
     page: bool,
+    json_: bool,
+    quiet: bool,
 ) -> tuple[dict[str, object], int]:
+    """The document and the exit code of a scenario that is measured, after its answer has been printed and kept."""
     from tftpbench import measure
-    from tftpbench.analysis import summary
-    from tftpbench.model.errors import ResultsWarning
     from tftpbench.render import progress
-    from tftpbench.store import load_run, recording
+    from tftpbench.store import recording
 
     try:
         with progress.display(sys.stderr, quiet=quiet) as shown:
@@ -174,44 +171,36 @@ def _run_one(
             )
     except measure.RunInterrupted as interrupted:
         if page and interrupted.report.rows:
-            _page(interrupted.report.folder)
+            _write_page(interrupted.report.folder)
         raise
+    return _answered(report, page, json_, quiet)
+
+
+def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tuple[dict[str, object], int]:
+    from tftpbench.analysis import summary
+    from tftpbench.model.errors import ResultsWarning
+    from tftpbench.render import answer as rendered
+    from tftpbench.store import load_run
+
     folder, repeat = str(report.folder), shlex.join(report.command)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        warnings.simplefilter("ignore", ResultsWarning)  # printed below, for people
         stored = load_run(report.folder)
         answer, rows = summary.answer_of(stored), stored.rows
     for problem in stored.problems:
         typer.echo(f"{folder}: {problem}", err=True)
-    _keep(report.folder / ANSWER, summary.render(answer, folder, repeat))
+    output.keep_answer(report.folder, rendered.text(answer, folder, repeat))
     if page:
-        _page(report.folder)
-    stream = sys.stderr if json_ else sys.stdout
-    if not (json_ and quiet):
-        output = output_of(stream)
-        text = summary.render(answer, folder, repeat, colour=output.has_colour)
-        output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
+        _write_page(report.folder)
+    output.print_text(lambda colour: rendered.text(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 
-def _page(folder: Path) -> None:
-    """Told on standard error, as it is no part of the answer."""
-    from tftpbench.cli.report import write_page
+def _write_page(folder: Path) -> None:
+    """Said on standard error, as it is no part of the answer."""
     from tftpbench.store import load_run
 
-    typer.echo(f"Report written: {write_page(load_run(folder))}", err=True)
-
-
-def _keep(path: Path, text: str) -> None:
-    """Beside the trials, so that the folder alone tells what came of the run."""
-    from tftpbench.cli.report import keep
-    from tftpbench.model.errors import ResultsError
-
-    try:
-        keep(f"{text}\n", path)
-    except ResultsError as error:
-        reason = error.__context__.strerror if isinstance(error.__context__, OSError) else "no such place"
-        raise ResultsError(f"{path} can't be written: {reason}; all trials are saved beside it") from None
+    typer.echo(f"Report written: {output.keep_page(load_run(folder))}", err=True)
 
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
@@ -233,26 +222,5 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
         ]
         documents.append({"scenario": scenario.document(), "seed": seed, "trials": rows})
     if json_:
-        _print_json(documents[0] if len(documents) == 1 else {"runs": documents})
+        output.print_json(documents)
     return 0
-
-
-def _command(
-    name: str, overrides: list[str], servers: list[str] | None, quick: bool, seed: int, out: Path
-) -> list[str]:
-    """What to type to do the same again: the same cells in the same order on the same contents."""
-    words = ["tftpbench", "run", name]
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += [word for server in servers or [] for word in ("--server", server)]
-    words += ["--quick"] if quick else []
-    words += ["--seed", str(seed)]
-    return words + (["--out", str(out)] if out != Path("results") else [])
-
-
-def _graver(one: int, other: int) -> int:
-    """Of several scenarios: a missed threshold goes before too few valid trials, and that before all well."""
-    return min(code for code in (one, other) if code) if one or other else 0
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, ensure_ascii=False))

@@ -20,9 +20,14 @@ class Which(StrEnum):
     gate = "gate"
 
 
-def schema(which: Annotated[Which, typer.Argument(help="Of which file.")]) -> int:
-    """Print a JSON Schema, for editors and for programs that read results."""
+def schema(
+    which: Annotated[Which, typer.Argument(metavar="NAME", help=f"One of {', '.join(Which)}.", show_choices=False)],
+) -> int:
+    """Print the JSON Schema of a file or of what a command prints."""
     from tftpbench.render.schema import text
 
     typer.echo(text(which.value), nl=False)
     return 0
+
+
+EXAMPLES = ("tftpbench schema scenario > scenario.json",)

@@ -1,32 +1,41 @@
-"""``tftpbench servers``: who could be measured here, and getting those who are not here yet."""
+"""``tftpbench servers``: what can be measured here, and how to get what is missing."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.model.escape import visible_line
-from tftpbench.render.terminal import console
+from tftpbench.render.terminal import print_table
 
 if TYPE_CHECKING:
     from tftpbench.host.presence import Found, Missing
     from tftpbench.model.manifest import Manifest
 
-# Where output is no terminal, lines are for programs and for reading later: nothing is folded.
-WIDTH_ELSEWHERE = 250
+_FOLDED: dict[str, object] = {"overflow": "fold"}
+_COLUMNS: dict[str, dict[str, object]] = {
+    "server": {"no_wrap": True},
+    "model": _FOLDED,
+    "does": _FOLDED,
+    "options": _FOLDED,
+    "version": _FOLDED,
+}
 
 
 def servers(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these: names, or paths of manifests.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Only these servers: names, or paths of manifests.")
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="First get those that can be got, into a folder of tftpbench's own.")
+        bool, typer.Option("--fetch", help="First download those that can be, into a folder of tftpbench's own.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    json_: options.Json = False,
 ) -> int:
-    """List every manifest: model, options, version found, or why not and how to get it."""
+    """List the servers that can be measured, with versions found.
+
+    Of a server that is not here, it says why not and how to get it.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from tftpbench.host.choice import bundled_manifests, choose_manifest
@@ -46,8 +55,11 @@ def servers(
     return 2 if failed else 0
 
 
+EXAMPLES = ("tftpbench servers", "tftpbench servers tftpd-hpa atftpd", "tftpbench servers --fetch")
+
+
 def _fetch(manifests: list["Manifest"], asked: bool) -> int:
-    """How many failed; each is told of as it ends, in one line. `asked`: one that can't be fetched was asked for."""
+    """The number that failed; a line for each as it ends. `asked`: one that can't be fetched was asked for by name."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     from tftpbench.host import fetch
@@ -96,22 +108,18 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
 
 
 def _print_table(described: list[dict[str, object]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("server", "model", "does", "options", "version"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "server")
+    print_table(_COLUMNS, map(_row, described))
     for each in described:
-        does = f"{_words(each['operations'])}{' IPv6' if each['ipv6'] else ''}"
-        here = str(each["version"]) if each["missing"] is None else f"- {each['missing']}"
-        table.add_row(*map(_plain, (each["name"], each["model"], does, _words(each["options"]) or "none", here)))
-    shown = console(sys.stdout, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE, highlight=False)
-    shown.print(table)
-    missing = [each for each in described if each["missing"] is not None]
-    for each in missing:
-        fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
-        shown.print(_plain(f"To get {each['name']}: {each['get']}{fetched}"), soft_wrap=True)
+        if each["missing"] is not None:
+            fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
+            typer.echo(visible_line(f"To get {each['name']}: {each['get']}{fetched}"))
+
+
+def _row(described: dict[str, object]) -> list[str]:
+    does = f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}"
+    here = str(described["version"]) if described["missing"] is None else f"- {described['missing']}"
+    cells = described["name"], described["model"], does, _words(described["options"]) or "none", here
+    return [visible_line(str(cell)) for cell in cells]
 
 
 def _print_details(manifest: "Manifest") -> None:
@@ -132,13 +140,6 @@ def _print_details(manifest: "Manifest") -> None:
     for name, text in lines.items():
         if text:
             typer.echo(f"  {name.ljust(width)}  {visible_line(text)}")
-
-
-def _plain(text: object) -> str:
-    """Without rich's markup: versions are what foreign programs print."""
-    from rich.markup import escape
-
-    return escape(visible_line(str(text)))
 
 
 def _words(value: object) -> str:

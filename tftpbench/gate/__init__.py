@@ -1,44 +1,45 @@
 """The gate: whether the head is slower than the base, and how sure that is (docs/gate.md).
 
-    sides.py        what base and head are
-    loop.py         a whole `gate ab`: blocks, looks, an end
-    calibration.py  how much work a trial is
-    block.py        a fresh base and head, loaded in turn
-    syscalls.py     system calls per block, by passes under strace
-    decision.py     from figures to words; the same for a gate that goes on and for a rehearsal
-    result.py       what was found, as plain values
-    told.py         the same in words
-    document.py     the same as JSON, written and read
-    folder.py       where blocks and documents are kept
-    stored.py       a stored run, and why it can't be compared
-    baseline.py     a run against a stored one
-    slo.py          a run against its scenario's thresholds
-    faults.py       servers made worse on purpose, by fault.c
-    selftest.py     how often the gate cries wolf here, and what it catches
-    rehearsal.py    the same on recorded blocks, thousands of times
+    sides.py         what base and head are
+    loop.py          a whole `gate ab`: pairs, looks, an end
+    pilot.py         how much work a trial is
+    pair.py          a fresh base and head, loaded in turn
+    syscalls.py      system calls per block, by passes under strace
+    pair_figures.py  pairs as numbers: which of them count, and how much worse the head was
+    sign_test.py     a test that may be looked at after every pair
+    verdict.py       the rules, from figures to verdicts: for pairs, stored runs and resampling
+    decision.py      the rules applied to pairs, look after look, with the figures behind each verdict
+    result.py        what was found, as plain values
+    text.py          the same in words
+    document.py      the same as JSON, written and read
+    folder.py        where pairs and documents are kept
+    stored.py        a stored run, and why it can't be compared
+    baseline.py      a run against a stored one
+    slo.py           a run against its scenario's thresholds
+    selftest/        the gate's false-alarm rate here, and which injected faults it catches
 
 It must never print, and never measure again because it did not like the outcome.
 """
 
-from tftpbench.gate.loop import Begun, Event, GateInterrupted, Looked, Measured, ab
-from tftpbench.gate.result import Block, FailOn, GateResult, Judgement, Noise, Side, Word
+from tftpbench.gate.decision import Decision, decide
+from tftpbench.gate.loop import Event, GateInterrupted, GateStarted, InterimLook, PairFinished, ab
+from tftpbench.gate.result import FailOn, GateResult, Judgement, Noise, Pair, Side, Verdict
 from tftpbench.gate.sides import both_sides, side
-from tftpbench.gate.verdict import Decision, decide
 
 __all__ = [
-    "Begun",
-    "Block",
     "Decision",
     "Event",
     "FailOn",
     "GateInterrupted",
     "GateResult",
+    "GateStarted",
+    "InterimLook",
     "Judgement",
-    "Looked",
-    "Measured",
     "Noise",
+    "Pair",
+    "PairFinished",
     "Side",
-    "Word",
+    "Verdict",
     "ab",
     "both_sides",
     "decide",

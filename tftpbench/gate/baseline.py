@@ -2,8 +2,8 @@
 
 The two were measured at different times, so there are no pairs: they are two independent samples of trials. The 20 %
 trimmed means of each metric's logs are held against the budget with Yuen's t (Yuen 1974; degrees of freedom after
-Welch), in one look, with Holm's correction over metrics, servers and cells; the words are those of `gate ab`. What the
-machine did between the runs looks like a regression, and nothing here can tell the two apart: every result says so.
+Welch), in one look, with Holm's correction over metrics, servers and cells; the verdicts are those of `gate ab`. What
+the machine did between the runs looks like a regression, and nothing here can tell the two apart: every result says so.
 
 By simulation of 40,000 times two samples of the same noise, how often one test calls the second worse, at 1 % and at
 what the least of eight tests must reach:
@@ -28,18 +28,20 @@ from typing import Any
 
 import numpy as np
 
-from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, holm, trimmed
-from tftpbench.gate.result import Facts, GateResult, Judgement, Side, Word
+from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, trimmed
+from tftpbench.gate.decision import DETAILS
+from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Side, Verdict
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
-from tftpbench.gate.told import change
-from tftpbench.gate.verdict import DETAILS, ERROR, PASS_ERROR, POWER, PROMISED, whole
-from tftpbench.model.budgets import METRICS, REPORTED, Metric, allowance, worsening
+from tftpbench.gate.text import change
+from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
+from tftpbench.model.budgets import METRICS, REPORTED, worsening
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.metrics import Metric
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
 from tftpbench.model.workload import Cell
 
-# A trimmed mean of fewer trials has an error that nobody should believe.
+# A trimmed mean of fewer trials has an error that can't be relied on.
 TRIALS_MIN = PAIRS_MIN
 _CPU = "server_cpu_s_per_mib"
 _MIB = 1024 * 1024
@@ -48,7 +50,7 @@ _GONE = {"died", "not_ready"}
 # So many servers and cells that can't be judged are named; the others are counted.
 _NAMED_MAX = 4
 # A sentence of more figures is none.
-_TOLD_MAX = 3
+_SENTENCE_FIGURES_MAX = 3
 
 
 def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str | None = None) -> GateResult:
@@ -63,25 +65,25 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
     budgets = budgets_of(base.scenario)
     metrics = (*METRICS.values(), *REPORTED.values())
     samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
-    words = _words(samples, budgets)
-    tests = sum(samples[number].is_enough for number in words)
+    found = _verdicts(samples, budgets)
+    tests = sum(samples[number].is_enough for number in found)
     judgements = [
-        _judgement(each, words.get(number), budgets.get(each.metric.name), tests)
+        _judgement(each, found.get(number), budgets.get(each.metric.name), tests)
         for number, each in enumerate(samples)
         if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
     ]
-    judgements.sort(key=lambda each: each.word is None)  # stable: the order of metrics and cells stays
+    judgements.sort(key=lambda each: each.verdict is None)  # stable: the order of metrics and cells stays
     failure = _failure(base, head)
-    word = whole(words.values(), failure)
+    verdict = overall_verdict(found.values(), failure)
     return GateResult(
         method="baseline",
-        word=word,
-        sentence=_sentence(word, failure, judgements, base),
+        verdict=verdict,
+        sentence=_sentence(verdict, failure, judgements, base),
         base=_side(base, shared),
         head=_side(head, shared),
         judgements=tuple(judgements),
         noise=(),
-        blocks=(),
+        pairs=(),
         remarks=tuple(_remarks(base, head, shared)),
         failure=failure,
         facts=_facts(head, shared, command),
@@ -137,25 +139,15 @@ class _Sample:
         """The log-ratio head / base."""
         return difference(trimmed(np.log(self.head)), trimmed(np.log(self.base)))
 
-    @cached_property
-    def loss(self) -> Trimmed:
-        """The log-ratio of worsening."""
+    def loss(self, budget: float) -> Loss:
+        """How much worse the head is, against the budget."""
         sign = 1 if self.metric.lower_is_better else -1
-        return Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom)
+        return Loss(self.metric, Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom), budget)
 
-    def budget(self, budgets: Mapping[str, float]) -> float | None:
-        """As a share: no less than the metric's floor is of what the base has; None where it is not gated."""
+    def held(self, budgets: Mapping[str, float]) -> float | None:
+        """The budget as a share; None where it is not gated."""
         share = budgets.get(self.metric.name)
-        if share is None or not self.base:
-            return share
-        return max(share, self.metric.floor / statistics.median(self.base))
-
-    def smallest_effect(self, budget: float, tests: int) -> float:
-        """The least log-ratio that would have been called regressed with POWER, were it the first in Holm's order."""
-        from scipy.stats import t
-
-        needed = t.isf(ERROR / tests, self.moved.freedom) + t.isf(1 - POWER, self.moved.freedom)
-        return allowance(self.metric, budget) + float(needed * self.moved.error)
+        return None if share is None else held_budget(self.metric, share, self.base)
 
 
 def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample:
@@ -167,32 +159,15 @@ def _sample(metric: Metric, place: Place, base: Stored, head: Stored) -> _Sample
     return _Sample(metric, place, base.cells[place[1]], sides[0], sides[1], counts)
 
 
-def _words(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Word]:
-    """A word for each sample whose metric is gated, by its place in the list."""
-    gated = {number: each for number, each in enumerate(samples) if each.metric.name in budgets}
-    found: dict[int, Word] = dict.fromkeys(gated, "inconclusive")
-    tests = {number: each for number, each in gated.items() if each.is_enough}
-    held = {number: each.budget(budgets) or 0.0 for number, each in tests.items()}
-    limits = {number: allowance(each.metric, held[number]) for number, each in tests.items()}
-    beyond = holm([float(each.loss.p_above(limits[number])) for number, each in tests.items()])
-    worse = holm([float(each.loss.p_above(0)) for each in tests.values()])
-    better = holm([float(each.loss.p_below(0)) for each in tests.values()])
-    for place, (number, each) in enumerate(tests.items()):
-        promised = allowance(each.metric, min(PROMISED * held[number], 0.99))
-        if beyond[place] < ERROR:
-            found[number] = "regressed"
-        elif worse[place] < ERROR and each.loss.mean > limits[number]:
-            found[number] = "suspected"
-        elif better[place] < ERROR:
-            found[number] = "improved"
-        elif each.loss.p_below(limits[number]) < PASS_ERROR:
-            found[number] = "pass"
-        elif each.smallest_effect(held[number], len(tests)) > promised:
-            found[number] = "invalid"
-    return found
+def _verdicts(samples: Sequence[_Sample], budgets: Mapping[str, float]) -> dict[int, Verdict]:
+    """A verdict for each sample whose metric is gated, by its place in the list."""
+    gated = {number: budget for number, each in enumerate(samples) if (budget := each.held(budgets)) is not None}
+    losses = {number: samples[number].loss(budget) for number, budget in gated.items() if samples[number].is_enough}
+    found = verdicts(losses, last=losses, error=ERROR)
+    return {number: BY_SEVERITY[int(found[number][0])] if number in found else Verdict.INCONCLUSIVE for number in gated}
 
 
-def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: int) -> Judgement:
+def _judgement(sample: _Sample, verdict: Verdict | None, budget: float | None, tests: int) -> Judgement:
     metric, server = sample.metric, sample.place[0]
     both = bool(sample.base and sample.head)
     base, head = (statistics.median(side) if side else None for side in (sample.base, sample.head))
@@ -200,15 +175,17 @@ def _judgement(sample: _Sample, word: Word | None, budget: float | None, tests: 
     if sample.is_enough:
         log = float(sample.moved.mean)
         low, high = _interval(sample.moved)
-        effect = None if budget is None else worsening(metric, sample.smallest_effect(budget, tests))
+        effect = (
+            None if budget is None else worsening(metric, float(sample.loss(budget).smallest_effect(ERROR / tests)[0]))
+        )
     elif both and base and head:
         log = math.log(head / base)
     sign = 1 if metric.lower_is_better else -1
     return Judgement(
-        metric=metric.name, cell=f"{server}, {sample.cell.label}", cell_key=sample.place[1], word=word, base=base,
+        metric=metric.name, cell=f"{server}, {sample.cell.label}", cell_key=sample.place[1], verdict=verdict, base=base,
         head=head, ratio=None if log is None else math.exp(log), low=low, high=high,
         worse=None if log is None else worsening(metric, sign * log), budget=budget,
-        pairs=min(len(sample.base), len(sample.head)), smallest_effect=effect, detail=_detail(sample, word),
+        pairs=min(len(sample.base), len(sample.head)), smallest_effect=effect, detail=_detail(sample, verdict),
     )  # fmt: skip
 
 
@@ -219,11 +196,11 @@ def _interval(moved: Trimmed) -> tuple[float, float]:
     return math.exp(float(moved.mean) - reach), math.exp(float(moved.mean) + reach)
 
 
-def _detail(sample: _Sample, word: Word | None) -> str:
+def _detail(sample: _Sample, verdict: Verdict | None) -> str:
     known = f"{len(sample.base)} and {len(sample.head)} trials"
     if sample.metric.name == NOT_IN_A_RUN:
         return "not measured in a run"
-    if word is None:
+    if verdict is None:
         return f"reported, never gated; {known}"
     if not sample.is_enough:
         return (
@@ -231,8 +208,8 @@ def _detail(sample: _Sample, word: Word | None) -> str:
             f"{len(sample.head)} of {sample.trials[1]} of the new one are valid and know it; "
             f"{TRIALS_MIN} of each are needed"
         )
-    told = "too noisy here: take more or longer trials" if word == "invalid" else DETAILS[word]
-    return f"{told}; {known}"
+    reason = "too noisy here: take more or longer trials" if verdict == Verdict.INVALID else DETAILS[verdict]
+    return f"{reason}; {known}"
 
 
 def _failure(base: Stored, head: Stored) -> str | None:
@@ -267,16 +244,18 @@ def _is_asked(metric: str, scenario: Scenario) -> bool:
 # ---- in words, and where it was measured
 
 
-def _sentence(word: Word, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
-    """The verdict with the figures that decided, the gravest first."""
+def _sentence(verdict: Verdict, failure: str | None, judgements: Sequence[Judgement], base: Stored) -> str:
+    """The verdict with the figures that decided, the most severe first."""
     against = f"against the stored run {base.run.name}"
     if failure is not None:
         return f"regressed: {failure}; {against}."
-    wanted = {"improved", "pass"} if word == "improved" else {word}
-    alike = [each for each in judgements if each.word in wanted]
+    wanted = {Verdict.IMPROVED, Verdict.PASS} if verdict == Verdict.IMPROVED else {verdict}
+    alike = [each for each in judgements if each.verdict in wanted]
     alike.sort(key=lambda each: -(each.worse or 0) / (each.budget or 1))
-    more = f"; and {len(alike) - _TOLD_MAX} more" if len(alike) > _TOLD_MAX else ""
-    return f"{word}: {'; '.join(change(each, named=True) for each in alike[:_TOLD_MAX])}{more}; {against}."
+    more = f"; and {len(alike) - _SENTENCE_FIGURES_MAX} more" if len(alike) > _SENTENCE_FIGURES_MAX else ""
+    return (
+        f"{verdict}: {'; '.join(change(each, named=True) for each in alike[:_SENTENCE_FIGURES_MAX])}{more}; {against}."
+    )
 
 
 def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:

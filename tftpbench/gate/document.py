@@ -1,6 +1,6 @@
 """A GateResult for programs: gate.json, read back as the same result, and tidy frames for notebooks and plots.
 
-It must never decide or draw. What is read is hostile: anybody may have altered it, and whatever is wrong with it is one
+It must never decide or draw. What is read is hostile: it may have been altered, and whatever is wrong with it is one
 line.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Block, GateResult, Judgement
+from tftpbench.gate.result import BASE, CONTROL, HEAD, GateResult, Judgement, Pair
 from tftpbench.model.arguments import path_of
 from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.errors import ResultsError
@@ -25,11 +25,14 @@ from tftpbench.model.regular_file import UnfitFile, read_regular
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "tftpbench.gate/1"
+SCHEMA = "tftpbench.gate/2"
+SCHEMA_1 = "tftpbench.gate/1"
+# What schema 1 calls otherwise: of the whole, and of each judgement.
+_WHOLE_1, _JUDGEMENT_1 = {"word": "verdict", "blocks": "pairs"}, {"word": "verdict"}
 FILE = "gate.json"
 # A thousand pairs in twenty cells; the default gate has 200 KiB.
 SIZE_MAX_BYTES = 64 * 1024 * 1024
-_PAIR_COLUMNS = ("cell", "cell_key", "block", "metric", "compared", "base", "other", "ratio", "base_first", "valid")
+_PAIR_COLUMNS = ("cell", "cell_key", "pair", "metric", "compared", "base", "other", "ratio", "base_first", "valid")
 
 
 def document(result: GateResult) -> dict[str, Any]:
@@ -43,36 +46,38 @@ def text(result: GateResult) -> str:
 
 
 def load(path: Path | str) -> GateResult:
-    """The gate in a folder, or in its gate.json. Keys that a newer version added are passed over.
+    """The gate in a folder, or in its gate.json, of this schema or the one before. Newer keys are passed over.
 
     Raises ResultsError, one line, for a file that is absent or too large, is not this document, or was altered.
     """
     found, content = _content(path_of(path, "a gate's folder or gate.json", ResultsError))
     try:
         known = json.loads(content.decode("utf-8"), parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        schema = known.get("schema") if isinstance(known, dict) else None
+        content = _from_schema_1(known) if schema == SCHEMA_1 else content
     except RecursionError:
         raise ResultsError(f"{found}: is not JSON: is nested too deep") from None
     except ValueError as error:
         raise ResultsError(f"{found}: is not JSON: {error}") from None
-    schema = known.get("schema") if isinstance(known, dict) else None
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, SCHEMA_1):
         shown = repr(schema)[:60]
-        raise ResultsError(f"{found}: has the schema {shown}, which this tftpbench can't read; allowed: {SCHEMA!r}")
+        allowed = f"{SCHEMA!r} and {SCHEMA_1!r}"
+        raise ResultsError(f"{found}: has the schema {shown}, which this tftpbench can't read; allowed: {allowed}")
     try:
         return _adapter().validate_json(content, strict=True)
     except ValidationError as error:
-        raise ResultsError(f"{found}: {_told(error)}") from None
+        raise ResultsError(f"{found}: {_first_mistake(error, schema)}") from None
 
 
 def pairs_frame(result: GateResult) -> "pd.DataFrame":
-    """Tidy: a row per block, metric and pairing of the base with another arm, where either side has the figure.
+    """Tidy: a row per pair, metric and pairing of the base with another arm, where either side has the figure.
 
-    Columns: cell, cell_key, block, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
+    Columns: cell, cell_key, pair, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
     (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
     """
     import pandas as pd
 
-    rows = [row for block in result.blocks for row in _pairings(block)]
+    rows = [row for pair in result.pairs for row in _pairings(pair)]
     frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
     return frame.astype(dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool))
 
@@ -87,18 +92,18 @@ def judgements_frame(result: GateResult) -> "pd.DataFrame":
     return frame.astype(dict.fromkeys(figures, "float64"))
 
 
-def _pairings(block: Block) -> Iterator[tuple[object, ...]]:
+def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
     for metric in (*METRICS, *REPORTED):
         for compared in (HEAD, CONTROL):
-            if BASE not in block.arms or compared not in block.arms:
+            if BASE not in pair.arms or compared not in pair.arms:
                 continue
-            base, other = (block.arms[arm].figures.get(metric) for arm in (BASE, compared))
+            base, other = (pair.arms[arm].figures.get(metric) for arm in (BASE, compared))
             if base is None and other is None:
                 continue
             ratio = other / base if base and other is not None else None
             yield (
-                block.cell, block.cell_key, block.number, metric, compared, base, other, ratio, block.first == BASE,
-                block.invalid is None,
+                pair.cell, pair.cell_key, pair.number, metric, compared, base, other, ratio, pair.first == BASE,
+                pair.invalid is None,
             )  # fmt: skip
 
 
@@ -157,9 +162,28 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _told(error: ValidationError) -> str:
+def _from_schema_1(known: Mapping[str, Any]) -> bytes:
+    """The same document with the names of schema 2."""
+    renamed, judgements = _renamed(known, _WHOLE_1), known.get("judgements")
+    if isinstance(judgements, list):
+        renamed["judgements"] = [
+            _renamed(each, _JUDGEMENT_1) if isinstance(each, dict) else each for each in judgements
+        ]
+    return json.dumps(renamed).encode()
+
+
+def _renamed(part: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A key that already had the new name meant nothing."""
+    return {names.get(key, key): value for key, value in part.items() if key not in names.values()}
+
+
+def _first_mistake(error: ValidationError, schema: str) -> str:
     """The first mistake: where, and what is allowed."""
     fault = error.errors(include_url=False, include_input=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
+    loc = fault["loc"]
+    if schema == SCHEMA_1:  # by the names that stand in the file
+        names = {new: old for old, new in _WHOLE_1.items()}
+        loc = (names.get(str(loc[0]), loc[0]), *("word" if part == "verdict" else part for part in loc[1:]))
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
     line = f"{where}: {fault['msg']}" if where else fault["msg"]
     return visible_line(line)

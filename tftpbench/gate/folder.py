@@ -1,7 +1,7 @@
-"""The folder of a gate: every finished block is on the disk before the next begins.
+"""The folder of a gate: every finished pair is on the disk before the next begins.
 
 <out>/<UTC>-gate-<scenario>/
-  blocks.jsonl     a line per finished block
+  pairs.jsonl      a line per finished pair
   gate.json        the whole, at the end; reports are written beside it
 """
 
@@ -11,10 +11,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench.gate.result import Block
+from tftpbench.gate.result import Pair
 from tftpbench.model.errors import ResultsError
 
-BLOCKS = "blocks.jsonl"
+PAIRS = "pairs.jsonl"
 # More gates of one scenario than this never start within one second.
 SAME_SECOND_MAX = 1000
 
@@ -32,13 +32,13 @@ class GateFolder:
         if self._out is not None:
             self.path = _made(self._out, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-gate-{self._scenario}")
 
-    def append(self, block: Block) -> None:
+    def append(self, pair: Pair) -> None:
         """On the disk when this returns. Raises ResultsError."""
         if self.path is None:
             return
         try:
-            with (self.path / BLOCKS).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(block), allow_nan=False) + "\n")
+            with (self.path / PAIRS).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(pair), allow_nan=False) + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:

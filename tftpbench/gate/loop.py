@@ -1,6 +1,6 @@
-"""A whole `gate ab`: rehearse both sides, block after pair, a look now and then, and an end as soon as all is decided.
+"""A whole `gate ab`: a pilot of both sides, pair after pair, a look now and then, and an end as soon as all is decided.
 
-It emits events and prints nothing; every finished block is kept. It must never measure again because it did not like
+It emits events and prints nothing; every finished pair is kept. It must never measure again because it did not like
 the outcome.
 """
 
@@ -13,15 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tftpbench.gate import pair, syscalls
+from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.folder import GateFolder
 from tftpbench.gate.pair import Work
 from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
-from tftpbench.gate.pilot import rehearsed, starts, work
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block, Facts, GateResult
+from tftpbench.gate.pilot import pilot_transfer_s, starts, work
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
-from tftpbench.gate.told import remarks, sentence
-from tftpbench.gate.verdict import ERROR, METHOD, Decision, decide, is_early
+from tftpbench.gate.text import remarks, sentence
+from tftpbench.gate.verdict import ERROR, METHOD, is_early
 from tftpbench.host import machine
 from tftpbench.host.roots import roots
 from tftpbench.measure import Contender, Pinning, Tools, Trial, pin
@@ -36,7 +37,7 @@ from tftpbench.model.units import format_duration
 from tftpbench.model.workload import Cell
 
 SYSCALLS = "syscalls_per_block"
-# Blocks that don't count are made up for, but not for ever: a machine that spoils a third of them is told so.
+# Pairs that don't count are made up for, but not for ever: a machine that spoils a third of them ends the gate.
 SPOILT_MAX = 0.5
 SPOILT_AT_FIRST = 4
 # A pass under strace takes as long as its calls. A server of batches makes few, and their number moves with the
@@ -48,7 +49,7 @@ STRACED_FAILURES_MAX = 2
 
 
 @dataclass(frozen=True)
-class Begun:
+class GateStarted:
     """Both sides answer, the work is known. `work`: of a trial, in words, by cell_key."""
 
     looks: tuple[int, ...]
@@ -58,31 +59,31 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A block is done, and on the disk."""
+class PairFinished:
+    """A pair is done, and on the disk."""
 
-    block: Block
+    pair: Pair
     cells: int
 
 
 @dataclass(frozen=True)
-class Looked:
+class InterimLook:
     """There were pairs enough for a look."""
 
     decision: Decision
 
 
-Event = Begun | Measured | Looked
+Event = GateStarted | PairFinished | InterimLook
 
 
 class GateInterrupted(TftpbenchError):
-    """Ctrl-C. Finished blocks are kept, and nothing is judged."""
+    """Ctrl-C. Finished pairs are kept, and nothing is judged."""
 
     exit_code = 130
 
-    def __init__(self, blocks: int, folder: Path | None) -> None:
+    def __init__(self, pairs: int, folder: Path | None) -> None:
         kept = f"; what was measured is in {folder}" if folder else ""
-        super().__init__(f"interrupted after {blocks} blocks, so there is no verdict{kept}")
+        super().__init__(f"interrupted after {pairs} pairs, so there is no verdict{kept}")
 
 
 def ab(
@@ -110,25 +111,25 @@ def ab(
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     with ExitStack() as stack:
         files = stack.enter_context(target_files((base, head), allow_remote=False))
-        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).write_contents))
+        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).host.write_contents))
         bench = Bench(base_folder, files, pinning, seed, tools or Tools())
         gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
         try:
             decision = gate.run()
         except KeyboardInterrupt:
-            raise GateInterrupted(len(gate.blocks), folder.path) from None
+            raise GateInterrupted(len(gate.pairs), folder.path) from None
     described = describe(base, entries[0]), describe(head, entries[1])
-    facts = _facts(scenario, seed, pinning, gate.told_work, command, started_at, time.monotonic() - began)
+    facts = _facts(scenario, seed, pinning, gate.work_texts, command, started_at, time.monotonic() - began)
     return GateResult(
         method="ab",
-        word=decision.word,
+        verdict=decision.verdict,
         sentence=sentence(decision, described, scenario, pinning.phrase),
         base=described[0],
         head=described[1],
         judgements=decision.judgements,
         noise=decision.noise,
-        blocks=tuple(gate.blocks),
-        remarks=remarks(gate.blocks, gate.notes, pinning),
+        pairs=tuple(gate.pairs),
+        remarks=remarks(gate.pairs, gate.notes, pinning),
         failure=decision.failure,
         facts=facts,
         folder=str(folder.path) if folder.path else None,
@@ -136,18 +137,18 @@ def ab(
 
 
 class _Gate:
-    """The state of one gate: its blocks so far, and what was learnt before them."""
+    """The state of one gate: its pairs so far, and what was learnt before them."""
 
     def __init__(
         self, base: Contender, head: Contender, scenario: Scenario, seed: int, bench: Bench, folder: GateFolder,
         on_event: Callable[[Event], object],
     ) -> None:  # fmt: skip
-        self.blocks: list[Block] = []
+        self.pairs: list[Pair] = []
         self.notes: list[str] = []
-        self.told_work: dict[str, str] = {}
+        self.work_texts: dict[str, str] = {}
         self._sides = {BASE: base, HEAD: head}
         self._scenario = scenario
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._bench = bench
         self._folder = folder
         self._on_event = on_event
@@ -158,30 +159,30 @@ class _Gate:
         self._counts_syscalls = SYSCALLS in scenario.gate.gated
 
     def run(self) -> Decision:
-        """Blocks and looks to the end."""
+        """Pairs and looks to the end."""
         self._begin()
         gate, cells = self._scenario.gate, self._scenario.cells()
         decision, seen, number = decide((), gate.gated, gate.looks), (0, 0), 0
         while not decision.is_final and not self._is_spoilt(number):
             number += 1
-            for cell in self._dice.sample(cells, len(cells)):
+            for cell in self._rng.sample(cells, len(cells)):
                 self._measure(number, cell)
             before, seen = seen, self._pairs()
             is_look = any(now > then and now in gate.looks for then, now in zip(before, seen, strict=True))
-            if is_look or is_early(self.blocks, gate.gated):
-                decision = decide(self.blocks, gate.gated, gate.looks)
+            if is_look or is_early(self.pairs, gate.gated):
+                decision = decide(self.pairs, gate.gated, gate.looks)
                 if is_look:
-                    self._on_event(Looked(decision))
+                    self._on_event(InterimLook(decision))
                 self._settle(decision)
-        return decision if decision.is_final else decide(self.blocks, gate.gated, gate.looks, has_ended=True)
+        return decision if decision.is_final else decide(self.pairs, gate.gated, gate.looks, has_ended=True)
 
     def _begin(self) -> None:
         for cell in self._scenario.cells():
-            transfer_s = rehearsed(cell, self._sides[BASE], BASE, self._bench)
+            transfer_s = pilot_transfer_s(cell, self._sides[BASE], BASE, self._bench)
             starts(cell, self._sides[HEAD], HEAD, self._bench)
             found = self._work[cell.key] = work(cell, self._scenario.gate, transfer_s)
             slice_text = format_duration(found.slice_ns)
-            self.told_work[cell.key] = (
+            self.work_texts[cell.key] = (
                 f"{cell.label}: {found.slices} slices of {found.transfers} transfers, {slice_text} each for the base"
             )
         reason = syscalls.unavailable() if self._counts_syscalls else None
@@ -190,13 +191,13 @@ class _Gate:
             self.notes.append(f"System calls were not counted: {reason}.")
         self._folder.make()  # not before: what can't be started leaves no empty folder
         where, notes = self._bench.pinning.phrase, tuple(self.notes)
-        self._on_event(Begun(self._scenario.gate.looks, self.told_work, where, notes))
+        self._on_event(GateStarted(self._scenario.gate.looks, self.work_texts, where, notes))
 
     def _measure(self, number: int, cell: Cell) -> None:
         sides = dict(self._sides)
         if number % CONTROL_EVERY == 0:
             sides[CONTROL] = self._sides[BASE]
-        made = pair.measure(number, cell, self._work[cell.key], sides, self._dice, self._bench)
+        made = pair.measure(number, cell, self._work[cell.key], sides, self._rng, self._bench)
         if self._counts_syscalls and self._failures[cell.key] < STRACED_FAILURES_MAX and not self._is_severe(made):
             try:
                 made = self._with_syscalls(made, cell, sides)
@@ -204,20 +205,20 @@ class _Gate:
                 self._folder.append(made)
                 raise
         self._folder.append(made)
-        self.blocks.append(made)
-        self._on_event(Measured(made, len(self._scenario.cells())))
+        self.pairs.append(made)
+        self._on_event(PairFinished(made, len(self._scenario.cells())))
 
-    def _with_syscalls(self, made: Block, cell: Cell, sides: Mapping[str, Contender]) -> Block:
-        """The block with a pass under strace for each arm."""
+    def _with_syscalls(self, made: Pair, cell: Cell, sides: Mapping[str, Contender]) -> Pair:
+        """The pair with a pass under strace for each arm."""
         arms = {}
         try:
-            for name in self._dice.sample(list(sides), len(sides)):
+            for name in self._rng.sample(list(sides), len(sides)):
                 figures = {**made.arms[name].figures, SYSCALLS: self._syscalls(made.number, cell, name, sides[name])}
                 arms[name] = Arm(figures)
         except SyscallsUnknown as reason:
             self._failures[cell.key] += 1
             if self._failures[cell.key] == STRACED_FAILURES_MAX:
-                self.notes.append(f"System calls were not counted from block {made.number} on: {reason}.")
+                self.notes.append(f"System calls were not counted from pair {made.number} on: {reason}.")
             return made
         self._failures[cell.key] = 0
         return replace(made, arms={name: arms[name] for name in sides})
@@ -244,11 +245,11 @@ class _Gate:
 
     def _settle(self, decision: Decision) -> None:
         """Passes under strace end once they have decided: they take as long as the pairs."""
-        words = [each.word for each in decision.judgements if each.metric == SYSCALLS]
-        if all(word in ("regressed", "pass", "improved") for word in words):
+        verdicts = [each.verdict for each in decision.judgements if each.metric == SYSCALLS]
+        if all(verdict is not None and verdict.is_decisive for verdict in verdicts):
             self._counts_syscalls = False
 
-    def _is_severe(self, made: Block) -> bool:
+    def _is_severe(self, made: Pair) -> bool:
         """Whether the pair tells nothing by its calls that its clock does not: it failed, or one side is far slower.
 
         A pass under strace takes long then, and if it goes on so, the clock decides before enough calls are counted.
@@ -262,12 +263,12 @@ class _Gate:
 
         But not before the first look, where they do count: for what needs no clock, or as pairs of a severe loss.
         """
-        spoilt = sum(each.invalid is not None for each in self.blocks)
-        if spoilt <= max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.blocks) - spoilt)):
+        spoilt = sum(each.invalid is not None for each in self.pairs)
+        if spoilt <= max(SPOILT_AT_FIRST, SPOILT_MAX * (len(self.pairs) - spoilt)):
             return False
-        return number >= self._scenario.gate.looks[0] or not any(map(self._counts_nevertheless, self.blocks))
+        return number >= self._scenario.gate.looks[0] or not any(map(self._counts_nevertheless, self.pairs))
 
-    def _counts_nevertheless(self, pair: Block) -> bool:
+    def _counts_nevertheless(self, pair: Pair) -> bool:
         gated = self._scenario.gate.gated
         unclocked = [name for name in gated if not METRICS[name].needs_clock]
         is_known = any(worsening_log(pair, name) is not None for name in unclocked)
@@ -275,7 +276,7 @@ class _Gate:
 
     def _pairs(self) -> tuple[int, int]:
         """How many pairs there are of the cell that has fewest: valid ones; and, for what needs no clock, all."""
-        cells = [[each for each in self.blocks if each.cell_key == cell.key] for cell in self._scenario.cells()]
+        cells = [[each for each in self.pairs if each.cell_key == cell.key] for cell in self._scenario.cells()]
         fewest = min(len(valid(pairs)) for pairs in cells)
         if all(METRICS[name].needs_clock for name in self._scenario.gate.gated):
             return fewest, 0
@@ -283,7 +284,7 @@ class _Gate:
 
 
 def _facts(
-    scenario: Scenario, seed: int, pinning: Pinning, told: Mapping[str, str], command: Sequence[str], started_at: str,
+    scenario: Scenario, seed: int, pinning: Pinning, work: Mapping[str, str], command: Sequence[str], started_at: str,
     duration_s: float,
 ) -> Facts:  # fmt: skip
     known = machine.facts()
@@ -299,7 +300,7 @@ def _facts(
         server_cpus=pinning.server,
         generator_cpus=pinning.generator,
         keys={"method_key": stable_key(method), "host_key": machine.host_key(known)},
-        work=dict(told),
+        work=dict(work),
         command=tuple(command),
         started_at=started_at,
         duration_s=duration_s,

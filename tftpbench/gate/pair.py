@@ -1,8 +1,8 @@
-"""One block: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
+"""One pair: a fresh base and a fresh head side by side, and only one of them loaded at a time, in turns.
 
 The turns (slices) are so short that what the machine does meanwhile hits both alike: whole trials after each other
 differ by 6 to 13 % of nothing, slices by 1 to 2 % (docs/gate.md). A server that has no load sleeps, so the other has
-the core to itself. Whatever a server does wrong is part of the block; it must never judge figures, and never leave a
+the core to itself. Whatever a server does wrong is part of the pair; it must never judge figures, and never leave a
 process behind.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Block
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
-from tftpbench.host.server import Sampler, ServerProcess
+from tftpbench.host.server import Sampling, Server
 from tftpbench.measure import Contender, Trial, validity
 from tftpbench.measure.files import keeps_its_files
-from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, server_of, stolen_ticks
+from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
 from tftpbench.model.errors import ServerError
 from tftpbench.model.invariants import number
 from tftpbench.model.workload import Cell
@@ -58,11 +58,11 @@ class Work:
 
 @dataclass
 class _Loaded:
-    """One arm while its block lasts."""
+    """One arm while its pair lasts."""
 
     trial: Trial
-    server: ServerProcess
-    sampler: Sampler
+    server: Server
+    sampler: Sampling
     config: LoadConfig
     root: Path
     stop: Stop
@@ -90,8 +90,8 @@ class _Turn:
     """The generator or the runner stood still, so that no arm's figures may hold this slice."""
 
 
-class Uneven(Exception):
-    """A server was lost, or delivered wrong bytes: the block ends here. `is_fault`: as no server may under load."""
+class ArmFailed(Exception):
+    """A server was lost, or delivered wrong bytes: the pair ends here. `is_fault`: as no server may under load."""
 
     def __init__(self, arm: str, why: str, *, is_fault: bool = True) -> None:
         super().__init__(f"{arm}: {why}")
@@ -100,20 +100,20 @@ class Uneven(Exception):
 
 
 def measure(
-    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], dice: random.Random, bench: Bench
-) -> Block:
+    number_: int, cell: Cell, work: Work, sides: Mapping[str, Contender], rng: random.Random, bench: Bench
+) -> Pair:
     """Load the sides (base, head and perhaps control) in turn, from fresh processes to their ends.
 
     Raises LoadError where the generator itself can't run; KeyboardInterrupt leaves nothing behind.
     """
-    order = dice.sample(list(sides), len(sides))
+    order = rng.sample(list(sides), len(sides))
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    made = Block(number_, cell.label, cell.key, started_at, order[0], 0, {})
+    made = Pair(number_, cell.label, cell.key, started_at, order[0], 0, {})
     try:
         with contextlib.ExitStack() as stack:
             arms = {name: _start(number_, cell, sides[name], name, bench, stack) for name in order}
             done = _take_turns(order, arms, work, bench)
-    except Uneven as lost:
+    except ArmFailed as lost:
         # A base that can't do it says nothing of the head; a second base is a base. One start that fails may be the
         # machine's doing; many spoil the gate.
         failure = str(lost) if lost.arm == HEAD and lost.is_fault else None
@@ -135,7 +135,7 @@ def _take_turns(order: Sequence[str], arms: Mapping[str, _Loaded], work: Work, b
     arm, and by the time it took one of a slow arm: evidence, and no spoilt data.
     """
     for index in range(work.slices + 1):
-        # Mirrored every other time: a drift within the block cancels out.
+        # Mirrored every other time: a drift within the pair cancels out.
         turn = order if index % 2 else order[::-1]
         for name in turn:
             arms[name].turns.append(_turn(name, arms[name], index, work, bench))
@@ -177,12 +177,11 @@ def _start(
     log = bench.roots.base / f"{name}.log"
     log.unlink(missing_ok=True)
     server = server_of(trial, bench, root, log, host=_host(contender, name))
-    assert isinstance(server, ServerProcess)
     stack.callback(server.stop, STOP_GRACE_S)
     try:
         server.start()
     except ServerError as error:
-        raise Uneven(name, str(error), is_fault=False) from None
+        raise ArmFailed(name, str(error), is_fault=False) from None
     config = load_config(trial, bench, server, stop)
     sampler = stack.enter_context(server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request))
     return _Loaded(trial, server, sampler, config, root, stop)
@@ -194,7 +193,7 @@ def _host(contender: Contender, name: str) -> str:
 
 
 def _turn(name: str, arm: _Loaded, index: int, work: Work, bench: Bench) -> _Turn:
-    """One slice. Raises Uneven where the server is gone, or what it delivered is wrong."""
+    """One slice. Raises ArmFailed where the server is gone, or what it delivered is wrong."""
     turn = _load(name, arm, f"{index}", arm.limit_ns(work), work.transfers, bench)
     if index == 0 and turn.is_stopped and not number(turn.figures, "blocks_to_window_end"):
         limit_ns = min(arm.config.limit_ns, SILENT_NS)
@@ -209,13 +208,13 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     """A slice's load, stopped after `limit_ns`."""
     config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-    edges: list[int | None] = []
-    before = stolen_ticks(cores)
-    result = bench.tools.run_load(config, arm.stop, lambda _edge: edges.append(arm.server.cpu_ns()))
-    after = stolen_ticks(cores)
+    before = bench.tools.host.stolen_ticks(cores)
+    result, edges = run_watched(config, arm.stop, bench, arm.server)
+    after = bench.tools.host.stolen_ticks(cores)
+    opened_ns, closed_ns = edges.opened.cpu_ns, edges.closed.cpu_ns
     lost = how_lost(arm.server)
     if lost is not None:
-        raise Uneven(name, str(lost))
+        raise ArmFailed(name, str(lost))
     is_stopped = _is_stopped(result, limit_ns)
     figures: dict[str, object] = dict(result.figures)
     figures |= _stopped(result, limit_ns) if is_stopped else {}
@@ -225,7 +224,7 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
         _remove(arm.root)
     wrong = number(figures, "content_mismatches")
     if wrong:
-        raise Uneven(name, f"{wrong:.0f} transfers had wrong contents")
+        raise ArmFailed(name, f"{wrong:.0f} transfers had wrong contents")
     if not is_stopped and not number(figures, "completed"):
         raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
@@ -233,15 +232,15 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
-        cpu_ns=edges[1] - edges[0] if None not in edges else None,  # type: ignore[operator]
+        cpu_ns=closed_ns - opened_ns if closed_ns is not None and opened_ns is not None else None,
         fault=found[0].text if found else None,
         is_stopped=is_stopped,
         is_stalled=any(each.kind in validity.STALLS for each in found),
     )
 
 
-def _nothing(name: str, transfers: int) -> Uneven:
-    return Uneven(name, f"completed none of {transfers} transfers")
+def _nothing(name: str, transfers: int) -> ArmFailed:
+    return ArmFailed(name, f"completed none of {transfers} transfers")
 
 
 def _is_stopped(result: LoadResult, limit_ns: int) -> bool:
@@ -332,7 +331,7 @@ def _sum(turns: Sequence[_Turn], name: str) -> float:
 
 
 def _remove(root: Path) -> None:
-    """What was uploaded and compared: a block of uploads would fill the memory that it lies in."""
+    """What was uploaded and compared: a pair's uploads would fill the memory that it lies in."""
     for path in root.iterdir():
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""How much work a trial is: found once, before the first block, by what the base needs; then the same for everybody.
+"""How much work a trial is: found once, before the first pair, by what the base needs; then the same for all arms.
 
 It must never keep a figure: what is measured here is thrown away.
 """
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tftpbench.gate.pair import Work, sliced
 from tftpbench.host.generator import Stop
-from tftpbench.host.server import ServerProcess
+from tftpbench.host.server import Server
 from tftpbench.measure import Contender, Trial
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.session import Bench, load_config, server_of
@@ -22,11 +22,11 @@ SLICES_MIN, SLICES_MAX = 4, 40
 STOP_GRACE_S = 0.3
 RATE = "data_pps"
 # An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
-# (pairs.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+# (pair_figures.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
 SLOW_FACTOR = 3.0
 
 
-def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
+def pilot_transfer_s(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
     """Seconds that one transfer of the cell takes when all of them are at it: the window / the transfers.
 
     Raises ServerError where the server can't be started, or completes nothing.
@@ -37,7 +37,7 @@ def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> floa
         # Once cold, once warm: the second says how long it takes.
         for index in (1, 2):
             load = sliced(config, index, index * cell.concurrency)
-            figures = bench.tools.run_load(load, stop, lambda _edge: None).figures
+            figures = bench.tools.generator.run(load, stop).figures
     completed, window_s = number(figures, "completed"), number(figures, "duration_s")
     if not completed or not window_s:
         asked = number(figures, "started") or 0
@@ -46,17 +46,16 @@ def rehearsed(cell: Cell, contender: Contender, name: str, bench: Bench) -> floa
 
 
 def starts(cell: Cell, contender: Contender, name: str, bench: Bench) -> None:
-    """Raises ServerError where the server can't be started. What it does under load is for the blocks to tell."""
+    """Raises ServerError where the server can't be started. What it does under load is for the pairs to show."""
     with _started(cell, contender, name, bench):
         pass
 
 
 @contextmanager
-def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, ServerProcess]]:
+def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, Server]]:
     trial = Trial(0, 0, 0, cell, contender)
     with bench.roots.fresh(cell, empty=keeps_its_files(contender.server)) as root:
         server = server_of(trial, bench, root, bench.roots.base / f"{name}.log")
-        assert isinstance(server, ServerProcess)
         try:
             server.start()
             yield trial, server

@@ -1,7 +1,7 @@
 """`gate slo`: the thresholds of a scenario as limits that a run must keep, whatever any other run did.
 
 Each threshold is judged for each server that it speaks of in each cell, as at the end of `tftpbench run`, but a gate is
-stricter with what is not known: a server without a trial, a threshold that nobody was measured for, and figures of
+stricter with what is not known: a server without a trial, a threshold that no server was measured for, and figures of
 fewer than half of the trials that were asked for hold nothing. Pure, of rows of results; it must never measure.
 """
 
@@ -22,7 +22,7 @@ EVERYWHERE = "every cell"
 
 @dataclass(frozen=True)
 class Limit:
-    """What became of one threshold: of one server in one cell, or in every cell where nobody was measured for it."""
+    """What became of one threshold: of one server in one cell, or in every cell where no server was measured for it."""
 
     cell: str
     verdict: Verdict
@@ -36,7 +36,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Slo:
-    """The whole: `state` is the gravest that any limit has, `sentence` says it with the first such limit."""
+    """The whole: `state` is the most severe that any limit has, `sentence` says it with the first such limit."""
 
     limits: tuple[Limit, ...]
 
@@ -86,7 +86,7 @@ def judge(run: Stored) -> Slo:
             for server in spoken_of
             if not {(server, None), (server, cell.key)} & left_out.keys()
         ]
-        limits += found or _nobody(threshold, [left_out[key] for key in left_out if key[0] in spoken_of])
+        limits += found or _not_measured(threshold, [left_out[key] for key in left_out if key[0] in spoken_of])
     return Slo(tuple(limits))
 
 
@@ -101,8 +101,8 @@ def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Limit:
     return Limit(cell.label, verdict)
 
 
-def _nobody(threshold: Threshold, skips: "list[dict[str, object]]") -> Iterator[Limit]:
+def _not_measured(threshold: Threshold, skips: "list[dict[str, object]]") -> Iterator[Limit]:
     """A threshold that was asked for and could be judged nowhere."""
     reasons = dict.fromkeys(f"{skip['server']}: {skip['reason']}" for skip in skips)
-    why = f"nobody was measured for it{f' ({next(iter(reasons))})' if reasons else ''}"
+    why = f"no server was measured for it{f' ({next(iter(reasons))})' if reasons else ''}"
     yield Limit(EVERYWHERE, Verdict(threshold, threshold.server or "", "not known", None, why))

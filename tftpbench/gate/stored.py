@@ -40,7 +40,7 @@ class Stored:
 
     @cached_property
     def servers(self) -> tuple[str, ...]:
-        """Who should have been measured and who was, in the scenario's order."""
+        """Which servers should have been measured and which were, in the scenario's order."""
         return tuple(dict.fromkeys([*self.run.manifest.get("servers", {}), *map(server_name, self.run.rows)]))
 
     @cached_property
@@ -121,7 +121,7 @@ def is_valid(row: Row) -> bool:
 
 def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: str) -> None:
     """Raises NotComparable, saying which fields of which key differ, with both values."""
-    told = [
+    differences = [
         *_key_differs("host_key", base, manifest, *(
             {fact: _part(each, "machine").get(fact) for fact in machine.HOST_KEY_FACTS}
             for each in (base.run.manifest, manifest)
@@ -129,9 +129,9 @@ def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: 
         *_key_differs("method_key", base, manifest, _method(base.scenario), _method(scenario)),
         *_cells_differ(base, scenario),
     ]  # fmt: skip
-    if told:
+    if differences:
         raise NotComparable(
-            f"{base.run.path} and {name} can't be compared: {'; '.join(told)}; "
+            f"{base.run.path} and {name} can't be compared: {'; '.join(differences)}; "
             "measure both alike, or make a new baseline with tftpbench run"
         )
 
@@ -145,11 +145,11 @@ def _key_differs(
     if not known or not other:  # two unknown machines are not one machine
         yield f"{key} is not known of the {'second' if known else 'first'}"
         return
-    told = _told(fields, others)
-    if not told and key == "method_key":
+    differences = _differences(fields, others)
+    if not differences and key == "method_key":
         builds = [build_of(each) for each in (base.run.manifest, manifest)]
-        told = f"order of trials or estimator, as versions of tftpbench do ({builds[0]} and {builds[1]})"
-    yield f"{key} differs: {told or 'in what, their manifests do not say'}"
+        differences = f"order of trials or estimator, as versions of tftpbench do ({builds[0]} and {builds[1]})"
+    yield f"{key} differs: {differences or 'in what, their manifests do not say'}"
 
 
 def _method(scenario: Scenario) -> dict[str, object]:
@@ -168,7 +168,7 @@ def _cells_differ(base: Stored, scenario: Scenario) -> Iterator[str]:
         return
     ours = _work(next(iter(base.cells.values())))
     nearest = min(map(_work, others), key=lambda other: sum(ours.get(name) != value for name, value in other.items()))
-    yield f"cell_key differs: {_told(ours, nearest)}"
+    yield f"cell_key differs: {_differences(ours, nearest)}"
 
 
 def _work(cell: Cell) -> dict[str, object]:
@@ -182,7 +182,7 @@ def _work(cell: Cell) -> dict[str, object]:
     }
 
 
-def _told(one: Mapping[str, object], other: Mapping[str, object]) -> str:
+def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
     return ", ".join(
         f"{name} ({shortened(one.get(name))} and {shortened(other.get(name))})"
         for name in dict.fromkeys([*one, *other])

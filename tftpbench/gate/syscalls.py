@@ -1,4 +1,4 @@
-"""System calls per DATA block: counted by strace in a pass of its own, which nobody times.
+"""System calls per DATA block: counted by strace in a pass of its own, which is not timed.
 
 A server is slower by far while it is traced, so no other figure of such a pass may be used, and none leaves here. What
 is counted is the whole server from its first process on, every thread and child: a pass without load tells what start
@@ -35,7 +35,7 @@ _ROW = re.compile(r"\s*\S+\s+[\d.]+\s+\d+\s+(?P<calls>\d+)(?:\s+\d+)?\s+\w+\s*")
 
 
 class SyscallsUnknown(Exception):
-    """A pass that told nothing; its text says why, in one line. It ends no gate."""
+    """A pass without a usable count; its text says why, in one line. It ends no gate."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def per_block(counted: Counted, idle: Counted) -> float:
 
 
 def _tracer(strace: str, summary: Path) -> list[str]:
-    """The words before a command. -I2: with -o it would be deaf to SIGTERM, at which it is to write (strace(1))."""
+    """The words before a command. -I2: with -o it would ignore SIGTERM, at which it is to write (strace(1))."""
     return [strace, "-f", "-qq", "-c", "-I2", "-o", str(summary), "--"]
 
 
@@ -120,7 +120,7 @@ def _pass(trial: Trial, bench: Bench, root: Path, transfers: int) -> int:
         config = load_config(trial, bench, server, stop)  # what is uploaded first is in the pass without load, too
         result = None
         if transfers > 0:
-            result = bench.tools.run_load(_fixed(config, transfers), stop, lambda _edge: None)
+            result = bench.tools.generator.run(_fixed(config, transfers), stop)
         server.check_alive()
         blocks = _blocks(result) if result is not None else 0
         server.stop(STOP_GRACE_S)  # what it does after the last answer is cut off, for both sides alike

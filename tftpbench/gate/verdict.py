@@ -1,6 +1,7 @@
-"""The decision: from pairs of figures to a word for each metric, and one for the whole.
+"""The rules: from figures to a verdict for each metric, and one for the whole.
 
-Pure, and the same for a gate that is going on, one that is read again, and a resampling of recorded pairs. It must
+Pure, and the same for a gate that is going on, one that is read again, runs that were not measured in pairs, and a
+resampling of recorded pairs: all figures may be of many gates at once, as arrays whose first axis is the gate. It must
 never measure, and never look at a clock.
 
 How it decides, in one place. A pair gives each metric one number: the log of how much worse the head was than the base
@@ -10,33 +11,25 @@ counts among them. What is called regressed at one look stays so: the looks' err
 
 A pair whose clock can't be trusted counts for the metrics that need no clock. It counts, too, where one side did worse
 by more than twice what the budget allows: the head as the worse one in pair after pair is regressed by a sign test that
-may be looked at after every pair (signs.py).
+may be looked at after every pair (sign_test.py).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, holm, paired_ratio, trimmed
-from tftpbench.gate.pair_figures import (
-    both,
-    by_cell,
-    counted,
-    figure,
-    loaded,
-    severe_loss,
-    severe_sign,
-    valid,
-    worsening_log,
-)
-from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Judgement, Noise, Word, pairs_used
+from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, trimmed
+from tftpbench.gate.pair_figures import by_cell, figure, loaded, severe_sign
+from tftpbench.gate.result import BASE, BY_SEVERITY, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
-from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
+from tftpbench.model.budgets import METRICS, allowance
+from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted as amount
 
-# Part of what a gate records: to be changed with anything below that changes a word.
+# Part of what a gate records: to be changed with anything below that changes a verdict.
 METHOD = (
     "pairs in slices; 20 % trimmed mean of log ratios, one-sided t, Holm over metrics, error split over looks; "
     "sign test of severe losses after every pair/3"
@@ -57,273 +50,189 @@ PROMISED = 2.0
 MANY = 10.0
 # A server that does not start was given three tries of ten seconds; so often, and the base never, is no accident.
 UNSTARTED_MAX = 2
-# Passes under strace may end early, and a server of many processes has no peak memory that could be told; a remark says
-# so. Of any other metric nobody may believe that it passed.
+# Passes under strace may end early, and a server of many processes has no peak memory that could be measured; a
+# remark says so. No other metric may pass without its figures.
 OPTIONAL = ("syscalls_per_block", "server_rss_bytes_max")
 # Two starts of the base: fewer tell nothing of whether they differ.
 CONTROLS_MIN = 4
 
 Floats = NDArray[np.float64]
-Numbers = NDArray[np.int64]
-# A metric in a cell, by cell_key.
+Flags = NDArray[np.bool_]
+Severities = NDArray[np.int64]
+"""Verdicts of many gates, by Verdict.severity."""
 Key = tuple[str, str]
-_SURE: tuple[Word, ...] = ("regressed", "pass", "improved")
-_ORDER: tuple[Word, ...] = ("regressed", "suspected", "improved", "pass", "invalid")
-_ELSE: Word = "inconclusive"
-_NOTHING: Word = "invalid"
-DETAILS: Mapping[Word, str] = {
-    "regressed": "worse by more than the budget, for certain",
-    "suspected": "worse for certain, and by the estimate by more than the budget",
-    "inconclusive": "neither a loss beyond the budget nor one within it is certain",
-    "invalid": "too noisy: a loss of twice the budget could have gone unseen, or two starts of the base differ",
-    "pass": "any loss is within the budget, with 95 % certainty",
-    "improved": "better, for certain",
-}
+"""A metric in a cell, by cell_key."""
+_K = TypeVar("_K", bound=Hashable)
+REGRESSED, INCONCLUSIVE, INVALID = (
+    verdict.severity for verdict in (Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.INVALID)
+)
+_DECISIVE = [verdict.severity for verdict in Verdict if verdict.is_decisive]
+# The first that holds is the verdict; where none does, it is inconclusive.
+_PRECEDENCE = (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED, Verdict.PASS, Verdict.INVALID)
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What the pairs say. `pairs`: how many the figures are made of; `is_final`: no further pair would be used."""
+class Loss:
+    """How much worse one metric is, as trimmed means of log-ratios, against its budget; one mean for each gate."""
 
-    word: Word
-    judgements: tuple[Judgement, ...]
-    noise: tuple[Noise, ...]
-    failure: str | None
-    pairs: int
-    is_final: bool
-
-
-@dataclass(frozen=True)
-class Severe:
-    """A severe loss that is certain: in `worse` of `pairs` pairs, spoilt ones as well."""
-
-    worse: int
-    pairs: int
-
-
-def decide(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool = False
-) -> Decision:
-    """Look at the pairs as often as there are enough, and stop where every gated metric is decided.
-
-    `budgets`: shares by metric; `looks`: rising numbers of pairs. With fewer pairs than the first look wants, nothing
-    is called anything but invalid, unless the loss is severe. `has_ended`: no more pairs are to come, so what is not
-    sure by now is invalid.
-    """
-    cells, failure, certain = by_cell(blocks), _failure(blocks), severe(blocks, budgets)
-    looked = _looked(cells, budgets, looks, has_ended=has_ended)
-    found = looked.found | dict.fromkeys(certain, "regressed")
-    judged = _Judged(cells, budgets, looks, looked, certain)
-    judgements = tuple(judged.judgements(found))
-    return Decision(
-        word=whole(found.values(), failure),
-        judgements=judgements,
-        noise=tuple(judged.noise()),
-        failure=failure,
-        pairs=pairs_used(judgements),
-        is_final=failure is not None or bool(certain) or looked.is_final,
-    )
-
-
-def is_early(blocks: Sequence[Block], budgets: Mapping[str, float]) -> bool:
-    """Whether the pairs end the gate without a look: what fails outright, or a severe loss that is certain."""
-    return _failure(blocks) is not None or bool(severe(blocks, budgets))
-
-
-def severe(blocks: Sequence[Block], budgets: Mapping[str, float]) -> dict[Key, Severe]:
-    """The metrics that need a clock in which the head is worse by far, for certain: by the sign test over all pairs.
-
-    Of equal code either side is as often the worse one, on a busy machine, too; so no pair is left out.
-    """
-    signs = {
-        (name, cell_key): [severe_sign(block, name, budget) for block in loaded(ours)]
-        for name, budget in budgets.items()
-        if METRICS[name].needs_clock
-        for cell_key, ours in by_cell(blocks).items()
-    }
-    least = [float(p_values(np.array(each))[-1]) if each else 1.0 for each in signs.values()]
-    return {
-        key: Severe(each.count(1), len(each))
-        for (key, each), p in zip(signs.items(), holm(least) if least else [], strict=True)
-        if p < SEVERE_ERROR
-    }
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Metrics for which the same pairs count. `looks`: those that there are enough pairs for."""
-
-    budgets: Mapping[str, float]
-    cells: Mapping[str, Sequence[Block]]
-    looks: tuple[int, ...]
+    metric: Metric
+    of: Trimmed
+    budget: float
+    """As a share, the metric's floor looked at: see `held_budget`."""
 
     @property
-    def keys(self) -> list[Key]:
-        return [(name, cell_key) for name in self.budgets for cell_key in self.cells]
+    def limit(self) -> float:
+        """The log-ratio that the budget allows."""
+        return allowance(self.metric, self.budget)
+
+    @property
+    def is_beyond(self) -> Flags:
+        """Whether the estimate is beyond the budget."""
+        return np.atleast_1d(self.of.mean > self.limit)
+
+    @property
+    def is_many(self) -> Flags:
+        """Whether it is so many times the budget that a gate ends where it has regressed."""
+        return np.atleast_1d(self.of.mean > MANY * self.limit)
+
+    @property
+    def p_not_inside(self) -> Floats:
+        """The p-value against a loss beyond the budget."""
+        return np.atleast_1d(self.of.p_below(self.limit))
+
+    def smallest_effect(self, error: float) -> Floats:
+        """The least log-ratio that would have been called regressed with POWER; `error`: of this test alone."""
+        from scipy.stats import t
+
+        needed = t.isf(error, self.of.freedom) + t.isf(1 - POWER, self.of.freedom)
+        return np.atleast_1d(self.limit + needed * self.of.error)
+
+    def is_noisy(self, error: float) -> Flags:
+        """Whether a loss of twice the budget could have gone unseen."""
+        return self.smallest_effect(error) > allowance(self.metric, min(PROMISED * self.budget, 0.99))
 
 
-@dataclass
-class _Looked:
-    """What the looks said: the words, by which look each, and the last look that valid pairs were enough for."""
-
-    found: dict[Key, Word] = field(default_factory=dict)
-    looks: dict[Key, int] = field(default_factory=dict)
-    valid: int = 0
-    is_final: bool = False
-
-
-def _groups(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], looks: Sequence[int]) -> list[_Group]:
-    groups = []
-    for needs_clock, count in ((True, valid), (False, loaded)):
-        ours = {name: budget for name, budget in budgets.items() if METRICS[name].needs_clock is needs_clock}
-        counting = {key: count(pairs) for key, pairs in cells.items()}
-        fewest = min(map(len, counting.values()), default=0)
-        if ours:
-            groups.append(_Group(ours, counting, tuple(look for look in looks if look <= fewest)))
-    return groups
-
-
-def _looked(
-    cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float], looks: Sequence[int], *, has_ended: bool
-) -> _Looked:
-    """Look after look, until all is decided, or the pairs are not enough for the next."""
-    groups, result = _groups(cells, budgets, looks), _Looked()
-    for look in max((group.looks for group in groups), key=len, default=()):
-        result.is_final = _look(look, groups, result, looks, has_ended=has_ended)
-        if result.is_final:
-            break
-    if result.found:  # what had not pairs enough for any look is no pass
-        open_ = [key for group in groups for key in group.keys if not group.looks and key[0] not in OPTIONAL]
-        result.found |= dict.fromkeys(open_, "invalid" if has_ended else "inconclusive")
-    result.is_final |= bool(groups) and all(looks[-1] in group.looks for group in groups)
-    return result
-
-
-def _look(look: int, groups: Sequence[_Group], result: _Looked, looks: Sequence[int], *, has_ended: bool) -> bool:
-    """One look of those groups that have pairs enough; whether it ends the gate."""
-    reached = [group for group in groups if look in group.looks]
-    waiting = sum(len(group.keys) for group in groups if look not in group.looks)
-    held: dict[Key, float] = {}
-    logs: dict[Key, list[float]] = {}
-    last: set[Key] = set()
-    for group in reached:
-        held |= effective({key: pairs[:look] for key, pairs in group.cells.items()}, group.budgets)
-        logs |= _logs(group, look, looks[0])
-        is_last = look == looks[-1] or (has_ended and look == group.looks[-1])
-        last.update(group.keys if is_last else ())
-        result.valid = look if any(METRICS[name].needs_clock for name in group.budgets) else result.valid
-    if not any(logs.values()):
-        return False  # nothing was measured: there is nothing to say
-    now = _words(logs, held, len(looks), last=last, waiting=waiting)
-    if has_ended:
-        now = {key: "invalid" if word == "inconclusive" and key in last else word for key, word in now.items()}
-    cells = {key: group.cells[key[1]][:look] for group in reached for key in group.keys}
-    now = {key: "invalid" if _is_uneven(cells[key], key[0], held[key]) else word for key, word in now.items()}
-    regressed = {key for key in now if "regressed" in (now[key], result.found.get(key))}
-    result.found |= now | dict.fromkeys(regressed, "regressed")
-    result.looks |= dict.fromkeys(now, look)
-    is_sure = not waiting and all(word in _SURE for word in result.found.values())
-    return is_sure or any(is_many(key[0], np.array(logs[key]), held[key]) for key in regressed)
-
-
-def is_many(metric: str, logs: Floats, budget: float) -> NDArray[np.bool_]:
-    """Whether the loss is so many times the budget that a gate ends where it has regressed; pairs along the last axis.
-
-    Never of fewer pairs than a trimmed mean takes.
-    """
-    if logs.shape[-1] < PAIRS_MIN:
-        return np.zeros(logs.shape[:-1], dtype=bool)
-    return np.asarray(trimmed(logs).mean > MANY * allowance(METRICS[metric], budget))
-
-
-def effective(cells: Mapping[str, Sequence[Block]], budgets: Mapping[str, float]) -> dict[Key, float]:
-    """The budget of each metric in each cell, as a share: no less than the metric's floor is of what the base has.
+def held_budget(metric: Metric, budget: float, base: Sequence[float]) -> float:
+    """The budget as a share, no less than the metric's floor is of what the base has.
 
     One page more is no regression of a server of few pages, nor is a call in a hundred blocks of one with few calls.
     """
-    held = {}
-    for cell_key, blocks in cells.items():
-        for name, budget in budgets.items():
-            base = [value for block in blocks if (value := figure(block, BASE, name)) is not None]
-            floor = METRICS[name].floor / float(np.median(base)) if base else 0.0
-            held[name, cell_key] = max(budget, floor)
-    return held
+    return max(budget, metric.floor / float(np.median(base))) if base else budget
 
 
-def words(
-    logs: Mapping[Key, Floats], budgets: Mapping[Key, float], looks: int, *, last: Collection[Key], waiting: int = 0
-) -> dict[Key, Numbers]:
-    """The word of each metric for many gates at once, as places in WORDS, of shape (gates,).
+def held_budgets(cells: Mapping[str, Sequence[Pair]], budgets: Mapping[str, float]) -> dict[Key, float]:
+    """The same of each metric in each cell of pairs."""
+    return {
+        (name, cell_key): held_budget(
+            METRICS[name], budget, [value for pair in pairs if (value := figure(pair, BASE, name)) is not None]
+        )
+        for cell_key, pairs in cells.items()
+        for name, budget in budgets.items()
+    }
 
-    `logs`: log-ratios of worsening, of shape (gates, pairs). `last`: those that no further look will be taken at;
-    `waiting`: how many metrics have not pairs enough yet, and so share this look's error.
+
+def verdicts(
+    losses: Mapping[_K, Loss], *, last: Collection[_K], looks: int = 1, error: float = LOOKS_ERROR, waiting: int = 0
+) -> dict[_K, Severities]:
+    """The verdict of each loss at one of so many looks, which have the error together.
+
+    `last`: those that no further look will be taken at; `waiting`: how many metrics have not pairs enough yet, and so
+    share this look's error.
     """
-    tests = {key: _Test(key[0], trimmed(values), budgets[key]) for key, values in logs.items()}
-    error, count = LOOKS_ERROR / looks, len(tests) + waiting
-    beyond = holm_of({key: test.p_beyond for key, test in tests.items()}, waiting)
-    worse = holm_of({key: test.p_worse for key, test in tests.items()}, waiting)
-    better = holm_of({key: test.p_better for key, test in tests.items()}, waiting)
-    found: dict[Key, Numbers] = {}
-    for key, test in tests.items():
-        noisy = test.smallest_effect(looks, count) > test.promised if key in last else np.zeros(test.size, bool)
-        said = (
-            beyond[key] < error, (worse[key] < error) & test.is_beyond, better[key] < error,
-            test.p_not_inside < PASS_ERROR / looks, noisy,
+    level, count = error / looks, len(losses) + waiting
+    beyond = holm({key: np.atleast_1d(loss.of.p_above(loss.limit)) for key, loss in losses.items()}, waiting)
+    worse = holm({key: np.atleast_1d(loss.of.p_above(0)) for key, loss in losses.items()}, waiting)
+    better = holm({key: np.atleast_1d(loss.of.p_below(0)) for key, loss in losses.items()}, waiting)
+    found: dict[_K, Severities] = {}
+    for key, loss in losses.items():
+        noisy = loss.is_noisy(level / count) if key in last else np.zeros(beyond[key].shape, bool)
+        holds = (
+            beyond[key] < level, (worse[key] < level) & loss.is_beyond, better[key] < level,
+            loss.p_not_inside < PASS_ERROR / looks, noisy,
         )  # fmt: skip
-        places = [np.full(test.size, WORDS.index(word)) for word in _ORDER]
-        found[key] = np.select(said, places, WORDS.index(_ELSE))
+        severities = [np.full(noisy.shape, verdict.severity) for verdict in _PRECEDENCE]
+        found[key] = np.select(holds, severities, INCONCLUSIVE)
     return found
 
 
 @dataclass(frozen=True)
-class _Test:
-    """One metric's trimmed means against its budget."""
+class Sample:
+    """What a look sees of one metric in one cell: log-ratios of worsening, of shape (gates, pairs).
+
+    `controls`: of a second base instead of the head, NaN where a pair has none.
+    """
 
     metric: str
-    of: Trimmed
     budget: float
+    logs: Floats
+    controls: Floats
 
     @property
-    def limit(self) -> float:
-        return allowance(METRICS[self.metric], self.budget)
-
-    @property
-    def promised(self) -> float:
-        return allowance(METRICS[self.metric], min(PROMISED * self.budget, 0.99))
-
-    @property
-    def size(self) -> int:
-        return int(np.size(self.of.mean))
-
-    @property
-    def is_beyond(self) -> NDArray[np.bool_]:
-        return np.atleast_1d(self.of.mean > self.limit)
-
-    @property
-    def p_beyond(self) -> Floats:
-        return np.atleast_1d(self.of.p_above(self.limit))
-
-    @property
-    def p_worse(self) -> Floats:
-        return np.atleast_1d(self.of.p_above(0))
-
-    @property
-    def p_better(self) -> Floats:
-        return np.atleast_1d(self.of.p_below(0))
-
-    @property
-    def p_not_inside(self) -> Floats:
-        return np.atleast_1d(self.of.p_below(self.limit))
-
-    def smallest_effect(self, looks: int, tests: int) -> Floats:
-        """The least log-ratio that would have been called regressed with POWER, were it the first in Holm's order."""
-        from scipy.stats import t
-
-        needed = t.isf(LOOKS_ERROR / looks / tests, self.of.freedom) + t.isf(1 - POWER, self.of.freedom)
-        return np.atleast_1d(self.limit + needed * self.of.error)
+    def loss(self) -> Loss | None:
+        """None of fewer pairs than a trimmed mean takes."""
+        if self.logs.shape[-1] < PAIRS_MIN:
+            return None
+        return Loss(METRICS[self.metric], trimmed(self.logs), self.budget)
 
 
-def holm_of(p_values: Mapping[Key, Floats], waiting: int = 0) -> dict[Key, Floats]:
+def look(
+    samples: Mapping[Key, Sample], earlier: Mapping[Key, Severities], *, looks: int, last: Collection[Key],
+    waiting: int = 0, has_ended: bool = False,
+) -> tuple[dict[Key, Severities], Flags]:  # fmt: skip
+    """The verdicts after one look at these samples, and which gates it ends.
+
+    `earlier`: the verdicts after the look before. `has_ended`: no more pairs are to come, so that what is not sure by
+    its last look is invalid.
+    """
+    losses = {key: loss for key, sample in samples.items() if (loss := sample.loss) is not None}
+    now = verdicts(losses, looks=looks, last=last, waiting=waiting)
+    found, is_over = dict(earlier), np.zeros(len(next(iter(samples.values())).logs), dtype=bool)
+    for key, sample in samples.items():
+        said = now[key] if key in now else np.full(len(sample.logs), INCONCLUSIVE)
+        if has_ended and key in last:
+            said[said == INCONCLUSIVE] = INVALID
+        said[control_differs(sample)] = INVALID
+        found[key] = np.where(earlier[key] == REGRESSED, REGRESSED, said) if key in earlier else said
+        if key in losses:
+            is_over |= (found[key] == REGRESSED) & losses[key].is_many
+    if not waiting:
+        is_over |= np.all([np.isin(said, _DECISIVE) for said in found.values()], axis=0)
+    return found, is_over
+
+
+def control_differs(sample: Sample) -> Flags:
+    """Whether two starts of the same base differ by more than the budget for certain: then nothing can be judged."""
+    counts = np.isfinite(sample.controls).sum(axis=-1)
+    logs = np.sort(sample.controls, axis=-1)  # what is no number comes last
+    limit = allowance(METRICS[sample.metric], sample.budget)
+    differs = np.zeros(len(logs), dtype=bool)
+    for count in set(counts.tolist()):
+        if count >= CONTROLS_MIN:
+            rows = counts == count
+            found = trimmed(logs[rows, :count])
+            differs[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
+    return differs
+
+
+def overall(found: Mapping[_K, Severities]) -> Severities:
+    """The verdict of the whole: the most severe, but improved where others only passed."""
+    table = np.array(list(found.values()))
+    most_severe = table.max(axis=0)
+    is_improved = (table == Verdict.IMPROVED.severity).any(axis=0)
+    is_better = is_improved & (most_severe == Verdict.PASS.severity)
+    return np.asarray(np.where(is_better, Verdict.IMPROVED.severity, most_severe))
+
+
+def overall_verdict(found: Collection[Verdict], failure: str | None) -> Verdict:
+    """The same of one gate; a failure is always red, and without a verdict nothing is known."""
+    if failure is not None:
+        return Verdict.REGRESSED
+    if not found:
+        return Verdict.INVALID
+    return BY_SEVERITY[int(overall({place: np.array([each.severity]) for place, each in enumerate(found)})[0])]
+
+
+def holm(p_values: Mapping[_K, Floats], waiting: int = 0) -> dict[_K, Floats]:
     """Holm 1979 for many gates at once, as `stats.holm` for one; `waiting` more tests have a p-value of 1 so far."""
     if not p_values:
         return {}
@@ -336,160 +245,69 @@ def holm_of(p_values: Mapping[Key, Floats], waiting: int = 0) -> dict[Key, Float
     return dict(zip(p_values, adjusted, strict=True))
 
 
-def _words(
-    logs: Mapping[Key, Sequence[float]], budgets: Mapping[Key, float], looks: int, *, last: Collection[Key],
-    waiting: int,
-) -> dict[Key, Word]:  # fmt: skip
-    given = {key: np.array([values]) for key, values in logs.items() if len(values) >= PAIRS_MIN}
-    found = words(given, budgets, looks, last=last, waiting=waiting)
-    return {key: WORDS[int(found[key][0])] if key in found else "inconclusive" for key in logs}
+# ---- what ends a gate without a look
 
 
-def _logs(group: _Group, look: int, least: int) -> dict[Key, list[float]]:
-    """Log-ratios of worsening of the group's metrics; none of one that has fewer than `least` and may."""
-    found = {}
-    for name, cell_key in group.keys:
-        logs = [log for pair in group.cells[cell_key] if (log := worsening_log(pair, name)) is not None][:look]
-        if len(logs) >= least or name not in OPTIONAL:
-            found[name, cell_key] = logs
-    return found
+@dataclass(frozen=True)
+class Severe:
+    """A severe loss that is certain: in `worse` of `pairs` pairs, spoilt ones as well."""
+
+    worse: int
+    pairs: int
 
 
-def _failure(blocks: Sequence[Block]) -> str | None:
+def is_early(pairs: Sequence[Pair], budgets: Mapping[str, float]) -> bool:
+    """Whether the pairs end the gate without a look: what fails outright, or a severe loss that is certain."""
+    return failure_of(pairs) is not None or bool(severe(pairs, budgets))
+
+
+def severe(pairs: Sequence[Pair], budgets: Mapping[str, float]) -> dict[Key, Severe]:
+    """The metrics that need a clock in which the head is worse by far, for certain: by the sign test over all pairs.
+
+    Of equal code either side is as often the worse one, on a busy machine, too; so no pair is left out.
+    """
+    signs = {
+        (name, cell_key): np.array([severe_sign(pair, name, budget) for pair in loaded(ours)])
+        for name, budget in budgets.items()
+        if METRICS[name].needs_clock
+        for cell_key, ours in by_cell(pairs).items()
+    }
+    certain = certainly_severe({key: p_values(each)[-1:] if each.size else np.ones(1) for key, each in signs.items()})
+    return {key: Severe(int((each == 1).sum()), each.size) for key, each in signs.items() if certain[key][0]}
+
+
+def certainly_severe(p_of: Mapping[_K, Floats]) -> dict[_K, Flags]:
+    """In which gates a loss is severe for certain, by the p-values of the sign tests of all metrics and cells."""
+    return {key: adjusted < SEVERE_ERROR for key, adjusted in holm(p_of).items()}
+
+
+def failure_of(pairs: Sequence[Pair]) -> str | None:
     """What ends the gate whatever the figures say, in words."""
-    return next((block.failure for block in blocks if block.failure), None) or _unstarted(blocks) or _lost(blocks)
+    return next((pair.failure for pair in pairs if pair.failure), None) or _unstarted(pairs) or _lost(pairs)
 
 
-def _unstarted(blocks: Sequence[Block]) -> str | None:
+def _unstarted(pairs: Sequence[Pair]) -> str | None:
     """Whether the head often does not start, and the base always does, in words."""
-    failed = [block.unstarted for block in blocks if block.unstarted is not None]
+    failed = [pair.unstarted for pair in pairs if pair.unstarted is not None]
     if failed.count(HEAD) <= UNSTARTED_MAX or failed.count(HEAD) < len(failed):
         return None
-    return f"head: did not start in {len(failed)} of {amount(len(blocks), 'pair')}, and the base in all"
+    return f"head: did not start in {len(failed)} of {amount(len(pairs), 'pair')}, and the base in all"
 
 
-def _lost(blocks: Sequence[Block]) -> str | None:
+def _lost(pairs: Sequence[Pair]) -> str | None:
     """Whether the head loses more of its transfers than the base, by the sign test over all pairs, in words.
 
     A pair whose clock can't be trusted counts: of equal code either side loses as often the more.
     """
-    pairs = loaded(blocks)
-    shares = [(_share_lost(block, HEAD), _share_lost(block, BASE)) for block in pairs]
+    pairs = loaded(pairs)
+    shares = [(_share_lost(pair, HEAD), _share_lost(pair, BASE)) for pair in pairs]
     signs = np.array([int(head > base) - int(head < base) for head, base in shares])
     if not signs.size or p_values(signs)[-1] >= LOST_ERROR:
         return None
-    head, base = (sum(figure(block, arm, "lost") or 0 for block in pairs) for arm in (HEAD, BASE))
+    head, base = (sum(figure(pair, arm, "lost") or 0 for pair in pairs) for arm in (HEAD, BASE))
     more = int((signs > 0).sum())
     return f"head: lost transfers in {more} of {amount(len(pairs), 'pair')}, {head:.0f} in all, the base {base:.0f}"
 
 
-def _share_lost(block: Block, arm: str) -> float:
-    return (figure(block, arm, "lost") or 0) / (figure(block, arm, "started") or 1)
-
-
-def _is_uneven(blocks: Sequence[Block], metric: str, budget: float) -> bool:
-    """Whether two starts of the same base differ by more than the budget for certain: then nothing can be told."""
-    logs = [log for block in blocks if (log := worsening_log(block, metric, CONTROL)) is not None]
-    if len(logs) < CONTROLS_MIN:
-        return False
-    found, limit = trimmed(np.array(logs)), allowance(METRICS[metric], budget)
-    return bool(min(found.p_above(limit), found.p_below(-limit)) < ERROR / 2)
-
-
-def whole(told: Collection[Word], failure: str | None) -> Word:
-    """The gravest; nothing told is nothing known."""
-    if failure is not None:
-        return "regressed"
-    gravest = min(told, key=WORDS.index, default=_NOTHING)
-    return "improved" if gravest == "pass" and "improved" in told else gravest
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """The figures behind the words: of the very pairs that each word was said of."""
-
-    cells: Mapping[str, Sequence[Block]]
-    budgets: Mapping[str, float]
-    looks: Sequence[int]
-    looked: _Looked
-    certain: Mapping[Key, Severe]
-
-    def judgements(self, found: Mapping[Key, Word]) -> Iterator[Judgement]:
-        """Gated metrics first, each in all cells."""
-        for name in (*self.budgets, *(other for other in (*METRICS, *REPORTED) if other not in self.budgets)):
-            for cell_key in self.cells:
-                yield self._judgement((name, cell_key), found.get((name, cell_key)), max(len(found), 1))
-
-    def noise(self) -> Iterator[Noise]:
-        """How far apart two starts of the base were."""
-        for name in METRICS:
-            for cell_key in self.cells:
-                pairs = both(self._pairs((name, cell_key)), name, CONTROL)
-                ratios = sorted(other / base for base, other in pairs)
-                middle = paired_ratio([other for _, other in pairs], [base for base, _ in pairs]) if pairs else None
-                yield Noise(
-                    metric=name,
-                    cell=self._cell(cell_key),
-                    cell_key=cell_key,
-                    pairs=len(pairs),
-                    ratio=middle.ratio if middle else None,
-                    lowest=ratios[0] if ratios else None,
-                    highest=ratios[-1] if ratios else None,
-                )
-
-    def _cell(self, cell_key: str) -> str:
-        return next((pair.cell for pair in self.cells[cell_key]), "")
-
-    def _is_severe(self, key: Key) -> bool:
-        """Whether the sign test alone calls it regressed: then its figures are of all pairs."""
-        return key in self.certain and self.looked.found.get(key) != "regressed"
-
-    def _pairs(self, key: Key) -> Sequence[Block]:
-        name, cell_key = key
-        if self._is_severe(key):
-            return loaded(self.cells[cell_key])
-        look = self.looked.looks.get(key) or self.looked.valid
-        pairs = counted(self.cells[cell_key], name)
-        if name in OPTIONAL:
-            pairs = [pair for pair in pairs if worsening_log(pair, name) is not None]
-        return pairs[: look or len(pairs)]
-
-    def _judgement(self, key: Key, word: Word | None, tests: int) -> Judgement:
-        name, cell_key = key
-        metric, pairs = METRICS.get(name) or REPORTED[name], self._pairs(key)
-        figures = both(pairs, name)
-        budget = effective({cell_key: pairs}, {name: self.budgets[name]})[key] if name in self.budgets else None
-        ratio = paired_ratio([head for _, head in figures], [base for base, _ in figures]) if figures else None
-        worse = effect = None
-        if len(figures) >= PAIRS_MIN and budget is not None:
-            logs = np.array([log for pair in pairs if (log := worsening_log(pair, name)) is not None])
-            test = _Test(name, trimmed(logs), budget)
-            effect = worsening(metric, float(test.smallest_effect(len(self.looks), tests)[0]))
-        if ratio is not None:
-            worse = worsening(metric, float(np.log(ratio.ratio)) * (1 if metric.lower_is_better else -1))
-        return Judgement(
-            metric=name,
-            cell=self._cell(cell_key),
-            cell_key=cell_key,
-            word=word,
-            base=float(np.median([base for base, _ in figures])) if figures else None,
-            head=float(np.median([head for _, head in figures])) if figures else None,
-            ratio=ratio.ratio if ratio else None,
-            low=ratio.low if ratio else None,
-            high=ratio.high if ratio else None,
-            worse=worse,
-            budget=budget,
-            pairs=len(figures),
-            smallest_effect=effect,
-            detail=self._detail(key, word, budget, len(figures)),
-        )
-
-    def _detail(self, key: Key, word: Word | None, budget: float | None, pairs: int) -> str:
-        if budget is None:
-            return "reported, never gated"
-        if self._is_severe(key):
-            seen, loss = self.certain[key], severe_loss(key[0], budget)
-            return f"worse by more than {100 * loss:.0f} % in {seen.worse} of {amount(seen.pairs, 'pair')}, for certain"
-        if word is None or (word in ("invalid", "inconclusive") and key not in self.looked.looks):
-            return "not measured" if not pairs else f"{amount(pairs, 'pair')}: too few to judge"
-        return DETAILS[word]
+def _share_lost(pair: Pair, arm: str) -> float:
+    return (figure(pair, arm, "lost") or 0) / (figure(pair, arm, "started") or 1)

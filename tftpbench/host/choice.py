@@ -1,12 +1,11 @@
-"""Which server is meant: by name, with a variant, by path, or one that is running already."""
+"""Which server is meant: by name, with a variant, by path, or a running one by address."""
 
 import re
 from pathlib import Path
 
 from tftpbench.host.target import SCHEME, Target, parse_target
-from tftpbench.model.errors import ManifestError
+from tftpbench.model.errors import ManifestError, suggest
 from tftpbench.model.manifest import BUNDLED, Manifest, load_manifest
-from tftpbench.model.spelling import did_you_mean
 
 
 def bundled_manifests() -> dict[str, Manifest]:
@@ -22,7 +21,7 @@ def manifest(name_or_path: str) -> Manifest:
     known = _bundled_paths()
     if name_or_path in known:
         return load_manifest(known[name_or_path])
-    hint = did_you_mean(name_or_path, known)
+    hint = suggest(name_or_path, known)
     raise ManifestError(
         f"no server is called {name_or_path!r}{hint}; allowed: {', '.join(known)}, or the path of a server.yaml"
     )

@@ -1,6 +1,6 @@
-"""Fetches other people's servers, each into a folder of its own: nothing is installed, nothing needs root.
+"""Fetches third-party servers, each into a folder of its own: nothing is installed, nothing needs root.
 
-A `Fetch` says what to get from whom; afterwards `folder/bin` holds the programs, whoever they came from. The package
+A `Fetch` says what to get from whom; afterwards `folder/bin` holds the programs, wherever they came from. The package
 clients of the system do the work: apt-get and dpkg-deb, pip, cargo, go, npm. It must never touch the system's own
 packages, nor the environment that tftpbench runs in.
 """
@@ -155,7 +155,7 @@ _KINDS: dict[str, Callable[[Path, Sequence[str]], None]] = {
 
 
 def _run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """What the command printed; FetchError with its last words where it failed."""
+    """What the command printed; FetchError with the last line of its output where it failed."""
     try:
         done = subprocess.run(
             command, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.DEVNULL,
@@ -177,7 +177,7 @@ def _run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str]
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One fetch at a time for a folder, whoever asks (flock(2)). The lock's file lies beside the folder."""
+    """One fetch at a time for a folder, across processes (flock(2)). The lock's file lies beside the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}.lock"), "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,27 +1,30 @@
 """The load generator, seen from Python: one frozen configuration in, one result out.
 
-The only caller of the native load entry. Knows nothing of scenarios, servers or results on disk; who runs a trial
+`LoadGenerator` is what the runner asks of one, `LocalGenerator` the native one in this process, and another machine's
+would be one more class. It must never know scenarios, servers or results on disk; the caller
 says what to send where, and judges what comes back.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tftpbench import _core
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
-"""Whether the native core is a debug build, whose figures nobody may believe."""
+"""Whether the native core is a debug build, whose figures must not be used."""
 
 Column = npt.NDArray[np.int64]
 Stop = _core.Stop
@@ -103,6 +106,7 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
+    `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
     """
 
@@ -112,6 +116,7 @@ class LoadResult:
     latency_hlog: str = field(repr=False)
     faults: tuple[Fault, ...]
     errors: tuple[PeerError, ...] = ()
+    window_ns: tuple[int, int] = (0, 0)
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -135,23 +140,50 @@ class ReadBack:
     errors: tuple[int, ...]
 
 
+class LoadGenerator(Protocol):
+    """What puts load on a server.
+
+    Another machine's needs, beside this: a clock whose offset to this one is known, and `verify_against`, which is a
+    path of this machine, as a copy.
+    """
+
+    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+        """Run one load to its end; see `run_load`."""
+
+
+class LocalGenerator:
+    """The native generator, in this process."""
+
+    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+        """Run one load to its end."""
+        return run_load(config, stop, window)
+
+
 def run_load(
     config: LoadConfig,
     stop: Stop | None = None,
-    on_window: Callable[[str], object] | None = None,
+    window: MeasuredWindow | None = None,
     on_answer: Callable[[str], object] | None = None,
 ) -> LoadResult:
     """Runs one load to its end and returns what it found.
 
     `stop.request()` from any thread ends it early; what is in flight then counts as interrupted, or as timed out where
     the server had been silent for the client's timeout.
-    `on_window` is called on this thread with "open" and with "close" as the measured window does so, once each;
-    `on_answer` once, with "answered", "unanswered" (nothing came for a second; the run goes on) or "refused" (nothing
-    listens on the port; the run goes on).
+    `window` is announced as soon as all sockets are open, and closed when it is over, before the result is made.
+    `on_answer` is called once on this thread, with "answered", "unanswered" (nothing came for a second; the run goes
+    on) or "refused" (nothing listens on the port; the run goes on).
     Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
     """
+    measured = window or MeasuredWindow()
+
+    def announce(start_ns: int) -> None:
+        opens_ns = start_ns + (config.warm_up_ns if config.duration_ns is not None else 0)
+        measured.announce(opens_ns, None if config.duration_ns is None else opens_ns + config.duration_ns)
+
     try:
-        outcome = _core.run_load(config, stop or Stop(), on_window, on_answer)
+        outcome = _core.run_load(
+            config, stop or Stop(), announce, lambda: measured.close(time.monotonic_ns()), on_answer
+        )
     except (ValueError, OSError, OverflowError) as error:
         raise LoadError(str(error)) from error
     except TypeError as error:
@@ -164,13 +196,17 @@ def run_load(
         latency_hlog=outcome.latency_hlog,
         faults=tuple(Fault(*fault) for fault in outcome.faults),
         errors=tuple(PeerError(*error) for error in outcome.errors),
+        window_ns=measured.edges_ns,
     )
 
 
-def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None) -> ReadBack:
+def read_back(
+    config: LoadConfig, uploads: LoadResult, stop: Stop | None = None, generator: LoadGenerator | None = None
+) -> ReadBack:
     """Reads the files of all completed uploads from the server and compares every byte.
 
-    `config` is what the uploads were made with. Raises LoadError where the generator itself cannot run.
+    `config` is what the uploads were made with, `generator` this machine's unless given. Raises LoadError where it
+    cannot run.
     """
     files = np.unique(np.array(uploads.completed_numbers, np.int64) % (config.distinct_files or 1 << 62))
     if not files.size:
@@ -181,13 +217,13 @@ def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None)
         config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0,
         concurrency=concurrency, workers=min(config.workers, concurrency),
     )  # fmt: skip
-    stop = stop or Stop()
-    result = run_load(asked, stop)
+    generator, stop = generator or LocalGenerator(), stop or Stop()
+    result = generator.run(asked, stop)
     table = result.transfers
     ours, whole = np.isin(table["number"], files), table["outcome"] == OUTCOMES.index("completed")
     mismatches = int(result.figures.get("content_mismatches") or 0)
     if mismatches:  # files under the names of failed uploads are not for judging: they may be older than this load
-        mismatches -= sum(_is_wrong(asked, int(file), stop) for file in table["number"][~ours & whole])
+        mismatches -= sum(_is_wrong(generator, asked, int(file), stop) for file in table["number"][~ours & whole])
     refused = table["error_code"][ours & ~whole]
     return ReadBack(
         files=files.size,
@@ -198,14 +234,14 @@ def read_back(config: LoadConfig, uploads: LoadResult, stop: Stop | None = None)
     )
 
 
-def _is_wrong(config: LoadConfig, file: int, stop: Stop) -> bool:
+def _is_wrong(generator: LoadGenerator, config: LoadConfig, file: int, stop: Stop) -> bool:
     """Whether this one file comes back otherwise than an upload would have made it."""
     with tempfile.TemporaryFile() as expected:  # without a name: kill -9 leaves nothing
         path = Path(f"/proc/self/fd/{expected.fileno()}")
         write_contents(path, config.seed, file, config.file_size_bytes)
         name = config.name.replace("{n}", str(file))
         one = replace(config, name=name, verify_against=path, transfers=1, concurrency=1, workers=1)
-        return bool(run_load(one, stop).figures.get("content_mismatches"))
+        return bool(generator.run(one, stop).figures.get("content_mismatches"))
 
 
 def best_sockets(host: str) -> Sockets:

@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -78,6 +78,21 @@ def build() -> dict[str, Fact]:
         "git_commit": commit,
         "git_dirty": dirty,
     }
+
+
+def stolen_ticks(cores: Sequence[int]) -> tuple[int, int]:
+    """Ticks that the hypervisor took from the cores, and all their ticks so far (proc_stat(5))."""
+    stolen = total = 0
+    wanted = {f"cpu{core}" for core in cores}
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0, 0
+    for name, *fields in (line.split() for line in lines):
+        if name in wanted:
+            ticks = [int(field) for field in fields[:8]]  # guest time, which follows, is in user time already
+            stolen, total = stolen + ticks[7], total + sum(ticks)
+    return stolen, total
 
 
 def _installed_version() -> str | None:

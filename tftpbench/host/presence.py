@@ -40,7 +40,7 @@ class Missing:
 def locate(server: Manifest | Target) -> Found | Missing:
     """Look for the server on this machine, and ask it its version (at most VERSION_TIMEOUT_S).
 
-    A server that runs already is there or not when it is asked, and its version is its own business.
+    A running server is there or not when it is asked, and its version is not known.
     """
     if isinstance(server, Target):
         return Found("unknown", "")
@@ -97,7 +97,7 @@ def missing_privilege(needs_root: str | None, port: int | None) -> str | None:
 
 
 def _first_free_port() -> int:
-    """The first port that everybody may bind (ip(7), ip_unprivileged_port_start)."""
+    """The first port that every user may bind (ip(7), ip_unprivileged_port_start)."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="ascii"))
     except (OSError, ValueError):

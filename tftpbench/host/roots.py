@@ -167,7 +167,7 @@ def _sweep(place: Path) -> None:
 
 
 def _locked(folder: Path) -> int:
-    """A descriptor that holds the folder while somebody uses it; the kernel lets go on process death (flock(2)).
+    """A descriptor that holds the folder while it is in use; released on process death (flock(2)).
 
     OSError: another process holds it, or has removed it.
     """

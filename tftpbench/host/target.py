@@ -1,4 +1,4 @@
-"""A server that is running already: not ours to start or stop, named by a TFTP URL (RFC 3617).
+"""A running server: not started or stopped here, named by a TFTP URL (RFC 3617).
 
 ``tftp://HOST[:PORT]/FILE`` is read only, and every transfer reads FILE; ``tftp://HOST[:PORT]`` allows tftpbench to
 upload files there, which stay; there is no ``;mode=``, and a name may not be empty. A link-local address has a zone,
@@ -47,7 +47,7 @@ class Target:
     def cannot(self, operation: str | None = None, *_options: object, **_more: object) -> str | None:
         """Why a cell must not be run on it; None where it may. What it can do is seen when it is asked."""
         if operation == "write" and self.file is not None:
-            return f"{self.name} is only read: --target-write, in place of a file to read, allows more"
+            return f"{self.name} serves one file to read; for uploads, give --target-write in place of --target-file"
         return None
 
 

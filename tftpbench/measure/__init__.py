@@ -1,16 +1,16 @@
 """Running a scenario: every cell on every server, interleaved, each trial saved as it ends.
 
-    order.py       who is measured on what, in which order
-    placement.py   which cores each side gets
-    roots.py       the folders that servers serve
-    files.py       which files clients ask for, and what these must hold
-    session.py     a fresh server and the load on it
-    trial.py       one trial, from a fresh server to a row of results
-    rows.py        that row
-    starts.py      which servers do not start, and are left out
-    ceilings.py    what the bare kernel does with the same datagrams, measured beside the trials
-    loop.py        the run: folder, resume, Ctrl-C
-    events.py      what a run tells while it goes on
+    plan.py       which server is measured on what, in which order
+    files.py      which files clients ask for, and what these must hold
+    session.py    a fresh server and the load on it
+    trial.py      one trial, from a fresh server to a row of results
+    rows.py       that row
+    validity.py   what makes a trial's figures untrue
+    findings.py   what a server did wrong
+    starts.py     which servers do not start, and are left out
+    ceilings.py   raw loopback UDP throughput for the same datagrams, measured beside the trials
+    runner.py     the run: folder, resume, Ctrl-C
+    events.py     the events that a run emits
 
 The runner prints nothing, and names no server.
 """

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from tftpbench.host import ceiling
-from tftpbench.host.ceiling import FOR_EVER_US, QUICK, Arrangement, Ceiling, CeilingCell, Effort
+from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell, Effort
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.target import Target
 from tftpbench.measure.plan import Trial
@@ -92,7 +92,7 @@ class Ceilings:
         return self._probes.measure(work, arrangement, warm_up_ns=effort.warm_up_ns, window_ns=effort.window_ns)
 
     def _arrangement(self, work: CeilingCell, key: Key) -> Arrangement | None:
-        """None where none can run here, which was told when it was tried."""
+        """None where none can run here; a warning said so when it was tried."""
         if key not in self._chosen:
             self._chosen[key] = None
             self._chosen[key] = self._probes.calibrate(work, seed=self._seed, effort=self._effort)
@@ -118,7 +118,7 @@ def _work(cell: Cell, pinning: Pinning, *, busy_polls: bool) -> CeilingCell:
         blksize=cell.blksize,
         answering_cpus=pinning.server,
         asking_cpus=pinning.generator,
-        answering_spin_us=FOR_EVER_US if busy_polls and pinning.separate else 0,
+        answering_spin_us=NEVER_SLEEP_US if busy_polls and pinning.separate else 0,
         asking_spin_us=busy_poll_us(cell, pinning),
     )
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on. Plain data: the runner emits, a display consumes, nobody answers.
+"""The events that a run emits. Plain data: the runner emits, a display consumes, and nothing is answered.
 
 An event must hold what a display needs and no way back into the run.
 """
@@ -69,7 +69,7 @@ class ServerLeftOut:
 
 @dataclass(frozen=True)
 class CeilingUnknown:
-    """What the bare kernel does with a cell's datagrams could not be measured; its trials are done all the same."""
+    """A cell's ceiling could not be measured; its trials are done all the same."""
 
     cell: Cell
     reason: str

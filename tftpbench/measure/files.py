@@ -1,7 +1,7 @@
-"""Which files a trial's clients ask for, and what these must hold, at servers of ours and at those that run already.
+"""Which files a trial's clients ask for, and what these must hold, at servers that are started and at running ones.
 
 A server that we start gets a root with files f-0, f-1, ... in it or, where it keeps files in memory, uploads of them. A
-server that runs already has a file to read, of which a copy is taken first; or it lets us upload, and what we leave
+running server has a file to read, of which a copy is taken first; or it lets us upload, and what we leave
 there has names of its own.
 """
 
@@ -25,16 +25,17 @@ from tftpbench.host.server import (
 from tftpbench.host.target import Target
 from tftpbench.measure.events import CopyStarted, Event
 from tftpbench.measure.plan import Contender, Trial
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import format_bytes
-from tftpbench.model.workload import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell
+from tftpbench.model.workload import Cell
 
 OURS = "f-{n}"
 # A server that is silent to the first cell's options is asked once with those of each other cell.
 _TRIES_FURTHER = 1
-_REASONS_TOLD_MAX = 3
+_REASONS_MAX = 3
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Files:
 
 
 class TargetFiles:
-    """The files of servers that run already, for one run. Made by `target_files`."""
+    """The files of running servers, for one run. Made by `target_files`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,7 +103,7 @@ class TargetFiles:
         return server
 
     def _first_request(self, target: Target, cell: Cell) -> bytes:
-        """For an upload it has a name of its own, so that no file that is measured has been begun before."""
+        """For an upload it has a name of its own, so that no file that is measured has been started before."""
         uploaded = self._uploaded.get((target.name, cell.file_size_bytes, cell.distinct_files))
         name = target.file or (uploaded.replace("{n}", "0") if uploaded is not None else None)
         if name is None or cell.operation == "write":
@@ -138,7 +139,7 @@ def keeps_its_files(server: Manifest | Target) -> bool:
 
 @contextmanager
 def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[TargetFiles]:
-    """The files of those servers that run already. Raises UsageError where one is on another machine, unallowed."""
+    """The files of the running servers among them. Raises UsageError where one is on another machine, unallowed."""
     for server in servers:
         target = server.server
         if isinstance(target, Target) and not (allow_remote or ip_address(target.host).is_loopback):
@@ -162,8 +163,8 @@ def fitted(
     if not sizes:
         return scenario
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
-        raise UsageError(f"files of one size can be compared, and these are not: {told}")
+        listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
+        raise UsageError(f"files of one size can be compared, and these are not: {listed}")
     return scenario.with_file_size(next(iter(sizes.values())))
 
 
@@ -202,9 +203,9 @@ def _reads(scenario: Scenario) -> list[Options]:
 
 def _reasons(failures: Mapping[str, str]) -> str:
     """What the server did, and to which options: "with blksize 1468 it answered with ERROR 1, 'File not found'"."""
-    told = [f"with {options} it {reason}" for reason, options in failures.items()]
-    more = len(told) - _REASONS_TOLD_MAX
-    return "; ".join(told[:_REASONS_TOLD_MAX] + ([f"and {more} more"] if more > 0 else []))
+    reasons = [f"with {options} it {reason}" for reason, options in failures.items()]
+    more = len(reasons) - _REASONS_MAX
+    return "; ".join(reasons[:_REASONS_MAX] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _refuse_incomplete(server: str, result: LoadResult, files: int) -> None:

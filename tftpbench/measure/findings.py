@@ -1,7 +1,7 @@
 """What a server did wrong in a trial, in words: each way once, with how many transfers it hit.
 
 A server that misbehaves is a finding about it and no fault of the run: nothing here makes a trial invalid (that is
-`checks`). Pure: figures and transfers in, findings out.
+`validity`). Pure: figures and transfers in, findings out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.protocol import ERRORS
 
 Kind = Literal[
     "died",
     "not_ready",
-    "deaf",
+    "unresponsive",
     "wrong_bytes",
     "not_read_back",
     "refused",
@@ -27,22 +28,12 @@ Kind = Literal[
     "not_granted",
     "unfair",
 ]
+# Kinds under the names that older rows have, and their names now.
+FORMER_KINDS = {"deaf": "unresponsive"}
 # A client that needs ten times as long as the median one, and longer than its own timer, was passed over.
 FAIRNESS_MAX = 10.0
 # Of so few transfers the slowest says nothing about fairness.
 FAIRNESS_TRANSFERS_MIN = 20
-# RFC 1350 section 5, RFC 2347.
-_ERRORS = {
-    0: "not defined",
-    1: "file not found",
-    2: "access violation",
-    3: "disk full",
-    4: "illegal operation",
-    5: "unknown transfer ID",
-    6: "file already exists",
-    7: "no such user",
-    8: "option refused",
-}
 
 Row = Mapping[str, object]
 Columns = Mapping[str, npt.NDArray[np.int64]]
@@ -68,27 +59,33 @@ def of_uploads(lacking: int, files: int) -> ServerFinding:
 
 
 def unanswered(transfers: Columns) -> int:
-    """Transfers that nobody answered, to the end of the client's patience or of the trial."""
+    """How many transfers got no answer until retries ran out, or until the trial ended."""
     return _count(_silent(transfers))
 
 
 def of_a_load(
-    row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, is_deaf: bool = False
+    row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, is_unresponsive: bool = False
 ) -> list[ServerFinding]:
-    """All findings of a load, the gravest first.
+    """All findings of a load, the most severe first.
 
     `row` has the figures of trials.jsonl, `transfers` the columns of transfers.parquet with -1 for never. `timeout_ns`:
-    the client's first wait. `died`: how the server did, in words; `is_deaf`: it answered no new request after the load.
+    the client's first wait. `died`: how the server did, in words; `is_unresponsive`: it answered no new request after
+    the load.
     """
-    found = [*_whole(row, died, is_deaf), *_transfers(row, transfers), *_not_granted(row), *_unfair(row, timeout_ns)]
+    found = [
+        *_whole(row, died, is_unresponsive),
+        *_transfers(row, transfers),
+        *_not_granted(row),
+        *_unfair(row, timeout_ns),
+    ]
     return [finding for finding in found if finding.count]
 
 
-def _whole(row: Row, died: str | None, is_deaf: bool) -> Iterator[ServerFinding]:
+def _whole(row: Row, died: str | None, is_unresponsive: bool) -> Iterator[ServerFinding]:
     if died is not None:
         yield of_a_lost_server(died, died=True)
-    if is_deaf:
-        yield ServerFinding("deaf", 1, "answered no new request after the load")
+    if is_unresponsive:
+        yield ServerFinding("unresponsive", 1, "answered no new request after the load")
     wrong = int(_number(row, "content_mismatches") or 0)
     judged = _number(row, "started") or _number(row, "completed")  # one that sends too much never completes
     yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
@@ -114,8 +111,8 @@ def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
 
 
 def _silent(transfers: Columns) -> npt.NDArray[np.bool_]:
-    patience_ended = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
-    return patience_ended & (transfers["first_response_ns"] < 0)
+    ended_unanswered = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
+    return ended_unanswered & (transfers["first_response_ns"] < 0)
 
 
 def _not_granted(row: Row) -> Iterator[ServerFinding]:
@@ -140,7 +137,7 @@ def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
     """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
     codes, counts = np.unique(errors, return_counts=True)
     ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
-    named = [f"ERROR {code}, {_ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
+    named = [f"ERROR {code}, {ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
     return "; ".join(named[:3])
 
 

@@ -1,4 +1,4 @@
-"""Who is measured on what, in which order: the whole run as a list of trials, before anything is started.
+"""Which server is measured on what, in which order: the whole run as a list of trials, before anything is started.
 
 Pure: the same scenario, contenders and seed give the same list on every machine, which is what lets an interrupted run
 go on and a reader repeat one.
@@ -33,7 +33,7 @@ class Contender:
 
     @property
     def busy_polls(self) -> bool:
-        """Whether it never sleeps, so that its CPU time tells nothing. Of one that runs already nobody knows."""
+        """Whether it never sleeps, so that its CPU time tells nothing. Of a running server it is not known."""
         return not isinstance(self.server, Target) and self.server.busy_polls(self.variant)
 
 
@@ -68,7 +68,7 @@ class Plan:
 
 
 def contenders(scenario: Scenario) -> tuple[Contender, ...]:
-    """The scenario's servers, looked for on this machine. Raises ManifestError for one that nobody knows."""
+    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one."""
     chosen = [choose(entry) for entry in scenario.servers]
     with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
         found = list(pool.map(lambda choice: locate(choice[0]), chosen))
@@ -92,11 +92,11 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     cells = scenario.cells()
     skipped = _skipped(cells, servers)
     left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     trials: list[Trial] = []
     for round_number in range(scenario.trials):
-        for cell_index in dice.sample(range(len(cells)), len(cells)):
-            for server_index in dice.sample(range(len(servers)), len(servers)):
+        for cell_index in rng.sample(range(len(cells)), len(cells)):
+            for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]
                 if (server.name, None) in left_out or (server.name, cell.key) in left_out:
                     continue

@@ -35,7 +35,7 @@ class Observed:
     samples: Samples
     buffers: Buffers | None
     lost: ServerDied | None
-    is_deaf: bool
+    is_unresponsive: bool
     uploads: Row
     """What came of comparing them."""
     not_read_back: tuple[ServerFinding, ...]
@@ -55,13 +55,9 @@ def row_of(trial: Trial, pinning: Pinning) -> Row:
         "cell_key": cell.key,
         "server": contender.server.name,
         "variant": contender.variant,
-        "operation": cell.operation,
-        "concurrency": cell.concurrency,
+        **cell.point,
         "transfers": cell.transfers,
         "distinct_files": cell.distinct_files,
-        "file_size_bytes": cell.file_size_bytes,
-        "blksize": cell.blksize,
-        "windowsize": cell.windowsize,
         "verify": cell.verify,
         "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
         "generator_cpus": _numbers(pinning.generator),

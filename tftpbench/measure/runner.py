@@ -48,15 +48,11 @@ class RunReport:
     """What a run leaves: where it lies, and every finished trial's row, in the order of time."""
 
     folder: Path
-    scenario: Scenario
     plan: Plan
-    pinning: Pinning
     seed: int
     command: tuple[str, ...]
     """The command that began the run."""
     rows: tuple[Mapping[str, Any], ...]
-    placement: str
-    """Where it was measured, as the end of a sentence: "on separate cores"."""
 
 
 class RunInterrupted(TftpbenchError):
@@ -94,7 +90,7 @@ class TrialStore(Protocol):
         """Keep the row of a finished trial."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it; other processes may open it again."""
 
 
 def run(
@@ -109,8 +105,8 @@ def run(
 ) -> RunReport:
     """Do every trial of the scenario that the store lacks, and keep each there.
 
-    `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a server that runs
-    already be on another machine. Raises LoadError where the generator can't run here, ManifestError for unknown
+    `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a running server
+    be on another machine. Raises LoadError where the generator can't run here, ManifestError for unknown
     servers, ServerNotReady where one that should be running has not the file, UsageError where no server is there,
     RunInterrupted on Ctrl-C, and what the store raises.
     """
@@ -122,7 +118,7 @@ def run(
         pinning = pin(scenario.placement)
         where = _placement(pinning, servers)
         tools = tools or Tools()
-        with roots(scenario.cells(), seed, tools.write_contents) as base:
+        with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
             bench = Bench(base, files, pinning, seed, tools, allow_remote)
             with closing(open_store(facts)) as store:
@@ -132,7 +128,7 @@ def run(
                 left = [trial for trial in whole.trials if trial.number not in done]
                 interrupted = _do_all(left, whole, bench, store, on_event)
                 rows = tuple(store.finished_trials())
-                report = RunReport(store.path, scenario, whole, pinning, seed, tuple(command), rows, where)
+                report = RunReport(store.path, whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
     if interrupted:
         raise RunInterrupted(report)
@@ -233,7 +229,7 @@ def _manifest(
 
 
 def _placement(pinning: Pinning, servers: Sequence[Contender]) -> str:
-    """We pin nobody who runs already, and don't know where he runs."""
+    """Where it is measured. External servers are not pinned, and where they run is not known."""
     running = [server.name for server in servers if isinstance(server.server, Target)]
     if not running:
         return pinning.phrase

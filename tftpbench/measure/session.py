@@ -4,15 +4,22 @@ It must never judge, print, or keep a server.
 """
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tftpbench.host import generator
-from tftpbench.host.generator import LoadConfig, LoadResult, Stop
+from tftpbench.host.generator import (
+    LoadConfig,
+    LoadGenerator,
+    LoadResult,
+    LocalGenerator,
+    Stop,
+    best_sockets,
+    read_back,
+)
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
-from tftpbench.host.server import RunningServer, ServerProcess, answers
+from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHost
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
@@ -36,19 +43,26 @@ SAMPLE_EVERY = 16
 
 @dataclass(frozen=True)
 class Tools:
-    """The ways in which a trial touches the world; tests replace them."""
+    """The ways in which a trial touches the world; tests replace them.
 
-    server: Callable[..., ServerProcess] = ServerProcess
-    run_load: Callable[[LoadConfig, Stop, Callable[[str], object]], LoadResult] = generator.run_load
-    write_contents: Callable[[Path, int, int, int], None] = generator.write_contents
-    first_difference: Callable[[Path, int, int, int], int | None] = generator.first_difference
-    answers: Callable[[str, int, float], bool] = answers
+    `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
+    in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
+    of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
+    machine's loopback: a row of a server elsewhere has no ceiling.
+    """
+
+    generator: LoadGenerator = field(default_factory=LocalGenerator)
+    host: ServerHost = field(default_factory=LocalServerHost)
     probes: Probes = field(default_factory=Probes)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What stays the same for all trials of a run."""
+    """What stays the same for all trials of a run.
+
+    The folders of `roots` are this machine's, and so are the cores of `pinning`, of both sides: where one side is on
+    another machine, its class maps them to what it has.
+    """
 
     roots: Roots
     target_files: TargetFiles
@@ -58,14 +72,12 @@ class Bench:
     allow_remote: bool = False
 
 
-def server_of(
-    trial: Trial, bench: Bench, root: Path, log: Path, host: str = "127.0.0.1"
-) -> ServerProcess | RunningServer:
+def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = "127.0.0.1") -> Server:
     """The trial's server, not yet started; `host` is where one of ours shall listen."""
     cell, server = trial.cell, trial.contender.server
     if isinstance(server, Target):
         return bench.target_files.running(server, trial)
-    return bench.tools.server(
+    return bench.tools.host.server(
         server,
         root=root,
         log=log,
@@ -77,15 +89,27 @@ def server_of(
     )
 
 
-def load_config(trial: Trial, bench: Bench, server: ServerProcess | RunningServer, stop: Stop) -> LoadConfig:
+def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadConfig:
     """The load of the trial. Where files must be uploaded before they can be read, that is done now."""
     config = _any_load(trial.cell, bench, server.host, server.port)
 
     def upload(name: str, number: int) -> LoadResult:
-        return bench.tools.run_load(upload_config(config, name, number), stop, lambda _edge: None)
+        return bench.tools.generator.run(upload_config(config, name, number), stop)
 
     files = bench.target_files.of(trial, upload)
     return replace(config, name=files.name, distinct_files=files.distinct, verify_against=files.contents)
+
+
+def run_watched(config: LoadConfig, stop: Stop, bench: Bench, server: Server) -> tuple[LoadResult, EdgeReader]:
+    """Run the load; its result, and the server's readings where the measured window opened and closed.
+
+    The result's `runner_gap_ns_max` holds how late they were, too: a figure that was read late is not the window's.
+    """
+    window = MeasuredWindow()
+    with server.edges(window, bench.pinning.spare) as edges:
+        result = bench.tools.generator.run(config, stop, window)
+    late_ns = max(result.figures.get("runner_gap_ns_max") or 0, edges.late_ns(result.window_ns))
+    return replace(result, figures={**result.figures, "runner_gap_ns_max": late_ns}), edges
 
 
 def compared_uploads(
@@ -96,7 +120,7 @@ def compared_uploads(
     if cell.operation == "read" or cell.verify == "off":
         return {}, ()
     if keeps_its_files(trial.contender.server):
-        back = generator.read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result)
+        back = read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result, generator=bench.tools.generator)
         lost = back.files - back.compared
         finding = (findings.of_uploads(lost, back.files),) if lost else ()
         return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
@@ -111,22 +135,7 @@ def compared_uploads(
     return {"bytes_verified": verified, "content_mismatches": mismatches}, ()
 
 
-def stolen_ticks(cores: Sequence[int]) -> tuple[int, int]:
-    """Ticks that the hypervisor took from the cores, and all their ticks so far (proc_stat(5))."""
-    stolen = total = 0
-    wanted = {f"cpu{core}" for core in cores}
-    try:
-        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0, 0
-    for name, *fields in (line.split() for line in lines):
-        if name in wanted:
-            ticks = [int(field) for field in fields[:8]]  # guest time, which follows, is in user time already
-            stolen, total = stolen + ticks[7], total + sum(ticks)
-    return stolen, total
-
-
-def how_lost(server: ServerProcess | RunningServer) -> ServerDied | None:
+def how_lost(server: Server) -> ServerDied | None:
     """How it died, if it has."""
     try:
         server.check_alive()
@@ -163,7 +172,7 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         timeout_ns=cell.client.timeout_ns,
         retries=cell.client.retries,
         backoff=cell.client.backoff,
-        sockets=generator.best_sockets(host) if cell.client.sockets == "auto" else cell.client.sockets,
+        sockets=best_sockets(host) if cell.client.sockets == "auto" else cell.client.sockets,
         busy_poll_us=busy_poll_us(cell, bench.pinning),
     )
 
@@ -171,6 +180,6 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
 def _differs(bench: Bench, root: Path, config: LoadConfig, number: int) -> bool:
     path = root / config.name.format(n=number)
     try:
-        return bench.tools.first_difference(path, bench.seed, number, config.file_size_bytes) is not None
+        return bench.tools.host.first_difference(path, bench.seed, number, config.file_size_bytes) is not None
     except OSError:
         return True  # absent, or not for reading: not what a completed upload must be

@@ -26,7 +26,7 @@ class LeftOut:
 
 
 class Starts:
-    """The failed starts of one run. `stored`: what the manifest holds of an earlier part, whose servers get a chance.
+    """The failed starts of one run. `stored`: what the manifest holds of an earlier part; its servers are tried again.
 
     `trials`: those that this part is to do.
     """

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadResult, Stop
-from tftpbench.host.server import RunningServer, ServerProcess, udp_drops_host
+from tftpbench.host.server import Server
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
-from tftpbench.measure.session import Bench, Tools, compared_uploads, how_lost, load_config, server_of, stolen_ticks
+from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
 from tftpbench.model.errors import ServerDied, ServerError
 from tftpbench.model.metrics import COLUMNS
 
 # The load is over: a server that would linger over finished transfers (dallying) is not waited for.
 STOP_GRACE_S = 0.3
 # One that lost transfers is asked once more; a server that is only slow gets to it within this.
-DEAF_TIMEOUT_S = 2.0
+UNRESPONSIVE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
-    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, is_deaf=seen.is_deaf)
+    wrong = findings.of_a_load(
+        row, seen.result.transfers, seen.config.timeout_ns, died=died, is_unresponsive=seen.is_unresponsive
+    )
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
@@ -72,33 +74,30 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
 
-def _measure(trial: Trial, bench: Bench, root: Path, server: ServerProcess | RunningServer) -> Observed:
+def _measure(trial: Trial, bench: Bench, root: Path, server: Server) -> Observed:
     stop = Stop()
     config = load_config(trial, bench, server, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-    before = stolen_ticks(cores)
-    dropped = udp_drops_host()
-    edges: list[tuple[int | None, int | None]] = []  # of the window: CPU time, context switches
+    before = bench.tools.host.stolen_ticks(cores)
+    dropped = bench.tools.host.udp_drops()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
-        result = bench.tools.run_load(
-            config, stop, lambda _edge: edges.append((server.cpu_ns(), server.context_switches()))
-        )
-    after = stolen_ticks(cores)
+        result, edges = run_watched(config, stop, bench, server)
+    after = bench.tools.host.stolen_ticks(cores)
     lost = how_lost(server)
     uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
     return Observed(
         config=config,
         result=result,
         ready=ready,
-        cpu_ns=(edges[0][0], edges[1][0]),
-        context_switches=edges[1][1],
-        udp_drops_host=(udp_drops_host(), dropped),
+        cpu_ns=(edges.opened.cpu_ns, edges.closed.cpu_ns),
+        context_switches=edges.closed.context_switches,
+        udp_drops_host=(bench.tools.host.udp_drops(), dropped),
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
-        is_deaf=lost is None and _is_deaf(server, result, bench.tools),
+        is_unresponsive=lost is None and _is_unresponsive(server, result),
         uploads=uploads,
         not_read_back=not_read_back,
         ended=server.stop(STOP_GRACE_S),
@@ -111,13 +110,11 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
     return str(error).removeprefix(f"{trial.contender.server.name}: ")
 
 
-def _is_deaf(server: ServerProcess | RunningServer, result: LoadResult, tools: Tools) -> bool:
+def _is_unresponsive(server: Server, result: LoadResult) -> bool:
     """Whether a server that lost transfers answers no new request any more."""
     if result.figures.get("completed") == result.figures.get("started"):
         return False
-    if isinstance(server, RunningServer):
-        return not server.answers(DEAF_TIMEOUT_S)
-    return not tools.answers(server.host, server.port, DEAF_TIMEOUT_S)
+    return not server.answers(UNRESPONSIVE_TIMEOUT_S)
 
 
 def _outcome(row: Row, found: tuple[validity.Finding, ...], result: LoadResult | None, log: Path) -> Outcome:

@@ -82,7 +82,7 @@ class Surroundings:
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
-    """Everything that makes the row's figures untrue, the gravest first."""
+    """Everything that makes the row's figures untrue, the most severe first."""
     return tuple(finding for check in _CHECKS for finding in check(row, around))
 
 

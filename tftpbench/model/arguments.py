@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tftpbench.model.escape import one_line
 
+SEED_MAX = 2**64 - 1  # the native core's word
+
 
 def path_of(value: object, what: str, error: type[Exception]) -> Path:
     """The path; raises `error` for what is none, or can name no file. `what`: whose path is allowed."""

@@ -1,4 +1,4 @@
-"""What the gate looks at, and how much worse each figure may become: metrics and their budgets.
+"""How much worse each figure may become, as the gate judges it: views of the metrics' records.
 
 Names and numbers only; it must never know a server, a trial or a decision.
 """
@@ -6,53 +6,23 @@ Names and numbers only; it must never know a server, a trial or a decision.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from tftpbench.model.metrics import METRICS as ALL
+from tftpbench.model.metrics import Metric
 
 _PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", re.ASCII)
 PERCENT_ALLOWED = "over 0% and under 100%, as in 5%; off: reported and never gated"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One figure of a trial, positive, and what it means for it to become worse.
-
-    `budget`: what it may lose unless a scenario says otherwise, as a share; None: not gated unless a scenario does.
-    `floor`: no budget is less than this, in the metric's unit. `needs_clock`: a pair whose clock can't be trusted does
-    not count for it.
-    """
-
-    name: str
-    words: str
-    unit: str
-    lower_is_better: bool
-    budget: float | None
-    floor: float = 0.0
-    needs_clock: bool = True
-
-
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("server_cpu_s_per_mib", "CPU time per MiB", "s/MiB", lower_is_better=True, budget=0.05),
-        # A server of batches makes few: a call in a hundred blocks costs less than 10 ns a block, and moves by itself.
-        Metric("syscalls_per_block", "system calls per block", "calls", lower_is_better=True, budget=0.02,
-               floor=0.01, needs_clock=False),
-        Metric("data_pps", "blocks per second", "1/s", lower_is_better=False, budget=0.05),
-        # One page more or less is no regression, and a small server has few pages.
-        Metric("server_rss_bytes_max", "peak memory", "bytes", lower_is_better=True, budget=None,
-               floor=1024 * 1024, needs_clock=False),
-    )
-}  # fmt: skip
-# Told beside them and never gated: a tail of identical code differs from itself more than any budget.
-REPORTED: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("block_rtt_ns_p50", "block round trip p50", "ns", lower_is_better=True, budget=None),
-        Metric("block_rtt_ns_p99", "block round trip p99", "ns", lower_is_better=True, budget=None),
-        Metric("transfer_ns_p99", "transfer time p99", "ns", lower_is_better=True, budget=None),
-    )
+_GATED = sorted(
+    ((metric.gate, metric) for metric in ALL.values() if metric.gate is not None), key=lambda each: each[0].place
+)
+METRICS: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if rule.is_judged}
+# Told beside them and never gated.
+REPORTED: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if not rule.is_judged}
+DEFAULTS: Mapping[str, float] = {
+    metric.name: rule.budget for rule, metric in _GATED if rule.is_judged and rule.budget is not None
 }
-DEFAULTS: Mapping[str, float] = {name: metric.budget for name, metric in METRICS.items() if metric.budget is not None}
 
 
 def parse_percent(text: str) -> float:

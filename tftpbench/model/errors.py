@@ -1,11 +1,11 @@
 """The exceptions that tftpbench raises, and the exit code that each of them means.
 
     TftpbenchError                1  an internal error, unless a subclass says otherwise
-    ├── UsageError                2  a command line or a file that can't be obeyed
+    ├── UsageError                2  a command line or a file that can't be followed
     │   ├── ScenarioError
     │   ├── ManifestError
     │   ├── ThresholdError
-    │   ├── FetchError               a server of somebody else that can't be fetched
+    │   ├── FetchError               a third-party server that can't be fetched
     │   ├── ResultsError             results that can't be written or read
     │   └── PlotError                nothing that could be drawn, or a file that can't be
     ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
@@ -13,15 +13,18 @@
     │   ├── ServerNotReady
     │   └── ServerDied
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
-    ├── CeilingError              2  what the bare kernel does can't be measured here
+    ├── CeilingError              2  the ceiling can't be measured here
     └── NotComparable             5
         └── BaselineMissing          no stored run to compare with
 
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
 A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
-200 kB is shortened. A fault of a peer is data, never an exception.
+200 kB is shortened. A fault of a server is data, never an exception.
 """
+
+import difflib
+from collections.abc import Iterable
 
 from tftpbench.model.escape import one_line
 
@@ -36,7 +39,7 @@ class TftpbenchError(Exception):
 
 
 class UsageError(TftpbenchError):
-    """What the user typed or wrote can't be obeyed."""
+    """What the user typed or wrote can't be followed."""
 
     exit_code = 2
 
@@ -46,7 +49,7 @@ class ScenarioError(UsageError):
 
 
 class ManifestError(UsageError):
-    """A server.yaml is wrong, or nobody by that name exists."""
+    """A server.yaml is wrong, or there is no server of that name."""
 
 
 class ThresholdError(UsageError):
@@ -106,4 +109,10 @@ class BaselineMissing(NotComparable):
 
 
 class ResultsWarning(UserWarning):
-    """Part of a run can't be read, or breaks a law: the rest is loaded, and `Run.problems` says what is not whole."""
+    """Part of a run can't be read, or breaks an invariant: the rest is loaded, and `Run.problems` lists it."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: "; did you mean 'epoll'?", or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from tftpbench.model.budgets import DEFAULTS, METRICS, PERCENT_ALLOWED, REPORTED, parse_percent, percent
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.errors import suggest
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 from tftpbench.model.units import DURATION_ALLOWED
 from tftpbench.model.values import MS, Count, DurationNs
@@ -59,7 +59,7 @@ class Gate(Strict):
                 raise KeyFault(("budgets", name), f"is never gated; allowed: {', '.join(METRICS)}")
             if name not in METRICS:
                 raise KeyFault(
-                    ("budgets", name), f"unknown metric{did_you_mean(name, METRICS)}; allowed: {', '.join(METRICS)}"
+                    ("budgets", name), f"unknown metric{suggest(name, METRICS)}; allowed: {', '.join(METRICS)}"
                 )
         if list(self.looks) != sorted(set(self.looks)):
             raise KeyFault(("looks",), f"is {list(self.looks)}; allowed: rising numbers")

@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from pydantic import Strict as StrictType
 
 from tftpbench.model import programs, strict, yaml
-from tftpbench.model.errors import ManifestError
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.errors import ManifestError, suggest
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 
 SCHEMA = "tftpbench.server/1"
@@ -24,8 +24,6 @@ PLACEHOLDERS_OF_HANDOVER = (*PLACEHOLDERS, "handover")
 PLACEHOLDERS_OF_VERSION = PLACEHOLDERS[:4]  # nothing is served when it is asked
 OPTIONS = ("blksize", "windowsize", "tsize", "timeout", "rollover")
 BUNDLED = Path(__file__).parents[1] / "_bundled" / "servers"
-BLKSIZE_DEFAULT = 512
-WINDOWSIZE_DEFAULT = 1
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # execve(2) takes no other
@@ -310,7 +308,7 @@ class Manifest(Strict):
             key[0], PLACEHOLDERS
         )
         for name in sorted(used - set(known)):
-            hint = did_you_mean(name, known)
+            hint = suggest(name, known)
             allowed = ", ".join(f"{{{place}}}" for place in known)
             raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
         if "program" in used and self.find.program is None:

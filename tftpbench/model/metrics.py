@@ -1,110 +1,328 @@
-"""The columns of results: name, unit, type and meaning. The one list that code, documents and schemas follow.
+"""The metrics: every figure of a trial, one record each, and the tables of results that they stand in.
 
-A column is never renamed or removed within schema number 1; new ones are added at the end of a table. Pure
-data.
+A record makes the column of results and of the frames, the line of the JSON Schema and of docs, the columns of reports,
+the axis of plots, and what the gate judges. A column is never renamed or removed within schema number 1; new ones are
+added at the end of a table. Pure data. To add a metric: a record here, and the line that puts the figure into the row.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-Dtype = Literal["int", "float", "text", "time", "list"]
+from tftpbench.model.axes import in_order
+from tftpbench.model.columns import Column, Dtype
+from tftpbench.model.units import format_bytes, format_count, format_duration
+
+_MIB = 1024 * 1024
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Column:
-    """What a figure is. unit "" means a plain number, key or word."""
+class Gated:
+    """What the gate does with a metric. `place`: in the order of its tables.
 
-    unit: str
-    meaning: str
-    dtype: Dtype
-    nullable: bool = True
-    is_count: bool = False  # counts events: judged in every trial, never by a median
+    `budget`: what it may lose unless a scenario says otherwise, as a share; None: not gated unless a scenario does.
+    `is_judged` False: reported beside the others, and never gated, since a tail of identical code differs from itself
+    more than any budget. `floor`: no budget is less than this, in the metric's unit. `needs_clock`: a pair whose clock
+    can't be trusted does not count for it.
+    """
+
+    place: int
+    budget: float | None = None
+    floor: float = 0.0
+    needs_clock: bool = True
+    is_judged: bool = True
+
+
+@dataclass(frozen=True)
+class Metric(Column):
+    """A figure of a trial.
+
+    `better`: which way is better, None where neither is. `is_count`: it counts events, so it is judged in every trial
+    and never by a median. `is_share`: 0 to 1. `short`: its heading in a table; `words`: in a sentence and at an axis.
+    `tables`: of a report, that it stands in. `derived`: how it follows from a row that does not hold it. `name` is set
+    below.
+    """
+
+    name: str = ""
+    better: Literal["higher", "lower"] | None = None
+    is_count: bool = False
+    is_share: bool = False
+    short: str = ""
+    words: str = ""
+    tables: tuple[str, ...] = ()
+    gate: Gated | None = None
+    derived: Callable[[Row], float | None] | None = None
 
     @property
-    def is_number(self) -> bool:
-        """Whether it can be compared with a number."""
-        return self.dtype in {"int", "float"}
+    def heading(self) -> str:
+        """Above its column in a table."""
+        return self.short or self.name.replace("_", " ")
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a larger figure is a worse one."""
+        return self.better == "lower"
+
+    @property
+    def floor(self) -> float:
+        """No budget of the gate is less than this, in the metric's unit."""
+        return self.gate.floor if self.gate else 0.0
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether a pair whose clock can't be trusted does not count for it."""
+        return self.gate is None or self.gate.needs_clock
+
+    def of(self, row: Row) -> Any:
+        """The figure of a row of results; None where it is not known."""
+        return row.get(self.name) if self.derived is None else self.derived(row)
+
+    def text(self, value: float) -> str:
+        """A figure for people, with its unit where the heading does not say it."""
+        if self.is_share:
+            return f"{100 * value:.0f} %"
+        if self.unit in _TEXTS:
+            return _TEXTS[self.unit](value)
+        if self.dtype == "int":
+            return f"{value:.0f}"
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def _count(unit: str, meaning: str) -> Column:
-    return Column(unit, meaning, "int", is_count=True)
+_TEXTS: Mapping[str, Callable[[float], str]] = {
+    "ns": format_duration,
+    "s": lambda value: format_duration(value * 1e9),
+    "bytes": format_bytes,
+    "1/s": format_count,
+    "bytes/s": format_count,
+}
 
 
-COLUMNS: dict[str, Column] = {
+def _count(unit: str, meaning: str, dtype: Dtype = "int", **more: Any) -> Metric:
+    return Metric(unit, meaning, dtype, is_count=True, **more)
+
+
+def _cpu_s_per_mib(row: Row) -> float | None:
+    """A server may have granted smaller blocks than were asked for."""
+    size, per_block = row.get("blksize_granted") or row.get("blksize"), row.get("server_cpu_ns_per_block")
+    return per_block / 1e9 / size * _MIB if per_block and size else None
+
+
+def _switches_per_block(row: Row) -> float | None:
+    """Both are counted from READY to the end of the window; the blocks are what the CPU time was divided by."""
+    switches, cpu_s, per_block = (
+        row.get(name) for name in ("server_context_switches", "server_cpu_s", "server_cpu_ns_per_block")
+    )
+    if switches is None or not cpu_s or not per_block:
+        return None
+    return float(switches / (cpu_s * 1e9 / per_block))
+
+
+_ROW: dict[str, Column] = {
     "trial": Column("", "Number of the trial in its run, from 1; names its folder trials/<trial>/.", "int", False),
     "order": Column("", "Place in the order in which the run's trials were done, from 1.", "int", False),
     "started_at": Column("UTC", "When the trial began, ISO 8601.", "time", False),
     "cell_key": Column("", "Equal for equal work; see Keys.", "text", False),
     "server": Column("", "Name of the server's manifest.", "text", False),
     "variant": Column("", "Variant of the server (as_shipped); null for the usual one.", "text"),
-    "operation": Column("", "read (RRQ) or write (WRQ).", "text", False),
-    "concurrency": Column("", "Transfers in flight at once.", "int", False),
     "transfers": Column("", "Transfers asked for; null where a duration was.", "int"),
     "distinct_files": Column("", "Different files that were read in turn.", "int", False),
-    "file_size_bytes": Column("bytes", "Size of each file.", "int", False),
-    "blksize": Column("bytes", "Asked-for bytes of a DATA block (RFC 2348); 512 asks for no option.", "int", False),
-    "windowsize": Column("blocks", "Asked-for blocks per ACK (RFC 7440); 1 asks for no option.", "int", False),
     "verify": Column("", "How much was compared: full, sample or off.", "text", False),
     "server_cpus": Column(
         "", "Numbers of the cores the server ran on, as in 0,1; null for one that ran already.", "text"
     ),
     "generator_cpus": Column("", "Numbers of the cores the generator ran on, as in 0,1.", "text"),
     "busy_poll_us": Column("us", "How long the generator polled before it slept.", "int"),
-    "duration_s": Column("s", "The measured window: the denominator of every rate.", "float"),
+    "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float"),
     "started": _count("transfers", "Transfers begun."),
-    "completed": _count("transfers", "Transfers that ended with the last ACK."),
-    "failed": _count("transfers", "Transfers that ended with an ERROR or a broken rule."),
+    "completed": _count("transfers", "Transfers that ended with the last ACK.", tables=("trials",)),
+    "failed": _count(
+        "transfers", "Transfers that ended with an ERROR or a broken rule.", short="failed", tables=("trials", "losses")
+    ),
     "timed_out": _count(
         "transfers",
         "Transfers that ran out of retries, or whose server was silent for the client's timeout at the end.",
+        short="timed out",
+        tables=("trials", "losses"),
     ),
-    "interrupted": _count("transfers", "Transfers that the end of the trial cut off."),
-    "retransmissions": _count("datagrams", "Datagrams that the generator sent again."),
-    "duplicates": _count("datagrams", "Datagrams that the generator received and that brought nothing new."),
+    "interrupted": _count(
+        "transfers", "Transfers that the end of the trial cut off.", short="cut off", tables=("losses",)
+    ),
+    "retransmissions": _count(
+        "datagrams", "Datagrams that the generator sent again.", short="sent again", tables=("cost", "losses")
+    ),
+    "duplicates": _count(
+        "datagrams", "Datagrams that the generator received and that brought nothing new.", tables=("losses",)
+    ),
     "bytes_verified": _count("bytes", "File bytes that were compared with what they must be."),
-    "content_mismatches": _count("transfers", "Transfers whose bytes were not what they must be, or too many."),
-    "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second.", "float"),
-    "pps": Column("1/s", "Datagrams per second, both ways.", "float"),
-    "goodput_bytes_per_s": Column("bytes/s", "File bytes per second.", "float"),
-    "transfers_per_s": Column("1/s", "Transfers completed per second.", "float"),
-    "block_rtt_ns_p50": Column("ns", "Block round trip, median; retransmitted blocks left out.", "float"),
-    "block_rtt_ns_p99": Column("ns", "Block round trip, 99th percentile.", "float"),
-    "block_rtt_ns_p999": Column("ns", "Block round trip, 99.9th percentile.", "float"),
-    "transfer_ns_p50": Column("ns", "Duration of a transfer, median.", "float"),
-    "transfer_ns_p99": Column("ns", "Duration of a transfer, 99th percentile.", "float"),
-    "transfer_ns_max": Column("ns", "Duration of the slowest transfer.", "float"),
-    "first_response_ns_p50": Column("ns", "Request to first answer, median.", "float"),
-    "first_response_ns_p99": Column("ns", "Request to first answer, 99th percentile.", "float"),
-    "server_cpu_s": Column(
-        "s", "CPU time of all processes of the server, from READY to the end of the window.", "float"
+    "content_mismatches": _count(
+        "transfers",
+        "Transfers whose bytes were not what they must be, or too many.",
+        short="wrong bytes",
+        tables=("losses",),
     ),
-    "server_cpu_ns_per_block": Column("ns", "That CPU time per DATA block acknowledged in order.", "float"),
-    "server_rss_bytes_ready": Column(
-        "bytes", "Resident memory of all its processes, added up, when it was ready.", "int"
+    "data_pps": Metric(
+        "1/s",
+        "DATA blocks acknowledged in order, per second.",
+        "float",
+        better="higher",
+        short="data/s",
+        words="blocks per second",
+        tables=("trials",),
+        gate=Gated(3, budget=0.05),
     ),
-    "server_rss_bytes_max": Column("bytes", "Largest such sum; pages that its processes share count in each.", "int"),
-    "server_threads_max": Column("", "Most threads (and processes) of the server at once.", "int"),
-    "generator_busy_fraction": Column("", "Productive share of the generator's loop, 0 to 1.", "float"),
-    "generator_lag_ns_p99": Column("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
+    "pps": Metric("1/s", "Datagrams per second, both ways.", "float", better="higher", words="datagrams per second"),
+    "goodput_bytes_per_s": Metric(
+        "bytes/s", "File bytes per second.", "float", better="higher", short="bytes/s", words="file bytes per second"
+    ),
+    "transfers_per_s": Metric(
+        "1/s", "Transfers completed per second.", "float", better="higher", words="transfers per second"
+    ),
+    "block_rtt_ns_p50": Metric(
+        "ns",
+        "Block round trip, median; retransmitted blocks left out.",
+        "float",
+        better="lower",
+        short="block rtt p50",
+        words="block round trip p50",
+        tables=("trials",),
+        gate=Gated(5, is_judged=False),
+    ),
+    "block_rtt_ns_p99": Metric(
+        "ns",
+        "Block round trip, 99th percentile.",
+        "float",
+        better="lower",
+        short="p99",
+        words="block round trip p99",
+        tables=("trials",),
+        gate=Gated(6, is_judged=False),
+    ),
+    "block_rtt_ns_p999": Metric(
+        "ns", "Block round trip, 99.9th percentile.", "float", better="lower", words="block round trip p99.9"
+    ),
+    "transfer_ns_p50": Metric(
+        "ns",
+        "Duration of a transfer, median.",
+        "float",
+        better="lower",
+        short="transfer p50",
+        words="transfer time p50",
+        tables=("cost", "trials"),
+    ),
+    "transfer_ns_p99": Metric(
+        "ns",
+        "Duration of a transfer, 99th percentile.",
+        "float",
+        better="lower",
+        words="transfer time p99",
+        gate=Gated(7, is_judged=False),
+    ),
+    "transfer_ns_max": Metric(
+        "ns", "Duration of the slowest transfer.", "float", better="lower", words="longest transfer time"
+    ),
+    "first_response_ns_p50": Metric(
+        "ns",
+        "Request to first answer, median.",
+        "float",
+        better="lower",
+        short="first answer",
+        words="first answer p50",
+        tables=("cost",),
+    ),
+    "first_response_ns_p99": Metric(
+        "ns", "Request to first answer, 99th percentile.", "float", better="lower", words="first answer p99"
+    ),
+    "server_cpu_s": Metric(
+        "s",
+        "CPU time of all processes of the server, from READY to the end of the window.",
+        "float",
+        better="lower",
+        words="CPU time",
+    ),
+    "server_cpu_ns_per_block": Metric(
+        "ns",
+        "That CPU time per DATA block acknowledged in order.",
+        "float",
+        better="lower",
+        short="CPU/block",
+        words="CPU time per block",
+        tables=("cost", "trials"),
+    ),
+    "server_rss_bytes_ready": Metric(
+        "bytes",
+        "Resident memory of all its processes, added up, when it was ready.",
+        "int",
+        better="lower",
+        words="memory when ready",
+    ),
+    "server_rss_bytes_max": Metric(
+        "bytes",
+        "Largest such sum; pages that its processes share count in each.",
+        "int",
+        better="lower",
+        short="memory",
+        words="peak memory",
+        tables=("cost",),
+        # One page more or less is no regression, and a small server has few pages.
+        gate=Gated(4, floor=1024 * 1024, needs_clock=False),
+    ),
+    "server_threads_max": Metric(
+        "", "Most threads (and processes) of the server at once.", "int", short="threads", tables=("cost",)
+    ),
+    "generator_busy_fraction": Metric(
+        "",
+        "Productive share of the generator's loop, 0 to 1.",
+        "float",
+        short="generator busy",
+        is_share=True,
+        tables=("cost", "trials"),
+    ),
+    "generator_lag_ns_p99": Metric("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
     "udp_drops_server": _count(
-        "datagrams", "Datagrams dropped at the server's sockets; what the kernel joined to one (UDP_GRO) counts once."
+        "datagrams",
+        "Datagrams dropped at the server's sockets; what the kernel joined to one (UDP_GRO) counts once.",
+        short="drops: server",
+        tables=("losses",),
     ),
-    "udp_drops_generator": _count("datagrams", "Datagrams dropped at the generator's sockets; joined ones count once."),
-    "ceiling_data_pps": Column(
-        "1/s", "What the bare kernel did with these datagrams, no TFTP and no file, in the same round.", "float"
+    "udp_drops_generator": _count(
+        "datagrams",
+        "Datagrams dropped at the generator's sockets; joined ones count once.",
+        short="generator",
+        tables=("losses",),
     ),
-    "ceiling_ratio": Column("", "data_pps / ceiling_data_pps.", "float"),
-    "fairness": Column("", "Slowest / median transfer time.", "float"),
-    "amplification": Column("", "UDP payload bytes on the wire, both ways / file bytes.", "float"),
+    "ceiling_data_pps": Metric(
+        "1/s",
+        "What the bare kernel did with these datagrams, no TFTP and no file, in the same round.",
+        "float",
+        words="ceiling",
+    ),
+    "ceiling_ratio": Metric("", "data_pps / ceiling_data_pps.", "float", better="higher", words="share of the ceiling"),
+    "fairness": Metric(
+        "",
+        "Slowest / median transfer time.",
+        "float",
+        better="lower",
+        short="slowest/median",
+        words="fairness",
+        tables=("cost",),
+    ),
+    "amplification": Metric("", "UDP payload bytes on the wire, both ways / file bytes.", "float", better="lower"),
     "verdict": Column("", "valid or invalid.", "text", False),
     "verdict_reason": Column("", "Why a trial is invalid, else null.", "text"),
     "generator_sockets": Column("", "shared or per-transfer: how the clients came to their sockets.", "text"),
-    "server_busy_fraction": Column(
-        "", "Share of its cores that the server used inside the window, 0 to 1; null where it never sleeps.", "float"
+    "server_busy_fraction": Metric(
+        "",
+        "Share of its cores that the server used inside the window, 0 to 1; null where it never sleeps.",
+        "float",
+        short="server busy",
+        is_share=True,
+        tables=("cost",),
     ),
     "round": Column("", "Which trial of its cell and server it is, from 1; a round's trials are pairs.", "int"),
-    "server_fds_max": Column("", "Most open file descriptors of the server at once.", "int"),
-    "server_context_switches": Column(
+    "server_fds_max": Metric("", "Most open file descriptors of the server at once.", "int"),
+    "server_context_switches": Metric(
         "", "Context switches of all its processes, wanted and forced, from READY to the end of the window.", "int"
     ),
     "server_receive_buffer_bytes": Column("bytes", "Receive buffer that the kernel granted the server.", "int"),
@@ -114,26 +332,75 @@ COLUMNS: dict[str, Column] = {
     "protocol_faults": Column(
         "", "What the server did against the RFCs: list of {kind, count, example, rfc_section}.", "list"
     ),
-    "server_pss_bytes_ready": Column(
+    "server_pss_bytes_ready": Metric(
         "bytes", "Proportional share of memory over all its processes (shared pages split), when it was ready.", "int"
     ),
-    "server_pss_bytes_max": Column("bytes", "Largest such share, looked at once a second at most.", "int"),
-    "server_processes_max": Column("", "Most processes of the server at once.", "int"),
+    "server_pss_bytes_max": Metric("bytes", "Largest such share, looked at once a second at most.", "int"),
+    "server_processes_max": Metric("", "Most processes of the server at once.", "int"),
     "udp_drops_host": _count(
-        "datagrams", "Datagrams dropped for want of buffer at all UDP sockets of this network namespace."
+        "datagrams",
+        "Datagrams dropped for want of buffer at all UDP sockets of this network namespace.",
+        short="host",
+        tables=("losses",),
     ),
     "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int"),
     "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
-    "unanswered": _count("transfers", "Transfers that never got an answer, timed out or cut off by the trial's end."),
-    "generator_gap_ns_max": Column(
+    "unanswered": _count(
+        "transfers", "Transfers that never got an answer, timed out or cut off by the trial's end.", tables=("losses",)
+    ),
+    "generator_gap_ns_max": Metric(
         "ns", "Longest time that a loop of the generator stood still, warm-up and drain included.", "int"
     ),
-    "generator_gap_ns_sum": Column(
+    "generator_gap_ns_sum": Metric(
         "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
     ),
-    "runner_gap_ns_max": Column("ns", "Longest time by which the runner was late in watching the trial.", "int"),
+    "runner_gap_ns_max": Metric("ns", "Longest time by which the runner was late in watching the trial.", "int"),
 }
+# Figures that no row holds: they follow from it, or belong to the gate alone.
+_BESIDE: dict[str, Metric] = {
+    "server_cpu_s_per_mib": Metric(
+        "s/MiB",
+        "CPU time of the server per MiB of the files.",
+        "float",
+        better="lower",
+        words="CPU time per MiB",
+        gate=Gated(1, budget=0.05),
+        derived=_cpu_s_per_mib,
+    ),
+    # A server of batches makes few: a call in a hundred blocks costs less than 10 ns a block, and moves by itself.
+    "syscalls_per_block": Metric(
+        "calls",
+        "System calls of the server per DATA block, under strace.",
+        "float",
+        better="lower",
+        words="system calls per block",
+        gate=Gated(2, budget=0.02, floor=0.01, needs_clock=False),
+    ),
+    "switches_per_block": Metric(
+        "",
+        "Context switches of the server for each DATA block acknowledged in order.",
+        "float",
+        better="lower",
+        short="switches/block",
+        tables=("cost",),
+        derived=_switches_per_block,
+    ),
+}
+
+COLUMNS: dict[str, Column] = in_order(
+    {name: replace(each, name=name) if isinstance(each, Metric) else each for name, each in _ROW.items()}
+)
+METRICS: dict[str, Metric] = {
+    **{name: each for name, each in COLUMNS.items() if isinstance(each, Metric)},
+    **{name: replace(each, name=name) for name, each in _BESIDE.items()},
+}
+
+
+def in_table(name: str) -> list[Metric]:
+    """The metrics of one of a report's tables: trials, cost, losses."""
+    return [metric for metric in METRICS.values() if name in metric.tables]
+
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted")
 

@@ -4,22 +4,22 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, create_model, model_validator
 
 from tftpbench.model import strict, yaml
-from tftpbench.model.errors import ScenarioError, ThresholdError
+from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
+from tftpbench.model.errors import ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
-from tftpbench.model.keys import ESTIMATOR, stable_key
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
 from tftpbench.model.strict import Allowed, KeyFault, Strict
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
-from tftpbench.model.units import DURATION_ALLOWED, SIZE_ALLOWED, duration_text
-from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Operation, SizeBytes, Verify
-from tftpbench.model.workload import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT, Cell, Client, Placement
+from tftpbench.model.units import DURATION_ALLOWED, duration_text
+from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Verify
+from tftpbench.model.workload import Cell, Client, Placement
 
 SCHEMA = "tftpbench.scenario/1"
 # How trials are ordered; part of method_key, to be changed with the order itself.
@@ -27,38 +27,59 @@ ORDER = "rounds; in each, cells shuffled; in each, servers shuffled/1"
 CELLS_MAX = 10_000
 # Work that is not done by then is not coming: 10,000 files of 64 KiB take the slowest server that does it 2 minutes.
 TIME_LIMIT_NS = 300_000 * MS
-# What a server can be at its best in.
-BEST_OF_AXES = ("blksize", "windowsize")
 # --quick shortens windows to these.
 QUICK_DURATION_NS = 200 * MS
 QUICK_WARM_UP_NS = 50 * MS
 
 
-class Matrix(Strict):
+class _Matrix(Strict):
     """What is varied. Each key is one value or a list; the product of the lists is the matrix."""
 
-    operation: Annotated[tuple[Operation, ...], OneOrMore, Allowed("read, write, or a list of both")] = Field(
-        description="read: clients download (RRQ); write: clients upload (WRQ)."
-    )
-    concurrency: Annotated[
-        tuple[Annotated[Count, Field(ge=1, le=50_000)], ...], OneOrMore, Allowed("1 to 50000, or a list")
-    ] = Field(description="Transfers in flight at once.")
-    file_size: Annotated[
-        tuple[Annotated[SizeBytes, Field(ge=0, le=2**40)], ...],
-        OneOrMore,
-        Allowed(f"0 to 1TiB, or a list; {SIZE_ALLOWED}"),
-    ] = Field(description="Size of each file.")
-    blksize: Annotated[
-        tuple[Annotated[Count, Field(ge=8, le=65464)], ...], OneOrMore, Allowed("8 to 65464 (RFC 2348), or a list")
-    ] = Field(default=(BLKSIZE_DEFAULT,), description="Bytes of a DATA block; 512 asks for no option.")
-    windowsize: Annotated[
-        tuple[Annotated[Count, Field(ge=1, le=65535)], ...], OneOrMore, Allowed("1 to 65535 (RFC 7440), or a list")
-    ] = Field(default=(WINDOWSIZE_DEFAULT,), description="Blocks per ACK; 1, lock-step, asks for no option.")
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every point: a value for each axis, by its name; the load varies fastest."""
+        values = [getattr(self, AXES[name].key) for name in CELL]
+        return (dict(zip(CELL, point, strict=True)) for point in itertools.product(*values))
 
     @property
     def size(self) -> int:
         """How many cells the product has."""
-        return math.prod(map(len, (self.operation, self.concurrency, self.file_size, self.blksize, self.windowsize)))
+        return math.prod(len(getattr(self, AXES[name].key)) for name in CELL)
+
+    @property
+    def concurrency_max(self) -> int:
+        """The most transfers that any cell has in flight."""
+        concurrency: tuple[int, ...] = getattr(self, AXES["concurrency"].key)
+        return max(concurrency)
+
+
+def _key_of(axis: Axis) -> tuple[Any, Any]:
+    """The type and the default of an axis's key in the matrix."""
+    more = () if axis.added is None else (Added((axis.added.implied,)),)
+    values = Annotated[(tuple[axis.value, ...], OneOrMore, Allowed(axis.allowed), *more)]  # type: ignore[name-defined]
+    default: Any = ... if axis.default is None else (axis.default,)
+    return values, Field(default=default, description=axis.description)
+
+
+if TYPE_CHECKING:
+
+    class Matrix(_Matrix):
+        """A key for each axis: a tuple of its values."""
+
+        def __getattr__(self, name: str) -> tuple[Any, ...]: ...
+
+else:
+    Matrix = create_model(
+        "Matrix", __base__=_Matrix, __doc__=_Matrix.__doc__, **{axis.key: _key_of(axis) for axis in AXES.values()}
+    )
+
+
+def _option(value: str) -> str:
+    if value not in OPTIONS:
+        raise ValueError(f"is {value!r}; allowed: a list of {', '.join(OPTIONS)}")
+    return value
+
+
+Option = Annotated[str, AfterValidator(_option), WithJsonSchema({"enum": list(OPTIONS), "type": "string"})]
 
 
 class Scenario(Strict):
@@ -111,9 +132,7 @@ class Scenario(Strict):
     verify: Annotated[Verify, Allowed("full, sample, off")] = Field(
         default="full", description="How much of each transfer is compared with what it must be."
     )
-    best_of: Annotated[
-        tuple[Literal["blksize", "windowsize"], ...], Allowed(f"a list of {', '.join(BEST_OF_AXES)}")
-    ] = Field(
+    best_of: Annotated[tuple[Option, ...], Allowed(f"a list of {', '.join(OPTIONS)}")] = Field(
         default=(),
         description="Compare each server at its own best value of these, by the bytes of the files it moves.",
     )
@@ -172,7 +191,7 @@ class Scenario(Strict):
             except ThresholdError as error:
                 raise KeyFault(("thresholds", index), str(error)) from None
             if threshold.server is not None and not _runs(threshold.server, self.servers):
-                hint = did_you_mean(threshold.server, self.servers)
+                hint = suggest(threshold.server, self.servers)
                 raise KeyFault(
                     ("thresholds", index),
                     f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "
@@ -192,27 +211,20 @@ class Scenario(Strict):
     @property
     def concurrency_max(self) -> int:
         """The most transfers that any cell has in flight."""
-        return max(max(matrix.concurrency) for matrix in self.matrices)
+        return max(matrix.concurrency_max for matrix in self.matrices)
 
     def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
-        return (
-            Cell(
-                operation=operation,
-                concurrency=concurrency,
-                file_size_bytes=file_size,
-                blksize=blksize,
-                windowsize=windowsize,
-                transfers=self.transfers,
-                duration_ns=self.duration_ns,
-                warm_up_ns=self.warm_up_effective_ns,
-                limit_ns=TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
-                distinct_files=self.distinct_files,
-                client=self.client,
-                placement=self.placement,
-                verify=self.verify,
-            )
-            for operation, file_size, blksize, windowsize, concurrency in _points(matrix)
-        )
+        rest = {
+            "transfers": self.transfers,
+            "duration_ns": self.duration_ns,
+            "warm_up_ns": self.warm_up_effective_ns,
+            "limit_ns": TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
+            "distinct_files": self.distinct_files,
+            "client": self.client,
+            "placement": self.placement,
+            "verify": self.verify,
+        }
+        return (Cell.at(point, **rest) for point in matrix.points())
 
     @property
     def warm_up_effective_ns(self) -> int:
@@ -284,8 +296,18 @@ class Scenario(Strict):
 
 
 def from_document(data: Mapping[str, object], source: str) -> Scenario:
-    """Read back what Scenario.document() gave; `source` names it in errors."""
-    return strict.parse(yaml.from_data(data, source, ScenarioError), Scenario)
+    """Read back what Scenario.document() gave; `source` names it in errors.
+
+    A key that is later than the run that wrote it has the value that such runs implied, whatever is usual today.
+    """
+    known = dict(data)
+    for name, model in (("client", Client), ("placement", Placement), ("matrix", Matrix)):
+        part = known.get(name)
+        if isinstance(part, Mapping):
+            known[name] = with_implied(part, model)
+        elif isinstance(part, list):
+            known[name] = [with_implied(each, model) if isinstance(each, Mapping) else each for each in part]
+    return strict.parse(yaml.from_data(known, source, ScenarioError), Scenario)
 
 
 def _runs(server: str, entries: Sequence[str]) -> bool:
@@ -296,7 +318,3 @@ def _runs(server: str, entries: Sequence[str]) -> bool:
         if server in names or server in [f"{each}{at}{variant}" for each in names]:
             return True
     return False
-
-
-def _points(matrix: Matrix) -> Iterator[tuple[Operation, int, int, int, int]]:
-    return itertools.product(matrix.operation, matrix.file_size, matrix.blksize, matrix.windowsize, matrix.concurrency)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.arguments import assignments_of, path_of
-from tftpbench.model.errors import ScenarioError
+from tftpbench.model.errors import ScenarioError, suggest
 from tftpbench.model.regular_file import is_regular
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.spelling import did_you_mean
 
 BUNDLED = Path(__file__).parent.parent / "_bundled" / "scenarios"
 
@@ -53,7 +52,7 @@ def _find(path_or_name: str) -> Path:
     known = bundled_scenarios()
     if path_or_name in known:
         return known[path_or_name]
-    hint = did_you_mean(path_or_name, known)
+    hint = suggest(path_or_name, known)
     raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}; allowed: a file, or {', '.join(known)}")
 
 

@@ -1,22 +1,15 @@
-"""How results come to their look in a notebook, without knowing what renders them.
+"""What a notebook shows of a value: the class knows that it is shown, and `tftpbench.render.shown` how.
 
-Whoever shows results registers a function here, and every result asks it. It must never import a renderer.
+So neither figures nor results import a renderer; it is imported when a notebook asks for the first time.
 """
 
-from collections.abc import Callable
+from importlib import import_module
 
-_registered: list[Callable[[object], str]] = []
-
-
-def register(html: Callable[[object], str]) -> None:
-    """Make `html` the function that gives a result as HTML; the one before is forgotten."""
-    _registered[:] = [html]
+RENDERER = "tftpbench.render.shown"
 
 
 class Shown:
-    """A result that a notebook shows as HTML where a renderer is registered, and else as its repr."""
+    """A value that Jupyter shows as HTML."""
 
-    __slots__ = ()
-
-    def _repr_html_(self) -> str | None:
-        return _registered[0](self) if _registered else None
+    def _repr_html_(self) -> str:
+        return str(import_module(RENDERER).html(self))

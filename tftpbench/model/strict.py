@@ -1,7 +1,7 @@
 """From a document to a pydantic model, or to the one line that says what is wrong with it.
 
 pydantic finds the mistakes; this file only words them. It must never raise anything but the document's own
-error. Only `tftpbench.documents` may be asked for this.
+error.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.errors import suggest
 from tftpbench.model.yaml import Document, Key, KeyPath
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,7 +73,7 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
 
 
 def _is_tag(part: Key) -> bool:
-    """The validator's name of the choice among several forms of a value: "<list>" is written by nobody."""
+    """The validator's name of the choice among several forms of a value: "<list>" is in no file."""
     return isinstance(part, str) and part.startswith("<")
 
 
@@ -98,7 +98,7 @@ def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
     parent = _model_at(model, path[:-1])
     siblings = [_name(name, field) for name, field in parent.model_fields.items()]
     word = str(path[-1])
-    hint = did_you_mean(word, siblings)
+    hint = suggest(word, siblings)
     if not hint:
         elsewhere = [key for key in _all_keys(model) if key.rpartition(".")[2] == word]
         hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else ""

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tftpbench.model.errors import ThresholdError
-from tftpbench.model.metrics import COLUMNS
-from tftpbench.model.spelling import did_you_mean
+from tftpbench.model.errors import ThresholdError, suggest
+from tftpbench.model.metrics import COLUMNS, METRICS
 
 GRAMMAR = "[server.]column operator number, as in 'epoll.failed == 0' or 'data_pps > 50000'"
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -75,7 +74,7 @@ def parse(text: str) -> Threshold:
     column = COLUMNS.get(match["column"])
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
-        hint = did_you_mean(match["column"], numbers)
+        hint = suggest(match["column"], numbers)
         raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
@@ -109,13 +108,17 @@ def _judge(threshold: Threshold, rows: Sequence[Row]) -> Iterable[Verdict]:
 
 def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row]) -> Verdict:
     valid = [row for row in rows if row.get("verdict") == "valid"]
-    is_count = COLUMNS[threshold.column].is_count
+    is_count = _is_count(threshold.column)
     judged = rows if is_count else valid
     known = [value for row in judged if (value := _number(row.get(threshold.column))) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
     if not valid and state != "missed":
         state, value, detail = "not known", None, "no valid trial"
     return Verdict(threshold, server, state, value, detail)
+
+
+def _is_count(column: str) -> bool:
+    return column in METRICS and METRICS[column].is_count
 
 
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:

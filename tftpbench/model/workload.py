@@ -1,19 +1,18 @@
 """What a trial does: how clients behave, which cores each side gets, and the cell, one point of the matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic import Strict as StrictType
 
-from tftpbench.model.keys import stable_key
+from tftpbench.model import axes
+from tftpbench.model.axes import AXES
+from tftpbench.model.keys import key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
-from tftpbench.model.units import format_bytes
 from tftpbench.model.values import MS, BusyPollNs, Count, Cpus, DurationNs, Operation, RampNs, Verify
 
-BLKSIZE_DEFAULT = 512  # RFC 1350 section 2
-WINDOWSIZE_DEFAULT = 1  # RFC 7440 section 3
 # How long an `auto` generator polls before it sleeps: longer than a scheduler's wake-up, shorter than a pause.
 BUSY_POLL_AUTO_NS = 1 * MS
 
@@ -76,11 +75,22 @@ class Placement(Strict):
 
 
 @dataclass(frozen=True)
+class ClosedLoop:
+    """A fixed number of transfers in flight: each that ends is followed by the next at once."""
+
+    concurrency: int
+
+
+# How transfers come to start. A further kind of load is a class here, and its axis in axes.py.
+Load = ClosedLoop
+
+
+@dataclass(frozen=True)
 class Cell:
     """One point of the matrix: the work of a trial, whoever serves it. Exactly one of transfers, duration_ns is set."""
 
     operation: Operation
-    concurrency: int
+    load: Load
     file_size_bytes: int
     blksize: int
     windowsize: int
@@ -93,40 +103,54 @@ class Cell:
     placement: Placement
     verify: Verify
 
+    @classmethod
+    def at(cls, point: Mapping[str, Any], **rest: Any) -> "Cell":
+        """The cell at a point of the matrix: a value for each axis, by name; `rest` are the other fields."""
+        work = {name: value for name, value in point.items() if not AXES[name].is_load}
+        return cls(load=ClosedLoop(point["concurrency"]), **work, **rest)
+
+    @property
+    def concurrency(self) -> int:
+        """Transfers in flight at once."""
+        return self.load.concurrency
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Where it is in the matrix: its value of each axis, by name."""
+        return {name: getattr(self, name) for name in AXES}
+
+    @property
+    def key_fields(self) -> dict[str, object]:
+        """The fields of its cell_key, as plain JSON values (docs/results-format.md lists them)."""
+        point = {
+            name: value
+            for name, value in self.point.items()
+            if (added := AXES[name].added) is None or value != added.implied
+        }
+        return {
+            **point,
+            "transfers": self.transfers,
+            "distinct_files": self.distinct_files,
+            "client": key_fields(self.client),
+            "placement": key_fields(self.placement),
+            "verify": self.verify,
+        }
+
     @property
     def key(self) -> str:
-        """cell_key: equal for equal work (docs/results-format.md lists the fields)."""
-        return stable_key(
-            {
-                "operation": self.operation,
-                "concurrency": self.concurrency,
-                "file_size_bytes": self.file_size_bytes,
-                "blksize": self.blksize,
-                "windowsize": self.windowsize,
-                "transfers": self.transfers,
-                "distinct_files": self.distinct_files,
-                "client": self.client.model_dump(mode="json"),
-                "placement": self.placement.model_dump(mode="json"),
-                "verify": self.verify,
-            }
-        )
+        """cell_key: equal for equal work."""
+        return stable_key(self.key_fields)
 
     @property
     def label(self) -> str:
         """For people: "read, 100 at once, 64 KiB", with options only where they differ from RFC 1350."""
-        return self.label_without(())
+        return axes.label(self.point)
 
     def label_without(self, options: Sequence[str]) -> str:
         """The label without these options."""
-        parts = [self.operation, f"{self.concurrency} at once", format_bytes(self.file_size_bytes)]
-        return ", ".join(parts + [text for name, text in self.options.items() if name not in options])
+        return axes.label(self.point, options)
 
     @property
     def options(self) -> dict[str, str]:
         """Options that differ from RFC 1350, for people."""
-        asked = {}
-        if self.blksize != BLKSIZE_DEFAULT:
-            asked["blksize"] = f"blksize {self.blksize}"
-        if self.windowsize != WINDOWSIZE_DEFAULT:
-            asked["windowsize"] = f"windowsize {self.windowsize}"
-        return asked
+        return {name: text for name, text in axes.parts(self.point).items() if AXES[name].is_option}

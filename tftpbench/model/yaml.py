@@ -1,8 +1,8 @@
 """One YAML file as plain data, with the line and column of each key.
 
 YAML 1.2's core types only: `off`, `yes` and `1:30` are text here, as they look. Size, depth and number of
-values are bounded, so that neither a large file nor aliases of aliases can fill the memory. Only
-`tftpbench.documents` may be asked for this.
+values are bounded, so that neither a large file nor aliases of aliases can fill the memory. It must never
+build an object that the text names.
 """
 
 import re
@@ -54,7 +54,7 @@ class Document:
         return Origin(self.source)
 
     def assign(self, assignment: str) -> None:
-        """Obey one `--set KEY=VALUE`: KEY has dots between its parts, VALUE is YAML.
+        """Apply one `--set KEY=VALUE`: KEY has dots between its parts, VALUE is YAML.
 
         Where a part holds a list of mappings, it means each of them.
         """
@@ -115,7 +115,8 @@ def from_data(data: Mapping[str, object], source: str, fault: type[UsageError]) 
 class _CoreLoader(yaml.SafeLoader):
     """The node composer of PyYAML with YAML 1.2's core types in place of YAML 1.1's."""
 
-    # YAML 1.1, PyYAML's default, reads `off` as false and `1:30` as 90 (YAML 1.2.2 section 10.3 does not).
+    # YAML 1.1, PyYAML's default, reads `off` as false and `1:30` as 90 (YAML 1.2.2 section 10.3 does not). ruamel.yaml
+    # would need a table, too: its YAML 1.2 reads `1_000` and `0b11` as numbers and `2001-12-14` as a date.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name and way)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tftpbench.analysis.stats import PAIRS_MIN, median_interval
+from tftpbench.model.axes import WORK
 from tftpbench.model.errors import PlotError
 from tftpbench.model.units import format_duration, format_rate
 from tftpbench.plots import frames, style
@@ -88,7 +89,7 @@ def scaling(trials: pd.DataFrame) -> Plot:
     """
     frame = frames.needing(trials, ("contender", "concurrency", "data_pps"), "scaling")
     frame["scaling"] = np.nan
-    for panel in frames.panels(frame, frames.WORK):
+    for panel in frames.panels(frame, WORK):
         for _, rows in frames.each_contender(panel.rows):
             usable = rows[frames.valid(rows) & (rows["data_pps"] > 0)].dropna(subset=["concurrency"])
             if len(usable):
@@ -113,7 +114,7 @@ def _against_concurrency(trials: pd.DataFrame, metric: _Metric) -> Plot:
     frame = frame[(frame["concurrency"] > 0) & ((frame[metric.column] > 0) | (metric.scale != "log"))]
     if frame.empty:
         raise PlotError(f"{metric.plot}: no trial has a known {metric.column}, so there is nothing to draw")
-    panels, cut = frames.shown(frames.panels(frame, frames.WORK))
+    panels, cut = frames.shown(frames.panels(frame, WORK))
     data = pd.concat([_marks(panel, metric) for panel in panels], ignore_index=True)
     names = list(dict.fromkeys(data["contender"].dropna()))
     styles = style.looks(frames.contenders(frame))

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.units import format_count
@@ -19,14 +20,14 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     usable = frame[frames.valid(frame)].dropna(subset=[column, "order"])
     if usable.empty:
         raise PlotError(f"noise: no valid trial has {column}")
-    panel = frames.panels(usable, frames.CELL)[0]
+    panel = frames.panels(usable, CELL)[0]
     data = panel.rows[["contender", "order", column]].sort_values("order")
     names = [name for name, _ in frames.each_contender(data)]
     styles = style.looks(frames.contenders(frame))
     title = f"{column}, trial by trial"
-    told = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
+    words = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
+        grid = style.grid(title, words, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
         axes, entries = grid.axes[0], []
         for name, ours in frames.each_contender(data):
             look, middle = styles[name], float(ours[column].median())
@@ -58,9 +59,9 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
     names = {count: f"{count:.0f} pairs" for count in data["pairs"].unique()}
     styles = style.looks(list(names.values()))
     title = "How often a slower head is called slower"
-    told = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
+    words = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
     with style.applied():
-        grid = style.grid(title, told, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
+        grid = style.grid(title, words, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
         axes, entries = grid.axes[0], []
         for count, ours in data.groupby("pairs"):
             name = names[float(str(count))]
@@ -74,5 +75,5 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
         grid.label("really slower by", "called slower")
         style.draw_key(axes, entries, styles)
     at_zero = data[data["loss"] == 0]
-    told_false = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
-    return Plot(grid.figure, data, title, f"{title}; false alarms: {told_false or 'not measured'}.")
+    false_texts = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
+    return Plot(grid.figure, data, title, f"{title}; false alarms: {false_texts or 'not measured'}.")

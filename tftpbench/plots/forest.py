@@ -53,7 +53,7 @@ def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio
     title = "Ratios with 95 % intervals" if has_interval else "Ratios"
     with style.applied():
         labels = [style.plain(style.shortened(label, _LABEL_MAX)) for label in data["label"]]
-        told = [_told(*row) for row in zip(data["ratio"], data["low"], data["high"], data["n"], strict=True)]
+        texts = [_row_text(*row) for row in zip(data["ratio"], data["low"], data["high"], data["n"], strict=True)]
         grid = style.grid(
             title,
             _subtitle(data, budget) + cut,
@@ -61,9 +61,9 @@ def forest(ratios: pd.DataFrame, budget: float | None = None, axis: str = "ratio
             columns=1,
             height=max(len(data) + 1, 3) * _ROW,
             left=max(map(style.text_width, labels)) + 0.2,
-            right=max(map(style.text_width, told)) + 0.15,
+            right=max(map(style.text_width, texts)) + 0.15,
         )
-        _draw(grid.axes[0], data, labels, told, budget)
+        _draw(grid.axes[0], data, labels, texts, budget)
         grid.axes[0].set_xlabel(style.plain(axis))
     return Plot(grid.figure, data, title, _alt(data, title, budget))
 
@@ -81,7 +81,7 @@ def _known(ratios: pd.DataFrame) -> pd.DataFrame:
     return data
 
 
-def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], budget: float | None) -> None:
+def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], texts: list[str], budget: float | None) -> None:
     places = np.arange(len(data))
     bounds = data[["ratio", "low", "high", "lowest", "highest"]].to_numpy(dtype=float)
     limits = [float(np.nanmin(bounds)), float(np.nanmax(bounds)), 1.0]
@@ -105,7 +105,7 @@ def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], told: list[str], bu
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
-    for place, text in zip(places, told, strict=True):
+    for place, text in zip(places, texts, strict=True):
         axes.annotate(text, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
 
 
@@ -122,7 +122,7 @@ def _shade(axes: Axes, bounds: frames.Floats) -> None:
                 axes.vlines(end, place - 0.42, place + 0.42, color=_BUDGET_END, linewidth=1.2, zorder=1)
 
 
-def _told(ratio: float, low: float, high: float, n: float) -> str:
+def _row_text(ratio: float, low: float, high: float, n: float) -> str:
     count = "" if np.isnan(n) else f"  n={n:.0f}"
     bounds = "" if np.isnan(low) or np.isnan(high) else f" ({_digits(low)} to {_digits(high)})"
     return f"{_digits(ratio)}{bounds}{count}"

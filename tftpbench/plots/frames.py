@@ -3,33 +3,23 @@
 It must never draw.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tftpbench.model.axes import AXES, CELL, label
 from tftpbench.model.errors import PlotError
-from tftpbench.model.units import counted, format_bytes
+from tftpbench.model.units import counted
 
 Floats = NDArray[np.float64]
-# What a panel has in common: all of a cell but its concurrency, which is an axis.
-WORK = ("operation", "file_size_bytes", "blksize", "windowsize")
-CELL = (*WORK, "concurrency")
+_WORDS = {name for name, axis in AXES.items() if axis.dtype == "text"}
 PANELS_MAX = 8  # two by four: what fits a screen
 # Beyond these many contenders, bands and raw points hide the lines that they are about.
 FEW = 6
 LINES_MAX = 70  # in all panels together: what can be read, and fits 300 kB
-
-_USUAL = {"blksize": 512, "windowsize": 1}  # RFC 1350: said only where it differs
-_WORDS: dict[str, Callable[[object], str]] = {
-    "operation": str,
-    "concurrency": lambda value: f"{value} at once",
-    "file_size_bytes": lambda value: format_bytes(float(str(value))),
-    "blksize": lambda value: f"blksize {value}",
-    "windowsize": lambda value: f"windowsize {value}",
-}
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,12 @@ def needing(frame: pd.DataFrame, columns: Sequence[str], plot: str) -> pd.DataFr
         raise PlotError(f"{plot} needs the columns {', '.join(missing)}, which the frame has not")
     if frame.empty:
         raise PlotError(f"{plot}: the frame is empty, so there is nothing to draw")
-    kept = [name for name in dict.fromkeys((*columns, *WORK, "concurrency", "verdict")) if name in frame.columns]
+    kept = [name for name in dict.fromkeys((*columns, *CELL, "verdict")) if name in frame.columns]
     found = frame[kept].copy()
     if "contender" in kept:  # fixes the order, and so the colours, before rows are left out
         found["contender"] = pd.Categorical(frame["contender"].astype("string"), contenders(frame))
     for name in kept:
-        if name not in {"contender", "operation", "verdict", "label", "outcome"}:
+        if name not in {"contender", "verdict", "label", "outcome", *_WORDS}:
             found[name] = numbers(found[name])
     return found
 
@@ -89,7 +79,7 @@ def panels(frame: pd.DataFrame, by: Sequence[str]) -> list[Panel]:
     present = [name for name in by if name in frame.columns]
     if not present:
         return [Panel("", frame)]
-    keys = frame[present].astype({name: "string" for name in present if name == "operation"})
+    keys = frame[present].astype({name: "string" for name in present if name in _WORDS})
     groups = frame.groupby([keys[name] for name in present], dropna=False, observed=True, sort=True)
     return [Panel(_label(dict(zip(present, key, strict=True))), rows) for key, rows in groups]
 
@@ -112,10 +102,9 @@ def span(counts: Sequence[int], thing: str) -> str:
 
 
 def _label(work: dict[str, object]) -> str:
-    parts = []
-    for name, value in work.items():
-        if pd.isna(value):  # type: ignore[call-overload]
-            parts.append(f"{name} not known")
-        elif value != _USUAL.get(name):
-            parts.append(_WORDS[name](int(value) if isinstance(value, float) else value))
-    return ", ".join(parts)
+    known = {name: None if pd.isna(value) else _plain(value) for name, value in work.items()}  # type: ignore[call-overload]
+    return label(known)
+
+
+def _plain(value: object) -> object:
+    return int(value) if isinstance(value, float) else value

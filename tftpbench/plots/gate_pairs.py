@@ -17,12 +17,12 @@ from tftpbench.plots.plot import Plot
 _HEAD = "#0072B2"
 _BUDGET = "#D55E00"
 _BELOW_MAX = 3  # panels under each other, as wide as the page; more stand side by side
-_COLUMNS = ("block", "ratio", "base_first", "valid")
+_COLUMNS = ("pair", "ratio", "base_first", "valid")
 _TEXTS = ("cell", "cell_key", "metric", "compared")
 
 
 def gate_pairs(pairs: pd.DataFrame) -> Plot:
-    """Ratios of head to base, block by block in the order done; one panel per metric and cell, on one scale.
+    """Ratios of head to base, pair by pair in the order done; one panel per metric and cell, on one scale.
 
     `pairs` is what `tftpbench.gate.document.pairs_frame` gives. A filled mark: the base was loaded first; a hollow one:
     it was not. Grey squares are a second base / the base, which are equal code; crosses are pairs that do not count. An
@@ -59,7 +59,7 @@ def _known(pairs: pd.DataFrame) -> pd.DataFrame:
     known = frames.needing(pairs, (*_COLUMNS, *optional), "gate_pairs")
     texts = {name: pairs[name].astype("string").fillna("") for name in _TEXTS}
     whole = known.assign(**texts)[[*_TEXTS, *_COLUMNS, *optional]]
-    drawn = whole[(whole["ratio"] > 0) & whole["block"].notna()].reset_index(drop=True)
+    drawn = whole[(whole["ratio"] > 0) & whole["pair"].notna()].reset_index(drop=True)
     if drawn.empty:
         raise PlotError("gate_pairs: no pair has a ratio, so there is nothing to draw")
     marks = {name: drawn[name].fillna(0).astype(bool) for name in ("base_first", "valid")}
@@ -88,14 +88,14 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     for end in _budgets(rows):
         axes.axhline(end, color=_BUDGET, linewidth=1.1, linestyle="--", zorder=1)
     counted_ones, others = rows[rows["valid"]], rows[~rows["valid"]]
-    heads = counted_ones[counted_ones["compared"] != "control"].sort_values("block")
+    heads = counted_ones[counted_ones["compared"] != "control"].sort_values("pair")
     controls = counted_ones[counted_ones["compared"] == "control"]
-    axes.plot(heads["block"], heads["ratio"], color=_HEAD, linestyle=":", linewidth=0.8, zorder=2)
-    axes.plot(controls["block"], controls["ratio"], "s", color="#999999", markersize=4, zorder=3)
+    axes.plot(heads["pair"], heads["ratio"], color=_HEAD, linestyle=":", linewidth=0.8, zorder=2)
+    axes.plot(controls["pair"], controls["ratio"], "s", color="#999999", markersize=4, zorder=3)
     for is_first, here in heads.groupby("base_first"):
         fill = _HEAD if is_first else "white"
-        axes.plot(here["block"], here["ratio"], "o", color=_HEAD, mfc=fill, markersize=4.5, zorder=4)
-    axes.plot(others["block"], others["ratio"], "x", color=style.GREY, markersize=4.5, zorder=3)
+        axes.plot(here["pair"], here["ratio"], "o", color=_HEAD, mfc=fill, markersize=4.5, zorder=4)
+    axes.plot(others["pair"], others["ratio"], "x", color=style.GREY, markersize=4.5, zorder=3)
 
 
 def _budgets(rows: pd.DataFrame) -> list[float]:
@@ -106,12 +106,12 @@ def _budgets(rows: pd.DataFrame) -> list[float]:
 
 
 def _finish(grid: style.Grid, data: pd.DataFrame) -> None:
-    first, last = float(data["block"].min()), float(data["block"].max())
+    first, last = float(data["pair"].min()), float(data["pair"].max())
     grid.axes[0].set_xlim(first - 0.5, last + 0.5)
     grid.axes[0].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     ratios = data["ratio"].to_numpy(dtype=float)
     style.log_axis(grid.axes[0].yaxis, [float(ratios.min()), float(ratios.max()), 1, *_budgets(data)])
-    grid.label("block, in the order done", "head / base")
+    grid.label("pair, in the order done", "head / base")
 
 
 def _key(data: pd.DataFrame) -> list[str]:
@@ -131,10 +131,10 @@ def _key(data: pd.DataFrame) -> list[str]:
 
 
 def _alt(found: list[pd.DataFrame], names: list[str], title: str) -> str:
-    told = []
+    parts = []
     for rows, name in zip(found, names, strict=True):
         heads = rows[rows["valid"] & (rows["compared"] != "control")]["ratio"]
         if len(heads):
             words = name.replace("\n", ", ")
-            told.append(f"{words} {heads.min():.3g} to {heads.max():.3g} ({counted(len(heads), 'pair')})")
-    return f"{title}: {'; '.join(told) if told else 'no pair counts'}."
+            parts.append(f"{words} {heads.min():.3g} to {heads.max():.3g} ({counted(len(heads), 'pair')})")
+    return f"{title}: {'; '.join(parts) if parts else 'no pair counts'}."

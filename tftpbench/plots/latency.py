@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.model.units import counted, format_duration
 from tftpbench.plots import frames, style
@@ -29,7 +30,7 @@ def latency_spectrum(frame: pd.DataFrame, what: str = "Latency") -> Plot:
     """
     rows = frames.needing(frame, ("contender", "value_ns", "count"), "latency_spectrum")
     rows = rows[(rows["value_ns"] > 0) & (rows["count"] > 0)]
-    panels, cut = frames.shown(frames.panels(rows, frames.CELL)) if len(rows) else ([], "")
+    panels, cut = frames.shown(frames.panels(rows, CELL)) if len(rows) else ([], "")
     spectra = [
         _spectrum(ours).assign(panel=panel.label, contender=name)
         for panel in panels

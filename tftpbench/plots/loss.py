@@ -13,7 +13,7 @@ from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
-# What was seen, and what it says about who lost it.
+# What was seen, and what it says about where it was lost.
 _KINDS = {
     "retransmissions": "sent again by\nthe generator",
     "udp_drops_server": "dropped at the\nserver's sockets",
@@ -36,7 +36,7 @@ def loss(trials: pd.DataFrame) -> Plot:
     title = f"Sent again, dropped, unanswered, per {_PER} transfers"
     names = [name for name, _ in frames.each_contender(frame)]
     steps = sorted(data["concurrency"].unique())
-    told = (
+    text = (
         f"per {_PER} of all transfers that the server was asked for; the shades say at which concurrency; "
         f"sums over {frames.span([len(frame)], 'trial')}, valid or not"
     )
@@ -44,7 +44,7 @@ def loss(trials: pd.DataFrame) -> Plot:
         labels = [style.name_of(name) for name in names]
         grid = style.grid(
             title,
-            told,
+            text,
             list(_KINDS.values()),
             columns=len(_KINDS),
             height=max(len(names), 2) * style.LINE * 1.25 + 0.1,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from tftpbench.analysis.stats import paired_ratio
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
@@ -25,7 +26,7 @@ def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:
     """
     frame = frames.needing(trials, ("contender", "concurrency", "round", "order", "data_pps"), "pairs")
     base = _reference(frame, reference)
-    found = [(panel.label, _paired(panel.rows, base)) for panel in frames.panels(frame, frames.CELL)]
+    found = [(panel.label, _paired(panel.rows, base)) for panel in frames.panels(frame, CELL)]
     tables, cut = frames.shown([frames.Panel(label, table) for label, table in found if len(table)])
     if not tables:
         raise PlotError(f"pairs: no round has a valid trial of {base or 'any contender'} and of another")
@@ -35,11 +36,11 @@ def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:
     title = f"Pairs of trials: throughput / that of {base}"
     is_few = len(names) <= frames.FEW
     band = "; band: its 95 % interval" if is_few and data["low"].notna().any() else ""
-    told = f"filled: {base} went first, hollow: second; line: estimate over {_span(data)}{band}"
+    text = f"filled: {base} went first, hollow: second; line: estimate over {_span(data)}{band}"
     with style.applied():
         grid = style.grid(
             title,
-            "; ".join(filter(None, [told, cut])),
+            "; ".join(filter(None, [text, cut])),
             [table.label for table in tables],
             columns=style.columns_for(len(tables), names),
             height=style.panel_height(3, names),
@@ -66,7 +67,7 @@ def _reference(frame: pd.DataFrame, asked: str | None) -> str:
 
 
 def _paired(rows: pd.DataFrame, base: str) -> pd.DataFrame:
-    """One row per pair: contender, place (1, 2... in the order done), round, ratio, who went first, the estimate."""
+    """One row per pair: contender, place (1, 2... in the order done), round, ratio, what went first, the estimate."""
     usable = rows[frames.valid(rows) & (rows["data_pps"] > 0)].dropna(subset=["round", "order"])
     by_name = {name: ours.drop_duplicates("round") for name, ours in frames.each_contender(usable)}
     theirs = by_name.pop(base, usable[:0])[["round", "order", "data_pps"]]

@@ -3,10 +3,8 @@
 Equal figures give equal bytes: no date, no random id.
 """
 
-import contextlib
 import hashlib
 import io
-import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 
 from tftpbench.model.errors import PlotError
 from tftpbench.model.escape import csv_frame
+from tftpbench.model.whole_file import write_whole
 from tftpbench.plots import style
 
 PNG_DPI = 200  # 1440 pixels: sharp at twice the width of a README
@@ -69,7 +68,7 @@ def save(figure: Figure, stem: Path, data: pd.DataFrame) -> tuple[Path, Path, Pa
     }
     paths = {suffix: stem.parent / f"{stem.name}{suffix}" for suffix in contents}
     for suffix, content in contents.items():
-        _write_whole(paths[suffix], content)
+        write_whole(paths[suffix], content, PlotError)
     return paths[".png"], paths[".svg"], paths[".csv"]
 
 
@@ -122,14 +121,3 @@ def _own_ids(root: ET.Element, prefix: str) -> None:
                 element.set(name, prefix + value)
             else:
                 del element.attrib[name]
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise PlotError(f"{path}: can't be written: {error.strerror or error}") from None

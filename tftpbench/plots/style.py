@@ -29,7 +29,7 @@ TEXT = 9.0  # points
 LINE = 0.165  # inches from one line of text to the next
 GREY = "#666666"
 
-# Okabe and Ito 2008, told apart by colour-blind readers; without yellow, which white paper swallows.
+# Okabe and Ito 2008, distinct for colour-blind readers; without yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Eight markers beside seven colours: 56 contenders before two look alike. The cross is for invalid trials.
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")

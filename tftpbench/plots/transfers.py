@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 
+from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
 from tftpbench.model.units import counted, format_duration
 from tftpbench.plots import frames, style
@@ -30,7 +31,7 @@ def transfer_times(transfers: pd.DataFrame, *, ccdf: bool = False) -> Plot:
     One panel per cell. The CCDF ends where fewer than 10 transfers remain. PlotError where none was completed.
     """
     rows = _durations(transfers, "transfer_times")
-    panels, cut = frames.shown(frames.panels(rows, frames.CELL))
+    panels, cut = frames.shown(frames.panels(rows, CELL))
     curves = [
         _curve(ours["duration_ns"].to_numpy(), ccdf=ccdf).assign(panel=panel.label, contender=name)
         for panel in panels
@@ -41,13 +42,13 @@ def transfer_times(transfers: pd.DataFrame, *, ccdf: bool = False) -> Plot:
         raise PlotError(f"transfer_times: no contender completed {_SAMPLES_MIN} transfers: nothing to draw as a CCDF")
     title = "Duration of transfers: share that took longer" if ccdf else "Duration of transfers: share done within"
     counts = data.groupby(["panel", "contender"])["transfers"].first()
-    told = f"{frames.span([int(n) for n in counts], 'completed transfer')} a line; fastest median first"
+    subtitle = f"{frames.span([int(n) for n in counts], 'completed transfer')} a line; fastest median first"
     names = list(dict.fromkeys(data["contender"]))
     styles = style.looks(frames.contenders(rows))
     with style.applied():
         grid = style.grid(
             title,
-            "; ".join(filter(None, [told, f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "", cut])),
+            "; ".join(filter(None, [subtitle, f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "", cut])),
             [panel.label for panel in panels],
             columns=style.columns_for(len(panels), names),
             height=style.panel_height(len(panels), names),
@@ -74,7 +75,7 @@ def latency_heatmap(transfers: pd.DataFrame) -> Plot:
     one with most transfers at once is drawn. PlotError where no transfer was completed.
     """
     rows = _durations(transfers, "latency_heatmap")
-    cells = frames.panels(rows, frames.CELL)
+    cells = frames.panels(rows, CELL)
     cell = max(cells, key=lambda panel: (_concurrency(panel.rows), -cells.index(panel)))
     found = list(frames.each_contender(cell.rows))
     counted_bins, edges = _binned(found)

@@ -1,4 +1,4 @@
-"""What `tftpbench load` says in the end: a calm report for people, one document for programs.
+"""What `tftpbench load` prints at its end: a report for people, one document for programs.
 
 Pure: figures in, text out; keys are those of trials.jsonl.
 """
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult, ReadBack
 from tftpbench.measure import validity
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import format_bytes, format_duration, format_rate
 
 SCHEMA = "tftpbench.load/1"
@@ -21,19 +22,6 @@ _COUNTS = {
 }
 
 _QUANTILES = {"p999": "p99.9"}
-
-# RFC 1350 section 5, and 8 of RFC 2347.
-_ERRORS = (
-    "see its message",
-    "file not found",
-    "access violation",
-    "disk full",
-    "illegal operation",
-    "unknown TID",
-    "file exists already",
-    "no such user",
-    "options refused",
-)
 
 Figures = Mapping[str, int | float | None]
 
@@ -49,12 +37,12 @@ def has_failures(config: LoadConfig, result: LoadResult, back: ReadBack | None =
 
 
 def unanswered(config: LoadConfig) -> str:
-    """What a person is told who has waited for a second."""
+    """The line for a person who has waited for a second."""
     return f"No answer yet from {_where(config)} after 1 s; the load goes on, Ctrl-C ends it."
 
 
 def refused(config: LoadConfig) -> str:
-    """What a person is told where the port is closed."""
+    """The line for a port that is closed."""
     return f"Nothing listens at {_where(config)} (ICMP port unreachable): start the server, or correct the address."
 
 
@@ -109,7 +97,7 @@ def render(config: LoadConfig, result: LoadResult, back: ReadBack | None = None)
 
 def error_text(code: int) -> str:
     """An ERROR in words: "ERROR 1 (file not found)"."""
-    return f"ERROR {code} ({_ERRORS[code]})" if code < len(_ERRORS) else f"ERROR {code}"
+    return f"ERROR {code} ({ERRORS[code]})" if code in ERRORS else f"ERROR {code}"
 
 
 def _fault_text(fault: Fault) -> str:

@@ -1,57 +1,47 @@
-"""What a run, a histogram, an answer and a comparison look like in a notebook: small tables, every text escaped."""
+"""Sections as HTML for a notebook: whatever they hold is escaped, and nothing is styled but by the notebook."""
 
-from collections.abc import Iterable
-from html import escape as escape_markup
+from collections.abc import Iterable, Sequence
+from html import escape
 
-from tftpbench.analysis.comparison import Comparison, words
-from tftpbench.analysis.summary import Answer, text
 from tftpbench.model.escape import visible_line
-from tftpbench.model.thresholds import server_name
-from tftpbench.model.units import counted
-from tftpbench.store import Latency, Run
+from tftpbench.render.sections import Checks, Listing, Paragraph, Section, Table
 
 
-def html(value: object) -> str:
-    """The result as HTML. Raises TypeError for what is none of these four."""
-    match value:
-        case Run():
-            return _run(value)
-        case Latency():
-            return _table("Latency", [("values", str(value.count)), *value.quantiles])
-        case Answer():
-            return text.html(value)
-        case Comparison():
-            return words.html(value)
-        case _:
-            raise TypeError(f"a value of type {type(value).__name__} is no result that is shown as HTML")
+def html(sections: Sequence[Section]) -> str:
+    """The sections that have something to say."""
+    return "".join(map(_block, sections))
 
 
-def _run(of: Run) -> str:
-    """What a run is, how much of it is valid, and what is not whole."""
-    rows = of.rows
-    valid = sum(row["verdict"] == "valid" for row in rows)
-    shown = [("answer", of.said)] if of.said else []
-    shown += [("trials", f"{len(rows)}, {valid} valid")]
-    shown += [("servers", ", ".join(dict.fromkeys(map(server_name, rows))))] if rows else []
-    shown += [("cells", str(len({row["cell_key"] for row in rows})))]
-    machine = of.manifest.get("machine")
-    if isinstance(machine, dict):
-        cores = machine.get("cpus")
-        facts = [machine.get("cpu_model"), counted(cores, "core") if isinstance(cores, int) else None]
-        facts += [f"Linux {machine['kernel']}" if machine.get("kernel") else None]
-        shown += [("machine", ", ".join(str(fact) for fact in facts if fact))]
-    return _table(of.name, shown, of.problems)
-
-
-def _table(title: str, rows: Iterable[tuple[str, str]], notes: Iterable[str] = ()) -> str:
+def facts(title: str, rows: Iterable[tuple[str, str]], notes: Sequence[str] = ()) -> str:
     """A table of names and values under a title, with notes under it."""
+    left = 'style="text-align:left"'
     body = "".join(
-        f'<tr><th style="text-align:left">{_escaped(name)}</th><td style="text-align:left">{_escaped(value)}</td></tr>'
-        for name, value in rows
+        f"<tr><th {left}>{_escaped(name)}</th><td {left}>{_escaped(value)}</td></tr>" for name, value in rows
     )
-    listed = "".join(f"<li>{_escaped(note)}</li>" for note in notes)
-    return f"<div><strong>{_escaped(title)}</strong><table>{body}</table>{f'<ul>{listed}</ul>' if listed else ''}</div>"
+    listed = _items(notes) if notes else ""
+    return f"<div><strong>{_escaped(title)}</strong><table>{body}</table>{listed}</div>"
+
+
+def _block(section: Section) -> str:
+    if isinstance(section, Paragraph):
+        inner = "<br>".join(map(_escaped, section.lines))
+        return f"<p><strong>{inner}</strong></p>" if section.is_answer else f"<p>{inner}</p>"
+    if isinstance(section, Listing):
+        return f"<p>{_escaped(section.title)}</p>{_items(section.shown)}" if section.lines else ""
+    if isinstance(section, Checks):
+        return _items(text for _, text, _ in section.entries)
+    return _table(section) if section.rows else ""
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{_escaped(heading.title)}</th>" for heading in table.headings)
+    body = "".join(f"<tr>{''.join(f'<td>{_escaped(value.text)}</td>' for value in row)}</tr>" for row in table.rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _items(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_escaped(line)}</li>' for line in lines)}</ul>"
 
 
 def _escaped(text: str) -> str:
-    return escape_markup(visible_line(text))
+    return escape(visible_line(text))

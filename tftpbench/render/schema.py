@@ -1,7 +1,7 @@
 """JSON Schemas of the formats, for editors and for programs that read results.
 
-Those of files and tables are made from the models and columns that the code itself uses; those of documents whose
-makers stand above this module are written down here, and a test holds real documents against them. The committed copies
+Those of files, tables and gates are made from the models, columns and types that the code itself uses; those of the
+other documents are written down here, and a test holds real documents against them. The committed copies
 in docs/schema are this module's output.
 """
 
@@ -9,9 +9,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from pydantic import TypeAdapter
+
+from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
+from tftpbench.gate.result import GateResult
+from tftpbench.model.axes import AXES
+from tftpbench.model.columns import Column
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
@@ -138,7 +144,6 @@ def _manifest() -> Schema:
     return whole
 
 
-_CELL = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize")
 _RATIO = {
     "ratio": Column("", "Trimmed mean of the pairs' log-ratios, as a ratio.", "float", False),
     "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
@@ -161,7 +166,7 @@ def _summary() -> Schema:
     cell = {
         "cell_key": COLUMNS["cell_key"],
         "server": Column("", "Its name, or name@variant.", "text", False),
-        **{name: COLUMNS[name] for name in _CELL},
+        **{name: COLUMNS[name] for name in AXES},
         "trials": Column("", "Trials done.", "int", False),
         "valid": Column("", "Valid ones among them.", "int", False),
         "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second: median of valid trials.", "float"),
@@ -204,7 +209,7 @@ def _comparison() -> Schema:
         "cell_key": COLUMNS["cell_key"],
         "contender": Column("", "The server's name, or name@variant.", "text", False),
         "label": Column("", "The cell, in words.", "text", False),
-        **{name: COLUMNS[name] for name in _CELL},
+        **{name: COLUMNS[name] for name in AXES},
         "a_data_pps": Column("1/s", "Median of the valid trials of A.", "float", False),
         "b_data_pps": Column("1/s", "Median of the valid trials of B.", "float", False),
         **_RATIO,
@@ -237,115 +242,14 @@ def _comparison() -> Schema:
 
 
 def _gate() -> Schema:
-    words = ["regressed", "invalid", "suspected", "inconclusive", "pass", "improved"]
-    texts, numbers = _list({"type": "string"}), _list({"type": "integer"})
-    where = {
-        "metric": Column("", "Its name.", "text", False),
-        "cell": Column("", "The cell, in words.", "text", False),
-        "cell_key": COLUMNS["cell_key"],
+    made = TypeAdapter(GateResult).json_schema(mode="serialization")
+    name = {"title": f"gate.json, and what tftpbench gate ab --json prints ({GATE_SCHEMA})"}
+    return {
+        **name,
+        **_untitled(made),
+        "properties": {"schema": {"const": GATE_SCHEMA}, **_untitled(made["properties"])},
+        "required": ["schema", *made["required"]],
     }
-    judgement = {
-        **where,
-        "base": Column("", "Median over the pairs, in the metric's unit.", "float"),
-        "head": Column("", "Median over the pairs, in the metric's unit.", "float"),
-        "ratio": Column("", "head / base; null where there is no figure.", "float"),
-        "low": Column("", "Lower end of its 95 % interval; null under six pairs.", "float"),
-        "high": Column("", "Upper end of its 95 % interval; null under six pairs.", "float"),
-        "worse": Column("", "How much worse the head is, as a share; negative: better.", "float"),
-        "budget": Column("", "How much worse it may be, as a share; null: reported and never gated.", "float"),
-        "pairs": Column("", "Pairs that count.", "int", False),
-        "smallest_effect": Column(
-            "", "The least loss, as a share, that would have been caught nine times in ten.", "float"
-        ),
-        "detail": Column("", "Why the word.", "text", False),
-    }
-    noise = {
-        **where,
-        "pairs": Column("", "Pairs of a base and a second base.", "int", False),
-        "ratio": Column("", "Second base / base, which are equal code.", "float"),
-        "lowest": Column("", "Lowest ratio of a pair.", "float"),
-        "highest": Column("", "Highest ratio of a pair.", "float"),
-    }
-    judged = _whole(judgement)
-    judged["properties"]["word"] = {"enum": [*words, None], "description": "What was decided; null: nothing."}
-    judged["required"].append("word")
-    return _object(
-        {
-            "schema": {"const": "tftpbench.gate/1"},
-            "method": {"enum": ["ab", "baseline"]},
-            "word": {"enum": words, "description": "Of the whole: the gravest of any gated metric."},
-            "sentence": _text("The verdict in one sentence."),
-            "base": _gate_side(),
-            "head": _gate_side(),
-            "judgements": {**_list(judged), "description": "Gated ones first, then those that are only reported."},
-            "noise": _list(_whole(noise)),
-            "blocks": _list(_gate_block()),
-            "remarks": texts,
-            "failure": _text("What ended it at once, as wrong contents.", nullable=True),
-            "facts": _object(
-                {
-                    "scenario": {"type": "object", "description": "The scenario as run."},
-                    "seed": {"type": "integer", "description": "Of the order and of the files' contents."},
-                    "looks": {**numbers, "description": "After how many pairs it could decide."},
-                    "error": {"type": "number", "description": "The error of a whole run."},
-                    "machine": {"type": "object", "description": "What was found of it; unknown facts are null."},
-                    "build": {"type": "object", "description": "Versions, build profile and git commit of tftpbench."},
-                    "placement": _text("Which cores each side had, in words."),
-                    "server_cpus": numbers,
-                    "generator_cpus": numbers,
-                    "keys": {"type": "object", "additionalProperties": {"type": "string"}},
-                    "work": {
-                        "type": "object",
-                        "additionalProperties": {"type": "string"},
-                        "description": "By cell_key: the work of a trial, in words.",
-                    },
-                    "command": {**texts, "description": "What began it."},
-                    "started_at": _column(Column("", "UTC.", "time", False)),
-                    "duration_s": {"type": "number", "description": "How long it all took."},
-                }
-            ),
-            "folder": _text("Where it was kept.", nullable=True),
-        },
-        title="gate.json, and what tftpbench gate ab --json prints (tftpbench.gate/1)",
-    )
-
-
-def _gate_side() -> Schema:
-    return _object(
-        {
-            "entry": _text("As it was typed."),
-            "name": _text("The server's name, or name@variant."),
-            "version": _text("As it says itself."),
-            "argv": {**_list({"type": "string"}), "description": "Its command, with placeholders."},
-            "model": _text("How it handles transfers at once."),
-        }
-    )
-
-
-def _gate_block() -> Schema:
-    figures = {
-        "type": "object",
-        "additionalProperties": {"type": ["number", "null"]},
-        "description": "By the names of metrics and of columns of trials.jsonl.",
-    }
-    return _object(
-        {
-            "number": {"type": "integer", "description": "In the order done."},
-            "cell": _text("The cell, in words."),
-            "cell_key": _column(COLUMNS["cell_key"]),
-            "started_at": _column(Column("", "UTC.", "time", False)),
-            "first": _text("Who was loaded first: base, head or control."),
-            "slices": {"type": "integer", "description": "How often each was loaded."},
-            "arms": {
-                "type": "object",
-                "additionalProperties": _object({"figures": figures}),
-                "description": "base, head and, in every third block, control: a second base.",
-            },
-            "invalid": _text("Why its pairs do not count.", nullable=True),
-            "failure": _text("What ended the gate at once.", nullable=True),
-            "unstarted": _text("Who did not start.", nullable=True),
-        }
-    )
 
 
 _KEYS = ("method_key", "host_key")
@@ -366,11 +270,6 @@ def _table(title: str, columns: Mapping[str, Column]) -> Schema:
     """One row. What may be unknown may be absent too: older runs lack the columns of newer versions."""
     required = [name for name, column in columns.items() if not column.nullable]
     return _object({name: _column(column) for name, column in columns.items()}, title, required)
-
-
-def _whole(columns: Mapping[str, Column]) -> Schema:
-    """One row whose every key is there, if only as null."""
-    return {**_table("", columns), "required": list(columns)}
 
 
 def _object(properties: Schema, title: str = "", required: Sequence[str] | None = None) -> Schema:

@@ -1,4 +1,4 @@
-"""The border between tftpbench and whoever reads its standard output and standard error.
+"""The border between tftpbench and the readers of its standard output and standard error.
 
 Inside `printing`, `sys.stdout` and `sys.stderr` let no control or format character of others through, whichever code
 writes. Only colours and the live line, which are made here, get through. A stream that is closed, full or no longer
@@ -11,7 +11,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tftpbench.model.escape import JSON_ESCAPES, document_text, visible
@@ -19,6 +19,7 @@ from tftpbench.model.escape import JSON_ESCAPES, document_text, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
+WIDTH_ELSEWHERE = 250
 CLEAR_LINE = "\r\x1b[K"
 # The colours of `summary.render` and of the gate's text (ECMA-48, SGR), and no other sequence.
 _COLOURS = re.compile(r"(\x1b\[(?:0|1|31|32|33)m)")
@@ -90,7 +91,7 @@ class Output(io.TextIOBase):
         return True
 
     @property
-    def encoding(self) -> str:  # type: ignore[override] # of a text stream, and read by whoever writes
+    def encoding(self) -> str:  # type: ignore[override] # of a text stream, and read by code that writes
         """The encoding of the stream below."""
         return self._stream.encoding
 
@@ -155,6 +156,23 @@ def console(stream: TextIO, **options: Any) -> "Console":
                 yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
     return EscapingConsole(file=cast("TextIO", output_of(stream).unescaped), **options)
+
+
+def print_table(columns: Mapping[str, Mapping[str, Any]], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under the names of columns, on standard output; `columns` has rich's options of each.
+
+    A terminal's width folds it; elsewhere lines are for programs and for reading later, and nothing is folded.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, options in columns.items():
+        table.add_column(name, **options)
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
+    console(sys.stdout, width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 def _encoding_all(stream: TextIO) -> TextIO:

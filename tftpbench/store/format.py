@@ -205,7 +205,7 @@ def read_answer(folder: Path) -> str | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether there is a manifest. Raises ResultsError where nobody lets us see."""
+    """Whether there is a manifest. Raises ResultsError where that can't be seen."""
     with explained(folder, "read"):
         try:
             return stat.S_ISREG((folder / MANIFEST).stat().st_mode)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tftpbench.model.axes import AXES
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.thresholds import server_name
 
@@ -23,7 +24,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 }
 CONTENDER = "contender"
 # What a transfer's row says of its trial.
-CELL = (CONTENDER, "operation", "concurrency", "file_size_bytes", "blksize", "windowsize", "verdict")
+CELL = (CONTENDER, *AXES, "verdict")
 
 
 def trials(rows: Sequence[Mapping[str, Any]], entered: Sequence[str]) -> "pd.DataFrame":

@@ -63,9 +63,10 @@ def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFol
     if resume is None:
         return RunFolder.create(out, scenario.name, facts)
     folder = RunFolder.open_for_resume(resume)
-    if folder.manifest.get("scenario") != known:
+    begun = folder.manifest.get("scenario")
+    if not isinstance(begun, Mapping) or from_document(begun, f"{resume}/manifest.json: scenario") != scenario:
         folder.close()
-        name = folder.manifest.get("scenario", {}).get("name")
+        name = begun.get("name") if isinstance(begun, Mapping) else None
         other = (
             f"is a run of {name!r}"
             if name != scenario.name

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
-from tftpbench.model.errors import ResultsError, ResultsWarning
+from tftpbench.model.columns import Column
+from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.shown import Shown
-from tftpbench.model.spelling import did_you_mean
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import frames, tables
@@ -37,8 +37,8 @@ TABLE_ROWS_MAX = 30_000_000
 class Run(Shown):
     """One run as it lies on the disk, whole or packed. Built by load_run.
 
-    Its files are read when they are first asked for. What can't be read is left out, and told in `problems` and once as
-    a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds (docs/results-format.md).
+    Its files are read when they are first asked for. What can't be read is left out, listed in `problems`, and
+    reported once as a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds (docs/results-format.md).
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,9 +67,9 @@ class Run(Shown):
         """
         read = form.read_trials(self.path, packed=self.is_packed)
         for number, fault in read.faults:
-            self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
+            self._report(f"{form.TRIALS}:{number}: {fault}; left out")
         if read.torn is not None:
-            self._tell(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
+            self._report(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
         for row in read.rows:
             self._judge(row, invariants.counters_fault(row))
             if row["verdict"] == "valid":
@@ -121,7 +121,7 @@ class Run(Shown):
         the trials whose histograms were merged when the run was packed.
         """
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
-            hint = did_you_mean(str(kind), LATENCY_KINDS)
+            hint = suggest(str(kind), LATENCY_KINDS)
             raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
         return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
 
@@ -138,10 +138,10 @@ class Run(Shown):
                 broken.append(f"{self._files.label(trial, form.LATENCY)} {error}")
         if not parts:
             self._found |= dict.fromkeys(broken)  # the error names one of them
-            nobody = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
-            raise ResultsError(f"{self.path}: {broken[0] if broken else nobody}")
+            none = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
+            raise ResultsError(f"{self.path}: {broken[0] if broken else none}")
         for line in broken:
-            self._tell(line)
+            self._report(line)
         if absent:
             self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
         return parts[0].merge(*parts[1:])
@@ -205,12 +205,12 @@ class Run(Shown):
     def __repr__(self) -> str:
         try:
             valid = sum(row["verdict"] == "valid" for row in self.rows)
-            told = f"{counted(len(self.rows), 'trial')}, {valid} valid"
+            text = f"{counted(len(self.rows), 'trial')}, {valid} valid"
             problems = len(self.problems)
         except ResultsError as error:
             return f"Run({str(self.path)!r}: {error})"
         more = f", {counted(problems, 'problem')}" if problems else ""
-        return f"Run({str(self.path)!r}: {told}{more})"
+        return f"Run({str(self.path)!r}: {text}{more})"
 
     def _judge(self, row: dict[str, Any], fault: str | None) -> None:
         """Make a trial invalid whose figures can't be true, unless that is why it is invalid already."""
@@ -218,7 +218,7 @@ class Run(Shown):
         if fault is None or fault in reason:
             return
         row["verdict"], row["verdict_reason"] = "invalid", f"{reason}; {fault}" if reason else fault
-        self._tell(f"trial {row['trial']} is invalid: {fault}")
+        self._report(f"trial {row['trial']} is invalid: {fault}")
 
     def _littles_law_fault(self, row: dict[str, Any]) -> str | None:
         """What the trial's transfers say against its rate; what can't be read says nothing until it is asked for."""
@@ -248,7 +248,7 @@ class Run(Shown):
         frame = self.valid if valid_only else self.trials
         for name, value in cell.items():
             if name not in frame.columns:
-                hint = did_you_mean(name, frame.columns)
+                hint = suggest(name, frame.columns)
                 raise ResultsError(f"trials have no column {name!r}{hint}; allowed: {', '.join(frame.columns)}")
             same = frame[name].isna() if value is None else (frame[name] == value).fillna(False)
             frame = frame[same.astype(bool)]
@@ -264,7 +264,7 @@ class Run(Shown):
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
-                self._tell(f"{self._files.label(trial, name)} {error}; left out")
+                self._report(f"{self._files.label(trial, name)} {error}; left out")
         if absent:
             self._warn(f"{_have_no(absent, name)}, kept without")
         return found
@@ -280,7 +280,7 @@ class Run(Shown):
             chosen[group[0]] = None
         return [*chosen]
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if problem not in self._found:
             self._found[problem] = None
             self._warn(problem)
@@ -297,7 +297,7 @@ def load_run(path: Path | str) -> Run:
 def load_runs(glob: str) -> list[Run]:
     """The Runs in all folders that the pattern `glob` finds ("results/*-concurrency"), oldest name first.
 
-    One that can't be opened is told of in a ResultsWarning, and left out. Raises ResultsError where none is left.
+    One that can't be opened is left out, with a ResultsWarning. Raises ResultsError where none is left.
     """
     pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
     runs: list[Run] = []

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
-from tftpbench.model.metrics import OUTCOMES, TRANSFER_COLUMNS, Column
+from tftpbench.model.metrics import OUTCOMES, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import UnfitFile, open_regular
 
 if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it

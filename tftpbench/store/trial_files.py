@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
-from tftpbench.model.metrics import Column
 from tftpbench.store import format as form
 from tftpbench.store import tables
 from tftpbench.store.latency import Integers, Latency
@@ -143,7 +143,7 @@ class PackedRun:
         """The table of each trial, or why it can't be read, so that a bad file is read once."""
         try:
             table = _without_nulls(tables.read(self._folder / name, {**TRIAL, **columns}, others=others), ["trial"])
-            starts, ends = _stretches(table, ["trial"])
+            starts, ends = _spans(table, ["trial"])
         except ResultsError as error:
             return str(error)
         numbers = table.column("trial").to_numpy()[starts].tolist()
@@ -158,7 +158,7 @@ class PackedRun:
 def _histograms(table: pa.Table) -> dict[tuple[int, str], tuple[Integers, Integers]]:
     """Steps and counts by trial and kind. Raises ResultsError for what is no histogram."""
     table = _without_nulls(table, list(PACKED_LATENCY))
-    starts, ends = _stretches(table, ["trial", "kind"])
+    starts, ends = _spans(table, ["trial", "kind"])
     if len(starts) > HISTOGRAMS_MAX:
         raise ResultsError(f"can't be read: it holds more than {HISTOGRAMS_MAX} histograms")
     trials, steps, counts = (table.column(name).to_numpy() for name in ("trial", "step_ns", "count"))
@@ -179,8 +179,8 @@ def _without_nulls(table: pa.Table, names: list[str]) -> pa.Table:
     return table
 
 
-def _stretches(table: pa.Table, names: list[str]) -> tuple[Integers, Integers]:
-    """First rows, and those after the last, of the stretches in which these columns stay the same."""
+def _spans(table: pa.Table, names: list[str]) -> tuple[Integers, Integers]:
+    """First rows, and those after the last, of the spans in which these columns stay the same."""
     changes = np.ones(table.num_rows, np.bool_)
     for name in names:
         column = table.column(name)

@@ -211,7 +211,7 @@ def _take_name(made: Path, wanted: Path) -> Path:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)  # what a kill left, or a FIFO that somebody put there
+    path.unlink(missing_ok=True)  # what a kill left, or a FIFO that was put there
     with path.open("x", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

@@ -134,7 +134,7 @@ fn drain_sender(sender: &mut Sender, now_ns: u64, length: u64) {
     let mut sent = 0;
     while let Some(transmit) = sender.poll_transmit(now_ns) {
         // Now one by one, now in runs.
-        sent += 1 + sender.follow(now_ns, now_ns % 4);
+        sent += 1 + sender.poll_run(now_ns, now_ns % 4);
         assert!(sent <= u64::from(windowsize), "more than a window");
         if let Transmit::Data { offset, len, .. } = transmit {
             assert_eq!(len as u64, u64::from(blksize).min(length - offset));

@@ -13,7 +13,7 @@ mod proto;
 
 use std::io;
 
-/// A loop that is prepared: does as many units of its work as it is told, and may be called again.
+/// A loop that is prepared: does as many units of its work as it is asked for, and may be called again.
 pub type Work = Box<dyn FnMut(u64) -> io::Result<()>>;
 
 /// One hot loop.

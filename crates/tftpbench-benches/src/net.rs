@@ -52,7 +52,7 @@ pub(crate) fn runs() -> io::Result<Work> {
     datagrams(BATCH, true, |_| DATAGRAM_BYTES)
 }
 
-/// Sends `batch` datagrams, then takes them in and looks at each. Nobody writes their payload: that is no work of the
+/// Sends `batch` datagrams, then takes them in and looks at each. Their payload is not written: that is no work of the
 /// batches. A unit is one datagram sent and received.
 fn datagrams(batch: usize, receive_coalesced: bool, len: fn(usize) -> usize) -> io::Result<Work> {
     let here = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use tftpbench_net::{Socket, Stop};
 
-use crate::asking::number;
 use crate::config::{Arrangement, CeilingError, Cell, HEADER_BYTES, Operation};
-use crate::side::{Plan, Side};
+use crate::side::{Plan, Side, flow_index};
 
 pub(crate) struct Answerer<'a> {
     cell: &'a Cell,
@@ -31,7 +30,7 @@ impl<'a> Answerer<'a> {
         let flows = cell.flows_of(pair, arrangement.pairs);
         let plan = Plan {
             sockets: arrangement.answering_sockets.min(flows),
-            are_lanes: false,
+            are_shared: false,
             receives_data: cell.operation == Operation::Write,
             spin_ns: cell.answering_spin_ns,
             cpu: cell.answering_cpus.get(pair % cell.answering_cpus.len().max(1)).copied(),
@@ -76,7 +75,7 @@ impl<'a> Answerer<'a> {
     fn answer_windows(&mut self) -> std::io::Result<()> {
         let (windows, windowsize) = (&mut self.windows, self.cell.windowsize);
         self.side.turn(None, |out, message| {
-            let Some(window) = windows.get_mut(number(message.key)) else { return Ok(()) };
+            let Some(window) = windows.get_mut(flow_index(message.key)) else { return Ok(()) };
             if window.key != message.key {
                 *window = Arrived { key: message.key, datagrams: 0 };
             }

@@ -8,8 +8,8 @@ use tftpbench_net::{Socket, Stop};
 
 use crate::answering::Answerer;
 use crate::config::{Arrangement, Asking, CeilingError, Cell, HEADER_BYTES, Operation};
-use crate::side::{Plan, Side};
-use crate::{Progress, TICK_NS};
+use crate::progress::{Progress, TICK_NS};
+use crate::side::{Plan, Side, flow_index};
 
 /// Flows have addresses from here on: all of 127.0.0.0/8 is this machine's.
 const FIRST_SOURCE: u32 = 0x7f80_0001;
@@ -21,12 +21,7 @@ const SILENCE_NS: u64 = 50_000_000;
 const SILENCE_A_DATAGRAM_NS: u64 = 20_000;
 const SILENCE_NS_MAX: u64 = 1_000_000_000;
 
-/// The number of the flow that a key names. Its other half counts how often the flow was started, so that what is still
-/// on the way from before is told from what belongs to it.
-pub(crate) fn number(key: u32) -> usize {
-    (key & 0xffff) as usize
-}
-
+/// The next start of the same flow: the upper half of its key counts them, see `flow_index`.
 const START: u32 = 1 << 16;
 
 pub(crate) struct Asker<'a> {
@@ -63,13 +58,13 @@ impl<'a> Asker<'a> {
         progress: &'a Progress,
     ) -> Result<Asker<'a>, CeilingError> {
         let flows = cell.flows_of(pair, arrangement.pairs);
-        let (sockets, are_lanes) = match arrangement.asking {
-            Asking::Lanes(lanes) => (lanes.min(flows), true),
+        let (sockets, are_shared) = match arrangement.asking {
+            Asking::Shared(shared_sockets) => (shared_sockets.min(flows), true),
             Asking::PerFlow => (flows, false),
         };
         let plan = Plan {
             sockets,
-            are_lanes,
+            are_shared,
             receives_data: cell.operation == Operation::Read,
             spin_ns: cell.asking_spin_ns,
             cpu: cell.asking_cpus.iter().rev().nth(pair % cell.asking_cpus.len().max(1)).copied(),
@@ -80,7 +75,7 @@ impl<'a> Asker<'a> {
             arrived: 0,
             heard: 0,
             socket: index % sockets,
-            source: are_lanes.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
+            source: are_shared.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
             to: answering[index % answering.len()],
         };
         let silence_ns = SILENCE_NS + (flows * cell.windowsize) as u64 * SILENCE_A_DATAGRAM_NS;
@@ -159,7 +154,7 @@ impl<'a> Asker<'a> {
         let (tick, timeout_ns) = (self.progress.tick.load(Ordering::Relaxed), self.timeout_ns());
         let (flows, datagrams, windowsize) = (&mut self.flows, &mut self.datagrams, self.cell.windowsize);
         self.side.turn(timeout_ns, |out, message| {
-            let flow = flows.get_mut(number(message.key)).filter(|flow| flow.key == message.key);
+            let flow = flows.get_mut(flow_index(message.key)).filter(|flow| flow.key == message.key);
             let Some(flow) = flow else { return Ok(()) };
             *datagrams += message.datagrams as u64;
             flow.arrived += message.datagrams;
@@ -178,7 +173,7 @@ impl<'a> Asker<'a> {
         let (bytes, windowsize) = self.question();
         let (flows, datagrams) = (&mut self.flows, &mut self.datagrams);
         self.side.turn(timeout_ns, |out, message| {
-            let flow = flows.get_mut(number(message.key)).filter(|flow| flow.key == message.key);
+            let flow = flows.get_mut(flow_index(message.key)).filter(|flow| flow.key == message.key);
             let Some(flow) = flow else { return Ok(()) };
             *datagrams += windowsize as u64;
             flow.heard = tick;
@@ -197,7 +192,7 @@ mod tests {
     const FLOWS: usize = 3;
 
     #[test]
-    fn a_flow_that_nobody_answers_is_started_again_under_another_key() {
+    fn a_flow_that_is_not_answered_is_started_again_under_another_key() {
         let cell = example(Operation::Read, FLOWS, 1, 512);
         let mute = Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
         let (end, progress) = (Stop::new().unwrap(), Progress::default());

@@ -50,7 +50,7 @@ pub struct Cell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asking {
     /// So many sockets carry all flows, each flow with a loopback address of its own.
-    Lanes(usize),
+    Shared(usize),
     /// One socket for each flow.
     PerFlow,
 }
@@ -128,7 +128,7 @@ impl Cell {
     }
 }
 
-/// Refuses what cannot be run; after this nobody checks again.
+/// Refuses what cannot be run; after this nothing is checked again.
 pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> Result<(), CeilingError> {
     let refused = [
         (!(1..=FLOWS_MAX).contains(&cell.flows), "flows: must be between 1 and 65536"),
@@ -137,7 +137,7 @@ pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> R
         (!(1..=cell.flows).contains(&arrangement.pairs), "pairs: must be between 1 and the number of flows"),
         (!(1..=BATCH_MAX).contains(&arrangement.batch), "batch: must be between 1 and 1024"),
         (arrangement.answering_sockets == 0, "answering_sockets: must be at least 1"),
-        (arrangement.asking == Asking::Lanes(0), "lanes: must be at least 1"),
+        (arrangement.asking == Asking::Shared(0), "shared_sockets: must be at least 1"),
         (
             arrangement.is_connected
                 && (arrangement.asking != Asking::PerFlow
@@ -155,7 +155,7 @@ pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> R
 /// Sockets that are open at one time.
 pub(crate) fn sockets(cell: &Cell, arrangement: &Arrangement) -> usize {
     let asking = match arrangement.asking {
-        Asking::Lanes(lanes) => lanes.saturating_mul(arrangement.pairs),
+        Asking::Shared(shared_sockets) => shared_sockets.saturating_mul(arrangement.pairs),
         Asking::PerFlow => cell.flows,
     };
     asking.saturating_add(arrangement.answering_sockets.saturating_mul(arrangement.pairs))
@@ -164,7 +164,7 @@ pub(crate) fn sockets(cell: &Cell, arrangement: &Arrangement) -> usize {
 /// The plainest arrangement, and a cell on any CPU whose sides sleep.
 #[cfg(test)]
 pub(crate) const PLAIN: Arrangement = Arrangement {
-    asking: Asking::Lanes(1),
+    asking: Asking::Shared(1),
     answering_sockets: 1,
     batch: 64,
     waits_in_receive: false,

@@ -1,23 +1,24 @@
-//! The ceiling: what the kernel does with the datagrams of a cell where there is neither TFTP nor a file.
+//! The ceiling: raw loopback UDP throughput for the datagrams of a cell, without TFTP or a file.
 //!
-//! Two pinned threads exchange datagrams over loopback through the same kernel paths as a trial. The *asking* side stands
-//! for the generator, the *answering* side for the server. A read: 4 bytes are asked, a window of DATA-sized datagrams is
-//! answered, as one run that the kernel cuts where a window is more than one; when all have arrived, the flow asks
-//! again. A write is the mirror image. The first 4 bytes of every datagram name the flow; nothing else is written,
-//! read, stamped or checked. A flow that lost a datagram, and so fell silent, is started again, and counted.
+//! Two pinned threads exchange datagrams over loopback through the same kernel paths as a trial. The *asking* side
+//! stands for the generator, the *answering* side for the server. A read: 4 bytes are asked, a window of DATA-sized
+//! datagrams is answered, as one run that the kernel cuts where a window is more than one; when all have arrived, the
+//! flow asks again. A write is the mirror image. The first 4 bytes of every datagram name the flow; nothing else is
+//! written, read, stamped or checked. A flow that lost a datagram, and so fell silent, is started again, and counted.
 //!
 //! The loops are the shortest that can do this: an index where a server needs a table, no allocation and no clock
 //! on the way of a datagram. The caller's thread looks at the counters when the window opens and when it closes.
-//! It must never print, judge, or choose an [`Arrangement`]; it leaves loopback never. Called by the Python border only.
+//! It must never print, judge, or choose an [`Arrangement`]; it leaves loopback never.
 
 mod answering;
 mod asking;
 mod config;
+mod progress;
 mod side;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use tftpbench_net::{Poller, Stop, clock, limits};
@@ -26,11 +27,10 @@ pub use config::{Arrangement, Asking, CeilingError, Cell, Operation, Window};
 
 use answering::Answerer;
 use asking::Asker;
+use progress::{Progress, TICK_NS};
 
 /// Descriptors that are no sockets: pollers, stop pipes, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
-/// How often the caller's thread looks on; flows count their silence in these.
-pub(crate) const TICK_NS: u64 = 25_000_000;
 /// A tick that is so much late tells that this process stood still, or this thread did: what the flows did meanwhile is
 /// no ceiling. A time slice of another program takes 3 to 4 ms.
 const STANDSTILL_NS: u64 = 5_000_000;
@@ -55,16 +55,6 @@ impl Report {
     pub fn data_pps(&self) -> f64 {
         self.datagrams as f64 * 1e9 / self.window_ns.max(1) as f64
     }
-}
-
-/// What the threads of a pair tell the caller's, and hear from it. On a cache line of its own.
-#[derive(Default)]
-#[repr(align(128))]
-pub(crate) struct Progress {
-    pub(crate) datagrams: AtomicU64,
-    pub(crate) restarts: AtomicU64,
-    /// Ticks since the start.
-    pub(crate) tick: AtomicU32,
 }
 
 /// Runs one exchange. `look_on` is called a few dozen times a second, on the caller's thread. None: `stop` came first.

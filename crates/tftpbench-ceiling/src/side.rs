@@ -36,7 +36,7 @@ pub(crate) struct Side {
 pub(crate) struct Plan<'a> {
     pub(crate) sockets: usize,
     /// Shared sockets that tell which address a datagram was sent to; else each is bound to 127.0.0.1.
-    pub(crate) are_lanes: bool,
+    pub(crate) are_shared: bool,
     /// Windows of DATA-sized datagrams arrive here, and the others are sent; else the other way round.
     pub(crate) receives_data: bool,
     pub(crate) spin_ns: u64,
@@ -153,7 +153,7 @@ impl Side {
         }
         let is_connected = self.is_connected;
         let Some(poller) = &mut self.poller else {
-            self.receive_patiently(nap_ns)?;
+            self.receive_waiting(nap_ns)?;
             return answer(&self.arrivals, &mut self.outbox, &self.sockets[0], is_connected, &mut each);
         };
         poller.wait(timeout_ns, if self.sweeps { 0 } else { self.spin_ns })?;
@@ -203,7 +203,7 @@ impl Side {
     }
 
     /// Polls for `spin_ns`, then sleeps, in the receiving call both times.
-    fn receive_patiently(&mut self, timeout_ns: u64) -> io::Result<usize> {
+    fn receive_waiting(&mut self, timeout_ns: u64) -> io::Result<usize> {
         let socket = &self.sockets[0];
         if self.spin_ns == 0 {
             return self.arrivals.receive_blocking(socket, timeout_ns);
@@ -255,11 +255,11 @@ fn outbox_for_windows(cell: &Cell, batch: usize) -> SendBatch {
 }
 
 fn open_socket(cell: &Cell, plan: &Plan<'_>) -> io::Result<Socket> {
-    let ip = if plan.are_lanes { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    let ip = if plan.are_shared { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let options = SocketOptions {
         receive_buffer_bytes: BUFFER_BYTES,
         send_buffer_bytes: BUFFER_BYTES,
-        packet_info: plan.are_lanes,
+        packet_info: plan.are_shared,
         receive_coalesced: plan.receives_data && cell.windowsize > 1,
         ..SocketOptions::default()
     };
@@ -273,4 +273,10 @@ fn watch(sockets: &[Socket], end: &Stop) -> io::Result<Poller> {
         poller.add(socket, token)?;
     }
     Ok(poller)
+}
+
+/// The index of the flow that a key names. Its other half counts how often the flow was started, so that what is still
+/// on the way from before is distinguished from what belongs to it.
+pub(crate) fn flow_index(key: u32) -> usize {
+    (key & 0xffff) as usize
 }

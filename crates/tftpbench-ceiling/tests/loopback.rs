@@ -8,7 +8,7 @@ use tftpbench_net::Stop;
 const MS: u64 = 1_000_000;
 const SHORT: Window = Window { warm_up_ns: 20 * MS, window_ns: 50 * MS };
 const PLAIN: Arrangement = Arrangement {
-    asking: Asking::Lanes(1),
+    asking: Asking::Shared(1),
     answering_sockets: 1,
     batch: 64,
     waits_in_receive: false,
@@ -45,7 +45,7 @@ fn measured(cell: &Cell, arrangement: Arrangement) -> Report {
 #[test]
 fn every_arrangement_moves_datagrams_both_ways() {
     for operation in OPERATIONS {
-        for asking in [Asking::Lanes(1), Asking::Lanes(3), Asking::PerFlow] {
+        for asking in [Asking::Shared(1), Asking::Shared(3), Asking::PerFlow] {
             for (answering_sockets, waits_in_receive) in [(1, false), (1, true), (2, true), (7, false)] {
                 let arrangement = Arrangement { asking, answering_sockets, waits_in_receive, ..PLAIN };
                 let report = measured(&cell(operation, 7, 1, 512), arrangement);
@@ -119,7 +119,7 @@ fn pairs_share_the_flows() {
 #[test]
 fn many_flows_all_get_going() {
     // One socket a side would be overrun; each flow has at most one datagram waiting.
-    let arrangement = Arrangement { asking: Asking::Lanes(16), answering_sockets: 16, ..PLAIN };
+    let arrangement = Arrangement { asking: Asking::Shared(16), answering_sockets: 16, ..PLAIN };
     let report = measured(&cell(Operation::Read, 5_000, 1, 512), arrangement);
     assert!(report.datagrams > 5_000, "{report:?}");
 }
@@ -158,7 +158,7 @@ fn what_makes_no_sense_is_refused_with_the_name_of_the_value() {
     assert_eq!(refused(&good, Arrangement { is_connected: true, ..PLAIN }), "is_connected");
     assert_eq!(refused(&good, Arrangement { batch: 0, ..PLAIN }), "batch");
     assert_eq!(refused(&good, Arrangement { answering_sockets: 0, ..PLAIN }), "answering_sockets");
-    assert_eq!(refused(&good, Arrangement { asking: Asking::Lanes(0), ..PLAIN }), "lanes");
+    assert_eq!(refused(&good, Arrangement { asking: Asking::Shared(0), ..PLAIN }), "shared_sockets");
 }
 
 #[test]

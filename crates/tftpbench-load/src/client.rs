@@ -1,8 +1,8 @@
 //! A virtual client: one transfer, from request to outcome.
 //!
-//! Owns the protocol machine, the peer's TID and the verification of what is read; [`sending`] is how its
-//! datagrams leave, [`ending`] what is written down of it, [`crate::exchange`] what their stamps mean. Never waits, never
-//! reads a clock.
+//! Owns the protocol machine, the peer's TID and the verification of what is read; [`sending`] is how its datagrams
+//! leave, [`ending`] what is written down of it, [`crate::exchange`] what their stamps mean. Never waits, never reads a
+//! clock.
 
 mod ending;
 mod sending;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use tftpbench_net::{Received, SendBatch};
 use tftpbench_proto::{
-    Block, ErrorCode, Mode, Operation, Options, Outcome as Decided, Packet, ProtocolFault, Receiver, Sender,
+    Block, ErrorCode, Mode, Operation, Options, Outcome, Packet, ProtocolFault, Receiver, Sender,
     emit_request,
 };
 
@@ -20,10 +20,8 @@ use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
-use crate::lane::Lane;
-use crate::recorder::{Outcome, Recorder};
-
-pub(crate) use sending::Drained;
+use crate::recorder::{Recorder, TransferOutcome};
+use crate::shared_socket::SharedSocket;
 
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.
 const CLOCK_SLACK_NS: u64 = 100_000;
@@ -35,11 +33,20 @@ pub(crate) struct Shared<'a> {
     pub(crate) config: &'a LoadConfig,
     pub(crate) recorder: &'a mut Recorder,
     pub(crate) faults: &'a mut Faults,
-    pub(crate) lanes: &'a mut [Lane],
+    pub(crate) sockets: &'a mut [SharedSocket],
     pub(crate) batch: &'a mut SendBatch,
     pub(crate) scratch: &'a mut [u8],
     /// CLOCK_REALTIME minus the monotonic clock, to bring kernel stamps into our time base.
     pub(crate) realtime_offset_ns: i64,
+}
+
+/// Whether everything could be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left to say.
+    Complete,
+    /// The shared socket is full: flush it and drain again.
+    SocketFull,
 }
 
 pub(crate) struct Client {
@@ -62,8 +69,8 @@ pub(crate) struct Client {
     duplicates: u64,
     verified_bytes: u64,
     mismatch: bool,
-    /// What our ending it makes of the transfer; `None` while nobody but the peer has decided anything.
-    ended_as: Option<Outcome>,
+    /// What our ending it makes of the transfer; `None` while only the peer has decided anything.
+    ended_as: Option<TransferOutcome>,
     /// Where in the recorder's rows the decided transfer is.
     row: Option<usize>,
     /// When the timer wheel holds an entry for this client; 0 for none.
@@ -169,16 +176,16 @@ impl Client {
         either!(&mut self.machine, machine => machine.handle_timeout(now_ns));
     }
 
-    /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has timed
-    /// out, however many retries were left. Silence begins with the last datagram that came, or with what we sent since
-    /// for the first time; while our loop stood still, an answer may have come that was not read.
+    /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has
+    /// timed out, however many retries were left. Silence begins with the last datagram that came, or with what we sent
+    /// since for the first time; while our loop stood still, an answer may have come that was not read.
     pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig, recorder: &Recorder) {
         let agreed_ns = either!(&self.machine, machine => machine.agreed().timeout_s).map(seconds_ns);
         let since_ns = self.heard_ns.max(self.exchange.earliest_answer_ns());
         let still_ns = recorder.stood_still_ns(since_ns, now_ns);
         let silent_ns = now_ns.saturating_sub(since_ns).saturating_sub(still_ns);
         if silent_ns >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
-            self.ended_as = Some(Outcome::TimedOut);
+            self.ended_as = Some(TransferOutcome::TimedOut);
         }
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));
     }
@@ -200,7 +207,7 @@ impl Client {
     /// A late answer to a transfer that did not complete must find this socket, not the next transfer's on its port.
     pub(crate) fn keeps_its_port(&self) -> bool {
         matches!(self.via, Via::Own(_))
-            && either!(&self.machine, machine => machine.outcome()) != Some(&Decided::Completed)
+            && either!(&self.machine, machine => machine.outcome()) != Some(&Outcome::Completed)
     }
 
     /// RFC 1350 section 4: the first answer's port becomes the server's TID; the address must be the server's own.
@@ -254,7 +261,7 @@ impl Client {
     /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why.
     fn end_overlong(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
         self.mismatch = true;
-        self.ended_as = Some(Outcome::Failed);
+        self.ended_as = Some(TransferOutcome::Failed);
         shared.faults.record(LONGER_THAN_EXPECTED, received);
         let message = "the file is longer than expected";
         either!(&mut self.machine, machine => machine.abort(ErrorCode::DISK_FULL, message));
@@ -336,7 +343,8 @@ fn seconds_ns(seconds: u8) -> u64 {
     u64::from(seconds) * 1_000_000_000
 }
 
-/// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set meanwhile.
+/// A stamp that lies in the future, or before what it answers was sent, tells that the real-time clock was set
+/// meanwhile.
 fn believable(stamp_ns: u64, earliest_ns: u64, now_ns: u64) -> Option<u64> {
     (earliest_ns..=now_ns + CLOCK_SLACK_NS).contains(&stamp_ns).then_some(stamp_ns.min(now_ns))
 }

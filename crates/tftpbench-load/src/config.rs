@@ -1,16 +1,17 @@
 //! What a load run is asked to do, and why it may refuse. Plain data: no sockets, no clocks.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
-use crate::lane;
-
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
 const NAME_BYTES_MAX: usize = 255;
+
+/// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
+pub(crate) const DALLYING_MAX: usize = 1024;
 
 /// One load run against one server. All durations are nanoseconds.
 #[derive(Clone, Debug)]
@@ -153,7 +154,7 @@ impl LoadConfig {
         if self.workers > self.concurrency {
             return refuse("workers: more workers than concurrent transfers");
         }
-        if self.sockets == Sockets::Shared && !lane::is_possible(self.server) {
+        if self.sockets == Sockets::Shared && !can_share_sockets(self.server) {
             return refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8");
         }
         let longest_name = self.name.replace("{n}", &u64::MAX.to_string());
@@ -176,4 +177,9 @@ impl LoadConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether clients of this server can share sockets.
+fn can_share_sockets(server: SocketAddr) -> bool {
+    matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }

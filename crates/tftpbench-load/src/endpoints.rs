@@ -1,4 +1,4 @@
-//! What a worker's clients send through: lanes for all of them, or a socket for each.
+//! What a worker's clients send through: shared sockets for all of them, or a socket for each.
 //!
 //! Opened before the start, so that opening is not measured; sockets beyond the first ones are opened as transfers
 //! need them. Knows nothing of transfers.
@@ -9,17 +9,17 @@ use tftpbench_net::{Socket, SocketOptions};
 use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
 
 use crate::config::{LoadConfig, LoadError, Sockets};
-use crate::lane::{self, Lane};
+use crate::shared_socket::{self, SharedSocket};
 
 /// What a client sends through.
 pub(crate) enum Via {
     /// A socket of its own.
     Own(Socket),
     /// A shared one, from an address of its own.
-    Lane {
-        /// Which lane.
+    Shared {
+        /// Which shared socket.
         index: usize,
-        /// The client's key, for the stamp at the lane's flush.
+        /// The client's key, for the stamp at the shared socket's flush.
         key: usize,
         /// Its address.
         source: Ipv4Addr,
@@ -28,7 +28,7 @@ pub(crate) enum Via {
 
 pub(crate) struct Endpoints {
     /// Shared sockets; none where each transfer has its own.
-    pub(crate) lanes: Vec<Lane>,
+    pub(crate) shared: Vec<SharedSocket>,
     /// Sockets for the first transfers.
     spare: Vec<Socket>,
     /// Transfers so far at each key, for addresses that do not come again soon.
@@ -38,7 +38,7 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// All that the first `slots` transfers need.
     pub(crate) fn open(config: &LoadConfig, slots: usize) -> Result<Endpoints, LoadError> {
-        let (mut lanes, mut spare): (Vec<Lane>, _) = (Vec::new(), Vec::new());
+        let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
         match config.sockets {
             Sockets::PerTransfer => {
                 spare = (0..slots).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
@@ -50,54 +50,54 @@ impl Endpoints {
                     Operation::Write => (1, HEADER_LEN),
                 };
                 let open = || {
-                    Lane::open(config.receive_buffer_bytes, bytes, config.reads_windows())
+                    SharedSocket::open(config.receive_buffer_bytes, bytes, config.reads_windows())
                         .map_err(LoadError::os("cannot open a shared client socket"))
                 };
-                lanes.push(open()?);
-                let buffer_bytes = lanes[0].socket.granted_receive_buffer_bytes();
-                for _ in 1..lane::count(slots, waiting, waiting_bytes, buffer_bytes) {
-                    lanes.push(open()?);
+                shared.push(open()?);
+                let buffer_bytes = shared[0].socket.granted_receive_buffer_bytes();
+                for _ in 1..shared_socket::count(slots, waiting, waiting_bytes, buffer_bytes) {
+                    shared.push(open()?);
                 }
             }
         }
-        Ok(Endpoints { lanes, spare, uses: Vec::new() })
+        Ok(Endpoints { shared, spare, uses: Vec::new() })
     }
 
     /// The socket that the first transfer sends through, before it has started.
     pub(crate) fn first(&self) -> Option<&Socket> {
-        self.lanes.first().map(|lane| &lane.socket).or(self.spare.last())
+        self.shared.first().map(|shared_socket| &shared_socket.socket).or(self.spare.last())
     }
 
     /// What the next client, whose key will be `key`, sends through.
     pub(crate) fn next(&mut self, config: &LoadConfig, key: usize) -> Result<Via, LoadError> {
-        if self.lanes.is_empty() {
+        if self.shared.is_empty() {
             return self.spare.pop().map_or_else(|| open_socket(config), Ok).map(Via::Own);
         }
         if self.uses.len() <= key {
             self.uses.resize(key + 1, 0);
         }
         self.uses[key] = self.uses[key].wrapping_add(1);
-        let (index, place) = (key % self.lanes.len(), key / self.lanes.len());
-        let source = lane::address(place, self.uses[key]);
+        let (index, place) = (key % self.shared.len(), key / self.shared.len());
+        let source = shared_socket::address(place, self.uses[key]);
         let source =
             source.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))?;
-        Ok(Via::Lane { index, key, source })
+        Ok(Via::Shared { index, key, source })
     }
 
-    /// The key of the client that an address of a lane belongs or belonged to.
-    pub(crate) fn key_at(&self, lane: usize, address: Ipv4Addr) -> usize {
-        lane::place(address) * self.lanes.len() + lane
+    /// The key of the client that an address of a shared socket belongs or belonged to.
+    pub(crate) fn key_at(&self, shared_socket: usize, address: Ipv4Addr) -> usize {
+        shared_socket::place(address) * self.shared.len() + shared_socket
     }
 
     /// Of one of the sockets, all being alike.
     pub(crate) fn granted_receive_buffer_bytes(&self) -> usize {
-        let first = self.spare.first().or(self.lanes.first().map(|lane| &lane.socket));
+        let first = self.spare.first().or(self.shared.first().map(|shared_socket| &shared_socket.socket));
         first.map_or(0, Socket::granted_receive_buffer_bytes)
     }
 
-    /// Datagrams that the kernel dropped at the lanes; a client counts those at its own socket.
-    pub(crate) fn lane_drops(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.socket.drops()).sum()
+    /// Datagrams that the kernel dropped at the shared sockets; a client counts those at its own socket.
+    pub(crate) fn shared_drops(&self) -> u64 {
+        self.shared.iter().map(|shared_socket| shared_socket.socket.drops()).sum()
     }
 }
 

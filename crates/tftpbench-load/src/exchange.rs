@@ -15,7 +15,7 @@ pub(crate) struct Exchange {
     /// When it was sent.
     started_ns: Option<u64>,
     current: RoundTrip,
-    /// A datagram of the exchange was sent again, or an ACK told of a loss.
+    /// A datagram of the exchange was sent again, or an ACK reported a loss.
     ambiguous: bool,
     /// Blocks that the last ACK of ours covered, or the highest one that was sent.
     reached: u64,
@@ -35,7 +35,7 @@ enum RoundTrip {
 pub(crate) enum Answer {
     /// It was one of this many nanoseconds.
     Took(u64),
-    /// It can't be told which datagram was answered.
+    /// Which datagram was answered cannot be known.
     Ambiguous,
     /// It belongs to a round trip that has had its answer: a later block of a window.
     Later,
@@ -179,7 +179,7 @@ mod tests {
         reading.queue(&ack(false), 4, 4);
         reading.queue(&ack(false), 6, 4);
         reading.flush(10);
-        assert_eq!(reading.answer(20, 7, false), Answer::Ambiguous, "the ACK told of a gap behind block 6");
+        assert_eq!(reading.answer(20, 7, false), Answer::Ambiguous, "the ACK reported a gap behind block 6");
 
         let mut writing = Exchange::new();
         for _ in 0..4 {

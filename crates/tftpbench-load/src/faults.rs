@@ -54,7 +54,7 @@ impl From<ProtocolFault> for Kind {
 pub(crate) struct Faults {
     seen: Vec<Fault>,
     errors: Vec<PeerError>,
-    /// Datagrams of another TID than their transfer's, whoever is to blame.
+    /// Datagrams of another TID than their transfer's, whatever the cause.
     pub(crate) strays: u64,
     /// Datagrams for a transfer that had gone. No fault: what we sent again may be answered again.
     pub(crate) late: u64,
@@ -151,9 +151,9 @@ mod tests {
         two.record(WRONG_CONTENTS, &datagram(&[0, 3, 0, 1]));
         one.merge(two);
         let (list, _) = one.into_lists();
-        let told: Vec<_> = list.iter().map(|fault| (fault.kind, fault.count, fault.rfc_section)).collect();
+        let kinds: Vec<_> = list.iter().map(|fault| (fault.kind, fault.count, fault.rfc_section)).collect();
         assert_eq!(
-            told,
+            kinds,
             [
                 ("too_short", 3, Some("RFC 1350 section 5")),
                 ("stray_tid", 1, Some("RFC 1350 section 4")),

@@ -2,12 +2,11 @@
 //!
 //! `run` does one trial against one server and gives back what it found. It never prints, never judges whether the
 //! figures are good, and never writes a file; what the server does wrong is data in the report, not an error here.
-//! Called by the Python border only.
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
-//! shared one ([`lane`]), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows what its
-//! stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time but for a row
-//! per transfer, and [`report`] turns the records of all workers into figures.
+//! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
+//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
+//! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
 mod config;
@@ -15,11 +14,12 @@ pub mod contents;
 mod endpoints;
 mod exchange;
 mod faults;
-mod lane;
 mod latency;
+mod notice;
 mod recorder;
 mod report;
 mod schedule;
+mod shared_socket;
 mod worker;
 
 use std::any::Any;
@@ -33,11 +33,15 @@ use tftpbench_net::{Stop, clock, limits};
 
 pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
-pub use recorder::{INTERVAL_NS, Interval, Outcome, TransferRow};
+pub use notice::Notice;
+pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::{Figure, LoadReport};
 
+use config::DALLYING_MAX;
+use notice::Sent;
+use report::WorkerReport;
 use schedule::Tickets;
-use worker::{DALLYING_MAX, Worker, WorkerReport};
+use worker::opened::OpenedWorker;
 
 /// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
@@ -47,24 +51,6 @@ const TICK: Duration = Duration::from_millis(100);
 const UNANSWERED: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
-
-/// What the caller hears while a run goes on, on its own thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The run is still going.
-    Tick,
-    /// The measured window has just opened. Once per run.
-    WindowOpened,
-    /// The measured window has just closed; the drain begins. Once per run.
-    WindowClosed,
-    /// The first datagram has arrived. Once per run; this and the next two only where the run watches for an answer.
-    Answered,
-    /// Nothing has arrived for a second, and nothing has been refused. Once per run; it goes on.
-    Unanswered,
-    /// Nothing listens on the server's port: a request came back as "port unreachable" before anything answered. Once per
-    /// run; it goes on, for a server may be about to start.
-    Refused,
-}
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
 pub fn run(
@@ -80,8 +66,8 @@ pub fn run(
     });
     let (notices, heard) = mpsc::channel::<Sent>();
     // All sockets are opened here, before the clock of the run starts.
-    let workers: Vec<Worker<'_>> = (0..config.workers)
-        .map(|index| Worker::new(config, &tickets, stop, notices.clone(), slots(config, index)))
+    let workers: Vec<OpenedWorker<'_>> = (0..config.workers)
+        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), slots(config, index)))
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
@@ -96,6 +82,7 @@ pub fn run(
                 thread::Builder::new().name(format!("tftp-load-{index}")).spawn_scoped(scope, body)
             })
             .collect();
+        notice(Notice::Scheduled { start_ns });
         runner_gap_ns_max = listen(&heard, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
@@ -103,34 +90,26 @@ pub fn run(
         .map_err(LoadError::os("cannot make the report"))
 }
 
-/// Sockets that can be open at one time: lanes, or those of clients in flight and of clients that dally.
+/// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
-        Sockets::Shared => config.workers * lane::LANES_MAX,
+        Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
         Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
     }
 }
 
-/// A notice of a worker, and when it was given.
-type Sent = (Notice, u64);
-
-/// Passes on what the workers say until all of them have gone: each edge of the window once, and in order. Returns the
-/// longest time from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
+/// from when the caller should have heard something until it had dealt with it.
 fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(Notice)) -> u64 {
-    let mut edges = [Notice::WindowOpened, Notice::WindowClosed].into_iter();
+    let mut awaits_close = true;
     let (began, mut awaits_answer) = (Instant::now(), watches);
     let mut gap_ns_max = 0;
     loop {
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
-            // A run that is stopped in its warm-up closes a window that never opened.
-            Ok((edge, sent_ns)) if edges.clone().any(|due| due == edge) => {
-                for due in edges.by_ref() {
-                    notice(due);
-                    if due == edge {
-                        break;
-                    }
-                }
+            Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
+                awaits_close = false;
+                notice(Notice::WindowClosed);
                 sent_ns
             }
             // Each worker says so; the first one's word is the news.
@@ -152,9 +131,11 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
             notice(Notice::Unanswered);
         }
     }
-    // A run that ended before its time had come has seen both.
+    // Fixed work ends before its time has come.
     let begin_ns = clock::monotonic_ns();
-    edges.for_each(notice);
+    if awaits_close {
+        notice(Notice::WindowClosed);
+    }
     gap_ns_max.max(clock::monotonic_ns() - begin_ns)
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Totals {
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Outcome {
+pub enum TransferOutcome {
     /// Every block arrived and was acknowledged.
     Completed,
     /// An ERROR, or the peer broke the protocol.
@@ -51,7 +51,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-impl Outcome {
+impl TransferOutcome {
     /// Names in the order of the discriminants.
     pub const NAMES: [&'static str; 4] = ["completed", "failed", "timed_out", "interrupted"];
 }
@@ -100,7 +100,7 @@ pub struct TransferRow {
     /// Datagrams of ours sent again.
     pub retransmissions: u64,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: TransferOutcome,
     /// Code of the ERROR that ended it; -1 without one.
     pub error_code: i32,
 }
@@ -217,7 +217,8 @@ impl Recorder {
         &mut self.phases[phase as usize]
     }
 
-    /// The loop has looked at the clock. To be called wherever it does: between two looks it is at work for less than 1 ms.
+    /// The loop has looked at the clock. To be called wherever it does: between two looks it is at work for less than 1
+    /// ms.
     #[inline]
     pub(crate) fn looked(&mut self, now_ns: u64) {
         let gap_ns = now_ns.saturating_sub(self.clock_due_ns);

@@ -11,9 +11,8 @@ use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
 use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
-    Granted, INTERVAL_NS, Interval, Outcome, Phase, Recorder, Totals, TransferRow, coarsen,
+    Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, TransferOutcome, TransferRow, coarsen,
 };
-use crate::worker::WorkerReport;
 
 /// Everything one load run found out.
 #[derive(Debug)]
@@ -78,6 +77,14 @@ impl LoadReport {
             errors,
         })
     }
+}
+
+/// What one worker has found.
+pub(crate) struct WorkerReport {
+    pub(crate) recorder: Recorder,
+    pub(crate) faults: Faults,
+    pub(crate) end_ns: u64,
+    pub(crate) receive_buffer_bytes: usize,
 }
 
 /// The workers' records put together.
@@ -265,10 +272,10 @@ fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Fi
     let ended = |outcome| whole(transfers.iter().filter(|row| row.outcome == outcome).count() as u64);
     vec![
         ("started", whole(recorded.started)),
-        ("completed", ended(Outcome::Completed)),
-        ("failed", ended(Outcome::Failed)),
-        ("timed_out", ended(Outcome::TimedOut)),
-        ("interrupted", ended(Outcome::Interrupted)),
+        ("completed", ended(TransferOutcome::Completed)),
+        ("failed", ended(TransferOutcome::Failed)),
+        ("timed_out", ended(TransferOutcome::TimedOut)),
+        ("interrupted", ended(TransferOutcome::Interrupted)),
         ("retransmissions", whole(transfers.iter().map(|row| row.retransmissions).sum())),
         ("duplicates", whole(recorded.duplicates)),
         ("strays", whole(faults.strays)),
@@ -347,7 +354,7 @@ fn stalls(merged: &Merged, runner_gap_ns_max: u64) -> Figures {
 }
 
 fn completed_in(transfers: &[TransferRow], window: Window) -> impl Iterator<Item = &TransferRow> {
-    transfers.iter().filter(move |row| row.outcome == Outcome::Completed && window.overlaps(row))
+    transfers.iter().filter(move |row| row.outcome == TransferOutcome::Completed && window.overlaps(row))
 }
 
 /// The three kinds of latency.

@@ -1,6 +1,5 @@
-//! When the next transfer starts. Decides, never sends: the worker asks and obeys.
-//!
-//! Closed loop: a fixed number of transfers in flight; the end of one is the intended start of the next.
+//! When the next transfer starts: decided from what was asked for, the transfers that have ended, and the caller's time.
+//! It must never read a clock or send. Another schedule is one more member here, and one more constructor.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +23,48 @@ impl Tickets {
     }
 }
 
-/// One worker's share of a closed loop.
+/// One worker's share of the starts.
+#[derive(Debug)]
+pub(crate) enum Schedule {
+    /// A fixed number of transfers in flight: the end of one is the intended start of the next.
+    ClosedLoop(ClosedLoop),
+}
+
+impl Schedule {
+    /// `slots` transfers in flight; their first starts are spread evenly over `ramp_ns` from `start_ns` on.
+    pub(crate) fn closed_loop(start_ns: u64, slots: usize, ramp_ns: u64) -> Schedule {
+        Schedule::ClosedLoop(ClosedLoop::new(start_ns, slots, ramp_ns))
+    }
+
+    /// When the next transfer is to start if none ends meanwhile; `None` where that takes an end, or none starts any more.
+    pub(crate) fn next_start_ns(&self) -> Option<u64> {
+        match self {
+            Schedule::ClosedLoop(closed) => closed.next_start_ns(),
+        }
+    }
+
+    /// The intended start of a transfer that is due by now, once for each.
+    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<u64> {
+        match self {
+            Schedule::ClosedLoop(closed) => closed.take_due(now_ns),
+        }
+    }
+
+    /// A transfer has ended.
+    pub(crate) fn transfer_ended(&mut self, at_ns: u64) {
+        match self {
+            Schedule::ClosedLoop(closed) => closed.free_slot(at_ns),
+        }
+    }
+
+    /// No transfer starts from now on.
+    pub(crate) fn close(&mut self) {
+        match self {
+            Schedule::ClosedLoop(closed) => closed.close(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct ClosedLoop {
     start_ns: u64,
@@ -32,55 +72,50 @@ pub(crate) struct ClosedLoop {
     step_ns: u64,
     first_starts: u64,
     first_started: u64,
+    /// When the slots that are free became so.
     freed: VecDeque<u64>,
     open: bool,
 }
 
 impl ClosedLoop {
-    /// `slots` transfers in flight; their first starts are spread evenly over `ramp_ns` from `start_ns` on.
-    pub(crate) fn new(start_ns: u64, slots: usize, ramp_ns: u64) -> ClosedLoop {
-        let slots = slots as u64;
+    fn new(start_ns: u64, slots: usize, ramp_ns: u64) -> ClosedLoop {
+        let first_starts = slots as u64;
         ClosedLoop {
             start_ns,
-            step_ns: ramp_ns / slots.max(1),
-            first_starts: slots,
+            step_ns: ramp_ns / first_starts.max(1),
+            first_starts,
             first_started: 0,
-            freed: VecDeque::with_capacity(slots as usize),
+            freed: VecDeque::with_capacity(slots),
             open: true,
         }
     }
 
-    /// A transfer ended: its slot is due at once.
-    pub(crate) fn free_slot(&mut self, now_ns: u64) {
-        if self.open {
-            self.freed.push_back(now_ns);
-        }
+    /// A freed slot goes before a first start, and is due whatever the time is.
+    fn next_start_ns(&self) -> Option<u64> {
+        let is_ramping = self.first_started < self.first_starts;
+        let first_ns = || is_ramping.then(|| self.start_ns + self.first_started * self.step_ns);
+        self.freed.front().copied().or_else(first_ns)
     }
 
-    /// The intended start of a transfer that is due by now, once for each.
-    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<u64> {
-        if let Some(intended_ns) = self.freed.pop_front() {
-            return Some(intended_ns);
+    fn take_due(&mut self, now_ns: u64) -> Option<u64> {
+        if let Some(freed_ns) = self.freed.pop_front() {
+            return Some(freed_ns);
         }
-        let intended_ns = self.next_first_start_ns().filter(|due| *due <= now_ns)?;
+        let first_ns = self.next_start_ns().filter(|due_ns| *due_ns <= now_ns)?;
         self.first_started += 1;
-        Some(intended_ns)
+        Some(first_ns)
     }
 
-    /// When `take_due` will next have something, if nothing ends meanwhile.
-    pub(crate) fn next_start_ns(&self) -> Option<u64> {
-        self.freed.front().copied().or_else(|| self.next_first_start_ns())
+    fn free_slot(&mut self, at_ns: u64) {
+        if self.open {
+            self.freed.push_back(at_ns);
+        }
     }
 
-    /// No transfer starts from now on.
-    pub(crate) fn close(&mut self) {
+    fn close(&mut self) {
         self.open = false;
         self.freed.clear();
         self.first_started = self.first_starts;
-    }
-
-    fn next_first_start_ns(&self) -> Option<u64> {
-        (self.first_started < self.first_starts).then(|| self.start_ns + self.first_started * self.step_ns)
     }
 }
 
@@ -90,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_due_at_once_and_no_more_than_the_slots() {
-        let mut schedule = ClosedLoop::new(100, 3, 0);
+        let mut schedule = Schedule::closed_loop(100, 3, 0);
         assert_eq!(schedule.take_due(99), None);
         assert_eq!(std::iter::from_fn(|| schedule.take_due(100)).collect::<Vec<_>>(), [100, 100, 100]);
         assert_eq!(schedule.next_start_ns(), None);
@@ -98,10 +133,10 @@ mod tests {
 
     #[test]
     fn a_ramp_spreads_the_first_starts_and_a_freed_slot_goes_first() {
-        let mut schedule = ClosedLoop::new(0, 4, 400);
+        let mut schedule = Schedule::closed_loop(0, 4, 400);
         assert_eq!(schedule.take_due(0), Some(0));
         assert_eq!(schedule.next_start_ns(), Some(100));
-        schedule.free_slot(50);
+        schedule.transfer_ended(50);
         assert_eq!(schedule.take_due(60), Some(50));
         assert_eq!(schedule.take_due(60), None);
         assert_eq!(schedule.take_due(1_000), Some(100));
@@ -109,10 +144,10 @@ mod tests {
 
     #[test]
     fn a_closed_schedule_starts_nothing() {
-        let mut schedule = ClosedLoop::new(0, 2, 0);
-        schedule.free_slot(1);
+        let mut schedule = Schedule::closed_loop(0, 2, 0);
+        schedule.transfer_ended(1);
         schedule.close();
-        schedule.free_slot(2);
+        schedule.transfer_ended(2);
         assert_eq!(schedule.take_due(10), None);
         assert_eq!(schedule.next_start_ns(), None);
     }

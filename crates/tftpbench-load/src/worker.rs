@@ -5,45 +5,33 @@
 
 mod answer;
 mod arrivals;
+pub(crate) mod opened;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender as Channel;
 
 use slab::Slab;
-use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
+use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
 use crate::client::{Client, Drained, Shared};
-use crate::config::{Extent, LoadConfig, LoadError};
-use crate::endpoints::{Endpoints, Via, datagram_bytes_max};
+use crate::config::{DALLYING_MAX, Extent, LoadConfig, LoadError};
+use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
+use crate::notice::{Notice, Sent};
 use crate::recorder::{Phase, Recorder};
-use crate::schedule::{ClosedLoop, Tickets};
-use crate::{Notice, Sent};
+use crate::report::WorkerReport;
+use crate::schedule::{Schedule, Tickets};
 
-/// Messages taken from one socket per call. A client's own socket has a window in flight at most.
-const RECEIVE_MESSAGES: usize = 16;
-const LANE_RECEIVE_MESSAGES: usize = 64;
-const SEND_MESSAGES: usize = 64;
-/// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
-pub(crate) const DALLYING_MAX: usize = 1024;
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
-/// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far as
-/// it lasts longer than the sleep would have.
+/// Longest sleep, so that phases and a stop request are noticed. What stops the process while it sleeps is seen as far
+/// as it lasts longer than the sleep would have.
 const WAIT_MAX_NS: u64 = 5_000_000;
 const STOP_TOKEN: u64 = u64::MAX;
-/// Tokens of lanes count down from here; a client's token is never so large, see `token`.
-const LANE_TOKENS: u64 = u64::MAX - 1;
+/// Tokens of shared sockets count down from here; a client's token is never so large, see `token`.
+const SHARED_TOKENS: u64 = u64::MAX - 1;
 
-/// What a worker hands back.
-pub(crate) struct WorkerReport {
-    pub(crate) recorder: Recorder,
-    pub(crate) faults: Faults,
-    pub(crate) end_ns: u64,
-    pub(crate) receive_buffer_bytes: usize,
-}
-
-pub(crate) struct Worker<'a> {
+struct Worker<'a> {
     config: &'a LoadConfig,
     tickets: &'a Tickets,
     stop: &'a Stop,
@@ -54,10 +42,9 @@ pub(crate) struct Worker<'a> {
     clients: Slab<Client>,
     generation: u32,
     endpoints: Endpoints,
-    slots: usize,
     dallying: VecDeque<u64>,
     active: usize,
-    schedule: ClosedLoop,
+    schedule: Schedule,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -70,83 +57,18 @@ pub(crate) struct Worker<'a> {
     idle_ns: u64,
     /// Something has arrived.
     heard: bool,
-    /// Whether that is still to be told.
+    /// Whether that is still to be reported.
     awaits_answer: bool,
-    /// Batches that came from the only lane since the poller was asked.
-    unasked: u32,
+    /// Batches that came from the only shared socket since the poller was asked.
+    receives_since_poll: u32,
     batch: SendBatch,
     scratch: Box<[u8]>,
     receive_buffer_bytes: usize,
 }
 
-impl<'a> Worker<'a> {
-    /// Opens everything that the first `slots` transfers need.
-    pub(crate) fn new(
-        config: &'a LoadConfig,
-        tickets: &'a Tickets,
-        stop: &'a Stop,
-        notices: Channel<Sent>,
-        slots: usize,
-    ) -> Result<Self, LoadError> {
-        let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
-        poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
-        let endpoints = Endpoints::open(config, slots)?;
-        for (index, lane) in endpoints.lanes.iter().enumerate() {
-            poller
-                .add_busy(&lane.socket, LANE_TOKENS - index as u64)
-                .map_err(LoadError::os("cannot watch a socket"))?;
-        }
-        let messages = match config.options.windowsize {
-            _ if !endpoints.lanes.is_empty() => LANE_RECEIVE_MESSAGES,
-            Some(2..) => RECEIVE_MESSAGES,
-            _ => 1,
-        };
-        let datagram_bytes = datagram_bytes_max(config);
-        // One byte more, so that a block that is too long can be told.
-        let receive = match config.reads_windows() {
-            true => ReceiveBatch::coalescing(messages, datagram_bytes + 1),
-            false => ReceiveBatch::new(messages, datagram_bytes + 1),
-        };
-        Ok(Worker {
-            config,
-            tickets,
-            stop,
-            notices,
-            poller,
-            timers: Timers::new(0),
-            due: Vec::new(),
-            clients: Slab::with_capacity(slots),
-            generation: 0,
-            receive_buffer_bytes: endpoints.granted_receive_buffer_bytes(),
-            endpoints,
-            slots,
-            dallying: VecDeque::new(),
-            active: 0,
-            schedule: ClosedLoop::new(0, slots, 0),
-            phase: Phase::WarmUp,
-            cpu_mark_ns: 0,
-            drain_end_ns: u64::MAX,
-            realtime_offset_ns: 0,
-            recorder: Recorder::new(0, (0, 0)),
-            faults: Faults::default(),
-            receive: Some(receive),
-            idle_ns: 0,
-            heard: false,
-            awaits_answer: config.watch_for_answer,
-            unasked: 0,
-            batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
-            scratch: vec![0; datagram_bytes].into_boxed_slice(),
-        })
-    }
-
-    /// Runs from `start_ns` until everything has ended, on CPU `pin` if one is given.
-    pub(crate) fn run(mut self, start_ns: u64, pin: Option<usize>) -> Result<WorkerReport, LoadError> {
-        if let Some(cpu) = pin {
-            cpus::pin_current_thread(&[cpu]).map_err(LoadError::os("cannot pin a load worker to its CPU"))?;
-        }
-        self.recorder = Recorder::new(start_ns, window(self.config, start_ns));
-        self.timers = Timers::new(clock::monotonic_ns());
-        self.schedule = ClosedLoop::new(start_ns, self.slots, self.config.ramp_ns);
+impl Worker<'_> {
+    /// Runs until everything has ended.
+    fn run(mut self) -> Result<WorkerReport, LoadError> {
         self.watch_for_answer();
         let mut now_ns = clock::monotonic_ns();
         loop {
@@ -156,7 +78,7 @@ impl<'a> Worker<'a> {
                 self.enter_phase(now_ns)?;
                 self.start_due(now_ns)?;
                 self.fire_timers(now_ns)?;
-                self.flush_lanes()?;
+                self.flush_shared()?;
                 self.recorder.roll(now_ns, self.active);
                 if self.is_done() {
                     return Ok(self.report(now_ns));
@@ -181,7 +103,7 @@ impl<'a> Worker<'a> {
 
     fn report(mut self, now_ns: u64) -> WorkerReport {
         self.mark_cpu();
-        self.recorder.receive_drops += self.endpoints.lane_drops();
+        self.recorder.receive_drops += self.endpoints.shared_drops();
         self.recorder.roll(now_ns, self.active);
         WorkerReport {
             recorder: self.recorder,
@@ -196,10 +118,12 @@ impl<'a> Worker<'a> {
         let (open_ns, close_ns) = self.recorder.window;
         let is_stopped = self.stop.requests() > 0;
         if self.phase == Phase::WarmUp && now_ns >= open_ns {
-            self.set_phase(Phase::Window, Notice::WindowOpened);
+            self.set_phase(Phase::Window);
         }
         if self.phase < Phase::Drain && (now_ns >= close_ns || is_stopped) {
-            self.set_phase(Phase::Drain, Notice::WindowClosed);
+            self.set_phase(Phase::Drain);
+            // It fails where the caller gave up waiting, which is no fault here.
+            let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
             self.schedule.close();
             self.drain_end_ns = match self.config.extent {
@@ -213,11 +137,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn set_phase(&mut self, phase: Phase, notice: Notice) {
+    fn set_phase(&mut self, phase: Phase) {
         self.mark_cpu();
         self.phase = phase;
-        // Nobody listens when the caller gave up waiting; that is its affair.
-        let _ = self.notices.send((notice, clock::monotonic_ns()));
     }
 
     /// Counts this thread's CPU time inside the window; called at both its edges.
@@ -272,27 +194,27 @@ impl<'a> Worker<'a> {
         self.after_input(key, now_ns)
     }
 
-    fn flush_lanes(&mut self) -> Result<(), LoadError> {
-        for index in 0..self.endpoints.lanes.len() {
-            self.flush_lane(index)?;
+    fn flush_shared(&mut self) -> Result<(), LoadError> {
+        for index in 0..self.endpoints.shared.len() {
+            self.flush_shared_socket(index)?;
         }
         Ok(())
     }
 
     /// Stamps what is queued, then sends it with one call.
-    fn flush_lane(&mut self, index: usize) -> Result<(), LoadError> {
-        let lane = &mut self.endpoints.lanes[index];
-        if lane.batch.is_empty() {
+    fn flush_shared_socket(&mut self, index: usize) -> Result<(), LoadError> {
+        let shared_socket = &mut self.endpoints.shared[index];
+        if shared_socket.batch.is_empty() {
             return Ok(());
         }
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        for key in &lane.queued {
+        for key in &shared_socket.queued {
             if let Some(client) = self.clients.get_mut(*key) {
                 client.exchange.flush(now_ns);
             }
         }
-        let flushed = lane.flush().map_err(LoadError::os("cannot send"))?;
+        let flushed = shared_socket.flush().map_err(LoadError::os("cannot send"))?;
         self.recorder.unsent += flushed.unsent as u64;
         Ok(())
     }
@@ -337,13 +259,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets a client say all it has to, flushing its lane as often as that takes.
+    /// Lets a client say all it has to, flushing its shared socket as often as that takes.
     fn drain(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         loop {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
-                Drained::Wholly => return Ok(()),
-                Drained::LaneFull => self.flush_lane(key % self.endpoints.lanes.len())?,
+                Drained::Complete => return Ok(()),
+                Drained::SocketFull => self.flush_shared_socket(key % self.endpoints.shared.len())?,
             }
         }
     }
@@ -359,7 +281,7 @@ impl<'a> Worker<'a> {
         let (client, shared) = self.split(key);
         if let Some(end_ns) = client.record(now_ns, shared.recorder) {
             self.active -= 1;
-            self.schedule.free_slot(end_ns);
+            self.schedule.transfer_ended(end_ns);
             self.dally(key);
         }
         let client = &self.clients[key];
@@ -404,7 +326,7 @@ impl<'a> Worker<'a> {
             config: self.config,
             recorder: &mut self.recorder,
             faults: &mut self.faults,
-            lanes: &mut self.endpoints.lanes,
+            sockets: &mut self.endpoints.shared,
             batch: &mut self.batch,
             scratch: &mut self.scratch,
             realtime_offset_ns: self.realtime_offset_ns,
@@ -413,20 +335,9 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Keeps every client's token below those of lanes and of the stop.
+/// Keeps every client's token below those of shared sockets and of the stop.
 const GENERATION_MASK: u32 = u32::MAX >> 1;
 
 fn token(generation: u32, key: usize) -> u64 {
     u64::from(generation) << 32 | key as u64
-}
-
-/// Open and close of the measured window.
-fn window(config: &LoadConfig, start_ns: u64) -> (u64, u64) {
-    match config.extent {
-        Extent::Transfers { limit_ns, .. } => (start_ns, start_ns.saturating_add(limit_ns)),
-        Extent::Duration { warm_up_ns, window_ns } => {
-            let open_ns = start_ns.saturating_add(warm_up_ns);
-            (open_ns, open_ns.saturating_add(window_ns))
-        }
-    }
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
-use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Outcome, Sockets, Verify, run};
-use tftpbench_net::Stop;
+use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Sockets, TransferOutcome, Verify, run};
+use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
 
 const MS: u64 = 1_000_000;
@@ -18,7 +18,7 @@ const SIZE: u64 = 20_000;
 const BOTH: [Sockets; 2] = [Sockets::Shared, Sockets::PerTransfer];
 const DIRECTIONS: [Operation; 2] = [Operation::Read, Operation::Write];
 
-/// Six transfers of different files, three at a time, by patient clients.
+/// Six transfers of different files, three at a time, by clients with long timeouts.
 fn config(sockets: Sockets) -> LoadConfig {
     LoadConfig {
         server: "127.0.0.1:1".parse().unwrap(),
@@ -157,11 +157,11 @@ fn what_was_granted_is_told_and_not_what_was_asked_for() {
 
 #[test]
 fn tsize_asks_in_a_read_and_tells_in_a_write() {
-    for (operation, told) in [(Operation::Read, 0), (Operation::Write, SIZE)] {
+    for (operation, tsize) in [(Operation::Read, 0), (Operation::Write, SIZE)] {
         let options = Options { tsize: Some(0), ..Options::default() };
         let (_, seen) =
             load_completely(LoadConfig { operation, options, ..config(BOTH[0]) }, Faults::default());
-        assert!(seen.options.iter().all(|options| options.tsize == Some(told)), "{:?}", seen.options);
+        assert!(seen.options.iter().all(|options| options.tsize == Some(tsize)), "{:?}", seen.options);
     }
 }
 
@@ -266,7 +266,7 @@ fn fixed_work_ends_with_the_last_completion_whatever_never_completes() {
         let faults = Faults { ignore_file: Some(2), ..Faults::default() };
         let (report, _) = load(LoadConfig { extent, ..config(sockets) }, faults);
         assert_eq!((whole(&report, "completed"), whole(&report, "interrupted")), (5, 1));
-        let ends = report.transfers.iter().filter(|row| row.outcome == Outcome::Completed);
+        let ends = report.transfers.iter().filter(|row| row.outcome == TransferOutcome::Completed);
         let last_ns = ends.map(|row| row.end_ns).max().unwrap();
         assert!((figure(&report, "duration_s") - last_ns as f64 / 1e9).abs() < 1e-9);
         assert!(figure(&report, "transfers_per_s") * figure(&report, "duration_s") > 4.99);
@@ -301,17 +301,21 @@ fn only_what_lies_in_the_window_counts_and_the_rest_is_not_lost() {
 }
 
 #[test]
-fn a_stop_in_the_warm_up_still_shows_both_edges_in_order() {
+fn a_stop_in_the_warm_up_closes_the_window_once() {
     for sockets in BOTH {
         let peer = Peer::start(SIZE, Faults::default());
         let extent = Extent::Duration { warm_up_ns: u64::MAX, window_ns: u64::MAX };
         let config = LoadConfig { server: peer.address, extent, ..config(sockets) };
-        let (stop, mut edges) = (Stop::new().unwrap(), Vec::new());
+        let (stop, mut notices) = (Stop::new().unwrap(), Vec::new());
+        let before_ns = clock::monotonic_ns();
         let report = run(&config, &stop, |notice| match notice {
             Notice::Tick => stop.request(),
-            edge => edges.push(edge),
+            other => notices.push(other),
         });
-        assert_eq!(edges, [Notice::WindowOpened, Notice::WindowClosed]);
+        let [Notice::Scheduled { start_ns }, Notice::WindowClosed] = notices[..] else {
+            panic!("{notices:?}")
+        };
+        assert!((before_ns..clock::monotonic_ns()).contains(&start_ns));
         assert_eq!(figure(&report.unwrap(), "duration_s"), 0.0);
     }
 }

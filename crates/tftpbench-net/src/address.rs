@@ -45,8 +45,8 @@ impl From<Ipv4Addr> for LocalAddress {
     }
 }
 
-/// The socket address of a numeric `host`, which may name its zone as RFC 4007 section 11 has it: `fe80::1%eth0`, or by the
-/// interface's index. None where it is no address, or the zone no interface of this machine.
+/// The socket address of a numeric `host`, which may name its zone as RFC 4007 section 11 has it: `fe80::1%eth0`, or by
+/// the interface's index. None where it is no address, or the zone no interface of this machine.
 pub fn parse_host(host: &str, port: u16) -> Option<SocketAddr> {
     let Some((ip, zone)) = host.split_once('%') else {
         return host.parse().ok().map(|ip| SocketAddr::new(ip, port));
@@ -71,7 +71,7 @@ pub(crate) union RawAddress {
     v6: libc::sockaddr_in6,
 }
 
-/// What the kernel is told about the room there is.
+/// The room that the kernel is given.
 pub(crate) const RAW_ADDRESS_LEN: libc::socklen_t = size_of::<RawAddress>() as libc::socklen_t;
 
 impl RawAddress {

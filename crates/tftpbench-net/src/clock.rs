@@ -1,4 +1,4 @@
-//! The clocks everything is stamped with. Never sleeps. Anybody may call it.
+//! The clocks everything is stamped with. Never sleeps.
 
 /// Nanoseconds on the monotonic clock, the time base of deadlines and durations.
 pub fn monotonic_ns() -> u64 {

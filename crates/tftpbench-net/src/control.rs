@@ -1,5 +1,5 @@
-//! Control messages, cmsg(3): what a header tells the kernel beside an address, and what the kernel tells back. Only the
-//! batches use it; nothing here makes a system call.
+//! Control messages, cmsg(3): what a header tells the kernel beside an address, and what the kernel tells back. Nothing
+//! here makes a system call.
 
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,7 @@ use crate::clock;
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct Outgoing {
-    source: Source,
+    source: SourceMessage,
     segment: Segment,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Outgoing {
 /// where the next control message begins.
 #[derive(Clone, Copy)]
 #[repr(C)]
-union Source {
+union SourceMessage {
     v4: BehindGap,
     v6: SourceV6,
 }
@@ -78,7 +78,7 @@ impl SourceKind {
 impl Outgoing {
     pub(crate) fn new() -> Outgoing {
         Outgoing {
-            source: Source { v6: source_v6(Ipv6Addr::UNSPECIFIED, 0) },
+            source: SourceMessage { v6: source_v6(Ipv6Addr::UNSPECIFIED, 0) },
             segment: Segment { header: header_of(&0u16, libc::SOL_UDP, libc::UDP_SEGMENT), bytes: 0 },
         }
     }
@@ -148,8 +148,8 @@ fn header_of<T>(_value: &T, level: libc::c_int, kind: libc::c_int) -> libc::cmsg
     header
 }
 
-/// Bytes for what the kernel may tell: a stamp (32 with its header), a local address (32 for IPv4 and 40 for IPv6; a socket
-/// of both gets both), a segment size (24).
+/// Bytes for what the kernel may say: a stamp (32 with its header), a local address (32 for IPv4 and 40 for IPv6; a
+/// socket of both gets both), a segment size (24).
 pub(crate) const INCOMING_BYTES: usize = 128;
 
 /// Room for control messages of one incoming header, aligned as cmsg(3) wants it.
@@ -157,9 +157,9 @@ pub(crate) const INCOMING_BYTES: usize = 128;
 #[repr(C, align(8))]
 pub(crate) struct Incoming(pub(crate) [u8; INCOMING_BYTES]);
 
-/// What the kernel told in control messages.
+/// What the kernel said in control messages.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct RecvControl {
     pub(crate) stamp_realtime_ns: Option<u64>,
     pub(crate) local: Option<LocalAddress>,
     /// It was sent to a broadcast or multicast address.
@@ -168,16 +168,17 @@ pub(crate) struct Told {
     pub(crate) segment_bytes: Option<libc::c_int>,
 }
 
-impl Told {
-    /// SO_TIMESTAMPNS, socket(7), IP_PKTINFO, ip(7), IPV6_PKTINFO, ipv6(7), and UDP_GRO, udp(7), where the kernel gave them.
+impl RecvControl {
+    /// SO_TIMESTAMPNS, socket(7), IP_PKTINFO, ip(7), IPV6_PKTINFO, ipv6(7), and UDP_GRO, udp(7), where the kernel gave
+    /// them.
     #[inline]
-    pub(crate) fn read(header: &libc::msghdr) -> Told {
-        // In lock-step a server's sockets are told nothing.
-        if header.msg_controllen == 0 { Told::default() } else { Told::read_list(header) }
+    pub(crate) fn read(header: &libc::msghdr) -> RecvControl {
+        // In lock-step a server's sockets get none.
+        if header.msg_controllen == 0 { RecvControl::default() } else { RecvControl::read_list(header) }
     }
 
-    fn read_list(header: &libc::msghdr) -> Told {
-        let mut told = Told::default();
+    fn read_list(header: &libc::msghdr) -> RecvControl {
+        let mut control = RecvControl::default();
         // SAFETY: `msg_control` is null or holds `msg_controllen` bytes as the kernel wrote them, aligned.
         let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
         // The kernel ends the list by its length; the bound is for a reader's peace of mind.
@@ -188,31 +189,31 @@ impl Told {
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
                     // SAFETY: the kernel writes a timespec behind a header of this type.
                     let stamp = unsafe { libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned() };
-                    told.stamp_realtime_ns = Some(clock::timespec_ns(&stamp));
+                    control.stamp_realtime_ns = Some(clock::timespec_ns(&stamp));
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // SAFETY: the kernel writes an in_pktinfo behind a header of this type.
                     let info =
                         unsafe { libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned() };
-                    told.take_v4(&info);
+                    control.take_v4(&info);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     // SAFETY: the kernel writes an in6_pktinfo behind a header of this type.
                     let info =
                         unsafe { libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned() };
-                    told.take_v6(&info);
+                    control.take_v6(&info);
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     // SAFETY: the kernel writes an int behind a header of this type.
                     let bytes = unsafe { libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned() };
-                    told.segment_bytes = Some(bytes);
+                    control.segment_bytes = Some(bytes);
                 }
                 _ => {}
             }
             // SAFETY: `message` is a header of this list.
             message = unsafe { libc::CMSG_NXTHDR(header, message) };
         }
-        told
+        control
     }
 
     /// ip(7): `ipi_addr` is the destination in the header. `ipi_spec_dst` is the same where that is an address of this
@@ -250,14 +251,14 @@ mod tests {
 
     #[test]
     fn what_was_sent_to_many_differs_from_where_an_answer_may_come_from() {
-        let told = |addr: [u8; 4], spec_dst: [u8; 4]| {
+        let is_to_many = |addr: [u8; 4], spec_dst: [u8; 4]| {
             let [addr, spec_dst] =
                 [addr, spec_dst].map(|ip| libc::in_addr { s_addr: u32::from_ne_bytes(ip) });
-            let mut told = Told::default();
-            told.take_v4(&libc::in_pktinfo { ipi_ifindex: 1, ipi_spec_dst: spec_dst, ipi_addr: addr });
-            told.is_to_many
+            let mut control = RecvControl::default();
+            control.take_v4(&libc::in_pktinfo { ipi_ifindex: 1, ipi_spec_dst: spec_dst, ipi_addr: addr });
+            control.is_to_many
         };
-        assert!(!told([127, 0, 0, 9], [127, 0, 0, 9]));
-        assert!(told([127, 255, 255, 255], [127, 0, 0, 1]));
+        assert!(!is_to_many([127, 0, 0, 9], [127, 0, 0, 9]));
+        assert!(is_to_many([127, 255, 255, 255], [127, 0, 0, 1]));
     }
 }

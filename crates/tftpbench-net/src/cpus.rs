@@ -1,4 +1,4 @@
-//! Which CPUs a thread may run on. Only ever changes the calling thread. Anybody may call it.
+//! Which CPUs a thread may run on. Only ever changes the calling thread.
 
 use std::io;
 use std::mem::size_of;

@@ -1,27 +1,27 @@
-//! What an error of a datagram call means for the socket. Only this crate uses it.
+//! What an error of a datagram call means for the socket.
 
 use std::io;
 
 /// What to do about a failed send or receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum ErrorClass {
     /// Nothing to receive, or no room to send.
     WouldBlock,
     /// A signal arrived first.
     Interrupted,
-    /// The way to one peer is the trouble; the socket is sound.
+    /// The way to one peer is at fault; the socket is sound.
     Path,
     /// The call or the socket is at fault.
     Socket,
 }
 
-impl Trouble {
+impl ErrorClass {
     /// Sorts the error of a receive call: ip(7) passes on ICMP errors that earlier datagrams caused.
-    pub(crate) fn receiving(error: &io::Error) -> Trouble {
+    pub(crate) fn receiving(error: &io::Error) -> ErrorClass {
         match error.raw_os_error() {
             // EWOULDBLOCK is EAGAIN on Linux, errno(3).
-            Some(libc::EAGAIN) => Trouble::WouldBlock,
-            Some(libc::EINTR) => Trouble::Interrupted,
+            Some(libc::EAGAIN) => ErrorClass::WouldBlock,
+            Some(libc::EINTR) => ErrorClass::Interrupted,
             Some(
                 libc::ECONNREFUSED
                 | libc::EHOSTUNREACH
@@ -35,14 +35,14 @@ impl Trouble {
                 | libc::EACCES
                 | libc::EPERM
                 | libc::EMSGSIZE,
-            ) => Trouble::Path,
-            _ => Trouble::Socket,
+            ) => ErrorClass::Path,
+            _ => ErrorClass::Socket,
         }
     }
 
     /// Sorts the error of a send call, udp(7), sendto(2). Peers choose their address, so an address
     /// that can't be sent to (EINVAL: port 0) is no fault of ours.
-    pub(crate) fn sending(error: &io::Error) -> Trouble {
+    pub(crate) fn sending(error: &io::Error) -> ErrorClass {
         match error.raw_os_error() {
             Some(
                 libc::EINVAL
@@ -51,14 +51,15 @@ impl Trouble {
                 | libc::ENODEV
                 | libc::ENOBUFS
                 | libc::ENOMEM,
-            ) => Trouble::Path,
-            _ => Trouble::receiving(error),
+            ) => ErrorClass::Path,
+            _ => ErrorClass::receiving(error),
         }
     }
 }
 
-/// Whether a send may have failed for being cut into segments (UDP_SEGMENT, udp(7)) and might succeed without: a segment
-/// is longer than the path takes (EINVAL, EMSGSIZE), the device can't checksum it (EIO), or a sandbox does not know how.
+/// Whether a send may have failed for being cut into segments (UDP_SEGMENT, udp(7)) and might succeed without: a
+/// segment is longer than the path takes (EINVAL, EMSGSIZE), the device can't checksum it (EIO), or a sandbox does not
+/// know how.
 pub(crate) fn may_refuse_segments(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -72,12 +73,12 @@ mod tests {
 
     #[test]
     fn only_faults_of_the_socket_itself_are_faults() {
-        let sort = |errno| Trouble::receiving(&io::Error::from_raw_os_error(errno));
-        assert_eq!(sort(libc::EAGAIN), Trouble::WouldBlock);
-        assert_eq!(sort(libc::ECONNREFUSED), Trouble::Path);
-        assert_eq!(sort(libc::EBADF), Trouble::Socket);
-        assert_eq!(sort(libc::EINVAL), Trouble::Socket);
+        let sort = |errno| ErrorClass::receiving(&io::Error::from_raw_os_error(errno));
+        assert_eq!(sort(libc::EAGAIN), ErrorClass::WouldBlock);
+        assert_eq!(sort(libc::ECONNREFUSED), ErrorClass::Path);
+        assert_eq!(sort(libc::EBADF), ErrorClass::Socket);
+        assert_eq!(sort(libc::EINVAL), ErrorClass::Socket);
         let unreachable = io::Error::from_raw_os_error(libc::EINVAL);
-        assert_eq!(Trouble::sending(&unreachable), Trouble::Path);
+        assert_eq!(ErrorClass::sending(&unreachable), ErrorClass::Path);
     }
 }

@@ -1,6 +1,6 @@
 //! An array that never moves and is reached by raw pointer, for what the kernel is handed pointers to.
 //!
-//! A `Box` or `Vec` promises the compiler that nobody else holds a pointer into it; message headers do.
+//! A `Box` or `Vec` promises the compiler that no other pointer leads into it; message headers do.
 //! Only the batches use it.
 
 use std::ptr::NonNull;

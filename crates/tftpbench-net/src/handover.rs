@@ -1,5 +1,5 @@
-//! Handing files to another process over a UNIX socket: each a datagram with its size, its name, and its descriptor.
-//! It must never make its caller wait. What the socket does not take at once waits here, and a thread that lives only that
+//! Handing files to another process over a UNIX socket: each a datagram with its size, its name, and its descriptor. It
+//! must never make its caller wait. What the socket does not take at once waits here, and a thread that lives only that
 //! long passes it on; so nothing is lost while both processes live. The memory store hands its uploads over.
 //!
 //! A datagram is the size in bytes, eight of them with the low byte first, and then the name as it is; the descriptor,
@@ -24,13 +24,13 @@ use rustix::net::{
 
 use crate::shared_memory::Sealed;
 
-/// Asked for as send buffer, and doubled, socket(7): some 40 files that are on their way and nobody's account any more.
+/// Asked for as send buffer, and doubled, socket(7): some 40 files that are on their way and on no account any more.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How long to leave the kernel alone when it has room in the socket but not for one more descriptor on its way.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// One end of a socket to whoever takes the files. Clones are the same end.
+/// One end of a socket to the process that takes the files. Clones are the same end.
 #[derive(Clone, Debug)]
 pub struct Handover {
     line: Arc<Line>,
@@ -67,7 +67,7 @@ enum Attempt {
     Sent(#[expect(dead_code, reason = "only dropped")] File),
     /// The other side is slow.
     TooEarly,
-    /// There is none, or nobody takes it any more.
+    /// There is none, or nothing takes it any more.
     Over,
 }
 
@@ -80,7 +80,7 @@ impl Handover {
         if copy < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned here alone.
         Handover::new(unsafe { OwnedFd::from_raw_fd(copy) })
     }
 
@@ -96,8 +96,8 @@ impl Handover {
         Ok(Handover { line: Arc::new(Line { socket, waiting: Mutex::default() }) })
     }
 
-    /// Hands a file over, or lets it wait for its turn. Never waits itself; where nobody takes files any more, it is
-    /// dropped. `account` is kept for as long as the file waits here.
+    /// Hands a file over, or lets it wait for its turn. Never waits itself; where no process takes files any more, it
+    /// is dropped. `account` is kept for as long as the file waits here.
     pub fn offer(&self, name: &[u8], memory: Sealed, account: Arc<dyn Any + Send + Sync>) {
         let mut head = (memory.length() as u64).to_le_bytes().to_vec();
         head.extend_from_slice(name);
@@ -162,7 +162,7 @@ impl Line {
                 Attempt::TooEarly
             }
             Err(_) => {
-                // Whoever still reads must learn that no more will come.
+                // A process that still reads must learn that no more will come.
                 let _ = shutdown(&self.socket, Shutdown::Both);
                 *waiting = Waiting { is_closed: true, ..Waiting::default() };
                 Attempt::Over
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn more_files_than_the_socket_holds_arrive_in_order_and_nobody_waits() {
+    fn more_files_than_the_socket_holds_arrive_in_order_without_waiting() {
         let (handover, theirs) = handover();
         let account: Arc<dyn Any + Send + Sync> = Arc::new(());
         // Some 40 fit; any process may have 1024 open.

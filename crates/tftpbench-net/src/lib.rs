@@ -55,12 +55,12 @@ pub mod limits;
 
 mod address;
 mod control;
+mod datagram_run;
 mod deferred;
 mod errno;
 mod fixed;
 mod handover;
 mod poller;
-mod prepared;
 mod receive;
 mod segments;
 mod send;
@@ -70,10 +70,10 @@ mod stop;
 mod timers;
 
 pub use address::{LocalAddress, parse_host};
+pub use datagram_run::{DatagramRun, Payload};
 pub use deferred::Deferrable;
 pub use handover::Handover;
 pub use poller::{Poller, Source, Waited};
-pub use prepared::{Datagrams, Prepared};
 pub use receive::{ReceiveBatch, Received};
 pub use send::{Flushed, SendBatch};
 pub use shared_memory::{Mapping, Sealed, SharedMemory};

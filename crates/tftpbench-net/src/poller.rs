@@ -49,12 +49,13 @@ pub struct Waited {
 /// datagrams left is ready again.
 ///
 /// The kernel tells an epoll instance of every datagram that one of its sockets gets, and of every one that it has sent
-/// (room in the buffer), asleep or not. A set for poll(2) exists only while somebody sleeps; but each call looks at all of it.
+/// (room in the buffer), asleep or not. A set for poll(2) exists only while a thread sleeps; but each call looks at all
+/// of it.
 pub struct Poller {
     fd: OwnedFd,
     /// First the epoll instance, then the busy ones.
     polled: Vec<libc::pollfd>,
-    /// The busy ones' tokens, and descriptors that nobody else can close.
+    /// The busy ones' tokens, and descriptors that no other code can close.
     busy: Vec<(u64, OwnedFd)>,
     events: Box<[libc::epoll_event]>,
     tokens: Vec<u64>,
@@ -74,7 +75,7 @@ impl Poller {
             return Err(io::Error::last_os_error());
         }
         Ok(Poller {
-            // SAFETY: the descriptor is new and nobody else's.
+            // SAFETY: the descriptor is new and owned here alone.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
             polled: vec![awaited(fd)],
             busy: Vec::new(),
@@ -90,7 +91,7 @@ impl Poller {
     pub fn add(&self, source: &impl Source, token: u64) -> io::Result<()> {
         let mut flags = libc::EPOLLIN;
         if let Some(stop) = source.as_stop() {
-            // A request stays readable for every other poller, so this one must be told but once.
+            // A request stays readable for every other poller, so this one must see it but once.
             flags |= libc::EPOLLET;
             let first = self.stop.set((token, stop.clone()));
             first.map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
@@ -98,8 +99,8 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, source, flags as u32, token)
     }
 
-    /// As `add`, for one of a few sockets that have datagrams most of the time; from the ninth on it is no other. Its port stays
-    /// bound until it is removed or the poller is gone.
+    /// As `add`, for one of a few sockets that have datagrams most of the time; from the ninth on it is no other. Its
+    /// port stays bound until it is removed or the poller is gone.
     pub fn add_busy(&mut self, source: &Socket, token: u64) -> io::Result<()> {
         if self.busy.len() == Poller::BUSY_MAX {
             return self.add(source, token);
@@ -178,7 +179,8 @@ impl Poller {
         Ok(self.tokens.len())
     }
 
-    /// ppoll(2) of the busy ones and the epoll instance, which is asked only if it has something to tell. Returns its events.
+    /// ppoll(2) of the busy ones and the epoll instance, which is asked only if it has something to tell. Returns its
+    /// events.
     fn call_poll(&mut self, timeout_ns: Option<u64>) -> io::Result<usize> {
         let timeout = timeout_ns.map(|timeout_ns| libc::timespec {
             tv_sec: (timeout_ns / NS_PER_S).try_into().unwrap_or(libc::time_t::MAX),
@@ -191,8 +193,8 @@ impl Poller {
         if ready < 0 {
             return Err(io::Error::last_os_error());
         }
-        let told = self.polled[1..].iter().zip(&self.busy).filter(|(polled, _)| polled.revents != 0);
-        self.tokens.extend(told.map(|(_, (token, _))| token));
+        let ready = self.polled[1..].iter().zip(&self.busy).filter(|(polled, _)| polled.revents != 0);
+        self.tokens.extend(ready.map(|(_, (token, _))| token));
         if self.polled[0].revents != 0 { self.wait_ms(Some(0)) } else { Ok(0) }
     }
 

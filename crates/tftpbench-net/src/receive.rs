@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
-use crate::control::{INCOMING_BYTES, Incoming, Told};
-use crate::errno::Trouble;
+use crate::control::{INCOMING_BYTES, Incoming, RecvControl};
+use crate::errno::ErrorClass;
 use crate::fixed::Fixed;
 use crate::socket::Socket;
 
@@ -28,7 +28,7 @@ const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
 pub struct Received<'a> {
     /// Its bytes, at most as many as the batch has room for.
     pub payload: &'a [u8],
-    /// Who sent it.
+    /// Its sender.
     pub peer: SocketAddr,
     /// When the kernel received it, in real time; one time for all of a coalesced run. None where the socket was not
     /// asked to stamp.
@@ -127,8 +127,8 @@ impl ReceiveBatch {
         Datagrams { batch: self, next: 0, rest: None }
     }
 
-    /// The messages of the last receive as the kernel gave them: a datagram or a whole run of them in one piece, and how
-    /// many datagrams it is. For who need not look at each.
+    /// The messages of the last receive as the kernel gave them: a datagram or a whole run of them in one piece, and
+    /// how many datagrams it is. For callers that need not look at each.
     pub fn messages(&self) -> impl Iterator<Item = (Received<'_>, usize)> {
         (0..self.messages).filter_map(|index| {
             let run = if self.coalesced { self.run(index) } else { None };
@@ -153,10 +153,10 @@ impl ReceiveBatch {
                     self.coalesced = socket.coalesces();
                     return Ok(self.datagrams());
                 }
-                Err(error) => match Trouble::receiving(&error) {
-                    Trouble::WouldBlock | Trouble::Interrupted => return Ok(0),
-                    Trouble::Path => {}
-                    Trouble::Socket => return Err(error),
+                Err(error) => match ErrorClass::receiving(&error) {
+                    ErrorClass::WouldBlock | ErrorClass::Interrupted => return Ok(0),
+                    ErrorClass::Path => {}
+                    ErrorClass::Socket => return Err(error),
                 },
             }
         }
@@ -180,7 +180,7 @@ impl ReceiveBatch {
         if self.headers.len() > 1 {
             let messages = self.headers.len() as libc::c_uint;
             // SAFETY: `messages` headers lie there, each pointing at room of the stated size that lives
-            // as long as `self`, and nobody else reads or writes it while we hold `&mut self`.
+            // as long as `self`, and nothing else reads or writes it while we hold `&mut self`.
             let count = unsafe { libc::recvmmsg(fd, first, messages, flags as _, ptr::null_mut()) };
             return usize::try_from(count).map_err(|_| io::Error::last_os_error());
         }
@@ -216,14 +216,14 @@ impl ReceiveBatch {
     }
 
     fn header(&self, index: usize) -> &libc::mmsghdr {
-        // SAFETY: valid and ours; writing it takes `&mut self`, which nobody has while we are borrowed.
+        // SAFETY: valid and ours; writing it takes `&mut self`, which cannot exist while we are borrowed.
         unsafe { &*self.headers.at(index) }
     }
 
     /// What a message is made of, if it is more than one datagram.
     fn run(&self, index: usize) -> Option<Run> {
         let header = self.header(index);
-        let segment_bytes = Told::read(&header.msg_hdr).segment_bytes?;
+        let segment_bytes = RecvControl::read(&header.msg_hdr).segment_bytes?;
         Run::new(header.msg_len as usize, segment_bytes)
     }
 
@@ -235,15 +235,15 @@ impl ReceiveBatch {
         let peer = unsafe { &*self.addresses.at(index) }.decode()?;
         let start = self.slots.at(index * self.stride).cast::<u8>().cast_const();
         let kept = (header.msg_len as usize).min(bytes_max);
-        let told = Told::read(&header.msg_hdr);
+        let control = RecvControl::read(&header.msg_hdr);
         Some(Received {
             // SAFETY: the kernel has filled `msg_len` bytes of the slot, or all of it where that is more; a slot holds
             // at least `bytes_max`.
             payload: unsafe { std::slice::from_raw_parts(start, kept) },
             peer,
-            stamp_realtime_ns: told.stamp_realtime_ns,
-            local: told.local,
-            is_to_many: told.is_to_many,
+            stamp_realtime_ns: control.stamp_realtime_ns,
+            local: control.local,
+            is_to_many: control.is_to_many,
             truncated: kept < header.msg_len as usize || header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
     }
@@ -328,7 +328,8 @@ struct Run {
 impl Run {
     /// None for a message that is one datagram: also where the segment size makes no sense.
     fn new(bytes: usize, segment_bytes: libc::c_int) -> Option<Run> {
-        let segment_bytes = usize::try_from(segment_bytes).ok().filter(|told| (1..bytes).contains(told))?;
+        let segment_bytes =
+            usize::try_from(segment_bytes).ok().filter(|segment| (1..bytes).contains(segment))?;
         Some(Run { bytes, segment_bytes })
     }
 

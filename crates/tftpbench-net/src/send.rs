@@ -1,10 +1,10 @@
 //! Sending many datagrams with one system call. Never allocates after `new`. One batch serves any
 //! number of sockets, one after another, but must be flushed between them.
 //!
-//! Datagrams are packed one behind another in one arena. A run of equally long ones to one peer, which a shorter one may
-//! end, shares one header: the vector spans the run, and UDP_SEGMENT, udp(7), tells the kernel where to cut it.
-//! A datagram alone has a plain header. A path that refuses segments is sent the run datagram by datagram, so nothing is lost
-//! by trying, and segments of that length are not tried again on it.
+//! Datagrams are packed one behind another in one arena. A run of equally long ones to one peer, which a shorter one
+//! may end, shares one header: the vector spans the run, and UDP_SEGMENT, udp(7), tells the kernel where to cut it. A
+//! datagram alone has a plain header. A path that refuses segments is sent the run datagram by datagram, so nothing is
+//! lost by trying, and segments of that length are not tried again on it.
 //!
 //! A run may also have been prepared elsewhere: its vector then leads there, and it is kept apart from the others.
 
@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use crate::address::{LocalAddress, RawAddress};
 use crate::control::{Outgoing, SourceKind, attach};
-use crate::errno::{Trouble, may_refuse_segments};
+use crate::datagram_run::{DatagramRun, Payload};
+use crate::errno::{ErrorClass, may_refuse_segments};
 use crate::fixed::Fixed;
-use crate::prepared::{Datagrams, Prepared};
 use crate::segments::Segments;
 use crate::socket::Socket;
 
@@ -27,8 +27,8 @@ const SEGMENTS_MAX: u16 = 64;
 /// Payload of one message: 16 bits of length less the headers of IPv4 and UDP.
 const RUN_BYTES_MAX: usize = 65_507;
 
-/// An address that nobody has.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Where no peer is named.
+const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How long a flush waits for a full send buffer to drain: some 2 Mbit at 1 Gbit/s, the 212,992 bytes
 /// a socket has by default. Less than any retransmission timeout, which is what losing them costs.
@@ -52,7 +52,7 @@ pub struct SendBatch {
     controls: Fixed<Outgoing>,
     vectors: Fixed<libc::iovec>,
     /// What vectors lead to that is not in the arena.
-    held: Vec<Arc<Prepared>>,
+    held: Vec<Arc<DatagramRun>>,
     /// What the headers hold; the kernel knows it by their vectors and control messages.
     runs: Box<[Run]>,
     arena: Fixed<MaybeUninit<u8>>,
@@ -118,7 +118,7 @@ impl SendBatch {
             initialised: 0,
             count: 0,
             datagrams: 0,
-            last_peer: NOBODY,
+            last_peer: UNSPECIFIED,
             last_source: None,
             segments: Segments::new(),
             is_probed: false,
@@ -131,8 +131,8 @@ impl SendBatch {
         self.push_from(None, peer, len_max, fill)
     }
 
-    /// As `push`, with a source address other than the one the socket is bound to (IP_PKTINFO, ip(7), IPV6_PKTINFO, ipv6(7)):
-    /// any of this machine's, so any of 127.0.0.0/8.
+    /// As `push`, with a source address other than the one the socket is bound to (IP_PKTINFO, ip(7), IPV6_PKTINFO,
+    /// ipv6(7)): any of this machine's, so any of 127.0.0.0/8.
     pub fn push_from(
         &mut self,
         source: Option<LocalAddress>,
@@ -151,34 +151,34 @@ impl SendBatch {
         true
     }
 
-    /// As `push_from`, but `fill` may give datagrams that were prepared elsewhere instead of writing one. The batch holds them
-    /// until it is flushed.
+    /// As `push_from`, but `fill` may give datagrams that were prepared elsewhere instead of writing one. The batch
+    /// holds them until it is flushed.
     pub fn push_with(
         &mut self,
         source: Option<LocalAddress>,
         peer: SocketAddr,
         len_max: usize,
-        fill: impl FnOnce(&mut [u8]) -> Datagrams,
+        fill: impl FnOnce(&mut [u8]) -> Payload,
     ) -> bool {
         if !self.has_room(len_max) {
             return false;
         }
         match fill(self.room(len_max)) {
-            Datagrams::Written(0) => {}
-            Datagrams::Written(len) => self.put(source, peer, len.min(len_max)),
-            Datagrams::Prepared { of, first, count } => self.put_prepared(source, peer, of, first, count),
+            Payload::Written(0) => {}
+            Payload::Written(len) => self.put(source, peer, len.min(len_max)),
+            Payload::Run { of, first, count } => self.put_prepared(source, peer, of, first, count),
         }
         true
     }
 
     /// How many datagrams of `len` bytes one message takes.
-    pub fn a_message(len: usize) -> usize {
+    pub fn max_segments(len: usize) -> usize {
         usize::from(SEGMENTS_MAX).min(RUN_BYTES_MAX / len.max(1)).max(1)
     }
 
-    /// Queues up to `count` datagrams of `len` bytes in one go, as far as one message takes them, and tells how many;
-    /// 0 where there is no room. `fill` writes them, one behind another, over stale contents. Without a peer they go to the
-    /// one that the socket is connected to.
+    /// Queues up to `count` datagrams of `len` bytes in one go, as far as one message takes them, and tells how many; 0
+    /// where there is no room. `fill` writes them, one behind another, over stale contents. Without a peer they go to
+    /// the one that the socket is connected to.
     pub fn push_run(
         &mut self,
         source: Option<LocalAddress>,
@@ -190,14 +190,14 @@ impl SendBatch {
         if len == 0 || !self.has_room(len) {
             return 0;
         }
-        let one_message = match self.segments.are_worth_trying(peer.unwrap_or(NOBODY).ip(), len) {
-            true => SendBatch::a_message(len),
+        let one_message = match self.segments.are_worth_trying(peer.unwrap_or(UNSPECIFIED).ip(), len) {
+            true => SendBatch::max_segments(len),
             false => 1,
         };
         let count = count.min(one_message).min((self.arena.len() - self.filled) / len);
         fill(self.room(count * len));
         if count > 0 {
-            self.queue(source, peer.unwrap_or(NOBODY), len);
+            self.queue(source, peer.unwrap_or(UNSPECIFIED), len);
             if peer.is_none() {
                 // SAFETY: the header that `queue` has just completed, ours, and no call is running that could read it.
                 unsafe { (*self.headers.at(self.count - 1)).msg_hdr.msg_namelen = 0 };
@@ -267,11 +267,11 @@ impl SendBatch {
         &mut self,
         source: Option<LocalAddress>,
         peer: SocketAddr,
-        of: Arc<Prepared>,
+        of: Arc<DatagramRun>,
         first: usize,
         count: usize,
     ) {
-        let bytes = of.bytes_of(first, count.min(SendBatch::a_message(of.datagram_bytes())));
+        let bytes = of.bytes_of(first, count.min(SendBatch::max_segments(of.datagram_bytes())));
         if bytes.is_empty() {
             return;
         }
@@ -279,8 +279,8 @@ impl SendBatch {
         self.queue(source, peer, segment_bytes);
         let index = self.count - 1;
         let datagrams = bytes.len().div_ceil(segment_bytes);
-        // SAFETY: `queue` has made the header `index`, and no call is running that could read it. The kernel only reads what
-        // the vector leads to, which `held` keeps in place until the flush is over.
+        // SAFETY: `queue` has made the header `index`, and no call is running that could read it. The kernel only reads
+        // what the vector leads to, which `held` keeps in place until the flush is over.
         unsafe {
             let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             *self.vectors.at(index) = vector;
@@ -313,8 +313,8 @@ impl SendBatch {
         let run = &mut self.runs[index];
         run.bytes += len;
         run.datagrams += 1;
-        // SAFETY: `index` is below `count`, so below the length of all arrays. They are ours, and no call is running that
-        // could read them.
+        // SAFETY: `index` is below `count`, so below the length of all arrays. They are ours, and no call is running
+        // that could read them.
         unsafe {
             (*self.vectors.at(index)).iov_len = run.bytes;
             // A lone datagram becomes a run.
@@ -354,7 +354,8 @@ impl SendBatch {
         self.count += 1;
     }
 
-    /// Asks the kernel once; without its answer no run may be sent whole. Nothing is asked while each datagram is alone.
+    /// Asks the kernel once; without its answer no run may be sent whole. Nothing is asked while each datagram is
+    /// alone.
     fn probe(&mut self, socket: &Socket) -> bool {
         self.is_probed = true;
         let can_segment = socket.knows_segments();
@@ -391,10 +392,10 @@ impl SendBatch {
                     next += 1;
                     failed = false;
                 }
-                Err(error) => match after(error, fd, &mut failed)? {
-                    After::Again => {}
-                    After::Skip => next += 1,
-                    After::Stop => break,
+                Err(error) => match action_after(error, fd, &mut failed)? {
+                    SendAction::Again => {}
+                    SendAction::Skip => next += 1,
+                    SendAction::Stop => break,
                 },
             }
         }
@@ -413,10 +414,10 @@ impl SendBatch {
         (first..self.count).find(is_refused).unwrap_or(self.count) - first
     }
 
-    /// The address that a message goes to; NOBODY's where the socket is connected.
+    /// The address that a message goes to; unspecified where the socket is connected.
     fn peer_of(&self, message: usize) -> IpAddr {
         // SAFETY: `message` is below `count`, so `queue` has written the address; writing it takes `&mut self`.
-        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(NOBODY).ip()
+        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(UNSPECIFIED).ip()
     }
 
     fn datagrams_of(&self, first: usize, messages: usize) -> usize {
@@ -448,10 +449,10 @@ impl SendBatch {
                     next += 1;
                     failed = false;
                 }
-                Err(error) => match after(error, fd, &mut failed)? {
-                    After::Again => {}
-                    After::Skip => next += 1,
-                    After::Stop => has_room = false,
+                Err(error) => match action_after(error, fd, &mut failed)? {
+                    SendAction::Again => {}
+                    SendAction::Skip => next += 1,
+                    SendAction::Stop => has_room = false,
                 },
             }
         }
@@ -503,22 +504,22 @@ impl SendBatch {
 }
 
 /// What follows a failed call.
-enum After {
+enum SendAction {
     Again,
     Skip,
     Stop,
 }
 
 /// `failed`: whether the same call has failed before. An error is a fault of the socket.
-fn after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<After> {
-    match Trouble::sending(&error) {
-        Trouble::Socket => Err(error),
-        Trouble::WouldBlock if *failed || !has_room(fd) => Ok(After::Stop),
+fn action_after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<SendAction> {
+    match ErrorClass::sending(&error) {
+        ErrorClass::Socket => Err(error),
+        ErrorClass::WouldBlock if *failed || !has_room(fd) => Ok(SendAction::Stop),
         // The error may have been an earlier datagram's, ip(7): once more.
-        _ if !std::mem::replace(failed, true) => Ok(After::Again),
+        _ if !std::mem::replace(failed, true) => Ok(SendAction::Again),
         _ => {
             *failed = false;
-            Ok(After::Skip)
+            Ok(SendAction::Skip)
         }
     }
 }
@@ -631,8 +632,8 @@ mod tests {
         let lens = [516, 516, 516, 20, 700, 516, 516, 3];
         let (flushed, seen) = sent(&mut batch, &sender, &lens);
         assert_eq!((flushed.sent, flushed.unsent, seen), (8, 0, numbered(&lens)));
-        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and the 516
-        // behind it are two calls, and so is the last one.
+        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and the
+        // 516 behind it are two calls, and so is the last one.
         assert_eq!(flushed.calls, 1 + 4 + 2 + 2);
         let (flushed, seen) = sent(&mut batch, &sender, &lens[..3]);
         assert_eq!((flushed, seen), (Flushed { sent: 3, unsent: 0, calls: 1 }, numbered(&lens[..3])));
@@ -716,7 +717,7 @@ mod tests {
     fn a_connected_socket_needs_no_name() {
         let (mut batch, sender, receiver) = (SendBatch::new(3, 10_000), bound(), bound());
         assert_eq!(batch.push_run(None, None, 8, 1, |room| room.fill(7)), 1);
-        assert!(batch.flush(&sender).is_err(), "nobody is named and nobody known");
+        assert!(batch.flush(&sender).is_err(), "no peer is named and none known");
         sender.connect(receiver.local_addr()).unwrap();
         assert_eq!([1, 5].map(|count| batch.push_run(None, None, 8, count, |room| room.fill(7))), [1, 5]);
         assert_eq!(batch.flush(&sender).unwrap().sent, 6);

@@ -1,6 +1,6 @@
-//! Memory that other processes can map: a file without a name, memfd_create(2), that is written once, sealed, and mapped
-//! read-only from then on. It must never be mapped while it can still change: what shrinks under a mapping is a SIGBUS,
-//! and what changes is no `&[u8]`. The memory store writes its large uploads into it.
+//! Memory that other processes can map: a file without a name, memfd_create(2), that is written once, sealed, and
+//! mapped read-only from then on. It must never be mapped while it can still change: what shrinks under a mapping is a
+//! SIGBUS, and what changes is no `&[u8]`. The memory store writes its large uploads into it.
 
 use std::io;
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use std::slice;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
-/// What proc(5) shows in the maps of everybody who maps it.
+/// What proc(5) shows in the maps of each process that maps it.
 const NAME: &str = "tftpbench-upload";
 
 /// Memory that is being written. It grows by write(2), which adds pages and moves none; and when there are no more, the
@@ -26,7 +26,7 @@ impl SharedMemory {
     /// Empty memory, which takes one descriptor.
     pub fn new() -> io::Result<SharedMemory> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Since Linux 6.3 a system may insist on memory that nobody can execute; before that the flag is unknown.
+        // Since Linux 6.3 a system may insist on memory that cannot be executed; before that the flag is unknown.
         let file = match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
             Err(Errno::INVAL) => memfd_create(NAME, flags)?,
             created => created?,
@@ -58,8 +58,8 @@ impl SharedMemory {
     /// Ends all change, by whomever.
     pub fn seal(self) -> io::Result<Sealed> {
         let size = SealFlags::SHRINK | SealFlags::GROW;
-        // fcntl(2). FUTURE_WRITE is as good as WRITE where nothing maps it yet, and does not look at every page, but needs
-        // Linux 5.1.
+        // fcntl(2). FUTURE_WRITE is as good as WRITE where nothing maps it yet, and does not look at every page, but
+        // needs Linux 5.1.
         match fcntl_add_seals(&self.file, size | SealFlags::FUTURE_WRITE) {
             Err(Errno::INVAL) => fcntl_add_seals(&self.file, size | SealFlags::WRITE)?,
             sealed => sealed?,
@@ -68,7 +68,7 @@ impl SharedMemory {
     }
 }
 
-/// Memory that stays as it is. Whoever has the descriptor may map it to read.
+/// Memory that stays as it is. With the descriptor it can be mapped to read.
 #[derive(Debug)]
 pub struct Sealed {
     file: OwnedFd,
@@ -86,8 +86,8 @@ impl Sealed {
         if self.length == 0 {
             return Ok(Mapping { start: NonNull::dangling(), length: 0 });
         }
-        // MAP_PRIVATE shows the same pages, since nobody writes; before Linux 6.7 a shared mapping of what is sealed with
-        // WRITE is refused.
+        // MAP_PRIVATE shows the same pages, since nothing writes; before Linux 6.7 a shared mapping of what is sealed
+        // with WRITE is refused.
         // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
         let start = unsafe {
             libc::mmap(
@@ -120,7 +120,7 @@ pub struct Mapping {
     length: usize,
 }
 
-// SAFETY: bytes that never change and belong to nobody's thread.
+// SAFETY: bytes that never change and belong to no thread.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -129,8 +129,8 @@ impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: mapped as long as this value lives, or dangling and empty. The seals keep everybody, us included, from
-        // shrinking or writing it.
+        // SAFETY: mapped as long as this value lives, or dangling and empty. The seals keep every process, this one
+        // included, from shrinking or writing it.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_cuts_or_lengthens_what_is_sealed() {
+    fn what_is_sealed_is_never_written_cut_or_lengthened() {
         let memory = sealed(&[&[7; 5000]]);
         for result in [
             rustix::io::pwrite(&memory, b"x", 0).map(drop),

@@ -1,4 +1,4 @@
-//! A bound UDP socket. Never waits, and is connected only where it is asked to be. Whoever sends or receives datagrams holds one.
+//! A bound UDP socket. Never waits, and is connected only where it is asked to be.
 
 use std::io;
 use std::mem::{size_of, size_of_val};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
 use crate::control::{Outgoing, SourceKind, attach};
-use crate::errno::Trouble;
+use crate::errno::ErrorClass;
 
 /// What is asked of the kernel for a socket. What it refuses is done without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub struct SocketOptions {
     pub send_buffer_bytes: usize,
     /// Have the kernel stamp each datagram on arrival (SO_TIMESTAMPNS).
     pub receive_stamps: bool,
-    /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7), IPV6_RECVPKTINFO, ipv6(7)).
+    /// Have the kernel tell which local address each datagram was sent to (IP_PKTINFO, ip(7), IPV6_RECVPKTINFO,
+    /// ipv6(7)).
     pub packet_info: bool,
     /// Have the kernel hand over what one peer sent in a row as one message (UDP_GRO, udp(7)). For sockets that a
     /// [`ReceiveBatch::coalescing`](crate::ReceiveBatch::coalescing) reads: any other has no room for such messages.
@@ -71,7 +72,7 @@ impl Socket {
         ask_for_buffer(&fd, libc::SO_SNDBUF, options.send_buffer_bytes);
         let has_stamps =
             options.receive_stamps && set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1).is_ok();
-        // Unlike a stamp this cannot be done without: who asks for it tells its peers apart by it.
+        // Unlike a stamp this cannot be done without: its user tells its peers apart by it.
         if options.packet_info {
             ask_for_packet_info(&fd, address)?;
         }
@@ -89,8 +90,8 @@ impl Socket {
         self.local
     }
 
-    /// From now on sockets with `reuse_port` may be bound to the same address. Unlike one bound with that option, this one
-    /// was alone there: with it, the kernel may pick a port that others of this user share already.
+    /// From now on sockets with `reuse_port` may be bound to the same address. Unlike one bound with that option, this
+    /// one was alone there: with it, the kernel may pick a port that others of this user share already.
     pub fn share_address(&self) -> io::Result<()> {
         set_option(&self.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1)
     }
@@ -111,10 +112,10 @@ impl Socket {
         info.map_or(0, |info| u64::from(info[libc::SK_MEMINFO_DROPS as usize]))
     }
 
-    /// Hears from `peer` only from now on, and knows the way to it: what is sent to nobody by name goes there.
+    /// Hears from `peer` only from now on, and knows the way to it: what is sent without an address goes there.
     pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
         let (raw, raw_len) = RawAddress::encode(peer);
-        // connect(2) on a datagram socket sends nothing and waits for nobody.
+        // connect(2) on a datagram socket sends nothing and does not wait.
         // SAFETY: the address is at least `raw_len` long and only read.
         let status = unsafe { libc::connect(self.fd.as_raw_fd(), (&raw const raw).cast(), raw_len) };
         if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -158,9 +159,9 @@ impl Socket {
         send_twice(|| unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) })
     }
 
-    /// Has the kernel keep what ICMP says of datagrams that were sent, for [`take_error`](Socket::take_error), or not: then
-    /// what is kept is thrown away (IP_RECVERR, ip(7)). An unconnected socket hears nothing of it otherwise. While it
-    /// does, a poller finds the socket ready as long as something is kept.
+    /// Has the kernel keep what ICMP says of datagrams that were sent, for [`take_error`](Socket::take_error), or not:
+    /// then what is kept is thrown away (IP_RECVERR, ip(7)). An unconnected socket hears nothing of it otherwise. While
+    /// it does, a poller finds the socket ready as long as something is kept.
     pub fn keep_errors(&self, keep: bool) -> io::Result<()> {
         let (level, name) = match self.local {
             SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
@@ -241,17 +242,17 @@ fn send_twice(call: impl Fn() -> libc::ssize_t) -> io::Result<Sent> {
             return Ok(Sent::Done);
         }
         let error = io::Error::last_os_error();
-        match Trouble::sending(&error) {
-            Trouble::WouldBlock => return Ok(Sent::WouldBlock),
-            Trouble::Interrupted | Trouble::Path => {}
-            Trouble::Socket => return Err(error),
+        match ErrorClass::sending(&error) {
+            ErrorClass::WouldBlock => return Ok(Sent::WouldBlock),
+            ErrorClass::Interrupted | ErrorClass::Path => {}
+            ErrorClass::Socket => return Err(error),
         }
     }
     Ok(Sent::Refused)
 }
 
-/// An IPv6 socket that is bound to `[::]` receives IPv4, too, and is told of that by either option: only that of IPv4 tells a
-/// broadcast.
+/// An IPv6 socket that is bound to `[::]` receives IPv4, too, and learns that by either option: only that of IPv4 tells
+/// a broadcast.
 fn ask_for_packet_info(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let of_v4 = set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, &1);
     match address {
@@ -260,9 +261,9 @@ fn ask_for_packet_info(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Leaves "don't fragment" off in IPv4, ip(7): a router before a narrower link then fragments, where it would otherwise drop
-/// the datagram and tell us by ICMP, which many paths filter. What such messages say is not heeded either, so nobody
-/// can make datagrams smaller by forging one. Where the kernel refuses, its default decides. In IPv6 routers fragment
+/// Leaves "don't fragment" off in IPv4, ip(7): a router before a narrower link then fragments, where it would otherwise
+/// drop the datagram and tell us by ICMP, which many paths filter. What such messages say is not heeded either, so a
+/// forged one cannot make datagrams smaller. Where the kernel refuses, its default decides. In IPv6 routers fragment
 /// nothing, and the kernel goes on to heed ICMPv6 (RFC 8201).
 fn let_routers_fragment(fd: &OwnedFd) {
     let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT);
@@ -276,11 +277,12 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned here alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Room for a sock_extended_err with an address behind it, and for what else the socket is told, aligned as cmsg(3) wants it.
+/// Room for a sock_extended_err with an address behind it, and for what else the socket reports, aligned as cmsg(3)
+/// wants it.
 #[repr(C, align(8))]
 struct ErrorControl([u8; ERROR_CONTROL_BYTES]);
 const ERROR_CONTROL_BYTES: usize = 256;

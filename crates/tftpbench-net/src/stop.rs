@@ -26,14 +26,14 @@ struct Pipe {
 }
 
 impl Stop {
-    /// A stop nobody has asked for yet.
+    /// A stop that was not requested yet.
     pub fn new() -> io::Result<Stop> {
         let mut fds = [-1; 2];
         // SAFETY: pipe2(2) writes the two descriptors there is room for.
         if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: both descriptors are new and nobody else's.
+        // SAFETY: both descriptors are new and owned here alone.
         let [read, write] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         let (requests, looked_ns) = (AtomicU32::new(0), AtomicU64::new(0));
         Ok(Stop { pipe: Arc::new(Pipe { read, write, requests, looked_ns }) })

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn waking_only_when_told_reaches_every_deadline_in_few_steps() {
+    fn waking_only_when_asked_reaches_every_deadline_in_few_steps() {
         let mut timers = Timers::new(0);
         let deadlines_ns = [TICK_NS, 70 * TICK_NS, 5_000 * TICK_NS, 1 << 45];
         for (key, deadline_ns) in deadlines_ns.into_iter().enumerate() {

@@ -12,7 +12,7 @@ use tftpbench_net::{Flushed, LocalAddress, ReceiveBatch, SendBatch, Sent, Socket
 
 const MS_NS: u64 = 1_000_000;
 /// Long enough for a loaded machine; a test that waits this long has failed.
-const PATIENCE_NS: u64 = 5_000 * MS_NS;
+const WAIT_MAX_NS: u64 = 5_000 * MS_NS;
 
 fn bound(address: &str, options: &SocketOptions) -> Socket {
     Socket::bind(address.parse().unwrap(), options).unwrap()
@@ -38,7 +38,7 @@ fn has_ipv6() -> bool {
 fn collect(socket: &Socket, batch: &mut ReceiveBatch, count: usize) -> Vec<(Vec<u8>, SocketAddr)> {
     let mut all = Vec::new();
     while all.len() < count {
-        assert!(batch.receive_blocking(socket, PATIENCE_NS).unwrap() > 0, "{} of {count}", all.len());
+        assert!(batch.receive_blocking(socket, WAIT_MAX_NS).unwrap() > 0, "{} of {count}", all.len());
         all.extend(batch.iter().map(|datagram| (datagram.payload.to_vec(), datagram.peer)));
     }
     all
@@ -133,8 +133,8 @@ fn a_blocking_receive_takes_what_is_there_and_does_not_wait_for_more() {
     }
     settle(&sender);
     let start_ns = clock::monotonic_ns();
-    assert_eq!(batch.receive_blocking(&receiver, PATIENCE_NS).unwrap(), 2);
-    assert!(clock::monotonic_ns() - start_ns < PATIENCE_NS);
+    assert_eq!(batch.receive_blocking(&receiver, WAIT_MAX_NS).unwrap(), 2);
+    assert!(clock::monotonic_ns() - start_ns < WAIT_MAX_NS);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_datagram_longer_than_its_slot_is_marked_and_harms_no_other() {
         let mut batch = ReceiveBatch::new(messages, 100);
         let mut seen = Vec::new();
         while seen.len() < 3 {
-            assert!(batch.receive_blocking(&receiver, PATIENCE_NS).unwrap() > 0);
+            assert!(batch.receive_blocking(&receiver, WAIT_MAX_NS).unwrap() > 0);
             seen.extend(batch.iter().map(|it| (it.payload.len(), it.payload[0], it.truncated)));
         }
         assert_eq!(seen, [(100, 1, false), (100, 2, true), (3, 3, false)]);
@@ -165,9 +165,9 @@ fn only_a_socket_that_asked_for_stamps_gives_them() {
             let before_ns = clock::realtime_ns();
             sender.send_to(b"x", plain.local_addr()).unwrap();
             sender.send_to(b"x", stamped.local_addr()).unwrap();
-            assert_eq!(batch.receive_blocking(&plain, PATIENCE_NS).unwrap(), 1);
+            assert_eq!(batch.receive_blocking(&plain, WAIT_MAX_NS).unwrap(), 1);
             assert_eq!(batch.iter().next().unwrap().stamp_realtime_ns, None, "round {round}");
-            assert_eq!(batch.receive_blocking(&stamped, PATIENCE_NS).unwrap(), 1);
+            assert_eq!(batch.receive_blocking(&stamped, WAIT_MAX_NS).unwrap(), 1);
             let stamp_ns = batch.iter().next().unwrap().stamp_realtime_ns.unwrap();
             assert!((before_ns..=clock::realtime_ns()).contains(&stamp_ns), "round {round}");
         }
@@ -181,7 +181,7 @@ fn a_peer_that_is_gone_does_not_break_the_socket() {
     let mut outgoing = SendBatch::new(8, 800);
     let mut incoming = ReceiveBatch::new(8, 100);
     for _ in 0..20 {
-        socket.send_to(b"anybody?", gone).unwrap();
+        socket.send_to(b"is it there?", gone).unwrap();
         for peer in [gone, alive.local_addr(), gone] {
             assert!(outgoing.push(peer, 100, |room| room.len()));
         }
@@ -194,7 +194,7 @@ fn a_peer_that_is_gone_does_not_break_the_socket() {
 }
 
 #[test]
-fn an_address_nobody_can_send_to_costs_only_its_own_datagram() {
+fn an_address_that_cannot_be_sent_to_costs_only_its_own_datagram() {
     let (sender, receiver) = (v4(), v4());
     let port_zero: SocketAddr = "127.0.0.1:0".parse().unwrap();
     assert_eq!(sender.send_to(b"x", port_zero).unwrap(), Sent::Refused);
@@ -260,8 +260,8 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn one_socket_speaks_and_hears_for_many_addresses() {
-    let told = SocketOptions { packet_info: true, receive_stamps: true, ..SocketOptions::default() };
-    let many = bound("0.0.0.0:0", &told);
+    let options = SocketOptions { packet_info: true, receive_stamps: true, ..SocketOptions::default() };
+    let many = bound("0.0.0.0:0", &options);
     let server = v4();
     let port = many.local_addr().port();
     let mut batch = SendBatch::new(4, 100);
@@ -291,7 +291,7 @@ fn one_socket_speaks_and_hears_for_many_addresses() {
     assert_eq!(heard[2].1, SocketAddr::from(([127, 0, 0, 1], port)));
     let mut answers = ReceiveBatch::new(1, 10);
     for last in [5, 6] {
-        answers.receive_blocking(&many, PATIENCE_NS).unwrap();
+        answers.receive_blocking(&many, WAIT_MAX_NS).unwrap();
         let answer = answers.iter().next().unwrap();
         assert_eq!(answer.local.map(LocalAddress::ip), Some([127, 1, 2, last].into()));
         assert!(answer.stamp_realtime_ns.is_some());
@@ -311,7 +311,7 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
     }
     assert_eq!(outgoing.flush(&many).unwrap().sent, 3);
     let mut arrivals = ReceiveBatch::new(3, 16);
-    assert_eq!(arrivals.receive_blocking(&peer, PATIENCE_NS).unwrap(), 3);
+    assert_eq!(arrivals.receive_blocking(&peer, WAIT_MAX_NS).unwrap(), 3);
     let seen: Vec<_> = arrivals.iter().map(|datagram| (datagram.peer, datagram.local)).collect();
     let port = many.local_addr().port();
     assert_eq!(seen, sources.map(|source| (SocketAddr::from((source, port)), None)));
@@ -319,7 +319,7 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
     for (from, _) in seen {
         peer.send_to(b"answer", from).unwrap();
     }
-    assert_eq!(arrivals.receive_blocking(&many, PATIENCE_NS).unwrap(), 3);
+    assert_eq!(arrivals.receive_blocking(&many, WAIT_MAX_NS).unwrap(), 3);
     let meant: Vec<_> = arrivals.iter().map(|datagram| datagram.local).collect();
     assert_eq!(meant, sources.map(|source| Some(source.into())));
     assert!(arrivals.iter().all(|datagram| datagram.stamp_realtime_ns.is_some()));
@@ -328,17 +328,17 @@ fn one_socket_speaks_from_many_addresses_and_hears_which_was_meant() {
 /// Of either family, as the socket sees it: IPv4 at a socket of both is written as IPv6.
 #[test]
 fn an_answer_comes_from_the_address_that_was_asked() {
-    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    let options = SocketOptions { packet_info: true, ..SocketOptions::default() };
     let mut cases = vec![("0.0.0.0:0", "127.0.0.1:0", "127.1.2.3")];
     if UdpSocket::bind("[::1]:0").is_ok() {
         cases.extend([("[::]:0", "127.0.0.1:0", "127.1.2.3"), ("[::]:0", "[::1]:0", "::1")]);
     }
     for (any, from, asked) in cases {
-        let (server, client) = (bound(any, &told), bound(from, &SocketOptions::default()));
+        let (server, client) = (bound(any, &options), bound(from, &SocketOptions::default()));
         let asked = SocketAddr::new(asked.parse().unwrap(), server.local_addr().port());
         client.send_to(b"request", asked).unwrap();
         let mut requests = ReceiveBatch::new(2, 16);
-        assert_eq!(requests.receive_blocking(&server, PATIENCE_NS).unwrap(), 1);
+        assert_eq!(requests.receive_blocking(&server, WAIT_MAX_NS).unwrap(), 1);
         let request = requests.iter().next().unwrap();
         assert!(!request.is_to_many, "{asked}");
         assert_eq!(request.local.unwrap().ip().to_canonical(), asked.ip());
@@ -352,7 +352,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
         for (_, peer) in collect(&client, &mut ReceiveBatch::new(4, 100), 4) {
             assert_eq!(peer, asked, "{any}");
         }
-        // A socket of its own at that address does the same without being told each time.
+        // A socket of its own at that address does the same without an address each time.
         let own = Socket::bind(request.local.unwrap().with_port(0), &SocketOptions::default()).unwrap();
         own.send_to(b"x", request.peer).unwrap();
         assert_eq!(collect(&client, &mut ReceiveBatch::new(1, 100), 1)[0].1.ip(), asked.ip());
@@ -362,12 +362,12 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 /// RFC 1123 section 4.2.3.5 needs to know.
 #[test]
 fn a_datagram_to_a_broadcast_address_is_told_from_others() {
-    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    let options = SocketOptions { packet_info: true, ..SocketOptions::default() };
     for any in ["0.0.0.0:0", "[::]:0"] {
         if UdpSocket::bind(any).is_err() {
             continue;
         }
-        let server = bound(any, &told);
+        let server = bound(any, &options);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_broadcast(true).unwrap();
         for ip in ["127.255.255.255", "127.0.0.1"] {
@@ -375,7 +375,7 @@ fn a_datagram_to_a_broadcast_address_is_told_from_others() {
         }
         let mut arrivals = ReceiveBatch::new(1, 16);
         let to_many = [(); 2].map(|()| {
-            assert_eq!(arrivals.receive_blocking(&server, PATIENCE_NS).unwrap(), 1);
+            assert_eq!(arrivals.receive_blocking(&server, WAIT_MAX_NS).unwrap(), 1);
             arrivals.iter().next().unwrap().is_to_many
         });
         assert_eq!(to_many, [true, false], "{any}");
@@ -389,7 +389,8 @@ fn coalescing(address: &str) -> Socket {
     )
 }
 
-/// Where it is not so, runs still arrive, but as single datagrams: nothing to see for tests of how many messages they are.
+/// Where it is not so, runs still arrive, but as single datagrams: nothing to see for tests of how many messages they
+/// are.
 fn has_runs() -> bool {
     // udp(7): UDP_GRO came with Linux 5.0, after UDP_SEGMENT.
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -506,8 +507,8 @@ fn runs_from_many_addresses_keep_theirs() {
     if !has_runs() {
         return;
     }
-    let told = SocketOptions { packet_info: true, ..SocketOptions::default() };
-    let (many, receiver) = (bound("0.0.0.0:0", &told), coalescing("127.0.0.1:0"));
+    let options = SocketOptions { packet_info: true, ..SocketOptions::default() };
+    let (many, receiver) = (bound("0.0.0.0:0", &options), coalescing("127.0.0.1:0"));
     let mut outgoing = SendBatch::new(8, 8 * 516);
     let sources = [5, 5, 5, 6, 6, 7, 5, 5].map(|last| Ipv4Addr::from([127, 1, 2, last]));
     for source in sources {

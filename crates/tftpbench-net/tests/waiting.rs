@@ -12,7 +12,7 @@ use tftpbench_net::{Poller, ReceiveBatch, Sent, Socket, SocketOptions, Stop, lim
 
 const MS_NS: u64 = 1_000_000;
 /// Long enough for a loaded machine; a test that waits this long has failed.
-const PATIENCE_NS: u64 = 5_000 * MS_NS;
+const WAIT_MAX_NS: u64 = 5_000 * MS_NS;
 
 fn socket() -> Socket {
     Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
@@ -26,7 +26,7 @@ fn a_socket_is_ready_until_it_is_empty() {
     assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
     sender.send_to(b"x", receiver.local_addr()).unwrap();
     for spin_ns in [0, MS_NS] {
-        let waited = poller.wait(Some(PATIENCE_NS), spin_ns).unwrap();
+        let waited = poller.wait(Some(WAIT_MAX_NS), spin_ns).unwrap();
         assert_eq!((waited.ready, poller.tokens()), (1, &[42][..]));
     }
     ReceiveBatch::new(1, 10).receive(&receiver).unwrap();
@@ -46,7 +46,7 @@ fn a_busy_socket_is_as_good_as_any_other_and_both_are_told_together() {
     }
     let ready = |poller: &mut Poller, sockets: &[&Socket]| {
         sockets.iter().for_each(|to| assert_eq!(sender.send_to(b"x", to.local_addr()).unwrap(), Sent::Done));
-        let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+        let waited = poller.wait(Some(WAIT_MAX_NS), 0).unwrap();
         sockets.iter().for_each(|socket| assert_eq!(ReceiveBatch::new(1, 10).receive(socket).unwrap(), 1));
         let mut tokens = poller.tokens().to_vec();
         tokens.sort_unstable();
@@ -57,7 +57,7 @@ fn a_busy_socket_is_as_good_as_any_other_and_both_are_told_together() {
     assert_eq!(ready(&mut poller, &[&other]), [2]);
     assert_eq!(ready(&mut poller, &[&busy, &other]), [1, 2]);
     stop.request();
-    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    assert_eq!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready, 1);
     assert_eq!((poller.tokens(), stop.requests()), (&[3][..], 1));
 }
 
@@ -69,7 +69,7 @@ fn more_busy_sockets_than_are_polled_are_told_as_well() {
         poller.add_busy(socket, token).unwrap();
         sender.send_to(b"x", socket.local_addr()).unwrap();
     }
-    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 12);
+    assert_eq!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready, 12);
     let mut tokens = poller.tokens().to_vec();
     tokens.sort_unstable();
     assert_eq!(tokens, (0..12).collect::<Vec<u64>>());
@@ -95,14 +95,14 @@ fn what_is_ready_at_once_counts_as_no_idle_time() {
     let mut poller = Poller::new().unwrap();
     poller.add(&receiver, 1).unwrap();
     sender.send_to(b"x", receiver.local_addr()).unwrap();
-    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    assert_eq!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready, 1);
     // By now it has been delivered.
-    let waited = poller.wait(Some(PATIENCE_NS), MS_NS).unwrap();
+    let waited = poller.wait(Some(WAIT_MAX_NS), MS_NS).unwrap();
     assert_eq!((waited.ready, waited.idle_ns, waited.slept), (1, 0, false));
 }
 
 #[test]
-fn a_removed_socket_wakes_nobody() {
+fn a_removed_socket_wakes_no_poller() {
     let (sender, receiver) = (socket(), socket());
     let mut poller = Poller::new().unwrap();
     poller.add(&receiver, 1).unwrap();
@@ -112,7 +112,7 @@ fn a_removed_socket_wakes_nobody() {
 }
 
 #[test]
-fn a_busy_socket_that_is_removed_wakes_nobody_and_frees_its_port() {
+fn a_busy_socket_that_is_removed_wakes_no_poller_and_frees_its_port() {
     let (sender, mut receivers) = (socket(), [(); 3].map(|()| Some(socket())));
     let mut poller = Poller::new().unwrap();
     for (token, receiver) in receivers.iter().flatten().enumerate() {
@@ -122,7 +122,7 @@ fn a_busy_socket_that_is_removed_wakes_nobody_and_frees_its_port() {
     for receiver in receivers.iter().flatten() {
         sender.send_to(b"x", receiver.local_addr()).unwrap();
     }
-    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 2);
+    assert_eq!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready, 2);
     let mut ready = poller.tokens().to_vec();
     ready.sort_unstable();
     assert_eq!(ready, [1, 2]);
@@ -161,7 +161,7 @@ fn a_stop_wakes_every_poller_once_for_each_request() {
     for request in 1..=3 {
         stop.request();
         for poller in &mut pollers {
-            let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+            let waited = poller.wait(Some(WAIT_MAX_NS), 0).unwrap();
             assert_eq!((waited.ready, poller.tokens()), (1, &[9][..]));
             assert_eq!(stop.requests(), request);
             assert_eq!(poller.wait(Some(0), 0).unwrap().ready, 0);
@@ -176,7 +176,7 @@ fn a_stop_from_another_thread_wakes_a_sleeping_poller() {
     poller.add(&stop, 9).unwrap();
     let remote = stop.clone();
     let requester = thread::spawn(move || remote.request());
-    let waited = poller.wait(Some(PATIENCE_NS), 0).unwrap();
+    let waited = poller.wait(Some(WAIT_MAX_NS), 0).unwrap();
     assert_eq!((waited.ready, stop.requests()), (1, 1));
     requester.join().unwrap();
 }
@@ -187,7 +187,7 @@ fn a_stop_asked_for_before_it_was_watched_is_noticed() {
     stop.request();
     let mut poller = Poller::new().unwrap();
     poller.add(&stop, 3).unwrap();
-    assert_eq!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready, 1);
+    assert_eq!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready, 1);
     assert_eq!(stop.requests(), 1);
 }
 
@@ -208,7 +208,7 @@ fn a_poller_watches_more_sockets_than_select_could() {
     let mut batch = ReceiveBatch::new(1, 10);
     let mut seen = vec![false; SOCKETS];
     while seen.contains(&false) {
-        assert!(poller.wait(Some(PATIENCE_NS), 0).unwrap().ready > 0);
+        assert!(poller.wait(Some(WAIT_MAX_NS), 0).unwrap().ready > 0);
         for &token in poller.tokens() {
             assert!(!std::mem::replace(&mut seen[token as usize], true), "{token} twice");
             assert_eq!(batch.receive(&sockets[token as usize]).unwrap(), 1);

@@ -1,8 +1,16 @@
 //! Block numbers: our 64-bit index, which only grows, and the 16 bits of it on the wire.
 //!
-//! Must never know what a block holds. For the two machines only.
+//! Must never know what a block holds.
 
-use crate::options::Rollover;
+/// The number that follows block 65,535.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rollover {
+    /// 0, as most implementations do.
+    #[default]
+    Zero,
+    /// 1, so that 0 is only ever the handshake's.
+    One,
+}
 
 /// Half of the numbers: a block further ahead than this is taken to be one behind.
 pub(crate) const HALF: u64 = 32_768;

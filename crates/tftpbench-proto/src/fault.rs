@@ -1,10 +1,55 @@
-//! What a peer can do against the protocol: each fault with its key, its words and where the RFC forbids it.
+//! What a peer can do against the protocol: each fault with its key, its words and where the RFC forbids it; and why a
+//! datagram is no packet.
 //!
-//! Must never hold a byte of a datagram: who holds one keeps it as evidence. The machines end transfers with
-//! faults and count them; whoever talks to a peer reports them.
+//! Must never hold a byte of a datagram: the caller keeps it as evidence. The machines end transfers with
+//! faults and count them; callers report them.
 
-use crate::options::OptionName;
-use crate::packet::Malformed;
+use crate::option_name::OptionName;
+
+/// Why a datagram is not a TFTP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer bytes than the packet's fixed part.
+    #[error("shorter than its header")]
+    TooShort,
+    /// Not one of 1 to 6.
+    #[error("unknown opcode {0}")]
+    UnknownOpcode(u16),
+    /// A request whose filename or mode has no NUL.
+    #[error("request without a terminating NUL")]
+    Unterminated,
+    /// A request for nothing.
+    #[error("empty filename")]
+    EmptyFilename,
+    /// Neither octet nor netascii.
+    #[error("unknown transfer mode")]
+    UnknownMode,
+    /// The mail mode, which RFC 1350 declares obsolete.
+    #[error("mail mode is not supported")]
+    MailMode,
+    /// A request or OACK of more than 512 bytes.
+    #[error("request or OACK longer than 512 bytes")]
+    TooLong,
+    /// An option without its value, or without a NUL.
+    #[error("truncated option")]
+    TruncatedOption,
+}
+
+impl Malformed {
+    /// Key of a counter.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Malformed::TooShort => "too_short",
+            Malformed::UnknownOpcode(_) => "unknown_opcode",
+            Malformed::Unterminated => "unterminated",
+            Malformed::EmptyFilename => "empty_filename",
+            Malformed::UnknownMode => "unknown_mode",
+            Malformed::MailMode => "mail_mode",
+            Malformed::TooLong => "too_long",
+            Malformed::TruncatedOption => "truncated_option",
+        }
+    }
+}
 
 /// One breach of the protocol by the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

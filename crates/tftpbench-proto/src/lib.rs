@@ -86,6 +86,8 @@
 mod block;
 mod fault;
 pub mod netascii;
+mod option_list;
+mod option_name;
 mod options;
 mod packet;
 mod receiver;
@@ -93,12 +95,14 @@ mod sender;
 mod timing;
 mod transfer;
 
-pub use fault::ProtocolFault;
-pub use options::{Agreed, Limits, OptionName, Options, Rollover, accept, negotiate};
+pub use block::Rollover;
+pub use fault::{Malformed, ProtocolFault};
+pub use option_list::OptionList;
+pub use option_name::OptionName;
+pub use options::{Agreed, BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, Options, accept, negotiate};
 pub use packet::{
-    BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Decoded, ErrorCode, HEADER_LEN, Malformed, Mode, Operation,
-    OptionList, Packet, REQUEST_LEN_MAX, Request, emit_ack, emit_data_header, emit_error, emit_oack,
-    emit_request,
+    Decoded, ErrorCode, HEADER_LEN, Mode, Operation, Packet, REQUEST_LEN_MAX, Request, emit_ack,
+    emit_data_header, emit_error, emit_oack, emit_request,
 };
 pub use receiver::{Block, Receiver};
 pub use sender::Sender;

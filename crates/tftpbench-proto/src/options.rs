@@ -1,23 +1,20 @@
 //! The options of RFC 2347 to 2349 and 7440: what is asked, granted and agreed.
 //!
 //! Must never hold a value that its RFC forbids once it came through `from_list`, `negotiate` or `accept`.
-//! For servers (`from_list`, `negotiate`), clients (`accept`) and the machines (`Agreed`).
 
 use std::io::Write as _;
 
-use crate::block;
+use crate::block::{self, Rollover};
 use crate::fault::ProtocolFault;
-use crate::packet::{BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, OptionList};
+use crate::option_list::OptionList;
+use crate::option_name::OptionName;
 
-/// The number that follows block 65,535.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Rollover {
-    /// 0, as most implementations do.
-    #[default]
-    Zero,
-    /// 1, so that 0 is only ever the handshake's.
-    One,
-}
+/// Smallest blksize (RFC 2348).
+pub const BLKSIZE_MIN: u16 = 8;
+/// The blksize where none was agreed (RFC 1350 section 2).
+pub const BLKSIZE_DEFAULT: u16 = 512;
+/// Largest blksize (RFC 2348).
+pub const BLKSIZE_MAX: u16 = 65464;
 
 /// A set of options, as asked for or as granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +49,17 @@ impl Options {
     /// Whether no option is there.
     pub fn is_empty(&self) -> bool {
         *self == Options::default()
+    }
+
+    /// Whether this option is there.
+    fn has(&self, name: OptionName) -> bool {
+        match name {
+            OptionName::Blksize => self.blksize.is_some(),
+            OptionName::Windowsize => self.windowsize.is_some(),
+            OptionName::Timeout => self.timeout_s.is_some(),
+            OptionName::Tsize => self.tsize.is_some(),
+            OptionName::Rollover => self.rollover.is_some(),
+        }
     }
 
     /// Appends each option as `name NUL value NUL`.
@@ -121,8 +129,8 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// What a server grants unless it is told otherwise. The size of a window is what a client that is silent, or another in
-    /// its name, draws with two datagrams.
+    /// What a server grants unless it is configured otherwise. The size of a window is what a client that is silent, or
+    /// another in its name, draws with two datagrams.
     fn default() -> Limits {
         Limits { windowsize: 64, window_bytes: 128 * 1024, ..Limits::NONE }
     }
@@ -156,7 +164,7 @@ pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, Protocol
     let mut seen = [false; OptionName::COUNT];
     for (name, value) in oack.iter() {
         let name =
-            OptionName::parse(name).filter(|name| name.is_in(asked)).ok_or(ProtocolFault::OptionNotAsked)?;
+            OptionName::parse(name).filter(|name| asked.has(*name)).ok_or(ProtocolFault::OptionNotAsked)?;
         if std::mem::replace(&mut seen[name as usize], true) {
             return Err(ProtocolFault::OptionRepeated);
         }
@@ -221,58 +229,6 @@ impl From<&Options> for Agreed {
 impl Default for Agreed {
     fn default() -> Agreed {
         Agreed::from(&Options::default())
-    }
-}
-
-/// The options that this crate knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionName {
-    /// Bytes of a DATA block.
-    Blksize,
-    /// Blocks for each ACK.
-    Windowsize,
-    /// Retransmission interval.
-    Timeout,
-    /// Size of the file.
-    Tsize,
-    /// What follows block 65,535.
-    Rollover,
-}
-
-impl OptionName {
-    const COUNT: usize = 5;
-
-    /// What says which values it can have. `rollover` has no RFC: it is granted as RFC 2347 wants of any option.
-    pub fn rfc_section(self) -> &'static str {
-        match self {
-            OptionName::Blksize => "RFC 2348, Blocksize Option Specification",
-            OptionName::Windowsize => "RFC 7440 section 3",
-            OptionName::Timeout => "RFC 2349, Timeout Interval Option Specification",
-            OptionName::Tsize => "RFC 2349, Transfer Size Option Specification",
-            OptionName::Rollover => "RFC 2347, Negotiation Protocol",
-        }
-    }
-
-    fn parse(name: &[u8]) -> Option<OptionName> {
-        // RFC 2347: case-insensitive.
-        match name {
-            name if name.eq_ignore_ascii_case(b"blksize") => Some(OptionName::Blksize),
-            name if name.eq_ignore_ascii_case(b"windowsize") => Some(OptionName::Windowsize),
-            name if name.eq_ignore_ascii_case(b"timeout") => Some(OptionName::Timeout),
-            name if name.eq_ignore_ascii_case(b"tsize") => Some(OptionName::Tsize),
-            name if name.eq_ignore_ascii_case(b"rollover") => Some(OptionName::Rollover),
-            _ => None,
-        }
-    }
-
-    fn is_in(self, options: &Options) -> bool {
-        match self {
-            OptionName::Blksize => options.blksize.is_some(),
-            OptionName::Windowsize => options.windowsize.is_some(),
-            OptionName::Timeout => options.timeout_s.is_some(),
-            OptionName::Tsize => options.tsize.is_some(),
-            OptionName::Rollover => options.rollover.is_some(),
-        }
     }
 }
 

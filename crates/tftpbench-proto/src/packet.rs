@@ -1,20 +1,16 @@
 //! The five packets of RFC 1350 and the OACK of RFC 2347: borrowed views of a datagram, and emitters into a
 //! buffer.
 //!
-//! Must never allocate for a DATA or ACK, nor panic on any bytes. For everyone who holds a datagram.
+//! Must never allocate for a DATA or ACK, nor panic on any bytes.
 
 use std::fmt;
 
+use crate::fault::Malformed;
+use crate::option_list::{OptionList, split_nul};
 use crate::options::Options;
 
 /// Bytes in front of a DATA payload; an ACK is nothing else.
 pub const HEADER_LEN: usize = 4;
-/// Smallest blksize (RFC 2348).
-pub const BLKSIZE_MIN: u16 = 8;
-/// The blksize where none was agreed (RFC 1350 section 2).
-pub const BLKSIZE_DEFAULT: u16 = 512;
-/// Largest blksize (RFC 2348).
-pub const BLKSIZE_MAX: u16 = 65464;
 /// Longest request (RFC 2347, "the maximum size of a request packet is 512 octets").
 pub const REQUEST_LEN_MAX: usize = 512;
 
@@ -126,84 +122,6 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Why a datagram is not a TFTP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Fewer bytes than the packet's fixed part.
-    #[error("shorter than its header")]
-    TooShort,
-    /// Not one of 1 to 6.
-    #[error("unknown opcode {0}")]
-    UnknownOpcode(u16),
-    /// A request whose filename or mode has no NUL.
-    #[error("request without a terminating NUL")]
-    Unterminated,
-    /// A request for nothing.
-    #[error("empty filename")]
-    EmptyFilename,
-    /// Neither octet nor netascii.
-    #[error("unknown transfer mode")]
-    UnknownMode,
-    /// The mail mode, which RFC 1350 declares obsolete.
-    #[error("mail mode is not supported")]
-    MailMode,
-    /// A request or OACK of more than 512 bytes.
-    #[error("request or OACK longer than 512 bytes")]
-    TooLong,
-    /// An option without its value, or without a NUL.
-    #[error("truncated option")]
-    TruncatedOption,
-}
-
-impl Malformed {
-    /// Key of a counter.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Malformed::TooShort => "too_short",
-            Malformed::UnknownOpcode(_) => "unknown_opcode",
-            Malformed::Unterminated => "unterminated",
-            Malformed::EmptyFilename => "empty_filename",
-            Malformed::UnknownMode => "unknown_mode",
-            Malformed::MailMode => "mail_mode",
-            Malformed::TooLong => "too_long",
-            Malformed::TruncatedOption => "truncated_option",
-        }
-    }
-}
-
-/// The options of a request or OACK as they came: complete pairs, nothing else checked. NULs behind the last pair, which
-/// some boot loaders fill their requests up with, are no part of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OptionList<'a>(&'a [u8]);
-
-impl<'a> OptionList<'a> {
-    /// Name and value of each option, in order, without their NULs.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let (name, value, tail) = split_pair(rest)?;
-            rest = tail;
-            Some((name, value))
-        })
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn parse(bytes: &'a [u8]) -> Result<OptionList<'a>, Malformed> {
-        let mut rest = bytes;
-        while let Some(&first) = rest.first() {
-            if first == 0 && rest.iter().all(|&byte| byte == 0) {
-                return Ok(OptionList(&bytes[..bytes.len() - rest.len()]));
-            }
-            rest = split_pair(rest).ok_or(Malformed::TruncatedOption)?.2;
-        }
-        Ok(OptionList(bytes))
-    }
-}
-
 /// The code of an ERROR. Codes without a name may come from the wire, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorCode(pub u16);
@@ -219,7 +137,7 @@ impl ErrorCode {
     pub const DISK_FULL: ErrorCode = ErrorCode(3);
     /// The packet has no business here.
     pub const ILLEGAL_OPERATION: ErrorCode = ErrorCode(4);
-    /// To a stranger who sent to a transfer's port.
+    /// To a stranger that sent to a transfer's port.
     pub const UNKNOWN_TID: ErrorCode = ErrorCode(5);
     /// It would be overwritten.
     pub const FILE_EXISTS: ErrorCode = ErrorCode(6);
@@ -355,17 +273,6 @@ fn write_header(buf: &mut [u8], opcode: u16, number: u16) -> usize {
 fn split_u16(bytes: &[u8]) -> Result<(u16, &[u8]), Malformed> {
     let (head, rest) = bytes.split_first_chunk::<2>().ok_or(Malformed::TooShort)?;
     Ok((u16::from_be_bytes(*head), rest))
-}
-
-fn split_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == 0)?;
-    Some((&bytes[..end], &bytes[end + 1..]))
-}
-
-fn split_pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (name, rest) = split_nul(bytes)?;
-    let (value, rest) = split_nul(rest)?;
-    Some((name, value, rest))
 }
 
 fn until_nul(bytes: &[u8]) -> Option<&[u8]> {

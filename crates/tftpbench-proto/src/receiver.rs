@@ -1,8 +1,7 @@
 //! The side that receives the file: a WRQ server or an RRQ client.
 //!
 //! Must never hold a byte of the file, allocate for a datagram, acknowledge a block before its caller had the
-//! chance to store it, or answer an ERROR. For servers, the load generator and tests, by the drive loop of
-//! the crate's documentation.
+//! time to store it, or answer an ERROR. It is driven by the loop of the crate's documentation.
 //!
 //! # Theory of operation
 //!
@@ -27,8 +26,9 @@
 
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
+use crate::option_list::OptionList;
 use crate::options::{Agreed, Options, accept};
-use crate::packet::{ErrorCode, OptionList, Packet};
+use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 
@@ -133,8 +133,8 @@ impl Receiver {
         }
     }
 
-    /// Judges a copy of the request that this server's transfer began with, and that came at `now_ns`, which may be some time
-    /// ago. Drain afterwards.
+    /// Judges a copy of the request that this server's transfer began with, and that came at `now_ns`, which may be
+    /// some time ago. Drain afterwards.
     pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
         self.counts.duplicates += 1;
         if self.ending.is_decided() {
@@ -167,7 +167,7 @@ impl Receiver {
     /// The next datagram to send now, `None` when there is no more.
     pub fn poll_transmit(&mut self, now_ns: u64) -> Option<Transmit> {
         if self.ending.is_decided() && !self.dallying {
-            return self.ending.take_farewell();
+            return self.ending.take_error();
         }
         match std::mem::take(&mut self.reply) {
             Reply::Nothing => None,
@@ -326,8 +326,8 @@ impl Receiver {
         }
     }
 
-    /// RFC 2349: the tsize is the size of the file, so in octet mode as many bytes must come. Whether the next block, of
-    /// `length` bytes, ends the transfer for that. A call of its own, since most transfers agree on none.
+    /// RFC 2349: the tsize is the size of the file, so in octet mode as many bytes must come. Whether the next block,
+    /// of `length` bytes, ends the transfer for that. A call of its own, since most transfers agree on none.
     #[inline(never)]
     fn breaks_tsize(&mut self, tsize: u64, length: usize) -> bool {
         let received_bytes = self.received_bytes + length as u64;
@@ -345,7 +345,8 @@ impl Receiver {
         self.ending.is_decided()
     }
 
-    /// Ends the transfer with one ERROR, since the peer broke the protocol. Cold, as `count_fault`: it must cost a block nothing.
+    /// Ends the transfer with one ERROR, since the peer broke the protocol. Cold, as `count_fault`: it must cost a
+    /// block nothing.
     #[cold]
     #[inline(never)]
     fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {

@@ -1,7 +1,7 @@
 //! The side that sends the file: an RRQ server or a WRQ client.
 //!
-//! Must never hold a byte of the file, allocate for a datagram, or answer an ERROR. For servers, the load
-//! generator and tests, by the drive loop of the crate's documentation.
+//! Must never hold a byte of the file, allocate for a datagram, or answer an ERROR. It is driven by the loop of the
+//! crate's documentation.
 //!
 //! # Theory of operation
 //!
@@ -13,9 +13,9 @@
 //!   acknowledged       sent in this flight   to send now
 //! ```
 //!
-//! Where the length is not known before the file has been read (netascii), `last` is out of reach until
-//! `set_length`. The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that.
-//! All else is how the three move:
+//! Where the length is not known before the file has been read (netascii), `last` is out of reach until `set_length`.
+//! The window's end is `acked + windowsize`, or `last`. `poll_transmit` sends `next` until it is past that. All else is
+//! how the three move:
 //!
 //! | event                               | acked | next        | rule                                       |
 //! |-------------------------------------|-------|-------------|--------------------------------------------|
@@ -28,8 +28,8 @@
 //! | time-out                            |       | `acked + 1` | RFC 1350 section 2, RFC 7440 section 4     |
 //! | time-out before any ACK of DATA     |       | `sent`      | that block and no more; see below          |
 //!
-//! Before any DATA was acknowledged the peer may be one that never asked, so a time-out sends one block. It is the newest:
-//! a receiver that has the others acknowledges the window, and one that has not reports the gap.
+//! Before any DATA was acknowledged the peer may be one that never asked, so a time-out sends one block. It is the
+//! newest: a receiver that has the others acknowledges the window, and one that has not reports the gap.
 //!
 //! Going back to `acked + 1` starts a new *flight*. An ACK surely is about this flight if it is for a block
 //! that no earlier one held, or if it comes later than half the shortest round trip after its start. Any
@@ -38,15 +38,17 @@
 
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
-use crate::options::{Agreed, OptionName, Options, accept};
-use crate::packet::{ErrorCode, OptionList, Packet};
+use crate::option_list::OptionList;
+use crate::option_name::OptionName;
+use crate::options::{Agreed, Options, accept};
+use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
 
 /// Sends one file.
 #[derive(Debug)]
 pub struct Sender {
-    phase: Phase,
+    stage: Stage,
     /// The opening datagram is to be sent.
     opening_due: bool,
     answered: bool,
@@ -77,7 +79,7 @@ pub struct Sender {
 const UNKNOWN_LENGTH: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     /// The opening datagram is out; ACK 0, or for a client an OACK, is awaited.
     Opening,
     Sending,
@@ -88,14 +90,14 @@ impl Sender {
     pub fn server(agreed: Agreed, oack: bool, length: u64, timing: Timing, now_ns: u64) -> Sender {
         let mut sender = Sender::new(agreed, None, length, Rto::server(timing, now_ns), now_ns);
         if !oack {
-            sender.phase = Phase::Sending;
+            sender.stage = Stage::Sending;
             sender.opening_due = false;
         }
         sender
     }
 
-    /// An RRQ server's of a file whose end is found on the way: `set_length` with the block that may be the last one. Of
-    /// that block alone `poll_transmit` gives a `len` that may be too large.
+    /// An RRQ server's of a file whose end is found on the way: `set_length` with the block that may be the last one.
+    /// Of that block alone `poll_transmit` gives a `len` that may be too large.
     pub fn server_of_unknown_length(agreed: Agreed, oack: bool, timing: Timing, now_ns: u64) -> Sender {
         Sender::server(agreed, oack, UNKNOWN_LENGTH, timing, now_ns)
     }
@@ -110,13 +112,13 @@ impl Sender {
         if self.ending.is_decided() {
             return;
         }
-        match (self.phase, packet) {
-            (Phase::Sending, &Packet::Ack { block }) => self.handle_ack(now_ns, block),
-            (Phase::Opening, Packet::Ack { block: 0 }) => self.start(now_ns),
-            (Phase::Opening, Packet::Ack { .. }) => self.count_fault(ProtocolFault::OutOfPlace),
-            (Phase::Opening, &Packet::Oack(oack)) if self.asked.is_some() => self.handle_oack(now_ns, oack),
+        match (self.stage, packet) {
+            (Stage::Sending, &Packet::Ack { block }) => self.handle_ack(now_ns, block),
+            (Stage::Opening, Packet::Ack { block: 0 }) => self.start(now_ns),
+            (Stage::Opening, Packet::Ack { .. }) => self.count_fault(ProtocolFault::OutOfPlace),
+            (Stage::Opening, &Packet::Oack(oack)) if self.asked.is_some() => self.handle_oack(now_ns, oack),
             // RFC 2347: a repeated OACK means that DATA 1 was lost; our timer sends it again.
-            (Phase::Sending, Packet::Oack(_)) if self.asked.is_some() => self.counts.duplicates += 1,
+            (Stage::Sending, Packet::Oack(_)) if self.asked.is_some() => self.counts.duplicates += 1,
             (_, Packet::Error { code, message }) => {
                 self.answered = true;
                 self.ending.peer_error(*code, message);
@@ -133,8 +135,8 @@ impl Sender {
         self.length == UNKNOWN_LENGTH
     }
 
-    /// The file's end has been found: between `poll_transmit`, which gave a block up to the last one, and whatever comes
-    /// next. A length that was known stays.
+    /// The file's end has been found: between `poll_transmit`, which gave a block up to the last one, and whatever
+    /// comes next. A length that was known stays.
     pub fn set_length(&mut self, length: u64) {
         if self.awaits_length() {
             self.length = length;
@@ -149,17 +151,17 @@ impl Sender {
         }
         let expiry = self.rto.expire(now_ns);
         self.counts.timeouts += u64::from(expiry != Expiry::Early);
-        match (expiry, self.phase) {
+        match (expiry, self.stage) {
             (Expiry::Early, _) => {}
             (Expiry::GiveUp, _) => self.ending.outcome = Some(Outcome::TimedOut),
             // Any ACK of what was sent before is lost by now, so `flight_ns` stays.
-            (Expiry::Again, Phase::Sending) if self.acked > 0 => self.go_back(),
+            (Expiry::Again, Stage::Sending) if self.acked > 0 => self.go_back(),
             (Expiry::Again, _) => self.reopen(),
         }
     }
 
-    /// Judges a copy of the request that this server's transfer began with, and that came at `now_ns`, which may be some time
-    /// ago. Drain afterwards.
+    /// Judges a copy of the request that this server's transfer began with, and that came at `now_ns`, which may be
+    /// some time ago. Drain afterwards.
     pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
         self.counts.duplicates += 1;
         if self.ending.is_decided() {
@@ -191,19 +193,20 @@ impl Sender {
     /// The next datagram to send now, `None` when there is no more.
     pub fn poll_transmit(&mut self, now_ns: u64) -> Option<Transmit> {
         if self.ending.is_decided() {
-            return self.ending.take_farewell();
+            return self.ending.take_error();
         }
         if std::mem::take(&mut self.opening_due) {
             self.rto.sent(now_ns, self.counts.retransmissions == 0);
             return Some(Transmit::Opening);
         }
-        (self.phase == Phase::Sending && self.left_of_window() > 0).then(|| self.send_next(now_ns))
+        (self.stage == Stage::Sending && self.left_of_window() > 0).then(|| self.send_next(now_ns))
     }
 
-    /// Sends up to `blocks_max` blocks more of the window, in the same go as the DATA that `poll_transmit` has just given, and
-    /// tells how many: the same as asking `poll_transmit` so often, for callers who have a run of blocks at hand.
-    pub fn follow(&mut self, now_ns: u64, blocks_max: u64) -> u64 {
-        if self.ending.is_decided() || self.phase != Phase::Sending {
+    /// Sends up to `blocks_max` blocks more of the window, in the same go as the DATA that `poll_transmit` has just
+    /// given, and tells how many: the same as asking `poll_transmit` so often, for callers that have a run of blocks at
+    /// hand.
+    pub fn poll_run(&mut self, now_ns: u64, blocks_max: u64) -> u64 {
+        if self.ending.is_decided() || self.stage != Stage::Sending {
             return 0;
         }
         let count = self.left_of_window().min(blocks_max);
@@ -260,7 +263,7 @@ impl Sender {
 
     fn new(agreed: Agreed, asked: Option<Options>, length: u64, rto: Rto, now_ns: u64) -> Sender {
         let mut sender = Sender {
-            phase: Phase::Opening,
+            stage: Stage::Opening,
             opening_due: true,
             answered: false,
             agreed,
@@ -312,7 +315,8 @@ impl Sender {
         }
     }
 
-    /// Ends the transfer with one ERROR, since the peer broke the protocol. Cold, as `count_fault`: it must cost a block nothing.
+    /// Ends the transfer with one ERROR, since the peer broke the protocol. Cold, as `count_fault`: it must cost a
+    /// block nothing.
     #[cold]
     #[inline(never)]
     fn end(&mut self, code: ErrorCode, fault: ProtocolFault) {
@@ -330,7 +334,7 @@ impl Sender {
     fn start(&mut self, now_ns: u64) {
         self.hear();
         self.opening_due = false;
-        self.phase = Phase::Sending;
+        self.stage = Stage::Sending;
         self.flight_ns = now_ns;
         self.rto.progressed(now_ns, true);
     }
@@ -345,7 +349,7 @@ impl Sender {
     /// Sends once more what the peer, as far as is known, may never have got any of.
     #[cold]
     fn reopen(&mut self) {
-        if self.phase == Phase::Opening {
+        if self.stage == Stage::Opening {
             self.opening_due = true;
             self.counts.retransmissions += 1;
             return;
@@ -396,7 +400,7 @@ impl Sender {
 
     fn handle_repeated_ack(&mut self, now_ns: u64) {
         self.counts.duplicates += 1;
-        // With one block in flight, which lock-step always has, no later block can have told the receiver of
+        // With one block in flight, which lock-step always has, no later block can have reported the receiver of
         // a loss.
         let reports_loss = self.sent - self.acked > 1 && self.acked >= self.repeats_count_from;
         if reports_loss && self.is_about_this_flight(now_ns, self.acked) {

@@ -1,6 +1,6 @@
 //! When to send again: the retransmission timer of RFC 6298 fitted to TFTP (RFC 1123 section 4.2.3.2).
 //!
-//! Must never read a clock. `Timing` is for whoever configures a transfer; `Rto` for the two machines.
+//! Must never read a clock. `Timing` is configuration, `Rto` a transfer's own timer.
 
 /// How a side of a transfer waits for its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ pub enum Backoff {
     Constant,
 }
 
-/// How long a server keeps a transfer without an answer to its opening, whatever was negotiated. Until then one datagram,
-/// maybe with a forged sender, is all that it knows of a client.
+/// How long a server keeps a transfer without an answer to its opening, whatever was negotiated. Until then one
+/// datagram, maybe with a forged sender, is all that it knows of a client.
 const UNANSWERED_MAX_NS: u64 = 60_000_000_000;
 
-/// A server gives a client up that has answered before, but not for so long; it has sent again once at least. Only with a
-/// negotiated `timeout` of more than half a minute does this come before the retries have run out.
+/// A server gives a client up that has answered before, but not for so long; it has sent again once at least. Only with
+/// a negotiated `timeout` of more than half a minute does this come before the retries have run out.
 const SILENCE_MAX_NS: u64 = 180_000_000_000;
 
 /// A client whose transfer has not moved for so long, or for one retransmission interval, has lost it if it asks anew.
@@ -64,7 +64,8 @@ pub(crate) struct Rto {
     interval_max_ns: u64,
     /// When the last progress was, once the time was up for the first time since.
     silent_since_ns: u64,
-    /// How long the silence may last, whatever is left of the retries; `u64::MAX` for a client, which has its own timing.
+    /// How long the silence may last, whatever is left of the retries; `u64::MAX` for a client, which has its own
+    /// timing.
     silence_max_ns: u64,
     /// Time-outs since the last progress.
     timeouts: u32,

@@ -82,8 +82,8 @@ pub enum Repeated {
     Restart,
 }
 
-/// Copies of a request that a server answers before the client has acknowledged anything: as many as it sends openings by
-/// itself, so that a request with a forged sender draws no more than twice as much by being repeated.
+/// Copies of a request that a server answers before the client has acknowledged anything: as many as it sends openings
+/// by itself, so that a request with a forged sender draws no more than twice as much by being repeated.
 pub(crate) const REOPENINGS_MAX: u8 = 5;
 
 /// What happened during a transfer.
@@ -108,7 +108,7 @@ pub(crate) struct Ending {
     pub(crate) outcome: Option<Outcome>,
     /// The peer's latest fault.
     pub(crate) fault: Option<ProtocolFault>,
-    farewell: Option<ErrorCode>,
+    unsent_error: Option<ErrorCode>,
 }
 
 impl Ending {
@@ -120,20 +120,20 @@ impl Ending {
 
     /// The peer broke the protocol.
     pub(crate) fn protocol_error(&mut self, code: ErrorCode, fault: ProtocolFault) {
-        self.farewell = Some(code);
+        self.unsent_error = Some(code);
         self.fault = Some(fault);
         self.outcome = Some(Outcome::Failed(Failure::Protocol(fault)));
     }
 
     /// Our side gives up.
     pub(crate) fn local_error(&mut self, code: ErrorCode, message: &'static str) {
-        self.farewell = Some(code);
+        self.unsent_error = Some(code);
         self.outcome = Some(Outcome::Failed(Failure::Local { code, message }));
     }
 
     /// The ERROR that announces the failure, once.
-    pub(crate) fn take_farewell(&mut self) -> Option<Transmit> {
-        let code = self.farewell.take()?;
+    pub(crate) fn take_error(&mut self) -> Option<Transmit> {
+        let code = self.unsent_error.take()?;
         self.announce(code)
     }
 
@@ -152,8 +152,8 @@ impl Ending {
         self.outcome.is_some()
     }
 
-    /// Decided, and the peer was told.
+    /// Decided, and the peer knows.
     pub(crate) fn is_settled(&self) -> bool {
-        self.outcome.is_some() && self.farewell.is_none()
+        self.outcome.is_some() && self.unsent_error.is_none()
     }
 }

@@ -69,7 +69,7 @@ fn any_doubled_datagram_costs_no_time_and_a_window_at_most() {
     });
 }
 
-/// Later than several round trips, but sooner than anyone's time is up.
+/// Later than several round trips, but sooner than any deadline.
 #[test]
 fn any_late_datagram_costs_a_window_at_most() {
     each(Fault::Late(20 * MS), |windowsize, number, clean, report| {

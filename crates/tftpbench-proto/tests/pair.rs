@@ -32,7 +32,7 @@ fn a_clean_link_carries_each_block_once() {
     }
 }
 
-/// However small the first window's bound after a time-out may be: where nothing is lost, nobody waits for a timer.
+/// However small the first window's bound after a time-out may be: where nothing is lost, no side waits for a timer.
 #[test]
 fn a_clean_link_needs_no_timer_whatever_the_window() {
     for operation in BOTH {
@@ -48,7 +48,8 @@ fn a_clean_link_needs_no_timer_whatever_the_window() {
     }
 }
 
-/// An OACK, then a window on the round trip that it told; nothing is known of the time that a receiver takes to store.
+/// An OACK, then a window on the round trip that it showed; nothing is known of the time that a receiver takes to
+/// store.
 #[test]
 fn a_first_window_that_takes_longer_than_the_timer_costs_one_block_and_no_timer_of_the_receiver() {
     // 64 datagrams take 640 us of the link, and a round trip less than 200 us.
@@ -115,7 +116,7 @@ fn every_transfer_survives_loss_doubling_reordering_and_delay() {
     }
 }
 
-/// The last ACK may be lost more often than anyone dallies; but then the file is there.
+/// The last ACK may be lost more often than a receiver dallies; but then the file is there.
 #[test]
 fn a_link_that_loses_a_third_ends_in_a_verdict_on_both_sides() {
     for operation in BOTH {

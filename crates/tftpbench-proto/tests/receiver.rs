@@ -117,7 +117,7 @@ fn a_gap_is_reported_once() {
     assert_eq!(receiver.received_bytes(), 16);
 }
 
-/// The figure of RFC 7440 section 4: the end of a window lost, then a block, then the ACK that told of it.
+/// The figure of RFC 7440 section 4: the end of a window lost, then a block, then the ACK that reported it.
 #[test]
 fn the_flow_that_rfc_7440_draws_is_answered_by_a_receiver() {
     let mut receiver = server(4);

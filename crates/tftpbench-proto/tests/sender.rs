@@ -71,7 +71,7 @@ fn a_run_leaves_the_sender_as_its_blocks_one_by_one_would() {
             let one_by_one = blocks(&mut singly, now_ns);
             let mut run = Vec::new();
             while let Some(Transmit::Data { block, .. }) = in_runs.poll_transmit(now_ns) {
-                run.extend(block..=block + in_runs.follow(now_ns, most - 1) as u16);
+                run.extend(block..=block + in_runs.poll_run(now_ns, most - 1) as u16);
             }
             assert_eq!(run, one_by_one);
             assert_eq!(format!("{in_runs:?}"), format!("{singly:?}"), "{windowsize}: {block}");
@@ -83,7 +83,7 @@ fn a_run_leaves_the_sender_as_its_blocks_one_by_one_would() {
         }
         let again = blocks(&mut singly, late_ns).len() as u64;
         in_runs.poll_transmit(late_ns);
-        assert_eq!(1 + in_runs.follow(late_ns, u64::MAX), again);
+        assert_eq!(1 + in_runs.poll_run(late_ns, u64::MAX), again);
         assert_eq!(format!("{in_runs:?}"), format!("{singly:?}"));
     }
 }
@@ -91,10 +91,10 @@ fn a_run_leaves_the_sender_as_its_blocks_one_by_one_would() {
 #[test]
 fn nothing_follows_an_opening_or_an_end() {
     let mut opening = Sender::server(agreed(4), true, 100, TIMING, 0);
-    assert_eq!((opening.poll_transmit(0), opening.follow(0, 9)), (Some(Transmit::Opening), 0));
+    assert_eq!((opening.poll_transmit(0), opening.poll_run(0, 9)), (Some(Transmit::Opening), 0));
     let mut ended = server(4, 9);
     ended.abort(ErrorCode::NOT_DEFINED, "full");
-    assert_eq!(ended.follow(0, 9), 0);
+    assert_eq!(ended.poll_run(0, 9), 0);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_time_out_starts_again_behind_the_last_ack() {
     assert_eq!(blocks(&mut sender, 101 * MS), [5, 6, 7, 8]);
 }
 
-/// Whoever forges an address draws a window with an ACK 0, and no second one by silence.
+/// A forged address draws a window with an ACK 0, and no second one by silence.
 #[test]
 fn a_time_out_before_any_ack_of_data_sends_one_block() {
     let mut sender = Sender::server(agreed(64), true, 8 * 1000, TIMING, 0);

@@ -25,7 +25,7 @@ pub(crate) struct CellArguments {
 #[derive(FromPyObject)]
 pub(crate) struct ArrangementArguments {
     /// 0: a socket for each flow.
-    lanes: usize,
+    shared_sockets: usize,
     answering_sockets: usize,
     batch: usize,
     waits_in_receive: bool,
@@ -33,7 +33,7 @@ pub(crate) struct ArrangementArguments {
     pairs: usize,
 }
 
-/// Runs one bare exchange with the GIL released. Returns figures by name; None where `stop` came before the end.
+/// Runs one exchange with the GIL released. Returns figures by name; None where `stop` came before the end.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler raised.
 #[pyfunction]
 pub(crate) fn measure_ceiling<'py>(
@@ -87,7 +87,11 @@ impl CellArguments {
 impl ArrangementArguments {
     fn into_arrangement(self) -> Arrangement {
         Arrangement {
-            asking: if self.lanes == 0 { Asking::PerFlow } else { Asking::Lanes(self.lanes) },
+            asking: if self.shared_sockets == 0 {
+                Asking::PerFlow
+            } else {
+                Asking::Shared(self.shared_sockets)
+            },
             answering_sockets: self.answering_sockets,
             batch: self.batch,
             waits_in_receive: self.waits_in_receive,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -55,16 +56,18 @@ pub(crate) struct LoadArguments {
 #[pyclass(frozen, module = "tftpbench._core")]
 pub(crate) struct LoadOutcome(LoadReport);
 
-/// Runs one load to its end with the GIL released. `on_window` is called with "open" and with "close", once each;
-/// `on_answer` with "answered", "unanswered" or "refused", whichever is known first.
+/// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
+/// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
+/// "answered", "unanswered" or "refused", whichever is known first.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, on_window=None, on_answer=None))]
+#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None))]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
     stop: &Bound<'_, Stop>,
-    on_window: Option<Py<PyAny>>,
+    on_start: Option<Py<PyAny>>,
+    on_close: Option<Py<PyAny>>,
     on_answer: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
@@ -72,19 +75,15 @@ pub(crate) fn run_load(
     let mut raised: Option<PyErr> = None;
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
-            let (callback, word) = match notice {
-                Notice::WindowOpened => (&on_window, "open"),
-                Notice::WindowClosed => (&on_window, "close"),
-                Notice::Answered => (&on_answer, "answered"),
-                Notice::Unanswered => (&on_answer, "unanswered"),
-                Notice::Refused => (&on_answer, "refused"),
-                Notice::Tick => (&None, ""),
-            };
-            let heard = Python::attach(|py| match callback {
-                Some(call) => call.call1(py, (word,)).map(drop),
-                None => py.check_signals(),
+            let called = Python::attach(|py| match notice {
+                Notice::Scheduled { start_ns } => call(py, &on_start, (start_ns,)),
+                Notice::WindowClosed => call(py, &on_close, ()),
+                Notice::Answered => call(py, &on_answer, ("answered",)),
+                Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
+                Notice::Refused => call(py, &on_answer, ("refused",)),
+                Notice::Tick => py.check_signals(),
             });
-            if let Err(error) = heard {
+            if let Err(error) = called {
                 raised.get_or_insert(error);
                 stop.request();
             }
@@ -93,6 +92,13 @@ pub(crate) fn run_load(
     match raised {
         Some(error) => Err(error),
         None => report.map(LoadOutcome).map_err(from_load),
+    }
+}
+
+fn call<'py>(py: Python<'py>, callback: &Option<Py<PyAny>>, arguments: impl PyCallArgs<'py>) -> PyResult<()> {
+    match callback {
+        Some(callback) => callback.call1(py, arguments).map(drop),
+        None => py.check_signals(),
     }
 }
 

@@ -64,9 +64,9 @@ pub(crate) struct ServeArguments {
     send_buffer_bytes: usize,
 }
 
-/// Serves until stopped, with the GIL released, and returns the counters. `ready` gets host and port once. `handover` is
-/// the descriptor of a UNIX socket to whoever takes each upload; only the memory store has something for it.
-/// Raises ValueError for a bad value and OSError where the machine refuses (port taken, root unreadable).
+/// Serves until stopped, with the GIL released, and returns the counters. `ready` gets host and port once. `handover`
+/// is the descriptor of a UNIX socket to the process that takes each upload; only the memory store has something for
+/// it. Raises ValueError for a bad value and OSError where the machine refuses (port taken, root unreadable).
 #[pyfunction]
 #[pyo3(signature = (name, config, stop, ready, handover = None))]
 pub(crate) fn serve(

@@ -1,5 +1,5 @@
-//! What a server is told before it starts, and the reasons why it may refuse to start.
-//! Plain data: nothing here opens, binds or checks anything. The Python border fills it in; both servers read it.
+//! The options of a server, and the reasons why it may refuse to start.
+//! Plain data: nothing here opens, binds or checks anything.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,8 @@ pub enum SocketUse {
     PerTransfer,
 }
 
-/// Most messages to a system call: with 64 the call itself costs nothing beside them. Each is a datagram, or a window's run.
+/// Most messages to a system call: with 64 the call itself costs nothing beside them. Each is a datagram, or a window's
+/// run.
 pub const BATCH_MAX: usize = 64;
 
 /// More loops than this have no cores to run on.
@@ -70,7 +71,7 @@ pub struct ServeConfig {
     pub receive_buffer_bytes: usize,
     /// SO_SNDBUF asked for on each socket; 0 keeps the kernel's default.
     pub send_buffer_bytes: usize,
-    /// Who takes each upload as soon as it is whole, in memory that both map (memory store only).
+    /// The process that takes each upload as soon as it is whole, in memory that both map (memory store only).
     pub handover: Option<Handover>,
 }
 

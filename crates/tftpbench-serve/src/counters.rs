@@ -27,8 +27,8 @@ pub enum Counter {
     Refused,
     /// Requests that came again while their transfer was running.
     DuplicateRequests,
-    /// Datagrams of no transfer to a broadcast or multicast address, requests above all. They are not answered (RFC 1123
-    /// section 4.2.3.5).
+    /// Datagrams of no transfer to a broadcast or multicast address, requests above all. They are not answered (RFC
+    /// 1123 section 4.2.3.5).
     Broadcasts,
     /// Transfers begun.
     Started,
@@ -40,7 +40,7 @@ pub enum Counter {
     TimedOut,
     /// Transfers ended by a stop, or by their peer asking for something else.
     Interrupted,
-    /// Datagrams from nobody's transfer on a transfer's port.
+    /// Datagrams of no transfer on a transfer's port.
     Strays,
     /// Our datagrams that were sent again.
     Retransmissions,
@@ -78,8 +78,8 @@ const NAMES: [&str; 17] = [
     "malformed",
 ];
 
-/// The growing counters. They change with each transfer, so they share no cache line with what each datagram looks at; 128
-/// bytes, as processors fetch lines in pairs.
+/// The growing counters. They change with each transfer, so they share no cache line with what each datagram looks at;
+/// 128 bytes, as processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counters {

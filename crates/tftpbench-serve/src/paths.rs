@@ -1,5 +1,5 @@
 //! From a file name on the wire to an open file under the root, and to nothing else on the machine.
-//! It must never follow a symbolic link, leave the root, or wait on a FIFO or device. Only the stores call it.
+//! It must never follow a symbolic link, leave the root, or wait on a FIFO or device.
 //!
 //! Two resolvers with one behaviour: `openat2(2)` does it in one system call without a race; where the kernel or a
 //! sandbox refuses that call, the path is walked one component at a time with O_NOFOLLOW.
@@ -111,7 +111,7 @@ impl Root {
 
     /// Opens a regular file for reading; anything else is refused, and never waited for.
     pub(crate) fn open_regular(&self, path: &FilePath) -> Result<(OwnedFd, fs::Stat), Refusal> {
-        // open(2): NONBLOCK so that a FIFO without a writer opens at once, NOCTTY so that a terminal stays nobody's.
+        // open(2): NONBLOCK so that a FIFO without a writer opens at once, NOCTTY so that no terminal is taken.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = self.resolve(&path.0, flags)?;
         let stat = fs::fstat(&file)?;

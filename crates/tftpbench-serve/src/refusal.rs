@@ -4,6 +4,9 @@
 use rustix::io::Errno;
 use tftpbench_proto::ErrorCode;
 
+/// Room that `reply` buffers need: the longest ERROR of this crate.
+pub const REPLY_BYTES_MAX: usize = 128;
+
 /// The ERROR that a client is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {

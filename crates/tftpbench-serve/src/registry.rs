@@ -1,9 +1,9 @@
-//! Who is being served: at most one transfer a peer, and at most `max_transfers` that are undecided.
+//! The peers that are being served: at most one transfer a peer, and at most `max_transfers` that are undecided.
 //! It holds the rule about requests that come twice, the same for every server. It never touches a socket or a file.
 //!
 //! A decided upload that still waits to repeat its last ACK (dallying) is outside that bound but inside one of its own
-//! of the same size; beyond that it ends without waiting, so that small servers do not drown in finished work. Inside that
-//! bound, too, is a transfer whose peer has asked for something else at a full server, until whoever drives it sees that.
+//! of the same size; beyond that it ends without waiting, so that small servers do not drown in finished work. Inside
+//! that bound, too, is a transfer whose peer has asked for something else at a full server, until its driver sees that.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -68,7 +68,8 @@ struct Holder {
     /// What the peer was being served before: a late copy of that may still come.
     request_before: Option<Arc<[u8]>>,
     decided: AtomicBool,
-    /// Its count among the undecided is its peer's next transfer's; it counts as one that dallies. Changes with the lock.
+    /// Its count among the undecided is its peer's next transfer's; it counts as one that dallies. Changes with the
+    /// lock.
     is_counted_as_dallying: AtomicBool,
     /// What the peer has asked for since, as `Since`.
     since: AtomicU8,
@@ -116,7 +117,7 @@ impl Holder {
 
     fn note(&self, now_ns: u64, since: Since) {
         self.since_ns.store(now_ns, Ordering::Relaxed);
-        // Whoever sees what came sees when.
+        // A thread that sees what came sees when.
         self.since.store(since as u8, Ordering::Release);
     }
 
@@ -132,8 +133,8 @@ impl Holder {
 pub(crate) enum Claim {
     /// Start a transfer, which keeps the place.
     Place(Place),
-    /// The transfer that is running for it, or for what came after it, is to be asked. Where that has a socket of its own,
-    /// this is its address.
+    /// The transfer that is running for it, or for what came after it, is to be asked. Where that has a socket of its
+    /// own, this is its address.
     Repeated(Option<SocketAddr>),
     /// Nothing: all places are taken.
     Full,
@@ -145,11 +146,11 @@ pub(crate) struct Place {
     registry: Arc<Registry>,
     peer: SocketAddr,
     holder: Arc<Holder>,
-    phase: Phase,
+    standing: Standing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Standing {
     Undecided,
     Dallying,
     Over,
@@ -160,8 +161,8 @@ impl Registry {
         Arc::new(Registry { max_transfers, places: Mutex::default() })
     }
 
-    /// A peer that asks for something else has given its old transfer up, so that one ends; at a full server its count goes
-    /// over to the new one.
+    /// A peer that asks for something else has given its old transfer up, so that one ends; at a full server its count
+    /// goes over to the new one.
     pub(crate) fn claim(self: &Arc<Registry>, now_ns: u64, peer: SocketAddr, request: &[u8]) -> Claim {
         let mut places = self.places();
         let (mut running, mut ended) = (None, places.ended.of(peer));
@@ -194,7 +195,7 @@ impl Registry {
     /// Which is counted already.
     fn place(self: &Arc<Registry>, places: &mut Places, peer: SocketAddr, holder: Arc<Holder>) -> Place {
         places.peers.insert(peer, Arc::clone(&holder));
-        Place { registry: Arc::clone(self), peer, holder, phase: Phase::Undecided }
+        Place { registry: Arc::clone(self), peer, holder, standing: Standing::Undecided }
     }
 
     pub(crate) fn undecided(&self) -> usize {
@@ -240,8 +241,8 @@ impl Place {
         let _ = self.holder.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
     }
 
-    /// The place of a new transfer for the copy that came, in place of this one. None: there was none, or something else
-    /// was asked for meanwhile, or all places are taken.
+    /// The place of a new transfer for the copy that came, in place of this one. None: there was none, or something
+    /// else was asked for meanwhile, or all places are taken.
     pub(crate) fn renew(&mut self) -> Option<Place> {
         let request = match self.since() {
             Since::Copy => Arc::clone(&self.holder.request),
@@ -253,9 +254,9 @@ impl Place {
         if !places.peers.get(&self.peer).is_some_and(|holder| Arc::ptr_eq(holder, &self.holder)) {
             return None;
         }
-        if self.phase == Phase::Undecided {
+        if self.standing == Standing::Undecided {
             // Its count is the new one's.
-            self.phase = Phase::Over;
+            self.standing = Standing::Over;
         } else if places.undecided < registry.max_transfers {
             places.undecided += 1;
         } else {
@@ -266,32 +267,34 @@ impl Place {
     }
 
     pub(crate) fn decided(&self) -> bool {
-        self.phase != Phase::Undecided
+        self.standing != Standing::Undecided
     }
 
     /// The transfer's outcome is known: its place is free again. False: there is no room to dally.
     pub(crate) fn decide(&mut self) -> bool {
         let mut places = self.registry.places();
-        if self.phase == Phase::Undecided {
+        if self.standing == Standing::Undecided {
             self.holder.decided.store(true, Ordering::Relaxed);
-            self.phase = self.counted_as();
-            if self.phase == Phase::Undecided {
+            self.standing = self.counted_as();
+            if self.standing == Standing::Undecided {
                 places.undecided -= 1;
-                self.phase = Phase::Over;
+                self.standing = Standing::Over;
                 if places.dallying < self.registry.max_transfers {
                     places.dallying += 1;
-                    self.phase = Phase::Dallying;
+                    self.standing = Standing::Dallying;
                 }
             }
         }
-        self.phase == Phase::Dallying
+        self.standing == Standing::Dallying
     }
 
     /// The count that it has; true as long as the lock is held.
-    fn counted_as(&self) -> Phase {
-        match self.phase {
-            Phase::Undecided if self.holder.is_counted_as_dallying.load(Ordering::Relaxed) => Phase::Dallying,
-            phase => phase,
+    fn counted_as(&self) -> Standing {
+        match self.standing {
+            Standing::Undecided if self.holder.is_counted_as_dallying.load(Ordering::Relaxed) => {
+                Standing::Dallying
+            }
+            standing => standing,
         }
     }
 }
@@ -300,9 +303,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.registry.places();
         match self.counted_as() {
-            Phase::Undecided => places.undecided -= 1,
-            Phase::Dallying => places.dallying -= 1,
-            Phase::Over => {}
+            Standing::Undecided => places.undecided -= 1,
+            Standing::Dallying => places.dallying -= 1,
+            Standing::Over => {}
         }
         // The peer's entry may already be that of its next transfer.
         if places.peers.get(&self.peer).is_some_and(|holder| Arc::ptr_eq(holder, &self.holder)) {

@@ -1,10 +1,8 @@
 //! Everything about serving that is not a concurrency strategy: admission, strays, counters, the packet log.
 //! It must never send, receive, wait or read a clock: servers hand it datagrams and the time, and get answers to send.
 
-use std::io::stderr;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tftpbench_net::Received;
 use tftpbench_proto::{
@@ -12,8 +10,9 @@ use tftpbench_proto::{
 };
 
 use crate::config::{ServeConfig, ServeError, StoreKind};
-use crate::counters::{Counter, Counters, Summary};
-use crate::packet_log::{Direction, PacketLog};
+use crate::context::Context;
+use crate::counters::{Counter, Summary};
+use crate::packet_log::Direction;
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use crate::registry::{Claim, Place, Registry};
@@ -22,18 +21,12 @@ use crate::store::temporary::remove_leftovers;
 use crate::store::{Source, Store};
 use crate::transfer::{Job, Transfer};
 
-/// Room that `reply` buffers need: the longest ERROR of this crate.
-pub const REPLY_BYTES_MAX: usize = 128;
-
 /// One running server's shared part. The loop that owns the listening socket calls `admit`; any thread may drive the
 /// transfers that come out of it.
 pub struct Service {
-    config: ServeConfig,
+    context: Arc<Context>,
     store: Store,
     registry: Arc<Registry>,
-    counters: Counters,
-    log: Option<PacketLog>,
-    draining: AtomicBool,
 }
 
 /// What to do about a datagram that came to the listening socket.
@@ -45,8 +38,8 @@ pub struct Service {
 pub enum Admission {
     /// A new transfer: drain it, its opening is waiting.
     Start(Transfer),
-    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`. The address is that of
-    /// the transfer's own socket, where it has told it.
+    /// The peer has a transfer already that has to do with this request: `Transfer::take_repeated_request`. The address
+    /// is that of the transfer's own socket, where it has one.
     Repeated(Option<SocketAddr>),
     /// Send this many bytes of `reply` back.
     Reply(usize),
@@ -55,28 +48,24 @@ pub enum Admission {
 }
 
 impl Service {
-    /// Opens the root, and removes what uploads of dead servers have left below it where this one may write there. `now_ns`
-    /// is the start of the packet log's time.
+    /// Opens the root, and removes what uploads of dead servers have left below it where this one may write there.
+    /// `now_ns` is the start of the packet log's time.
     pub fn new(config: ServeConfig, now_ns: u64) -> Result<Arc<Service>, ServeError> {
         let root = Root::open(&config.root)
             .map_err(|errno| ServeError::Root { path: config.root.clone(), source: errno.into() })?;
         if config.write && config.store == StoreKind::Disk {
             remove_leftovers(&root);
         }
-        let log = config.log_packets.then(|| PacketLog::new(Box::new(stderr()), now_ns));
         Ok(Arc::new(Service {
             store: Store::new(&config, Arc::new(root)),
             registry: Registry::new(config.max_transfers),
-            counters: Counters::default(),
-            log,
-            draining: AtomicBool::new(false),
-            config,
+            context: Arc::new(Context::new(config, now_ns)),
         }))
     }
 
     /// The configuration it was made with.
     pub fn config(&self) -> &ServeConfig {
-        &self.config
+        &self.context.config
     }
 
     /// Whether to say nothing to what belongs to no transfer, and not to judge it either: it was sent to a broadcast or
@@ -89,14 +78,8 @@ impl Service {
     }
 
     /// Judges a datagram from the listening socket. `reply` should hold `REPLY_BYTES_MAX`.
-    pub fn admit(
-        self: &Arc<Service>,
-        now_ns: u64,
-        peer: SocketAddr,
-        datagram: &[u8],
-        reply: &mut [u8],
-    ) -> Admission {
-        self.record(now_ns, Direction::In, peer, datagram);
+    pub fn admit(&self, now_ns: u64, peer: SocketAddr, datagram: &[u8], reply: &mut [u8]) -> Admission {
+        self.context.record(now_ns, Direction::In, peer, datagram);
         let answered = match Packet::parse(datagram) {
             Ok(Packet::Request(request)) => {
                 self.count(Counter::Requests, 1);
@@ -117,8 +100,9 @@ impl Service {
         }
     }
 
-    /// Begins a transfer for a place that was renewed.
-    pub(crate) fn restart(self: &Arc<Service>, now_ns: u64, place: Place, reply: &mut [u8]) -> Admission {
+    /// Ends a transfer without a word, and begins one for the copy of its request that came. `reply` is for a refusal.
+    pub fn restart(&self, transfer: Transfer, now_ns: u64, reply: &mut [u8]) -> Admission {
+        let Some(place) = transfer.into_renewed_place() else { return Admission::Ignore };
         let (peer, datagram) = (place.peer(), place.request());
         let Ok(Packet::Request(request)) = Packet::parse(&datagram) else { return Admission::Ignore };
         match self.begin_at(now_ns, place, &request) {
@@ -130,14 +114,14 @@ impl Service {
         }
     }
 
-    /// Answers a datagram that came to a transfer's port from somebody else (RFC 1350 section 4): returns how many bytes
-    /// of `reply` to send back, 0 for none. The transfer goes on undisturbed.
+    /// Answers a datagram that came to a transfer's port from another address (RFC 1350 section 4): returns how many
+    /// bytes of `reply` to send back, 0 for none. The transfer goes on undisturbed.
     pub fn answer_stray(&self, now_ns: u64, peer: SocketAddr, datagram: &[u8], reply: &mut [u8]) -> usize {
-        self.record(now_ns, Direction::In, peer, datagram);
+        self.context.record(now_ns, Direction::In, peer, datagram);
         let refusal = match Packet::parse(datagram) {
             Ok(packet) => self.judge_stray(&packet),
             Err(malformed) => {
-                self.counters.add_malformed(malformed);
+                self.context.count_malformed(malformed);
                 self.count(Counter::Strays, 1);
                 (malformed != Malformed::TooShort).then_some(UNKNOWN_TID)
             }
@@ -154,12 +138,12 @@ impl Service {
 
     /// From now on every new request is refused; transfers that only dally are over.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.context.drain();
     }
 
     /// Whether `drain` was called.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.context.draining()
     }
 
     /// Transfers whose outcome is open.
@@ -169,34 +153,22 @@ impl Service {
 
     /// Whether so many requests could all become transfers now.
     pub fn has_room_for(&self, requests: usize) -> bool {
-        self.undecided().saturating_add(requests) <= self.config.max_transfers
+        self.undecided().saturating_add(requests) <= self.config().max_transfers
     }
 
     /// Adds to a counter.
     pub fn count(&self, counter: Counter, count: u64) {
-        self.counters.add(counter, count);
+        self.context.count(counter, count);
     }
 
     /// The counters so far.
     pub fn summary(&self) -> Summary {
-        self.counters.summary()
-    }
-
-    pub(crate) fn count_malformed(&self, malformed: Malformed) {
-        self.counters.add_malformed(malformed);
-    }
-
-    /// One comparison where no log was asked for.
-    #[inline]
-    pub(crate) fn record(&self, now_ns: u64, direction: Direction, peer: SocketAddr, datagram: &[u8]) {
-        if let Some(log) = &self.log {
-            log.record(now_ns, direction, peer, datagram);
-        }
+        self.context.summary()
     }
 
     /// `Start`, or `Repeated` where a transfer is running that has to do with it.
     fn begin(
-        self: &Arc<Service>,
+        &self,
         now_ns: u64,
         peer: SocketAddr,
         datagram: &[u8],
@@ -212,12 +184,7 @@ impl Service {
         }
     }
 
-    fn begin_at(
-        self: &Arc<Service>,
-        now_ns: u64,
-        place: Place,
-        request: &Request<'_>,
-    ) -> Result<Transfer, Refusal> {
+    fn begin_at(&self, now_ns: u64, place: Place, request: &Request<'_>) -> Result<Transfer, Refusal> {
         if self.draining() {
             return Err(Refusal::STOPPING);
         }
@@ -226,33 +193,38 @@ impl Service {
             Operation::Read => self.read_job(&path, request)?,
             Operation::Write => self.write_job(&path, request)?,
         };
-        Ok(Transfer::start(now_ns, Arc::clone(self), place, job))
+        Ok(Transfer::start(now_ns, Arc::clone(&self.context), place, job))
     }
 
     fn read_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
-        let mut source = self.store.open(path)?;
-        let mut length = source.length();
+        let file = self.store.open(path)?;
         let asked = Options::from_list(request.options);
-        if let (Mode::Netascii, Some(file_length)) = (request.mode, length) {
-            let mut text = NetasciiSource::new(source, file_length);
-            length = if asked.tsize.is_some() { text.count()? } else { None };
-            source = Source::Netascii(Box::new(text));
-        }
-        let granted = negotiate(&asked, &self.config.limits, length);
+        let (source, length) = match request.mode {
+            Mode::Octet => {
+                let length = file.length();
+                (Source::Octet(file), Some(length))
+            }
+            Mode::Netascii => {
+                let mut text = NetasciiSource::new(file);
+                let length = if asked.tsize.is_some() { text.count()? } else { None };
+                (Source::Netascii(Box::new(text)), length)
+            }
+        };
+        let granted = negotiate(&asked, &self.config().limits, length);
         Ok(Job::Read { source, granted, agreed: Agreed::from(&granted) })
     }
 
     fn write_job(&self, path: &FilePath, request: &Request<'_>) -> Result<Job, Refusal> {
-        if !self.config.write {
+        if !self.config().write {
             return Err(Refusal::WRITE_OFF);
         }
         let asked = Options::from_list(request.options);
         let upload = self.store.create(path, asked.tsize)?;
-        let granted = negotiate(&asked, &self.config.limits, asked.tsize);
+        let granted = negotiate(&asked, &self.config().limits, asked.tsize);
         Ok(Job::Write { upload, mode: request.mode, granted, agreed: Agreed::from(&granted) })
     }
 
-    /// Whether a well-formed packet that is nobody's deserves an answer: an ERROR never does (RFC 1350 section 7).
+    /// Whether a well-formed packet of no transfer deserves an answer: an ERROR never does (RFC 1350 section 7).
     fn judge_stray(&self, packet: &Packet<'_>) -> Option<Refusal> {
         self.count(Counter::Strays, 1);
         (!matches!(packet, Packet::Error { .. })).then_some(UNKNOWN_TID)
@@ -260,7 +232,7 @@ impl Service {
 
     /// Whether a malformed datagram at the listening port deserves an answer. One datagram out for one in, and short.
     fn judge_malformed(&self, malformed: Malformed) -> Option<Refusal> {
-        self.counters.add_malformed(malformed);
+        self.context.count_malformed(malformed);
         let message = match malformed {
             Malformed::TooShort => return None,
             Malformed::UnknownOpcode(_) => "unknown opcode",
@@ -273,7 +245,7 @@ impl Service {
 
     fn emit(&self, now_ns: u64, peer: SocketAddr, refusal: Refusal, reply: &mut [u8]) -> usize {
         let length = emit_error(reply, refusal.code, refusal.message);
-        self.record(now_ns, Direction::Out, peer, &reply[..length]);
+        self.context.record(now_ns, Direction::Out, peer, &reply[..length]);
         length
     }
 }

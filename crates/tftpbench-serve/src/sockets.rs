@@ -1,5 +1,5 @@
 //! The sockets that a server needs and the descriptors that it may use, both set up the same way for every server.
-//! Only for start-up and admission; nothing here sends or receives.
+//! Nothing here sends or receives.
 
 use std::io;
 
@@ -43,8 +43,8 @@ pub fn listen(config: &ServeConfig) -> Result<Socket, ServeError> {
 }
 
 /// As many more sockets as are asked for on the address of the first, which the kernel spreads requests over
-/// (SO_REUSEPORT, socket(7)): always to the same one for the same address and port of a client, as long as none is opened
-/// or closed. The first was bound alone, so it shares its port with nobody but these.
+/// (SO_REUSEPORT, socket(7)): always to the same one for the same address and port of a client, as long as none is
+/// opened or closed. The first was bound alone, so it shares its port with these alone.
 pub fn listen_too(config: &ServeConfig, first: &Socket, more: usize) -> Result<Vec<Socket>, ServeError> {
     let address = first.local_addr();
     let share = || {
@@ -57,12 +57,13 @@ pub fn listen_too(config: &ServeConfig, first: &Socket, more: usize) -> Result<V
     share().map_err(|source| ServeError::Bind { address, source })
 }
 
-/// A socket for replies on a port of its own: the server's TID (RFC 1350 section 4). The kernel picks the port at random
-/// (`udp_lib_get_port` in net/ipv4/udp.c, as RFC 6056 asks), from the system's range (ip_local_port_range, ip(7)).
+/// A socket for replies on a port of its own: the server's TID (RFC 1350 section 4). The kernel picks the port at
+/// random (`udp_lib_get_port` in net/ipv4/udp.c, as RFC 6056 asks), from the system's range (ip_local_port_range,
+/// ip(7)).
 ///
-/// `asked`: the address that the only transfer's request was sent to, where the listening socket has told. Without one, the
-/// socket answers from any address, as each datagram says. `awaits_windows`: blocks may come many at a time (RFC 7440), and
-/// are to be read with a `ReceiveBatch::coalescing`; not with batches off.
+/// `asked`: the address that the only transfer's request was sent to, where the listening socket knows it. Without one,
+/// the socket answers from any address, as each datagram says. `awaits_windows`: blocks may come many at a time (RFC
+/// 7440), and are to be read with a `ReceiveBatch::coalescing`; not with batches off.
 pub fn reply_socket(
     config: &ServeConfig,
     asked: Option<LocalAddress>,

@@ -6,19 +6,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tftpbench_net::{Datagrams, SendBatch};
+use tftpbench_net::{Payload, SendBatch};
 use tftpbench_proto::netascii::Decoder;
 use tftpbench_proto::{
     Agreed, Block, Counts, ErrorCode, HEADER_LEN, Limits, Mode, Options, Outcome, Packet, Receiver, Repeated,
     Sender, Transmit, emit_ack, emit_error, emit_oack,
 };
 
+use crate::context::Context;
 use crate::counters::Counter;
 use crate::packet_log::Direction;
-use crate::refusal::Refusal;
+use crate::refusal::{REPLY_BYTES_MAX, Refusal};
 use crate::registry::{Place, Since};
-use crate::service::{Admission, REPLY_BYTES_MAX, Service};
-use crate::store::frames::Frames;
+use crate::store::block_encoder::BlockEncoder;
 use crate::store::{Source, Upload};
 
 /// What was agreed with a client about a file.
@@ -36,18 +36,18 @@ pub struct Transfer {
     slice_datagrams: usize,
     may_dally: bool,
     interrupted: bool,
-    service: Arc<Service>,
+    context: Arc<Context>,
 }
 
 enum Role {
-    Send { machine: Sender, frames: Frames },
+    Send { machine: Sender, encoder: BlockEncoder },
     Receive { machine: Receiver, inbox: Inbox },
 }
 
 impl Transfer {
-    pub(crate) fn start(now_ns: u64, service: Arc<Service>, place: Place, job: Job) -> Transfer {
-        service.count(Counter::Started, 1);
-        let timing = service.config().timing;
+    pub(crate) fn start(now_ns: u64, context: Arc<Context>, place: Place, job: Job) -> Transfer {
+        context.count(Counter::Started, 1);
+        let timing = context.config.timing;
         let (granted, role) = match job {
             Job::Read { source, granted, agreed } => {
                 let oack = !granted.is_empty();
@@ -55,8 +55,8 @@ impl Transfer {
                     Some(length) => Sender::server(agreed, oack, length, timing, now_ns),
                     None => Sender::server_of_unknown_length(agreed, oack, timing, now_ns),
                 };
-                let frames = Frames::new(source, *machine.agreed());
-                (granted, Role::Send { machine, frames })
+                let encoder = BlockEncoder::new(source, *machine.agreed());
+                (granted, Role::Send { machine, encoder })
             }
             Job::Write { upload, mode, granted, agreed } => {
                 let machine = Receiver::server(agreed, timing, now_ns);
@@ -65,10 +65,10 @@ impl Transfer {
         };
         let opening = opening(&granted);
         let slice_datagrams = slice_datagrams(Agreed::from(&granted).blksize);
-        Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, service }
+        Transfer { role, opening, place, slice_datagrams, may_dally: true, interrupted: false, context }
     }
 
-    /// The address and port that this transfer talks to, and nobody else.
+    /// The address and port that this transfer talks to, and no other.
     pub fn peer(&self) -> SocketAddr {
         self.place.peer()
     }
@@ -80,11 +80,11 @@ impl Transfer {
 
     /// Takes a datagram of the peer.
     pub fn handle_datagram(&mut self, now_ns: u64, datagram: &[u8]) {
-        self.service.record(now_ns, Direction::In, self.place.peer(), datagram);
+        self.context.record(now_ns, Direction::In, self.place.peer(), datagram);
         let packet = match Packet::parse(datagram) {
             Ok(packet) => packet,
-            // Not worth ending a transfer for: whoever sent it may not be the peer.
-            Err(malformed) => return self.service.count_malformed(malformed),
+            // Not worth ending a transfer for: its sender may not be the peer.
+            Err(malformed) => return self.context.count_malformed(malformed),
         };
         match &mut self.role {
             Role::Send { machine, .. } => machine.handle_packet(now_ns, &packet),
@@ -108,12 +108,12 @@ impl Transfer {
         self.settle();
     }
 
-    /// Judges a copy of this transfer's request, if one came. A copy of the peer's request before this one counts, too: a
-    /// transfer that moves ignores either. Drain after `Answered`; after `Restart` only `restart` may follow. Without a copy
-    /// the cost is one comparison, so a server may call this at each wake-up.
+    /// Judges a copy of this transfer's request, if one came. A copy of the peer's request before this one counts, too:
+    /// a transfer that moves ignores either. Drain after `Answered`; after `Restart` only `restart` may follow. Without
+    /// a copy the cost is one comparison, so a server may call this at each wake-up.
     pub fn take_repeated_request(&mut self, now_ns: u64) -> Repeated {
         let since = self.place.since();
-        // Behind its end the copy is a request like any other, for whoever ends the transfer: `is_asked_again`.
+        // Behind its end the copy is a request like any other, for the caller that ends the transfer: `is_asked_again`.
         if matches!(since, Since::Nothing | Since::Other) || self.place.decided() {
             return Repeated::Ignored;
         }
@@ -137,20 +137,18 @@ impl Transfer {
         matches!(self.place.since(), Since::Copy | Since::CopyOfBefore)
     }
 
-    /// Ends this transfer without a word, and begins one for the copy of its request that came. `reply` is for a refusal.
-    pub fn restart(mut self, now_ns: u64, reply: &mut [u8]) -> Admission {
-        let (service, place) = (Arc::clone(&self.service), self.place.renew());
-        // What an unfinished upload has reserved is free for the next.
-        drop(self);
-        place.map_or(Admission::Ignore, |place| service.restart(now_ns, place, reply))
+    /// Ends this transfer without a word; the place of the next one, for the copy of its request that came.
+    pub(crate) fn into_renewed_place(mut self) -> Option<Place> {
+        // Dropped here, it gives back what an unfinished upload has reserved.
+        self.place.renew()
     }
 
     /// The next datagram or run of them: written into `room`, which must hold `room_bytes`, or lying elsewhere.
-    pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Datagrams> {
+    pub fn poll_transmit(&mut self, now_ns: u64, room: &mut [u8]) -> Option<Payload> {
         let emitted = loop {
             let transmit = match &mut self.role {
-                Role::Send { machine, frames } => machine.poll_transmit(now_ns).or_else(|| {
-                    frames.rest();
+                Role::Send { machine, encoder } => machine.poll_transmit(now_ns).or_else(|| {
+                    encoder.trim();
                     None
                 }),
                 Role::Receive { machine, .. } => machine.poll_transmit(now_ns),
@@ -164,11 +162,11 @@ impl Transfer {
         // An upload completes by its last ACK's leaving.
         self.settle();
         match &emitted {
-            Datagrams::Written(length) => self.record_sent(now_ns, &room[..*length]),
-            Datagrams::Prepared { of, first, count } if self.service.config().log_packets => {
-                of.run(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
+            Payload::Written(length) => self.record_sent(now_ns, &room[..*length]),
+            Payload::Run { of, first, count } if self.context.config.log_packets => {
+                of.datagrams(*first, *count).for_each(|datagram| self.record_sent(now_ns, datagram));
             }
-            Datagrams::Prepared { .. } => {}
+            Payload::Run { .. } => {}
         }
         Some(emitted)
     }
@@ -190,12 +188,12 @@ impl Transfer {
         machine || (!self.may_dally && self.place.decided())
     }
 
-    /// `is_finished`, or of no use any more: the peer asked for something else, or while this one only dallies it asked once
-    /// more or the server stops. Costlier to ask than `is_finished`; once a wake-up is often enough.
+    /// `is_finished`, or of no use any more: the peer asked for something else, or while this one only dallies it asked
+    /// once more or the server stops. Costlier to ask than `is_finished`; once a wake-up is often enough.
     pub fn is_over(&self) -> bool {
         self.is_finished()
             || self.place.since() == Since::Other
-            || (self.place.decided() && (self.service.draining() || self.is_asked_again()))
+            || (self.place.decided() && (self.context.draining() || self.is_asked_again()))
     }
 
     /// The server stops now: drain the ERROR that tells the peer.
@@ -224,8 +222,8 @@ impl Transfer {
         self.agreed().windowsize
     }
 
-    /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one more, so
-    /// that the end of such a window is seen in the same go.
+    /// Datagrams that may leave in one go before others have their turn: a window as it is granted by default, and one
+    /// more, so that the end of such a window is seen in the same go.
     pub fn slice_datagrams(&self) -> usize {
         self.slice_datagrams
     }
@@ -284,7 +282,7 @@ impl Transfer {
         }
     }
 
-    fn emit(&mut self, now_ns: u64, transmit: Transmit, room: &mut [u8]) -> Result<Datagrams, Refusal> {
+    fn emit(&mut self, now_ns: u64, transmit: Transmit, room: &mut [u8]) -> Result<Payload, Refusal> {
         let written = match transmit {
             Transmit::Opening => {
                 room[..self.opening.len()].copy_from_slice(&self.opening);
@@ -294,29 +292,29 @@ impl Transfer {
             Transmit::Ack { block, .. } => emit_ack(room, block),
             Transmit::Error { code, message } => emit_error(room, code, message),
         };
-        Ok(Datagrams::Written(written))
+        Ok(Payload::Written(written))
     }
 
     /// The block at `offset`, and what of its window goes with it.
-    fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Datagrams, Refusal> {
-        let Role::Send { machine, frames } = &mut self.role else { return Ok(Datagrams::NONE) };
-        let (stretch, first) = frames.at(offset)?;
-        let stretch = Arc::clone(stretch);
+    fn emit_data(&mut self, now_ns: u64, offset: u64) -> Result<Payload, Refusal> {
+        let Role::Send { machine, encoder } = &mut self.role else { return Ok(Payload::NONE) };
+        let (run, first) = encoder.at(offset)?;
+        let run = Arc::clone(run);
         if machine.awaits_length()
-            && let Some(length) = frames.length()
+            && let Some(length) = encoder.length()
         {
             machine.set_length(length);
         }
-        let a_message = SendBatch::a_message(HEADER_LEN + usize::from(machine.agreed().blksize));
-        let further = a_message.min(stretch.count() - first) - 1;
-        let count = 1 + machine.follow(now_ns, further as u64) as usize;
-        let emitted = Datagrams::Prepared { of: stretch, first, count };
-        frames.let_go(first + count);
+        let max_segments = SendBatch::max_segments(HEADER_LEN + usize::from(machine.agreed().blksize));
+        let further = max_segments.min(run.count() - first) - 1;
+        let count = 1 + machine.poll_run(now_ns, further as u64) as usize;
+        let emitted = Payload::Run { of: run, first, count };
+        encoder.release(first + count);
         Ok(emitted)
     }
 
     fn record_sent(&self, now_ns: u64, datagram: &[u8]) {
-        self.service.record(now_ns, Direction::Out, self.place.peer(), datagram);
+        self.context.record(now_ns, Direction::Out, self.place.peer(), datagram);
     }
 }
 
@@ -330,9 +328,9 @@ impl Drop for Transfer {
             Some(Outcome::TimedOut) => Counter::TimedOut,
         };
         let counts = *self.counts();
-        self.service.count(counter, 1);
-        self.service.count(Counter::Retransmissions, counts.retransmissions);
-        self.service.count(Counter::Timeouts, counts.timeouts);
+        self.context.count(counter, 1);
+        self.context.count(Counter::Retransmissions, counts.retransmissions);
+        self.context.count(Counter::Timeouts, counts.timeouts);
     }
 }
 

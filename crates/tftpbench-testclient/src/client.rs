@@ -15,7 +15,7 @@ pub const RRQ: u8 = 1;
 pub const WRQ: u8 = 2;
 
 /// Longest wait for anything that must come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// An ERROR of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Client {
         let options = SocketOptions { receive_buffer_bytes: 1 << 20, ..SocketOptions::default() };
         let socket = Socket::bind(local, &options).unwrap().as_fd().try_clone_to_owned().unwrap();
         let socket = UdpSocket::from(socket);
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(ANSWER_MAX)).unwrap();
         Client { socket, server }
     }
 
@@ -138,13 +138,13 @@ impl Client {
 
     /// The next datagram, which must come.
     pub fn receive(&self) -> Answer {
-        self.try_receive(PATIENCE).expect("the server does not answer")
+        self.try_receive(ANSWER_MAX).expect("the server does not answer")
     }
 
     /// The next datagram, if it comes in time.
-    pub fn try_receive(&self, patience: Duration) -> Option<Answer> {
+    pub fn try_receive(&self, timeout: Duration) -> Option<Answer> {
         let mut bytes = vec![0; 65_536];
-        self.socket.set_read_timeout(Some(patience)).unwrap();
+        self.socket.set_read_timeout(Some(timeout)).unwrap();
         let (length, tid) = loop {
             match self.socket.recv_from(&mut bytes) {
                 Ok(received) => break received,

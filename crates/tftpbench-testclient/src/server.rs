@@ -77,7 +77,7 @@ impl TestServer {
         self.stop.request();
     }
 
-    /// Its counters, once it has stopped; asks it to if nobody did.
+    /// Its counters, once it has stopped; asks it to if it was not asked.
     pub fn finish(mut self) -> Summary {
         self.stop.request();
         self.join()

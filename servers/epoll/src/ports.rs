@@ -1,21 +1,22 @@
 //! The sockets of one worker, and what waits to be sent on them. It must never block.
 //!
-//! All of them share one batch, which is sent before a datagram of another socket goes in: what is being filled so stays
-//! in the cache, and a turn need not look at every socket. Transfers of one shared socket come one after another anyway.
+//! All of them share one batch, which is sent before a datagram of another socket goes in: what is being filled so
+//! stays in the cache, and a turn need not look at every socket. Transfers of one shared socket come one after another
+//! anyway.
 //!
-//! A shared socket's port is the TID of many transfers, so it must not be one that a client had just before, nor one that
-//! can be learnt and used for long (RFC 1350 section 4). So a client is answered from another socket than the last time, and a
-//! socket that has been in use for long is *retired*: one on a new random port takes its place, and it is closed as
-//! soon as its last transfer has ended. Both are decided when a transfer begins; a block costs nothing more.
+//! A shared socket's port is the TID of many transfers, so it must not be one that a client had just before, nor one
+//! that can be learnt and used for long (RFC 1350 section 4). So a client is answered from another socket than the last
+//! time, and a socket that has been in use for long is *retired*: one on a new random port takes its place, and it is
+//! closed as soon as its last transfer has ended. Both are decided when a transfer begins; a block costs nothing more.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
-use tftpbench_net::{Datagrams, LocalAddress, Poller, SendBatch, Socket};
+use tftpbench_net::{LocalAddress, Payload, Poller, SendBatch, Socket};
 use tftpbench_serve::{Counter, ServeConfig, ServeError, Service, SocketUse, Transfer, reply_socket};
 
-use crate::kernel;
+use crate::error::kernel;
 use crate::recent::Recent;
 
 /// The port that requests come to.
@@ -31,11 +32,12 @@ const PORTS_MIN: usize = 2;
 /// More sockets than this would cost more than lost datagrams do.
 const PORTS_MAX: usize = 64;
 
-/// Transfers that begin on a shared socket before it is retired. A new socket costs some 20 us, so less than 10 ns each.
+/// Transfers that begin on a shared socket before it is retired. A new socket costs some 20 us, so less than 10 ns
+/// each.
 const TRANSFERS_A_LIFE: u32 = 4096;
 
-/// How long transfers begin on a shared socket before it is retired: longer than a client needs from one file to the next,
-/// and shorter than a transfer takes to be given up.
+/// How long transfers begin on a shared socket before it is retired: longer than a client needs from one file to the
+/// next, and shorter than a transfer takes to be given up.
 const LIFE_NS: u64 = 10_000_000_000;
 
 /// Room for a full batch of replies; DATA lie elsewhere.
@@ -152,8 +154,8 @@ impl Ports {
         self.open.get(port).map(|port| &port.socket)
     }
 
-    /// Whether several datagrams may be waiting. In lock-step a socket for one transfer alone has one; if a stranger's ever
-    /// comes in between, the poller names the socket again.
+    /// Whether several datagrams may be waiting. In lock-step a socket for one transfer alone has one; if a stranger's
+    /// ever comes in between, the poller names the socket again.
     pub(crate) fn is_busy(&self, port: usize) -> bool {
         self.open.get(port).is_some_and(|port| port.is_busy)
     }
@@ -169,8 +171,8 @@ impl Ports {
         self.open.iter().map(|(port, _)| port).filter(move |port| are_shared && *port != LISTENING)
     }
 
-    /// Where a new transfer answers from: a shared socket, or one of its own; and from which address, where that has several.
-    /// `asked`: the address that the request was sent to, where that is known.
+    /// Where a new transfer answers from: a shared socket, or one of its own; and from which address, where that has
+    /// several. `asked`: the address that the request was sent to, where that is known.
     pub(crate) fn assign(
         &mut self,
         config: &ServeConfig,
@@ -189,7 +191,7 @@ impl Ports {
         Ok((port, asked))
     }
 
-    /// One transfer less answers from a port; a socket that nobody needs any more goes, with what waits on it sent.
+    /// One transfer less answers from a port; a socket that is not needed any more goes, with what waits on it sent.
     pub(crate) fn release(&mut self, port: usize) {
         self.open[port].transfers -= 1;
         let is_retired = self.open[port].is_retired && self.open[port].transfers == 0;
@@ -215,7 +217,7 @@ impl Ports {
             let pushed = self.outbox.push_with(source, peer, room, |datagram| {
                 let next = transfer.poll_transmit(now_ns, datagram);
                 drained = next.is_none();
-                let next = next.unwrap_or(Datagrams::NONE);
+                let next = next.unwrap_or(Payload::NONE);
                 budget = budget.saturating_sub(next.count());
                 next
             });
@@ -267,8 +269,8 @@ impl Ports {
         service.count(Counter::UdpDrops, self.tally.udp_drops + drops);
     }
 
-    /// The first shared socket that still has room, so that few transfers make large batches, else the emptiest; but not the
-    /// one that this client had last.
+    /// The first shared socket that still has room, so that few transfers make large batches, else the emptiest; but
+    /// not the one that this client had last.
     fn share(
         &mut self,
         config: &ServeConfig,
@@ -299,8 +301,8 @@ impl Ports {
         Ok(port)
     }
 
-    /// Retires the shared socket at this place and puts a new one there. Not while as many retired ones still serve as others
-    /// are in use, so that long transfers do not end up with small batches; and not without a new one.
+    /// Retires the shared socket at this place and puts a new one there. Not while as many retired ones still serve as
+    /// others are in use, so that long transfers do not end up with small batches; and not without a new one.
     fn renew(&mut self, config: &ServeConfig, place: usize, poller: &mut Poller) -> io::Result<()> {
         let in_use = self.shared.iter().filter(|&&port| self.open[port].transfers > 0).count();
         if self.retired >= in_use.max(PORTS_MIN) {
@@ -358,7 +360,7 @@ mod tests {
     fn a_shared_socket_has_served_long_after_some_thousand_transfers_or_some_seconds() {
         let socket = Socket::bind(([127, 0, 0, 1], 0).into(), &SocketOptions::default()).unwrap();
         let mut port = Port::new(socket, true, 1);
-        assert!(!port.has_served_long(u64::MAX), "nobody has used it");
+        assert!(!port.has_served_long(u64::MAX), "it was never used");
         (port.begun, port.since_ns) = (1, 5);
         assert_eq!([LIFE_NS + 4, LIFE_NS + 5].map(|now_ns| port.has_served_long(now_ns)), [false, true]);
         port.begun = TRANSFERS_A_LIFE;

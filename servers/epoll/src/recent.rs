@@ -1,23 +1,23 @@
-//! Which shared socket each client was answered from last, as far as a fixed table remembers. Only `Ports` asks.
+//! Which shared socket each client was answered from last, as far as a fixed table remembers.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use crate::hasher::Seeded;
+use foldhash::quality::RandomState;
 
-/// Places in the table: 16 KiB a worker. Clients that share a place forget one another's socket; which ones do, nobody can
-/// choose, and the next place is a transfer's own again.
+/// Places in the table: 16 KiB a worker. Clients that share a place forget one another's socket; which ones do cannot
+/// be chosen, and the next place is a transfer's own again.
 const PLACES: usize = 4096;
 
-/// Clients are told apart by their address alone: most take another port for each transfer.
+/// Clients are distinguished by their address alone: most take another port for each transfer.
 pub(crate) struct Recent {
     serials: Box<[u32; PLACES]>,
-    hashes: Seeded,
+    hashes: RandomState,
 }
 
 impl Recent {
     pub(crate) fn new() -> Recent {
-        Recent { serials: Box::new([0; PLACES]), hashes: Seeded::random() }
+        Recent { serials: Box::new([0; PLACES]), hashes: RandomState::default() }
     }
 
     /// The serial number of the socket that this client had last; 0 for none.
@@ -38,7 +38,7 @@ mod tests {
         assert!(clients.iter().all(|&client| *recent.serial(client) == 0));
         *recent.serial(clients[0]) = 7;
         assert_eq!(*recent.serial(clients[0]), 7);
-        // At most one more in its place but for a chance of 1 in 4096 to the third.
+        // At most one more in its place but for a probability of 1 in 4096 to the third.
         assert!(clients[1..].iter().any(|&client| *recent.serial(client) == 0));
     }
 }

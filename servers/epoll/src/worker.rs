@@ -11,7 +11,7 @@ use tftpbench_serve::{
     Admission, REPLY_BYTES_MAX, Repeated, ServeError, Service, Transfer, receive_bytes_max,
 };
 
-use crate::kernel;
+use crate::error::kernel;
 use crate::ports::{LISTENING, Ports};
 use crate::table::{Entry, Table};
 
@@ -27,7 +27,8 @@ const DRAIN_SLICE_NS: u64 = 20_000_000;
 /// All tokens but this are numbers of ports.
 const STOP: u64 = u64::MAX;
 
-/// Everything one loop owns. Workers share the service, and ask it for nothing while datagrams of a transfer go to and fro.
+/// Everything one loop owns. Workers share the service, and ask it for nothing while datagrams of a transfer go to and
+/// fro.
 pub(crate) struct Worker {
     service: Arc<Service>,
     stop: Stop,
@@ -40,7 +41,7 @@ pub(crate) struct Worker {
     /// Receives from a socket in one turn.
     reads_a_turn: usize,
     /// Ports to look at before requests are; kept for its room.
-    behind: Vec<usize>,
+    read_first: Vec<usize>,
     /// Read once a wake-up and once a batch; all that is done in between happens "now".
     now_ns: u64,
 }
@@ -69,7 +70,7 @@ impl Worker {
             datagrams: ReceiveBatch::coalescing(config.batch, datagram_bytes),
             datagram: ReceiveBatch::new(1, datagram_bytes),
             reads_a_turn: MESSAGES_A_TURN / config.batch,
-            behind: Vec::new(),
+            read_first: Vec::new(),
             now_ns,
             service: Arc::clone(service),
         })
@@ -85,7 +86,7 @@ impl Worker {
                 .map_err(kernel("epoll_wait or ppoll"))?;
             self.now_ns = monotonic_ns();
             self.take_turn()?;
-            self.replies.go_on(self.now_ns);
+            self.replies.resume_unfinished(self.now_ns);
             self.replies.expire(self.now_ns);
             self.replies.ports.flush();
             let requests = self.stop.requests();
@@ -151,7 +152,7 @@ impl Worker {
                 });
                 self.replies.remove_superseded(peer);
                 if is_repeated {
-                    begun = self.replies.judge_repeated(now_ns, peer, asked);
+                    begun = self.replies.judge_repeated(service, now_ns, peer, asked);
                 }
                 if let Some(transfer) = begun {
                     self.replies.start(service, &mut self.poller, now_ns, transfer, asked);
@@ -165,27 +166,29 @@ impl Worker {
         Ok(())
     }
 
-    /// A client that sends its last ACK and then its next request must find the place free and its old transfer over, in
-    /// whatever order the two sockets are looked at: what was sent before the requests that have just been read is read
-    /// now. Where places are short, any transfer may have ended; but with a socket each, looking at all of them would cost
-    /// more the more there are, and only those who ask again are looked at.
+    /// A client that sends its last ACK and then its next request must find the place free and its old transfer over,
+    /// in whatever order the two sockets are looked at: what was sent before the requests that have just been read is
+    /// read now. Where places are short, any transfer may have ended; but with a socket each, looking at all of them
+    /// would cost more the more there are, and only those that ask again are looked at.
     fn catch_up(&mut self, requests: usize) -> Result<(), ServeError> {
-        let mut behind = std::mem::take(&mut self.behind);
+        let mut read_first = std::mem::take(&mut self.read_first);
         let table = &self.replies.table;
-        behind.extend(self.requests.iter().filter_map(|request| table.port_of(table.find(request.peer)?)));
+        read_first
+            .extend(self.requests.iter().filter_map(|request| table.port_of(table.find(request.peer)?)));
         if !self.service.has_room_for(requests) {
-            behind.extend(self.replies.ports.shared());
+            read_first.extend(self.replies.ports.shared());
         }
-        behind.sort_unstable();
-        behind.dedup();
-        let caught_up = behind.iter().try_for_each(|&port| self.receive(port, false));
-        behind.clear();
-        self.behind = behind;
+        read_first.sort_unstable();
+        read_first.dedup();
+        let caught_up = read_first.iter().try_for_each(|&port| self.receive(port, false));
+        read_first.clear();
+        self.read_first = read_first;
         caught_up
     }
 
-    /// Reads a reply socket, answering each batch at once. One that transfers share is read `to_the_end`, until it is empty: more
-    /// arrives while a batch is being answered, and asking the poller costs more than one receive for nothing.
+    /// Reads a reply socket, answering each batch at once. One that transfers share is read `to_the_end`, until it is
+    /// empty: more arrives while a batch is being answered, and asking the poller costs more than one receive for
+    /// nothing.
     fn receive(&mut self, port: usize, to_the_end: bool) -> Result<(), ServeError> {
         for _ in 0..self.reads_a_turn {
             let is_busy = self.replies.ports.is_busy(port);
@@ -258,7 +261,7 @@ impl Replies {
 
     fn start(
         &mut self,
-        service: &Arc<Service>,
+        service: &Service,
         poller: &mut Poller,
         now_ns: u64,
         transfer: Transfer,
@@ -278,8 +281,8 @@ impl Replies {
         }
     }
 
-    /// After each change to a transfer: sends what it has to say; if it is finished then it goes, else its deadline needs
-    /// watching.
+    /// After each change to a transfer: sends what it has to say; if it is finished then it goes, else its deadline
+    /// needs watching.
     fn drain(&mut self, now_ns: u64, key: usize) {
         let Some(entry) = self.table.entry(key) else { return };
         let drained = self.ports.drain(entry.port, entry.source, &mut entry.transfer, now_ns);
@@ -295,9 +298,9 @@ impl Replies {
         }
     }
 
-    /// Sends a slice of one transfer that was cut short, the next one's in the next turn: those who wait for an answer to a
-    /// block wait for one slice, however many windows are under way.
-    fn go_on(&mut self, now_ns: u64) {
+    /// Sends a slice of one transfer that was cut short, the next one's in the next turn: those that wait for an answer
+    /// to a block wait for one slice, however many windows are under way.
+    fn resume_unfinished(&mut self, now_ns: u64) {
         while let Some(key) = self.unfinished.pop_front() {
             // The transfer may have ended meanwhile, and its key may be another's.
             if let Some(entry) = self.table.entry(key)
@@ -311,6 +314,7 @@ impl Replies {
     /// Does what the peer's transfer says about a request that it has to do with; a new one may begin in its place.
     fn judge_repeated(
         &mut self,
+        service: &Service,
         now_ns: u64,
         peer: SocketAddr,
         asked: Option<LocalAddress>,
@@ -328,7 +332,7 @@ impl Replies {
                 self.ports.release(port);
                 let mut begun = None;
                 self.ports.reply(LISTENING, asked, peer, REPLY_BYTES_MAX, |reply| {
-                    match transfer.restart(now_ns, reply) {
+                    match service.restart(transfer, now_ns, reply) {
                         Admission::Reply(length) => return length,
                         Admission::Start(transfer) => begun = Some(transfer),
                         Admission::Repeated(_) | Admission::Ignore => {}

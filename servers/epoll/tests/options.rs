@@ -1,4 +1,4 @@
-//! What only this server can be told: sockets, batches, workers.
+//! The options that only this server has: sockets, batches, workers.
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ fn serve_32(change: impl FnOnce(&mut ServeConfig)) -> usize {
     let clients: Vec<_> = (0..32).map(|_| server.client()).collect();
     let tids = tids(&server, &clients).len();
     let summary = server.finish();
-    // All of them, whoever served them; each with an ERROR as its third datagram.
+    // All of them, whichever worker served them; each with an ERROR as its third datagram.
     assert_eq!(summary.count("transfers_interrupted"), 32, "{summary:?}");
     assert_eq!(summary.count("datagrams_in"), 32, "{summary:?}");
     assert_eq!(summary.count("datagrams_out"), 64, "{summary:?}");
@@ -53,14 +53,14 @@ fn transfers_share_a_socket_unless_each_is_to_have_its_own() {
     assert_eq!(serve_32(|config| (config.grace_ns, config.sockets) = (0, SocketUse::PerTransfer)), 32);
 }
 
-/// Each has reply sockets of its own, and two of them for the clients of one address. 32 coins of which all but one fall
-/// alike: 1 in 2^26.
+/// Each has reply sockets of its own, and two of them for the clients of one address. 32 coins of which all but one
+/// fall alike: 1 in 2^26.
 #[test]
 fn clients_are_spread_over_all_workers() {
     assert_eq!(serve_32(|config| (config.grace_ns, config.workers) = (0, 2)), 4);
 }
 
-/// With what it still serves: its transfer is in no hurry.
+/// With what it still serves: its transfer goes on slowly.
 #[test]
 fn a_shared_socket_is_replaced_after_some_thousand_transfers() {
     let root = Folder::new();
@@ -87,7 +87,7 @@ fn a_shared_socket_is_replaced_after_some_thousand_transfers() {
     tids.sort_unstable();
     tids.dedup();
     assert!((5..=6).contains(&tids.len()), "{tids:?}");
-    // Nobody needs them any more: those that were retired are closed, one of them as soon as the ACK has been read.
+    // They are not needed any more: those that were retired are closed, one of them as soon as the ACK has been read.
     let open = || tids.iter().filter(|&&tid| std::net::UdpSocket::bind(tid).is_err()).count();
     let closed = (0..100_000).any(|_| {
         assert!(server.client().read("f", &[]).is_ok());
@@ -107,7 +107,7 @@ fn a_socket_for_each_transfer_is_closed_with_it() {
     client.ask(&request(RRQ, "f", "octet", &[]));
     let (tid, _, _) = client.receive_data();
     let taken = std::net::UdpSocket::bind(tid);
-    assert!(taken.is_err(), "{tid} is nobody's");
+    assert!(taken.is_err(), "{tid} is free");
     client.error(tid);
     // The ERROR is on its way; a next request that is answered was read behind it or not at all.
     let freed = (0..100_000).any(|_| {

@@ -18,7 +18,7 @@ use tftpbench_serve::{
     Summary, Transfer, listen, raise_open_files, reply_socket,
 };
 
-/// Stack of a transfer's thread. Its frames hold no buffers; 10,000 of them must fit on any machine.
+/// Stack of a transfer's thread. Its call frames hold no buffers; 10,000 of them must fit on any machine.
 const STACK_BYTES: usize = 64 * 1024;
 
 /// Requests taken in at one system call.
@@ -41,14 +41,14 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     poller.add(&socket, 0).map_err(kernel("epoll_ctl"))?;
     poller.add(&stop, 1).map_err(kernel("epoll_ctl"))?;
     ready(socket.local_addr());
-    let hurry = AtomicBool::new(false);
+    let abort = AtomicBool::new(false);
     thread::scope(|scope| {
         let requests = ReceiveBatch::new(REQUESTS, REQUEST_BYTES);
-        let spawner = Spawner { scope, service: &service, hurry: &hurry };
+        let spawner = Spawner { scope, service: &service, abort: &abort };
         let listener = Listener { spawner, service: &service, socket: &socket, requests };
         let served = listener.serve(&mut poller, &stop);
         // Whatever ended the loop ends the transfers too; the scope waits for their threads.
-        hurry.store(true, Ordering::Relaxed);
+        abort.store(true, Ordering::Relaxed);
         served
     })?;
     service.count(Counter::UdpDrops, socket.drops());
@@ -63,7 +63,7 @@ pub fn open_files(config: &ServeConfig) -> u64 {
 /// A socket a transfer; the epoll instance, the listening socket and the root.
 const DESCRIPTORS: Descriptors = Descriptors { transfer: 1, server: 3 };
 
-/// What a server with a thread and a socket for each transfer can't be told.
+/// Options that a server with a thread and a socket for each transfer does not have.
 fn refuse_options_of_loops(config: &ServeConfig) -> Result<(), ServeError> {
     let refused = |option, reason| Err(ServeError::Option { option, reason });
     if config.sockets != SocketUse::Shared {
@@ -134,8 +134,9 @@ impl Listener<'_, '_> {
         Ok(())
     }
 
-    /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent before, and
-    /// ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen within a slice of waiting.
+    /// Wakes a transfer that was asked for again, by an empty datagram: it comes behind all that the client sent
+    /// before, and ahead of what it sends from now on, so the copy is judged in its place. Lost, the copy is seen
+    /// within a slice of waiting.
     fn wake(&self, transfer: Option<SocketAddr>, asked: Option<LocalAddress>) {
         if let Some(transfer) = transfer {
             let _ = self.socket.send_from(asked, &[], transfer);
@@ -149,7 +150,7 @@ struct Spawner<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     service: &'env Arc<Service>,
     /// Set when transfers must end at once.
-    hurry: &'env AtomicBool,
+    abort: &'env AtomicBool,
 }
 
 impl Spawner<'_, '_> {
@@ -159,7 +160,7 @@ impl Spawner<'_, '_> {
             reply_socket(config, asked, transfer.awaits_windows()).map_err(|_| "server is out of sockets")?;
         transfer.set_socket(socket.local_addr());
         let carry_out = move || {
-            let next = worker::carry_out(transfer, &socket, self.service, self.hurry);
+            let next = worker::carry_out(transfer, &socket, self.service, self.abort);
             drop(socket);
             // Where there is no room for it, the client asks once more.
             next.map(|next| self.spawn(next, asked));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tftpbench_net::clock::monotonic_ns;
-use tftpbench_net::{Datagrams, ReceiveBatch, SendBatch, Socket};
+use tftpbench_net::{Payload, ReceiveBatch, SendBatch, Socket};
 use tftpbench_serve::{Admission, Counter, REPLY_BYTES_MAX, Repeated, Service, Transfer};
 
 /// The longest wait in the kernel, so that a stop, or a peer that asks for something else, is noticed.
@@ -16,8 +16,8 @@ const WAIT_SLICE_NS: u64 = 200_000_000;
 /// Datagrams to a system call, where the window has as many.
 const BATCH: u16 = 64;
 
-/// Runs of datagrams to a system call: each has room for 64 KiB, which stays taken once it was needed. What was sent in a row
-/// comes as one or two.
+/// Runs of datagrams to a system call: each has room for 64 KiB, which stays taken once it was needed. What was sent in
+/// a row comes as one or two.
 const RUNS: u16 = 2;
 
 /// Drives a transfer to its end. What it returns is to take its place: the client has lost this one, and asked again.
@@ -25,7 +25,7 @@ pub(crate) fn carry_out(
     transfer: Transfer,
     socket: &Socket,
     service: &Service,
-    hurry: &AtomicBool,
+    abort: &AtomicBool,
 ) -> Option<Transfer> {
     let messages = usize::from(transfer.windowsize().min(BATCH));
     let send = SendBatch::new(messages, messages * transfer.room_bytes());
@@ -35,9 +35,9 @@ pub(crate) fn carry_out(
     };
     let mut worker =
         Worker { transfer, socket, service, send, has_more: false, is_lost: false, tally: Tally::default() };
-    worker.serve(receive, hurry);
+    worker.serve(receive, abort);
     let Worker { transfer, mut tally, .. } = worker;
-    let next = restart(transfer, socket, &mut tally);
+    let next = restart(transfer, socket, service, &mut tally);
     service.count(Counter::UdpDrops, socket.drops());
     service.count(Counter::DatagramsIn, tally.datagrams_in);
     service.count(Counter::DatagramsOut, tally.datagrams_out);
@@ -45,13 +45,14 @@ pub(crate) fn carry_out(
     next
 }
 
-/// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one begins.
-fn restart(transfer: Transfer, socket: &Socket, tally: &mut Tally) -> Option<Transfer> {
+/// The client has lost the transfer, or has ended it and asks for the same once more before we knew: the next one
+/// begins.
+fn restart(transfer: Transfer, socket: &Socket, service: &Service, tally: &mut Tally) -> Option<Transfer> {
     if !transfer.is_asked_again() {
         return None;
     }
     let (peer, mut reply) = (transfer.peer(), [0; REPLY_BYTES_MAX]);
-    match transfer.restart(monotonic_ns(), &mut reply) {
+    match service.restart(transfer, monotonic_ns(), &mut reply) {
         Admission::Start(next) => return Some(next),
         Admission::Reply(length) if socket.send_to(&reply[..length], peer).is_ok() => {
             tally.datagrams_out += 1
@@ -82,14 +83,14 @@ struct Worker<'env> {
 }
 
 impl Worker<'_> {
-    fn serve(&mut self, mut receive: ReceiveBatch, hurry: &AtomicBool) {
+    fn serve(&mut self, mut receive: ReceiveBatch, abort: &AtomicBool) {
         let mut now_ns = monotonic_ns();
         self.drain(now_ns);
         self.flush();
         while !self.transfer.is_over() {
             if self.transfer.is_asked_again() {
                 // What the client sent before that request is here by now, and may have ended the transfer: then the
-                // request is a new one, which whoever takes over answers.
+                // request is a new one, which the listener answers.
                 if self.catch_up(&mut receive).is_err() {
                     return;
                 }
@@ -111,7 +112,7 @@ impl Worker<'_> {
                 Err(_) => return,
             }
             self.handle(&receive, now_ns);
-            if hurry.load(Ordering::Relaxed) {
+            if abort.load(Ordering::Relaxed) {
                 self.transfer.interrupt();
             }
             self.transfer.handle_timeout(now_ns);
@@ -129,8 +130,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads what has arrived, without waiting, until nothing is left or the transfer is over. More than a few batches are a
-    /// flood, and wait their turn.
+    /// Reads what has arrived, without waiting, until nothing is left or the transfer is over. More than a few batches
+    /// are a flood, and wait their turn.
     fn catch_up(&mut self, receive: &mut ReceiveBatch) -> io::Result<()> {
         for _ in 0..BATCH {
             let count = receive.receive(self.socket)?;
@@ -182,7 +183,7 @@ impl Worker<'_> {
             let pushed = self.send.push_with(None, peer, room, |datagram| {
                 let next = self.transfer.poll_transmit(now_ns, datagram);
                 self.has_more = next.is_some();
-                let next = next.unwrap_or(Datagrams::NONE);
+                let next = next.unwrap_or(Payload::NONE);
                 budget = budget.saturating_sub(next.count());
                 next
             });

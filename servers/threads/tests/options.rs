@@ -1,4 +1,4 @@
-//! What only loops can be told is refused, so that nobody measures what did not happen.
+//! Options of event loops are refused, so that what did not happen is not measured.
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 use tftpbench_net::Stop;

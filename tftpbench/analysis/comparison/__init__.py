@@ -4,7 +4,6 @@
     cells.py        pairs of trials, ratios and verdicts
     differences.py  what the runs don't have in common: cells, servers, machine, method
     result.py       the Comparison itself, and its sentence
-    words.py        a Comparison for people: text, Markdown, HTML
     document.py     a Comparison for programs
 
 It measures nothing and changes no run. It must never call a cell faster or slower that the interval, or the correction
@@ -14,6 +13,5 @@ for how many cells are judged, leaves open; and it never hides what could not be
 from tftpbench.analysis.comparison.compared import WITHIN, compare
 from tftpbench.analysis.comparison.document import document
 from tftpbench.analysis.comparison.result import Comparison
-from tftpbench.analysis.comparison.words import markdown, text
 
-__all__ = ["WITHIN", "Comparison", "compare", "document", "markdown", "text"]
+__all__ = ["WITHIN", "Comparison", "compare", "document"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tftpbench.analysis.stats import CONFIDENCE, Ratio, holm, paired_ratio
-from tftpbench.model.workload import Cell, Client, Placement
+from tftpbench.model.axes import AXES, CELL, label
 
 Row = Mapping[str, Any]
 Key = tuple[str, str]
@@ -18,7 +18,6 @@ Key = tuple[str, str]
 Verdict = Literal["faster", "slower", "same", "can't tell"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-AXES = ("operation", "file_size_bytes", "blksize", "windowsize", "concurrency")
 METRIC, CPU = "data_pps", "server_cpu_ns_per_block"
 
 
@@ -55,19 +54,13 @@ def by_cell(rows: Iterable[Row], contenders: Sequence[str]) -> dict[Key, list[Ro
 
 def axes(row: Row) -> tuple[str | int, ...]:
     """Where the row's cell is in a matrix; unknown numbers first."""
-    return (str(row.get("operation")), *(row.get(name) or 0 for name in AXES[1:]))
+    return tuple(str(row.get(name)) if AXES[name].dtype == "text" else row.get(name) or 0 for name in CELL)
 
 
 def cell_label(row: Row) -> str:
     """For people: "read, 100 at once, 64 KiB"; by its key where a row does not say."""
-    if any(row.get(axis) is None for axis in AXES):
-        return f"cell {row['cell_key']}"
-    # A label needs nothing of the cell that the row does not hold.
-    return Cell(
-        operation=row["operation"], concurrency=row["concurrency"], file_size_bytes=row["file_size_bytes"],
-        blksize=row["blksize"], windowsize=row["windowsize"], transfers=None, duration_ns=None, warm_up_ns=0,
-        limit_ns=0, distinct_files=0, client=Client(), placement=Placement(), verify="full",
-    ).label  # fmt: skip
+    known = {name: row.get(name) for name, axis in AXES.items() if axis.added is None or row.get(name) is not None}
+    return f"cell {row['cell_key']}" if None in known.values() else label(known)
 
 
 def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:

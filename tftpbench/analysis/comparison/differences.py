@@ -11,22 +11,14 @@ from typing import Any
 
 from tftpbench.analysis.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
 from tftpbench.host.machine import HOST_KEY_FACTS
+from tftpbench.model.axes import AXES
 from tftpbench.model.units import counted, format_bytes
 
 Manifest = Mapping[str, Any]
 Fields = Mapping[str, object]
 
 # The part of cell_key that every trial's row holds; client and placement are in the manifest (docs/results-format.md).
-ROW_FIELDS = (
-    "operation",
-    "concurrency",
-    "file_size_bytes",
-    "blksize",
-    "windowsize",
-    "transfers",
-    "distinct_files",
-    "verify",
-)
+ROW_FIELDS = (*AXES, "transfers", "distinct_files", "verify")
 # Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
 _METHOD = ("duration", "warm_up", "trials")
 _UNTOLD = "in what, their manifests do not say"

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tftpbench.analysis.comparison.cells import AXES, VERDICTS, Compared
+from tftpbench.analysis.comparison.cells import VERDICTS, Compared
+from tftpbench.model.axes import AXES
 from tftpbench.model.shown import Shown
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def record(row: Compared) -> dict[str, Any]:
         "cell_key": row.cell_key,
         "contender": row.contender,
         "label": row.label,
-        **{name: row.row.get(name) for name in (AXES[0], AXES[-1], *AXES[1:-1])},
+        **{name: row.row.get(name) for name in AXES},
         "a_data_pps": row.a_data_pps,
         "b_data_pps": row.b_data_pps,
         **{name: getattr(moved, name) for name in (*_BOUNDS, "lowest", "highest", "n")},

@@ -5,18 +5,16 @@
     lines.py     a line per server and cell: medians and ratios
     remarks.py   what servers did wrong, and what could not be judged
     sentence.py  the one sentence
-    text.py      an Answer for people
     document.py  an Answer for programs (--json)
 
 Pure but for stored.py, which reads run folders; it measures nothing. An invalid trial is told of and never used; under
 six pairs there is a range and no verdict.
 """
 
-from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
+from tftpbench.analysis.summary.answer import Answer, Judgement, LeftOut, judgements, summarise
 from tftpbench.analysis.summary.document import document
 from tftpbench.analysis.summary.lines import Line, Quantiles
 from tftpbench.analysis.summary.stored import answer_of, placement_of, scenario_of
-from tftpbench.analysis.summary.text import Judgement, judgements, render
 
 __all__ = [
     "Answer",
@@ -28,7 +26,6 @@ __all__ = [
     "document",
     "judgements",
     "placement_of",
-    "render",
     "scenario_of",
     "summarise",
 ]

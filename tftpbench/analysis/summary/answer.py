@@ -13,7 +13,7 @@ from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceilin
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
-from tftpbench.model.thresholds import Verdict, server_name
+from tftpbench.model.thresholds import State, Verdict, server_name
 from tftpbench.model.units import counted
 from tftpbench.model.workload import Cell
 
@@ -211,3 +211,31 @@ def _judge(
             if each.threshold.server not in absent and not (each.server == "" and absent)
         ]
     return tuple(judged)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One threshold over all cells: "held", "missed" or "not known", and where and why it does not hold."""
+
+    threshold: str
+    state: State
+    judged: int
+    reasons: tuple[str, ...]
+
+
+def judgements(judged: Sequence[Judged]) -> list[Judgement]:
+    """Each threshold once, in the scenario's order."""
+    found: list[Judgement] = []
+    for text in dict.fromkeys(str(each.verdict.threshold) for each in judged):
+        every = [each for each in judged if str(each.verdict.threshold) == text]
+        bad = [each for each in every if not each.verdict.held]
+        missed = any(each.verdict.state == "missed" for each in bad)
+        state: State = "missed" if missed else "not known" if bad else "held"
+        found.append(Judgement(text, state, len(every), tuple(map(_why, bad))))
+    return found
+
+
+def _why(judged: Judged) -> str:
+    verdict = judged.verdict
+    value = f"{verdict.value:g}, " if verdict.value is not None else ""
+    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {value}{verdict.detail}"

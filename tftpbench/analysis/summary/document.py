@@ -9,13 +9,13 @@ from typing import Any
 from tftpbench.analysis.stats import Ratio
 from tftpbench.analysis.summary.answer import Answer
 from tftpbench.analysis.summary.lines import Line
+from tftpbench.model.axes import AXES
 
 SCHEMA = "tftpbench.summary/1"
 RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
 FRAME_COLUMNS = (
-    "label", "contender", "operation", "concurrency", "file_size_bytes", "blksize", "windowsize", "data_pps",
-    "goodput_bytes_per_s", *RATIO_FIELDS, "block_rtt_ns_p50", "block_rtt_ns_p99", "server_cpu_ns_per_block", "lost",
-    "valid", "trials",
+    "label", "contender", *AXES, "data_pps", "goodput_bytes_per_s", *RATIO_FIELDS, "block_rtt_ns_p50",
+    "block_rtt_ns_p99", "server_cpu_ns_per_block", "lost", "valid", "trials",
 )  # fmt: skip
 
 
@@ -61,11 +61,7 @@ def _line(line: Line) -> dict[str, object]:
     return {
         "cell_key": cell.key,
         "server": line.server,
-        "operation": cell.operation,
-        "concurrency": cell.concurrency,
-        "file_size_bytes": cell.file_size_bytes,
-        "blksize": cell.blksize,
-        "windowsize": cell.windowsize,
+        **cell.point,
         "trials": line.trials,
         "valid": line.valid,
         "data_pps": line.data_pps,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tftpbench.analysis.stats import Ratio, paired_ratio
-from tftpbench.model.scenario import BEST_OF_AXES, Scenario
+from tftpbench.model.axes import AXES
+from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.workload import Cell
 
@@ -94,8 +95,8 @@ def _groups(scenario: Scenario) -> list[tuple[str, list[Cell]]]:
     """Cells that differ in nothing but what each server takes its best value of."""
     groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in scenario.cells():
-        fixed = [getattr(cell, axis) for axis in BEST_OF_AXES if axis not in scenario.best_of]
-        groups.setdefault((cell.operation, cell.concurrency, cell.file_size_bytes, *fixed), []).append(cell)
+        fixed = tuple(getattr(cell, axis) for axis in AXES if axis not in scenario.best_of)
+        groups.setdefault(fixed, []).append(cell)
     return [(cells[0].label_without(scenario.best_of), cells) for cells in groups.values()]
 
 

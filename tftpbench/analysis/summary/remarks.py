@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tftpbench.analysis.summary.lines import Line
+from tftpbench.measure.findings import FORMER_KINDS
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 
@@ -23,7 +24,8 @@ def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
     for row in rows:
         for finding in row.get("server_findings") or ():
             seen = (int(finding["count"]), str(finding["text"])[:_TEXT_MAX], labels[row["cell_key"]])
-            found.setdefault((server_name(row), str(finding["kind"])), []).append(seen)
+            kind = str(finding["kind"])
+            found.setdefault((server_name(row), FORMER_KINDS.get(kind, kind)), []).append(seen)
     return tuple(f"{server}: {_worst(seen)}" for (server, _), seen in sorted(found.items()))
 
 

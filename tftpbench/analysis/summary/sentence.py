@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
-from tftpbench.model.units import format_bytes, format_rate
+from tftpbench.model import axes
+from tftpbench.model.axes import AXES, VARIED
+from tftpbench.model.units import format_rate
 from tftpbench.model.workload import Cell
 
-AXES = ("concurrency", "file_size_bytes", "blksize", "windowsize")
 CEILING = "the ceiling"
 # Of many servers, those that follow the first one are named up to this place.
 NAMED_MAX = 4
@@ -78,8 +79,7 @@ def headline(lines: Sequence[Line], best_of: Sequence[str] = ()) -> str:
 
 def axis_value(cell: Cell, axis: str) -> str:
     """A point of an axis in words: "1000", "64 KiB"."""
-    value = getattr(cell, axis)
-    return format_bytes(value) if axis == "file_size_bytes" else str(value)
+    return AXES[axis].text(getattr(cell, axis))
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,15 @@ class _Words:
         return "bytes" if self.best_of else "blocks"
 
     def at(self, cell: Cell) -> str:
-        options = [text for name, text in cell.options.items() if name not in self.best_of]
-        extras = [format_bytes(cell.file_size_bytes), *options]
+        told = axes.parts(cell.point, ("operation", "concurrency", *self.best_of))
         what = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
         best = f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
-        return f"{what} {cell.operation}s of {', '.join(extras)}{best}"
+        return f"{what} {cell.operation}s of {', '.join(told.values())}{best}"
 
 
 def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:
     """The first thing that the scenario varies."""
-    varied = [axis for axis in AXES if axis not in best_of]
+    varied = [axis for axis in VARIED if axis not in best_of]
     return next((axis for axis in varied if len({getattr(line.cell, axis) for line in lines}) > 1), varied[0])
 
 
@@ -136,7 +135,7 @@ def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words)
 def _elsewhere(ours: Sequence[Line], head: Line, words: _Words) -> list[str]:
     """The same comparison along the axis, and for the other operation."""
     axis = words.axis
-    others = [name for name in AXES if name != axis and name not in words.best_of]
+    others = [name for name in VARIED if name != axis and name not in words.best_of]
     same = [line for line in ours if all(getattr(line.cell, name) == getattr(head.cell, name) for name in others)]
     along = [line for line in same if line.cell.operation == head.cell.operation and line is not head]
     across = [line for line in same if getattr(line.cell, axis) == getattr(head.cell, axis) and line is not head]

@@ -1,11 +1,14 @@
 """``tftpbench gate``: is the head slower than the base? One file per command, as above it.
 
-ab.py        two servers, measured now, in pairs
-baseline.py  a run against a stored run
-slo.py       a run against its scenario's thresholds
-selftest.py  how often the gate cries wolf on this machine, and what it catches
-told.py      what a gate found, for a terminal
-outcome.py   what all of them do with what was found: tell it, keep it
+ab.py          two servers, measured now, in pairs
+baseline.py    a run against a stored run
+slo.py         a run against its scenario's thresholds
+selftest.py    the gate's false-alarm rate on this machine, and what it catches
+options.py     options that several of them have
+judged_run.py  the run that baseline and slo judge
+watch.py       the display while a gate goes on
+text.py        what a gate found, for a terminal
+outcome.py     what ab and baseline do with what was found: print it, keep it
 """
 
 import typer

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.outcome import FailOn
-from tftpbench.cli.run import SEED_MAX
+from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.model.arguments import SEED_MAX
 
 _SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
 
@@ -31,15 +31,9 @@ def ab(
         int | None,
         typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the gate's folder is made.")] = Path(
-        "results"
-    ),
-    fail_on: Annotated[
-        FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")
-    ] = FailOn.regressed,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3, 4 and 6.")
-    ] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the gate's folder is made.")] = RESULTS,
+    fail_on: FailOnOption = FailOn.regressed,
+    report_only: ReportOnly = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
 ) -> int:
@@ -52,7 +46,7 @@ def ab(
     asked = load_scenario(scenario, set_ or [])
     old, new = gate.both_sides(base, head, like)
     seed = random_seed() if seed is None else seed
-    interrupt_on_end()  # an orderly end for all: finished blocks are kept
+    interrupt_on_end()  # an orderly end for all: finished pairs are kept
     result = gate.ab(
         old,
         new,
@@ -77,5 +71,5 @@ def _command(
     words += ["--as", like] if like is not None else []
     words += [word for assignment in overrides for word in ("--set", assignment)]
     words += ["--seed", str(seed)]
-    words += ["--out", str(out)] if out != Path("results") else []
-    return words + (["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else [])
+    words += ["--out", str(out)] if out != RESULTS else []
+    return words + fail_on_words(fail_on)

@@ -1,6 +1,5 @@
 """``tftpbench gate baseline``: a run, of now or of another day, against a stored run."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.outcome import FailOn
-from tftpbench.cli.run import SEED_MAX
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
+from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
+from tftpbench.model.arguments import SEED_MAX
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
-    from tftpbench.model.scenario import Scenario
 
 # Beside the run's own files, in the run's folder.
 FOLDER = "gate"
-RESULTS = Path("results")
 
 
 def baseline(
@@ -39,12 +36,8 @@ def baseline(
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results."),
     ] = None,
-    fail_on: Annotated[
-        FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")
-    ] = FailOn.regressed,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3, 4 and 6.")
-    ] = False,
+    fail_on: FailOnOption = FailOn.regressed,
+    report_only: ReportOnly = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
 ) -> int:
@@ -67,25 +60,6 @@ def baseline(
     return 0 if report_only else result.exit_code(fail_on.value)
 
 
-def measured(scenario: "Scenario", seed: int, out: Path, command: Sequence[str], quiet: bool) -> Path:
-    """Run a scenario, as `tftpbench run` does; its folder. A run that is interrupted says how to go on with it."""
-    from tftpbench.render import progress
-    from tftpbench.store import recording
-
-    interrupt_on_end()  # an orderly end for all: finished trials are saved
-    with progress.display(sys.stderr, quiet=quiet) as shown:
-        return recording.run(scenario, seed=seed, out=out, command=command, on_event=shown).folder
-
-
-def refuse_beside_run(*options: str) -> None:
-    """With --run nothing is measured, so what says how to measure has no meaning."""
-    from tftpbench.model.errors import UsageError
-
-    given = [option for option in options if option]
-    if given:
-        raise UsageError(f"--run judges a run that exists: leave {' and '.join(given)} out")
-
-
 def _again(
     base: "Stored", servers: Sequence[str], seed: int | None, out: Path, command: Sequence[str], quiet: bool
 ) -> Path:
@@ -106,4 +80,4 @@ def _command(
     words += [word for server in servers for word in ("--server", server)]
     words += ["--seed", str(seed)] if seed is not None else []
     words += ["--out", str(out)] if out is not None else []
-    return words + (["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else [])
+    return words + fail_on_words(fail_on)

@@ -1,14 +1,14 @@
-"""What gate commands do with what was found: tell it, keep it, and hand it to the CI service."""
+"""What gate commands do with what was found: print it, keep it, and hand it to the CI service."""
 
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from tftpbench.cli.gate.options import FailOn
 from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
@@ -18,17 +18,9 @@ if TYPE_CHECKING:
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-class FailOn(StrEnum):
-    """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
-
-    regressed = "regressed"
-    suspected = "suspected"
-    inconclusive = "inconclusive"
-
-
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     """The document for a program, the text for people, or both."""
-    from tftpbench.cli.gate.told import told
+    from tftpbench.cli.gate.text import render
     from tftpbench.gate.document import document
 
     if json_:
@@ -36,14 +28,14 @@ def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = told(result, output.has_colour)
+    text = render(result, output.has_colour)
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
     """Reports, document and plots in the gate's folder, and the report in the job's summary where there is one.
 
-    Raises ResultsError. The verdict has been told by then.
+    Raises ResultsError. The verdict has been printed by then.
     """
     from tftpbench.model.errors import ResultsError
     from tftpbench.render.gate import write, write_markdown

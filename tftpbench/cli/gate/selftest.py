@@ -1,4 +1,4 @@
-"""``tftpbench gate selftest``: how often the gate cries wolf on this machine, and what it catches."""
+"""``tftpbench gate selftest``: the gate's false-alarm rate on this machine, and what it catches."""
 
 import json
 import sys
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.run import SEED_MAX
+from tftpbench.cli.gate.options import RESULTS
 from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.model.arguments import SEED_MAX
 
 if TYPE_CHECKING:
     from tftpbench.gate.selftest.run import SelfTested
@@ -22,9 +23,9 @@ def selftest(
     scenario: Annotated[
         str, typer.Argument(metavar="[SCENARIO]", help="A path, or the name of a bundled scenario.")
     ] = "gate",
-    server: Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Who is held against itself.")] = (
-        "epoll"
-    ),
+    server: Annotated[
+        str, typer.Option("-s", "--server", metavar="SERVER", help="Which server is held against itself.")
+    ] = ("epoll"),
     aa: Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")] = 10,
     fault: Annotated[
         list[str] | None,
@@ -41,9 +42,9 @@ def selftest(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=SEED_MAX - 10_000, help="Of everything random; else random.")
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")] = Path(
-        "results"
-    ),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")
+    ] = RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the figures only, no progress.")] = False,
 ) -> int:
@@ -58,20 +59,20 @@ def selftest(
     if json_:
         typer.echo(json.dumps({**asdict(found), "holds": found.holds}, ensure_ascii=False))
     if not (json_ and quiet):
-        print(told(found), file=sys.stderr if json_ else sys.stdout)
+        print(render(found), file=sys.stderr if json_ else sys.stdout)
     return 6 if found.holds is None else 0 if found.holds else 3
 
 
-def told(found: "SelfTested") -> str:
+def render(found: "SelfTested") -> str:
     """The figures as lines."""
-    said = ", ".join(f"{word} {count}" for word, count in found.said.items())
+    said = ", ".join(f"{verdict} {count}" for verdict, count in found.said.items())
     lines = [f"False alarms, live:         {found.alarms} gates over equal code{f': {said}' if said else ''}"]
     if found.permuted is not None:
         lines.append(f"False alarms, permutations: {found.permuted.rate()} gates of the same pairs, labels exchanged")
     for fault in found.faults:
         moved = "not measured" if fault.moved is None else f"{100 * (fault.moved - 1):+.1f} %"
         lines.append(f"Fault {fault.name}: {fault.words}; {fault.metric} {moved}, {fault.pairs} pairs")
-        lines.append(f"  caught by it in {fault.found} gates drawn from them ({fault.among_many})")
+        lines.append(f"  caught by it in {fault.found} gates drawn from them ({fault.resampled})")
     verdict = "The gate keeps its promise here." if found.holds else "The gate does not keep its promise here."
     if found.holds is None:
         verdict = "Nothing can be said: no gate had pairs enough to judge."

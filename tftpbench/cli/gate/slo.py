@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.gate.baseline import RESULTS, measured, refuse_beside_run
-from tftpbench.cli.report import keep
-from tftpbench.cli.run import ANSWER, SEED_MAX
+from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
+from tftpbench.cli.gate.options import RESULTS, ReportOnly
+from tftpbench.cli.output import keep, keep_answer
+from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import output_of
 
@@ -45,9 +46,7 @@ def slo(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results.")
     ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Tell, and exit with 0 instead of 3 and 6.")
-    ] = False,
+    report_only: ReportOnly = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
 ) -> int:
@@ -62,7 +61,7 @@ def slo(
         given = {"--server": server, "--set": set_, "--seed": seed is not None, "--out": out}
         refuse_beside_run(*(option for option, value in given.items() if value))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # told below, for people
+        warnings.simplefilter("ignore", ResultsWarning)  # printed below, for people
         folder = run if run is not None else _measured(scenario or "", server or [], set_ or [], seed, out, quiet)
         found = stored(folder)
         judged = judge(found)
@@ -92,20 +91,21 @@ def _measured(
 def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool) -> None:
     """The sentence about the limits, then what the run says by itself."""
     from tftpbench.analysis import summary
+    from tftpbench.render import answer as rendered
 
     answer, folder = summary.answer_of(of.run), str(of.run.path)
     for problem in of.run.problems:
         typer.echo(f"{folder}: {problem}", err=True)
     repeat = shlex.join(map(str, of.run.manifest.get("argv") or ()))
     if is_new:
-        keep(f"{summary.render(answer, folder, repeat)}\n", of.run.path / ANSWER)
+        keep_answer(of.run.path, rendered.text(answer, folder, repeat))
     if json_:
         whole = summary.document(answer, folder, of.seed, of.run.rows)
         typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = f"{visible_line(judged.sentence)}\n\n{summary.render(answer, folder, repeat, colour=output.has_colour)}"
+    text = f"{visible_line(judged.sentence)}\n\n{rendered.text(answer, folder, repeat, colour=output.has_colour)}"
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 

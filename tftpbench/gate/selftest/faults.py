@@ -50,7 +50,7 @@ class FaultsUnavailable(UsageError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to be worse. `metric`: the one that is meant to show it; `environment`: what fault.c is told."""
+    """One way to be worse. `metric`: the one that is meant to show it; `environment`: the settings of fault.c."""
 
     name: str
     metric: str
@@ -89,7 +89,7 @@ def calibrated(name: str, budgets: Mapping[str, float], base: Mapping[str, float
     """The fault that costs twice the budget of its metric, by the figures that the base was measured to have.
 
     `base`: by metric, in its unit, for this cell. FaultsUnavailable where the metric has no budget or no figure;
-    UsageError for a name that nobody knows.
+    UsageError for an unknown name.
     """
     if name not in METRIC_OF:
         raise UsageError(f"{name!r} is no fault; allowed: {', '.join(METRIC_OF)}")

@@ -1,10 +1,10 @@
-"""The gate without a machine: what it would have said of recorded blocks, thousands of times.
+"""The gate without a machine: what it would have said of recorded pairs, thousands of times.
 
-Each draw is a whole gate with the decision of a real one (`decision.words`, look after look). Identical code with base
-and head exchanged at random tells how often the gate alarms for nothing; a recorded fault, how often it finds it. It
-must never measure, and never judge by rules of its own.
+Each draw is a whole gate with the decision of a real one (`verdict.look`, look after look). Identical code with
+base and head exchanged at random gives the false-alarm rate; a recorded fault, how often it is found. It must never
+measure, and never judge by rules of its own.
 
-What it can't tell: draws come from the blocks that were recorded, so their intervals hold for such blocks, and none of
+What it can't tell: draws come from the pairs that were recorded, so their intervals hold for such pairs, and none of
 a machine that behaves otherwise.
 """
 
@@ -15,24 +15,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.analysis.stats import PAIRS_MIN, trimmed
-from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, valid
-from tftpbench.gate.result import BASE, CONTROL, HEAD, WORDS, Block, Word
+from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, severe_signs, valid
+from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
-from tftpbench.gate.verdict import CONTROLS_MIN, ERROR, OPTIONAL, SEVERE_ERROR, effective, holm_of, is_many, words
-from tftpbench.model.budgets import METRICS, allowance
+from tftpbench.gate.verdict import (
+    INCONCLUSIVE,
+    OPTIONAL,
+    REGRESSED,
+    SEVERE_ERROR,
+    Flags,
+    Floats,
+    Key,
+    Sample,
+    Severities,
+    certainly_severe,
+    held_budgets,
+    look,
+    overall,
+)
+from tftpbench.model.budgets import METRICS
 from tftpbench.model.gate_settings import CONTROL_EVERY
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
 
-Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
-Key = tuple[str, str]
-_REGRESSED, _PASS, _IMPROVED = WORDS.index("regressed"), WORDS.index("pass"), WORDS.index("improved")
-_INVALID, _INCONCLUSIVE = WORDS.index("invalid"), WORDS.index("inconclusive")
-# What ends a gate: decision._SURE.
-_SURE = [_REGRESSED, _PASS, _IMPROVED]
 
 
 @dataclass(frozen=True)
@@ -50,19 +57,20 @@ class Rate:
     @property
     def low(self) -> float:
         """The least that the share may be."""
-        from scipy.stats import beta
-
-        tail = (1 - CONFIDENCE) / 2
-        return float(beta.ppf(tail, self.alarms, self.draws - self.alarms + 1)) if self.alarms else 0.0
+        return self._interval()[0]
 
     @property
     def high(self) -> float:
         """The most that it may be."""
-        from scipy.stats import beta
+        return self._interval()[1]
 
-        tail = (1 - CONFIDENCE) / 2
-        rest = self.draws - self.alarms
-        return float(beta.ppf(1 - tail, self.alarms + 1, rest)) if rest else 1.0
+    def _interval(self) -> tuple[float, float]:
+        from scipy.stats import binomtest
+
+        if not self.draws:
+            return 0.0, 1.0
+        found = binomtest(self.alarms, self.draws).proportion_ci(CONFIDENCE, method="exact")
+        return float(found.low), float(found.high)
 
     def __str__(self) -> str:
         """As in a table: "1 of 30 (0.1 to 17 %)"."""
@@ -73,22 +81,22 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What many gates said: the whole of each, and each metric of it (the gravest word of its cells)."""
+    """What many gates said: the whole of each, and each metric of it (the most severe verdict of its cells)."""
 
     draws: int
-    said: tuple[Word, ...]
-    by_metric: Mapping[str, tuple[Word, ...]]
+    said: tuple[Verdict, ...]
+    by_metric: Mapping[str, tuple[Verdict, ...]]
 
     @property
-    def words(self) -> Mapping[Word, int]:
-        """How often each word was the verdict, in the order of gravity."""
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """How often each was the verdict of the whole, the most severe first."""
         counts = Counter(self.said)
-        return {word: counts[word] for word in WORDS}
+        return {verdict: counts[verdict] for verdict in Verdict}
 
-    def rate(self, word: Word = "regressed", metric: str | None = None) -> Rate:
-        """How often the verdict, or that of one metric, was this word."""
-        told = self.said if metric is None else self.by_metric.get(metric, ())
-        return Rate(told.count(word), len(told))
+    def rate(self, verdict: Verdict = Verdict.REGRESSED, metric: str | None = None) -> Rate:
+        """How often the verdict, or that of one metric, was this one."""
+        verdicts = self.said if metric is None else self.by_metric.get(metric, ())
+        return Rate(verdicts.count(verdict), len(verdicts))
 
 
 def _percent(share: float) -> str:
@@ -96,52 +104,52 @@ def _percent(share: float) -> str:
 
 
 def permuted(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
 ) -> Rates:
-    """Gates of recorded blocks in random order, base and head of each exchanged or not by the toss of a coin.
+    """Gates of recorded pairs in random order, base and head of each exchanged or not by the toss of a coin.
 
-    `blocks`: of base and head that are the same code. ValueError where they are too few for a look.
+    `pairs`: of base and head that are the same code. ValueError where they are too few for a look.
     """
-    return _gates(blocks, budgets, looks, draws, seed, swaps=True)
+    return _gates(pairs, budgets, looks, draws, seed, swaps=True)
 
 
 def drawn(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS, seed: int = 1
 ) -> Rates:
-    """Gates of recorded blocks in random order, base and head as they were. ValueError as in `permuted`.
+    """Gates of recorded pairs in random order, base and head as they were. ValueError as in `permuted`.
 
-    Draws share blocks: where few more were recorded than a gate takes, they hardly differ.
+    Draws share pairs: where few more were recorded than a gate takes, they hardly differ.
     """
-    return _gates(blocks, budgets, looks, draws, seed, swaps=False)
+    return _gates(pairs, budgets, looks, draws, seed, swaps=False)
 
 
 def detected(
-    blocks: Sequence[Block], metric: str, budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS,
+    pairs: Sequence[Pair], metric: str, budgets: Mapping[str, float], looks: Sequence[int], draws: int = DRAWS,
     seed: int = 1,
 ) -> Rate:  # fmt: skip
-    """How often gates drawn from blocks with a faulty head are regressed by the metric that is meant to show it."""
-    return drawn(blocks, budgets, looks, draws, seed).rate("regressed", metric)
+    """How often gates drawn from pairs with a faulty head are regressed by the metric that is meant to show it."""
+    return drawn(pairs, budgets, looks, draws, seed).rate(Verdict.REGRESSED, metric)
 
 
-def mirrored(blocks: Iterable[Block]) -> list[Block]:
-    """The same blocks with base and head exchanged in all of them.
+def mirrored(pairs: Iterable[Pair]) -> list[Pair]:
+    """The same pairs with base and head exchanged in all of them.
 
     Without controls: a second start of what is the head now says nothing of what is the base.
     """
     names = {BASE: HEAD, HEAD: BASE}
     return [
         replace(
-            block,
-            arms={names[name]: arm for name, arm in block.arms.items() if name in names},
-            first=names.get(block.first, block.first),
+            pair,
+            arms={names[name]: arm for name, arm in pair.arms.items() if name in names},
+            first=names.get(pair.first, pair.first),
         )
-        for block in blocks
+        for pair in pairs
     ]
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Of each draw and place in it: which block of the cell, and whether its sides are exchanged: (draws, blocks)."""
+    """Of each draw and place in it: which pair of the cell, and whether its sides are exchanged: (draws, pairs)."""
 
     order: Numbers
     swapped: NDArray[np.bool_]
@@ -158,46 +166,25 @@ class _Draw:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One metric of a cell, by block; NaN where an arm has no figure."""
+    """One metric of a cell, by pair; NaN where an arm has no figure."""
 
     metric: str
     base: Floats
     head: Floats
     control: Floats
 
-    def logs(self, draw: _Draw, look: int, least: int) -> Floats | None:
-        """Log-ratios of worsening at a look, (draws, pairs); None where too few blocks have the figure."""
-        known = np.isfinite(self.base) & np.isfinite(self.head)
-        if min(look, int(known.sum())) < (least if self.metric in OPTIONAL else PAIRS_MIN):
-            return None
-        return self._worse(*self._sides(draw.first(look) if known.all() else draw.known(known, look)))
-
-    def uneven(self, draw: _Draw, look: int, budget: float) -> NDArray[np.bool_]:
-        """Whether two starts of the base differ by more than the budget for certain, by draw."""
-        seen = draw.first(look)
-        logs = self._worse(self._sides(seen)[0], self.control[seen.order])
-        counts = np.isfinite(logs).sum(axis=-1)
-        logs = np.sort(logs, axis=-1)  # what is no number comes last
-        limit = allowance(METRICS[self.metric], budget)
-        uneven = np.zeros(len(logs), dtype=bool)
-        for count in set(counts.tolist()):
-            if count >= CONTROLS_MIN:
-                rows = counts == count
-                found = trimmed(logs[rows, :count])
-                uneven[rows] = np.minimum(found.p_above(limit), found.p_below(-limit)) < ERROR / 2
-        return uneven
+    def sample(self, draw: _Draw, size: int, budget: float) -> Sample:
+        """What a look sees: of a figure that some pairs have not, as far as the others reach."""
+        known, seen = np.isfinite(self.base) & np.isfinite(self.head), draw.first(size)
+        logs = self._worse(*self._sides(seen if known.all() else draw.known(known, size)))
+        return Sample(self.metric, budget, logs, self._worse(self._sides(seen)[0], self.control[seen.order]))
 
     def signs(self, draw: _Draw, pairs: int, budget: float) -> Numbers:
         """As `severe_sign` has it, of the first pairs of each draw: (draws, pairs)."""
         seen = draw.first(pairs)
         base, head = self._sides(seen)
-        with np.errstate(invalid="ignore"):
-            worse = self._worse(base, head)
-            control = self._worse(base, self.control[seen.order])
-            limit = severe_limit(self.metric, budget)
-            # What is no number is never at or beyond a limit.
-            is_alike = control - np.minimum(worse, 0) >= limit
-            return np.where(is_alike, 0, (worse >= limit).astype(np.int64) - (worse <= -limit))
+        control = self._worse(base, self.control[seen.order])
+        return severe_signs(self._worse(base, head), control, severe_limit(self.metric, budget))
 
     def _sides(self, draw: _Draw) -> tuple[Floats, Floats]:
         base, head = self.base[draw.order], self.head[draw.order]
@@ -209,28 +196,28 @@ class _Recorded:
 
 
 def _gates(
-    blocks: Sequence[Block], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
+    pairs: Sequence[Pair], budgets: Mapping[str, float], looks: Sequence[int], draws: int, seed: int, *, swaps: bool
 ) -> Rates:
-    cells = by_cell([block for block in valid(blocks) if block.failure is None])
+    cells = by_cell([pair for pair in valid(pairs) if pair.failure is None])
     fewest = min((len(ours) for ours in cells.values()), default=0)
     reached = [look for look in looks if look <= fewest]
     if not reached or not fewest:
-        raise ValueError(f"a gate of these looks needs {looks[0]} valid blocks of each cell, and there are {fewest}")
-    dice = np.random.default_rng(seed)
-    drawing = {key: _draw([CONTROL in block.arms for block in ours], draws, dice, swaps) for key, ours in cells.items()}
+        raise ValueError(f"a gate of these looks needs {looks[0]} valid pairs of each cell, and there are {fewest}")
+    rng = np.random.default_rng(seed)
+    drawing = {key: _draw([CONTROL in pair.arms for pair in ours], draws, rng, swaps) for key, ours in cells.items()}
     recorded = {(name, key): _recorded(ours, name) for key, ours in cells.items() for name in budgets}
-    found = _look_by_look(recorded, drawing, effective(cells, budgets), looks, reached)
+    found = _look_by_look(recorded, drawing, held_budgets(cells, budgets), looks, reached)
     return _rates(found, draws)
 
 
-def _draw(controlled: Sequence[bool], draws: int, dice: np.random.Generator, swaps: bool) -> _Draw:
-    """Blocks in random order, but those with a control in the places where a gate has them."""
+def _draw(controlled: Sequence[bool], draws: int, rng: np.random.Generator, swaps: bool) -> _Draw:
+    """Pairs in random order, but those with a control in the places where a gate has them."""
     places = _controlled_places(controlled)
     order = np.empty((draws, len(places)), dtype=np.int64)
     for is_controlled in (True, False):
         ours = np.flatnonzero(np.array(controlled) == is_controlled)
-        order[:, places == is_controlled] = dice.permuted(np.tile(ours, (draws, 1)), axis=1)
-    swapped = dice.random(order.shape) < 0.5 if swaps else np.zeros(order.shape, dtype=bool)
+        order[:, places == is_controlled] = rng.permuted(np.tile(ours, (draws, 1)), axis=1)
+    swapped = rng.random(order.shape) < 0.5 if swaps else np.zeros(order.shape, dtype=bool)
     return _Draw(order, swapped)
 
 
@@ -244,9 +231,9 @@ def _controlled_places(controlled: Sequence[bool]) -> NDArray[np.bool_]:
     return np.array(places, dtype=bool)
 
 
-def _recorded(blocks: Sequence[Block], metric: str) -> _Recorded:
+def _recorded(pairs: Sequence[Pair], metric: str) -> _Recorded:
     def column(arm: str) -> Floats:
-        found = [figure(block, arm, metric) for block in blocks]
+        found = [figure(pair, arm, metric) for pair in pairs]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     return _Recorded(metric, column(BASE), column(HEAD), column(CONTROL))
@@ -255,94 +242,65 @@ def _recorded(blocks: Sequence[Block], metric: str) -> _Recorded:
 def _look_by_look(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
     looks: Sequence[int], reached: Sequence[int],
-) -> dict[Key, Numbers]:  # fmt: skip
-    """The word of each metric in each draw, as a place in WORDS: as `decide` has it, for all draws at once.
+) -> dict[Key, Severities]:  # fmt: skip
+    """The verdict of each metric in each draw: as `decide` has it, for all draws at once.
 
     Where a severe loss ends a gate before its first look, the other metrics are inconclusive here.
     """
     draws = len(next(iter(drawing.values())).order)
-    found: dict[Key, Numbers] = {}
+    found: dict[Key, Severities] = {}
     ended = np.zeros(draws, dtype=bool)
     severe = _severe(recorded, drawing, budgets, looks[-1])
     before = 0
-    for look in reached:
-        stopped = np.zeros(draws, dtype=bool)
-        for number, is_severe in enumerate(severe[before:look], before + 1):
-            now_severe = np.any(list(is_severe.values()), axis=0) & ~ended & ~stopped & (number < look)
-            for key, each in is_severe.items():
-                earlier = found.setdefault(key, np.full(draws, _INCONCLUSIVE))
-                found[key] = np.where(each & now_severe, _REGRESSED, earlier)
-            stopped |= now_severe
-        ended |= stopped
-        told, is_over = _told(recorded, drawing, budgets, looks, look)
-        for key, each in (severe[look - 1] if look <= len(severe) else {}).items():
-            if key in told:
-                told[key] = np.where(each, _REGRESSED, told[key])
-                is_over |= each
-        for key, now in told.items():
-            earlier = found.get(key, np.full(draws, _INCONCLUSIVE) if ended.any() else now)
-            found[key] = np.where(ended | (earlier == _REGRESSED), earlier, now)
+    for size in reached:
+        for each in severe[before : size - 1]:  # at `size` itself there is a look, too
+            now_severe = np.any(list(each.values()), axis=0) & ~ended
+            for key, is_severe in each.items():
+                earlier = found.setdefault(key, np.full(draws, INCONCLUSIVE))
+                found[key] = np.where(is_severe & now_severe, REGRESSED, earlier)
+            ended |= now_severe
+        samples = {key: each.sample(drawing[key[1]], size, budgets[key]) for key, each in recorded.items()}
+        samples = {key: sample for key, sample in samples.items() if _is_judged(sample, looks[0])}
+        before = size
+        if not samples:
+            continue
+        now, is_over = look(samples, found, looks=len(looks), last=samples if size == looks[-1] else ())
+        for key, is_severe in (severe[size - 1] if size <= len(severe) else {}).items():
+            now[key] = np.where(is_severe, REGRESSED, now[key])
+            is_over |= is_severe
+        found = {key: np.where(ended, found.get(key, INCONCLUSIVE), said) for key, said in now.items()}
         ended |= is_over
-        ended |= np.all([np.isin(each, _SURE) for each in found.values()], axis=0) if found else False
-        before = look
     return found
+
+
+def _is_judged(sample: Sample, least: int) -> bool:
+    """Whether a look has pairs enough of it; what is optional is left out where it has not."""
+    return sample.metric not in OPTIONAL or sample.logs.shape[-1] >= least
 
 
 def _severe(
     recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float], pairs: int
-) -> list[dict[Key, NDArray[np.bool_]]]:
-    """After each pair: in which draws which metric is a severe loss for certain, as `decision.severe` has it.
+) -> list[dict[Key, Flags]]:
+    """After each pair: in which draws which metric is a severe loss for certain, as `verdict.severe` has it.
 
     Empty where that is so in none.
     """
     keys = [key for key in recorded if METRICS[key[0]].needs_clock]
-    tables = [p_values(recorded[key].signs(drawing[key[1]], pairs, budgets[key])) for key in keys]
-    if not tables or min(float(table.min()) for table in tables) * len(keys) >= SEVERE_ERROR:
+    tables = {key: p_values(recorded[key].signs(drawing[key[1]], pairs, budgets[key])) for key in keys}
+    if not tables or min(float(table.min()) for table in tables.values()) * len(keys) >= SEVERE_ERROR:
         return []
-    fewest = min(table.shape[-1] for table in tables)
-    return [
-        {
-            key: each < SEVERE_ERROR
-            for key, each in holm_of({key: table[:, pair] for key, table in zip(keys, tables, strict=True)}).items()
-        }
-        for pair in range(fewest)
-    ]
+    fewest = min(table.shape[-1] for table in tables.values())
+    return [certainly_severe({key: table[:, pair] for key, table in tables.items()}) for pair in range(fewest)]
 
 
-def _told(
-    recorded: Mapping[Key, _Recorded], drawing: Mapping[str, _Draw], budgets: Mapping[Key, float],
-    looks: Sequence[int], look: int,
-) -> tuple[dict[Key, Numbers], NDArray[np.bool_]]:  # fmt: skip
-    """The words of a look, and in which draws it ends the gate by a loss of many budgets."""
-    logs, short = {}, []
-    for key, each in recorded.items():
-        values = each.logs(drawing[key[1]], look, looks[0])
-        if values is not None:
-            logs[key] = values
-        elif each.metric not in OPTIONAL:
-            short.append(key)
-    told = words(logs, budgets, len(looks), last=logs if look == looks[-1] else ())
-    for key in short:
-        told[key] = np.full(len(drawing[key[1]].order), _INCONCLUSIVE)
-    is_over = np.zeros(len(next(iter(drawing.values())).order), dtype=bool)
-    for key, now in told.items():
-        now[recorded[key].uneven(drawing[key[1]], look, budgets[key])] = _INVALID
-        if key in logs:
-            is_over |= (now == _REGRESSED) & is_many(key[0], logs[key], budgets[key])
-    return told, is_over
-
-
-def _rates(found: Mapping[Key, Numbers], draws: int) -> Rates:
+def _rates(found: Mapping[Key, Severities], draws: int) -> Rates:
     if not found:
-        return Rates(draws, _as_words(np.full(draws, _INVALID)), {})
-    by_metric: dict[str, Numbers] = {}
-    for (metric, _), told in found.items():
-        by_metric[metric] = np.minimum(by_metric.get(metric, told), told)
-    table = np.array(list(found.values()))
-    whole = table.min(axis=0)
-    whole[(whole == _PASS) & (table == _IMPROVED).any(axis=0)] = _IMPROVED
-    return Rates(draws, _as_words(whole), {metric: _as_words(told) for metric, told in by_metric.items()})
+        return Rates(draws, (Verdict.INVALID,) * draws, {})
+    by_metric: dict[str, Severities] = {}
+    for (metric, _), severities in found.items():
+        by_metric[metric] = np.maximum(by_metric.get(metric, severities), severities)
+    return Rates(draws, _decoded(overall(found)), {metric: _decoded(each) for metric, each in by_metric.items()})
 
 
-def _as_words(told: Numbers) -> tuple[Word, ...]:
-    return tuple(WORDS[place] for place in told)
+def _decoded(severities: Severities) -> tuple[Verdict, ...]:
+    return tuple(BY_SEVERITY[severity] for severity in severities)

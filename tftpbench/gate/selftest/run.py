@@ -1,4 +1,4 @@
-"""The gate tested on this machine: how often it cries wolf over equal code, and whether it finds faults of known size.
+"""The gate tested on this machine: its false-alarm rate over equal code, and whether it finds faults of known size.
 
 Gates of a server against itself say the first; of a server against itself made worse by twice the budget, the second.
 All of them are kept, so that the figures can be had again without measuring. Recorded pairs are used more than once
@@ -16,7 +16,7 @@ import numpy as np
 from tftpbench.gate.document import FILE, load, text
 from tftpbench.gate.loop import ab
 from tftpbench.gate.pair_figures import figure
-from tftpbench.gate.result import BASE, HEAD, Block, GateResult
+from tftpbench.gate.result import BASE, HEAD, GateResult, Pair, Verdict
 from tftpbench.gate.selftest.faults import (
     BUDGETS,
     METRIC_OF,
@@ -35,7 +35,7 @@ from tftpbench.model.scenario import Scenario, from_document
 FAULT_GATES = 20
 DETECTED_MIN = 0.9
 # One false alarm in a hundred gates is what is promised: more than this would be seen in one of 20 self-tests only.
-FALSE_ALARMS, SURPRISE = 0.01, 0.05
+FALSE_ALARMS, ALPHA = 0.01, 0.05
 AA = "aa"
 # A lost datagram keeps its client waiting for a timer, all of it in one slice. With the usual second, a loss of 10 %
 # would be one datagram in every fourth trial, which is no loss of 10 % but a rare stall; so, it is several in each.
@@ -55,7 +55,7 @@ class FaultFound:
     pairs: int
     moved: float | None
     found: Rate
-    among_many: Rate
+    resampled: Rate
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class SelfTested:
 
         if not self.alarms.draws and not any(fault.found.draws for fault in self.faults):
             return None
-        chance = float(binom.sf(self.alarms.alarms - 1, self.alarms.draws, FALSE_ALARMS))
+        p_value = float(binom.sf(self.alarms.alarms - 1, self.alarms.draws, FALSE_ALARMS))
         quiet = self.permuted is None or (self.permuted.rate().share or 0) <= FALSE_ALARMS
-        return chance >= SURPRISE and quiet and all((fault.found.share or 0) >= DETECTED_MIN for fault in self.faults)
+        return p_value >= ALPHA and quiet and all((fault.found.share or 0) >= DETECTED_MIN for fault in self.faults)
 
 
 def record(
@@ -104,8 +104,8 @@ def record(
         return [f"No fault was injected: {reason}."]
     notes = []
     cell = scenario.cells()[0]
-    blocks = [block for result in done for block in result.blocks if block.cell_key == cell.key]
-    base = {name: _median(blocks, name) for name in scenario.gate.gated}
+    recorded = [pair for result in done for pair in result.pairs if pair.cell_key == cell.key]
+    base = {name: _median(recorded, name) for name in scenario.gate.gated}
     for number, name in enumerate(faults):
         sized = _for_fault(scenario, name, pairs)
         try:
@@ -128,10 +128,10 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1, draws: int 
     by_fault = {name: found for name in METRIC_OF if (found := _stored(folder / name))}
     if not equal and not by_fault:
         raise ResultsError(f"{folder}: holds no gate of a self-test; make one with tftpbench gate selftest")
-    words = [result.word for result in equal if result.word != "invalid"]
+    verdicts = [result.verdict for result in equal if result.verdict != Verdict.INVALID]
     return SelfTested(
-        alarms=Rate(words.count("regressed"), len(words)),
-        said=dict(Counter(result.word for result in equal)),
+        alarms=Rate(verdicts.count(Verdict.REGRESSED), len(verdicts)),
+        said=dict(Counter(result.verdict for result in equal)),
         permuted=_permuted(equal, seed, draws),
         faults=tuple(_found(name, found, equal, seed, draws) for name, found in by_fault.items()),
         notes=tuple(notes),
@@ -140,7 +140,7 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1, draws: int 
 
 
 def refuse_unknown(names: Sequence[str]) -> None:
-    """UsageError for a fault that nobody knows."""
+    """UsageError for an unknown fault."""
     for name in names:
         if name not in METRIC_OF:
             raise UsageError(f"{name!r} is no fault; allowed: {', '.join(METRIC_OF)}")
@@ -182,12 +182,12 @@ def _stored(folder: Path) -> list[GateResult]:
 
 
 def _permuted(equal: Sequence[GateResult], seed: int, draws: int) -> Rates | None:
-    blocks = [block for result in equal for block in result.blocks]
+    pairs = [pair for result in equal for pair in result.pairs]
     if not equal:
         return None
     gate = from_document(equal[0].facts.scenario, "selftest").gate
     try:
-        return permuted(blocks, gate.gated, gate.looks, draws, seed)
+        return permuted(pairs, gate.gated, gate.looks, draws, seed)
     except ValueError:
         return None  # too few pairs for a look
 
@@ -195,8 +195,8 @@ def _permuted(equal: Sequence[GateResult], seed: int, draws: int) -> Rates | Non
 def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], seed: int, draws: int) -> FaultFound:
     """Gates drawn from the fault's pairs, with the looks of those over equal code."""
     asked = from_document((equal or found)[0].facts.scenario, "selftest").gate
-    blocks = [block for result in found for block in result.blocks]
-    usable = sum(block.invalid is None for block in blocks)
+    pairs = [pair for result in found for pair in result.pairs]
+    usable = sum(pair.invalid is None for pair in pairs)
     looks = [look for look in asked.looks if look <= usable]
     metric = METRIC_OF[name]
     judged = next((each for each in found[0].judgements if each.metric == metric), None)
@@ -206,11 +206,11 @@ def _found(name: str, found: Sequence[GateResult], equal: Sequence[GateResult], 
         words=found[0].head.entry.partition(", ")[2],
         pairs=usable,
         moved=judged.ratio if judged else None,
-        found=detected(blocks, metric, asked.gated, looks, FAULT_GATES, seed) if looks else Rate(0, 0),
-        among_many=detected(blocks, metric, asked.gated, looks, draws, seed) if looks else Rate(0, 0),
+        found=detected(pairs, metric, asked.gated, looks, FAULT_GATES, seed) if looks else Rate(0, 0),
+        resampled=detected(pairs, metric, asked.gated, looks, draws, seed) if looks else Rate(0, 0),
     )
 
 
-def _median(blocks: Sequence[Block], metric: str) -> float | None:
-    known = [value for block in blocks for arm in (BASE, HEAD) if (value := figure(block, arm, metric)) is not None]
+def _median(pairs: Sequence[Pair], metric: str) -> float | None:
+    known = [value for pair in pairs for arm in (BASE, HEAD) if (value := figure(pair, arm, metric)) is not None]
     return float(np.median(known)) if known else None

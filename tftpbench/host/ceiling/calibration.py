@@ -1,6 +1,6 @@
 """Which arrangement of sockets is the fastest for a cell: short runs of all that make sense.
 
-What it measured is never a ceiling: the fastest of many short runs was lucky, too.
+What it measured is never a ceiling: the fastest of many short runs is fast by chance, too.
 """
 
 import random
@@ -11,8 +11,8 @@ from dataclasses import replace
 from tftpbench.host.ceiling.exchange import MS, Arrangement, Ceiling, CeilingCell, Effort, Stop, measure
 from tftpbench.model.errors import CeilingError
 
-# After the first round only those go on that came so near to the best; the others differ by more than luck.
-NEAR = 0.75
+# After the first round only those go on that reached this share of the best; the others differ by more than noise.
+KEEP_RATIO = 0.75
 # What a flow that fell silent loses at least before it is started again (25 ms ticks, after 50 ms).
 SILENCE_NS = 75 * MS
 # More sockets than this for flows of their own lose to shared ones by far, and take longer to open than to measure.
@@ -47,9 +47,9 @@ def calibrate(
                 if not rates:
                     raise
                 continue
-            rates[arrangement].append(_worth(found, cell, effort))
+            rates[arrangement].append(_score(found, cell, effort))
         best = max(statistics.median(seen) for seen in rates.values())
-        rates = {each: seen for each, seen in rates.items() if statistics.median(seen) >= NEAR * best}
+        rates = {each: seen for each, seen in rates.items() if statistics.median(seen) >= KEEP_RATIO * best}
     return max(rates, key=lambda each: statistics.median(rates[each]))
 
 
@@ -95,10 +95,11 @@ def _in_windows(cell: CeilingCell) -> list[Arrangement]:
 def _shared_by(arrangement: Arrangement, pairs: int, flows: int) -> Arrangement:
     each = -(-flows // pairs)
     answering = min(arrangement.answering_sockets, each)
-    return replace(arrangement, answering_sockets=answering, lanes=min(arrangement.lanes, each), pairs=pairs)
+    shared = min(arrangement.shared_sockets, each)
+    return replace(arrangement, answering_sockets=answering, shared_sockets=shared, pairs=pairs)
 
 
-def _worth(found: Ceiling, cell: CeilingCell, effort: Effort) -> float:
-    """The rate, less where flows lay silent: it was then reached with fewer of them than the cell has."""
+def _score(found: Ceiling, cell: CeilingCell, effort: Effort) -> float:
+    """The rate, less where flows lay silent: it was then reached with fewer flows than the cell has."""
     silent = found.restarts * SILENCE_NS / (cell.flows * (effort.short_warm_up_ns + effort.short_window_ns))
     return found.data_pps * max(0.0, 1 - silent)

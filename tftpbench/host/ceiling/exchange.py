@@ -12,8 +12,8 @@ Stop = _core.Stop
 MS = 1_000_000
 # A core that others keep for all of a short window moves nothing in it: that says nothing about the exchange.
 ATTEMPTS = 3
-FOR_EVER_US = 2**53
-"""Polling for so long is never to sleep."""
+NEVER_SLEEP_US = 2**53
+"""A side that polls for so long never sleeps."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class CeilingCell:
 class Arrangement:
     """One way for both sides to do the work, of those that a server and a generator could use.
 
-    `lanes`: sockets of the asking side, each of which carries many flows with a loopback address of their own; 0 for a
-    socket a flow. `answering_sockets` as many as flows is one a flow. Both in each of the `pairs` of threads, which
-    share the flows. `waits_in_receive`: a side with one socket waits in the receiving call instead of epoll, and one
-    with several asks each in turn as long as it polls. `is_connected`: both sides have a socket a flow, and each knows
-    its peer.
+    `shared_sockets`: sockets of the asking side, each of which carries many flows with a loopback address of their
+    own; 0 for a socket a flow. `answering_sockets` as many as flows is one a flow. Both in each of the `pairs` of
+    threads, which share the flows. `waits_in_receive`: a side with one socket waits in the receiving call instead of
+    epoll, and one with several asks each in turn as long as it polls. `is_connected`: both sides have a socket a flow,
+    and each knows its peer.
     """
 
-    lanes: int
+    shared_sockets: int
     answering_sockets: int
     batch: int
     waits_in_receive: bool
@@ -72,9 +72,9 @@ class Arrangement:
     is_connected: bool = False
 
     def __str__(self) -> str:
-        """For people: "1 lane, 1 answering socket, batches of 64, waiting in the receiving call"."""
+        """For people: "1 shared socket, 1 answering socket, batches of 64, waiting in the receiving call"."""
         parts = [
-            counted(self.lanes, "lane") if self.lanes else "a socket a flow",
+            counted(self.shared_sockets, "shared socket") if self.shared_sockets else "a socket a flow",
             counted(self.answering_sockets, "answering socket"),
             f"batches of {self.batch}" if self.batch > 1 else "one message a call",
             "waiting in the receiving call" if self.waits_in_receive else "waiting in epoll",

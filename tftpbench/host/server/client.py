@@ -1,7 +1,7 @@
-"""The harness's end of a keeper: it starts one, hears its messages, and makes it end the server.
+"""The harness's end of a supervisor: it starts one, receives its messages, and makes it end the server.
 
-It must never wait without a bound, and never signal a process id that could be somebody else's by now: all killing is
-the keeper's.
+It must never wait without a bound, and never signal a process id that could be another program's by now: all
+killing is the supervisor's.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from tftpbench.host.server import supervisor
 from tftpbench.host.server.counter import Counter
 from tftpbench.model.errors import ServerNotReady
 
-# A keeper needs some 30 ms to start and its kill loop is bounded by 5 s; a machine under load gets ten times that.
-_KEEPER_START_S = 10.0
-_KEEPER_END_S = 10.0
+# A supervisor needs some 30 ms to start and its kill loop is bounded by 5 s; a machine under load gets ten times that.
+_SUPERVISOR_START_S = 10.0
+_SUPERVISOR_END_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Ended:
         return self.signal or (f"exit code {self.exit_code}" if self.exit_code is not None else "an unknown end")
 
 
-class KeeperLink:
-    """One keeper and what it has said so far. Safe to use from two threads (the runner's and the sampler's).
+class SupervisorClient:
+    """One supervisor and what it has said so far. Safe to use from two threads (the runner's and the sampler's).
 
-    `env` is added to the environment, the server's and the keeper's, which is deaf to variables for Python. The server
-    inherits the descriptor `handover` under its number, and the keeper does not keep it.
+    `env` is added to the environment, the server's and the supervisor's, which ignores variables for Python. The
+    server inherits the descriptor `handover` under its number, and the supervisor closes it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class KeeperLink:
             if handover is not None:
                 options["--handover"] = str(handover)
                 passed.append(handover)
-            self._keeper = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [
                     sys.executable,
                     "-I",
@@ -89,14 +89,14 @@ class KeeperLink:
 
     def wait_started(self) -> None:
         """Until the server's first process is about to become the server's program."""
-        deadline = time.monotonic() + _KEEPER_START_S
+        deadline = time.monotonic() + _SUPERVISOR_START_S
         while self.pid is None and self.failed is None and time.monotonic() < deadline:
-            if not self.hear(0.1) and self._keeper.poll() is not None:
+            if not self.receive(0.1) and self._process.poll() is not None:
                 break
         if self.pid is None:
-            raise ServerNotReady(self.failed or "its keeper process did not start")
+            raise ServerNotReady(self.failed or "its supervisor process did not start")
 
-    def hear(self, timeout_s: float) -> bool:
+    def receive(self, timeout_s: float) -> bool:
         """Take in one waiting message; False when none came in time."""
         with self._lock:
             if self._control.fileno() < 0:
@@ -113,24 +113,24 @@ class KeeperLink:
             return bool(message)
 
     def alive(self) -> bool:
-        """Whether any process of the server is left; what the keeper said meanwhile is taken in first."""
-        while self.hear(0):
+        """Whether any process of the server is left; what the supervisor said meanwhile is taken in first."""
+        while self.receive(0):
             pass
-        return not self.empty and self.failed is None and self._keeper.poll() is None
+        return not self.empty and self.failed is None and self._process.poll() is None
 
-    def family(self) -> list[int]:
+    def process_tree(self) -> list[int]:
         """Every living process of the server."""
-        return supervisor.descendants(self._keeper.pid)
+        return supervisor.descendants(self._process.pid)
 
     def stop(self, grace_s: float) -> Ended:
-        """End the server and the keeper. May be called again; later calls only repeat the answer."""
-        if self._keeper.returncode is None:
-            self._say_stop(grace_s)
-            deadline = time.monotonic() + grace_s + _KEEPER_END_S
+        """End the server and the supervisor. May be called again; later calls only repeat the answer."""
+        if self._process.returncode is None:
+            self._send_stop(grace_s)
+            deadline = time.monotonic() + grace_s + _SUPERVISOR_END_S
             while self._killed is None and time.monotonic() < deadline:
-                if not self.hear(0.1) and self._keeper.poll() is not None:
+                if not self.receive(0.1) and self._process.poll() is not None:
                     break
-            self._end_keeper()
+            self._end_supervisor()
         self._control.close()
         if self.counter is not None:
             self.counter.close()
@@ -144,22 +144,22 @@ class KeeperLink:
         if self._status is None:
             return Ended(None, None, killed)
         code = os.waitstatus_to_exitcode(self._status)
-        # The main process itself, deaf to SIGTERM, is not left over.
+        # The main process itself, which ignored SIGTERM, is not left over.
         own = 1 if code == -signal.SIGKILL and killed else 0
         if code < 0:
             return Ended(None, _signal_name(-code), killed - own)
         return Ended(code, None, killed)
 
-    def _say_stop(self, grace_s: float) -> None:
-        with contextlib.suppress(OSError):  # the keeper is gone already
+    def _send_stop(self, grace_s: float) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone already
             self._control.send(f"stop {grace_s}".encode())
 
-    def _end_keeper(self) -> None:
+    def _end_supervisor(self) -> None:
         try:
-            self._keeper.wait(_KEEPER_END_S if self._killed is not None else 0)
+            self._process.wait(_SUPERVISOR_END_S if self._killed is not None else 0)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()  # its end fires the server's parent-death signal
-            self._keeper.wait()
+            self._process.kill()  # its end fires the server's parent-death signal
+            self._process.wait()
 
     def _note(self, message: bytes, fds: Sequence[int]) -> None:
         kind, _, text = message.decode(errors="replace").partition(" ")

@@ -57,11 +57,11 @@ class Counter:
             self._close_event()
 
     def close(self) -> None:
-        """Afterwards nothing is known. A keeper that was killed leaves the cgroup, and may leave processes in it."""
+        """Afterwards nothing is known. A killed supervisor leaves the cgroup, and may leave processes in it."""
         self._close_event()
         if self._cgroup:
             with contextlib.suppress(OSError), open(f"{self._cgroup}/cgroup.kill", "wb", buffering=0) as kill:
-                kill.write(b"1")  # cgroups(7), since Linux 5.14: no process id can be somebody else's by now
+                kill.write(b"1")  # cgroups(7), since Linux 5.14: no process id can be another program's by now
             remove_cgroup(self._cgroup)
             self._cgroup = ""
 

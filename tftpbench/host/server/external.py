@@ -1,4 +1,4 @@
-"""`RunningServer`: a server that somebody else started, in the place of a `ServerProcess`.
+"""`RunningServer`: a running server that was not started here, in the place of a `ServerProcess`.
 
 It is asked, and never started, stopped or looked into: what belongs to a process is None for it. It must never be asked
 for anything that the scenario does not ask for: some servers are silent where a name is unknown.
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server.messages import Opcode
 from tftpbench.host.server.readiness import answers
-from tftpbench.host.server.request import Opcode
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.host.target import Target
 from tftpbench.model.errors import ServerNotReady
@@ -54,18 +56,16 @@ class RunningServer:
         """Nothing is known but the time."""
         return Usage(time.monotonic_ns())
 
-    def cpu_ns(self) -> None:
-        """Not known."""
-
-    def context_switches(self) -> None:
-        """Not known."""
+    def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
+        """A context manager whose readings hold nothing but when they were taken."""
+        return EdgeReader(self.usage, window, cpus)
 
     def sampler(self, _cpus: Iterable[int] = (), _on_death: Callable[[], object] = lambda: None) -> "_NothingToSample":
         """A context manager that sees nothing."""
         return _NothingToSample()
 
     def check_alive(self) -> None:
-        """Whether it still answers is asked by whoever wants to know."""
+        """Nothing: whether it still answers costs a request, which `answers` makes."""
 
     def stop(self, _grace_s: float = 0) -> None:
         """It goes on."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tftpbench.host.server.client import Ended, KeeperLink
-from tftpbench.host.server.readiness import PortTaken, free_port, is_taken, wait_for_answer, wait_for_line
+from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.server.client import Ended, SupervisorClient
+from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server.readiness import PortTaken, answers, free_port, is_taken, wait_for_answer, wait_for_line
 from tftpbench.host.server.sampler import Sampler
 from tftpbench.host.server.sockets import granted_buffers, socket_inodes, udp_sockets
 from tftpbench.host.server.uploads import Handover
@@ -22,7 +24,8 @@ from tftpbench.model.manifest import Manifest
 
 READY_TIMEOUT_S = 10.0  # an interpreted server with many imports on a busy machine needs 2 s
 STOP_GRACE_S = 2.0  # between SIGTERM and SIGKILL
-# Between our look for a free port and the server's bind somebody may take it; three in a row is not bad luck any more.
+# Between our look for a free port and the server's bind another program may take it; three times in a row is no
+# coincidence.
 _PORT_ATTEMPTS = 3
 
 
@@ -71,7 +74,7 @@ class ServerProcess:
         self._cpus = tuple(cpus)
         self._ready_timeout_s = ready_timeout_s
         self._hands_over = hands_over
-        self._link: KeeperLink | None = None
+        self._supervisor: SupervisorClient | None = None
         self._reader: UsageReader | None = None
 
     def start(self) -> None:
@@ -89,7 +92,7 @@ class ServerProcess:
                 self.stop(grace_s=0)
                 if attempt < attempts and (isinstance(error, PortTaken) or _taken(self.port)):
                     continue
-                raise type(error)(f"{self.manifest.name}: {error}{self._last_words()}") from None
+                raise type(error)(f"{self.manifest.name}: {error}{self._last_log_line()}") from None
             except BaseException:
                 self.stop(grace_s=0)
                 raise
@@ -106,25 +109,33 @@ class ServerProcess:
         """Context switches of every process it ever had, as cheap; None where the kernel doesn't let us count them."""
         return self._running()[1].context_switches()
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether it answers a request for a file that can't exist in time."""
+        return answers(self.host, self.port, timeout_s)
+
+    def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
+        """A context manager that reads CPU time and context switches at both edges of the window; see `EdgeReader`."""
+        return EdgeReader(self._counted, window, cpus)
+
     def sampler(self, cpus: Iterable[int] = (), on_death: Callable[[], object] = lambda: None) -> Sampler:
         """A context manager that looks at the server while its block runs; see `Sampler`."""
-        link, reader = self._running()
-        return Sampler(reader, link, cpus, on_death)
+        supervisor, reader = self._running()
+        return Sampler(reader, supervisor, cpus, on_death)
 
     def alive(self) -> bool:
         """Whether any process of it is left."""
-        return self._link is not None and self._link.alive()
+        return self._supervisor is not None and self._supervisor.alive()
 
     def check_alive(self) -> None:
-        """Raises ServerDied, with how it ended and its last words, once none of its processes is left."""
-        link, _ = self._running()
-        if not link.alive():
+        """Raises ServerDied, with how it ended and the last line of its log, once none of its processes is left."""
+        supervisor, _ = self._running()
+        if not supervisor.alive():
             self.stop(grace_s=0)
-            raise ServerDied(f"{self.manifest.name}: died with {link.ended.text}{self._last_words()}")
+            raise ServerDied(f"{self.manifest.name}: died with {supervisor.ended.text}{self._last_log_line()}")
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> Ended:
         """SIGTERM, `grace_s` to comply, SIGKILL to all that is left; returns how it ended. May be called again."""
-        ended = self._link.stop(grace_s) if self._link is not None else Ended(None, None, 0)
+        ended = self._supervisor.stop(grace_s) if self._supervisor is not None else Ended(None, None, 0)
         if self.handover is not None:
             self.handover.close()
         return ended
@@ -137,6 +148,11 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop(STOP_GRACE_S if kind is None else 0)
+
+    def _counted(self) -> Usage:
+        """CPU time and context switches, and when both had been read."""
+        cpu_ns, context_switches = self.cpu_ns(), self.context_switches()
+        return Usage(time.monotonic_ns(), cpu_ns, context_switches=context_switches)
 
     def _start_once(self) -> None:
         if self._picks_port():
@@ -152,37 +168,37 @@ class ServerProcess:
         )
         deadline = time.monotonic() + self._ready_timeout_s
         env = self.manifest.environment(self.host, self.port, self._root, self._concurrency)
-        link = self._link = KeeperLink(self.argv, self.log, self._cpus, env, handover_fd)
+        supervisor = self._supervisor = SupervisorClient(self.argv, self.log, self._cpus, env, handover_fd)
         if handover is not None:
             handover.was_inherited()
-        link.wait_started()
+        supervisor.wait_started()
         if self.manifest.ready == "line":
-            self.port = wait_for_line(link, deadline)
+            self.port = wait_for_line(supervisor, deadline)
         else:
-            wait_for_answer(link, self.host, self.port, deadline)
-        self._reader = UsageReader(link)
-        self.buffers = _listening_buffers(link.family(), self.port)
+            wait_for_answer(supervisor, self.host, self.port, deadline)
+        self._reader = UsageReader(supervisor)
+        self.buffers = _listening_buffers(supervisor.process_tree(), self.port)
 
     def _picks_port(self) -> bool:
         return self.manifest.ready == "answer" and self._wanted_port is None and self.manifest.fixed_port is None
 
-    def _running(self) -> tuple[KeeperLink, UsageReader]:
-        if self._link is None or self._reader is None:
+    def _running(self) -> tuple[SupervisorClient, UsageReader]:
+        if self._supervisor is None or self._reader is None:
             raise ServerNotReady(f"{self.manifest.name}: is not running; call start() first")
-        return self._link, self._reader
+        return self._supervisor, self._reader
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         """The last line of its log that says something, as the end of a sentence."""
         try:
             lines = self.log.read_bytes()[-4096:].decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
         spoken = [line.strip() for line in lines if line.strip()]
-        return f"; its last words: {_printable(spoken[-1])[:200]}" if spoken else "; it said nothing"
+        return f"; its last log line: {_printable(spoken[-1])[:200]}" if spoken else "; it said nothing"
 
 
 def _taken(port: int) -> bool:
-    """Whether somebody has the port although our server is gone."""
+    """Whether another program has the port although our server is gone."""
     return any(row.port == port for row in udp_sockets())
 
 

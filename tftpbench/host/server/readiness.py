@@ -1,6 +1,6 @@
 """Has the server answered, and was it really this server? Observed, never slept for.
 
-It must never wait longer than it was told to, and never take another process's answer for the server's.
+It must never wait longer than it was asked to, and never take another process's answer for the server's.
 """
 
 import errno
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from tftpbench.host.server.client import KeeperLink
-from tftpbench.host.server.request import DATAGRAM_BYTES_MAX, Opcode, address, family, request
+from tftpbench.host.server.client import SupervisorClient
+from tftpbench.host.server.messages import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
 from tftpbench.host.server.sockets import socket_inodes, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
 
@@ -30,29 +30,29 @@ class PortTaken(ServerNotReady):
     """Another process has the port that was free when we looked."""
 
 
-def wait_for_line(link: KeeperLink, deadline: float) -> int:
+def wait_for_line(supervisor: SupervisorClient, deadline: float) -> int:
     """The port of the READY line, which must name a process of this server and a port of it.
 
-    The host it names is left alone: the server was told one, and a wildcard is nothing to send to.
+    The host it names is left alone: the server was given one, and a wildcard is nothing to send to.
     """
-    while link.ready is None:
-        _still_waiting(link, deadline, "printed no READY line")
-        link.hear(_PROBE_S)
-    _, port, pid = link.ready
-    if pid not in link.family():
+    while supervisor.ready is None:
+        _still_waiting(supervisor, deadline, "printed no READY line")
+        supervisor.receive(_PROBE_S)
+    _, port, pid = supervisor.ready
+    if pid not in supervisor.process_tree():
         raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
-    if not _is_ours(link, port):
+    if not _is_ours(supervisor, port):
         raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
     return port
 
 
-def wait_for_answer(link: KeeperLink, host: str, port: int, deadline: float) -> None:
+def wait_for_answer(supervisor: SupervisorClient, host: str, port: int, deadline: float) -> None:
     """Ask for a file that can't exist until something comes back and the port is this server's."""
     with _Probe(host, port) as probe:
         while True:
-            _still_waiting(link, deadline, f"did not answer on port {port}")
+            _still_waiting(supervisor, deadline, f"did not answer on port {port}")
             if probe.ask():
-                if _is_ours(link, port):
+                if _is_ours(supervisor, port):
                     return
                 raise PortTaken(f"port {port} belongs to another process")
 
@@ -71,7 +71,7 @@ def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, 
 
 
 class _Probe:
-    """A client that asks, for a file that can't exist unless told otherwise; an ERROR is as good an answer as any."""
+    """A client that asks, for a file that can't exist where no request is given; an ERROR is an answer, too."""
 
     def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
         self._server = address(host, port)
@@ -110,7 +110,7 @@ def owns_port(pids: Sequence[int], port: int) -> bool | None:
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether somebody has this UDP port now; False where we may not ask (a port below 1024, ip(7))."""
+    """Whether this UDP port is taken now; False where we may not ask (a port below 1024, ip(7))."""
     with _udp_socket(host) as probe:
         try:
             probe.bind((host, port))
@@ -120,36 +120,36 @@ def is_taken(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """A UDP port that nobody had a moment ago."""
+    """A UDP port that was free a moment ago."""
     with _udp_socket(host) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def _udp_socket(host: str) -> socket.socket:
-    return socket.socket(family(host), socket.SOCK_DGRAM)
+    return socket.socket(address_family(host), socket.SOCK_DGRAM)
 
 
-def _still_waiting(link: KeeperLink, deadline: float, why: str) -> None:
-    if not link.alive():
-        if link.failed is not None:
-            raise ServerNotReady(f"could not be started: {link.failed}")
-        raise ServerDied(f"ended with {link.ended.text} before it was ready")
+def _still_waiting(supervisor: SupervisorClient, deadline: float, why: str) -> None:
+    if not supervisor.alive():
+        if supervisor.failed is not None:
+            raise ServerNotReady(f"could not be started: {supervisor.failed}")
+        raise ServerDied(f"ended with {supervisor.ended.text} before it was ready")
     if time.monotonic() > deadline:
         raise ServerNotReady(f"{why} in time")
 
 
-def _is_ours(link: KeeperLink, port: int) -> bool:
+def _is_ours(supervisor: SupervisorClient, port: int) -> bool:
     """Looked for again and again: udp(7)'s list in proc(5) may lack a row while others open and close sockets."""
     for _ in range(_LOOKS):
-        if owns_port(link.family(), port) is not False:
+        if owns_port(supervisor.process_tree(), port) is not False:
             return True
-        link.hear(_PROBE_S)
+        supervisor.receive(_PROBE_S)
     return False
 
 
 def _try(action: Callable[[], object]) -> bool:
-    """False on an error of the socket: an ICMP refusal of an earlier probe means only that nobody is there yet."""
+    """False on an error of the socket: an ICMP refusal of an earlier probe says only that nothing listens yet."""
     try:
         action()
     except OSError:

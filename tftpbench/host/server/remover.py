@@ -2,7 +2,7 @@
 
 Run as a program by temporary_folder.py: ``python -I -S remover.py PATH DEVICE INODE``. Standard input is a pipe whose
 other end is the maker's: a byte says that the folder is gone already, its end that the maker is. It imports nothing but
-the standard library. It must never remove anything but the one folder that it was told of, known by its name, its
+the standard library. It must never remove anything but the one folder that it was given, known by its name, its
 device and its inode; links in it are not followed (shutil.rmtree).
 """
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.usage import Samples, UsageReader
 
 SAMPLE_INTERVAL_S = 0.2
@@ -57,11 +57,11 @@ class Sampler:
     """
 
     def __init__(
-        self, reader: UsageReader, link: KeeperLink, cpus: Iterable[int], on_death: Callable[[], object]
+        self, reader: UsageReader, supervisor: SupervisorClient, cpus: Iterable[int], on_death: Callable[[], object]
     ) -> None:
         self.samples = Samples()
         self._reader = reader
-        self._link = link
+        self._supervisor = supervisor
         self._cpus = tuple(cpus)
         self._on_death = on_death
         self._end = threading.Event()
@@ -94,7 +94,7 @@ class Sampler:
             pace.done(time.thread_time() - began_s - pss_cost_s)
 
     def _look(self, pss_cost_s_max: float) -> None:
-        if not self.samples.died and not self._link.alive():
+        if not self.samples.died and not self._supervisor.alive():
             self.samples.died = True
             self._on_death()
         self.samples.take(self._reader.look(pss_cost_s_max))

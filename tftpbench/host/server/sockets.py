@@ -63,24 +63,24 @@ class DropCount:
 
     def __init__(self) -> None:
         self._host: int | None = None
-        self._seen: dict[int, int] | None = None  # by inode, everybody's; None until the kernel has shown some
+        self._seen: dict[int, int] | None = None  # by inode, of all programs; None until the kernel has shown some
         self._ours: dict[int, int] = {}
 
-    def count(self, family: Sequence[int]) -> int | None:
-        """How many by now. Cheap while nobody drops anything: thousands of sockets and descriptors are left alone."""
+    def count(self, pids: Sequence[int]) -> int | None:
+        """How many by now. Cheap while nothing is dropped: thousands of sockets and descriptors are left alone."""
         host = udp_drops_host()  # first: what is dropped from here on shows in the next look
         if self._seen is None or host is None or host != self._host:
             self._host = host
-            self._take(udp_sockets(), family)
+            self._take(udp_sockets(), pids)
         return None if self._seen is None else sum(self._ours.values())
 
-    def _take(self, rows: Sequence[UdpSocket], family: Sequence[int]) -> None:
+    def _take(self, rows: Sequence[UdpSocket], pids: Sequence[int]) -> None:
         if not rows:
             return
         seen = self._seen or {}
         dropped = {row.inode: row.drops for row in rows if row.drops}
         if any(seen.get(inode) != drops for inode, drops in dropped.items()):
-            mine = socket_inodes(family)
+            mine = socket_inodes(pids)
             self._ours |= {inode: drops for inode, drops in dropped.items() if inode in mine}
         self._seen = dropped
 

@@ -1,13 +1,13 @@
-"""The keeper of one server under test: starts it, watches it, and ends it with everything it started.
+"""The supervisor of one server under test: starts it, watches it, and ends it with everything it started.
 
 Run as a program: ``python -I -S supervisor.py --control FD --log PATH --cpus LIST [--handover FD] -- ARGV``. It imports
 nothing but a few modules of the standard library, so that a trial does not wait for it, and it never looks at what the
-server serves. Every server has a keeper of its own, because a keeper is what makes the end certain:
+server serves. Every server has a supervisor of its own, because a supervisor is what makes the end certain:
 
-* it is a child subreaper (prctl(2)), so a server that daemonises cannot leave its family, and this family holds
-  nobody else's processes: what is below the keeper is the server's, to the last process;
+* it is a child subreaper (prctl(2)), so a server that daemonises cannot leave its process tree, and this tree
+  holds no other processes: what is below the supervisor is the server's, to the last process;
 * it holds one end of a socket whose other end is the harness. When the harness is gone, however it went (kill -9
-  included), the socket ends, and the keeper kills the family. Should the keeper itself be killed, the server's
+  included), the socket ends, and the supervisor kills the tree. Should the supervisor itself be killed, the server's
   parent-death signal fires;
 * it drains the server's output, so a server that talks too much neither blocks on a full pipe nor fills a disk.
 
@@ -17,7 +17,7 @@ own, if one can be made without ado (root; a user whose session has its cgroup d
 event on itself (perf_event_open(2), inherit=1), whose descriptor goes to the harness: it counts their context switches
 where the kernel allows, and CPU time where there is no cgroup.
 
-Messages, one datagram each, from the keeper:
+Messages, one datagram each, from the supervisor:
 
     pid N USED_NS EVENT CGROUP  the server's first process, and its CPU time so far. EVENT is what the perf event counts
                                 whose descriptor comes along, "switches" or "time", or "none"; CGROUP a folder, or ""
@@ -25,7 +25,7 @@ Messages, one datagram each, from the keeper:
     ready HOST PORT PID         its READY line
     exited STATUS               its main process ended (a wait status); said again of the one that a daemon leaves
     empty                       no process of it is left
-    stopped KILLED              last words
+    stopped KILLED              the last message: how many it had to kill
 
 and from the harness: ``stop SECONDS``, with the grace between SIGTERM and SIGKILL.
 """
@@ -96,7 +96,7 @@ class Log:
             pass  # a full disk costs the log, never the server
 
 
-class Keeper:
+class Supervisor:
     """Waits for output, child signals and the harness at once, until nothing of the server is left."""
 
     def __init__(
@@ -114,13 +114,13 @@ class Keeper:
         self._cgroup = cgroup_of(server_pid)
 
     def run(self) -> None:
-        """Watch until the harness says stop, or is gone; then end the family."""
+        """Watch until the harness says stop, or is gone; then end the process tree."""
         while not self.wait(None):
             pass
         self.stop(self._grace_s())
 
     def wait(self, timeout_s: float | None) -> bool:
-        """One round of drained output and reaped children; True when the harness has spoken, or gone."""
+        """One round of drained output and reaped children; True when the harness has sent a message, or is gone."""
         control = self._control.fileno()
         ready, _, _ = select.select([control, self._child_signals, *self._outputs], [], [], timeout_s)
         for fd in ready:
@@ -155,12 +155,12 @@ class Keeper:
             if pid == 0:
                 return
             if pid == self._server_pid:
-                self._server_pid = self._heir(status)
+                self._server_pid = self._adopt_daemon(status)
                 self._server_gone = self._server_pid == 0
                 self.tell(b"exited %d" % status)
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM to the server, SIGKILL after `grace_s` to whatever is left of its family."""
+        """SIGTERM to the server, SIGKILL after `grace_s` to whatever is left of its process tree."""
         self.reap()
         self._stopping = True
         if grace_s > 0 and not self._empty:
@@ -168,35 +168,35 @@ class Keeper:
             _signal_all(descendants(os.getpid()) if headless else [self._server_pid], signal.SIGTERM)
             deadline = time.monotonic() + grace_s
             while not (self._empty if headless else self._server_gone) and (left_s := deadline - time.monotonic()) > 0:
-                if self.wait(left_s) and not self._hear():
+                if self.wait(left_s) and not self._receive():
                     break
-        self._finish(self._kill_family())
+        self._finish(self._kill_tree())
 
     def tell(self, message: bytes) -> None:
         """Send one message; a harness that is gone is noticed by the next wait."""
         with contextlib.suppress(OSError):
             self._control.send(message)
 
-    def _heir(self, status: int) -> int:
-        """Who is the server once its main process has ended: the daemon that it left, or nobody (0).
+    def _adopt_daemon(self, status: int) -> int:
+        """The server's process once its main process has ended: the daemon that it left, or 0 for none.
 
-        Orphans are the keeper's children before their parent can be reaped, so a daemon is there by now.
+        Orphans are the supervisor's children before their parent can be reaped, so a daemon is there by now.
         """
         if status != 0 or self._stopping:
             return 0
         orphans = [pid for pid in _children(os.getpid()) if not _is_zombie(pid)]
         return orphans[0] if len(orphans) == 1 else 0
 
-    def _kill_family(self) -> int:
-        """SIGKILL until waitpid says that nobody is left, since a family may go on forking meanwhile."""
+    def _kill_tree(self) -> int:
+        """SIGKILL until waitpid says that no process is left, since a tree may go on forking meanwhile."""
         killed: set[int] = set()
         for _ in range(KILL_ROUNDS_MAX):
             self.reap()
             if self._empty:
                 break
-            family = descendants(os.getpid())
-            killed.update(family)
-            _signal_all(family, signal.SIGKILL)
+            tree = descendants(os.getpid())
+            killed.update(tree)
+            _signal_all(tree, signal.SIGKILL)
             select.select([self._child_signals], [], [], 0.01)
             _drain(self._child_signals)
         return len(killed)
@@ -212,10 +212,10 @@ class Keeper:
         self.tell(b"stopped %d" % killed)
 
     def _grace_s(self) -> float:
-        message = self._hear()
+        message = self._receive()
         return float(message.split()[1]) if message.startswith(b"stop ") else 0.0
 
-    def _hear(self) -> bytes:
+    def _receive(self) -> bytes:
         try:
             return self._control.recv(256)
         except OSError:
@@ -278,7 +278,7 @@ def remove_cgroup(path: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Start the server named on the command line and keep it."""
+    """Start the server named on the command line and supervise it."""
     options, argv = _parse(arguments)
     control = socket.socket(fileno=int(options["--control"]))
     control.set_inheritable(False)
@@ -289,22 +289,22 @@ def main(arguments: list[str]) -> int:
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     (out, out_child), (err, err_child) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    keeper_pid = os.getpid()
+    supervisor_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_server(libc, control, keeper_pid, options, argv, (out_child, err_child))
+        _become_server(libc, control, supervisor_pid, options, argv, (out_child, err_child))
     os.close(out_child)
     os.close(err_child)
     if "--handover" in options:
         os.close(int(options["--handover"]))  # its other end is to see when the server is gone
-    Keeper(control, log, pid, (out, err), child_signals).run()
+    Supervisor(control, log, pid, (out, err), child_signals).run()
     return 0
 
 
 def _become_server(
     libc: ctypes.CDLL,
     control: socket.socket,
-    keeper_pid: int,
+    supervisor_pid: int,
     options: dict[str, str],
     argv: list[str],
     outputs: tuple[int, int],
@@ -316,8 +316,8 @@ def _become_server(
             signal.signal(number, signal.SIG_DFL)  # exec would hand an ignored signal on
         os.setsid()
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != keeper_pid:
-            os._exit(127)  # the keeper died before the signal was armed
+        if os.getppid() != supervisor_pid:
+            os._exit(127)  # the supervisor died before the signal was armed
         if options["--cpus"]:
             os.sched_setaffinity(0, [int(cpu) for cpu in options["--cpus"].split(",")])
         _raise_open_files()
@@ -354,7 +354,7 @@ def _open_event(libc: ctypes.CDLL, *, time_is_known: bool) -> tuple[int, str]:
     # perf_event_open(2), struct perf_event_attr, first published size 64: type SOFTWARE (1), config; at offset 32
     # read_format TOTAL_TIME_ENABLED | TOTAL_TIME_RUNNING; at offset 40 the flags inherit (bit 1), exclude_kernel (5),
     # exclude_hv (6). A process switches in the kernel, so CONTEXT_SWITCHES (3) needs the kernel counted: root, or
-    # perf_event_paranoid <= 1. TASK_CLOCK (1) is for everybody up to 2; its running time has kernel time all the same.
+    # perf_event_paranoid <= 1. TASK_CLOCK (1) is for every user up to 2; its running time has kernel time all the same.
     for config, flags, counts in ((3, 1 << 1 | 1 << 6, "switches"), (1, 1 << 1 | 1 << 5 | 1 << 6, "time")):
         if counts == "time" and time_is_known:
             break
@@ -390,7 +390,7 @@ def _raise_open_files() -> None:
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    # What is gone meanwhile is no matter: its children are the keeper's, or another thread's, and the next round's.
+    # What is gone meanwhile is no matter: its children are the supervisor's, or another thread's, and the next round's.
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):

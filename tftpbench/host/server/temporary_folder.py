@@ -52,7 +52,7 @@ def _remover(path: Path) -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd="/",  # it must hold no file system that somebody wants to unmount
+        cwd="/",  # it must hold no file system that a user wants to unmount
         start_new_session=True,  # Ctrl-C in the terminal, and its end, are for this process alone
     )
 

@@ -78,7 +78,7 @@ class Handover:
             _close(fds)
 
     def close(self) -> None:
-        """Give up what has not been taken. Whoever waits in `receive` gets what is there already, and then None."""
+        """Give up what has not been taken. A thread waiting in `receive` gets what is there already, and then None."""
         self._theirs.close()
         with contextlib.suppress(OSError):  # closed already
             self._ours.shutdown(socket.SHUT_RDWR)
@@ -97,7 +97,7 @@ class Handover:
         except OSError as error:
             raise ServerError(
                 f"has an upload for which no descriptor is left ({error.strerror}): each takes one while its data is "
-                "used; let go of some, or raise the limit (ulimit -n)"
+                "used; release some, or raise the limit (ulimit -n)"
             ) from None
         finally:
             _close(spare)

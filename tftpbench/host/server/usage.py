@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tftpbench.host.server.client import KeeperLink
+from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.counter import process_cpu_ns
 from tftpbench.host.server.sockets import DropCount
 from tftpbench.host.server.supervisor import read_proc
@@ -72,29 +72,29 @@ class Samples:
 class UsageReader:
     """Looks at one server, from READY on. Remembers what a later look can't see: drops of sockets since closed."""
 
-    def __init__(self, link: KeeperLink) -> None:
+    def __init__(self, supervisor: SupervisorClient) -> None:
         self.pss_cost_s = 0.0
         """CPU time that the last look spent on proportional memory."""
         self._pss_cost_each_s = 0.0
-        self._link = link
-        self._was_family = False  # it once had a second process: the single-process clock would lose CPU time
+        self._supervisor = supervisor
+        self._had_children = False  # it once had a second process: the single-process clock would lose CPU time
         self._drops = DropCount()
-        if link.counter is not None:
-            link.counter.check()
+        if supervisor.counter is not None:
+            supervisor.counter.check()
 
     def look(self, pss_cost_s_max: float = math.inf) -> Usage:
         """What all its processes use now; their proportional memory only if that is expected to cost no more."""
-        family = self._link.family()
-        stats = [stat for pid in family if (stat := _stat(pid)) is not None]
-        memory = self._memory(family, pss_cost_s_max)
+        tree = self._supervisor.process_tree()
+        stats = [stat for pid in tree if (stat := _stat(pid)) is not None]
+        memory = self._memory(tree, pss_cost_s_max)
         return Usage(
             at_ns=time.monotonic_ns(),
             cpu_ns=self.cpu_ns(),
             # The file that has the shares knows resident memory exactly; stat's figure may lag (proc_pid_stat(5), rss).
             rss_bytes=memory[0] if memory else sum(resident for _, resident in stats) or None,
             threads=sum(threads for threads, _ in stats) or None,
-            fds=_descriptors(family),
-            udp_drops=self._drops.count(family),
+            fds=_descriptors(tree),
+            udp_drops=self._drops.count(tree),
             pss_bytes=memory[1] if memory else None,
             processes=len(stats),
             context_switches=self.context_switches(),
@@ -102,7 +102,7 @@ class UsageReader:
 
     def cpu_ns(self) -> int | None:
         """CPU time of every process the server ever had."""
-        counted_ns = self._link.counter.cpu_ns() if self._link.counter is not None else None
+        counted_ns = self._supervisor.counter.cpu_ns() if self._supervisor.counter is not None else None
         return counted_ns if counted_ns is not None else self._single_process_cpu_ns()
 
     def context_switches(self) -> int | None:
@@ -110,23 +110,23 @@ class UsageReader:
 
         Nothing else tells: wait4(2) loses the children of a server that ignores SIGCHLD, proc(5) threads that ended.
         """
-        return self._link.counter.context_switches() if self._link.counter is not None else None
+        return self._supervisor.counter.context_switches() if self._supervisor.counter is not None else None
 
     def _single_process_cpu_ns(self) -> int | None:
-        """Where nothing counts a family: the clock of the first process, true only while it is the only one."""
-        pid = self._link.pid
-        self._was_family = self._was_family or self._link.family() != [pid]
-        return None if pid is None or self._was_family else process_cpu_ns(pid)
+        """Where nothing counts a process tree: the clock of the first process, true only while it is the only one."""
+        pid = self._supervisor.pid
+        self._had_children = self._had_children or self._supervisor.process_tree() != [pid]
+        return None if pid is None or self._had_children else process_cpu_ns(pid)
 
-    def _memory(self, family: Sequence[int], cost_s_max: float) -> tuple[int, int] | None:
+    def _memory(self, tree: Sequence[int], cost_s_max: float) -> tuple[int, int] | None:
         """Resident and proportional bytes. One process costs some 0.4 ms, during which it can't map memory itself."""
         self.pss_cost_s = 0.0
-        if not family or len(family) * self._pss_cost_each_s > cost_s_max:
+        if not tree or len(tree) * self._pss_cost_each_s > cost_s_max:
             return None
         began_s = time.thread_time()
-        memory = _rollup(family)
+        memory = _rollup(tree)
         self.pss_cost_s = time.thread_time() - began_s
-        self._pss_cost_each_s = self.pss_cost_s / len(family)
+        self._pss_cost_each_s = self.pss_cost_s / len(tree)
         return memory
 
 

@@ -63,7 +63,7 @@ def _forest(result: GateResult) -> plots.Plot:
     where = f", {frame['cell'].iloc[0]}" if cells == 1 and frame["cell"].iloc[0] else ""
     frame = frame.merge(_ranges(result), how="left", on=["cell_key", "metric"])
     ends = ["lowest", "highest"]
-    frame[ends] = frame[ends].where(frame["low"].isna())  # beside an interval they would only stretch the axis
+    frame[ends] = frame[ends].where(frame["low"].isna())  # beside an interval they would only lengthen the axis
     return plots.forest(frame, axis=f"head / base{where}")
 
 
@@ -109,4 +109,4 @@ def _labels(judgements: Sequence[Judgement]) -> list[str]:
 
 
 def _verdict(judgement: Judgement) -> str:
-    return judgement.word or ("not gated" if judgement.budget is None else "not judged")
+    return judgement.verdict or ("not gated" if judgement.budget is None else "not judged")

@@ -1,22 +1,22 @@
 """The gate for a CI server: JUnit XML, a test case per gated metric and cell, and one for the contents.
 
-What ends the gate red is a failure, what could not be told is skipped with its reason.
+What ends the gate red is a failure, what could not be judged is skipped with its reason.
 """
 
 from xml.etree import ElementTree as ET
 
-from tftpbench.gate.result import FailOn, GateResult, Judgement, Word
-from tftpbench.gate.told import budget_text
+from tftpbench.gate.result import FailOn, GateResult, Judgement, Verdict
+from tftpbench.gate.text import budget_text
 from tftpbench.model.escape import xml
 from tftpbench.render.gate.markdown import ratio_text
 
 # By the mildest verdict that is not let through.
-_RED: dict[FailOn, tuple[Word, ...]] = {
-    "regressed": ("regressed",),
-    "suspected": ("regressed", "suspected"),
-    "inconclusive": ("regressed", "suspected", "inconclusive"),
+_RED: dict[FailOn, tuple[Verdict, ...]] = {
+    "regressed": (Verdict.REGRESSED,),
+    "suspected": (Verdict.REGRESSED, Verdict.SUSPECTED),
+    "inconclusive": (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.INCONCLUSIVE),
 }
-_UNTOLD: tuple[Word | None, ...] = ("invalid", "inconclusive", None)
+_NOT_JUDGED: tuple[Verdict | None, ...] = (Verdict.INVALID, Verdict.INCONCLUSIVE, None)
 
 
 def write_junit(result: GateResult, fail_on: FailOn = "regressed") -> str:
@@ -48,22 +48,22 @@ def _contents(suite: ET.Element, result: GateResult) -> None:
 
 def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
     case = _case(suite, f"{judgement.metric} [{judgement.cell}]")
-    told = _told(judgement)
-    if judgement.word in _RED[fail_on]:
-        ET.SubElement(case, "failure", type=str(judgement.word), message=xml(told))
-    elif judgement.word in _UNTOLD:
-        ET.SubElement(case, "skipped", message=xml(told))
+    text = _description(judgement)
+    if judgement.verdict in _RED[fail_on]:
+        ET.SubElement(case, "failure", type=str(judgement.verdict), message=xml(text))
+    elif judgement.verdict in _NOT_JUDGED:
+        ET.SubElement(case, "skipped", message=xml(text))
     else:
-        ET.SubElement(case, "system-out").text = xml(told)
+        ET.SubElement(case, "system-out").text = xml(text)
 
 
-def _told(judgement: Judgement) -> str:
+def _description(judgement: Judgement) -> str:
     if judgement.ratio is None:
-        return f"{judgement.word or 'not judged'}: {judgement.detail}"
+        return f"{judgement.verdict or 'not judged'}: {judgement.detail}"
     ratio = ratio_text(judgement.ratio, judgement.low, judgement.high)
     budget = "" if judgement.budget is None else f", budget {budget_text(judgement.budget)}"
     pairs = f"head / base {ratio}{budget}, n: {judgement.pairs}"
-    return f"{judgement.word or 'not judged'}: {judgement.detail}; {pairs}"
+    return f"{judgement.verdict or 'not judged'}: {judgement.detail}; {pairs}"
 
 
 def _case(suite: ET.Element, name: str) -> ET.Element:

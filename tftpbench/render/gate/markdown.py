@@ -7,16 +7,22 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from tftpbench.gate.result import WORDS, GateResult, Judgement, Noise, Side, Word, pairs_used
-from tftpbench.gate.told import budget_text, invalid_pairs, percent
-from tftpbench.model.budgets import METRICS, REPORTED, Metric
+from tftpbench.gate.result import GateResult, Judgement, Noise, Side, Verdict, pairs_used
+from tftpbench.gate.text import budget_text, invalid_pairs, percent
+from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.escape import markdown, markdown_block, visible
+from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
 from tftpbench.render.report import environment
 
-MARKS: Mapping[Word, str] = {
-    "regressed": "❌", "invalid": "🚫", "suspected": "⚠️", "inconclusive": "❔", "pass": "✅", "improved": "🚀",
-}  # fmt: skip
+MARKS: Mapping[Verdict, str] = {
+    Verdict.REGRESSED: "❌",
+    Verdict.INVALID: "🚫",
+    Verdict.SUSPECTED: "⚠️",
+    Verdict.INCONCLUSIVE: "❔",
+    Verdict.PASS: "✅",
+    Verdict.IMPROVED: "🚀",
+}
 _HEADINGS = ("metric", "base", "head", "head / base (95 % interval)", "budget", "verdict", "pairs",
              "smallest loss it would have caught")  # fmt: skip
 _ROWS_MAX = 60
@@ -39,7 +45,7 @@ _FORMS: Mapping[str, Callable[[float], str]] = {
 def write_markdown(result: GateResult) -> str:
     """Verdict, figures, noise floor, remarks, environment, and the command that does the same again."""
     blocks = [
-        [f"**{MARKS[result.word]} {_text(result.sentence)}**"],
+        [f"**{MARKS[result.verdict]} {_text(result.sentence)}**"],
         [f"❌ {_text(result.failure)}"] if result.failure else [],
         [_ran(result)],
         _figures(result),
@@ -73,15 +79,15 @@ def _ran(result: GateResult) -> str:
     if result.method == "ab":
         amount = f"{counted(used, 'pair')} of fresh processes"
     amount = f"{amount}, {_duration(result.facts.duration_s)}"
-    left_out = invalid_pairs(result.blocks)
+    left_out = invalid_pairs(result.pairs)
     besides = f"; {left_out}" if left_out else ""
-    if result.word == "pass" and result.failure is None:
+    if result.verdict == Verdict.PASS and result.failure is None:
         return f"It ran, and found nothing: {amount}{besides}."
     return f"It ran: {amount}{besides}."
 
 
 def _figures(result: GateResult) -> list[str]:
-    rows = sorted(result.judgements, key=_gravity)
+    rows = sorted(result.judgements, key=_by_severity)
     if not rows:
         return ["No figure was measured."]
     several = _has_cells(result)
@@ -103,22 +109,22 @@ def _cells(row: Judgement, several: bool) -> Iterator[str]:
 
 
 def _verdict(row: Judgement) -> str:
-    if row.word is None:
+    if row.verdict is None:
         return "never gated" if row.budget is None else f"{_NOT_JUDGED} not judged"
     amount = ""
-    if row.worse is not None and row.word in {"regressed", "suspected", "improved"}:
+    if row.worse is not None and row.verdict in {Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED}:
         amount = f", {percent(abs(row.worse))} {'worse' if row.worse > 0 else 'better'}"
-    return f"{MARKS[row.word]} {row.word}{amount}"
+    return f"{MARKS[row.verdict]} {row.verdict}{amount}"
 
 
 def _reasons(result: GateResult) -> list[str]:
-    """Why, for each word that asks something of the reader."""
+    """Why, for each verdict that asks something of the reader."""
     several = _has_cells(result)
-    asking = [row for row in sorted(result.judgements, key=_gravity) if row.budget is not None and row.detail]
-    asking = [row for row in asking if row.word not in {"pass", "improved"}]
+    asking = [row for row in sorted(result.judgements, key=_by_severity) if row.budget is not None and row.detail]
+    asking = [row for row in asking if row.verdict not in {Verdict.PASS, Verdict.IMPROVED}]
     lines = []
     for row in asking:
-        mark = MARKS[row.word] if row.word else _NOT_JUDGED
+        mark = MARKS[row.verdict] if row.verdict else _NOT_JUDGED
         lines.append(f"{mark} {_text(f'{_name(row, several)}: {row.detail}')}")
     return [f"- {line}" for line in _some(lines)]
 
@@ -155,7 +161,7 @@ def _environment(result: GateResult) -> list[str]:
         looks = ", ".join(map(str, facts.looks))
         lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
     lines.append(f"- started: {_text(facts.started_at)}")
-    left_out = [f"pair {each.number}: {each.invalid}" for each in result.blocks if each.invalid is not None]
+    left_out = [f"pair {each.number}: {each.invalid}" for each in result.pairs if each.invalid is not None]
     lines += [f"- invalid: {_text(each)}" for each in _some(left_out)]
     for heading, known in environment.groups(manifest, facts.placement).items():
         if known:
@@ -165,10 +171,10 @@ def _environment(result: GateResult) -> list[str]:
 
 def _side(side: Side) -> str:
     command = " ".join(word if word.startswith("{") else shlex.quote(word) for word in side.argv)
-    told = [" ".join(filter(None, (side.name, side.version))), side.model, command]
+    parts = [" ".join(filter(None, (side.name, side.version))), side.model, command]
     if side.entry != side.name:
-        told.insert(0, side.entry)
-    return "; ".join(_text(each) for each in told if each)
+        parts.insert(0, side.entry)
+    return "; ".join(_text(each) for each in parts if each)
 
 
 def _repeat(result: GateResult) -> list[str]:
@@ -179,11 +185,11 @@ def _repeat(result: GateResult) -> list[str]:
     return ["To repeat it:", "", "```sh", visible(" ".join(words.split("\n"))).replace("```", "`` `"), "```"]
 
 
-def _gravity(row: Judgement) -> int:
-    """The gravest first; what is never gated last."""
-    if row.word is None:
-        return len(WORDS) + (row.budget is None)
-    return WORDS.index(row.word)
+def _by_severity(row: Judgement) -> int:
+    """The most severe first; what is never gated last."""
+    if row.verdict is None:
+        return 1 + (row.budget is None)
+    return -row.verdict.severity
 
 
 def _has_cells(result: GateResult) -> bool:
@@ -206,7 +212,7 @@ def figure_text(name: str, value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """An altered file may hold more than anybody ever waited."""
+    """An altered file may hold more than anyone ever waited."""
     return format_duration(seconds * 1e9) if abs(seconds) < 1e9 else f"{seconds:.4g} s"
 
 

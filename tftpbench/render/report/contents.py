@@ -13,8 +13,9 @@ from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer
 from tftpbench.model.errors import ResultsWarning
 from tftpbench.model.scenario import Scenario
+from tftpbench.render.answer import headline_table
 from tftpbench.render.report import environment, tables
-from tftpbench.render.report.tables import Table
+from tftpbench.render.sections import Table
 from tftpbench.store import Run
 
 
@@ -85,7 +86,7 @@ class Contents:
     @cached_property
     def headline(self) -> Table:
         """The figures."""
-        return tables.headline_table(self.answer)
+        return headline_table(self.answer)
 
     @cached_property
     def cost(self) -> Table:

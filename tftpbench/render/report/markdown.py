@@ -1,15 +1,11 @@
 """The report as Markdown for GitHub: short enough for a pull request, without pictures."""
 
-from collections.abc import Iterable, Sequence
-
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted
+from tftpbench.render.answer import MARKS
+from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
 from tftpbench.render.report.contents import Contents
-from tftpbench.render.report.tables import Table
-
-_MARKS = {"held": "✅", "missed": "❌", "not known": "❔"}
-# GitHub refuses a comment of more than 65,536 characters; what is longer than this is told as a number.
-_LISTED_MAX = 20
+from tftpbench.render.sections import Table, shortened
 
 
 def write_markdown(contents: Contents) -> str:
@@ -17,19 +13,19 @@ def write_markdown(contents: Contents) -> str:
     answer, (losses, clean) = contents.answer, contents.losses
     blocks = [
         [f"# {markdown(contents.name)}"],
-        _bullets("The run is not whole", contents.problems),
+        bullets("The run is not whole", contents.problems),
         [f"**{markdown(answer.sentence)}**"],
         [markdown_block(contents.scenario.description)],
         _thresholds(contents),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
-        _bullets("Invalid trials, kept and never used", contents.invalid),
-        _bullets("Too few valid trials", answer.incomplete),
-        _bullets("Left out", answer.skipped),
+        bullets("Invalid trials, kept and never used", contents.invalid),
+        bullets("Too few valid trials", answer.incomplete),
+        bullets("Left out", answer.skipped),
         _table(contents.headline),
         _table(contents.cost),
         _table(losses, _unharmed(clean, bool(losses.rows))),
-        _bullets("What servers did wrong", answer.findings),
-        _bullets("Protocol faults where transfers failed", answer.faults),
+        bullets("What servers did wrong", answer.findings),
+        bullets("Protocol faults where transfers failed", answer.faults),
         _environment(contents),
         ["## To repeat it", "", "```sh", _fenced(contents.repeat), "```"] if contents.repeat else [],
     ]
@@ -39,38 +35,22 @@ def write_markdown(contents: Contents) -> str:
 def _thresholds(contents: Contents) -> list[str]:
     lines = ["## Thresholds", ""] if contents.judgements else []
     for each in contents.judgements:
-        lines.append(f"- {_MARKS[each.state]} {markdown(each.threshold)}")
-        lines += [f"  - {markdown_block(reason)}" for reason in _some(each.reasons)]
+        lines.append(f"- {SIGNS[MARKS[each.state]]} {markdown(each.threshold)}")
+        lines += [f"  - {markdown_block(reason)}" for reason in shortened(each.reasons, LISTED_MAX)]
     return lines
 
 
 def _table(table: Table, after: str = "") -> list[str]:
-    lines = [f"## {markdown(table.title)}", ""]
+    lines = [f"## {markdown(table.title)}", "", *table_lines(table)]
     if table.rows:
-        lines.append(_line(heading.title for heading in table.headings))
-        lines.append("|" + "|".join(" ---: " if heading.is_figure else " --- " for heading in table.headings) + "|")
-        lines += [_line(value.text for value in row) for row in table.rows]
-    else:
-        lines += [] if after else ["None."]
-    return [*lines, *(["", after] if after and table.rows else [after] if after else [])]
+        return [*lines, *(["", after] if after else [])]
+    return [*lines, after or "None."]
 
 
 def _unharmed(cells: int, is_any_harmed: bool) -> str:
     if not cells:
         return ""
     return f"Nothing was lost in {counted(cells, 'other cell' if is_any_harmed else 'cell')} of a server."
-
-
-def _line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(map(markdown, texts)) + " |"
-
-
-def _bullets(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"**{title}**", "", *(f"- {markdown_block(line)}" for line in _some(lines))] if lines else []
-
-
-def _some(lines: Sequence[str]) -> list[str]:
-    return [*lines[:_LISTED_MAX], *([f"and {len(lines) - _LISTED_MAX} more"] if len(lines) > _LISTED_MAX else [])]
 
 
 def _environment(contents: Contents) -> list[str]:

@@ -2,11 +2,11 @@
 //!
 //! Never sends, never reads a clock.
 
-use tftpbench_proto::{Failure, Outcome as Decided, Packet};
+use tftpbench_proto::{Failure, Outcome, Packet};
 
 use super::{Client, Machine, either};
 use crate::endpoints::Via;
-use crate::recorder::{Granted, Outcome, Recorder, TransferRow};
+use crate::recorder::{Granted, Recorder, TransferOutcome, TransferRow};
 
 impl Client {
     /// Writes down what holds for the transfer from its first answer on. An ERROR or a broken OACK grants nothing; DATA
@@ -32,10 +32,10 @@ impl Client {
         let started_ns = self.exchange.started_ns().unwrap_or(now_ns);
         // The server's last word ended it, and not our reading it; silence and a stop have only our clock.
         let end_ns = match outcome {
-            Outcome::Completed | Outcome::Failed => self.heard_ns.max(started_ns),
-            Outcome::TimedOut | Outcome::Interrupted => now_ns.max(started_ns),
+            TransferOutcome::Completed | TransferOutcome::Failed => self.heard_ns.max(started_ns),
+            TransferOutcome::TimedOut | TransferOutcome::Interrupted => now_ns.max(started_ns),
         };
-        if outcome == Outcome::Completed {
+        if outcome == TransferOutcome::Completed {
             recorder.complete(end_ns);
             // A read that ended too early has wrong contents even if every byte of it was right.
             self.mismatch |= self.expected_bytes.is_some_and(|expected| self.bytes != expected);
@@ -63,13 +63,13 @@ impl Client {
 }
 
 /// How the transfer counts, and the code of the ERROR that ended it. `ended_as` is for those that we ended.
-fn classify(decided: &Decided, ended_as: Option<Outcome>) -> (Outcome, i32) {
+fn classify(decided: &Outcome, ended_as: Option<TransferOutcome>) -> (TransferOutcome, i32) {
     match decided {
-        Decided::Completed => (Outcome::Completed, -1),
-        Decided::TimedOut => (Outcome::TimedOut, -1),
-        Decided::Failed(Failure::Peer { code, .. }) => (Outcome::Failed, i32::from(code.0)),
-        Decided::Failed(Failure::Protocol(_)) => (Outcome::Failed, -1),
-        Decided::Failed(Failure::Local { .. }) => (ended_as.unwrap_or(Outcome::Interrupted), -1),
+        Outcome::Completed => (TransferOutcome::Completed, -1),
+        Outcome::TimedOut => (TransferOutcome::TimedOut, -1),
+        Outcome::Failed(Failure::Peer { code, .. }) => (TransferOutcome::Failed, i32::from(code.0)),
+        Outcome::Failed(Failure::Protocol(_)) => (TransferOutcome::Failed, -1),
+        Outcome::Failed(Failure::Local { .. }) => (ended_as.unwrap_or(TransferOutcome::Interrupted), -1),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
     /// What is written down of one transfer that gets these datagrams, all with the same stamp.
     fn recorded(datagrams: &[&[u8]]) -> (TransferRow, Granted) {
         let (config, mut recorder) = (config(), Recorder::new(0, (0, u64::MAX)));
-        let via = Via::Lane { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
         let mut client = Client::new(&config, via, 0, 0, 0);
         client.exchange.queue(&Transmit::Opening, 0, 1);
         client.exchange.flush(1);
@@ -130,7 +130,7 @@ mod tests {
             config: &config,
             recorder: &mut recorder,
             faults: &mut Faults::default(),
-            lanes: &mut [],
+            sockets: &mut [],
             batch: &mut SendBatch::new(1, 1),
             scratch: &mut [],
             realtime_offset_ns: 0,
@@ -154,18 +154,22 @@ mod tests {
 
     #[test]
     fn a_row_tells_what_was_refused_from_what_failed_later_and_silence_from_a_stall() {
-        let told = |datagrams: &[&[u8]]| {
+        let row_of = |datagrams: &[&[u8]]| {
             let (row, _) = recorded(datagrams);
             (row.outcome, row.error_code, row.first_response_ns >= 0, row.first_response_ns == row.end_ns)
         };
-        assert_eq!(told(&[ERROR]), (Outcome::Failed, 1, true, true));
-        assert_eq!(told(&[ERROR, ERROR]), (Outcome::Failed, 1, true, true), "refused twice is refused");
-        assert_eq!(told(&[OACK, ERROR]), (Outcome::Failed, 1, true, false));
-        assert_eq!(told(&[DATA, ERROR]), (Outcome::Failed, 1, true, false));
-        assert_eq!(told(&[OACK_OF_TOO_MUCH]), (Outcome::Failed, -1, true, true));
-        assert_eq!(told(&[]), (Outcome::TimedOut, -1, false, false));
-        assert_eq!(told(&[b"garbage"]), (Outcome::TimedOut, -1, false, false));
-        assert_eq!(told(&[OACK]), (Outcome::TimedOut, -1, true, false));
+        assert_eq!(row_of(&[ERROR]), (TransferOutcome::Failed, 1, true, true));
+        assert_eq!(
+            row_of(&[ERROR, ERROR]),
+            (TransferOutcome::Failed, 1, true, true),
+            "refused twice is refused"
+        );
+        assert_eq!(row_of(&[OACK, ERROR]), (TransferOutcome::Failed, 1, true, false));
+        assert_eq!(row_of(&[DATA, ERROR]), (TransferOutcome::Failed, 1, true, false));
+        assert_eq!(row_of(&[OACK_OF_TOO_MUCH]), (TransferOutcome::Failed, -1, true, true));
+        assert_eq!(row_of(&[]), (TransferOutcome::TimedOut, -1, false, false));
+        assert_eq!(row_of(&[b"garbage"]), (TransferOutcome::TimedOut, -1, false, false));
+        assert_eq!(row_of(&[OACK]), (TransferOutcome::TimedOut, -1, true, false));
     }
 
     const MS: u64 = 1_000_000;
@@ -173,14 +177,14 @@ mod tests {
 
     /// How a transfer counts whose timeout is 100 ms, and which a run ends after 1 s. It sends its request at 0, and at
     /// `sent_ms` what it owes to a datagram that came at `heard_ms`; its loop stands still at these times.
-    fn ended(heard_ms: u64, sent_ms: u64, still_ms: [Range<u64>; 2]) -> Outcome {
+    fn ended(heard_ms: u64, sent_ms: u64, still_ms: [Range<u64>; 2]) -> TransferOutcome {
         let mut config = config();
         config.timing.timeout_ns = 100 * MS;
         let mut recorder = Recorder::new(0, (0, u64::MAX));
         for at_ms in (0..=1000).filter(|at_ms| !still_ms.iter().any(|still| still.contains(at_ms))) {
             recorder.looked(at_ms * MS);
         }
-        let via = Via::Lane { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
         let mut client = Client::new(&config, via, 0, 0, 0);
         client.exchange.queue(&Transmit::Opening, 0, 1);
         client.exchange.flush(0);
@@ -196,13 +200,21 @@ mod tests {
 
     #[test]
     fn a_server_is_silent_for_as_long_as_the_client_waited_and_not_while_its_own_loop_stood_still() {
-        assert_eq!(ended(890, 890, [NEVER; 2]), Outcome::TimedOut, "that it was asked again changes nothing");
-        assert_eq!(ended(910, 910, [NEVER; 2]), Outcome::Interrupted);
-        assert_eq!(ended(500, 910, [NEVER; 2]), Outcome::Interrupted, "it was not answered before");
-        assert_eq!(ended(500, 500, [501..1000, NEVER]), Outcome::Interrupted, "its answer may lie unread");
-        assert_eq!(ended(500, 500, [501..700, 750..1000]), Outcome::Interrupted);
-        assert_eq!(ended(500, 500, [501..700, 850..1000]), Outcome::TimedOut);
-        assert_eq!(ended(500, 500, [100..400, NEVER]), Outcome::TimedOut, "that was before");
+        assert_eq!(
+            ended(890, 890, [NEVER; 2]),
+            TransferOutcome::TimedOut,
+            "that it was asked again changes nothing"
+        );
+        assert_eq!(ended(910, 910, [NEVER; 2]), TransferOutcome::Interrupted);
+        assert_eq!(ended(500, 910, [NEVER; 2]), TransferOutcome::Interrupted, "it was not answered before");
+        assert_eq!(
+            ended(500, 500, [501..1000, NEVER]),
+            TransferOutcome::Interrupted,
+            "its answer may lie unread"
+        );
+        assert_eq!(ended(500, 500, [501..700, 750..1000]), TransferOutcome::Interrupted);
+        assert_eq!(ended(500, 500, [501..700, 850..1000]), TransferOutcome::TimedOut);
+        assert_eq!(ended(500, 500, [100..400, NEVER]), TransferOutcome::TimedOut, "that was before");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How a client's datagrams leave: through a socket of its own, one by one or a window at once, or queued on a lane.
+//! How a client's datagrams leave: through a socket of its own, one by one or a window at once, or queued on a shared
+//! one.
 //!
 //! Reads the clock for one purpose: the stamp just before a send call. Never waits.
 
@@ -8,35 +9,27 @@ use std::net::SocketAddr;
 use tftpbench_net::{Sent, clock};
 use tftpbench_proto::{ErrorCode, HEADER_LEN, Packet, Transmit, emit_ack, emit_data_header, emit_error};
 
-use super::{Client, Machine, Shared, either};
+use super::{Client, Drained, Machine, Shared, either};
 use crate::endpoints::Via;
 use crate::recorder::Recorder;
 
 /// Room for any ERROR of ours.
 const ERROR_BYTES_MAX: usize = 64;
 
-/// Whether everything could be queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drained {
-    /// Nothing is left to say.
-    Wholly,
-    /// The lane is full: flush it and drain again.
-    LaneFull,
-}
-
 impl Client {
     /// Sends or queues what the machine has to say. Called after every input, and once to start.
     pub(crate) fn drain(&mut self, now_ns: u64, shared: &mut Shared<'_>) -> io::Result<Drained> {
         loop {
             let room = self.datagram_bytes_max();
-            if matches!(&self.via, Via::Lane { index, .. } if !shared.lanes[*index].batch.has_room(room)) {
-                return Ok(Drained::LaneFull);
+            if matches!(&self.via, Via::Shared { index, .. } if !shared.sockets[*index].batch.has_room(room))
+            {
+                return Ok(Drained::SocketFull);
             }
             let Some(transmit) = either!(&mut self.machine, machine => machine.poll_transmit(now_ns)) else {
                 break;
             };
             match self.via {
-                Via::Lane { .. } => self.queue(now_ns, &transmit, room, shared),
+                Via::Shared { .. } => self.queue(now_ns, &transmit, room, shared),
                 Via::Own(_) if self.windowsize() == 1 => self.send_one(now_ns, &transmit, shared)?,
                 Via::Own(_) => self.send_batched(now_ns, &transmit, room, shared)?,
             }
@@ -44,7 +37,7 @@ impl Client {
         if !shared.batch.is_empty() {
             self.flush_own(shared)?;
         }
-        Ok(Drained::Wholly)
+        Ok(Drained::Complete)
     }
 
     /// RFC 1350 section 4: ERROR 5 to a stray TID, without disturbing the transfer; an ERROR is never answered.
@@ -63,8 +56,8 @@ impl Client {
         // Losing this courtesy changes nothing for us.
         let sent = match &self.via {
             Via::Own(socket) => socket.send_to(refusal, peer).is_ok(),
-            Via::Lane { index, source, .. } => {
-                shared.lanes[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
+            Via::Shared { index, source, .. } => {
+                shared.sockets[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
                     buf.copy_from_slice(refusal);
                     length
                 })
@@ -84,17 +77,17 @@ impl Client {
         data.max(self.opening.len()).max(ERROR_BYTES_MAX)
     }
 
-    /// Queues on the lane; the stamp is taken when the lane is flushed.
+    /// Queues on the shared socket; the stamp is taken when the shared socket is flushed.
     fn queue(&mut self, now_ns: u64, transmit: &Transmit, room: usize, shared: &mut Shared<'_>) {
-        let Via::Lane { index, key, source } = self.via else { return };
+        let Via::Shared { index, key, source } = self.via else { return };
         let peer = self.tid.unwrap_or(shared.config.server);
         let mut length = 0;
-        let lane = &mut shared.lanes[index];
-        lane.batch.push_from(Some(source.into()), peer, room, |buf| {
+        let shared_socket = &mut shared.sockets[index];
+        shared_socket.batch.push_from(Some(source.into()), peer, room, |buf| {
             length = self.emit(transmit, buf);
             length
         });
-        lane.note_queued(key);
+        shared_socket.note_queued(key);
         self.note(now_ns, transmit, length, shared.recorder);
     }
 

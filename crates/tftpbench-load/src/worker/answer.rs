@@ -1,15 +1,15 @@
 //! Whether anything answers at all: of a server that is not there a person must hear at once, not when retries ran out.
 //!
-//! Until the first datagram arrives, the kernel keeps what ICMP says of the first socket's requests (IP_RECVERR, ip(7)).
-//! Nothing is sent for it. Only where the caller asks for it, and of no cost once something has arrived.
+//! Until the first datagram arrives, the kernel keeps what ICMP says of the first socket's requests (IP_RECVERR,
+//! ip(7)). Nothing is sent for it. Only where the caller asks for it, and of no cost once something has arrived.
 
 use std::io::ErrorKind;
 
 use tftpbench_net::clock;
 
 use super::Worker;
-use crate::Notice;
 use crate::endpoints::Via;
+use crate::notice::Notice;
 
 /// The slab's first key: that of the first transfer.
 const FIRST_KEY: usize = 0;
@@ -29,9 +29,12 @@ impl Worker<'_> {
     pub(super) fn look_for_answer(&mut self) {
         let own = self.clients.get(FIRST_KEY).and_then(|client| match &client.via {
             Via::Own(socket) => Some(socket),
-            Via::Lane { .. } => None,
+            Via::Shared { .. } => None,
         });
-        let Some(socket) = self.endpoints.lanes.first().map(|lane| &lane.socket).or(own) else { return };
+        let Some(socket) = self.endpoints.shared.first().map(|shared_socket| &shared_socket.socket).or(own)
+        else {
+            return;
+        };
         // A caller that has gone needs no notice.
         if self.heard {
             let _ = socket.keep_errors(false);

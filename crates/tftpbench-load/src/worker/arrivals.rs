@@ -4,35 +4,39 @@ use std::net::IpAddr;
 
 use tftpbench_net::{LocalAddress, Received, clock};
 
-use super::{LANE_TOKENS, STOP_TOKEN, Worker};
+use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Drained;
 use crate::config::LoadError;
 use crate::endpoints::Via;
 
-/// Batches read from an only lane before the poller is asked again, which alone tells of a stop.
-const UNASKED_MAX: u32 = 16;
+/// Batches read from an only shared socket before the poller is asked again, which alone tells of a stop.
+const RECEIVES_PER_POLL_MAX: u32 = 16;
 
 impl Worker<'_> {
-    /// Where one lane carries everybody, it is read on without asking the poller as long as it gives datagrams: at few
-    /// transfers in flight that call would be made for every one or two of them. None once it is empty.
+    /// Where one shared socket carries all clients, it is read on without asking the poller as long as it gives
+    /// datagrams: at few transfers in flight that call would be made for every one or two of them. None once it is
+    /// empty.
     pub(super) fn read_on(&mut self) -> Result<Option<u64>, LoadError> {
-        if self.endpoints.lanes.len() != 1 || self.unasked == 0 || self.unasked > UNASKED_MAX {
+        if self.endpoints.shared.len() != 1
+            || self.receives_since_poll == 0
+            || self.receives_since_poll > RECEIVES_PER_POLL_MAX
+        {
             return Ok(None);
         }
-        let now_ns = self.handle_lane(0)?;
-        Ok((self.unasked > 0).then_some(now_ns))
+        let now_ns = self.handle_shared_socket(0)?;
+        Ok((self.receives_since_poll > 0).then_some(now_ns))
     }
 
     /// Handles every socket that the last wait found readable; returns the time.
     pub(super) fn handle_ready(&mut self) -> Result<u64, LoadError> {
         let mut now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        self.unasked = 0;
+        self.receives_since_poll = 0;
         for index in 0..self.poller.tokens().len() {
             let token = self.poller.tokens()[index];
-            let lane = (LANE_TOKENS - token.min(LANE_TOKENS)) as usize;
-            if token != STOP_TOKEN && lane < self.endpoints.lanes.len() {
-                now_ns = self.handle_lane(lane)?;
+            let shared_socket = (SHARED_TOKENS - token.min(SHARED_TOKENS)) as usize;
+            if token != STOP_TOKEN && shared_socket < self.endpoints.shared.len() {
+                now_ns = self.handle_shared_socket(shared_socket)?;
             } else if let Some(key) = self.key_of(token) {
                 now_ns = self.handle_own_socket(key)?;
             }
@@ -45,7 +49,7 @@ impl Worker<'_> {
         let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
         let received = match &self.clients[key].via {
             Via::Own(socket) => receive.receive(socket),
-            Via::Lane { .. } => Ok(0),
+            Via::Shared { .. } => Ok(0),
         };
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
@@ -58,15 +62,15 @@ impl Worker<'_> {
         Ok(now_ns)
     }
 
-    /// Takes one batch from a lane and sends all answers with one call.
-    fn handle_lane(&mut self, index: usize) -> Result<u64, LoadError> {
+    /// Takes one batch from a shared socket and sends all answers with one call.
+    fn handle_shared_socket(&mut self, index: usize) -> Result<u64, LoadError> {
         let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
-        let received = receive.receive(&self.endpoints.lanes[index].socket);
+        let received = receive.receive(&self.endpoints.shared[index].socket);
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.heard |= received > 0;
-        self.unasked = if received > 0 { self.unasked + 1 } else { 0 };
+        self.receives_since_poll = if received > 0 { self.receives_since_poll + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
         let mut current: Option<(Option<LocalAddress>, usize)> = None;
         for datagram in receive.iter() {
@@ -78,7 +82,7 @@ impl Worker<'_> {
             }
             match current {
                 Some((_, key)) => self.handle_datagram(key, now_ns, &datagram)?,
-                // It came too late for its transfer, or from somebody who guessed an address.
+                // It came too late for its transfer, or from a stranger that guessed an address.
                 None => {
                     self.faults.late += 1;
                     self.recorder.datagram(now_ns, datagram.payload.len());
@@ -89,7 +93,7 @@ impl Worker<'_> {
             self.settle(key, now_ns)?;
         }
         self.receive = Some(receive);
-        self.flush_lane(index)?;
+        self.flush_shared_socket(index)?;
         Ok(now_ns)
     }
 
@@ -97,16 +101,16 @@ impl Worker<'_> {
         let (client, mut shared) = self.split(key);
         client.handle_datagram(now_ns, datagram, &mut shared);
         match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
-            Drained::Wholly => Ok(()),
-            Drained::LaneFull => self.drain(key, now_ns),
+            Drained::Complete => Ok(()),
+            Drained::SocketFull => self.drain(key, now_ns),
         }
     }
 
-    /// The client that an address of a lane belongs to.
-    fn client_at(&self, lane: usize, address: Option<LocalAddress>) -> Option<usize> {
+    /// The client that an address of a shared socket belongs to.
+    fn client_at(&self, shared_socket: usize, address: Option<LocalAddress>) -> Option<usize> {
         let IpAddr::V4(address) = address?.ip() else { return None };
-        let key = self.endpoints.key_at(lane, address);
+        let key = self.endpoints.key_at(shared_socket, address);
         let client = self.clients.get(key)?;
-        matches!(client.via, Via::Lane { source, .. } if source == address).then_some(key)
+        matches!(client.via, Via::Shared { source, .. } if source == address).then_some(key)
     }
 }

@@ -4,7 +4,9 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
-use tftpbench_load::{Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Outcome, Sockets, run};
+use tftpbench_load::{
+    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
+};
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
@@ -14,7 +16,7 @@ use super::{BOTH, MS, config, figure, timing, whole};
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
 
-/// Runs it against a socket that nobody reads; `None` where the machine has too few file descriptors or ports for that.
+/// Runs it against a socket that is not read; `None` where the machine has too few file descriptors or ports for that.
 fn load_in_vain(config: LoadConfig) -> Option<LoadReport> {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = silent.local_addr().unwrap();
@@ -33,7 +35,7 @@ fn load_in_vain(config: LoadConfig) -> Option<LoadReport> {
 }
 
 /// Everything that is in flight ends at `at_ns`, or as soon after it as the machine can.
-fn assert_ended_at(report: &LoadReport, outcome: Outcome, at_ns: u64) {
+fn assert_ended_at(report: &LoadReport, outcome: TransferOutcome, at_ns: u64) {
     let at_ns = at_ns as i64;
     for row in report.transfers.iter().filter(|row| row.outcome == outcome) {
         assert!((at_ns..at_ns + SLACK_NS).contains(&row.end_ns), "{row:?}");
@@ -70,7 +72,7 @@ fn fixed_work_against_silence_ends_at_its_limit() {
             load_in_vain(LoadConfig { extent, timing, concurrency: 100, workers: 2, ..config(sockets) });
         let report = report.unwrap();
         assert_sane(&report);
-        assert_ended_at(&report, Outcome::Interrupted, limit_ns);
+        assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
         assert_eq!((whole(&report, "started"), whole(&report, "interrupted")), (100, 100));
         assert_eq!(figure(&report, "duration_s"), 1.0, "what interrupting takes is not of the window");
         assert_eq!(figure(&report, "pps"), 100.0, "a request each, and no ERROR");
@@ -85,7 +87,7 @@ fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
         let timing = Timing { retries: 1, ..timing(10 * MS) };
         let report = load_in_vain(LoadConfig { extent, timing, concurrency: 50, ..config(sockets) }).unwrap();
         assert_sane(&report);
-        assert_ended_at(&report, Outcome::Interrupted, limit_ns);
+        assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
         assert!(whole(&report, "started") > 50);
         assert!(whole(&report, "interrupted") <= 50, "what is in flight at the limit");
         assert_eq!(figure(&report, "duration_s"), 1.0);
@@ -104,7 +106,7 @@ fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
         let config = LoadConfig { extent, drain_ns, timing, concurrency, workers: 2, ..config(sockets) };
         let Some(report) = load_in_vain(config) else { continue };
         assert_sane(&report);
-        assert_ended_at(&report, Outcome::TimedOut, warm_up_ns + window_ns + drain_ns);
+        assert_ended_at(&report, TransferOutcome::TimedOut, warm_up_ns + window_ns + drain_ns);
         assert_eq!(whole(&report, "started"), concurrency as u64);
         // Each has waited for more than its 200 ms: that the run ends first does not excuse the server.
         assert_eq!(whole(&report, "timed_out"), concurrency as u64);
@@ -130,9 +132,8 @@ fn what_the_end_of_a_run_makes_of_a_silent_server_depends_on_the_clients_own_tim
 /// What a run that watches for an answer says about it.
 fn news(config: LoadConfig) -> Vec<Notice> {
     let (mut news, stop) = (Vec::new(), Stop::new().unwrap());
-    let edges = [Notice::WindowOpened, Notice::WindowClosed, Notice::Tick];
     run(&LoadConfig { watch_for_answer: true, ..config }, &stop, |notice| {
-        if !edges.contains(&notice) {
+        if matches!(notice, Notice::Answered | Notice::Unanswered | Notice::Refused) {
             news.push(notice);
             stop.request();
         }
@@ -145,13 +146,13 @@ fn news(config: LoadConfig) -> Vec<Notice> {
 fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() {
     for (sockets, workers) in BOTH.into_iter().flat_map(|way| [(way, 1), (way, 3)]) {
         let timing = timing(60_000 * MS);
-        let patient = LoadConfig { timing, workers, ..config(sockets) };
+        let slow = LoadConfig { timing, workers, ..config(sockets) };
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(news(LoadConfig { server: closed, ..patient.clone() }), [Notice::Refused]);
+        assert_eq!(news(LoadConfig { server: closed, ..slow.clone() }), [Notice::Refused]);
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = silent.local_addr().unwrap();
-        assert_eq!(news(LoadConfig { server, ..patient.clone() }), [Notice::Unanswered]);
-        let peer = Peer::start(patient.file_size_bytes, Faults::default());
-        assert_eq!(news(LoadConfig { server: peer.address, ..patient }), [Notice::Answered]);
+        assert_eq!(news(LoadConfig { server, ..slow.clone() }), [Notice::Unanswered]);
+        let peer = Peer::start(slow.file_size_bytes, Faults::default());
+        assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
     }
 }

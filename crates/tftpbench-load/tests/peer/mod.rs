@@ -1,4 +1,4 @@
-//! A TFTP server for tests of the generator: one thread, one socket that answers everybody, and faults to order.
+//! A TFTP server for tests of the generator: one thread, one socket that answers every client, and faults to order.
 //!
 //! Serves and takes in `f-N`, whose contents are f(seed, N, offset). No sleeps, no fixed port; dropped, it stops.
 

@@ -1,5 +1,5 @@
-//! What the memory store may take, and who has taken how much of it. What is held is charged before it is allocated, and
-//! given back when it is freed; it knows nothing of files.
+//! What the memory store may take, and what has taken how much of it. What is held is charged before it is allocated,
+//! and given back when it is freed; it knows nothing of files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,19 +1,18 @@
 //! A file on disk while it is being served, read with pread(2): a mapping would be a SIGBUS where the file shrinks.
 //!
-//! Who gets a whole file gets it as it was when it was opened, whatever happens to its names meanwhile: renamed, removed or
-//! replaced, it is served to its end. A change of its size or modification time is an error. The file is looked at after a
-//! read: from time to time, with the last byte, and before anything that was read goes together with what is kept for all
-//! readers of the same state.
+//! A reader that gets a whole file gets it as it was when it was opened, whatever happens to its names meanwhile:
+//! renamed, removed or replaced, it is served to its end. A change of its size or modification time is an error. The
+//! file is looked at after a read: from time to time, with the last byte, and before anything that was read goes
+//! together with what is kept for all readers of the same state.
 
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, pread};
-use tftpbench_net::Prepared;
+use tftpbench_net::DatagramRun;
 
-use super::frames::StretchKey;
-use super::open_files::{OpenFile, OpenFiles, Version};
+use super::open_files::{OpenFile, OpenFiles, RunKey, Version};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 
@@ -31,7 +30,7 @@ pub(crate) struct DiskFile {
 }
 
 impl DiskFile {
-    /// For who wants it whole and at once.
+    /// To be read whole and at once.
     pub(crate) fn open(root: &Root, path: &FilePath) -> Result<DiskFile, Refusal> {
         DiskFile::open_as(root, path, OpenFile::unshared)
     }
@@ -60,7 +59,7 @@ impl DiskFile {
     }
 
     /// What `keep` was given by any reader of this state of the file.
-    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
+    pub(crate) fn kept(&mut self, key: &RunKey) -> Result<Option<Arc<DatagramRun>>, Refusal> {
         let kept = self.file.kept(key);
         // It may be the last that this reader asks for.
         if kept.is_some() && self.is_unchecked {
@@ -69,11 +68,11 @@ impl DiskFile {
         Ok(kept)
     }
 
-    /// Keeps what has just been read, if somebody else is reading the file: for one reader alone it would only pile up.
-    pub(crate) fn keep(&mut self, key: StretchKey, stretch: &Arc<Prepared>) -> Result<(), Refusal> {
+    /// Keeps what has just been read, if another reader has the file open: for one alone it would only pile up.
+    pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
         if Arc::strong_count(&self.file) > 1 {
             self.check()?;
-            self.file.keep(key, stretch);
+            self.file.keep(key, run);
         }
         Ok(())
     }

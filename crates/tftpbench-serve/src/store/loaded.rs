@@ -1,6 +1,6 @@
-//! A file of the root in memory: read a chunk at a time, each when it is first asked for, so that no request waits for more
-//! than one chunk. All chunks are of one state of the file; once the last one is there, the disk is not needed any more. It
-//! must never keep a chunk of another state. Only the memory store has one.
+//! A file of the root in memory: read a chunk at a time, each when it is first asked for, so that no request waits for
+//! more than one chunk. All chunks are of one state of the file; once the last one is there, the disk is not needed any
+//! more. It must never keep a chunk of another state. Only the memory store has one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -100,7 +100,7 @@ impl LoadedFile {
         }
     }
 
-    /// One at a time: who wants the same chunk waits for it, and finds it.
+    /// One at a time: a second reader of the same chunk waits for it, and finds it.
     fn load(&self, index: usize) -> Result<&[u8], Refusal> {
         let mut loading = self.loading();
         let chunk = &self.chunks[index];

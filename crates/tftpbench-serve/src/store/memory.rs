@@ -17,17 +17,18 @@ use tftpbench_net::{Deferrable, Handover, Mapping, Sealed, SharedMemory};
 use super::budget::{Budget, Charge};
 use super::disk::DiskFile;
 use super::loaded::{CHUNK_BYTES, LoadedFile};
-use super::{LARGE_BYTES, may_create};
+use super::rules::{LARGE_BYTES, may_create};
 use crate::paths::{FilePath, Root, existing_in, file_type};
 use crate::refusal::Refusal;
 
 /// Blocks are gathered to this size. An upload that ends sooner is a plain buffer: shared memory would cost it five
-/// system calls and one of the 65,530 mappings of a process. What is longer is written on, so that nothing that has been
-/// stored is ever copied again, as a growing buffer would be.
+/// system calls and one of the 65,530 mappings of a process. What is longer is written on, so that nothing that has
+/// been stored is ever copied again, as a growing buffer would be.
 const GATHER_BYTES: usize = 64 * 1024;
 
-/// What a file costs beside its name and its bytes: the value itself, its place among the names, and what malloc(3) adds
-/// to the three pieces. Measured with 50,000 to 290,000 files of one byte: 200 bytes each with epoll, up to 290 with threads.
+/// What a file costs beside its name and its bytes: the value itself, its place among the names, and what malloc(3)
+/// adds to the three pieces. Measured with 50,000 to 290,000 files of one byte: 200 bytes each with epoll, up to 290
+/// with threads.
 const FILE_COST_BYTES: u64 = 256;
 
 /// What shared memory costs the kernel beside its pages: an inode, a name of its own, an open file and a mapping.
@@ -44,7 +45,7 @@ pub(crate) struct MemoryStore {
     overwrite: bool,
 }
 
-/// One file, which never changes. It counts against the bound for as long as anybody here has it.
+/// One file, which never changes. It counts against the bound for as long as anything here holds it.
 #[derive(Debug)]
 struct Contents {
     held: Deferrable<Held>,
@@ -152,12 +153,12 @@ impl Drop for MemoryFile {
     }
 }
 
-/// Where whole files go, and those that are being loaded. A map that grew by moving all of its entries at once would keep
-/// others waiting.
+/// Where whole files go, and those that are being loaded. A map that grew by moving all of its entries at once would
+/// keep others waiting.
 #[derive(Debug)]
 struct Shelf {
     files: Mutex<BTreeMap<FilePath, Arc<Contents>>>,
-    /// Who takes each upload when it is whole, besides us.
+    /// The process that takes each upload when it is whole.
     handover: Option<Handover>,
 }
 
@@ -212,8 +213,8 @@ impl MemoryStore {
         let (shelf, path, overwrite) = (Arc::clone(&self.shelf), path.clone(), self.overwrite);
         let mut charge = Charge::on(&self.budget);
         charge.set(cost_of(&path))?;
-        // RFC 2349 section 3: a file that is too large to be stored is refused before its first block. Nothing is reserved
-        // for it: what a client announces costs it nothing.
+        // RFC 2349 section 3: a file that is too large to be stored is refused before its first block. Nothing is
+        // reserved for it: what a client announces costs it nothing.
         self.budget.check(size.unwrap_or(0))?;
         let growing = Growing { cost: cost_of(&path), gathered: Vec::new(), shared: None, charge };
         Ok(MemoryUpload { shelf, path, overwrite, growing: Deferrable::new(growing) })
@@ -251,8 +252,8 @@ impl Shelf {
         let Some(file) = contents.loaded() else { return };
         let mut files = self.files();
         let is_listed = files.get(file.path()).is_some_and(|listed| Arc::ptr_eq(listed, &contents));
-        // The map has it, and this reader. Others leave it before they release the lock, too, so of two readers that end at
-        // the same time the second one is the last. This frees nothing.
+        // The map has it, and this reader. Others leave it before they release the lock, too, so of two readers that
+        // end at the same time the second one is the last. This frees nothing.
         if is_listed && Arc::strong_count(&contents) > 2 {
             return drop(contents);
         }
@@ -293,7 +294,7 @@ impl MemoryUpload {
         self.growing.gather(bytes)
     }
 
-    /// Gives the file its name, and hands it over where it is shared and somebody takes it.
+    /// Gives the file its name, and hands it over where it is shared and a process takes it.
     pub(crate) fn commit(self) -> Result<(), Refusal> {
         let growing = self.growing.into_inner();
         let is_plain = growing.shared.is_none() && self.shelf.handover.is_none();
@@ -303,7 +304,7 @@ impl MemoryUpload {
         if !self.overwrite && files.contains_key(&self.path) {
             return Err(Refusal::EXISTS);
         }
-        // Before others can replace the file: whoever takes them gets the files of one name in their order.
+        // Before others can replace the file: the files of one name are taken in their order.
         if let (Some(handover), Some(sealed)) = (&self.shelf.handover, shared) {
             let account = Arc::clone(&contents);
             handover.offer(self.path.as_bytes(), sealed, account);
@@ -432,7 +433,7 @@ mod tests {
         drop(upload);
         assert_eq!(store.open(&path("m")).unwrap_err(), Refusal::MEMORY_FULL);
         assert_eq!(store.create(&path("n"), Some(601)).unwrap_err(), Refusal::MEMORY_FULL);
-        // What replaces a file takes its place once it is whole; who reads the old one keeps it until then.
+        // What replaces a file takes its place once it is whole; a reader of the old one keeps it until then.
         let reader = store.open(&path("l")).unwrap();
         let mut upload = store.create(&path("l"), Some(600)).unwrap();
         upload.append(&[3; 600]).unwrap();
@@ -532,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_nobody_read_to_its_end_is_not_kept() {
+    fn a_file_that_was_not_read_to_its_end_is_not_kept() {
         let folder = TestFolder::new();
         put_old(&folder, "f", &pattern(2 * CHUNK_BYTES, 1));
         let store = bounded(&folder, true, 1 << 20);
@@ -593,7 +594,7 @@ mod tests {
         let changed = pattern(2 * CHUNK_BYTES, 3);
         folder.put("h", &changed);
         assert_eq!(whole(&late), Err(Refusal::CHANGED));
-        // Who asks from now on gets the new state, however long an old reader stays.
+        // A request from now on gets the new state, however long an old reader stays.
         let new = store.open(&path("h")).unwrap();
         assert!(whole(&new).unwrap() == changed);
         assert_eq!(whole(&early), Err(Refusal::CHANGED));

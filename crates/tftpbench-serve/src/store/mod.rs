@@ -1,34 +1,32 @@
-//! Where files live: on disk or in memory. Both give out a `Source` to read and take an `Upload` to write.
-//! A store decides what may be opened and created; it knows nothing of packets, and only `Service` calls it.
+//! Where files live: on disk or in memory. Both give out a `StoredFile` to read and take an `Upload` to write.
+//! A store decides what may be opened and created; it knows nothing of packets.
 
+pub(crate) mod block_encoder;
 mod budget;
 pub(crate) mod disk;
-pub(crate) mod frames;
 mod loaded;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
+mod rules;
+pub(crate) mod stored_file;
 pub(crate) mod temporary;
 pub(crate) mod upload;
 
 use std::sync::Arc;
 
-use rustix::fs::FileType;
-use tftpbench_net::Prepared;
+use tftpbench_net::DatagramRun;
 use tftpbench_proto::Agreed;
 
 use crate::config::{ServeConfig, StoreKind};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use disk::DiskFile;
-use frames::StretchKey;
-use memory::{MemoryFile, MemoryStore, MemoryUpload};
+use memory::{MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
-use open_files::OpenFiles;
+use open_files::{OpenFiles, RunKey};
+use stored_file::StoredFile;
 use upload::DiskUpload;
-
-/// What takes the kernel longer to free than others may wait, some 0.1 ms for 1 MiB of shared memory, is freed elsewhere.
-const LARGE_BYTES: u64 = 8 << 20;
 
 /// One of the two stores.
 pub(crate) enum Store {
@@ -47,11 +45,13 @@ impl Store {
         }
     }
 
-    /// Opens a file for reading as octets.
-    pub(crate) fn open(&self, path: &FilePath) -> Result<Source, Refusal> {
+    /// Opens a file for reading.
+    pub(crate) fn open(&self, path: &FilePath) -> Result<StoredFile, Refusal> {
         match self {
-            Store::Disk { root, files, .. } => Ok(Source::Disk(DiskFile::open_shared(files, root, path)?)),
-            Store::Memory(store) => Ok(Source::Memory(store.open(path)?)),
+            Store::Disk { root, files, .. } => {
+                Ok(StoredFile::Disk(DiskFile::open_shared(files, root, path)?))
+            }
+            Store::Memory(store) => Ok(StoredFile::Memory(store.open(path)?)),
         }
     }
 
@@ -67,11 +67,10 @@ impl Store {
     }
 }
 
-/// A file being served; reads are at any offset and always whole.
+/// What is served of a file: its bytes as they are, or as text in netascii.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Disk(DiskFile),
-    Memory(MemoryFile),
+    Octet(StoredFile),
     Netascii(Box<NetasciiSource>),
 }
 
@@ -79,8 +78,7 @@ impl Source {
     /// Bytes on the wire; `None` as long as the end is not known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Source::Disk(file) => Some(file.length()),
-            Source::Memory(file) => Some(file.length()),
+            Source::Octet(file) => Some(file.length()),
             Source::Netascii(source) => source.length(),
         }
     }
@@ -88,42 +86,31 @@ impl Source {
     /// Bytes on the wire from `offset` on, or as many as there may be; `None` where none can be.
     pub(crate) fn left_max(&self, offset: u64) -> Option<u64> {
         match self {
+            Source::Octet(file) => file.length().checked_sub(offset),
             Source::Netascii(source) => source.left_max(offset),
-            other => other.length()?.checked_sub(offset),
         }
     }
 
-    /// A stretch that another reader of the same has had laid out.
-    pub(crate) fn kept(&mut self, key: &StretchKey) -> Result<Option<Arc<Prepared>>, Refusal> {
+    /// A run that another reader of the same has had encoded.
+    pub(crate) fn kept(&mut self, key: &RunKey) -> Result<Option<Arc<DatagramRun>>, Refusal> {
         match self {
-            Source::Disk(file) => file.kept(key),
-            Source::Memory(_) | Source::Netascii(_) => Ok(None),
+            Source::Octet(file) => file.kept(key),
+            Source::Netascii(_) => Ok(None),
         }
     }
 
-    /// Keeps a stretch that has just been read, where others may want it.
-    pub(crate) fn keep(&mut self, key: StretchKey, stretch: &Arc<Prepared>) -> Result<(), Refusal> {
+    /// Keeps a run that has just been read, where others may want it.
+    pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
         match self {
-            Source::Disk(file) => file.keep(key, stretch),
-            Source::Memory(_) | Source::Netascii(_) => Ok(()),
-        }
-    }
-
-    /// Fills `buf` from `offset`; less than all of it is a refusal.
-    pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {
-        match self {
-            Source::Disk(file) => file.read_at(offset, buf),
-            Source::Memory(file) => file.read_at(offset, buf),
-            // One is never made of another.
-            Source::Netascii(_) => Err(Refusal::CHANGED),
+            Source::Octet(file) => file.keep(key, run),
+            Source::Netascii(_) => Ok(()),
         }
     }
 
     /// Adds `length` bytes from `offset` on; fewer only where the end was not known.
     pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
         match self {
-            Source::Disk(file) => file.append(offset, length, bytes),
-            Source::Memory(file) => file.append(offset, length, bytes),
+            Source::Octet(file) => file.append(offset, length, bytes),
             Source::Netascii(source) => source.append(offset, length, bytes),
         }
     }
@@ -158,15 +145,5 @@ impl Upload {
             Upload::Disk(upload) => upload.commit(),
             Upload::Memory(upload) => upload.commit(),
         }
-    }
-}
-
-/// Whether an upload may take a name, judged by what stands under it now.
-fn may_create(existing: Option<FileType>, overwrite: bool) -> Result<(), Refusal> {
-    match existing {
-        None => Ok(()),
-        Some(FileType::RegularFile) if overwrite => Ok(()),
-        Some(FileType::RegularFile) => Err(Refusal::EXISTS),
-        Some(_) => Err(Refusal::NOT_REGULAR),
     }
 }

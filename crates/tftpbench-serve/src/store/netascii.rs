@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use tftpbench_proto::netascii::{Encoder, encoded_len};
 
-use super::Source;
+use super::stored_file::StoredFile;
 use crate::refusal::Refusal;
 
 /// Files up to this size are counted within the request for them, for clients that ask for `tsize`: some 0.3 ms.
@@ -18,7 +18,7 @@ const SCRATCH_BYTES: usize = 4096;
 /// Encodes while it reads.
 #[derive(Debug)]
 pub(crate) struct NetasciiSource {
-    file: Source,
+    file: StoredFile,
     file_length: u64,
     /// Known once the end was reached.
     length: Option<u64>,
@@ -36,8 +36,8 @@ struct Mark {
 }
 
 impl NetasciiSource {
-    /// Of a file of so many bytes.
-    pub(crate) fn new(file: Source, file_length: u64) -> NetasciiSource {
+    pub(crate) fn new(file: StoredFile) -> NetasciiSource {
+        let file_length = file.length();
         let marks = VecDeque::from([Mark::default()]);
         NetasciiSource { file, file_length, length: None, marks, marks_max: 2 }
     }
@@ -120,8 +120,7 @@ mod tests {
     fn source(folder: &Folder) -> NetasciiSource {
         let root = Root::open(folder.path()).unwrap();
         let file = DiskFile::open(&root, &FilePath::parse(b"f").unwrap()).unwrap();
-        let length = file.length();
-        NetasciiSource::new(Source::Disk(file), length)
+        NetasciiSource::new(StoredFile::Disk(file))
     }
 
     fn text(length: usize) -> Vec<u8> {

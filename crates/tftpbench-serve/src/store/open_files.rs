@@ -1,5 +1,5 @@
-//! The files that are being read: one descriptor a file for all who read it at a time, and what was laid out of it.
-//! It must never lead from a name to a file: whoever asks has resolved and opened the path himself. Only `DiskFile` does.
+//! The files that are being read: one descriptor a file for all that read it at a time, and what was encoded of it. It
+//! must never lead from a name to a file: the caller has resolved and opened the path.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,20 +7,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Stat};
-use tftpbench_net::{Deferrable, Prepared};
+use tftpbench_net::{DatagramRun, Deferrable};
+use tftpbench_proto::Rollover;
 
-use super::LARGE_BYTES;
-use super::frames::StretchKey;
+use super::rules::LARGE_BYTES;
 use crate::refusal::Refusal;
 
 /// What may be kept of all files together. Beyond it each reader reads for itself.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// What keeping a stretch costs beside its bytes, at most: a client may ask for many that are small.
+/// What keeping a run costs beside its bytes, at most: a client may ask for many that are small.
 const ENTRY_BYTES: usize = 192;
 
-fn cost(stretch: &Prepared) -> usize {
-    stretch.bytes() + ENTRY_BYTES
+fn cost(run: &DatagramRun) -> usize {
+    run.bytes() + ENTRY_BYTES
+}
+
+/// What tells runs of one file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RunKey {
+    pub(crate) blksize: u16,
+    pub(crate) rollover: Rollover,
+    pub(crate) blocks: u64,
+    pub(crate) number: u64,
+}
+
+#[cfg(test)]
+impl RunKey {
+    pub(crate) fn numbered(number: u64) -> RunKey {
+        RunKey { blksize: 512, rollover: Rollover::Zero, blocks: 1, number }
+    }
 }
 
 /// One state of one file. A file that was changed in place or replaced has another, as far as the kernel's clock ticks.
@@ -31,8 +47,8 @@ pub(crate) struct Version {
     pub(crate) size: u64,
     modified_s: i64,
     modified_ns: u64,
-    /// When anything of it last changed, its links too (ctime). Unlike the modification time it can't be set back, so two
-    /// readers share only states that have the same one. A reader under way does not heed it.
+    /// When anything of it last changed, its links too (ctime). Unlike the modification time it can't be set back, so
+    /// two readers share only states that have the same one. A reader under way does not heed it.
     changed_s: i64,
     changed_ns: u64,
 }
@@ -72,8 +88,8 @@ impl OpenFiles {
         if let Some(open) = files.get(&version).and_then(Weak::upgrade) {
             return open;
         }
-        let (stretches, listed) = (Mutex::default(), Some(Arc::clone(self)));
-        let open = Arc::new(OpenFile { file: Deferrable::new(file), version, stretches, listed });
+        let (runs, listed) = (Mutex::default(), Some(Arc::clone(self)));
+        let open = Arc::new(OpenFile { file: Deferrable::new(file), version, runs, listed });
         files.insert(version, Arc::downgrade(&open));
         open
     }
@@ -90,14 +106,14 @@ pub(crate) struct OpenFile {
     /// The last descriptor of a large file without a name takes long to close.
     file: Deferrable<OwnedFd>,
     version: Version,
-    stretches: Mutex<HashMap<StretchKey, Arc<Prepared>>>,
+    runs: Mutex<HashMap<RunKey, Arc<DatagramRun>>>,
     listed: Option<Arc<OpenFiles>>,
 }
 
 impl OpenFile {
-    /// Nobody else finds it.
+    /// No other reader finds it.
     pub(crate) fn unshared(file: OwnedFd, version: Version) -> Arc<OpenFile> {
-        Arc::new(OpenFile { file: Deferrable::new(file), version, stretches: Mutex::default(), listed: None })
+        Arc::new(OpenFile { file: Deferrable::new(file), version, runs: Mutex::default(), listed: None })
     }
 
     pub(crate) fn descriptor(&self) -> &OwnedFd {
@@ -115,26 +131,26 @@ impl OpenFile {
     }
 
     /// What was kept under this key.
-    pub(crate) fn kept(&self, key: &StretchKey) -> Option<Arc<Prepared>> {
-        self.stretches().get(key).map(Arc::clone)
+    pub(crate) fn kept(&self, key: &RunKey) -> Option<Arc<DatagramRun>> {
+        self.runs().get(key).map(Arc::clone)
     }
 
     /// Keeps a part of this state of the file until the last reader goes, if there is room.
-    pub(crate) fn keep(&self, key: StretchKey, stretch: &Arc<Prepared>) {
+    pub(crate) fn keep(&self, key: RunKey, run: &Arc<DatagramRun>) {
         let Some(listed) = &self.listed else { return };
-        let before = listed.kept_bytes.fetch_add(cost(stretch), Ordering::Relaxed);
-        let has_room = before.saturating_add(cost(stretch)) <= KEPT_BYTES_MAX;
+        let before = listed.kept_bytes.fetch_add(cost(run), Ordering::Relaxed);
+        let has_room = before.saturating_add(cost(run)) <= KEPT_BYTES_MAX;
         let surplus = match has_room {
-            true => self.stretches().insert(key, Arc::clone(stretch)),
-            false => Some(Arc::clone(stretch)),
+            true => self.runs().insert(key, Arc::clone(run)),
+            false => Some(Arc::clone(run)),
         };
         if let Some(surplus) = surplus {
             listed.kept_bytes.fetch_sub(cost(&surplus), Ordering::Relaxed);
         }
     }
 
-    fn stretches(&self) -> MutexGuard<'_, HashMap<StretchKey, Arc<Prepared>>> {
-        self.stretches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn runs(&self) -> MutexGuard<'_, HashMap<RunKey, Arc<DatagramRun>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,10 +161,10 @@ impl Drop for OpenFile {
             self.file.defer(is_nameless);
         }
         let Some(listed) = &self.listed else { return };
-        let kept_bytes = self.stretches().values().map(|stretch| cost(stretch)).sum();
+        let kept_bytes = self.runs().values().map(|run| cost(run)).sum();
         listed.kept_bytes.fetch_sub(kept_bytes, Ordering::Relaxed);
         let mut files = listed.files();
-        // Meanwhile somebody may have opened it anew.
+        // Meanwhile it may have been opened anew.
         if files.get(&self.version).is_some_and(|open| open.strong_count() == 0) {
             files.remove(&self.version);
         }
@@ -190,8 +206,8 @@ mod tests {
         assert!(files.files().is_empty());
     }
 
-    fn stretch(bytes: usize) -> Arc<Prepared> {
-        Prepared::new(vec![0; bytes], 516)
+    fn run(bytes: usize) -> Arc<DatagramRun> {
+        DatagramRun::new(vec![0; bytes], 516)
     }
 
     #[test]
@@ -200,12 +216,12 @@ mod tests {
         folder.put("f", b"one");
         let file = opened(&files, &folder, "f");
         let kept = || files.kept_bytes.load(Ordering::Relaxed);
-        let [one, another, third] = [1, 2, 3].map(StretchKey::numbered);
-        file.keep(one, &stretch(1000));
-        file.keep(one, &stretch(1000));
+        let [one, another, third] = [1, 2, 3].map(RunKey::numbered);
+        file.keep(one, &run(1000));
+        file.keep(one, &run(1000));
         assert_eq!(kept(), 1000 + ENTRY_BYTES, "two readers may lay out the same at one time");
-        file.keep(another, &stretch(KEPT_BYTES_MAX - 1000 - 2 * ENTRY_BYTES));
-        file.keep(third, &stretch(1));
+        file.keep(another, &run(KEPT_BYTES_MAX - 1000 - 2 * ENTRY_BYTES));
+        file.keep(third, &run(1));
         assert_eq!(kept(), KEPT_BYTES_MAX);
         assert_eq!([one, another, third].map(|key| file.kept(&key).is_some()), [true, true, false]);
         drop(file);

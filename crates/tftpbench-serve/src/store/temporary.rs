@@ -1,10 +1,10 @@
 //! The names of uploads that are not whole yet, and what is left of them when a server was killed.
 //!
-//! Such a name is needed where a file system has no O_TMPFILE, and for the moment in which an upload replaces a file. It is
-//! random (128 bits) and made exclusively, so no other server has it, whatever its process ID is in its container. The file
-//! is locked, flock(2), for as long as its server lives: the kernel releases the lock on process death. A server that
-//! starts removes the names whose files it can lock. It must never remove a name of another form, or of a file that a
-//! living server holds.
+//! Such a name is needed where a file system has no O_TMPFILE, and for the moment in which an upload replaces a file.
+//! It is random (128 bits) and made exclusively, so no other server has it, whatever its process ID is in its
+//! container. The file is locked, flock(2), for as long as its server lives: the kernel releases the lock on process
+//! death. A server that starts removes the names whose files it can lock. It must never remove a name of another form,
+//! or of a file that a living server holds.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -23,8 +23,8 @@ const RANDOM_BYTES: usize = 16;
 /// Random names that are tried. One is enough, unless a starting server took the file for a dead server's.
 const ATTEMPTS: usize = 16;
 
-/// Most entries that are looked at before a server answers: some 0.1 s where the kernel knows them, so a large tree does
-/// not hold up a start. Folders nearer to the root come first.
+/// Most entries that are looked at before a server answers: some 0.1 s where the kernel knows them, so a large tree
+/// does not hold up a start. Folders nearer to the root come first.
 const ENTRIES_MAX: usize = 100_000;
 
 /// A name that no client can ask for, removed when dropped.
@@ -90,7 +90,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if self.is_there {
-            // Of a failure there is nobody to be told.
+            // A failure has no caller left to report to.
             let _ = fs::unlinkat(&self.folder, &self.name[..], AtFlags::empty());
         }
     }
@@ -106,8 +106,8 @@ pub(crate) fn link_nameless(file: &OwnedFd, folder: &Folder, name: &[u8]) -> Res
     }
 }
 
-/// Removes what uploads of dead servers have left below the root: at most `ENTRIES_MAX` names are looked at, and no symbolic
-/// link is followed. What can't be read or removed stays.
+/// Removes what uploads of dead servers have left below the root: at most `ENTRIES_MAX` names are looked at, and no
+/// symbolic link is followed. What can't be read or removed stays.
 pub(crate) fn remove_leftovers(root: &Root) {
     remove_among(root, ENTRIES_MAX);
 }
@@ -146,14 +146,14 @@ fn is_temporary(name: &[u8]) -> bool {
 fn remove_if_dead(folder: &OwnedFd, name: &[u8]) {
     let Ok(file) = open_to_lock(folder, name) else { return };
     let is_file = fs::fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    // Whoever makes such a file locks it, and then looks whether it is still there.
+    // The server that makes such a file locks it, and then looks whether it is still there.
     if is_file && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         let _ = fs::unlinkat(folder, name, AtFlags::empty());
     }
 }
 
-/// flock(2): on NFS an exclusive lock needs a file that is open for writing. Elsewhere reading is enough, for a file that
-/// this user can't write.
+/// flock(2): on NFS an exclusive lock needs a file that is open for writing. Elsewhere reading is enough, for a file
+/// that this user can't write.
 fn open_to_lock(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let open = |access| fs::openat(folder, name, access | flags, Mode::empty());
@@ -164,9 +164,10 @@ fn open_to_lock(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 fn is_kept(file: impl AsFd) -> Result<bool, Errno> {
     match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Ok(false),
-        // It has locked, removed and closed it already. A file of O_TMPFILE has no link yet, and nobody has seen it.
+        // It has locked, removed and closed it already. A file of O_TMPFILE has no link yet, and no process has seen
+        // it.
         Ok(()) => Ok(fs::fstat(&file)?.st_nlink > 0),
-        // A file system without locks: nobody can lock it, so nobody removes it.
+        // A file system without locks: it cannot be locked, so it is not removed.
         Err(_) => Ok(true),
     }
 }

@@ -10,8 +10,8 @@ use rustix::io::{self, Errno};
 use tftpbench_net::Deferrable;
 use tftpbench_proto::Agreed;
 
+use super::rules::{LARGE_BYTES, may_create};
 use super::temporary::{Temporary, link_nameless};
-use super::{LARGE_BYTES, may_create};
 use crate::paths::{FilePath, Folder, Root, existing_in, file_type};
 use crate::refusal::Refusal;
 

@@ -43,8 +43,8 @@ pub fn nothing_outside_the_root_is_written(run: Run) {
     assert_eq!(outside.names(), ["secret"]);
 }
 
-/// A folder that is a symbolic link to one outside in every other moment: what is read is inside, and nothing is written
-/// outside.
+/// A folder that is a symbolic link to one outside in every other moment: what is read is inside, and nothing is
+/// written outside.
 pub fn a_folder_that_turns_into_a_link_meanwhile_never_leads_outside(run: Run) {
     let (outside, root) = (Folder::new(), Folder::new());
     outside.put("f", b"secret");
@@ -154,8 +154,8 @@ pub fn a_file_truncated_while_served_is_an_error(run: Run) {
     });
 }
 
-/// Moved, removed, replaced by another file or by an upload, or one of several hard links gone: who has begun to read the
-/// file gets all of it, and nothing of another.
+/// Moved, removed, replaced by another file or by an upload, or one of several hard links gone: a client that has begun
+/// to read the file gets all of it, and nothing of another.
 pub fn a_file_whose_names_change_while_served_is_served_to_its_end(run: Run) {
     for (change, names) in name_changes() {
         // The memory store has not read all of the last one by then.
@@ -203,7 +203,8 @@ pub fn the_memory_store_serves_what_it_read_first(run: Run) {
     assert_eq!(denied.code, 2);
 }
 
-/// As on disk, as long as it has not read all of it; who asks after the change gets the new file, whoever still reads.
+/// As on disk, as long as it has not read all of it; a request after the change gets the new file, whatever is still
+/// being read.
 pub fn the_memory_store_makes_no_file_of_two_states(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(200_000, 1));

@@ -78,7 +78,7 @@ pub fn requests_padded_with_nuls_are_served(run: Run) {
     }
 }
 
-/// DATA, ACK and OACK to the listening port belong to nobody's transfer; an ERROR is never answered.
+/// DATA, ACK and OACK to the listening port belong to no transfer; an ERROR is never answered.
 pub fn packets_that_are_no_request_never_start_anything(run: Run) {
     let root = Folder::new();
     let server = TestServer::start(run, &root);
@@ -109,7 +109,7 @@ pub fn requests_of_65_kilobytes_are_malformed(run: Run) {
     assert_eq!(server.finish().count("too_long"), 1);
 }
 
-/// Whoever forged the sender's address must not be able to end a transfer with rubbish.
+/// A forged address must not be able to end a transfer with rubbish.
 pub fn garbage_on_a_transfer_does_not_end_it(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1000, 1));
@@ -171,7 +171,7 @@ pub fn random_datagrams_never_get_more_than_one_short_answer(run: Run) {
     let (tid, _, _) = client.receive_data();
     for seed in 0..3000 {
         let noise = pattern(2 + seed as usize % 40, seed);
-        // Every opcode from 0 to 8, and random bytes behind it; but no WRQ, which could be a good one by chance.
+        // Every opcode from 0 to 8, and random bytes behind it; but no WRQ, which could be a good one at random.
         let opcode = [0, 1, 3, 4, 5, 6, 7, 8][seed as usize % 8];
         let datagram = [&[0, opcode][..], &noise[2..]].concat();
         let to = if seed % 2 == 0 { server.address } else { tid };

@@ -41,7 +41,7 @@ pub fn a_late_ack_of_the_last_transfer_moves_nothing(run: Run) {
         assert_eq!(block, 1);
         client.ack(late, 1);
         let answer = client.try_receive(A_MOMENT);
-        // Whoever else has that port now may say so.
+        // Another owner of that port may say so.
         assert!(answer.is_none_or(|answer| answer.error_code() == Some(5)));
         client.ack(tid, 1);
         assert_eq!(client.receive_data().1, 2);
@@ -49,7 +49,7 @@ pub fn a_late_ack_of_the_last_transfer_moves_nothing(run: Run) {
     }
 }
 
-/// One request and two ACKs to each port that there is, in the name of somebody who never asked.
+/// One request and two ACKs to each port that there is, in the name of a host that never asked.
 pub fn acks_to_every_port_draw_little_to_a_forged_address(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(4 << 20, 1));
@@ -72,8 +72,8 @@ pub fn acks_to_every_port_draw_little_to_a_forged_address(run: Run) {
     assert!(drawn < 1 << 20, "{drawn} bytes");
 }
 
-/// Reads `f` and tells which port it came from. The request differs from the one in the round before: an option that nobody
-/// knows is left out of the answer (RFC 2347).
+/// Reads `f` and tells which port it came from. The request differs from the one in the round before: an option that no
+/// server knows is left out of the answer (RFC 2347).
 fn read(client: &Client, round: u32) -> SocketAddr {
     client.ask(&request(RRQ, "f", "octet", &[("round", &round.to_string())]));
     let (tid, _, _) = client.receive_data();

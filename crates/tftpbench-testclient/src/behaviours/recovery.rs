@@ -15,7 +15,7 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 /// Longer than a thread of a transfer sleeps before it looks whether its client has asked again.
 const A_SLICE: Duration = Duration::from_millis(500);
 
-/// RFC 1350 section 2: whoever sent last sends again.
+/// RFC 1350 section 2: the side that sent last sends again.
 pub fn a_lost_datagram_is_sent_again(run: Run) {
     let root = Folder::new();
     root.put("f", b"x");
@@ -140,7 +140,7 @@ pub fn an_ack_inside_a_window_is_where_the_next_one_begins(run: Run) {
 pub fn a_repeated_request_is_answered_until_something_is_acknowledged(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1000, 2));
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     for (opcode, name) in [(RRQ, "f"), (WRQ, "new")] {
         for options in [&[][..], &[("timeout", "60")], &[("tsize", "9"), ("windowsize", "2")]] {
             let client = server.client();
@@ -159,11 +159,11 @@ pub fn a_repeated_request_is_answered_until_something_is_acknowledged(run: Run) 
     assert_eq!(summary.count("duplicate_requests"), 18, "{summary:?}");
 }
 
-/// Whoever forges a sender's address draws no more by sending the same again and again.
+/// A forged address draws no more by sending the same again and again.
 pub fn a_request_repeated_for_ever_draws_a_few_openings(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1000, 2));
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let client = server.client();
     let asked = request(RRQ, "f", "octet", &[]);
     for _ in 0..1 + 5 {
@@ -180,7 +180,7 @@ pub fn a_client_that_begins_again_is_served_anew(run: Run) {
     let root = Folder::new();
     let file = pattern(9 * 512 + 7, 12);
     root.put("f", &file);
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     for options in [&[][..], &[("timeout", "5")], &[("blksize", "512"), ("windowsize", "2")]] {
         let client = server.client();
         let asked = request(RRQ, "f", "octet", options);
@@ -201,7 +201,7 @@ pub fn a_client_that_begins_again_is_served_anew(run: Run) {
 /// The same in the middle of a write; of the first half nothing is left.
 pub fn a_writer_that_begins_again_is_served_anew(run: Run) {
     let root = Folder::new();
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let client = server.client();
     let asked = request(WRQ, "f", "octet", &[]);
     client.ask(&asked);
@@ -222,7 +222,7 @@ pub fn a_repeated_request_changes_nothing_while_the_transfer_moves(run: Run) {
     let root = Folder::new();
     let file = pattern(40 * 512 + 7, 13);
     root.put("f", &file);
-    let server = TestServer::with(run, ServeConfig { grace_ns: 2_000_000_000, ..patient(&root) });
+    let server = TestServer::with(run, ServeConfig { grace_ns: 2_000_000_000, ..slow_timers(&root) });
     let client = server.client();
     let asked = request(RRQ, "f", "octet", &[]);
     client.ask(&asked);
@@ -274,7 +274,7 @@ pub fn a_copy_in_the_middle_changes_nothing_although_the_client_pauses_after_it(
 /// An upload is whole, and the copy of its request came before its last block: it is no request for another upload.
 pub fn a_copy_before_the_last_block_of_an_upload_asks_for_nothing(run: Run) {
     let root = Folder::new();
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let client = server.client();
     let asked = request(WRQ, "f", "octet", &[]);
     client.ask(&asked);
@@ -295,7 +295,7 @@ pub fn a_copy_before_the_last_block_of_an_upload_asks_for_nothing(run: Run) {
 pub fn a_late_copy_of_a_request_that_has_ended_changes_nothing(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(3000, 14));
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let client = server.client();
     let (probe, asked) =
         (request(RRQ, "f", "octet", &[("tsize", "0")]), request(RRQ, "f", "octet", &[("blksize", "1024")]));
@@ -318,7 +318,7 @@ pub fn a_late_copy_of_an_older_request_changes_nothing(run: Run) {
     let root = Folder::new();
     root.put("old", &pattern(2000, 14));
     root.put("new", &pattern(2000, 15));
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let client = server.client();
     let (old, new) = (request(RRQ, "old", "octet", &[]), request(RRQ, "new", "octet", &[]));
     client.ask(&old);
@@ -371,7 +371,7 @@ fn read_on(client: &Client, first: Answer) -> Vec<u8> {
 }
 
 /// Nothing is sent again by itself while a test lasts.
-fn patient(root: &Folder) -> ServeConfig {
+fn slow_timers(root: &Folder) -> ServeConfig {
     let hour_ns = 3_600_000_000_000;
     let timing = Timing { timeout_max_ns: hour_ns, ..timing(hour_ns) };
     // A stop is not to wait for the transfers that are left.
@@ -412,7 +412,7 @@ pub fn another_request_of_the_same_port_needs_no_place_of_its_own(run: Run) {
     assert_eq!(summary.count("refused"), 0, "{summary:?}");
 }
 
-/// RFC 1350 section 4: the stranger is told, the transfer is not disturbed.
+/// RFC 1350 section 4: the stranger gets ERROR 5, the transfer is not disturbed.
 pub fn a_stranger_gets_error_5_and_the_transfer_goes_on(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1500, 5));
@@ -467,8 +467,8 @@ pub fn an_error_of_the_client_ends_the_transfer_unanswered(run: Run) {
     assert_eq!(server.finish().count("transfers_failed"), 1);
 }
 
-/// After its retries the server forgets the client, and its place is free. Whatever timer was asked for in its name: until
-/// it has answered, the server's own counts.
+/// After its retries the server forgets the client, and its place is free. Whatever timer was asked for in its name:
+/// until it has answered, the server's own counts.
 pub fn a_silent_client_is_given_up(run: Run) {
     let root = Folder::new();
     root.put("f", b"x");
@@ -490,7 +490,7 @@ pub fn a_silent_client_is_given_up(run: Run) {
     }
 }
 
-/// RRQ and ACK 0 are 102 bytes, and the address in them may be anybody's.
+/// RRQ and ACK 0 are 102 bytes, and the address in them may be forged.
 pub fn a_silent_client_draws_one_window(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(1_000_000, 16));

@@ -125,14 +125,14 @@ pub fn the_packet_log_changes_nothing(run: Run) {
 }
 
 /// A reader and a writer under way, and the ERROR that ends each.
-fn interrupted(server: TestServer, hurry: impl FnOnce(&TestServer)) {
+fn interrupted(server: TestServer, abort: impl FnOnce(&TestServer)) {
     let (reader, writer) = (server.client(), server.client());
     reader.ask(&request(RRQ, "f", "octet", &[]));
     reader.receive_data();
     writer.ask(&request(WRQ, "new", "octet", &[]));
     writer.receive_ack();
     server.request_stop();
-    hurry(&server);
+    abort(&server);
     assert_eq!(reader.receive_error(), 0);
     assert_eq!(writer.receive_error(), 0);
     let summary = server.wait();

@@ -1,4 +1,4 @@
-//! Many readers of one file, who share what is open of it, and of many files.
+//! Many readers of one file, which share what is open of it, and of many files.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub fn readers_of_one_file_at_once_get_it_whole(run: Run) {
     for size in [0, 1, 300_001, 2000 * 64 * 2, 65_464 * 3, 512 * 600] {
         let file = pattern(size, 1);
         root.put("f", &file);
-        let server = TestServer::with(run, patient(&root));
+        let server = TestServer::with(run, slow_timers(&root));
         let _holder = hold(&server, "f", &[("tsize", "0")]);
         thread::scope(|scope| {
             let (server, file) = (&server, &file);
@@ -82,13 +82,13 @@ pub fn a_shared_file_truncated_while_served_is_an_error(run: Run) {
     }
 }
 
-/// Readers of every manner get the file that they opened; who asks from then on gets what has the name then.
+/// Readers of every manner get the file that they opened; a request from then on gets what has the name then.
 pub fn a_shared_file_whose_names_change_is_served_to_its_end(run: Run) {
     for (change, names) in name_changes() {
         let root = Folder::new();
         root.put("f", &pattern(SIZE, 1));
         fs::hard_link(root.file("f"), root.file("also-f")).unwrap();
-        let mut config = patient(&root);
+        let mut config = slow_timers(&root);
         config.overwrite = true;
         let server = TestServer::with(run, config);
         let options = &MANNERS[1..];
@@ -108,12 +108,13 @@ pub fn a_shared_file_changed_in_place_while_served_is_an_error(run: Run) {
     changed_while_shared(run, |root| root.put("f", &pattern(SIZE, 9)));
 }
 
-/// Both have the state that they opened, and so has who asks while one of them reads: what was sent to one can be sent to all.
+/// Both have the state that they opened, and so has a request while one of them reads: what was sent to one can be sent
+/// to all.
 pub fn what_one_reader_was_sent_another_gets_too(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(SIZE, 1));
     let options: Options = &[("blksize", "1428"), ("windowsize", "16")];
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let (second, tid) = hold(&server, "f", options);
     assert!(server.client().read("f", options).unwrap() == pattern(SIZE, 1));
     fs::File::options().write(true).open(root.file("f")).unwrap().set_len(0).unwrap();
@@ -126,7 +127,7 @@ pub fn a_file_is_open_once_for_all_its_readers(run: Run) {
     let root = Folder::new();
     root.put("f", &pattern(SIZE, 1));
     root.put("g", b"other");
-    let server = TestServer::with(run, patient(&root));
+    let server = TestServer::with(run, slow_timers(&root));
     let file = fs::canonicalize(root.file("f")).unwrap();
     let readers: Vec<_> = (0..20).map(|_| hold(&server, "f", &[("blksize", "1428")])).collect();
     assert_eq!(descriptors_of(&file), 1);
@@ -134,10 +135,10 @@ pub fn a_file_is_open_once_for_all_its_readers(run: Run) {
         reader.error(*tid);
     }
     // What was sent before is seen before, or at least soon after.
-    let patience = Instant::now();
+    let start = Instant::now();
     while descriptors_of(&file) > 0 {
         assert_eq!(server.client().read("g", &[]), Ok(b"other".to_vec()));
-        assert!(patience.elapsed() < Duration::from_secs(10), "f is still open");
+        assert!(start.elapsed() < Duration::from_secs(10), "f is still open");
     }
     assert_eq!(server.client().read("f", &[]), Ok(pattern(SIZE, 1)));
 }
@@ -154,7 +155,7 @@ fn changed_while_shared(run: Run, change: impl FnOnce(&Folder)) {
     // The change must be visible in the file's times, whose grain is a tick of the kernel.
     let past = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
     fs::File::options().write(true).open(root.file("f")).unwrap().set_times(past).unwrap();
-    let mut config = patient(&root);
+    let mut config = slow_timers(&root);
     config.timing = timing(100_000_000);
     config.timing.retries = 100;
     let server = TestServer::with(run, config);
@@ -178,7 +179,7 @@ fn changed_while_shared(run: Run, change: impl FnOnce(&Folder)) {
 }
 
 /// For transfers that are left waiting, and that no stop waits for.
-fn patient(root: &Folder) -> ServeConfig {
+fn slow_timers(root: &Folder) -> ServeConfig {
     let mut config = config(root);
     config.timing = timing(5_000_000_000);
     config.grace_ns = 0;
@@ -193,7 +194,8 @@ fn hold(server: &TestServer, name: &str, options: &[(&str, &str)]) -> (Client, S
     (client, tid)
 }
 
-/// Reads from the OACK on: the file, or the code of the ERROR that ended it. What does not come in order is not counted.
+/// Reads from the OACK on: the file, or the code of the ERROR that ended it. What does not come in order is not
+/// counted.
 fn read_on(client: &Client, tid: SocketAddr, options: Options) -> Result<Vec<u8>, u16> {
     let option = |name, default| {
         let found = options.iter().find(|(option, _)| *option == name);

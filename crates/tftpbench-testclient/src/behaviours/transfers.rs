@@ -133,18 +133,19 @@ pub fn tsize_tells_and_echoes_the_size(run: Run) {
     root.put("full", &pattern(1234, 5));
     root.put("empty", b"");
     let server = TestServer::start(run, &root);
-    for (opcode, name, asked, told) in
+    for (opcode, name, asked, answered) in
         [(RRQ, "full", "0", "1234"), (RRQ, "empty", "0", "0"), (WRQ, "new", "777", "777")]
     {
         let client = server.client();
         client.ask(&request(opcode, name, "octet", &[("tsize", asked)]));
         let (tid, granted) = client.receive_oack();
-        assert_eq!(granted, [pair("tsize", told)], "{name}");
+        assert_eq!(granted, [pair("tsize", answered)], "{name}");
         client.error(tid);
     }
 }
 
-/// Whatever the server does about silent clients: where nothing is lost, no side waits for a timer. The client has none.
+/// Whatever the server does about silent clients: where nothing is lost, no side waits for a timer. The client has
+/// none.
 pub fn no_timer_runs_out_where_nothing_is_lost(run: Run) {
     let root = Folder::new();
     let server = TestServer::start(run, &root);

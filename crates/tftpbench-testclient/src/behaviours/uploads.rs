@@ -76,7 +76,7 @@ pub fn an_announced_size_is_no_promise(run: Run) {
     }
 }
 
-/// Whoever comes first wins; the upload gets ERROR 6 in place of its last ACK.
+/// The first one wins; the upload gets ERROR 6 in place of its last ACK.
 pub fn a_file_that_appears_meanwhile_is_kept(run: Run) {
     let root = Folder::new();
     let server = TestServer::start(run, &root);
@@ -109,8 +109,8 @@ pub fn an_upload_has_its_name_only_when_complete(run: Run) {
     assert_eq!(root.contents("f"), file);
 }
 
-/// From two servers on one root as well as from one: exactly one is kept, or each in the place of the one before; never a
-/// mixture, at no time, and nothing else is left.
+/// From two servers on one root as well as from one: exactly one is kept, or each in the place of the one before; never
+/// a mixture, at no time, and nothing else is left.
 pub fn eight_uploads_of_one_name_at_once_are_one_whole_file(run: Run) {
     for (store, overwrite) in [
         (StoreKind::Disk, false),
@@ -236,7 +236,7 @@ pub fn the_memory_store_keeps_uploads_off_the_disk(run: Run) {
     assert_eq!(root.names(), ["on-disk"]);
 }
 
-/// A tmpfs of 64 KiB, for whoever may mount one.
+/// A tmpfs of 64 KiB, where one may be mounted.
 struct TinyDisk {
     folder: Folder,
 }
@@ -264,7 +264,8 @@ impl Drop for TinyDisk {
     }
 }
 
-/// RFC 7440 windows that leave in one system call and are cut by the kernel, if at all (UDP_SEGMENT and UDP_GRO, udp(7)).
+/// RFC 7440 windows that leave in one system call and are cut by the kernel, if at all (UDP_SEGMENT and UDP_GRO,
+/// udp(7)).
 pub fn windows_that_arrive_as_one_message_are_stored_whole(run: Run) {
     const WINDOW: usize = 16;
     let (root, file) = (Folder::new(), pattern(41 * 512 + 77, 1));

@@ -1,20 +1,20 @@
-//! Datagrams that were laid out once, one behind another, and can be sent any number of times to any number of peers. The
-//! kernel takes a run of them from one piece of memory: with two pieces a datagram, its header and its payload, it takes
-//! up to 1.7 times as long. It makes no system call.
+//! Datagrams that were encoded once, one behind another, and can be sent any number of times to any number of peers.
+//! The kernel takes a run of them from one piece of memory: with two pieces a datagram, its header and its payload, it
+//! takes up to 1.7 times as long. It makes no system call.
 
 use std::sync::Arc;
 
 /// Datagrams of one length, of which the last may be shorter.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct DatagramRun {
     bytes: Box<[u8]>,
     datagram_bytes: usize,
 }
 
-impl Prepared {
+impl DatagramRun {
     /// `bytes`: the datagrams, of `datagram_bytes` each but the last, without gaps.
-    pub fn new(bytes: Vec<u8>, datagram_bytes: usize) -> Arc<Prepared> {
-        Arc::new(Prepared { bytes: bytes.into_boxed_slice(), datagram_bytes: datagram_bytes.max(1) })
+    pub fn new(bytes: Vec<u8>, datagram_bytes: usize) -> Arc<DatagramRun> {
+        Arc::new(DatagramRun { bytes: bytes.into_boxed_slice(), datagram_bytes: datagram_bytes.max(1) })
     }
 
     /// How many there are.
@@ -28,7 +28,7 @@ impl Prepared {
     }
 
     /// `count` of them from `first` on, or as many as there are.
-    pub fn run(&self, first: usize, count: usize) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn datagrams(&self, first: usize, count: usize) -> impl ExactSizeIterator<Item = &[u8]> {
         self.bytes_of(first, count).chunks(self.datagram_bytes)
     }
 
@@ -44,13 +44,13 @@ impl Prepared {
 
 /// What is to be queued.
 #[derive(Debug)]
-pub enum Datagrams {
+pub enum Payload {
     /// One, of so many bytes, written into the room that was given. 0 queues nothing.
     Written(usize),
-    /// `count` of those in `of`, from `first` on: no more than `SendBatch::a_message` allows.
-    Prepared {
+    /// `count` of those in `of`, from `first` on: no more than `SendBatch::max_segments` allows.
+    Run {
         /// Where they lie.
-        of: Arc<Prepared>,
+        of: Arc<DatagramRun>,
         /// The first one's place there.
         first: usize,
         /// How many.
@@ -58,15 +58,15 @@ pub enum Datagrams {
     },
 }
 
-impl Datagrams {
+impl Payload {
     /// None.
-    pub const NONE: Datagrams = Datagrams::Written(0);
+    pub const NONE: Payload = Payload::Written(0);
 
     /// How many.
     pub fn count(&self) -> usize {
         match self {
-            Datagrams::Written(bytes) => usize::from(*bytes > 0),
-            Datagrams::Prepared { count, .. } => *count,
+            Payload::Written(bytes) => usize::from(*bytes > 0),
+            Payload::Run { count, .. } => *count,
         }
     }
 }
@@ -83,20 +83,20 @@ mod tests {
     }
 
     /// Datagrams of 512 bytes, each filled with its number, and one of 7.
-    fn numbered(datagrams: usize) -> Arc<Prepared> {
+    fn numbered(datagrams: usize) -> Arc<DatagramRun> {
         let mut bytes: Vec<u8> = (0..datagrams).flat_map(|number| [number as u8; 512]).collect();
         bytes.extend([datagrams as u8; 7]);
-        Prepared::new(bytes, 512)
+        DatagramRun::new(bytes, 512)
     }
 
-    fn push(batch: &mut SendBatch, peer: SocketAddr, of: &Arc<Prepared>, first: usize, count: usize) {
-        assert!(batch.push_with(None, peer, 4, |_| Datagrams::Prepared { of: Arc::clone(of), first, count }));
+    fn push(batch: &mut SendBatch, peer: SocketAddr, of: &Arc<DatagramRun>, first: usize, count: usize) {
+        assert!(batch.push_with(None, peer, 4, |_| Payload::Run { of: Arc::clone(of), first, count }));
     }
 
     fn push_written(batch: &mut SendBatch, peer: SocketAddr) {
         assert!(batch.push_with(None, peer, 4, |room| {
             room.copy_from_slice(b"text");
-            Datagrams::Written(4)
+            Payload::Written(4)
         }));
     }
 
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn a_run_holds_what_was_laid_out_and_no_more() {
-        let prepared = Prepared::new((0..10).collect(), 4);
-        assert_eq!((prepared.count(), prepared.bytes()), (3, 10));
-        let run = |first, count| prepared.run(first, count).collect::<Vec<_>>();
-        assert_eq!(run(0, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]);
-        assert_eq!(run(1, 9), [&[4, 5, 6, 7][..], &[8, 9]]);
-        assert!(run(3, 1).is_empty() && run(usize::MAX, usize::MAX).is_empty() && run(1, 0).is_empty());
+    fn a_run_holds_what_was_encoded_and_no_more() {
+        let run = DatagramRun::new((0..10).collect(), 4);
+        assert_eq!((run.count(), run.bytes()), (3, 10));
+        let of = |first, count| run.datagrams(first, count).collect::<Vec<_>>();
+        assert_eq!(of(0, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]);
+        assert_eq!(of(1, 9), [&[4, 5, 6, 7][..], &[8, 9]]);
+        assert!(of(3, 1).is_empty() && of(usize::MAX, usize::MAX).is_empty() && of(1, 0).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 """A plain TFTP client in Python: the copy of a file that a running server is to be measured with.
 
 It asks as the scenario's clients do, with their options, and takes whatever the server grants (RFC 1350, 2347 to 2349,
-7440). It must never ask for another file than the one it was told, and never wait or write without a bound.
+7440). It must never ask for another file than the one it was given, and never wait or write without a bound.
 """
 
 import socket
@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from tftpbench.host.server.request import DATAGRAM_BYTES_MAX, Opcode, Options, address, error_text, family, request
+from tftpbench.host.server.messages import (
+    DATAGRAM_BYTES_MAX,
+    Opcode,
+    Options,
+    address,
+    address_family,
+    error_text,
+    request,
+)
 from tftpbench.host.target import Target
 from tftpbench.model.errors import TftpbenchError
 
@@ -35,7 +43,7 @@ def download(target: Target, options: Options, path: Path, first_tries: int = TR
 
     Raises CopyFailed for whatever the server did instead, and OSError of the disk that takes the copy.
     """
-    with socket.socket(family(target.host), socket.SOCK_DGRAM) as client, path.open("wb") as file:
+    with socket.socket(address_family(target.host), socket.SOCK_DGRAM) as client, path.open("wb") as file:
         return _Copy(client, target, dict(options), file, first_tries).run()
 
 

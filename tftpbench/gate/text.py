@@ -7,22 +7,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tftpbench.gate.decision import Decision
 from tftpbench.gate.pair_figures import figure, loaded
-from tftpbench.gate.result import BASE, HEAD, Block, Judgement, Side, Word
-from tftpbench.gate.verdict import Decision
+from tftpbench.gate.result import BASE, HEAD, Judgement, Pair, Side, Verdict
 from tftpbench.measure import Pinning
 from tftpbench.measure.validity import GENERATOR_BUSY_FRACTION_MAX
 from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted
 
-_OPENING: dict[Word, str] = {
-    "regressed": "regressed",
-    "invalid": "no verdict, as this machine is too noisy",
-    "suspected": "a regression is suspected",
-    "inconclusive": "neither a regression nor its absence is certain",
-    "pass": "no regression",
-    "improved": "no regression, and better",
+_OPENING: dict[Verdict, str] = {
+    Verdict.REGRESSED: "regressed",
+    Verdict.INVALID: "no verdict, as this machine is too noisy",
+    Verdict.SUSPECTED: "a regression is suspected",
+    Verdict.INCONCLUSIVE: "neither a regression nor its absence is certain",
+    Verdict.PASS: "no regression",
+    Verdict.IMPROVED: "no regression, and better",
 }
 
 
@@ -34,22 +34,22 @@ def sentence(decision: Decision, sides: tuple[Side, Side], scenario: Scenario, w
     around = f"{names}, {what}, {counted(decision.pairs, 'pair')}, {where}"
     if decision.failure is not None:
         return f"regressed: {decision.failure}; {around}."
-    gated = [each for each in decision.judgements if each.word is not None]
+    gated = [each for each in decision.judgements if each.verdict is not None]
     if not gated:
         return f"no verdict: too few valid pairs; {around}."
-    if decision.word == "pass":
-        return f"{_OPENING['pass']} in {_short(gated)}; {around}."
-    tell = unseen if decision.word == "invalid" else change
-    told = [tell(each, named=len(cells) > 1) for each in gated if each.word == decision.word]
-    return f"{_OPENING[decision.word]}: {'; '.join(told)}; {around}."
+    if decision.verdict == Verdict.PASS:
+        return f"{_OPENING[Verdict.PASS]} in {_short(gated)}; {around}."
+    tell = unseen if decision.verdict == Verdict.INVALID else change
+    parts = [tell(each, named=len(cells) > 1) for each in gated if each.verdict == decision.verdict]
+    return f"{_OPENING[decision.verdict]}: {'; '.join(parts)}; {around}."
 
 
 def _short(gated: Sequence[Judgement]) -> str:
     """All that passed, without intervals; where they are many, how many."""
     if len(gated) > len(METRICS):
         return counted(len(gated), "figure")
-    told = [f"{METRICS[each.metric].words} {signed(each.ratio)}" for each in gated if each.ratio is not None]
-    return f"{counted(len(gated), 'figure')} ({', '.join(told)})"
+    parts = [f"{METRICS[each.metric].words} {signed(each.ratio)}" for each in gated if each.ratio is not None]
+    return f"{counted(len(gated), 'figure')} ({', '.join(parts)})"
 
 
 def _named(side: Side) -> str:
@@ -106,17 +106,17 @@ def _points(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f}"
 
 
-def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> tuple[str, ...]:
+def remarks(pairs: Sequence[Pair], notes: Sequence[str], pinning: Pinning) -> tuple[str, ...]:
     """What makes the figures weaker than they look."""
     found = list(notes)
-    spoilt = [block for block in blocks if block.invalid is not None]
+    spoilt = [pair for pair in pairs if pair.invalid is not None]
     if spoilt:
-        line = f"{invalid_pairs(blocks)}: pair {spoilt[0].number}, {spoilt[0].invalid}."
+        line = f"{invalid_pairs(pairs)}: pair {spoilt[0].number}, {spoilt[0].invalid}."
         if loaded(spoilt):
             line += " Such pairs count for system calls and peak memory, and as evidence of a severe loss."
         found.append(line)
     for arm in (BASE, HEAD):
-        stopped = sum(bool(figure(block, arm, "slices_stopped")) for block in blocks)
+        stopped = sum(bool(figure(pair, arm, "slices_stopped")) for pair in pairs)
         if stopped:
             found.append(
                 f"In {counted(stopped, 'pair')} the {arm} took many times what the base is known to need, and was "
@@ -124,35 +124,35 @@ def remarks(blocks: Sequence[Block], notes: Sequence[str], pinning: Pinning) -> 
             )
     if not pinning.separate:
         found.append(f"Server and generator ran {pinning.phrase}: blocks per second tell of both.")
-    if any((figure(block, arm, "server_processes_max") or 0) > 1 for block in blocks for arm in (BASE, HEAD)):
+    if any((figure(pair, arm, "server_processes_max") or 0) > 1 for pair in pairs for arm in (BASE, HEAD)):
         found.append(
             "Peak memory was not judged where a server had several processes: a look sees now few and now many."
         )
-    busy = _busy(blocks)
+    busy = _busy(pairs)
     if busy is not None and busy > GENERATOR_BUSY_FRACTION_MAX:
         found.append(
             f"The generator had no time left beside the base (busy {busy:.1%}): blocks per second understate what the "
             "head gains or loses. CPU time and system calls don't."
         )
-    lost = [_total(blocks, arm, "lost") for arm in (BASE, HEAD)]
+    lost = [_total(pairs, arm, "lost") for arm in (BASE, HEAD)]
     if any(lost):
         found.append(f"Transfers that did not complete: base {lost[0]:.0f}, head {lost[1]:.0f}.")
-    drops = [_total(blocks, arm, "udp_drops_server") for arm in (BASE, HEAD)]
+    drops = [_total(pairs, arm, "udp_drops_server") for arm in (BASE, HEAD)]
     if any(drops):
         found.append(f"Datagrams dropped at the servers' sockets: base {drops[0]:.0f}, head {drops[1]:.0f}.")
     return tuple(found)
 
 
-def invalid_pairs(pairs: Sequence[Block]) -> str:
+def invalid_pairs(pairs: Sequence[Pair]) -> str:
     """How many pairs are invalid: "2 of 14 pairs were invalid"; nothing where none is."""
     spoilt = sum(pair.invalid is not None for pair in pairs)
     return f"{spoilt} of {counted(len(pairs), 'pair')} {'was' if spoilt == 1 else 'were'} invalid" if spoilt else ""
 
 
-def _busy(blocks: Sequence[Block]) -> float | None:
-    known = [busy for block in blocks if (busy := figure(block, BASE, "generator_busy_fraction")) is not None]
+def _busy(pairs: Sequence[Pair]) -> float | None:
+    known = [busy for pair in pairs if (busy := figure(pair, BASE, "generator_busy_fraction")) is not None]
     return float(np.median(known)) if known else None
 
 
-def _total(blocks: Sequence[Block], arm: str, name: str) -> float:
-    return sum(figure(block, arm, name) or 0 for block in blocks)
+def _total(pairs: Sequence[Pair], arm: str, name: str) -> float:
+    return sum(figure(pair, arm, name) or 0 for pair in pairs)

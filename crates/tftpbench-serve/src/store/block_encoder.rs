@@ -1,101 +1,86 @@
-//! A file as it goes out: its DATA datagrams, laid out one behind another a stretch at a time, so that a window is one piece
-//! of memory. A stretch is read from the source at one go and let go with its last block, for there may be 10,000 readers;
-//! a file on disk that several read keeps its stretches for the others. Only a `Transfer` has one.
+//! A file as it goes out: its DATA datagrams, encoded one behind another a run at a time, so that a window is one piece
+//! of memory. A run is read from the source at one go and released with its last block, for there may be 10,000
+//! readers; a file on disk that several read keeps its runs for the others.
 
 use std::sync::Arc;
 
-use tftpbench_net::{Prepared, SendBatch};
-use tftpbench_proto::{Agreed, HEADER_LEN, Rollover, emit_data_header};
+use tftpbench_net::{DatagramRun, SendBatch};
+use tftpbench_proto::{Agreed, HEADER_LEN, emit_data_header};
 
 use super::Source;
+use super::open_files::RunKey;
 use crate::refusal::Refusal;
 
-/// A stretch is a window, but at least this much of the file. Measured in lock-step at 512 bytes: with a pread(2) each,
+/// A run is a window, but at least this much of the file. Measured in lock-step at 512 bytes: with a pread(2) each,
 /// those were a seventh of the server's CPU; 4 KiB at a time make it a twenty-fifth.
-const STRETCH_BYTES_MIN: u64 = 4096;
+const RUN_BYTES_MIN: u64 = 4096;
 
-/// Not more of a window at a time. Larger than what malloc(3) first takes as large: it then keeps such pieces instead of giving
-/// them back to the kernel each time.
-const STRETCH_BYTES_MAX: u64 = 256 * 1024;
+/// Not more of a window at a time. Larger than what malloc(3) first takes as large: it then keeps such pieces instead
+/// of giving them back to the kernel each time.
+const RUN_BYTES_MAX: u64 = 256 * 1024;
 
-/// What a transfer may hold while it waits: a stretch of blocks in lock-step, but not what a window has left over.
+/// What a transfer may hold while it waits: a run of blocks in lock-step, but not what a window has left over.
 const HELD_BYTES_MAX: usize = 8 * 1024;
-
-/// What tells stretches of one file apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StretchKey {
-    blksize: u16,
-    rollover: Rollover,
-    blocks: u64,
-    number: u64,
-}
-
-#[cfg(test)]
-impl StretchKey {
-    pub(crate) fn numbered(number: u64) -> StretchKey {
-        StretchKey { blksize: 512, rollover: Rollover::Zero, blocks: 1, number }
-    }
-}
 
 /// A source cut into blocks.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct BlockEncoder {
     source: Source,
     agreed: Agreed,
-    /// Blocks of a stretch.
+    /// Blocks of a run.
     blocks: u64,
-    /// The stretch that is being sent, and its number.
-    current: Option<(u64, Arc<Prepared>)>,
+    /// The run that is being sent, and its number.
+    current: Option<(u64, Arc<DatagramRun>)>,
 }
 
-impl Frames {
-    pub(crate) fn new(mut source: Source, agreed: Agreed) -> Frames {
-        let blocks = stretch_blocks(&agreed);
+impl BlockEncoder {
+    pub(crate) fn new(mut source: Source, agreed: Agreed) -> BlockEncoder {
+        let blocks = run_blocks(&agreed);
         if let Source::Netascii(source) = &mut source {
             source.keep_marks(u64::from(agreed.windowsize).div_ceil(blocks));
         }
-        Frames { source, agreed, blocks, current: None }
+        BlockEncoder { source, agreed, blocks, current: None }
     }
 
-    /// Bytes on the wire; `None` as long as no stretch has reached the end of a file whose length is not known before.
+    /// Bytes on the wire; `None` as long as no run has reached the end of a file whose length is not known before.
     pub(crate) fn length(&self) -> Option<u64> {
         self.source.length()
     }
 
-    /// Where the block at `offset` lies, and its place there. All of the stretch is laid out, whatever is sent of it.
-    pub(crate) fn at(&mut self, offset: u64) -> Result<(&Arc<Prepared>, usize), Refusal> {
+    /// Where the block at `offset` lies, and its place there. All of the run is encoded, whatever is sent of it.
+    pub(crate) fn at(&mut self, offset: u64) -> Result<(&Arc<DatagramRun>, usize), Refusal> {
         let index = offset / u64::from(self.agreed.blksize);
         let (number, place) = (index / self.blocks, (index % self.blocks) as usize);
-        let stretch = match self.current.take() {
-            Some((current, stretch)) if current == number => stretch,
-            _ => self.stretch(number)?,
+        let run = match self.current.take() {
+            Some((current, run)) if current == number => run,
+            _ => self.run(number)?,
         };
-        Ok((&self.current.insert((number, stretch)).1, place))
+        Ok((&self.current.insert((number, run)).1, place))
     }
 
-    /// What comes before this place of the current stretch has been sent. It is not needed again unless something was lost.
-    pub(crate) fn let_go(&mut self, place: usize) {
-        self.current.take_if(|(_, stretch)| place >= stretch.count());
+    /// What comes before this place of the current run has been sent. It is not needed again unless something was lost.
+    pub(crate) fn release(&mut self, place: usize) {
+        self.current.take_if(|(_, run)| place >= run.count());
     }
 
     /// Nothing more is to be sent before the client's next ACK, which may be long in coming.
-    pub(crate) fn rest(&mut self) {
-        self.current.take_if(|(_, stretch)| stretch.bytes() > HELD_BYTES_MAX);
+    pub(crate) fn trim(&mut self) {
+        self.current.take_if(|(_, run)| run.bytes() > HELD_BYTES_MAX);
     }
 
-    fn stretch(&mut self, number: u64) -> Result<Arc<Prepared>, Refusal> {
+    fn run(&mut self, number: u64) -> Result<Arc<DatagramRun>, Refusal> {
         let Agreed { blksize, rollover, .. } = self.agreed;
-        let key = StretchKey { blksize, rollover, blocks: self.blocks, number };
+        let key = RunKey { blksize, rollover, blocks: self.blocks, number };
         if let Some(kept) = self.source.kept(&key)? {
             return Ok(kept);
         }
-        let stretch = self.lay_out(number * self.blocks)?;
-        self.source.keep(key, &stretch)?;
-        Ok(stretch)
+        let run = self.encode_run(number * self.blocks)?;
+        self.source.keep(key, &run)?;
+        Ok(run)
     }
 
-    /// The stretch that begins with block `first`, counted from 0.
-    fn lay_out(&mut self, first: u64) -> Result<Arc<Prepared>, Refusal> {
+    /// The run that begins with block `first`, counted from 0.
+    fn encode_run(&mut self, first: u64) -> Result<Arc<DatagramRun>, Refusal> {
         let blksize = usize::from(self.agreed.blksize);
         let offset = first * u64::from(self.agreed.blksize);
         let rest = self.source.left_max(offset).ok_or(Refusal::CHANGED)?;
@@ -113,40 +98,42 @@ impl Frames {
             bytes.copy_within(from..end, to + HEADER_LEN);
             emit_data_header(&mut bytes[to..], self.agreed.block_number(first + block as u64 + 1));
         }
-        Ok(Prepared::new(bytes, HEADER_LEN + blksize))
+        Ok(DatagramRun::new(bytes, HEADER_LEN + blksize))
     }
 }
 
-/// As many blocks as some windows have, so that each lies in one stretch.
-fn stretch_blocks(agreed: &Agreed) -> u64 {
+/// As many blocks as some windows have, so that each lies in one run.
+fn run_blocks(agreed: &Agreed) -> u64 {
     let (blksize, windowsize) = (u64::from(agreed.blksize.max(1)), u64::from(agreed.windowsize.max(1)));
     let datagram_bytes = HEADER_LEN as u64 + blksize;
-    let most = (STRETCH_BYTES_MAX / datagram_bytes).max(1);
+    let most = (RUN_BYTES_MAX / datagram_bytes).max(1);
     if windowsize > most {
         // It at least is cut where its messages are.
-        let a_message = SendBatch::a_message(HEADER_LEN + usize::from(agreed.blksize)) as u64;
-        return most - most % a_message.min(most);
+        let max_segments = SendBatch::max_segments(HEADER_LEN + usize::from(agreed.blksize)) as u64;
+        return most - most % max_segments.min(most);
     }
-    (STRETCH_BYTES_MIN / blksize).div_ceil(windowsize).max(1) * windowsize
+    (RUN_BYTES_MIN / blksize).div_ceil(windowsize).max(1) * windowsize
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use tftpbench_proto::Rollover;
     use tftpbench_testclient::{Folder, pattern};
 
     use super::*;
     use crate::paths::{FilePath, Root};
     use crate::store::disk::DiskFile;
     use crate::store::open_files::OpenFiles;
+    use crate::store::stored_file::StoredFile;
 
-    /// What opens the file `f` of a folder for readers who share it.
+    /// What opens the file `f` of a folder for readers that share it.
     fn opener(folder: &Folder) -> impl Fn() -> Source {
         let (files, root) = (Arc::<OpenFiles>::default(), Root::open(folder.path()).unwrap());
         move || {
             let path = FilePath::parse(b"f").unwrap();
-            Source::Disk(DiskFile::open_shared(&files, &root, &path).unwrap())
+            Source::Octet(StoredFile::Disk(DiskFile::open_shared(&files, &root, &path).unwrap()))
         }
     }
 
@@ -155,9 +142,9 @@ mod tests {
     }
 
     /// The datagram of the block with this index, counted from 1.
-    fn datagram(frames: &mut Frames, index: u64) -> Result<Vec<u8>, Refusal> {
-        let offset = (index - 1) * u64::from(frames.agreed.blksize);
-        frames.at(offset).map(|(stretch, place)| stretch.run(place, 1).next().unwrap().to_vec())
+    fn datagram(encoder: &mut BlockEncoder, index: u64) -> Result<Vec<u8>, Refusal> {
+        let offset = (index - 1) * u64::from(encoder.agreed.blksize);
+        encoder.at(offset).map(|(run, place)| run.datagrams(place, 1).next().unwrap().to_vec())
     }
 
     fn expected(contents: &[u8], blksize: usize, index: usize) -> Vec<u8> {
@@ -184,11 +171,11 @@ mod tests {
         ] {
             let contents = pattern(size, 1);
             folder.put("f", &contents);
-            let mut frames = Frames::new(opener(&folder)(), agreed(blksize, windowsize));
+            let mut encoder = BlockEncoder::new(opener(&folder)(), agreed(blksize, windowsize));
             let blksize = usize::from(blksize);
             let last = size / blksize + 1;
             for index in (1..=last).chain([1, last, 1.max(last / 2)]) {
-                let block = datagram(&mut frames, index as u64).unwrap();
+                let block = datagram(&mut encoder, index as u64).unwrap();
                 assert!(block == expected(&contents, blksize, index), "{index} of {size} in {blksize}");
             }
         }
@@ -199,13 +186,13 @@ mod tests {
         let folder = Folder::new();
         folder.put("f", &pattern(8 * 70_000, 1));
         for (rollover, number) in [(Rollover::Zero, [0, 0]), (Rollover::One, [0, 1])] {
-            let mut frames = Frames::new(opener(&folder)(), Agreed { rollover, ..agreed(8, 1) });
-            assert_eq!(datagram(&mut frames, 65_536).unwrap()[2..4], number, "{rollover:?}");
+            let mut encoder = BlockEncoder::new(opener(&folder)(), Agreed { rollover, ..agreed(8, 1) });
+            assert_eq!(datagram(&mut encoder, 65_536).unwrap()[2..4], number, "{rollover:?}");
         }
     }
 
     #[test]
-    fn a_window_lies_in_one_stretch_and_a_stretch_has_its_bounds() {
+    fn a_window_lies_in_one_run_and_a_run_has_its_bounds() {
         for (blksize, windowsize, blocks) in [
             (512, 1, 8),
             (512, 3, 9),
@@ -219,7 +206,7 @@ mod tests {
             (1428, 65_535, 180),
             (65_464, 64, 4),
         ] {
-            assert_eq!(stretch_blocks(&agreed(blksize, windowsize)), blocks, "{blksize} in {windowsize}");
+            assert_eq!(run_blocks(&agreed(blksize, windowsize)), blocks, "{blksize} in {windowsize}");
         }
     }
 
@@ -228,29 +215,29 @@ mod tests {
         let folder = Folder::new();
         folder.put("f", &pattern(100_000, 1));
         let open = opener(&folder);
-        let reader = || Frames::new(open(), agreed(512, 16));
-        let stretch = |frames: &mut Frames| Arc::clone(frames.at(0).unwrap().0);
+        let reader = || BlockEncoder::new(open(), agreed(512, 16));
+        let run = |encoder: &mut BlockEncoder| Arc::clone(encoder.at(0).unwrap().0);
         let (mut first, mut second) = (reader(), reader());
-        let laid_out = stretch(&mut first);
-        assert!(Arc::ptr_eq(&laid_out, &stretch(&mut second)));
-        // In other windows a stretch is another one.
-        assert!(!Arc::ptr_eq(&laid_out, &stretch(&mut Frames::new(open(), agreed(512, 17)))));
+        let encoded = run(&mut first);
+        assert!(Arc::ptr_eq(&encoded, &run(&mut second)));
+        // In other windows a run is another one.
+        assert!(!Arc::ptr_eq(&encoded, &run(&mut BlockEncoder::new(open(), agreed(512, 17)))));
         drop((first, second));
-        assert_eq!(Arc::strong_count(&laid_out), 1);
+        assert_eq!(Arc::strong_count(&encoded), 1);
     }
 
     #[test]
-    fn one_reader_alone_holds_a_stretch_at_most_and_none_behind_it() {
+    fn one_reader_alone_holds_a_run_at_most_and_none_behind_it() {
         let folder = Folder::new();
         folder.put("f", &pattern(100_000, 1));
-        let mut frames = Frames::new(opener(&folder)(), agreed(512, 16));
-        let first = Arc::downgrade(frames.at(0).unwrap().0);
-        frames.let_go(15);
+        let mut encoder = BlockEncoder::new(opener(&folder)(), agreed(512, 16));
+        let first = Arc::downgrade(encoder.at(0).unwrap().0);
+        encoder.release(15);
         assert_eq!(first.strong_count(), 1);
-        frames.let_go(16);
+        encoder.release(16);
         assert_eq!(first.strong_count(), 0);
-        let second = Arc::downgrade(frames.at(16 * 512).unwrap().0);
-        frames.at(32 * 512).unwrap();
+        let second = Arc::downgrade(encoder.at(16 * 512).unwrap().0);
+        encoder.at(32 * 512).unwrap();
         assert_eq!(second.strong_count(), 0);
     }
 
@@ -259,10 +246,10 @@ mod tests {
         let folder = Folder::new();
         folder.put("f", &pattern(100_000, 1));
         for (windowsize, is_held) in [(1, true), (3, true), (16, false)] {
-            let mut frames = Frames::new(opener(&folder)(), agreed(512, windowsize));
-            let stretch = Arc::downgrade(frames.at(0).unwrap().0);
-            frames.rest();
-            assert_eq!(stretch.strong_count() > 0, is_held, "{windowsize}");
+            let mut encoder = BlockEncoder::new(opener(&folder)(), agreed(512, windowsize));
+            let run = Arc::downgrade(encoder.at(0).unwrap().0);
+            encoder.trim();
+            assert_eq!(run.strong_count() > 0, is_held, "{windowsize}");
         }
     }
 
@@ -272,7 +259,7 @@ mod tests {
         let folder = Folder::new();
         folder.put("f", &pattern(30_000, 1));
         let open = opener(&folder);
-        let [mut early, mut late] = [(); 2].map(|()| Frames::new(open(), agreed(512, 1)));
+        let [mut early, mut late] = [(); 2].map(|()| BlockEncoder::new(open(), agreed(512, 1)));
         datagram(&mut early, 33).unwrap();
         drop(early);
         folder.put("f", &pattern(30_000, 2));
@@ -280,14 +267,14 @@ mod tests {
         assert_eq!(read.take_while(Result::is_ok).count(), 32, "block 33 is kept, and of another state");
     }
 
-    /// Two who read the same state of a file both get all of that state, or an error.
+    /// Two readers of the same state of a file both get all of that state, or an error.
     #[test]
     fn what_was_laid_out_outlives_a_change_and_what_was_not_is_refused() {
         let folder = Folder::new();
         let contents = pattern(100_000, 1);
         folder.put("f", &contents);
         let open = opener(&folder);
-        let [mut first, mut second] = [(); 2].map(|()| Frames::new(open(), agreed(512, 16)));
+        let [mut first, mut second] = [(); 2].map(|()| BlockEncoder::new(open(), agreed(512, 16)));
         datagram(&mut first, 17).unwrap();
         folder.put("f", &pattern(99_999, 2));
         assert!(datagram(&mut second, 32).unwrap() == expected(&contents, 512, 32));

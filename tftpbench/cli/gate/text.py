@@ -6,18 +6,18 @@ Plain lines; colour only where asked for. It must never compute a figure.
 import shlex
 from collections.abc import Sequence
 
-from tftpbench.gate.result import GateResult, Judgement, Noise, Word
-from tftpbench.gate.told import budget_text, interval, percent, signed
+from tftpbench.gate.result import GateResult, Judgement, Noise, Verdict
+from tftpbench.gate.text import budget_text, interval, percent, signed
 from tftpbench.model.escape import visible_line
 from tftpbench.render.gate.markdown import figure_text, metric_of
 
 _RED, _GREEN, _YELLOW, _BOLD, _OFF = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
-_COLOURS: dict[Word, str] = {"regressed": _RED, "pass": _GREEN, "improved": _GREEN}
-_MARKS: dict[Word, str] = {"regressed": "✗", "pass": "✓", "improved": "✓"}
+_COLOURS: dict[Verdict, str] = {Verdict.REGRESSED: _RED, Verdict.PASS: _GREEN, Verdict.IMPROVED: _GREEN}
+_MARKS: dict[Verdict, str] = {Verdict.REGRESSED: "✗", Verdict.PASS: "✓", Verdict.IMPROVED: "✓"}
 _LISTED_MAX = 8
 
 
-def told(result: GateResult, colour: bool) -> str:
+def render(result: GateResult, colour: bool) -> str:
     """The whole, without a last line end."""
     files = [f"Files:  {result.folder}"] if result.folder else []
     repeat = [f"Repeat: {shlex.join(result.facts.command)}"] if result.facts.command else []
@@ -41,20 +41,20 @@ def _table(result: GateResult, colour: bool) -> list[str]:
     lines = []
     for row, judgement in zip((head, *rows), (None, *result.judgements), strict=True):
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        word = judgement.word if judgement else None
-        lines.append(_paint(line, _COLOURS.get(word, _YELLOW), colour) if word else line)
+        verdict = judgement.verdict if judgement else None
+        lines.append(_paint(line, _COLOURS.get(verdict, _YELLOW), colour) if verdict else line)
     return lines
 
 
 def _cells(each: Judgement, several: bool) -> list[str]:
     return [
-        _MARKS.get(each.word, "?") if each.word else " ",
+        _MARKS.get(each.verdict, "?") if each.verdict else " ",
         _name(each, several),
         figure_text(each.metric, each.base),
         figure_text(each.metric, each.head),
         interval(each),
         "" if each.budget is None else budget_text(each.budget),
-        each.word or ("not judged" if each.budget is not None else "not gated"),
+        each.verdict or ("not judged" if each.budget is not None else "not gated"),
         "" if each.smallest_effect is None else percent(each.smallest_effect),
     ]
 

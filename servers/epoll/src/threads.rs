@@ -1,5 +1,5 @@
 //! Several loops at once: a thread each, on a CPU each where there are enough. One that fails ends all of them.
-//! It knows nothing of what they do; only `run` uses it.
+//! It must never know what they do.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -7,7 +7,7 @@ use std::thread;
 use tftpbench_net::{Stop, cpus};
 use tftpbench_serve::ServeError;
 
-use crate::kernel;
+use crate::error::kernel;
 
 /// Runs all loops until each has ended, and returns the first error, or goes on with the first panic. One alone runs on
 /// the calling thread, wherever that may run.
@@ -22,8 +22,8 @@ where
     let pins = if allowed.len() >= loops.len() { allowed } else { Vec::new() };
     let ended: Vec<_> = thread::scope(|scope| {
         let spawn = |(index, serve): (usize, L)| {
-            let (alarm, pin) = (Alarm { stop, is_needed: true }, pins.get(index).copied());
-            let body = move || alarm.watch(pin, serve);
+            let (guard, pin) = (StopOnFailure { stop, is_armed: true }, pins.get(index).copied());
+            let body = move || guard.run(pin, serve);
             thread::Builder::new().name(format!("tftp-worker-{index}")).spawn_scoped(scope, body)
         };
         let threads: Vec<_> = loops.into_iter().enumerate().map(spawn).collect();
@@ -36,15 +36,15 @@ where
     ended.into_iter().try_for_each(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
-/// A loop that is gone leaves the clients that the kernel gives it unserved, so the others must not go on: dropped while
-/// it is needed, by an error, a panic or a thread that could not be made, it stops them at once.
-struct Alarm<'env> {
+/// A loop that is gone leaves the clients that the kernel gives it unserved, so the others must not go on: dropped
+/// while it is armed, by an error, a panic or a thread that could not be made, it stops them at once.
+struct StopOnFailure<'env> {
     stop: &'env Stop,
-    is_needed: bool,
+    is_armed: bool,
 }
 
-impl Alarm<'_> {
-    fn watch(
+impl StopOnFailure<'_> {
+    fn run(
         mut self,
         pin: Option<usize>,
         serve: impl FnOnce() -> Result<(), ServeError>,
@@ -54,14 +54,14 @@ impl Alarm<'_> {
             let _ = cpus::pin_current_thread(&[cpu]);
         }
         let served = serve();
-        self.is_needed = served.is_err();
+        self.is_armed = served.is_err();
         served
     }
 }
 
-impl Drop for Alarm<'_> {
+impl Drop for StopOnFailure<'_> {
     fn drop(&mut self) {
-        if self.is_needed {
+        if self.is_armed {
             self.stop.request();
             self.stop.request();
         }
@@ -76,13 +76,13 @@ mod tests {
 
     type Loop<'a> = Box<dyn FnOnce() -> Result<(), ServeError> + Send + 'a>;
 
-    /// Ends by the stop alone; bounded, so that one that nobody ends fails.
-    fn patient(stop: &Stop) -> Loop<'_> {
+    /// Ends by the stop alone; bounded, so that one that is not ended fails.
+    fn until_stopped(stop: &Stop) -> Loop<'_> {
         Box::new(move || {
             let mut poller = Poller::new().unwrap();
             poller.add(stop, 0).unwrap();
             while stop.requests() < 2 {
-                assert!(poller.wait(Some(10_000_000_000), 0).unwrap().ready > 0, "nobody ends this loop");
+                assert!(poller.wait(Some(10_000_000_000), 0).unwrap().ready > 0, "nothing ends this loop");
             }
             Ok(())
         })
@@ -93,9 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_one_loop_ends_all_and_is_told() {
+    fn an_error_of_one_loop_ends_all_and_is_returned() {
         let stop = Stop::new().unwrap();
-        let error = run(vec![patient(&stop), failing(), patient(&stop)], &stop).unwrap_err();
+        let error = run(vec![until_stopped(&stop), failing(), until_stopped(&stop)], &stop).unwrap_err();
         assert_eq!(error.to_string(), "--workers: fail");
     }
 
@@ -103,7 +103,7 @@ mod tests {
     fn a_panic_of_one_loop_ends_all_and_goes_on() {
         let stop = Stop::new().unwrap();
         let panicking: Loop<'_> = Box::new(|| panic!("on purpose"));
-        let caught = catch_unwind(AssertUnwindSafe(|| run(vec![patient(&stop), panicking], &stop)));
+        let caught = catch_unwind(AssertUnwindSafe(|| run(vec![until_stopped(&stop), panicking], &stop)));
         assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
     }
 
@@ -119,15 +119,15 @@ mod tests {
     fn each_loop_has_a_cpu_of_its_own_where_there_are_enough() {
         let allowed = cpus::allowed().unwrap();
         let stop = Stop::new().unwrap();
-        let (told, seen) = std::sync::mpsc::channel();
-        let looks = (0..2).map(|_| {
-            let told = told.clone();
+        let (sender, seen) = std::sync::mpsc::channel();
+        let loops = (0..2).map(|_| {
+            let sender = sender.clone();
             Box::new(move || {
-                told.send(cpus::allowed().unwrap()).unwrap();
+                sender.send(cpus::allowed().unwrap()).unwrap();
                 Ok(())
             }) as Loop<'_>
         });
-        run(looks.collect(), &stop).unwrap();
+        run(loops.collect(), &stop).unwrap();
         let mut seen: Vec<_> = seen.try_iter().collect();
         seen.sort();
         let pinned = || vec![vec![allowed[0]], vec![allowed[1]]];

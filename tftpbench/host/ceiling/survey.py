@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tftpbench.host.ceiling.calibration import calibrate
-from tftpbench.host.ceiling.exchange import FOR_EVER_US, Arrangement, Ceiling, CeilingCell, Effort, measure
+from tftpbench.host.ceiling.exchange import NEVER_SLEEP_US, Arrangement, Ceiling, CeilingCell, Effort, measure
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def usual_cells(
 
     `may_spin`: each side has cores of its own, so that at 3 flows the answering side is seen without sleeping, too.
     """
-    shapes = [(3, 1, 512, 0)] + ([(3, 1, 512, FOR_EVER_US)] if may_spin else [])
+    shapes = [(3, 1, 512, 0)] + ([(3, 1, 512, NEVER_SLEEP_US)] if may_spin else [])
     shapes += [(flows, 1, 512, 0) for flows in (10, 100, 1000)]
     shapes += [(10, windowsize, blksize, 0) for windowsize in (16, 64) for blksize in (512, 1428)]
     return tuple(

@@ -1,4 +1,4 @@
-"""A pair, slice by slice, with a load that exists only here: who is stopped when, and what is made of it."""
+"""A pair, slice by slice, with a load that exists only here: which arm is stopped when, and what is made of it."""
 
 import random
 from collections.abc import Callable
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from tftpbench.gate import pair
-from tftpbench.gate.pair import Uneven, Work
+from tftpbench.gate.pair import ArmFailed, Work
 from tftpbench.gate.pair_figures import SEVERE
 from tftpbench.gate.pilot import SLOW_FACTOR, work
 from tftpbench.gate.result import BASE, HEAD
 from tftpbench.host.generator import LoadConfig, LoadResult
-from tftpbench.host.server import Samples
+from tftpbench.host.server import EdgeReader, Samples, Usage
+from tftpbench.measure import Tools
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import load_scenario
 
@@ -36,11 +37,9 @@ class World:
     loads: list[LoadConfig] = field(default_factory=list)
     on_load: Callable[[LoadConfig], object] = lambda _: None
 
-    def run_load(self, config: LoadConfig, _stop: object, on_window: Callable[[str], object]) -> LoadResult:
+    def run(self, config: LoadConfig, _stop: object, _window: object = None) -> LoadResult:
         self.on_load(config)
         self.loads.append(config)
-        on_window("open")
-        on_window("close")
         needed_ns = self.times_ns[config.port]
         is_stuck = config.port in self.stuck
         is_stopped = needed_ns > config.limit_ns or is_stuck or config.port in self.silent
@@ -71,7 +70,9 @@ def arms(timeout_ns: int) -> dict[str, Any]:
             host="127.0.0.1", port=port, operation="read", name="f", file_size_bytes=65536, concurrency=100,
             timeout_ns=timeout_ns,
         )  # fmt: skip
-        server = SimpleNamespace(cpu_ns=lambda: 0, check_alive=lambda: None)
+        server = SimpleNamespace(
+            edges=lambda window, _: EdgeReader(lambda: Usage(0, 0), window), check_alive=lambda: None
+        )
         sampler = SimpleNamespace(samples=Samples(rss_bytes_max=1, processes_max=1))
         trial = SimpleNamespace(cell=cell)
         made[name] = pair._Loaded(trial, server, sampler, config, Path(), SimpleNamespace())  # type: ignore[arg-type]
@@ -80,9 +81,7 @@ def arms(timeout_ns: int) -> dict[str, Any]:
 
 def pair_of(world: World, timeout_ns: int = 100 * MS) -> tuple[int, dict[str, dict[str, float | None]]]:
     """How many slices counted, and the figures of both."""
-    bench: Any = SimpleNamespace(
-        pinning=SimpleNamespace(server=(1,), generator=(0,)), tools=SimpleNamespace(run_load=world.run_load)
-    )
+    bench: Any = SimpleNamespace(pinning=SimpleNamespace(server=(1,), generator=(0,), spare=()), tools=Tools(world))
     loaded = arms(timeout_ns)
     order = random.Random(1).sample(list(loaded), 2)
     done = pair._take_turns(order, loaded, WORK, bench)
@@ -150,7 +149,7 @@ def test_transfers_that_are_stuck_when_their_time_is_up_are_lost() -> None:
 
 def test_an_arm_that_moves_nothing_is_asked_again_and_longer_before_it_is_called_silent() -> None:
     world = World({1: 100 * MS, 2: 100 * MS}, silent={PORTS[HEAD]})
-    with pytest.raises(Uneven, match="head: completed none of 100 transfers"):
+    with pytest.raises(ArmFailed, match="head: completed none of 100 transfers"):
         pair_of(world)
     limits = [config.limit_ns for config in world.loads if config.port == PORTS[HEAD]]
     assert limits == [500 * MS, pair.SILENT_NS]

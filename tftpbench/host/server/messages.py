@@ -40,12 +40,12 @@ def error_text(datagram: bytes) -> str:
     return f"ERROR {int.from_bytes(datagram[2:4], 'big')}" + (f", {text[:_ERROR_TEXT_MAX]!r}" if text else "")
 
 
-def family(host: str) -> socket.AddressFamily:
+def address_family(host: str) -> socket.AddressFamily:
     """The address family of a numeric address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def address(host: str, port: int) -> tuple[object, ...]:
     """Where to send: with the zone of a link-local address, which a plain pair would lose."""
-    found = socket.getaddrinfo(host, port, family(host), socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    found = socket.getaddrinfo(host, port, address_family(host), socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
     return found[0][4]

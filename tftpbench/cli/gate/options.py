@@ -1,0 +1,31 @@
+"""What gate commands have in common on the command line: options as types.
+
+It must never import what is heavy: the help of every command waits for it.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RESULTS = Path("results")
+
+
+class FailOn(StrEnum):
+    """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
+
+    regressed = "regressed"
+    suspected = "suspected"
+    inconclusive = "inconclusive"
+
+
+FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")]
+ReportOnly = Annotated[
+    bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 instead of 3, 4 and 6.")
+]
+
+
+def fail_on_words(fail_on: FailOn) -> list[str]:
+    """What of it to type to do the same again."""
+    return ["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else []

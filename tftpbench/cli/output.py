@@ -1,0 +1,57 @@
+"""Where a command's output goes: one document for programs, text for people, files in the folder of a run.
+
+It must never decide what is said.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tftpbench.render.terminal import output_of
+
+if TYPE_CHECKING:
+    from tftpbench.store import Run
+
+PAGE = "report.html"
+ELSEWHERE = "choose another place with -o"
+
+
+def print_json(documents: list[dict[str, object]]) -> None:
+    """The document, or several as one."""
+    document = documents[0] if len(documents) == 1 else {"runs": documents}
+    typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def print_text(render: Callable[[bool], str], *, json_: bool, quiet: bool) -> None:
+    """The text that `render` makes with or without colour: beside a document on standard error, and not if quiet."""
+    if json_ and quiet:
+        return
+    output = output_of(sys.stderr if json_ else sys.stdout)
+    text = render(output.has_colour)
+    output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
+
+
+def keep(text: str, path: Path, advice: str = ELSEWHERE) -> Path:
+    """A file of the command's own, such as a report in a run's folder; raises ResultsError."""
+    from tftpbench.model.errors import ResultsError
+    from tftpbench.model.whole_file import write_whole
+
+    return write_whole(path, text.encode(), ResultsError, advice)
+
+
+def keep_page(run: "Run") -> Path:
+    """RUN/report.html."""
+    from tftpbench.render.report import report
+
+    return keep(report(run), run.path / PAGE)
+
+
+def keep_answer(folder: Path, text: str) -> None:
+    """Beside the trials, so that the folder alone has the answer."""
+    from tftpbench.store.format import ANSWER
+
+    keep(f"{text}\n", folder / ANSWER, "all trials are saved beside it")

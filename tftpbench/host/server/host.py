@@ -1,0 +1,139 @@
+"""The machine that servers under test run on, as the runner sees it, and the one that tftpbench itself runs on.
+
+Another machine is one more class with the methods of `ServerHost`, whose servers have those of `Server`. It must never
+judge a server, and never print.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from tftpbench.host import generator, machine
+from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.server.client import Ended
+from tftpbench.host.server.edges import EdgeReader
+from tftpbench.host.server.process import Buffers, ServerProcess
+from tftpbench.host.server.sockets import udp_drops_host
+from tftpbench.host.server.usage import Samples, Usage
+from tftpbench.model.manifest import Manifest
+
+
+class Sampling(Protocol):
+    """Looks at a server while its `with` block runs. `samples`: the most that was seen."""
+
+    samples: Samples
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Server(Protocol):
+    """One server under test. `start`, or entering a `with` block, returns when it has been seen to answer."""
+
+    host: str
+    port: int
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """What the kernel granted its listening socket; None where that is not known."""
+
+    def start(self) -> None:
+        """Start it and wait for its first answer. Raises ServerNotReady or ServerDied."""
+
+    def usage(self) -> Usage:
+        """What it uses now."""
+
+    def answers(self, timeout_s: float) -> bool:
+        """Whether it answers a new request in time."""
+
+    def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
+        """A context manager that reads CPU time and context switches where the window opens and closes."""
+
+    def sampler(self, cpus: Iterable[int] = (), on_death: Callable[[], object] = ..., /) -> Sampling:
+        """A context manager that looks at it while a load runs."""
+
+    def check_alive(self) -> None:
+        """Raises ServerDied once none of its processes is left."""
+
+    def stop(self, grace_s: float = ..., /) -> Ended | None:
+        """End it; how it ended, None where it goes on."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ServerHost(Protocol):
+    """What the runner asks of the machine on which it starts servers."""
+
+    def server(
+        self,
+        manifest: Manifest,
+        *,
+        root: Path,
+        log: Path,
+        host: str,
+        concurrency: int,
+        write: bool,
+        variant: str | None,
+        cpus: Sequence[int],
+    ) -> Server:
+        """A server of the manifest, not yet started; see `ServerProcess`.
+
+        `root` and `log` are paths of the runner's machine: another one copies the root to itself, and the log back.
+        """
+
+    def write_contents(self, path: Path, seed: int, file: int, size: int) -> None:
+        """Make a file for a root: `size` bytes f(seed, file, offset). Raises OSError."""
+
+    def first_difference(self, path: Path, seed: int, file: int, size: int) -> int | None:
+        """Offset of the first byte of an uploaded file that is wrong; None if it is right. Raises OSError."""
+
+    def udp_drops(self) -> int | None:
+        """Datagrams dropped at all UDP sockets of the machine so far; None where it does not say."""
+
+    def stolen_ticks(self, cores: Sequence[int]) -> tuple[int, int]:
+        """Ticks that the hypervisor took from the cores, and all their ticks so far."""
+
+
+class LocalServerHost:
+    """This machine."""
+
+    def server(
+        self,
+        manifest: Manifest,
+        *,
+        root: Path,
+        log: Path,
+        host: str,
+        concurrency: int,
+        write: bool,
+        variant: str | None,
+        cpus: Sequence[int],
+    ) -> Server:
+        """A process of this machine."""
+        return ServerProcess(
+            manifest, root=root, log=log, host=host, concurrency=concurrency, write=write, variant=variant, cpus=cpus
+        )
+
+    def write_contents(self, path: Path, seed: int, file: int, size: int) -> None:
+        """Make the file here."""
+        generator.write_contents(path, seed, file, size)
+
+    def first_difference(self, path: Path, seed: int, file: int, size: int) -> int | None:
+        """Compare the file here."""
+        return generator.first_difference(path, seed, file, size)
+
+    def udp_drops(self) -> int | None:
+        """Of this network namespace."""
+        return udp_drops_host()
+
+    def stolen_ticks(self, cores: Sequence[int]) -> tuple[int, int]:
+        """From /proc/stat."""
+        return machine.stolen_ticks(cores)
