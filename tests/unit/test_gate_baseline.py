@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from tests.fixtures.first_run import RUN as FIXTURE
+from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
 from tftpbench.analysis.stats import trimmed

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import typer
 
-from tests.fixtures.first_run import RUN as FIXTURE
+from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench.cli.gate import slo as command

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fixtures.first_run import RUN
+from tests.fixtures.unpacked import RUN
 from tftpbench.store import load_run
 
 

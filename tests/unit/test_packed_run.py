@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tftpbench
-from tests.fixtures.first_run import RUN as FIXTURE
+from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.unit.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import LATENCY_KINDS

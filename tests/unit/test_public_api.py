@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tftpbench
-from tests.fixtures.first_run import RUN
+from tests.fixtures.unpacked import RUN
 from tftpbench.model.scenario_files import overridden
 
 HEAVY = {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}

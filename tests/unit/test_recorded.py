@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from tests.fixtures.first_run import RUN
+from tests.fixtures.unpacked import RUN
 from tftpbench import load_run
 from tftpbench.analysis.comparison import compare
 from tftpbench.analysis.summary import answer_of, scenario_of

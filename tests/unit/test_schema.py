@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from tests.fixtures.first_run import RUN
+from tests.fixtures.unpacked import RUN
 from tests.unit.gate_results import gate
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which

@@ -38,7 +38,7 @@ class Run(Shown):
     """One run as it lies on the disk, whole or packed. Built by load_run.
 
     Its files are read when they are first asked for. What can't be read is left out, listed in `problems`, and
-    reported once as a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds (docs/results-format.md).
+    reported once as a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds.
     """
 
     def __init__(self, path: Path) -> None:
