@@ -1,6 +1,7 @@
 """What size of loss the gate sees: recorded pairs of equal code whose head is made worse by a factor, judged as ever.
 
-    python -m benches.power [results/reference/gate]
+    tar -xf results/reference/gate.tar.xz -C results
+    python -m benches.power [results/gate]
 
 Nothing is measured. Each line is a metric; each figure the share of 2,000 gates drawn from the pairs that called it
 regressed, and in brackets suspected. Called by hand, for the table in docs/gate.md.
@@ -49,7 +50,7 @@ def _worse(pair: Pair, metric: str, loss: float) -> Pair:
 
 
 def _folder(arguments: Sequence[str]) -> Path:
-    return Path(arguments[0]) if arguments else Path("results/reference/gate")
+    return Path(arguments[0]) if arguments else Path("results/gate")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ plots.forest(answer.ratios, axis=f"blocks per second against {answer.reference}"
 # %% [markdown]
 # ## Why
 # Both servers do the same protocol work, so what differs is what a block costs, and how long a request waits
-# before a server turns to it. CPU time counts every thread that the server ever had.
+# before the server turns to it. CPU time counts every thread that the server ever had.
 
 # %%
 plots.cpu_per_block(run.trials)

@@ -56,7 +56,7 @@ held.groupby(["contender", "concurrency"], observed=True).kib_per_transfer.media
 # %% [markdown]
 # ## What was sent again, dropped or never answered
 # Datagrams dropped at the server's socket and at the generator's, datagrams sent again, and transfers that
-# no server ever answered.
+# were never answered.
 
 # %%
 plots.loss(trials)

@@ -1,12 +1,16 @@
 """tftpbench: a benchmark and load-testing toolkit for TFTP servers on Linux.
 
 The public API, for notebooks and scripts; everything else may change. Names are imported when first used, because the
-child processes of bundled servers import this package too and must not wait for data frames.
+child processes of bundled servers import this package too and must not wait for data frames. The function is gate_ab,
+after `tftpbench gate ab`, and not gate: that is the sub-package, and one name for both would mean one or the other by
+the order of imports.
 
     run = tftpbench.run("concurrency", quick=True)        # the same as `tftpbench run concurrency --quick`
     run.trials.groupby(["server", "concurrency"]).data_pps.median()
     run.latency("block_rtt", server="epoll", concurrency=100).percentile(99)
+    tftpbench.answer(run).to_frame()
     print(tftpbench.compare("results/before", "results/after").sentence)
+    print(tftpbench.gate_ab("./old/mytftpd", "./new/mytftpd", like="mytftpd.yaml").sentence)
     with tftpbench.Server("epoll", root="files") as server:
         print(server.host, server.port)
     with tftpbench.Server("epoll", store="memory") as server:
@@ -20,8 +24,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tftpbench.analysis.comparison import Comparison as Comparison
     from tftpbench.analysis.comparison import compare as compare
+    from tftpbench.analysis.summary import Answer as Answer
     from tftpbench.analysis.summary import answer_of as answer
     from tftpbench.api import Server as Server
+    from tftpbench.api import gate_ab as gate_ab
     from tftpbench.api import run as run
     from tftpbench.gate.document import load as load_gate
     from tftpbench.gate.result import GateResult as GateResult
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
 
 # The module, and the name there where it is another.
 _HOMES = {
+    "Answer": "analysis.summary",
     "Comparison": "analysis.comparison",
     "GateResult": "gate",
     "Latency": "store",
@@ -62,6 +69,7 @@ _HOMES = {
     "Upload": "host.server",
     "answer": "analysis.summary:answer_of",
     "compare": "analysis.comparison",
+    "gate_ab": "api",
     "load_gate": "gate.document:load",
     "load_run": "store",
     "load_runs": "store",
@@ -70,6 +78,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "Comparison",
     "GateResult",
     "Latency",
@@ -88,6 +97,7 @@ __all__ = [
     "Upload",
     "answer",
     "compare",
+    "gate_ab",
     "load_gate",
     "load_run",
     "load_runs",
@@ -104,4 +114,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

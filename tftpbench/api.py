@@ -1,4 +1,4 @@
-"""What a notebook calls: `tftpbench.run` and `tftpbench.Server`.
+"""What a notebook calls to measure: `tftpbench.run`, `tftpbench.gate_ab` and `tftpbench.Server`.
 
 Thin: each function arranges arguments and lets the layers below work. It must never print.
 """
@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tftpbench import measure
+from tftpbench import gate, measure
+from tftpbench.gate import GateResult
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
@@ -17,7 +18,7 @@ from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole
 from tftpbench.model.errors import ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.scenario_files import load_scenario
+from tftpbench.model.scenario_files import Overrides, load_scenario, overridden
 from tftpbench.store import Run, load_run, recording
 
 CONCURRENCY_MAX = 1_000_000
@@ -28,22 +29,28 @@ def run(
     scenario: str | Path | Scenario,
     *,
     servers: Sequence[str] = (),
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     quick: bool = False,
     seed: int | None = None,
     out: str | Path = "results",
     allow_remote: bool = False,
     on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
-    """Run a scenario (a path, the name of a bundled one, or a Scenario) and open its results.
+    """Run every trial of a scenario and open its results: a Run, with a row for each trial in `trials`.
 
-    `servers` replaces the scenario's, `overrides` are KEY=VALUE as for --set, `seed` orders the trials (random unless
-    given), `allow_remote` lets a tftp:// server be on another machine. `on_event` is called at every step. Raises what
-    `tftpbench run` would print, as TftpbenchError; Ctrl-C raises measure.RunInterrupted with all finished trials saved.
+    `scenario`: a path, the name of a bundled one, or a Scenario. `servers` replaces the scenario's: names,
+    name@variant, paths of manifests, or tftp://HOST:PORT. `overrides`: a mapping, as in
+    {"trials": 3, "matrix.concurrency": [1, 10]}, or texts KEY=VALUE as for --set. `quick`: each cell once and short, to
+    see that it works. `seed`: of the order of trials, 0 to 2**64 - 1; random unless given. `out`: where the run's
+    folder is made. `allow_remote` lets a tftp:// server be on another machine. `on_event` is called with every step, as
+    it is done.
+
+    Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ManifestError, ServerError, LoadError,
+    ResultsError or UsageError. Ctrl-C raises measure.RunInterrupted with all finished trials saved.
     """
     servers = texts_of(servers, "servers", UsageError)
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
-    chosen = scenario if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
+    chosen = _chosen(scenario, overrides)
     if servers:
         chosen = chosen.with_servers(servers)
     if quick:
@@ -51,6 +58,36 @@ def run(
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     report = recording.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
     return load_run(report.folder)
+
+
+def gate_ab(
+    base: str | Path,
+    head: str | Path,
+    scenario: str | Path | Scenario = "gate",
+    *,
+    like: str | Path | None = None,
+    overrides: Overrides = (),
+    seed: int | None = None,
+    out: str | Path | None = "results",
+    on_event: Callable[[gate.Event], None] = lambda _: None,
+) -> GateResult:
+    """Hold a server against its former self in interleaved pairs, as `tftpbench gate ab` does (docs/gate.md).
+
+    `base` and `head`: a manifest's name, name@variant or path; an executable, with `like` as the manifest that says
+    how it is started; or a command in one line with {port} and {root}. `scenario`, `overrides` and `seed` as for
+    `tftpbench.run`; the bundled scenario "gate" takes up to five minutes. `out`: where the gate's folder is made, None
+    to keep nothing. `on_event` is called with every step, as it is done. The result has the verdict, its sentence and
+    the figures; nothing is raised for a regression.
+
+    Raises UsageError where a side can't do a cell, and ScenarioError, ManifestError, ServerError, LoadError or
+    ResultsError. Ctrl-C raises gate.GateInterrupted with all finished pairs saved.
+    """
+    entries = _entry(base, "base"), _entry(head, "head")
+    folder = None if out is None else path_of(out, "the folder in which the gate's folder is made", UsageError)
+    chosen = _chosen(scenario, overrides)
+    sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"))
+    seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
+    return gate.ab(*sides, chosen, seed=seed, out=folder, entries=entries, on_event=on_event)
 
 
 def random_seed() -> int:
@@ -62,10 +99,11 @@ class Server:
     """A server under test for use in a `with` block: started on a free port and known to answer, ended for certain.
 
     `name` is that of a manifest, name@variant, or the path of a server.yaml; `root` the folder that it serves, None an
-    empty one of its own. With `store` "memory" clients may write, and the server is iterated over: each upload comes as
-    soon as it is whole, as a name and a read-only memoryview of memory that both processes map. A server that can't do
-    that, and any other fault of an argument, is a UsageError. Raises ManifestError, ServerMissing, ServerNotReady or
-    ServerDied.
+    empty one of its own. `concurrency`: how many transfers at once it is to be ready for. `write` lets clients upload.
+    `cpus`: numbers of the cores it runs on, none for all. With `store` "memory" clients may write, and the server is
+    iterated over: each upload comes as soon as it is whole, as a name and a read-only memoryview of memory that both
+    processes map. A server that can't do that, and any other fault of an argument, is a UsageError. Raises
+    ManifestError, ServerMissing, ServerNotReady or ServerDied.
     """
 
     def __init__(
@@ -163,6 +201,17 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _chosen(scenario: str | Path | Scenario, overrides: Overrides) -> Scenario:
+    return overridden(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
+
+
+def _entry(value: object, name: str) -> str:
+    """What was given for a server, as on the command line, where it is always text."""
+    if not isinstance(value, (str, Path)):
+        raise UsageError(f"{name} is a value of type {type(value).__name__}; allowed: a server, as text or a Path")
+    return str(value)
 
 
 def _check_store(manifest: Manifest, store: str) -> None:

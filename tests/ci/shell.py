@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
+ACTION_SCRIPT = ROOT / "action.sh"
 PULL_REQUEST = ROOT / "docs/ci/github-pull-request.yml"
 COMMENT = ROOT / "docs/ci/github-comment.yml"
 GITLAB = ROOT / "docs/ci/gitlab-ci.yml"
@@ -66,13 +67,18 @@ class Shell:
         return path
 
     def run(self, script: str, env: Mapping[str, str] | None = None) -> Ran:
-        """The script's ending. What was noted before is forgotten."""
-        written, outputs = self._files / "script", self._files / "outputs"
+        """The ending of a step's script. What was noted before is forgotten."""
+        written = self._files / "script"
         written.write_text(script, encoding="utf-8")
+        return self.call([*BASH, str(written)], env)
+
+    def call(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> Ran:
+        """The ending of a program. What was noted before is forgotten."""
+        outputs = self._files / "outputs"
         outputs.write_text("", encoding="utf-8")
         self._calls.write_text("", encoding="utf-8")
         done = subprocess.run(
-            [*BASH, str(written)], cwd=self.work, env=self._environment(outputs, env or {}),
+            command, cwd=self.work, env=self._environment(outputs, env or {}),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=25,
             check=False,
         )  # fmt: skip

@@ -20,11 +20,14 @@ from pathlib import Path
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli, load_run
 from tftpbench.model.errors import TftpbenchError
+from tftpbench.store.pack import pack
 
 FILES = (
     "manifest.json", "trials.jsonl", "trials", "trials/1", "trials/1/transfers.parquet", "trials/1/latency.hlog",
     "trials/1/intervals.parquet", "trials/1/server.log", "answer.txt", "report.md",
 )  # fmt: skip
+PACKED = "packed "
+PACKED_FILES = ("trials.jsonl.xz", "latency.parquet", "transfers.parquet", "intervals.parquet")
 MEMORY_BYTES = 4 << 30  # of addresses; the libraries alone take 1.5 GiB of them
 CASE_S = 30
 
@@ -85,12 +88,16 @@ ACTIONS: dict[str, Callable[[Path, Path], int]] = {
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
-    """File, kind and action; of files that few read, what would make them wait."""
+    """File, kind and action; of files that few read, what would make them wait. PACKED: of a packed run."""
     for name in FILES:
         waits = ["FIFO", "link to a device"]
         for kind in KINDS if FILES.index(name) < FILES.index("trials/1/intervals.parquet") else waits:
             for action in ACTIONS:
                 yield name, kind, action
+    for name in PACKED_FILES:
+        for kind in KINDS if PACKED_FILES.index(name) < PACKED_FILES.index("transfers.parquet") else ["FIFO"]:
+            for action in ("report", "load_run"):
+                yield f"{PACKED}{name}", kind, action
 
 
 def case(action: str, folder: Path, whole: Path) -> dict[str, object]:
@@ -113,8 +120,10 @@ def case(action: str, folder: Path, whole: Path) -> dict[str, object]:
 def main(out: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     run = made(out / "whole")
+    packed = pack(run, out / "packed" / run.name).path
     for name, kind, action in cases():
-        folder = replaced(run, name, kind, out / action)
+        is_packed = name.startswith(PACKED)
+        folder = replaced(packed if is_packed else run, name.removeprefix(PACKED), kind, out / f"{action} {is_packed}")
         print(json.dumps({"file": name, "kind": kind, **case(action, folder, run)}), flush=True)
 
 

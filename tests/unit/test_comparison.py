@@ -89,14 +89,14 @@ def edited(path: Path, changes: Mapping[int, Mapping[str, object]]) -> Path:
 
 
 def verdicts(found: Comparison) -> list[str]:
-    return list(found.cells["verdict"])
+    return list(found.to_frame()["verdict"])
 
 
 def test_what_b_moves_is_a_multiple_of_a_with_interval_and_verdict(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 100_000, "threads": 50_000}, TWO)
     b = made(tmp_path / "b", {"epoll": 120_000, "threads": 50_000}, TWO, seed=2)
     found = tftpbench.compare(a, str(b))
-    cells = found.cells
+    cells = found.to_frame()
     assert list(cells.columns) == [
         *("cell_key", "contender", "label", "operation", "concurrency", "file_size_bytes", "blksize", "windowsize"),
         *("a_data_pps", "b_data_pps", "ratio", "low", "high", "lowest", "highest", "n", "p_holm", "verdict"),
@@ -126,7 +126,7 @@ def test_a_run_against_itself_is_the_same_everywhere(tmp_path: Path) -> None:
     for other in (a, copy):
         found = comparison.compare(a, other)
         assert verdicts(found) == ["same"] * 4
-        assert (found.cells["ratio"] == 1).all()
+        assert (found.to_frame()["ratio"] == 1).all()
         assert found.notes == ("A and B are the same run",)
 
 
@@ -145,7 +145,7 @@ def test_swapping_the_runs_mirrors_every_verdict(tmp_path: Path, seed: int) -> N
     there, back = comparison.compare(a, b, within=0.04), comparison.compare(b, a, within=0.04)
     opposite = {"faster": "slower", "slower": "faster"}
     assert [opposite.get(each, each) for each in verdicts(there)] == verdicts(back)
-    ours, theirs = there.cells, back.cells
+    ours, theirs = there.to_frame(), back.to_frame()
     for one, other in (("ratio", "ratio"), ("low", "high"), ("lowest", "highest"), ("cpu_low", "cpu_high")):
         assert list(ours[one]) == pytest.approx(list(1 / theirs[other]))
     assert list(ours["p_holm"]) == pytest.approx(list(theirs["p_holm"]))
@@ -179,7 +179,7 @@ def test_under_six_pairs_nobody_can_tell_however_large_the_difference(tmp_path: 
     found = comparison.compare(
         made(tmp_path / "a", {"epoll": 1.0}, rounds=5), made(tmp_path / "b", {"epoll": 9.0}, rounds=9)
     )
-    cell = found.cells.iloc[0]
+    cell = found.to_frame().iloc[0]
     assert (cell["verdict"], cell["n"]) == ("can't tell", 5)
     assert cell[["low", "high", "p_holm", "cpu_low"]].isna().all()
     assert "(range of 5: " in found.sentence
@@ -190,7 +190,7 @@ def test_one_sure_cell_of_many_must_be_surer(tmp_path: Path) -> None:
     """An interval that excludes 1 is enough for one cell, and no longer where thirty are judged."""
     a = made(tmp_path / "a", {"epoll": 1e5}, rounds=7, noise=0.1, seed=3)
     b = made(tmp_path / "b", {"epoll": 1.3e5}, rounds=7, noise=0.1, seed=4)
-    alone = comparison.compare(a, b).cells.iloc[0]
+    alone = comparison.compare(a, b).to_frame().iloc[0]
     assert (alone["verdict"], alone["low"] > 1) == ("faster", True)
     others = [{"concurrency": number} for number in range(1, 30)]
     quiet = [made(tmp_path / name, {"epoll": 1e5}, others, rounds=7, noise=0.1, seed=number)
@@ -199,7 +199,7 @@ def test_one_sure_cell_of_many_must_be_surer(tmp_path: Path) -> None:
         with (one / "trials.jsonl").open("a") as file:
             for line in (more / "trials.jsonl").read_text().splitlines():
                 file.write(json.dumps({**json.loads(line), "trial": 1000 + json.loads(line)["trial"]}) + "\n")
-    among = comparison.compare(a, b).cells.set_index("concurrency").loc[100]
+    among = comparison.compare(a, b).to_frame().set_index("concurrency").loc[100]
     assert (among["ratio"], among["low"]) == (alone["ratio"], alone["low"])
     assert (among["verdict"], among["p_holm"] > alone["p_holm"]) == ("can't tell", True)
 
@@ -209,7 +209,7 @@ def test_pairs_are_valid_trials_of_one_round_that_know_the_figure(tmp_path: Path
     b = made(tmp_path / "b", {"epoll": 2e5}, rounds=12, noise=0)
     edited(a, {1: {"verdict": "invalid", "data_pps": 1e9}, 2: {"data_pps": None}, 3: {"data_pps": float("nan")}})
     edited(b, {4: {"data_pps": 0.0}, 5: {"data_pps": float("inf")}, 6: {"round": None}, 12: {"round": 13}})
-    cell = comparison.compare(a, b).cells.iloc[0]
+    cell = comparison.compare(a, b).to_frame().iloc[0]
     assert (cell["n"], cell["ratio"]) == (5, pytest.approx(2))
     assert (cell["a_data_pps"], cell["b_data_pps"]) == (1e5, 2e5)
 
@@ -219,7 +219,7 @@ def test_medians_are_of_the_paired_rounds_and_trials_without_a_partner_are_noted
     b = made(tmp_path / "b", {"epoll": 1.2e5}, rounds=40, noise=0)
     edited(b, {number: {"data_pps": 9e4} for number in range(8, 41)})
     found = comparison.compare(a, b)
-    cell = found.cells.iloc[0]
+    cell = found.to_frame().iloc[0]
     assert (cell["a_data_pps"], cell["b_data_pps"], cell["ratio"]) == (1e5, 1.2e5, pytest.approx(1.2))
     assert "epoll, read, 100 at once, 64 KiB: 33 of B's 40 valid trials have no partner in A" in found.notes
     assert not any("of A's" in note for note in found.notes)
@@ -235,7 +235,7 @@ def test_cpu_time_that_nobody_knows_has_no_ratio(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 1e5}, row={"server_cpu_ns_per_block": None})
     b = made(tmp_path / "b", {"epoll": 1e5}, seed=2)
     found = comparison.compare(a, b)
-    assert found.cells[["cpu_ratio", "cpu_low", "cpu_high"]].isna().all(axis=None)
+    assert found.to_frame()[["cpu_ratio", "cpu_low", "cpu_high"]].isna().all(axis=None)
     assert json.loads(json.dumps(comparison.document(found), allow_nan=False))["cells"][0]["cpu_ratio"] is None
 
 
@@ -243,7 +243,7 @@ def test_cells_and_servers_of_one_run_are_left_out_by_name(tmp_path: Path) -> No
     a = made(tmp_path / "a", {"epoll": 1.0, "tftpy": 1.0}, [{}, {"concurrency": 1000}, {"blksize": 1468}])
     b = made(tmp_path / "b", {"threads": 1.0, "epoll": 1.0}, [{}, {"concurrency": 300}])
     found = comparison.compare(a, b)
-    assert list(found.cells["contender"]) == ["epoll"]
+    assert list(found.to_frame()["contender"]) == ["epoll"]
     assert found.left_out == (
         "tftpy: only in A",
         "read, 1000 at once, 64 KiB: only in A; the nearest of B differs in concurrency (1000 in A, 300 in B)",
@@ -373,7 +373,7 @@ def test_a_run_that_was_cut_off_is_compared_as_far_as_it_came_and_said_to_be(tmp
         file.write('{"trial": 8, "cell_key')
     with pytest.warns(tftpbench.ResultsWarning, match="torn"):
         found = comparison.compare(a, made(tmp_path / "b", {"epoll": 1.0}))
-    assert found.cells["n"][0] == 7
+    assert found.to_frame()["n"][0] == 7
     assert any(note.startswith("A: 7 of 20 planned trials") for note in found.notes)
 
 
@@ -418,7 +418,7 @@ def test_client_settings_that_only_the_manifest_holds_are_named(tmp_path: Path) 
 def test_a_row_that_does_not_say_what_its_work_was_goes_by_its_key(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 1.0}, row={"file_size_bytes": None, "cell_key": "abc"})
     found = comparison.compare(a, a)
-    assert list(found.cells["label"]) == ["cell abc"]
+    assert list(found.to_frame()["label"]) == ["cell abc"]
     assert "with epoll, cell abc" in found.sentence
 
 
@@ -467,7 +467,7 @@ def test_the_document_is_plain_json_with_the_columns_as_keys(tmp_path: Path) -> 
     document = json.loads(json.dumps(comparison.document(found), allow_nan=False))
     assert document["schema"] == "tftpbench.comparison/1"
     assert document["a"] == {"path": str(a), "scenario": "made", "method_key": "m", "host_key": "h"}
-    assert list(document["cells"][0]) == list(found.cells.columns)
+    assert list(document["cells"][0]) == list(found.to_frame().columns)
     assert document["cells"][0]["low"] is None
     assert document["verdicts"] == {"faster": 0, "slower": 0, "same": 0, "can't tell": 1}
     assert document["sentence"] == found.sentence
@@ -540,7 +540,7 @@ def test_nobody_is_called_faster_by_noise_more_often_than_promised() -> None:
 
 def test_the_verdicts_and_servers_are_categories_in_order(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"zeta": 1.0, "alpha": 1.0})
-    cells = comparison.compare(a, a).cells
+    cells = comparison.compare(a, a).to_frame()
     assert list(cells["contender"].cat.categories) == ["zeta", "alpha"]
     assert list(cells["verdict"].cat.categories) == ["faster", "slower", "same", "can't tell"]
     assert isinstance(cells["ratio"].dtype, type(pd.Series([0.5]).dtype))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import typer
 
+from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
 from tftpbench.analysis.stats import trimmed
@@ -27,7 +28,6 @@ from tftpbench.store import load_run, recording
 
 pytestmark = pytest.mark.usefixtures("any_machine")
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "run-1"
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SERVERS = ["epoll", "threads"]
 Change = Callable[[dict[str, Any]], dict[str, Any]]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.fixtures.unpacked import GATES as RECORDED
 from tests.unit.gate_results import CELL, CELL_KEY, every, gate
 from tftpbench.gate.document import (
     SCHEMA,
@@ -27,7 +28,6 @@ from tftpbench.model.errors import ResultsError
 from tftpbench.render import schema
 
 ROOT = Path(__file__).parents[2]
-RECORDED = ROOT / "results/reference/gate"
 SCHEMA_OF_1 = json.loads((ROOT / "docs/schema/gate-1.json").read_text(encoding="utf-8"))
 RESULTS = every()
 each_result = pytest.mark.parametrize("name", RESULTS)

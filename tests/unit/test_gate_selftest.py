@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.unpacked import GATES as RECORDED
 from tftpbench import cli
 from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
@@ -15,7 +16,6 @@ from tftpbench.gate.selftest.resampling import mirrored, permuted
 from tftpbench.gate.selftest.run import SelfTested, evaluate
 from tftpbench.model.scenario import from_document
 
-RECORDED = Path(__file__).parents[2] / "results/reference/gate"
 # Of every recorded gate and metric, as it has been judged since the error was split over looks and sign tests.
 SMALLEST_EFFECTS = Path(__file__).parents[1] / "fixtures/gate-smallest-effects.json"
 FAULTS = ("cpu", "syscalls", "drops", "memory")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import typer
 
+from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench.cli.gate import slo as command
@@ -19,7 +20,6 @@ from tftpbench.model.errors import TftpbenchError, UsageError
 
 pytestmark = pytest.mark.usefixtures("any_machine")
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "run-1"
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 SCENARIO = """\
 schema: tftpbench.scenario/1

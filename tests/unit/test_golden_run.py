@@ -1,15 +1,9 @@
-"""A run of schema number 1, written once and never renewed: every later version must read it to the same figures.
-
-It was made by tftpbench 0.1.0; one trial was marked invalid by hand.
-"""
-
-from pathlib import Path
+"""A run of schema number 1, written once and never renewed: every later version must read it to the same figures."""
 
 import pytest
 
+from tests.fixtures.unpacked import RUN
 from tftpbench.store import load_run
-
-RUN = Path(__file__).parents[1] / "fixtures" / "run-1"
 
 
 def test_the_manifest_is_read() -> None:

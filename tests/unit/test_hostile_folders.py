@@ -204,7 +204,7 @@ def test_all_histograms_of_a_run_together_are_bounded(tmp_path: Path, monkeypatc
     with create(tmp_path) as folder:
         for trial in (1, 2):
             save(folder, trial, log)
-    monkeypatch.setattr("tftpbench.store.run.HISTOGRAMS_MAX", 1)
+    monkeypatch.setattr("tftpbench.store.trial_files.HISTOGRAMS_MAX", 1)
     run = load_run(folder.path)
     with pytest.warns(ResultsWarning, match=r"trials/2/latency\.hlog is left out: with it the run holds more than 1"):
         assert run.latency("block_rtt").count == 1
@@ -288,8 +288,8 @@ def test_a_set_is_bounded_as_a_file_is(assignment: str) -> None:
 def test_the_bounds_are_far_from_the_largest_recorded_run() -> None:
     recorded = Path(__file__).parents[2] / "results" / "reference"
     for name, most in (
-        ("manifest.json", form.MANIFEST_MAX_BYTES), ("trials.jsonl", form.TRIALS_MAX_BYTES),
-        ("latency.hlog", form.LATENCY_MAX_BYTES), ("answer.txt", form.ANSWER_MAX_BYTES),
+        ("manifest.json", form.MANIFEST_MAX_BYTES), ("trials.jsonl.xz", form.TRIALS_MAX_BYTES),
+        ("latency.parquet", tables.SIZE_MAX_BYTES), ("answer.txt", form.ANSWER_MAX_BYTES),
     ):  # fmt: skip
         assert max(path.stat().st_size for path in recorded.rglob(name)) * 50 < most
 

@@ -5,13 +5,13 @@ import io
 import json
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 import tftpbench
+from tests.fixtures.unpacked import GATES
 from tests.loopback.peer import peer, serve_bytes
 from tests.report.runs import asked, manifest, rows, store
 from tftpbench import cli
@@ -190,6 +190,5 @@ def test_a_wrong_argument_of_a_public_function_is_one_line_of_our_own(call: str)
 
 
 def test_a_path_may_be_text() -> None:
-    recorded = Path(__file__).parents[2] / "results" / "reference" / "gate"
-    first = next(recorded.rglob("gate.json"))
+    first = next(GATES.rglob("gate.json"))
     assert tftpbench.load_gate(str(first)) == tftpbench.load_gate(first.parent)

@@ -1,6 +1,5 @@
 """What the README tells a stranger to type is understood, and what it promises is there."""
 
-import json
 import re
 import shlex
 import statistics
@@ -77,7 +76,7 @@ def landscape(folder: Path) -> list[str]:
     """The rows of the README's table, from a run: ratios to the first server at blksize 512, the fastest first."""
     run = load_run(folder)
     scenario = from_document(run.manifest["scenario"], str(folder))
-    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = run.rows
     skipped = [(each["server"], each["cell_key"], each["reason"]) for each in run.manifest["skipped"]]
     found = summary.summarise(scenario, list(run.manifest["servers"]), rows, "", skipped).lines
     lines = {(line.server, line.cell.concurrency): line for line in found if line.cell.blksize == 512}

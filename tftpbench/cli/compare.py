@@ -81,6 +81,6 @@ def _written(found: "Comparison", format_: Format) -> str:
     if format_ is Format.json:
         return json.dumps(comparison.document(found), ensure_ascii=False, allow_nan=False)
     if format_ is Format.csv:
-        return csv_frame(found.cells).rstrip("\n")
+        return csv_frame(found.to_frame()).rstrip("\n")
     written = sections(found)
     return markdown.written(written) if format_ is Format.md else plain(written)

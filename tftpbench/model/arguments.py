@@ -3,9 +3,12 @@
 A notebook has no type checker, and a list where a path belongs should not end deep inside.
 """
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from tftpbench.model.escape import one_line
 
 SEED_MAX = 2**64 - 1  # the native core's word
 
@@ -19,12 +22,40 @@ def path_of(value: object, what: str, error: type[Exception]) -> Path:
     return Path(value)
 
 
-def texts_of(value: object, name: str, error: type[Exception]) -> list[str]:
+def texts_of(value: object, name: str, error: type[Exception], allowed: str = "a list of texts") -> list[str]:
     """The texts; one text alone is refused: its letters are never meant."""
     texts = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [None]
     if not all(isinstance(each, str) for each in texts):
-        raise error(f"{name} is {_shown(value)}; allowed: a list of texts")
+        raise error(f"{name} is {_shown(value)}; allowed: {allowed}")
     return [str(each) for each in texts]
+
+
+def assignments_of(value: object, name: str, error: type[Exception]) -> list[str]:
+    """KEY=VALUE as --set takes it: of such texts, or of a mapping from keys to plain values."""
+    if not isinstance(value, Mapping):
+        return texts_of(value, name, error, "a list of texts as KEY=VALUE, or a mapping from keys to values")
+    return [_assignment(key, given, name, error) for key, given in value.items()]
+
+
+def _assignment(key: object, value: object, name: str, error: type[Exception]) -> str:
+    if not isinstance(key, str) or "=" in key:
+        raise error(f"{name}: the key is {_shown(key)}; allowed: keys with dots between, as in matrix.concurrency")
+    try:  # JSON is YAML, which is what follows the = of --set
+        return f"{key}={json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)}"
+    except (TypeError, ValueError, RecursionError):
+        raise error(
+            f"{name}: {one_line(key, 40)} is {_shown(value)}; allowed: text, finite numbers, True, False, None, and "
+            "lists and mappings of these"
+        ) from None
+
+
+def _plain(value: object) -> object:
+    """A path as its text, a numpy scalar or array as Python's own numbers."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError
 
 
 def whole_of(value: object, name: str, least: int, most: int, error: type[Exception]) -> int:

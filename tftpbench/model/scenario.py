@@ -251,6 +251,19 @@ class Scenario(Strict):
             }
         )
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> "Scenario":
+        """The scenario of a mapping with the keys of a scenario file (docs/scenario-format.md); `schema` may be absent.
+
+        `data` is not changed. Durations and sizes have their units in the text, as in "2s" and "64KiB". Raises
+        ScenarioError with one line: the key, what is wrong, what is allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ScenarioError(
+                f"the scenario is a value of type {type(data).__name__}; allowed: a mapping of keys to values"
+            )
+        return from_document({"schema": SCHEMA, **data}, "the scenario")
+
     def document(self) -> dict[str, Any]:
         """The scenario as plain JSON values, for a run's manifest; from_document reads it back equal."""
         document = self.model_dump(mode="json", exclude_none=True)
@@ -264,7 +277,7 @@ class Scenario(Strict):
         return from_document({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
 
     def with_file_size(self, size_bytes: int) -> "Scenario":
-        """The same question about one file of this size, which is there already."""
+        """The same question about one file of `size_bytes`, which is there already."""
         document = self.document()
         known, sized = document["matrix"], {"file_size": [size_bytes]}
         matrix = [{**each, **sized} for each in known] if isinstance(known, list) else {**known, **sized}

@@ -1,10 +1,10 @@
 """Where scenarios come from: a file of the user's or a bundled one, and the --set of a command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tftpbench.model import strict, yaml
-from tftpbench.model.arguments import path_of, texts_of
+from tftpbench.model.arguments import assignments_of, path_of
 from tftpbench.model.errors import ScenarioError, suggest
 from tftpbench.model.regular_file import is_regular
 from tftpbench.model.scenario import Scenario
@@ -12,16 +12,30 @@ from tftpbench.model.scenario import Scenario
 BUNDLED = Path(__file__).parent.parent / "_bundled" / "scenarios"
 
 
-def load_scenario(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Scenario:
-    """Read a scenario file, or a bundled one by name, with `--set KEY=VALUE` overrides obeyed in order.
+Overrides = Sequence[str] | Mapping[str, object]
 
-    Raises ScenarioError with one line: file:line:column, the key, what is wrong, what is allowed.
+
+def load_scenario(path_or_name: str | Path, overrides: Overrides = ()) -> Scenario:
+    """The scenario in a file, or the bundled one of this name.
+
+    `path_or_name`: a path, or a name as `tftpbench run` takes it. `overrides`: texts KEY=VALUE as for --set, or a
+    mapping, as in {"trials": 3, "matrix.concurrency": [1, 10]}; obeyed in order. Durations and sizes have their units
+    in the text, as in "2s" and "64KiB". Raises ScenarioError with one line: file:line:column, the key, what is wrong,
+    what is allowed.
     """
-    assignments = texts_of(overrides, "overrides", ScenarioError)
+    assignments = assignments_of(overrides, "overrides", ScenarioError)
     path = _find(str(path_of(path_or_name, "a scenario file, or a bundled scenario's name", ScenarioError)))
     document = yaml.read(path, ScenarioError)
     _resolve_server_paths(document.data, path.parent)
     for assignment in assignments:
+        document.assign(assignment)
+    return strict.parse(document, Scenario)
+
+
+def overridden(scenario: Scenario, overrides: Overrides) -> Scenario:
+    """The scenario with `overrides` as load_scenario takes them. Raises ScenarioError."""
+    document = yaml.from_data(scenario.document(), "the scenario", ScenarioError)
+    for assignment in assignments_of(overrides, "overrides", ScenarioError):
         document.assign(assignment)
     return strict.parse(document, Scenario)
 

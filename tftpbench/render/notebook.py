@@ -12,6 +12,16 @@ def html(sections: Sequence[Section]) -> str:
     return "".join(map(_block, sections))
 
 
+def facts(title: str, rows: Iterable[tuple[str, str]], notes: Sequence[str] = ()) -> str:
+    """A table of names and values under a title, with notes under it."""
+    left = 'style="text-align:left"'
+    body = "".join(
+        f"<tr><th {left}>{_escaped(name)}</th><td {left}>{_escaped(value)}</td></tr>" for name, value in rows
+    )
+    listed = _items(notes) if notes else ""
+    return f"<div><strong>{_escaped(title)}</strong><table>{body}</table>{listed}</div>"
+
+
 def _block(section: Section) -> str:
     if isinstance(section, Paragraph):
         inner = "<br>".join(map(_escaped, section.lines))

@@ -21,6 +21,7 @@ from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
+from tftpbench.store.format import PACKED_SCHEMA
 
 Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -112,7 +113,7 @@ def _manifest() -> Schema:
     )
     whole = _object(
         {
-            "schema": {"const": RUN_SCHEMA},
+            "schema": {"enum": [RUN_SCHEMA, PACKED_SCHEMA], "description": "The latter of a packed run."},
             "scenario": {"type": "object", "description": "The scenario as run, every default and --set in it."},
             "seed": {"type": "integer", "description": "Of the order of trials and of the files' contents."},
             "trials_planned": {"type": "integer", "description": "Lines of trials.jsonl when the run is complete."},
@@ -135,6 +136,10 @@ def _manifest() -> Schema:
     )
     ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
     whole["properties"]["ceilings"] = ceilings  # older runs have none
+    whole["properties"]["merged_trials"] = {
+        **_list(_list({"type": "integer"})),
+        "description": "In a packed run: the trials whose histograms were merged, if any.",
+    }
     whole["properties"]["left_out"] = {**_list(left_out), "description": "Servers that did not start, if any."}
     return whole
 

@@ -5,6 +5,7 @@
       trials.jsonl             one line per finished trial
       trials/<trial>/          transfers.parquet intervals.parquet latency.hlog server.log
 
+For keeping, pack.py makes one file of each kind for all trials; run.py reads both forms through trial_files.py.
 A finished trial is never lost, and a half-written one never seen. Figures are stored and merged here, never computed.
 """
 

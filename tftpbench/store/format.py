@@ -20,6 +20,7 @@ from tftpbench.model.regular_file import UnfitFile, read_regular
 SCHEMA_FAMILY = "tftpbench.run"
 SCHEMA_MAJOR = 1
 SCHEMA = f"{SCHEMA_FAMILY}/{SCHEMA_MAJOR}"
+PACKED_SCHEMA = f"{SCHEMA}+packed"  # an older reader refuses it, where it would find no trials.jsonl
 MANIFEST = "manifest.json"
 TRIALS = "trials.jsonl"
 TRIAL_FILES = "trials"
@@ -28,6 +29,10 @@ INTERVALS = "intervals.parquet"
 LATENCY = "latency.hlog"
 SERVER_LOG = "server.log"
 ANSWER = "answer.txt"
+# Of a packed run: its rows and histograms; its other files keep their names, with all trials in one.
+PACKED_TRIALS = "trials.jsonl.xz"
+PACKED_LATENCY = "latency.parquet"
+MERGED_TRIALS = "merged_trials"  # in its manifest: trials that share a histogram
 # A run may be kept without them.
 OPTIONAL = (TRANSFERS, INTERVALS, LATENCY)
 
@@ -42,6 +47,7 @@ FAULTS_MAX = 100
 LATENCY_MAX_BYTES = 64 << 20
 ANSWER_MAX_BYTES = 1 << 20
 _FAULT_SHOWN_MAX = 200
+_XZ_MEMORY_BYTES = 64 << 20  # xz -6, with which runs are packed, needs 9 MiB (man 1 xz)
 
 # What makes a line of trials.jsonl a trial.
 _NEEDED = ("trial", "server", "cell_key", "verdict")
@@ -81,12 +87,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ResultsError(f"{path}: is not JSON: {error}") from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, PACKED_SCHEMA):
         raise ResultsError(f"{path}: has the schema {schema!r}, which this tftpbench can't read; allowed: {SCHEMA!r}")
     fault = _part_fault(manifest)
     if fault is not None:
         raise ResultsError(f"{path}: {fault}")
     return dict(manifest)
+
+
+def is_packed(manifest: Mapping[str, Any]) -> bool:
+    """Whether the run's trials are packed into one file of each kind."""
+    return bool(manifest["schema"] == PACKED_SCHEMA)
+
+
+def refuse_packed(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises ResultsError for a packed run, which is whole and written once."""
+    if is_packed(manifest):
+        raise ResultsError(f"{folder}: is a packed run, which can't be resumed; start a new run")
 
 
 @dataclass(frozen=True)
@@ -99,14 +116,16 @@ class Trials:
     torn: int | None  # number of the last line, where it has no end
 
 
-def read_trials(folder: Path) -> Trials:
+def read_trials(folder: Path, *, packed: bool = False) -> Trials:
     """Everything in trials.jsonl that can be read, up to the bounds. Raises ResultsError where the file can't be."""
-    path, content = folder / TRIALS, b""
+    path, content = folder / (PACKED_TRIALS if packed else TRIALS), b""
     with explained(folder, "read"), contextlib.suppress(FileNotFoundError):
         try:
             content = read_regular(path, TRIALS_MAX_BYTES)
         except UnfitFile as error:
             raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+        if packed:
+            content = _unpacked(path, content)
     length = content.rfind(b"\n") + 1
     count = content.count(b"\n")
     torn = count + 1 if content[length:] else None
@@ -128,6 +147,22 @@ def read_trials(folder: Path) -> Trials:
         else:
             rows[row["trial"]] = row
     return Trials(list(rows.values()), faults, length, torn)
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    """What an xz file holds, never more than trials.jsonl may: its own word for its size is not believed."""
+    import lzma
+
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+    try:
+        text = decoder.decompress(content, TRIALS_MAX_BYTES + 1)
+    except lzma.LZMAError as error:
+        raise ResultsError(f"{path}: can't be read: {one_line(error, _FAULT_SHOWN_MAX)}") from None
+    if len(text) > TRIALS_MAX_BYTES:
+        raise ResultsError(f"{path}: can't be read: it is larger than {TRIALS_MAX_BYTES >> 20} MiB unpacked")
+    if not decoder.eof:
+        raise ResultsError(f"{path}: can't be read: its end is missing")
+    return text
 
 
 def _lines(content: bytes) -> Iterator[bytes]:
@@ -170,7 +205,7 @@ def read_answer(folder: Path) -> str | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether there is a manifest. Raises ResultsError where we may not look."""
+    """Whether there is a manifest. Raises ResultsError where that can't be seen."""
     with explained(folder, "read"):
         try:
             return stat.S_ISREG((folder / MANIFEST).stat().st_mode)
@@ -203,7 +238,17 @@ def _part_fault(manifest: Mapping[str, Any]) -> str | None:
         for name, types in (("server", str), ("reason", str), ("cell_key", (str, type(None)))):
             if not isinstance(skip.get(name), types):
                 return f"skipped: {name} is {skip.get(name)!r}"
-    return _left_out_fault(manifest.get("left_out", []))
+    return _left_out_fault(manifest.get("left_out", [])) or _merged_fault(manifest.get(MERGED_TRIALS, []))
+
+
+def _merged_fault(merged: object) -> str | None:
+    """What is wrong with the list of trials that share a histogram: of lists of numbers, each number once."""
+    if not isinstance(merged, list) or not all(isinstance(group, list) and group for group in merged):
+        return f"{MERGED_TRIALS} is no list of lists"
+    numbers = [number for group in merged for number in group]
+    if any(type(number) is not int for number in numbers) or len({*numbers}) < len(numbers):
+        return f"{MERGED_TRIALS} holds what is no number of a trial, or a trial twice"
+    return None
 
 
 def _left_out_fault(left_out: object) -> str | None:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
+from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted, format_duration
-from tftpbench.store import html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ _SHOWN = (50, 90, 99, 99.9, 100)
 LOWEST_MAX_NS = 1_000_000
 HIGHEST_MAX_NS = 3_600_000_000_000
 DIGITS_MAX = 3
+VALUE_MAX_NS = 2 * HIGHEST_MAX_NS  # the highest bucket may reach beyond its histogram's highest value
 # Of one, decompressed: a header and 33,792 counters of up to 9 bytes.
 PAYLOAD_MAX_BYTES = 40 + 33_792 * 9
 # Of all in a log; those of a second have 10 KB at most, so hours fit.
@@ -46,15 +47,21 @@ _REASON_MAX = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Latency:
-    """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for."""
+class Latency(Shown):
+    """A histogram in ns: non-empty buckets in rising order, named by the highest value that each stands for.
+
+    `values_ns` and `counts` are read-only integers, one for each bucket. A bucket is less than 0.1 % wide, or 64 ns.
+    """
 
     values_ns: Integers
     counts: Integers
 
     @classmethod
     def of(cls, encoded: Iterable[str]) -> Self:
-        """Merge histograms in version 2 encoding; ResultsError where one can't be decoded or is out of bounds."""
+        """All of `encoded`, histograms in HdrHistogram's version 2 encoding, merged.
+
+        Raises ResultsError where one can't be decoded or is out of bounds.
+        """
         sums: dict[tuple[int, ...], HdrHistogram] = {}
         counts: dict[tuple[int, ...], Integers] = {}
         left = DECODED_MAX_BYTES
@@ -69,6 +76,21 @@ class Latency:
             _refuse_large(counts[bounds])
         return cls._sum([_buckets(sums[bounds], counts[bounds]) for bounds in sums])
 
+    @classmethod
+    def from_steps(cls, steps_ns: Integers, counts: Integers) -> Self:
+        """A histogram from `steps_ns`, each bucket's value less the one before, and `counts`, as packed runs have it.
+
+        Raises ResultsError for what is no histogram, or is out of bounds.
+        """
+        if steps_ns.size and (steps_ns.min() < 1 or counts.min() < 1):
+            raise ResultsError("can't be read: a histogram in it has a bucket without a value or a count")
+        # As floats first: no sum of integers can then be too large.
+        highest = steps_ns.sum(dtype=np.float64)
+        if highest > VALUE_MAX_NS:
+            raise ResultsError(f"can't be read: a histogram in it goes to {highest:.0f}; allowed: {VALUE_MAX_NS}")
+        _refuse_large(counts)
+        return cls._sum([(np.cumsum(steps_ns), counts)])
+
     @property
     def count(self) -> int:
         """How many values were recorded."""
@@ -80,7 +102,7 @@ class Latency:
         return int(self.values_ns[-1]) if self.values_ns.size else 0
 
     def percentile(self, p: float) -> float:
-        """The least value, in ns, that p percent of all values do not exceed: nearest rank, as the generator takes it.
+        """The least value, in ns, that `p` percent of all values do not exceed: the nearest rank.
 
         NaN where nothing was recorded. Raises ValueError where p is not within 0 to 100.
         """
@@ -93,11 +115,11 @@ class Latency:
         return float(self.values_ns[np.searchsorted(np.cumsum(self.counts), rank)])
 
     def merge(self, *others: "Latency") -> "Latency":
-        """A new histogram of all values of this one and the others."""
+        """A new histogram of all values of this one and `others`."""
         return Latency._sum([(each.values_ns, each.counts) for each in (self, *others)])
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per non-empty bucket: value_ns, count, cumulative, and the percentile that it reaches."""
+        """One row per non-empty bucket: `value_ns`, `count`, `cumulative` count, and `percentile` that it reaches."""
         import pandas as pd
 
         cumulative = np.cumsum(self.counts)
@@ -111,13 +133,12 @@ class Latency:
         )
 
     def __repr__(self) -> str:
-        shown = [f"{name} {value}" for name, value in self._shown()]
+        shown = [f"{name} {value}" for name, value in self.quantiles]
         return f"Latency({', '.join([counted(self.count, 'value'), *shown])})"
 
-    def _repr_html_(self) -> str:
-        return html.table("Latency", [("values", str(self.count)), *self._shown()])
-
-    def _shown(self) -> list[tuple[str, str]]:
+    @property
+    def quantiles(self) -> list[tuple[str, str]]:
+        """Names and values in words, p50 to max; empty where nothing was recorded."""
         if not self.values_ns.size:
             return []
         return [(f"p{p:g}" if p < 100 else "max", format_duration(self.percentile(p))) for p in _SHOWN]

@@ -7,7 +7,6 @@ ResultsWarning. It must never change a folder, and never average percentiles: `l
 import glob as globbing
 import inspect
 import math
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -21,34 +20,43 @@ from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
-from tftpbench.model.regular_file import is_regular
+from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
-from tftpbench.store import frames, html, tables
+from tftpbench.store import frames, tables
 from tftpbench.store.latency import Latency
+from tftpbench.store.trial_files import PackedRun, TrialFiles, WholeRun
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Bounds of all files of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame, a minute of decoding.
+# Bound of all tables of a run together (docs/results-format.md, "Bounds"): 4 GB of data frame.
 TABLE_ROWS_MAX = 30_000_000
-HISTOGRAMS_MAX = 100_000
 
 
-class Run:
-    """One run as it lies on the disk. Built by load_run."""
+class Run(Shown):
+    """One run as it lies on the disk, whole or packed. Built by load_run.
+
+    Its files are read when they are first asked for. What can't be read is left out, listed in `problems`, and
+    reported once as a ResultsWarning. `path` is its folder, `manifest` what manifest.json holds.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the manifest of the run folder `path`; ResultsError where it is none, or of an unknown schema."""
         self.path = path
         self.manifest: dict[str, Any] = form.read_manifest(path)
         self._found: dict[str, None] = {}  # problems, in the order in which reading came upon them
-        self._histograms: dict[tuple[int, str], int] = {}  # how many were read, by trial and kind
+        self._files: TrialFiles = PackedRun(path, self.manifest) if self.is_packed else WholeRun(path)
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is kept in the packed form, one file of each kind for all trials. It is then never resumed."""
+        return form.is_packed(self.manifest)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -57,11 +65,11 @@ class Run:
         Trials that break a law become invalid here, whatever else of the run is read: their counters must add up, and
         their transfers, where they were kept, obey Little's law.
         """
-        read = form.read_trials(self.path)
+        read = form.read_trials(self.path, packed=self.is_packed)
         for number, fault in read.faults:
-            self._tell(f"{form.TRIALS}:{number}: {fault}; left out")
+            self._report(f"{form.TRIALS}:{number}: {fault}; left out")
         if read.torn is not None:
-            self._tell(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
+            self._report(f"{form.TRIALS}:{read.torn}: the last line is torn; its trial is left out")
         for row in read.rows:
             self._judge(row, invariants.counters_fault(row))
             if row["verdict"] == "valid":
@@ -70,9 +78,11 @@ class Run:
 
     @cached_property
     def trials(self) -> "pd.DataFrame":
-        """One row per finished trial, valid or not: COLUMNS in order, any newer ones, and `contender`, "name@variant".
+        """One row per finished trial, valid or not, with the columns of trials.jsonl (docs/results-format.md).
 
-        Words of few values are categories; those of `server` and `contender` stand in the scenario's order.
+        Then any newer ones, and `contender`: name, or name@variant. Units are last in a name (`_ns`, `_s`, `_bytes`);
+        rates are per second. Words of few values are categories; those of `server` and `contender` stand in the
+        scenario's order. What is not known is NA.
         """
         return frames.trials(self.rows, self._entered())
 
@@ -83,15 +93,20 @@ class Run:
 
     @cached_property
     def transfers(self) -> "pd.DataFrame":
-        """One row per transfer of each trial: `trial`, its cell, and times in ns of the generator's monotonic clock."""
+        """One row per transfer of each trial: `trial`, `contender`, its cell and `verdict`, then its figures.
+
+        `intended_start_ns actual_start_ns first_response_ns end_ns`, in ns since the trial's first start, NA where it
+        never came; `bytes retransmissions outcome error_code` (docs/results-format.md, "transfers.parquet").
+        """
         frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
         return tables.with_cells(frame, self.trials, frames.CELL)
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
-        """One row per interval of every trial: `trial`, its cell, `interval` from 0, and the counts of that time.
+        """One row per interval of every trial: `trial`, `contender`, its cell and `verdict`, then its counts.
 
-        An interval has 100 ms; in trials of more than an hour `duration_ns`.
+        `interval` from 0, and `blocks bytes in_flight retransmissions` of that time. An interval has 100 ms; in trials
+        of more than an hour `duration_ns`.
         """
         frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
@@ -100,8 +115,10 @@ class Run:
     def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> Latency:
         """The merged histogram, in ns, of `kind` over the trials whose columns equal `cell`.
 
-        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are
-        left out unless valid_only is False. ResultsError where kind, column or trials don't exist.
+        `kind`: block_rtt, transfer or first_response. `cell`: columns of `trials` and their values, as in
+        `run.latency("block_rtt", contender="epoll", concurrency=100).percentile(99)`. Trials that are invalid are left
+        out unless `valid_only` is False. Raises ResultsError where kind, column or trials don't exist, and for some of
+        the trials whose histograms were merged when the run was packed.
         """
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
             hint = suggest(str(kind), LATENCY_KINDS)
@@ -109,31 +126,34 @@ class Run:
         return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
 
     def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
-        """The same of these trials; `those` says in an error which they are."""
+        """`latency` of `kind` for these `trials`; `those` says in an error which they are."""
         parts, broken, absent = [], [], 0
-        for trial in trials:
+        for trial in self._apart(trials):
             try:
-                encoded = form.read_histograms(self._file(trial, form.LATENCY), kind)
-                self._count_histograms(trial, kind, len(encoded))
-                parts += [Latency.of(encoded)] if encoded else []
+                found = self._files.histogram(trial, kind)
+                parts += [found] if found is not None else []
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
-                broken.append(f"trials/{trial}/{form.LATENCY} {error}")
+                broken.append(f"{self._files.label(trial, form.LATENCY)} {error}")
         if not parts:
             self._found |= dict.fromkeys(broken)  # the error names one of them
-            missing = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
-            raise ResultsError(f"{self.path}: {broken[0] if broken else missing}")
+            none = _have_no(absent, form.LATENCY) if absent else f"no trial with {kind} has {those}"
+            raise ResultsError(f"{self.path}: {broken[0] if broken else none}")
         for line in broken:
-            self._tell(line)
+            self._report(line)
         if absent:
             self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
         return parts[0].merge(*parts[1:])
 
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """The trials, `trial` among them, whose histograms were merged when the run was packed."""
+        return self._files.sharing(trial)
+
     def spectrum(self, kind: str, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
         """`latency` of each contender that was measured there: the rows of Latency.to_frame, with its `contender`.
 
-        ResultsError where none has any.
+        `kind`, `valid_only` and `cell` as for `latency`. Raises ResultsError where no contender has any.
         """
         import pandas as pd
 
@@ -174,21 +194,23 @@ class Run:
     @property
     def absent(self) -> tuple[str, ...]:
         """Those of `problems` that tell of files which a run may be kept without."""
-        lacking = {name: sum(not self._is_there(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        lacking = {name: sum(not self._files.has(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
+
+    @property
+    def said(self) -> str | None:
+        """The sentence that the run said in the end, from answer.txt; None where it has not, as when it was cut off."""
+        return form.read_answer(self.path)
 
     def __repr__(self) -> str:
         try:
             valid = sum(row["verdict"] == "valid" for row in self.rows)
-            parts = f"{counted(len(self.rows), 'trial')}, {valid} valid"
+            text = f"{counted(len(self.rows), 'trial')}, {valid} valid"
             problems = len(self.problems)
         except ResultsError as error:
             return f"Run({str(self.path)!r}: {error})"
         more = f", {counted(problems, 'problem')}" if problems else ""
-        return f"Run({str(self.path)!r}: {parts}{more})"
-
-    def _repr_html_(self) -> str:
-        return html.run(self.name, self.manifest, form.read_answer(self.path), self.rows, self.problems)
+        return f"Run({str(self.path)!r}: {text}{more})"
 
     def _judge(self, row: dict[str, Any], fault: str | None) -> None:
         """Make a trial invalid whose figures can't be true, unless that is why it is invalid already."""
@@ -196,7 +218,7 @@ class Run:
         if fault is None or fault in reason:
             return
         row["verdict"], row["verdict_reason"] = "invalid", f"{reason}; {fault}" if reason else fault
-        self._tell(f"trial {row['trial']} is invalid: {fault}")
+        self._report(f"trial {row['trial']} is invalid: {fault}")
 
     def _littles_law_fault(self, row: dict[str, Any]) -> str | None:
         """What the trial's transfers say against its rate; what can't be read says nothing until it is asked for."""
@@ -205,8 +227,10 @@ class Run:
         ):  # no time would be wrong: the law is not for this window
             return None
         try:
-            path = self._file(row["trial"], form.TRANSFERS)
-            mean_ns = tables.mean_transfer_ns(path, row["duration_s"]) if is_regular(path) else None
+            times = self._files.table(
+                row["trial"], form.TRANSFERS, tables.TIMES, others=False, rows_max=tables.ROWS_MAX
+            )
+            mean_ns = tables.mean_transfer_ns(times, row["duration_s"])
         except (OSError, ResultsError):
             return None
         return invariants.littles_law_fault(row, mean_ns)
@@ -235,29 +259,28 @@ class Run:
         for row in self.rows:
             trial = row["trial"]
             try:
-                table = tables.read(self._file(trial, name), columns, rows_max=left)
+                table = self._files.table(trial, name, columns, rows_max=left)
                 found[trial], left = table, left - table.num_rows
             except FileNotFoundError:
                 absent += 1
             except ResultsError as error:
-                self._tell(f"trials/{trial}/{name} {error}; left out")
+                self._report(f"{self._files.label(trial, name)} {error}; left out")
         if absent:
             self._warn(f"{_have_no(absent, name)}, kept without")
         return found
 
-    def _file(self, trial: int, name: str) -> Path:
-        return self.path / form.TRIAL_FILES / str(trial) / name
+    def _apart(self, trials: Sequence[int]) -> list[int]:
+        """One trial for each histogram of these. ResultsError where they are only some of those that share one."""
+        asked, chosen = {*trials}, dict[int, None]()
+        for trial in trials:
+            group = self._files.sharing(trial)
+            if not asked.issuperset(group):
+                apart = "were merged when the run was packed; ask for all of them, or for none"
+                raise ResultsError(f"{self.path}: the histograms of the trials {', '.join(map(str, group))} {apart}")
+            chosen[group[0]] = None
+        return [*chosen]
 
-    def _is_there(self, trial: int, name: str) -> bool:
-        return os.path.lexists(self._file(trial, name))  # what is no file is a fault, reported where it is read
-
-    def _count_histograms(self, trial: int, kind: str, count: int) -> None:
-        others = sum(number for place, number in self._histograms.items() if place != (trial, kind))
-        if others + count > HISTOGRAMS_MAX:
-            raise ResultsError(f"is left out: with it the run holds more than {HISTOGRAMS_MAX} histograms")
-        self._histograms[trial, kind] = count
-
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if problem not in self._found:
             self._found[problem] = None
             self._warn(problem)
@@ -267,14 +290,14 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Open the run folder `path`; ResultsError in one line where it is none."""
+    """The Run in the folder `path`, whole or packed. Raises ResultsError in one line where there is none."""
     return Run(path_of(path, "a run's folder", ResultsError))
 
 
 def load_runs(glob: str) -> list[Run]:
-    """Open every run folder that the pattern finds ("results/*-concurrency"), oldest name first.
+    """The Runs in all folders that the pattern `glob` finds ("results/*-concurrency"), oldest name first.
 
-    One that can't be opened is named in a ResultsWarning, and left out. ResultsError where none is left.
+    One that can't be opened is left out, with a ResultsWarning. Raises ResultsError where none is left.
     """
     pattern = path_of(glob, "runs' folders, with * where they differ", ResultsError)
     runs: list[Run] = []

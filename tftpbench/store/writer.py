@@ -75,7 +75,9 @@ class RunFolder:
     @classmethod
     def open_for_resume(cls, path: Path | str) -> Self:
         """Open an existing run to go on with it; a torn last line and unfinished files of a kill are dropped."""
-        folder = cls(Path(path), form.read_manifest(Path(path)))
+        manifest = form.read_manifest(Path(path))
+        form.refuse_packed(Path(path), manifest)
+        folder = cls(Path(path), manifest)
         with form.explained(folder.path, "written"):
             if os.fstat(folder._stream).st_size > folder._length:
                 os.ftruncate(folder._stream, folder._length)
@@ -209,7 +211,7 @@ def _take_name(made: Path, wanted: Path) -> Path:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)  # what a kill left, or a FIFO in its place
+    path.unlink(missing_ok=True)  # what a kill left, or a FIFO that was put there
     with path.open("x", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

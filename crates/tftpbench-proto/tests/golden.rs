@@ -1,8 +1,7 @@
-//! Golden packets: one file a datagram in `tests/golden`, named after the case or the defect. `#` says why it
-//! is there, `=` how it is displayed, the rest is its bytes in hex.
+//! Golden packets: a datagram under each `[name]` of `tests/golden.txt`, named after the case or the defect. `#` says
+//! why it is there, `=` how it is displayed, the rest is its bytes in hex.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use tftpbench_proto::{
     Decoded, ErrorCode, Malformed, Mode, Operation, Options, Packet, Rollover, emit_ack, emit_data_header,
@@ -15,17 +14,14 @@ struct Golden {
 }
 
 fn golden() -> BTreeMap<String, Golden> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let Ok(entries) = folder.read_dir() else { panic!("{folder:?} is missing") };
-    entries
-        .flatten()
-        .map(|entry| {
-            let path = entry.path();
-            let Ok(text) = std::fs::read_to_string(&path) else { panic!("{path:?} is unreadable") };
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            (name, read(&text))
-        })
-        .collect()
+    let mut golden = BTreeMap::new();
+    for section in include_str!("golden.txt").split("\n\n") {
+        let Some((name, text)) = section.strip_prefix('[').and_then(|rest| rest.split_once("]\n")) else {
+            panic!("{section:?} begins with no [name]")
+        };
+        assert!(golden.insert(name.to_string(), read(text)).is_none(), "{name} is there twice");
+    }
+    golden
 }
 
 fn read(text: &str) -> Golden {
@@ -36,7 +32,7 @@ fn read(text: &str) -> Golden {
 }
 
 #[test]
-fn every_golden_packet_displays_as_its_file_says() {
+fn every_golden_packet_displays_as_it_says() {
     let golden = golden();
     assert!(golden.len() > 30);
     for (name, Golden { decoded, bytes }) in golden {

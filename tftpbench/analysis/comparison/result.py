@@ -5,7 +5,6 @@ It must never compute a ratio. Built by `tftpbench.analysis.comparison.compare`.
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tftpbench.analysis.comparison.cells import VERDICTS, Compared
@@ -46,9 +45,13 @@ class Comparison(Shown):
     def __repr__(self) -> str:
         return f"<Comparison of {self.a.path} and {self.b.path}: {self.sentence}>"
 
-    @cached_property
-    def cells(self) -> "pd.DataFrame":
-        """One row for each server and cell. cpu_*: CPU time of the server per block. NaN where not known."""
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each contender in each cell that both runs have; NaN where a figure is not known.
+
+        `cell_key contender label`, the axes of the cell, `a_data_pps` and `b_data_pps` (blocks per second, medians),
+        `ratio` (B over A) with its 95 % interval `low` to `high` over `n` pairs (NaN under six), `lowest` and
+        `highest` pair, `p_holm`, `verdict`; `cpu_ratio cpu_low cpu_high`: the server's CPU time per block.
+        """
         import pandas as pd
 
         frame = pd.DataFrame([record(row) for row in self.rows])
@@ -57,11 +60,10 @@ class Comparison(Shown):
         numbers = [*_BOUNDS, "p_holm", "cpu_ratio", "cpu_low", "cpu_high"]
         return frame.astype(dict.fromkeys(numbers, "float64"))
 
-    @cached_property
+    @property
     def ratios(self) -> "pd.DataFrame":
-        """The rows of `plots.forest`."""
-        names = [name for name in self.cells.columns if name in {*_BOUNDS, "n", "verdict", "lowest", "highest"}]
-        frame = self.cells[names].copy()
+        """The rows of `plots.forest`: `label`, "contender, cell", and `ratio low high lowest highest n verdict`."""
+        frame = self.to_frame()[[*_BOUNDS, "lowest", "highest", "n", "verdict"]]
         frame.insert(0, "label", [f"{row.contender}, {row.label}" for row in self.rows])
         return frame
 
@@ -88,7 +90,7 @@ class Comparison(Shown):
 
 
 def record(row: Compared) -> dict[str, Any]:
-    """A row as plain values, unknown ones None; the keys are the columns of `Comparison.cells`."""
+    """A row as plain values, unknown ones None; the keys are the columns of `Comparison.to_frame`."""
     moved, cpu = row.moved, row.cpu
     return {
         "cell_key": row.cell_key,

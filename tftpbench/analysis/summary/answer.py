@@ -85,9 +85,11 @@ class Answer(Shown):
         return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per line: medians of valid trials, the ratio to `against` with its 95 % interval over n pairs.
+        """One row for each contender in each cell: medians of its valid trials, and the ratio to `against`.
 
-        `low` and `high` are null under six pairs; times in ns, `data_pps` and `goodput_bytes_per_s` per second.
+        `label contender`, the axes of the cell, `data_pps` and `goodput_bytes_per_s` (per second), `ratio` with its
+        95 % interval `low` to `high` over `n` pairs (NaN under six), `lowest` and `highest` pair, `block_rtt_ns_p50`
+        and `block_rtt_ns_p99` (ns), `server_cpu_ns_per_block` (ns), `lost` (transfers), `valid` of `trials`.
         """
         import pandas as pd
 

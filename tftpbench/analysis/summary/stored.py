@@ -21,7 +21,7 @@ RUNNING = "running already"
 
 
 def answer_of(run: Run) -> Answer:
-    """Answer the question of the run's scenario from its trials, finished or cut off.
+    """The Answer to the question of the scenario of `run`, from its trials, finished or cut off.
 
     Raises ResultsError where the manifest holds no scenario that can be read, UsageError for what is no Run.
     """

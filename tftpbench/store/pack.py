@@ -1,0 +1,161 @@
+"""Packing a finished run for keeping: some five files in place of four for each trial (docs/results-format.md).
+
+It must never change the run that it packs, and leaves nothing where the packed one would read otherwise.
+"""
+
+import lzma
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.regular_file import read_regular
+from tftpbench.model.thresholds import server_name
+from tftpbench.store import format as form
+from tftpbench.store import tables
+from tftpbench.store.latency import Latency
+from tftpbench.store.run import Run, load_run
+from tftpbench.store.trial_files import TrialFiles, WholeRun
+
+_TABLES = {form.TRANSFERS: TRANSFER_COLUMNS, form.INTERVALS: INTERVAL_COLUMNS}
+_LOG_MAX_BYTES = 64 << 20  # a log is cut by the run that writes it; the largest recorded one has 17 KB
+_LEFT = "leave its folder as it is, or measure it again"
+
+
+def pack(source: Path, folder: Path, *, histograms_only: bool = False, merge: bool = False) -> Run:
+    """The run folder `source` packed into the new `folder`, read back and compared before it gets its name.
+
+    Rows and answer are kept as they are, and of each trial one histogram of each kind, the sum of its seconds.
+    `histograms_only` leaves out transfers, intervals and logs. `merge` adds up the histograms of the valid trials of
+    one contender in one cell; those trials can then only be asked for together. Raises ResultsError where the run is
+    packed already or not whole, where `folder` exists, or where the packed run would read otherwise.
+    """
+    run = load_run(source)
+    _refuse_unfit(run)
+    if folder.exists():
+        raise ResultsError(f"{folder}: is there already; choose another name")
+    made = folder.with_name(f".unfinished-{secrets.token_hex(8)}")
+    with form.explained(folder, "written"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made.mkdir()
+        try:
+            _write(run, made, histograms_only=histograms_only, merge=merge)
+            _refuse_difference(run, load_run(made))
+            made.rename(folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    return load_run(folder)
+
+
+def _refuse_unfit(run: Run) -> None:
+    if run.is_packed:
+        raise ResultsError(f"{run.path}: is packed already")
+    if run.broken:
+        raise ResultsError(f"{run.path}: is not whole: {run.broken[0]}; {_LEFT}")
+    files = WholeRun(run.path)
+    for name in form.OPTIONAL:
+        lacking = sum(not files.has(row["trial"], name) for row in run.rows)
+        if 0 < lacking < len(run.rows):
+            raise ResultsError(f"{run.path}: {lacking} of {len(run.rows)} trials have no {name}; {_LEFT}")
+
+
+def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> None:
+    files = WholeRun(run.path)
+    groups = _groups(run) if merge else []
+    shared = {form.MERGED_TRIALS: groups} if groups else {}
+    manifest = {**run.manifest, "schema": form.PACKED_SCHEMA, **shared}
+    (folder / form.MANIFEST).write_text(form.json_text(manifest, indent=2) + "\n", encoding="utf-8")
+    rows = read_regular(run.path / form.TRIALS, form.TRIALS_MAX_BYTES)
+    # Not -9: reading would take 65 MiB of memory for the same size.
+    (folder / form.PACKED_TRIALS).write_bytes(lzma.compress(rows, preset=6 | lzma.PRESET_EXTREME))
+    if (run.path / form.ANSWER).exists():
+        (folder / form.ANSWER).write_bytes(read_regular(run.path / form.ANSWER, form.ANSWER_MAX_BYTES))
+    trials = [row["trial"] for row in run.rows]
+    if trials and files.has(trials[0], form.LATENCY):
+        tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(files, trials, groups))
+    if histograms_only or not trials:
+        return
+    for name, columns in _TABLES.items():
+        if files.has(trials[0], name):
+            parts = {trial: files.table(trial, name, columns, rows_max=tables.ROWS_MAX) for trial in trials}
+            tables.write_packed(folder / name, _together(parts))
+    if any(files.has(trial, form.SERVER_LOG) for trial in trials):
+        (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
+
+
+def _groups(run: Run) -> list[list[int]]:
+    """The valid trials of one contender in one cell, where there are several."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row in run.rows:
+        if row["verdict"] == "valid":
+            found.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _latency_table(files: TrialFiles, trials: Sequence[int], groups: Sequence[Sequence[int]]) -> pa.Table:
+    """The rows of PACKED_LATENCY, kind by kind: histograms of one kind are alike, and pack better together."""
+    shared = {trial: group for group in groups for trial in group}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("trial", "kind", "step_ns", "count")}
+    for number, kind in enumerate(LATENCY_KINDS):
+        for trial in trials:
+            group = shared.get(trial, [trial])
+            if trial != group[0]:
+                continue
+            parts = [part for part in (files.histogram(one, kind) for one in group) if part is not None]
+            whole = parts[0].merge(*parts[1:]) if parts else Latency.of([])
+            columns["trial"].append(np.full(whole.values_ns.size, trial))
+            columns["kind"].append(np.full(whole.values_ns.size, number))
+            columns["step_ns"].append(np.diff(whole.values_ns, prepend=0))
+            columns["count"].append(whole.counts)
+    arrays = {name: pa.array(np.concatenate(parts), pa.int64()) for name, parts in columns.items()}
+    arrays["kind"] = pa.DictionaryArray.from_arrays(arrays["kind"].cast(pa.int8()), list(LATENCY_KINDS))
+    return pa.table(arrays)
+
+
+def _together(parts: dict[int, pa.Table]) -> pa.Table:
+    """The tables of all trials in one, `trial` first."""
+    whole = pa.concat_tables(parts.values(), promote_options="permissive").unify_dictionaries()
+    trial = np.repeat(np.array([*parts], np.int64), [table.num_rows for table in parts.values()])
+    return whole.add_column(0, "trial", pa.array(trial))
+
+
+def _log(run: Path, trial: int) -> bytes:
+    """The trial's log under a heading like that of head and tail."""
+    name = f"{form.TRIAL_FILES}/{trial}/{form.SERVER_LOG}"
+    try:
+        text = read_regular(run / name, _LOG_MAX_BYTES)
+    except FileNotFoundError:
+        return b""
+    return f"==> {name} <==\n".encode() + text + (b"" if text.endswith(b"\n") or not text else b"\n")
+
+
+def _refuse_difference(run: Run, packed: Run) -> None:
+    """Raises ResultsError where the packed run does not give what the run gives: rows, histograms, tables."""
+    if packed.rows != run.rows:
+        raise ResultsError(f"{run.path}: can't be packed so: its trials would be judged otherwise")
+    for kind in LATENCY_KINDS:
+        for trials in {row["trial"]: packed.sharing(row["trial"]) for row in run.rows}.values():
+            if _recorded(run, kind, trials) != _recorded(packed, kind, trials):
+                raise ResultsError(f"{run.path}: can't be packed: {kind} of trial {trials[0]} would be another")
+    for name in _TABLES:
+        frames = [getattr(each, name.partition(".")[0]) for each in (run, packed)] if _has(packed, name) else []
+        if frames and not frames[0].equals(frames[1]):
+            raise ResultsError(f"{run.path}: can't be packed: {name} would be another")
+
+
+def _has(packed: Run, name: str) -> bool:
+    return (packed.path / name).exists()
+
+
+def _recorded(run: Run, kind: str, trials: Sequence[int]) -> tuple[bytes, bytes] | str:
+    try:
+        found = run.merged(kind, trials, "such a trial")
+    except ResultsError as error:
+        return str(error).removeprefix(f"{run.path}: ")
+    return found.values_ns.tobytes(), found.counts.tobytes()

@@ -1,0 +1,193 @@
+"""The files of a run's trials, whichever form the run has: a folder for each trial, or one packed file of each kind.
+
+It must never change a file, and holds what it reads to the bounds of docs/results-format.md before it works on it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tftpbench.model.columns import Column
+from tftpbench.model.errors import ResultsError
+from tftpbench.store import format as form
+from tftpbench.store import tables
+from tftpbench.store.latency import Integers, Latency
+
+# Bound of all histograms of a run together (docs/results-format.md, "Bounds"): a minute of decoding.
+HISTOGRAMS_MAX = 100_000
+TRIAL = {"trial": Column("", "Number of the trial.", "int", False)}
+# A histogram is a run of rows, a row for each bucket that is not empty. `step_ns`: from the bucket before, which makes
+# the file 15 % smaller than the values themselves do.
+PACKED_LATENCY = TRIAL | {
+    "kind": Column("", "block_rtt, transfer or first_response.", "text", False),
+    "step_ns": Column("ns", "Highest value of the bucket, less that of the one before, from 0.", "int", False),
+    "count": Column("", "Values in the bucket.", "int", False),
+}
+
+
+class TrialFiles(Protocol):
+    """What Run asks of either form."""
+
+    def has(self, trial: int, name: str) -> bool:
+        """Whether this file of the trial was kept; what lies there need not be readable."""
+
+    def label(self, trial: int, name: str) -> str:
+        """Where it lies, for people, from the run's folder."""
+
+    def table(
+        self, trial: int, name: str, columns: Mapping[str, Column], *, others: bool = True, rows_max: int
+    ) -> pa.Table:
+        """The trial's part of a table. Raises as `tables.read` does."""
+
+    def histogram(self, trial: int, kind: str) -> Latency | None:
+        """All that was recorded of this kind; None where nothing was.
+
+        Raises FileNotFoundError where no histogram was kept, ResultsError where it can't be read.
+        """
+
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """The trials, this one among them, whose histograms were merged when the run was packed."""
+
+
+@dataclass
+class WholeRun:
+    """trials/<trial>/ with files of its own, as a run writes them."""
+
+    folder: Path
+    _histograms: dict[tuple[int, str], int] = field(default_factory=dict)  # how many were read
+
+    def has(self, trial: int, name: str) -> bool:
+        """As TrialFiles has it."""
+        return os.path.lexists(self.folder / self.label(trial, name))
+
+    def label(self, trial: int, name: str) -> str:
+        """As TrialFiles has it."""
+        return f"{form.TRIAL_FILES}/{trial}/{name}"
+
+    def table(
+        self, trial: int, name: str, columns: Mapping[str, Column], *, others: bool = True, rows_max: int
+    ) -> pa.Table:
+        """As TrialFiles has it."""
+        return tables.read(self.folder / self.label(trial, name), columns, others=others, rows_max=rows_max)
+
+    def histogram(self, trial: int, kind: str) -> Latency | None:
+        """As TrialFiles has it."""
+        encoded = form.read_histograms(self.folder / self.label(trial, form.LATENCY), kind)
+        before = sum(number for place, number in self._histograms.items() if place != (trial, kind))
+        if before + len(encoded) > HISTOGRAMS_MAX:
+            raise ResultsError(f"is left out: with it the run holds more than {HISTOGRAMS_MAX} histograms")
+        self._histograms[trial, kind] = len(encoded)
+        return Latency.of(encoded) if encoded else None
+
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """As TrialFiles has it."""
+        return (trial,)
+
+
+class PackedRun:
+    """One file of each kind for all trials, read when it is first asked for."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._groups = {trial: tuple(group) for group in manifest.get(form.MERGED_TRIALS, ()) for trial in group}
+        self._tables: dict[tuple[str, bool], dict[int, pa.Table] | str] = {}
+        self._histograms: dict[tuple[int, str], tuple[Integers, Integers]] | str | None = None
+
+    def has(self, trial: int, name: str) -> bool:
+        """As TrialFiles has it."""
+        return os.path.lexists(self._folder / self.label(trial, name))
+
+    def label(self, _trial: int, name: str) -> str:
+        """As TrialFiles has it."""
+        return form.PACKED_LATENCY if name == form.LATENCY else name
+
+    def table(
+        self, trial: int, name: str, columns: Mapping[str, Column], *, others: bool = True, rows_max: int
+    ) -> pa.Table:
+        """As TrialFiles has it."""
+        if (name, others) not in self._tables:
+            self._tables[name, others] = self._read(name, columns, others=others)
+        found = self._tables[name, others]
+        if isinstance(found, str):
+            raise ResultsError(found)
+        table = found.get(trial)
+        if table is None:
+            return pa.table({each: pa.nulls(0) for each in columns})
+        if table.num_rows > rows_max:
+            raise ResultsError(f"can't be read: it has {table.num_rows} rows; allowed: {rows_max} at most")
+        return table
+
+    def histogram(self, trial: int, kind: str) -> Latency | None:
+        """As TrialFiles has it."""
+        if self._histograms is None:
+            try:
+                self._histograms = _histograms(tables.read(self._folder / form.PACKED_LATENCY, PACKED_LATENCY))
+            except ResultsError as error:
+                self._histograms = str(error)
+        if isinstance(self._histograms, str):
+            raise ResultsError(self._histograms)
+        found = self._histograms.get((self.sharing(trial)[0], kind))
+        return Latency.from_steps(*found) if found else None
+
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """As TrialFiles has it."""
+        return self._groups.get(trial, (trial,))
+
+    def _read(self, name: str, columns: Mapping[str, Column], *, others: bool) -> dict[int, pa.Table] | str:
+        """The table of each trial, or why it can't be read, so that a bad file is read once."""
+        try:
+            table = _without_nulls(tables.read(self._folder / name, {**TRIAL, **columns}, others=others), ["trial"])
+            starts, ends = _spans(table, ["trial"])
+        except ResultsError as error:
+            return str(error)
+        numbers = table.column("trial").to_numpy()[starts].tolist()
+        if len({*numbers}) < len(numbers):
+            return "can't be read: the rows of a trial are not together"
+        whole = table.drop_columns(["trial"])
+        return {
+            number: whole.slice(start, end - start) for number, start, end in zip(numbers, starts, ends, strict=True)
+        }
+
+
+def _histograms(table: pa.Table) -> dict[tuple[int, str], tuple[Integers, Integers]]:
+    """Steps and counts by trial and kind. Raises ResultsError for what is no histogram."""
+    table = _without_nulls(table, list(PACKED_LATENCY))
+    starts, ends = _spans(table, ["trial", "kind"])
+    if len(starts) > HISTOGRAMS_MAX:
+        raise ResultsError(f"can't be read: it holds more than {HISTOGRAMS_MAX} histograms")
+    trials, steps, counts = (table.column(name).to_numpy() for name in ("trial", "step_ns", "count"))
+    kinds = table.column("kind").take(pa.array(starts)).to_pylist()
+    found = {
+        (trial, str(kind)): (steps[start:end], counts[start:end])
+        for trial, kind, start, end in zip(trials[starts].tolist(), kinds, starts, ends, strict=True)
+    }
+    if len(found) < len(starts):
+        raise ResultsError("can't be read: a histogram in it is there twice")
+    return found
+
+
+def _without_nulls(table: pa.Table, names: list[str]) -> pa.Table:
+    for name in names:
+        if table.column(name).null_count:
+            raise ResultsError(f"can't be read: it has rows without {name}")
+    return table
+
+
+def _spans(table: pa.Table, names: list[str]) -> tuple[Integers, Integers]:
+    """First rows, and those after the last, of the spans in which these columns stay the same."""
+    changes = np.ones(table.num_rows, np.bool_)
+    for name in names:
+        column = table.column(name)
+        if pa.types.is_dictionary(column.type):  # its codes may differ from piece to piece of the file
+            column = pc.index_in(column.cast(pa.string()), pc.unique(column.cast(pa.string())))
+        codes = column.to_numpy()
+        changes[1:] &= codes[1:] == codes[:-1]
+    changes[1:] = ~changes[1:]
+    starts = np.flatnonzero(changes)
+    return starts, np.append(starts[1:], table.num_rows)[: len(starts)]
