@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from tests.ci.shell import ACTION, ACTION_SCRIPT, EXPRESSION, Ran, Shell, document, filled, steps
-from tests.unit import gate_results
+from tests.unit.gate import gate_results
 from tftpbench import cli
 from tftpbench.gate.document import text as gate_text
 from tftpbench.gate.result import Verdict

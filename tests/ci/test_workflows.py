@@ -11,7 +11,7 @@ import pytest
 
 from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
-from tests.unit import gate_results
+from tests.unit.gate import gate_results
 from tftpbench.gate.result import Verdict
 from tftpbench.render.gate import write_markdown
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.loopback.machine import runs, until
 from tests.loopback.manifests import written
-from tests.loopback.test_process import runs, until
 from tftpbench.host.server import Samples, ServerProcess, Usage, supervisor, udp_drops_host
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.counter import Counter, process_cpu_ns
