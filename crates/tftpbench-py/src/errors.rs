@@ -1,7 +1,7 @@
 //! One mapping from our errors to Python's built-in ones; the Python package makes its own tree of them.
 
-use pyo3::PyErr;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::{PyErr, PyResult};
 use tftpbench_ceiling::CeilingError;
 use tftpbench_load::LoadError;
 
