@@ -48,7 +48,7 @@ def main() -> int:
                 writing.append(write_ns(blksize, call_bytes, answering))
             both = [own + other for own, other in zip(exchange, writing, strict=True)]
             part = statistics.median(own / whole for own, whole in zip(exchange, both, strict=True))
-            line = f"{blksize:8}{windowsize:12}{told(exchange):>22}{told(writing):>22}"
+            line = f"{blksize:8}{windowsize:12}{spread(exchange):>22}{spread(writing):>22}"
             sys.stdout.write(f"{line}{statistics.median(both):7.0f}{part:7.2f}\n")
     return 0
 
@@ -78,7 +78,7 @@ def write_ns(blksize: int, call_bytes: int, core: int) -> float:
     return spent_ns / (FILES * FILE_BYTES) * blksize
 
 
-def told(figures: list[float]) -> str:
+def spread(figures: list[float]) -> str:
     """The median, and how far it was from the others."""
     return f"{statistics.median(figures):.0f} ({min(figures):.0f} to {max(figures):.0f})"
 

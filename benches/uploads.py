@@ -5,7 +5,7 @@
 Each round uploads one file to a server with `store="memory"` and one to a server whose root is on a tmpfs, and then
 takes the time from the moment when the client has its last ACK: until all bytes are usable in Python, and until
 zlib.crc32 has been over them. The three ways take turns in a random order. Reading the file gets the advantage that
-nobody has to say that it is whole; sending is from a process that has the bytes in memory and waits for the word.
+no word is needed that it is whole; sending is from a process that has the bytes in memory and waits for the word.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def read(server: tftpbench.Server, number: int, size: int, file: Path) -> Times:
 
 
 class Sender:
-    """Another process that has the bytes, and sends them when told."""
+    """Another process that has the bytes, and sends them on a word."""
 
     def __init__(self, size: int) -> None:
         self._size = size

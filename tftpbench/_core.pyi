@@ -9,11 +9,13 @@ __all__ = [
     "VERSION",
     "LoadOutcome",
     "Stop",
+    "error_meanings",
     "first_difference",
     "measure_ceiling",
     "open_files",
     "run_load",
     "serve",
+    "serve_defaults",
     "write_contents",
 ]
 
@@ -44,6 +46,7 @@ class LoadOutcome:
 def measure_ceiling(
     cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
 ) -> dict[str, int | float] | None: ...
+def error_meanings() -> list[str]: ...
 def open_files(name: str, config: object) -> int: ...
 def run_load(
     config: object,
@@ -55,5 +58,6 @@ def run_load(
 def serve(
     name: str, config: object, stop: Stop, ready: Callable[[str, int], object], handover: int | None = None
 ) -> list[tuple[str, int]]: ...
+def serve_defaults() -> dict[str, str | int | float | bool]: ...
 def write_contents(path: str | PathLike[str], seed: int, file: int, size: int) -> None: ...
 def first_difference(path: str | PathLike[str], seed: int, file: int, size: int) -> int | None: ...

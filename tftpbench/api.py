@@ -14,14 +14,13 @@ from tftpbench.gate import GateResult
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
-from tftpbench.model.arguments import one_of, path_of, texts_of, whole_of, wholes_of
+from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole_of, wholes_of
 from tftpbench.model.errors import ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, load_scenario, overridden
 from tftpbench.store import Run, load_run, recording
 
-SEED_MAX = 2**64 - 1  # the generator's word
 CONCURRENCY_MAX = 1_000_000
 CPU_MAX = 8191  # CONFIG_NR_CPUS of Linux at its largest
 

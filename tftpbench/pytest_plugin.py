@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tftpbench.gate.result import GateResult, Judgement
     from tftpbench.model.scenario import Scenario
 
-SEED_MAX = 2**64 - 1  # the generator's word
 Server = str | os.PathLike[str]
 FailOn = Literal["regressed", "suspected", "inconclusive"]
 
@@ -136,6 +135,7 @@ def _scenario(name: str, settings: Sequence[str]) -> "Scenario":
 def _seed(config: pytest.Config, seed: int | None) -> int:
     """The call's, else the command line's, else a new one."""
     from tftpbench.api import random_seed
+    from tftpbench.model.arguments import SEED_MAX
     from tftpbench.model.errors import UsageError
 
     for name, value in (("seed", seed), ("--tftpbench-seed", config.getoption("--tftpbench-seed"))):

@@ -12,8 +12,9 @@ import resource
 import signal
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import partial
 from typing import Any, NoReturn, cast
 
 # Without --max-transfers: a thread costs more than a place in a table.
@@ -257,12 +258,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def options() -> Iterator[tuple[str, Option, Any]]:
-    """Name as typed, description, and default of every option; None where there is no default."""
-    for each in fields(ServeConfig):
-        yield option_name(each.name), each.metadata["option"], None if each.default is MISSING else each.default
-
-
 def option_name(name: str) -> str:
     """The option of a field; units stay in the help text, as in the command line of every other program."""
     for unit in ("_s", "_us", "_bytes"):
@@ -270,20 +265,12 @@ def option_name(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Laid out as the help of the other commands."""
-
-    def __init__(self, prog: str) -> None:
-        import shutil  # as argparse does it: a server that starts for a trial need not wait for it
-
-        super().__init__(prog, max_help_position=32, width=min(110, shutil.get_terminal_size().columns - 2))
-
-    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-        super().add_usage(usage, actions, groups, prefix or "Usage: ")
-
-
 class _Parser(argparse.ArgumentParser):
     color = False
+
+    def format_help(self) -> str:
+        """As the help of the other commands begins."""
+        return super().format_help().replace("usage: ", "Usage: ", 1)
 
     def error(self, message: str) -> NoReturn:
         raise Refused(message.removeprefix("argument "))
@@ -296,7 +283,7 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
         description="  Serve a folder with a bundled TFTP server until Ctrl-C or SIGTERM.\n\n"
         "  Prints READY HOST PORT PID once it answers.",
         epilog=_EXAMPLES.format(program=program),
-        formatter_class=_Help,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
         add_help=False,
         allow_abbrev=False,
     )

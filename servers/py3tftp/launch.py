@@ -1,4 +1,4 @@
-"""Starts py3tftp's own command in the folder to serve, which it can't be told. Called through server.yaml alone."""
+"""Starts py3tftp's own command in the folder to serve, which is no option of it. Called through server.yaml alone."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ def main() -> None:
     os.chdir(asked.root)
     if not asked.loud:
         logging.disable(logging.CRITICAL)
-    # It asks for the thread's event loop, which Python no longer makes unasked since 3.14.
+    # It asks for the thread's event loop, which Python no longer makes by itself since 3.14.
     asyncio.set_event_loop(asyncio.new_event_loop())
     sys.argv = ["py3tftp", *own_words]
     serve()

@@ -507,7 +507,7 @@ class Source:
     def __init__(self, root: int, path: list[bytes]) -> None:
         folder = open_folder(root, path)
         try:
-            # open(2): NONBLOCK so that a FIFO without a writer opens at once, NOCTTY so that a terminal stays nobody's.
+            # open(2): NONBLOCK so that a FIFO without a writer opens at once, NOCTTY so a terminal is not ours.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
             self.descriptor = os.open(path[-1], flags, dir_fd=folder)
         finally:
@@ -583,7 +583,7 @@ class Upload:
     def close(self) -> None:
         """Any number of times."""
         if self.descriptor >= 0:
-            with suppress(OSError):  # nobody is left to be told
+            with suppress(OSError):  # no reader is left
                 os.close(self.descriptor)
             with suppress(OSError):
                 os.unlink(self.hidden, dir_fd=self.folder)  # ENOENT where there is none

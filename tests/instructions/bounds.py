@@ -1,6 +1,6 @@
 """Holds the hot loops to the instructions in bounds.yaml: `python -m tests.instructions.bounds [--renew] [NAME...]`.
 
-A loop that takes more than its bound allows fails, with one line; one that takes less is told, so that the bound can
+A loop that takes more than its bound allows fails, with one line; one that takes less is named, so that the bound can
 follow. `--renew` writes what was counted as the new bounds. A NAME is the beginning of a loop's name.
 
 Never fails for what a machine lacks: it says so and ends well. Called by `make bench` and by its own tests.
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def count(program: Path, names: list[str]) -> Iterator[tuple[str, float]]:
-    """Each name and its instructions a unit; what can't be counted is told instead."""
+    """Each name and its instructions a unit; what cannot be counted is named instead."""
     for name in names:
         try:
             reads = counts.SERVER.get(name)

@@ -30,7 +30,7 @@ FILE_BYTES = 64 << 10
 FILE_BLOCKS = FILE_BYTES // 512 + 1
 BUILD_LIMIT_S = 600.0
 RUN_LIMIT_S = 300.0  # of one run under valgrind, which is some 50 times slower
-TIMEOUT_S = 60.0  # of both sides: to a server that slow nobody may be impatient
+TIMEOUT_S = 60.0  # of both sides: a server that slow must not be given up
 
 
 class CannotCountError(Exception):
@@ -47,7 +47,7 @@ class Reads:
 
 
 # Their unit is a block, so a count holds 1/129 of a transfer's beginning and end. 100 and more clients in lock-step
-# keep the server's batches full; with fewer, luck decides how full they are, and the count with it.
+# keep the server's batches full; with fewer, how full they are varies at random, and the count with it.
 SERVER: Mapping[str, Reads] = {
     "server/window_16_1": Reads(1, 100, windowsize=16),
     "server/lock_step_100": Reads(100, 400),

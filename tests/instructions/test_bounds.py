@@ -81,7 +81,7 @@ def test_bounds_survive_being_written() -> None:
     assert BOUNDS.read_text() == bounds.text(bounds.load(BOUNDS.read_text()))
 
 
-def test_without_valgrind_the_reason_is_told_and_nothing_fails(
+def test_without_valgrind_the_reason_is_printed_and_nothing_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")

@@ -1,7 +1,7 @@
-"""Other people's TFTP clients: where they come from, how each is told what to do, and what each can't do.
+"""Other people's TFTP clients: where they come from, what makes each do what, and what each can't do.
 
 A table of facts, each of them seen on the wire. What a client gets wrong is an `Ending` with the reason, and the tests
-hold the client to it, so that nobody takes a client's fault for a server's, and a change on either side is noticed.
+hold the client to it, so that no reader takes a client's fault for a server's, and a change on either side is noticed.
 `python -m tests.interop.clients`, which `make peers` runs, fetches the clients into peers/. It never starts a client:
 `look` only asks for a version. Called by the interop tests.
 """
@@ -36,7 +36,7 @@ ALL = sys.maxsize
 
 @dataclass(frozen=True)
 class Program:
-    """A program that tests start, and how it is told from its namesakes.
+    """A program that tests start, and how it is known from its namesakes.
 
     `version` are the words that make it print text with `pattern` in it, whose group is the version. `start` makes the
     first words of a command from the program's path. Without `in_path` only one that was fetched will do. `known`: how
@@ -71,7 +71,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Job:
-    """One transfer, as a client is told of it: `operation` is get or put."""
+    """One transfer, as a client is asked for it: `operation` is get or put."""
 
     operation: str
     host: str
@@ -96,13 +96,13 @@ WHOLE = Ending(0, ALL, "as it should be")
 
 @dataclass(frozen=True)
 class Case:
-    """Options that a client is told to use, and what must come of it.
+    """Options that a client is made to use, and what must come of it.
 
-    `asked` is what its request holds: unless given, what it always sends and what it is told. `refused` are those that
+    `asked` is what its request holds: unless given, what it always sends and what it is given. `refused` are those that
     the server leaves out of its OACK. With `unsent` the client itself refuses, and sends nothing.
     """
 
-    told: Mapping[str, str]
+    given: Mapping[str, str]
     asked: Mapping[str, str] | None = None
     refused: tuple[str, ...] = ()
     unsent: bool = False
@@ -123,7 +123,7 @@ PLAIN = Case({})
 class Client:
     """A client: the words behind its program, and what it does.
 
-    `sends` are options that it sends unasked. `netascii`: whether it translates, None without that mode. `absent` is
+    `sends` are options that it always sends. `netascii`: whether it translates, None without that mode. `absent` is
     the end of a get where there is no file, `taken` the exit code of a put where there is one, and `quotes` whether it
     prints the server's reason. `get_empty`: how it gets an empty file.
     """
@@ -319,7 +319,7 @@ _FIRST_IS_LAST = Ending(0, 512, f"{_KEEPS_BLKSIZE}: the first block is shorter, 
 _ERROR_AT_THE_END = Ending(0, None, "prints an ERROR that answers its last block, but its exit code is that of success")
 _ERROR_8 = "sends any option that it is given, but answers ERROR 8 to an OACK with this one"
 _ERLANG_CUTS = Ending(
-    0, 8188, "reads 8192 bytes of a datagram unless told otherwise, and takes a block that it cut for the last one"
+    0, 8188, "reads 8192 bytes of a datagram by default, and takes a block that it cut for the last one"
 )
 
 CLIENTS: dict[str, Client] = {

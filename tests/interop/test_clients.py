@@ -163,7 +163,7 @@ class Pair:
         source, target = (remote, local) if direction == "get" else (local, remote)
         source.write_bytes(content)
         port = self.server.port if via is None else via.port
-        done = self.run(Job(direction, self.server.host, port, remote.name, local, mode, case.told))
+        done = self.run(Job(direction, self.server.host, port, remote.name, local, mode, case.given))
         got = target.read_bytes() if target.exists() else None
         for path in (remote, local):
             path.unlink(missing_ok=True)  # some are large
@@ -253,8 +253,8 @@ def _cases() -> list[object]:
 
 
 def _label(case: Case) -> str:
-    told = ",".join(f"{name}={value}" for name, value in case.told.items())
-    return f"{told or 'plain'}{'-modest' if case.modest else ''}{'' if case.size is None else f'-{case.size}'}"
+    given = ",".join(f"{name}={value}" for name, value in case.given.items())
+    return f"{given or 'plain'}{'-modest' if case.modest else ''}{'' if case.size is None else f'-{case.size}'}"
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -262,7 +262,7 @@ def _label(case: Case) -> str:
 @pytest.mark.parametrize(("name", "case"), _cases())
 def test_options_are_asked_granted_and_kept(name: str, case: Case, server: str, direction: str, pair: Pairing) -> None:
     both = pair(name, server, case.modest)
-    asked = {**both.client.sends, **case.told} if case.asked is None else case.asked
+    asked = {**both.client.sends, **case.given} if case.asked is None else case.asked
     granted = {option: value for option, value in asked.items() if option not in case.refused}
     if case.modest:
         granted |= {option: value for option, value in MODEST.items() if option in granted}

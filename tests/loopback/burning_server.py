@@ -1,4 +1,4 @@
-"""A server that uses what it is told to use, after one of three models: what the tests of the harness's eyes start.
+"""A server that uses what it is asked to use, after one of three models: what the tests of the harness's eyes start.
 
 usage: burning_server.py MODEL HOST PORT, where MODEL is one of
 

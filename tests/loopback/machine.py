@@ -20,8 +20,8 @@ assert all(hasattr(validity, name) for name in IGNORED)
 PROGRAM = "\n".join(
     [
         "from math import inf",
-        "from tftpbench import checks",
-        *(f"checks.{name} = {limit}" for name, limit in IGNORED.items()),
+        "from tftpbench.measure import validity",
+        *(f"validity.{name} = {limit}" for name, limit in IGNORED.items()),
         "from tftpbench.cli import main",
         "main()",
     ]

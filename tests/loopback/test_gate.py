@@ -270,7 +270,7 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_gate_keeps_its_blocks_and_gives_no_verdict(
+def test_an_interrupted_gate_keeps_its_pairs_and_gives_no_verdict(
     tmp_path: Path, process: "subprocess.Popen[str]", number: signal.Signals
 ) -> None:
     assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""What a server used, told rightly whatever its model: a process per transfer, a thread per transfer, or one loop."""
+"""What a server used, counted rightly whatever its model: a process or a thread per transfer, or one loop."""
 
 import dataclasses
 import os
@@ -133,8 +133,8 @@ def keep_with(folder: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> Non
 def burnt_ns(server: ServerProcess, cgroup: Cgroup | None) -> tuple[int, int]:
     """CPU time of twenty requests: by our clock, and by a cgroup's or their own account, which know nothing of it."""
     before, theirs_before = server.cpu_ns(), cgroup.cpu_ns() if cgroup else 0
-    told = sum(ask(server, "burn", BURNS))
-    after, theirs_after = server.cpu_ns(), cgroup.cpu_ns() if cgroup else told
+    reported = sum(ask(server, "burn", BURNS))
+    after, theirs_after = server.cpu_ns(), cgroup.cpu_ns() if cgroup else reported
     assert before is not None
     assert after is not None
     return after - before, theirs_after - theirs_before

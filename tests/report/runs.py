@@ -39,20 +39,20 @@ def manifest(question: Scenario, **changes: object) -> dict[str, Any]:
 
 def rows(question: Scenario, rounds: int | None = None) -> list[dict[str, Any]]:
     """Every cell on every server; the second server has half of the first's rate, and so on."""
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     made: list[dict[str, Any]] = []
     for number in range(rounds or question.trials):
         for cell in question.cells():
             for place, server in enumerate(question.servers):
                 name, _, variant = server.partition("@")
-                made.append(_row(len(made) + 1, number + 1, cell, name, variant or None, 1e5 / (place + 1), dice))
+                made.append(_row(len(made) + 1, number + 1, cell, name, variant or None, 1e5 / (place + 1), rng))
     return made
 
 
 def _row(
-    trial: int, round_: int, cell: Any, server: str, variant: str | None, rate: float, dice: np.random.Generator
+    trial: int, round_: int, cell: Any, server: str, variant: str | None, rate: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    pps = float(rate * dice.normal(1, 0.02))
+    pps = float(rate * rng.normal(1, 0.02))
     return {
         "trial": trial,
         "order": trial,
@@ -92,7 +92,7 @@ def _row(
         "generator_busy_fraction": 0.6,
         "server_threads_max": 1,
         "server_rss_bytes_max": 4_000_000,
-        "fairness": float(dice.uniform(1.1, 2)),
+        "fairness": float(rng.uniform(1.1, 2)),
         "verdict": "valid",
         "verdict_reason": None,
     }
@@ -107,18 +107,18 @@ def hlog(values: list[int]) -> str:
 
 def store(out: Path, facts: dict[str, Any], trials: list[dict[str, Any]], *, transfers: int = 0) -> Path:
     """A whole run folder; `transfers` of each trial, where there should be any, with their round trips."""
-    dice = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     with RunFolder.create(out, "made", facts) as folder:
         for row in trials:
             if transfers:
-                _write_files(folder, row, transfers, dice)
+                _write_files(folder, row, transfers, rng)
             folder.append_trial(row)
         return folder.path
 
 
-def _write_files(folder: RunFolder, row: dict[str, Any], count: int, dice: np.random.Generator) -> None:
-    starts = np.sort(dice.integers(0, 10**9, count))
-    times = (dice.lognormal(0, 0.5, count) * 5e6).astype(np.int64)
+def _write_files(folder: RunFolder, row: dict[str, Any], count: int, rng: np.random.Generator) -> None:
+    starts = np.sort(rng.integers(0, 10**9, count))
+    times = (rng.lognormal(0, 0.5, count) * 5e6).astype(np.int64)
     nothing = np.zeros(count, np.int64)
     files = {
         "intended_start_ns": starts,

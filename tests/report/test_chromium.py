@@ -53,13 +53,13 @@ def with_script(page: Path, script: str) -> Path:
     return path
 
 
-def told(tmp_path: Path, page: Path, script: str, *options: str) -> object:
+def reported(tmp_path: Path, page: Path, script: str, *options: str) -> object:
     """What the script's expression gives, once the page has loaded."""
     wrapped = (
-        f"addEventListener('load', () => setTimeout(() => document.title = 'told:' + JSON.stringify(({script})())))"
+        f"addEventListener('load', () => setTimeout(() => document.title = 'reported:' + JSON.stringify(({script})())))"
     )
     dom = chromium(tmp_path, with_script(page, wrapped), "--virtual-time-budget=5000", "--dump-dom", *options)
-    title = re.search(r"<title>told:(.*?)</title>", dom, re.DOTALL)
+    title = re.search(r"<title>reported:(.*?)</title>", dom, re.DOTALL)
     assert title is not None, dom[:500]
     return json.loads(html.unescape(title[1]))
 
@@ -69,9 +69,9 @@ def test_a_run_of_500_trials_opens_in_under_a_second(tmp_path: Path) -> None:
     assert page.stat().st_size < 5_000_000
 
     def once() -> float:
-        script = "addEventListener('load', () => setTimeout(() => document.title = 'told:' + performance.now()))"
+        script = "addEventListener('load', () => setTimeout(() => document.title = 'reported:' + performance.now()))"
         dom = chromium(tmp_path, with_script(page, script), "--timeout=20000", "--dump-dom")
-        title = re.search(r"<title>told:([\d.]+)</title>", dom)
+        title = re.search(r"<title>reported:([\d.]+)</title>", dom)
         assert title is not None
         return float(title[1])
 
@@ -96,7 +96,7 @@ def test_a_click_on_a_heading_sorts_and_words_filter(tmp_path: Path) -> None:
         const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[1].textContent);
         return { before, rising, falling, after: values(), shown };
     }"""
-    found = told(tmp_path, page, script)
+    found = reported(tmp_path, page, script)
     assert isinstance(found, dict)
     assert found["rising"] == sorted(found["before"]) != found["before"]
     assert found["falling"] == sorted(found["before"], reverse=True)
@@ -113,7 +113,7 @@ def test_nothing_of_a_run_runs_or_leaves_its_place(tmp_path: Path) -> None:
         images: document.images.length,
         shown: document.getElementById("validity").textContent.includes("onerror=alert(1)"),
     })"""
-    assert told(tmp_path, page, script) == {"owned": False, "scripts": 2, "images": 0, "shown": True}
+    assert reported(tmp_path, page, script) == {"owned": False, "scripts": 2, "images": 0, "shown": True}
 
 
 def test_our_own_script_is_what_the_policy_allows(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_page_fits_its_window(tmp_path: Path, width: int) -> None:
         assert seen.size == (width, 2000)
         assert len(seen.convert("RGB").getcolors(1 << 24) or []) > 100, "plots, in their colours"
     script = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert told(tmp_path, page, script, f"--window-size={width},2000") == 0, "wide tables scroll in their own boxes"
+    assert reported(tmp_path, page, script, f"--window-size={width},2000") == 0, "wide tables scroll in their own boxes"
 
 
 def test_it_prints(tmp_path: Path) -> None:

@@ -2,22 +2,29 @@
 
 import io
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
+import typer
 
-from tests.unit.gate_results import every, gate
-from tests.unit.test_gate_resampling import BUDGETS, LOOKS, made_pairs
-from tftpbench.cli.gate.text import render
+from tests.unit.gate_results import BUDGETS, LOOKS, every, gate, made_pairs
+from tftpbench import cli
 from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import GateStarted, InterimLook, PairFinished, decide
 from tftpbench.gate.result import Arm, FailOn, GateResult, Side, Verdict
 from tftpbench.gate.text import change, remarks, sentence
 from tftpbench.measure import Pinning
 from tftpbench.model.scenario_files import load_scenario
+from tftpbench.render.gate.sections import sections
+from tftpbench.render.plain import plain
 
 RESULTS = every()
 APART, TOGETHER = Pinning((1,), (0,), ()), Pinning((0,), (0,), ())
+
+
+def render(result: GateResult, *, colour: bool) -> str:
+    return plain(sections(result), colour=colour)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -142,3 +149,15 @@ def test_a_metric_without_a_figure_says_so() -> None:
     result: GateResult = RESULTS["no syscalls"]
     [calls] = [each for each in result.judgements if each.metric == "syscalls_per_block"]
     assert change(calls) == "system calls per block not measured"
+
+
+@pytest.mark.parametrize("command", ["ab", "baseline", "slo", "selftest"])
+def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert cli.exit_code(["gate", command, "--help"]) == 0
+    examples = capsys.readouterr().out.partition("\nExamples:\n")[2].splitlines()
+    assert examples
+    group = typer.main.get_group(cli.app).commands["gate"]
+    for example in examples:
+        program, gate_, name, *words = shlex.split(example)
+        assert (program, gate_, name) == ("tftpbench", "gate", command)
+        group.commands[name].make_context(name, words)  # type: ignore[attr-defined]

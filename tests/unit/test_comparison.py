@@ -43,7 +43,7 @@ def made(
     **manifest: object,
 ) -> Path:
     """A run folder: each server at its rate in each cell, every trial off by a little."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     scenario = {"name": "made", "duration": "1s", "trials": rounds, "client": {"timeout": "1s"}}
     whole = {
         "schema": "tftpbench.run/1",
@@ -69,7 +69,7 @@ def made(
                     "server": server,
                     "variant": variant or None,
                     "verdict": "valid",
-                    "data_pps": rate * float(np.exp(dice.normal(0, noise))),
+                    "data_pps": rate * float(np.exp(rng.normal(0, noise))),
                     "server_cpu_ns_per_block": 1e9 / rate,
                     **(row or {}),
                 }
@@ -137,9 +137,9 @@ def test_runs_of_different_times_are_said_to_be_open_to_drift(tmp_path: Path) ->
 
 @pytest.mark.parametrize("seed", range(6))
 def test_swapping_the_runs_mirrors_every_verdict(tmp_path: Path, seed: int) -> None:
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     names = [f"s{number}" for number in range(6)]
-    rates = {name: 1e5 * float(np.exp(dice.normal(0, 0.06))) for name in names}
+    rates = {name: 1e5 * float(np.exp(rng.normal(0, 0.06))) for name in names}
     a = made(tmp_path / "a", dict.fromkeys(names, 1e5), TWO, noise=0.03, seed=seed)
     b = made(tmp_path / "b", rates, TWO, noise=0.03, seed=seed + 100)
     there, back = comparison.compare(a, b, within=0.04), comparison.compare(b, a, within=0.04)
@@ -341,7 +341,7 @@ def test_a_key_that_one_run_lacks_is_said_to_lack_with_what_differs_anyway(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("commit", "told"),
+    ("commit", "expected_end"),
     [
         ("b" * 40, "as commits of tftpbench do (aaaaaaaaa in A, bbbbbbbbb in B)"),
         (None, "as commits of tftpbench do (aaaaaaaaa in A, none in B)"),
@@ -349,13 +349,13 @@ def test_a_key_that_one_run_lacks_is_said_to_lack_with_what_differs_anyway(tmp_p
     ],
 )
 def test_methods_of_one_version_of_tftpbench_are_told_apart_by_commit(
-    tmp_path: Path, commit: str | None, told: str
+    tmp_path: Path, commit: str | None, expected_end: str
 ) -> None:
     a = made(tmp_path / "a", {"epoll": 1.0}, build={"tftpbench": "0.1.0", "git_commit": "a" * 40})
     build = {"tftpbench": "0.1.0", "git_commit": commit}
     b = made(tmp_path / "b", {"epoll": 1.0}, build=build, keys={"method_key": "other", "host_key": "h"})
     (warning,) = comparison.compare(a, b).warnings
-    assert warning.endswith(told)
+    assert warning.endswith(expected_end)
     assert "0.1.0" not in warning
 
 
@@ -521,14 +521,14 @@ def test_the_text_has_sentence_warnings_table_and_what_was_left_out(tmp_path: Pa
 
 def test_nobody_is_called_faster_by_noise_more_often_than_promised() -> None:
     """Families of eight cells of equal servers: in one of twenty may any cell have a verdict, within chance."""
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     wrong = 0
     for _ in range(100):
         a, b = (
             {
                 (str(cell), "epoll"): [
                     {"round": number, "verdict": "valid", "data_pps": float(rate)}
-                    for number, rate in enumerate(np.exp(dice.normal(0, 0.1, 7)), start=1)
+                    for number, rate in enumerate(np.exp(rng.normal(0, 0.1, 7)), start=1)
                 ]
                 for cell in range(8)
             }

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from tftpbench.gate.stored import baseline, refuse_here, stored
 from tftpbench.host import machine
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, TftpbenchError, UsageError
 from tftpbench.model.scenario import Scenario
+from tftpbench.render.sections import Paragraph
 from tftpbench.store import load_run, recording
 
 pytestmark = pytest.mark.usefixtures("any_machine")
@@ -412,9 +412,9 @@ def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -
 @pytest.fixture
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for people, in one line."""
-    module = ModuleType("tftpbench.cli.gate.text")
-    vars(module)["render"] = lambda result, _colour: f"brief: {result.verdict}"
-    monkeypatch.setitem(sys.modules, "tftpbench.cli.gate.text", module)
+    monkeypatch.setattr(
+        "tftpbench.render.gate.sections.sections", lambda result: [Paragraph((f"brief: {result.verdict}",))]
+    )
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -5,44 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.unit.gate_results import BUDGETS, LEVELS, LOOKS, NOISE, made_pairs
 from tftpbench.gate.decision import decide
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair, Verdict
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Verdict
 from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, mirrored, permuted
 from tftpbench.gate.verdict import is_early
 from tftpbench.model.budgets import METRICS
 
-BUDGETS = {"server_cpu_s_per_mib": 0.05, "syscalls_per_block": 0.02, "data_pps": 0.05, "server_rss_bytes_max": 0.10}
-LOOKS = (12, 20, 30)
 DRAWS = 10_000
-# Of identical code, standard deviation of a log figure in one arm: a pair's is larger by the root of 2.
-NOISE = {"server_cpu_s_per_mib": 0.011, "syscalls_per_block": 0.0005, "data_pps": 0.011, "server_rss_bytes_max": 0.003}
-LEVELS = {"server_cpu_s_per_mib": 0.01, "syscalls_per_block": 0.07, "data_pps": 2e5, "server_rss_bytes_max": 2e7}
-# So that a median of memory is beyond the floor of 1 MiB where it is meant to be.
-WORSE = {"server_cpu_s_per_mib": 1, "syscalls_per_block": 1, "data_pps": -1, "server_rss_bytes_max": 1}
-
-
-def made_pairs(
-    count: int, seed: int = 1, effects: dict[str, float] | None = None, noise: float = 1.0, straced: int | None = None,
-    cell: str = "read",
-) -> list[Pair]:  # fmt: skip
-    """Recorded pairs; `effects`: how much worse the head is, as log-ratios; a third have a control."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for number in range(1, count + 1):
-        drift = rng.normal(0, 0.05)  # what both sides of a pair share tells nothing
-        names = [BASE, HEAD, *([CONTROL] if number % 3 == 0 else [])]
-        arms = {}
-        for name in names:
-            figures: dict[str, float | None] = {}
-            for metric, level in LEVELS.items():
-                worse = (effects or {}).get(metric, 0.0) * WORSE[metric] if name == HEAD else 0.0
-                shared = drift if metric in ("data_pps", "server_cpu_s_per_mib") else 0.0
-                figures[metric] = level * float(np.exp(rng.normal(worse + shared, noise * NOISE[metric])))
-            if straced is not None and number > straced:
-                figures["syscalls_per_block"] = None
-            arms[name] = Arm(figures)
-        made.append(Pair(number, cell, cell, "2026-01-01T00:00:00Z", names[number % 2], 20, arms))
-    return made
 
 
 def test_identical_code_alarms_in_at_most_one_permutation_in_a_hundred() -> None:

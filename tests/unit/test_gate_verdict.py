@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.test_gate_resampling import BUDGETS, LOOKS, made_pairs
+from tests.unit.gate_results import BUDGETS, LOOKS, made_pairs
 from tftpbench.analysis.stats import trimmed
 from tftpbench.gate.decision import Decision, decide
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Judgement, Pair, Verdict
-from tftpbench.gate.verdict import Loss, held_budgets
+from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Arm, Judgement, Pair, Verdict
+from tftpbench.gate.verdict import Loss, Sample, held_budgets, look, overall, overall_verdict
 from tftpbench.gate.verdict import verdicts as verdicts_of
 from tftpbench.model.budgets import METRICS
 
@@ -267,3 +267,37 @@ def test_what_is_not_gated_has_no_verdict() -> None:
     found = decide(made_pairs(12), {CPU: 0.05}, LOOKS)
     assert {each.metric for each in found.judgements if each.verdict} == {CPU}
     assert of(found, RATE).ratio is not None
+
+
+def sampled(gates: int, rng: np.random.Generator) -> dict[tuple[str, str], Sample]:
+    """Samples of many gates, from no loss to a large one; a second base in some pairs, and one that differs in some."""
+    found = {}
+    for name, budget in BUDGETS.items():
+        shifts, spreads = rng.choice([-0.2, 0.0, 0.05, 0.12, 0.9], gates), rng.choice([0.001, 0.03, 0.3], gates)
+        logs = rng.normal(shifts[:, np.newaxis], spreads[:, np.newaxis], (gates, 12))
+        controls = rng.normal(rng.choice([0.0, 0.4], gates)[:, np.newaxis], 0.01, (gates, 12))
+        controls[rng.random(controls.shape) < 0.5] = np.nan
+        found[name, "read"] = Sample(name, budget, logs, controls)
+    return found
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_look_at_many_gates_is_the_look_at_each_of_them(*, has_ended: bool) -> None:
+    samples = sampled(200, np.random.default_rng(5))
+    last = [key for key in samples if key[0] != RATE]
+    before, _ = look(sampled(200, np.random.default_rng(6)), {}, looks=3, last=())
+    together, is_over = look(samples, before, looks=3, last=last, has_ended=has_ended)
+    assert len({int(each) for found in together.values() for each in found}) >= 5
+    for gate in range(200):
+        one = {
+            key: replace(each, logs=each.logs[gate : gate + 1], controls=each.controls[gate : gate + 1])
+            for key, each in samples.items()
+        }
+        earlier = {key: each[gate : gate + 1] for key, each in before.items()}
+        alone, ends = look(one, earlier, looks=3, last=last, has_ended=has_ended)
+        assert {key: int(each[0]) for key, each in alone.items()} == {
+            key: int(each[gate]) for key, each in together.items()
+        }
+        assert ends[0] == is_over[gate]
+        words = [BY_SEVERITY[int(each[0])] for each in alone.values()]
+        assert overall_verdict(words, None) == BY_SEVERITY[int(overall(together)[gate])]

@@ -170,10 +170,10 @@ CALLS: dict[str, Any] = {
     "overrides": lambda value: tftpbench.load_scenario("concurrency", value or [value]),
     "run": tftpbench.run,
     "servers": lambda value: tftpbench.run("concurrency", servers=value or [value], out="/proc/nowhere"),
-    "out": lambda value: tftpbench.run("concurrency", out=value, servers=["nobody"]),
-    "seed": lambda value: tftpbench.run("concurrency", seed=[value], servers=["nobody"]),  # type: ignore[arg-type]
+    "out": lambda value: tftpbench.run("concurrency", out=value, servers=["absent"]),
+    "seed": lambda value: tftpbench.run("concurrency", seed=[value], servers=["absent"]),  # type: ignore[arg-type]
     "Server": tftpbench.Server,
-    "root": lambda value: tftpbench.Server("nobody", root=value),
+    "root": lambda value: tftpbench.Server("absent", root=value),
     "store": lambda value: tftpbench.Server("epoll", store=value),
     "concurrency": lambda value: tftpbench.Server("epoll", concurrency=[value]),  # type: ignore[arg-type]
     "cpus": lambda value: tftpbench.Server("epoll", cpus=[[value]]),  # type: ignore[list-item]

@@ -1,11 +1,9 @@
 """What `tftpbench load` says in the end, from figures made by hand."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from tftpbench import _core
 from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
@@ -95,9 +93,7 @@ def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_
 
 
 def test_errors_mean_here_what_they_mean_to_the_native_core() -> None:
-    rust = (Path(__file__).parents[2] / "crates/tftpbench-proto/src/packet.rs").read_text(encoding="utf-8")
-    meanings = rust.partition("fn meaning(self)")[2].partition("_ =>")[0]
-    assert {int(code): text for code, text in re.findall(r'(\d+) => "([^"]+)"', meanings)} == ERRORS
+    assert dict(enumerate(_core.error_meanings())) == ERRORS
     assert [load_report.error_text(code) for code in (0, 8, 9)] == [
         "ERROR 0 (not defined)", "ERROR 8 (option refused)", "ERROR 9",
     ]  # fmt: skip

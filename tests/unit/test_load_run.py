@@ -1,4 +1,4 @@
-"""Reading run folders: what is whole is loaded, what is not is reported, without a traceback or a silent zero."""
+"""Reading run folders: what is whole is loaded, what is not is said, and there is no traceback and no silent zero."""
 
 import errno
 import json

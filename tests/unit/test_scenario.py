@@ -276,7 +276,7 @@ def test_a_bundled_scenario_asks_one_question_and_has_its_files_name(path: Path)
     assert scenario.description.count("?") == 1
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../docs/schema/scenario.json")
     if any(choose(entry)[0].name not in OURS for entry in scenario.servers):
-        assert not scenario.thresholds, "what somebody else's server does is a finding"
+        assert not scenario.thresholds, "what a third-party server does is a finding"
     else:
         assert any(check.column == "content_mismatches" for check in scenario.checks)
 
@@ -380,5 +380,5 @@ def test_a_relative_server_path_starts_at_the_scenarios_file(tmp_path: Path) -> 
 def test_the_generator_polls_by_itself_only_where_it_has_cores_of_its_own(tmp_path: Path) -> None:
     client = load(tmp_path).cells()[0].client
     assert (client.busy_poll_us(own_cores=True), client.busy_poll_us(own_cores=False)) == (1000, 0)
-    told = load(tmp_path, "retries: 5", "busy_poll: 50us").cells()[0].client
-    assert (told.busy_poll_us(own_cores=True), told.busy_poll_us(own_cores=False)) == (50, 50)
+    asked = load(tmp_path, "retries: 5", "busy_poll: 50us").cells()[0].client
+    assert (asked.busy_poll_us(own_cores=True), asked.busy_poll_us(own_cores=False)) == (50, 50)

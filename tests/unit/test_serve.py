@@ -3,13 +3,15 @@
 import os
 import re
 import resource
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tftpbench import _core, cli, serve
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.serve import ServeConfig
 
 
@@ -22,6 +24,12 @@ def served(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[str, Serve
 
 def test_only_the_root_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served(monkeypatch, "epoll", "--root", "/srv") == ("epoll", ServeConfig(root="/srv"))
+
+
+def test_defaults_are_those_of_the_native_half() -> None:
+    """But for max_transfers, which is chosen by the server and the machine."""
+    ours = {each.name: each.default for each in fields(ServeConfig) if each.name not in ("root", "max_transfers")}
+    assert _core.serve_defaults() == ours
 
 
 def test_every_option_reaches_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +114,16 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: str, s
         assert (entry(words.split()), *capsys.readouterr()) == (2, "", f"tftpbench: error: {said}\n")
 
 
+def options() -> Iterator[tuple[str, serve.Option, Any]]:
+    """Name as typed, description, and default of every option; None where there is no default."""
+    for each in fields(ServeConfig):
+        yield serve.option_name(each.name), each.metadata["option"], None if each.default is MISSING else each.default
+
+
 def rows() -> list[str]:
     """The table of options in docs/serve.md, as it must be."""
     lines = []
-    for name, option, default in serve.options():
+    for name, option, default in options():
         words = f"{name} {option.metavar}" if not isinstance(default, bool) else name
         value = "none, it is required" if default is None else "off" if default is False else f"`{default}`"
         words = words.replace("|", "\\|")  # else it is a column
@@ -124,10 +138,14 @@ def test_every_option_and_default_is_in_the_help_and_in_the_documentation(capsys
     assert f"| {ServeConfig.window_max_bytes >> 10} KiB |" in page
     files = (Path(__file__).parents[2] / "docs/files.md").read_text(encoding="utf-8")
     assert f"`--memory-max` bytes ({ServeConfig.memory_max_bytes >> 30} GiB by default)" in files
+    for name, transfers in serve.MAX_TRANSFERS.items():
+        limits = " ".join(bundled_manifests()[name].caps.values())
+        assert f"{transfers} at once by default" in limits
+        assert f"at most {ServeConfig.windowsize_max} blocks and {ServeConfig.window_max_bytes >> 10} KiB" in limits
     assert "serves {epoll:,} (epoll) or {threads:,} (threads) transfers".format(**serve.MAX_TRANSFERS) in page
     assert cli.exit_code(["serve", "epoll", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for name, option, default in serve.options():
+    for name, option, default in options():
         assert f" {name} {option.metavar} " in said or (f" {name} " in said and isinstance(default, bool))
         assert default in (None, False) or f"default: {69 if name == '--port' else default}" in said
 

@@ -62,8 +62,8 @@ def test_swapping_the_sides_mirrors_everything(pairs: int, seed: int) -> None:
 
 @pytest.mark.parametrize(("pairs", "least", "most"), [(7, 0.945, 0.985), (12, 0.945, 0.985)])
 def test_the_interval_holds_the_truth_as_often_as_the_module_says(pairs: int, least: float, most: float) -> None:
-    dice = np.random.default_rng(2019)
-    noise = np.exp(dice.normal(np.log(1.3), 0.1, (300, pairs)))
+    rng = np.random.default_rng(2019)
+    noise = np.exp(rng.normal(np.log(1.3), 0.1, (300, pairs)))
     found = [stats.paired_ratio(list(each), [1.0] * pairs) for each in noise]
     held = [each.low is not None and each.high is not None and each.low <= 1.3 <= each.high for each in found]
     assert least <= np.mean(held) <= most
@@ -71,8 +71,8 @@ def test_the_interval_holds_the_truth_as_often_as_the_module_says(pairs: int, le
 
 def test_equal_sides_seldom_have_a_small_p_value_not_even_far_out() -> None:
     """The share of bootstrap resamples beyond 1, the p-value at hand, fails here: 3.7 % of equal sides under 0.63 %."""
-    dice = np.random.default_rng(7)
-    noise = np.exp(dice.normal(0, 0.1, (2000, 7)))
+    rng = np.random.default_rng(7)
+    noise = np.exp(rng.normal(0, 0.1, (2000, 7)))
     found = np.array([stats._p_value(np.log(each)) for each in noise])
     assert 0.035 <= (found < 0.05).mean() <= 0.065
     assert (found < 0.05 / 8).mean() <= 0.0125

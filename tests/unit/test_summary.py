@@ -172,8 +172,8 @@ def test_a_server_that_is_left_out_is_told_and_asked_nothing() -> None:
 
 def test_nothing_measured_is_said_so() -> None:
     question = asked(1000)
-    nobody = [("epoll", None, "gone"), ("threads", None, "gone")]
-    assert answer(question, [], skipped=nobody).sentence == "No answer: nothing was measured."
+    absent = [("epoll", None, "gone"), ("threads", None, "gone")]
+    assert answer(question, [], skipped=absent).sentence == "No answer: nothing was measured."
 
 
 def text(colour: bool = False) -> str:
@@ -438,9 +438,9 @@ def against_the_ceiling(rounds: int = 7, **changes: object) -> tuple[Scenario, l
 def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() -> None:
     found = answer(*against_the_ceiling())
     assert found.sentence == (
-        "epoll moves 0.80x the blocks of the bare kernel where it is furthest from it, at 1000 concurrent reads of "
+        "epoll moves 0.80x the blocks of the ceiling where it is furthest from it, at 1000 concurrent reads of "
         "64 KiB (95 % interval 0.80 to 0.80, 7 pairs; 0.90x at its best, at 3 concurrent reads of 64 KiB); threads "
-        "moves 0.90x the blocks of the bare kernel where it is furthest from it, at 3 concurrent reads of 64 KiB "
+        "moves 0.90x the blocks of the ceiling where it is furthest from it, at 3 concurrent reads of 64 KiB "
         "(95 % interval 0.90 to 0.90, 7 pairs), on separate cores, over loopback."
     )
     assert found.headline == "read, 1000 at once, 64 KiB"
@@ -463,9 +463,9 @@ def test_what_seems_faster_than_the_kernel_alone_is_told_as_a_fault_of_the_probe
 
 def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
     question, found = against_the_ceiling(servers=["epoll"])
-    told = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
-    assert told.sentence.startswith("epoll moves 0.80x the blocks of the bare kernel")
-    assert "against the ceiling" in rendered.text(told, "folder", "repeat")
+    shown = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
+    assert shown.sentence.startswith("epoll moves 0.80x the blocks of the ceiling")
+    assert "against the ceiling" in rendered.text(shown, "folder", "repeat")
 
 
 def test_under_six_rounds_the_ceiling_has_a_range_and_no_interval() -> None:
@@ -477,10 +477,10 @@ def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
     for row in found:
         if row["server"] == "threads":
             row["ceiling_data_pps"] = row["ceiling_ratio"] = None
-    told = answer(question, found)
-    assert "threads" not in told.sentence
-    assert told.incomplete[0].startswith("threads, read, 3 at once, 64 KiB: no pair of valid trials")
-    assert told.exit_code == 6
+    shown = answer(question, found)
+    assert "threads" not in shown.sentence
+    assert shown.incomplete[0].startswith("threads, read, 3 at once, 64 KiB: no pair of valid trials")
+    assert shown.exit_code == 6
     nothing = answer(question, [row | {"ceiling_data_pps": None} for row in found])
     assert nothing.sentence.startswith("No answer: no cell has valid trials of epoll and threads and a ceiling")
 
@@ -488,10 +488,10 @@ def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
 def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits() -> None:
     question, found = against_the_ceiling()
     usual = asked()
-    told = rendered.text(answer(usual, found), "folder", "repeat")
-    assert "of ceiling" in told
-    assert "  0.80x" in told
-    assert max(map(len, told.split("\n\n")[1].splitlines())) <= 100
+    shown = rendered.text(answer(usual, found), "folder", "repeat")
+    assert "of ceiling" in shown
+    assert "  0.80x" in shown
+    assert max(map(len, shown.split("\n\n")[1].splitlines())) <= 100
     assert "of ceiling" not in rendered.text(answer(question, found), "folder", "repeat"), "it is compared there"
     unknown = [row | {"ceiling_ratio": None} for row in found]
     assert "of ceiling" not in rendered.text(answer(usual, unknown), "folder", "repeat")
@@ -503,12 +503,12 @@ def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits
 
 def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
     question, found = against_the_ceiling(thresholds=["epoll.ceiling_ratio >= 0.85"])
-    told = answer(question, found)
-    assert [(each.cell_label, each.verdict.state) for each in told.thresholds] == [
+    shown = answer(question, found)
+    assert [(each.cell_label, each.verdict.state) for each in shown.thresholds] == [
         ("read, 3 at once, 64 KiB", "held"),
         ("read, 1000 at once, 64 KiB", "missed"),
     ]
-    assert told.exit_code == 3
+    assert shown.exit_code == 3
 
 
 def unstarted(found: list[dict[str, Any]], server: str) -> tuple[list[dict[str, Any]], summary.LeftOut]:
@@ -542,10 +542,10 @@ def test_what_was_measured_of_a_server_before_it_did_not_start_any_more_counts()
     found = rows(question, {"epoll": 100_000, "threads": 61_000})
     later = [row for row in found if row["round"] > 3]
     left, gone = unstarted(later, "threads")
-    told = answer(question, [*(row for row in found if row["round"] <= 3), *left], unstarted=[gone])
-    assert told.sentence.startswith("threads moves 0.61x the blocks of epoll")
-    assert [(line.server, line.valid, line.trials) for line in told.lines] == [("epoll", 7, 7), ("threads", 3, 5)]
-    assert told.incomplete == ()
+    shown = answer(question, [*(row for row in found if row["round"] <= 3), *left], unstarted=[gone])
+    assert shown.sentence.startswith("threads moves 0.61x the blocks of epoll")
+    assert [(line.server, line.valid, line.trials) for line in shown.lines] == [("epoll", 7, 7), ("threads", 3, 5)]
+    assert shown.incomplete == ()
 
 
 def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
@@ -553,5 +553,5 @@ def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
     found = rows(question, {"epoll": 100_000, "threads": 61_000})
     (some, one), (others, other) = unstarted(found, "epoll"), unstarted(found, "threads")
     left = [row for row in found if row in some and row in others]
-    told = answer(question, left, unstarted=[one, other])
-    assert (told.sentence, told.exit_code) == ("No answer: no server could be started.", 6)
+    shown = answer(question, left, unstarted=[one, other])
+    assert (shown.sentence, shown.exit_code) == ("No answer: no server could be started.", 6)

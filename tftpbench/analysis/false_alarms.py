@@ -1,4 +1,4 @@
-"""How often a comparison would cry wolf, and what loss it would see: from equal trials of one server on one machine.
+"""The false-alarm rate of a comparison, and what loss it would see: from equal trials of one server on one machine.
 
 It speaks of that recording: another hour of the same machine may be quieter or noisier. Pure numbers: trials in the
 order in which they were done go in, rates come out. The estimator is that of every comparison (`stats`), not one of its

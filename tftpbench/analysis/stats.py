@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 TRIM = 0.2
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-# A percentile bootstrap of fewer pairs covers far less than it promises: then only the range is told.
+# A percentile bootstrap of fewer pairs covers far less than it promises: then only the range is given.
 PAIRS_MIN = 6
 SEED = 20190
 

@@ -22,11 +22,6 @@ def checked_seed(seed: int | None) -> int | None:
     return seed
 
 
-# Its range is checked without `max`, which help would write in twenty digits.
-_seed = typer.Option(
-    "--seed", metavar="N", callback=checked_seed, help="Order of trials and contents of files; random unless given."
-)
-
 ScenarioNames = Annotated[
     list[str] | None, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")
 ]
@@ -43,7 +38,12 @@ Overrides = Annotated[
         help="Override a key of the scenario, as in --set matrix.concurrency=[1,10]; may be repeated.",
     ),
 ]
-Seed = Annotated[int | None, _seed]
+Seed = Annotated[
+    int | None,
+    typer.Option(  # its range is checked without `max`, which help would write in twenty digits
+        "--seed", metavar="N", callback=checked_seed, help="Order of trials and contents of files; random unless given."
+    ),
+]
 ResultsFolder = Annotated[
     Path, typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of results is made.")
 ]

@@ -25,9 +25,7 @@ from tftpbench.gate.text import remarks, sentence
 from tftpbench.gate.verdict import ERROR, METHOD, is_early
 from tftpbench.host import machine
 from tftpbench.host.roots import roots
-from tftpbench.measure import Contender, Pinning, Tools, Trial, pin
-from tftpbench.measure.files import target_files
-from tftpbench.measure.session import Bench
+from tftpbench.measure import Bench, Contender, Pinning, Tools, Trial, pin, target_files
 from tftpbench.model.budgets import METRICS
 from tftpbench.model.errors import TftpbenchError
 from tftpbench.model.gate_settings import CONTROL_EVERY

@@ -17,9 +17,17 @@ from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
 from tftpbench.host.server import Sampling, Server
-from tftpbench.measure import Contender, Trial, validity
-from tftpbench.measure.files import keeps_its_files
-from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
+from tftpbench.measure import (
+    Bench,
+    Contender,
+    Trial,
+    compared_uploads,
+    how_lost,
+    load_config,
+    run_watched,
+    server_of,
+    validity,
+)
 from tftpbench.model.errors import ServerError
 from tftpbench.model.invariants import number
 from tftpbench.model.workload import Cell
@@ -173,7 +181,7 @@ def _start(
     number_: int, cell: Cell, contender: Contender, name: str, bench: Bench, stack: contextlib.ExitStack
 ) -> _Loaded:
     trial, stop = Trial(number_, number_, number_, cell, contender), Stop()
-    root = stack.enter_context(bench.roots.fresh(cell, empty=keeps_its_files(contender.server)))
+    root = stack.enter_context(bench.folder_of(trial))
     log = bench.roots.base / f"{name}.log"
     log.unlink(missing_ok=True)
     server = server_of(trial, bench, root, log, host=_host(contender, name))

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from tftpbench.gate.pair import Work, sliced
 from tftpbench.host.generator import Stop
 from tftpbench.host.server import Server
-from tftpbench.measure import Contender, Trial
-from tftpbench.measure.files import keeps_its_files
-from tftpbench.measure.session import Bench, load_config, server_of
+from tftpbench.measure import Bench, Contender, Trial, load_config, server_of
 from tftpbench.model.errors import ServerError
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.invariants import number
@@ -54,7 +52,7 @@ def starts(cell: Cell, contender: Contender, name: str, bench: Bench) -> None:
 @contextmanager
 def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, Server]]:
     trial = Trial(0, 0, 0, cell, contender)
-    with bench.roots.fresh(cell, empty=keeps_its_files(contender.server)) as root:
+    with bench.folder_of(trial) as root:
         server = server_of(trial, bench, root, bench.roots.base / f"{name}.log")
         try:
             server.start()

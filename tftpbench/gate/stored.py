@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tftpbench.host import machine
+from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
@@ -18,7 +19,6 @@ from tftpbench.model.units import counted, duration_text
 from tftpbench.model.workload import Cell
 from tftpbench.store import Run, load_run, recording
 
-SEED_MAX = 2**64 - 1  # the generator's word
 MAKE_ONE = "make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names"
 # strace would slow a trial down, so no trial has it.
 NOT_IN_A_RUN = "syscalls_per_block"

@@ -15,9 +15,7 @@ from pathlib import Path
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
 from tftpbench.host.target import Target
-from tftpbench.measure import Trial
-from tftpbench.measure.files import keeps_its_files
-from tftpbench.measure.session import Bench, load_config, server_of
+from tftpbench.measure import Bench, Trial, load_config, server_of
 from tftpbench.model.errors import ServerError
 
 # `true` under strace takes 10 ms; a machine under load gets a thousand times that.
@@ -89,7 +87,7 @@ def count(trial: Trial, bench: Bench, transfers: int) -> Counted:
     traced = server.wrapped(_tracer(str(shutil.which("strace")), summary))
     traced_trial = replace(trial, contender=replace(trial.contender, server=traced))
     try:
-        with bench.roots.fresh(trial.cell, empty=keeps_its_files(server)) as root:
+        with bench.folder_of(trial) as root:
             blocks = _pass(traced_trial, bench, root, transfers)
     except ServerError as error:
         raise SyscallsUnknown(f"under strace, {error}") from None

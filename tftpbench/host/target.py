@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from tftpbench.model.errors import ManifestError
+from tftpbench.model.protocol import PORT
 
 SCHEME = "tftp://"
-PORT = 69  # RFC 1350 section 4
 _SHAPE = re.compile(
     r"tftp://(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%(?:25(?=[^\]]))?(?P<zone>[^\]/%]+))?\]|(?P<host>[^\[\]/:;@?#]+))"
     r"(?::(?P<port>\d{1,5}))?(?:/(?P<file>.*))?"

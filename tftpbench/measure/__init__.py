@@ -27,12 +27,22 @@ from tftpbench.measure.events import (
     TrialFinished,
     TrialStarted,
 )
+from tftpbench.measure.files import target_files
 from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, options_asked
 from tftpbench.measure.runner import RunInterrupted, RunReport
-from tftpbench.measure.session import Tools
+from tftpbench.measure.session import (
+    Bench,
+    Tools,
+    compared_uploads,
+    how_lost,
+    load_config,
+    run_watched,
+    server_of,
+)
 from tftpbench.measure.starts import LeftOut
 
 __all__ = [
+    "Bench",
     "CeilingUnknown",
     "Contender",
     "CopyStarted",
@@ -51,7 +61,13 @@ __all__ = [
     "Trial",
     "TrialFinished",
     "TrialStarted",
+    "compared_uploads",
     "contenders",
+    "how_lost",
+    "load_config",
     "options_asked",
     "pin",
+    "run_watched",
+    "server_of",
+    "target_files",
 ]

@@ -4,6 +4,7 @@ It must never judge, print, or keep a server.
 """
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,6 +71,10 @@ class Bench:
     seed: int
     tools: Tools
     allow_remote: bool = False
+
+    def folder_of(self, trial: Trial) -> AbstractContextManager[Path]:
+        """The folder that the trial's server serves, as nothing has used it; empty where it keeps files elsewhere."""
+        return self.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server))
 
 
 def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = "127.0.0.1") -> Server:

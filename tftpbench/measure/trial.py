@@ -11,7 +11,6 @@ from tftpbench.host import generator
 from tftpbench.host.generator import LoadResult, Stop
 from tftpbench.host.server import Server
 from tftpbench.measure import ceilings, findings, validity
-from tftpbench.measure.files import keeps_its_files
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
 from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
@@ -44,7 +43,7 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
     has_started = False
-    with bench.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server)) as root:
+    with bench.folder_of(trial) as root:
         try:
             with server_of(trial, bench, root, log) as server:
                 has_started = True

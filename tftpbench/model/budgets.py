@@ -18,7 +18,7 @@ _GATED = sorted(
     ((metric.gate, metric) for metric in ALL.values() if metric.gate is not None), key=lambda each: each[0].place
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if rule.is_judged}
-# Told beside them and never gated.
+# Reported beside them and never gated.
 REPORTED: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if not rule.is_judged}
 DEFAULTS: Mapping[str, float] = {
     metric.name: rule.budget for rule, metric in _GATED if rule.is_judged and rule.budget is not None

@@ -145,7 +145,7 @@ class Manifest(Strict):
         description="memory: it serves nothing but what was uploaded to it; files to read are uploaded first.",
     )
     fixed_port: Annotated[Annotated[int, StrictType()] | None, Allowed("1 to 65535, or null")] = Field(
-        default=None, ge=1, le=65535, description="The only port it can listen on, where it can't be told another."
+        default=None, ge=1, le=65535, description="The only port it can listen on, where it can't be given another."
     )
     privileges: Annotated[Line | None, Allowed("one line of text, or null")] = Field(
         default=None, description="Why it needs root, in words; without root it is skipped. null: it needs none."

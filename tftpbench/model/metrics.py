@@ -294,7 +294,7 @@ _ROW: dict[str, Column] = {
     ),
     "ceiling_data_pps": Metric(
         "1/s",
-        "What the bare kernel did with these datagrams, no TFTP and no file, in the same round.",
+        "Raw loopback UDP throughput for the same datagrams, without TFTP and files, in the same round.",
         "float",
         words="ceiling",
     ),
@@ -409,7 +409,7 @@ TRANSFER_COLUMNS: dict[str, Column] = {
     "actual_start_ns": Column("ns", "When its request was sent.", "int", False),
     "first_response_ns": Column("ns", "When the first answer came; null if none did.", "int"),
     "end_ns": Column(
-        "ns", "When it was decided: the answer's arrival, or the end of our patience; null if it never was.", "int"
+        "ns", "When it was decided: the answer's arrival, or when retries ran out; null if it never was.", "int"
     ),
     "bytes": Column("bytes", "File bytes transferred in order.", "int", False),
     "retransmissions": Column("datagrams", "Datagrams that the generator sent again for it.", "int", False),

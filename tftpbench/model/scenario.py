@@ -138,8 +138,8 @@ class Scenario(Strict):
     )
     compare_with: Annotated[Literal["first", "ceiling"], Allowed("first, ceiling")] = Field(
         default="first",
-        description="first: servers are compared with the first one; ceiling: each with what the bare kernel does with "
-        "the same datagrams, measured in the same run.",
+        description="first: servers are compared with the first one; ceiling: each with raw loopback UDP "
+        "throughput for the same datagrams, measured in the same run.",
     )
     thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
@@ -272,7 +272,7 @@ class Scenario(Strict):
         return document
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
-        """The same question for other servers; thresholds that name nobody of them are dropped."""
+        """The same question for other servers; thresholds that name none of them are dropped."""
         kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
         return from_document({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
 

@@ -6,7 +6,7 @@ from tftpbench.model.escape import markdown, markdown_block
 from tftpbench.render.sections import Checks, Listing, Mark, Paragraph, Section, Table, shortened, unmarked
 
 SIGNS: dict[Mark, str] = {"good": "✅", "bad": "❌", "unclear": "❔", "": ""}
-# GitHub refuses a comment of more than 65,536 characters; what is longer than this is told as a number.
+# GitHub refuses a comment of more than 65,536 characters; of a longer list the number of further lines is given.
 LISTED_MAX = 20
 
 

@@ -6,10 +6,7 @@ A run that is killed at any moment has lost the trial it was in, and goes on wit
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tftpbench.measure import runner
-from tftpbench.measure.events import Event
-from tftpbench.measure.runner import RunReport
-from tftpbench.measure.session import Tools
+from tftpbench.measure import Event, RunReport, Tools, runner
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.store.run import load_run

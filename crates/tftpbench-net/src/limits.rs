@@ -1,7 +1,8 @@
 //! Limits of the process. Changes only soft limits, which needs no privilege. Called once, at start-up.
 
 use std::fmt;
-use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// More open files are needed than the hard limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,25 +32,19 @@ impl std::error::Error for OpenFilesShortfall {}
 ///
 /// Returns the soft limit now in force, which is `need` or more.
 pub fn raise_open_files(need: u64) -> Result<u64, OpenFilesShortfall> {
-    // getrlimit(2) fails for bad arguments only; if it ever does, the files themselves will tell.
-    let Ok(mut limit) = open_files() else { return Ok(need) };
-    let (soft, hard) = (limit.rlim_cur, limit.rlim_max);
+    let mut limit = open_files();
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     if soft >= need {
         return Ok(soft);
     }
-    limit.rlim_cur = need;
-    // SAFETY: `limit` is a valid rlimit that the call only reads.
-    let raised = need <= hard && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
-    if raised { Ok(need) } else { Err(OpenFilesShortfall { need, soft, hard }) }
+    limit.current = Some(need);
+    let is_raised = need <= hard && setrlimit(Resource::Nofile, limit).is_ok();
+    if is_raised { Ok(need) } else { Err(OpenFilesShortfall { need, soft, hard }) }
 }
 
-fn open_files() -> io::Result<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit that the call may write.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
-        0 => Ok(limit),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// None in it is infinite.
+fn open_files() -> Rlimit {
+    getrlimit(Resource::Nofile)
 }
 
 #[cfg(test)]
@@ -58,19 +53,18 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_high_enough_stays() {
-        let before = open_files().unwrap();
-        assert_eq!(raise_open_files(1), Ok(before.rlim_cur));
-        assert!(open_files().unwrap().rlim_cur >= before.rlim_cur);
+        let before = open_files().current.unwrap_or(u64::MAX);
+        assert_eq!(raise_open_files(1), Ok(before));
+        assert!(open_files().current.unwrap_or(u64::MAX) >= before);
     }
 
     #[test]
     #[allow(clippy::print_stdout, reason = "a skipped test says why")]
     fn more_than_the_hard_limit_says_which_number_is_needed() {
-        let hard = open_files().unwrap().rlim_max;
-        if hard == libc::RLIM_INFINITY {
+        let Some(hard) = open_files().maximum else {
             println!("skipped: the hard limit is infinite");
             return;
-        }
+        };
         let shortfall = raise_open_files(hard + 1).unwrap_err();
         assert_eq!((shortfall.need, shortfall.hard), (hard + 1, hard));
         assert!(shortfall.to_string().contains(&format!("LimitNOFILE={}", hard + 1)));

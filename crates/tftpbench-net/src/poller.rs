@@ -2,7 +2,9 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::clock::{self, NS_PER_S};
 use crate::socket::Socket;
@@ -69,15 +71,10 @@ impl Poller {
 
     /// A poller with nothing to wait for.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: epoll_create1(2) takes a number only.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Poller {
-            // SAFETY: the descriptor is new and owned here alone.
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-            polled: vec![awaited(fd)],
+            polled: vec![awaited(fd.as_raw_fd())],
+            fd,
             busy: Vec::new(),
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX].into_boxed_slice(),
             tokens: Vec::with_capacity(EVENTS_MAX),
@@ -89,14 +86,14 @@ impl Poller {
     /// Waits for `source`, too, and calls it `token`. Of stops, a poller takes one. A source that is
     /// closed leaves by itself.
     pub fn add(&self, source: &impl Source, token: u64) -> io::Result<()> {
-        let mut flags = libc::EPOLLIN;
+        let mut flags = EventFlags::IN;
         if let Some(stop) = source.as_stop() {
             // A request stays readable for every other poller, so this one must see it but once.
-            flags |= libc::EPOLLET;
+            flags |= EventFlags::ET;
             let first = self.stop.set((token, stop.clone()));
             first.map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
         }
-        self.control(libc::EPOLL_CTL_ADD, source, flags as u32, token)
+        Ok(epoll::add(&self.fd, source, EventData::new_u64(token), flags)?)
     }
 
     /// As `add`, for one of a few sockets that have datagrams most of the time; from the ninth on it is no other. Its
@@ -122,7 +119,7 @@ impl Poller {
 
     /// Waits for `source` no longer.
     pub fn remove(&self, source: &impl Source) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, source, 0, 0)
+        Ok(epoll::delete(&self.fd, source)?)
     }
 
     /// Waits until a source is ready, `timeout_ns` is over (None: never is) or a signal arrives.
@@ -245,15 +242,6 @@ impl Poller {
         let ready =
             unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events, EVENTS_MAX as libc::c_int, timeout_ms) };
         usize::try_from(ready).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// epoll_ctl(2).
-    fn control(&self, what: libc::c_int, source: &impl AsFd, flags: u32, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: flags, u64: token };
-        let fd = source.as_fd().as_raw_fd();
-        // SAFETY: both descriptors are open as long as they are borrowed; the event is only read.
-        let status = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), what, fd, &mut event) };
-        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -8,19 +8,19 @@
 //!
 //! A run may also have been prepared elsewhere: its vector then leads there, and it is kept apart from the others.
 
-use std::io;
+mod flush;
+#[cfg(test)]
+mod tests;
+
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::address::{LocalAddress, RawAddress};
 use crate::control::{Outgoing, SourceKind, attach};
 use crate::datagram_run::{DatagramRun, Payload};
-use crate::errno::{ErrorClass, may_refuse_segments};
 use crate::fixed::Fixed;
 use crate::segments::Segments;
-use crate::socket::Socket;
 
 /// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.
 const SEGMENTS_MAX: u16 = 64;
@@ -29,10 +29,6 @@ const RUN_BYTES_MAX: usize = 65_507;
 
 /// Where no peer is named.
 const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// How long a flush waits for a full send buffer to drain: some 2 Mbit at 1 Gbit/s, the 212,992 bytes
-/// a socket has by default. Less than any retransmission timeout, which is what losing them costs.
-const ROOM_WAIT_MS: libc::c_int = 2;
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -213,23 +209,6 @@ impl SendBatch {
         self.count < self.headers.len() && len_max <= self.arena.len() - self.filled
     }
 
-    /// Sends everything queued. What the kernel does not take is lost, as datagrams may be: the
-    /// protocol retransmits. An error is a fault of the socket; the batch is empty then, too.
-    pub fn flush(&mut self, socket: &Socket) -> io::Result<Flushed> {
-        let can_segment = self.datagrams == self.count || self.is_probed || self.probe(socket);
-        let mut flushed = Flushed::default();
-        let sent = match can_segment {
-            true => self.send_all(socket.as_fd(), &mut flushed),
-            false => self.send_all_singly(socket.as_fd(), &mut flushed),
-        };
-        flushed.unsent = self.datagrams - flushed.sent;
-        self.count = 0;
-        self.datagrams = 0;
-        self.filled = 0;
-        self.held.clear();
-        sent.map(|()| flushed)
-    }
-
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -353,175 +332,6 @@ impl SendBatch {
         self.datagrams += 1;
         self.count += 1;
     }
-
-    /// Asks the kernel once; without its answer no run may be sent whole. Nothing is asked while each datagram is
-    /// alone.
-    fn probe(&mut self, socket: &Socket) -> bool {
-        self.is_probed = true;
-        let can_segment = socket.knows_segments();
-        if !can_segment {
-            self.segments.refuse_all();
-        }
-        can_segment
-    }
-
-    fn send_all(&mut self, fd: BorrowedFd<'_>, flushed: &mut Flushed) -> io::Result<()> {
-        let mut next = 0;
-        // Each failed call but the first of a message moves `next`, so the loop makes at most two calls a message.
-        let mut failed = false;
-        while next < self.count {
-            let messages = self.worth_trying(next);
-            if messages == 0 {
-                if !self.send_singly(fd, next, flushed)? {
-                    break;
-                }
-                next += 1;
-                continue;
-            }
-            flushed.calls += 1;
-            match self.call(fd, next, messages) {
-                Ok(messages) => {
-                    flushed.sent += self.datagrams_of(next, messages);
-                    next += messages;
-                    failed = false;
-                }
-                Err(error) if self.runs[next].datagrams > 1 && may_refuse_segments(&error) => {
-                    if !self.send_singly(fd, next, flushed)? {
-                        break;
-                    }
-                    next += 1;
-                    failed = false;
-                }
-                Err(error) => match action_after(error, fd, &mut failed)? {
-                    SendAction::Again => {}
-                    SendAction::Skip => next += 1,
-                    SendAction::Stop => break,
-                },
-            }
-        }
-        Ok(())
-    }
-
-    /// Messages from `first` on without segments that were refused before.
-    fn worth_trying(&self, first: usize) -> usize {
-        if self.segments.are_unrefused() {
-            return self.count - first;
-        }
-        let is_refused = |index: &usize| {
-            let Run { datagrams, segment_bytes, .. } = self.runs[*index];
-            datagrams > 1 && !self.segments.are_worth_trying(self.peer_of(*index), segment_bytes)
-        };
-        (first..self.count).find(is_refused).unwrap_or(self.count) - first
-    }
-
-    /// The address that a message goes to; unspecified where the socket is connected.
-    fn peer_of(&self, message: usize) -> IpAddr {
-        // SAFETY: `message` is below `count`, so `queue` has written the address; writing it takes `&mut self`.
-        unsafe { &*self.addresses.at(message) }.decode().unwrap_or(UNSPECIFIED).ip()
-    }
-
-    fn datagrams_of(&self, first: usize, messages: usize) -> usize {
-        if self.datagrams == self.count {
-            return messages;
-        }
-        self.runs[first..first + messages].iter().map(|run| usize::from(run.datagrams)).sum()
-    }
-
-    fn send_all_singly(&mut self, fd: BorrowedFd<'_>, flushed: &mut Flushed) -> io::Result<()> {
-        for message in 0..self.count {
-            if !self.send_singly(fd, message, flushed)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the datagrams of one message each with a call; false where the send buffer stays full. If they do pass, it
-    /// was the segments that were refused.
-    fn send_singly(&mut self, fd: BorrowedFd<'_>, message: usize, flushed: &mut Flushed) -> io::Result<bool> {
-        let (run, sent_before) = (self.runs[message], flushed.sent);
-        let (mut next, mut failed, mut has_room) = (0, false, true);
-        while has_room && next < usize::from(run.datagrams) {
-            flushed.calls += 1;
-            match self.call_singly(fd, message, next) {
-                Ok(()) => {
-                    flushed.sent += 1;
-                    next += 1;
-                    failed = false;
-                }
-                Err(error) => match action_after(error, fd, &mut failed)? {
-                    SendAction::Again => {}
-                    SendAction::Skip => next += 1,
-                    SendAction::Stop => has_room = false,
-                },
-            }
-        }
-        if run.datagrams > 1 && flushed.sent > sent_before {
-            self.segments.refuse(self.peer_of(message), run.segment_bytes);
-        }
-        Ok(has_room)
-    }
-
-    /// sendmmsg(2) from message `first` on or, for a single one, the slightly cheaper sendmsg(2).
-    /// At least one is sent if it succeeds.
-    fn call(&mut self, fd: BorrowedFd<'_>, first: usize, messages: usize) -> io::Result<usize> {
-        let header = self.headers.at(first);
-        let sent = match messages {
-            1 => {
-                // SAFETY: a header that `queue` completed; what it points at is ours and stays put.
-                let bytes = unsafe {
-                    libc::sendmsg(fd.as_raw_fd(), &raw const (*header).msg_hdr, libc::MSG_DONTWAIT)
-                };
-                bytes.min(1) as libc::c_int
-            }
-            // SAFETY: `messages` such headers lie there. The call writes only their `msg_len`.
-            messages => unsafe {
-                let flags = libc::MSG_DONTWAIT;
-                libc::sendmmsg(fd.as_raw_fd(), header, messages as libc::c_uint, flags as _)
-            },
-        };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// sendmsg(2) of one datagram of a message.
-    fn call_singly(&mut self, fd: BorrowedFd<'_>, message: usize, datagram: usize) -> io::Result<()> {
-        let run = self.runs[message];
-        let from = datagram * run.segment_bytes;
-        let len = run.segment_bytes.min(run.bytes - from);
-        // SAFETY: `message` is below `count`, so `queue` completed its header and vector. The datagram lies inside the
-        // vector; the copies live until the call is over, and what they point at is ours or held, and stays put.
-        let sent = unsafe {
-            let mut header = (*self.headers.at(message)).msg_hdr;
-            let mut vector = *self.vectors.at(message);
-            vector.iov_base = vector.iov_base.cast::<u8>().add(from).cast();
-            vector.iov_len = len;
-            header.msg_iov = &raw mut vector;
-            attach(&mut header, self.controls.at(message), run.source, false);
-            libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
-        };
-        if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-/// What follows a failed call.
-enum SendAction {
-    Again,
-    Skip,
-    Stop,
-}
-
-/// `failed`: whether the same call has failed before. An error is a fault of the socket.
-fn action_after(error: io::Error, fd: BorrowedFd<'_>, failed: &mut bool) -> io::Result<SendAction> {
-    match ErrorClass::sending(&error) {
-        ErrorClass::Socket => Err(error),
-        ErrorClass::WouldBlock if *failed || !has_room(fd) => Ok(SendAction::Stop),
-        // The error may have been an earlier datagram's, ip(7): once more.
-        _ if !std::mem::replace(failed, true) => Ok(SendAction::Again),
-        _ => {
-            *failed = false;
-            Ok(SendAction::Skip)
-        }
-    }
 }
 
 fn header(address: *mut RawAddress, vector: *mut libc::iovec) -> libc::mmsghdr {
@@ -532,209 +342,4 @@ fn header(address: *mut RawAddress, vector: *mut libc::iovec) -> libc::mmsghdr {
     header.msg_hdr.msg_iov = vector;
     header.msg_hdr.msg_iovlen = 1;
     header
-}
-
-/// Waits a little for room in the send buffer, poll(2).
-fn has_room(fd: BorrowedFd<'_>) -> bool {
-    let mut wanted = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one valid pollfd, as stated.
-    unsafe { libc::poll(&mut wanted, 1, ROOM_WAIT_MS) > 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ReceiveBatch, SocketOptions};
-
-    fn peer() -> SocketAddr {
-        "127.0.0.1:9".parse().unwrap()
-    }
-
-    #[test]
-    fn a_full_batch_refuses_without_asking_for_contents() {
-        let mut batch = SendBatch::new(2, 100);
-        assert!(batch.push(peer(), 60, |room| room.len()));
-        assert!(!batch.push(peer(), 41, |_| panic!("no room in the arena")));
-        let other = "127.0.0.1:10".parse().unwrap();
-        assert!(batch.push(other, 40, |_| 1));
-        assert!(!batch.push(peer(), 1, |_| panic!("no header left")));
-        assert_eq!(batch.len(), 2);
-    }
-
-    #[test]
-    fn an_empty_datagram_queues_nothing() {
-        let mut batch = SendBatch::new(1, 100);
-        assert!(batch.push(peer(), 100, |_| 0));
-        assert!(batch.is_empty());
-    }
-
-    #[test]
-    fn a_length_beyond_the_room_is_cut_to_it() {
-        let mut batch = SendBatch::new(1, 100);
-        assert!(batch.push(peer(), 10, |_| 5000));
-        assert_eq!(batch.filled, 10);
-    }
-
-    #[test]
-    fn datagrams_lie_one_behind_another() {
-        let mut batch = SendBatch::new(3, 3000);
-        for byte in 1..=3u8 {
-            batch.push(peer(), 1000, |room| {
-                room[..516].fill(byte);
-                516
-            });
-        }
-        assert_eq!(batch.filled, 3 * 516);
-        assert!(batch.initialised < 3000, "untouched memory stays untouched");
-    }
-
-    /// Queues datagrams of these lengths, each filled with its number.
-    fn queue(batch: &mut SendBatch, receiver: &Socket, lens: &[usize]) {
-        for (number, &len) in lens.iter().enumerate() {
-            assert!(batch.push(receiver.local_addr(), len, |room| {
-                room.fill(number as u8);
-                len
-            }));
-        }
-    }
-
-    /// Length and number of what comes.
-    fn arrived(receiver: &Socket, count: usize) -> Vec<(usize, u8)> {
-        let mut arrivals = ReceiveBatch::new(200, 65_536);
-        let mut seen = Vec::new();
-        while seen.len() < count {
-            assert!(arrivals.receive_blocking(receiver, 5_000_000_000).unwrap() > 0, "{}", seen.len());
-            seen.extend(arrivals.iter().map(|datagram| (datagram.payload.len(), datagram.payload[0])));
-        }
-        seen
-    }
-
-    /// What a flush says, and what of it arrives.
-    fn sent(batch: &mut SendBatch, sender: &Socket, lens: &[usize]) -> (Flushed, Vec<(usize, u8)>) {
-        let receiver = bound();
-        queue(batch, &receiver, lens);
-        let flushed = batch.flush(sender).unwrap();
-        (flushed, arrived(&receiver, flushed.sent))
-    }
-
-    fn bound() -> Socket {
-        Socket::bind("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
-    }
-
-    fn numbered(lens: &[usize]) -> Vec<(usize, u8)> {
-        lens.iter().enumerate().map(|(number, &len)| (len, number as u8)).collect()
-    }
-
-    #[test]
-    fn refused_segments_go_out_singly_and_are_not_tried_again() {
-        let (mut batch, sender) = (SendBatch::new(8, 10_000), bound());
-        sender.refuse_segments();
-        let lens = [516, 516, 516, 20, 700, 516, 516, 3];
-        let (flushed, seen) = sent(&mut batch, &sender, &lens);
-        assert_eq!((flushed.sent, flushed.unsent, seen), (8, 0, numbered(&lens)));
-        // Three runs. The first has its call, which fails, and a call for each of its four datagrams; the 700 and the
-        // 516 behind it are two calls, and so is the last one.
-        assert_eq!(flushed.calls, 1 + 4 + 2 + 2);
-        let (flushed, seen) = sent(&mut batch, &sender, &lens[..3]);
-        assert_eq!((flushed, seen), (Flushed { sent: 3, unsent: 0, calls: 1 }, numbered(&lens[..3])));
-        let (flushed, seen) = sent(&mut batch, &sender, &[100, 100, 100]);
-        assert_eq!(
-            (flushed.sent, flushed.calls, seen.len()),
-            (3, 1 + 3, 3),
-            "shorter ones have their own trial"
-        );
-    }
-
-    #[test]
-    fn a_kernel_that_does_not_know_segments_is_given_none() {
-        let (mut batch, sender, receiver) = (SendBatch::new(8, 10_000), bound(), bound());
-        let lens = [516, 516, 20, 30];
-        queue(&mut batch, &receiver, &lens);
-        let mut flushed = Flushed::default();
-        batch.send_all_singly(sender.as_fd(), &mut flushed).unwrap();
-        assert_eq!((flushed.sent, flushed.calls), (4, 4));
-        assert_eq!(arrived(&receiver, 4), numbered(&lens));
-    }
-
-    #[test]
-    fn a_path_that_is_closed_says_nothing_about_segments() {
-        let (mut batch, sender) = (SendBatch::new(8, 10_000), bound());
-        let port_zero = "127.0.0.1:0".parse().unwrap();
-        for _ in 0..3 {
-            assert!(batch.push(port_zero, 516, |room| room.len()));
-        }
-        assert_eq!(batch.count, 1);
-        assert_eq!(batch.flush(&sender).unwrap().unsent, 3);
-        let (flushed, seen) = sent(&mut batch, &sender, &[516; 3]);
-        assert_eq!((flushed, seen.len()), (Flushed { sent: 3, unsent: 0, calls: 1 }, 3));
-        assert!(batch.segments.are_unrefused());
-    }
-
-    #[test]
-    fn a_run_is_one_header_until_something_differs() {
-        let headers = |pushes: &[(Option<LocalAddress>, &str, usize)]| {
-            let mut batch = SendBatch::new(200, 200_000);
-            for (source, peer, len) in pushes {
-                assert!(batch.push_from(*source, peer.parse().unwrap(), *len, |room| room.len()));
-            }
-            assert_eq!(batch.len(), pushes.len());
-            batch.count
-        };
-        let (a, b) = ("127.0.0.1:9", "127.0.0.1:10");
-        let source = Some(Ipv4Addr::LOCALHOST.into());
-        assert_eq!(headers(&[(None, a, 5), (None, a, 5), (None, a, 3)]), 1);
-        assert_eq!(headers(&[(None, a, 5), (None, a, 3), (None, a, 3)]), 2, "a shorter one ends it");
-        assert_eq!(headers(&[(None, a, 5), (None, a, 6)]), 2, "a longer one begins another");
-        assert_eq!(headers(&[(None, a, 5), (None, b, 5), (None, a, 5)]), 3);
-        assert_eq!(headers(&[(None, a, 5), (source, a, 5), (source, a, 5)]), 2);
-        assert_eq!(headers(&[(None, a, 5); 65]), 2);
-        assert_eq!(headers(&[(None, a, 32_754); 2]), 2, "65,508 bytes are too many");
-        assert_eq!(headers(&[(None, a, 32_753), (None, a, 32_753)]), 1);
-    }
-
-    #[test]
-    fn a_run_in_one_go_is_what_its_datagrams_would_have_been() {
-        let (mut batch, sender, receiver) = (SendBatch::new(3, 70_000), bound(), bound());
-        let peer = receiver.local_addr();
-        let mut push = |len: usize, count: usize| {
-            batch.push_run(None, Some(peer), len, count, |room| {
-                room.chunks_mut(len).zip(0..).for_each(|(datagram, number)| datagram.fill(number));
-            })
-        };
-        assert_eq!([push(516, 3), push(8, 100), push(0, 1), push(516, 0)], [3, 64, 0, 0]);
-        assert_eq!([push(30_000, 9), push(4, 1)], [2, 0], "as many as one message takes; no header is left");
-        assert_eq!((batch.len(), batch.count), (69, 3));
-        assert_eq!(batch.flush(&sender).unwrap(), Flushed { sent: 69, unsent: 0, calls: 1 });
-        let mut arrivals = crate::ReceiveBatch::new(100, 30_000);
-        assert_eq!(arrivals.receive(&receiver).unwrap(), 69);
-        let seen: Vec<_> =
-            arrivals.iter().map(|datagram| (datagram.payload.len(), datagram.payload[0])).collect();
-        assert_eq!(seen[..4], [(516, 0), (516, 1), (516, 2), (8, 0)]);
-        assert_eq!(seen[66..], [(8, 63), (30_000, 0), (30_000, 1)]);
-    }
-
-    #[test]
-    fn a_connected_socket_needs_no_name() {
-        let (mut batch, sender, receiver) = (SendBatch::new(3, 10_000), bound(), bound());
-        assert_eq!(batch.push_run(None, None, 8, 1, |room| room.fill(7)), 1);
-        assert!(batch.flush(&sender).is_err(), "no peer is named and none known");
-        sender.connect(receiver.local_addr()).unwrap();
-        assert_eq!([1, 5].map(|count| batch.push_run(None, None, 8, count, |room| room.fill(7))), [1, 5]);
-        assert_eq!(batch.flush(&sender).unwrap().sent, 6);
-        let mut arrivals = crate::ReceiveBatch::new(10, 100);
-        assert_eq!(arrivals.receive(&receiver).unwrap(), 6);
-        assert!(arrivals.iter().all(|datagram| datagram.payload == [7; 8]));
-    }
-
-    #[test]
-    fn a_full_send_buffer_is_waited_for_but_not_long() {
-        let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        assert!(has_room(sender.as_fd()));
-        sender.set_nonblocking(true).unwrap();
-        while sender.send(&[0; 1000]).is_ok() {}
-        assert!(!has_room(sender.as_fd()));
-        while !has_room(sender.as_fd()) {
-            receiver.recv(&mut [0; 1000]).unwrap();
-        }
-    }
 }

@@ -2,9 +2,12 @@
 //! Never blocks, never unset. Loops watch it with a [`Poller`](crate::Poller) or ask it now and then.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::io::ioctl_fionread;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::clock;
 
@@ -28,22 +31,15 @@ struct Pipe {
 impl Stop {
     /// A stop that was not requested yet.
     pub fn new() -> io::Result<Stop> {
-        let mut fds = [-1; 2];
-        // SAFETY: pipe2(2) writes the two descriptors there is room for.
-        if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: both descriptors are new and owned here alone.
-        let [read, write] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let (requests, looked_ns) = (AtomicU32::new(0), AtomicU64::new(0));
         Ok(Stop { pipe: Arc::new(Pipe { read, write, requests, looked_ns }) })
     }
 
     /// Asks for a stop; a second time, for one at once.
     pub fn request(&self) {
-        // write(2). A full pipe holds thousands of requests, so one that fails is not missed.
-        // SAFETY: one byte is read from a valid address.
-        unsafe { libc::write(self.write_fd(), [0u8].as_ptr().cast(), 1) };
+        // A full pipe holds thousands of requests, so one that fails is not missed.
+        let _ = rustix::io::write(&self.pipe.write, &[0]);
         self.refresh();
     }
 
@@ -66,11 +62,9 @@ impl Stop {
 
     /// Counts the bytes in the pipe, ioctl_tty(2) FIONREAD.
     pub(crate) fn refresh(&self) {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int.
-        let status = unsafe { libc::ioctl(self.pipe.read.as_raw_fd(), libc::FIONREAD, &mut bytes) };
-        if status == 0 {
-            self.pipe.requests.fetch_max(bytes.unsigned_abs(), Ordering::Release);
+        if let Ok(bytes) = ioctl_fionread(&self.pipe.read) {
+            let requests = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.pipe.requests.fetch_max(requests, Ordering::Release);
         }
     }
 }
@@ -106,9 +100,7 @@ mod tests {
     fn a_byte_written_by_a_signal_handler_is_a_request() {
         let stop = Stop::new().unwrap();
         assert_eq!(stop.requests(), 0);
-        // SAFETY: one byte is read from a valid address.
-        let written = unsafe { libc::write(stop.write_fd(), [15u8].as_ptr().cast(), 1) };
-        assert_eq!(written, 1);
+        assert_eq!(rustix::io::write(&stop.pipe.write, &[15]), Ok(1));
         // Within a tick of the kernel, as promised.
         let until_ns = clock::monotonic_ns() + clock::NS_PER_S;
         while stop.requests() == 0 && clock::monotonic_ns() < until_ns {}

@@ -103,6 +103,7 @@ impl ProtocolFault {
         self.record().rfc_section
     }
 
+    /// Longer than 70 lines: a table.
     fn record(self) -> Record {
         let of = |kind, message, rfc_section| Record { kind, message, rfc_section };
         match self {

@@ -146,20 +146,22 @@ impl ErrorCode {
     /// The options cannot be agreed on (RFC 2347).
     pub const OPTION_REFUSED: ErrorCode = ErrorCode(8);
 
+    /// What each code means, by its number (RFC 1350 section 5, RFC 2347).
+    pub const MEANINGS: [&str; 9] = [
+        "not defined",
+        "file not found",
+        "access violation",
+        "disk full",
+        "illegal operation",
+        "unknown transfer ID",
+        "file already exists",
+        "no such user",
+        "option refused",
+    ];
+
     /// What the RFCs say that it means.
     pub fn meaning(self) -> &'static str {
-        match self.0 {
-            0 => "not defined",
-            1 => "file not found",
-            2 => "access violation",
-            3 => "disk full",
-            4 => "illegal operation",
-            5 => "unknown transfer ID",
-            6 => "file already exists",
-            7 => "no such user",
-            8 => "option refused",
-            _ => "unknown code",
-        }
+        ErrorCode::MEANINGS.get(usize::from(self.0)).copied().unwrap_or("unknown code")
     }
 }
 

@@ -43,7 +43,7 @@ use crate::option_name::OptionName;
 use crate::options::{Agreed, Options, accept};
 use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Outcome, REOPENINGS_MAX, Repeated, Transmit};
+use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
 
 /// Sends one file.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub struct Sender {
     flight_ns: u64,
     rto: Rto,
     /// Copies of the request that were answered.
-    reopenings: u8,
+    reopenings: Reopenings,
     counts: Counts,
     ending: Ending,
 }
@@ -164,18 +164,12 @@ impl Sender {
     /// some time ago. Drain afterwards.
     pub fn handle_repeated_request(&mut self, now_ns: u64) -> Repeated {
         self.counts.duplicates += 1;
-        if self.ending.is_decided() {
-            return Repeated::Ignored;
+        let is_silent = self.is_silent(now_ns);
+        let judged = self.reopenings.judge(self.ending.is_decided(), self.answered, is_silent);
+        if judged == Repeated::Answered {
+            self.reopen();
         }
-        if self.answered {
-            return if self.is_silent(now_ns) { Repeated::Restart } else { Repeated::Ignored };
-        }
-        if self.reopenings == REOPENINGS_MAX {
-            return Repeated::Ignored;
-        }
-        self.reopenings += 1;
-        self.reopen();
-        Repeated::Answered
+        judged
     }
 
     /// Whether the transfer has not moved for a second, or a retransmission interval if that is shorter.
@@ -278,7 +272,7 @@ impl Sender {
             sent_before: 0,
             flight_ns: now_ns,
             rto,
-            reopenings: 0,
+            reopenings: Reopenings::default(),
             counts: Counts::default(),
             ending: Ending::default(),
         };

@@ -84,7 +84,27 @@ pub enum Repeated {
 
 /// Copies of a request that a server answers before the client has acknowledged anything: as many as it sends openings
 /// by itself, so that a request with a forged sender draws no more than twice as much by being repeated.
-pub(crate) const REOPENINGS_MAX: u8 = 5;
+const REOPENINGS_MAX: u8 = 5;
+
+/// Copies of the request that were answered with the opening again.
+#[derive(Debug, Default)]
+pub(crate) struct Reopenings(u8);
+
+impl Reopenings {
+    /// What a server does about a copy of the request. `is_silent`: nothing had moved for long when the copy came.
+    pub(crate) fn judge(&mut self, is_decided: bool, answered: bool, is_silent: bool) -> Repeated {
+        match (is_decided, answered) {
+            (true, _) => Repeated::Ignored,
+            (false, true) if is_silent => Repeated::Restart,
+            (false, true) => Repeated::Ignored,
+            (false, false) if self.0 == REOPENINGS_MAX => Repeated::Ignored,
+            (false, false) => {
+                self.0 += 1;
+                Repeated::Answered
+            }
+        }
+    }
+}
 
 /// What happened during a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The sender, one rule a test.
+//! The sender, one rule a test. Longer than 500 lines, as the table of its rules is long.
 
 use tftpbench_proto::{
     Agreed, Backoff, ErrorCode, Failure, Options, Outcome, Packet, Repeated, Rollover, Sender, Timing,

@@ -4,6 +4,7 @@
 //! dictionaries and columns of bytes. Long calls release the GIL; signals stay Python's affair.
 
 mod ceiling;
+mod choice;
 mod errors;
 mod load;
 mod serve;
@@ -18,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use crate::load::{LoadOutcome, first_difference, run_load, write_contents};
     #[pymodule_export]
-    use crate::serve::{Stop, open_files, serve};
+    use crate::serve::{Stop, error_meanings, open_files, serve, serve_defaults};
 
     /// Version of the native half; equals the package's.
     #[pymodule_export]

@@ -13,6 +13,7 @@ use tftpbench_load::{
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
+use crate::choice::choice;
 use crate::errors::from_load;
 use crate::serve::{Stop, socket_address};
 
@@ -282,12 +283,4 @@ impl LoadArguments {
             timeout_max_ns: self.timeout_ns.saturating_mul(64),
         })
     }
-}
-
-pub(crate) fn choice<T: Copy>(key: &str, given: &str, allowed: &[(&str, T)]) -> PyResult<T> {
-    let found = allowed.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
-    found.ok_or_else(|| {
-        let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
-        PyValueError::new_err(format!("{key}: {given} is not one of {}", names.join(", ")))
-    })
 }

@@ -6,9 +6,12 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tftpbench_net::{Handover, parse_host};
-use tftpbench_proto::{Backoff, Limits, Timing};
-use tftpbench_serve::{ServeConfig, SocketUse, StoreKind};
+use tftpbench_proto::{ErrorCode, Limits};
+use tftpbench_serve::{ServeConfig, SocketUse, StoreKind, timing};
+
+use crate::choice::choice;
 
 /// A request to stop that other threads and signal handlers can make.
 #[pyclass(frozen, module = "tftpbench._core")]
@@ -118,6 +121,48 @@ pub(crate) fn open_files(name: &str, config: ServeArguments) -> PyResult<u64> {
     })
 }
 
+/// The defaults of the native half, under the names of `tftpbench.serve.ServeConfig`. That has the same, but for
+/// `max_transfers`, which it chooses by the server and the machine.
+#[pyfunction]
+pub(crate) fn serve_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let config = ServeConfig::new("");
+    let defaults = PyDict::new(py);
+    defaults.set_item("host", config.address.ip().to_string())?;
+    defaults.set_item("port", config.address.port())?;
+    defaults.set_item("write", config.write)?;
+    defaults.set_item("overwrite", config.overwrite)?;
+    defaults.set_item("store", name_of(config.store, &STORES))?;
+    defaults.set_item("memory_max_bytes", config.memory_bytes_max)?;
+    defaults.set_item("blksize_max", config.limits.blksize)?;
+    defaults.set_item("windowsize_max", config.limits.windowsize)?;
+    defaults.set_item("window_max_bytes", config.limits.window_bytes)?;
+    defaults.set_item("timeout_s", config.timing.timeout_ns as f64 / 1e9)?;
+    defaults.set_item("retries", config.timing.retries)?;
+    defaults.set_item("log_packets", config.log_packets)?;
+    defaults.set_item("busy_poll_us", config.busy_poll_ns / 1_000)?;
+    defaults.set_item("sockets", name_of(config.sockets, &SOCKETS))?;
+    defaults.set_item("batch", config.batch)?;
+    defaults.set_item("workers", config.workers)?;
+    defaults.set_item("grace_s", config.grace_ns as f64 / 1e9)?;
+    defaults.set_item("receive_buffer_bytes", config.receive_buffer_bytes)?;
+    defaults.set_item("send_buffer_bytes", config.send_buffer_bytes)?;
+    Ok(defaults)
+}
+
+/// What each code of an ERROR means, by its number.
+#[pyfunction]
+pub(crate) fn error_meanings() -> Vec<&'static str> {
+    ErrorCode::MEANINGS.to_vec()
+}
+
+const STORES: [(&str, StoreKind); 2] = [("disk", StoreKind::Disk), ("memory", StoreKind::Memory)];
+const SOCKETS: [(&str, SocketUse); 2] =
+    [("shared", SocketUse::Shared), ("per-transfer", SocketUse::PerTransfer)];
+
+fn name_of<T: Copy + PartialEq>(value: T, choices: &[(&'static str, T)]) -> Option<&'static str> {
+    choices.iter().find(|(_, known)| *known == value).map(|(name, _)| *name)
+}
+
 enum Strategy {
     Epoll,
     Threads,
@@ -136,21 +181,8 @@ impl Strategy {
 impl ServeArguments {
     fn into_config(self) -> PyResult<ServeConfig> {
         let address = socket_address(&self.host, self.port)?;
-        let store = match self.store.as_str() {
-            "disk" => StoreKind::Disk,
-            "memory" => StoreKind::Memory,
-            other => return Err(PyValueError::new_err(format!("store: {other} is not one of disk, memory"))),
-        };
-        let sockets = match self.sockets.as_str() {
-            "shared" => SocketUse::Shared,
-            "per-transfer" => SocketUse::PerTransfer,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "sockets: {other} is not one of shared, per-transfer"
-                )));
-            }
-        };
-        let timeout_ns = nanoseconds(self.timeout_s);
+        let store = choice("store", &self.store, &STORES)?;
+        let sockets = choice("sockets", &self.sockets, &SOCKETS)?;
         Ok(ServeConfig {
             root: self.root,
             address,
@@ -164,14 +196,7 @@ impl ServeArguments {
                 windowsize: self.windowsize_max,
                 window_bytes: self.window_max_bytes,
             },
-            timing: Timing {
-                timeout_ns,
-                retries: self.retries,
-                backoff: Backoff::Exponential,
-                // 200 ms by default; lower, a busy server takes its own queue for lost datagrams.
-                adaptive_floor_ns: Some(timeout_ns / 5),
-                timeout_max_ns: timeout_ns.saturating_mul(16),
-            },
+            timing: timing(nanoseconds(self.timeout_s), self.retries),
             log_packets: self.log_packets,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             sockets,

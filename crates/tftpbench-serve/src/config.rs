@@ -88,24 +88,30 @@ impl ServeConfig {
             memory_bytes_max: 4 << 30,
             max_transfers: 4096,
             limits: Limits::default(),
-            timing: Timing {
-                timeout_ns: 1_000_000_000,
-                retries: 5,
-                backoff: Backoff::Exponential,
-                adaptive_floor_ns: Some(200_000_000),
-                timeout_max_ns: 8_000_000_000,
-            },
+            timing: timing(1_000_000_000, 5),
             log_packets: false,
             busy_poll_ns: 0,
             sockets: SocketUse::Shared,
             batch: BATCH_MAX,
             workers: 1,
-            grace_ns: 5_000_000_000,
+            grace_ns: 3_000_000_000,
             // Clamped by the kernel to net.core.rmem_max without privilege (socket(7)).
             receive_buffer_bytes: 4 << 20,
             send_buffer_bytes: 0,
             handover: None,
         }
+    }
+}
+
+/// A server's retransmission, from its first wait and how often it sends again.
+pub fn timing(timeout_ns: u64, retries: u32) -> Timing {
+    Timing {
+        timeout_ns,
+        retries,
+        backoff: Backoff::Exponential,
+        // 200 ms by default; lower, a busy server takes its own queue for lost datagrams.
+        adaptive_floor_ns: Some(timeout_ns / 5),
+        timeout_max_ns: timeout_ns.saturating_mul(16),
     }
 }
 

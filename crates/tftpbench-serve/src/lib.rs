@@ -29,7 +29,7 @@ mod sockets;
 mod store;
 mod transfer;
 
-pub use config::{BATCH_MAX, ServeConfig, ServeError, SocketUse, StoreKind, WORKERS_MAX};
+pub use config::{BATCH_MAX, ServeConfig, ServeError, SocketUse, StoreKind, WORKERS_MAX, timing};
 pub use counters::{Counter, Summary};
 pub use refusal::REPLY_BYTES_MAX;
 pub use service::{Admission, Service};

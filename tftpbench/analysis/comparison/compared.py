@@ -14,10 +14,10 @@ from tftpbench.analysis.comparison.result import Comparison, RunName
 from tftpbench.model.errors import NotComparable, UsageError
 from tftpbench.store import Run, load_run
 
-# Closer than the noise of most machines nobody would act; a run can be held to less with `within`.
+# A difference within the noise of most machines is not worth acting on; a run can be held to less with `within`.
 WITHIN = 0.05
 _COLUMNS = ("cell_key", "contender", "round", "verdict", METRIC, CPU, *ROW_FIELDS)
-# Nobody here looks at these files of a trial, and it is no matter if they are not there.
+# These files of a trial are not looked at here, and it is no matter if they are not there.
 _UNREAD = ("transfers.parquet", "intervals.parquet", "latency.hlog", "latency.parquet")
 _NOT_INTERLEAVED = (
     "the runs were not interleaved with each other: what the machine did between them looks like a difference of "

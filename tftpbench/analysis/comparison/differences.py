@@ -1,6 +1,6 @@
 """What two runs do not have in common: cells and servers that only one has, and what may have moved every figure.
 
-Pure, of rows of results and manifests; everything is told in lines that name both values.
+Pure, of rows of results and manifests; every line names both values.
 """
 
 import math
@@ -82,18 +82,20 @@ def left_out(a: Side, b: Side) -> tuple[str, ...]:
 def warnings(a: Side, b: Side) -> tuple[str, ...]:
     """What may have moved every figure: another machine, another method."""
     lines = []
-    facts = _told(differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b))))
+    facts = _described(
+        differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b)))
+    )
     if unknown := _without(a, b, "host_key"):
         lines.append(f"whether the machines are alike is not known: {unknown}{f'; {facts}' if facts else ''}")
     elif _key(a, "host_key") != _key(b, "host_key"):
         lines.append(f"the machines are not alike (host_key differs): {facts or _UNTOLD}")
-    method = _told(differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b))))
+    method = _described(differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b))))
     if unknown := _without(a, b, "method_key"):
-        told = f"{unknown}{f'; {method}' if method else ''}"
-        lines.append(f"whether the runs were measured the same way is not known: {told}")
+        described = f"{unknown}{f'; {method}' if method else ''}"
+        lines.append(f"whether the runs were measured the same way is not known: {described}")
     elif _key(a, "method_key") != _key(b, "method_key"):
-        told = method or _builds(a, b)
-        lines.append(f"the runs were not measured the same way (method_key differs): {told}")
+        described = method or _builds(a, b)
+        lines.append(f"the runs were not measured the same way (method_key differs): {described}")
     return tuple(lines)
 
 
@@ -104,9 +106,9 @@ def notes(a: Side, b: Side) -> tuple[str, ...]:
     for server in a.contenders:
         if server in b.contenders:
             versions = [{"version": each.part("servers", server).get("version")} for each in (a, b)]
-            lines += [f"{server}: {_told(found)}" for found in [differing(*versions)] if found]
+            lines += [f"{server}: {_described(found)}" for found in [differing(*versions)] if found]
     build = differing(a.part("build"), b.part("build"))
-    lines += [f"tftpbench itself: {_told(build)}"] if build else []
+    lines += [f"tftpbench itself: {_described(build)}"] if build else []
     return (*lines, *_grouped(_unused(a, b)))
 
 
@@ -119,8 +121,8 @@ def _unpaired(a: Side, b: Side) -> Iterable[tuple[str, str]]:
     for key, rows in a.trials.items():
         if key in b.trials and not pairs(rows, b.trials[key], METRIC)[0]:
             counts = " and ".join(f"{_valid_of(each.trials[key])} in {each.name}" for each in (a, b))
-            told = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
-            yield f"{key[1]}, {cell_label(rows[0])}", told
+            described = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
+            yield f"{key[1]}, {cell_label(rows[0])}", described
 
 
 def _unused(a: Side, b: Side) -> Iterable[tuple[str, str]]:
@@ -131,8 +133,8 @@ def _unused(a: Side, b: Side) -> Iterable[tuple[str, str]]:
             count = _usable(one.trials[key])
             if alone := count - paired:
                 have = "has" if alone == 1 else "have"
-                told = f"{alone} of {one.name}'s {count} valid trials {have} no partner in {other.name}"
-                yield f"{key[1]}, {cell_label(rows[0])}", told
+                described = f"{alone} of {one.name}'s {count} valid trials {have} no partner in {other.name}"
+                yield f"{key[1]}, {cell_label(rows[0])}", described
 
 
 def _valid_of(rows: Sequence[Row]) -> str:
@@ -154,7 +156,7 @@ def _nearest(one: Side, row: Row, other: Side) -> str:
         return f"; a cell of {other.name} looks the same but has another cell_key: keys of two versions of tftpbench"
     if one.name == "B":
         least = {name: (theirs, ours) for name, (ours, theirs) in least.items()}
-    return f"; the nearest of {other.name} differs in {_told(least)}"
+    return f"; the nearest of {other.name} differs in {_described(least)}"
 
 
 def _distance(one: object, other: object) -> float:
@@ -163,10 +165,10 @@ def _distance(one: object, other: object) -> float:
     return 1.0
 
 
-def _grouped(told: Iterable[tuple[str, str]]) -> list[str]:
+def _grouped(described: Iterable[tuple[str, str]]) -> list[str]:
     """One line for all that have the same thing to tell."""
     groups: dict[str, list[str]] = {}
-    for label, what in told:
+    for label, what in described:
         groups.setdefault(what, []).append(label)
     return [f"{_some(labels)}: {what}" for what, labels in groups.items()]
 
@@ -197,7 +199,7 @@ def _builds(a: Side, b: Side) -> str:
     return _UNTOLD
 
 
-def _told(fields: Mapping[str, tuple[object, object]]) -> str:
+def _described(fields: Mapping[str, tuple[object, object]]) -> str:
     return ", ".join(f"{name} ({_value(name, a)} in A, {_value(name, b)} in B)" for name, (a, b) in fields.items())
 
 

@@ -1,6 +1,6 @@
 """What comparing two runs gives: the sentence, a row for each server and cell, and what to know before believing it.
 
-It must never compute a ratio. Built by `tftpbench.analysis.comparison.compare`, read by everybody.
+It must never compute a ratio. Built by `tftpbench.analysis.comparison.compare`.
 """
 
 from collections import Counter
@@ -82,8 +82,8 @@ class Comparison(Shown):
         most = f"B moves {times} ({widest.moved.certainty})"
         if len(self.rows) == 1:
             return f"{most}: {self._said(widest.verdict)}."
-        told = ", ".join(f"{self._said(verdict)} in {count}" for verdict, count in self.counts.items() if count)
-        return f"B against A, {len(self.rows)} comparisons: {told}; furthest apart, {most}."
+        each = ", ".join(f"{self._said(verdict)} in {count}" for verdict, count in self.counts.items() if count)
+        return f"B against A, {len(self.rows)} comparisons: {each}; furthest apart, {most}."
 
     def _said(self, verdict: str) -> str:
         return f"the same within {100 * self.within:.3g} %" if verdict == "same" else verdict

@@ -7,7 +7,7 @@
     sentence.py  the one sentence
     document.py  an Answer for programs (--json)
 
-Pure but for stored.py, which reads run folders; it measures nothing. An invalid trial is told of and never used; under
+Pure but for stored.py, which reads run folders; it measures nothing. An invalid trial is named and never used; under
 six pairs there is a range and no verdict.
 """
 

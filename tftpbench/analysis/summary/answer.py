@@ -102,7 +102,7 @@ class Answer(Shown):
         """The ratios to `against` as `plots.forest` draws them, a row per line that has one.
 
         `label` says what is compared, and is made of `contender` and `cell`; then `ratio low high n lowest highest`,
-        and a `verdict` that nobody has given.
+        and an empty `verdict`.
         """
         frame = self.to_frame().rename(columns={"label": "cell"})
         frame = frame[frame["n"].notna()].assign(label=frame["contender"] + ", " + frame["cell"], verdict=None)
@@ -124,7 +124,7 @@ def summarise(
     `servers` in the scenario's order, the first being what the others are compared with; `placement` as in "on one
     core"; `skipped` as (server, cell key or None for all of them, reason); `block_rtt(cell_key, server)` gives
     quantiles of merged histograms. A server that is `unstarted` and has no valid trial is as one that is missing, and
-    its failed starts are told once.
+    its failed starts are named once.
     """
     cells = scenario.cells()
     left_out = {(server, key) for server, key, _ in skipped}
@@ -133,7 +133,7 @@ def summarise(
     measured = {server_name(row) for row in rows if row["verdict"] == "valid"}
     present = [server for server in taking_part if server not in gone or server in measured]
     failed_starts = {number for each in unstarted for number in each.failed_trials}
-    told = [row for row in rows if row["trial"] not in failed_starts]
+    others = [row for row in rows if row["trial"] not in failed_starts]
     found = lines(scenario, present, rows, left_out, block_rtt)
     labels = {cell.key: cell.label for cell in cells}
     first = present[0] if present else ""
@@ -147,7 +147,7 @@ def summarise(
         lines=found,
         invalid=tuple(
             Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
-            for row in told
+            for row in others
             if row["verdict"] != "valid"
         ),
         skipped=(*_skipped(skipped, labels), *map(_unstarted, unstarted)),
@@ -157,7 +157,7 @@ def summarise(
         )
         if scenario.trials > 1 and present
         else (),
-        findings=remarks.findings(told, labels),
+        findings=remarks.findings(others, labels),
         faults=remarks.faults(rows),
         headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
         no_server_left=bool(gone) and gone.issuperset(taking_part),

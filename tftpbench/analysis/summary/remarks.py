@@ -1,4 +1,4 @@
-"""What is told beside the figures: what servers did wrong, protocol faults, cells that could not be judged.
+"""What is said beside the figures: what servers did wrong, protocol faults, cells that could not be judged.
 
 Pure. Each kind of each server once, however many trials showed it.
 """

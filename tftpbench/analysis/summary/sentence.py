@@ -38,7 +38,7 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: st
 
 
 def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: str) -> str:
-    """How near each server comes to what the bare kernel does, in the cell where it is furthest from it."""
+    """How near each server comes to the ceiling, in the cell where it is furthest from it."""
     if not any(line.trials for line in lines):
         return "No answer: nothing was measured."
     words = _Words((), "concurrency")
@@ -51,7 +51,7 @@ def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: s
         best = f"; {_ratio(most)} {_at_best(most)}, {words.at(most.cell)}" if least is not most else ""
         certainty = least.ratio.certainty if least.ratio is not None else ""
         parts.append(
-            f"{server} moves {_ratio(least)} the blocks of the bare kernel where it is furthest from it, "
+            f"{server} moves {_ratio(least)} the blocks of the ceiling where it is furthest from it, "
             f"{words.at(least.cell)} ({certainty}{best})"
         )
     if not parts:
@@ -60,7 +60,7 @@ def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: s
 
 
 def _at_best(line: Line) -> str:
-    """Nothing is surely faster than the kernel alone: where it seems so, the probe had less of the machine."""
+    """No server is faster than its ceiling: where it seems so, the probe had less of the machine."""
     surely = 0.0 if line.ratio is None else line.ratio.lowest if line.ratio.low is None else line.ratio.low
     return "where the probe was disturbed, so that it is no ceiling" if surely > 1 else "at its best"
 
@@ -73,8 +73,8 @@ def weakest(lines: Sequence[Line]) -> str:
 
 def headline(lines: Sequence[Line], best_of: Sequence[str] = ()) -> str:
     """The label of the cell that says most: the far end of what was varied, where there is something to compare."""
-    told = [line for line in lines if line.ratio is not None] or lines
-    return _headline(told, _Words(tuple(best_of), _axis(lines, best_of))).label if told else ""
+    comparable = [line for line in lines if line.ratio is not None] or lines
+    return _headline(comparable, _Words(tuple(best_of), _axis(lines, best_of))).label if comparable else ""
 
 
 def axis_value(cell: Cell, axis: str) -> str:
@@ -94,10 +94,10 @@ class _Words:
         return "bytes" if self.best_of else "blocks"
 
     def at(self, cell: Cell) -> str:
-        told = axes.parts(cell.point, ("operation", "concurrency", *self.best_of))
+        named = axes.parts(cell.point, ("operation", "concurrency", *self.best_of))
         what = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
         best = f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
-        return f"{what} {cell.operation}s of {', '.join(told.values())}{best}"
+        return f"{what} {cell.operation}s of {', '.join(named.values())}{best}"
 
 
 def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The Answer of a run as it lies on the disk: from its folder alone, whoever made it and whenever.
 
-It must never guess what a run folder does not hold; a trial of no cell of the scenario is told of and left out.
+It must never guess what a run folder does not hold; a trial of no cell of the scenario is named and left out.
 """
 
 from collections import Counter
@@ -44,15 +44,15 @@ def answer_of(run: Run) -> Answer:
         [LeftOut(**{name: each[name] for name in LeftOut._fields}) for each in run.manifest.get("left_out", ())],
     )
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
-    told = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]
-    return replace(answer, skipped=(*answer.skipped, *told))
+    strangers = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]
+    return replace(answer, skipped=(*answer.skipped, *strangers))
 
 
 def scenario_of(run: Run) -> Scenario:
     """The scenario as it was run, every default in it. Raises ResultsError where the manifest has none."""
     known = run.manifest.get("scenario")
     if not isinstance(known, Mapping):
-        raise ResultsError(f"{run.path}/manifest.json: has no scenario, so nobody knows what was asked")
+        raise ResultsError(f"{run.path}/manifest.json: has no scenario, so what was asked is not known")
     try:
         return from_document(known, f"{run.path}/manifest.json: scenario")
     except ScenarioError as error:
@@ -60,7 +60,7 @@ def scenario_of(run: Run) -> Scenario:
 
 
 def placement_of(manifest: Mapping[str, Any]) -> str:
-    """Where it was measured, as the end of a sentence; we pin nobody who ran already, and don't know where he runs."""
+    """Where it was measured, as the end of a sentence; servers that ran already are not pinned."""
     phrase = str(manifest.get("placement", {}).get("phrase", "on cores unknown"))
     servers: Mapping[str, Any] = manifest.get("servers", {})
     running = [name for name, facts in servers.items() if facts.get("model") == RUNNING]

@@ -7,19 +7,19 @@ selftest.py    the gate's false-alarm rate on this machine, and what it catches
 options.py     options that several of them have
 judged_run.py  the run that baseline and slo judge
 watch.py       the display while a gate goes on
-text.py        what a gate found, for a terminal
 outcome.py     what ab and baseline do with what was found: print it, keep it
 """
 
 import typer
 
 from tftpbench.cli.gate import ab, baseline, selftest, slo
+from tftpbench.cli.options import add
 
 app = typer.Typer(
     help="Compare two builds of a server and fail on a real regression.", rich_markup_mode=None, add_completion=False,
     no_args_is_help=True,
 )  # fmt: skip
-app.command(name="ab")(ab.ab)
-app.command(name="baseline")(baseline.baseline)
-app.command(name="slo")(slo.slo)
-app.command(name="selftest")(selftest.selftest)
+add(app, ab.ab, ab.EXAMPLES)
+add(app, baseline.baseline, baseline.EXAMPLES)
+add(app, slo.slo, slo.EXAMPLES)
+add(app, selftest.selftest, selftest.EXAMPLES)

@@ -6,36 +6,38 @@ from typing import Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
+from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, fail_on_words
 from tftpbench.cli.signals import interrupt_on_end
-from tftpbench.model.arguments import SEED_MAX
 
 _SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
 
 
+EXAMPLES = (
+    "tftpbench gate ab --base old/server.yaml --head new/server.yaml",
+    "tftpbench gate ab --base epoll --head threads --set gate.budgets.data_pps=10%",
+)
+
+Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")]
+Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")]
+Like = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
+]
+
+
 def ab(
-    base: Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")],
-    head: Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")],
-    scenario: Annotated[
-        str, typer.Argument(metavar="[SCENARIO]", help="A path, or the name of a bundled scenario.")
-    ] = "gate",
-    like: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set gate.budgets.data_pps=10%."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the gate's folder is made.")] = RESULTS,
+    base: Base,
+    head: Head,
+    scenario: Scenario = "gate",
+    like: Like = None,
+    set_: options.Overrides = None,
+    seed: options.Seed = None,
+    out: GateFolder = options.RESULTS,
     fail_on: FailOnOption = FailOn.regressed,
     report_only: ReportOnly = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Measure base and head in interleaved pairs and say whether the head has become slower."""
     from tftpbench import gate
@@ -71,5 +73,5 @@ def _command(
     words += ["--as", like] if like is not None else []
     words += [word for assignment in overrides for word in ("--set", assignment)]
     words += ["--seed", str(seed)]
-    words += ["--out", str(out)] if out != RESULTS else []
+    words += ["--out", str(out)] if out != options.RESULTS else []
     return words + fail_on_words(fail_on)

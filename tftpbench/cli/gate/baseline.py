@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import RESULTS, FailOn, FailOnOption, ReportOnly, fail_on_words
-from tftpbench.model.arguments import SEED_MAX
+from tftpbench.cli.gate.options import FailOn, FailOnOption, ReportOnly, RunFolder, StoredRun, fail_on_words
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 FOLDER = "gate"
 
 
+EXAMPLES = ("tftpbench gate baseline baselines/main", "tftpbench gate baseline baselines/main --run results/today")
+
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", callback=options.checked_seed,
+        help="Order of trials and contents of files; the stored run's unless given.",
+    ),
+]  # fmt: skip
+
+
 def baseline(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the stored run: the baseline.")],
-    new: Annotated[
-        Path | None, typer.Option("--run", metavar="NEW", help="Judge this stored run, and measure nothing.")
-    ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the stored run's servers."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of trials, contents of files; else the stored run's."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results."),
-    ] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the stored run: the baseline.")],
+    new: StoredRun = None,
+    server: options.Servers = None,
+    seed: Seed = None,
+    out: RunFolder = None,
     fail_on: FailOnOption = FailOn.regressed,
     report_only: ReportOnly = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only, no progress.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Measure a stored run's scenario again, or take a run that exists, and hold it against the stored run."""
     from tftpbench.gate.baseline import judge
@@ -53,7 +53,7 @@ def baseline(
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the remarks
         base = opened(run)
         command = _command(run, new, server or [], seed, out, fail_on)
-        folder = new if new is not None else _again(base, server or [], seed, out or RESULTS, command, quiet)
+        folder = new if new is not None else _again(base, server or [], seed, out or options.RESULTS, command, quiet)
         result = judge(base, stored(folder), command, str(folder / FOLDER))
     outcome.tell(result, json_=json_, quiet=quiet)
     outcome.keep(result, folder / FOLDER, fail_on)

@@ -1,4 +1,4 @@
-"""What gate commands have in common on the command line: options as types.
+"""What gate commands have in common on the command line: options as types, besides those of all commands.
 
 It must never import what is heavy: the help of every command waits for it.
 """
@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-RESULTS = Path("results")
-
 
 class FailOn(StrEnum):
     """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
@@ -20,6 +18,17 @@ class FailOn(StrEnum):
     inconclusive = "inconclusive"
 
 
+Scenario = Annotated[str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")]
+StoredRun = Annotated[
+    Path | None, typer.Option("--run", metavar="RUN", help="Judge this stored run, and measure nothing.")
+]
+GateFolder = Annotated[
+    Path, typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of the gate is made.")
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of the run is made; else results."),
+]
 FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")]
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 instead of 3, 4 and 6.")

@@ -1,15 +1,11 @@
 """What gate commands do with what was found: print it, keep it, and hand it to the CI service."""
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from tftpbench.cli import output
 from tftpbench.cli.gate.options import FailOn
-from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.gate.result import GateResult
@@ -20,16 +16,13 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     """The document for a program, the text for people, or both."""
-    from tftpbench.cli.gate.text import render
     from tftpbench.gate.document import document
+    from tftpbench.render.gate.sections import sections
+    from tftpbench.render.plain import plain
 
     if json_:
-        typer.echo(json.dumps(document(result), ensure_ascii=False, allow_nan=False))
-    if json_ and quiet:
-        return
-    output = output_of(sys.stderr if json_ else sys.stdout)
-    text = render(result, output.has_colour)
-    output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
+        output.print_json([document(result)])
+    output.print_text(lambda colour: plain(sections(result), colour=colour), json_=json_, quiet=quiet)
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli.gate.options import RESULTS
+from tftpbench.cli import options
+from tftpbench.cli.gate.options import GateFolder, Scenario
 from tftpbench.cli.signals import interrupt_on_end
 from tftpbench.model.arguments import SEED_MAX
 
@@ -19,34 +20,40 @@ if TYPE_CHECKING:
 FAULTS = ("cpu", "syscalls", "drops", "memory")
 
 
+EXAMPLES = ("tftpbench gate selftest --aa 30", "tftpbench gate selftest --replay results/reference/gate")
+
+Server = Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Server that is held against itself.")]
+Gates = Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option("--fault", metavar="NAME", help=f"Inject these only; none for none. Else {', '.join(FAULTS)}."),
+]
+Pairs = Annotated[
+    int, typer.Option("--pairs", min=12, metavar="N", help="Pairs for each fault, from which gates are drawn.")
+]
+Replay = Annotated[
+    Path | None, typer.Option("--replay", metavar="DIR", help="Judge a stored self-test again, and measure nothing.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", min=0, max=SEED_MAX - 10_000, help="Of all that is random; random unless given."
+    ),
+]
+
+
 def selftest(
-    scenario: Annotated[
-        str, typer.Argument(metavar="[SCENARIO]", help="A path, or the name of a bundled scenario.")
-    ] = "gate",
-    server: Annotated[
-        str, typer.Option("-s", "--server", metavar="SERVER", help="Which server is held against itself.")
-    ] = ("epoll"),
-    aa: Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")] = 10,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option("--fault", metavar="NAME", help=f"Inject these only; none for none. Else {', '.join(FAULTS)}."),
-    ] = None,
-    pairs: Annotated[
-        int, typer.Option("--pairs", min=12, metavar="N", help="Pairs for each fault, from which gates are drawn.")
-    ] = 40,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    replay: Annotated[
-        Path | None,
-        typer.Option("--replay", metavar="DIR", help="Judge a stored self-test again, and measure nothing."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=SEED_MAX - 10_000, help="Of everything random; else random.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Where the folder of gates is made.")
-    ] = RESULTS,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the figures only, no progress.")] = False,
+    scenario: Scenario = "gate",
+    server: Server = "epoll",
+    aa: Gates = 10,
+    fault: Faults = None,
+    pairs: Pairs = 40,
+    set_: options.Overrides = None,
+    replay: Replay = None,
+    seed: Seed = None,
+    out: GateFolder = options.RESULTS,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Hold a server against itself, and against itself made worse, and tell how often the gate is right."""
     from tftpbench.gate.selftest.run import evaluate

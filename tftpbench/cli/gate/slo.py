@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tftpbench.cli import options
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import RESULTS, ReportOnly
+from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun
 from tftpbench.cli.output import keep, keep_answer
-from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import output_of
 
@@ -24,31 +24,24 @@ if TYPE_CHECKING:
 JUNIT, REPORT = "junit.xml", "report.md"
 
 
+EXAMPLES = (
+    "tftpbench gate slo smoke --set 'thresholds=[\"failed == 0\"]'",
+    "tftpbench gate slo --run results/today",
+)
+
+
 def slo(
     scenario: Annotated[
-        str | None, typer.Argument(metavar="SCENARIO", help="A path, or the name of a bundled scenario.")
+        str | None, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")
     ] = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Judge this stored run, and measure nothing.")
-    ] = None,
-    server: Annotated[
-        list[str] | None,
-        typer.Option("-s", "--server", metavar="NAME", help="Measure these instead of the scenario's servers."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set matrix.concurrency=[1,10]."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, max=SEED_MAX, help="Order of the trials, contents of files; else random."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where the run's folder is made; else results.")
-    ] = None,
+    run: StoredRun = None,
+    server: options.Servers = None,
+    set_: options.Overrides = None,
+    seed: options.Seed = None,
+    out: RunFolder = None,
     report_only: ReportOnly = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> int:
     """Hold a scenario's servers to its thresholds: measured now, or in a run that is stored."""
     from tftpbench.gate.slo import judge
@@ -85,7 +78,7 @@ def _measured(
     words += [word for assignment in overrides for word in ("--set", assignment)]
     words += [word for server in servers for word in ("--server", server)]
     words += ["--seed", str(seed), *(["--out", str(out)] if out is not None else [])]
-    return measured(scenario, seed, out or RESULTS, words, quiet)
+    return measured(scenario, seed, out or options.RESULTS, words, quiet)
 
 
 def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool) -> None:

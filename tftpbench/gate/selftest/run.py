@@ -30,6 +30,7 @@ from tftpbench.gate.selftest.resampling import DRAWS, Rate, Rates, detected, per
 from tftpbench.measure import Contender
 from tftpbench.model.errors import ResultsError, UsageError
 from tftpbench.model.scenario import Scenario, from_document
+from tftpbench.model.whole_file import write_whole
 
 # What the project's issue asks: caught in 18 of 20.
 FAULT_GATES = 20
@@ -151,10 +152,7 @@ def _gate(
 ) -> GateResult:
     result = ab(base, head, scenario, seed=seed, out=out, entries=entries)
     if result.folder is not None:
-        try:
-            (Path(result.folder) / FILE).write_text(text(result), encoding="utf-8")
-        except OSError as error:
-            raise ResultsError(f"{result.folder}: can't be written: {error.strerror}; choose another -o") from None
+        write_whole(Path(result.folder) / FILE, text(result).encode(), ResultsError, "choose another -o")
     return result
 
 

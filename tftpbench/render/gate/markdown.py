@@ -5,15 +5,18 @@ GitHub refuses a comment of more than 65,536 characters, so rows and lines are l
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Side, Verdict, pairs_used
 from tftpbench.gate.text import budget_text, invalid_pairs, percent
 from tftpbench.model.budgets import METRICS, REPORTED
-from tftpbench.model.escape import markdown, markdown_block, visible
+from tftpbench.model.escape import markdown, visible
 from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
+from tftpbench.render.markdown import LISTED_MAX, bullets
+from tftpbench.render.markdown import row as table_row
 from tftpbench.render.report import environment
+from tftpbench.render.sections import shortened
 
 MARKS: Mapping[Verdict, str] = {
     Verdict.REGRESSED: "❌",
@@ -27,7 +30,6 @@ _HEADINGS = ("metric", "base", "head", "head / base (95 % interval)", "budget", 
              "smallest loss it would have caught")  # fmt: skip
 _ROWS_MAX = 60
 _CELL_MAX = 100
-_LISTED_MAX = 20
 # Of a text from outside: a version or a command may be a page long.
 _TEXT_MAX = 400
 _UNKNOWN = "-"
@@ -51,7 +53,7 @@ def write_markdown(result: GateResult) -> str:
         _figures(result),
         _reasons(result),
         _noise(result),
-        _bullets("Remarks", [_block(remark) for remark in result.remarks]),
+        bullets("Remarks", [_short(remark) for remark in result.remarks]),
         _environment(result),
         _repeat(result),
         ["How it decides, and what it can't see: docs/gate.md of tftpbench."],
@@ -91,8 +93,8 @@ def _figures(result: GateResult) -> list[str]:
     if not rows:
         return ["No figure was measured."]
     several = _has_cells(result)
-    lines = [_line(_HEADINGS), "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
-    lines += [_line(_cells(row, several)) for row in rows[:_ROWS_MAX]]
+    lines = [table_row(_HEADINGS), "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
+    lines += [table_row(map(_short, _cells(each, several))) for each in rows[:_ROWS_MAX]]
     more = len(rows) - _ROWS_MAX
     return [*lines, *(["", f"and {counted(more, 'row')} more in gate.json"] if more > 0 else [])]
 
@@ -126,7 +128,7 @@ def _reasons(result: GateResult) -> list[str]:
     for row in asking:
         mark = MARKS[row.verdict] if row.verdict else _NOT_JUDGED
         lines.append(f"{mark} {_text(f'{_name(row, several)}: {row.detail}')}")
-    return [f"- {line}" for line in _some(lines)]
+    return [f"- {line}" for line in shortened(lines, LISTED_MAX)]
 
 
 def _noise(result: GateResult) -> list[str]:
@@ -134,11 +136,11 @@ def _noise(result: GateResult) -> list[str]:
     known = [each for each in result.noise if each.ratio is not None]
     several = _has_cells(result)
     lines = [
-        _block(f"{_name(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
+        _short(f"{_name(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
         for each in known
         if each.ratio is not None
     ]
-    return _bullets("Noise floor: a second start of the same base / the base", lines)
+    return bullets("Noise floor: a second start of the same base / the base", lines)
 
 
 def _range(each: Noise) -> str:
@@ -156,13 +158,13 @@ def _environment(result: GateResult) -> list[str]:
         "placement": {"server_cpus": list(facts.server_cpus), "generator_cpus": list(facts.generator_cpus)},
     }  # fmt: skip
     lines = [f"- {_text(side)}: {_side(each)}" for side, each in (("base", result.base), ("head", result.head))]
-    lines += [f"- work: {_text(words)}" for words in _some(list(facts.work.values()))]
+    lines += [f"- work: {_text(words)}" for words in shortened(list(facts.work.values()), LISTED_MAX)]
     if result.method == "ab":
         looks = ", ".join(map(str, facts.looks))
         lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
     lines.append(f"- started: {_text(facts.started_at)}")
     left_out = [f"pair {each.number}: {each.invalid}" for each in result.pairs if each.invalid is not None]
-    lines += [f"- invalid: {_text(each)}" for each in _some(left_out)]
+    lines += [f"- invalid: {_text(each)}" for each in shortened(left_out, LISTED_MAX)]
     for heading, known in environment.groups(manifest, facts.placement).items():
         if known:
             lines.append(f"- {_text(heading)}: " + "; ".join(_text(f"{fact.name} {fact.value}") for fact in known))
@@ -221,26 +223,8 @@ def _digits(ratio: float) -> str:
     return f"{ratio:.3f}" if 0.1 <= ratio < 100 else f"{ratio:.4g}"
 
 
-def _line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_text, texts)) + " |"
-
-
-def _bullets(title: str, lines: Sequence[str]) -> list[str]:
-    """The lines are Markdown already."""
-    return [f"**{title}**", "", *(f"- {line}" for line in _some(lines))] if lines else []
-
-
-def _some(lines: Sequence[str]) -> list[str]:
-    more = len(lines) - _LISTED_MAX
-    return [*lines[:_LISTED_MAX], *([f"and {more} more"] if more > 0 else [])]
-
-
 def _text(text: object) -> str:
     return markdown(_short(text))
-
-
-def _block(text: object) -> str:
-    return markdown_block(_short(text))
 
 
 def _short(text: object, longest: int = _TEXT_MAX) -> str:

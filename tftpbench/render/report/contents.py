@@ -47,7 +47,7 @@ class Contents:
 
     @property
     def planned(self) -> int:
-        """How many trials there should be, as far as anybody knows."""
+        """How many trials there should be, as far as is known."""
         asked = self.run.manifest.get("trials_planned")
         return asked if isinstance(asked, int) else len(self.rows)
 

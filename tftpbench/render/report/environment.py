@@ -97,8 +97,8 @@ def _varied(matrix: Mapping[str, Any]) -> list[Fact]:
     facts = []
     for name, values in matrix.items():
         write = format_bytes if name == "file_size" else str
-        told = [write(value) for value in values] if isinstance(values, list) else [_text(values)]
-        facts.append(Fact(str(name), ", ".join(told)))
+        written = [write(value) for value in values] if isinstance(values, list) else [_text(values)]
+        facts.append(Fact(str(name), ", ".join(written)))
     return facts
 
 

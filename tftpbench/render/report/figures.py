@@ -48,7 +48,7 @@ class Figures:
 
 
 def figures_of(contents: Contents) -> Figures:
-    """Draw what this run has; a plot without data is told of in one line."""
+    """Draw what this run has; a plot without data is named in one line."""
     trials = contents.run.trials
     drawable = _drawable(trials)
     wanted: list[tuple[str, str, Callable[[], plots.Plot]]] = [
@@ -73,8 +73,8 @@ def figures_of(contents: Contents) -> Figures:
             try:
                 shown.append(_shown(name, reading, draw()))
             except (PlotError, ResultsError) as error:
-                told = re.sub(r"^[a-z_]+: ", "", str(error))  # what plots call themselves
-                left_out.append(f"{name}: {told}")
+                reason = re.sub(r"^[a-z_]+: ", "", str(error))  # what plots call themselves
+                left_out.append(f"{name}: {reason}")
             except (ValueError, OverflowError, RuntimeWarning):
                 left_out.append(f"{name}: its figures are too large or too small to be drawn")
     losses = tuple(each for each in shown if each.name == "losses")

@@ -35,13 +35,13 @@ def _thresholds(contents: Contents) -> ET.Element:
         verdict = judged.verdict
         server = verdict.server or verdict.threshold.server or ""
         case = _case(suite, f"{verdict.threshold} [{', '.join(filter(None, (server, judged.cell_label)))}]")
-        told = verdict.detail if verdict.value is None else f"{verdict.value:g}, {verdict.detail}"
+        detail = verdict.detail if verdict.value is None else f"{verdict.value:g}, {verdict.detail}"
         if verdict.state == "missed":
-            ET.SubElement(case, "failure", type="missed", message=xml(told))
+            ET.SubElement(case, "failure", type="missed", message=xml(detail))
         elif not verdict.held:
-            ET.SubElement(case, "error", type="not known", message=xml(told))
+            ET.SubElement(case, "error", type="not known", message=xml(detail))
         else:
-            ET.SubElement(case, "system-out").text = xml(told)
+            ET.SubElement(case, "system-out").text = xml(detail)
     return suite
 
 
@@ -78,11 +78,11 @@ def _judge(case: ET.Element, rows: Rows, left_out: str | None, unstarted: str | 
     elif not rows:
         ET.SubElement(case, "error", type="not done", message=xml(unstarted or "no trial was done"))
     elif not valid:
-        told = f"none of {counted(len(rows), 'trial')} is valid"
-        ET.SubElement(case, "error", type="invalid", message=told).text = xml(reasons)
+        detail = f"none of {counted(len(rows), 'trial')} is valid"
+        ET.SubElement(case, "error", type="invalid", message=detail).text = xml(reasons)
     else:
-        told = f"{valid} of {counted(planned, 'trial')} valid"
-        ET.SubElement(case, "system-out").text = xml("\n".join(filter(None, (told, reasons))))
+        detail = f"{valid} of {counted(planned, 'trial')} valid"
+        ET.SubElement(case, "system-out").text = xml("\n".join(filter(None, (detail, reasons))))
 
 
 def _suite(contents: Contents, name: str) -> ET.Element:

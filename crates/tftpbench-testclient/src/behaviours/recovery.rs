@@ -1,4 +1,4 @@
-//! Lost, repeated and stray datagrams.
+//! Lost, repeated and stray datagrams. Longer than 500 lines: a list of behaviours, each a function.
 
 use std::time::Duration;
 
