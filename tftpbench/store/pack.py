@@ -1,11 +1,15 @@
 """Packing a finished run for keeping: some five files in place of four for each trial (docs/results-format.md).
 
+    python -m tftpbench.store.pack RUN FOLDER [--histograms-only] [--merge]
+
 It must never change the run that it packs, and leaves nothing where the packed one would read otherwise.
 """
 
+import argparse
 import lzma
 import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +55,27 @@ def pack(source: Path, folder: Path, *, histograms_only: bool = False, merge: bo
             shutil.rmtree(made, ignore_errors=True)
             raise
     return load_run(folder)
+
+
+def main() -> None:
+    """Pack, and say how large the run was and is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tftpbench.store.pack", description="Pack a finished run for keeping; RUN is left as it is."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="new folder for the packed run")
+    parser.add_argument("--histograms-only", action="store_true", help="leave out transfers, intervals and logs")
+    parser.add_argument(
+        "--merge", action="store_true", help="one histogram for all valid trials of a contender in a cell"
+    )
+    asked = parser.parse_args()
+    try:
+        pack(asked.run, asked.folder, histograms_only=asked.histograms_only, merge=asked.merge)
+    except ResultsError as error:
+        raise SystemExit(f"{parser.prog}: {error}") from None
+    for folder in (asked.run, asked.folder):
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        sys.stdout.write(f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.2f} MB\n")
 
 
 def _refuse_unfit(run: Run) -> None:
@@ -159,3 +184,7 @@ def _recorded(run: Run, kind: str, trials: Sequence[int]) -> tuple[bytes, bytes]
     except ResultsError as error:
         return str(error).removeprefix(f"{run.path}: ")
     return found.values_ns.tobytes(), found.counts.tobytes()
+
+
+if __name__ == "__main__":
+    main()

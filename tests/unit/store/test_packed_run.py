@@ -257,9 +257,19 @@ def test_a_manifest_with_groups_that_are_none_is_one_line(tmp_path: Path, merged
 
 
 def test_the_command_packs_and_says_how_small(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benches.pack", str(FIXTURE), str(tmp_path / "packed"), "--histograms-only"]
+    command = [
+        sys.executable,
+        "-m",
+        "tftpbench.store.pack",
+        str(FIXTURE),
+        str(tmp_path / "packed"),
+        "--histograms-only",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert f"{tmp_path / 'packed'}: 4 files, 0.01 MB" in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert again.returncode == 1
-    assert again.stderr == f"benches.pack: {tmp_path / 'packed'}: is there already; choose another name\n"
+    assert (
+        again.stderr
+        == f"python -m tftpbench.store.pack: {tmp_path / 'packed'}: is there already; choose another name\n"
+    )
