@@ -327,6 +327,6 @@ def test_a_run_that_asks_for_the_ceiling_is_told_against_it(tmp_path: Path) -> N
     known = [row | {"ceiling_data_pps": 2 * row["data_pps"], "ceiling_ratio": 0.5} for row in rows(question)]
     shown = report(load_run(store(tmp_path, manifest(question), known)), "html")
     assert "against the ceiling" in shown
-    assert "of raw loopback UDP" in shown
+    assert "of the ceiling" in shown
     assert "raw loopback UDP throughput for the same datagrams" in shown
     assert "one of each server" not in shown
