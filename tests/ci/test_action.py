@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from tests.ci.shell import ACTION, ACTION_SCRIPT, EXPRESSION, Ran, Shell, document, filled, steps
-from tests.unit import gate_results
+from tests.unit.gate import gate_results
 from tftpbench import cli
 from tftpbench.gate.document import text as gate_text
 from tftpbench.gate.result import Verdict
@@ -237,7 +237,7 @@ def test_the_verdict_is_found_in_a_real_document(shell: Shell, name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("inputs", "expected"),
+    ("inputs", "said"),
     [
         ({"base": ""}, "base is empty"),
         ({"head": ""}, "head is empty"),
@@ -249,13 +249,13 @@ def test_the_verdict_is_found_in_a_real_document(shell: Shell, name: str) -> Non
     ],
 )
 def test_an_input_that_can_not_be_obeyed_is_refused_in_one_line(
-    shell: Shell, inputs: dict[str, str], expected: str
+    shell: Shell, inputs: dict[str, str], said: str
 ) -> None:
     ran = run_gate(shell, 0, word("pass"), **inputs)
     assert (ran.code, ran.calls, ran.outputs) == (2, [], {"exit-code": "2"})
     (line,) = ran.text.splitlines()
     assert line.startswith("::error title=tftpbench::")
-    assert expected in line
+    assert said in line
 
 
 def test_a_gate_that_does_not_end_is_ended(shell: Shell) -> None:

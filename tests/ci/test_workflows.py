@@ -11,7 +11,7 @@ import pytest
 
 from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
-from tests.unit import gate_results
+from tests.unit.gate import gate_results
 from tftpbench.gate.result import Verdict
 from tftpbench.render.gate import write_markdown
 
@@ -210,7 +210,7 @@ def test_the_pull_request_is_the_one_whose_head_was_measured(github: GitHub) -> 
     "pulls",
     [
         [],
-        [{"number": 7, "head": {"sha": "f" * 40}}],  # someone pushed since
+        [{"number": 7, "head": {"sha": "f" * 40}}],  # another push since
         [{"number": 7, "head": {"sha": SHA}}, {"number": 8, "head": {"sha": SHA}}],  # to two branches
     ],
     ids=["none", "another commit", "two"],
@@ -300,12 +300,12 @@ def test_nothing_else_of_an_archive_is_looked_at(github: GitHub) -> None:
 def test_a_hostile_report_calls_nobody_and_brings_no_html(github: GitHub) -> None:
     hostile = "@everyone (@team/x) é@you <img src=x> <!-- --> ![p](https://x) <details open> \x1b[31m \u202e\r\n<b>"
     github.artifact(report=hostile)
-    comment = github.comment().partition("\n\n")[2]
-    assert "@" not in comment
-    assert "<" not in comment
-    assert "![" not in comment
-    assert "\x1b" not in comment
-    assert "\u202e" not in comment
+    text = github.comment().partition("\n\n")[2]
+    assert "@" not in text
+    assert "<" not in text
+    assert "![" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
 
 
 @pytest.mark.parametrize("kind", [*Verdict, "failure", "no syscalls", "cells", "memory"])

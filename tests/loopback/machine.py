@@ -1,10 +1,14 @@
 """What only a busy machine does to a trial, taken out of its verdict: most tests ask what a server or a run did.
+And how tests wait for another process.
 
 `IGNORED` is for tests that call the package; `PROGRAM` for those that start it, in the place of `-m tftpbench`.
 Tests of the rules themselves, test_stalls above all, use neither.
 """
 
 import math
+import threading
+import time
+from pathlib import Path
 
 from tftpbench.measure import validity
 
@@ -26,3 +30,18 @@ PROGRAM = "\n".join(
         "main()",
     ]
 )
+
+
+def until(condition: object, what: str, seconds: float = 60) -> None:
+    """Waits for what another process does; fails, never hangs."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.005)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.test_process import until
+from tests.loopback.machine import until
 from tftpbench.host.server import TemporaryFolder, remover
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.loopback.machine import runs, until
 from tests.loopback.manifests import tiny
-from tests.loopback.test_process import runs, until
 from tests.loopback.test_run import PATIENCE_S, tftpbench, write_scenario
 from tftpbench.host.roots import PREFIX
 from tftpbench.host.server.supervisor import descendants

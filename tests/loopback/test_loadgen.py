@@ -10,7 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, ack, data, error, oack, opcode, peer, serve_bytes
+from tests.loopback.peer import (
+    ACK,
+    ERROR,
+    RRQ,
+    Address,
+    Peer,
+    ack,
+    contents,
+    data,
+    error,
+    oack,
+    opcode,
+    peer,
+    serve_bytes,
+)
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.host.measured_window import MeasuredWindow
@@ -18,26 +32,6 @@ from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 
 SIZE = 2_000
-
-
-def contents(seed: int = 1, file: int = 0, size: int = SIZE) -> bytes:
-    """f(seed, file, offset), written anew from its definition."""
-    mask32, mask64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
-
-    def mix64(value: int) -> int:
-        x = (value + 0x9E3779B97F4A7C15) & mask64
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask64
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask64
-        return x ^ (x >> 31)
-
-    key = mix64((seed + mix64(file ^ 0x54465450)) & mask64)
-    start, step = key & mask32, key >> 32 | 1
-    made = bytearray()
-    for index in range(size // 4 + 1):
-        x = (start + index * step) & mask32
-        x ^= x >> 15
-        made += ((x + (x << 9)) & mask32).to_bytes(4, "little")
-    return bytes(made[:size])
 
 
 class Arrangement:

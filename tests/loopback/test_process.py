@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback.machine import runs, until
 from tests.loopback.manifests import tiny_manifest
 from tftpbench.host.server import ServerProcess
 from tftpbench.host.server.client import SupervisorClient
@@ -29,21 +30,6 @@ def server(folder: Path, mode: str, ready: str = "line", **options: object) -> S
 
 def has_socket(port: int) -> bool:
     return any(row.port == port for row in udp_sockets())
-
-
-def until(condition: object, what: str, seconds: float = 60) -> None:
-    """Waits for what another process does; fails, never hangs."""
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        threading.Event().wait(0.005)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("ready", ["line", "answer"])

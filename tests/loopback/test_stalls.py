@@ -16,8 +16,7 @@ import pytest
 import tftpbench
 from benches.stalls import Command, Stall, has_load_threads, measured
 from tests.loopback.manifests import bundled
-from tests.loopback.peer import peer, serve_bytes
-from tests.loopback.test_loadgen import contents
+from tests.loopback.peer import contents, peer, serve_bytes
 from tftpbench.gate import pair
 from tftpbench.gate.pair import Work
 from tftpbench.host import generator

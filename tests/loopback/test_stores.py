@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback.machine import until
 from tests.loopback.peer import DATA, ERROR, OACK, RRQ, WRQ, ack, data, opcode
-from tests.loopback.test_process import until
 
 PATIENCE_S = 20.0
 PROMPT_S = 2.0  # for an answer on a busy machine; what is tested here took 5 to 22 s, or for ever

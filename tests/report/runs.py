@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from tests.unit.test_order import scenario
+from tests.unit.builders import scenario
 from tftpbench.model.scenario import Scenario
 from tftpbench.store import RunFolder
 

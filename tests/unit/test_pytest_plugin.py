@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit import gate_results
+from tests.unit.gate import gate_results
 from tftpbench import gate, pytest_plugin
 from tftpbench.model.errors import ServerMissing
 from tftpbench.render import gate as report  # what the plugin imports late is here before pytester looks at sys.modules

@@ -22,6 +22,8 @@ from tftpbench.model.workload import Cell
 # A cell, and whether its server never sleeps.
 Key = tuple[str, bool]
 
+# A field of Arrangement under the name that schema 1 of a run has for it.
+_RECORDED = {"shared_sockets": "lanes"}
 # A flow that lost a datagram lies silent for a good part of the window: that is no ceiling.
 _ATTEMPTS = 3
 
@@ -128,7 +130,7 @@ def _written(key: Key, arrangement: Arrangement) -> dict[str, object]:
     return {
         "cell_key": cell_key,
         "server_busy_polls": busy_polls,
-        "arrangement": asdict(arrangement),
+        "arrangement": {_RECORDED.get(name, name): value for name, value in asdict(arrangement).items()},
         "text": str(arrangement),
     }
 
@@ -136,10 +138,12 @@ def _written(key: Key, arrangement: Arrangement) -> dict[str, object]:
 def _read(stored: object) -> Sequence[tuple[Key, Arrangement]]:
     """What is not as we write it is chosen anew."""
     found = []
+    fields_of = {recorded: name for name, recorded in _RECORDED.items()}
     for each in stored if isinstance(stored, list) else []:
         try:
-            arrangement = Arrangement(**each["arrangement"])
+            fields = {fields_of.get(name, name): value for name, value in each["arrangement"].items()}
+            arrangement = Arrangement(**fields)
             found.append(((str(each["cell_key"]), bool(each["server_busy_polls"])), arrangement))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             continue
     return found

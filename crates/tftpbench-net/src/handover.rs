@@ -27,7 +27,8 @@ use crate::shared_memory::Sealed;
 /// Asked for as send buffer, and doubled, socket(7): some 40 files that are on their way and on no account any more.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
-/// How long to wait when the kernel has room in the socket but not for one more descriptor on its way.
+/// How long to wait before the next try when the kernel has room in the socket but not for one more descriptor on its
+/// way.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// One end of a socket to the process that takes the files. Clones are the same end.

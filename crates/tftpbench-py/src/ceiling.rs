@@ -4,8 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tftpbench_ceiling::{Arrangement, Asking, Cell, Operation, Window};
 
-use crate::choice::choice;
-use crate::errors::from_ceiling;
+use crate::errors::{choice, from_ceiling};
 use crate::serve::Stop;
 
 /// `tftpbench.host.ceiling.CeilingCell`, attribute by attribute.

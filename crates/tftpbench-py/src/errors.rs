@@ -1,7 +1,7 @@
 //! One mapping from our errors to Python's built-in ones; the Python package makes its own tree of them.
 
-use pyo3::PyErr;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::{PyErr, PyResult};
 use tftpbench_ceiling::CeilingError;
 use tftpbench_load::LoadError;
 
@@ -23,4 +23,15 @@ pub(crate) fn from_ceiling(error: CeilingError) -> PyErr {
         CeilingError::OpenFiles(_) | CeilingError::Os { .. } => PyOSError::new_err(text),
         CeilingError::Internal(_) => PyRuntimeError::new_err(text),
     }
+}
+
+/// A word from Python as one of the values that are allowed.
+///
+/// Raises ValueError with the allowed words for any other.
+pub(crate) fn choice<T: Copy>(key: &str, given: &str, allowed: &[(&str, T)]) -> PyResult<T> {
+    let found = allowed.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
+        PyValueError::new_err(format!("{key}: {given} is not one of {}", names.join(", ")))
+    })
 }

@@ -4,7 +4,6 @@
 //! dictionaries and columns of bytes. Long calls release the GIL; signals stay Python's affair.
 
 mod ceiling;
-mod choice;
 mod errors;
 mod load;
 mod serve;

@@ -13,8 +13,7 @@ use tftpbench_load::{
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
-use crate::choice::choice;
-use crate::errors::from_load;
+use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
 
 /// `tftpbench.host.generator.LoadConfig`, attribute by attribute.

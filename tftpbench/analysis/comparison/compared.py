@@ -17,7 +17,7 @@ from tftpbench.store import Run, load_run
 # A difference within the noise of most machines is not worth acting on; a run can be held to less with `within`.
 WITHIN = 0.05
 _COLUMNS = ("cell_key", "contender", "round", "verdict", METRIC, CPU, *ROW_FIELDS)
-# These files of a trial are not looked at here, and it is no matter if they are not there.
+# These files of a trial are not looked at here, and need not be there.
 _UNREAD = ("transfers.parquet", "intervals.parquet", "latency.hlog", "latency.parquet")
 _NOT_INTERLEAVED = (
     "the runs were not interleaved with each other: what the machine did between them looks like a difference of "

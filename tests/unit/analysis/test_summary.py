@@ -1,0 +1,557 @@
+"""What a run says in the end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report import runs
+from tests.unit.builders import scenario
+from tftpbench.analysis import summary
+from tftpbench.analysis.summary import Answer, Quantiles
+from tftpbench.model.errors import ResultsError
+from tftpbench.model.scenario import Scenario
+from tftpbench.render import answer as rendered
+from tftpbench.store import load_run
+
+PLACE = "on separate cores"
+
+
+def asked(concurrency: object = (3, 1000), **changes: object) -> Scenario:
+    listed = list(concurrency) if isinstance(concurrency, tuple) else concurrency
+    matrix: dict[str, object] = {"operation": "read", "concurrency": listed, "file_size": "64KiB"}
+    changes = {"servers": ["epoll", "threads"], "matrix": matrix, "trials": 7, **changes}
+    return scenario(**changes)
+
+
+def rows(question: Scenario, rates: dict[str, float], rounds: int = 7, **changes: object) -> list[dict[str, Any]]:
+    """Every cell on every server, with a little noise that both sides of a pair share."""
+    made: list[dict[str, Any]] = []
+    for number in range(rounds):
+        for cell in question.cells():
+            for server, rate in rates.items():
+                made.append(
+                    {
+                        "trial": len(made) + 1,
+                        "round": number + 1,
+                        "cell_key": cell.key,
+                        "server": server,
+                        "variant": None,
+                        "data_pps": rate * (1 + number / 100),
+                        "server_cpu_ns_per_block": 5000.0,
+                        "failed": 0,
+                        "timed_out": 0,
+                        "content_mismatches": 0,
+                        "verdict": "valid",
+                        "verdict_reason": None,
+                        **changes,
+                    }
+                )
+    return made
+
+
+def answer(question: Scenario, found: list[dict[str, Any]], **options: Any) -> Answer:
+    return summary.summarise(question, ["epoll", "threads"], found, PLACE, **options)
+
+
+def test_the_sentence_has_the_ratio_the_interval_and_the_placement() -> None:
+    question = asked()
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}))
+    assert found.sentence == (
+        "threads moves 0.61x the blocks of epoll at 1000 concurrent reads of 64 KiB "
+        "(95 % interval 0.61 to 0.61, 7 pairs; 0.61x at 3), on separate cores."
+    )
+
+
+def test_under_six_pairs_there_is_a_range_and_no_interval() -> None:
+    question = asked(1000)
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}, rounds=5))
+    assert "(range of 5: 0.61 to 0.61)" in found.sentence
+    assert "interval" not in found.sentence
+
+
+def test_a_difference_that_the_interval_does_not_show_is_not_claimed() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100_000, "threads": 100_000})
+    for index, row in enumerate(found):
+        row["data_pps"] *= 1 + (0.1 if index % 4 == 1 else -0.09 if index % 4 == 3 else 0)
+    assert answer(question, found).sentence.startswith("threads moves about as many blocks as epoll at 1000")
+
+
+def test_other_operations_and_other_axes_are_told_beside_the_headline() -> None:
+    question = asked(
+        matrix={"operation": ["read", "write"], "concurrency": 5, "file_size": ["4KiB", "1MiB"], "blksize": 1428}
+    )
+    sentence = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).sentence
+    assert "0.50x the blocks of epoll at 5 concurrent reads of 1 MiB, blksize 1428" in sentence
+    assert "0.50x at 4 KiB; writes 0.50x)" in sentence
+
+
+def test_several_servers_are_each_compared_with_the_first() -> None:
+    question = asked(10, servers=["epoll", "threads", "tftpy"])
+    found = rows(question, {"epoll": 4.0, "threads": 2.0, "tftpy": 1.0})
+    sentence = summary.summarise(question, ["epoll", "threads", "tftpy"], found, "on one core").sentence
+    assert sentence.startswith("threads moves 0.50x the blocks of epoll")
+    assert "; tftpy moves 0.25x the blocks of epoll" in sentence
+    assert sentence.endswith(", on one core.")
+
+
+def test_a_server_alone_is_told_in_absolute_figures() -> None:
+    question = asked(1, servers=["epoll"])
+    found = summary.summarise(question, ["epoll"], rows(question, {"epoll": 131_072.0}, rounds=1), "on one core")
+    assert found.sentence == ("epoll moves 131 k blocks/s in single reads of 64 KiB (one trial), on one core.")
+
+
+def test_an_invalid_trial_is_told_and_never_used() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000}, rounds=8)
+    spoilt = found[-1]
+    spoilt |= {"data_pps": 1e9, "verdict": "invalid", "verdict_reason": "the host took 9 % of the cores' time"}
+    said = answer(question, found)
+    assert "0.61x" in said.sentence
+    assert "7 pairs" in said.sentence
+    assert [(each.trial, each.server, each.reason) for each in said.invalid] == [
+        (spoilt["trial"], "threads", "the host took 9 % of the cores' time")
+    ]
+    line = next(line for line in said.lines if line.server == "threads")
+    assert (line.valid, line.trials) == (7, 8)
+
+
+def test_pairs_are_of_the_same_round() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 100.0, "threads": 50.0}, rounds=8)
+    for row in found:
+        row["data_pps"] *= 10 ** row["round"]
+    assert answer(question, list(reversed(found))).lines[1].ratio == answer(question, found).lines[1].ratio
+    assert "0.50x" in answer(question, found).sentence
+
+
+@pytest.mark.parametrize(
+    ("threshold", "failed", "code"),
+    [("failed == 0", 0, 0), ("threads.failed == 0", 3, 3), ("epoll.ceiling_ratio > 0.5", 0, 6)],
+)
+def test_the_exit_code_follows_the_thresholds(threshold: str, failed: int, code: int) -> None:
+    question = asked(1000, thresholds=[threshold])
+    assert answer(question, rows(question, {"epoll": 2.0, "threads": 1.0}, failed=failed)).exit_code == code
+
+
+def test_a_missed_threshold_goes_before_a_cell_with_too_few_valid_trials() -> None:
+    question = asked(1000, thresholds=["failed == 0"])
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, failed=1, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 3
+
+
+def test_a_cell_without_a_valid_trial_is_incomplete() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for row in found:
+        if row["server"] == "threads":
+            row |= {"verdict": "invalid", "verdict_reason": "x"}
+    said = answer(question, found)
+    assert said.exit_code == 6
+    assert said.sentence == "No answer: no cell has valid trials of epoll and threads to compare."
+    assert said.incomplete == ("threads, read, 1000 at once, 64 KiB: none of 7 trials is valid",)
+
+
+def test_one_trial_a_cell_is_a_look_and_not_a_judgement() -> None:
+    question = asked(1000, trials=1)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 0
+
+
+def test_a_server_that_is_left_out_is_told_and_asked_nothing() -> None:
+    question = asked(1000, thresholds=["threads.failed == 0", "epoll.failed == 0"])
+    found = rows(question, {"epoll": 2.0})
+    said = answer(question, found, skipped=[("threads", None, "was not found")])
+    assert said.exit_code == 0
+    assert said.skipped == ("threads: was not found",)
+    assert [str(each.verdict.threshold) for each in said.thresholds] == ["epoll.failed == 0"]
+    assert said.sentence.startswith("epoll moves 2.06 blocks/s")
+
+
+def test_nothing_measured_is_said_so() -> None:
+    question = asked(1000)
+    absent = [("epoll", None, "gone"), ("threads", None, "gone")]
+    assert answer(question, [], skipped=absent).sentence == "No answer: nothing was measured."
+
+
+def text(colour: bool = False) -> str:
+    question = asked((3, 1000), thresholds=["epoll.failed == 0", "threads.data_pps > 1e6"])
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    found[0] |= {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
+    said = answer(question, found, block_rtt=lambda _key, _server: Quantiles(13_400, 62_000))
+    return rendered.text(said, "results/x", "tftpbench run x --seed 1", colour=colour)
+
+
+def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
+    lines = text().splitlines()
+    assert lines[0].startswith("threads moves 0.61x")
+    marks = [
+        "✓ epoll.failed == 0",
+        "✗ threads.data_pps > 1000000",
+        "read, 3 at once, 64 KiB",
+        "Invalid trials, kept and never used:",
+        "Files:  results/x",
+        "Report: tftpbench report results/x",
+        "Repeat: tftpbench run x --seed 1",
+    ]
+    places = [lines.index(mark) for mark in marks]
+    assert places == sorted(places)
+    row = next(line.split() for line in lines if line.startswith("  threads "))
+    assert row == [
+        "threads",
+        "62.8",
+        "k",
+        "0.61x",
+        "(0.61",
+        "to",
+        "0.61)",
+        "13.4",
+        "us",
+        "62",
+        "us",
+        "5",
+        "us",
+        "0",
+        "7/7",
+    ]
+
+
+def test_colour_only_where_asked_for() -> None:
+    assert "\x1b[" not in text()
+    assert "\x1b[32m✓" in text(colour=True)
+
+
+def test_the_document_has_the_same_answer_under_the_names_of_the_columns() -> None:
+    question = asked(1000, thresholds=["failed == 0"])
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    said = summary.document(answer(question, found), "results/x", 5, found)
+    assert json.loads(json.dumps(said)) == said
+    assert said["seed"] == 5
+    assert said["trials"] == found
+    cells: Any = said["cells"]
+    assert cells[1]["server"] == "threads"
+    assert cells[1]["ratio"]["n"] == 7
+    assert cells[1]["data_pps"] == pytest.approx(62_830)
+
+
+def test_faults_of_a_server_are_told_once_a_kind_with_an_example() -> None:
+    question = asked(1000)
+    fault = {"kind": "wrong_contents", "count": 2, "example": "DATA block 3"}
+    rates = {"epoll": 2.0, "threads": 1.0}
+    assert answer(question, rows(question, rates, protocol_faults=[fault])).faults == ()
+    found = answer(question, rows(question, rates, rounds=2, failed=1, protocol_faults=[fault]))
+    assert found.faults == tuple(
+        f"{server}, wrong_contents: 4 times, as in: DATA block 3" for server in ("epoll", "threads")
+    )
+    known = fault | {"kind": "data_too_large", "rfc_section": "RFC 2348"}
+    assert answer(question, rows(question, rates, failed=1, protocol_faults=[known])).faults[0] == (
+        "epoll, data_too_large (RFC 2348): 14 times, as in: DATA block 3"
+    )
+    assert "Protocol faults where transfers failed:" in rendered.text(found, "results/x", "tftpbench run x")
+
+
+def many(rates: dict[str, float], **changes: Any) -> Answer:
+    question = asked((3, 1000), servers=list(rates), **changes)
+    found = rows(question, {server: rate or 1.0 for server, rate in rates.items()})
+    for row in found:
+        if rates[row["server"]] == 0:
+            finding = {"kind": "died", "count": 1, "text": "died with SIGSEGV"}
+            row |= {"verdict": "invalid", "verdict_reason": "x", "data_pps": None, "server_findings": [finding]}
+    return summary.summarise(question, list(rates), found, PLACE)
+
+
+def test_many_servers_are_ranked_and_the_last_and_the_lost_are_named() -> None:
+    found = many({"one": 100.0, "two": 50.0, "three": 90.0, "four": 80.0, "five": 70.0, "six": 1.0, "dead": 0})
+    interval = "(95 % interval {0} to {0}, 7 pairs)"
+    assert found.sentence == (
+        "At 1000 concurrent reads of 64 KiB, one moves the most blocks of 6 servers; of its blocks, next come "
+        f"three 0.90x {interval.format('0.90')}, four 0.80x {interval.format('0.80')}, "
+        f"five 0.70x {interval.format('0.70')}, two 0.50x {interval.format('0.50')}; "
+        "last is six with 0.01x; dead moved none, on separate cores."
+    )
+    assert [line.server for line in found.lines][:7] == ["one", "three", "four", "five", "two", "six", "dead"]
+
+
+def test_a_first_server_that_others_overtake_is_not_called_the_best() -> None:
+    found = many({"one": 100.0, "two": 150.0, "three": 50.0, "four": 120.0})
+    assert found.sentence.startswith(
+        "At 1000 concurrent reads of 64 KiB, 2 of 4 servers move more blocks than one; of its blocks two 1.50x"
+    )
+
+
+def test_the_best_of_many_is_not_claimed_where_an_interval_does_not_show_it() -> None:
+    question = asked(1000, servers=["one", "two", "three", "four"])
+    found = rows(question, {"one": 100.0, "two": 100.0, "three": 50.0, "four": 20.0})
+    for row in found:
+        if row["server"] == "two":
+            row["data_pps"] *= 1.1 if row["round"] % 2 else 0.9
+    sentence = summary.summarise(question, ["one", "two", "three", "four"], found, PLACE).sentence
+    assert "none of 4 servers surely moves more blocks than one; of its blocks two" in sentence
+
+
+def test_a_server_that_was_lost_by_its_own_doing_is_a_finding_and_leaves_nothing_to_judge() -> None:
+    found = many({"one": 100.0, "two": 50.0, "dead": 0})
+    assert found.exit_code == 0
+    assert found.findings == ("dead: died with SIGSEGV (read, 3 at once, 64 KiB, and in 1 other cell; 14 trials)",)
+    assert "What servers did wrong:" in rendered.text(found, "results/x", "tftpbench run x")
+
+
+def test_a_finding_is_told_by_its_worst_trial() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        row["server_findings"] = [{"kind": "silent", "count": count, "text": f"never answered {count} of 9 transfers"}]
+    assert answer(question, found).findings == (
+        "threads: never answered 6 of 9 transfers (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
+def test_a_kind_of_finding_under_its_former_name_is_the_same_kind() -> None:
+    """A run that was begun with an older version and went on with this one."""
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    for count, row in enumerate(row for row in found if row["server"] == "threads"):
+        kind = "unresponsive" if count % 2 else "deaf"
+        row["server_findings"] = [{"kind": kind, "count": 1, "text": "answered no new request after the load"}]
+    assert answer(question, found).findings == (
+        "threads: answered no new request after the load (read, 1000 at once, 64 KiB; 7 trials)",
+    )
+
+
+def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None:
+    matrix = {
+        "operation": "read",
+        "concurrency": 10,
+        "file_size": "1MiB",
+        "blksize": [512, 8192],
+        "windowsize": [1, 16],
+    }
+    question = asked(matrix=matrix, best_of=["blksize", "windowsize"])
+    found = rows(question, {"epoll": 1000.0, "threads": 1000.0})
+    cells = {cell.key: cell for cell in question.cells()}
+    for row in found:
+        cell = cells[row["cell_key"]]
+        speed = cell.blksize * (cell.windowsize if row["server"] == "epoll" else 1 / cell.windowsize)
+        row["goodput_bytes_per_s"] = speed * (1 + row["round"] / 100)
+    said = answer(question, found)
+    assert [(line.cell.blksize, line.cell.windowsize) for line in said.lines] == [(8192, 16), (8192, 1)]
+    assert {line.label for line in said.lines} == {"read, 10 at once, 1 MiB"}
+    assert said.sentence.startswith(
+        "threads moves 0.06x the bytes of epoll at 10 concurrent reads of 1 MiB, each at its best blksize and "
+    )
+    text = rendered.text(said, "results/x", "tftpbench run x")
+    assert "blksize 8192, windowsize 16" in text
+    assert "at its best" in text
+
+
+def test_what_is_left_out_for_one_reason_is_told_once() -> None:
+    question = asked((3, 1000))
+    left_out = [("threads", cell.key, "threads does not know blksize") for cell in question.cells()]
+    said = answer(question, rows(question, {"epoll": 2.0}), skipped=left_out)
+    assert said.skipped == ("threads, 2 cells: threads does not know blksize",)
+
+
+def test_a_stored_run_gives_the_same_answer_as_its_trials(tmp_path: Path) -> None:
+    question = runs.asked(["epoll", "threads", "gone"], thresholds=["failed == 0"])
+    found = [row for row in runs.rows(question) if row["server"] != "gone"]
+    facts = runs.manifest(question, skipped=[{"server": "gone", "cell_key": None, "reason": "gone was not found"}])
+    run = load_run(runs.store(tmp_path, facts, found, transfers=20))
+    said = summary.answer_of(run)
+    skipped = [("gone", None, "gone was not found")]
+    by_hand = summary.summarise(question, question.servers, found, PLACE, skipped, lambda *_: Quantiles(1, 2))
+    assert (said.sentence, said.thresholds, said.skipped) == (by_hand.sentence, by_hand.thresholds, by_hand.skipped)
+    assert [line.ratio for line in said.lines] == [line.ratio for line in by_hand.lines]
+    assert all(line.block_rtt is not None and line.block_rtt.p50 < line.block_rtt.p99 for line in said.lines)
+    assert said.headline == "read, 1000 at once, 64 KiB"
+
+
+def test_the_rows_of_a_stored_run_are_the_lines_of_its_file(tmp_path: Path) -> None:
+    question = runs.asked(["epoll", "threads"])
+    found = runs.rows(question)
+    found[0] |= {"server_findings": [{"kind": "died", "count": 1, "text": "x"}], "newer": 5}
+    run = load_run(runs.store(tmp_path, runs.manifest(question), found))
+    lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
+    known = [{name: value for name, value in row.items() if name != "newer"} for row in run.rows]
+    assert known == [{name: value for name, value in row.items() if name != "newer"} for row in lines]
+    assert json.loads(json.dumps(known)) == known
+    assert run.rows[0]["newer"] == 5
+
+
+@pytest.mark.parametrize("scenario_", [None, "x", {"name": "x"}])
+def test_a_stored_run_without_a_scenario_is_one_clear_line(tmp_path: Path, scenario_: object) -> None:
+    question = runs.asked(["epoll"])
+    run = load_run(runs.store(tmp_path, runs.manifest(question, scenario=scenario_), runs.rows(question)))
+    with pytest.raises(ResultsError, match=r"manifest\.json: "):
+        summary.answer_of(run)
+
+
+def test_a_server_that_ran_already_is_wherever_it_runs() -> None:
+    phrase = {"phrase": PLACE}
+    ours, running = {"model": "epoll"}, {"model": "running already"}
+    assert summary.placement_of({"placement": phrase, "servers": {"a": ours}}) == PLACE
+    assert summary.placement_of({"placement": phrase, "servers": {"b": running}}) == "b wherever it runs"
+    mixed = {"placement": phrase, "servers": {"a": ours, "b": running}}
+    assert summary.placement_of(mixed) == f"{PLACE}, but b wherever it runs"
+
+
+def test_an_answer_is_a_frame_of_its_lines() -> None:
+    question = asked(1000)
+    found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}))
+    frame = found.to_frame()
+    assert list(frame["contender"]) == ["epoll", "threads"]
+    assert frame["ratio"].isna().tolist() == [True, False]
+    assert frame.loc[1, "n"] == 7
+    assert list(summary.summarise(question, [], [], PLACE).to_frame().columns) == list(frame.columns)
+
+
+def test_an_answer_in_a_notebook_is_escaped() -> None:
+    question = asked(1000, servers=["epoll", "<b>x</b>"])
+    found = rows(question, {"epoll": 2.0, "<b>x</b>": 1.0})
+    text = summary.summarise(question, ["epoll", "<b>x</b>"], found, "on <one> core")._repr_html_()
+    assert "<b>" not in text
+    assert "<one>" not in text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+
+
+def test_pairs_without_a_round_or_a_rate_are_no_pairs() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0})
+    found[0] |= {"round": None}
+    found[2] |= {"data_pps": -1.0}
+    ratio = answer(question, found).lines[1].ratio
+    assert ratio is not None
+    assert ratio.n == 5
+
+
+def against_the_ceiling(rounds: int = 7, **changes: object) -> tuple[Scenario, list[dict[str, Any]]]:
+    question = asked(compare_with="ceiling", **changes)
+    found = rows(question, {"epoll": 90_000, "threads": 50_000}, rounds)
+    for row in found:
+        is_large = row["cell_key"] == question.cells()[-1].key
+        row["ceiling_data_pps"] = row["data_pps"] / (0.8 if is_large and row["server"] == "epoll" else 0.9)
+        row["ceiling_ratio"] = row["data_pps"] / row["ceiling_data_pps"]
+    return question, found
+
+
+def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() -> None:
+    found = answer(*against_the_ceiling())
+    assert found.sentence == (
+        "epoll moves 0.80x the blocks of the ceiling where it is furthest from it, at 1000 concurrent reads of "
+        "64 KiB (95 % interval 0.80 to 0.80, 7 pairs; 0.90x at its best, at 3 concurrent reads of 64 KiB); threads "
+        "moves 0.90x the blocks of the ceiling where it is furthest from it, at 3 concurrent reads of 64 KiB "
+        "(95 % interval 0.90 to 0.90, 7 pairs), on separate cores, over loopback."
+    )
+    assert found.headline == "read, 1000 at once, 64 KiB"
+    assert [line.ratio.ratio for line in found.lines if line.ratio] == pytest.approx([0.9, 0.9, 0.8, 0.9])
+    assert "against the ceiling" in rendered.text(found, "folder", "repeat")
+    assert summary.document(found, "folder", 1, [])["reference"] == "the ceiling"
+    assert found.exit_code == 0
+
+
+def test_what_seems_faster_than_the_kernel_alone_is_told_as_a_fault_of_the_probe() -> None:
+    question, found = against_the_ceiling()
+    for row in found:
+        if row["cell_key"] == question.cells()[0].key:
+            row["ceiling_data_pps"] = row["data_pps"] / 1.2
+    assert (
+        "1.20x where the probe was disturbed, so that it is no ceiling, at 3 concurrent"
+        in answer(question, found).sentence
+    )
+
+
+def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
+    question, found = against_the_ceiling(servers=["epoll"])
+    shown = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
+    assert shown.sentence.startswith("epoll moves 0.80x the blocks of the ceiling")
+    assert "against the ceiling" in rendered.text(shown, "folder", "repeat")
+
+
+def test_under_six_rounds_the_ceiling_has_a_range_and_no_interval() -> None:
+    assert "(range of 5: 0.80 to 0.80; 0.90x at its best" in answer(*against_the_ceiling(rounds=5)).sentence
+
+
+def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
+    question, found = against_the_ceiling()
+    for row in found:
+        if row["server"] == "threads":
+            row["ceiling_data_pps"] = row["ceiling_ratio"] = None
+    shown = answer(question, found)
+    assert "threads" not in shown.sentence
+    assert shown.incomplete[0].startswith("threads, read, 3 at once, 64 KiB: no pair of valid trials")
+    assert shown.exit_code == 6
+    nothing = answer(question, [row | {"ceiling_data_pps": None} for row in found])
+    assert nothing.sentence.startswith("No answer: no cell has valid trials of epoll and threads and a ceiling")
+
+
+def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits() -> None:
+    question, found = against_the_ceiling()
+    usual = asked()
+    shown = rendered.text(answer(usual, found), "folder", "repeat")
+    assert "of ceiling" in shown
+    assert "  0.80x" in shown
+    assert max(map(len, shown.split("\n\n")[1].splitlines())) <= 100
+    assert "of ceiling" not in rendered.text(answer(question, found), "folder", "repeat"), "it is compared there"
+    unknown = [row | {"ceiling_ratio": None} for row in found]
+    assert "of ceiling" not in rendered.text(answer(usual, unknown), "folder", "repeat")
+    long = [row | {"server": f"{row['server']}-of-a-name-that-leaves-no-room"} for row in found]
+    names = [f"{name}-of-a-name-that-leaves-no-room" for name in ("epoll", "threads")]
+    wide = summary.summarise(usual, names, long, PLACE)
+    assert "of ceiling" not in rendered.text(wide, "folder", "repeat")
+
+
+def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
+    question, found = against_the_ceiling(thresholds=["epoll.ceiling_ratio >= 0.85"])
+    shown = answer(question, found)
+    assert [(each.cell_label, each.verdict.state) for each in shown.thresholds] == [
+        ("read, 3 at once, 64 KiB", "held"),
+        ("read, 1000 at once, 64 KiB", "missed"),
+    ]
+    assert shown.exit_code == 3
+
+
+def unstarted(found: list[dict[str, Any]], server: str) -> tuple[list[dict[str, Any]], summary.LeftOut]:
+    """Rows in which a server failed to start twice and then had no more trials."""
+    failed = [row for row in found if row["server"] == server][:2]
+    nothing = {"data_pps": None, "failed": None, "timed_out": None, "verdict": "invalid"}
+    died = [{"kind": "died", "count": 1, "text": "ended with exit code 3; its last log line: no port"}]
+    for row in failed:
+        row.update(nothing, verdict_reason=f"{server}: ended with exit code 3", server_findings=died)
+    left = [row for row in found if row["server"] != server or row in failed]
+    numbers = [row["trial"] for row in failed]
+    return left, summary.LeftOut(server, "ended with exit code 3; its last log line: no port", numbers, 12)
+
+
+@pytest.mark.parametrize(("server", "other"), [("epoll", "threads"), ("threads", "epoll")])
+def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_others(server: str, other: str) -> None:
+    question = asked(thresholds=[f"{server}.failed == 0"])
+    left, gone = unstarted(rows(question, {"epoll": 100_000, "threads": 61_000}), server)
+    found = answer(question, left, unstarted=[gone])
+    assert found.sentence.startswith(f"{other} moves ")
+    assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
+    why = "ended with exit code 3; its last log line: no port"
+    assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
+    assert {each.verdict.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
+    assert found.exit_code == 6
+    assert answer(asked(), left, unstarted=[gone]).exit_code == 0
+
+
+def test_what_was_measured_of_a_server_before_it_did_not_start_any_more_counts() -> None:
+    question = asked(concurrency=3)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    later = [row for row in found if row["round"] > 3]
+    left, gone = unstarted(later, "threads")
+    shown = answer(question, [*(row for row in found if row["round"] <= 3), *left], unstarted=[gone])
+    assert shown.sentence.startswith("threads moves 0.61x the blocks of epoll")
+    assert [(line.server, line.valid, line.trials) for line in shown.lines] == [("epoll", 7, 7), ("threads", 3, 5)]
+    assert shown.incomplete == ()
+
+
+def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
+    question = asked(concurrency=3)
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    (some, one), (others, other) = unstarted(found, "epoll"), unstarted(found, "threads")
+    left = [row for row in found if row in some and row in others]
+    shown = answer(question, left, unstarted=[one, other])
+    assert (shown.sentence, shown.exit_code) == ("No answer: no server could be started.", 6)

@@ -1,0 +1,262 @@
+"""Manifests: what is read, what a lie gives, and how a server is found and started."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tftpbench.host import presence
+from tftpbench.host.choice import bundled_manifests, choose
+from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.model.errors import ManifestError
+from tftpbench.model.manifest import Manifest, load_manifest
+
+TEXT = """\
+schema: tftpbench.server/1
+name: mine
+homepage: https://example.org
+license: MIT
+model: one thread
+capabilities: {operations: [read], options: [blksize]}
+argv: ["{python}", "{folder}/serve.py", "{host}", "{port}", "{root}", "--max={concurrency}"]
+argv_write: ["--write"]
+find: {python_module: json}
+version: ["{python}", "-c", "print(); print('mine 1.2'); print('more')"]
+get: pip install mine
+"""
+
+
+def load(folder: Path, old: str = "", new: str = "") -> Manifest:
+    assert old in TEXT
+    (folder / "server.yaml").write_text(TEXT.replace(old, new) if old else TEXT, encoding="utf-8")
+    return load_manifest(folder / "server.yaml")
+
+
+def test_a_command_has_its_places_filled_and_words_for_writing_added(tmp_path: Path) -> None:
+    manifest = load(tmp_path)
+    command = manifest.command("127.0.0.1", 4069, Path("/srv/{x}"), 116, write=False)
+    assert command == [sys.executable, f"{tmp_path}/serve.py", "127.0.0.1", "4069", "/srv/{x}", "--max=116"]
+    assert manifest.command("127.0.0.1", 4069, "/srv", 116, write=True)[-1] == "--write"
+    assert manifest.source == tmp_path / "server.yaml"
+
+
+def test_words_for_a_handover_are_added_with_its_descriptor(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "find:", 'argv_handover: ["--memory", "--to={handover}"]\nfind:')
+    command = manifest.command("h", 1, "/r", 9, write=True, handover=7)
+    assert command[-3:] == ["--write", "--memory", "--to=7"]
+    assert manifest.command("h", 1, "/r", 9, write=True)[-1] == "--write"
+
+
+def test_a_variant_replaces_the_command(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "get:", 'as_shipped: {argv: [mine, "{port}", "{root}"]}\nget:')
+    assert manifest.command("::1", 1, "/r", 9, write=True, variant="as_shipped") == ["mine", "1", "/r", "--write"]
+    with pytest.raises(ManifestError, match="has no variant 'tuned'; allowed: as_shipped"):
+        manifest.command("::1", 1, "/r", 9, write=False, variant="tuned")
+
+
+def test_a_manifest_may_have_any_number_of_variants_and_tells_which_busy_poll(tmp_path: Path) -> None:
+    spinning = '  spinning: {argv: [spin, "{port}", "{root}"], busy_polls: true}'
+    other = '  other: {argv: [other, "{port}", "{root}"]}'
+    manifest = load(tmp_path, "get:", f"variants:\n{spinning}\n{other}\nget:")
+    assert list(manifest.variants) == ["spinning", "other"]
+    assert manifest.command("::1", 1, "/r", 9, write=False, variant="other") == ["other", "1", "/r"]
+    assert [manifest.busy_polls(name) for name in (None, "spinning", "other")] == [False, True, False]
+    with pytest.raises(ManifestError, match="has no variant 'tuned'; allowed: spinning, other"):
+        manifest.busy_polls("tuned")
+    # what is measured as it ships is no variant of its own
+    assert choose(f"{tmp_path}/server.yaml@other")[1] == "other"
+    assert choose(f"{tmp_path}/server.yaml@as_shipped")[1] is None
+
+
+def test_a_server_that_is_there_tells_its_version(tmp_path: Path) -> None:
+    assert locate(load(tmp_path)) == Found("mine 1.2", sys.executable)
+
+
+def test_a_fetched_program_goes_before_one_in_path_and_a_path_starts_at_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "peers"))
+    for place in (tmp_path / "peers/mine/bin/sh", tmp_path / "build/sh"):
+        place.parent.mkdir(parents=True)
+        place.write_text("#!/bin/sh\n")
+        place.chmod(0o755)
+    fetched = load(tmp_path, "python_module: json", "program: sh")
+    assert locate(fetched) == Found("mine 1.2", str(tmp_path / "peers/mine/bin/sh"))
+    built = load(tmp_path, "python_module: json", "program: ./build/sh")
+    assert locate(built) == Found("mine 1.2", str(tmp_path / "build/sh"))
+
+
+def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "peers"))
+    python = tmp_path / "peers/mine/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho its own\n")
+    python.chmod(0o755)
+    manifest = load(tmp_path)
+    assert locate(manifest) == Found("its own", str(python))
+    assert manifest.command("h", 1, "/r", 1, write=False)[0] == str(python)
+
+
+def test_variables_have_their_places_filled_too(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "get:", 'env: {LIMIT: "{concurrency}", PLACE: "{folder}/x"}\nget:')
+    assert manifest.environment("h", 1, "/r", 9) == {"LIMIT": "9", "PLACE": f"{tmp_path}/x"}
+
+
+def test_a_server_that_needs_root_is_missing_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    needy = load(tmp_path, "get:", "privileges: it changes its root directory\nget:")
+    assert locate(needy) == Missing("needs root: it changes its root directory", "run tftpbench as root")
+    monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: False)
+    monkeypatch.setattr(presence, "_first_free_port", lambda: 1024)
+    low = load(tmp_path, "get:", "fixed_port: 69\nget:")
+    assert locate(low) == Missing(
+        "can listen on UDP port 69 only, which needs root or CAP_NET_BIND_SERVICE", "run tftpbench as root"
+    )
+    monkeypatch.setattr(presence, "_may_bind_low_ports", lambda: True)
+    assert isinstance(locate(low), Found)
+
+
+def test_a_program_is_found_by_path_and_named_in_its_command(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "python_module: json", "program: sh")
+    manifest = load(
+        tmp_path,
+        "find: {python_module: json}",
+        "find: {program: sh}\nas_shipped: {argv: ['{program}', '{port}', '{root}']}",
+    )
+    found = locate(manifest)
+    assert isinstance(found, Found)
+    assert manifest.command("h", 1, "/r", 1, write=False, variant="as_shipped")[0] == found.executable
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("python_module: json", "python_module: no_such.module", "Python module no_such.module was not found"),
+        ("python_module: json", "program: no-such-program", "no-such-program was not found"),
+        ("print(); print('mine 1.2'); print('more')", "print('oops'); exit(3)", "ended with 3, saying 'oops'"),
+        ("print(); print('mine 1.2'); print('more')", "pass", "ended with 0, saying ''"),
+        ('version: ["{python}"', 'version: ["/no/such/program"', "can't be run: No such file or directory"),
+    ],
+)
+def test_a_server_that_is_not_there_says_why_and_how_to_get_it(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    missing = locate(load(tmp_path, old, new))
+    assert isinstance(missing, Missing)
+    assert reason in missing.reason
+    assert "\n" not in missing.reason
+    assert missing.get == "pip install mine"
+
+
+def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "VERSION_TIMEOUT_S", 0.05)
+    missing = locate(load(tmp_path, "print(); print('mine 1.2'); print('more')", "import signal; signal.pause()"))
+    assert isinstance(missing, Missing)
+    assert "did not end within 0.05 s" in missing.reason
+
+
+def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
+    manifest = load(tmp_path)
+    assert manifest.cannot(operation="read", blksize=1428, windowsize=1) is None
+    assert manifest.cannot(operation="write") == "mine has no write"
+    assert manifest.cannot(windowsize=4) == "mine does not know windowsize"
+    assert manifest.cannot(options=["tsize"]) == "mine does not know tsize"
+    assert manifest.cannot(ipv6=True) == "mine has no IPv6"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("model:", "modell:", "server.yaml:5:1: modell: unknown key; did you mean 'model'?; allowed: schema, name,"),
+        ("[read]", "[reed]", "server.yaml:6:29: capabilities.operations[0]: is 'reed'; allowed: a list of read, write"),
+        (
+            "{port}",
+            "{ports}",
+            "server.yaml:7:1: argv: has the placeholder {ports}; did you mean 'port'?; allowed: {python}",
+        ),
+        ('"{port}", ', "", "server.yaml:7:1: argv: has no {port}; allowed: a word with {port}, or fixed_port"),
+        ('"{root}", ', "", "server.yaml:7:1: argv: has no {root}, so the server can't know which files to serve; all"),
+        ('["--write"]', '["{program}"]', "server.yaml:8:1: argv_write: has {program}, but find names none; allowed"),
+        ('["--write"]', '["{handover}"]', "server.yaml:8:1: argv_write: has the placeholder {handover}; allowed"),
+        (
+            "get:",
+            "argv_handover: [-m]\nget:",
+            "server.yaml:11:1: argv_handover: has no {handover}; allowed: a word with",
+        ),
+        ("python_module: json", "", "server.yaml:9:1: find: is not clear; allowed: exactly one of program and python_"),
+        ("get: pip install mine\n", "", "server.yaml:1:1: get: is missing; allowed: one line of text"),
+        ("get:", "ready: soon\nget:", "server.yaml:11:1: ready: is 'soon'; allowed: line, answer"),
+        ("get:", "fixed_port: 0\nget:", "server.yaml:11:1: fixed_port: is 0; allowed: 1 to 65535, or null"),
+        ("name: mine", "name: My Server", "server.yaml:2:1: name: is 'My Server'; allowed: small letters, digits"),
+        (
+            "get:",
+            "fetch: {pypi: [a], go: b}\nget:",
+            "server.yaml:11:1: fetch: is not clear; allowed: exactly one of",
+        ),
+        (
+            "get:",
+            "fetch: {npm: [--evil]}\nget:",
+            "server.yaml:11:15: fetch.npm[0]: is '--evil'; allowed: a list of",
+        ),
+        (
+            "get:",
+            "variants: {Big: {argv: [a]}}\nget:",
+            "server.yaml:11:12: variants.Big.[key]: is 'Big'; allowed: String should match pattern '^[a-z_]+$'",
+        ),
+        (
+            "get:",
+            "variants: {as_shipped: {argv: [a, '{port}', '{root}']}}\nget:",
+            "server.yaml:11:12: variants.as_shipped: is a key of its own; allowed: as_shipped beside variants",
+        ),
+        (
+            "get:",
+            "variants: {big: {argv: [a, '{root}']}}\nget:",
+            "server.yaml:11:18: variants.big.argv: has no {port}; allowed: a word with {port}, or fixed_port",
+        ),
+        (
+            "get:",
+            "variants: {big: {argv: [a, '{port}', '{root}'], busy_polls: 1}}\nget:",
+            "server.yaml:11:49: variants.big.busy_polls: is 1; allowed: true, false",
+        ),
+        ("server/1", "server/2", "server.yaml:1:1: schema: is 'tftpbench.server/2'; allowed: tftpbench.server/1"),
+    ],
+)
+def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, old, new)
+    assert str(error.value).removeprefix(f"{tmp_path}/").startswith(said)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="_source: unknown key"):
+        load(tmp_path, "get:", "_source: /elsewhere\nget:")
+
+
+def test_the_template_for_a_server_of_ones_own_is_a_manifest() -> None:
+    template = load_manifest(Path(__file__).parents[3] / "docs/my-server.yaml")
+    assert list(template.variants) == ["as_shipped"]
+    assert isinstance(locate(template), Missing)
+
+
+def test_bundled_manifests_are_called_as_their_folders() -> None:
+    bundled = bundled_manifests()
+    assert {"epoll", "threads", "tftpy"} <= set(bundled)
+    assert {name: manifest.source.parent.name for name, manifest in bundled.items()} == {name: name for name in bundled}
+
+
+def test_results_tell_a_bundled_manifest_from_one_of_the_users(tmp_path: Path) -> None:
+    assert bundled_manifests()["epoll"].origin == "servers/epoll/server.yaml"
+    assert load(tmp_path).origin == f"{tmp_path}/server.yaml"
+
+
+def test_a_name_a_path_and_a_variant_choose_a_server(tmp_path: Path) -> None:
+    load(tmp_path)
+    assert choose("tftpy")[0].name == "tftpy"
+    assert choose("tftpy@as_shipped")[1] == "as_shipped"
+    assert choose(str(tmp_path / "server.yaml"))[0].name == "mine"
+    assert choose(f"{tmp_path}/")[0].name == "mine"
+    with pytest.raises(ManifestError, match=r"no server is called 'tftpi'; did you mean 'tftpy'\?"):
+        choose("tftpi")
+    with pytest.raises(ManifestError, match="tftpy has no variant 'tuned'; allowed: tftpy@as_shipped"):
+        choose("tftpy@tuned")

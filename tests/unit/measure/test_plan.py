@@ -1,0 +1,73 @@
+"""The order of trials."""
+
+from tests.unit.builders import contender, scenario
+from tftpbench.host.presence import Missing
+from tftpbench.measure.plan import Contender, Plan, plan
+
+
+def three() -> list[Contender]:
+    return [contender(name) for name in ("one", "two", "three")]
+
+
+def order(made: Plan) -> list[tuple[int, str, str]]:
+    return [(trial.round, trial.cell.key, trial.contender.name) for trial in made.trials]
+
+
+def test_one_seed_is_one_order_and_another_seed_another() -> None:
+    assert order(plan(scenario(), three(), 1)) == order(plan(scenario(), three(), 1))
+    assert order(plan(scenario(), three(), 1)) != order(plan(scenario(), three(), 2))
+
+
+def test_every_round_does_every_cell_on_every_server_once() -> None:
+    made = order(plan(scenario(), three(), 7))
+    assert [trial[0] for trial in made] == sorted(trial[0] for trial in made), "rounds follow one another"
+    for number in range(1, 5):
+        in_round = [trial for trial in made if trial[0] == number]
+        assert len(in_round) == len(set(in_round)) == 6 * 3
+
+
+def test_the_servers_of_a_cell_stay_together_in_changing_order() -> None:
+    made = order(plan(scenario(trials=20), three(), 7))
+    groups = [made[start : start + 3] for start in range(0, len(made), 3)]
+    assert all(len({cell for _, cell, _ in group}) == 1 for group in groups)
+    assert len({tuple(server for _, _, server in group) for group in groups}) == 6, "all orders of three occur"
+
+
+def test_the_cells_of_a_round_come_in_changing_order() -> None:
+    made = order(plan(scenario(), three(), 7))
+    cells = [tuple(cell for _, cell, _ in made[start : start + 18 : 3]) for start in range(0, len(made), 18)]
+    assert len(set(cells)) > 1
+
+
+def test_numbers_are_unique_and_do_not_depend_on_what_is_installed() -> None:
+    whole = plan(scenario(), three(), 7)
+    lacking = plan(scenario(), [contender("one"), contender("two", Missing("is not here", "buy it")), *three()[2:]], 7)
+    numbers = {(t.round, t.cell.key, t.contender.name): t.number for t in whole.trials}
+    assert len(set(numbers.values())) == len(numbers)
+    assert all(numbers[t.round, t.cell.key, t.contender.name] == t.number for t in lacking.trials)
+    assert [trial.order for trial in lacking.trials] == list(range(1, len(lacking.trials) + 1))
+
+
+def test_a_missing_server_is_skipped_with_the_reason_and_how_to_get_it() -> None:
+    made = plan(scenario(), [contender("one"), contender("two", Missing("is not here", "buy it"))], 1)
+    assert {trial.contender.name for trial in made.trials} == {"one"}
+    assert [(skip.server, skip.cell, skip.reason, skip.get) for skip in made.skipped] == [
+        ("two", None, "is not here", "buy it")
+    ]
+
+
+def test_a_cell_that_a_server_can_not_do_is_skipped_for_it_alone() -> None:
+    made = plan(scenario(trials=1), [contender("one"), contender("two", operations=["read"])], 1)
+    assert {trial.cell.operation for trial in made.trials if trial.contender.name == "two"} == {"read"}
+    assert {skip.cell.label for skip in made.skipped if skip.cell} == {
+        "write, 1 at once, 1 KiB",
+        "write, 10 at once, 1 KiB",
+        "write, 100 at once, 1 KiB",
+    }
+
+
+def test_options_that_clients_ask_for_count_as_needed() -> None:
+    asked = scenario(trials=1, client={"tsize": True, "timeout_option": 3, "rollover": 1})
+    made = plan(asked, [contender("one", options=["tsize", "timeout"])], 1)
+    assert not made.trials
+    assert {skip.reason for skip in made.skipped} == {"one does not know rollover"}

@@ -1,0 +1,142 @@
+"""An axis or a metric is one record: a made-up one is seen everywhere, and is gone everywhere without its record.
+
+The package is copied, a few lines are added to the copy, and a real run of two transfers is made with it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+AXIS = """        Axis(
+            name="dither_ms", key="dither", value=Annotated[Count, Field(ge=0, le=9)], unit="ms", default=0,
+            allowed="0 to 9, or a list", description="Made up for a test.", meaning="Made up for a test.",
+            label=lambda value: f"dither {value}", added=Added(0),
+        ),
+"""
+CELL = "    dither_ms: int = 0\n"
+METRIC = (
+    '    "made_up": Metric("1/s", "Twice the blocks.", "float", better="higher", words="made up", tables=("cost",)),\n'
+)
+ROW = '        "made_up": 2.0 * (seen.result.figures.get("data_pps") or 0),\n'
+# What a program sees of the copy that is first in its path.
+SEEN = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import tftpbench
+from tftpbench.analysis.summary import answer_of, document
+from tftpbench.measure import validity
+from tftpbench.model.scenario_files import load_scenario
+from tftpbench.plots import throughput
+from tftpbench.render import reference, schema
+from tftpbench.render.report import report
+
+validity.findings = lambda *_: ()  # of a busy machine
+quick = ["matrix.concurrency=1", "matrix.operation=read", "transfers=2", "trials=1", "duration=null", "warm_up=null"]
+quick += json.loads(sys.argv[2])
+scenario = load_scenario("concurrency", [*quick, "servers=[epoll]"])
+run = tftpbench.run(scenario, out=sys.argv[1], seed=1)
+print(json.dumps({
+    "keys": sorted({cell.key for cell in scenario.cells()}),
+    "labels": [cell.label for cell in scenario.cells()],
+    "trials": list(run.trials.columns),
+    "rows": sorted({name for row in run.rows for name in row}),
+    "transfers": list(run.transfers.columns),
+    "frame": list(answer_of(run).to_frame().columns),
+    "comparison": list(tftpbench.compare(run.path, run.path).to_frame().columns),
+    "html": report(run, "html"),
+    "panels": list(throughput(run.trials).data["panel"]),
+    "schemas": {kind: schema.text(kind) for kind in schema.KINDS},
+    "docs": {page: table for (page, _), table in reference.tables().items()} | {
+        f"{page} {heading}": table for (page, heading), table in reference.tables().items()
+    },
+}))
+"""
+
+
+@dataclass
+class Copy:
+    """A copy of the package, and how many of its files were changed."""
+
+    root: Path
+    changed: set[str] = field(default_factory=set)
+
+    def add(self, file: str, before: str, lines: str) -> None:
+        path = self.root / "tftpbench" / file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{file} has no place for the sample"
+        path.write_text(text.replace(before, lines + before), encoding="utf-8")
+        self.changed.add(file)
+
+    def remove(self, file: str, lines: str) -> None:
+        path = self.root / "tftpbench" / file
+        path.write_text(path.read_text(encoding="utf-8").replace(lines, ""), encoding="utf-8")
+
+    def seen(self, *overrides: str) -> dict[str, object]:
+        out = self.root / f"out-{len(list(self.root.iterdir()))}"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", SEEN, str(out), json.dumps(overrides)],
+            env={**os.environ, "PYTHONPATH": str(self.root)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    ignored = shutil.ignore_patterns("__pycache__", "_bundled")
+    shutil.copytree(ROOT / "tftpbench", tmp_path / "tftpbench", ignore=ignored)
+    (tmp_path / "tftpbench/_bundled").mkdir()
+    for name in ("scenarios", "servers"):
+        (tmp_path / "tftpbench/_bundled" / name).symlink_to(ROOT / name)
+    yield Copy(tmp_path)
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def places(seen: dict[str, object], word: str) -> set[str]:
+    """Where the word stands."""
+    return {name for name, what in seen.items() if word in json.dumps(what)}
+
+
+def test_a_made_up_axis_is_seen_everywhere_and_gone_with_its_record(copy: Copy) -> None:
+    plain = copy.seen()
+    assert not places(plain, "dither")
+    copy.add("model/axes.py", "    )\n}  # fmt: skip\n", AXIS)
+    copy.add("model/workload.py", "\n    @classmethod\n    def at(", CELL)
+    assert len(copy.changed) <= 8
+    varied = copy.seen("matrix.dither=[0, 3]")
+    assert places(varied, "dither") == {
+        "labels", "trials", "rows", "transfers", "frame", "comparison", "html", "panels", "schemas", "docs",
+    }  # fmt: skip
+    assert varied["labels"] == ["read, 1 at once, 64 KiB", "read, 1 at once, 64 KiB, dither 3"]
+    schemas = varied["schemas"]
+    assert isinstance(schemas, dict)
+    assert {kind for kind, text in schemas.items() if "dither" in text} == {
+        "scenario", "results", "summary", "comparison",
+    }  # fmt: skip
+    # What older runs implied has the key that it always had.
+    assert isinstance(plain["keys"], list)
+    assert isinstance(varied["keys"], list)
+    assert set(plain["keys"]) < set(varied["keys"])
+    copy.remove("model/axes.py", AXIS)
+    assert not places(copy.seen(), "dither")
+
+
+def test_a_made_up_metric_is_seen_everywhere_and_gone_with_its_record(copy: Copy) -> None:
+    copy.add("model/metrics.py", "}\n# Figures that no row holds", METRIC)
+    copy.add("measure/rows.py", '        "server_rss_bytes_ready": seen.ready.rss_bytes,\n', ROW)
+    assert len(copy.changed) <= 5
+    assert places(copy.seen(), "made_up") | places(copy.seen(), "made up") == {
+        "trials", "rows", "html", "schemas", "docs",
+    }  # fmt: skip
+    copy.remove("model/metrics.py", METRIC)
+    assert places(copy.seen(), "made_up") <= {"rows", "trials"}, "the row has it, as an unknown column of its own"

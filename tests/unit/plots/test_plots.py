@@ -1,0 +1,296 @@
+"""What the plots draw: axes, marks, and the data that stands behind them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import FillBetweenPolyCollection, QuadMesh
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+
+from tests.unit.plots import plot_frames as frames
+from tftpbench import plots
+from tftpbench.analysis import stats
+from tftpbench.model.errors import PlotError
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def line_through(axes: Axes, x: list[float], y: list[float]) -> Line2D:
+    """The one line with this data; the test fails where there is none."""
+    wanted = np.column_stack([x, y])
+    points = [(line, np.asarray(line.get_xydata())) for line in axes.lines]
+    found = [line for line, there in points if there.shape == wanted.shape and np.allclose(there, wanted)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_throughput_goes_through_medians_of_valid_trials() -> None:
+    trials = frames.trials()
+    trials.loc[(trials["contender"] == "threads") & (trials["round"] == 7), "verdict"] = "invalid"
+    axes = plots.throughput(trials).figure.axes[0]
+    # rounds 1 to 7 have the median 4, rounds 1 to 6 have 3.5
+    line_through(axes, [3, 10, 100], [100_007, 100_014, 100_104])
+    line_through(axes, [3, 10, 100], [(100_003.5 + c) / 2 for c in (3, 10, 100)])
+
+
+def test_throughput_has_a_tick_for_each_concurrency_on_a_log2_axis_and_begins_at_zero() -> None:
+    plot = plots.throughput(frames.trials())
+    axes = plot.figure.axes[0]
+    plot.figure.draw_without_rendering()
+    assert axes.get_xscale() == "log"
+    assert axes.xaxis.get_transform().base == 2  # type: ignore[attr-defined]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "10", "100"]
+    assert axes.get_xlabel() == "transfers at once (concurrency)"
+    assert axes.get_ylabel() == "DATA blocks per second"
+    assert axes.get_ylim()[0] == 0
+    assert "40 k" in [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_bands_are_the_bootstrap_interval_of_the_median_and_the_data_holds_them() -> None:
+    plot = plots.throughput(frames.trials())
+    medians = plot.data[plot.data["mark"] == "median"]
+    expected = stats.median_interval([100_003.0 + number for number in range(1, 8)])
+    row = medians.iloc[0]
+    assert (row["low"], row["high"]) == expected
+    assert set(medians["bounds"]) == {"95 % interval"}
+    bands = [each for each in plot.figure.axes[0].collections if isinstance(each, FillBetweenPolyCollection)]
+    heights = bands[0].get_paths()[0].get_extents()
+    assert heights.y0 == row["low"]
+    assert "95 % bootstrap interval" in subtitle(plot)
+
+
+def test_under_six_trials_there_are_bars_of_the_range_and_no_band() -> None:
+    plot = plots.throughput(frames.trials(rounds=5))
+    medians = plot.data[plot.data["mark"] == "median"]
+    assert set(medians["bounds"]) == {"range"}
+    assert medians["low"].iloc[0] == 100_004
+    assert medians["high"].iloc[0] == 100_008
+    assert "range of fewer than 6" in subtitle(plot)
+    assert "interval" not in subtitle(plot)
+
+
+def test_invalid_trials_are_hollow_crosses_that_no_line_goes_through() -> None:
+    trials = frames.trials()
+    trials.loc[0, "verdict"] = "invalid"
+    trials.loc[0, "data_pps"] = 1.0
+    plot = plots.throughput(trials)
+    cross = line_through(plot.figure.axes[0], [3], [1])
+    assert cross.get_marker() == "X"
+    assert cross.get_markerfacecolor() == "none"
+    assert plot.data.loc[plot.data["mark"] == "median", "low"].min() > 1
+    assert "1 invalid trial" in subtitle(plot)
+
+
+def test_the_ceiling_is_dashed_where_it_is_known() -> None:
+    trials = frames.trials()
+    trials.loc[trials["concurrency"] == 10, "ceiling_data_pps"] = 400_000.0
+    plot = plots.throughput(trials)
+    line = line_through(plot.figure.axes[0], [10], [400_000])
+    assert line.get_linestyle() == "--"
+    assert "ceiling" in texts(plot.figure.axes[0])
+    assert "ceiling" not in texts(plots.throughput(frames.trials()).figure.axes[0])
+
+
+def test_each_operation_and_option_has_a_panel_and_one_scale() -> None:
+    both = frames.trials(operations=("read", "write"))
+    large = frames.trials().assign(blksize=1468, operation="read")
+    large["contender"] = large["contender"].astype(both["contender"].dtype)
+    plot = plots.throughput(pd.concat([both.assign(operation=both["operation"].astype(str)), large]))
+    titles = [axes.get_title(loc="left") for axes in plot.figure.axes]
+    assert titles == ["read, 64 KiB", "read, 64 KiB, blksize 1468", "write, 64 KiB"]
+    assert len({axes.get_ylim() for axes in plot.figure.axes}) == 1
+
+
+def test_of_many_panels_the_first_eight_are_drawn_and_the_picture_says_so() -> None:
+    many = pd.concat([frames.trials(concurrencies=(3,)).assign(blksize=512 * size) for size in range(1, 11)])
+    plot = plots.throughput(many)
+    assert len(plot.figure.axes) == 8
+    assert "the first 8 of 10 cells" in subtitle(plot)
+
+
+def test_a_contender_has_one_colour_and_marker_in_every_plot_even_where_another_is_missing() -> None:
+    names = ("a", "b", "c")
+    some = frames.trials(names).query("contender != 'a'")
+    found = set()
+    for plot in (plots.throughput(frames.trials(names)), plots.fairness(some), plots.cpu_per_block(some)):
+        swatch = key_of(plot.figure.axes[0])["c"]
+        found.add((to_hex(swatch.get_color()), swatch.get_marker()))
+    assert len(found) == 1
+
+
+def test_fifty_contenders_look_different_from_one_another() -> None:
+    looks = plots.style.looks([str(number) for number in range(50)])
+    assert len(set(looks.values())) == 50
+
+
+def test_cpu_per_block_is_written_as_durations() -> None:
+    plot = plots.cpu_per_block(frames.trials())
+    plot.figure.draw_without_rendering()
+    axes = plot.figure.axes[0]
+    assert axes.get_ylabel() == "CPU time per block"
+    assert "2 us" in [label.get_text() for label in axes.get_yticklabels()]
+    line_through(axes, [3, 10, 100], [4004, 4004, 4004])
+
+
+def test_fairness_is_logarithmic_with_a_line_at_one() -> None:
+    plot = plots.fairness(frames.trials())
+    axes = plot.figure.axes[0]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylim()[0] < 1
+    assert any(np.array_equal(line.get_ydata(), [1, 1]) for line in axes.lines)
+    assert set(plot.data["mark"]) == {"trial", "median"}
+
+
+def test_scaling_is_relative_to_the_smallest_concurrency_of_the_same_contender() -> None:
+    plot = plots.scaling(frames.trials())
+    medians = plot.data[plot.data["mark"] == "median"].set_index(["contender", "concurrency"])["scaling"]
+    assert medians[("threads", 3.0)] == 1
+    assert medians[("threads", 100.0)] == pytest.approx(100_104 / 100_007)
+
+
+def test_the_spectrum_is_drawn_on_nines_and_ends_where_ten_samples_remain() -> None:
+    plot = plots.latency_spectrum(frames.latency(), "Block round trip")
+    axes = plot.figure.axes[0]
+    plot.figure.draw_without_rendering()
+    epoll = plot.data[plot.data["contender"] == "epoll"]
+    # 100,000 samples in buckets of 100: the last bucket has none beyond it, the one before has 100
+    assert epoll["percentile"].max() == 99.9
+    assert epoll["value_ns"].max() == 999_000
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    ticks = dict(zip(axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()], strict=True))
+    assert ticks == {1: "0", 2: "50", 10: "90", 100: "99", 1000: "99.9"}
+    assert axes.get_ylabel() == "block round trip"
+    assert "100 us" in [label.get_text() for label in axes.get_yticklabels()]
+    # bucket k ends at percentile (k + 1) / 10 and (k + 1) us
+    assert epoll["value_ns"].to_numpy() == pytest.approx(epoll["percentile"].to_numpy() * 10_000)
+    assert "100000 samples" in subtitle(plot)
+
+
+def test_buckets_of_several_rows_are_added_before_percentiles_are_read() -> None:
+    halves = pd.concat([frames.latency().assign(count=50)] * 2)
+    pd.testing.assert_frame_equal(plots.latency_spectrum(halves).data, plots.latency_spectrum(frames.latency()).data)
+
+
+def test_the_ecdf_is_the_share_of_completed_transfers_of_valid_trials() -> None:
+    transfers = frames.transfers()
+    transfers["outcome"] = transfers["outcome"].cat.add_categories(["failed"])
+    transfers.loc[transfers["end_ns"] - transfers["actual_start_ns"] > 100_000_000, "outcome"] = "failed"
+    plot = plots.transfer_times(transfers)
+    epoll = plot.data[plot.data["contender"] == "epoll"]
+    assert epoll["transfers"].iloc[0] == 100
+    assert epoll.set_index("duration_ns")["share"][50_000_000.0] == 0.5
+    assert epoll["share"].max() == 1
+    assert plot.figure.axes[0].get_xscale() == "log"
+    assert plot.figure.axes[0].get_xlabel() == "duration of a transfer"
+
+
+def test_the_ccdf_is_logarithmic_and_ends_where_ten_transfers_remain() -> None:
+    plot = plots.transfer_times(frames.transfers(), ccdf=True)
+    epoll = plot.data[plot.data["contender"] == "epoll"]
+    assert epoll["share"].min() == pytest.approx(10 / 200)
+    assert epoll["duration_ns"].max() == 190_000_000
+    assert plot.figure.axes[0].get_yscale() == "log"
+
+
+def test_the_heat_map_counts_every_transfer_once_in_bins_that_all_panels_share() -> None:
+    plot = plots.latency_heatmap(frames.transfers())
+    assert plot.data.groupby("contender")["transfers"].sum().to_dict() == {"epoll": 200, "threads": 200}
+    meshes = [each for axes in plot.figure.axes for each in axes.collections if isinstance(each, QuadMesh)]
+    assert all(mesh.get_rasterized() for mesh in meshes[:2])
+    epoll, threads = plot.figure.axes[:2]
+    assert (epoll.get_xlim(), epoll.get_ylim()) == (threads.get_xlim(), threads.get_ylim())
+    # Each trial counts from its own first start.
+    assert plot.data["from_s"].min() < 0.01
+
+
+def test_of_several_cells_the_heat_map_draws_the_one_with_most_transfers_at_once() -> None:
+    plot = plots.latency_heatmap(pd.concat([frames.transfers(), frames.transfers(concurrency=100, each=50)]))
+    assert plot.data["transfers"].sum() == 100
+    assert "100 at once" in subtitle(plot)
+    assert "2 cells" in subtitle(plot)
+
+
+def test_pairs_are_ratios_of_a_round_with_the_estimate_of_stats_and_who_went_first() -> None:
+    trials = frames.trials(concurrencies=(10,))
+    plot = plots.pairs(trials)
+    expected = stats.paired_ratio([1.0] * 7, [2.0] * 7)
+    assert set(plot.data["ratio"]) == {0.5}
+    assert plot.data["estimate"].iloc[0] == pytest.approx(expected.ratio)
+    assert plot.data["place"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    order = trials.pivot_table(index="round", columns="contender", values="order", observed=True)
+    assert plot.data["reference_first"].tolist() == (order["epoll"] < order["threads"]).tolist()
+    assert plot.figure.axes[0].get_yscale() == "log"
+    fills = {to_hex(line.get_markerfacecolor()) for line in plot.figure.axes[0].lines if line.get_marker() == "s"}
+    assert "#ffffff" in fills
+    assert plot.figure.axes[0].get_xlabel() == "pairs, in the order done"
+
+
+def test_pairs_need_both_trials_of_a_round_to_be_valid() -> None:
+    trials = frames.trials(concurrencies=(10,))
+    trials.loc[(trials["round"] == 3) & (trials["contender"] == "epoll"), "verdict"] = "invalid"
+    assert sorted(plots.pairs(trials).data["round"]) == [1, 2, 4, 5, 6, 7]
+    assert set(plots.pairs(trials, reference="threads").data["ratio"].round(6)) == {2.0}
+    with pytest.raises(PlotError, match="no contender is called 'absent'; there are: epoll, threads"):
+        plots.pairs(trials, reference="absent")
+
+
+def test_the_forest_is_logarithmic_with_the_budget_shaded_and_ranges_hollow() -> None:
+    plot = plots.forest(frames.ratios(), budget=0.05, axis="data_pps / that of epoll")
+    axes = plot.figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "data_pps / that of epoll"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["read, 10 at once", "read, 100 at once"]
+    assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx(
+        [1 / 1.05, 1.05]
+    )
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [to_hex(line.get_markerfacecolor()) for line in marks] == ["#d55e00", "#ffffff"]
+    assert texts(axes) == ["0.500 (0.450 to 0.550)  n=7", "0.800  n=5"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert "within 5 % of 1" in subtitle(plot)
+
+
+@pytest.mark.parametrize("budget", [-1, 0, 1, float("nan")])
+def test_a_budget_is_a_share(budget: float) -> None:
+    with pytest.raises(PlotError, match="allowed: over 0 and under 1"):
+        plots.forest(frames.ratios(), budget=budget)
+
+
+def test_losses_are_per_thousand_started_and_what_is_not_known_is_not_zero() -> None:
+    plot = plots.loss(frames.trials())
+    data = plot.data.groupby(["kind", "contender"])["per_1000"].sum()
+    assert data[("retransmissions", "threads")] == pytest.approx(10)
+    assert data[("udp_drops_server", "threads")] == pytest.approx(5)
+    resent, _, ours, unanswered = plot.figure.axes
+    assert texts(resent) == ["0", "10"]
+    assert texts(ours) == ["0", "0"]
+    assert texts(unanswered) == ["not known", "not known"]
+    assert plot.title == "Sent again, dropped, unanswered, per 1000 transfers"
+    asked = "per 1000 of all transfers that the server was asked for; the shades say at which concurrency; sums over "
+    assert subtitle(plot).startswith(asked)
+    assert plot.alt.endswith("threads 10 (retransmissions), threads 5 (udp_drops_server).")
+
+
+def test_a_loss_counts_in_invalid_trials_too() -> None:
+    trials = frames.trials(concurrencies=(3,), rounds=1).assign(verdict="invalid")
+    assert plots.loss(trials).data["count"].sum() == 15
+
+
+def test_names_at_the_right_keep_their_order_and_their_distance() -> None:
+    places = plots.style.spread([0.5, 0.9, 0.5, 0.51], 0.1)
+    assert places[0] < places[2] < places[3] < places[1]
+    assert np.diff(sorted(places)).min() == pytest.approx(0.1)
+    assert plots.style.spread([0.0, 0.0, 2.0], 0.1) == pytest.approx([0, 0.1, 1])
+
+
+def subtitle(plot: plots.Plot) -> str:
+    return plot.figure.texts[1].get_text().replace("\n", " ")
+
+
+def key_of(axes: Axes) -> dict[str, Line2D]:
+    """Each name at the right with its swatch."""
+    swatches = [line for line in axes.lines if line.get_markevery() == [1]]
+    return dict(zip(texts(axes)[-len(swatches) :], swatches, strict=True))

@@ -1,0 +1,165 @@
+"""What people see while a run goes on."""
+
+import contextlib
+import errno
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.unit.builders import contender, scenario
+from tftpbench.host.presence import Missing
+from tftpbench.measure import (
+    CeilingUnknown,
+    CopyStarted,
+    Event,
+    LeftOut,
+    Pinning,
+    RunFinished,
+    RunStarted,
+    ServerLeftOut,
+    TrialFinished,
+    TrialStarted,
+)
+from tftpbench.measure.plan import plan
+from tftpbench.render.progress import LiveBar, PlainLines, display
+
+
+def events(done: int = 0) -> list[Event]:
+    question = scenario(trials=1, matrix={"operation": "read", "concurrency": [1, 10], "file_size": 1024})
+    servers = [contender("one"), contender("two", Missing("is not here", "apt install two"))]
+    whole = plan(question, servers, 1)
+    events: list[Event] = [RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), done)]
+    for trial in whole.trials:
+        row: dict[str, object] = {"data_pps": 131_072.0, "failed": 0, "timed_out": 2, "verdict": "valid"}
+        if trial is whole.trials[-1]:
+            row |= {"verdict": "invalid", "verdict_reason": "stolen time", "data_pps": None}
+        advice = ("repeat later",) if row["verdict"] != "valid" else ()
+        events += [TrialStarted(trial, len(whole.trials)), TrialFinished(trial, len(whole.trials), row, advice)]
+    return [*events, RunFinished(Path("results/x"), interrupted=False)]
+
+
+def plain() -> list[str]:
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    for event in events():
+        lines(event)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_say_what_is_asked_what_is_left_out_and_one_line_a_trial() -> None:
+    lines = plain()
+    assert lines[0] == "order: In which order?"
+    assert lines[1] == "2 trials (2 cells x 3 servers x 1), on separate cores"
+    assert lines[2] == "left out: two: is not here; get it: apt install two"
+    assert lines[3].startswith("[1/2] one, read, ")
+    assert lines[3].endswith(" at once, 1 KiB: 131 k blocks/s, 2 timed out")
+    assert lines[4].endswith(": no figures, 2 timed out; invalid: stolen time (repeat later)")
+    assert len(lines) == 5
+
+
+def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_a_warning() -> None:
+    stream = io.StringIO()
+    trial = next(event for event in events() if isinstance(event, TrialFinished))
+    for show in (PlainLines(stream), LiveBar(Console(file=stream, width=200))):
+        show(replace(trial, row={**trial.row, "ceiling_ratio": 0.834, "verdict": "invalid", "verdict_reason": "x"}))
+        show(CeilingUnknown(trial.trial.cell, "20128 open files are needed"))
+    shown = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
+    assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
+
+
+def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
+    line = "Copying 'boot.0' from 127.0.0.1:69, to compare with it what is read."
+    plain_lines, live_lines = io.StringIO(), io.StringIO()
+    for show in (PlainLines(plain_lines), LiveBar(Console(file=live_lines, width=120))):
+        show(CopyStarted("127.0.0.1:69", "boot.0"))
+    assert [plain_lines.getvalue(), live_lines.getvalue()] == [f"{line}\n"] * 2
+
+
+def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:
+    stream = io.StringIO()
+    with display(stream, quiet=True) as shown:
+        for event in events():
+            shown(event)
+    assert stream.getvalue() == ""
+    with display(stream, quiet=False) as shown:
+        assert isinstance(shown, PlainLines)
+
+
+class Terminal(io.StringIO):
+    """A stream that calls itself a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_run_that_fails_leaves_the_cursor_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with contextlib.suppress(OSError), display(stream, quiet=False) as shown:
+        shown(events()[0])
+        raise OSError(errno.ENOSPC, "the results folder is full")
+    hidden, visible = "\x1b[?25l", "\x1b[?25h"
+    assert stream.getvalue().rindex(visible) > stream.getvalue().rindex(hidden)
+
+
+def test_the_bar_draws_only_when_an_event_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    now_s = iter(range(0, 1000, 10))
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=100), clock_s=lambda: next(now_s))
+    *first, _ = events()
+    for event in first[:3]:
+        bar(event)
+    assert bar._bar is not None
+    assert bar._bar.live._refresh_thread is None, "a thread would draw inside measured windows"
+    assert "10 s left" in stream.getvalue()
+    assert "last 131 k blocks/s" in stream.getvalue()
+    bar(events()[-1])
+
+
+def test_square_brackets_of_a_server_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=200, color_system=None))
+    words = "dlopen [/usr/lib/libx.so] failed [red]"
+    for event in events():
+        if isinstance(event, RunStarted):
+            bar(replace(event, notes=(words,)))
+        elif isinstance(event, TrialFinished):
+            bar(replace(event, row={**event.row, "verdict": "invalid", "verdict_reason": words}))
+        else:
+            bar(event)
+    assert stream.getvalue().count(words) == 3
+
+
+def test_a_server_that_does_not_start_is_left_out_in_one_line_and_out_of_the_time_left() -> None:
+    left_out = ServerLeftOut(LeftOut("[b]two[/b]", "did not answer", (1, 3), 1), is_last=False)
+    stream = io.StringIO()
+    for show in (PlainLines(stream), LiveBar(Console(file=stream, width=200))):
+        show(left_out)
+        show(replace(left_out, is_last=True))
+    text = "left out from here on: [b]two[/b]: did not start again, 1 trial is not done"
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == [
+        text,
+        f"{text}; no server is left, so the run ends",
+    ] * 2
+
+
+def test_the_time_left_is_that_of_the_servers_that_are_left() -> None:
+    question = scenario(trials=3, matrix={"operation": "read", "concurrency": 1, "file_size": 1024})
+    whole = plan(question, [contender("one"), contender("two")], 1)
+    stream, clock = Terminal(), iter(range(0, 1000, 10))
+    bar = LiveBar(Console(file=stream, width=200, force_terminal=True), lambda: next(clock))
+    bar(RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), 0))
+    first = whole.trials[0]
+    bar(TrialFinished(first, 6, {"data_pps": 1.0, "verdict": "valid"}, ()))
+    gone = next(name for name in ("one", "two") if name != first.contender.name)
+    assert "50 s left" in stream.getvalue()
+    bar(ServerLeftOut(LeftOut(gone, "did not answer", (2,), 3), is_last=False))
+    bar(TrialStarted(whole.trials[1], 6))
+    assert "40 s left" in stream.getvalue(), "20 s for the first, 2 to go"
+    bar.close()
