@@ -51,7 +51,7 @@ print(json.dumps({
     "rows": sorted({name for row in run.rows for name in row}),
     "transfers": list(run.transfers.columns),
     "frame": list(answer_of(run).to_frame().columns),
-    "comparison": list(tftpbench.compare(run.path, run.path).cells.columns),
+    "comparison": list(tftpbench.compare(run.path, run.path).to_frame().columns),
     "html": report(run, "html"),
     "panels": list(throughput(run.trials).data["panel"]),
     "schemas": {kind: schema.text(kind) for kind in schema.KINDS},
