@@ -36,6 +36,8 @@ from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
 from tftpbench.model.budgets import METRICS, REPORTED, worsening
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.invariants import number
+from tftpbench.model.metrics import METRICS as RECORDS
 from tftpbench.model.metrics import Metric
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_duration
@@ -43,8 +45,6 @@ from tftpbench.model.workload import Cell
 
 # A trimmed mean of fewer trials has an error that can't be relied on.
 TRIALS_MIN = PAIRS_MIN
-_CPU = "server_cpu_s_per_mib"
-_MIB = 1024 * 1024
 # Findings of a trial in which the server was not there.
 _GONE = {"died", "not_ready"}
 # So many servers and cells that can't be judged are named; the others are counted.
@@ -106,13 +106,8 @@ def difference(one: Trimmed, other: Trimmed) -> Trimmed:
 
 def figure(row: Row, metric: str) -> float | None:
     """A metric of a trial, in its unit; None where it is unknown, or no positive number."""
-    value: object = row.get(metric)
-    if metric == _CPU:
-        # A server may have granted smaller blocks than were asked for.
-        size, per_block = row.get("blksize_granted") or row.get("blksize"), row.get("server_cpu_ns_per_block")
-        value = per_block / 1e9 / size * _MIB if per_block and size else None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and value > 0 else None  # type: ignore[arg-type, operator]
+    value = number({metric: RECORDS[metric].of(row)}, metric)
+    return value if value is not None and value > 0 else None
 
 
 # ---- the judgement

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tftpbench.model.invariants import number
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
 
@@ -86,8 +87,8 @@ def _whole(row: Row, died: str | None, is_unresponsive: bool) -> Iterator[Server
         yield of_a_lost_server(died, died=True)
     if is_unresponsive:
         yield ServerFinding("unresponsive", 1, "answered no new request after the load")
-    wrong = int(_number(row, "content_mismatches") or 0)
-    judged = _number(row, "started") or _number(row, "completed")  # one that sends too much never completes
+    wrong = int(number(row, "content_mismatches") or 0)
+    judged = number(row, "started") or number(row, "completed")  # one that sends too much never completes
     yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
 
 
@@ -117,14 +118,14 @@ def _silent(transfers: Columns) -> npt.NDArray[np.bool_]:
 
 def _not_granted(row: Row) -> Iterator[ServerFinding]:
     for option in ("blksize", "windowsize"):
-        asked, granted = _number(row, option), _number(row, f"{option}_granted")
+        asked, granted = number(row, option), number(row, f"{option}_granted")
         if asked is not None and granted is not None and granted < asked:
             yield ServerFinding("not_granted", 1, f"granted {option} {granted:.0f} where {asked:.0f} was asked for")
 
 
 def _unfair(row: Row, timeout_ns: int) -> Iterator[ServerFinding]:
-    fairness, slowest_ns = _number(row, "fairness") or 0, _number(row, "transfer_ns_max") or 0
-    many = (_number(row, "completed") or 0) >= FAIRNESS_TRANSFERS_MIN
+    fairness, slowest_ns = number(row, "fairness") or 0, number(row, "transfer_ns_max") or 0
+    many = (number(row, "completed") or 0) >= FAIRNESS_TRANSFERS_MIN
     if many and fairness > FAIRNESS_MAX and slowest_ns > timeout_ns:
         yield ServerFinding("unfair", 1, f"the slowest transfer took {fairness:.0f} times as long as the median one")
 
@@ -155,8 +156,3 @@ def _faults(row: Row) -> str:
 
 def _count(mask: npt.NDArray[Any]) -> int:
     return int(np.count_nonzero(mask))
-
-
-def _number(row: Row, name: str) -> float | None:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else None

@@ -51,6 +51,7 @@ def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
 
 
 def number(row: Row, name: str) -> float | None:
-    """The figure as a number; None where it is unknown or none."""
+    """The figure as a finite number; None where it is unknown or no number."""
     value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]

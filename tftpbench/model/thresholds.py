@@ -6,7 +6,6 @@ A figure that isn't known never satisfies a threshold. Pure; it must never read 
 its row.
 """
 
-import math
 import operator
 import re
 import statistics
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
+from tftpbench.model.invariants import number
 from tftpbench.model.metrics import COLUMNS, METRICS
 
 GRAMMAR = "[server.]column operator number, as in 'epoll.failed == 0' or 'data_pps > 50000'"
@@ -110,7 +110,7 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row]) -> Ver
     valid = [row for row in rows if row.get("verdict") == "valid"]
     is_count = _is_count(threshold.column)
     judged = rows if is_count else valid
-    known = [value for row in judged if (value := _number(row.get(threshold.column))) is not None]
+    known = [value for row in judged if (value := number(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
     if not valid and state != "missed":
         state, value, detail = "not known", None, "no valid trial"
@@ -137,9 +137,3 @@ def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float 
     middle = statistics.median(known)
     holds = OPERATORS[threshold.op](middle, threshold.limit)
     return "held" if holds else "missed", middle, f"median of {len(known)} valid trials"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        return None
-    return float(value)
