@@ -7,7 +7,7 @@ line.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tftpbench.gate.result import BASE, CONTROL, HEAD, GateResult, Judgement, Pair
+from tftpbench.gate.result import GateResult
 from tftpbench.model.arguments import path_of
-from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible_line
 from tftpbench.model.regular_file import UnfitFile, read_regular
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 SCHEMA = "tftpbench.gate/2"
 SCHEMA_1 = "tftpbench.gate/1"
@@ -32,7 +31,6 @@ _WHOLE_1, _JUDGEMENT_1 = {"word": "verdict", "blocks": "pairs"}, {"word": "verdi
 FILE = "gate.json"
 # A thousand pairs in twenty cells; the default gate has 200 KiB.
 SIZE_MAX_BYTES = 64 * 1024 * 1024
-_PAIR_COLUMNS = ("cell", "cell_key", "pair", "metric", "compared", "base", "other", "ratio", "base_first", "valid")
 
 
 def document(result: GateResult) -> dict[str, Any]:
@@ -67,44 +65,6 @@ def load(path: Path | str) -> GateResult:
         return _adapter().validate_json(content, strict=True)
     except ValidationError as error:
         raise ResultsError(f"{found}: {_first_mistake(error, schema)}") from None
-
-
-def pairs_frame(result: GateResult) -> "pd.DataFrame":
-    """Tidy: a row per pair, metric and pairing of the base with another arm, where either side has the figure.
-
-    Columns: cell, cell_key, pair, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
-    (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
-    """
-    import pandas as pd
-
-    rows = [row for pair in result.pairs for row in _pairings(pair)]
-    frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
-    return frame.astype(dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool))
-
-
-def judgements_frame(result: GateResult) -> "pd.DataFrame":
-    """A row per judgement: the fields of Judgement."""
-    import pandas as pd
-
-    names = [each.name for each in fields(Judgement)]
-    frame = pd.DataFrame([[getattr(each, name) for name in names] for each in result.judgements], columns=names)
-    figures = ("base", "head", "ratio", "low", "high", "worse", "budget", "smallest_effect")
-    return frame.astype(dict.fromkeys(figures, "float64"))
-
-
-def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
-    for metric in (*METRICS, *REPORTED):
-        for compared in (HEAD, CONTROL):
-            if BASE not in pair.arms or compared not in pair.arms:
-                continue
-            base, other = (pair.arms[arm].figures.get(metric) for arm in (BASE, compared))
-            if base is None and other is None:
-                continue
-            ratio = other / base if base and other is not None else None
-            yield (
-                pair.cell, pair.cell_key, pair.number, metric, compared, base, other, ratio, pair.first == BASE,
-                pair.invalid is None,
-            )  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

@@ -4,10 +4,12 @@ Frozen and pure. It must never decide; reports, JSON and exit codes are made fro
 description in the JSON Schema of gate.json (`tftpbench schema gate`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tftpbench.model.budgets import METRICS, REPORTED
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
@@ -15,6 +17,7 @@ if TYPE_CHECKING:  # pandas takes a second to import
 FailOn = Literal["regressed", "suspected", "inconclusive"]
 
 BASE, HEAD, CONTROL = "base", "head", "control"
+_PAIR_COLUMNS = ("cell", "cell_key", "pair", "metric", "compared", "base", "other", "ratio", "base_first", "valid")
 
 
 class Verdict(StrEnum):
@@ -219,8 +222,6 @@ class GateResult:
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per pair, metric and comparison (head, control): base, other, ratio, base_first, valid."""
-        from tftpbench.gate.document import pairs_frame
-
         return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
@@ -230,3 +231,41 @@ class GateResult:
         if self.verdict is Verdict.INVALID:
             return 6
         return 4 if self.verdict is Verdict.INCONCLUSIVE and fail_on == "inconclusive" else 0
+
+
+def pairs_frame(result: GateResult) -> "pd.DataFrame":
+    """Tidy: a row per pair, metric and pairing of the base with another arm, where either side has the figure.
+
+    Columns: cell, cell_key, pair, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
+    (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
+    """
+    import pandas as pd
+
+    rows = [row for pair in result.pairs for row in _pairings(pair)]
+    frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
+    return frame.astype(dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool))
+
+
+def judgements_frame(result: GateResult) -> "pd.DataFrame":
+    """A row per judgement: the fields of Judgement."""
+    import pandas as pd
+
+    names = [each.name for each in fields(Judgement)]
+    frame = pd.DataFrame([[getattr(each, name) for name in names] for each in result.judgements], columns=names)
+    figures = ("base", "head", "ratio", "low", "high", "worse", "budget", "smallest_effect")
+    return frame.astype(dict.fromkeys(figures, "float64"))
+
+
+def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
+    for metric in (*METRICS, *REPORTED):
+        for compared in (HEAD, CONTROL):
+            if BASE not in pair.arms or compared not in pair.arms:
+                continue
+            base, other = (pair.arms[arm].figures.get(metric) for arm in (BASE, compared))
+            if base is None and other is None:
+                continue
+            ratio = other / base if base and other is not None else None
+            yield (
+                pair.cell, pair.cell_key, pair.number, metric, compared, base, other, ratio, pair.first == BASE,
+                pair.invalid is None,
+            )  # fmt: skip

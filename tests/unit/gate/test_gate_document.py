@@ -17,12 +17,10 @@ from tftpbench.gate.document import (
     SCHEMA_1,
     SIZE_MAX_BYTES,
     document,
-    judgements_frame,
     load,
-    pairs_frame,
     text,
 )
-from tftpbench.gate.result import Arm, GateResult, Judgement
+from tftpbench.gate.result import Arm, GateResult, Judgement, judgements_frame, pairs_frame
 from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.errors import ResultsError
 from tftpbench.render import schema

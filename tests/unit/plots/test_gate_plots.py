@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from tests.unit.gate.gate_results import CELL, every, gate
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
-from tftpbench.gate.document import pairs_frame
+from tftpbench.gate.result import pairs_frame
 from tftpbench.model.errors import PlotError
 from tftpbench.render.gate.figures import save_figures
 

@@ -39,6 +39,27 @@ def test_a_module_is_imported_only_where_it_may_be(module: str) -> None:
     assert users <= RULES[module]
 
 
+def test_no_module_of_the_package_imports_one_that_imports_it() -> None:
+    """Wherever in a file an import stands; the package's front, which imports by name when asked, is left out."""
+    paths = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+        if "_bundled" not in path.parts
+    }
+    del paths["tftpbench"]
+
+    def module_of(name: str) -> str | None:
+        """The module itself, or the one that the name is imported from."""
+        return next((known for known in (name, name.rpartition(".")[0]) if known in paths), None)
+
+    imports = {name: {module for each in imported(path) if (module := module_of(each))} for name, path in paths.items()}
+    sorter = TopologicalSorter({name: targets - {name} for name, targets in imports.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+
+
 def test_the_child_of_a_bundled_server_loads_nothing_heavy() -> None:
     script = "import sys, tftpbench.serve; print(*sys.modules)"
     done = subprocess.run(

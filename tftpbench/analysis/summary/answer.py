@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
-from tftpbench.analysis.summary.lines import Line, Metric, Quantiles, lines, metric_of
+from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Metric, Quantiles, flat, lines, metric_of
 from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
@@ -92,8 +92,6 @@ class Answer(Shown):
         and `block_rtt_ns_p99` (ns), `server_cpu_ns_per_block` (ns), `lost` (transfers), `valid` of `trials`.
         """
         import pandas as pd
-
-        from tftpbench.analysis.summary.document import FRAME_COLUMNS, flat
 
         return pd.DataFrame([flat(line) for line in self.lines], columns=list(FRAME_COLUMNS))
 

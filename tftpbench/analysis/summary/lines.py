@@ -17,6 +17,12 @@ from tftpbench.model.workload import Cell
 # Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
 MANY_SERVERS = 3
 
+RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
+FRAME_COLUMNS = (
+    "label", "contender", *AXES, "data_pps", "goodput_bytes_per_s", *RATIO_FIELDS, "block_rtt_ns_p50",
+    "block_rtt_ns_p99", "server_cpu_ns_per_block", "lost", "valid", "trials",
+)  # fmt: skip
+
 Row = Mapping[str, Any]
 Metric = Literal["data_pps", "goodput_bytes_per_s"]
 
@@ -181,3 +187,35 @@ def _is_its_own_doing(row: Row) -> bool:
 def _median(rows: Sequence[Row], column: str) -> float | None:
     known = [float(row[column]) for row in rows if row.get(column) is not None]
     return statistics.median(known) if known else None
+
+
+def flat(line: Line) -> dict[str, object]:
+    """A line as one row of FRAME_COLUMNS (and others), the ratio's fields beside the rest."""
+    ratio = _ratio_fields(line.ratio) or dict.fromkeys(RATIO_FIELDS)
+    return {**record(line), **ratio, "label": line.label, "contender": line.server}
+
+
+def record(line: Line) -> dict[str, object]:
+    """A line as plain values under the names of results; `ratio` is an object, or None."""
+    cell = line.cell
+    return {
+        "cell_key": cell.key,
+        "server": line.server,
+        **cell.point,
+        "trials": line.trials,
+        "valid": line.valid,
+        "data_pps": line.data_pps,
+        "goodput_bytes_per_s": line.goodput_bytes_per_s,
+        "ratio": _ratio_fields(line.ratio),
+        "block_rtt_ns_p50": line.block_rtt.p50 if line.block_rtt else None,
+        "block_rtt_ns_p99": line.block_rtt.p99 if line.block_rtt else None,
+        "server_cpu_ns_per_block": line.server_cpu_ns_per_block,
+        "ceiling_ratio": line.ceiling_ratio,
+        "lost": line.lost,
+    }
+
+
+def _ratio_fields(ratio: Ratio | None) -> dict[str, float | int | None] | None:
+    if ratio is None:
+        return None
+    return {name: getattr(ratio, name) for name in RATIO_FIELDS}

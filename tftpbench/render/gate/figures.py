@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tftpbench import plots
-from tftpbench.gate.document import judgements_frame, pairs_frame
-from tftpbench.gate.result import HEAD, GateResult, Judgement
+from tftpbench.gate.result import HEAD, GateResult, Judgement, judgements_frame, pairs_frame
 from tftpbench.model.errors import PlotError, ResultsError
 from tftpbench.render.gate.markdown import metric_of
 
