@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod hasher;
 mod ports;
 mod recent;
 mod table;

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use foldhash::quality::RandomState;
 use slab::Slab;
 use tftpbench_net::{LocalAddress, Timers};
 use tftpbench_serve::Transfer;
+
+use crate::hasher::Seeded;
 
 /// One transfer and where it answers from.
 pub(crate) struct Entry {
@@ -34,16 +35,20 @@ impl Entry {
 /// Every transfer of one worker.
 pub(crate) struct Table {
     entries: Slab<Entry>,
-    /// A peer has one transfer at most: a new request ends the old one. Hashed with a random seed, so that colliding
-    /// ports cannot be chosen.
-    keys: HashMap<SocketAddr, usize, RandomState>,
+    /// A peer has one transfer at most: a new request ends the old one.
+    keys: HashMap<SocketAddr, usize, Seeded>,
     timers: Timers,
     due: Vec<u64>,
 }
 
 impl Table {
     pub(crate) fn new(now_ns: u64) -> Table {
-        Table { entries: Slab::new(), keys: HashMap::default(), timers: Timers::new(now_ns), due: Vec::new() }
+        Table {
+            entries: Slab::new(),
+            keys: HashMap::with_hasher(Seeded::random()),
+            timers: Timers::new(now_ns),
+            due: Vec::new(),
+        }
     }
 
     /// Adds a transfer; the old one of its peer must have been removed.
@@ -117,37 +122,5 @@ impl Table {
     /// Collects what is due.
     pub(crate) fn expire(&mut self, now_ns: u64) {
         self.timers.expire(now_ns, &mut self.due);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::hash::BuildHasher;
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::*;
-
-    fn buckets_of_4096(peers: impl Iterator<Item = SocketAddr>) -> usize {
-        let hashes = RandomState::default();
-        // hashbrown takes the low bits for the bucket and the top seven for the tag.
-        peers.map(|peer| hashes.hash_one(peer) & 0xfff).collect::<HashSet<_>>().len()
-    }
-
-    #[test]
-    fn neighbouring_ports_spread_over_the_buckets() {
-        // 4096 balls in 4096 random buckets fill 63 % of them, 2589; 2300 is far beyond random variation.
-        let v4 = (0..4096).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + n)));
-        assert!(buckets_of_4096(v4) > 2300);
-        let v6 = (0..4096).map(|n| SocketAddr::from((Ipv6Addr::LOCALHOST, 20_000 + n)));
-        assert!(buckets_of_4096(v6) > 2300);
-        let addresses = (0..4096_u32).map(|n| SocketAddr::from((Ipv4Addr::from(0x7f00_0001 + n), 69)));
-        assert!(buckets_of_4096(addresses) > 2300);
-    }
-
-    #[test]
-    fn two_servers_hash_differently() {
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 69));
-        assert_ne!(RandomState::default().hash_one(peer), RandomState::default().hash_one(peer));
     }
 }
