@@ -73,11 +73,11 @@ def gate_ab(
 ) -> GateResult:
     """Hold a server against its former self in interleaved pairs, as `tftpbench gate ab` does (docs/gate.md).
 
-    `base` and `head`: a manifest's name, name@variant or path; an executable, with `like` as the manifest that says
-    how it is started; or a command in one line with {port} and {root}. `scenario`, `overrides` and `seed` as for
-    `tftpbench.run`; the bundled scenario "gate" takes up to five minutes. `out`: where the gate's folder is made, None
-    to keep nothing. `on_event` is called with every step, as it is done. The result has the verdict, its sentence and
-    the figures; nothing is raised for a regression.
+    `base` and `head`: a manifest's name, name@variant or path; an executable, with `like` as the manifest that says how
+    it is started; or a command in one line with {port} and {root}. `scenario`, `overrides` and `seed` as for
+    `tftpbench.run`; the bundled scenario "gate" takes up to five minutes. `out`: where the gate's folder is made, with
+    its gate.json and reports; None to keep nothing. `on_event` is called with every step, as it is done. The result has
+    the verdict, its sentence and the figures; nothing is raised for a regression.
 
     Raises UsageError where a side can't do a cell, and ScenarioError, ManifestError, ServerError, LoadError or
     ResultsError. Ctrl-C raises gate.GateInterrupted with all finished pairs saved.
@@ -87,7 +87,12 @@ def gate_ab(
     chosen = _chosen(scenario, overrides)
     sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
-    return gate.ab(*sides, chosen, seed=seed, out=folder, entries=entries, on_event=on_event)
+    result = gate.ab(*sides, chosen, seed=seed, out=folder, entries=entries, on_event=on_event)
+    if result.folder is not None:
+        from tftpbench.render.gate import write  # matplotlib takes a second to import
+
+        write(result, Path(result.folder))
+    return result
 
 
 def random_seed() -> int:

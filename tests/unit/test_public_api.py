@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import tftpbench
 from tests.fixtures.unpacked import RUN
+from tests.unit.gate import gate_results
 from tftpbench.model.scenario_files import overridden
 
 HEAVY = {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}
@@ -150,17 +152,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What gate.ab was asked for; nothing is measured."""
     seen: dict[str, Any] = {}
 
-    def ab(base: object, head: object, scenario: tftpbench.Scenario, **asked: object) -> object:
+    def ab(base: object, head: object, scenario: tftpbench.Scenario, **asked: object) -> tftpbench.GateResult:
         seen.update(base=base, head=head, scenario=scenario, **asked)
-        return "the result"
+        return replace(gate_results.gate(), folder=str(asked["out"]) if asked["out"] else None)
 
     monkeypatch.setattr("tftpbench.gate.ab", ab)
     return seen
 
 
 def test_a_gate_is_measured_as_on_the_command_line(measured: dict[str, Any], tmp_path: Path) -> None:
-    result: object = tftpbench.gate_ab("epoll", "threads", overrides={"trials": 7}, seed=3, out=tmp_path)
-    assert result == "the result"
+    result = tftpbench.gate_ab("epoll", "threads", overrides={"trials": 7}, seed=3, out=tmp_path)
+    assert tftpbench.load_gate(tmp_path) == result, "its folder holds it, as after the command"
     assert (measured["base"].name, measured["head"].name) == ("epoll", "threads")
     assert (measured["seed"], measured["out"], measured["entries"]) == (3, tmp_path, ("epoll", "threads"))
     assert (measured["scenario"].name, measured["scenario"].trials) == ("gate", 7)

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -124,7 +123,7 @@ def _document(found: tuple["Limit", ...], pinning: "Pinning", seed: int) -> dict
                 "highest": each.highest,
                 "trials": [trial.data_pps for trial in each.trials],
                 "restarts": each.restarts,
-                "arrangement": asdict(each.arrangement),
+                "arrangement": each.arrangement.recorded,
                 "arrangement_text": str(each.arrangement),
             }
             for each in found

@@ -141,7 +141,7 @@ def _first_mistake(error: ValidationError, schema: str) -> str:
     """The first mistake: where, and what is allowed."""
     fault = error.errors(include_url=False, include_input=False)[0]
     loc = fault["loc"]
-    if schema == SCHEMA_1:  # by the names that stand in the file
+    if schema == SCHEMA_1 and loc:  # by the names that stand in the file
         names = {new: old for old, new in _WHOLE_1.items()}
         loc = (names.get(str(loc[0]), loc[0]), *("word" if part == "verdict" else part for part in loc[1:]))
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

@@ -173,13 +173,10 @@ def _cells_differ(base: Stored, scenario: Scenario) -> Iterator[str]:
 
 def _work(cell: Cell) -> dict[str, object]:
     """The fields of its cell_key, one by one."""
-    names = ("operation", "concurrency", "file_size_bytes", "blksize", "windowsize", "transfers", "distinct_files")
-    client, placement = cell.client.model_dump(mode="json"), cell.placement.model_dump(mode="json")
-    return {
-        **{name: getattr(cell, name) for name in (*names, "verify")},
-        **{f"client.{name}": value for name, value in client.items()},
-        **{f"placement.{name}": value for name, value in placement.items()},
-    }
+    found: dict[str, object] = {}
+    for name, value in cell.key_fields.items():
+        found |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:

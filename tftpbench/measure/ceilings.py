@@ -6,7 +6,7 @@ and servers that never do have a ceiling each. A probe that fails costs a figure
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -22,8 +22,6 @@ from tftpbench.model.workload import Cell
 # A cell, and whether its server never sleeps.
 Key = tuple[str, bool]
 
-# A field of Arrangement under the name that schema 1 of a run has for it.
-_RECORDED = {"shared_sockets": "lanes"}
 # A flow that lost a datagram lies silent for a good part of the window: that is no ceiling.
 _ATTEMPTS = 3
 
@@ -130,7 +128,7 @@ def _written(key: Key, arrangement: Arrangement) -> dict[str, object]:
     return {
         "cell_key": cell_key,
         "server_busy_polls": busy_polls,
-        "arrangement": {_RECORDED.get(name, name): value for name, value in asdict(arrangement).items()},
+        "arrangement": arrangement.recorded,
         "text": str(arrangement),
     }
 
@@ -138,11 +136,9 @@ def _written(key: Key, arrangement: Arrangement) -> dict[str, object]:
 def _read(stored: object) -> Sequence[tuple[Key, Arrangement]]:
     """What is not as we write it is chosen anew."""
     found = []
-    fields_of = {recorded: name for name, recorded in _RECORDED.items()}
     for each in stored if isinstance(stored, list) else []:
         try:
-            fields = {fields_of.get(name, name): value for name, value in each["arrangement"].items()}
-            arrangement = Arrangement(**fields)
+            arrangement = Arrangement.of(each["arrangement"])
             found.append(((str(each["cell_key"]), bool(each["server_busy_polls"])), arrangement))
         except (KeyError, TypeError, AttributeError):
             continue

@@ -113,7 +113,7 @@ def run_watched(config: LoadConfig, stop: Stop, bench: Bench, server: Server) ->
     window = MeasuredWindow()
     with server.edges(window, bench.pinning.spare) as edges:
         result = bench.tools.generator.run(config, stop, window)
-    late_ns = max(result.figures.get("runner_gap_ns_max") or 0, edges.late_ns(result.window_ns))
+    late_ns = max(result.figures.get("runner_gap_ns_max") or 0, edges.late_ns(window.edges_ns))
     return replace(result, figures={**result.figures, "runner_gap_ns_max": late_ns}), edges
 
 

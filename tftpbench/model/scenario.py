@@ -262,7 +262,7 @@ class Scenario(Strict):
             raise ScenarioError(
                 f"the scenario is a value of type {type(data).__name__}; allowed: a mapping of keys to values"
             )
-        return from_document({"schema": SCHEMA, **data}, "the scenario")
+        return _read({"schema": SCHEMA, **data}, "the scenario")
 
     def document(self) -> dict[str, Any]:
         """The scenario as plain JSON values, for a run's manifest; from_document reads it back equal."""
@@ -274,7 +274,7 @@ class Scenario(Strict):
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
         """The same question for other servers; thresholds that name none of them are dropped."""
         kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
-        return from_document({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
+        return _read({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
 
     def with_file_size(self, size_bytes: int) -> "Scenario":
         """The same question about one file of `size_bytes`, which is there already."""
@@ -282,7 +282,7 @@ class Scenario(Strict):
         known, sized = document["matrix"], {"file_size": [size_bytes]}
         matrix = [{**each, **sized} for each in known] if isinstance(known, list) else {**known, **sized}
         changes = {"matrix": matrix, "distinct_files": 1}
-        return from_document({**document, **changes}, "--target-file")
+        return _read({**document, **changes}, "--target-file")
 
     def quick(self) -> "Scenario":
         """Every cell once, with short windows: to see that it works, not to judge."""
@@ -292,7 +292,7 @@ class Scenario(Strict):
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))
         else:
             changes["transfers"] = self.concurrency_max
-        return from_document({**self.document(), **changes}, "--quick")
+        return _read({**self.document(), **changes}, "--quick")
 
 
 def from_document(data: Mapping[str, object], source: str) -> Scenario:
@@ -307,7 +307,11 @@ def from_document(data: Mapping[str, object], source: str) -> Scenario:
             known[name] = with_implied(part, model)
         elif isinstance(part, list):
             known[name] = [with_implied(each, model) if isinstance(each, Mapping) else each for each in part]
-    return strict.parse(yaml.from_data(known, source, ScenarioError), Scenario)
+    return _read(known, source)
+
+
+def _read(data: Mapping[str, object], source: str) -> Scenario:
+    return strict.parse(yaml.from_data(data, source, ScenarioError), Scenario)
 
 
 def _runs(server: str, entries: Sequence[str]) -> bool:

@@ -88,7 +88,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ResultsError(f"{path}: is not JSON: {error}") from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema not in (SCHEMA, PACKED_SCHEMA):
-        raise ResultsError(f"{path}: has the schema {schema!r}, which this tftpbench can't read; allowed: {SCHEMA!r}")
+        raise ResultsError(
+            f"{path}: has the schema {schema!r}, which this tftpbench can't read; "
+            f"allowed: {SCHEMA!r} and {PACKED_SCHEMA!r}"
+        )
     fault = _part_fault(manifest)
     if fault is not None:
         raise ResultsError(f"{path}: {fault}")
@@ -118,14 +121,8 @@ class Trials:
 
 def read_trials(folder: Path, *, packed: bool = False) -> Trials:
     """Everything in trials.jsonl that can be read, up to the bounds. Raises ResultsError where the file can't be."""
-    path, content = folder / (PACKED_TRIALS if packed else TRIALS), b""
-    with explained(folder, "read"), contextlib.suppress(FileNotFoundError):
-        try:
-            content = read_regular(path, TRIALS_MAX_BYTES)
-        except UnfitFile as error:
-            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
-        if packed:
-            content = _unpacked(path, content)
+    path = folder / (PACKED_TRIALS if packed else TRIALS)
+    content = _trials_content(path, packed=packed)
     length = content.rfind(b"\n") + 1
     count = content.count(b"\n")
     torn = count + 1 if content[length:] else None
@@ -147,6 +144,20 @@ def read_trials(folder: Path, *, packed: bool = False) -> Trials:
         else:
             rows[row["trial"]] = row
     return Trials(list(rows.values()), faults, length, torn)
+
+
+def _trials_content(path: Path, *, packed: bool) -> bytes:
+    """What is in the file, unpacked; nothing where a run has just begun and has none."""
+    with explained(path.parent, "read"):
+        try:
+            content = read_regular(path, TRIALS_MAX_BYTES)
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+        except FileNotFoundError:
+            if packed:  # it was whole when it was packed
+                raise ResultsError(f"{path}: is not there, so the packed run is not whole; copy it again") from None
+            return b""
+        return _unpacked(path, content) if packed else content
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:

@@ -10,12 +10,13 @@ import lzma
 import secrets
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import read_regular
@@ -103,15 +104,29 @@ def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> Non
         (folder / form.ANSWER).write_bytes(read_regular(run.path / form.ANSWER, form.ANSWER_MAX_BYTES))
     trials = [row["trial"] for row in run.rows]
     if trials and files.has(trials[0], form.LATENCY):
-        tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(files, trials, groups))
+        tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(run, files, trials, groups))
     if histograms_only or not trials:
         return
     for name, columns in _TABLES.items():
         if files.has(trials[0], name):
-            parts = {trial: files.table(trial, name, columns, rows_max=tables.ROWS_MAX) for trial in trials}
+            parts = {trial: _table(run, files, trial, name, columns) for trial in trials}
             tables.write_packed(folder / name, _together(parts))
     if any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
+
+
+def _table(run: Run, files: TrialFiles, trial: int, name: str, columns: Mapping[str, Column]) -> pa.Table:
+    try:
+        return files.table(trial, name, columns, rows_max=tables.ROWS_MAX)
+    except ResultsError as error:
+        raise ResultsError(f"{run.path}/{files.label(trial, name)} {error}") from None
+
+
+def _histogram(run: Run, files: TrialFiles, trial: int, kind: str) -> Latency | None:
+    try:
+        return files.histogram(trial, kind)
+    except ResultsError as error:
+        raise ResultsError(f"{run.path}/{files.label(trial, form.LATENCY)} {error}") from None
 
 
 def _groups(run: Run) -> list[list[int]]:
@@ -123,7 +138,7 @@ def _groups(run: Run) -> list[list[int]]:
     return [group for group in found.values() if len(group) > 1]
 
 
-def _latency_table(files: TrialFiles, trials: Sequence[int], groups: Sequence[Sequence[int]]) -> pa.Table:
+def _latency_table(run: Run, files: TrialFiles, trials: Sequence[int], groups: Sequence[Sequence[int]]) -> pa.Table:
     """The rows of PACKED_LATENCY, kind by kind: histograms of one kind are alike, and pack better together."""
     shared = {trial: group for group in groups for trial in group}
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("trial", "kind", "step_ns", "count")}
@@ -132,7 +147,7 @@ def _latency_table(files: TrialFiles, trials: Sequence[int], groups: Sequence[Se
             group = shared.get(trial, [trial])
             if trial != group[0]:
                 continue
-            parts = [part for part in (files.histogram(one, kind) for one in group) if part is not None]
+            parts = [part for part in (_histogram(run, files, one, kind) for one in group) if part is not None]
             whole = parts[0].merge(*parts[1:]) if parts else Latency.of([])
             columns["trial"].append(np.full(whole.values_ns.size, trial))
             columns["kind"].append(np.full(whole.values_ns.size, number))

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
@@ -185,8 +184,10 @@ def _spans(table: pa.Table, names: list[str]) -> tuple[Integers, Integers]:
     for name in names:
         column = table.column(name)
         if pa.types.is_dictionary(column.type):  # its codes may differ from piece to piece of the file
-            column = pc.index_in(column.cast(pa.string()), pc.unique(column.cast(pa.string())))
-        codes = column.to_numpy()
+            pieces = column.unify_dictionaries().chunks
+            codes = np.concatenate([np.empty(0, np.int64), *(piece.indices.to_numpy() for piece in pieces)])
+        else:
+            codes = column.to_numpy()
         changes[1:] &= codes[1:] == codes[:-1]
     changes[1:] = ~changes[1:]
     starts = np.flatnonzero(changes)

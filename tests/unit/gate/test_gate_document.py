@@ -153,6 +153,15 @@ def test_an_altered_gate_of_schema_1_is_one_line_by_its_own_names(
         load(stored(tmp_path, json.dumps(old)))
 
 
+@pytest.mark.parametrize("value", ['"\\ud800"', "[" * 300 + "]" * 300])
+def test_what_only_the_parser_refuses_in_a_gate_of_schema_1_is_one_line(tmp_path: Path, value: str) -> None:
+    whole = json.dumps(schema_1(document(gate())))
+    path = stored(tmp_path, f'{whole[:-1]}, "more": {value}}}')
+    with pytest.raises(ResultsError) as raised:
+        load(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_recorded_gates_are_of_schema_1_and_as_its_schema_says() -> None:
     paths = sorted(RECORDED.glob("*/*/gate.json"))
     assert paths

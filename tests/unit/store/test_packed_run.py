@@ -273,3 +273,10 @@ def test_the_command_packs_and_says_how_small(tmp_path: Path) -> None:
         again.stderr
         == f"python -m tftpbench.store.pack: {tmp_path / 'packed'}: is there already; choose another name\n"
     )
+
+
+def test_a_packed_run_without_its_rows_is_not_an_empty_run(tmp_path: Path) -> None:
+    packed = pack(whole(tmp_path), tmp_path / "packed")
+    (packed.path / "trials.jsonl.xz").unlink()
+    with pytest.raises(ResultsError, match=r"trials\.jsonl\.xz: is not there"):
+        _ = load_run(packed.path).rows

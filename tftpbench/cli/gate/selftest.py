@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAULTS = ("cpu", "syscalls", "drops", "memory")
 
 
-EXAMPLES = ("tftpbench gate selftest --aa 30", "tftpbench gate selftest --replay results/reference/gate")
+EXAMPLES = ("tftpbench gate selftest --aa 30", "tftpbench gate selftest --replay results/gate")
 
 Server = Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Server that is held against itself.")]
 Gates = Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")]

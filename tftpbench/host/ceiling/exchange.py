@@ -1,7 +1,8 @@
 """What is exchanged, by which sockets, and one measurement of it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 from tftpbench import _core
 from tftpbench.model.errors import CeilingError
@@ -53,6 +54,10 @@ class CeilingCell:
         return max(1, min(len(self.answering_cpus), len(self.asking_cpus), self.flows))
 
 
+# A field that recorded runs and printed documents have under the name that it had first.
+_RECORDED = {"shared_sockets": "lanes"}
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """One way for both sides to do the work, of those that a server and a generator could use.
@@ -70,6 +75,17 @@ class Arrangement:
     waits_in_receive: bool
     pairs: int = 1
     is_connected: bool = False
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Its fields under the names that documents have for them."""
+        return {_RECORDED.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any]) -> Self:
+        """Read back what `recorded` gave. Raises TypeError for other fields."""
+        names = {there: name for name, there in _RECORDED.items()}
+        return cls(**{names.get(name, name): value for name, value in recorded.items()})
 
     def __str__(self) -> str:
         """For people: "1 shared socket, 1 answering socket, batches of 64, waiting in the receiving call"."""

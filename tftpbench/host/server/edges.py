@@ -28,7 +28,8 @@ class EdgeReader:
         self._read = read
         self._window = window
         self._cpus = tuple(cpus)
-        self._thread = threading.Thread(target=self._run, name="tftpbench-edges", daemon=True)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._kept, name="tftpbench-edges", daemon=True)
 
     def late_ns(self, edges_ns: tuple[int, int]) -> int:
         """How late the later reading was, for a window that opened and closed then."""
@@ -44,6 +45,15 @@ class EdgeReader:
     ) -> None:
         self._window.close(time.monotonic_ns())
         self._thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    def _kept(self) -> None:
+        """What goes wrong in a thread would end in a traceback beside a trial without figures."""
+        try:
+            self._run()
+        except BaseException as error:
+            self._failure = error
 
     def _run(self) -> None:
         if self._cpus:
