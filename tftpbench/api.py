@@ -169,7 +169,8 @@ class Server:
         """Each upload when it is whole, in the order in which they were; ends when the server has ended.
 
         It also ends when none has come for `timeout_s` seconds; 0 takes those that are there. An upload is given out
-        once, whoever asks. Raises UsageError unless `store` is "memory", and ServerError for one that can't be mapped.
+        once, whichever thread asks. Raises UsageError unless `store` is "memory", and ServerError for one that can't be
+        mapped.
         """
         handover = self._process.handover
         if handover is None:

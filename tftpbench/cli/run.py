@@ -112,14 +112,14 @@ def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int 
     from tftpbench.store import recording
 
     if resume is not None and (len(names) > 1 or seed is not None):
-        raise UsageError("--resume goes on with one run, in its own order: leave --seed and further scenarios out")
+        raise UsageError("--resume continues one run, in its own order: leave --seed and further scenarios out")
     if names:
         return [changes.load(name) for name in names]
     if resume is None:
         raise UsageError("no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency")
     if changes.overrides or changes.servers or changes.quick:
         raise UsageError(
-            "--resume goes on with the scenario as it was run: leave --set, --trials, --server and --quick out"
+            "--resume continues the scenario as it was run: leave --set, --trials, --server and --quick out"
         )
     return [recording.recorded(resume)[0]]
 

@@ -1,7 +1,7 @@
 """A whole run: plan, folder, one trial after another, each saved before the next begins.
 
-It emits events and prints nothing. A run that is killed at any moment has lost the trial it was in, and goes on with
-`resume`.
+It emits events and prints nothing. A run that is killed at any moment has lost the trial it was in, and can
+be resumed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -77,7 +77,7 @@ def markdown_block(text: object) -> str:
 
 
 def xml(text: object) -> str:
-    """Only characters that XML 1.0 has and that can be seen; markup is escaped by whoever writes the XML."""
+    """Only characters that XML 1.0 has and that can be seen; markup is escaped by the code that writes the XML."""
     return _NOT_XML.sub(_escape, visible(str(text)))
 
 

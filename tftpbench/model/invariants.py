@@ -1,4 +1,4 @@
-"""What figures of a trial must obey, whoever measured them: counters add up, and Little's law.
+"""What figures of a trial must obey, whatever measured them: counters add up, and Little's law.
 
 Pure: a row of results goes in, and what is wrong with it comes out in words, or None. It must never read a file.
 """

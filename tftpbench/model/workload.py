@@ -87,7 +87,7 @@ Load = ClosedLoop
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the matrix: the work of a trial, whoever serves it. Exactly one of transfers, duration_ns is set."""
+    """One point of the matrix: the work of a trial on any server. Exactly one of transfers, duration_ns is set."""
 
     operation: Operation
     load: Load

@@ -1,6 +1,6 @@
 """The forest plot: ratios in rows with their intervals, and the budget that they are held against.
 
-It never estimates: ratios come from `tftpbench.analysis.stats`, verdicts from whoever gave them.
+It never estimates: ratios come from `tftpbench.analysis.stats`, verdicts from the comparison.
 """
 
 import numpy as np

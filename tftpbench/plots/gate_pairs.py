@@ -1,6 +1,6 @@
 """The pairs behind a gate's ratios, in the order in which they were done, beside pairs of equal code.
 
-Ratios come from whoever measured them; it must never estimate.
+Ratios come from the gate; it must never estimate.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A whole run in a folder of its own: the runner's trials, each kept by a RunFolder before the next begins.
 
-A run that is killed at any moment has lost the trial it was in, and goes on with `resume`. It must never judge.
+A run that is killed at any moment has lost the trial it was in, and can be resumed. It must never judge.
 """
 
 from collections.abc import Callable, Mapping, Sequence

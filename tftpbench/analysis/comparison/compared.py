@@ -26,7 +26,7 @@ _NOT_INTERLEAVED = (
 
 
 class WithinError(UsageError, ValueError):
-    """`within` is no share: a mistake of whoever typed it, and a ValueError to Python."""
+    """`within` is no share: a mistake of the user, and a ValueError to Python."""
 
 
 def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN) -> Comparison:

@@ -1,6 +1,6 @@
 """One line per server and cell: medians, and the paired ratio to the first server.
 
-Pure. It must never average a percentile: those come merged, from whoever can read histograms.
+Pure. It must never average a percentile: those come from merged histograms, which the caller reads.
 """
 
 import statistics

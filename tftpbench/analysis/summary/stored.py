@@ -1,4 +1,4 @@
-"""The Answer of a run as it lies on the disk: from its folder alone, whoever made it and whenever.
+"""The Answer of a run as it lies on the disk: from its folder alone.
 
 It must never guess what a run folder does not hold; a trial of no cell of the scenario is named and left out.
 """

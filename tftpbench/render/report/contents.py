@@ -58,7 +58,7 @@ class Contents:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Those of `problems` that whoever reads the answer must know."""
+        """Those of `problems` that a reader of the answer must know."""
         return self.run.broken
 
     @cached_property
