@@ -7,6 +7,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from tests.unit.builders import scenario
+from tftpbench.model.metrics import INTERVAL_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.store import RunFolder
 
@@ -130,5 +131,5 @@ def _write_files(folder: RunFolder, row: dict[str, Any], count: int, rng: np.ran
         "outcome": nothing,
         "error_code": nothing - 1,
     }
-    intervals = {name: np.full(10, 5) for name in ("blocks", "bytes", "in_flight", "retransmissions", "duration_ns")}
+    intervals = {name: np.full(10, 5) for name in INTERVAL_COLUMNS}
     folder.write_trial_files(row["trial"], files, intervals, hlog([int(each) // 100 + 1 for each in times]), b"")

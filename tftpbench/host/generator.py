@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,6 +23,7 @@ from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.values import Arrivals
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
@@ -30,6 +32,8 @@ Column = npt.NDArray[np.int64]
 Stop = _core.Stop
 
 Sockets = Literal["shared", "per-transfer"]
+# Seconds of an hour in thousandths: rates of whole or thousandth transfers a second, minute or hour are exact.
+RATE_DENOMINATOR_MAX = 3_600_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,9 @@ class LoadConfig:
     `name` is the file asked for, with `{n}` replaced by the file's number: the transfer's own number modulo
     `distinct_files`, or the transfer's own number where `distinct_files` is 0. Give exactly one of `transfers`
     (fixed work, ended after `limit_ns` at the latest) and `duration_ns` (a window that opens after `warm_up_ns`).
+    `rate_per_s`: None is a closed loop, with `concurrency` transfers in flight throughout. A rate is an open loop,
+    whose starts lie in time as `arrivals` says: at most `concurrency` are in flight, what is due beyond that is shed,
+    and what has not ended `deadline_ns` after its intended start is ended, as late.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
@@ -49,6 +56,9 @@ class LoadConfig:
     name: str
     file_size_bytes: int
     concurrency: int
+    rate_per_s: float | None = None
+    arrivals: Arrivals = "even"
+    deadline_ns: int = 30_000_000_000
     size_is_known: bool = False
     distinct_files: int = 1
     seed: int = 1
@@ -74,6 +84,16 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+
+    @property
+    def rate_ratio(self) -> tuple[int, int] | None:
+        """The rate as transfers in so many nanoseconds, exactly: of 3 a minute no float says how many a second."""
+        if self.rate_per_s is None:
+            return None
+        if not 0 < self.rate_per_s < 1e9:
+            return 0, 1  # refused with the others that can't be meant
+        rate = Fraction(self.rate_per_s).limit_denominator(RATE_DENOMINATOR_MAX)
+        return rate.numerator, rate.denominator * 10**9
 
 
 @dataclass(frozen=True)
@@ -214,7 +234,7 @@ def read_back(
     transfers = int(files[-1]) + 1  # the generator counts from 0: files that never came to be are asked for as well
     concurrency = min(config.concurrency, transfers)
     asked = replace(
-        config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0,
+        config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0, rate_per_s=None,
         concurrency=concurrency, workers=min(config.workers, concurrency),
     )  # fmt: skip
     generator, stop = generator or LocalGenerator(), stop or Stop()

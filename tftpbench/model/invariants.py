@@ -17,15 +17,18 @@ TURNAROUND_NS = 100_000
 
 
 def counters_fault(row: Row) -> str | None:
-    """Every transfer that was started has ended in one way."""
+    """Every transfer that was intended was started or shed, and every one that was started has ended in one way."""
     parts = [number(row, name) for name in ("completed", "failed", "timed_out", "interrupted")]
-    started = number(row, "started")
+    started, late = number(row, "started"), number(row, "late") or 0  # older runs knew no deadline
     if started is None or None in parts:
         return None
-    total = sum(part for part in parts if part is not None)
-    if started == total:
+    total = sum(part for part in parts if part is not None) + late
+    if started != total:
+        return f"{started:.0f} transfers were started, but {total:.0f} are accounted for"
+    intended, shed = number(row, "intended"), number(row, "shed") or 0
+    if intended is None or intended == started + shed:
         return None
-    return f"{started:.0f} transfers were started, but {total:.0f} are accounted for"
+    return f"{intended:.0f} transfers were intended, but {started + shed:.0f} were started or shed"
 
 
 def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:

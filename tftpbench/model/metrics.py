@@ -402,7 +402,7 @@ def in_table(name: str) -> list[Metric]:
     return [metric for metric in METRICS.values() if name in metric.tables]
 
 
-OUTCOMES = ("completed", "failed", "timed_out", "interrupted")
+OUTCOMES = ("completed", "failed", "timed_out", "interrupted", "late")
 
 TRANSFER_COLUMNS: dict[str, Column] = {
     "intended_start_ns": Column("ns", "When the schedule wanted the transfer to start.", "int", False),
@@ -425,10 +425,14 @@ INTERVAL_COLUMNS: dict[str, Column] = {
     "duration_ns": Column(
         "ns", "How long the interval is; null in runs of older versions, which had 100 ms only.", "int"
     ),
+    "started": Column("transfers", "Transfers that started in it; null in runs of older versions.", "int"),
+    "shed": Column("transfers", "Transfers that were intended in it and shed; null in runs of older versions.", "int"),
 }
 
 LATENCY_KINDS = {
     "block_rtt": "Block round trip, ns.",
     "transfer": "Duration of a transfer, ns.",
     "first_response": "Request to first answer, ns.",
+    "response": "Intended start to end of a transfer that completed, ns.",
+    "service": "Request to end of a transfer that completed, ns.",
 }

@@ -84,3 +84,4 @@ Cpus = Annotated[
 OneOrMore = BeforeValidator(_as_list)
 Operation = Literal["read", "write"]
 Verify = Literal["full", "sample", "off"]
+Arrivals = Literal["even", "poisson"]

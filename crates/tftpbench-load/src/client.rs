@@ -190,6 +190,12 @@ impl Client {
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));
     }
 
+    /// Ends the transfer from our side because it has taken too long.
+    pub(crate) fn give_up(&mut self) {
+        self.ended_as = Some(TransferOutcome::Late);
+        either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the deadline has passed"));
+    }
+
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         either!(&self.machine, machine => machine.deadline_ns())
     }

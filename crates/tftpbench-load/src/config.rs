@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
+use crate::open_loop::{Arrivals, Rate};
+
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -40,8 +42,10 @@ pub struct LoadConfig {
     pub options: Options,
     /// Retransmission of the virtual clients.
     pub timing: Timing,
-    /// Transfers in flight, over all workers.
+    /// Transfers in flight over all workers: always in a closed loop, at most in an open one.
     pub concurrency: usize,
+    /// What makes a transfer start.
+    pub load: Load,
     /// Threads of the generator.
     pub workers: usize,
     /// CPUs to pin the workers to, in turn; empty leaves them to the scheduler.
@@ -50,16 +54,33 @@ pub struct LoadConfig {
     pub sockets: Sockets,
     /// When the run ends and what its measured window is.
     pub extent: Extent,
-    /// How long transfers in flight may go on after the window before they are interrupted.
+    /// How long transfers in flight of a closed loop may go on after the window before they are interrupted.
     pub drain_ns: u64,
-    /// The first starts are spread evenly over this time; 0 is a burst.
-    pub ramp_ns: u64,
     /// Busy-poll for this long before sleeping.
     pub busy_poll_ns: u64,
     /// Say whether anything answers, in notices: for a person who waits. Costs a system call a turn until something does.
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
+}
+
+/// What makes a transfer start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// The end of another: there are always so many in flight.
+    Closed {
+        /// The first starts are spread evenly over this time; 0 is a burst.
+        ramp_ns: u64,
+    },
+    /// The clock. What is due while as many are in flight as may be is shed: counted, and never started.
+    Open {
+        /// How many start in which time.
+        rate: Rate,
+        /// How the starts lie in it.
+        arrivals: Arrivals,
+        /// A transfer that has not ended so long after its intended start is ended, and counts as late.
+        deadline_ns: u64,
+    },
 }
 
 /// When a run ends.
@@ -113,6 +134,18 @@ pub enum LoadError {
     /// Too few file descriptors.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesShortfall),
+    /// More transfers may be in flight than this machine can hold.
+    #[error("{asked} transfers in flight are more than {limit} allow: at most {fits} fit{hint}")]
+    TooMany {
+        /// What was asked for.
+        asked: usize,
+        /// What limits it.
+        limit: String,
+        /// How many are possible.
+        fits: u64,
+        /// What else can be done about it, behind a semicolon; or nothing.
+        hint: String,
+    },
     /// The operating system refused something the generator needs.
     #[error("{what}: {source}")]
     Os {
@@ -134,6 +167,19 @@ impl LoadError {
 }
 
 impl LoadConfig {
+    /// How many of the transfers in flight are worker `index`'s.
+    pub(crate) fn slots(&self, index: usize) -> usize {
+        self.concurrency / self.workers + usize::from(index < self.concurrency % self.workers)
+    }
+
+    /// How long after its intended start a transfer is given up; `None` where it may take any time.
+    pub(crate) fn patience_ns(&self) -> Option<u64> {
+        match self.load {
+            Load::Closed { .. } => None,
+            Load::Open { deadline_ns, .. } => Some(deadline_ns),
+        }
+    }
+
     /// Whether blocks may arrive many at a time (RFC 7440).
     pub(crate) fn reads_windows(&self) -> bool {
         self.operation == Operation::Read && self.options.windowsize.is_some_and(|windowsize| windowsize > 1)
@@ -170,6 +216,14 @@ impl LoadConfig {
         }
         if self.timing.timeout_ns == 0 {
             return refuse("timeout: must be longer than 0");
+        }
+        if let Load::Open { rate, deadline_ns, .. } = self.load {
+            if !rate.is_allowed() {
+                return refuse("rate: must be between 0.001/s and 1000000/s");
+            }
+            if deadline_ns == 0 {
+                return refuse("deadline: must be longer than 0");
+            }
         }
         match self.extent {
             Extent::Transfers { count: 0, .. } => refuse("transfers: must be at least 1"),

@@ -201,7 +201,7 @@ pub fn first_difference_in_file(path: &Path, seed: u64, file: u64, size: u64) ->
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads neighbouring seeds far apart.
-fn mix64(value: u64) -> u64 {
+pub(crate) fn mix64(value: u64) -> u64 {
     let mut x = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

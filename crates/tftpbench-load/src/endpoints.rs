@@ -8,8 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tftpbench_net::{Socket, SocketOptions};
 use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
 
-use crate::config::{LoadConfig, LoadError, Sockets};
+use crate::config::{Load, LoadConfig, LoadError, Sockets};
 use crate::shared_socket::{self, SharedSocket};
+
+/// Sockets that an open loop has at the start: opened in some milliseconds, and enough for its first second or so.
+const FIRST_SOCKETS: usize = 1024;
 
 /// What a client sends through.
 pub(crate) enum Via {
@@ -36,12 +39,16 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// All that the first `slots` transfers need.
+    /// All that the first `slots` transfers need; of an open loop's, which may never be so many, that the first ones do.
     pub(crate) fn open(config: &LoadConfig, slots: usize) -> Result<Endpoints, LoadError> {
         let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
         match config.sockets {
             Sockets::PerTransfer => {
-                spare = (0..slots).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
+                let first = match config.load {
+                    Load::Closed { .. } => slots,
+                    Load::Open { .. } => slots.min(FIRST_SOCKETS),
+                };
+                spare = (0..first).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
             }
             Sockets::Shared => {
                 let bytes = datagram_bytes_max(config);

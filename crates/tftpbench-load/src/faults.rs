@@ -57,7 +57,7 @@ pub(crate) struct Faults {
     /// Datagrams of another TID than their transfer's, whatever the cause.
     pub(crate) strays: u64,
     /// Datagrams for a transfer that had gone. No fault: what we sent again may be answered again.
-    pub(crate) late: u64,
+    pub(crate) late_datagrams: u64,
 }
 
 const EXAMPLE_BYTES: usize = 64;
@@ -98,7 +98,7 @@ impl Faults {
             }
         }
         self.strays += other.strays;
-        self.late += other.late;
+        self.late_datagrams += other.late_datagrams;
     }
 
     pub(crate) fn into_lists(self) -> (Vec<Fault>, Vec<PeerError>) {

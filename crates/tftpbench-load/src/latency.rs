@@ -52,6 +52,17 @@ impl LatencyLog {
         }
     }
 
+    /// The log of (time, latency) in any order; negative ones count as 0.
+    pub(crate) fn of(samples: impl Iterator<Item = (i64, i64)>) -> LatencyLog {
+        let mut samples: Vec<(i64, i64)> = samples.collect();
+        samples.sort_unstable();
+        let mut log = LatencyLog::new();
+        for (at_ns, latency_ns) in samples {
+            log.record(at_ns.max(0) as u64, latency_ns.max(0) as u64);
+        }
+        log
+    }
+
     /// Records a latency at a time that is not much before the last one's.
     pub(crate) fn record(&mut self, at_ns: u64, latency_ns: u64) {
         if at_ns >= self.end_ns {

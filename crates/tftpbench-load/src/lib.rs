@@ -9,13 +9,16 @@
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
+mod cohort;
 mod config;
 pub mod contents;
 mod endpoints;
 mod exchange;
 mod faults;
+mod figures;
 mod latency;
 mod notice;
+mod open_loop;
 mod recorder;
 mod report;
 mod schedule;
@@ -31,11 +34,13 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
-pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use config::{Extent, Load, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
+pub use figures::Figure;
 pub use notice::Notice;
+pub use open_loop::{Arrivals, Rate};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
-pub use report::{Figure, LoadReport};
+pub use report::LoadReport;
 
 use config::DALLYING_MAX;
 use notice::Sent;
@@ -45,6 +50,11 @@ use worker::opened::OpenedWorker;
 
 /// Descriptors that are not client sockets: epoll, stop pipe, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;
+/// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
+const CLIENT_BYTES: u64 = 4096;
+/// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
+/// merged, and once as columns for the caller.
+const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -59,7 +69,7 @@ pub fn run(
     mut notice: impl FnMut(Notice),
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
-    limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES))?;
+    check_room(config)?;
     let tickets = Tickets::new(match config.extent {
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
@@ -67,7 +77,7 @@ pub fn run(
     let (notices, heard) = mpsc::channel::<Sent>();
     // All sockets are opened here, before the clock of the run starts.
     let workers: Vec<OpenedWorker<'_>> = (0..config.workers)
-        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), slots(config, index)))
+        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), index))
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
@@ -88,6 +98,55 @@ pub fn run(
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
         .map_err(LoadError::os("cannot make the report"))
+}
+
+/// Sees to it that all transfers in flight find descriptors, ports and memory. An open loop opens its sockets as it needs
+/// them: in the middle of it is too late to find out.
+fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
+    let raised = limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES));
+    let Load::Open { rate, .. } = config.load else { return Ok(raised.map(drop)?) };
+    let refuse = |limit: String, fits: u64, hint: &str| {
+        let (asked, hint) = (config.concurrency, hint.to_owned());
+        Err(LoadError::TooMany { asked, limit, fits, hint })
+    };
+    let dallying = (DALLYING_MAX * config.workers) as u64;
+    if config.sockets == Sockets::PerTransfer {
+        if let Err(shortfall) = raised {
+            let fits = shortfall.hard.saturating_sub(OTHER_FILES + dallying);
+            let hint = "; a higher hard limit (`ulimit -Hn`, LimitNOFILE in systemd) allows more";
+            return refuse(format!("{} open files", shortfall.hard), fits, hint);
+        }
+        let ports = limits::local_ports().unwrap_or(u64::MAX);
+        if (config.concurrency as u64).saturating_add(dallying) > ports {
+            let hint = "; a wider net.ipv4.ip_local_port_range allows more";
+            return refuse(format!("{ports} local ports"), ports.saturating_sub(dallying), hint);
+        }
+    }
+    raised?;
+    let memory = limits::available_memory_bytes().unwrap_or(u64::MAX);
+    let Some(rest) = memory.checked_sub(row_bytes(config, rate)) else {
+        return Err(LoadError::Config(format!(
+            "rate and duration: a row for each transfer needs more than the {} MiB of memory that are free; \
+             a lower rate or a shorter duration needs less",
+            memory >> 20
+        )));
+    };
+    let fits = rest / CLIENT_BYTES;
+    if config.concurrency as u64 > fits {
+        return refuse(format!("{} MiB of free memory", memory >> 20), fits, "");
+    }
+    Ok(())
+}
+
+/// Memory for the rows of all transfers of an open loop.
+fn row_bytes(config: &LoadConfig, rate: Rate) -> u64 {
+    let transfers = match config.extent {
+        Extent::Transfers { count, .. } => count as f64,
+        Extent::Duration { warm_up_ns, window_ns } => {
+            (warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()
+        }
+    };
+    (transfers * ROW_BYTES as f64) as u64
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
@@ -153,9 +212,4 @@ fn join(spawned: io::Result<thread::ScopedJoinHandle<'_, Ended>>) -> Result<Work
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
-/// How many of the transfers in flight are this worker's.
-fn slots(config: &LoadConfig, index: usize) -> usize {
-    config.concurrency / config.workers + usize::from(index < config.concurrency % config.workers)
 }

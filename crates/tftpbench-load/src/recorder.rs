@@ -49,11 +49,13 @@ pub enum TransferOutcome {
     TimedOut,
     /// The run was over first, and the server was not silent.
     Interrupted,
+    /// Its deadline passed first.
+    Late,
 }
 
 impl TransferOutcome {
     /// Names in the order of the discriminants.
-    pub const NAMES: [&'static str; 4] = ["completed", "failed", "timed_out", "interrupted"];
+    pub const NAMES: [&'static str; 5] = ["completed", "failed", "timed_out", "interrupted", "late"];
 }
 
 /// The smallest values that any answered transfer got; `None` before one was answered.
@@ -118,6 +120,10 @@ pub struct Interval {
     pub in_flight: u64,
     /// Datagrams of ours sent again.
     pub retransmissions: u64,
+    /// Transfers that started in it.
+    pub started: u64,
+    /// Transfers that were intended in it and shed.
+    pub shed: u64,
 }
 
 impl Interval {
@@ -127,6 +133,8 @@ impl Interval {
         self.bytes += part.bytes;
         self.in_flight += part.in_flight;
         self.retransmissions += part.retransmissions;
+        self.started += part.started;
+        self.shed += part.shed;
     }
 
     /// Adds the counts of the interval behind it.
@@ -168,6 +176,9 @@ pub(crate) struct Recorder {
     pub(crate) lag: Histogram<u64>,
     last_lag: (u64, u64),
     pub(crate) started: u64,
+    /// Starts that were due while as many were in flight as may be, and those of them intended inside the window.
+    pub(crate) shed: u64,
+    pub(crate) shed_in_window: u64,
     pub(crate) transfers: Vec<TransferRow>,
     pub(crate) granted: Granted,
     pub(crate) duplicates: u64,
@@ -197,6 +208,8 @@ impl Recorder {
             lag: latency_histogram(),
             last_lag: (0, 0),
             started: 0,
+            shed: 0,
+            shed_in_window: 0,
             transfers: Vec::with_capacity(4096),
             granted: Granted::default(),
             duplicates: 0,
@@ -255,6 +268,19 @@ impl Recorder {
         let interval = self.interval(at_ns);
         interval.blocks += blocks;
         interval.bytes += bytes;
+    }
+
+    /// A transfer starts.
+    pub(crate) fn start(&mut self, now_ns: u64) {
+        self.started += 1;
+        self.interval(now_ns).started += 1;
+    }
+
+    /// A transfer was to start, and does not.
+    pub(crate) fn shed(&mut self, intended_ns: u64) {
+        self.shed += 1;
+        self.shed_in_window += u64::from(self.in_window(intended_ns));
+        self.interval(intended_ns).shed += 1;
     }
 
     /// A transfer completed.

@@ -1,14 +1,17 @@
 //! From the workers' records to the figures of one trial, named as the columns of docs/results-format.md are.
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use crate::cohort::{self, Cohort};
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
+use crate::figures::{Figure, Figures, share, whole};
 use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
     Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, TransferOutcome, TransferRow, coarsen,
@@ -23,21 +26,12 @@ pub struct LoadReport {
     pub transfers: Vec<TransferRow>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
-    /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response.
+    /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service.
     pub latency_hlog: String,
     /// What the server did against the protocol.
     pub faults: Vec<Fault>,
     /// The ERRORs that ended transfers, by code.
     pub errors: Vec<PeerError>,
-}
-
-/// A figure of a report: whole numbers stay whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Figure {
-    /// A count, or a time in nanoseconds.
-    Whole(u64),
-    /// A rate or a share.
-    Real(f64),
 }
 
 impl LoadReport {
@@ -55,6 +49,7 @@ impl LoadReport {
         }
         let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
         let latencies = Latencies::new(block_rtt, &merged.transfers, window);
+        let cohort = Cohort::new(config, &merged.transfers, merged.recorded.shed_in_window, window.inside());
         let figures = [
             counts(&merged.transfers, &merged.recorded, &merged.faults),
             granted(merged.recorded.granted),
@@ -63,6 +58,7 @@ impl LoadReport {
             shape(&merged.transfers, &merged.phases, window),
             own(&merged, window),
             stalls(&merged, runner_gap_ns_max),
+            cohort.figures(),
         ]
         .concat();
         let (faults, errors) = merged.faults.into_lists();
@@ -70,7 +66,7 @@ impl LoadReport {
         merged.intervals.iter_mut().for_each(|interval| interval.duration_ns = interval_ns);
         Ok(LoadReport {
             figures,
-            latency_hlog: latencies.log()?,
+            latency_hlog: latencies.log(cohort.into_logs())?,
             transfers: merged.transfers,
             intervals: merged.intervals,
             faults,
@@ -85,6 +81,8 @@ pub(crate) struct WorkerReport {
     pub(crate) faults: Faults,
     pub(crate) end_ns: u64,
     pub(crate) receive_buffer_bytes: usize,
+    /// Starts that its schedule gave, where that alone decided on them.
+    pub(crate) intended: Option<u64>,
 }
 
 /// The workers' records put together.
@@ -105,7 +103,10 @@ struct Merged {
 
 /// Sums that are not split by phase.
 struct Recorded {
+    intended: u64,
     started: u64,
+    shed: u64,
+    shed_in_window: u64,
     granted: Granted,
     duplicates: u64,
     bytes_verified: u64,
@@ -119,7 +120,10 @@ struct Recorded {
 impl Merged {
     fn new() -> Merged {
         let recorded = Recorded {
+            intended: 0,
             started: 0,
+            shed: 0,
+            shed_in_window: 0,
             granted: Granted::default(),
             duplicates: 0,
             bytes_verified: 0,
@@ -154,7 +158,10 @@ impl Merged {
         }
         self.add_intervals(intervals, interval_ns);
         self.block_rtt.merge(block_rtt);
+        self.recorded.intended += worker.intended.unwrap_or(worker.recorder.started);
         self.recorded.started += worker.recorder.started;
+        self.recorded.shed += worker.recorder.shed;
+        self.recorded.shed_in_window += worker.recorder.shed_in_window;
         self.recorded.granted.lower(worker.recorder.granted);
         self.recorded.duplicates += worker.recorder.duplicates;
         self.recorded.bytes_verified += worker.recorder.bytes_verified;
@@ -238,6 +245,10 @@ impl Window {
         (self.close_ns - self.open_ns) as f64 / 1e9
     }
 
+    fn inside(self) -> Range<i64> {
+        self.open_ns as i64..self.close_ns as i64
+    }
+
     /// A transfer counts for latency if any of it lay in the window: leaving out those that ended later would
     /// leave out the slow ones.
     fn overlaps(self, row: &TransferRow) -> bool {
@@ -258,19 +269,11 @@ impl Totals {
     }
 }
 
-type Figures = Vec<(&'static str, Option<Figure>)>;
-
-fn whole(value: u64) -> Option<Figure> {
-    Some(Figure::Whole(value))
-}
-
-fn share(part: f64, of: f64) -> Option<Figure> {
-    (of > 0.0).then_some(Figure::Real(part / of))
-}
-
 fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Figures {
-    let ended = |outcome| whole(transfers.iter().filter(|row| row.outcome == outcome).count() as u64);
-    vec![
+    let count = |outcome| transfers.iter().filter(|row| row.outcome == outcome).count() as u64;
+    let ended = |outcome| whole(count(outcome));
+    let mut figures = cohort::counts(recorded.intended, recorded.shed, count(TransferOutcome::Late));
+    figures.extend([
         ("started", whole(recorded.started)),
         ("completed", ended(TransferOutcome::Completed)),
         ("failed", ended(TransferOutcome::Failed)),
@@ -279,10 +282,11 @@ fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Fi
         ("retransmissions", whole(transfers.iter().map(|row| row.retransmissions).sum())),
         ("duplicates", whole(recorded.duplicates)),
         ("strays", whole(faults.strays)),
-        ("late", whole(faults.late)),
+        ("late_datagrams", whole(faults.late_datagrams)),
         ("bytes_verified", whole(recorded.bytes_verified)),
         ("content_mismatches", whole(recorded.content_mismatches)),
-    ]
+    ]);
+    figures
 }
 
 /// What the server really gave: one that ignores options or lowers them must not pass for one that granted them.
@@ -371,7 +375,7 @@ impl Latencies {
         let answered = transfers.iter().filter(|row| row.first_response_ns >= 0 && window.overlaps(row));
         let answered =
             answered.map(|row| (row.first_response_ns, row.first_response_ns - row.actual_start_ns));
-        Latencies { block_rtt, transfer: logged(completed), first_response: logged(answered) }
+        Latencies { block_rtt, transfer: LatencyLog::of(completed), first_response: LatencyLog::of(answered) }
     }
 
     fn figures(&self) -> Figures {
@@ -392,7 +396,7 @@ impl Latencies {
     }
 
     /// The log that every HdrHistogram tool reads. Times are seconds since the first start.
-    fn log(self) -> io::Result<String> {
+    fn log(self, cohort: [(&'static str, LatencyLog); 2]) -> io::Result<String> {
         let mut text = Vec::new();
         let mut serializer = V2DeflateSerializer::new();
         let mut log = IntervalLogWriterBuilder::new()
@@ -403,7 +407,7 @@ impl Latencies {
             ("transfer", self.transfer),
             ("first_response", self.first_response),
         ];
-        for (kind, latencies) in kinds {
+        for (kind, latencies) in kinds.into_iter().chain(cohort) {
             latencies.each(|start_ns, length_ns, histogram| {
                 let (start, length) = (Duration::from_nanos(start_ns), Duration::from_nanos(length_ns));
                 log.write_histogram(histogram, start, length, Tag::new(kind))
@@ -413,17 +417,6 @@ impl Latencies {
         drop(log);
         String::from_utf8(text).map_err(io::Error::other)
     }
-}
-
-/// The log of (time, latency) in any order; negative ones count as 0.
-fn logged(samples: impl Iterator<Item = (i64, i64)>) -> LatencyLog {
-    let mut samples: Vec<(i64, i64)> = samples.collect();
-    samples.sort_unstable();
-    let mut log = LatencyLog::new();
-    for (at_ns, latency_ns) in samples {
-        log.record(at_ns.max(0) as u64, latency_ns.max(0) as u64);
-    }
-    log
 }
 
 #[cfg(test)]
@@ -438,7 +431,7 @@ mod tests {
             recorder.complete(at_ns);
         }
         recorder.progress(end_ns, 1, 10);
-        WorkerReport { recorder, faults: Faults::default(), end_ns, receive_buffer_bytes: 0 }
+        WorkerReport { recorder, faults: Faults::default(), end_ns, receive_buffer_bytes: 0, intended: None }
     }
 
     fn inside(worker: &WorkerReport, ends_with_completion: bool) -> (u64, u64) {

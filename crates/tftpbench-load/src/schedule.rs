@@ -4,6 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::{Load, LoadConfig};
+use crate::open_loop::{OpenLoop, Start, Times};
+
 /// Numbers for transfers, shared by all workers: 0, 1, 2, ... up to a limit.
 #[derive(Debug)]
 pub(crate) struct Tickets {
@@ -25,28 +28,51 @@ impl Tickets {
 
 /// One worker's share of the starts.
 #[derive(Debug)]
-pub(crate) enum Schedule {
+pub(crate) enum Schedule<'a> {
     /// A fixed number of transfers in flight: the end of one is the intended start of the next.
-    ClosedLoop(ClosedLoop),
+    ClosedLoop(ClosedLoop<'a>),
+    /// A fixed rate, however the transfers fare.
+    OpenLoop(OpenLoop),
 }
 
-impl Schedule {
+impl<'a> Schedule<'a> {
+    /// What worker `index` is to start of a run that begins at `start_ns` and whose window closes at `close_ns`.
+    pub(crate) fn new(
+        config: &LoadConfig,
+        tickets: &'a Tickets,
+        index: usize,
+        (start_ns, close_ns): (u64, u64),
+    ) -> Schedule<'a> {
+        match config.load {
+            Load::Closed { ramp_ns } => {
+                Schedule::closed_loop(start_ns, config.slots(index), ramp_ns, tickets)
+            }
+            Load::Open { rate, arrivals, .. } => {
+                let times = Times::new(rate, arrivals, config.seed);
+                let share = (index, config.workers);
+                Schedule::OpenLoop(OpenLoop::new(times, start_ns, share, close_ns, tickets.limit))
+            }
+        }
+    }
+
     /// `slots` transfers in flight; their first starts are spread evenly over `ramp_ns` from `start_ns` on.
-    pub(crate) fn closed_loop(start_ns: u64, slots: usize, ramp_ns: u64) -> Schedule {
-        Schedule::ClosedLoop(ClosedLoop::new(start_ns, slots, ramp_ns))
+    fn closed_loop(start_ns: u64, slots: usize, ramp_ns: u64, tickets: &'a Tickets) -> Schedule<'a> {
+        Schedule::ClosedLoop(ClosedLoop::new(start_ns, slots, ramp_ns, tickets))
     }
 
     /// When the next transfer is to start if none ends meanwhile; `None` where that takes an end, or none starts any more.
     pub(crate) fn next_start_ns(&self) -> Option<u64> {
         match self {
             Schedule::ClosedLoop(closed) => closed.next_start_ns(),
+            Schedule::OpenLoop(open) => open.next_start_ns(),
         }
     }
 
-    /// The intended start of a transfer that is due by now, once for each.
-    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<u64> {
+    /// A start that is due by now, once for each.
+    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<Start> {
         match self {
             Schedule::ClosedLoop(closed) => closed.take_due(now_ns),
+            Schedule::OpenLoop(open) => open.take_due(now_ns),
         }
     }
 
@@ -54,6 +80,15 @@ impl Schedule {
     pub(crate) fn transfer_ended(&mut self, at_ns: u64) {
         match self {
             Schedule::ClosedLoop(closed) => closed.free_slot(at_ns),
+            Schedule::OpenLoop(_) => {}
+        }
+    }
+
+    /// The measured window has closed. What an open loop intended before that, and did not come to, starts all the same.
+    pub(crate) fn close_window(&mut self) {
+        match self {
+            Schedule::ClosedLoop(closed) => closed.close(),
+            Schedule::OpenLoop(_) => {}
         }
     }
 
@@ -61,12 +96,21 @@ impl Schedule {
     pub(crate) fn close(&mut self) {
         match self {
             Schedule::ClosedLoop(closed) => closed.close(),
+            Schedule::OpenLoop(open) => open.close(),
+        }
+    }
+
+    /// Starts that were given, where the schedule alone decided on them.
+    pub(crate) fn intended(&self) -> Option<u64> {
+        match self {
+            Schedule::ClosedLoop(_) => None,
+            Schedule::OpenLoop(open) => Some(open.intended),
         }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct ClosedLoop {
+pub(crate) struct ClosedLoop<'a> {
     start_ns: u64,
     /// Distance between two of this worker's first starts.
     step_ns: u64,
@@ -74,11 +118,12 @@ pub(crate) struct ClosedLoop {
     first_started: u64,
     /// When the slots that are free became so.
     freed: VecDeque<u64>,
+    tickets: &'a Tickets,
     open: bool,
 }
 
-impl ClosedLoop {
-    fn new(start_ns: u64, slots: usize, ramp_ns: u64) -> ClosedLoop {
+impl<'a> ClosedLoop<'a> {
+    fn new(start_ns: u64, slots: usize, ramp_ns: u64, tickets: &'a Tickets) -> ClosedLoop<'a> {
         let first_starts = slots as u64;
         ClosedLoop {
             start_ns,
@@ -86,6 +131,7 @@ impl ClosedLoop {
             first_starts,
             first_started: 0,
             freed: VecDeque::with_capacity(slots),
+            tickets,
             open: true,
         }
     }
@@ -97,7 +143,16 @@ impl ClosedLoop {
         self.freed.front().copied().or_else(first_ns)
     }
 
-    fn take_due(&mut self, now_ns: u64) -> Option<u64> {
+    fn take_due(&mut self, now_ns: u64) -> Option<Start> {
+        let intended_ns = self.take_slot(now_ns)?;
+        let Some(number) = self.tickets.take() else {
+            self.close();
+            return None;
+        };
+        Some(Start { number, intended_ns })
+    }
+
+    fn take_slot(&mut self, now_ns: u64) -> Option<u64> {
         if let Some(freed_ns) = self.freed.pop_front() {
             return Some(freed_ns);
         }
@@ -123,32 +178,50 @@ impl ClosedLoop {
 mod tests {
     use super::*;
 
+    fn intended(schedule: &mut Schedule<'_>, now_ns: u64) -> Option<u64> {
+        schedule.take_due(now_ns).map(|start| start.intended_ns)
+    }
+
     #[test]
     fn a_burst_is_due_at_once_and_no_more_than_the_slots() {
-        let mut schedule = Schedule::closed_loop(100, 3, 0);
+        let tickets = Tickets::new(None);
+        let mut schedule = Schedule::closed_loop(100, 3, 0, &tickets);
         assert_eq!(schedule.take_due(99), None);
-        assert_eq!(std::iter::from_fn(|| schedule.take_due(100)).collect::<Vec<_>>(), [100, 100, 100]);
+        let burst: Vec<_> = std::iter::from_fn(|| schedule.take_due(100)).collect();
+        assert_eq!(burst, [0, 1, 2].map(|number| Start { number, intended_ns: 100 }));
         assert_eq!(schedule.next_start_ns(), None);
     }
 
     #[test]
     fn a_ramp_spreads_the_first_starts_and_a_freed_slot_goes_first() {
-        let mut schedule = Schedule::closed_loop(0, 4, 400);
-        assert_eq!(schedule.take_due(0), Some(0));
+        let tickets = Tickets::new(None);
+        let mut schedule = Schedule::closed_loop(0, 4, 400, &tickets);
+        assert_eq!(intended(&mut schedule, 0), Some(0));
         assert_eq!(schedule.next_start_ns(), Some(100));
         schedule.transfer_ended(50);
-        assert_eq!(schedule.take_due(60), Some(50));
-        assert_eq!(schedule.take_due(60), None);
-        assert_eq!(schedule.take_due(1_000), Some(100));
+        assert_eq!(intended(&mut schedule, 60), Some(50));
+        assert_eq!(intended(&mut schedule, 60), None);
+        assert_eq!(intended(&mut schedule, 1_000), Some(100));
     }
 
     #[test]
     fn a_closed_schedule_starts_nothing() {
-        let mut schedule = Schedule::closed_loop(0, 2, 0);
+        let tickets = Tickets::new(None);
+        let mut schedule = Schedule::closed_loop(0, 2, 0, &tickets);
         schedule.transfer_ended(1);
-        schedule.close();
+        schedule.close_window();
         schedule.transfer_ended(2);
         assert_eq!(schedule.take_due(10), None);
+        assert_eq!(schedule.next_start_ns(), None);
+    }
+
+    #[test]
+    fn a_schedule_whose_numbers_have_run_out_starts_nothing_and_waits_for_nothing() {
+        let tickets = Tickets::new(Some(1));
+        let mut schedule = Schedule::closed_loop(0, 3, 0, &tickets);
+        assert_eq!(intended(&mut schedule, 0), Some(0));
+        assert_eq!(intended(&mut schedule, 0), None);
+        schedule.transfer_ended(1);
         assert_eq!(schedule.next_start_ns(), None);
     }
 

@@ -14,13 +14,14 @@ use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
 use crate::client::{Client, Drained, Shared};
-use crate::config::{DALLYING_MAX, Extent, LoadConfig, LoadError};
+use crate::config::{DALLYING_MAX, Extent, Load, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
 use crate::notice::{Notice, Sent};
+use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
-use crate::schedule::{Schedule, Tickets};
+use crate::schedule::Schedule;
 
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
@@ -33,7 +34,6 @@ const SHARED_TOKENS: u64 = u64::MAX - 1;
 
 struct Worker<'a> {
     config: &'a LoadConfig,
-    tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
     poller: Poller,
@@ -44,7 +44,9 @@ struct Worker<'a> {
     endpoints: Endpoints,
     dallying: VecDeque<u64>,
     active: usize,
-    schedule: Schedule,
+    /// How many may be.
+    slots: usize,
+    schedule: Schedule<'a>,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -97,8 +99,10 @@ impl Worker<'_> {
         }
     }
 
+    /// A window that was asked for lasts as long as that, however early the last transfer ends.
     fn is_done(&self) -> bool {
-        self.active == 0 && self.schedule.next_start_ns().is_none()
+        let is_over = self.phase == Phase::Drain || matches!(self.config.extent, Extent::Transfers { .. });
+        self.active == 0 && self.schedule.next_start_ns().is_none() && is_over
     }
 
     fn report(mut self, now_ns: u64) -> WorkerReport {
@@ -109,6 +113,7 @@ impl Worker<'_> {
             recorder: self.recorder,
             faults: self.faults,
             end_ns: now_ns,
+            intended: self.schedule.intended(),
             receive_buffer_bytes: self.receive_buffer_bytes,
         }
     }
@@ -125,13 +130,18 @@ impl Worker<'_> {
             // It fails where the caller gave up waiting, which is no fault here.
             let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
-            self.schedule.close();
-            self.drain_end_ns = match self.config.extent {
-                Extent::Duration { .. } => close_ns.saturating_add(self.config.drain_ns),
-                Extent::Transfers { .. } => now_ns,
+            self.drain_end_ns = match (self.config.extent, self.config.load) {
+                (Extent::Transfers { .. }, _) => now_ns,
+                (Extent::Duration { .. }, Load::Closed { .. }) => {
+                    close_ns.saturating_add(self.config.drain_ns)
+                }
+                // Each has its own deadline.
+                (Extent::Duration { .. }, Load::Open { .. }) => u64::MAX,
             };
+            self.schedule.close_window();
         }
         if now_ns >= self.drain_end_ns || is_stopped {
+            self.schedule.close();
             self.interrupt_all(now_ns)?;
         }
         Ok(())
@@ -167,17 +177,17 @@ impl Worker<'_> {
     }
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        while let Some(intended_ns) = self.schedule.take_due(now_ns) {
-            let Some(number) = self.tickets.take() else {
-                self.schedule.close();
-                return Ok(());
-            };
-            self.start(number, intended_ns)?;
+        while let Some(start) = self.schedule.take_due(now_ns) {
+            if self.active < self.slots {
+                self.start(start)?;
+            } else {
+                self.recorder.shed(start.intended_ns);
+            }
         }
         Ok(())
     }
 
-    fn start(&mut self, number: u64, intended_ns: u64) -> Result<(), LoadError> {
+    fn start(&mut self, Start { number, intended_ns }: Start) -> Result<(), LoadError> {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let via = self.endpoints.next(self.config, self.clients.vacant_key())?;
         let now_ns = clock::monotonic_ns();
@@ -190,7 +200,11 @@ impl Worker<'_> {
             watched.map_err(LoadError::os("cannot watch a client socket"))?;
         }
         self.active += 1;
-        self.recorder.started += 1;
+        self.recorder.start(now_ns);
+        if let Some(patience_ns) = self.config.patience_ns() {
+            let deadline_ns = intended_ns.saturating_add(patience_ns);
+            self.timers.schedule(deadline_ns, token(self.generation, key) | DEADLINE);
+        }
         self.after_input(key, now_ns)
     }
 
@@ -223,9 +237,16 @@ impl Worker<'_> {
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(now_ns, &mut due);
         for token in due.drain(..) {
-            let Some(key) = self.key_of(token) else { continue };
+            let Some(key) = self.key_of(token & !DEADLINE) else { continue };
             let client = &mut self.clients[key];
-            client.armed_ns = 0;
+            if token & DEADLINE != 0 {
+                if client.is_recorded() {
+                    continue;
+                }
+                client.give_up();
+            } else {
+                client.armed_ns = 0;
+            }
             if client.deadline_ns().is_some_and(|deadline_ns| deadline_ns <= now_ns) {
                 client.handle_timeout(now_ns);
             }
@@ -335,6 +356,8 @@ impl Worker<'_> {
     }
 }
 
+/// Set in the key of a timer that ends a transfer for good; no token has it.
+const DEADLINE: u64 = 1 << 63;
 /// Keeps every client's token below those of shared sockets and of the stop.
 const GENERATION_MASK: u32 = u32::MAX >> 1;
 

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
-use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Sockets, TransferOutcome, Verify, run};
+use tftpbench_load::{
+    Arrivals, Extent, Figure, Load, LoadConfig, LoadReport, Notice, Rate, Sockets, TransferOutcome, Verify,
+    run,
+};
 use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
 
@@ -34,12 +37,12 @@ fn config(sockets: Sockets) -> LoadConfig {
         options: Options::default(),
         timing: timing(2_000 * MS),
         concurrency: 3,
+        load: Load::Closed { ramp_ns: 0 },
         workers: 1,
         cpus: Vec::new(),
         sockets,
         extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
         drain_ns: 1_000 * MS,
-        ramp_ns: 0,
         busy_poll_ns: 0,
         watch_for_answer: false,
         receive_buffer_bytes: 0,
@@ -56,13 +59,22 @@ fn load(mut config: LoadConfig, faults: Faults) -> (LoadReport, Seen) {
     let peer = Peer::start(config.file_size_bytes, faults);
     config.server = peer.address;
     let report = run(&config, &Stop::new().unwrap(), |_| {}).unwrap();
-    let ended = ["completed", "failed", "timed_out", "interrupted"].map(|name| whole(&report, name));
-    assert_eq!(whole(&report, "started"), ended.iter().sum::<u64>());
+    assert_adds_up(&report);
     let sent_again: u64 = report.intervals.iter().map(|interval| interval.retransmissions).sum();
     assert_eq!(whole(&report, "retransmissions"), sent_again, "rows and intervals agree");
     let moved: u64 = report.intervals.iter().map(|interval| interval.bytes).sum();
     assert_eq!(report.transfers.iter().map(|row| row.bytes).sum::<u64>(), moved, "rows and intervals agree");
     (report, peer.finish())
+}
+
+/// Every transfer that was intended is counted once, and intervals say the same.
+fn assert_adds_up(report: &LoadReport) {
+    let ended = ["completed", "failed", "timed_out", "interrupted", "late"].map(|name| whole(report, name));
+    let [intended, started, shed] = ["intended", "started", "shed"].map(|name| whole(report, name));
+    assert_eq!(started, ended.iter().sum::<u64>());
+    assert_eq!(intended, started + shed);
+    let sums = report.intervals.iter().fold((0, 0), |sum, each| (sum.0 + each.started, sum.1 + each.shed));
+    assert_eq!((started, shed), sums, "figures and intervals agree");
 }
 
 /// As `load`, and every transfer is right to the last byte.
@@ -96,6 +108,15 @@ fn figure(report: &LoadReport, name: &str) -> f64 {
         Some((_, Some(Figure::Real(value)))) => *value,
         _ => panic!("{name} is not known"),
     }
+}
+
+/// Whether a percentile is said to be never; its figure is null then, and known where it is not.
+fn is_never(report: &LoadReport, name: &str) -> bool {
+    let find =
+        |name: &str| report.figures.iter().find(|(known, _)| *known == name).and_then(|(_, value)| *value);
+    let Some(Figure::Truth(is_never)) = find(&format!("{name}_is_never")) else { panic!("{name}_is_never") };
+    assert_eq!(find(name).is_none(), is_never, "{name}");
+    is_never
 }
 
 fn whole(report: &LoadReport, name: &str) -> u64 {
@@ -228,7 +249,7 @@ fn a_ramp_spreads_the_first_starts() {
         let (report, _) = load_completely(
             // The first ones last longer than the ramp, so nothing else can start.
             LoadConfig {
-                ramp_ns: 40 * MS,
+                load: Load::Closed { ramp_ns: 40 * MS },
                 concurrency: 4,
                 extent,
                 timing: timing(100 * MS),
@@ -243,6 +264,59 @@ fn a_ramp_spreads_the_first_starts() {
             assert!(row.actual_start_ns >= row.intended_start_ns);
         }
     }
+}
+
+fn open(transfers_per_s: u64, arrivals: Arrivals, deadline_ns: u64) -> Load {
+    let rate = Rate { transfers: transfers_per_s, per_ns: 1_000 * MS };
+    Load::Open { rate, arrivals, deadline_ns }
+}
+
+/// Number and intended start of all transfers of an open loop over 100 ms of warm-up and 200 ms, by number.
+fn schedule(sockets: Sockets, arrivals: Arrivals, workers: usize) -> Vec<(u64, i64)> {
+    let extent = Extent::Duration { warm_up_ns: 100 * MS, window_ns: 200 * MS };
+    let config = LoadConfig {
+        load: open(1_000, arrivals, 60_000 * MS),
+        extent,
+        workers,
+        concurrency: 1_000,
+        file_size_bytes: 100,
+        ..config(sockets)
+    };
+    let (report, _) = load(config, Faults::default());
+    assert_eq!(whole(&report, "shed"), 0);
+    assert_eq!(whole(&report, "completed"), whole(&report, "started"));
+    assert!(report.transfers.iter().all(|row| row.actual_start_ns >= row.intended_start_ns));
+    let inside = report.transfers.iter().filter(|row| row.intended_start_ns >= 100 * MS as i64).count();
+    assert!((figure(&report, "offered_per_s") - inside as f64 / 0.2).abs() < 1e-6);
+    assert!(figure(&report, "achieved_per_s") <= figure(&report, "offered_per_s"));
+    assert!(figure(&report, "response_ns_p99") >= figure(&report, "service_ns_p99"));
+    let mut starts: Vec<_> = report.transfers.iter().map(|row| (row.number, row.intended_start_ns)).collect();
+    starts.sort_unstable();
+    starts
+}
+
+#[test]
+fn an_open_loop_intends_what_the_formula_says_with_any_number_of_workers() {
+    for sockets in BOTH {
+        let even: Vec<_> = (0..300).map(|number| (number, number as i64 * MS as i64)).collect();
+        let poisson = schedule(sockets, Arrivals::Poisson, 1);
+        assert_eq!(schedule(sockets, Arrivals::Even, 1), even);
+        assert!((200..400).contains(&poisson.len()) && poisson != even);
+        for workers in [2, 4] {
+            assert_eq!(schedule(sockets, Arrivals::Even, workers), even);
+            assert_eq!(schedule(sockets, Arrivals::Poisson, workers), poisson);
+        }
+    }
+}
+
+#[test]
+fn an_open_loop_of_fixed_work_offers_that_many_and_is_one_cohort() {
+    let extent = Extent::Transfers { count: 50, limit_ns: 60_000 * MS };
+    let load = open(500, Arrivals::Even, 60_000 * MS);
+    let config = LoadConfig { load, extent, workers: 2, concurrency: 50, ..config(BOTH[0]) };
+    let (report, _) = load_completely(config, Faults::default());
+    assert_eq!((whole(&report, "intended"), figure(&report, "offered_per_s")), (50, 500.0));
+    assert_eq!(report.transfers.iter().map(|row| row.intended_start_ns).max(), Some(98 * MS as i64));
 }
 
 #[test]
@@ -270,6 +344,13 @@ fn fixed_work_ends_with_the_last_completion_whatever_never_completes() {
         let last_ns = ends.map(|row| row.end_ns).max().unwrap();
         assert!((figure(&report, "duration_s") - last_ns as f64 / 1e9).abs() < 1e-9);
         assert!(figure(&report, "transfers_per_s") * figure(&report, "duration_s") > 4.99);
+        assert!(is_never(&report, "response_ns_max"), "the one that never came counts");
+        assert!(!is_never(&report, "response_ns_p50"));
+        assert_eq!(
+            figure(&report, "transfer_ns_max") as i64 / 1_000_000_000,
+            0,
+            "completed ones only, as ever"
+        );
     }
 }
 

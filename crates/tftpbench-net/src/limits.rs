@@ -42,6 +42,22 @@ pub fn raise_open_files(need: u64) -> Result<u64, OpenFilesShortfall> {
     if is_raised { Ok(need) } else { Err(OpenFilesShortfall { need, soft, hard }) }
 }
 
+/// How many ports the kernel gives to sockets that ask for none (ip_local_port_range, ip(7)); `None` where it can't be
+/// known.
+pub fn local_ports() -> Option<u64> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let ends: Vec<u64> = range.split_whitespace().filter_map(|end| end.parse().ok()).collect();
+    let &[low, high] = ends.as_slice() else { return None };
+    Some(high.saturating_sub(low) + 1)
+}
+
+/// Memory that can be had without swapping (MemAvailable, proc_meminfo(5)); `None` where it can't be known.
+pub fn available_memory_bytes() -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let value = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 /// None in it is infinite.
 fn open_files() -> Rlimit {
     getrlimit(Resource::Nofile)
@@ -56,6 +72,12 @@ mod tests {
         let before = open_files().current.unwrap_or(u64::MAX);
         assert_eq!(raise_open_files(1), Ok(before));
         assert!(open_files().current.unwrap_or(u64::MAX) >= before);
+    }
+
+    #[test]
+    fn ports_and_memory_of_this_machine_are_known() {
+        assert!((1..=65_536).contains(&local_ports().unwrap()));
+        assert!(available_memory_bytes().unwrap() > 1 << 20);
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub(crate) fn from_load(error: LoadError) -> PyErr {
     let text = error.to_string();
     match error {
         LoadError::Config(_) | LoadError::Remote(_) => PyValueError::new_err(text),
-        LoadError::OpenFiles(_) | LoadError::Os { .. } => PyOSError::new_err(text),
+        LoadError::OpenFiles(_) | LoadError::TooMany { .. } | LoadError::Os { .. } => {
+            PyOSError::new_err(text)
+        }
         LoadError::Internal(_) => PyRuntimeError::new_err(text),
     }
 }

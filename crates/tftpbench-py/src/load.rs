@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Sockets, TransferRow, Verify,
+    Arrivals, Extent, Fault, Figure, Interval, Load, LoadConfig, LoadReport, Notice, Rate, Sockets,
+    TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
@@ -31,6 +32,10 @@ pub(crate) struct LoadArguments {
     verify: String,
     verify_against: Option<PathBuf>,
     concurrency: usize,
+    /// Transfers in so many nanoseconds; none in a closed loop.
+    rate_ratio: Option<(u64, u64)>,
+    arrivals: String,
+    deadline_ns: u64,
     workers: usize,
     cpus: Vec<usize>,
     transfers: Option<u64>,
@@ -122,7 +127,7 @@ pub(crate) fn first_difference(
 
 #[pymethods]
 impl LoadOutcome {
-    /// Column name to int, float or None.
+    /// Column name to int, float, bool or None.
     #[getter]
     fn figures<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let figures = PyDict::new(py);
@@ -130,6 +135,7 @@ impl LoadOutcome {
             match figure {
                 Some(Figure::Whole(value)) => figures.set_item(name, value)?,
                 Some(Figure::Real(value)) => figures.set_item(name, value)?,
+                Some(Figure::Truth(value)) => figures.set_item(name, value)?,
                 None => figures.set_item(name, py.None())?,
             }
         }
@@ -157,12 +163,14 @@ impl LoadOutcome {
     /// Columns of the intervals, each as little-endian int64.
     #[getter]
     fn intervals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let columns: [Column<Interval>; 5] = [
+        let columns: [Column<Interval>; 7] = [
             ("blocks", |row| row.blocks as i64),
             ("bytes", |row| row.bytes as i64),
             ("in_flight", |row| row.in_flight as i64),
             ("retransmissions", |row| row.retransmissions as i64),
             ("duration_ns", |row| row.duration_ns as i64),
+            ("started", |row| row.started as i64),
+            ("shed", |row| row.shed as i64),
         ];
         table(py, &self.0.intervals, &columns)
     }
@@ -204,6 +212,7 @@ fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> Py
 impl LoadArguments {
     fn into_config(self) -> PyResult<LoadConfig> {
         let server = socket_address(&self.host, self.port)?;
+        let load = self.load()?;
         let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
         let extent = match (self.transfers, self.duration_ns) {
             (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
@@ -232,6 +241,7 @@ impl LoadArguments {
             timing: self.timing()?,
             name: self.name,
             concurrency: self.concurrency,
+            load,
             workers: self.workers,
             cpus: self.cpus,
             sockets: choice(
@@ -241,10 +251,26 @@ impl LoadArguments {
             )?,
             extent,
             drain_ns: self.drain_ns,
-            ramp_ns: self.ramp_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
+        })
+    }
+
+    fn load(&self) -> PyResult<Load> {
+        let Some((transfers, per_ns)) = self.rate_ratio else {
+            return Ok(Load::Closed { ramp_ns: self.ramp_ns });
+        };
+        if self.ramp_ns > 0 {
+            return Err(PyValueError::new_err(
+                "ramp_ns: the rate of an open loop spreads its starts already",
+            ));
+        }
+        let kinds = [("even", Arrivals::Even), ("poisson", Arrivals::Poisson)];
+        Ok(Load::Open {
+            rate: Rate { transfers, per_ns },
+            arrivals: choice("arrivals", &self.arrivals, &kinds)?,
+            deadline_ns: self.deadline_ns,
         })
     }
 

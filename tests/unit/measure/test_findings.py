@@ -7,7 +7,7 @@ from tftpbench.measure import findings
 from tftpbench.model.metrics import OUTCOMES
 
 TIMEOUT_NS = 1_000_000_000
-COMPLETED, FAILED, TIMED_OUT, INTERRUPTED = range(len(OUTCOMES))
+COMPLETED, FAILED, TIMED_OUT, INTERRUPTED, _LATE = range(len(OUTCOMES))
 
 
 def transfers(*ends: tuple[int, int, int, int]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:

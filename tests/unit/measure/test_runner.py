@@ -22,6 +22,7 @@ from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterru
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
+from tftpbench.model.metrics import INTERVAL_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.render.schema import json_schema
 from tftpbench.store.recording import recorded, run
@@ -158,7 +159,7 @@ def result(config: LoadConfig) -> LoadResult:
         "outcome": np.zeros(n, np.int64),
         "error_code": np.full(n, -1),
     }
-    intervals = dict.fromkeys(("start_ns", "blocks", "bytes", "in_flight", "retransmissions", "duration_ns"), numbers)
+    intervals = dict.fromkeys(("start_ns", *INTERVAL_COLUMNS), numbers)
     figures: dict[str, int | float | None] = {
         "started": n,
         "completed": n,

@@ -56,6 +56,8 @@ INTERVALS = {
     "in_flight": np.array([3, 0]),
     "retransmissions": np.array([0, 0]),
     "duration_ns": np.array([10**8, 10**8]),
+    "started": np.array([1, 1]),
+    "shed": np.array([0, 2]),
 }
 
 

@@ -33,7 +33,9 @@ impl Client {
         // The server's last word ended it, and not our reading it; silence and a stop have only our clock.
         let end_ns = match outcome {
             TransferOutcome::Completed | TransferOutcome::Failed => self.heard_ns.max(started_ns),
-            TransferOutcome::TimedOut | TransferOutcome::Interrupted => now_ns.max(started_ns),
+            TransferOutcome::TimedOut | TransferOutcome::Interrupted | TransferOutcome::Late => {
+                now_ns.max(started_ns)
+            }
         };
         if outcome == TransferOutcome::Completed {
             recorder.complete(end_ns);
@@ -83,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Extent, LoadConfig, Sockets, Verify};
+    use crate::config::{Extent, Load, LoadConfig, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -107,12 +109,12 @@ mod tests {
             options: Options { blksize: Some(1_024), windowsize: Some(4), ..Options::default() },
             timing: Timing { timeout_ns: 1, retries: 0, backoff, adaptive_floor_ns: None, timeout_max_ns: 1 },
             concurrency: 1,
+            load: Load::Closed { ramp_ns: 0 },
             workers: 1,
             cpus: Vec::new(),
             sockets: Sockets::Shared,
             extent: Extent::Transfers { count: 1, limit_ns: 1 },
             drain_ns: 0,
-            ramp_ns: 0,
             busy_poll_ns: 0,
             watch_for_answer: false,
             receive_buffer_bytes: 0,

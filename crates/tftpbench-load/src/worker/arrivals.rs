@@ -84,7 +84,7 @@ impl Worker<'_> {
                 Some((_, key)) => self.handle_datagram(key, now_ns, &datagram)?,
                 // It came too late for its transfer, or from a stranger that guessed an address.
                 None => {
-                    self.faults.late += 1;
+                    self.faults.late_datagrams += 1;
                     self.recorder.datagram(now_ns, datagram.payload.len());
                 }
             }

@@ -28,7 +28,7 @@ pub(crate) struct OpenedWorker<'a> {
     tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
-    slots: usize,
+    index: usize,
     poller: Poller,
     endpoints: Endpoints,
     clients: Slab<Client>,
@@ -38,16 +38,17 @@ pub(crate) struct OpenedWorker<'a> {
 }
 
 impl<'a> OpenedWorker<'a> {
-    /// Opens everything that the first `slots` transfers need.
+    /// Opens everything that the first transfers of worker `index` need.
     pub(crate) fn open(
         config: &'a LoadConfig,
         tickets: &'a Tickets,
         stop: &'a Stop,
         notices: Channel<Sent>,
-        slots: usize,
+        index: usize,
     ) -> Result<Self, LoadError> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
+        let slots = config.slots(index);
         let endpoints = Endpoints::open(config, slots)?;
         for (index, shared_socket) in endpoints.shared.iter().enumerate() {
             poller
@@ -70,7 +71,7 @@ impl<'a> OpenedWorker<'a> {
             tickets,
             stop,
             notices,
-            slots,
+            index,
             poller,
             endpoints,
             clients: Slab::with_capacity(slots),
@@ -90,9 +91,9 @@ impl<'a> OpenedWorker<'a> {
 
     fn start(self, start_ns: u64) -> Worker<'a> {
         let config = self.config;
+        let window = window(config, start_ns);
         Worker {
             config,
-            tickets: self.tickets,
             stop: self.stop,
             notices: self.notices,
             poller: self.poller,
@@ -104,12 +105,13 @@ impl<'a> OpenedWorker<'a> {
             endpoints: self.endpoints,
             dallying: VecDeque::new(),
             active: 0,
-            schedule: Schedule::closed_loop(start_ns, self.slots, config.ramp_ns),
+            slots: config.slots(self.index),
+            schedule: Schedule::new(config, self.tickets, self.index, (start_ns, window.1)),
             phase: Phase::WarmUp,
             cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
-            recorder: Recorder::new(start_ns, window(config, start_ns)),
+            recorder: Recorder::new(start_ns, window),
             faults: Faults::default(),
             receive: Some(self.receive),
             idle_ns: 0,

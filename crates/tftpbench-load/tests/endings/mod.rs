@@ -5,13 +5,13 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 
 use tftpbench_load::{
-    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
+    Arrivals, Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
 };
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
 use super::peer::{Faults, Peer};
-use super::{BOTH, MS, config, figure, timing, whole};
+use super::{BOTH, MS, assert_adds_up, config, figure, is_never, open, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
@@ -48,7 +48,8 @@ fn assert_sane(report: &LoadReport) {
         assert!(!matches!(value, Some(Figure::Real(value)) if !value.is_finite()), "{name} is {value:?}");
     }
     assert_eq!(whole(report, "started"), report.transfers.len() as u64);
-    assert_eq!(whole(report, "started"), whole(report, "timed_out") + whole(report, "interrupted"));
+    assert_adds_up(report);
+    assert_eq!((whole(report, "completed"), whole(report, "failed")), (0, 0));
     let sent_again: u64 = report.intervals.iter().map(|interval| interval.retransmissions).sum();
     assert_eq!(whole(report, "retransmissions"), sent_again);
     assert!(report.transfers.iter().all(|row| row.first_response_ns == -1 && row.bytes == 0));
@@ -127,6 +128,77 @@ fn what_the_end_of_a_run_makes_of_a_silent_server_depends_on_the_clients_own_tim
         assert_sane(&report);
         assert_eq!((whole(&report, "started"), whole(&report, outcome)), (3, 3), "{timeout_ms} ms");
     }
+}
+
+#[test]
+fn of_an_open_loop_what_reaches_its_deadline_is_late_and_what_finds_no_room_is_shed() {
+    for (sockets, workers) in BOTH.into_iter().flat_map(|way| [(way, 1), (way, 2)]) {
+        let extent = Extent::Duration { warm_up_ns: 100 * MS, window_ns: 400 * MS };
+        let (load, concurrency) = (open(500, Arrivals::Even, 300 * MS), 10);
+        let config =
+            LoadConfig { extent, load, concurrency, workers, timing: timing(60_000 * MS), ..config(sockets) };
+        let report = load_in_vain(config).unwrap();
+        assert_sane(&report);
+        let [intended, shed, late] = ["intended", "shed", "late"].map(|name| whole(&report, name));
+        assert_eq!((intended, late), (250, whole(&report, "started")));
+        assert!(late >= 10 && shed > 0, "{late} late, {shed} shed");
+        for row in &report.transfers {
+            let deadline_ns = row.intended_start_ns + 300 * MS as i64;
+            assert!((deadline_ns..deadline_ns + SLACK_NS).contains(&row.end_ns), "{row:?}");
+        }
+        assert!(report.intervals.iter().all(|interval| interval.in_flight <= 10));
+        assert_eq!(figure(&report, "offered_per_s"), 500.0);
+        assert!(figure(&report, "achieved_per_s") < 500.0);
+        assert!(is_never(&report, "response_ns_p50") && is_never(&report, "service_ns_p50"));
+    }
+}
+
+#[test]
+fn a_stop_ends_an_open_loop_and_what_was_not_yet_due_was_not_intended() {
+    for sockets in BOTH {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = silent.local_addr().unwrap();
+        let extent = Extent::Duration { warm_up_ns: 0, window_ns: 3_600_000 * MS };
+        let load = open(100, Arrivals::Poisson, 3_600_000 * MS);
+        let timing = timing(600_000 * MS);
+        let (stop, config) =
+            (Stop::new().unwrap(), LoadConfig { server, extent, load, timing, ..config(sockets) });
+        let report = run(&config, &stop, |notice| {
+            if notice == Notice::Tick {
+                stop.request();
+            }
+        })
+        .unwrap();
+        assert_sane(&report);
+        assert_eq!(whole(&report, "interrupted"), whole(&report, "started"));
+        assert!(whole(&report, "intended") < 360_000);
+    }
+}
+
+#[test]
+fn an_open_loop_that_does_not_fit_is_refused_with_the_number_that_does() {
+    let of = |concurrency, load| LoadConfig {
+        load,
+        concurrency,
+        extent: Extent::Duration { warm_up_ns: 0, window_ns: 1_000 * MS },
+        ..config(Sockets::PerTransfer)
+    };
+    let refusal = |config: &LoadConfig| run(config, &Stop::new().unwrap(), |_| {}).unwrap_err();
+    let load = open(100, Arrivals::Even, 1_000 * MS);
+    let LoadError::TooMany { asked, fits, .. } = refusal(&of(10_000_000, load)) else { panic!("it fits") };
+    assert_eq!(asked, 10_000_000);
+    assert!(fits < 65_536, "there are no more ports");
+    if fits > 0 {
+        let next = refusal(&of(fits as usize + 1, load));
+        assert!(matches!(next, LoadError::TooMany { fits: again, .. } if again == fits), "{next}");
+    }
+    let soak = LoadConfig {
+        extent: Extent::Duration { warm_up_ns: 0, window_ns: 24 * 3_600_000 * MS },
+        ..of(1, open(1_000_000, Arrivals::Even, 1_000 * MS))
+    };
+    assert!(refusal(&soak).to_string().starts_with("rate and duration:"));
+    let never = of(1, open(0, Arrivals::Even, 1));
+    assert_eq!(refusal(&never).to_string(), "rate: must be between 0.001/s and 1000000/s");
 }
 
 /// What a run that watches for an answer says about it.

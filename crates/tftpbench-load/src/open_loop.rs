@@ -1,0 +1,305 @@
+//! When transfers are to start at a fixed rate: a pure function of their number, or of a seed and their number.
+//!
+//! A worker takes every k-th number, so that what all of them start together is the schedule of one worker, to the
+//! nanosecond. It must never read a clock, nor depend on how the transfers fare.
+
+use crate::contents::mix64;
+
+/// Slowest and fastest rate, in transfers a second: one in 1000 s, and more than any generator starts.
+const RATE_MIN_PER_S: f64 = 1e-3;
+const RATE_MAX_PER_S: f64 = 1e6;
+/// Gaps of a Poisson process are summed in units of 2^-16 ns: after 10^11 of them less than 2 ms are lost.
+const FRACTION_BITS: u32 = 16;
+/// Tells this stream of random numbers from those that make file contents of the same seed.
+const STREAM: u64 = 0x6172_7269_7661_6C73;
+/// SplitMix64's step (Steele, Lea and Flood, 2014): number `i` of a stream is `mix64(start + i * step)`.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Transfers offered: `transfers` of them in each `per_ns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub transfers: u64,
+    /// In how long.
+    pub per_ns: u64,
+}
+
+impl Rate {
+    /// Transfers a second.
+    pub fn per_second(self) -> f64 {
+        self.transfers as f64 * 1e9 / self.per_ns as f64
+    }
+
+    /// Whether it is from 0.001 to 1,000,000 a second.
+    pub(crate) fn is_allowed(self) -> bool {
+        self.per_ns > 0 && (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&self.per_second())
+    }
+
+    /// The first whole nanosecond by which `count` whole gaps have passed, rounded down.
+    pub(crate) fn time_of(self, count: u64) -> u64 {
+        let ns = u128::from(count) * u128::from(self.per_ns) / u128::from(self.transfers);
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+}
+
+/// How the starts of an open loop lie in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// All gaps are equal; the first start is at 0.
+    Even,
+    /// Gaps are exponentially distributed: machines that know nothing of each other.
+    Poisson,
+}
+
+/// A start that the schedule wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The transfer's number, from 0.
+    pub(crate) number: u64,
+    /// On the monotonic clock.
+    pub(crate) intended_ns: u64,
+}
+
+/// One worker's part of the schedule.
+#[derive(Debug)]
+pub(crate) struct OpenLoop {
+    times: Times,
+    start_ns: u64,
+    /// Every how many-th number is this worker's.
+    workers: u64,
+    next: Start,
+    /// No transfer is intended from then on, or has this number or a higher one.
+    until_ns: u64,
+    count: u64,
+    /// How many starts it has given.
+    pub(crate) intended: u64,
+}
+
+impl OpenLoop {
+    /// The part of worker `index` of `workers`: starts from `start_ns` to before `until_ns`, `count` in all at most.
+    pub(crate) fn new(
+        times: Times,
+        start_ns: u64,
+        (index, workers): (usize, usize),
+        until_ns: u64,
+        count: u64,
+    ) -> OpenLoop {
+        let first = Start { number: index as u64, intended_ns: 0 };
+        let mut open =
+            OpenLoop { times, start_ns, workers: workers as u64, next: first, until_ns, count, intended: 0 };
+        open.look_up();
+        open
+    }
+
+    /// When the next transfer is to start; `None` where none is any more.
+    pub(crate) fn next_start_ns(&self) -> Option<u64> {
+        let Start { number, intended_ns } = self.next;
+        (intended_ns < self.until_ns && number < self.count).then_some(intended_ns)
+    }
+
+    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<Start> {
+        self.next_start_ns().filter(|due_ns| *due_ns <= now_ns)?;
+        let due = self.next;
+        self.next.number += self.workers;
+        self.look_up();
+        self.intended += 1;
+        Some(due)
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.until_ns = 0;
+    }
+
+    fn look_up(&mut self) {
+        self.next.intended_ns = self.start_ns.saturating_add(self.times.of(self.next.number));
+    }
+}
+
+/// The times of all starts, in nanoseconds since the first moment; asked for in rising order of their numbers.
+#[derive(Clone, Debug)]
+pub(crate) enum Times {
+    Even(Rate),
+    Poisson(Poisson),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Poisson {
+    stream: u64,
+    /// A mean gap, in units of 2^-16 ns.
+    mean: f64,
+    /// How many gaps have been summed, and their sum.
+    summed: u64,
+    sum: u128,
+}
+
+impl Times {
+    pub(crate) fn new(rate: Rate, arrivals: Arrivals, seed: u64) -> Times {
+        match arrivals {
+            Arrivals::Even => Times::Even(rate),
+            Arrivals::Poisson => {
+                let mean_ns = rate.per_ns as f64 / rate.transfers as f64;
+                let mean = mean_ns * f64::from(1u32 << FRACTION_BITS);
+                Times::Poisson(Poisson { stream: mix64(seed ^ STREAM), mean, summed: 0, sum: 0 })
+            }
+        }
+    }
+
+    /// When transfer `number` starts.
+    fn of(&mut self, number: u64) -> u64 {
+        match self {
+            Times::Even(rate) => rate.time_of(number),
+            Times::Poisson(poisson) => poisson.of(number),
+        }
+    }
+}
+
+impl Poisson {
+    fn of(&mut self, number: u64) -> u64 {
+        while self.summed <= number {
+            self.sum += (self.mean * exponential(self.stream, self.summed)) as u128;
+            self.summed += 1;
+        }
+        u64::try_from(self.sum >> FRACTION_BITS).unwrap_or(u64::MAX)
+    }
+}
+
+/// Number `index` of a stream of exponentially distributed numbers with mean 1, by inverse transform.
+fn exponential(stream: u64, index: u64) -> f64 {
+    // 53 bits, as many as a float has; never 0, of which there is no logarithm.
+    let bits = mix64(stream.wrapping_add(index.wrapping_mul(STEP))) >> 11;
+    -((bits + 1) as f64 / (1u64 << 53) as f64).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const DAYS_NS: u64 = 10 * 24 * 3_600 * SECOND;
+    const BOTH: [Arrivals; 2] = [Arrivals::Even, Arrivals::Poisson];
+
+    fn per_second(transfers: u64) -> Rate {
+        Rate { transfers, per_ns: SECOND }
+    }
+
+    fn part(rate: Rate, arrivals: Arrivals, seed: u64, share: (usize, usize), count: u64) -> Vec<Start> {
+        let times = Times::new(rate, arrivals, seed);
+        let mut open = OpenLoop::new(times, 1_000, share, u64::MAX, count);
+        std::iter::from_fn(|| open.take_due(u64::MAX)).collect()
+    }
+
+    #[test]
+    fn a_hundred_thousand_even_starts_lie_at_the_formulas_nanosecond() {
+        for rate in
+            [per_second(200), per_second(7), per_second(30_001), Rate { transfers: 7, per_ns: 60 * SECOND }]
+        {
+            let starts = part(rate, Arrivals::Even, 0, (0, 1), 100_000);
+            assert_eq!(starts.len(), 100_000);
+            for (index, start) in starts.iter().enumerate() {
+                let formula = index as u128 * u128::from(rate.per_ns) / u128::from(rate.transfers);
+                assert_eq!((start.number, start.intended_ns), (index as u64, 1_000 + formula as u64));
+            }
+        }
+    }
+
+    #[test]
+    fn any_number_of_workers_together_have_the_schedule_of_one() {
+        for (arrivals, seed) in BOTH.into_iter().flat_map(|arrivals| [1, 99].map(|seed| (arrivals, seed))) {
+            let alone = part(per_second(333), arrivals, seed, (0, 1), 100_000);
+            for workers in [2, 3, 4] {
+                let parts =
+                    (0..workers).flat_map(|k| part(per_second(333), arrivals, seed, (k, workers), 100_000));
+                let mut union: Vec<Start> = parts.collect();
+                union.sort_by_key(|start| start.number);
+                assert_eq!(union, alone, "{arrivals:?} with {workers} workers");
+            }
+        }
+    }
+
+    /// Largest distance between the distribution of 2,000 gaps and the exponential one (Kolmogorov, 1933).
+    fn distance(seed: u64) -> f64 {
+        let starts = part(per_second(1_000), Arrivals::Poisson, seed, (0, 1), 2_001);
+        let mut gaps: Vec<f64> =
+            starts.windows(2).map(|pair| (pair[1].intended_ns - pair[0].intended_ns) as f64 / 1e6).collect();
+        gaps.sort_by(f64::total_cmp);
+        let count = gaps.len() as f64;
+        let apart = gaps.iter().enumerate().map(|(index, gap)| {
+            let expected = 1.0 - (-gap).exp();
+            (expected - index as f64 / count).max((index + 1) as f64 / count - expected)
+        });
+        apart.fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn gaps_of_poisson_arrivals_are_exponentially_distributed() {
+        // Beyond 0.0436 lies one sample in a thousand of 2,000 (1.95 / sqrt(n)).
+        let worst = (1..=20).map(distance).fold(0.0, f64::max);
+        assert!(worst < 0.0436, "{worst}");
+        let other = part(per_second(1_000), Arrivals::Poisson, 2, (0, 1), 100);
+        assert_ne!(
+            part(per_second(1_000), Arrivals::Poisson, 1, (0, 1), 100),
+            other,
+            "another seed, another schedule"
+        );
+    }
+
+    #[test]
+    fn poisson_arrivals_come_at_the_rate_that_was_asked_for() {
+        let last = part(per_second(5_000), Arrivals::Poisson, 3, (0, 1), 1_000_000)[999_999].intended_ns;
+        // The sum of a million has a standard deviation of 0.1 %.
+        assert!((last as f64 / 200e9 - 1.0).abs() < 0.004, "{last}");
+    }
+
+    #[test]
+    fn the_slowest_and_the_fastest_rate_last_ten_days_without_overflow() {
+        for (transfers, per_ns) in [(1, 1_000 * SECOND), (1_000_000, SECOND), (3_600_000_000, 3_600 * SECOND)]
+        {
+            let rate = Rate { transfers, per_ns };
+            assert!(rate.is_allowed());
+            let last = (rate.per_second() * 864_000.0).round() as u64;
+            assert_eq!(rate.time_of(last), DAYS_NS);
+            let times = Times::new(rate, Arrivals::Even, 0);
+            let mut open = OpenLoop::new(times, SECOND, (0, 1), u64::MAX, u64::MAX);
+            open.next.number = last - 1;
+            open.look_up();
+            assert_eq!(open.take_due(u64::MAX).map(|start| start.number), Some(last - 1));
+            assert_eq!(open.next_start_ns(), Some(SECOND + DAYS_NS));
+        }
+        assert_eq!(per_second(1).time_of(u64::MAX), u64::MAX, "the end of time, not the beginning again");
+        // The longest gap there can be: the logarithm of 2^-53, at the slowest rate.
+        let Times::Poisson(mut slow) =
+            Times::new(Rate { transfers: 1, per_ns: 1_000 * SECOND }, Arrivals::Poisson, 1)
+        else {
+            unreachable!()
+        };
+        slow.sum = u128::from(DAYS_NS) << FRACTION_BITS;
+        assert!(slow.of(0) > DAYS_NS);
+    }
+
+    #[test]
+    fn rates_that_cannot_be_meant_are_refused() {
+        for (transfers, per_ns) in [(0, SECOND), (1, 0), (1_000_000_000, SECOND), (1, 1_001 * SECOND), (0, 0)]
+        {
+            assert!(!Rate { transfers, per_ns }.is_allowed(), "{transfers} in {per_ns} ns");
+        }
+    }
+
+    #[test]
+    fn starts_are_given_when_they_are_due_and_end_with_the_window_or_the_count() {
+        for arrivals in BOTH {
+            let times = Times::new(per_second(100), arrivals, 1);
+            let mut open = OpenLoop::new(times, SECOND, (0, 1), 3 * SECOND, u64::MAX);
+            while let Some(due_ns) = open.next_start_ns() {
+                assert_eq!(open.take_due(due_ns - 1), None);
+                assert_eq!(open.take_due(due_ns).map(|start| start.intended_ns), Some(due_ns));
+            }
+            assert_eq!(open.take_due(u64::MAX), None);
+            if arrivals == Arrivals::Even {
+                assert_eq!(open.intended, 200, "what would start with the end of the window is not of it");
+            }
+        }
+        let mut open = OpenLoop::new(Times::new(per_second(1), Arrivals::Even, 1), 0, (0, 1), u64::MAX, 5);
+        open.close();
+        assert_eq!((open.next_start_ns(), open.take_due(u64::MAX)), (None, None));
+    }
+}

@@ -1,0 +1,188 @@
+"""Open loops on real sockets: what is intended, what is shed, and that a server that stands still or drops shows it."""
+
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.loopback.peer import ERROR, RRQ, Address, Peer, contents, data, opcode, peer, serve_bytes
+from tftpbench.host import generator
+from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.model.errors import LoadError
+from tftpbench.model.metrics import OUTCOMES
+
+SIZE = 2_000
+SECOND = 1_000_000_000
+# Longer than any stall here: what is asked again is answered again, and the arithmetic is about the server.
+PATIENT_NS = 20 * SECOND
+
+
+def config(port: int, **changes: object) -> LoadConfig:
+    """Reads of one file at 200 a second for a second, by clients that repeat nothing."""
+    values: dict[str, object] = {
+        "host": "127.0.0.1", "port": port, "operation": "read", "name": "f-0", "file_size_bytes": SIZE,
+        "rate_per_s": 200, "concurrency": 1_000, "duration_ns": SECOND, "timeout_ns": PATIENT_NS, "sockets": "shared",
+    }  # fmt: skip
+    return LoadConfig(**(values | changes))  # type: ignore[arg-type]  # values are checked by the native side
+
+
+def figure(result: LoadResult, name: str) -> float:
+    """A figure that must be known."""
+    value = result.figures[name]
+    assert value is not None, name
+    return value
+
+
+def nearest_rank(values: "np.typing.NDArray[np.int64]", share: float) -> int:
+    return int(np.sort(values)[math.ceil(share * values.size) - 1])
+
+
+def assert_adds_up(result: LoadResult) -> None:
+    """Counters, rows and intervals say the same."""
+    started, shed = figure(result, "started"), figure(result, "shed")
+    assert figure(result, "intended") == started + shed
+    assert started == sum(figure(result, name) for name in OUTCOMES) == len(result.transfers["outcome"])
+    assert (result.intervals["started"].sum(), result.intervals["shed"].sum()) == (started, shed)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The bundled epoll server, its port, and a file f-0."""
+    generator.write_contents(folder / "f-0", 1, 0, SIZE)
+    words = ["serve", "epoll", "--root", str(folder), "--port", "0"]
+    with subprocess.Popen([sys.executable, "-m", "tftpbench", *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline().split()[2])
+        finally:
+            process.kill()
+
+
+def stalled(loaded: LoadConfig, server: subprocess.Popen[str], after_s: float, for_s: float) -> tuple[LoadResult, int]:
+    """What a load finds whose server stands still for a while, and when it went on, in ns since the first start."""
+    went_on_ns = []
+
+    def stall() -> None:
+        threading.Event().wait(after_s)
+        server.send_signal(signal.SIGSTOP)
+        threading.Event().wait(for_s)
+        went_on_ns.append(time.monotonic_ns())
+        server.send_signal(signal.SIGCONT)
+
+    thread = threading.Thread(target=stall)
+    thread.start()
+    result = run_load(loaded)
+    thread.join()
+    return result, went_on_ns[0] - int(figure(result, "first_start_ns"))
+
+
+def test_a_stall_of_the_server_is_in_the_response_times_of_an_open_loop(tmp_path: Path) -> None:
+    """A tenth of all arrivals waits for the rest of the stall: the 95th percentile is half of it, by arithmetic."""
+    with served(tmp_path) as (server, port):
+        result, went_on_ns = stalled(config(port, duration_ns=4 * SECOND), server, 1.0, 0.4)
+    assert_adds_up(result)
+    assert figure(result, "completed") == figure(result, "intended")
+    intended, ended = result.transfers["intended_start_ns"], result.transfers["end_ns"]
+    # Who waited: those that ended after it went on, and had begun before.
+    waited = (intended < went_on_ns) & (ended >= went_on_ns)
+    expected = np.where(waited, went_on_ns - intended, 0)
+    assert np.count_nonzero(waited) > 0.06 * intended.size
+    p95, arithmetic = figure(result, "response_ns_p95"), nearest_rank(expected, 0.95)
+    noise = nearest_rank(ended - intended - expected, 0.9)  # a machine that is busy answers later
+    assert arithmetic <= p95 <= 1.05 * arithmetic + noise
+    assert p95 == pytest.approx(nearest_rank(ended - intended, 0.95), rel=0.002)
+    assert arithmetic > 0.1 * SECOND
+    assert figure(result, "response_ns_p50") < arithmetic
+
+
+def test_a_closed_loop_over_the_same_stall_shows_its_usual_percentiles(tmp_path: Path) -> None:
+    with served(tmp_path) as (server, port):
+        loaded = config(port, rate_per_s=None, concurrency=1, duration_ns=4 * SECOND)
+        result, _ = stalled(loaded, server, 1.0, 0.4)
+    assert figure(result, "response_ns_max") > 0.35 * SECOND
+    assert figure(result, "response_ns_p95") < 0.04 * SECOND, "a tenth of the time, and one transfer of many"
+    assert result.figures["offered_per_s"] is None
+
+
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
+def test_a_server_that_drops_two_in_a_hundred_never_has_a_99th_percentile(sockets: str) -> None:
+    answer = serve_bytes(contents())
+
+    def drops(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) == RRQ and int(datagram[4:].split(b"\0")[0]) % 50 == 0:
+            return
+        answer(self, datagram, address)
+
+    with peer(drops) as server:
+        loaded = config(
+            server.port, name="f-{n}", distinct_files=0, verify="off", duration_ns=None, transfers=200,
+            deadline_ns=3 * SECOND, sockets=sockets,
+        )  # fmt: skip
+        result = run_load(loaded)
+    assert_adds_up(result)
+    assert (figure(result, "late"), figure(result, "completed")) == (4, 196)
+    assert result.figures["response_ns_p99"] is None
+    assert result.figures["response_ns_p99_is_never"] is True
+    assert result.figures["response_ns_p95_is_never"] is False
+    assert figure(result, "response_ns_p95") < 3 * SECOND
+    assert figure(result, "transfer_ns_p99") < 3 * SECOND, "over those that completed, as ever"
+
+
+def test_what_reaches_its_deadline_is_ended_with_error_0() -> None:
+    def begins(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) == RRQ:
+            self.send(data(1, contents()[:512]), address)
+
+    with peer(begins) as server:
+        result = run_load(config(server.port, duration_ns=SECOND // 5, verify="off", deadline_ns=SECOND // 2))
+    assert_adds_up(result)
+    errors = [datagram for datagram in server.received if opcode(datagram) == ERROR]
+    assert len(errors) == figure(result, "late") == 40
+    assert set(errors) == {b"\0\x05\0\0the deadline has passed\0"}
+    assert (result.transfers["end_ns"] - result.transfers["intended_start_ns"] >= SECOND // 2).all()
+
+
+def test_what_finds_no_room_is_shed_and_told_with_its_time() -> None:
+    with peer(lambda *_: None) as server:
+        result = run_load(config(server.port, duration_ns=SECOND // 2, concurrency=5, deadline_ns=2 * SECOND))
+    assert_adds_up(result)
+    assert (figure(result, "started"), figure(result, "shed"), figure(result, "late")) == (5, 95, 5)
+    assert result.intervals["shed"][:5].tolist() == [15, 20, 20, 20, 20]
+    assert figure(result, "offered_per_s") == 200
+    assert figure(result, "achieved_per_s") == 10
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "ratio"),
+    [(200, (200, SECOND)), (3 / 60, (1, 20 * SECOND)), (7 / 60, (7, 60 * SECOND)), (0.001, (1, 1_000 * SECOND))],
+)
+def test_a_rate_is_a_ratio_of_whole_numbers(rate_per_s: float, ratio: tuple[int, int]) -> None:
+    assert config(1, rate_per_s=rate_per_s).rate_ratio == ratio
+
+
+@pytest.mark.parametrize("rate_per_s", [0, -1, 1e9, 1e-4, math.nan, math.inf])
+def test_a_rate_that_cannot_be_meant_is_refused(rate_per_s: float) -> None:
+    with pytest.raises(LoadError, match=r"^rate: must be between 0\.001/s and 1000000/s$"):
+        run_load(config(1, rate_per_s=rate_per_s))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"deadline_ns": 0}, "deadline: must be longer than 0"),
+        ({"arrivals": "normal"}, "arrivals: normal is not one of even, poisson"),
+        ({"ramp_ns": 1}, "ramp_ns: the rate of an open loop spreads its starts already"),
+        ({"sockets": "per-transfer", "concurrency": 10_000_000}, "at most [0-9]+ fit; a "),
+    ],
+)
+def test_an_open_loop_that_cannot_be_run_is_refused(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(LoadError, match=text):
+        run_load(config(1, **changes))
