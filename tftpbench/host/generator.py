@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,6 +22,7 @@ from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import Arrivals
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
@@ -32,8 +32,6 @@ Column = npt.NDArray[np.int64]
 Stop = _core.Stop
 
 Sockets = Literal["shared", "per-transfer"]
-# Seconds of an hour in thousandths: rates of whole or thousandth transfers a second, minute or hour are exact.
-RATE_DENOMINATOR_MAX = 3_600_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +85,12 @@ class LoadConfig:
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
-        """The rate as transfers in so many nanoseconds, exactly: of 3 a minute no float says how many a second."""
+        """The rate as transfers in so many nanoseconds, exactly."""
         if self.rate_per_s is None:
             return None
         if not 0 < self.rate_per_s < 1e9:
             return 0, 1  # refused with the others that can't be meant
-        rate = Fraction(self.rate_per_s).limit_denominator(RATE_DENOMINATOR_MAX)
+        rate = rate_ratio(self.rate_per_s)
         return rate.numerator, rate.denominator * 10**9
 
 

@@ -62,6 +62,7 @@ def row_of(trial: Trial, pinning: Pinning) -> Row:
         "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
         "generator_cpus": _numbers(pinning.generator),
         "busy_poll_us": busy_poll_us(cell, pinning),
+        "deadline_ns": cell.open_loop.deadline_ns if cell.open_loop else None,
     }
 
 

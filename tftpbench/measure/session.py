@@ -29,7 +29,7 @@ from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Row, busy_poll_us
 from tftpbench.model.errors import ServerDied
-from tftpbench.model.workload import Cell
+from tftpbench.model.workload import DEADLINE_NS, Cell
 
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
@@ -160,6 +160,9 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         file_size_bytes=cell.file_size_bytes,
         size_is_known=True,
         concurrency=cell.concurrency,
+        rate_per_s=cell.rate_per_s,
+        arrivals=cell.arrivals or "even",
+        deadline_ns=cell.open_loop.deadline_ns if cell.open_loop else DEADLINE_NS,
         seed=bench.seed,
         verify=cell.verify,
         workers=min(cell.client.workers, cell.concurrency),

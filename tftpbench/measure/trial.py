@@ -69,6 +69,7 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
         steal_ticks=seen.stolen[0],
         server_lost=str(seen.lost) if seen.lost is not None else None,
         debug_build=generator.IS_DEBUG_BUILD,
+        gap_distance=_gap_distance(trial, seen.result),
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
@@ -102,6 +103,14 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server) -> Observed
         ended=server.stop(STOP_GRACE_S),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
+
+
+def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
+    """Of Poisson arrivals of which none is missing between two others."""
+    cell = trial.cell
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or result.figures.get("shed"):
+        return None
+    return validity.gap_distance(result.transfers["actual_start_ns"], cell.rate_per_s)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
 from tftpbench.model import invariants
 from tftpbench.model.invariants import Row, number
 
@@ -30,6 +33,15 @@ GAP_FRACTION_MAX = 0.02
 STEAL_FRACTION_MAX = 0.05
 # /proc/stat counts in ticks of 10 ms: fewer than this is the grain of the clock, not a theft.
 STEAL_TICKS_MIN = 3
+# Of an open loop. Fewer starts than these were another load than the one asked for.
+STARTS_FRACTION_MIN = 0.99
+# Intended to actual start, as a time and as a part of the deadline: what waits for seconds is not distorted by ms.
+SCHEDULE_LAG_NS_MAX = 1_000_000
+SCHEDULE_LAG_FRACTION_MAX = 0.01
+# Largest distance of the distribution of gaps from the exponential one (Kolmogorov). Of 2,000 gaps that really are, one
+# sample in a thousand lies further than 0.044; of 500, further than 0.087.
+GAP_DISTANCE_MAX = 0.1
+GAPS_MIN, GAPS_MAX = 500, 2_000
 
 
 class Kind(Enum):
@@ -50,6 +62,9 @@ class Kind(Enum):
     GENERATOR_GAPS = "stop other programs, or give the generator a core of its own (placement), and repeat"
     RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
+    STARTS_MISSING = "a fault of tftpbench: please report it, with the run's folder"
+    SCHEDULE_LAG = "stop other programs, give the generator cores of its own (placement), or lower the rate"
+    ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
 
 
@@ -72,18 +87,33 @@ class Finding:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost."""
+    """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost.
+
+    `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
+    """
 
     mean_transfer_ns: float | None = None
     steal_fraction: float = 0.0
     steal_ticks: int = 0
     server_lost: str | None = None
     debug_build: bool = False
+    gap_distance: float | None = None
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
     """Everything that makes the row's figures untrue, the most severe first."""
     return tuple(finding for check in _CHECKS for finding in check(row, around))
+
+
+def gap_distance(starts_ns: npt.NDArray[np.int64], rate_per_s: float) -> float | None:
+    """Largest distance of the gaps between these starts from exponential ones; None where they are too few to tell."""
+    gaps = np.diff(np.sort(starts_ns))
+    if gaps.size < GAPS_MIN:
+        return None
+    sample = np.sort(gaps[np.linspace(0, gaps.size - 1, min(gaps.size, GAPS_MAX)).astype(int)])
+    expected, count = -np.expm1(-sample * rate_per_s / 1e9), sample.size
+    steps = np.arange(count + 1) / count
+    return float(max(np.max(expected - steps[:-1]), np.max(steps[1:] - expected)))
 
 
 def verdict(found: tuple[Finding, ...]) -> tuple[str, str | None]:
@@ -125,7 +155,8 @@ def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
     moved = number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
     server_busy = number(row, "server_busy_fraction")
     server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
-    if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and not server_was_full:
+    waits = number(row, "rate_per_s") is None  # an open loop's rate is not its generator's, however busy it is
+    if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and waits and not server_was_full:
         yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
     if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX + _round_ns(row):
         yield Finding(Kind.GENERATOR_LAG, f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)")
@@ -155,6 +186,8 @@ def _shares_a_core(row: Row) -> bool:
 def _round_ns(row: Row) -> float:
     """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
     asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
+    if number(row, "rate_per_s") is not None:
+        return 0
     return asked / data_pps * 1e9 if asked and data_pps else 0
 
 
@@ -163,4 +196,19 @@ def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.STEAL, f"the host took {around.steal_fraction:.1%} of the cores' time")
 
 
-_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal)
+def _open_loop(row: Row, around: Surroundings) -> Iterator[Finding]:
+    """Whether the starts were those that were asked for. What the server made of them is no matter here."""
+    if number(row, "rate_per_s") is None:
+        return
+    intended, started = number(row, "intended"), number(row, "started")
+    share = ((started or 0) + (number(row, "shed") or 0)) / intended if intended else 1.0
+    if share < STARTS_FRACTION_MIN:
+        yield Finding(Kind.STARTS_MISSING, f"only {share:.1%} of the intended transfers were started or shed")
+    lag_ns, deadline_ns = number(row, "schedule_lag_ns_p99"), number(row, "deadline_ns") or 0
+    if lag_ns is not None and lag_ns > max(SCHEDULE_LAG_NS_MAX, SCHEDULE_LAG_FRACTION_MAX * deadline_ns):
+        yield Finding(Kind.SCHEDULE_LAG, f"transfers were started {lag_ns / 1e6:.1f} ms after their time (p99)")
+    if around.gap_distance is not None and around.gap_distance > GAP_DISTANCE_MAX:
+        yield Finding(Kind.ARRIVALS, f"the gaps between starts are {around.gap_distance:.2f} from Poisson arrivals")
+
+
+_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal, _open_loop)

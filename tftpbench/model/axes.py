@@ -15,8 +15,8 @@ from pydantic import Field
 
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.keys import Added
-from tftpbench.model.units import SIZE_ALLOWED, format_bytes
-from tftpbench.model.values import Count, Operation, SizeBytes
+from tftpbench.model.units import RATE_ALLOWED, SIZE_ALLOWED, format_bytes, rate_text
+from tftpbench.model.values import Arrivals, Count, Operation, RatePerS, SizeBytes
 
 BLKSIZE_DEFAULT = 512  # RFC 1350 section 2
 WINDOWSIZE_DEFAULT = 1  # RFC 7440 section 3
@@ -27,8 +27,9 @@ class Axis:
     """One axis.
 
     `name`: the field of `Cell` and the column of results; `key`: as in a scenario's `matrix`. `value`: the pydantic
-    type of one value, `allowed` and `description` what is said of it. `default`: None where it must be given. `usual`:
-    the value that a label need not name. `after`: the column that it stands after; None: the end. `is_load`: how many
+    type of one value, `allowed` and `description` what is said of it. `default`: None where it must be given, or where
+    it says what the load is: one of those must. `usual`: the value that a label need not name; `unless`: an axis beside
+    which it need not name this one at all. `after`: the column that it stands after; None: the end. `is_load`: how many
     transfers there are, or how often they start. `added`: the value that older runs implied, for an axis that schema 1
     did not hash into `cell_key`; fixed for good.
     """
@@ -45,6 +46,7 @@ class Axis:
     dtype: Dtype = "int"
     default: object = None
     usual: object = None
+    unless: str | None = None
     after: str | None = None
     is_load: bool = False
     added: Added | None = None
@@ -71,9 +73,23 @@ AXES: dict[str, Axis] = {
         ),
         Axis(
             name="concurrency", key="concurrency", value=Annotated[Count, Field(ge=1, le=50_000)], after="operation",
-            allowed="1 to 50000, or a list", is_load=True,
-            description="Transfers in flight at once.",
-            meaning="Transfers in flight at once.", label=lambda value: f"{value} at once",
+            allowed="1 to 50000, or a list", is_load=True, unless="rate_per_s",
+            description="Transfers in flight at once: a closed loop. Either this or rate.",
+            meaning="Transfers in flight at once; with rate_per_s: at most.", label=lambda value: f"{value} at once",
+        ),
+        Axis(
+            name="rate_per_s", key="rate", value=Annotated[RatePerS, Field(ge=0.001, le=1_000_000)], unit="1/s",
+            dtype="float", is_load=True, added=Added(None),
+            allowed=f"0.001/s to 1000000/s, or a list; {RATE_ALLOWED}",
+            description="Transfers that start, however the others fare: an open loop. Either this or concurrency.",
+            meaning="Transfers that were to start, of an open loop; null for a closed one.",
+            label=rate_text, text=lambda value: "-" if value is None else rate_text(value),
+        ),
+        Axis(
+            name="arrivals", key="arrivals", value=Arrivals, dtype="text", usual="even", is_load=True,
+            added=Added(None), allowed="even, poisson, or a list of both; only beside rate",
+            description="How starts lie in time: even unless given; poisson: as of machines that boot by themselves.",
+            meaning="How the starts of an open loop lay in time, even or poisson; null for a closed one.", label=str,
         ),
         Axis(
             name="file_size_bytes", key="file_size", value=Annotated[SizeBytes, Field(ge=0, le=2**40)], unit="bytes",
@@ -101,7 +117,8 @@ AXES: dict[str, Axis] = {
 }  # fmt: skip
 # What all transfers of a cell have in common, whatever the load; and the same with the load, which varies fastest.
 WORK = tuple(name for name, axis in AXES.items() if not axis.is_load)
-CELL = (*WORK, *(name for name, axis in AXES.items() if axis.is_load))
+LOAD = tuple(name for name, axis in AXES.items() if axis.is_load)
+CELL = (*WORK, *LOAD)
 # What people vary first; the sentence of an answer goes along the first of them that was varied.
 VARIED = tuple(name for name in AXES if name != "operation")
 # What each server may have its own best value of.
@@ -119,7 +136,7 @@ def parts(values: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, s
     return {
         name: f"{name} not known" if values[name] is None else axis.label(values[name])
         for name, axis in AXES.items()
-        if name in values and name not in skipped and (values[name] is None or values[name] != _unsaid(axis))
+        if name in values and name not in skipped and not _is_unsaid(axis, values)
     }
 
 
@@ -138,5 +155,8 @@ def in_order(columns: Mapping[str, Column]) -> dict[str, Column]:
     return found | {axis.name: axis.column for axis in AXES.values() if axis.name not in found}
 
 
-def _unsaid(axis: Axis) -> object:
-    return axis.usual if axis.added is None else axis.added.implied
+def _is_unsaid(axis: Axis, values: Mapping[str, Any]) -> bool:
+    value = values[axis.name]
+    is_usual = axis.usual is not None and value == axis.usual
+    is_implied = axis.added is not None and value == axis.added.implied
+    return is_usual or is_implied or (axis.unless is not None and values.get(axis.unless) is not None)

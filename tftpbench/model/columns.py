@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Dtype = Literal["int", "float", "text", "time", "list"]
+Dtype = Literal["int", "float", "text", "time", "list", "bool"]
 
 
 @dataclass(frozen=True)

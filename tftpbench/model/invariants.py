@@ -42,6 +42,8 @@ def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
     rate, size = number(row, "goodput_bytes_per_s"), number(row, "file_size_bytes")
     window_s, slowest_ns = number(row, "duration_s"), number(row, "transfer_ns_max")
     asked, mean_ns = number(row, "concurrency"), mean_transfer_ns
+    if number(row, "rate_per_s"):  # of an open loop nobody asked for a number in flight
+        return None
     if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
         return None
     if number(row, "failed") or number(row, "timed_out") or window_s * 1e9 < STEADY_WINDOW_TRANSFERS * slowest_ns:

@@ -103,6 +103,24 @@ def _count(unit: str, meaning: str, dtype: Dtype = "int", **more: Any) -> Metric
     return Metric(unit, meaning, dtype, is_count=True, **more)
 
 
+def _cohort(name: str, meaning: str) -> dict[str, Column]:
+    """Percentiles over a cohort, each beside the column that tells whether it is never."""
+    found: dict[str, Column] = {}
+    for at, words in (
+        ("p50", "median"),
+        ("p95", "95th percentile"),
+        ("p99", "99th percentile"),
+        ("max", "the longest"),
+    ):
+        column = f"{name}_ns_{at}"
+        if at != "max" or name == "response":
+            found[column] = Metric(
+                "ns", f"{meaning.format(words)}; null where never.", "int", better="lower", words=f"{name} time {at}"
+            )
+            found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")
+    return found
+
+
 def _cpu_s_per_mib(row: Row) -> float | None:
     """A server may have granted smaller blocks than were asked for."""
     size, per_block = row.get("blksize_granted") or row.get("blksize"), row.get("server_cpu_ns_per_block")
@@ -356,6 +374,16 @@ _ROW: dict[str, Column] = {
         "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
     ),
     "runner_gap_ns_max": Metric("ns", "Longest time by which the runner was late in watching the trial.", "int"),
+    "intended": _count("transfers", "Transfers that were to start: those begun and those shed."),
+    "shed": _count("transfers", "Transfers that were to start while as many were in flight as may be, and did not."),
+    "late": _count("transfers", "Transfers that had not ended at their deadline, and were ended."),
+    "deadline_ns": Column("ns", "When a transfer of an open loop was ended; null for a closed loop.", "int"),
+    "offered_per_s": Metric("1/s", "Starts intended inside the window / the window; of an open loop only.", "float"),
+    "achieved_per_s": Metric("1/s", "Of these, what started inside the window / the window.", "float"),
+    "schedule_lag_ns_p50": Metric("ns", "Intended to actual start of a transfer, median.", "int"),
+    "schedule_lag_ns_p99": Metric("ns", "Intended to actual start of a transfer, 99th percentile.", "int"),
+    **_cohort("response", "Response time, from the intended start: {} of all transfers intended inside the window"),
+    **_cohort("service", "Service time, from the request: {} of those of them that were begun"),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

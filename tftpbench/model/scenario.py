@@ -19,7 +19,7 @@ from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
 from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Verify
-from tftpbench.model.workload import Cell, Client, Placement
+from tftpbench.model.workload import DEADLINE_NS, IN_FLIGHT_MAX, Cell, Client, Placement
 
 SCHEMA = "tftpbench.scenario/1"
 # How trials are ordered; part of method_key, to be changed with the order itself.
@@ -30,6 +30,8 @@ TIME_LIMIT_NS = 300_000 * MS
 # --quick shortens windows to these.
 QUICK_DURATION_NS = 200 * MS
 QUICK_WARM_UP_NS = 50 * MS
+# And fixed work of an open loop to this; of a closed one to a transfer for each in flight.
+QUICK_TRANSFERS = 100
 
 
 class _Matrix(Strict):
@@ -37,26 +39,30 @@ class _Matrix(Strict):
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every point: a value for each axis, by its name; the load varies fastest."""
-        values = [getattr(self, AXES[name].key) for name in CELL]
+        values = [self._values(name) for name in CELL]
         return (dict(zip(CELL, point, strict=True)) for point in itertools.product(*values))
 
     @property
     def size(self) -> int:
         """How many cells the product has."""
-        return math.prod(len(getattr(self, AXES[name].key)) for name in CELL)
+        return math.prod(len(self._values(name)) for name in CELL)
 
     @property
     def concurrency_max(self) -> int:
-        """The most transfers that any cell has in flight."""
-        concurrency: tuple[int, ...] = getattr(self, AXES["concurrency"].key)
-        return max(concurrency)
+        """The most transfers that any closed loop has in flight; 0 where there is none."""
+        return max(self._values("concurrency")) or 0
+
+    def _values(self, name: str) -> tuple[Any, ...]:
+        """The values of an axis; None for one that says nothing of the load."""
+        values: tuple[Any, ...] | None = getattr(self, AXES[name].key)
+        return (None,) if values is None else values
 
 
 def _key_of(axis: Axis) -> tuple[Any, Any]:
     """The type and the default of an axis's key in the matrix."""
-    more = () if axis.added is None else (Added((axis.added.implied,)),)
+    more = () if axis.added is None or axis.is_load else (Added((axis.added.implied,)),)
     values = Annotated[(tuple[axis.value, ...], OneOrMore, Allowed(axis.allowed), *more)]  # type: ignore[name-defined]
-    default: Any = ... if axis.default is None else (axis.default,)
+    default: Any = None if axis.is_load else ... if axis.default is None else (axis.default,)
     return values, Field(default=default, description=axis.description)
 
 
@@ -65,7 +71,7 @@ if TYPE_CHECKING:
     class Matrix(_Matrix):
         """A key for each axis: a tuple of its values."""
 
-        def __getattr__(self, name: str) -> tuple[Any, ...]: ...
+        def __getattr__(self, name: str) -> tuple[Any, ...] | None: ...
 
 else:
     Matrix = create_model(
@@ -121,6 +127,16 @@ class Scenario(Strict):
         default=None, alias="time_limit", ge=100 * MS, le=86_400_000 * MS,
         description="When a trial of transfers ends, done or not; 5min unless given. Only with transfers.",
     )  # fmt: skip
+    in_flight_max: Annotated[Count | None, Allowed("1 to 50000, only with matrix.rate")] = Field(
+        default=None, ge=1, le=50_000,
+        description=f"Transfers of an open loop in flight at most; what is due beyond that is shed. {IN_FLIGHT_MAX} "
+        "unless given. Only with matrix.rate.",
+    )  # fmt: skip
+    deadline_ns: Annotated[DurationNs | None, Allowed(f"1ms to 1h, only with matrix.rate; {DURATION_ALLOWED}")] = Field(
+        default=None, alias="deadline", ge=MS, le=3_600_000 * MS,
+        description="How long after its intended start a transfer of an open loop is ended, and counts as late; "
+        f"{duration_text(DEADLINE_NS)} unless given. Only with matrix.rate.",
+    )  # fmt: skip
     distinct_files: Annotated[Count, Allowed("1 to 100000")] = Field(
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
     )
@@ -145,6 +161,25 @@ class Scenario(Strict):
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
+
+    @model_validator(mode="after")
+    def _check_load(self) -> Self:
+        for index, matrix in enumerate(self.matrices):
+            place: tuple[str | int, ...] = ("matrix", index) if isinstance(self.matrix, tuple) else ("matrix",)
+            if (matrix.concurrency is None) == (matrix.rate is None):
+                wrong = "is missing" if matrix.rate is None else "is given beside rate"
+                raise KeyFault((*place, "concurrency"), f"{wrong}; allowed: exactly one of concurrency and rate")
+            if matrix.arrivals is not None and matrix.rate is None:
+                raise KeyFault((*place, "arrivals"), "has no meaning without rate; allowed: only beside rate")
+        is_open = any(matrix.rate is not None for matrix in self.matrices)
+        for key, value in (("in_flight_max", self.in_flight_max), ("deadline", self.deadline_ns)):
+            if value is not None and not is_open:
+                raise KeyFault((key,), "has no meaning without matrix.rate; allowed: only beside it")
+        if is_open and self.client.ramp_ns:
+            raise KeyFault(("client", "start"), "has no meaning with matrix.rate, which spreads all starts")
+        if is_open and self.compare_with == "ceiling":
+            raise KeyFault(("compare_with",), "is ceiling, which has no meaning with matrix.rate; allowed: first")
+        return self
 
     @model_validator(mode="after")
     def _check_work(self) -> Self:
@@ -210,15 +245,17 @@ class Scenario(Strict):
 
     @property
     def concurrency_max(self) -> int:
-        """The most transfers that any cell has in flight."""
+        """The most transfers that any closed loop has in flight; 0 where there is none."""
         return max(matrix.concurrency_max for matrix in self.matrices)
 
     def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
-        rest = {
+        rest: dict[str, Any] = {
             "transfers": self.transfers,
             "duration_ns": self.duration_ns,
             "warm_up_ns": self.warm_up_effective_ns,
             "limit_ns": TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
+            "in_flight_max": IN_FLIGHT_MAX if self.in_flight_max is None else self.in_flight_max,
+            "deadline_ns": DEADLINE_NS if self.deadline_ns is None else self.deadline_ns,
             "distinct_files": self.distinct_files,
             "client": self.client,
             "placement": self.placement,
@@ -291,7 +328,7 @@ class Scenario(Strict):
             changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))
         else:
-            changes["transfers"] = self.concurrency_max
+            changes["transfers"] = self.concurrency_max or min(self.transfers or 1, QUICK_TRANSFERS)
         return _read({**self.document(), **changes}, "--quick")
 
 

@@ -6,6 +6,7 @@ A figure that isn't known never satisfies a threshold. Pure; it must never read 
 its row.
 """
 
+import math
 import operator
 import re
 import statistics
@@ -110,11 +111,16 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row]) -> Ver
     valid = [row for row in rows if row.get("verdict") == "valid"]
     is_count = _is_count(threshold.column)
     judged = rows if is_count else valid
-    known = [value for row in judged if (value := number(row, threshold.column)) is not None]
+    known = [value for row in judged if (value := _figure(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
     if not valid and state != "missed":
         state, value, detail = "not known", None, "no valid trial"
     return Verdict(threshold, server, state, value, detail)
+
+
+def _figure(row: Row, column: str) -> float | None:
+    """The figure; infinite where it is never, which no limit allows."""
+    return math.inf if row.get(f"{column}_is_never") else number(row, column)
 
 
 def _is_count(column: str) -> bool:
@@ -135,5 +141,7 @@ def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float 
     if not known:
         return "not known", None, "not known in any valid trial"
     middle = statistics.median(known)
+    if math.isinf(middle):
+        return "missed", None, f"never in the median of {len(known)} valid trials"
     holds = OPERATORS[threshold.op](middle, threshold.limit)
     return "held" if holds else "missed", middle, f"median of {len(known)} valid trials"

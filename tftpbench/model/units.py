@@ -5,6 +5,7 @@ It must never guess a unit: a bare number is a size in bytes, but it is no durat
 
 import math
 import re
+from fractions import Fraction
 
 _SIZE_UNITS = {
     "": 1,
@@ -29,9 +30,14 @@ _DURATION_UNITS_NS = {
     "m": 60 * 1000**3,
     "h": 3600 * 1000**3,
 }
+_RATE_UNITS_S = {"s": 1, "min": 60, "h": 3600}
+_RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*/\s*(s|min|h)\s*", re.ASCII)
+# Seconds of an hour in thousandths: rates of whole or thousandth events a second, minute or hour are exact ratios.
+RATE_DENOMINATOR_MAX = 3_600_000
 _QUANTITY = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-zµ]*)\s*", re.ASCII)
 
 SIZE_ALLOWED = "bytes as a number, or with a unit: 512, 64KiB, 10MB"
+RATE_ALLOWED = "a number a second, minute or hour: 50/s, 3/min, 100/h"
 DURATION_ALLOWED = "a number with a unit: 200ms, 1.5s, 2min"
 
 
@@ -43,6 +49,28 @@ def parse_bytes(text: str | int) -> int:
 def parse_duration_ns(text: str) -> int:
     """Read "1.5s" or "200ms" as nanoseconds; ValueError says what is wrong with it."""
     return _parse(text, _DURATION_UNITS_NS, DURATION_ALLOWED)
+
+
+def parse_rate_per_s(text: str) -> float:
+    """Read "50/s" or "3/min" as events a second; ValueError says what is wrong with it."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"is {text!r}; allowed: {RATE_ALLOWED}")
+    return float(Fraction(found[1]) / _RATE_UNITS_S[found[2]])
+
+
+def rate_ratio(per_s: float) -> Fraction:
+    """The rate that was meant, exactly: of 3 a minute no float says how many a second."""
+    return Fraction(per_s).limit_denominator(RATE_DENOMINATOR_MAX)
+
+
+def rate_text(per_s: float) -> str:
+    """Write 50.0 as "50/s", 0.05 as "3/min": text that reads back equal."""
+    for unit, seconds in _RATE_UNITS_S.items():
+        count = rate_ratio(per_s) * seconds
+        if 1000 % count.denominator == 0:
+            return f"{float(count):.3f}".rstrip("0").rstrip(".") + f"/{unit}"
+    return f"{per_s!r}/s"
 
 
 def counted(count: int, thing: str) -> str:

@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Strict, WithJsonSchema
 
-from tftpbench.model.units import DURATION_ALLOWED, SIZE_ALLOWED, duration_text, parse_bytes, parse_duration_ns
+from tftpbench.model.units import (
+    DURATION_ALLOWED,
+    RATE_ALLOWED,
+    SIZE_ALLOWED,
+    duration_text,
+    parse_bytes,
+    parse_duration_ns,
+    parse_rate_per_s,
+    rate_text,
+)
 
 MS = 1_000_000  # nanoseconds
 
@@ -21,6 +30,12 @@ def _as_size(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"is {value!r}; allowed: {SIZE_ALLOWED}")
     return parse_bytes(value)
+
+
+def _as_rate(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r}; allowed: {RATE_ALLOWED}")
+    return parse_rate_per_s(value)
 
 
 def _as_list(value: object) -> object:
@@ -55,6 +70,7 @@ def _as_cpus(value: object) -> int | Literal["all"]:
 
 
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ns|us|µs|ms|s|m|min|h)\s*$"}
+_RATE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*/\s*(s|min|h)\s*$"}
 _SIZE_SCHEMA = {
     "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B?\s*$"}]
 }
@@ -64,6 +80,7 @@ DurationNs = Annotated[
     int, BeforeValidator(_as_duration), PlainSerializer(duration_text), WithJsonSchema(_DURATION_SCHEMA)
 ]
 SizeBytes = Annotated[int, BeforeValidator(_as_size), WithJsonSchema(_SIZE_SCHEMA)]
+RatePerS = Annotated[float, BeforeValidator(_as_rate), PlainSerializer(rate_text), WithJsonSchema(_RATE_SCHEMA)]
 RampNs = Annotated[
     int,
     BeforeValidator(_as_ramp),

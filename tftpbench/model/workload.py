@@ -11,10 +11,14 @@ from tftpbench.model import axes
 from tftpbench.model.axes import AXES
 from tftpbench.model.keys import key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
-from tftpbench.model.values import MS, BusyPollNs, Count, Cpus, DurationNs, Operation, RampNs, Verify
+from tftpbench.model.values import MS, Arrivals, BusyPollNs, Count, Cpus, DurationNs, Operation, RampNs, Verify
 
 # How long an `auto` generator polls before it sleeps: longer than a scheduler's wake-up, shorter than a pause.
 BUSY_POLL_AUTO_NS = 1 * MS
+# What an open loop has in flight at most unless a scenario says otherwise: more than any server here was seen to hold.
+IN_FLIGHT_MAX = 10_000
+# Longer than the retries of any usual client take.
+DEADLINE_NS = 30_000 * MS
 
 
 class Client(Strict):
@@ -81,8 +85,28 @@ class ClosedLoop:
     concurrency: int
 
 
+@dataclass(frozen=True)
+class OpenLoop:
+    """Transfers start at a fixed rate, whatever becomes of the others.
+
+    `arrivals`: how the starts lie in time. What is due while `in_flight_max` are in flight is shed, and what has not
+    ended `deadline_ns` after its intended start is late.
+    """
+
+    rate_per_s: float
+    arrivals: Arrivals
+    in_flight_max: int
+    deadline_ns: int = DEADLINE_NS
+
+
 # How transfers come to start. A further kind of load is a class here, and its axis in axes.py.
-Load = ClosedLoop
+Load = ClosedLoop | OpenLoop
+
+
+def _load(point: Mapping[str, Any], in_flight_max: int, deadline_ns: int) -> Load:
+    if point["rate_per_s"] is None:
+        return ClosedLoop(point["concurrency"])
+    return OpenLoop(point["rate_per_s"], point["arrivals"] or "even", in_flight_max, deadline_ns)
 
 
 @dataclass(frozen=True)
@@ -104,15 +128,37 @@ class Cell:
     verify: Verify
 
     @classmethod
-    def at(cls, point: Mapping[str, Any], **rest: Any) -> "Cell":
+    def at(
+        cls,
+        point: Mapping[str, Any],
+        *,
+        in_flight_max: int = IN_FLIGHT_MAX,
+        deadline_ns: int = DEADLINE_NS,
+        **rest: Any,
+    ) -> "Cell":
         """The cell at a point of the matrix: a value for each axis, by name; `rest` are the other fields."""
         work = {name: value for name, value in point.items() if not AXES[name].is_load}
-        return cls(load=ClosedLoop(point["concurrency"]), **work, **rest)
+        return cls(load=_load(point, in_flight_max, deadline_ns), **work, **rest)
+
+    @property
+    def open_loop(self) -> OpenLoop | None:
+        """Its load, where that is an open loop."""
+        return self.load if isinstance(self.load, OpenLoop) else None
 
     @property
     def concurrency(self) -> int:
-        """Transfers in flight at once."""
-        return self.load.concurrency
+        """Transfers in flight at once; of an open loop, at most."""
+        return self.load.in_flight_max if isinstance(self.load, OpenLoop) else self.load.concurrency
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """Transfers that start a second; None in a closed loop."""
+        return self.open_loop.rate_per_s if self.open_loop else None
+
+    @property
+    def arrivals(self) -> Arrivals | None:
+        """How the starts lie in time; None in a closed loop."""
+        return self.open_loop.arrivals if self.open_loop else None
 
     @property
     def point(self) -> dict[str, Any]:
@@ -129,6 +175,7 @@ class Cell:
         }
         return {
             **point,
+            **({"deadline_ns": self.open_loop.deadline_ns} if self.open_loop else {}),
             "transfers": self.transfers,
             "distinct_files": self.distinct_files,
             "client": key_fields(self.client),

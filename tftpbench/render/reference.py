@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from tftpbench.model.axes import AXES
+from tftpbench.model.axes import AXES, Axis
 from tftpbench.model.columns import Column
 from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.render import schema
@@ -24,12 +24,15 @@ def tables() -> dict[tuple[str, str], str]:
         ("results-format.md", "latency.hlog"): _rows(("tag", "values"), LATENCY_KINDS.items()),
         ("scenario-format.md", "matrix"): _rows(
             ("key", "default", "allowed", "meaning"),
-            (
-                (axis.key, "required" if axis.default is None else str(axis.default), axis.allowed, axis.description)
-                for axis in AXES.values()
-            ),
+            ((axis.key, _default(axis), axis.allowed, axis.description) for axis in AXES.values()),
         ),
     }
+
+
+def _default(axis: Axis) -> str:
+    if axis.default is not None:
+        return str(axis.default)
+    return "" if axis.is_load else "required"
 
 
 def renewed(page: str, text: str) -> str:

@@ -26,7 +26,9 @@ from tftpbench.store.format import PACKED_SCHEMA
 Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_JSON_TYPES = {"int": "integer", "float": "number", "text": "string", "time": "string", "list": "array"}
+_JSON_TYPES = {
+    "int": "integer", "float": "number", "text": "string", "time": "string", "list": "array", "bool": "boolean",
+}  # fmt: skip
 Schema = dict[str, Any]
 
 

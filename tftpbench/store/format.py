@@ -57,6 +57,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
     "time": (str,),
     "list": (list,),
+    "bool": (bool,),
 }
 
 _INT_MAX = 2**63 - 1  # of a data frame's integers
@@ -299,7 +300,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
 def _fits(value: object, dtype: str) -> bool:
     """Figures count or measure, every one: none is ever below zero."""
-    if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
+    if isinstance(value, bool) != (dtype == "bool") or not isinstance(value, _TYPES[dtype]):
         return False
     if isinstance(value, (int, float)):
         return value >= 0 and (isinstance(value, float) or value <= _INT_MAX)

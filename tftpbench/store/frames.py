@@ -10,12 +10,13 @@ from tftpbench.model.thresholds import server_name
 if TYPE_CHECKING:
     import pandas as pd
 
-_DTYPES = {"int": "Int64", "float": "float64", "text": "string", "list": "object"}
+_DTYPES = {"int": "Int64", "float": "float64", "text": "string", "list": "object", "bool": "boolean"}
 # Text of few values, and those that are known beforehand, in the order in which they are shown.
 _WORDS: dict[str, tuple[str, ...]] = {
     "server": (),
     "variant": (),
     "operation": ("read", "write"),
+    "arrivals": ("even", "poisson"),
     "verify": (),
     "server_cpus": (),
     "generator_cpus": (),

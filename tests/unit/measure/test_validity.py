@@ -1,5 +1,8 @@
 """What makes a trial's figures untrue."""
 
+import math
+
+import numpy as np
 import pytest
 
 from tftpbench.measure import validity
@@ -155,6 +158,45 @@ def test_the_time_between_two_transfers_of_a_client_does_not_break_littles_law()
     for in_flight, broken in ((8.0, False), (3.0, True)):
         row = {**GOOD, **changes, "goodput_bytes_per_s": in_flight * 512 / 130e-6}
         assert bool(validity.findings(row, short)) is broken
+
+
+OPEN: dict[str, object] = {
+    "rate_per_s": 1000.0, "intended": 1200, "shed": 200, "schedule_lag_ns_p99": 900_000, "deadline_ns": 30 * 10**9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"generator_busy_fraction": 1.0, "failed": 10, "interrupted": 0}, []),
+        ({"shed": 1100, "intended": 2100}, []),
+        ({"schedule_lag_ns_p99": 299_000_000}, []),
+        ({"schedule_lag_ns_p99": 301_000_000}, [Kind.SCHEDULE_LAG]),
+        ({"schedule_lag_ns_p99": 1_100_000, "deadline_ns": 10**8}, [Kind.SCHEDULE_LAG]),
+        ({"schedule_lag_ns_p99": 900_000, "deadline_ns": 10**7}, []),
+        ({"intended": 1211}, [Kind.COUNTERS]),
+        ({"intended": 1213}, [Kind.COUNTERS, Kind.STARTS_MISSING]),
+        ({"generator_lag_ns_p99": 60_000_000}, [Kind.GENERATOR_LAG]),
+    ],
+)
+def test_an_open_loop_is_valid_where_its_starts_were_those_asked_for(
+    changes: dict[str, object], found: list[Kind]
+) -> None:
+    assert [finding.kind for finding in validity.findings({**GOOD, **OPEN, **changes}, STEADY)] == found
+
+
+def test_poisson_arrivals_are_told_from_even_ones_by_their_gaps() -> None:
+    rng, rate = np.random.default_rng(1), 1000.0
+    poisson = np.cumsum(rng.exponential(1e9 / rate, 5_000)).astype(np.int64)
+    even = np.arange(5_000, dtype=np.int64) * 1_000_000
+    distances = [validity.gap_distance(starts, rate) for starts in (poisson, even, poisson[:400])]
+    assert distances[0] is not None
+    assert distances[0] < 0.05
+    assert distances[1] == pytest.approx(1 - math.exp(-1), abs=0.01)
+    assert distances[2] is None, "too few to tell"
+    found = [validity.findings({**GOOD, **OPEN}, Surroundings(gap_distance=distance)) for distance in distances]
+    assert [[finding.kind for finding in some] for some in found] == [[], [Kind.ARRIVALS], []]
 
 
 def test_a_load_that_moved_nothing_saturates_nothing() -> None:

@@ -26,6 +26,13 @@ def test_counters_add_up() -> None:
     )
 
 
+def test_what_is_late_has_ended_and_what_is_shed_has_not_started() -> None:
+    loaded = {**COUNTERS, "completed": 5, "late": 2, "intended": 13, "shed": 3}
+    assert invariants.counters_fault(loaded) is None
+    assert invariants.counters_fault({**loaded, "late": 0}) == "10 transfers were started, but 8 are accounted for"
+    assert invariants.counters_fault({**loaded, "shed": 0}) == "13 transfers were intended, but 10 were started or shed"
+
+
 @pytest.mark.parametrize("name", sorted(COUNTERS))
 @pytest.mark.parametrize("unknown", [None, math.nan, "many"])
 def test_what_is_unknown_breaks_no_law(name: str, unknown: object) -> None:

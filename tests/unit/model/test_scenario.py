@@ -10,6 +10,7 @@ from tftpbench.model.errors import ScenarioError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
+from tftpbench.model.workload import OpenLoop
 
 OURS = {"epoll", "threads"}
 
@@ -183,6 +184,79 @@ matrix:
     windowsize: [16, 64]
 """
 PRODUCT = TEXT[TEXT.index("matrix:") : TEXT.index("duration:")]
+
+
+OPEN = """\
+matrix:
+  operation: read
+  rate: [200/s, 3/min]
+  arrivals: [even, poisson]
+  file_size: 64KiB
+"""
+
+
+def test_a_rate_makes_open_loops(tmp_path: Path) -> None:
+    scenario = load(tmp_path, PRODUCT, OPEN + "in_flight_max: 500\n")
+    cells = scenario.cells()
+    assert [cell.load for cell in cells] == [
+        OpenLoop(rate, arrivals, 500, 30 * 10**9) for rate in (200.0, 0.05) for arrivals in ("even", "poisson")
+    ]
+    assert [cell.label for cell in cells][:2] == ["read, 200/s, 64 KiB", "read, 200/s, poisson, 64 KiB"]
+    assert from_document(scenario.document(), "manifest.json") == scenario
+    assert len(scenario.quick().cells()) == 4
+    assert load(tmp_path, PRODUCT, OPEN.replace("  arrivals: [even, poisson]\n", "")).cells()[0].arrivals == "even"
+
+
+def test_what_an_open_loop_is_asked_for_is_in_its_key(tmp_path: Path) -> None:
+    def keys(more: str) -> list[str]:
+        return [cell.key for cell in load(tmp_path, PRODUCT, OPEN + more).cells()]
+
+    every = [keys(more) for more in ("", "in_flight_max: 500\n", "deadline: 5s\n")]
+    assert len({key for some in every for key in some}) == 12
+    closed = load(tmp_path).cells()[0].key_fields
+    assert not closed.keys() & {"rate_per_s", "arrivals", "deadline_ns"}, "older runs keep their keys"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  rate: [200/s, 3/min]\n  arrivals: [even, poisson]\n", "",
+         "small.yaml:5:1: matrix.concurrency: is missing; allowed: exactly one of concurrency and rate"),
+        ("  rate:", "  concurrency: 3\n  rate:", "small.yaml:7:3: matrix.concurrency: is given beside rate; allowed: "),
+        ("rate: [200/s, 3/min]", "concurrency: 3", "small.yaml:8:3: matrix.arrivals: has no meaning without rate"),
+        ("200/s", "200", "small.yaml:7:10: matrix.rate[0]: is 200; allowed: a number a second, minute or hour"),
+        ("200/s", "0/s", "small.yaml:7:10: matrix.rate[0]: is '0/s'; allowed: 0.001/s to 1000000/s"),
+        ("200/s", "-1/s", "small.yaml:7:10: matrix.rate[0]: is '-1/s'; allowed: a number a second"),
+        ("200/s", "999999999/s", "small.yaml:7:10: matrix.rate[0]: is '999999999/s'; allowed: 0.001/s to 1000000/s"),
+        ("poisson", "normal", "small.yaml:8:20: matrix.arrivals[1]: is 'normal'; allowed: even, poisson"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_an_open_loop_is_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert fault(tmp_path, PRODUCT, OPEN.replace(old, new)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("in_flight_max: 0\n", "in_flight_max: is 0; allowed: 1 to 50000"),
+        ("deadline: 0s\n", "deadline: is '0s'; allowed: 1ms to 1h"),
+        ("compare_with: ceiling\n", "compare_with: is ceiling, which has no meaning with matrix.rate"),
+    ],
+)
+def test_a_key_of_open_loops_has_bounds(tmp_path: Path, more: str, said: str) -> None:
+    assert said in fault(tmp_path, PRODUCT, OPEN + more)
+
+
+@pytest.mark.parametrize("more", ["in_flight_max: 5", "deadline: 5s"])
+def test_a_key_of_open_loops_needs_a_rate(tmp_path: Path, more: str) -> None:
+    key = more.partition(":")[0]
+    assert f"{key}: has no meaning without matrix.rate" in fault(tmp_path, "verify: full", f"verify: full\n{more}")
+
+
+def test_a_rate_spreads_all_starts_so_there_is_no_ramp(tmp_path: Path) -> None:
+    text = TEXT.replace("retries: 5", "start: 1s").replace(PRODUCT, OPEN)
+    with pytest.raises(ScenarioError, match=r"client\.start: has no meaning with matrix\.rate"):
+        load_scenario(write(tmp_path, text))
 
 
 def test_a_list_of_matrices_is_their_union_in_order(tmp_path: Path) -> None:

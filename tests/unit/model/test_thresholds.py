@@ -59,6 +59,13 @@ def test_a_measurement_is_the_median_of_the_valid_trials() -> None:
     assert verdicts("data_pps > 900", *rows) == [("epoll", "held", 1000)]
 
 
+def test_a_time_that_is_never_misses_every_limit() -> None:
+    never, soon = row(response_ns_p99=None, response_ns_p99_is_never=True), row(response_ns_p99=5)
+    for text in ("response_ns_p99 <= 30", "response_ns_p99 > 0"):
+        assert verdicts(text, soon, never, never) == [("epoll", "missed", None)]
+    assert verdicts("response_ns_p99 <= 30", soon, soon, never) == [("epoll", "held", 5)]
+
+
 def test_what_is_not_known_never_holds() -> None:
     assert verdicts("udp_drops_server == 0", row(udp_drops_server=0), row()) == [("epoll", "not known", None)]
     assert verdicts("fairness < 9", row(fairness=None)) == [("epoll", "not known", None)]

@@ -65,3 +65,20 @@ def test_people_read_three_digits_and_a_unit() -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (131_072, "131 k"), (2.5e6, "2.5 M")])
 def test_a_count_is_written_without_a_unit(count: float, text: str) -> None:
     assert units.format_count(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "per_s", "written"),
+    [("50/s", 50, "50/s"), ("3/min", 0.05, "0.05/s"), ("7 / min", 7 / 60, "7/min"), ("1/h", 1 / 3600, "1/h"),
+     ("0.001/s", 0.001, "0.001/s"), ("1000000/s", 1e6, "1000000/s"), ("33.333/s", 33.333, "33.333/s")],
+)  # fmt: skip
+def test_a_rate_is_read_in_events_a_second_and_survives_being_written(text: str, per_s: float, written: str) -> None:
+    assert units.parse_rate_per_s(text) == per_s
+    assert units.rate_text(per_s) == written
+    assert units.parse_rate_per_s(written) == per_s
+
+
+@pytest.mark.parametrize("text", ["", "50", "50/", "/s", "-1/s", "1e9/s", "50/day", "50 per s", "0.0001/s"])
+def test_what_is_no_rate_is_refused_and_says_what_is(text: str) -> None:
+    with pytest.raises(ValueError, match="allowed: a number a second, minute or hour"):
+        units.parse_rate_per_s(text)

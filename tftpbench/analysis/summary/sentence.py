@@ -94,10 +94,12 @@ class _Words:
         return "bytes" if self.best_of else "blocks"
 
     def at(self, cell: Cell) -> str:
-        named = axes.parts(cell.point, ("operation", "concurrency", *self.best_of))
-        what = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
+        named = axes.parts(cell.point, ("operation", *axes.LOAD, *self.best_of))
+        many = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
+        load = ", ".join(axes.parts({name: cell.point[name] for name in axes.LOAD}).values())
+        what = f"in {cell.operation}s at {load}" if cell.open_loop else f"{many} {cell.operation}s"
         best = f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
-        return f"{what} {cell.operation}s of {', '.join(named.values())}{best}"
+        return f"{what} of {', '.join(named.values())}{best}"
 
 
 def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:
