@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tftpbench
 from tests.loopback.peer import ERROR, RRQ, Address, Peer, contents, data, opcode, peer, serve_bytes
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.scenario import Scenario
 
 SIZE = 2_000
 SECOND = 1_000_000_000
@@ -158,6 +160,28 @@ def test_what_finds_no_room_is_shed_and_told_with_its_time() -> None:
     assert result.intervals["shed"][:5].tolist() == [15, 20, 20, 20, 20]
     assert figure(result, "offered_per_s") == 200
     assert figure(result, "achieved_per_s") == 10
+
+
+def test_a_run_of_a_scenario_with_rates_has_their_figures_in_its_rows_and_frames(tmp_path: Path) -> None:
+    document = {
+        "schema": "tftpbench.scenario/1", "name": "rates", "description": "How long at a fixed rate?",
+        "servers": ["epoll"], "trials": 1, "duration": "400ms", "warm_up": "100ms", "in_flight_max": 500,
+        "matrix": {"operation": "read", "rate": ["50/s", "500/s"], "arrivals": "poisson", "file_size": "4KiB"},
+    }  # fmt: skip
+    run = tftpbench.run(Scenario.from_dict(document), out=tmp_path, seed=7)
+    cells = run.trials.set_index("rate_per_s").sort_index()
+    assert cells.index.tolist() == [50.0, 500.0]
+    for name, value in (("concurrency", 500), ("deadline_ns", 30 * SECOND), ("arrivals", "poisson")):
+        assert cells[name].tolist() == [value, value]
+    assert (cells["intended"] == cells["started"] + cells["shed"]).all()
+    assert (cells["completed"] == cells["started"]).all()
+    assert cells["response_ns_p99_is_never"].tolist() == [False, False]
+    assert (cells["response_ns_p99"] >= cells["service_ns_p50"]).all()
+    assert (cells["offered_per_s"] > 0).all()
+    for kind in ("response", "service"):
+        assert run.latency(kind, rate_per_s=500.0, valid_only=False).count > 0
+    assert run.intervals["started"].sum() == cells["started"].sum() == len(run.transfers)
+    assert set(run.transfers["rate_per_s"]) == {50.0, 500.0}
 
 
 @pytest.mark.parametrize(

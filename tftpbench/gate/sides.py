@@ -65,6 +65,12 @@ def takes_like(entry: str) -> bool:
 
 def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> None:
     """Raises UsageError for the first cell that a side can't do: what is left out of a gate is not judged."""
+    for cell in cells:
+        if cell.open_loop:
+            raise UsageError(
+                f"the cell {cell.label!r} has a rate, which is no measure of a server's speed; "
+                "choose a scenario with matrix.concurrency"
+            )
     for name, each in (("base", base), ("head", head)):
         for cell in cells:
             reason = each.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))

@@ -22,6 +22,8 @@ from tftpbench.model.workload import Cell
 # A cell, and whether its server never sleeps.
 Key = tuple[str, bool]
 
+# An open loop has no number in flight to compare with: of so many both sides' batches are full.
+FLOWS_OPEN_MAX = 100
 # A flow that lost a datagram lies silent for a good part of the window: that is no ceiling.
 _ATTEMPTS = 3
 
@@ -113,7 +115,7 @@ def _work(cell: Cell, pinning: Pinning, *, busy_polls: bool) -> CeilingCell:
     """The cell's datagrams. On a shared core a side that never sleeps would only take time from the other."""
     return CeilingCell(
         operation=cell.operation,
-        flows=cell.concurrency,
+        flows=min(cell.concurrency, FLOWS_OPEN_MAX) if cell.open_loop else cell.concurrency,
         windowsize=cell.windowsize,
         blksize=cell.blksize,
         answering_cpus=pinning.server,

@@ -42,7 +42,7 @@ def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
     rate, size = number(row, "goodput_bytes_per_s"), number(row, "file_size_bytes")
     window_s, slowest_ns = number(row, "duration_s"), number(row, "transfer_ns_max")
     asked, mean_ns = number(row, "concurrency"), mean_transfer_ns
-    if number(row, "rate_per_s"):  # of an open loop nobody asked for a number in flight
+    if number(row, "rate_per_s"):  # an open loop asks for no number in flight
         return None
     if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
         return None

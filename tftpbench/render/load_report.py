@@ -155,7 +155,8 @@ def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: Re
 
 def _topics(config: LoadConfig, figures: Figures, back: ReadBack | None) -> list[str]:
     parts = [
-        ("transfers", _counts(figures, OUTCOMES)),
+        # Only an open loop has a deadline.
+        ("transfers", _counts(figures, tuple(name for name in OUTCOMES if name != "late" or config.rate_per_s))),
         ("rate", _rates(figures)),
         ("window", _time(figures, "duration_s", 1e9)),
         ("block rtt", _times(figures, "block_rtt_ns", ("p50", "p99", "p999"))),

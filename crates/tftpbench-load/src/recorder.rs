@@ -85,6 +85,7 @@ impl Granted {
 /// | Failed   | -1         | any               | the server broke a rule, or sent too much: we ended it |
 /// | TimedOut | -1         | -1                | silent: nothing of the server was an answer           |
 /// | TimedOut | -1         | 0 or more         | stalled: it had answered                              |
+/// | Late     | -1         | any               | its deadline passed: we ended it                      |
 #[derive(Clone, Copy, Debug)]
 pub struct TransferRow {
     /// The transfer's own number (its file number when every transfer is a file of its own).

@@ -101,8 +101,8 @@ impl Worker<'_> {
 
     /// A window that was asked for lasts as long as that, however early the last transfer ends.
     fn is_done(&self) -> bool {
-        let is_over = self.phase == Phase::Drain || matches!(self.config.extent, Extent::Transfers { .. });
-        self.active == 0 && self.schedule.next_start_ns().is_none() && is_over
+        let is_over = || self.phase == Phase::Drain || matches!(self.config.extent, Extent::Transfers { .. });
+        self.active == 0 && self.schedule.next_start_ns().is_none() && is_over()
     }
 
     fn report(mut self, now_ns: u64) -> WorkerReport {

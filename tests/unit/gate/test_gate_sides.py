@@ -220,6 +220,12 @@ def test_a_cell_that_a_side_can_not_do_names_both() -> None:
         refuse_unfit(contender("two"), able, cells.cells())
 
 
+def test_an_open_loop_says_nothing_of_a_servers_speed() -> None:
+    cells = scenario(matrix={"operation": ["read"], "rate": ["50/s"], "file_size": 1024}).cells()
+    with pytest.raises(UsageError, match=r"^the cell 'read, 50/s, 1 KiB' has a rate, .*; choose a scenario with"):
+        refuse_unfit(contender("one"), contender("two"), cells)
+
+
 def test_what_clients_ask_for_beside_is_needed_too() -> None:
     asked = scenario(client={"tsize": True}).cells()
     with pytest.raises(UsageError, match=r"^base \(one\) does not know tsize"):

@@ -110,7 +110,7 @@ def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:
 
 def _headline(lines: Sequence[Line], words: _Words) -> Line:
     """The furthest along the axis; among equals the scenario's first."""
-    return max(lines, key=lambda line: getattr(line.cell, words.axis))
+    return max(lines, key=lambda line: getattr(line.cell, words.axis) or 0)  # a closed loop has no rate
 
 
 def _alone(line: Line, words: _Words, placement: str) -> str:
