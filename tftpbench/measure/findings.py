@@ -29,6 +29,23 @@ Kind = Literal[
     "not_granted",
     "unfair",
 ]
+Origin = Literal["server", "test", "option", "unmeasured"]
+ORIGINS: dict[Kind, Origin] = {
+    "died": "server",
+    "not_ready": "server",
+    "unresponsive": "server",
+    "wrong_bytes": "server",
+    "not_read_back": "server",
+    "refused": "server",
+    "failed": "server",
+    "silent": "server",
+    "timed_out": "server",
+    "unfinished": "test",  # its time was over: a server that was silent by then has "timed_out" or "silent"
+    "not_granted": "option",  # RFC 2347: a server may leave an option out, or answer with less
+    "unfair": "server",
+}
+"""Whose doing each kind is. server: it did wrong. test: the trial was too short. option: what was asked for was not
+granted, which is legal. unmeasured: another program stood in the way."""
 # Kinds under the names that older rows have, and their names now.
 FORMER_KINDS = {"deaf": "unresponsive"}
 # A client that needs ten times as long as the median one, and longer than its own timer, was passed over.

@@ -22,7 +22,7 @@ def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
 
     if json_:
         output.print_json([document(result)])
-    output.print_text(lambda colour: plain(sections(result), colour=colour), json_=json_, quiet=quiet)
+    output.print_text(lambda out: plain(sections(result), colour=out.has_colour), json_=json_, quiet=quiet)
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:
