@@ -41,8 +41,8 @@ notebook: setup .venv/.notebooks
 test: lint test-rust wheel test-python
 
 peers: setup
-	@code=0; $(BIN)/tftpbench servers --fetch > /dev/null || code=$$?; \
-		$(BIN)/python -m tests.interop.clients || code=$$?; $(BIN)/python -m tests.ci.actionlint || code=$$?; exit $$code
+	@$(BIN)/tftpbench servers --fetch > /dev/null
+	@$(BIN)/python -m tests.interop.clients
 
 # The base is built from its own sources, into build/gate, once for each revision.
 gate: setup
