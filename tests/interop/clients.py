@@ -19,13 +19,23 @@ from pathlib import Path
 from tftpbench.model.manifest import Fetch
 from tftpbench.model.programs import peers_folder
 
+
+def _from_debian(*packages: str) -> tuple[Fetch, str]:
+    return Fetch(debian=packages), f"apt install {' '.join(packages)}"
+
+
+def _from_go(module: str) -> tuple[Fetch, str]:
+    return Fetch(go=module), f"go install {module}"
+
+
 # What is fetched into which folder of peers/. Erlang's client comes with its server, and tftpy with tftpbench.
-FETCH: dict[str, dict[str, list[str]]] = {
-    "atftp": {"debian": ["atftp"]},
-    "busybox-client": {"debian": ["busybox"]},  # which has the client, but not the server
-    "curl": {"debian": ["curl"]},
-    "qemu": {"debian": ["qemu-system-x86", "qemu-system-common", "ipxe-qemu", "seabios"]},
-    "tftp-hpa-client": {"debian": ["tftp-hpa"]},
+FETCH = {
+    "actionlint": _from_go("github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"),  # checks GitHub workflows
+    "atftp": _from_debian("atftp"),
+    "busybox-client": _from_debian("busybox"),  # which has the client, but not the server
+    "curl": _from_debian("curl"),
+    "qemu": _from_debian("qemu-system-x86", "qemu-system-common", "ipxe-qemu", "seabios"),
+    "tftp-hpa-client": _from_debian("tftp-hpa"),
 }
 VERSION_TIMEOUT_S = 10.0
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -172,17 +182,11 @@ def look(name: str) -> Here | Gone:
 
 def main() -> int:
     """Fetch what is not here yet; a line each, and one for all. What fails, tests skip and name: it is no error."""
-    from tests.ci.actionlint import FETCH as ACTIONLINT
-    from tests.ci.actionlint import PEER
     from tftpbench.host.fetch import Wanted, fetch_all
 
-    def wanted(peer: str, source: Mapping[str, object], get: str) -> Wanted:
-        return Wanted(peer, peers_folder() / peer, Fetch.model_validate(source), get)
-
-    wanteds = [wanted(peer, source, f"apt install {' '.join(source['debian'])}") for peer, source in FETCH.items()]
-    wanteds.append(wanted(PEER, ACTIONLINT, f"go install {ACTIONLINT['go']}"))
-    failed = fetch_all("clients and tools", wanteds, functools.partial(print, file=sys.stderr))
-    return 2 if failed == len(wanteds) else 0
+    wanted = [Wanted(peer, peers_folder() / peer, source, get) for peer, (source, get) in FETCH.items()]
+    failed = fetch_all("clients and tools", wanted, functools.partial(print, file=sys.stderr))
+    return 2 if failed == len(wanted) else 0
 
 
 def _start_erlang(path: Path) -> list[str]:
@@ -232,6 +236,7 @@ PROGRAMS: dict[str, Program] = {
         _start_erlang,
         known="1.0.",
     ),
+    "actionlint": Program("actionlint", "actionlint", "actionlint", ("--version",), r"(\d\S+)"),
     "tftpy": Program(sys.executable, "tftpy", "tftpy", ("-c", _TFTPY_VERSION), r"tftpy (\S+)", known="0.8."),
     "qemu-system-x86_64": Program("qemu-system-x86_64", "qemu-system-x86_64", "qemu", ("--version",), r"version (\S+)"),
 }
