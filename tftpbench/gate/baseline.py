@@ -68,7 +68,7 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
     found = _verdicts(samples, budgets)
     tests = sum(samples[number].is_enough for number in found)
     judgements = [
-        _judgement(each, found.get(number), budgets.get(each.metric.name), tests)
+        _judgement(each, found.get(number), each.held(budgets), tests)
         for number, each in enumerate(samples)
         if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
     ]
@@ -140,7 +140,7 @@ class _Sample:
         return Loss(self.metric, Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom), budget)
 
     def held(self, budgets: Mapping[str, float]) -> float | None:
-        """The budget as a share; None where it is not gated."""
+        """The budget as a share, as it is judged: no less than the metric's floor. None where it is not gated."""
         share = budgets.get(self.metric.name)
         return None if share is None else held_budget(self.metric, share, self.base)
 

@@ -225,7 +225,7 @@ class GateResult:
         return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
-        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""
+        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on`: the least severe verdict that is an error."""
         if self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.SUSPECTED and fail_on != "regressed"):
             return 3
         if self.verdict is Verdict.INVALID:

@@ -87,6 +87,11 @@ def unseen(judgement: Judgement, *, named: bool = False) -> str:
     return f"{words}: only a loss of {effect} or more would have been caught (budget {budget_text(budget)})"
 
 
+def alternatives(looks: Sequence[int]) -> str:
+    """After how many pairs a verdict may come: "12, 20 or 30"."""
+    return " or ".join(filter(None, (", ".join(map(str, looks[:-1])), str(looks[-1]))))
+
+
 def percent(share: float) -> str:
     """A share that was measured, the same wherever it stands: "46.9 %"."""
     return f"{100 * share:.1f} %"
@@ -103,7 +108,8 @@ def signed(ratio: float) -> str:
 
 
 def _points(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f}"
+    points = 100 * (ratio - 1)
+    return f"{points:+.1f}" if abs(points) < 100 else f"{points:+.0f}"
 
 
 def remarks(pairs: Sequence[Pair], notes: Sequence[str], pinning: Pinning) -> tuple[str, ...]:

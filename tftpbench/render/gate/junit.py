@@ -10,7 +10,7 @@ from tftpbench.gate.text import budget_text
 from tftpbench.model.escape import xml
 from tftpbench.render.gate.markdown import ratio_text
 
-# By the mildest verdict that is not let through.
+# By the least severe verdict that is an error.
 _RED: dict[FailOn, tuple[Verdict, ...]] = {
     "regressed": (Verdict.REGRESSED,),
     "suspected": (Verdict.REGRESSED, Verdict.SUSPECTED),
@@ -20,7 +20,7 @@ _NOT_JUDGED: tuple[Verdict | None, ...] = (Verdict.INVALID, Verdict.INCONCLUSIVE
 
 
 def write_junit(result: GateResult, fail_on: FailOn = "regressed") -> str:
-    """The whole document. `fail_on`: the mildest verdict that is a failure, as for the exit code."""
+    """The whole document. `fail_on`: the least severe verdict that is a failure, as for the exit code."""
     name = str(result.facts.scenario.get("name") or "gate")
     root = ET.Element("testsuites", name=xml(f"gate: {result.base.entry} and {result.head.entry}"))
     suite = ET.SubElement(root, "testsuite", name=xml(f"{name}.gate"))

@@ -5,14 +5,14 @@ GitHub refuses a comment of more than 65,536 characters, so rows and lines are l
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Side, Verdict, pairs_used
-from tftpbench.gate.text import budget_text, invalid_pairs, percent
+from tftpbench.gate.text import alternatives, budget_text, invalid_pairs, percent
 from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.escape import markdown, visible
 from tftpbench.model.metrics import Metric
-from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
+from tftpbench.model.units import counted, format_duration
 from tftpbench.render.markdown import LISTED_MAX, bullets
 from tftpbench.render.markdown import row as table_row
 from tftpbench.render.report import environment
@@ -33,15 +33,11 @@ _CELL_MAX = 100
 # Of a text from outside: a version or a command may be a page long.
 _TEXT_MAX = 400
 _UNKNOWN = "-"
+# An altered file may hold more than anything ever was, in any unit.
+_FIGURE_MAX = 1e18
 # Keys of a scenario that mean nothing in a gate.
 _NOT_OF_A_GATE = ("trials", "warm_up", "servers")
 _NOT_JUDGED = "❔"
-_FORMS: Mapping[str, Callable[[float], str]] = {
-    "s/MiB": lambda value: f"{_duration(value)}/MiB",
-    "1/s": lambda value: format_rate(value, "blocks"),
-    "bytes": format_bytes,
-    "ns": format_duration,
-}
 
 
 def write_markdown(result: GateResult) -> str:
@@ -92,7 +88,7 @@ def _figures(result: GateResult) -> list[str]:
     rows = sorted(result.judgements, key=_by_severity)
     if not rows:
         return ["No figure was measured."]
-    several = _has_cells(result)
+    several = has_cells(result)
     lines = [table_row(_HEADINGS), "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
     lines += [table_row(map(_short, _cells(each, several))) for each in rows[:_ROWS_MAX]]
     more = len(rows) - _ROWS_MAX
@@ -100,7 +96,7 @@ def _figures(result: GateResult) -> list[str]:
 
 
 def _cells(row: Judgement, several: bool) -> Iterator[str]:
-    yield _name(row, several)
+    yield named(row, several)
     yield figure_text(row.metric, row.base)
     yield figure_text(row.metric, row.head)
     yield ratio_text(row.ratio, row.low, row.high)
@@ -121,22 +117,22 @@ def _verdict(row: Judgement) -> str:
 
 def _reasons(result: GateResult) -> list[str]:
     """Why, for each verdict that asks something of the reader."""
-    several = _has_cells(result)
+    several = has_cells(result)
     asking = [row for row in sorted(result.judgements, key=_by_severity) if row.budget is not None and row.detail]
     asking = [row for row in asking if row.verdict not in {Verdict.PASS, Verdict.IMPROVED}]
     lines = []
     for row in asking:
         mark = MARKS[row.verdict] if row.verdict else _NOT_JUDGED
-        lines.append(f"{mark} {_text(f'{_name(row, several)}: {row.detail}')}")
+        lines.append(f"{mark} {_text(f'{named(row, several)}: {row.detail}')}")
     return [f"- {line}" for line in shortened(lines, LISTED_MAX)]
 
 
 def _noise(result: GateResult) -> list[str]:
     """How far apart two starts of the same base were."""
     known = [each for each in result.noise if each.ratio is not None]
-    several = _has_cells(result)
+    several = has_cells(result)
     lines = [
-        _short(f"{_name(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
+        _short(f"{named(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
         for each in known
         if each.ratio is not None
     ]
@@ -160,8 +156,8 @@ def _environment(result: GateResult) -> list[str]:
     lines = [f"- {_text(side)}: {_side(each)}" for side, each in (("base", result.base), ("head", result.head))]
     lines += [f"- work: {_text(words)}" for words in shortened(list(facts.work.values()), LISTED_MAX)]
     if result.method == "ab":
-        looks = ", ".join(map(str, facts.looks))
-        lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
+        false_alarms = f"in at most {budget_text(facts.error)} of gates equal code is called regressed"
+        lines.append(f"- could decide after: {alternatives(facts.looks)} pairs; {false_alarms}")
     lines.append(f"- started: {_text(facts.started_at)}")
     left_out = [f"pair {each.number}: {each.invalid}" for each in result.pairs if each.invalid is not None]
     lines += [f"- invalid: {_text(each)}" for each in shortened(left_out, LISTED_MAX)]
@@ -194,23 +190,24 @@ def _by_severity(row: Judgement) -> int:
     return -row.verdict.severity
 
 
-def _has_cells(result: GateResult) -> bool:
+def has_cells(result: GateResult) -> bool:
+    """Whether a metric alone does not name a row."""
     return len({each.cell for each in result.judgements}) > 1
 
 
-def _name(row: Judgement | Noise, several: bool) -> str:
+def named(row: Judgement | Noise, several: bool) -> str:
+    """A row in words: the metric and, where there are several, the cell."""
     metric = metric_of(row.metric)
     words = metric.words if metric else row.metric
     return f"{words}, {_short(row.cell, _CELL_MAX)}" if several else words
 
 
 def figure_text(name: str, value: float | None) -> str:
-    """A metric's value with its unit."""
+    """A metric's value, with its unit where the metric's words do not say it."""
     metric = metric_of(name)
     if value is None or not math.isfinite(value):
         return _UNKNOWN
-    form = _FORMS.get(metric.unit) if metric else None
-    return form(value) if form else f"{value:.4g}"
+    return metric.text(value) if metric and abs(value) < _FIGURE_MAX else f"{value:.4g}"
 
 
 def _duration(seconds: float) -> str:
