@@ -256,8 +256,8 @@ def _sentence(verdict: Verdict, failure: str | None, judgements: Sequence[Judgem
 def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:
     since = next((str(row["started_at"])[:19] for row in base.run.rows if row.get("started_at")), "an unknown time")
     yield (
-        f"The stored run was measured at another time ({since}), not beside the new one: what the machine did between "
-        "looks like a regression, or hides one. To block a merge, use tftpbench gate ab."
+        f"The stored run was measured at another time ({since}), not beside the new one. So a change of the machine "
+        "can look like a regression, or hide one. To decide on a merge, use tftpbench gate ab."
     )
     if base.run.path.resolve() == head.run.path.resolve():
         yield "Both are the same run."
