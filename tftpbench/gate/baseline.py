@@ -34,7 +34,7 @@ from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Sid
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
 from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
-from tftpbench.model.budgets import METRICS, REPORTED, worsening
+from tftpbench.model.budgets import KNOWN, worsening
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import METRICS as RECORDS
@@ -63,8 +63,7 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
             f"({_servers(base)} in the first, {_servers(head)} in the second)"
         )
     budgets = budgets_of(base.scenario)
-    metrics = (*METRICS.values(), *REPORTED.values())
-    samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
+    samples = [_sample(metric, place, base, head) for metric in KNOWN.values() for place in shared]
     found = _verdicts(samples, budgets)
     tests = sum(samples[number].is_enough for number in found)
     judgements = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.budgets import KNOWN
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
@@ -257,7 +257,7 @@ def judgements_frame(result: GateResult) -> "pd.DataFrame":
 
 
 def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
-    for metric in (*METRICS, *REPORTED):
+    for metric in KNOWN:
         for compared in (HEAD, CONTROL):
             if BASE not in pair.arms or compared not in pair.arms:
                 continue
