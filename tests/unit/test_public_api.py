@@ -201,5 +201,5 @@ def test_a_notebook_shows_every_result_as_a_table() -> None:
         [sys.executable, "-c", SHOWN, str(RUN)], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for text in ("4, 3 valid", '<th style="text-align:left">p99</th>', "threads moves 0.76x", "the blocks of A"):
+    for text in ("4, 3 valid", '<th style="text-align:left">p99</th>', "threads moves 0.76x", "times as fast as A"):
         assert text in done.stdout

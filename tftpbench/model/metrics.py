@@ -93,6 +93,7 @@ class Metric(Column):
 _TEXTS: Mapping[str, Callable[[float], str]] = {
     "ns": format_duration,
     "s": lambda value: format_duration(value * 1e9),
+    "s/MiB": lambda value: format_duration(value * 1e9),
     "bytes": format_bytes,
     "1/s": format_count,
     "bytes/s": format_count,
