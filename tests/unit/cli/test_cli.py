@@ -13,7 +13,7 @@ import typer.main
 
 from tests.unit.builders import said
 from tftpbench import cli, serve
-from tftpbench.cli.address import numeric_address
+from tftpbench.host.target import numeric_address
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
