@@ -18,7 +18,7 @@ from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole
 from tftpbench.model.errors import ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.scenario_files import Overrides, load_scenario, overridden
+from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets_trials
 from tftpbench.store import Run, load_run, recording
 
 CONCURRENCY_MAX = 1_000_000
@@ -54,7 +54,7 @@ def run(
     if servers:
         chosen = chosen.with_servers(servers)
     if quick:
-        chosen = chosen.quick()
+        chosen = chosen.quick(keeps_trials=sets_trials(overrides))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     report = recording.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
     return load_run(report.folder)

@@ -71,6 +71,8 @@ class Bench:
     seed: int
     tools: Tools
     allow_remote: bool = False
+    is_quick: bool = False
+    """Whether no rate is judged."""
 
     def folder_of(self, trial: Trial) -> AbstractContextManager[Path]:
         """The folder that the trial's server serves, as nothing has used it; empty where it keeps files elsewhere."""

@@ -4,11 +4,12 @@ Whatever the server does wrong is part of the row; only a fault of ours, or Ctrl
 then too nothing stays behind. It must never print, and never start a second server beside the first.
 """
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tftpbench.host import generator
+from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadResult, Stop
 from tftpbench.host.server import PortTaken, Server
 from tftpbench.measure import ceilings, findings, validity
@@ -74,6 +75,9 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
         steal_ticks=seen.stolen[0],
         server_lost=str(seen.lost) if seen.lost is not None else None,
         debug_build=generator.IS_DEBUG_BUILD,
+        load_1min=machine.load_average(),
+        cpus=os.cpu_count(),
+        is_quick=bench.is_quick,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
