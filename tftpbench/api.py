@@ -19,7 +19,7 @@ from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole
 from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.scenario_files import Overrides, load_scenario, overridden
+from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets_trials
 from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
@@ -71,10 +71,10 @@ def run(
     chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
     if asked:
         chosen = chosen.with_servers(asked)
-    if quick:
-        chosen = chosen.quick()
     if trials is not None:
         chosen = overridden(chosen, {"trials": trials})
+    if quick:
+        chosen = chosen.quick(keeps_trials=trials is not None or sets_trials(overrides))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     with notebook_progress.display(progress) as shown:
 

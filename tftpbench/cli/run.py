@@ -89,11 +89,11 @@ class _Changes:
 
     def load(self, name: str) -> "Scenario":
         """The scenario of a path or name, changed."""
-        from tftpbench.model.scenario_files import load_scenario
+        from tftpbench.model.scenario_files import load_scenario, sets_trials
 
         scenario = load_scenario(name, self.overrides)
         scenario = scenario.with_servers(self.servers) if self.servers else scenario
-        return scenario.quick() if self.quick else scenario
+        return scenario.quick(keeps_trials=sets_trials(self.overrides)) if self.quick else scenario
 
     def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
         """What to type to do the same again: the same cells in the same order on the same contents."""

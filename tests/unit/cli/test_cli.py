@@ -208,6 +208,8 @@ def test_trials_set_quick_and_server_change_the_scenario(
 
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
+    assert len(planned("--quick", "--trials", "3")["trials"]) == 6
+    assert len(planned("--quick", "--set", "trials=2")["trials"]) == 4
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
     other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
     assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}
