@@ -47,7 +47,7 @@ class Target:
     def cannot(self, operation: str | None = None, *_options: object, **_more: object) -> str | None:
         """Why a cell must not be run on it; None where it may. What it can do is seen when it is asked."""
         if operation == "write" and self.file is not None:
-            return f"{self.name} serves one file to read; for uploads, give --target-write in place of --target-file"
+            return f"{self.name} is only read from; to write to it, give --target-write in place of --target-file"
         return None
 
 

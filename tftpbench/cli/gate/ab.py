@@ -19,10 +19,10 @@ EXAMPLES = (
     "tftpbench gate ab --base epoll --head threads --set gate.budgets.data_pps=10%",
 )
 
-Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")]
-Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")]
+Base = Annotated[str, typer.Option("--base", **options.SERVER, help=f"What is compared with: {_SERVER}.")]
+Head = Annotated[str, typer.Option("--head", **options.SERVER, help="What is judged: the same.")]
 Like = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
+    str | None, typer.Option("--as", **options.SERVER, help="The manifest that says how the executables are started.")
 ]
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from tftpbench.cli.options import scenario_argument
+
 
 class FailOn(StrEnum):
     """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
@@ -18,7 +20,7 @@ class FailOn(StrEnum):
     inconclusive = "inconclusive"
 
 
-Scenario = Annotated[str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")]
+Scenario = Annotated[str, scenario_argument()]
 StoredRun = Annotated[
     Path | None, typer.Option("--run", metavar="RUN", help="Judge this stored run, and measure nothing.")
 ]
@@ -29,7 +31,10 @@ RunFolder = Annotated[
     Path | None,
     typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of the run is made; else results."),
 ]
-FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")]
+FailOnOption = Annotated[
+    FailOn,
+    typer.Option("--fail-on", help="Verdict from which on the exit code is not 0: this one and all that are worse."),
+]
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 instead of 3, 4 and 6.")
 ]

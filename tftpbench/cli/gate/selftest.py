@@ -22,11 +22,11 @@ FAULTS = ("cpu", "syscalls", "drops", "memory")
 
 EXAMPLES = ("tftpbench gate selftest --aa 30", "tftpbench gate selftest --replay results/gate")
 
-Server = Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Server that is held against itself.")]
+Server = Annotated[str, typer.Option("-s", "--server", **options.SERVER, help="Server that is held against itself.")]
 Gates = Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Gates over equal code.")]
 Faults = Annotated[
     list[str] | None,
-    typer.Option("--fault", metavar="NAME", help=f"Inject these only; none for none. Else {', '.join(FAULTS)}."),
+    typer.Option("--fault", metavar="FAULT", help=f"Inject these only; none for none. Else {', '.join(FAULTS)}."),
 ]
 Pairs = Annotated[
     int, typer.Option("--pairs", min=12, metavar="N", help="Pairs for each fault, from which gates are drawn.")

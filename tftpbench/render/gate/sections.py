@@ -3,11 +3,11 @@
 It must never compute a figure.
 """
 
-import shlex
 from collections.abc import Mapping
 
 from tftpbench.gate.result import GateResult, Judgement, Noise, Verdict
 from tftpbench.gate.text import budget_text, interval, percent, signed
+from tftpbench.model.programs import typed
 from tftpbench.render.gate.markdown import figure_text, metric_of
 from tftpbench.render.sections import Heading, Listing, Mark, Paragraph, Section, Table, Value
 
@@ -18,7 +18,7 @@ _LISTED_MAX = 8
 def sections(result: GateResult) -> list[Section]:
     """The verdict in one sentence comes first."""
     files = (f"Files:  {result.folder}",) if result.folder else ()
-    repeat = (f"Repeat: {shlex.join(result.facts.command)}",) if result.facts.command else ()
+    repeat = (f"Repeat: {typed(result.facts.command)}",) if result.facts.command else ()
     return [
         Paragraph((result.sentence,), is_answer=True),
         _table(result),
