@@ -35,6 +35,7 @@ from tftpbench.measure.starts import Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.programs import typed
 from tftpbench.model.scenario import Scenario
 
 # As the manifest calls servers that did not start.
@@ -63,7 +64,7 @@ class RunInterrupted(TftpbenchError):
     def __init__(self, report: RunReport) -> None:
         super().__init__(
             f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
-            f"go on with: tftpbench run --resume {report.folder}"
+            f"go on with: {typed(['tftpbench', 'run', '--resume', str(report.folder)])}"
         )
         self.report = report
 

@@ -1,9 +1,8 @@
 """The answer of a run as sections: the sentence, thresholds, the table, what was left out, what next."""
 
-import shlex
-
 from tftpbench.analysis.summary import Answer, Line, judgements
 from tftpbench.model.metrics import METRICS, Metric
+from tftpbench.model.programs import typed
 from tftpbench.model.thresholds import State
 from tftpbench.model.units import format_duration
 from tftpbench.render.plain import plain, table_lines
@@ -24,7 +23,7 @@ _RATIO = (
 
 def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False) -> str:
     """The end of a run for a terminal, with where its files are and the command to repeat it."""
-    next_ = (f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}")
+    next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
     note = [Paragraph((answer.note,))] if answer.note else []
     return plain([*sections(answer), Paragraph(next_), *note], colour=colour)
 
