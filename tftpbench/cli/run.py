@@ -184,7 +184,10 @@ def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tupl
     output.keep_answer(report.folder, rendered.text(answer, folder, repeat))
     if page:
         _write_page(report.folder)
-    output.print_text(lambda colour: rendered.text(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
+    output.print_text(
+        lambda out: rendered.text(answer, folder, repeat, colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 

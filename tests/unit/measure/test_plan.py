@@ -96,7 +96,7 @@ def test_a_server_whose_only_port_is_taken_is_left_out_before_the_first_trial(mo
         assert isinstance(one, Manifest)
         fixed = one.model_copy(update={"fixed_port": port})
         monkeypatch.setattr("tftpbench.measure.plan.choose", lambda name: (fixed if name == "one" else two, None))
-        monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, ask: Found("1", "/bin/x"))
+        monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: Found("1", "/bin/x"))
         asked = scenario(servers=["one", "two"])
         made = plan(asked, contenders(asked), 1)
     (skip,) = made.skipped

@@ -96,7 +96,8 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = f"{visible_line(judged.sentence)}\n\n{rendered.text(answer, folder, repeat, colour=output.has_colour)}"
+    shown = rendered.text(answer, folder, repeat, colour=output.has_colour, width=output.width)
+    text = f"{visible_line(judged.sentence)}\n\n{shown}"
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 

@@ -51,7 +51,7 @@ def fitting(result: GateResult, width: int) -> Table:
     for title in _DISPENSABLE:
         if not found.rows or max(map(len, table_lines(found))) <= width:
             break
-        found = found.without([title])
+        found = found.without(title)
     return found
 
 
@@ -60,7 +60,7 @@ def table(judgements: Sequence[Judgement]) -> Table:
     several = len({each.cell for each in judgements}) > 1
     marks: tuple[Mark, ...] = tuple(mark(each) for each in judgements)
     whole = Table("gate", "Figures", _HEADINGS, tuple(map(_row, judgements)), is_grouped=several, marks=marks)
-    return whole if several else whole.without(["cell"])
+    return whole if several else whole.without("cell")
 
 
 def mark(judgement: Judgement) -> Mark:
