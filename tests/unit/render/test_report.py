@@ -84,8 +84,8 @@ def test_the_page_goes_from_the_answer_to_the_command_to_repeat_it(tmp_path: Pat
     page = Page(report(stored(tmp_path)))
     places = [page.text.index(word) for word in (
         "threads is 0.", "on separate cores", "Thresholds", "failed == 0", "Figures", "Validity",
-        "28 of 28 trials count", "What it cost the server", "Plots", "Loss: what went wrong, and where", "Environment",
-        "Test CPU", "To repeat it", "tftpbench run order --seed 3",
+        "28 of 28 trials count", "What it cost the server", "Plots", "Loss: what went wrong, and where",
+        "Environment", "Test CPU", "To repeat it", "tftpbench run order --seed 3",
     )]  # fmt: skip
     assert places == sorted(places)
 
