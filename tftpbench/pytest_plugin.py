@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import pytest
 
 if TYPE_CHECKING:
-    from tftpbench.gate.result import GateResult, Judgement
+    from tftpbench.gate.result import GateResult
     from tftpbench.model.scenario import Scenario
 
 Server = str | os.PathLike[str]
@@ -154,8 +154,13 @@ def _folder_name(nodeid: str) -> str:
 
 def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
+    from tftpbench.render.gate.sections import table
+    from tftpbench.render.plain import plain
+    from tftpbench.render.sections import Paragraph
+
     __tracebackhide__ = True
-    text = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
+    kept = Paragraph((f"kept in {result.folder}",) if result.folder else ())
+    text = plain([Paragraph((result.sentence,)), table(result.gated), kept])
     unknown = result.verdict in ("invalid", "inconclusive")
     if result.failure is not None or result.exit_code(fail_on) in (3, 4) or (unknown and strict):
         pytest.fail(text, pytrace=False)
@@ -163,31 +168,3 @@ def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
         pytest.skip(result.sentence)
     if result.verdict == "suspected":
         warnings.warn(RegressionSuspected(text), stacklevel=3)
-
-
-def _table(result: "GateResult") -> list[str]:
-    """The gated metrics, a line each under a heading."""
-    if not result.gated:
-        return []
-    several = len({each.cell_key for each in result.gated}) > 1
-    heading = ("metric", "base", "head", "head/base", "95 % interval", "budget", "verdict")
-    rows = [heading, *(_row(each, several) for each in result.gated)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _row(judgement: "Judgement", several: bool) -> tuple[str, ...]:
-    known = judgement.low is not None and judgement.high is not None
-    return (
-        f"{judgement.metric} of {judgement.cell}" if several else judgement.metric,
-        _figure(judgement.base, "g"),
-        _figure(judgement.head, "g"),
-        _figure(judgement.ratio, "f"),
-        f"{_figure(judgement.low, 'f')} to {_figure(judgement.high, 'f')}" if known else "-",
-        "-" if judgement.budget is None else f"{100 * judgement.budget:.3g} %",
-        judgement.verdict or "-",
-    )
-
-
-def _figure(value: float | None, form: Literal["f", "g"]) -> str:
-    return "-" if value is None else f"{value:.4g}" if form == "g" else f"{value:.3f}"

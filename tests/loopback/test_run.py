@@ -170,7 +170,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     assert code == 0, err
     document = json.loads(out)
     assert [row["server"] for row in document["trials"]] == ["ok"]
-    assert document["skipped"] == ["ok, write, 3 at once, 16 KiB: ok has no write"]
+    assert document["skipped"] == ["ok, write, 3 at once, 16 KiB: has no write"]
     assert err == ""
 
 

@@ -83,16 +83,16 @@ def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Ru
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines([
         measured["answer"].sentence,
-        "metric *base *head *head/base *95 % interval *budget *verdict",
-        "server_cpu_s_per_mib *1.1?? *to * 5 % *regressed",
-        "data_pps *regressed",
+        "*metric *base *head *change (95 % interval) *budget *verdict*",
+        "? CPU time per MiB *+1?.? % (*to * 5 % *regressed*",
+        "? blocks per second *regressed*",
     ])  # fmt: skip
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")  # no traceback
 
 
 def test_several_cells_are_distinguished(run: Run, measured: Measured) -> None:
     measured["answer"] = found("cells")
-    run().stdout.fnmatch_lines(["data_pps of read, 10 at once*", "data_pps of write, 100 at once*"])
+    run().stdout.fnmatch_lines(["read, 10 at once*", "*blocks*", "write, 100 at once*", "*blocks*"])
 
 
 def test_wrong_contents_fail_whatever_the_metrics_say(run: Run, measured: Measured) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import ending
 
 if TYPE_CHECKING:
@@ -109,6 +108,7 @@ def load(
     Exit code 3 means that transfers failed, timed out or were not done.
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
+    from tftpbench.host.target import numeric_address
 
     operation, name = _file(read, write, verify_against)
     if transfers is not None and duration is not None:

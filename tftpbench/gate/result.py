@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.budgets import KNOWN
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
@@ -225,7 +225,7 @@ class GateResult:
         return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
-        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""
+        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on`: the least severe verdict that is an error."""
         if self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.SUSPECTED and fail_on != "regressed"):
             return 3
         if self.verdict is Verdict.INVALID:
@@ -257,7 +257,7 @@ def judgements_frame(result: GateResult) -> "pd.DataFrame":
 
 
 def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
-    for metric in (*METRICS, *REPORTED):
+    for metric in KNOWN:
         for compared in (HEAD, CONTROL):
             if BASE not in pair.arms or compared not in pair.arms:
                 continue

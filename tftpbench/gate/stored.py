@@ -149,7 +149,7 @@ def _key_differs(
     if not differences and key == "method_key":
         builds = [build_of(each) for each in (base.run.manifest, manifest)]
         differences = f"order of trials or estimator, as versions of tftpbench do ({builds[0]} and {builds[1]})"
-    yield f"{key} differs: {differences or 'in what, their manifests do not say'}"
+    yield f"{key} differs: {differences or 'their manifests do not say how'}"
 
 
 def _method(scenario: Scenario) -> dict[str, object]:

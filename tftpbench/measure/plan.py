@@ -7,15 +7,19 @@ go on and a reader repeat one.
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tftpbench.host.choice import choose
 from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.host.server import is_taken, program_at
 from tftpbench.host.target import Target
 from tftpbench.model.errors import ManifestError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Cell
+
+# Where servers are started, unless a caller says otherwise (`session.server_of`).
+LISTENS_ON = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,16 @@ class Plan:
 
 
 def contenders(scenario: Scenario) -> tuple[Contender, ...]:
-    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one."""
+    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one.
+
+    One that can listen on a single port, which another program has, counts as missing.
+    """
     chosen = [choose(entry) for entry in scenario.servers]
     with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
         found = list(pool.map(lambda choice: locate(choice[0]), chosen))
-    servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
+    servers = tuple(
+        _with_its_port(Contender(server, variant, here)) for (server, variant), here in zip(chosen, found, strict=True)
+    )
     for server in servers:
         same = [str(other.server.source) for other in servers if other.name == server.name]
         if len(same) > 1:
@@ -105,6 +114,21 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
 
 
+def _with_its_port(contender: Contender) -> Contender:
+    server = contender.server
+    if isinstance(server, Target) or isinstance(contender.found, Missing) or server.fixed_port is None:
+        return contender
+    port = server.fixed_port
+    if not is_taken(LISTENS_ON, port):
+        return contender
+    reason = (
+        f"could not be measured: UDP port {port}, the only one that it can listen on, is taken by "
+        f"{program_at(port) or 'another program'}; stop that program, or measure it as it runs with "
+        f"--target {LISTENS_ON}:{port}"
+    )
+    return replace(contender, found=Missing(reason, ""))
+
+
 def options_asked(cell: Cell) -> list[str]:
     """The options that its clients ask for, beside blksize and windowsize."""
     asked = {
@@ -119,7 +143,7 @@ def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipp
     skipped: list[Skipped] = []
     for server in servers:
         if isinstance(server.found, Missing):
-            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
+            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get or None))
             continue
         for cell in cells:
             reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))

@@ -120,7 +120,7 @@ def run(
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
-            bench = Bench(base, files, pinning, seed, tools, allow_remote)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
                 notes = (*store.notes, *files.notes(servers))

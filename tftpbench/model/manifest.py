@@ -280,10 +280,10 @@ class Manifest(Strict):
         ipv6: bool = False,
         options: Sequence[str] = (),
     ) -> str | None:
-        """Why a cell is beyond this server, in words; None where it isn't. `options`: others that clients ask for."""
+        """Why a cell is beyond it, as words after its name; None where it isn't. `options`: others that it needs."""
         able = self.capabilities
         if operation is not None and operation not in able.operations:
-            return f"{self.name} has no {operation}"
+            return f"has no {operation}"
         wanted = [*options]
         if blksize not in (None, BLKSIZE_DEFAULT):
             wanted.append("blksize")
@@ -291,9 +291,9 @@ class Manifest(Strict):
             wanted.append("windowsize")
         for option in wanted:
             if option not in able.options:
-                return f"{self.name} does not know {option}"
+                return f"does not know {option}"
         if ipv6 and not able.ipv6:
-            return f"{self.name} has no IPv6"
+            return "has no IPv6"
         return None
 
     def _variant(self, name: str) -> Variant:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, create_model, model_validator
+from pydantic import Strict as StrictType
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
@@ -145,6 +146,11 @@ class Scenario(Strict):
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
+    is_quick: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
+        default=False,
+        alias="quick",
+        description="As --quick sets it: no speed, ratio or limit of the generator is judged, what was lost is.",
+    )
 
     @model_validator(mode="after")
     def _check_work(self) -> Self:
@@ -239,6 +245,15 @@ class Scenario(Strict):
         return tuple(parse_threshold(text) for text in self.thresholds)
 
     @property
+    def judged_checks(self) -> tuple[Threshold, ...]:
+        """The thresholds that decide: of a quick run those on counts, but for what the generator itself dropped."""
+        return tuple(
+            check
+            for check in self.checks
+            if not self.is_quick or (check.is_count and not check.column.endswith("_generator"))
+        )
+
+    @property
     def method_key(self) -> str:
         """method_key: equal for figures that were measured the same way (docs/results-format.md)."""
         return stable_key(
@@ -269,6 +284,8 @@ class Scenario(Strict):
         document = self.model_dump(mode="json", exclude_none=True)
         if self.gate == Gate():
             del document["gate"]  # so that a run made before there was a gate can be gone on with
+        if not self.is_quick:
+            del document["quick"]  # the same for a run made before it was written down
         return document
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
@@ -284,9 +301,9 @@ class Scenario(Strict):
         changes = {"matrix": matrix, "distinct_files": 1}
         return _read({**document, **changes}, "--target-file")
 
-    def quick(self) -> "Scenario":
-        """Every cell once, with short windows: to see that it works, not to judge."""
-        changes: dict[str, Any] = {"trials": 1}
+    def quick(self, *, keeps_trials: bool = False) -> "Scenario":
+        """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""
+        changes: dict[str, Any] = {"quick": True, "trials": self.trials if keeps_trials else 1}
         if self.duration_ns is not None:
             changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))

@@ -25,7 +25,8 @@ _RATIO = (
 def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False) -> str:
     """The end of a run for a terminal, with where its files are and the command to repeat it."""
     next_ = (f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}")
-    return plain([*sections(answer), Paragraph(next_)], colour=colour)
+    note = [Paragraph((answer.note,))] if answer.note else []
+    return plain([*sections(answer), Paragraph(next_), *note], colour=colour)
 
 
 def sections(answer: Answer) -> list[Section]:
@@ -36,6 +37,7 @@ def sections(answer: Answer) -> list[Section]:
         Paragraph((answer.sentence,), is_answer=True),
         *([Checks(checks)] if checks else []),
         _fitting(headline_table(answer)),
+        Listing("Most transfers in flight at once, as client.start spreads them:", answer.in_flight, _LISTED_MAX),
         Listing("What servers did wrong:", answer.findings, _FINDINGS_MAX),
         Listing("Invalid trials, kept and never used:", invalid, _LISTED_MAX),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),

@@ -13,7 +13,7 @@ import typer.main
 
 from tests.unit.builders import said
 from tftpbench import cli, serve
-from tftpbench.cli.address import numeric_address
+from tftpbench.host.target import numeric_address
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
@@ -208,6 +208,8 @@ def test_trials_set_quick_and_server_change_the_scenario(
 
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
+    assert len(planned("--quick", "--trials", "3")["trials"]) == 6
+    assert len(planned("--quick", "--set", "trials=2")["trials"]) == 4
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
     other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
     assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}

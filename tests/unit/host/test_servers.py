@@ -167,10 +167,10 @@ def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: p
 def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
     manifest = load(tmp_path)
     assert manifest.cannot(operation="read", blksize=1428, windowsize=1) is None
-    assert manifest.cannot(operation="write") == "mine has no write"
-    assert manifest.cannot(windowsize=4) == "mine does not know windowsize"
-    assert manifest.cannot(options=["tsize"]) == "mine does not know tsize"
-    assert manifest.cannot(ipv6=True) == "mine has no IPv6"
+    assert manifest.cannot(operation="write") == "has no write"
+    assert manifest.cannot(windowsize=4) == "does not know windowsize"
+    assert manifest.cannot(options=["tsize"]) == "does not know tsize"
+    assert manifest.cannot(ipv6=True) == "has no IPv6"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Scenario files: what is read, and the one line that a mistake gives."""
 
+import json
 import re
 from pathlib import Path
 
@@ -370,6 +371,25 @@ def test_quick_does_every_cell_once_in_a_short_window(tmp_path: Path) -> None:
     quick = load(tmp_path).quick()
     assert (len(quick.cells()), quick.trials, quick.duration_ns) == (4, 1, 200_000_000)
     assert load(tmp_path, "duration: 1s", "transfers: 2000").quick().transfers == 10
+    assert load(tmp_path, "verify: full", "trials: 3").quick(keeps_trials=True).trials == 3
+
+
+def test_a_quick_scenario_stays_one_and_keeps_its_keys(tmp_path: Path) -> None:
+    quick = load(tmp_path, overrides=("duration=200ms", "warm_up=50ms", "trials=1"))
+    asked = load(tmp_path).quick()
+    assert asked.is_quick
+    assert from_document(asked.document(), "manifest.json") == asked
+    assert asked.with_servers(["epoll"]).with_file_size(7).is_quick
+    assert "quick" not in load(tmp_path).document()
+    assert [cell.key for cell in asked.cells()] == [cell.key for cell in quick.cells()]
+    assert asked.method_key == quick.method_key
+
+
+def test_of_a_quick_scenario_only_counts_are_judged(tmp_path: Path) -> None:
+    texts = ("failed == 0", "data_pps > 5", "udp_drops_generator == 0", "content_mismatches == 0", "pps > 1")
+    scenario = load(tmp_path, overrides=(f"thresholds={json.dumps(texts)}",))
+    assert len(scenario.judged_checks) == 5
+    assert [check.column for check in scenario.quick().judged_checks] == ["failed", "content_mismatches"]
 
 
 def test_a_relative_server_path_starts_at_the_scenarios_file(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Fields = Mapping[str, object]
 ROW_FIELDS = (*AXES, "transfers", "distinct_files", "verify")
 # Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
 _METHOD = ("duration", "warm_up", "trials")
-_UNTOLD = "in what, their manifests do not say"
+_UNTOLD = "their manifests do not say how"
 # So many cells with the same thing to tell are named; the others are counted.
 _NAMED_MAX = 3
 _COMMIT_DIGITS = 9

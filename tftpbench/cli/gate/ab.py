@@ -11,7 +11,7 @@ from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, fail_on_words
 from tftpbench.cli.signals import interrupt_on_end
 
-_SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
+_SERVER = "name, name@variant or path of a manifest; an executable, with --as; or a command with {port} and {root}"
 
 
 EXAMPLES = (
@@ -19,10 +19,10 @@ EXAMPLES = (
     "tftpbench gate ab --base epoll --head threads --set gate.budgets.data_pps=10%",
 )
 
-Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")]
-Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")]
+Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"Server to compare with: {_SERVER}.")]
+Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="Server to judge, named as for --base.")]
 Like = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
+    str | None, typer.Option("--as", metavar="NAME", help="Manifest that says how to start the executables.")
 ]
 
 
@@ -39,7 +39,7 @@ def ab(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Measure base and head in interleaved pairs and say whether the head has become slower."""
+    """Measure two servers in interleaved pairs and say whether the head is slower than the base."""
     from tftpbench import gate
     from tftpbench.api import random_seed
     from tftpbench.cli.gate.watch import watch

@@ -41,7 +41,7 @@ def baseline(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Measure a stored run's scenario again, or take a run that exists, and hold it against the stored run."""
+    """Compare a run, a new one or one that is stored, with an older stored run of the same scenario."""
     from tftpbench.gate.baseline import judge
     from tftpbench.gate.stored import baseline as opened
     from tftpbench.gate.stored import stored

@@ -43,7 +43,7 @@ def slo(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Hold a scenario's servers to its thresholds: measured now, or in a run that is stored."""
+    """Check a scenario's thresholds in a new run, or in one that is stored."""
     from tftpbench.gate.slo import judge
     from tftpbench.gate.stored import stored
     from tftpbench.model.errors import ResultsWarning, UsageError

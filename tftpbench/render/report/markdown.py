@@ -16,6 +16,7 @@ def write_markdown(contents: Contents) -> str:
         bullets("The run is not whole", contents.problems),
         [f"**{markdown(answer.sentence)}**"],
         [markdown_block(contents.scenario.description)],
+        [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
         bullets("Invalid trials, kept and never used", contents.invalid),
