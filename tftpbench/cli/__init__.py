@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
     except TftpbenchError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, *str(error).splitlines())
     except _CommandLineError as error:
         return _fail(str(error.format_message() if hasattr(error, "format_message") else error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -91,6 +91,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"tftpbench: error: {one_line(message)}", err=True)
+def _fail(message: str, code: int, *lines: str) -> int:
+    """Print the message in one line, or, where a file has several mistakes, each of its `lines`."""
+    for line in lines or (one_line(message),):
+        typer.echo(f"tftpbench: error: {line}", err=True)
     return code

@@ -228,6 +228,17 @@ def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, sa
     assert "\n" not in str(error.value)
 
 
+def test_a_manifest_tells_all_its_mistakes_a_line_each(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, "get:", "capabilites: 3\nready: soon\nenv: {A: '{pyton}'}\nfetch: {debian: []}\nget:")
+    assert [line.removeprefix(f"{tmp_path}/").partition(";")[0] for line in str(error.value).splitlines()] == [
+        "server.yaml:11:1: capabilites: unknown key",
+        "server.yaml:12:1: ready: is 'soon'",
+        "server.yaml:13:1: env: has the placeholder {pyton}",
+        "server.yaml:14:9: fetch.debian: is []",
+    ]
+
+
 def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="_source: unknown key"):
         load(tmp_path, "get:", "_source: /elsewhere\nget:")
