@@ -1,5 +1,6 @@
 """Manifests: what is read, what a lie gives, and how a server is found and started."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -237,6 +238,16 @@ def test_a_manifest_tells_all_its_mistakes_a_line_each(tmp_path: Path) -> None:
         "server.yaml:13:1: env: has the placeholder {pyton}",
         "server.yaml:14:9: fetch.debian: is []",
     ]
+
+
+@pytest.mark.parametrize("name", sorted(bundled_manifests()))
+def test_no_command_of_a_server_throws_its_standard_error_away(name: str) -> None:
+    manifest = bundled_manifests()[name]
+    commands = [manifest.argv, *(variant.argv for variant in manifest.variants.values())]
+    launchers = [path.read_text(encoding="utf-8") for path in manifest.source.parent.glob("launch.*")]
+    for text in (*map(" ".join, commands), *launchers):
+        thrown_away = re.search(r"2>|&>|>&|devnull|\bdisable\(logging\.(ERROR|CRITICAL)\)", text, re.IGNORECASE)
+        assert thrown_away is None, f"{name}: {thrown_away} in {text}"
 
 
 def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:
