@@ -151,7 +151,7 @@ def _do_all(
     starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     rounds = max((trial.round for trial in whole.trials), default=1)
     probes = Ceilings(
-        bench.pinning, bench.seed, rounds, bench.tools.probes, folder.manifest.get("ceilings"),
+        bench.pinning, bench.seed, 1 if bench.is_quick else rounds, bench.tools.probes, folder.manifest.get("ceilings"),
         store=lambda chosen: folder.amend("ceilings", chosen),
         warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
     )  # fmt: skip

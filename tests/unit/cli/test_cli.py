@@ -312,6 +312,20 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
     assert all(" ok, read, " in line for line in trials)
 
 
+def test_every_mistake_of_a_file_is_a_line_on_standard_error(
+    capsys: pytest.CaptureFixture[str], scenario: Path
+) -> None:
+    text = scenario.read_text().replace("trials:", "trails: 1\ntrials: 0 #")
+    scenario.write_text(text)
+    code, out, err = said(capsys, "run", str(scenario))
+    first, second = err.splitlines()
+    assert (code, out) == (2, "")
+    assert first.startswith(f"tftpbench: error: {scenario}:")
+    assert "trails: unknown key; did you mean 'trials'?" in first
+    assert second.startswith(f"tftpbench: error: {scenario}:")
+    assert "trials: is 0; allowed: 1 to 1000" in second
+
+
 def test_trials_set_quick_and_server_change_the_scenario(
     capsys: pytest.CaptureFixture[str], scenario: Path, tmp_path: Path
 ) -> None:
