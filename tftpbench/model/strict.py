@@ -65,6 +65,8 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
     path: KeyPath = (*loc, *cause.path) if isinstance(cause, KeyFault) else loc
     origin = document.origin(path)
     key = _dotted(path)
+    if origin.source.startswith(f"--set {key}="):
+        key = ""  # it has just been said
     return (
         fault["type"] == "missing",
         origin.line,
