@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ _UNFINISHED = ".unfinished-"
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
-class RunFolder:
+class RunFolder(AbstractContextManager["RunFolder", None]):
     """One run's folder, open for writing by one process. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -85,9 +86,6 @@ class RunFolder:
             for left in (folder.path / form.TRIAL_FILES).glob(f"{_UNFINISHED}*"):
                 _remove(left)
         return folder
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
