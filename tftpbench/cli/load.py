@@ -99,7 +99,8 @@ VerifyContents = Annotated[
     ),
 ]
 VerifyAgainst = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE, not with a first read.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Compare reads with FILE, not with a first read; {n} becomes a number."),
 ]
 ShowPayload = Annotated[
     bool, typer.Option("--show-payload", help="Show the first bytes of wrong DATA in hexadecimal: file contents.")
@@ -285,18 +286,12 @@ def _first_read(config: "LoadConfig", name: str, copy: Path, bytes_max: int) -> 
     """Read the file with the load's options or, where that fails, without any; its size. Raises CopyFailed."""
     from tftpbench.host.server import CopyFailed, download
     from tftpbench.host.target import Target
-    from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 
     target = Target(config.host, config.port, name)
-    asked = {
-        **({"blksize": config.blksize} if config.blksize != BLKSIZE_DEFAULT else {}),
-        **({"windowsize": config.windowsize} if config.windowsize != WINDOWSIZE_DEFAULT else {}),
-        **({"tsize": 0} if config.tsize else {}),
-    }
     try:
-        return download(target, asked, copy, _FIRST_READ_TRIES, bytes_max)
+        return download(target, config.options, copy, _FIRST_READ_TRIES, bytes_max)
     except CopyFailed:
-        if not asked or copy.stat().st_size > bytes_max:
+        if not config.options or copy.stat().st_size > bytes_max:
             raise
         return download(target, {}, copy, _FIRST_READ_TRIES, bytes_max)
 

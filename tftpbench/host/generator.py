@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 
@@ -66,8 +67,8 @@ class LoadConfig:
     warm_up_ns: int = 0
     drain_ns: int = 5_000_000_000
     ramp_ns: int = 0
-    blksize: int = 512
-    windowsize: int = 1
+    blksize: int = BLKSIZE_DEFAULT
+    windowsize: int = WINDOWSIZE_DEFAULT
     tsize: bool = False
     timeout_option_s: int | None = None
     rollover: int | None = None
@@ -77,6 +78,15 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The options of its requests whose grant is counted: a default is not asked for (RFC 2347)."""
+        return {
+            **({"blksize": self.blksize} if self.blksize != BLKSIZE_DEFAULT else {}),
+            **({"windowsize": self.windowsize} if self.windowsize != WINDOWSIZE_DEFAULT else {}),
+            **({"tsize": 0 if self.operation == "read" else self.file_size_bytes} if self.tsize else {}),
+        }
 
 
 @dataclass(frozen=True)

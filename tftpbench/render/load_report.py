@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
-from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
@@ -28,7 +27,7 @@ _FIRST = (
 
 
 class Option(NamedTuple):
-    """An option: the value asked for (of tsize, True), the smallest one granted, and in how many transfers it was."""
+    """An option: the value asked for, the smallest one granted (but of tsize), and in how many transfers it was."""
 
     asked: int
     granted: float | None
@@ -88,12 +87,7 @@ class Loaded:
     @cached_property
     def options(self) -> dict[str, "Option"]:
         """What became of each option that was asked for."""
-        config, result = self.config, self.result
-        asked = {
-            "blksize": config.blksize if config.blksize != BLKSIZE_DEFAULT else None,
-            "windowsize": config.windowsize if config.windowsize != WINDOWSIZE_DEFAULT else None,
-            "tsize": config.tsize or None,
-        }
+        result = self.result
         return {
             name: Option(
                 asked=value,
@@ -101,8 +95,7 @@ class Loaded:
                 transfers_answered=result.answered,
                 transfers_granted=result.granted.get(name, 0),
             )
-            for name, value in asked.items()
-            if value is not None
+            for name, value in self.config.options.items()
         }
 
     def count(self, name: str) -> int:
@@ -220,7 +213,7 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
 
 def _option(name: str, option: Option) -> str:
     """What became of an option: "blksize 8192 -> 2263", "tsize granted"."""
-    text = name if option.asked is True else f"{name} {option.asked}"
+    text = name if name == "tsize" else f"{name} {option.asked}"
     refused = option.transfers_answered - option.transfers_granted
     if not option.transfers_answered:
         return f"{text} -> not known"

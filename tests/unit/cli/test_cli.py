@@ -53,7 +53,7 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
-        (["load", "127.0.0.1", "--read", "a", "-d", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "-z", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "-n", "1", "--warm-up", "1s"], "--warm-up goes with --duration"),
         (["load", "127.0.0.1", "--read", "a", "--size", "1"], "--size is of files to write"),
         (["load", "127.0.0.1", "--read", "a", "--distinct-files", "2"], "--distinct-files counts {n}"),
