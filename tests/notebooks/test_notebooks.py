@@ -82,7 +82,7 @@ def test_it_runs_on_the_recorded_data_and_complains_of_nothing(name: str, monkey
 def test_the_first_says_which_is_faster_by_how_much_and_how_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = run("01-first-look", {}, monkeypatch)
     answer = shown(notebook)
-    assert re.search(r"threads moves 0\.\d\dx the blocks of epoll .*95 % interval 0\.\d\d to 0\.\d\d", answer)
+    assert re.search(r"threads is 0\.\d\d times as fast as epoll .*95 % interval 0\.\d\d to 0\.\d\d", answer)
     tables = [output.data["text/html"] for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
               if "text/html" in output.get("data", {})]  # fmt: skip
     assert "<strong>concurrency</strong>" in tables[0], "the run shows itself as a table"

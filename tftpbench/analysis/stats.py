@@ -55,12 +55,17 @@ class Ratio:
 
     @property
     def certainty(self) -> str:
-        """How sure it is, in words: the interval, or, under six pairs, only what was seen."""
+        """How sure it is, in words: the interval and its pairs, or, under six pairs, only what was seen."""
+        return self.bounds if self.low is None else f"{self.bounds}, {self.n} pairs"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words, or, under six pairs, what was seen."""
         if self.n == 1:
             return "one pair"
         if self.low is None or self.high is None:
             return f"range of {self.n}: {self.lowest:.2f} to {self.highest:.2f}"
-        return f"95 % interval {self.low:.2f} to {self.high:.2f}, {self.n} pairs"
+        return f"95 % interval {self.low:.2f} to {self.high:.2f}"
 
     @property
     def differs(self) -> bool | None:

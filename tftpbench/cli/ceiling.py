@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def ceiling(
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, max=1000, metavar="N", help="Trials of each cell; 7 unless given.")
+        int | None,
+        typer.Option(
+            "--trials", min=1, max=options.TRIALS_MAX, metavar="N", help="Trials of each cell; 7 unless given."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure each cell once, and for a short time.")] = False,
     seed: options.Seed = None,

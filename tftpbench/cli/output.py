@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tftpbench.render.terminal import output_of
+from tftpbench.render.terminal import Output, output_of
 
 if TYPE_CHECKING:
     from tftpbench.store import Run
@@ -25,12 +25,12 @@ def print_json(documents: list[dict[str, object]]) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False))
 
 
-def print_text(render: Callable[[bool], str], *, json_: bool, quiet: bool) -> None:
-    """The text that `render` makes with or without colour: beside a document on standard error, and not if quiet."""
+def print_text(render: Callable[[Output], str], *, json_: bool, quiet: bool) -> None:
+    """The text that `render` makes for an output: beside a document on standard error, and not if quiet."""
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = render(output.has_colour)
+    text = render(output)
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 

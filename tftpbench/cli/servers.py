@@ -25,10 +25,15 @@ _COLUMNS: dict[str, dict[str, object]] = {
 
 def servers(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these servers: names, or paths of manifests.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SERVER",
+            autocompletion=options.server_names,
+            help="Only these servers: names, or paths of manifests.",
+        ),
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="First download those that can be, into a folder of tftpbench's own.")
+        bool, typer.Option("--fetch", help="First download the servers that can be, into a folder of tftpbench's own.")
     ] = False,
     json_: options.Json = False,
 ) -> int:
@@ -55,7 +60,7 @@ def servers(
     return 2 if failed else 0
 
 
-EXAMPLES = ("tftpbench servers", "tftpbench servers tftpd-hpa atftpd", "tftpbench servers --fetch")
+EXAMPLES = ("tftpbench servers", "tftpbench servers --fetch tftp-now")
 
 
 def _fetch(manifests: list["Manifest"], asked: bool) -> bool:
@@ -98,10 +103,13 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
 
 
 def _print_table(described: list[dict[str, object]]) -> None:
+    from tftpbench.model.programs import typed
+
     print_table(_COLUMNS, map(_row, described))
     for each in described:
         if each["missing"] is not None:
-            fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
+            fetch = typed(["tftpbench", "servers", "--fetch", str(each["name"])])
+            fetched = f" (or: {fetch})" if each["can_fetch"] else ""
             typer.echo(visible_line(f"To get {each['name']}: {each['get']}{fetched}"))
 
 

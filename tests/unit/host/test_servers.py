@@ -1,6 +1,7 @@
 """Manifests: what is read, what a lie gives, and how a server is found and started."""
 
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -235,6 +236,27 @@ def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, sa
         load(tmp_path, old, new)
     assert str(error.value).removeprefix(f"{tmp_path}/").startswith(said)
     assert "\n" not in str(error.value)
+
+
+def test_a_manifest_tells_all_its_mistakes_a_line_each(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, "get:", "capabilites: 3\nready: soon\nenv: {A: '{pyton}'}\nfetch: {debian: []}\nget:")
+    assert [line.removeprefix(f"{tmp_path}/").partition(";")[0] for line in str(error.value).splitlines()] == [
+        "server.yaml:11:1: capabilites: unknown key",
+        "server.yaml:12:1: ready: is 'soon'",
+        "server.yaml:13:1: env: has the placeholder {pyton}",
+        "server.yaml:14:9: fetch.debian: is []",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(bundled_manifests()))
+def test_no_command_of_a_server_throws_its_standard_error_away(name: str) -> None:
+    manifest = bundled_manifests()[name]
+    commands = [manifest.argv, *(variant.argv for variant in manifest.variants.values())]
+    launchers = [path.read_text(encoding="utf-8") for path in manifest.source.parent.glob("launch.*")]
+    for text in (*map(" ".join, commands), *launchers):
+        thrown_away = re.search(r"2>|&>|>&|devnull|\bdisable\(logging\.(ERROR|CRITICAL)\)", text, re.IGNORECASE)
+        assert thrown_away is None, f"{name}: {thrown_away} in {text}"
 
 
 def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tftpbench import load_run
 from tftpbench.analysis import summary
 from tftpbench.model.scenario import from_document
+from tftpbench.render import answer as rendered
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = ROOT / "results/reference/landscape"
@@ -47,8 +48,9 @@ def test_its_landscape_is_the_reference_run() -> None:
 
 
 def test_its_first_result_is_a_run_that_is_kept() -> None:
-    (block,) = re.findall(r"```\n(threads moves .*?)```", README, re.DOTALL)
-    said = (REFERENCE.parent / "concurrency" / "answer.txt").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(With 1000 reads .*?)```", README, re.DOTALL)
+    answer = summary.answer_of(load_run(REFERENCE.parent / "concurrency"))
+    said = rendered.text(answer, "", "", width=100)
     sentence, _, rest = block.partition("\n\n")
     assert " ".join(sentence.split()) == said.splitlines()[0]
     assert [line for line in rest.splitlines() if line not in said.splitlines()] == []
@@ -62,13 +64,13 @@ def landscape(folder: Path) -> list[str]:
     skipped = [(each["server"], each["cell_key"], each["reason"]) for each in run.manifest["skipped"]]
     found = summary.summarise(scenario, list(run.manifest["servers"]), rows, "", skipped).lines
     lines = {(line.server, line.cell.concurrency): line for line in found if line.cell.blksize == 512}
-    servers = sorted({server for server, _ in lines}, key=lambda server: -(lines[server, 100].data_pps or 0))
+    servers = sorted({server for server, _ in lines}, key=lambda server: -(lines[server, 100].figures["data_pps"] or 0))
     return [_row(server, run.manifest["servers"][server]["model"], lines, rows) for server in servers]
 
 
 def _row(server: str, model: str, lines: dict[tuple[str, int], summary.Line], rows: list[dict[str, Any]]) -> str:
     ratios = [_ratio(lines[server, concurrency]) for concurrency in (3, 10, 100, 1000)]
-    cpu_ns = lines[server, 100].server_cpu_ns_per_block
+    cpu_ns = lines[server, 100].figures["server_cpu_ns_per_block"]
     cell = lines[server, 1000].cell.key
     shares = [_lost(row) for row in rows if row["server"] == server and row["cell_key"] == cell]
     lost = statistics.median(shares)
@@ -78,7 +80,8 @@ def _row(server: str, model: str, lines: dict[tuple[str, int], summary.Line], ro
 
 def _ratio(line: summary.Line) -> str:
     if line.ratio is None:
-        return f"{line.data_pps / 1000:.0f} k/s" if line.data_pps else "-"
+        data_pps = line.figures["data_pps"]
+        return f"{data_pps / 1000:.0f} k/s" if data_pps else "-"
     if line.ratio.low is None or line.ratio.high is None:
         return f"{line.ratio.ratio:.2f} (of {line.ratio.n})"
     return f"{line.ratio.ratio:.2f} ({line.ratio.low:.2f} to {line.ratio.high:.2f})"

@@ -107,7 +107,7 @@ def run(command: str, **more: object) -> subprocess.CompletedProcess[str]:
         ("tftpbench schema scenario >&-", 0, ""),
         ("tftpbench schema scenario 2>&-", 0, ""),
         ("tftpbench schema scenario <&- >&- 2>&-", 0, ""),
-        ("tftpbench frobnicate >&-", 2, "tftpbench: error: No such command"),
+        ("tftpbench frobnicate >&-", 2, "tftpbench: error: no command is called"),
         ("tftpbench frobnicate 2>&-", 2, ""),
         ("tftpbench frobnicate 2>/dev/full", 2, ""),
         ("tftpbench frobnicate >/dev/full 2>/dev/full", 2, ""),
