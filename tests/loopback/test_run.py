@@ -371,7 +371,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
         "1428",
     )
     assert code == 0
-    assert "20 completed, 0 failed, 0 timed out, 0 interrupted" in out
+    assert "served         20 of 20 transfers\n" in out
     assert "1.91 MiB compared, 0 transfers with wrong bytes" in out
     code, out, _ = done(tmp_path, "load", target, "--write", "new-{n}", "--size", "1KiB", "--transfers", "5", "--json")
     found = json.loads(out)
@@ -380,7 +380,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
     assert sorted(path.name for path in (tmp_path / "root").glob("new-*")) == [f"new-{n}" for n in range(5)]
     code, out, _ = done(tmp_path, "load", target, "--read", "absent", "--transfers", "5")
     assert code == 3
-    assert "0 completed, 5 failed" in out
+    assert "0 of 5 transfers, 5 failed" in out
     assert "ERROR 1 (file not found): 5 times" in out
     (tmp_path / "other").write_bytes(contents[:-1] + b"?")
     assert done(tmp_path, "load", target, "--read", "file", "--verify-against", "other", "--transfers", "2")[0] == 3

@@ -157,7 +157,7 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
         ("scenario='nowhere'", "nowhere"),
         ("settings=['matrix.nothing=1']", "nothing"),
         ("settings='trials=1'", "settings is 'trials=1'"),
-        ("fail_on='pass'", "fail_on is 'pass'"),
+        ("fail_on='pass'", "fail_on: 'pass' is not one of regressed"),
         ("seed=-1", "seed is -1"),
     ],
 )

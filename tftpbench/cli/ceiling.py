@@ -84,11 +84,13 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
 
 def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
     typer.echo(
-        f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
+        f"Raw loopback UDP throughput, without TFTP and files, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
     print_table(_COLUMNS, map(_row, found))
-    typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
+    typer.echo(
+        "With a windowsize these are more than a network card can do: on loopback a window is not cut into packets."
+    )
 
 
 def _row(each: "Limit") -> list[str]:

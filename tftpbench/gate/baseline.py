@@ -28,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from tftpbench.analysis.comparison.differences import shown
 from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, trimmed
 from tftpbench.gate.decision import DETAILS
 from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Side, Verdict
-from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
+from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse
 from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
 from tftpbench.model.budgets import KNOWN, worsening
@@ -298,7 +299,7 @@ def _side(of: Stored, shared: Sequence[Place]) -> Side:
 
 
 def _all_of(known: Sequence[Mapping[str, Any]], fact: str) -> str:
-    return "; ".join(dict.fromkeys(shortened(each.get(fact) or "unknown") for each in known))
+    return "; ".join(dict.fromkeys(shown(each.get(fact) or "unknown") for each in known))
 
 
 def _facts(head: Stored, shared: Sequence[Place], command: Sequence[str]) -> Facts:
@@ -314,7 +315,7 @@ def _facts(head: Stored, shared: Sequence[Place], command: Sequence[str]) -> Fac
         error=ERROR,
         machine=dict(head.part("machine")),
         build=dict(head.part("build")),
-        placement=shortened(placement.get("phrase") or "on cores unknown"),
+        placement=shown(placement.get("phrase") or "on cores unknown"),
         server_cpus=_cpus(placement.get("server_cpus")),
         generator_cpus=_cpus(placement.get("generator_cpus")),
         keys={str(name): str(value) for name, value in head.part("keys").items()},

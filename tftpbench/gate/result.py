@@ -5,7 +5,7 @@ description in the JSON Schema of gate.json (`tftpbench schema gate`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -251,7 +251,7 @@ def judgements_frame(result: GateResult) -> "pd.DataFrame":
     import pandas as pd
 
     names = [each.name for each in fields(Judgement)]
-    frame = pd.DataFrame([[getattr(each, name) for name in names] for each in result.judgements], columns=names)
+    frame = pd.DataFrame(map(asdict, result.judgements), columns=names)
     figures = ("base", "head", "ratio", "low", "high", "worse", "budget", "smallest_effect")
     return frame.astype(dict.fromkeys(figures, "float64"))
 

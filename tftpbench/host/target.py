@@ -101,8 +101,8 @@ def numeric_address(target: str) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
-        raise UsageError(f"{host!r} is not known: {reason}") from None
+        reason = error.strerror if isinstance(error, OSError) else "that is no name of a host"
+        raise UsageError(f"the host {host!r} was not found: {reason}; give HOST:PORT, as in 127.0.0.1:6969") from None
     address, _, *of_ipv6 = found[0][4]
     interface = int(of_ipv6[1]) if len(of_ipv6) > 1 else 0
     numeric = str(address).partition("%")[0]  # some systems tell the zone there, too

@@ -107,6 +107,8 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
         path: KeyPath = (*loc, *each.path) if isinstance(each, KeyFault) else loc
         origin = document.origin(path)
         key = _dotted(path)
+        if origin.source.startswith(f"--set {key}="):
+            key = ""  # it has just been said
         text = f"{key + ': ' if key else ''}{_wrong(model, path, fault, each)}"
         about = each.about if isinstance(each, KeyFault) else frozenset()
         yield _Mistake(fault["type"] == "missing", origin.line, origin.column, path, text, about)

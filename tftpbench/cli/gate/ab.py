@@ -8,7 +8,7 @@ import typer
 
 from tftpbench.cli import options
 from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, fail_on_words
+from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, command
 from tftpbench.cli.signals import interrupt_on_end
 
 _SERVER = "name, name@variant or path of a manifest; an executable, with --as; or a command with {port} and {root}"
@@ -56,22 +56,19 @@ def ab(
         seed=seed,
         out=out,
         entries=(base, head),
-        command=_command(base, head, scenario, like, set_ or [], seed, out, fail_on),
+        command=command(
+            "ab",
+            None if scenario == "gate" else scenario,
+            base=base,
+            head=head,
+            as_=like,
+            set_=set_ or [],
+            seed=seed,
+            out=None if out == options.RESULTS else out,
+            fail_on=fail_on,
+        ),
         on_event=watch(sys.stderr, quiet=quiet),
     )
     outcome.tell(result, json_=json_, quiet=quiet)
     outcome.keep(result, Path(result.folder or out), fail_on)
     return 0 if report_only else result.exit_code(fail_on.value)
-
-
-def _command(
-    base: str, head: str, scenario: str, like: str | None, overrides: list[str], seed: int, out: Path, fail_on: FailOn
-) -> list[str]:
-    """What to type to do the same again: the same pairs in the same order on the same contents."""
-    words = ["tftpbench", "gate", "ab", "--base", base, "--head", head]
-    words += [scenario] if scenario != "gate" else []
-    words += ["--as", like] if like is not None else []
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += ["--seed", str(seed)]
-    words += ["--out", str(out)] if out != options.RESULTS else []
-    return words + fail_on_words(fail_on)

@@ -37,6 +37,11 @@ FailOnOption = Annotated[
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 whatever it is.")]
 
 
-def fail_on_words(fail_on: FailOn) -> list[str]:
-    """What of it to type to do the same again."""
-    return ["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else []
+def command(name: str, argument: object, /, **options: object) -> list[str]:
+    """What to type to do the same again: `gate NAME ARGUMENT` with the options that are given, lists as often."""
+    words = ["tftpbench", "gate", name, *([] if argument is None else [str(argument)])]
+    for option, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each not in (None, FailOn.regressed):
+                words += [f"--{option.strip('_').replace('_', '-')}", str(each)]
+    return words

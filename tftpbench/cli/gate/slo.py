@@ -11,7 +11,7 @@ import typer
 
 from tftpbench.cli import options
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun
+from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command
 from tftpbench.cli.output import keep, keep_answer
 from tftpbench.model.escape import visible_line
 from tftpbench.model.programs import typed
@@ -72,10 +72,7 @@ def _measured(
     scenario = scenario.with_servers(servers) if servers else scenario
     refuse_nothing(scenario, name)
     seed = random_seed() if seed is None else seed
-    words = ["tftpbench", "gate", "slo", name]
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += [word for server in servers for word in ("--server", server)]
-    words += ["--seed", str(seed), *(["--out", str(out)] if out is not None else [])]
+    words = command("slo", name, set_=list(overrides), server=list(servers), seed=seed, out=out)
     return measured(scenario, seed, out or options.RESULTS, words, quiet)
 
 
