@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
     except TftpbenchError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, *str(error).splitlines())
     except CommandLineError as error:
         return _refuse(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
@@ -115,6 +115,8 @@ def _refuse(error: Exception, arguments: list[str]) -> int:
     return _fail(in_one_line(error, arguments), 2)
 
 
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"tftpbench: error: {one_line(message)}", err=True)
+def _fail(message: str, code: int, *lines: str) -> int:
+    """Print the message in one line, or, where a file has several mistakes, each of its `lines`."""
+    for line in lines or (one_line(message),):
+        typer.echo(f"tftpbench: error: {line}", err=True)
     return code

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options, output
-from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
@@ -60,9 +59,10 @@ def run(
 ) -> int:
     """Measure the servers of a scenario and answer its question."""
     from tftpbench.api import random_seed
+    from tftpbench.host.target import target_entries
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
-    changes = _Changes(overrides, [*(server or []), *_target(target, target_file, target_write)], quick)
+    changes = _Changes(overrides, [*(server or []), *target_entries(target, target_file, target_write)], quick)
     chosen = _chosen(scenario or [], changes, resume, seed)
     seed = random_seed() if seed is None else seed
     if dry_run:
@@ -94,11 +94,11 @@ class _Changes:
 
     def load(self, name: str) -> "Scenario":
         """The scenario of a path or name, changed."""
-        from tftpbench.model.scenario_files import load_scenario
+        from tftpbench.model.scenario_files import load_scenario, sets_trials
 
         scenario = load_scenario(name, self.overrides)
         scenario = scenario.with_servers(self.servers) if self.servers else scenario
-        return scenario.quick() if self.quick else scenario
+        return scenario.quick(keeps_trials=sets_trials(self.overrides)) if self.quick else scenario
 
     def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
         """What to type to do the same again: the same cells in the same order on the same contents."""
@@ -131,24 +131,6 @@ def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int 
             "--resume continues the scenario as it was run: leave --set, --trials, --server and --quick out"
         )
     return [recording.recorded(resume)[0]]
-
-
-def _target(address: str | None, file: str | None, write: bool) -> list[str]:
-    """The entry of a scenario's servers that means the running server at this address."""
-    if address is None:
-        if file is not None or write:
-            raise typer.BadParameter("--target-file and --target-write go with --target HOST:PORT")
-        return []
-    if (file is None) != write:
-        raise typer.BadParameter(
-            "--target needs a file to read: name one that the server has with --target-file NAME, "
-            "or allow uploads with --target-write; not both"
-        )
-    if file is not None and (not file.isprintable() or not file or "{n}" in file):
-        raise typer.BadParameter(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
-    from tftpbench.host.target import Target
-
-    return [Target(*numeric_address(address), file).entry]
 
 
 def _measured(
@@ -202,7 +184,10 @@ def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tupl
     output.keep_answer(report.folder, rendered.text(answer, folder, repeat))
     if page:
         _write_page(report.folder)
-    output.print_text(lambda colour: rendered.text(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
+    output.print_text(
+        lambda out: rendered.text(answer, folder, repeat, colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 

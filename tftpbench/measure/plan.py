@@ -7,17 +7,20 @@ go on and a reader repeat one.
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
 from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.host.server import is_taken, program_at
 from tftpbench.host.target import Target
 from tftpbench.model.errors import ManifestError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Cell
 
+# Where servers are started, unless a caller says otherwise (`session.server_of`).
+LISTENS_ON = "127.0.0.1"
 # What a trial takes besides its load, and what servers move, in the recorded runs of results/reference: a start, a stop
 # and a row take 0.12 to 0.3 s. 1000 reads of 64 KiB end 0.5 s (epoll) to 4 s (servers that lose some) after the window.
 _AROUND_TRIAL_S = 0.2
@@ -81,12 +84,15 @@ class Plan:
 def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contender, ...]:
     """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one.
 
-    Without `ask_version` no program is started, so that one which is there but can't run is found, too.
+    One that can listen on a single port, which another program has, counts as missing. Without `ask_version` no program
+    is started, so that one which is there but can't run is found, too.
     """
     chosen = [choose(entry) for entry in scenario.servers]
-    with ThreadPoolExecutor() as pool:  # some are slow to say their version
+    with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
         found = list(pool.map(lambda choice: locate(choice[0], ask=ask_version), chosen))
-    servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
+    servers = tuple(
+        _with_its_port(Contender(server, variant, here)) for (server, variant), here in zip(chosen, found, strict=True)
+    )
     for server in servers:
         same = [str(other.server.source) for other in servers if other.name == server.name]
         if len(same) > 1:
@@ -117,6 +123,21 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
                 number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
                 trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
+
+
+def _with_its_port(contender: Contender) -> Contender:
+    server = contender.server
+    if isinstance(server, Target) or isinstance(contender.found, Missing) or server.fixed_port is None:
+        return contender
+    port = server.fixed_port
+    if not is_taken(LISTENS_ON, port):
+        return contender
+    reason = (
+        f"could not be measured: UDP port {port}, the only one that it can listen on, is taken by "
+        f"{program_at(port) or 'another program'}; stop that program, or measure it as it runs with "
+        f"--target {LISTENS_ON}:{port}"
+    )
+    return replace(contender, found=Missing(reason, ""))
 
 
 def estimate_s(trials: Sequence[Trial]) -> float:
@@ -168,7 +189,7 @@ def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipp
     skipped: list[Skipped] = []
     for server in servers:
         if isinstance(server.found, Missing):
-            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
+            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get or None))
             continue
         for cell in cells:
             reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))

@@ -20,7 +20,8 @@
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
 A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
-200 kB is shortened. A fault of a server is data, never an exception.
+200 kB is shortened. A file with several mistakes has a line for each, given as arguments of their own. A fault of a
+server is data, never an exception.
 """
 
 import difflib
@@ -35,7 +36,7 @@ class TftpbenchError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return "\n".join(map(one_line, self.args))
 
 
 class UsageError(TftpbenchError):

@@ -30,11 +30,13 @@ def find_program(name: str, peer: Path) -> str | None:
     return shutil.which(name, path=":".join([str(peer / "bin"), os.environ.get("PATH", ""), *EXTRA_PATH]))
 
 
-def find_python(module: str, peer: Path) -> str | None:
-    """The Python that has a module: the peer's own environment where it was fetched, else the one that runs this."""
-    own = str(peer / "bin/python")
-    if os.access(own, os.X_OK):
-        return own
+def find_python(module: str, peer: Path | None) -> str | None:
+    """The Python that has a module: the peer's own environment where it was fetched, else the one that runs this.
+
+    Without `peer` its package comes with tftpbench, and what an earlier version fetched is not used.
+    """
+    if peer is not None and os.access(peer / "bin/python", os.X_OK):
+        return str(peer / "bin/python")
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

@@ -43,6 +43,13 @@ def overridden(scenario: Scenario, overrides: Overrides) -> Scenario:
     return strict.parse(document, Scenario)
 
 
+def sets_trials(overrides: Overrides) -> bool:
+    """Whether they say how many trials there shall be, which --quick then leaves alone."""
+    return any(
+        each.partition("=")[0].strip() == "trials" for each in assignments_of(overrides, "overrides", ScenarioError)
+    )
+
+
 def bundled_scenarios() -> dict[str, Path]:
     """The scenarios that come with tftpbench, by name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}

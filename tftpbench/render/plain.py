@@ -26,7 +26,7 @@ def plain(sections: Sequence[Section], *, colour: bool = False) -> str:
 
 
 def table_lines(table: Table, *, colour: bool = False) -> list[str]:
-    """The table's lines, figures to the right; what a group has in common stands above its rows."""
+    """The table's lines without its notes, figures to the right; what a group has in common stands above its rows."""
     first = 1 if table.is_grouped else 0
     head = [heading.title for heading in table.headings[first:]]
     rows = [[visible_line(value.text) for value in row[first:]] for row in table.rows]
@@ -68,7 +68,9 @@ def _block(section: Section, *, colour: bool) -> list[str]:
         )
     if isinstance(section, Checks):
         return _checks(section, colour=colour)
-    return table_lines(section, colour=colour) if section.rows else []
+    if not section.rows:
+        return []
+    return [*table_lines(section, colour=colour), *map(visible_line, section.notes)]
 
 
 def _checks(section: Checks, *, colour: bool) -> list[str]:

@@ -11,6 +11,7 @@ import io
 import locale
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -74,6 +75,11 @@ class Output(io.TextIOBase):
     def has_colour(self) -> bool:
         """Whether a person looks at it and wants colour (no-color.org)."""
         return self.isatty() and "NO_COLOR" not in os.environ
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where it is none."""
+        return shutil.get_terminal_size().columns if self.isatty() else None
 
     def flush(self) -> None:
         """Hand on what was written."""

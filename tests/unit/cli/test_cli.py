@@ -14,7 +14,7 @@ import typer.main
 
 from tests.unit.builders import said
 from tftpbench import cli, serve
-from tftpbench.cli.address import numeric_address
+from tftpbench.host.target import numeric_address
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 
@@ -67,6 +67,13 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "-z", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "-n", "1", "--warm-up", "1s"], "--warm-up goes with --duration"),
+        (["load", "127.0.0.1", "--read", "a", "--size", "1"], "--size is of files to write"),
+        (["load", "127.0.0.1", "--read", "a", "--distinct-files", "2"], "--distinct-files counts {n}"),
+        (["load", "127.0.0.1", "--read", "a-{n}", "--verify", "full"], "compares several reads of a file"),
+        (["load", "127.0.0.1", "--read", "a", "--verify-against", "b", "--verify", "off"], "exclude each other"),
+        (["load", "192.0.2.1", "--read", "a", "--verify", "full"], "192.0.2.1 is not a loopback address; pass"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/nowhere"], "/nowhere: No such file"),
         (["load", "127.0.0.1", "--write", "a", "--verify-against", "/etc/hostname"], "it goes with --read"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/"], "--verify-against /: is no regular file"),
@@ -315,6 +322,20 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
     assert all(" ok, read, " in line for line in trials)
 
 
+def test_every_mistake_of_a_file_is_a_line_on_standard_error(
+    capsys: pytest.CaptureFixture[str], scenario: Path
+) -> None:
+    text = scenario.read_text().replace("trials:", "trails: 1\ntrials: 0 #")
+    scenario.write_text(text)
+    code, out, err = said(capsys, "run", str(scenario))
+    first, second = err.splitlines()
+    assert (code, out) == (2, "")
+    assert first.startswith(f"tftpbench: error: {scenario}:")
+    assert "trails: unknown key; did you mean 'trials'?" in first
+    assert second.startswith(f"tftpbench: error: {scenario}:")
+    assert "trials: is 0; allowed: 1 to 1000" in second
+
+
 def test_trials_set_quick_and_server_change_the_scenario(
     capsys: pytest.CaptureFixture[str], scenario: Path, tmp_path: Path
 ) -> None:
@@ -325,6 +346,8 @@ def test_trials_set_quick_and_server_change_the_scenario(
 
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
+    assert len(planned("--quick", "--trials", "3")["trials"]) == 6
+    assert len(planned("--quick", "--set", "trials=2")["trials"]) == 4
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
     other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
     assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}

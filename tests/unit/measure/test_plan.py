@@ -1,7 +1,9 @@
-"""The order of trials."""
+"""The order of trials, and who takes part in them."""
 
 import json
 import lzma
+import os
+import socket
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from tests.unit.builders import contender, scenario
 from tftpbench.host.choice import choose
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.target import Target
-from tftpbench.measure.plan import Contender, Plan, Trial, costs_s, estimate_s, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, plan
+from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import from_document
 
 REFERENCE = sorted((Path(__file__).parents[3] / "results" / "reference").glob("*/trials.jsonl.xz"))
@@ -82,7 +85,28 @@ def test_options_that_clients_ask_for_count_as_needed() -> None:
     asked = scenario(trials=1, client={"tsize": True, "timeout_option": 3, "rollover": 1})
     made = plan(asked, [contender("one", options=["tsize", "timeout"])], 1)
     assert not made.trials
-    assert {skip.reason for skip in made.skipped} == {"one does not know rollover"}
+    assert {skip.reason for skip in made.skipped} == {"does not know rollover"}
+
+
+def test_a_server_whose_only_port_is_taken_is_left_out_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        one, two = contender("one").server, contender("two").server
+        assert isinstance(one, Manifest)
+        fixed = one.model_copy(update={"fixed_port": port})
+        monkeypatch.setattr("tftpbench.measure.plan.choose", lambda name: (fixed if name == "one" else two, None))
+        monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: Found("1", "/bin/x"))
+        asked = scenario(servers=["one", "two"])
+        made = plan(asked, contenders(asked), 1)
+    (skip,) = made.skipped
+    assert ({trial.contender.name for trial in made.trials}, skip.server, skip.get) == ({"two"}, "one", None)
+    assert skip.reason.startswith(
+        f"could not be measured: UDP port {port}, the only one that it can listen on, is taken"
+    )
+    us = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+    assert f"is taken by {us} (process {os.getpid()}); stop that program, or " in skip.reason
+    assert not plan(asked, contenders(asked), 1).skipped, "it is free again"
 
 
 @pytest.mark.parametrize("recorded", REFERENCE, ids=[path.parent.name for path in REFERENCE])
