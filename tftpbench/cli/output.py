@@ -16,7 +16,6 @@ from tftpbench.render.terminal import Output, output_of
 if TYPE_CHECKING:
     from tftpbench.store import Run
 
-PAGE = "report.html"
 ELSEWHERE = "choose another place with -o"
 
 
@@ -45,9 +44,9 @@ def keep(text: str, path: Path, advice: str = ELSEWHERE) -> Path:
 
 def keep_page(run: "Run") -> Path:
     """RUN/report.html."""
-    from tftpbench.render.report import report
+    from tftpbench.api import write_page
 
-    return keep(report(run), run.path / PAGE)
+    return write_page(run, ELSEWHERE)
 
 
 def keep_answer(folder: Path, text: str) -> None:

@@ -35,6 +35,7 @@ from tftpbench.measure.starts import Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.programs import typed
 from tftpbench.model.scenario import Scenario
 
 # As the manifest calls servers that did not start.
@@ -63,7 +64,7 @@ class RunInterrupted(TftpbenchError):
     def __init__(self, report: RunReport) -> None:
         super().__init__(
             f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
-            f"go on with: tftpbench run --resume {report.folder}"
+            f"go on with: {typed(['tftpbench', 'run', '--resume', str(report.folder)])}"
         )
         self.report = report
 
@@ -121,7 +122,7 @@ def run(
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
-            bench = Bench(base, files, pinning, seed, tools, allow_remote)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
                 notes = (*store.notes, *files.notes(servers))
@@ -150,7 +151,7 @@ def _do_all(
     starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     rounds = max((trial.round for trial in whole.trials), default=1)
     probes = Ceilings(
-        bench.pinning, bench.seed, rounds, bench.tools.probes, folder.manifest.get("ceilings"),
+        bench.pinning, bench.seed, 1 if bench.is_quick else rounds, bench.tools.probes, folder.manifest.get("ceilings"),
         store=lambda chosen: folder.amend("ceilings", chosen),
         warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
     )  # fmt: skip

@@ -127,6 +127,7 @@ class Metric(Column):
 _TEXTS: Mapping[str, Callable[[float], str]] = {
     "ns": format_duration,
     "s": lambda value: format_duration(value * 1e9),
+    "s/MiB": lambda value: format_duration(value * 1e9),
     "bytes": format_bytes,
     "1/s": format_count,
     "bytes/s": lambda value: format_count(value / _MIB),
@@ -434,6 +435,14 @@ _ROW: dict[str, Column] = {
         "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
     ),
     "runner_gap_ns_max": Metric("ns", "Longest time by which the runner was late in watching the trial.", "int"),
+    "in_flight_max": Metric(
+        "transfers",
+        "Most transfers in flight at once, warm-up included: client.start may keep it below concurrency.",
+        "int",
+        short="peak in flight",
+        words="transfers in flight",
+        tables=("losses",),
+    ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

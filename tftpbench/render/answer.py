@@ -3,12 +3,12 @@
 The first figures and their order are those of `HEADLINE`. It must never leave the first columns out for want of room.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 
 from tftpbench.analysis.summary import Answer, Line, judgements
 from tftpbench.measure.findings import Origin
 from tftpbench.model.metrics import HEADLINE, METRICS, Metric
+from tftpbench.model.programs import typed
 from tftpbench.model.thresholds import State
 from tftpbench.render.plain import plain, table_lines
 from tftpbench.render.sections import UNKNOWN, Checks, Heading, Listing, Mark, Paragraph, Section, Table, Value
@@ -40,9 +40,10 @@ def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False, widt
 
     `width` None: for a file, with a table of WIDTH, and sentences in one line.
     """
-    next_ = (f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}")
+    next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
     shown = [_fitting(each, width or WIDTH) if isinstance(each, Table) else each for each in sections(answer)]
-    return plain([*shown, Paragraph(next_)], colour=colour, width=width)
+    note = [Paragraph((answer.note,))] if answer.note else []
+    return plain([*shown, Paragraph(next_), *note], colour=colour, width=width)
 
 
 def sections(answer: Answer) -> list[Section]:
@@ -53,6 +54,7 @@ def sections(answer: Answer) -> list[Section]:
         *([Paragraph((answer.conditions,))] if answer.lines else []),
         *([Checks(checks)] if checks else []),
         headline_table(answer),
+        Listing("Most transfers in flight at once, as client.start spreads them:", answer.in_flight, _LISTED_MAX),
         *found(answer),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),
         Listing("Too few valid trials:", answer.incomplete, _LISTED_MAX),

@@ -196,6 +196,7 @@ def _summary() -> Schema:
             "seed": {"type": "integer"},
             "answer": _text("The sentence."),
             "exit_code": {"enum": [0, 3, 6], "description": "3: a threshold was missed; 6: too little is valid."},
+            "quick": {"type": "boolean", "description": "Whether only what was lost was judged, and no speed."},
             "thresholds": _list(_table("", threshold)),
             "cells": _list(line),
             "ratios_of": _text("The column that ratios compare."),

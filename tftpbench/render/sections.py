@@ -45,7 +45,6 @@ class Table:
     marked: frozenset[int] = frozenset()
     is_grouped: bool = False
     marks: tuple[Mark, ...] = ()
-
     notes: tuple[str, ...] = ()
 
     def keeping(self, places: Iterable[int], *notes: str) -> "Table":
@@ -55,6 +54,10 @@ class Table:
             self, headings=tuple(self.headings[place] for place in kept),
             rows=tuple(tuple(row[place] for place in kept) for row in self.rows), notes=(*self.notes, *notes),
         )  # fmt: skip
+
+    def without(self, *titles: str) -> "Table":
+        """The table without the columns of these titles."""
+        return self.keeping(place for place, heading in enumerate(self.headings) if heading.title not in titles)
 
     def known(self) -> "Table":
         """The table without the figures that are not known in any row: a note names them once."""

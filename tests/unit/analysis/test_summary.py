@@ -11,7 +11,7 @@ import pytest
 from tests.report import runs
 from tests.unit.builders import scenario
 from tftpbench.analysis import summary
-from tftpbench.analysis.summary import Answer
+from tftpbench.analysis.summary import Answer, answer_of
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import HEADLINE
 from tftpbench.model.scenario import Scenario
@@ -576,6 +576,64 @@ def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
     left = [row for row in found if row in some and row in others]
     shown = answer(question, left, unstarted=[one, other])
     assert (shown.sentence, shown.exit_code) == ("No answer: no server could be started.", 6)
+
+
+QUICK_THRESHOLDS = ["failed == 0", "data_pps > 1e9", "udp_drops_generator == 0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({}, 0, "Quick run: no speed, ratio or limit of the generator was judged"),
+        ({"verdict": "invalid", "verdict_reason": "x", "udp_drops_generator": 9}, 0, "Quick run: "),
+        ({"failed": 2}, 3, "Quick run: "),
+        ({"failed": None}, 0, "Quick run: "),
+        ({"data_pps": 0.0}, 3, "Nothing was served by epoll (read, 3 at once, 64 KiB); threads (read, 3 at once"),
+        ({"data_pps": None, "verdict": "invalid", "verdict_reason": "died"}, 3, "Nothing was served by epoll"),
+        (
+            {"data_pps": None, "server_findings": [{"kind": "port_taken", "count": 1, "text": "x"}]},
+            0,
+            "Quick run: ",
+        ),
+    ],
+    ids=["well", "invalid", "missed", "not known", "nothing moved", "died", "port taken"],
+)
+def test_a_quick_run_judges_what_was_lost_and_no_speed(changes: dict[str, object], code: int, said: str) -> None:
+    question = asked(thresholds=QUICK_THRESHOLDS).quick()
+    found = answer(question, rows(question, {"epoll": 1000, "threads": 500}, rounds=1, **changes))
+    assert (found.exit_code, found.note.startswith(said)) == (code, True), found.note
+    assert {str(each.verdict.threshold) for each in found.thresholds} == {"failed == 0"}
+    assert not found.incomplete
+    assert rendered.text(found, "results/x", "tftpbench run x --quick").splitlines()[-1] == found.note
+    assert summary.document(found, "results/x", 1, [])["quick"] is True
+
+
+def test_a_quick_run_of_several_trials_has_too_few_of_none(tmp_path: Path) -> None:
+    question = asked(trials=3, thresholds=QUICK_THRESHOLDS).quick(keeps_trials=True)
+    found = rows(question, {"epoll": 1000, "threads": 500}, rounds=3, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 0
+    stored = answer_of(load_run(runs.store(tmp_path, runs.manifest(question), runs.rows(question))))
+    assert stored.is_quick
+
+
+def test_a_missed_threshold_has_its_figure_and_its_limit_with_a_unit() -> None:
+    question = asked(3, thresholds=["transfer_ns_max <= 5s"])
+    found = answer(question, rows(question, {"epoll": 1000}, transfer_ns_max=7_280_000_000))
+    [judged] = summary.judgements(found.thresholds)
+    assert (judged.threshold, judged.state) == ("transfer_ns_max <= 5s", "missed")
+    assert judged.reasons == ("epoll, read, 3 at once, 64 KiB: 7.28 s, limit 5 s, median of 7 valid trials",)
+    written: Any = summary.document(found, "results/x", 1, [])
+    [document] = written["thresholds"]
+    assert (document["threshold"], document["value"]) == ("transfer_ns_max <= 5s", 7_280_000_000)
+
+
+def test_where_starts_are_spread_the_peak_in_flight_is_said() -> None:
+    question = asked(1000, client={"start": "2s"})
+    found = rows(question, {"epoll": 1000}, rounds=2, in_flight_max=412)
+    found[0]["in_flight_max"] = 399
+    assert answer(question, found).in_flight == ("epoll, read, 1000 at once, 64 KiB: 412",)
+    assert "  epoll, read, 1000 at once, 64 KiB: 412\n" in rendered.text(answer(question, found), "x", "y")
+    assert answer(asked(1000), found).in_flight == ()
 
 
 def golden() -> Answer:

@@ -17,7 +17,7 @@ from tftpbench.analysis.summary.sentence import (
     headline,
     weakest,
 )
-from tftpbench.measure.findings import Origin
+from tftpbench.measure.findings import ORIGINS, Origin
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # a run answers without data frames
     import pandas as pd
 
 Row = Mapping[str, Any]
+
+QUICK_NOTE = "Quick run: no speed, ratio or limit of the generator was judged; leave --quick out for that."
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ class Answer(Shown):
     """What holds for every figure: what is compared, what all cells have in common, where it was measured."""
     no_server_left: bool = False
     """Whether the run ended early because none of its servers started any more."""
+    is_quick: bool = False
+    """Whether no speed, ratio or limit of the generator was judged."""
+    served_nothing: tuple[str, ...] = ()
+    """Of a quick run: which server moved no block at all, and in which cell."""
+    in_flight: tuple[str, ...] = ()
+    """Where starts are spread: the peak of transfers in flight of each server and cell."""
+
+    @property
+    def note(self) -> str:
+        """What a reader of the answer must know of how it was judged, to be said last; "" for nothing."""
+        nothing = f"Nothing was served by {'; '.join(self.served_nothing)}. " if self.served_nothing else ""
+        return f"{nothing}{QUICK_NOTE}" if self.is_quick else ""
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -93,10 +107,15 @@ class Answer(Shown):
 
     @property
     def exit_code(self) -> int:
-        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left."""
+        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left.
+
+        Of a quick run 0 or 3, which it also is when a server served nothing.
+        """
         states = {judged.verdict.state for judged in self.thresholds}
-        if "missed" in states:
+        if "missed" in states or self.served_nothing:
             return 3
+        if self.is_quick:
+            return 0
         return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
@@ -168,13 +187,16 @@ def summarise(
         incomplete=remarks.incomplete(
             [line for line in found if line.server not in gone], None if to_ceiling else first
         )
-        if scenario.trials > 1 and present
+        if scenario.trials > 1 and present and not scenario.is_quick
         else (),
         conditions=conditions(found, metric_of(scenario), placement, scenario.best_of),
         findings_by_origin=remarks.findings(others, labels),
         faults=remarks.faults(rows),
         headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
         no_server_left=bool(gone) and gone.issuperset(taking_part),
+        is_quick=scenario.is_quick,
+        served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),
+        in_flight=_in_flight(rows, labels) if scenario.client.ramp_ns else (),
     )
 
 
@@ -184,6 +206,26 @@ def _sentence(scenario: Scenario, found: Sequence[Line], present: Sequence[str],
     if scenario.compare_with == "ceiling":
         return ceiling_sentence(found, present)
     return answer_sentence(found, present, scenario.best_of)
+
+
+def _served_nothing(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Servers that moved no block in any trial of a cell, but for what could not be measured."""
+    moved: dict[str, bool] = {}
+    for row in rows:
+        kinds = {each["kind"] for each in row.get("server_findings") or ()}
+        if not any(ORIGINS.get(kind) == "unmeasured" for kind in kinds):
+            place = f"{server_name(row)} ({labels[row['cell_key']]})"
+            moved[place] = moved.get(place, False) or bool(row.get("completed") or row.get("data_pps"))
+    return tuple(place for place, has_moved in moved.items() if not has_moved)
+
+
+def _in_flight(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
+    peaks: dict[str, int] = {}
+    for row in rows:
+        if row.get("in_flight_max") is not None:
+            place = f"{server_name(row)}, {labels[row['cell_key']]}"
+            peaks[place] = max(peaks.get(place, 0), row["in_flight_max"])
+    return tuple(f"{place}: {peak}" for place, peak in peaks.items())
 
 
 def _skipped(skipped: Sequence[tuple[str, str | None, str]], labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -216,7 +258,7 @@ def _judge(
         cell_key = cell.key
         here = [row for row in rows if row["cell_key"] == cell_key]
         absent = {server for server, key in left_out if key in (None, cell_key)}
-        found = thresholds.evaluate(scenario.checks, here)
+        found = thresholds.evaluate(scenario.judged_checks, here, is_quick=scenario.is_quick)
         judged += [
             Judged(cell.label, each)
             for each in found
@@ -249,5 +291,4 @@ def judgements(judged: Sequence[Judged]) -> list[Judgement]:
 
 def _why(judged: Judged) -> str:
     verdict = judged.verdict
-    value = f"{verdict.value:g}, " if verdict.value is not None else ""
-    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {value}{verdict.detail}"
+    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {verdict.text}"

@@ -20,6 +20,7 @@ def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str,
         "seed": seed,
         "answer": answer.sentence,
         "exit_code": answer.exit_code,
+        "quick": answer.is_quick,
         "thresholds": [
             {
                 "threshold": str(each.verdict.threshold),

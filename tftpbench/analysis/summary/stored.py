@@ -55,7 +55,7 @@ def scenario_of(run: Run) -> Scenario:
     try:
         return from_document(known, f"{run.path}/manifest.json: scenario")
     except ScenarioError as error:
-        raise ResultsError(str(error)) from None
+        raise ResultsError(*error.args) from None
 
 
 def placement_of(manifest: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ def write_markdown(contents: Contents) -> str:
         [f"**{markdown(answer.sentence)}**"],
         [markdown_block(answer.conditions)] if answer.lines else [],
         [markdown_block(contents.scenario.description)],
+        [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
         _table(contents.headline),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
