@@ -11,6 +11,7 @@ from tftpbench.render.sections import Checks, Heading, Listing, Mark, Paragraph,
 
 MARKS: dict[State, Mark] = {"held": "good", "missed": "bad", "not known": "unclear"}
 OF_CEILING = "of ceiling"
+IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
 _WIDTH_MAX = 100
@@ -37,7 +38,7 @@ def sections(answer: Answer) -> list[Section]:
         Paragraph((answer.sentence,), is_answer=True),
         *([Checks(checks)] if checks else []),
         _fitting(headline_table(answer)),
-        Listing("Most transfers in flight at once, as client.start spreads them:", answer.in_flight, _LISTED_MAX),
+        Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
         Listing("What servers did wrong:", answer.findings, _FINDINGS_MAX),
         Listing("Invalid trials, kept and never used:", invalid, _LISTED_MAX),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),

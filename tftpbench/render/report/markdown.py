@@ -2,7 +2,7 @@
 
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted
-from tftpbench.render.answer import MARKS
+from tftpbench.render.answer import IN_FLIGHT, MARKS
 from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
 from tftpbench.render.report.contents import Contents
 from tftpbench.render.sections import Table, shortened
@@ -22,6 +22,7 @@ def write_markdown(contents: Contents) -> str:
         bullets("Invalid trials, kept and never used", contents.invalid),
         bullets("Too few valid trials", answer.incomplete),
         bullets("Left out", answer.skipped),
+        bullets(IN_FLIGHT, answer.in_flight),
         _table(contents.headline),
         _table(contents.cost),
         _table(losses, _unharmed(clean, bool(losses.rows))),
