@@ -8,6 +8,7 @@ in flight finish within the grace period; the second ends them at once.
 import argparse
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -42,21 +43,22 @@ class Option:
     def parse(self, text: str, kind: Callable[[str], Any]) -> Any:
         """The value that was typed; raises argparse.ArgumentTypeError where it is not allowed."""
         if self.choices and text not in self.choices:
-            raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(self.choices)}")
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {', '.join(self.choices)}")
         if kind is str:
             return text
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+            value = math.nan
         if not self.least <= value <= self.most:
-            raise argparse.ArgumentTypeError(f"{text} is not in the range {self.range}")
+            number = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {number}, {self.range}")
         return value
 
     @property
     def range(self) -> str:
         """The numbers that are allowed, as the help of other commands writes them."""
-        return f"x>={self.least}" if self.most == math.inf else f"{self.least}<=x<={self.most}"
+        return f"{self.least} or more" if self.most == math.inf else f"{self.least} to {self.most}"
 
 
 def _option(default: Any, words: str, **more: Any) -> Any:
@@ -273,13 +275,22 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help().replace("usage: ", "Usage: ", 1)
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(message.removeprefix("argument "))
+        """What is wrong and what to do, in words of ours in place of argparse's."""
+        help_ = f"see: {self.prog} --help"
+        for theirs, ours in (
+            (r"argument (\S+): (is .*)", r"\1 \2"),
+            (r"argument (\S+): expected one argument", r"\1 needs a value"),
+            (r"the following arguments are required: (.*)", rf"{self.prog} needs \1; {help_}"),
+            (r"unrecognized arguments: (.*)", rf"{self.prog} has no option \1; {help_}"),
+        ):
+            message = re.sub(f"^{theirs}$", ours, message, flags=re.DOTALL)
+        raise Refused(message.removeprefix(f"argument {_NAMES}: "))
 
 
 def _parser(program: str, port: int) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        usage="%(prog)s [OPTIONS] epoll|threads --root DIR",
+        usage=f"%(prog)s [OPTIONS] {_NAMES} --root DIR",
         description="  Serve a folder with a bundled TFTP server until Ctrl-C or SIGTERM.\n\n"
         "  Prints READY HOST PORT PID once it answers.",
         epilog=_EXAMPLES.format(program=program),
@@ -288,7 +299,7 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.color = False  # Python 3.14 would paint the help, and `tftpbench.render.terminal` escapes what others paint
-    parser.add_argument_group("Arguments").add_argument("name", metavar="epoll|threads", help="Server to run.")
+    parser.add_argument_group("Arguments").add_argument("name", metavar=_NAMES, type=_name, help="Server to run.")
     groups = parser.add_argument_group("Options"), parser.add_argument_group("Options of epoll only")
     for each in fields(ServeConfig):
         _add(groups[each.metadata["option"].only_epoll], each, port if each.name == "port" else each.default)
@@ -296,6 +307,12 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
     # Not for people: the number has a meaning only for a program that has passed the descriptor on.
     groups[0].add_argument("--handover", type=int, help=argparse.SUPPRESS)
     return parser
+
+
+def _name(text: str) -> str:
+    if text not in MAX_TRANSFERS:
+        raise argparse.ArgumentTypeError(f"no bundled server is called {text!r}; allowed: {', '.join(MAX_TRANSFERS)}")
+    return text
 
 
 def _add(group: Any, of: "Field[Any]", default: Any) -> None:
@@ -318,6 +335,7 @@ def _add(group: Any, of: "Field[Any]", default: Any) -> None:
     )
 
 
+_NAMES = "|".join(MAX_TRANSFERS)
 _EXAMPLES = """\
 Examples:
   {program} epoll --root /srv/tftp

@@ -274,7 +274,7 @@ def test_an_interrupted_gate_keeps_its_pairs_and_gives_no_verdict(
     tmp_path: Path, process: "subprocess.Popen[str]", number: signal.Signals
 ) -> None:
     assert process.stderr is not None
-    assert "looks after 1000 pairs" in process.stderr.readline()  # both sides have answered
+    assert "Base and head have started" in process.stderr.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err

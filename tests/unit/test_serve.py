@@ -3,7 +3,7 @@
 import os
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -100,18 +100,23 @@ def test_tftpbench_serve_hands_its_words_on_and_takes_port_69(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--root /srv", "the following arguments are required: epoll|threads"),
-        ("epoll --root /srv --bogus", "unrecognized arguments: --bogus"),
-        ("epoll --root /srv --port", "--port: expected one argument"),
-        ("epoll --root /srv --port x", "--port: 'x' is no number"),
-        ("epoll --root /srv --port 65536", "--port: 65536 is not in the range 0<=x<=65535"),
-        ("epoll --root /srv --timeout nan", "--timeout: nan is not in the range x>=0.001"),
-        ("epoll --root /srv --store tape", "--store: tape is not one of disk, memory"),
+        ("--root /srv", "{program} needs epoll|threads; see: {program} --help"),
+        ("epoll --root /srv --bogus", "{program} has no option --bogus; see: {program} --help"),
+        ("epoll --root /srv --port", "--port needs a value"),
+        ("epoll --root /srv --port x", "--port is 'x'; allowed: a whole number, 0 to 65535"),
+        ("epoll --root /srv --port 65536", "--port is '65536'; allowed: a whole number, 0 to 65535"),
+        ("epoll --root /srv --timeout nan", "--timeout is 'nan'; allowed: a number, 0.001 or more"),
+        ("epoll --root /srv --store tape", "--store is 'tape'; allowed: disk, memory"),
     ],
 )
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
-    for entry in (serve.main, lambda words: cli.exit_code(["serve", *words])):
-        assert (entry(words.split()), *capsys.readouterr()) == (2, "", f"tftpbench: error: {said}\n")
+    entries: dict[str, Callable[[list[str]], int]] = {
+        "python -m tftpbench.serve": serve.main,
+        "tftpbench serve": lambda words: cli.exit_code(["serve", *words]),
+    }
+    for program, entry in entries.items():
+        line = f"tftpbench: error: {said.format(program=program)}\n"
+        assert (entry(words.split()), *capsys.readouterr()) == (2, "", line)
 
 
 def options() -> Iterator[tuple[str, serve.Option, Any]]:

@@ -3,47 +3,87 @@
 It must never import what is heavy: the help of every command waits for it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tftpbench.model.arguments import SEED_MAX
 
 RESULTS = Path("results")
+TRIALS_MAX = 1000  # as in a scenario
+_BUNDLED = Path(__file__).parent.parent / "_bundled"
 
 
 def checked_seed(seed: int | None) -> int | None:
     """The seed; BadParameter where the native core has no such number."""
     if seed is not None and not 0 <= seed <= SEED_MAX:
-        raise typer.BadParameter(f"{seed} is not in the range 0 to 2^64 - 1.")
+        raise typer.BadParameter(f"is {seed}; allowed: 0 to 2^64 - 1")
     return seed
 
 
-ScenarioNames = Annotated[
-    list[str] | None, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")
-]
+def scenario_names(incomplete: str) -> list[str]:
+    """Bundled scenarios, for a shell that completes words."""
+    return sorted(path.stem for path in _BUNDLED.glob(f"scenarios/{_literal(incomplete)}*.yaml"))
+
+
+def server_names(incomplete: str) -> list[str]:
+    """Bundled servers, and after an @ the variants of one, for a shell that completes words."""
+    name, at, _ = incomplete.partition("@")
+    names = sorted(path.parent.name for path in _BUNDLED.glob(f"servers/{_literal(name)}*/server.yaml"))
+    if at and name in names:
+        from tftpbench.model.manifest import load_manifest
+
+        names = [f"{name}@{each}" for each in load_manifest(_BUNDLED / "servers" / name / "server.yaml").variants]
+    return [each for each in names if each.startswith(incomplete)]
+
+
+def scenario_keys(incomplete: str) -> list[str]:
+    """Keys that --set takes, with the = after them, for a shell that completes words."""
+    from tftpbench.model.scenario_files import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def scenario_argument() -> Any:
+    """SCENARIO as every command has it."""
+    return typer.Argument(
+        metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.", autocompletion=scenario_names
+    )
+
+
+# How every option and argument that means a server is written, and completed.
+SERVER: dict[str, Any] = {"metavar": "SERVER", "autocompletion": server_names}
+ScenarioNames = Annotated[list[str] | None, scenario_argument()]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a stored run.")]
 Servers = Annotated[
     list[str] | None,
-    typer.Option("-s", "--server", metavar="NAME", help="Measure this server, not the scenario's; may be repeated."),
-]
+    typer.Option(
+        "-s", "--server", **SERVER,
+        help="Measure this server in place of the scenario's; may be repeated.",
+    ),
+]  # fmt: skip
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a key of the scenario, as in --set matrix.concurrency=[1,10]; may be repeated.",
+        "--set", metavar="KEY=VALUE", autocompletion=scenario_keys,
+        help="Change a key of the scenario, as in --set matrix.concurrency=[1,10]; may be repeated.",
     ),
-]
+]  # fmt: skip
 Seed = Annotated[
     int | None,
     typer.Option(  # its range is checked without `max`, which help would write in twenty digits
-        "--seed", metavar="N", callback=checked_seed, help="Order of trials and contents of files; random unless given."
+        "--seed", metavar="N", callback=checked_seed,
+        help="Number that fixes the order of trials and the contents of files; random unless given.",
     ),
-]
+]  # fmt: skip
 ResultsFolder = Annotated[
     Path, typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of results is made.")
 ]
@@ -52,6 +92,21 @@ AllowRemote = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")]
+
+
+def described(each: Any, ctx: Any) -> tuple[str, str] | None:
+    """Name and help of an option or argument in the form that all commands share; None where it is hidden.
+
+    Versions of typer write choices as <a|b>, [a|b] or a|b, and ranges as 1<=x<=9: here they are a|b and "1 to 9".
+    """
+    record = each.get_help_record(ctx)
+    if record is None:
+        return None
+    is_argument = each.param_type_name == "argument"
+    name = each.metavar if is_argument and each.metavar else record[0]
+    name = re.sub(r"[<\[{]([^|<>\[\]]+(?:\|[^|<>\[\]]+)+)[>\]}]", r"\1", name)
+    text = re.sub(r"\b(\d+)<=x<=(\d+)", r"\1 to \2", record[1])
+    return name, re.sub(r"\bx>=(\d+)", r"\1 or more", text)
 
 
 class Command(TyperCommand):
@@ -63,26 +118,49 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then options."""
-        shown: dict[str, list[tuple[str, str]]] = {}
+        shown: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for each in self.get_params(ctx):
-            if record := each.get_help_record(ctx):
-                is_argument = each.param_type_name == "argument"
-                name = each.metavar if is_argument and each.metavar else record[0]
-                shown.setdefault("Arguments" if is_argument else "Options", []).append((name, record[1]))
+            if record := described(each, ctx):
+                shown["Arguments" if each.param_type_name == "argument" else "Options"].append(record)
         for heading, records in shown.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 # click's own signature
         """The examples, a line each."""
-        if self.epilog:
-            formatter.write("".join(f"{line}\n" for line in ("", "Examples:", *self.epilog.splitlines())))
+        _write_examples(self, formatter)
+
+
+class Group(TyperGroup):
+    """Commands under one name: their help says each in a whole sentence, and ends with examples, too."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 # click's own signature
+        """Names, and the first sentence of each help."""
+        whole_sentence = 1000  # characters: more than any has
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(whole_sentence)) for name in self.commands]
+            )
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 # click's own signature
+        """The examples, a line each."""
+        _write_examples(self, formatter)
+
+
+def _write_examples(command: Any, formatter: Any) -> None:
+    if command.epilog:
+        formatter.write("".join(f"{line}\n" for line in ("", "Examples:", *command.epilog.splitlines())))
+
+
+def epilog(examples: Sequence[str]) -> str:
+    """Examples as the end of a help."""
+    return "\n".join(f"  {example}" for example in examples)
 
 
 def add(app: typer.Typer, command: Callable[..., int], examples: Sequence[str] = (), **settings: Any) -> None:
     """Make a function a command of the program, by its own name."""
-    epilog = "\n".join(f"  {example}" for example in examples)
-    app.command(name=command.__name__, cls=Command, epilog=epilog, **settings)(command)
+    app.command(name=command.__name__, cls=Command, epilog=epilog(examples), **settings)(command)
 
 
 def duration_ns(option: str, text: str) -> int:

@@ -17,6 +17,7 @@ from tftpbench.host.generator import LoadConfig, LoadResult, Stop
 from tftpbench.host.target import Target
 from tftpbench.measure import Bench, Trial, load_config, server_of
 from tftpbench.model.errors import ServerError
+from tftpbench.model.escape import one_line
 
 # `true` under strace takes 10 ms; a machine under load gets a thousand times that.
 _PROBE_TIMEOUT_S = 10.0
@@ -63,7 +64,7 @@ def unavailable() -> str | None:
             return f"strace can't be used here: {error.strerror}"
         if tried.returncode != 0:
             said = tried.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-            return f"strace can't be used here: {_printable(said[-1])[:200]}"
+            return f"strace can't be used here: {one_line(said[-1], 200)}"
         try:
             _read(summary)
         except SyscallsUnknown as unknown:
@@ -175,7 +176,3 @@ def _read(summary: Path) -> int:
     if not is_whole or not calls:
         raise SyscallsUnknown("strace wrote no whole summary")
     return calls
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -115,5 +115,6 @@ class ResultsWarning(UserWarning):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of an error message: "; did you mean 'epoll'?", or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    bare = {each.lstrip("-"): each for each in known}  # the dashes of two options make them no more alike
+    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.6)
+    return f"; did you mean {bare[near[0]]!r}?" if near else ""

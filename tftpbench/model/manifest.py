@@ -252,7 +252,7 @@ class Manifest(Strict):
             name = self.find.program
             # a path starts at the manifest, wherever tftpbench is run
             return programs.find_program(str(self.source.parent / name) if "/" in name else name, self.peer)
-        return programs.find_python(str(self.find.python_module), self.peer)
+        return programs.find_python(str(self.find.python_module), self.peer if self.fetch else None)
 
     def command(
         self,

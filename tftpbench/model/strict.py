@@ -70,7 +70,9 @@ class _Mistake(NamedTuple):
     about: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        return f"{self.origin}: {_dotted(self.path)}{': ' if self.path else ''}{self.text}"
+        key = _dotted(self.path)
+        is_said = not key or self.origin.source.startswith(f"--set {key}=")
+        return f"{self.origin}: {self.text}" if is_said else f"{self.origin}: {key}: {self.text}"
 
 
 def parse(document: Document, model: type[Model]) -> Model:

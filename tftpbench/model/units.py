@@ -101,6 +101,14 @@ def format_duration(duration_ns: float) -> str:
     return f"{_short(duration_ns)} ns"
 
 
+def about(seconds: float) -> str:
+    """Write an estimate: "about 5 s", "about 4 min", "about 1.5 h"."""
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {_short(round(minutes / 60, 1))} h"
+
+
 def format_rate(per_s: float, unit: str = "") -> str:
     """Write 131072 with unit "data" as "131 k data/s"."""
     value, prefix = float(per_s), ""

@@ -3,7 +3,7 @@
     from tftpbench import load_run, plots
     run = load_run("results/...")
     plots.throughput(run.trials)                        # shows itself in Jupyter
-    plots.throughput(run.trials).save("throughput")     # throughput.png, throughput.svg, throughput.csv
+    plots.throughput(run.trials).save("throughput.png") # or .svg, .csv; without an end, all three
 
 Frames are as `tftpbench.Run` gives them, or any with the columns that a plot names. A contender has one colour in all
 plots of a run: its place in the categories of the column `contender`. It must never read a run, and never use pyplot:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.budgets import KNOWN
 from tftpbench.model.errors import PlotError
 from tftpbench.model.units import counted
 from tftpbench.plots import frames, style
@@ -72,7 +72,7 @@ def _panel_names(found: list[pd.DataFrame]) -> list[str]:
     names = []
     for rows in found:
         metric, cell = str(rows["metric"].iloc[0]), style.printable(rows["cell"].iloc[0])
-        known = METRICS.get(metric) or REPORTED.get(metric)
+        known = KNOWN.get(metric)
         words = known.words if known else style.printable(metric)
         names.append(f"{words}\n{cell}" if several else words)
     return names

@@ -34,8 +34,10 @@ pub struct LoadConfig {
     pub seed: u64,
     /// How much of what is read is compared.
     pub verify: Verify,
-    /// Compare with these bytes instead of generated ones.
-    pub verify_against: Option<Arc<[u8]>>,
+    /// Compare with these bytes instead of generated ones: file n with the one at n modulo their number.
+    pub verify_against: Vec<Arc<[u8]>>,
+    /// The example of a fault shows file contents, too.
+    pub show_payload: bool,
     /// Options asked for. A `tsize` in a write is replaced by the file's size.
     pub options: Options,
     /// Retransmission of the virtual clients.

@@ -30,7 +30,8 @@ fn config(sockets: Sockets) -> LoadConfig {
         size_is_known: false,
         seed: SEED,
         verify: Verify::Full,
-        verify_against: None,
+        verify_against: Vec::new(),
+        show_payload: false,
         options: Options::default(),
         timing: timing(2_000 * MS),
         concurrency: 3,
@@ -341,7 +342,7 @@ fn a_read_that_brings_more_than_the_file_has_is_ended_with_its_first_block_too_m
         let expected = LoadConfig {
             verify,
             size_is_known: true,
-            verify_against: Some(vec![0; SIZE as usize - 1_000].into()),
+            verify_against: vec![vec![0; SIZE as usize - 1_000].into()],
             ..config(sockets)
         };
         let (report, seen) = load(expected, Faults::default());

@@ -117,7 +117,7 @@ def test_without_strace_its_absence_and_the_mend_are_said(tmp_path: Path, monkey
     [
         ("echo first >&2; echo 'strace: ptrace: Operation not permitted' >&2; exit 1", "ptrace: Operation not permit"),
         ("exit 1", "strace can't be used here: it said nothing"),
-        ("printf '\\033[2Jgone' >&2; exit 1", "here: ?[2Jgone"),
+        ("printf '\\033[2Jgone' >&2; exit 1", "here: \\u001b[2Jgone"),
         ("exec sleep 1000", "did not end within 0.2 s"),
         ("exit 0", "strace wrote no summary"),
         ("echo nonsense >$SUMMARY", "strace wrote no whole summary"),

@@ -1,5 +1,6 @@
 """Manifests: what is read, what a lie gives, and how a server is found and started."""
 
+import importlib.metadata
 import re
 import sys
 from pathlib import Path
@@ -95,9 +96,17 @@ def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho its own\n")
     python.chmod(0o755)
-    manifest = load(tmp_path)
+    manifest = load(tmp_path, "get:", "fetch: {pypi: [mine]}\nget:")
     assert locate(manifest) == Found("its own", str(python))
     assert manifest.command("h", 1, "/r", 1, write=False)[0] == str(python)
+    comes_with_tftpbench = load(tmp_path)
+    assert locate(comes_with_tftpbench) == Found("mine 1.2", sys.executable)
+
+
+def test_tftpy_comes_with_tftpbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "none"))
+    version = importlib.metadata.version("tftpy")
+    assert locate(bundled_manifests()["tftpy"]) == Found(f"tftpy {version}", sys.executable)
 
 
 def test_variables_have_their_places_filled_too(tmp_path: Path) -> None:

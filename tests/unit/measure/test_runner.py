@@ -506,6 +506,6 @@ def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path
 def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     same = contender("one").server
     monkeypatch.setattr("tftpbench.measure.plan.choose", lambda _: (same, None))
-    monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _: SimpleNamespace())
+    monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: SimpleNamespace())
     with pytest.raises(UsageError, match="both call themselves 'one'"):
         measure.contenders(question())

@@ -28,6 +28,21 @@ def test_a_saved_plot_is_png_svg_and_the_csv_behind_it(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(csv), plot.data, check_dtype=False)
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.svg", "x.CSV"])
+def test_a_path_with_an_end_is_that_one_file(name: str, tmp_path: Path) -> None:
+    plot = plots.loss(frames.trials())
+    assert plot.save(tmp_path / name) == (tmp_path / name,)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith({"x.png": b"\x89PNG", "x.svg": b"<?xml", "x.CSV": b"contender,"}[name])
+
+
+def test_another_kind_of_picture_is_one_line_that_names_those_that_can_be_had(tmp_path: Path) -> None:
+    with pytest.raises(PlotError, match=r"x\.pdf: can't be written as \.pdf; allowed: \.png, \.svg, \.csv, or no end"):
+        plots.loss(frames.trials()).save(tmp_path / "x.pdf")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_plot_that_can_not_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "figure.svg").mkdir()
     with pytest.raises(PlotError, match=r"figure\.svg: can't be written: \S[^\n]*$"):

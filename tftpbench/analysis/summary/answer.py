@@ -3,14 +3,21 @@
 Pure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
-from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Metric, Quantiles, flat, lines, metric_of
-from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
-from tftpbench.measure.findings import ORIGINS
+from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Merged, Metric, flat, lines, metric_of
+from tftpbench.analysis.summary.sentence import (
+    CEILING,
+    answer_sentence,
+    ceiling_sentence,
+    conditions,
+    headline,
+    weakest,
+)
+from tftpbench.measure.findings import ORIGINS, Origin
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
@@ -68,14 +75,16 @@ class Answer(Shown):
     skipped: tuple[str, ...]
     incomplete: tuple[str, ...]
     """Cells that were left with too few valid trials to judge what was asked."""
-    findings: tuple[str, ...] = ()
-    """What the servers did wrong."""
+    findings_by_origin: Mapping[Origin, tuple[str, ...]] = field(default_factory=dict)
+    """What was found of the servers, by whose doing it was."""
     faults: tuple[str, ...] = ()
     """What the servers did against the RFCs in trials where transfers failed."""
     headline: str = ""
     """The label of the cell that the sentence speaks of first, as in `Line.label`."""
     against: str = ""
     """What the ratios compare with, in words: the first server, or "the ceiling"."""
+    conditions: str = ""
+    """What holds for every figure: what is compared, what all cells have in common, where it was measured."""
     no_server_left: bool = False
     """Whether the run ended early because none of its servers started any more."""
     is_quick: bool = False
@@ -92,6 +101,11 @@ class Answer(Shown):
         return f"{nothing}{QUICK_NOTE}" if self.is_quick else ""
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """What was found of the servers, whosever doing it was."""
+        return tuple(text for texts in self.findings_by_origin.values() for text in texts)
+
+    @property
     def exit_code(self) -> int:
         """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left.
 
@@ -105,11 +119,11 @@ class Answer(Shown):
         return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row for each contender in each cell: medians of its valid trials, and the ratio to `against`.
+        """One row for each contender in each cell: its first figures, and the ratio to `against`.
 
-        `label contender`, the axes of the cell, `data_pps` and `goodput_bytes_per_s` (per second), `ratio` with its
-        95 % interval `low` to `high` over `n` pairs (NaN under six), `lowest` and `highest` pair, `block_rtt_ns_p50`
-        and `block_rtt_ns_p99` (ns), `server_cpu_ns_per_block` (ns), `lost` (transfers), `valid` of `trials`.
+        `label contender`, the axes of the cell, the figures of `tftpbench.model.metrics.HEADLINE` from `started` to
+        `ceiling_ratio` with `ceiling_mark`, `ratio` with its 95 % interval `low` to `high` over `n` pairs (NaN under
+        six), `lowest` and `highest` pair, `lost` (transfers), `valid` of `trials`.
         """
         import pandas as pd
 
@@ -134,15 +148,15 @@ def summarise(
     rows: Sequence[Row],
     placement: str,
     skipped: Sequence[tuple[str, str | None, str]] = (),
-    block_rtt: Callable[[str, str], Quantiles | None] = lambda _key, _server: None,
+    merged: Merged = lambda _kind, _key, _server: None,
     unstarted: Sequence[LeftOut] = (),
 ) -> Answer:
     """Answer the scenario's question from the rows of its trials.
 
     `servers` in the scenario's order, the first being what the others are compared with; `placement` as in "on one
-    core"; `skipped` as (server, cell key or None for all of them, reason); `block_rtt(cell_key, server)` gives
-    quantiles of merged histograms. A server that is `unstarted` and has no valid trial is as one that is missing, and
-    its failed starts are named once.
+    core"; `skipped` as (server, cell key or None for all of them, reason); `merged(kind, cell_key, server)` gives the
+    histogram of valid trials. A server that is `unstarted` and has no valid trial is as one that is missing, and its
+    failed starts are named once.
     """
     cells = scenario.cells()
     left_out = {(server, key) for server, key, _ in skipped}
@@ -152,12 +166,12 @@ def summarise(
     present = [server for server in taking_part if server not in gone or server in measured]
     failed_starts = {number for each in unstarted for number in each.failed_trials}
     others = [row for row in rows if row["trial"] not in failed_starts]
-    found = lines(scenario, present, rows, left_out, block_rtt)
+    found = lines(scenario, present, rows, left_out, merged)
     labels = {cell.key: cell.label for cell in cells}
     first = present[0] if present else ""
     to_ceiling = scenario.compare_with == "ceiling"
     return Answer(
-        sentence=_sentence(scenario, found, present, placement, nothing_started=bool(gone) and not present),
+        sentence=_sentence(scenario, found, present, nothing_started=bool(gone) and not present),
         metric=metric_of(scenario),
         reference=first,
         against=CEILING if to_ceiling else first,
@@ -175,7 +189,8 @@ def summarise(
         )
         if scenario.trials > 1 and present and not scenario.is_quick
         else (),
-        findings=remarks.findings(others, labels),
+        conditions=conditions(found, metric_of(scenario), placement, scenario.best_of),
+        findings_by_origin=remarks.findings(others, labels),
         faults=remarks.faults(rows),
         headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
         no_server_left=bool(gone) and gone.issuperset(taking_part),
@@ -185,14 +200,12 @@ def summarise(
     )
 
 
-def _sentence(
-    scenario: Scenario, found: Sequence[Line], present: Sequence[str], placement: str, *, nothing_started: bool
-) -> str:
+def _sentence(scenario: Scenario, found: Sequence[Line], present: Sequence[str], *, nothing_started: bool) -> str:
     if nothing_started:
         return "No answer: no server could be started."
     if scenario.compare_with == "ceiling":
-        return ceiling_sentence(found, present, placement)
-    return answer_sentence(found, present, placement, scenario.best_of)
+        return ceiling_sentence(found, present)
+    return answer_sentence(found, present, scenario.best_of)
 
 
 def _served_nothing(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What gate commands do with what was found: print it, keep it, and hand it to the CI service."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 # GitHub shows this file's Markdown on the page of the job.
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+# Where the output is no terminal, a log shows long lines.
+_ELSEWHERE = (120, 24)
 
 
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
@@ -22,7 +25,8 @@ def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
 
     if json_:
         output.print_json([document(result)])
-    output.print_text(lambda colour: plain(sections(result), colour=colour), json_=json_, quiet=quiet)
+    width = shutil.get_terminal_size(_ELSEWHERE).columns
+    output.print_text(lambda out: plain(sections(result, width), colour=out.has_colour), json_=json_, quiet=quiet)
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:

@@ -17,6 +17,7 @@ from tftpbench.render.answer import IN_FLIGHT
 from tftpbench.render.report.contents import Contents
 from tftpbench.render.report.figures import figures_of
 from tftpbench.render.report.programs import write_csv
+from tftpbench.render.report.tables import unharmed
 
 _MARKS = {"held": "✓", "missed": "✗", "not known": "?"}
 
@@ -49,7 +50,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"counted": counted, "marks": _MARKS, "in_flight_title": IN_FLIGHT}
+    made.globals |= {"counted": counted, "marks": _MARKS, "unharmed": unharmed, "in_flight_title": IN_FLIGHT}
     made.filters |= {"data_link": _data_link, "picture": _picture}
     return made
 

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::config::{Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
 use crate::faults::Faults;
-use crate::notice::Sent;
+use crate::notice::{Counters, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::{Schedule, Tickets};
@@ -28,6 +28,7 @@ pub(crate) struct OpenedWorker<'a> {
     tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
+    counters: &'a Counters,
     slots: usize,
     poller: Poller,
     endpoints: Endpoints,
@@ -44,6 +45,7 @@ impl<'a> OpenedWorker<'a> {
         tickets: &'a Tickets,
         stop: &'a Stop,
         notices: Channel<Sent>,
+        counters: &'a Counters,
         slots: usize,
     ) -> Result<Self, LoadError> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
@@ -70,6 +72,7 @@ impl<'a> OpenedWorker<'a> {
             tickets,
             stop,
             notices,
+            counters,
             slots,
             poller,
             endpoints,
@@ -95,6 +98,7 @@ impl<'a> OpenedWorker<'a> {
             tickets: self.tickets,
             stop: self.stop,
             notices: self.notices,
+            counters: self.counters,
             poller: self.poller,
             timers: Timers::new(clock::monotonic_ns()),
             due: Vec::new(),
@@ -110,7 +114,7 @@ impl<'a> OpenedWorker<'a> {
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
             recorder: Recorder::new(start_ns, window(config, start_ns)),
-            faults: Faults::default(),
+            faults: Faults::new(config.show_payload),
             receive: Some(self.receive),
             idle_ns: 0,
             heard: false,

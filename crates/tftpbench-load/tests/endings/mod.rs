@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 
 use tftpbench_load::{
-    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
+    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Progress, Sockets, TransferOutcome, run,
 };
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
@@ -154,5 +154,29 @@ fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() 
         assert_eq!(news(LoadConfig { server, ..slow.clone() }), [Notice::Unanswered]);
         let peer = Peer::start(slow.file_size_bytes, Faults::default());
         assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
+    }
+}
+
+#[test]
+fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap();
+    for (window_ns, is_draining) in [(10 * MS, true), (60_000 * MS, false)] {
+        let extent = Extent::Duration { warm_up_ns: 0, window_ns };
+        let timing = timing(60_000 * MS);
+        let config =
+            LoadConfig { server, extent, timing, drain_ns: 60_000 * MS, concurrency: 3, ..config(BOTH[0]) };
+        let (mut progress, stop) = (None, Stop::new().unwrap());
+        run(&config, &stop, |notice| {
+            if let Notice::Progress(how_far) = notice {
+                progress.get_or_insert(how_far);
+                stop.request();
+            }
+        })
+        .unwrap();
+        let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes } = progress.unwrap();
+        assert!(elapsed_ns >= 1_000 * MS, "{elapsed_ns}");
+        assert_eq!((draining_ns.is_some(), started, ended, completed, bytes), (is_draining, 3, 0, 0, 0));
+        assert!(draining_ns.is_none_or(|draining_ns| draining_ns >= 1_000 * MS), "{draining_ns:?}");
     }
 }
