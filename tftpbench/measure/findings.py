@@ -89,7 +89,8 @@ def unanswered(transfers: Columns) -> int:
 def in_flight_max(transfers: Columns) -> int:
     """The most transfers that were in flight at once, from their request to their end."""
     starts, ends = (transfers[name][transfers["actual_start_ns"] >= 0] for name in ("actual_start_ns", "end_ns"))
-    ends = np.where(ends < 0, np.iinfo(np.int64).max, ends)  # it never was decided
+    # One that never was decided lasts; one that ended at once was in flight all the same.
+    ends = np.where(ends < 0, np.iinfo(np.int64).max, np.maximum(ends, starts + 1))
     changes = np.repeat([1, -1], [len(starts), len(ends)])
     # Of one instant the end comes first: in a closed loop it is what lets the next transfer start.
     ordered = changes[np.lexsort((changes, np.concatenate([starts, ends])))]

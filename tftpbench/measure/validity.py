@@ -112,6 +112,8 @@ def _server_lost(row: Row, around: Surroundings) -> Iterator[Finding]:
     hint = ""
     if "taken by another process" in lost:
         hint = "the program that has the port must end before the server can be measured"
+    elif row.get("server") is not None and row.get("server_cpus") is None:  # one that was running already
+        hint = "see whether that server still runs, and what its own log says"
     elif lost.endswith("it said nothing"):
         hint = "its log is empty: start it by hand, with its argv in the run's manifest.json"
     elif row.get("trial") is not None:

@@ -441,7 +441,6 @@ _ROW: dict[str, Column] = {
         "int",
         short="peak in flight",
         words="transfers in flight",
-        tables=("losses",),
     ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.

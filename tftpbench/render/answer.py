@@ -14,6 +14,7 @@ from tftpbench.render.plain import plain, table_lines
 from tftpbench.render.sections import UNKNOWN, Checks, Heading, Listing, Mark, Paragraph, Section, Table, Value
 
 MARKS: dict[State, Mark] = {"held": "good", "missed": "bad", "not known": "unclear"}
+IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
 # A wide terminal, and what a file of text should fit in.
 WIDTH = 120
 # After so many of one sort, people want a number and not a longer list.
@@ -54,7 +55,7 @@ def sections(answer: Answer) -> list[Section]:
         *([Paragraph((answer.conditions,))] if answer.lines else []),
         *([Checks(checks)] if checks else []),
         headline_table(answer),
-        Listing("Most transfers in flight at once, as client.start spreads them:", answer.in_flight, _LISTED_MAX),
+        Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
         *found(answer),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),
         Listing("Too few valid trials:", answer.incomplete, _LISTED_MAX),

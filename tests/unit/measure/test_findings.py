@@ -114,8 +114,9 @@ def test_every_kind_has_an_origin_and_only_some_are_the_servers() -> None:
         ([(0, 10), (3, 8), (4, 6), (8, 9)], 3),
         ([(0, -1), (1, 4), (7, -1)], 2),
         ([(-1, -1), (2, 3)], 1),
+        ([(4, 4)], 1),
     ],
-    ids=["none", "one after another", "overlapping", "never decided", "never sent"],
+    ids=["none", "one after another", "overlapping", "never decided", "never sent", "ended at once"],
 )
 def test_the_peak_in_flight_is_of_transfers_that_overlap(spans: list[tuple[int, int]], most: int) -> None:
     columns = np.array(spans, np.int64).reshape(-1, 2).T

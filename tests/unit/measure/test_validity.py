@@ -202,6 +202,8 @@ def test_no_figure_of_a_debug_build_is_valid() -> None:
          "look at its log, trials/7/server.log in the run's folder"),
         ({"trial": 7}, {"server_lost": "x: did not answer in time; it said nothing"},
          "its log is empty: start it by hand, with its argv in the run's manifest.json"),
+        ({"trial": 7, "server": "127.0.0.1:69", "server_cpus": None}, {"server_lost": "127.0.0.1:69: did not answer"},
+         "see whether that server still runs, and what its own log says"),
         ({}, {"server_lost": "x: UDP port 69 on 127.0.0.1 is taken by another process; stop that first"},
          "the program that has the port must end before the server can be measured"),
     ],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted
-from tftpbench.render.answer import MARKS
+from tftpbench.render.answer import IN_FLIGHT, MARKS
 from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
 from tftpbench.render.report.contents import Contents
 from tftpbench.render.report.tables import unharmed
@@ -26,6 +26,7 @@ def write_markdown(contents: Contents) -> str:
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
         bullets("Too few valid trials", answer.incomplete),
         bullets("Left out", answer.skipped),
+        bullets(IN_FLIGHT, answer.in_flight),
         _folded("Invalid trials, kept and never used", contents.invalid),
         _table(contents.cost),
         _table(losses, unharmed(clean, bool(losses.rows))),
