@@ -28,8 +28,7 @@ def scenarios(json_: options.Json = False) -> int:
         output.print_json([{"scenarios": described}])
         return 0
     print_table(_COLUMNS, map(_row, described))
-    others = typed(["tftpbench", "servers"])
-    typer.echo(f"The times are for the servers that are here; how to get others: {others}")
+    typer.echo(f"Times: with the servers that are here. Others: {typed(['tftpbench', 'servers'])}")
     return 0
 
 
