@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -483,3 +484,33 @@ def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Pat
     assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
     assert load_run(folder).manifest["left_out"] == []
     assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3
+
+
+def test_a_quick_run_fails_where_a_server_serves_nothing_and_says_what_it_did_not_judge(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok", thresholds=["failed == 0", "data_pps > 1e12"])
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1", "--quick")
+    assert code == 3, out + err
+    last = out.rstrip().splitlines()[-1]
+    assert last.startswith("Nothing was served by exits (read, ")
+    assert last.endswith("Quick run: no speed, ratio or limit of the generator was judged; leave --quick out for that.")
+    assert "ok (read" not in last
+    code, out, err = done(tmp_path, "run", str(scenario), "-s", str(tmp_path / "ok"), "--quick", "--json", "--out", "o")
+    assert code == 0, out + err
+    document = json.loads(out)
+    assert document["quick"]
+    assert {each["threshold"] for each in document["thresholds"]} == {"failed == 0"}
+    [folder] = (tmp_path / "o").iterdir()
+    page = done(tmp_path, "report", str(folder), "--format", "md", "--out", "-")[1]
+    assert "Quick run: no speed, ratio or limit of the generator was judged" in page
+
+
+def test_work_that_the_time_limit_cut_off_is_the_tests_doing_and_no_failure(tmp_path: Path) -> None:
+    work: dict[str, Any] = {"transfers": 200, "trials": 1, "time_limit": "300ms", "thresholds": []}
+    work["matrix"] = {"operation": "read", "concurrency": 1, "file_size": "8MiB"}
+    scenario = write_scenario(tmp_path, [bundled(tmp_path, "epoll")], **work)
+    done(tmp_path, "run", str(scenario), "--quiet")
+    [row] = rows(tmp_path)
+    [finding] = row["server_findings"]
+    assert finding["kind"] == "unfinished"
+    assert re.fullmatch(rf"{row['completed']} of 200 done in \d+(\.\d+)? m?s", finding["text"]), finding
+    assert (row["failed"], row["timed_out"], row["interrupted"], row["in_flight_max"]) == (0, 0, 1, 1)

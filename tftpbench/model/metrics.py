@@ -110,7 +110,7 @@ class Metric(Column):
         if self.is_max:
             return "largest of the valid trials"
         if self.headline and self.headline.histogram:
-            return "over all valid trials together, or the median of the trials' own where there are no histograms"
+            return "of all valid trials together"
         return "median of the valid trials"
 
     def text(self, value: float) -> str:
@@ -309,7 +309,7 @@ _ROW: dict[str, Column] = {
     ),
     "server_cpu_ns_per_block": Metric(
         "ns",
-        "That CPU time per DATA block acknowledged in order.",
+        "CPU time of the server per DATA block acknowledged in order.",
         "float",
         better="lower",
         short="CPU/block",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from tftpbench.model.errors import suggest
-from tftpbench.model.yaml import Document, Key, KeyPath
+from tftpbench.model.yaml import Document, Key, KeyPath, Origin
 
 Model = TypeVar("Model", bound=BaseModel)
 SHOWN_MAX = 60
@@ -64,27 +64,32 @@ class _Mistake(NamedTuple):
     """One line of an error, sorted by its place. What is missing comes last: it is often there, misspelt."""
 
     is_missing: bool
-    line: int
-    column: int
+    origin: Origin
     path: KeyPath
     text: str
     about: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        key = _dotted(self.path)
+        is_said = not key or self.origin.source.startswith(f"--set {key}=")
+        return f"{self.origin}: {self.text}" if is_said else f"{self.origin}: {key}: {self.text}"
+
 
 def parse(document: Document, model: type[Model]) -> Model:
     """The model of a document; raises the document's error with a line for each mistake, at most MISTAKES_MAX."""
+    found = [_Mistake(False, origin, path, text) for path, origin, text in document.mistakes]
     try:
-        return model.model_validate(document.data)
+        made = model.model_validate(document.data)
     except ValidationError as error:
-        found = _mistakes(document, model, error)
-        found += _between_keys(document, model, found)
-        found.sort(key=lambda each: each[:3])
-        # A --set is one mistake however many matrices it reaches.
-        lines = {(document.origin(each.path), _INDEX.sub("", each.text)): each.text for each in reversed(found)}
-        worded = [f"{origin}: {text}" for (origin, _), text in reversed(lines.items())]
-        more = len(worded) - MISTAKES_MAX
-        last = [f"{document.source}: and {more} more"] if more > 0 else []
-        raise document.fault(*worded[:MISTAKES_MAX], *last) from None
+        shown = _mistakes(document, model, error)
+        found += shown + _between_keys(document, model, shown)
+    if not found:
+        return made
+    found.sort(key=lambda each: (each.is_missing, each.origin.line, each.origin.column))
+    # A --set is one mistake however many matrices it reaches.
+    lines = list({_INDEX.sub("", str(each)): str(each) for each in reversed(found)}.values())[::-1]
+    more = len(lines) - MISTAKES_MAX
+    raise document.fault(*lines[:MISTAKES_MAX], *([f"{document.source}: and {more} more"] if more > 0 else []))
 
 
 def _mistakes(document: Document, model: type[BaseModel], error: ValidationError) -> list[_Mistake]:
@@ -105,18 +110,14 @@ def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -
     loc = tuple(part for part in fault["loc"] if not _is_tag(part))
     for each in cause.faults if isinstance(cause, KeyFaults) else (cause,):
         path: KeyPath = (*loc, *each.path) if isinstance(each, KeyFault) else loc
-        origin = document.origin(path)
-        key = _dotted(path)
-        if origin.source.startswith(f"--set {key}="):
-            key = ""  # it has just been said
-        text = f"{key + ': ' if key else ''}{_wrong(model, path, fault, each)}"
         about = each.about if isinstance(each, KeyFault) else frozenset()
-        yield _Mistake(fault["type"] == "missing", origin.line, origin.column, path, text, about)
+        text = _wrong(model, path, fault, each)
+        yield _Mistake(fault["type"] == "missing", document.origin(path), path, text, about)
 
 
 def _suggested(mistake: _Mistake) -> list[str]:
     """The keys that an unknown one may stand for."""
-    return re.findall(r": unknown key; did you mean '(?:\w+\.)*(\w+)'", mistake.text)
+    return re.findall(r"^unknown key; did you mean '(?:\w+\.)*(\w+)'", mistake.text)
 
 
 def _between_keys(document: Document, model: type[BaseModel], found: list[_Mistake]) -> list[_Mistake]:

@@ -174,7 +174,7 @@ def test_all_mistakes_are_said_at_once_a_line_each_in_the_order_of_the_file(tmp_
     text = TEXT.replace("blksize: 512", "blksize: [512, 5, 7]\n  windowsise: 4").replace("retries: 5", "retires: 5")
     text = text.replace("verify: full", "verify: maybe\ntrials: 0").replace("epoll.failed", "epol.faild")
     text = text.replace("duration: 1s", "duration: 1s\ntransfers: 50").replace("name: small", "name: Not Small")
-    text += '  - "epol.failed == 0"\nspeed: 5\n'
+    text += '  - "epol.failed == 0"\nspeed: 5\nverify: off\n'
     assert [line.partition(";")[0] for line in faults(tmp_path, text)] == [
         "small.yaml:2:1: name: is 'Not Small'",
         "small.yaml:9:18: matrix.blksize[1]: is 5",
@@ -187,6 +187,7 @@ def test_all_mistakes_are_said_at_once_a_line_each_in_the_order_of_the_file(tmp_
         "small.yaml:17:5: thresholds[0]: 'epol.faild == 0' names no column of the results",
         "small.yaml:18:5: thresholds[1]: 'epol.failed == 0' names the server 'epol', which doesn't run here",
         "small.yaml:19:1: speed: unknown key",
+        "small.yaml:20:1: verify: is written twice",
     ]
 
 
