@@ -1,19 +1,19 @@
 """``tftpbench load``: load on one server, without a scenario."""
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tftpbench.cli import options
+from tftpbench.cli.output import print_json
 from tftpbench.cli.signals import ending
 from tftpbench.render.terminal import output_of
 
@@ -144,24 +144,28 @@ def load(
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
+    from tftpbench.render import load_report
 
     if (read is None) == (write is None):
         raise typer.BadParameter("name one file: --read NAME or --write NAME")
     name, is_given = str(read if write is None else write), verify_against is not None
-    _refuse_what_would_be_ignored(
-        {
-            "--transfers and --duration exclude each other": transfers is not None and duration is not None,
-            "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
-            "--size is of files to write; it goes with --write": read is not None and size is not None,
-            "--distinct-files counts {n}, which NAME does not have": "{n}" not in name and distinct_files is not None,
-            "--verify-against compares what is read; it goes with --read": write is not None and is_given,
-            "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
-            "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
-                read is not None and verify is Verify.full and not is_given
-                and "{n}" in name and distinct_files is None
-            ),
-        }
-    )  # fmt: skip
+    mistakes = {
+        "--transfers and --duration exclude each other": transfers is not None and duration is not None,
+        "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
+        "--size is of files to write; it goes with --write": read is not None and size is not None,
+        "--distinct-files counts {n}, which NAME does not have": "{n}" not in name and distinct_files is not None,
+        "--verify-against compares what is read; it goes with --read": write is not None and is_given,
+        "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
+        "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
+            read is not None and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
+        ),
+        "--verify-against has {n}: give --distinct-files N, and {n} in --read": (
+            "{n}" in str(verify_against) and distinct_files is None
+        ),
+    }
+    for mistake, is_made in mistakes.items():
+        if is_made:
+            raise typer.BadParameter(mistake)
     host, port = numeric_address(target)
     is_timed = transfers is None
     is_compared = verify is Verify.full or is_given or (write is not None and verify is None)
@@ -193,9 +197,12 @@ def load(
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
         busy_poll_us=options.duration_ns("--busy-poll", busy_poll) // 1000,
     )
-    with _Screen(json_=json_) as screen, _compared(config, screen) as (ready, not_compared):
+    with closing(_Screen(json_=json_)) as screen, _compared(config, screen) as (ready, not_compared):
         loaded, interrupted = _run(ready, not_compared, screen)
-    _print(loaded, json_=json_)
+    if json_:
+        print_json([load_report.document(loaded)])
+    else:
+        typer.echo(load_report.render(loaded))
     return 130 if interrupted else 3 if loaded.has_failures else 0
 
 
@@ -213,10 +220,8 @@ class _Screen:
         self._is_live = self._output.isatty()
         self._is_silent = json_ and not self._is_live
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave the cursor on an empty line."""
         self._output.clear_line()
 
     def say(self, text: str) -> None:
@@ -235,13 +240,6 @@ class _Screen:
             self._output.flush()
 
 
-def _refuse_what_would_be_ignored(wrong: dict[str, bool]) -> None:
-    """Raise BadParameter with the first that holds."""
-    for text, holds in wrong.items():
-        if holds:
-            raise typer.BadParameter(text)
-
-
 @contextmanager
 def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConfig, str]]":
     """The load with what its reads are compared with, and why there is none: a first read of each file, as it seems.
@@ -253,7 +251,8 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
         return
     from ipaddress import ip_address
 
-    from tftpbench.host.server import CopyFailed, TemporaryFolder
+    from tftpbench.host.server import CopyFailed, TemporaryFolder, download
+    from tftpbench.host.target import Target
     from tftpbench.model.errors import UsageError
     from tftpbench.model.units import format_bytes
 
@@ -268,7 +267,9 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
             name, copy = config.name.replace("{n}", str(number)), folder.path / str(number)
             screen.live(f"Reading {name} once, to compare all reads with it.")
             try:
-                left -= _first_read(config, name, copy, left)
+                left -= download(Target(config.host, config.port, name), config.options, copy, _FIRST_READ_TRIES, left)
+            except OSError as error:
+                raise UsageError(f"{name} can't be copied to {folder.path}: {error.strerror}") from None
             except CopyFailed as error:
                 if copy.stat().st_size > left:
                     raise UsageError(
@@ -280,20 +281,6 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
         else:
             ready = replace(config, verify_against=folder.path / "{n}")
         yield ready, not_compared
-
-
-def _first_read(config: "LoadConfig", name: str, copy: Path, bytes_max: int) -> int:
-    """Read the file with the load's options or, where that fails, without any; its size. Raises CopyFailed."""
-    from tftpbench.host.server import CopyFailed, download
-    from tftpbench.host.target import Target
-
-    target = Target(config.host, config.port, name)
-    try:
-        return download(target, config.options, copy, _FIRST_READ_TRIES, bytes_max)
-    except CopyFailed:
-        if not config.options or copy.stat().st_size > bytes_max:
-            raise
-        return download(target, {}, copy, _FIRST_READ_TRIES, bytes_max)
 
 
 def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loaded, bool]":
@@ -337,24 +324,12 @@ def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loa
             signal.signal(number, handler)
 
 
-def _print(loaded: "Loaded", *, json_: bool) -> None:
-    from tftpbench.render import load_report
-
-    if json_:
-        typer.echo(json.dumps(load_report.document(loaded), ensure_ascii=False))
-    else:
-        typer.echo(load_report.render(loaded))
-
-
 def _check_files(path: Path, distinct: int) -> None:
     """Raise BadParameter where a file to compare with is not there: one or, with {n} in its path, each."""
     from tftpbench.model.regular_file import open_regular
 
-    is_each = "{n}" in str(path)
-    if is_each and not distinct:
-        raise typer.BadParameter("--verify-against has {n}: give --distinct-files N, and {n} in --read")
-    for number in range(distinct if is_each else 1):
-        file = Path(str(path).replace("{n}", str(number))) if is_each else path
+    for number in range(distinct if "{n}" in str(path) else 1):
+        file = Path(str(path).replace("{n}", str(number)))
         try:
             os.close(open_regular(file))
         except OSError as error:
