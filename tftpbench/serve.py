@@ -23,6 +23,12 @@ MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
 # Where not even so many fit, a few machines that boot at once fill the server, and only an explicit bound starts it.
 USEFUL_TRANSFERS = 16
 _OTHER_THREADS = 8  # of this process and a shell around it
+# As other commands write times and sizes. A number alone is in the option's own unit: scripts have it so.
+_UNITS = {
+    "TIME": {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000},
+    "SIZE": {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+}
+_EXAMPLE_OF = {"TIME": "500ms", "SIZE": "64KiB"}
 
 
 class Refused(Exception):
@@ -35,30 +41,47 @@ class Option:
 
     help: str
     metavar: str = "N"
+    unit: str = ""
     least: float = 0
     most: float = math.inf
     choices: tuple[str, ...] = ()
     only_epoll: bool = False
 
-    def parse(self, text: str, kind: Callable[[str], Any]) -> Any:
+    def parse(self, text: str, kind: Callable[[Any], Any]) -> Any:
         """The value that was typed; raises argparse.ArgumentTypeError where it is not allowed."""
         if self.choices and text not in self.choices:
             raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {', '.join(self.choices)}")
         if kind is str:
             return text
+        match = re.fullmatch(r"(.*?)\s*([A-Za-z]+)", text)
+        scale = _UNITS.get(self.metavar, {}).get(match[2]) if match else None
         try:
-            value = kind(text)
-        except ValueError:
+            value = kind(float(match[1]) * scale / self._scale if match and scale else text)
+        except (ValueError, OverflowError):
             value = math.nan
         if not self.least <= value <= self.most:
-            number = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {number}, {self.range}")
+            example = _EXAMPLE_OF.get(self.metavar)
+            allowed = f"{self.range}, as in {example}" if example else f"a whole number, {self.range}"
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {allowed}")
         return value
+
+    @property
+    def _scale(self) -> int:
+        return _UNITS[self.metavar][self.unit]
+
+    def shown(self, value: Any) -> str:
+        """A value as it would be typed: 131072 bytes as "128KiB"."""
+        if self.unit and value:
+            count = round(value * self._scale)
+            name, size = next(each for each in reversed(_UNITS[self.metavar].items()) if count % each[1] == 0)
+            return f"{count // size}{name}"
+        return str(value or 0)
 
     @property
     def range(self) -> str:
         """The numbers that are allowed, as the help of other commands writes them."""
-        return f"{self.least} or more" if self.most == math.inf else f"{self.least} to {self.most}"
+        least = self.shown(self.least)
+        return f"{least} or more" if self.most == math.inf else f"{least} to {self.shown(self.most)}"
 
 
 def _option(default: Any, words: str, **more: Any) -> Any:
@@ -91,8 +114,9 @@ class ServeConfig:
     )
     memory_max_bytes: int = _option(
         4 << 30,  # uploads must not take the machine down
-        "Bytes that the memory store may take, the cost of each file included.",
-        metavar="BYTES",
+        "Memory that the memory store may take, the cost of each file included.",
+        metavar="SIZE",
+        unit="B",
     )
     max_transfers: int = _option(
         0,
@@ -104,27 +128,29 @@ class ServeConfig:
     windowsize_max: int = _option(64, "Largest windowsize granted; see --window-max.", least=1, most=65535)
     window_max_bytes: int = _option(
         128 << 10,
-        "Largest window granted, in bytes: windowsize times blksize. One block is always granted.",
-        metavar="BYTES",
+        "Largest window granted: windowsize times blksize. One block is always granted.",
+        metavar="SIZE",
+        unit="B",
         least=8,
         most=2**32 - 1,
     )
     timeout_s: float = _option(  # the first wait for an ACK; adaptive below it once a client has answered
         1.0,
-        "Seconds until the first retransmission, unless the client asks for a timeout.",
-        metavar="SECONDS",
+        "Time until the first retransmission, unless the client asks for a timeout.",
+        metavar="TIME",
+        unit="s",
         least=0.001,
     )
     retries: int = _option(5, "Timeouts without progress before a transfer is given up.")
     grace_s: float = _option(
-        3.0, "Seconds that transfers in flight have to finish after SIGTERM or Ctrl-C.", metavar="SECONDS"
+        3.0, "Time that transfers in flight have to finish after SIGTERM or Ctrl-C.", metavar="TIME", unit="s"
     )
-    busy_poll_us: int = _option(0, "Microseconds to poll before sleeping.", metavar="MICROSECONDS")
+    busy_poll_us: int = _option(0, "Time to poll before sleeping.", metavar="TIME", unit="us")
     # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
     receive_buffer_bytes: int = _option(
-        4 << 20, "Receive buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES"
+        4 << 20, "Receive buffer of a socket; 0 leaves the kernel's.", metavar="SIZE", unit="B"
     )
-    send_buffer_bytes: int = _option(0, "Send buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES")
+    send_buffer_bytes: int = _option(0, "Send buffer of a socket; 0 leaves the kernel's.", metavar="SIZE", unit="B")
     log_packets: bool = _option(False, "Print every datagram, decoded, with a hex dump.")
     sockets: str = _option(
         "shared",
@@ -322,7 +348,7 @@ def _add(group: Any, of: "Field[Any]", default: Any) -> None:
         group.add_argument(name, dest=of.name, action="store_true", help=words)
         return
     is_needed = default is MISSING
-    facts = ["required"] if is_needed else [f"default: {default}"]
+    facts = ["required"] if is_needed else [f"default: {option.shown(default)}"]
     facts += [option.range] if of.type in {int, float} else []
     group.add_argument(
         name,
@@ -330,7 +356,7 @@ def _add(group: Any, of: "Field[Any]", default: Any) -> None:
         metavar=option.metavar,
         required=is_needed,
         default=None if is_needed else default,
-        type=lambda text: option.parse(text, cast("Callable[[str], Any]", of.type)),
+        type=lambda text: option.parse(text, cast("Callable[[Any], Any]", of.type)),
         help=f"{words} [{'; '.join(facts)}]",
     )
 

@@ -51,9 +51,9 @@ def _without_command(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib import metadata
+        from tftpbench import __version__
 
-        typer.echo(f"tftpbench {metadata.version('tftpbench')}")
+        typer.echo(f"tftpbench {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         _first_steps()

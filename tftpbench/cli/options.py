@@ -85,7 +85,7 @@ Seed = Annotated[
     ),
 ]  # fmt: skip
 ResultsFolder = Annotated[
-    Path, typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of results is made.")
+    Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to make the run's own folder in.")
 ]
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Allow a server on another machine; else loopback only.")

@@ -10,7 +10,7 @@ plots of a run: its place in the categories of the column `contender`. It must n
 no window, no state. What can't be drawn is a PlotError.
 """
 
-from tftpbench.plots.concurrency import cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.against import against, cpu_per_block, fairness, scaling, throughput
 from tftpbench.plots.false_alarms import alarm_rates, noise
 from tftpbench.plots.forest import forest
 from tftpbench.plots.gate_pairs import gate_pairs
@@ -22,6 +22,7 @@ from tftpbench.plots.transfers import latency_heatmap, transfer_times
 
 __all__ = [
     "Plot",
+    "against",
     "alarm_rates",
     "cpu_per_block",
     "fairness",

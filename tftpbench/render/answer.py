@@ -37,11 +37,14 @@ _Column = tuple[Heading, Callable[[Line], Value]]
 
 
 def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False, width: int | None = None) -> str:
-    """The end of a run for a terminal so wide (None: WIDTH), with where its files are and the command to repeat it."""
+    """The end of a run for a terminal so wide, with where its files are and the command to repeat it.
+
+    `width` None: for a file, with a table of WIDTH, and sentences in one line.
+    """
     next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
     shown = [_fitting(each, width or WIDTH) if isinstance(each, Table) else each for each in sections(answer)]
     note = [Paragraph((answer.note,))] if answer.note else []
-    return plain([*shown, Paragraph(next_), *note], colour=colour)
+    return plain([*shown, Paragraph(next_), *note], colour=colour, width=width)
 
 
 def sections(answer: Answer) -> list[Section]:

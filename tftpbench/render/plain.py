@@ -1,6 +1,7 @@
 """Sections as plain lines for a terminal; colour only where asked for. What is said is a maker's."""
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -19,9 +20,12 @@ _LETTERS: dict[Mark, str] = {"good": "+", "bad": "x", "unclear": "?", "": " "}
 _REASONS_MAX = 8
 
 
-def plain(sections: Sequence[Section], *, colour: bool = False) -> str:
-    """The sections that have something to say, an empty line between them; no last line end."""
-    blocks = [_block(section, colour=colour) for section in sections]
+def plain(sections: Sequence[Section], *, colour: bool = False, width: int | None = None) -> str:
+    """The sections that have something to say, an empty line between them; no last line end.
+
+    Answers and lists are wrapped to `width`, where there is one. Commands are not, as people copy them.
+    """
+    blocks = [_block(section, colour=colour, width=width) for section in sections]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -56,21 +60,24 @@ def table_lines(table: Table, *, colour: bool = False) -> list[str]:
     return out
 
 
-def _block(section: Section, *, colour: bool) -> list[str]:
+def _block(section: Section, *, colour: bool, width: int | None) -> list[str]:
     if isinstance(section, Paragraph):
-        code = _BOLD if section.is_answer else ""
-        return [_painted(visible_line(line), code, colour=colour) for line in section.lines]
+        if not section.is_answer:
+            return [visible_line(line) for line in section.lines]
+        return [_painted(part, _BOLD, colour=colour) for line in section.lines for part in _wrapped(line, width)]
     if isinstance(section, Listing):
-        return (
-            [visible_line(section.title), *(f"  {visible_line(line)}" for line in section.shown)]
-            if section.lines
-            else []
-        )
+        listed = [part for line in section.shown for part in _wrapped(line, width, "  ")]
+        return [visible_line(section.title), *listed] if section.lines else []
     if isinstance(section, Checks):
         return _checks(section, colour=colour)
     if not section.rows:
         return []
     return [*table_lines(section, colour=colour), *map(visible_line, section.notes)]
+
+
+def _wrapped(line: str, width: int | None, indent: str = "") -> list[str]:
+    text = indent + visible_line(line)
+    return textwrap.wrap(text, width, subsequent_indent=2 * indent, break_on_hyphens=False) if width else [text]
 
 
 def _checks(section: Checks, *, colour: bool) -> list[str]:

@@ -64,7 +64,7 @@ class Table:
         unknown = {
             place: heading.title
             for place, heading in enumerate(self.headings)
-            if heading.is_figure and self.rows and all(row[place].text == UNKNOWN for row in self.rows)
+            if heading.is_figure and self.rows and all(row[place].text in (UNKNOWN, "") for row in self.rows)
         }
         if not unknown:
             return self

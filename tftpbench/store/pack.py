@@ -10,8 +10,7 @@ import lzma
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,23 +115,18 @@ def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> Non
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
 
 
-@contextmanager
-def _named(run: Run, label: str) -> Iterator[None]:
-    """The error of a file that can't be read, with its name."""
-    try:
-        yield
-    except ResultsError as error:
-        raise ResultsError(f"{run.path}/{label} {error}") from None
-
-
 def _table(run: Run, files: TrialFiles, trial: int, name: str, columns: Mapping[str, Column]) -> pa.Table:
-    with _named(run, files.label(trial, name)):
+    try:
         return files.table(trial, name, columns, rows_max=tables.ROWS_MAX)
+    except ResultsError as error:
+        raise ResultsError(f"{run.path}/{files.label(trial, name)} {error}") from None
 
 
 def _histogram(run: Run, files: TrialFiles, trial: int, kind: str) -> Latency | None:
-    with _named(run, files.label(trial, form.LATENCY)):
+    try:
         return files.histogram(trial, kind)
+    except ResultsError as error:
+        raise ResultsError(f"{run.path}/{files.label(trial, form.LATENCY)} {error}") from None
 
 
 def _groups(run: Run) -> list[list[int]]:

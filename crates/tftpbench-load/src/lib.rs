@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
-pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use notice::{Notice, Progress};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
@@ -100,7 +100,7 @@ pub fn run(
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
         Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
-        Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
+        Sockets::PerTransfer => config.arrivals.in_flight_max().saturating_add(DALLYING_MAX * config.workers),
     }
 }
 
@@ -178,5 +178,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// How many of the transfers in flight are this worker's.
 fn slots(config: &LoadConfig, index: usize) -> usize {
-    config.concurrency / config.workers + usize::from(index < config.concurrency % config.workers)
+    let in_flight = config.arrivals.in_flight_max();
+    in_flight / config.workers + usize::from(index < in_flight % config.workers)
 }

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Sockets, TransferRow, Verify,
+    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Sockets,
+    TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
@@ -251,7 +252,7 @@ impl LoadArguments {
             options: self.options()?,
             timing: self.timing()?,
             name: self.name,
-            concurrency: self.concurrency,
+            arrivals: Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns },
             workers: self.workers,
             cpus: self.cpus,
             sockets: choice(
@@ -261,7 +262,6 @@ impl LoadArguments {
             )?,
             extent,
             drain_ns: self.drain_ns,
-            ramp_ns: self.ramp_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,

@@ -665,6 +665,15 @@ def test_a_loss_stands_in_the_first_column_whatever_the_width(width: int) -> Non
     assert table[-1].endswith("to valid.")
 
 
+@pytest.mark.parametrize("width", [80, None])
+def test_sentences_and_lists_are_wrapped_for_a_terminal_and_nowhere_else(width: int | None) -> None:
+    lines = rendered.text(golden(), "x" * 100, "y", width=width).splitlines()
+    assert ("  dnsmasq: never answered 3362 of 5000 transfers (read, 5000 at once, 64 KiB; 1" in lines) is (width == 80)
+    assert (lines[0] == golden().sentence) is (width is None)
+    assert f"Files:  {'x' * 100}" in lines, "people copy it"
+    assert width is None or max(len(line) for line in lines if "xx" not in line) <= width
+
+
 def test_a_loss_is_in_the_sentence() -> None:
     assert golden().sentence.endswith(" dnsmasq served 1,638 of 5,000 (33 %) with 5000 reads at once.")
 

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
 from tftpbench.model.errors import PlotError
+from tftpbench.model.metrics import METRICS
 
 NAMES = [f"server-{number}@as_shipped" for number in range(20)]
 LARGE_KB = 300
@@ -66,7 +67,7 @@ def test_an_svg_for_a_page_is_one_element_whose_text_is_text_and_that_styles_not
     root = ET.fromstring(plot.svg)
     assert (root.get("role"), root.get("aria-label")) == ("img", plot.alt)
     words = {"".join(each.itertext()).strip() for each in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"epoll", "threads", "DATA blocks per second", "Throughput against concurrency"} <= words
+    assert {"epoll", "threads", METRICS["data_pps"].words, plot.title} <= words
 
 
 def test_ids_of_two_plots_in_one_page_differ_and_refer_to_what_is_there() -> None:

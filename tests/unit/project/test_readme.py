@@ -52,7 +52,7 @@ def test_its_first_result_is_a_run_that_is_kept() -> None:
     answer = summary.answer_of(load_run(REFERENCE.parent / "concurrency"))
     said = rendered.text(answer, "", "", width=100)
     sentence, _, rest = block.partition("\n\n")
-    assert " ".join(sentence.split()) == said.splitlines()[0]
+    assert " ".join(sentence.split()) == answer.sentence
     assert [line for line in rest.splitlines() if line not in said.splitlines()] == []
 
 

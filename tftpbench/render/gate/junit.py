@@ -58,8 +58,8 @@ def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
 
 
 def _description(judgement: Judgement) -> str:
-    told = f"{judgement.verdict or 'not judged'}: {judgement.detail}"
-    return told if judgement.ratio is None else f"{told}; {change(judgement)}, {counted(judgement.pairs, 'pair')}"
+    text = f"{judgement.verdict or 'not judged'}: {judgement.detail}"
+    return text if judgement.ratio is None else f"{text}; {change(judgement)}, {counted(judgement.pairs, 'pair')}"
 
 
 def _case(suite: ET.Element, name: str) -> ET.Element:

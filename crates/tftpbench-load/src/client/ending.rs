@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Extent, LoadConfig, Sockets, Verify};
+    use crate::config::{Arrivals, Extent, LoadConfig, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -116,13 +116,12 @@ mod tests {
             show_payload: false,
             options: Options { blksize: Some(1_024), windowsize: Some(4), ..Options::default() },
             timing: Timing { timeout_ns: 1, retries: 0, backoff, adaptive_floor_ns: None, timeout_max_ns: 1 },
-            concurrency: 1,
+            arrivals: Arrivals::ClosedLoop { concurrency: 1, ramp_ns: 0 },
             workers: 1,
             cpus: Vec::new(),
             sockets: Sockets::Shared,
             extent: Extent::Transfers { count: 1, limit_ns: 1 },
             drain_ns: 0,
-            ramp_ns: 0,
             busy_poll_ns: 0,
             watch_for_answer: false,
             receive_buffer_bytes: 0,

@@ -9,7 +9,7 @@ use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Client;
-use crate::config::{Extent, LoadConfig, LoadError};
+use crate::config::{Arrivals, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
 use crate::faults::Faults;
 use crate::notice::{Counters, Sent};
@@ -108,7 +108,9 @@ impl<'a> OpenedWorker<'a> {
             endpoints: self.endpoints,
             dallying: VecDeque::new(),
             active: 0,
-            schedule: Schedule::closed_loop(start_ns, self.slots, config.ramp_ns),
+            schedule: match config.arrivals {
+                Arrivals::ClosedLoop { ramp_ns, .. } => Schedule::closed_loop(start_ns, self.slots, ramp_ns),
+            },
             phase: Phase::WarmUp,
             cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,
