@@ -136,14 +136,13 @@ def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[Serv
     broken_off = failed & ~refused
     count = _count(broken_off)
     yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[broken_off], row)})")
+    if has_died:
+        timed_out, cut_off = timed_out | cut_off, np.zeros_like(cut_off)  # its silence, and not the test's end
     count = _count(timed_out & ~answered)
     yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
     count = _count(timed_out & answered)
     yield ServerFinding("timed_out", count, f"fell silent in {_of(count, started)}")
-    count = _count(cut_off)
-    if has_died:
-        yield ServerFinding("failed", count, f"left {_of(count, started)} unfinished when it died")
-    elif count:
+    if count := _count(cut_off):
         yield ServerFinding("unfinished", count, _done_in(row, transfers, cut_off))
 
 

@@ -133,9 +133,8 @@ def _with_its_port(contender: Contender) -> Contender:
     if not is_taken(LISTENS_ON, port):
         return contender
     reason = (
-        f"could not be measured: UDP port {port}, the only one that it can listen on, is taken by "
-        f"{program_at(port) or 'another program'}; stop that program, or measure it as it runs with "
-        f"--target {LISTENS_ON}:{port}"
+        f"could not be measured: UDP port {port} is taken by {program_at(port) or 'another program'}; "
+        f"stop that, or measure it as it runs with --target {LISTENS_ON}:{port}"
     )
     return replace(contender, found=Missing(reason, ""))
 

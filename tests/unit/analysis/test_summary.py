@@ -584,16 +584,16 @@ QUICK_THRESHOLDS = ["failed == 0", "data_pps > 1e9", "udp_drops_generator == 0"]
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({}, 0, "Quick run: no speed, ratio or limit of the generator was judged"),
-        ({"verdict": "invalid", "verdict_reason": "x", "udp_drops_generator": 9}, 0, "Quick run: "),
-        ({"failed": 2}, 3, "Quick run: "),
-        ({"failed": None}, 0, "Quick run: "),
+        ({}, 0, "Quick run (--quick): no speed, ratio or generator limit was judged"),
+        ({"verdict": "invalid", "verdict_reason": "x", "udp_drops_generator": 9}, 0, "Quick run (--quick): "),
+        ({"failed": 2}, 3, "Quick run (--quick): "),
+        ({"failed": None}, 0, "Quick run (--quick): "),
         ({"data_pps": 0.0}, 3, "Nothing was served by epoll (read, 3 at once, 64 KiB); threads (read, 3 at once"),
         ({"data_pps": None, "verdict": "invalid", "verdict_reason": "died"}, 3, "Nothing was served by epoll"),
         (
             {"data_pps": None, "server_findings": [{"kind": "port_taken", "count": 1, "text": "x"}]},
             0,
-            "Quick run: ",
+            "Quick run (--quick): ",
         ),
     ],
     ids=["well", "invalid", "missed", "not known", "nothing moved", "died", "port taken"],

@@ -94,7 +94,8 @@ def test_what_a_server_that_died_left_unfinished_is_its_own_doing() -> None:
     listed = findings.of_a_load({}, ends, TIMEOUT_NS, died="died with SIGSEGV")
     assert [(each.kind, each.text) for each in listed] == [
         ("died", "died with SIGSEGV"),
-        ("failed", "left 2 of 3 transfers unfinished when it died"),
+        ("silent", "never answered 1 of 3 transfers"),
+        ("timed_out", "fell silent in 1 of 3 transfers"),
     ]
     assert {findings.ORIGINS[each.kind] for each in listed} == {"server"}
 

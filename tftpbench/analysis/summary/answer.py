@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a run answers without data frames
 
 Row = Mapping[str, Any]
 
-QUICK_NOTE = "Quick run: no speed, ratio or limit of the generator was judged; leave --quick out for that."
+QUICK_NOTE = "Quick run (--quick): no speed, ratio or generator limit was judged."
 
 
 @dataclass(frozen=True)
