@@ -129,6 +129,12 @@ def test_a_command_works(words: list[str], tmp_path: Path) -> None:
             pytest.fail(f"{program}: a page has this command, and no test knows how to try it")
 
 
+def test_the_first_command_takes_as_long_as_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.exit_code(["run", "smoke", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 trials, about 5 s"
+    assert "tftpbench run smoke  # 5 seconds" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def tftpbench_command(words: list[str], folder: Path) -> None:
     """Parse a command line as the program does; then run it where that is quick."""
     parse(words)

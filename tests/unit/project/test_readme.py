@@ -13,6 +13,7 @@ import pytest
 
 from tftpbench import load_run
 from tftpbench.analysis import summary
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.model.scenario import from_document
 from tftpbench.render import answer as rendered
 
@@ -34,6 +35,13 @@ def test_the_address_stands_in_pyproject_alone() -> None:
         assert re.findall(r"(?:uses: |TFTPBENCH: \")(\S*(?:tftpbench|ADDRESS)\S*@[^\s\"]+)", text) == [
             f"{source}@{release}"
         ]
+
+
+def test_it_names_the_servers_that_need_root_and_no_others() -> None:
+    (paragraph,) = (part for part in README.split("\n\n") if part.startswith("Two servers need root"))
+    needy = {name for name, each in bundled_manifests().items() if each.privileges or (each.fixed_port or 1024) < 1024}
+    assert set(re.findall(r"`([a-z-]+)`", paragraph)) == needy
+    assert len(needy) == 2
 
 
 def test_no_page_says_that_a_registry_has_it() -> None:
