@@ -148,7 +148,7 @@ def test_a_terminal_sees_the_last_pair_with_the_time_left_and_quiet_sees_nothing
         for event in events():
             show(event)  # type: ignore[arg-type]
     lines = re.findall(r"pair 12 of [^\r\n]*", live.getvalue())
-    assert lines == ["pair 12 of at most 30 · up to 3 min left · base 202 k, head 188 k blocks/s"[: columns - 1]]
+    assert lines == ["pair 12 of at most 30, up to 3 min left, base 202 k, head 188 k blocks/s"[: columns - 1]]
     assert silent.getvalue() == ""
 
 

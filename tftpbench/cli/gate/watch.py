@@ -42,7 +42,7 @@ class _Watch:
                 if pair.invalid or pair.failure:
                     self._say(f"pair {pair.number} is invalid: {pair.failure or pair.invalid}")
                 parts = [f"pair {pair.number} of at most {self._last}", self._left(pair.number), _rates(pair)]
-                self._live(" · ".join(filter(None, [*parts, pair.cell if cells > 1 else ""])))
+                self._live(", ".join(filter(None, [*parts, pair.cell if cells > 1 else ""])))
             case InterimLook(decision) if not decision.is_final:  # the last one is printed with the verdict
                 gated = [each for each in decision.judgements if each.budget is not None]
                 self._say(f"after {decision.pairs} pairs:")

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tftpbench.host.server.supervisor import read_proc
+from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture, since Linux 5.6
 _DROPPED = (b"RcvbufErrors", b"MemErrors", b"Udp6RcvbufErrors", b"Udp6MemErrors")
@@ -119,12 +119,7 @@ def granted_buffers(pid: int, descriptor: int) -> tuple[int, int] | None:
 
 
 def _rows(path: str) -> Iterator[UdpSocket]:
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines[1:]:
+    for line in proc_or_nothing(path).splitlines()[1:]:
         fields = line.split()
         # proc(5): sl local_address rem_address st queues tr:tm retrnsmt uid timeout inode ref pointer drops
         yield UdpSocket(int(fields[1].rpartition(b":")[2], 16), int(fields[9]), int(fields[12]))
