@@ -10,7 +10,6 @@ import sys
 import typer
 
 from tftpbench.cli import ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
-from tftpbench.cli.mistakes import CommandLineError, in_one_line
 from tftpbench.model.errors import TftpbenchError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
@@ -95,7 +94,7 @@ def _run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
     except TftpbenchError as error:
         return _fail(str(error), error.exit_code, *str(error).splitlines())
-    except CommandLineError as error:
+    except options.CommandLineError as error:
         return _refuse(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
@@ -112,7 +111,7 @@ def _refuse(error: Exception, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help of a group of commands
         typer.echo(error, err=True)
         return 2
-    return _fail(in_one_line(error, arguments), 2)
+    return _fail(options.mistake(error, arguments), 2)
 
 
 def _fail(message: str, code: int, *lines: str) -> int:
