@@ -4,6 +4,7 @@ The first figures and their order are those of `HEADLINE`. It must never leave t
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tftpbench.analysis.summary import Answer, Line, judgements
 from tftpbench.measure.findings import Origin
@@ -90,13 +91,14 @@ def headline_table(answer: Answer) -> Table:
         columns += _ratio(answer) if metric.name == answer.metric else []
     columns += [
         _plain_figure(METRICS["failed"]),
-        (_LOST, lambda line: Value(str(line.lost), line.lost)),
+        (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
         (Heading("valid", "Trials that count, of those that were done."), _valid),
     ]
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
-    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark)
-    notes = tuple(f"* {mark}" for mark in marks) if _has_shares(answer) or _is_of_ceiling(answer) else ()
+    has_shares = _has_shares(answer) or _is_of_ceiling(answer)
+    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_shares)
+    notes = tuple(f"* share of the ceiling: {mark}" for mark in marks)
     return Table(
         "headline", "Figures", tuple(heading for heading, _ in columns), rows,
         marked if _is_compared(answer) else frozenset(), is_grouped=True, notes=notes,
@@ -178,4 +180,6 @@ def _fitting(table: Table, width: int) -> Table:
     if not left_out:
         return table
     named = left_out[0] if len(left_out) == 1 else f"{len(left_out)} columns, from {left_out[0]} to {left_out[-1]}"
+    if not any(value.text.endswith("*") for row in table.rows for value in row[:count]):
+        table = replace(table, notes=tuple(note for note in table.notes if not note.startswith("* ")))
     return table.keeping(range(count), f"Not shown for lack of room: {named}.")

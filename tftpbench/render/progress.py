@@ -25,6 +25,7 @@ from tftpbench.measure import (
 )
 from tftpbench.measure.plan import costs_s, estimate_s
 from tftpbench.model.escape import visible_line
+from tftpbench.model.metrics import METRICS
 from tftpbench.model.units import about, counted, format_duration, format_rate
 from tftpbench.render.terminal import console
 
@@ -234,7 +235,10 @@ def unknown_text(event: CeilingUnknown) -> str:
 
 def _of_ceiling(row: Mapping[str, object]) -> str:
     ratio = row.get("ceiling_ratio")
-    return f", {100 * ratio:.0f} % of the ceiling" if isinstance(ratio, (int, float)) else ""
+    if not isinstance(ratio, (int, float)):
+        return ""
+    mark = METRICS["ceiling_ratio"].mark(ratio)
+    return f", {100 * ratio:.0f} % of the ceiling{f' ({mark})' if mark else ''}"
 
 
 def _rate(row: Mapping[str, object]) -> str:

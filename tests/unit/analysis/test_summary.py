@@ -472,15 +472,19 @@ def test_a_share_that_is_surely_above_the_ceiling_is_marked_and_is_no_headline(t
     assert said.headline == "read, 1000 at once, 64 KiB"
     for asked_ in (question, asked()):
         shown = rendered.text(answer(asked_, found), "folder", "repeat", width=200)
-        assert f"* {UNUSABLE}" in shown
+        assert f"* share of the ceiling: {UNUSABLE}" in shown
         assert ("1.20x (1.20 to 1.20)*" if asked_ is question else "120 %*") in shown
         assert "80 %*" not in shown
+        if asked_ is not question:
+            narrow = rendered.text(answer(asked_, found), "folder", "repeat", width=50)
+            assert "of ceiling" not in narrow.splitlines()[0]
+            assert UNUSABLE not in narrow, "what is not shown needs no note"
     marks = [cell["ceiling_mark"] for cell in summary.document(said, "folder", 1, [])["cells"]]  # type: ignore[attr-defined]
     assert marks == [UNUSABLE, UNUSABLE, None, None]
     question = runs.asked(["epoll", "threads"])
     known = [row | {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2} for row in runs.rows(question)]
     run = load_run(runs.store(tmp_path, runs.manifest(question), known))
-    assert all(f"* {UNUSABLE}" in report(run, form) for form in ("html", "md"))
+    assert all(f"* share of the ceiling: {UNUSABLE}" in report(run, form) for form in ("html", "md"))
 
 
 def test_a_share_that_is_perhaps_above_the_ceiling_is_not_marked() -> None:

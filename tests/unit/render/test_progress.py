@@ -71,6 +71,8 @@ def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
     assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
     assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
+    PlainLines(stream)(replace(trial, row={**trial.row, "ceiling_ratio": 2.12}))
+    assert ", 212 % of the ceiling (the machine changed; not usable), 2 timed out" in stream.getvalue()
 
 
 def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
