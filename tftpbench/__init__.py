@@ -22,40 +22,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tftpbench import plots as plots
-    from tftpbench.analysis.comparison import Comparison as Comparison
-    from tftpbench.analysis.comparison import compare as compare
-    from tftpbench.analysis.summary import Answer as Answer
+    from tftpbench import plots
+    from tftpbench.analysis.comparison import Comparison, compare
+    from tftpbench.analysis.summary import Answer
     from tftpbench.analysis.summary import answer_of as answer
-    from tftpbench.api import Server as Server
-    from tftpbench.api import gate_ab as gate_ab
-    from tftpbench.api import run as run
-    from tftpbench.gate import GateInterrupted as GateInterrupted
+    from tftpbench.api import Server, gate_ab, run
+    from tftpbench.gate import GateInterrupted
     from tftpbench.gate.document import load as load_gate
-    from tftpbench.gate.result import GateResult as GateResult
-    from tftpbench.host.server import Upload as Upload
-    from tftpbench.measure import RunInterrupted as RunInterrupted
-    from tftpbench.model.errors import BaselineMissing as BaselineMissing
-    from tftpbench.model.errors import LoadError as LoadError
-    from tftpbench.model.errors import ManifestError as ManifestError
-    from tftpbench.model.errors import NotComparable as NotComparable
-    from tftpbench.model.errors import PlotError as PlotError
-    from tftpbench.model.errors import ResultsError as ResultsError
-    from tftpbench.model.errors import ResultsWarning as ResultsWarning
-    from tftpbench.model.errors import ScenarioError as ScenarioError
-    from tftpbench.model.errors import ServerDied as ServerDied
-    from tftpbench.model.errors import ServerError as ServerError
-    from tftpbench.model.errors import ServerMissing as ServerMissing
-    from tftpbench.model.errors import ServerNotReady as ServerNotReady
-    from tftpbench.model.errors import TftpbenchError as TftpbenchError
-    from tftpbench.model.errors import ThresholdError as ThresholdError
-    from tftpbench.model.errors import UsageError as UsageError
-    from tftpbench.model.scenario import Scenario as Scenario
-    from tftpbench.model.scenario_files import load_scenario as load_scenario
-    from tftpbench.store import Latency as Latency
-    from tftpbench.store import Run as Run
-    from tftpbench.store import load_run as load_run
-    from tftpbench.store import load_runs as load_runs
+    from tftpbench.gate.result import GateResult
+    from tftpbench.host.server import Upload
+    from tftpbench.measure import RunInterrupted
+    from tftpbench.model.errors import (
+        BaselineMissing,
+        LoadError,
+        ManifestError,
+        NotComparable,
+        PlotError,
+        ResultsError,
+        ResultsWarning,
+        ScenarioError,
+        ServerDied,
+        ServerError,
+        ServerMissing,
+        ServerNotReady,
+        TftpbenchError,
+        ThresholdError,
+        UsageError,
+    )
+    from tftpbench.model.scenario import Scenario
+    from tftpbench.model.scenario_files import load_scenario
+    from tftpbench.store import Latency, Run, load_run, load_runs
 
 # The module, and the name there where it is another.
 _HOMES = {

@@ -13,12 +13,10 @@ no window, no state. What can't be drawn is a PlotError.
 from tftpbench.plots.against import against, cpu_per_block, fairness, scaling, throughput
 from tftpbench.plots.false_alarms import alarm_rates, noise
 from tftpbench.plots.forest import forest
-from tftpbench.plots.gate_pairs import gate_pairs
-from tftpbench.plots.latency import latency_spectrum
+from tftpbench.plots.latency import latency_heatmap, latency_spectrum, transfer_times
 from tftpbench.plots.loss import loss
-from tftpbench.plots.pairs import pairs
-from tftpbench.plots.plot import Plot, save, svg_text
-from tftpbench.plots.transfers import latency_heatmap, transfer_times
+from tftpbench.plots.pairs import gate_pairs, pairs
+from tftpbench.plots.plot import Plot
 
 __all__ = [
     "Plot",
@@ -33,9 +31,7 @@ __all__ = [
     "loss",
     "noise",
     "pairs",
-    "save",
     "scaling",
-    "svg_text",
     "throughput",
     "transfer_times",
 ]

@@ -62,8 +62,8 @@ def scaling(trials: pd.DataFrame) -> Plot:
     """
     frame = frames.needing(trials, ("contender", "concurrency", "data_pps"), "scaling")
     frame["scaling"] = np.nan
-    for panel in frames.panels(frame, WORK):
-        for _, rows in frames.each_contender(panel.rows):
+    for _, cell in frames.panels(frame, WORK):
+        for _, rows in frames.each_contender(cell):
             usable = rows[frames.valid(rows) & (rows["data_pps"] > 0)].dropna(subset=["concurrency"])
             if len(usable):
                 base = usable.loc[usable["concurrency"] == usable["concurrency"].min(), "data_pps"].median()
@@ -82,7 +82,7 @@ def _against(
     if frame.empty:
         raise PlotError(f"{plot}: no trial has a known {metric.name}, so there is nothing to draw")
     panels, cut = frames.shown(frames.panels(frame, [name for name in CELL if name != axis]))
-    data = pd.concat([_marks(panel, metric.name, axis) for panel in panels], ignore_index=True)
+    data = pd.concat([_marks(rows, metric.name, axis).assign(panel=label) for label, rows in panels], ignore_index=True)
     styles = style.looks(frames.contenders(frame))
     is_few = data["contender"].nunique() <= frames.FEW
     words = metric.words or metric.heading
@@ -118,10 +118,10 @@ def _against(
     return Plot(figure, data, title, _alt(data, title, metric))
 
 
-def _marks(panel: frames.Panel, column: str, axis: str) -> pd.DataFrame:
+def _marks(cell: pd.DataFrame, column: str, axis: str) -> pd.DataFrame:
     """One row per mark: trials and invalid trials, medians with their bounds, the ceiling."""
     rows: list[dict[str, object]] = []
-    for name, ours in frames.each_contender(panel.rows):
+    for name, ours in frames.each_contender(cell):
         is_valid = frames.valid(ours)
         for kind, some in (("trial", ours[is_valid]), ("invalid trial", ours[~is_valid])):
             for at, here in some.groupby(axis):
@@ -133,10 +133,10 @@ def _marks(panel: frames.Panel, column: str, axis: str) -> pd.DataFrame:
                     low, high = interval or (values.min(), values.max())
                     median = {column: float(np.median(values)), "low": low, "high": high, "n": len(values)}
                     rows.append({"mark": "median", **same, **median, "bounds": _INTERVAL if interval else "range"})
-    ceilings = panel.rows[panel.rows[_CEILING] > 0].groupby(axis)[_CEILING]
+    ceilings = cell[cell[_CEILING] > 0].groupby(axis)[_CEILING]
     rows += [{"mark": "ceiling", axis: at, column: found.median(), "n": len(found)} for at, found in ceilings]
     columns = ["panel", "mark", "contender", axis, column, "low", "high", "bounds", "n"]
-    return pd.DataFrame(rows, columns=columns).assign(panel=panel.label)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _draw(axes: Axes, data: pd.DataFrame, styles: Mapping[str, style.Look], *, is_few: bool) -> None:

@@ -20,8 +20,8 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     usable = frame[frames.valid(frame)].dropna(subset=[column, "order"])
     if usable.empty:
         raise PlotError(f"noise: no valid trial has {column}")
-    panel = frames.panels(usable, CELL)[0]
-    data = panel.rows[["contender", "order", column]].sort_values("order").reset_index(drop=True)
+    label, rows = frames.panels(usable, CELL)[0]
+    data = rows[["contender", "order", column]].sort_values("order").reset_index(drop=True)
     styles = style.looks(frames.contenders(frame))
     last = float(data["order"].max())
 
@@ -48,7 +48,7 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     known = METRICS.get(column)
     words = known.words or known.heading if known else column
     title = f"{words[0].upper()}{words[1:]}, trial by trial"
-    notes = [panel.label, frames.span([len(data)], "trial"), "dotted: median"]
+    notes = [label, frames.span([len(data)], "trial"), "dotted: median"]
     figure = style.drawn(title, notes, data.assign(panel=""), draw, key, scale, ("trials, in the order done", words))
     alt = f"{title}: {', '.join(f'{each.name}{each.remark} around its median' for each in key(data))}."
     return Plot(figure, data, title, alt)
