@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tftpbench import plots as plots
     from tftpbench.analysis.comparison import Comparison as Comparison
     from tftpbench.analysis.comparison import compare as compare
     from tftpbench.analysis.summary import Answer as Answer
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from tftpbench.api import Server as Server
     from tftpbench.api import gate_ab as gate_ab
     from tftpbench.api import run as run
+    from tftpbench.gate import GateInterrupted as GateInterrupted
     from tftpbench.gate.document import load as load_gate
     from tftpbench.gate.result import GateResult as GateResult
     from tftpbench.host.server import Upload as Upload
+    from tftpbench.measure import RunInterrupted as RunInterrupted
+    from tftpbench.model.errors import BaselineMissing as BaselineMissing
     from tftpbench.model.errors import LoadError as LoadError
     from tftpbench.model.errors import ManifestError as ManifestError
     from tftpbench.model.errors import NotComparable as NotComparable
@@ -39,8 +43,13 @@ if TYPE_CHECKING:
     from tftpbench.model.errors import ResultsError as ResultsError
     from tftpbench.model.errors import ResultsWarning as ResultsWarning
     from tftpbench.model.errors import ScenarioError as ScenarioError
+    from tftpbench.model.errors import ServerDied as ServerDied
     from tftpbench.model.errors import ServerError as ServerError
+    from tftpbench.model.errors import ServerMissing as ServerMissing
+    from tftpbench.model.errors import ServerNotReady as ServerNotReady
     from tftpbench.model.errors import TftpbenchError as TftpbenchError
+    from tftpbench.model.errors import ThresholdError as ThresholdError
+    from tftpbench.model.errors import UsageError as UsageError
     from tftpbench.model.scenario import Scenario as Scenario
     from tftpbench.model.scenario_files import load_scenario as load_scenario
     from tftpbench.store import Latency as Latency
@@ -51,7 +60,9 @@ if TYPE_CHECKING:
 # The module, and the name there where it is another.
 _HOMES = {
     "Answer": "analysis.summary",
+    "BaselineMissing": "model.errors",
     "Comparison": "analysis.comparison",
+    "GateInterrupted": "gate",
     "GateResult": "gate",
     "Latency": "store",
     "LoadError": "model.errors",
@@ -61,12 +72,18 @@ _HOMES = {
     "ResultsError": "model.errors",
     "ResultsWarning": "model.errors",
     "Run": "store",
+    "RunInterrupted": "measure",
     "Scenario": "model.scenario",
     "ScenarioError": "model.errors",
     "Server": "api",
+    "ServerDied": "model.errors",
     "ServerError": "model.errors",
+    "ServerMissing": "model.errors",
+    "ServerNotReady": "model.errors",
     "TftpbenchError": "model.errors",
+    "ThresholdError": "model.errors",
     "Upload": "host.server",
+    "UsageError": "model.errors",
     "answer": "analysis.summary:answer_of",
     "compare": "analysis.comparison",
     "gate_ab": "api",
@@ -79,7 +96,9 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "BaselineMissing",
     "Comparison",
+    "GateInterrupted",
     "GateResult",
     "Latency",
     "LoadError",
@@ -89,12 +108,18 @@ __all__ = [
     "ResultsError",
     "ResultsWarning",
     "Run",
+    "RunInterrupted",
     "Scenario",
     "ScenarioError",
     "Server",
+    "ServerDied",
     "ServerError",
+    "ServerMissing",
+    "ServerNotReady",
     "TftpbenchError",
+    "ThresholdError",
     "Upload",
+    "UsageError",
     "answer",
     "compare",
     "gate_ab",
@@ -102,11 +127,16 @@ __all__ = [
     "load_run",
     "load_runs",
     "load_scenario",
+    "plots",
     "run",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("tftpbench")
+    if name == "plots":
+        return import_module(f"{__name__}.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, other_name = _HOMES[name].partition(":")

@@ -17,6 +17,7 @@ from tftpbench.host.generator import LoadConfig, run_load
 
 NAMES = ["epoll", "threads"]
 PATIENCE_S = 20.0
+AGAIN_S = 1.0
 IP_PKTINFO = 8  # linux/in.h; Python 3.14 is the first to name it
 WINDOW = b"blksize\x001468\0windowsize\x0065535\0"
 LARGE_BYTES = 65_535 * 1468  # a window of 65,535 blocks, if it were granted
@@ -67,6 +68,20 @@ def client() -> socket.socket:
     return made
 
 
+def ask(made: socket.socket, datagram: bytes, to: tuple[str, int]) -> tuple[bytes, tuple[str, int]]:
+    """The answer and whose it is; sent again each second, as clients do, since a full receive buffer drops it."""
+    patient_until = time.monotonic() + PATIENCE_S
+    made.settimeout(AGAIN_S)
+    try:
+        while True:
+            made.sendto(datagram, to)
+            with contextlib.suppress(TimeoutError):
+                return made.recvfrom(2048)
+            assert time.monotonic() < patient_until, f"no answer to {datagram[:40]!r} within {PATIENCE_S:.0f} s"
+    finally:
+        made.settimeout(PATIENCE_S)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root"
@@ -87,8 +102,7 @@ def draw_windows(server: Served, stack: contextlib.ExitStack, clients: int, name
     opened = []
     for _, name in zip(range(clients), names or [b"large"] * clients, strict=True):
         made = stack.enter_context(client())
-        made.sendto(b"\0\1" + name + b"\0octet\0" + WINDOW, server.address)
-        oack, tid = made.recvfrom(2048)
+        oack, tid = ask(made, b"\0\1" + name + b"\0octet\0" + WINDOW, server.address)
         assert oack[:2] == b"\0\6", oack
         opened.append((made, tid))
     for made, tid in opened:
@@ -97,18 +111,28 @@ def draw_windows(server: Served, stack: contextlib.ExitStack, clients: int, name
         pass
 
 
+def next_data(made: socket.socket, block: int, tid: tuple[str, int]) -> bytes:
+    """The DATA after `block`, which is acknowledged until that comes: copies of older DATA may come before it."""
+    acknowledgement = b"\0\4" + struct.pack("!H", block)
+    while True:
+        data, _ = ask(made, acknowledgement, tid)
+        if data[:4] != b"\0\3" + struct.pack("!H", block):
+            return data
+
+
 def read(server: Served, name: str) -> bytes:
     """A whole file, block by block."""
     contents = b""
     with client() as made:
-        made.sendto(b"\0\1" + name.encode() + b"\0octet\0", server.address)
+        data, tid = ask(made, b"\0\1" + name.encode() + b"\0octet\0", server.address)
+        block = 1
         while True:
-            data, tid = made.recvfrom(2048)
-            assert data[:2] == b"\0\3", data
+            assert data[:4] == b"\0\3" + struct.pack("!H", block), data[:40]
             contents += data[4:]
-            made.sendto(b"\0\4" + data[2:4], tid)
             if len(data) < 516:
+                made.sendto(b"\0\4" + data[2:4], tid)
                 return contents
+            data, block = next_data(made, block, tid), block + 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,8 +156,7 @@ def test_a_silent_writer_costs_a_quarter_of_a_megabyte_at_most(root: Path, name:
         before = server.rss_bytes()
         for index in range(clients):
             made = stack.enter_context(client())
-            made.sendto(b"\0\2new-%d\0octet\0" % index + WINDOW, server.address)
-            oack, tid = made.recvfrom(2048)
+            oack, tid = ask(made, b"\0\2new-%d\0octet\0" % index + WINDOW, server.address)
             assert oack[:2] == b"\0\6", oack
             # Blocks from the future, the longest that there are: none is taken, and each has to be read.
             for _ in range(64):
@@ -194,23 +217,20 @@ def test_200_000_requests_with_forged_senders_take_places_and_nothing_else(root:
     requests, places = 200_000, 1000
     options = ["--max-transfers", str(places), "--grace", "0"]
     with served(root, name, *options) as server, client() as honest, forger() as forged:
-        honest.sendto(b"\0\1blocks\0octet\0", server.address)
-        data, tid = honest.recvfrom(2048)
+        data, tid = ask(honest, b"\0\1blocks\0octet\0", server.address)
         before, contents, block = server.rss_bytes(), data[4:], 1
         for index in range(requests):
             forge(forged, index, b"\0\1small\0octet\0timeout\x00255\0", server.address)
             if index % 500 == 499:  # its transfer goes on meanwhile, one block at a time
-                honest.sendto(b"\0\4" + struct.pack("!H", block), tid)
-                block += 1
-                while data[:4] != b"\0\3" + struct.pack("!H", block):  # some may come twice
-                    data = honest.recv(2048)
+                data, block = next_data(honest, block, tid), block + 1
+                assert data[:4] == b"\0\3" + struct.pack("!H", block), data[:40]
                 contents += data[4:]
         honest.sendto(b"\0\4" + struct.pack("!H", block), tid)
         assert contents == (root / "blocks").read_bytes()
         # No request is silently ignored: a newcomer gets an ERROR that there is no room.
         with client() as late:
-            late.sendto(b"\0\1small\0octet\0", server.address)
-            assert late.recv(2048)[:2] in (b"\0\5", b"\0\3")
+            answer, _ = ask(late, b"\0\1small\0octet\0", server.address)
+            assert answer[:2] in (b"\0\5", b"\0\3")
         assert server.rss_bytes() - before <= places * (64 << 10)
         counters = server.stop()
         assert counters["transfers_started"] <= places + 2

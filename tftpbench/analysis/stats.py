@@ -53,8 +53,13 @@ class Ratio:
 
     @property
     def certainty(self) -> str:
-        """How sure it is, in words: the interval, or, under six pairs, only what was seen."""
-        return self._bounds if self.low is None else f"95 % interval {self._bounds}, {self.n} pairs"
+        """How sure it is, in words: the interval and its pairs, or, under six pairs, only what was seen."""
+        return self.bounds if self.low is None else f"{self.bounds}, {self.n} pairs"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words, or, under six pairs, what was seen."""
+        return self._bounds if self.low is None else f"95 % interval {self._bounds}"
 
     @property
     def _bounds(self) -> str:

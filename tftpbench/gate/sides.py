@@ -69,9 +69,8 @@ def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> Non
         for cell in cells:
             reason = each.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))
             if reason is not None:
-                why = reason.removeprefix(f"{each.server.name} ")
                 raise UsageError(
-                    f"{name} ({each.name}) {why}, which the cell {cell.label!r} needs; "
+                    f"{name} ({each.name}) {reason}, which the cell {cell.label!r} needs; "
                     "choose another scenario, or change its matrix with --set"
                 )
 

@@ -6,7 +6,6 @@ Ratios come from the gate; it must never estimate.
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from tftpbench.model.budgets import KNOWN
 from tftpbench.model.errors import PlotError
@@ -14,7 +13,7 @@ from tftpbench.model.units import counted
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
-_HEAD = "#0072B2"
+_HEAD = style.looks([""])[""]
 _BUDGET = "#D55E00"
 _BELOW_MAX = 3  # panels under each other, as wide as the page; more stand side by side
 _COLUMNS = ("pair", "ratio", "base_first", "valid")
@@ -33,22 +32,18 @@ def gate_pairs(pairs: pd.DataFrame) -> Plot:
     found = [rows for _, rows in data.groupby(["cell_key", "metric"], sort=False)]
     cut = f"the first {frames.PANELS_MAX} of {counted(len(found), 'panel')}" if len(found) > frames.PANELS_MAX else ""
     found = found[: frames.PANELS_MAX]
-    data = pd.concat(found, ignore_index=True)
-    title = "Pairs: head / base, in the order done"
     names = _panel_names(found)
-    columns = 2 if len(found) > _BELOW_MAX else 1
-    with style.applied():
-        grid = style.grid(
-            title,
-            "; ".join(filter(None, [*_key(data), cut])),
-            names,
-            columns=columns,
-            height=2.3 if len(found) == 1 else 1.5 if columns == 1 else 1.7,
-        )
-        for rows, axes in zip(found, grid.axes, strict=True):
-            _draw(axes, rows)
-        _finish(grid, data)
-    return Plot(grid.figure, data.assign(panel=_panel_of(data, found, names)), title, _alt(found, names, title))
+    data = pd.concat([rows.assign(panel=name) for rows, name in zip(found, names, strict=True)], ignore_index=True)
+    title = "Pairs: head / base, in the order done"
+
+    def scale(grid: style.Grid) -> None:
+        style.order_axis(grid.axes[0].xaxis, data["pair"])
+        ratios = data["ratio"].to_numpy(dtype=float)
+        style.log_axis(grid.axes[0].yaxis, [float(ratios.min()), float(ratios.max()), 1, *_budgets(data)])
+
+    labels = ("pair, in the order done", "head / base")
+    figure = style.drawn(title, [*_key(data), cut], data, _draw, lambda _: [], scale, labels, under=_BELOW_MAX)
+    return Plot(figure, data, title, _alt(found, names, title))
 
 
 def _known(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -78,24 +73,15 @@ def _panel_names(found: list[pd.DataFrame]) -> list[str]:
     return names
 
 
-def _panel_of(data: pd.DataFrame, found: list[pd.DataFrame], names: list[str]) -> "pd.Series[str]":
-    lengths = [len(rows) for rows in found]
-    return pd.Series(np.repeat(np.array(names, dtype=object), lengths), index=data.index)
-
-
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(1, color=style.GREY, linewidth=0.9, zorder=1)
     for end in _budgets(rows):
         axes.axhline(end, color=_BUDGET, linewidth=1.1, linestyle="--", zorder=1)
-    counted_ones, others = rows[rows["valid"]], rows[~rows["valid"]]
-    heads = counted_ones[counted_ones["compared"] != "control"].sort_values("pair")
-    controls = counted_ones[counted_ones["compared"] == "control"]
-    axes.plot(heads["pair"], heads["ratio"], color=_HEAD, linestyle=":", linewidth=0.8, zorder=2)
-    axes.plot(controls["pair"], controls["ratio"], "s", color="#999999", markersize=4, zorder=3)
-    for is_first, here in heads.groupby("base_first"):
-        fill = _HEAD if is_first else "white"
-        axes.plot(here["pair"], here["ratio"], "o", color=_HEAD, mfc=fill, markersize=4.5, zorder=4)
-    axes.plot(others["pair"], others["ratio"], "x", color=style.GREY, markersize=4.5, zorder=3)
+    valid, is_control = rows["valid"], rows["compared"] == "control"
+    heads = rows[valid & ~is_control].sort_values("pair")
+    for some, marker, colour in ((rows[valid & is_control], "s", "#999999"), (rows[~valid], "x", style.GREY)):
+        axes.plot(some["pair"], some["ratio"], marker, color=colour, markersize=4.5, zorder=3)
+    style.in_order(axes, heads["pair"], heads["ratio"], heads["base_first"], _HEAD)
 
 
 def _budgets(rows: pd.DataFrame) -> list[float]:
@@ -105,29 +91,15 @@ def _budgets(rows: pd.DataFrame) -> list[float]:
     return sorted({float(end) for end in ends[np.isfinite(ends) & (ends > 0)]})
 
 
-def _finish(grid: style.Grid, data: pd.DataFrame) -> None:
-    first, last = float(data["pair"].min()), float(data["pair"].max())
-    grid.axes[0].set_xlim(first - 0.5, last + 0.5)
-    grid.axes[0].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ratios = data["ratio"].to_numpy(dtype=float)
-    style.log_axis(grid.axes[0].yaxis, [float(ratios.min()), float(ratios.max()), 1, *_budgets(data)])
-    grid.label("pair, in the order done", "head / base")
-
-
 def _key(data: pd.DataFrame) -> list[str]:
     """Only what is to be seen."""
-    is_valid, is_control = data["valid"], data["compared"] == "control"
-    heads = data[is_valid & ~is_control]
-    parts = []
-    if len(heads):
-        parts.append("filled: base was loaded first, hollow: it was not")
-    if (is_valid & is_control).any():
-        parts.append("grey squares: a second base / base, equal code")
-    if (~is_valid).any():
-        parts.append("crosses: pairs that do not count")
-    if _budgets(data):
-        parts.append("dashed: where the budget ends")
-    return parts
+    valid, is_control = data["valid"], data["compared"] == "control"
+    return [
+        "filled: base was loaded first, hollow: it was not" if (valid & ~is_control).any() else "",
+        "grey squares: a second base / base, equal code" if (valid & is_control).any() else "",
+        "crosses: pairs that do not count" if (~valid).any() else "",
+        "dashed: where the budget ends" if _budgets(data) else "",
+    ]
 
 
 def _alt(found: list[pd.DataFrame], names: list[str], title: str) -> str:

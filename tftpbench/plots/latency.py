@@ -3,15 +3,12 @@
 A percentile is read from one merged histogram, never averaged.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
-from tftpbench.model.units import counted, format_duration
+from tftpbench.model.units import format_duration
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
@@ -40,27 +37,24 @@ def latency_spectrum(frame: pd.DataFrame, what: str = "Latency") -> Plot:
         raise PlotError(f"latency_spectrum: no contender has {SAMPLES_MIN} samples, so there is nothing to draw")
     data = pd.concat(spectra, ignore_index=True)[["panel", "contender", "percentile", "value_ns", "samples"]]
     styles = style.looks(frames.contenders(frame))
-    names = list(dict.fromkeys(data["contender"]))
-    title = f"{what} by percentile"
     samples = data.groupby(["panel", "contender"])["samples"].first()
-    subtitle = f"{frames.span(list(samples), 'sample')} a line, cut where fewer than {SAMPLES_MIN} remain"
-    with style.applied():
-        grid = style.grid(
-            title,
-            "; ".join(filter(None, [subtitle, cut])),
-            [panel.label for panel in panels],
-            columns=style.columns_for(len(panels), names),
-            height=style.panel_height(len(panels), names),
-            right=style.key_width(names),
-        )
-        for panel, axes in zip(panels, grid.axes, strict=True):
-            _draw(axes, data[data["panel"] == panel.label], styles)
-        style.percentile_axis(grid, float(_nines(data["percentile"]).max()))
-        style.duration_axis(grid.axes[0].yaxis, data["value_ns"])
-        grid.label("percentile", f"{what[0].lower()}{what[1:]}" if what else "latency")
-        for panel, axes in zip(panels, grid.axes, strict=True):
-            style.draw_key(axes, _entries(data[data["panel"] == panel.label]), styles)
-    return Plot(grid.figure, data, title, _alt(data, title))
+    nines = data.assign(nines=_nines(data["percentile"]))
+
+    def scale(grid: style.Grid) -> None:
+        style.percentile_axis(grid, float(nines["nines"].max()))
+        style.figures_axis(grid.axes[0].yaxis, data["value_ns"], format_duration, is_log=True)
+
+    title = f"{what} by percentile"
+    figure = style.drawn(
+        title,
+        [f"{frames.span(list(samples), 'sample')} a line, cut where fewer than {SAMPLES_MIN} remain", cut],
+        nines,
+        style.curves("nines", "value_ns", styles, "last"),
+        style.ends("nines", "value_ns", styles),
+        scale,
+        ("percentile", f"{what[0].lower()}{what[1:]}" if what else "latency"),
+    )
+    return Plot(figure, data, title, _alt(data, title))
 
 
 def _spectrum(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,12 +64,10 @@ def _spectrum(rows: pd.DataFrame) -> pd.DataFrame:
     total = int(reached[-1])
     kept = total - reached >= SAMPLES_MIN
     values, reached = counts.index.to_numpy()[kept], reached[kept]
-    if not len(values):
-        return pd.DataFrame({"percentile": [], "value_ns": [], "samples": []})
     percentile = 100 * reached / total
     step = np.floor(np.log10(_nines(percentile)) * _STEPS)
-    is_last = np.append(step[1:] != step[:-1], True)  # a mask
-    is_last[0] = True
+    is_last = np.append(step[1:] != step[:-1], True)[: len(values)]  # a mask
+    is_last[:1] = True
     return pd.DataFrame({"percentile": percentile[is_last], "value_ns": values[is_last], "samples": total})
 
 
@@ -83,27 +75,13 @@ def _nines(percentile: "frames.Floats | pd.Series[float]") -> frames.Floats:
     return np.asarray(100 / (100 - percentile), dtype=np.float64)
 
 
-def _draw(axes: Axes, data: pd.DataFrame, styles: Mapping[str, style.Look]) -> None:
-    for name, rows in data.groupby("contender", sort=False):
-        look = styles[str(name)]
-        x, y = _nines(rows["percentile"]), rows["value_ns"]
-        axes.plot(x, y, color=look.colour, linestyle=look.dash, linewidth=1.5)
-        axes.plot(x[-1:], y.iloc[-1:], look.marker, color=look.colour, markersize=4.5)
-
-
-def _entries(data: pd.DataFrame) -> list[style.Entry]:
-    return [
-        style.Entry(str(name), (float(_nines(rows["percentile"])[-1]), float(rows["value_ns"].iloc[-1])))
-        for name, rows in data.groupby("contender", sort=False)
-    ]
-
-
 def _alt(data: pd.DataFrame, title: str) -> str:
-    found = []
-    for _, rows in data.groupby(["panel", "contender"], sort=False):
-        panel, name = rows["panel"].iloc[0], rows["contender"].iloc[0]
-        where = f" ({panel})" if panel else ""
-        beyond = rows[rows["percentile"] >= 99]
-        farthest = (beyond if len(beyond) else rows).iloc[0 if len(beyond) else -1]
-        found.append(f"{name} {format_duration(farthest['value_ns'])} at {farthest['percentile']:.4g} %{where}")
-    return f"{title}, {counted(len(found), 'line')}: {', '.join(found)}."
+    """Of each line the first percentile that is at least 99, or else the last one."""
+    lines = [ours for _, ours in data.groupby(["panel", "contender"], sort=False)]
+    beyond = [(ours[ours["percentile"] >= 99].head(1), ours.tail(1)) for ours in lines]
+    ends = pd.concat([far if len(far) else last for far, last in beyond])
+    texts = [
+        f"{format_duration(value)} at {at:.4g} %"
+        for value, at in zip(ends["value_ns"], ends["percentile"], strict=True)
+    ]
+    return f"{title}: {frames.listed(ends['panel'], ends['contender'], texts)}."

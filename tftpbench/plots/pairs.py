@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from tftpbench.analysis.stats import paired_ratio
 from tftpbench.model.axes import CELL
@@ -36,26 +35,24 @@ def pairs(trials: pd.DataFrame, reference: str | None = None) -> Plot:
     title = f"Pairs of trials: throughput / that of {base}"
     is_few = len(names) <= frames.FEW
     band = "; band: its 95 % interval" if is_few and data["low"].notna().any() else ""
-    text = f"filled: {base} went first, hollow: second; line: estimate over {_span(data)}{band}"
-    with style.applied():
-        grid = style.grid(
-            title,
-            "; ".join(filter(None, [text, cut])),
-            [table.label for table in tables],
-            columns=style.columns_for(len(tables), names),
-            height=style.panel_height(3, names),
-            right=style.key_width(names, " 0.0000"),
-        )
-        for table, axes in zip(tables, grid.axes, strict=True):
-            _draw(axes, table.rows, styles, is_few=is_few)
-        _finish(grid, data)
-        for table, axes in zip(tables, grid.axes, strict=True):
-            style.draw_key(axes, _entries(table.rows), styles)
-    return Plot(grid.figure, data, title, _alt(data, title))
-
-
-def _span(data: pd.DataFrame) -> str:
-    return frames.span([int(n) for n in data["n"]], "pair")
+    pairs_each = frames.span([int(n) for n in data["n"]], "pair")
+    figure = style.drawn(
+        title,
+        [f"filled: {base} went first, hollow: second; line: estimate over {pairs_each}{band}", cut],
+        data,
+        lambda axes, rows: _draw(axes, rows, styles, is_few=is_few),
+        lambda rows: [
+            style.Entry(str(name), styles[str(name)], (last["place"], last["estimate"]), f" {last['estimate']:.3g}")
+            for name, ours in rows.groupby("contender", sort=False)
+            for _, last in ours.tail(1).iterrows()
+        ],
+        lambda grid: _scale(grid, data),
+        ("pairs, in the order done", "ratio"),
+    )
+    firsts = data.drop_duplicates(["panel", "contender"])
+    texts = [f"{row.estimate:.3g}, n={row.n}" for row in firsts.itertuples()]
+    estimates = frames.listed(firsts["panel"], firsts["contender"], texts)
+    return Plot(figure, data, title, f"{title}, round by round; estimates: {estimates}.")
 
 
 def _reference(frame: pd.DataFrame, asked: str | None) -> str:
@@ -97,38 +94,14 @@ def _paired(rows: pd.DataFrame, base: str) -> pd.DataFrame:
 def _draw(axes: Axes, rows: pd.DataFrame, styles: Mapping[str, style.Look], *, is_few: bool) -> None:
     axes.axhline(1, color=style.GREY, linewidth=0.9, zorder=1)
     for name, ours in rows.groupby("contender", sort=False):
-        look = styles[str(name)]
-        first = ours.iloc[0]
+        look, first = styles[str(name)], ours.iloc[0]
         axes.axhline(first["estimate"], color=look.colour, linewidth=1, zorder=2)
         if pd.notna(first["low"]) and is_few:
             axes.axhspan(first["low"], first["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=1)
-        axes.plot(ours["place"], ours["ratio"], color=look.colour, linestyle=":", linewidth=0.8, zorder=2)
-        for is_first, here in ours.groupby("reference_first"):
-            fill = look.colour if is_first else "white"
-            axes.plot(here["place"], here["ratio"], look.marker, color=look.colour, mfc=fill, markersize=4.5, zorder=3)
+        style.in_order(axes, ours["place"], ours["ratio"], ours["reference_first"], look)
 
 
-def _finish(grid: style.Grid, data: pd.DataFrame) -> None:
-    last = float(data["place"].max())
-    grid.axes[0].set_xlim(0.5, last + 0.5)
-    grid.axes[0].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+def _scale(grid: style.Grid, data: pd.DataFrame) -> None:
+    style.order_axis(grid.axes[0].xaxis, pd.Series([1, data["place"].max()]))
     values = data[["ratio", "low", "high"]].to_numpy(dtype=float)
     style.log_axis(grid.axes[0].yaxis, [float(np.nanmin(values)), float(np.nanmax(values)), 1])
-    grid.label("pairs, in the order done", "ratio")
-
-
-def _entries(rows: pd.DataFrame) -> list[style.Entry]:
-    found = []
-    for name, ours in rows.groupby("contender", sort=False):
-        last = ours.iloc[-1]
-        found.append(style.Entry(str(name), (last["place"], last["estimate"]), f" {last['estimate']:.3g}"))
-    return found
-
-
-def _alt(data: pd.DataFrame, title: str) -> str:
-    firsts = data.groupby(["panel", "contender"], sort=False).first()
-    found = [
-        f"{name} {row.estimate:.3g} (n={row.n}{f', {panel}' if panel else ''})"
-        for (panel, name), row in zip(firsts.index, firsts.itertuples(index=False), strict=True)
-    ]
-    return f"{title}, round by round; estimates: {', '.join(found)}."

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,12 @@ class Plot:
     alt: str
     """One sentence that says what is to be seen, for screen readers."""
 
-    def save(self, stem: Path | str) -> tuple[Path, Path, Path]:
-        """Write stem.png, stem.svg and stem.csv; PlotError where that can't be done."""
-        return save(self.figure, Path(stem), self.data)
+    def save(self, path: Path | str) -> tuple[Path, ...]:
+        """Write one file, path.png, path.svg or path.csv as the path ends; one without such an end is all three.
+
+        Gives the paths written. PlotError where that can't be done, as for an end that is another kind of picture.
+        """
+        return save(self.figure, Path(path), self.data)
 
     @property
     def svg(self) -> str:
@@ -59,17 +63,19 @@ class Plot:
         return f'<figure style="background:#fff;margin:0">{self.svg}</figure>'
 
 
-def save(figure: Figure, stem: Path, data: pd.DataFrame) -> tuple[Path, Path, Path]:
-    """Write stem.png, stem.svg and stem.csv, each whole and then renamed; PlotError where that can't be done."""
-    contents = {
-        ".png": _rendered(figure, "png"),
-        ".svg": _rendered(figure, "svg"),
-        ".csv": csv_frame(data).encode(),
+def save(figure: Figure, path: Path, data: pd.DataFrame) -> tuple[Path, ...]:
+    """As Plot.save does; each file is written whole and then renamed."""
+    kinds: dict[str, Callable[[], bytes]] = {
+        ".png": lambda: _rendered(figure, "png"),
+        ".svg": lambda: _rendered(figure, "svg"),
+        ".csv": lambda: csv_frame(data).encode(),
     }
-    paths = {suffix: stem.parent / f"{stem.name}{suffix}" for suffix in contents}
-    for suffix, content in contents.items():
-        write_whole(paths[suffix], content, PlotError)
-    return paths[".png"], paths[".svg"], paths[".csv"]
+    asked = path.suffix.lower()
+    if asked not in kinds and asked[1:] in figure.canvas.get_supported_filetypes():
+        raise PlotError(f"{path}: can't be written as {asked}; allowed: {', '.join(kinds)}, or no end for all three")
+    paths = {asked: path} if asked in kinds else {kind: path.parent / f"{path.name}{kind}" for kind in kinds}
+    contents = [(each, kinds[kind]()) for kind, each in paths.items()]
+    return tuple(write_whole(each, content, PlotError) for each, content in contents)
 
 
 def svg_text(figure: Figure, alt: str = "") -> str:

@@ -40,32 +40,41 @@ def transfer_times(transfers: pd.DataFrame, *, ccdf: bool = False) -> Plot:
     data = pd.concat(curves, ignore_index=True)[["panel", "contender", "duration_ns", "share", "transfers", "p50_ns"]]
     if data.empty:
         raise PlotError(f"transfer_times: no contender completed {_SAMPLES_MIN} transfers: nothing to draw as a CCDF")
-    title = "Duration of transfers: share that took longer" if ccdf else "Duration of transfers: share done within"
-    counts = data.groupby(["panel", "contender"])["transfers"].first()
-    subtitle = f"{frames.span([int(n) for n in counts], 'completed transfer')} a line; fastest median first"
-    names = list(dict.fromkeys(data["contender"]))
+    title = f"Duration of transfers: share {'that took longer' if ccdf else 'done within'}"
+    first = data.drop_duplicates(["panel", "contender"])
+    notes = [
+        f"{frames.span([int(n) for n in first['transfers']], 'completed transfer')} a line; fastest median first",
+        f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "",
+        cut,
+    ]
     styles = style.looks(frames.contenders(rows))
-    with style.applied():
-        grid = style.grid(
-            title,
-            "; ".join(filter(None, [subtitle, f"cut where fewer than {_SAMPLES_MIN} remain" if ccdf else "", cut])),
-            [panel.label for panel in panels],
-            columns=style.columns_for(len(panels), names),
-            height=style.panel_height(len(panels), names),
-            right=style.key_width(names),
-            share_x=False,
-        )
-        for place, (panel, axes) in enumerate(zip(panels, grid.axes, strict=True)):
-            here = data[data["panel"] == panel.label]
-            _draw_curves(axes, here, styles)
-            style.duration_axis(axes.xaxis, here["duration_ns"] if len(here) else [1, 10])
-            if place == 0:
-                _share_axis(axes, data, ccdf=ccdf)
-        grid.label("duration of a transfer", "share that took longer" if ccdf else "share of transfers")
-        for panel, axes in zip(panels, grid.axes, strict=True):
-            medians = data[data["panel"] == panel.label].groupby("contender", sort=False)["p50_ns"].first()
-            style.draw_key(axes, [style.Entry(str(name)) for name in medians.sort_values().index], styles)
-    return Plot(grid.figure, data, title, _curves_alt(data, title))
+    lines = style.curves("duration_ns", "share", styles, "middle")
+
+    def draw(axes: Axes, here: pd.DataFrame) -> None:
+        lines(axes, here)
+        style.figures_axis(axes.xaxis, here["duration_ns"], format_duration, is_log=True)
+
+    def scale(grid: style.Grid) -> None:
+        if ccdf:
+            style.log_axis(grid.axes[0].yaxis, [float(data["share"].min()), 1])
+        else:
+            grid.axes[0].set_ylim(0, 1.02)
+
+    figure = style.drawn(
+        title,
+        notes,
+        data,
+        draw,
+        lambda here: [
+            style.Entry(str(name), styles[str(name)])
+            for name in here.groupby("contender", sort=False)["p50_ns"].first().sort_values().index
+        ],
+        scale,
+        ("duration of a transfer", "share that took longer" if ccdf else "share of transfers"),
+        share_x=False,
+    )
+    medians = frames.listed(first["panel"], first["contender"], map(format_duration, first["p50_ns"]))
+    return Plot(figure, data, title, f"{title}; medians: {medians}.")
 
 
 def latency_heatmap(transfers: pd.DataFrame) -> Plot:
@@ -100,7 +109,7 @@ def latency_heatmap(transfers: pd.DataFrame) -> Plot:
             foot=1,
         )
         _draw_heat(grid, list(counted_bins.values()), edges)
-        style.duration_axis(grid.axes[0].yaxis, rows["duration_ns"])
+        style.figures_axis(grid.axes[0].yaxis, rows["duration_ns"], format_duration, is_log=True)
         grid.label("end, s after the first start", "duration")
     return Plot(grid.figure, data, title, f"Heat map, {title.lower()}, for {', '.join(counted_bins)}; {cell.label}.")
 
@@ -137,29 +146,6 @@ def _curve(durations: frames.Floats, *, ccdf: bool) -> pd.DataFrame:
     )
 
 
-def _draw_curves(axes: Axes, data: pd.DataFrame, styles: Mapping[str, style.Look]) -> None:
-    for name, rows in data.groupby("contender", sort=False):
-        look = styles[str(name)]
-        x, y = rows["duration_ns"].to_numpy(), rows["share"].to_numpy()
-        axes.plot(x, y, color=look.colour, linestyle=look.dash, linewidth=1.5)
-        middle = len(x) // 2
-        axes.plot(x[middle : middle + 1], y[middle : middle + 1], look.marker, color=look.colour, markersize=4.5)
-
-
-def _share_axis(axes: Axes, data: pd.DataFrame, *, ccdf: bool) -> None:
-    if ccdf:
-        style.log_axis(axes.yaxis, [float(data["share"].min()), 1])
-    else:
-        axes.set_ylim(0, 1.02)
-
-
-def _curves_alt(data: pd.DataFrame, title: str) -> str:
-    first = data.drop_duplicates(["panel", "contender"])
-    firsts = zip(first["panel"], first["contender"], first["p50_ns"], strict=True)
-    found = [f"{name} {format_duration(p50)}{f' ({panel})' if panel else ''}" for panel, name, p50 in firsts]
-    return f"{title}; medians: {', '.join(found)}."
-
-
 def _concurrency(rows: pd.DataFrame) -> float:
     return float(rows["concurrency"].max()) if "concurrency" in rows.columns else 0
 
@@ -181,22 +167,18 @@ def _binned(found: list[tuple[str, pd.DataFrame]]) -> tuple[dict[str, frames.Flo
 
 def _filled(counts: Mapping[str, frames.Floats], edges: Edges) -> pd.DataFrame:
     """One row per bin that holds something."""
-    tables = []
-    for name, grid in counts.items():
-        at, of = np.nonzero(grid)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "contender": name,
-                    "from_s": edges[0][at],
-                    "to_s": edges[0][at + 1],
-                    "from_ns": edges[1][of],
-                    "to_ns": edges[1][of + 1],
-                    "transfers": grid[at, of].astype(int),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
+    names, filled = list(counts), np.stack(list(counts.values()))
+    whose, at, of = np.nonzero(filled)
+    return pd.DataFrame(
+        {
+            "contender": [names[each] for each in whose],
+            "from_s": edges[0][at],
+            "to_s": edges[0][at + 1],
+            "from_ns": edges[1][of],
+            "to_ns": edges[1][of + 1],
+            "transfers": filled[whose, at, of].astype(int),
+        }
+    )
 
 
 def _draw_heat(grid: style.Grid, counts: list[frames.Floats], edges: Edges) -> None:

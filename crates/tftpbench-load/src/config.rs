@@ -34,14 +34,16 @@ pub struct LoadConfig {
     pub seed: u64,
     /// How much of what is read is compared.
     pub verify: Verify,
-    /// Compare with these bytes instead of generated ones.
-    pub verify_against: Option<Arc<[u8]>>,
+    /// Compare with these bytes instead of generated ones: file n with the one at n modulo their number.
+    pub verify_against: Vec<Arc<[u8]>>,
+    /// The example of a fault shows file contents, too.
+    pub show_payload: bool,
     /// Options asked for. A `tsize` in a write is replaced by the file's size.
     pub options: Options,
     /// Retransmission of the virtual clients.
     pub timing: Timing,
-    /// Transfers in flight, over all workers.
-    pub concurrency: usize,
+    /// When transfers start.
+    pub arrivals: Arrivals,
     /// Threads of the generator.
     pub workers: usize,
     /// CPUs to pin the workers to, in turn; empty leaves them to the scheduler.
@@ -52,14 +54,33 @@ pub struct LoadConfig {
     pub extent: Extent,
     /// How long transfers in flight may go on after the window before they are interrupted.
     pub drain_ns: u64,
-    /// The first starts are spread evenly over this time; 0 is a burst.
-    pub ramp_ns: u64,
     /// Busy-poll for this long before sleeping.
     pub busy_poll_ns: u64,
     /// Say whether anything answers, in notices: for a person who waits. Costs a system call a turn until something does.
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
+}
+
+/// When transfers start: what a `Schedule` is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// A fixed number in flight, over all workers: the end of one is the start of the next.
+    ClosedLoop {
+        /// How many.
+        concurrency: usize,
+        /// The first starts are spread evenly over this time; 0 is a burst.
+        ramp_ns: u64,
+    },
+}
+
+impl Arrivals {
+    /// Most transfers in flight, over all workers.
+    pub(crate) fn in_flight_max(self) -> usize {
+        match self {
+            Arrivals::ClosedLoop { concurrency, .. } => concurrency,
+        }
+    }
 }
 
 /// When a run ends.
@@ -148,10 +169,10 @@ impl LoadConfig {
         if self.server.port() == 0 {
             return refuse("port: must be between 1 and 65535");
         }
-        if self.concurrency == 0 || self.workers == 0 {
+        if self.arrivals.in_flight_max() == 0 || self.workers == 0 {
             return refuse("concurrency and workers: must be at least 1");
         }
-        if self.workers > self.concurrency {
+        if self.workers > self.arrivals.in_flight_max() {
             return refuse("workers: more workers than concurrent transfers");
         }
         if self.sockets == Sockets::Shared && !can_share_sockets(self.server) {

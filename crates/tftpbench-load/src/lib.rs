@@ -31,14 +31,14 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
-pub use config::{Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
-pub use notice::Notice;
+pub use notice::{Notice, Progress};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::{Figure, LoadReport};
 
 use config::DALLYING_MAX;
-use notice::Sent;
+use notice::{Counters, Sent};
 use report::WorkerReport;
 use schedule::Tickets;
 use worker::opened::OpenedWorker;
@@ -49,6 +49,8 @@ const OTHER_FILES: u64 = 128;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
 const UNANSWERED: Duration = Duration::from_secs(1);
+/// How often the caller hears how far a run is: as often as a person reads a line.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
 
@@ -65,9 +67,13 @@ pub fn run(
         Extent::Duration { .. } => None,
     });
     let (notices, heard) = mpsc::channel::<Sent>();
+    let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.
     let workers: Vec<OpenedWorker<'_>> = (0..config.workers)
-        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), slots(config, index)))
+        .map(|index| {
+            let (notices, slots) = (notices.clone(), slots(config, index));
+            OpenedWorker::open(config, &tickets, stop, notices, &counters[index], slots)
+        })
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
@@ -83,7 +89,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -94,15 +100,21 @@ pub fn run(
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
         Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
-        Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
+        Sockets::PerTransfer => config.arrivals.in_flight_max().saturating_add(DALLYING_MAX * config.workers),
     }
 }
 
 /// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
 /// from when the caller should have heard something until it had dealt with it.
-fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(Notice)) -> u64 {
+fn listen(
+    heard: &mpsc::Receiver<Sent>,
+    counters: &[Counters],
+    watches: bool,
+    notice: &mut impl FnMut(Notice),
+) -> u64 {
     let mut awaits_close = true;
     let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
@@ -110,6 +122,8 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
                 awaits_close = false;
                 notice(Notice::WindowClosed);
+                let now = Instant::now();
+                (closed, next_progress) = (Some(now), now + PROGRESS);
                 sent_ns
             }
             // Each worker says so; the first one's word is the news.
@@ -129,6 +143,13 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if Instant::now() >= next_progress {
+            next_progress += PROGRESS;
+            let elapsed_ns = began.elapsed().as_nanos() as u64;
+            let draining_ns = closed.map(|closed: Instant| closed.elapsed().as_nanos() as u64);
+            let nothing = Progress { elapsed_ns, draining_ns, ..Progress::default() };
+            notice(Notice::Progress(counters.iter().fold(nothing, Progress::add)));
         }
     }
     // Fixed work ends before its time has come.
@@ -157,5 +178,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// How many of the transfers in flight are this worker's.
 fn slots(config: &LoadConfig, index: usize) -> usize {
-    config.concurrency / config.workers + usize::from(index < config.concurrency % config.workers)
+    let in_flight = config.arrivals.in_flight_max();
+    in_flight / config.workers + usize::from(index < in_flight % config.workers)
 }

@@ -29,6 +29,10 @@ pub struct LoadReport {
     pub faults: Vec<Fault>,
     /// The ERRORs that ended transfers, by code.
     pub errors: Vec<PeerError>,
+    /// Transfers that were answered, and in how many of them an OACK named each option: blksize, windowsize, tsize.
+    pub answered: u64,
+    /// See `answered`.
+    pub granted: [(&'static str, u64); 3],
 }
 
 /// A figure of a report: whole numbers stay whole.
@@ -66,6 +70,7 @@ impl LoadReport {
         ]
         .concat();
         let (faults, errors) = merged.faults.into_lists();
+        let Granted { answered, times: [blksize, windowsize, tsize], .. } = merged.recorded.granted;
         let interval_ns = merged.interval_ns;
         merged.intervals.iter_mut().for_each(|interval| interval.duration_ns = interval_ns);
         Ok(LoadReport {
@@ -75,6 +80,8 @@ impl LoadReport {
             intervals: merged.intervals,
             faults,
             errors,
+            answered,
+            granted: [("blksize", blksize), ("windowsize", windowsize), ("tsize", tsize)],
         })
     }
 }
@@ -155,7 +162,7 @@ impl Merged {
         self.add_intervals(intervals, interval_ns);
         self.block_rtt.merge(block_rtt);
         self.recorded.started += worker.recorder.started;
-        self.recorded.granted.lower(worker.recorder.granted);
+        self.recorded.granted.add(worker.recorder.granted);
         self.recorded.duplicates += worker.recorder.duplicates;
         self.recorded.bytes_verified += worker.recorder.bytes_verified;
         self.recorded.content_mismatches += worker.recorder.content_mismatches;

@@ -17,7 +17,7 @@ use crate::client::{Client, Drained, Shared};
 use crate::config::{DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
-use crate::notice::{Notice, Sent};
+use crate::notice::{Counters, Notice, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::{Schedule, Tickets};
@@ -36,6 +36,7 @@ struct Worker<'a> {
     tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
+    counters: &'a Counters,
     poller: Poller,
     timers: Timers,
     due: Vec<u64>,
@@ -73,6 +74,7 @@ impl Worker<'_> {
         let mut now_ns = clock::monotonic_ns();
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
+            self.counters.store(&self.recorder);
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
-use tftpbench_load::{Extent, Figure, LoadConfig, LoadReport, Notice, Sockets, TransferOutcome, Verify, run};
+use tftpbench_load::{
+    Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Sockets, TransferOutcome, Verify, run,
+};
 use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
 
@@ -19,6 +21,11 @@ const BOTH: [Sockets; 2] = [Sockets::Shared, Sockets::PerTransfer];
 const DIRECTIONS: [Operation; 2] = [Operation::Read, Operation::Write];
 
 /// Six transfers of different files, three at a time, by clients with long timeouts.
+/// So many transfers in flight, from the first moment on.
+fn at_once(concurrency: usize) -> Arrivals {
+    Arrivals::ClosedLoop { concurrency, ramp_ns: 0 }
+}
+
 fn config(sockets: Sockets) -> LoadConfig {
     LoadConfig {
         server: "127.0.0.1:1".parse().unwrap(),
@@ -30,16 +37,16 @@ fn config(sockets: Sockets) -> LoadConfig {
         size_is_known: false,
         seed: SEED,
         verify: Verify::Full,
-        verify_against: None,
+        verify_against: Vec::new(),
+        show_payload: false,
         options: Options::default(),
         timing: timing(2_000 * MS),
-        concurrency: 3,
+        arrivals: at_once(3),
         workers: 1,
         cpus: Vec::new(),
         sockets,
         extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
         drain_ns: 1_000 * MS,
-        ramp_ns: 0,
         busy_poll_ns: 0,
         watch_for_answer: false,
         receive_buffer_bytes: 0,
@@ -173,7 +180,14 @@ fn block_numbers_roll_over_as_agreed() {
             let extent = Extent::Transfers { count: 1, limit_ns: 60_000 * MS };
             let file_size_bytes = 8 * 65_600;
             let (report, _) = load_completely(
-                LoadConfig { operation, options, extent, file_size_bytes, concurrency: 1, ..config(BOTH[0]) },
+                LoadConfig {
+                    operation,
+                    options,
+                    extent,
+                    file_size_bytes,
+                    arrivals: at_once(1),
+                    ..config(BOTH[0])
+                },
                 Faults::default(),
             );
             assert_eq!(blocks(&report), 65_601);
@@ -228,8 +242,7 @@ fn a_ramp_spreads_the_first_starts() {
         let (report, _) = load_completely(
             // The first ones last longer than the ramp, so nothing else can start.
             LoadConfig {
-                ramp_ns: 40 * MS,
-                concurrency: 4,
+                arrivals: Arrivals::ClosedLoop { concurrency: 4, ramp_ns: 40 * MS },
                 extent,
                 timing: timing(100 * MS),
                 ..config(sockets)
@@ -249,7 +262,7 @@ fn a_ramp_spreads_the_first_starts() {
 fn several_workers_share_the_work_and_are_counted_as_one() {
     for sockets in BOTH {
         let extent = Extent::Transfers { count: 30, limit_ns: 60_000 * MS };
-        let config = LoadConfig { workers: 3, concurrency: 7, extent, ..config(sockets) };
+        let config = LoadConfig { workers: 3, arrivals: at_once(7), extent, ..config(sockets) };
         let (report, _) = load_completely(config, Faults::default());
         let numbers: BTreeSet<u64> = report.transfers.iter().map(|row| row.number).collect();
         assert_eq!(numbers, (0..30).collect());
@@ -326,8 +339,14 @@ fn a_thousand_clients_of_each_kind_of_socket_find_their_answers_from_one_listeni
         let extent = Extent::Transfers { count: 2_000, limit_ns: 60_000 * MS };
         // A burst overruns the peer's receive buffer, and the clients repeat what is lost.
         let (concurrency, file_size_bytes, timing) = (1_000, 1_500, timing(100 * MS));
-        let config =
-            LoadConfig { operation, concurrency, file_size_bytes, timing, extent, ..config(sockets) };
+        let config = LoadConfig {
+            operation,
+            arrivals: at_once(concurrency),
+            file_size_bytes,
+            timing,
+            extent,
+            ..config(sockets)
+        };
         let (report, _) = load_completely(config, Faults { never_repeats: true, ..Faults::default() });
         // A repeated DATA is acknowledged again, maybe too late; a repeated ACK or RRQ is answered by nothing.
         assert!(operation == Operation::Write || report.faults.is_empty(), "{:?}", report.faults);
@@ -341,7 +360,7 @@ fn a_read_that_brings_more_than_the_file_has_is_ended_with_its_first_block_too_m
         let expected = LoadConfig {
             verify,
             size_is_known: true,
-            verify_against: Some(vec![0; SIZE as usize - 1_000].into()),
+            verify_against: vec![vec![0; SIZE as usize - 1_000].into()],
             ..config(sockets)
         };
         let (report, seen) = load(expected, Faults::default());

@@ -1,5 +1,6 @@
 //! `run_load` and the generated contents, for `tftpbench.host.generator`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Sockets, TransferRow, Verify,
+    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Sockets,
+    TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
@@ -30,6 +32,7 @@ pub(crate) struct LoadArguments {
     seed: u64,
     verify: String,
     verify_against: Option<PathBuf>,
+    show_payload: bool,
     concurrency: usize,
     workers: usize,
     cpus: Vec<usize>,
@@ -58,10 +61,11 @@ pub(crate) struct LoadOutcome(LoadReport);
 
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
-/// "answered", "unanswered" or "refused", whichever is known first.
+/// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
+/// start and since the end of the window (None before), transfers started, ended and completed, and file bytes.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None))]
+#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
@@ -69,6 +73,7 @@ pub(crate) fn run_load(
     on_start: Option<Py<PyAny>>,
     on_close: Option<Py<PyAny>>,
     on_answer: Option<Py<PyAny>>,
+    on_progress: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
@@ -81,6 +86,9 @@ pub(crate) fn run_load(
                 Notice::Answered => call(py, &on_answer, ("answered",)),
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
+                Notice::Progress(Progress { elapsed_ns, draining_ns, started, ended, completed, bytes }) => {
+                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes))
+                }
                 Notice::Tick => py.check_signals(),
             });
             if let Err(error) = called {
@@ -185,6 +193,18 @@ impl LoadOutcome {
     fn errors(&self) -> Vec<(u16, u64, String)> {
         self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
+
+    /// Transfers that were answered.
+    #[getter]
+    fn answered(&self) -> u64 {
+        self.0.answered
+    }
+
+    /// In how many of them an OACK named each option: blksize, windowsize and tsize.
+    #[getter]
+    fn granted(&self) -> HashMap<&'static str, u64> {
+        HashMap::from(self.0.granted)
+    }
 }
 
 type FaultTuple = (&'static str, u64, String, Option<&'static str>);
@@ -204,7 +224,7 @@ fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> Py
 impl LoadArguments {
     fn into_config(self) -> PyResult<LoadConfig> {
         let server = socket_address(&self.host, self.port)?;
-        let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
+        let verify_against = self.verify_against()?;
         let extent = match (self.transfers, self.duration_ns) {
             (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
             (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
@@ -228,10 +248,11 @@ impl LoadArguments {
                 &[("full", Verify::Full), ("sample", Verify::Sample), ("off", Verify::Off)],
             )?,
             verify_against,
+            show_payload: self.show_payload,
             options: self.options()?,
             timing: self.timing()?,
             name: self.name,
-            concurrency: self.concurrency,
+            arrivals: Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns },
             workers: self.workers,
             cpus: self.cpus,
             sockets: choice(
@@ -241,11 +262,22 @@ impl LoadArguments {
             )?,
             extent,
             drain_ns: self.drain_ns,
-            ramp_ns: self.ramp_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
         })
+    }
+
+    /// One file for all, or where its path has {n} one for each number.
+    fn verify_against(&self) -> PyResult<Vec<Arc<[u8]>>> {
+        let Some(path) = &self.verify_against else { return Ok(Vec::new()) };
+        let each = path.to_str().filter(|path| path.contains("{n}"));
+        let Some(path) = each else { return Ok(vec![std::fs::read(path)?.into()]) };
+        if self.distinct_files == 0 {
+            return Err(PyValueError::new_err("verify_against: {n} needs a number of distinct_files"));
+        }
+        let read = |file: u64| Ok(std::fs::read(path.replace("{n}", &file.to_string()))?.into());
+        (0..self.distinct_files).map(read).collect()
     }
 
     /// Defaults are not asked for: RFC 2347 negotiation happens only where something differs from RFC 1350.

@@ -72,14 +72,14 @@ def test_a_run_that_is_not_whole_is_in_the_notes_and_not_as_a_warning_of_python(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["."], "Missing argument 'RUN_B'."),
+        (["."], "compare needs RUN_B, as in: tftpbench compare "),
         (["/nowhere", "/nowhere"], "/nowhere: is no run folder"),
         (["a", "b", "--within", "5"], "--within is '5'; allowed: 0% to under 100%, as in 5%"),
         (["a", "b", "--within", "-1%"], "--within is '-1%'"),
         (["a", "b", "--within", "nan%"], "--within is 'nan%'"),
         (["a", "b", "--within", "much"], "--within is 'much'"),
         (["a", "b", "--within", "100%"], "within is 1.0; allowed: a number from 0 to under 1"),
-        (["a", "b", "-f", "html"], "'html' is not one of"),
+        (["a", "b", "-f", "html"], "--format is 'html'; allowed: text, md, json, csv"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -135,7 +135,7 @@ def test_a_command_becomes_a_server_of_its_programs_name(mine: Path, monkeypatch
     assert (found.name, found.variant) == ("tftpd", None)
     assert command(found) == [f"{mine.parent}/new/tftpd", "--listen", "127.0.0.2 4069", "--max", "116", "/srv"]
     assert manifest(found).cannot("write", 1428, 16, options=("tsize", "timeout", "rollover")) is None
-    assert manifest(found).cannot(ipv6=True) == "tftpd has no IPv6"
+    assert manifest(found).cannot(ipv6=True) == "has no IPv6"
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_real_documents_are_as_their_schema_says(kind: schema.Kind) -> None:
 
 
 # Columns that came after the run that is kept.
-NEWER_COLUMNS = {"generator_gap_ns_max", "generator_gap_ns_sum", "runner_gap_ns_max"}
+NEWER_COLUMNS = {"generator_gap_ns_max", "generator_gap_ns_sum", "runner_gap_ns_max", "in_flight_max"}
 
 
 @pytest.mark.parametrize("kind", ["manifest", "summary", "comparison"])

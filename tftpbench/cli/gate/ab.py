@@ -19,10 +19,10 @@ EXAMPLES = (
     "tftpbench gate ab --base epoll --head threads --set gate.budgets.data_pps=10%",
 )
 
-Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"Server to compare with: {_SERVER}.")]
-Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="Server to judge, named as for --base.")]
+Base = Annotated[str, typer.Option("--base", **options.SERVER, help=f"Server to compare with: {_SERVER}.")]
+Head = Annotated[str, typer.Option("--head", **options.SERVER, help="Server to judge, named as for --base.")]
 Like = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Manifest that says how to start the executables.")
+    str | None, typer.Option("--as", **options.SERVER, help="Manifest that says how to start the executables.")
 ]
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from tftpbench.cli.options import scenario_argument
+
 
 class FailOn(StrEnum):
     """The least severe verdict that is an error; `tftpbench.gate.FailOn`, without importing it for --help."""
@@ -18,7 +20,7 @@ class FailOn(StrEnum):
     inconclusive = "inconclusive"
 
 
-Scenario = Annotated[str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")]
+Scenario = Annotated[str, scenario_argument()]
 StoredRun = Annotated[
     Path | None, typer.Option("--run", metavar="RUN", help="Judge this run instead of measuring a new one.")
 ]

@@ -26,7 +26,7 @@ def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     if json_:
         output.print_json([document(result)])
     width = shutil.get_terminal_size(_ELSEWHERE).columns
-    output.print_text(lambda colour: plain(sections(result, width), colour=colour), json_=json_, quiet=quiet)
+    output.print_text(lambda out: plain(sections(result, width), colour=out.has_colour), json_=json_, quiet=quiet)
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:

@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 EXAMPLES = ("tftpbench gate selftest --aa 30", "tftpbench gate selftest --replay results/gate")
 
-Server = Annotated[str, typer.Option("-s", "--server", metavar="SERVER", help="Server that is compared with itself.")]
+Server = Annotated[str, typer.Option("-s", "--server", **options.SERVER, help="Server that is compared with itself.")]
 Gates = Annotated[int, typer.Option("--aa", min=0, metavar="N", help="Number of gates of the server against itself.")]
 Faults = Annotated[
     list[str] | None,

@@ -83,7 +83,7 @@ class ServerProcess:
         port = self.manifest.fixed_port or self._wanted_port
         if port and is_taken(self.host, port):
             taken = f"UDP port {port} on {self.host} is taken by another process; stop that first"
-            raise ServerNotReady(f"{self.manifest.name}: {taken}")
+            raise PortTaken(f"{self.manifest.name}: {taken}")
         attempts = _PORT_ATTEMPTS if self._picks_port() else 1
         for attempt in range(1, attempts + 1):
             try:

@@ -39,6 +39,17 @@ def socket_inodes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
     return found
 
 
+def program_at(port: int) -> str | None:
+    """The program that has a UDP socket on this port, with its process; None where proc does not show it to us."""
+    wanted = {row.inode for row in udp_sockets() if row.port == port}
+    pids = map(int, filter(str.isdecimal, os.listdir("/proc"))) if wanted else ()
+    for pid in pids:
+        if any(inode in wanted for _, inode in _socket_descriptors(pid)):
+            with contextlib.suppress(OSError):
+                return f"{read_proc(f'/proc/{pid}/comm').decode('utf-8', 'replace').strip()} (process {pid})"
+    return None
+
+
 def udp_drops_host() -> int | None:
     """Datagrams dropped for want of buffer at all UDP sockets of this network namespace, IPv6 included, since it began.
 

@@ -4,12 +4,12 @@ It must never compute a figure.
 """
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 
 from tftpbench.gate.result import GateResult, Judgement, Verdict
 from tftpbench.gate.text import budget_text, interval, metric_words, percent, signed
 from tftpbench.model.budgets import KNOWN
+from tftpbench.model.programs import typed
 from tftpbench.model.units import counted
 from tftpbench.render.plain import table_lines
 from tftpbench.render.sections import Heading, Listing, Mark, Paragraph, Section, Table, Value
@@ -34,7 +34,7 @@ _FIGURE_MAX = 1e18
 def sections(result: GateResult, width: int = WIDTH) -> list[Section]:
     """The verdict in one sentence comes first. `width`: of the terminal; the table has the columns that fit."""
     files = (f"Files:  {result.folder}",) if result.folder else ()
-    repeat = (f"Repeat: {shlex.join(result.facts.command)}",) if result.facts.command else ()
+    repeat = (f"Repeat: {typed(result.facts.command)}",) if result.facts.command else ()
     return [
         Paragraph((result.sentence,), is_answer=True),
         fitting(result, width),
@@ -51,7 +51,7 @@ def fitting(result: GateResult, width: int) -> Table:
     for title in _DISPENSABLE:
         if not found.rows or max(map(len, table_lines(found))) <= width:
             break
-        found = found.without([title])
+        found = found.without(title)
     return found
 
 
@@ -60,7 +60,7 @@ def table(judgements: Sequence[Judgement]) -> Table:
     several = len({each.cell for each in judgements}) > 1
     marks: tuple[Mark, ...] = tuple(mark(each) for each in judgements)
     whole = Table("gate", "Figures", _HEADINGS, tuple(map(_row, judgements)), is_grouped=several, marks=marks)
-    return whole if several else whole.without(["cell"])
+    return whole if several else whole.without("cell")
 
 
 def mark(judgement: Judgement) -> Mark:

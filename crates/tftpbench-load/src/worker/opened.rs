@@ -9,10 +9,10 @@ use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Client;
-use crate::config::{Extent, LoadConfig, LoadError};
+use crate::config::{Arrivals, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
 use crate::faults::Faults;
-use crate::notice::Sent;
+use crate::notice::{Counters, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::{Schedule, Tickets};
@@ -28,6 +28,7 @@ pub(crate) struct OpenedWorker<'a> {
     tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
+    counters: &'a Counters,
     slots: usize,
     poller: Poller,
     endpoints: Endpoints,
@@ -44,6 +45,7 @@ impl<'a> OpenedWorker<'a> {
         tickets: &'a Tickets,
         stop: &'a Stop,
         notices: Channel<Sent>,
+        counters: &'a Counters,
         slots: usize,
     ) -> Result<Self, LoadError> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
@@ -70,6 +72,7 @@ impl<'a> OpenedWorker<'a> {
             tickets,
             stop,
             notices,
+            counters,
             slots,
             poller,
             endpoints,
@@ -95,6 +98,7 @@ impl<'a> OpenedWorker<'a> {
             tickets: self.tickets,
             stop: self.stop,
             notices: self.notices,
+            counters: self.counters,
             poller: self.poller,
             timers: Timers::new(clock::monotonic_ns()),
             due: Vec::new(),
@@ -104,13 +108,15 @@ impl<'a> OpenedWorker<'a> {
             endpoints: self.endpoints,
             dallying: VecDeque::new(),
             active: 0,
-            schedule: Schedule::closed_loop(start_ns, self.slots, config.ramp_ns),
+            schedule: match config.arrivals {
+                Arrivals::ClosedLoop { ramp_ns, .. } => Schedule::closed_loop(start_ns, self.slots, ramp_ns),
+            },
             phase: Phase::WarmUp,
             cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
             recorder: Recorder::new(start_ns, window(config, start_ns)),
-            faults: Faults::default(),
+            faults: Faults::new(config.show_payload),
             receive: Some(self.receive),
             idle_ns: 0,
             heard: false,

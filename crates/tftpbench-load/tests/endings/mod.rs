@@ -5,13 +5,13 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 
 use tftpbench_load::{
-    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
+    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Progress, Sockets, TransferOutcome, run,
 };
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
 use super::peer::{Faults, Peer};
-use super::{BOTH, MS, config, figure, timing, whole};
+use super::{BOTH, MS, at_once, config, figure, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
@@ -68,8 +68,13 @@ fn fixed_work_against_silence_ends_at_its_limit() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: 1_000, limit_ns };
         let timing = timing(60_000 * MS);
-        let report =
-            load_in_vain(LoadConfig { extent, timing, concurrency: 100, workers: 2, ..config(sockets) });
+        let report = load_in_vain(LoadConfig {
+            extent,
+            timing,
+            arrivals: at_once(100),
+            workers: 2,
+            ..config(sockets)
+        });
         let report = report.unwrap();
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
@@ -85,7 +90,8 @@ fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: u64::MAX, limit_ns };
         let timing = Timing { retries: 1, ..timing(10 * MS) };
-        let report = load_in_vain(LoadConfig { extent, timing, concurrency: 50, ..config(sockets) }).unwrap();
+        let report =
+            load_in_vain(LoadConfig { extent, timing, arrivals: at_once(50), ..config(sockets) }).unwrap();
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
         assert!(whole(&report, "started") > 50);
@@ -103,7 +109,14 @@ fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
         let extent = Extent::Duration { warm_up_ns, window_ns };
         // All of them send again and again, also in the drain.
         let timing = timing(200 * MS);
-        let config = LoadConfig { extent, drain_ns, timing, concurrency, workers: 2, ..config(sockets) };
+        let config = LoadConfig {
+            extent,
+            drain_ns,
+            timing,
+            arrivals: at_once(concurrency),
+            workers: 2,
+            ..config(sockets)
+        };
         let Some(report) = load_in_vain(config) else { continue };
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::TimedOut, warm_up_ns + window_ns + drain_ns);
@@ -154,5 +167,35 @@ fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() 
         assert_eq!(news(LoadConfig { server, ..slow.clone() }), [Notice::Unanswered]);
         let peer = Peer::start(slow.file_size_bytes, Faults::default());
         assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
+    }
+}
+
+#[test]
+fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap();
+    for (window_ns, is_draining) in [(10 * MS, true), (60_000 * MS, false)] {
+        let extent = Extent::Duration { warm_up_ns: 0, window_ns };
+        let timing = timing(60_000 * MS);
+        let config = LoadConfig {
+            server,
+            extent,
+            timing,
+            drain_ns: 60_000 * MS,
+            arrivals: at_once(3),
+            ..config(BOTH[0])
+        };
+        let (mut progress, stop) = (None, Stop::new().unwrap());
+        run(&config, &stop, |notice| {
+            if let Notice::Progress(how_far) = notice {
+                progress.get_or_insert(how_far);
+                stop.request();
+            }
+        })
+        .unwrap();
+        let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes } = progress.unwrap();
+        assert!(elapsed_ns >= 1_000 * MS, "{elapsed_ns}");
+        assert_eq!((draining_ns.is_some(), started, ended, completed, bytes), (is_draining, 3, 0, 0, 0));
+        assert!(draining_ns.is_none_or(|draining_ns| draining_ns >= 1_000 * MS), "{draining_ns:?}");
     }
 }
