@@ -40,8 +40,8 @@ def side(entry: str, like: str | None = None) -> Contender:
     contender = Contender(server, variant, locate(server))
     if contender.busy_polls:
         raise UsageError(
-            f"{contender.name}: a server that never sleeps has no honest CPU figure; "
-            "allowed: a variant that waits for datagrams asleep"
+            f"{contender.name}: polls without ever sleeping, so its CPU time says nothing; "
+            "allowed: a variant that sleeps while it waits"
         )
     if isinstance(contender.found, Missing):
         raise ServerMissing(f"{contender.name}: {contender.found.reason}; get it: {contender.found.get}")

@@ -69,7 +69,7 @@ def stored(path: Path) -> Stored:
         raise ResultsError(f"{path}/manifest.json: seed is {seed}; allowed: 0 to {SEED_MAX}")
     found = Stored(load_run(path), scenario, seed)
     if found.run.rows and not found.trials:
-        raise ResultsError(f"{path}: none of its trials is of a cell of its scenario, as cells are named now")
+        raise ResultsError(f"{path}: no trial belongs to a cell of its own scenario; measure it again")
     return found
 
 
@@ -99,8 +99,8 @@ def refuse_here(base: Stored, servers: Sequence[str]) -> None:
     measured = dict.fromkeys(server for server, _ in base.trials)
     if not set(measured) & set(servers):
         raise NotComparable(
-            f"{base.run.path} and a run here and now can't be compared: server ({', '.join(measured)} and "
-            f"{', '.join(servers)}); measure one that the stored run has"
+            f"{base.run.path} and a run here and now can't be compared: the servers differ ({', '.join(measured)} "
+            f"and {', '.join(servers)}); measure one that the stored run has"
         )
     facts = machine.facts()
     keys = {"host_key": machine.host_key(facts), "method_key": base.scenario.method_key}

@@ -86,7 +86,7 @@ def count(trial: Trial, bench: Bench, transfers: int) -> Counted:
         raise SyscallsUnknown(reason)
     server = trial.contender.server
     if isinstance(server, Target):
-        raise SyscallsUnknown(f"{server.name} runs already, and only what is started here can be traced")
+        raise SyscallsUnknown(f"{server.name} runs already; only a server that is started here can be traced")
     summary = bench.roots.base / "strace-summary"
     summary.unlink(missing_ok=True)
     traced = server.wrapped(_tracer(str(shutil.which("strace")), summary))
@@ -106,7 +106,7 @@ def per_block(counted: Counted, idle: Counted) -> float:
     if counted.calls <= idle.calls:
         raise SyscallsUnknown(
             f"strace counted {counted.calls} calls under load, and {idle.calls} without: "
-            "what works is not what was started"
+            "the process that works is not one that was started here"
         )
     return (counted.calls - idle.calls) / counted.blocks
 

@@ -328,7 +328,7 @@ def test_a_run_like_the_stored_one_is_not_refused(tmp_path: Path) -> None:
 
 
 def test_servers_that_the_stored_run_has_not_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotComparable, match=r"server \(epoll, threads and other\)"):
+    with pytest.raises(NotComparable, match=r"the servers differ \(epoll, threads and other\)"):
         refuse_here(baseline(made(tmp_path / "a")), ["other"])
 
 

@@ -193,7 +193,7 @@ def test_a_manifest_whose_server_is_not_here_says_how_to_get_it(mine: Path) -> N
 def test_a_server_that_never_sleeps_is_refused(mine: Path, absent: bool) -> None:
     if absent:
         (mine.parent / "tftpd").unlink()
-    with pytest.raises(UsageError, match=r"^mine@spinning: a server that never sleeps has no honest CPU figure; "):
+    with pytest.raises(UsageError, match=r"^mine@spinning: polls without ever sleeping, so its CPU time says nothing"):
         side(f"{mine}@spinning")
 
 

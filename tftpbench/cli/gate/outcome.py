@@ -1,7 +1,6 @@
 """What gate commands do with what was found: print it, keep it, and hand it to the CI service."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +12,20 @@ if TYPE_CHECKING:
 
 # GitHub shows this file's Markdown on the page of the job.
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-# Where the output is no terminal, a log shows long lines.
-_ELSEWHERE = (120, 24)
 
 
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     """The document for a program, the text for people, or both."""
     from tftpbench.gate.document import document
-    from tftpbench.render.gate.sections import sections
+    from tftpbench.render.gate.sections import WIDTH, sections
     from tftpbench.render.plain import plain
 
     if json_:
         output.print_json([document(result)])
-    width = shutil.get_terminal_size(_ELSEWHERE).columns
-    output.print_text(lambda out: plain(sections(result, width), colour=out.has_colour), json_=json_, quiet=quiet)
+    output.print_text(
+        lambda out: plain(sections(result, out.width or WIDTH), colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:

@@ -3,7 +3,6 @@
 It draws between pairs only, when nothing is measured.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -24,7 +23,6 @@ def watch(stream: TextIO, *, quiet: bool, clock_s: Callable[[], float] = time.mo
 class _Watch:
     def __init__(self, stream: TextIO, clock_s: Callable[[], float]) -> None:
         self._stream = output_of(stream)
-        self._is_live = stream.isatty()
         self._clock_s = clock_s
         self._began_s = 0.0
         self._last = 0
@@ -61,9 +59,9 @@ class _Watch:
 
     def _live(self, line: str) -> None:
         """One line that the next replaces, no longer than the terminal is wide; in a log it would be noise."""
-        if self._is_live:
+        if self._stream.width is not None:
             self._stream.clear_line()
-            self._stream.write(visible_line(line)[: shutil.get_terminal_size().columns - 1])
+            self._stream.write(visible_line(line)[: self._stream.width - 1])
             self._stream.flush()
 
 

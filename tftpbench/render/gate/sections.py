@@ -16,8 +16,9 @@ from tftpbench.render.sections import Heading, Listing, Mark, Paragraph, Section
 
 _MARKS: Mapping[Verdict, Mark] = {Verdict.REGRESSED: "bad", Verdict.PASS: "good", Verdict.IMPROVED: "good"}
 _LISTED_MAX = 8
-# Of a narrow terminal. What is left out there first: gate.json and report.md have all of it.
-WIDTH = 80
+# Where the output is no terminal: logs show long lines.
+WIDTH = 120
+# What a narrow terminal goes without, the first one first: gate.json and report.md have all of it.
 _DISPENSABLE = ("pairs", "caught from", "head", "base", "budget")
 _HEADINGS = (
     Heading("cell", is_figure=False), Heading("metric", is_figure=False), Heading("base"), Heading("head"),
@@ -39,7 +40,7 @@ def sections(result: GateResult, width: int = WIDTH) -> list[Section]:
         Paragraph((result.sentence,), is_answer=True),
         fitting(result, width),
         noise(result, _LISTED_MAX),
-        Paragraph(result.remarks),
+        Listing("Remarks:", result.remarks),
         Paragraph((*files, *repeat)),
     ]
 
