@@ -96,6 +96,14 @@ def test_it_runs_on_the_newest_run_of_this_machine(name: str, monkeypatch: pytes
     assert pictures(run(name, {"TFTPBENCH_RUN": str(newest)}, monkeypatch)) >= 2
 
 
+def test_the_losses_of_the_third_are_of_a_run_that_counted_and_had_them() -> None:
+    source = [cell.source for cell in read("03-capacity-and-cost").cells if "plots.loss(" in cell.source]
+    [path] = re.findall(r'"\.\./results/(reference/\w+)"', "\n".join(source))
+    trials = tftpbench.load_run(RESULTS / path).trials
+    assert (trials[["retransmissions", "udp_drops_server", "unanswered"]].sum() > 0).all()
+    assert trials["unanswered"].notna().all()
+
+
 RUN = """import tftpbench
 run = tftpbench.run(
     "concurrency", quick=True, servers=["epoll"], overrides={"matrix.concurrency": [1]}, out=OUT, progress=PROGRESS

@@ -323,13 +323,11 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 def values_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str]) -> None:
     """What was asked for: a tick for each value that was measured, powers of two apart where none is 0."""
     known = sorted({float(value) for value in values})
-    low, high = known[0], known[-1]
-    _fixed(axis, known, [text(int(value) if value.is_integer() else value) for value in known])
-    if low > 0:
-        margin = max((high / low) ** 0.05, 1.1)
+    if known[0] > 0:
+        margin = max((known[-1] / known[0]) ** 0.05, 1.1)
         axis.axes.set_xscale("log", base=2)
-        _fixed(axis, known, [text(int(value) if value.is_integer() else value) for value in known])
-        axis.axes.set_xlim(low / margin, high * margin)
+        axis.axes.set_xlim(known[0] / margin, known[-1] * margin)
+    _fixed(axis, known, [text(int(value) if value.is_integer() else value) for value in known])
 
 
 def figures_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str], *, is_log: bool = False) -> None:
