@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-COMMANDS = ("", "run", "serve", "load", "compare", "report", "gate", "servers", "ceiling", "schema")
+COMMANDS = ("", "run", "serve", "load", "compare", "report", "gate", "scenarios", "servers", "ceiling", "schema")
 
 
 def main() -> int:

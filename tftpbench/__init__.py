@@ -22,36 +22,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tftpbench.analysis.comparison import Comparison as Comparison
-    from tftpbench.analysis.comparison import compare as compare
-    from tftpbench.analysis.summary import Answer as Answer
+    from tftpbench import plots
+    from tftpbench.analysis.comparison import Comparison, compare
+    from tftpbench.analysis.summary import Answer
     from tftpbench.analysis.summary import answer_of as answer
-    from tftpbench.api import Server as Server
-    from tftpbench.api import gate_ab as gate_ab
-    from tftpbench.api import run as run
+    from tftpbench.api import Server, gate_ab, run
+    from tftpbench.gate import GateInterrupted
     from tftpbench.gate.document import load as load_gate
-    from tftpbench.gate.result import GateResult as GateResult
-    from tftpbench.host.server import Upload as Upload
-    from tftpbench.model.errors import LoadError as LoadError
-    from tftpbench.model.errors import ManifestError as ManifestError
-    from tftpbench.model.errors import NotComparable as NotComparable
-    from tftpbench.model.errors import PlotError as PlotError
-    from tftpbench.model.errors import ResultsError as ResultsError
-    from tftpbench.model.errors import ResultsWarning as ResultsWarning
-    from tftpbench.model.errors import ScenarioError as ScenarioError
-    from tftpbench.model.errors import ServerError as ServerError
-    from tftpbench.model.errors import TftpbenchError as TftpbenchError
-    from tftpbench.model.scenario import Scenario as Scenario
-    from tftpbench.model.scenario_files import load_scenario as load_scenario
-    from tftpbench.store import Latency as Latency
-    from tftpbench.store import Run as Run
-    from tftpbench.store import load_run as load_run
-    from tftpbench.store import load_runs as load_runs
+    from tftpbench.gate.result import GateResult
+    from tftpbench.host.server import Upload
+    from tftpbench.measure import RunInterrupted
+    from tftpbench.model.errors import (
+        BaselineMissing,
+        LoadError,
+        ManifestError,
+        NotComparable,
+        PlotError,
+        ResultsError,
+        ResultsWarning,
+        ScenarioError,
+        ServerDied,
+        ServerError,
+        ServerMissing,
+        ServerNotReady,
+        TftpbenchError,
+        ThresholdError,
+        UsageError,
+    )
+    from tftpbench.model.scenario import Scenario
+    from tftpbench.model.scenario_files import load_scenario
+    from tftpbench.store import Latency, Run, load_run, load_runs
 
 # The module, and the name there where it is another.
 _HOMES = {
     "Answer": "analysis.summary",
+    "BaselineMissing": "model.errors",
     "Comparison": "analysis.comparison",
+    "GateInterrupted": "gate",
     "GateResult": "gate",
     "Latency": "store",
     "LoadError": "model.errors",
@@ -61,12 +68,18 @@ _HOMES = {
     "ResultsError": "model.errors",
     "ResultsWarning": "model.errors",
     "Run": "store",
+    "RunInterrupted": "measure",
     "Scenario": "model.scenario",
     "ScenarioError": "model.errors",
     "Server": "api",
+    "ServerDied": "model.errors",
     "ServerError": "model.errors",
+    "ServerMissing": "model.errors",
+    "ServerNotReady": "model.errors",
     "TftpbenchError": "model.errors",
+    "ThresholdError": "model.errors",
     "Upload": "host.server",
+    "UsageError": "model.errors",
     "answer": "analysis.summary:answer_of",
     "compare": "analysis.comparison",
     "gate_ab": "api",
@@ -79,7 +92,9 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "BaselineMissing",
     "Comparison",
+    "GateInterrupted",
     "GateResult",
     "Latency",
     "LoadError",
@@ -89,12 +104,18 @@ __all__ = [
     "ResultsError",
     "ResultsWarning",
     "Run",
+    "RunInterrupted",
     "Scenario",
     "ScenarioError",
     "Server",
+    "ServerDied",
     "ServerError",
+    "ServerMissing",
+    "ServerNotReady",
     "TftpbenchError",
+    "ThresholdError",
     "Upload",
+    "UsageError",
     "answer",
     "compare",
     "gate_ab",
@@ -102,11 +123,16 @@ __all__ = [
     "load_run",
     "load_runs",
     "load_scenario",
+    "plots",
     "run",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("tftpbench")
+    if name == "plots":
+        return import_module(f"{__name__}.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, other_name = _HOMES[name].partition(":")

@@ -42,6 +42,10 @@ class LoadOutcome:
     def faults(self) -> list[tuple[str, int, str, str | None]]: ...
     @property
     def errors(self) -> list[tuple[int, int, str]]: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def granted(self) -> dict[str, int]: ...
 
 def measure_ceiling(
     cell: object, arrangement: object, warm_up_ns: int, window_ns: int, stop: Stop
@@ -54,6 +58,7 @@ def run_load(
     on_start: Callable[[int], object] | None = None,
     on_close: Callable[[], object] | None = None,
     on_answer: Callable[[str], object] | None = None,
+    on_progress: Callable[[int, int | None, int, int, int, int], object] | None = None,
 ) -> LoadOutcome: ...
 def serve(
     name: str, config: object, stop: Stop, ready: Callable[[str, int], object], handover: int | None = None

@@ -14,11 +14,13 @@ from tftpbench.gate import GateResult
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
+from tftpbench.host.target import target_entries
 from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole_of, wholes_of
-from tftpbench.model.errors import ServerError, ServerMissing, UsageError
+from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.scenario_files import Overrides, load_scenario, overridden
+from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets_trials
+from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
 CONCURRENCY_MAX = 1_000_000
@@ -26,38 +28,72 @@ CPU_MAX = 8191  # CONFIG_NR_CPUS of Linux at its largest
 
 
 def run(
-    scenario: str | Path | Scenario,
+    scenario: str | Path | Scenario | None = None,
     *,
     servers: Sequence[str] = (),
+    target: str | None = None,
+    target_file: str | None = None,
+    target_write: bool = False,
     overrides: Overrides = (),
+    trials: int | None = None,
     quick: bool = False,
     seed: int | None = None,
     out: str | Path = "results",
+    resume: str | Path | None = None,
+    report: bool = False,
     allow_remote: bool = False,
+    progress: bool | None = None,
     on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
     """Run every trial of a scenario and open its results: a Run, with a row for each trial in `trials`.
 
     `scenario`: a path, the name of a bundled one, or a Scenario. `servers` replaces the scenario's: names,
-    name@variant, paths of manifests, or tftp://HOST:PORT. `overrides`: a mapping, as in
-    {"trials": 3, "matrix.concurrency": [1, 10]}, or texts KEY=VALUE as for --set. `quick`: each cell once and short, to
-    see that it works. `seed`: of the order of trials, 0 to 2**64 - 1; random unless given. `out`: where the run's
-    folder is made. `allow_remote` lets a tftp:// server be on another machine. `on_event` is called with every step, as
-    it is done.
+    name@variant, paths of manifests, or tftp://HOST:PORT. `target`: HOST:PORT of a running server, with `target_file`,
+    the name of a file that it has, or `target_write`, which uploads files that stay there. `overrides`: a mapping, as
+    in {"trials": 3, "matrix.concurrency": [1, 10]}, or texts KEY=VALUE as for --set. `trials`: of each cell on each
+    server. `quick`: each cell once, unless `trials` says otherwise, and short, to see that it works. `seed`: of the
+    order of trials, 0 to 2**64 - 1; random unless given. `out`: where the run's folder is made. `resume`: the folder of
+    an interrupted run to go on with, in place of a scenario and what changes it. `report`: also write report.html into
+    the run's folder. `allow_remote` lets a running server be on another machine. `progress`: True shows it as the
+    command does, False not at all; a notebook shows it unless False. `on_event` is called with every step, as it is
+    done.
 
-    Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ManifestError, ServerError, LoadError,
-    ResultsError or UsageError. Ctrl-C raises measure.RunInterrupted with all finished trials saved.
+    Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ThresholdError, ManifestError,
+    ServerError, LoadError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished trials saved.
     """
-    servers = texts_of(servers, "servers", UsageError)
+    from tftpbench.render import notebook_progress  # a child process of a server has no use for it
+
+    asked = [*texts_of(servers, "servers", UsageError), *target_entries(target, target_file, target_write)]
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
-    chosen = _chosen(scenario, overrides)
-    if servers:
-        chosen = chosen.with_servers(servers)
+    begun = None if resume is None else path_of(resume, "the folder of an interrupted run", UsageError)
+    if begun is not None and (scenario or asked or overrides or trials or quick or seed is not None):
+        raise UsageError("resume goes on with a run as it was begun: leave out its scenario and what changes it")
+    chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
+    if asked:
+        chosen = chosen.with_servers(asked)
+    if trials is not None:
+        chosen = overridden(chosen, {"trials": trials})
     if quick:
-        chosen = chosen.quick()
+        chosen = chosen.quick(keeps_trials=trials is not None or sets_trials(overrides))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
-    report = recording.run(chosen, seed=seed, out=folder, allow_remote=allow_remote, on_event=on_event)
-    return load_run(report.folder)
+    with notebook_progress.display(progress) as shown:
+
+        def seen(event: measure.Event) -> None:
+            shown(event)
+            on_event(event)
+
+        done = recording.run(chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, on_event=seen)
+    stored = load_run(done.folder)
+    if report:
+        write_page(stored)
+    return stored
+
+
+def write_page(run: Run, advice: str = "") -> Path:
+    """RUN/report.html, anew; raises ResultsError, with `advice` at its end."""
+    from tftpbench.render.report import report  # matplotlib takes a second to import
+
+    return write_whole(run.path / "report.html", report(run).encode(), ResultsError, advice)
 
 
 def gate_ab(
@@ -80,7 +116,7 @@ def gate_ab(
     the verdict, its sentence and the figures; nothing is raised for a regression.
 
     Raises UsageError where a side can't do a cell, and ScenarioError, ManifestError, ServerError, LoadError or
-    ResultsError. Ctrl-C raises gate.GateInterrupted with all finished pairs saved.
+    ResultsError. Ctrl-C raises GateInterrupted with all finished pairs saved.
     """
     entries = _entry(base, "base"), _entry(head, "head")
     folder = None if out is None else path_of(out, "the folder in which the gate's folder is made", UsageError)
@@ -209,7 +245,9 @@ class Server:
         self.stop()
 
 
-def _chosen(scenario: str | Path | Scenario, overrides: Overrides) -> Scenario:
+def _chosen(scenario: str | Path | Scenario | None, overrides: Overrides) -> Scenario:
+    if scenario is None:
+        raise UsageError('no scenario given; name a file or a bundled one, as in: tftpbench.run("concurrency")')
     return overridden(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
 
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import pytest
 
 if TYPE_CHECKING:
-    from tftpbench.gate.result import GateResult, Judgement
-    from tftpbench.model.scenario import Scenario
+    from tftpbench.gate.result import GateResult
 
 Server = str | os.PathLike[str]
 FailOn = Literal["regressed", "suspected", "inconclusive"]
@@ -55,12 +54,13 @@ class Gate:
         `strict`. What can't be obeyed or started fails in one line.
         """
         from tftpbench.gate import GateInterrupted
-        from tftpbench.model.errors import TftpbenchError
+        from tftpbench.model.arguments import one_of
+        from tftpbench.model.errors import TftpbenchError, UsageError
 
         __tracebackhide__ = True
         entries = os.fspath(base), os.fspath(head)
         try:
-            _check_fail_on(fail_on)
+            one_of(fail_on, "fail_on", get_args(FailOn), UsageError)
             result = _measure(self._request, entries, like, scenario, settings, seed, fail_on)
         except GateInterrupted as error:
             raise KeyboardInterrupt(str(error)) from None  # it ends the session, as any Ctrl-C does
@@ -95,10 +95,13 @@ def _measure(
     fail_on: FailOn,
 ) -> "GateResult":
     from tftpbench import gate
+    from tftpbench.model.arguments import texts_of
+    from tftpbench.model.errors import UsageError
+    from tftpbench.model.scenario_files import load_scenario
     from tftpbench.render import gate as report
 
     manifest = None if like is None else os.fspath(like)
-    question = _scenario(os.fspath(scenario), settings)
+    question = load_scenario(os.fspath(scenario), texts_of(settings, "settings", UsageError, "a list of KEY=VALUE"))
     base, head = gate.both_sides(*entries, manifest)
     chosen = _seed(request.config, seed)
     out = request.config.getoption("--tftpbench-out")
@@ -116,35 +119,15 @@ def _measure(
     return result
 
 
-def _check_fail_on(fail_on: str) -> None:
-    from tftpbench.model.errors import UsageError
-
-    if fail_on not in get_args(FailOn):
-        raise UsageError(f"fail_on is {fail_on!r}; allowed: {', '.join(get_args(FailOn))}")
-
-
-def _scenario(name: str, settings: Sequence[str]) -> "Scenario":
-    from tftpbench.model.errors import UsageError
-    from tftpbench.model.scenario_files import load_scenario
-
-    if isinstance(settings, str):
-        raise UsageError(f"settings is {settings!r}; allowed: a list of KEY=VALUE")
-    return load_scenario(name, list(settings))
-
-
 def _seed(config: pytest.Config, seed: int | None) -> int:
     """The call's, else the command line's, else a new one."""
     from tftpbench.api import random_seed
-    from tftpbench.model.arguments import SEED_MAX
+    from tftpbench.model.arguments import SEED_MAX, whole_of
     from tftpbench.model.errors import UsageError
 
-    for name, value in (("seed", seed), ("--tftpbench-seed", config.getoption("--tftpbench-seed"))):
-        if value is None:
-            continue
-        if not 0 <= value <= SEED_MAX:
-            raise UsageError(f"{name} is {value}; allowed: 0 to {SEED_MAX}")
-        return int(value)
-    return random_seed()
+    given = {"seed": seed, "--tftpbench-seed": config.getoption("--tftpbench-seed")}
+    known = [whole_of(value, name, 0, SEED_MAX, UsageError) for name, value in given.items() if value is not None]
+    return known[0] if known else random_seed()
 
 
 def _folder_name(nodeid: str) -> str:
@@ -154,8 +137,13 @@ def _folder_name(nodeid: str) -> str:
 
 def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
+    from tftpbench.render.gate.sections import table
+    from tftpbench.render.plain import plain
+    from tftpbench.render.sections import Paragraph
+
     __tracebackhide__ = True
-    text = "\n".join([result.sentence, *_table(result), *([f"kept in {result.folder}"] if result.folder else [])])
+    kept = Paragraph((f"kept in {result.folder}",) if result.folder else ())
+    text = plain([Paragraph((result.sentence,)), table(result.gated), kept])
     unknown = result.verdict in ("invalid", "inconclusive")
     if result.failure is not None or result.exit_code(fail_on) in (3, 4) or (unknown and strict):
         pytest.fail(text, pytrace=False)
@@ -163,31 +151,3 @@ def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
         pytest.skip(result.sentence)
     if result.verdict == "suspected":
         warnings.warn(RegressionSuspected(text), stacklevel=3)
-
-
-def _table(result: "GateResult") -> list[str]:
-    """The gated metrics, a line each under a heading."""
-    if not result.gated:
-        return []
-    several = len({each.cell_key for each in result.gated}) > 1
-    heading = ("metric", "base", "head", "head/base", "95 % interval", "budget", "verdict")
-    rows = [heading, *(_row(each, several) for each in result.gated)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _row(judgement: "Judgement", several: bool) -> tuple[str, ...]:
-    known = judgement.low is not None and judgement.high is not None
-    return (
-        f"{judgement.metric} of {judgement.cell}" if several else judgement.metric,
-        _figure(judgement.base, "g"),
-        _figure(judgement.head, "g"),
-        _figure(judgement.ratio, "f"),
-        f"{_figure(judgement.low, 'f')} to {_figure(judgement.high, 'f')}" if known else "-",
-        "-" if judgement.budget is None else f"{100 * judgement.budget:.3g} %",
-        judgement.verdict or "-",
-    )
-
-
-def _figure(value: float | None, form: Literal["f", "g"]) -> str:
-    return "-" if value is None else f"{value:.4g}" if form == "g" else f"{value:.3f}"

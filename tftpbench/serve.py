@@ -8,6 +8,7 @@ in flight finish within the grace period; the second ends them at once.
 import argparse
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -22,6 +23,12 @@ MAX_TRANSFERS = {"epoll": 16384, "threads": 4096}
 # Where not even so many fit, a few machines that boot at once fill the server, and only an explicit bound starts it.
 USEFUL_TRANSFERS = 16
 _OTHER_THREADS = 8  # of this process and a shell around it
+# As other commands write times and sizes. A number alone is in the option's own unit: scripts have it so.
+_UNITS = {
+    "TIME": {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000},
+    "SIZE": {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+}
+_EXAMPLE_OF = {"TIME": "500ms", "SIZE": "64KiB"}
 
 
 class Refused(Exception):
@@ -34,29 +41,47 @@ class Option:
 
     help: str
     metavar: str = "N"
+    unit: str = ""
     least: float = 0
     most: float = math.inf
     choices: tuple[str, ...] = ()
     only_epoll: bool = False
 
-    def parse(self, text: str, kind: Callable[[str], Any]) -> Any:
+    def parse(self, text: str, kind: Callable[[Any], Any]) -> Any:
         """The value that was typed; raises argparse.ArgumentTypeError where it is not allowed."""
         if self.choices and text not in self.choices:
-            raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(self.choices)}")
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {', '.join(self.choices)}")
         if kind is str:
             return text
+        match = re.fullmatch(r"(.*?)\s*([A-Za-z]+)", text)
+        scale = _UNITS.get(self.metavar, {}).get(match[2]) if match else None
         try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+            value = kind(float(match[1]) * scale / self._scale if match and scale else text)
+        except (ValueError, OverflowError):
+            value = math.nan
         if not self.least <= value <= self.most:
-            raise argparse.ArgumentTypeError(f"{text} is not in the range {self.range}")
+            example = _EXAMPLE_OF.get(self.metavar)
+            allowed = f"{self.range}, as in {example}" if example else f"a whole number, {self.range}"
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {allowed}")
         return value
+
+    @property
+    def _scale(self) -> int:
+        return _UNITS[self.metavar][self.unit]
+
+    def shown(self, value: Any) -> str:
+        """A value as it would be typed: 131072 bytes as "128KiB"."""
+        if self.unit and value:
+            count = round(value * self._scale)
+            name, size = next(each for each in reversed(_UNITS[self.metavar].items()) if count % each[1] == 0)
+            return f"{count // size}{name}"
+        return str(value or 0)
 
     @property
     def range(self) -> str:
         """The numbers that are allowed, as the help of other commands writes them."""
-        return f"x>={self.least}" if self.most == math.inf else f"{self.least}<=x<={self.most}"
+        least = self.shown(self.least)
+        return f"{least} or more" if self.most == math.inf else f"{least} to {self.shown(self.most)}"
 
 
 def _option(default: Any, words: str, **more: Any) -> Any:
@@ -89,8 +114,9 @@ class ServeConfig:
     )
     memory_max_bytes: int = _option(
         4 << 30,  # uploads must not take the machine down
-        "Bytes that the memory store may take, the cost of each file included.",
-        metavar="BYTES",
+        "Memory that the memory store may take, the cost of each file included.",
+        metavar="SIZE",
+        unit="B",
     )
     max_transfers: int = _option(
         0,
@@ -102,27 +128,29 @@ class ServeConfig:
     windowsize_max: int = _option(64, "Largest windowsize granted; see --window-max.", least=1, most=65535)
     window_max_bytes: int = _option(
         128 << 10,
-        "Largest window granted, in bytes: windowsize times blksize. One block is always granted.",
-        metavar="BYTES",
+        "Largest window granted: windowsize times blksize. One block is always granted.",
+        metavar="SIZE",
+        unit="B",
         least=8,
         most=2**32 - 1,
     )
     timeout_s: float = _option(  # the first wait for an ACK; adaptive below it once a client has answered
         1.0,
-        "Seconds until the first retransmission, unless the client asks for a timeout.",
-        metavar="SECONDS",
+        "Time until the first retransmission, unless the client asks for a timeout.",
+        metavar="TIME",
+        unit="s",
         least=0.001,
     )
     retries: int = _option(5, "Timeouts without progress before a transfer is given up.")
     grace_s: float = _option(
-        3.0, "Seconds that transfers in flight have to finish after SIGTERM or Ctrl-C.", metavar="SECONDS"
+        3.0, "Time that transfers in flight have to finish after SIGTERM or Ctrl-C.", metavar="TIME", unit="s"
     )
-    busy_poll_us: int = _option(0, "Microseconds to poll before sleeping.", metavar="MICROSECONDS")
+    busy_poll_us: int = _option(0, "Time to poll before sleeping.", metavar="TIME", unit="us")
     # By default a socket holds some 160 datagrams; a burst of requests is longer. socket(7): up to net.core.rmem_max.
     receive_buffer_bytes: int = _option(
-        4 << 20, "Receive buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES"
+        4 << 20, "Receive buffer of a socket; 0 leaves the kernel's.", metavar="SIZE", unit="B"
     )
-    send_buffer_bytes: int = _option(0, "Send buffer of a socket, in bytes; 0 leaves the kernel's.", metavar="BYTES")
+    send_buffer_bytes: int = _option(0, "Send buffer of a socket; 0 leaves the kernel's.", metavar="SIZE", unit="B")
     log_packets: bool = _option(False, "Print every datagram, decoded, with a hex dump.")
     sockets: str = _option(
         "shared",
@@ -273,13 +301,22 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help().replace("usage: ", "Usage: ", 1)
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(message.removeprefix("argument "))
+        """What is wrong and what to do, in words of ours in place of argparse's."""
+        help_ = f"see: {self.prog} --help"
+        for theirs, ours in (
+            (r"argument (\S+): (is .*)", r"\1 \2"),
+            (r"argument (\S+): expected one argument", r"\1 needs a value"),
+            (r"the following arguments are required: (.*)", rf"{self.prog} needs \1; {help_}"),
+            (r"unrecognized arguments: (.*)", rf"{self.prog} has no option \1; {help_}"),
+        ):
+            message = re.sub(f"^{theirs}$", ours, message, flags=re.DOTALL)
+        raise Refused(message.removeprefix(f"argument {_NAMES}: "))
 
 
 def _parser(program: str, port: int) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
-        usage="%(prog)s [OPTIONS] epoll|threads --root DIR",
+        usage=f"%(prog)s [OPTIONS] {_NAMES} --root DIR",
         description="  Serve a folder with a bundled TFTP server until Ctrl-C or SIGTERM.\n\n"
         "  Prints READY HOST PORT PID once it answers.",
         epilog=_EXAMPLES.format(program=program),
@@ -288,7 +325,7 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.color = False  # Python 3.14 would paint the help, and `tftpbench.render.terminal` escapes what others paint
-    parser.add_argument_group("Arguments").add_argument("name", metavar="epoll|threads", help="Server to run.")
+    parser.add_argument_group("Arguments").add_argument("name", metavar=_NAMES, type=_name, help="Server to run.")
     groups = parser.add_argument_group("Options"), parser.add_argument_group("Options of epoll only")
     for each in fields(ServeConfig):
         _add(groups[each.metadata["option"].only_epoll], each, port if each.name == "port" else each.default)
@@ -298,6 +335,12 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
     return parser
 
 
+def _name(text: str) -> str:
+    if text not in MAX_TRANSFERS:
+        raise argparse.ArgumentTypeError(f"no bundled server is called {text!r}; allowed: {', '.join(MAX_TRANSFERS)}")
+    return text
+
+
 def _add(group: Any, of: "Field[Any]", default: Any) -> None:
     option: Option = of.metadata["option"]
     words, name = option.help.replace("%", "%%"), option_name(of.name)
@@ -305,7 +348,7 @@ def _add(group: Any, of: "Field[Any]", default: Any) -> None:
         group.add_argument(name, dest=of.name, action="store_true", help=words)
         return
     is_needed = default is MISSING
-    facts = ["required"] if is_needed else [f"default: {default}"]
+    facts = ["required"] if is_needed else [f"default: {option.shown(default)}"]
     facts += [option.range] if of.type in {int, float} else []
     group.add_argument(
         name,
@@ -313,11 +356,12 @@ def _add(group: Any, of: "Field[Any]", default: Any) -> None:
         metavar=option.metavar,
         required=is_needed,
         default=None if is_needed else default,
-        type=lambda text: option.parse(text, cast("Callable[[str], Any]", of.type)),
+        type=lambda text: option.parse(text, cast("Callable[[Any], Any]", of.type)),
         help=f"{words} [{'; '.join(facts)}]",
     )
 
 
+_NAMES = "|".join(MAX_TRANSFERS)
 _EXAMPLES = """\
 Examples:
   {program} epoll --root /srv/tftp

@@ -24,7 +24,7 @@ def main() -> None:
     if asked.loud:
         logging.basicConfig(level=logging.DEBUG)
     else:
-        logging.disable(logging.CRITICAL)
+        logging.disable(logging.WARNING)
     # What it was written for, and no longer the default since Python 3.14.
     multiprocessing.set_start_method("fork")
     FolderServer(asked.host, asked.port, asked.root.resolve()).run()

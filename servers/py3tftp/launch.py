@@ -17,7 +17,7 @@ def main() -> None:
     asked, own_words = parser.parse_known_args()
     os.chdir(asked.root)
     if not asked.loud:
-        logging.disable(logging.CRITICAL)
+        logging.disable(logging.WARNING)
     # It asks for the thread's event loop, which Python no longer makes by itself since 3.14.
     asyncio.set_event_loop(asyncio.new_event_loop())
     sys.argv = ["py3tftp", *own_words]

@@ -17,7 +17,7 @@ def main() -> None:
     if asked.loud:
         logging.basicConfig(level=logging.INFO)
     else:
-        logging.disable(logging.CRITICAL)
+        logging.disable(logging.WARNING)
     tftpy.TftpServer(asked.root).listen(asked.host, asked.port)
 
 

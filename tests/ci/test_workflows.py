@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.ci import actionlint
 from tests.ci.shell import ACTION, COMMENT, EXPRESSION, PULL_REQUEST, Ran, Shell, document, filled, steps
+from tests.interop.clients import Gone, look
 from tests.unit.gate import gate_results
 from tftpbench.gate.result import Verdict
 from tftpbench.render.gate import write_markdown
@@ -93,20 +93,24 @@ def github(tmp_path: Path) -> GitHub:
     return GitHub(tmp_path)
 
 
-@pytest.mark.skipif(actionlint.program() is None, reason=actionlint.GET_IT)
+@pytest.fixture
+def actionlint() -> str:
+    found = look("actionlint")
+    if isinstance(found, Gone):
+        pytest.skip(found.reason)
+    return str(found.path)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_actionlint_finds_nothing(path: Path) -> None:
-    done = subprocess.run(
-        [str(actionlint.program()), "-no-color", str(path)], stdout=subprocess.PIPE, text=True, check=False
-    )
+def test_actionlint_finds_nothing(path: Path, actionlint: str) -> None:
+    done = subprocess.run([actionlint, "-no-color", str(path)], stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.skipif(actionlint.program() is None, reason=actionlint.GET_IT)
-def test_actionlint_would_find_something(tmp_path: Path) -> None:
+def test_actionlint_would_find_something(tmp_path: Path, actionlint: str) -> None:
     broken = tmp_path / "workflow.yml"
     broken.write_text(PULL_REQUEST.read_text(encoding="utf-8").replace("runs-on:", "runs-where:"), encoding="utf-8")
-    assert subprocess.run([str(actionlint.program()), str(broken)], capture_output=True, check=False).returncode == 1
+    assert subprocess.run([actionlint, str(broken)], capture_output=True, check=False).returncode == 1
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

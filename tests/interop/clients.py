@@ -2,8 +2,8 @@
 
 A table of facts, each of them seen on the wire. What a client gets wrong is an `Ending` with the reason, and the tests
 hold the client to it, so that no reader takes a client's fault for a server's, and a change on either side is noticed.
-`python -m tests.interop.clients`, which `make peers` runs, fetches the clients into peers/. It never starts a client:
-`look` only asks for a version. Called by the interop tests.
+`python -m tests.interop.clients`, which `make peers` runs, fetches the clients, and actionlint, into peers/. It never
+starts a client: `look` only asks for a version. Called by the interop tests.
 """
 
 import functools
@@ -19,13 +19,23 @@ from pathlib import Path
 from tftpbench.model.manifest import Fetch
 from tftpbench.model.programs import peers_folder
 
-# What is fetched into which folder of peers/. Erlang's client and tftpy's come with the servers of these names.
-FETCH: dict[str, dict[str, list[str]]] = {
-    "atftp": {"debian": ["atftp"]},
-    "busybox-client": {"debian": ["busybox"]},  # which has the client, but not the server
-    "curl": {"debian": ["curl"]},
-    "qemu": {"debian": ["qemu-system-x86", "qemu-system-common", "ipxe-qemu", "seabios"]},
-    "tftp-hpa-client": {"debian": ["tftp-hpa"]},
+
+def _from_debian(*packages: str) -> tuple[Fetch, str]:
+    return Fetch(debian=packages), f"apt install {' '.join(packages)}"
+
+
+def _from_go(module: str) -> tuple[Fetch, str]:
+    return Fetch(go=module), f"go install {module}"
+
+
+# What is fetched into which folder of peers/. Erlang's client comes with its server, and tftpy with tftpbench.
+FETCH = {
+    "actionlint": _from_go("github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"),  # checks GitHub workflows
+    "atftp": _from_debian("atftp"),
+    "busybox-client": _from_debian("busybox"),  # which has the client, but not the server
+    "curl": _from_debian("curl"),
+    "qemu": _from_debian("qemu-system-x86", "qemu-system-common", "ipxe-qemu", "seabios"),
+    "tftp-hpa-client": _from_debian("tftp-hpa"),
 }
 VERSION_TIMEOUT_S = 10.0
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -39,8 +49,8 @@ class Program:
     """A program that tests start, and how it is known from its namesakes.
 
     `version` are the words that make it print text with `pattern` in it, whose group is the version. `start` makes the
-    first words of a command from the program's path. Without `in_path` only one that was fetched will do. `known`: how
-    the versions begin that this table tells the truth about; another one may have other faults, or none.
+    first words of a command from the program's path. `known`: how the versions begin that this table tells the truth
+    about; another one may have other faults, or none.
     """
 
     file: str
@@ -49,7 +59,6 @@ class Program:
     version: tuple[str, ...]
     pattern: str
     start: Callable[[Path], list[str]] = lambda path: [str(path)]
-    in_path: bool = True
     known: str = ""
 
 
@@ -141,8 +150,7 @@ class Client:
 def program(name: str) -> Path | None:
     """Path of a program by its name in PROGRAMS: fetched, else in PATH, else where administrators' programs are."""
     wanted = PROGRAMS[name]
-    places = [str(peers_folder() / wanted.peer / "bin")]
-    places += [os.environ.get("PATH", ""), *EXTRA_PATH] if wanted.in_path else []
+    places = [str(peers_folder() / wanted.peer / "bin"), os.environ.get("PATH", ""), *EXTRA_PATH]
     found = shutil.which(wanted.file, path=os.pathsep.join(places))
     return Path(found) if found else None
 
@@ -173,19 +181,12 @@ def look(name: str) -> Here | Gone:
 
 
 def main() -> int:
-    """Fetch what is not here yet; a line each."""
-    from tftpbench.host import fetch
-    from tftpbench.model.errors import FetchError
+    """Fetch what is not here yet; a line each, and one for all. What fails, tests skip and name: it is no error."""
+    from tftpbench.host.fetch import Wanted, fetch_all
 
-    failed = 0
-    for peer, wanted in FETCH.items():
-        try:
-            fetched = fetch.fetch(peers_folder() / peer, Fetch.model_validate(wanted))
-            print(f"{peer}: {'fetched' if fetched else 'is here already'}", file=sys.stderr)
-        except FetchError as error:
-            failed += 1
-            print(f"{peer}: not fetched: {error}; get it: apt install {' '.join(wanted['debian'])}", file=sys.stderr)
-    return 2 if failed else 0
+    wanted = [Wanted(peer, peers_folder() / peer, source, get) for peer, (source, get) in FETCH.items()]
+    failed = fetch_all("clients and tools", wanted, functools.partial(print, file=sys.stderr))
+    return 2 if failed == len(wanted) else 0
 
 
 def _start_erlang(path: Path) -> list[str]:
@@ -235,7 +236,8 @@ PROGRAMS: dict[str, Program] = {
         _start_erlang,
         known="1.0.",
     ),
-    "tftpy": Program("python", "tftpy", "tftpy", ("-c", _TFTPY_VERSION), r"tftpy (\S+)", in_path=False, known="0.8."),
+    "actionlint": Program("actionlint", "actionlint", "actionlint", ("--version",), r"(\d\S+)"),
+    "tftpy": Program(sys.executable, "tftpy", "tftpy", ("-c", _TFTPY_VERSION), r"tftpy (\S+)", known="0.8."),
     "qemu-system-x86_64": Program("qemu-system-x86_64", "qemu-system-x86_64", "qemu", ("--version",), r"version (\S+)"),
 }
 

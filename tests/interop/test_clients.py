@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import tftpbench
-from tests.interop.clients import CLIENTS, MODEST, PLAIN, SIZE, WHOLE, Case, Client, Here, Job
+from tests.interop.clients import CLIENTS, MODEST, PLAIN, SIZE, WHOLE, Case, Client, Here, Job, look
 from tests.loopback.manifests import written
 from tftpbench.serve import ServeConfig
 
@@ -209,6 +209,10 @@ def pair(client: Callable[[str], Here], start: Callable[[str, bool], Served], tm
         return Pair(CLIENTS[name], client(name), start(server, modest), tmp_path)
 
     return paired
+
+
+def test_tftpy_comes_with_tftpbench_so_its_tests_never_skip() -> None:
+    assert isinstance(look("tftpy"), Here)
 
 
 @pytest.mark.parametrize("size", SIZES)

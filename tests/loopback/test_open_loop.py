@@ -98,8 +98,9 @@ def test_a_stall_of_the_server_is_in_the_response_times_of_an_open_loop(tmp_path
     expected = np.where(waited, went_on_ns - intended, 0)
     assert np.count_nonzero(waited) > 0.06 * intended.size
     p95, arithmetic = figure(result, "response_ns_p95"), nearest_rank(expected, 0.95)
-    noise = nearest_rank(ended - intended - expected, 0.9)  # a machine that is busy answers later
-    assert arithmetic <= p95 <= 1.05 * arithmetic + noise
+    assert p95 >= arithmetic
+    if nearest_rank(ended - intended - expected, 0.99) < 0.03 * arithmetic:  # a machine that is busy answers later
+        assert p95 <= 1.05 * arithmetic
     assert p95 == pytest.approx(nearest_rank(ended - intended, 0.95), rel=0.002)
     assert arithmetic > 0.1 * SECOND
     assert figure(result, "response_ns_p50") < arithmetic

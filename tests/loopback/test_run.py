@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,7 +140,7 @@ def test_a_run_answers_with_real_transfers_and_every_byte_checked(tmp_path: Path
     assert all(row["server_rss_bytes_ready"] > 0 and row["server_threads_max"] >= 1 for row in found)
     known = [row for row in found if row["ceiling_data_pps"] is not None]  # a probe that lost datagrams tells nothing
     assert all(row["ceiling_ratio"] == pytest.approx(row["data_pps"] / row["ceiling_data_pps"]) for row in known)
-    assert out.strip().startswith(("threads moves", "No answer"))
+    assert out.strip().startswith(("With ", "No answer"))
     assert "✓ content_mismatches == 0" in out
     assert f"Repeat: tftpbench run {scenario} --seed 7" in out
     assert "[8/8] " in err
@@ -170,7 +171,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     assert code == 0, err
     document = json.loads(out)
     assert [row["server"] for row in document["trials"]] == ["ok"]
-    assert document["skipped"] == ["ok, write, 3 at once, 16 KiB: ok has no write"]
+    assert document["skipped"] == ["ok, write, 3 at once, 16 KiB: has no write"]
     assert err == ""
 
 
@@ -371,7 +372,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
         "1428",
     )
     assert code == 0
-    assert "20 completed, 0 failed, 0 timed out, 0 interrupted" in out
+    assert "served         20 of 20 transfers\n" in out
     assert "1.91 MiB compared, 0 transfers with wrong bytes" in out
     code, out, _ = done(tmp_path, "load", target, "--write", "new-{n}", "--size", "1KiB", "--transfers", "5", "--json")
     found = json.loads(out)
@@ -380,7 +381,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
     assert sorted(path.name for path in (tmp_path / "root").glob("new-*")) == [f"new-{n}" for n in range(5)]
     code, out, _ = done(tmp_path, "load", target, "--read", "absent", "--transfers", "5")
     assert code == 3
-    assert "0 completed, 5 failed" in out
+    assert "0 of 5 transfers, 5 failed" in out
     assert "ERROR 1 (file not found): 5 times" in out
     (tmp_path / "other").write_bytes(contents[:-1] + b"?")
     assert done(tmp_path, "load", target, "--read", "file", "--verify-against", "other", "--transfers", "2")[0] == 3
@@ -427,7 +428,7 @@ def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
         f"ready; its last log line: {BROKEN}\n" in out
     )
-    assert out.strip().startswith(("ok moves ", "No answer: ok has no valid trial ")), (
+    assert out.strip().startswith(("With one read at a time, ok served ", "No answer: ok has no valid trial ")), (
         "it is compared with no other, as where that is not installed"
     )
     assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
@@ -483,3 +484,33 @@ def test_a_server_that_starts_again_when_a_run_goes_on_is_measured(tmp_path: Pat
     assert [row["trial"] for row in sorted(rows(tmp_path), key=lambda row: row["trial"])] == [*range(1, 11)]
     assert load_run(folder).manifest["left_out"] == []
     assert [row["verdict"] for row in rows(tmp_path)[len(finished) :]] == ["valid"] * 3
+
+
+def test_a_quick_run_fails_where_a_server_serves_nothing_and_says_what_it_did_not_judge(tmp_path: Path) -> None:
+    scenario = many_trials(tmp_path, "exits", "ok", thresholds=["failed == 0", "data_pps > 1e12"])
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1", "--quick")
+    assert code == 3, out + err
+    last = out.rstrip().splitlines()[-1]
+    assert last.startswith("Nothing was served by exits (read, ")
+    assert last.endswith("Quick run (--quick): no speed, ratio or generator limit was judged.")
+    assert "ok (read" not in last
+    code, out, err = done(tmp_path, "run", str(scenario), "-s", str(tmp_path / "ok"), "--quick", "--json", "--out", "o")
+    assert code == 0, out + err
+    document = json.loads(out)
+    assert document["quick"]
+    assert {each["threshold"] for each in document["thresholds"]} == {"failed == 0"}
+    [folder] = (tmp_path / "o").iterdir()
+    page = done(tmp_path, "report", str(folder), "--format", "md", "--out", "-")[1]
+    assert "Quick run (--quick): no speed, ratio or generator limit was judged" in page
+
+
+def test_work_that_the_time_limit_cut_off_is_the_tests_doing_and_no_failure(tmp_path: Path) -> None:
+    work: dict[str, Any] = {"transfers": 200, "trials": 1, "time_limit": "300ms", "thresholds": []}
+    work["matrix"] = {"operation": "read", "concurrency": 1, "file_size": "8MiB"}
+    scenario = write_scenario(tmp_path, [bundled(tmp_path, "epoll")], **work)
+    done(tmp_path, "run", str(scenario), "--quiet")
+    [row] = rows(tmp_path)
+    [finding] = row["server_findings"]
+    assert finding["kind"] == "unfinished"
+    assert re.fullmatch(rf"{row['completed']} of 200 done in \d+(\.\d+)? m?s", finding["text"]), finding
+    assert (row["failed"], row["timed_out"], row["interrupted"], row["in_flight_max"]) == (0, 0, 1, 1)

@@ -53,7 +53,7 @@ def test_a_stall_makes_the_trial_invalid_and_is_told_whole(command: Command, ser
 
 def test_load_says_so_to_people_too(tmp_path: Path) -> None:
     with peer(serve_bytes(contents())) as server:
-        words = ["load", f"127.0.0.1:{server.port}", "--read", "f", "--size", "2000", "--duration", "500ms"]
+        words = ["load", f"127.0.0.1:{server.port}", "--read", "f", "--duration", "500ms"]
         process = subprocess.Popen(
             [sys.executable, "-m", "tftpbench", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
         )

@@ -17,6 +17,7 @@ from tftpbench.host.choice import bundled_manifests
 from tftpbench.host.generator import LoadConfig, LoadResult, best_sockets, first_difference, run_load, write_contents
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import ServerProcess
+from tftpbench.host.server.readiness import free_port
 from tftpbench.model.errors import ServerError
 from tftpbench.model.manifest import OPTIONS, Manifest
 
@@ -193,6 +194,20 @@ def test_it_serves_as_each_of_its_variants_too(manifest: Manifest, root: Path, t
     for variant in manifest.variants:
         with ServerProcess(manifest, root=root, log=tmp_path / "log", variant=variant) as server:
             assert completed(load(server, "read", file_size_bytes=10_000, verify="full")), variant
+
+
+def test_why_it_does_not_start_is_in_the_error(manifest: Manifest, root: Path, tmp_path: Path) -> None:
+    """It is asked to listen on an address that this machine has not (RFC 5737)."""
+    if not any("{host}" in word for word in manifest.argv):
+        pytest.skip(f"{manifest.name} takes no address")
+    if "to syslog alone" in manifest.caps.get("logging", ""):
+        pytest.skip(f"{manifest.name} says nothing on standard error")
+    port = free_port("127.0.0.1")
+    with (
+        pytest.raises(ServerError, match="; its last log line: "),
+        ServerProcess(manifest, root=root, log=tmp_path / "log", host="192.0.2.1", port=port, ready_timeout_s=5),
+    ):
+        pass
 
 
 @pytest.mark.timeout(120)

@@ -133,6 +133,27 @@ def test_the_page_fits_its_window(tmp_path: Path, width: int) -> None:
     assert reported(tmp_path, page, script, f"--window-size={width},2000") == 0, "wide tables scroll in their own boxes"
 
 
+def test_no_column_of_a_table_is_cut(tmp_path: Path) -> None:
+    """With every column that there is, a loss among them, and everything opened that is folded."""
+    times = {"transfer_ns_p50": 449e6, "transfer_ns_p99": 1.23e9, "transfer_ns_max": 99.9e6, "transfers_per_s": 1234.0}
+    seen = {"completed": 163, "timed_out": 335, "ceiling_data_pps": 2e5, "ceiling_ratio": 0.91, **times}
+    page = page_of(tmp_path, ["epoll", "threads@large_windows"], 7, **seen)
+    script = """() => {
+        document.querySelectorAll("details").forEach((each) => each.open = true);
+        const boxes = [...document.querySelectorAll(".wide")].filter((each) => each.querySelector("table"));
+        const columns = [...document.getElementById("headline").tHead.rows[0].cells].map((each) => each.textContent);
+        const cut = boxes.filter((each) => each.scrollWidth > each.clientWidth);
+        return { columns, cut: cut.map((each) => each.querySelector("table").id) };
+    }"""
+    found = reported(tmp_path, page, script, "--window-size=1200,2000")
+    assert isinstance(found, dict)
+    assert found["columns"] == [
+        "cell", "server", "served", "time p50", "p99", "max", "files/s", "MiB/s", "data/s", "against epoll",
+        "CPU/block", "block rtt p50", "p99", "of ceiling", "failed", "lost", "valid",
+    ]  # fmt: skip
+    assert found["cut"] == []
+
+
 def test_it_prints(tmp_path: Path) -> None:
     pdf = tmp_path / "page.pdf"
     chromium(tmp_path, page_of(tmp_path, ["epoll", "threads"], 6), "--no-pdf-header-footer", f"--print-to-pdf={pdf}")

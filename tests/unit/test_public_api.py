@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 import tftpbench
 from tests.fixtures.unpacked import RUN
 from tests.unit.gate import gate_results
+from tftpbench.cli.run import run as run_command
+from tftpbench.measure import CopyStarted, RunFinished
 from tftpbench.model.scenario_files import overridden
 
 HEAVY = {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "scipy", "typer", "yaml", "hdrh"}
@@ -29,10 +32,43 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_every_public_name_can_be_had() -> None:
     assert list(tftpbench.__all__) == sorted(tftpbench.__all__)
-    assert set(tftpbench.__all__) == set(tftpbench._HOMES)
+    assert set(tftpbench.__all__) == {*tftpbench._HOMES, "plots"}
     for name in tftpbench.__all__:
         assert getattr(tftpbench, name) is not None
     assert dir(tftpbench) == tftpbench.__all__
+
+
+# Only commands raise these: what fetches servers and what measures the ceiling is no part of the API.
+ERRORS_OF_COMMANDS = {"CeilingError", "FetchError"}
+# Distinguished within a run, and caught as what they are a kind of.
+KINDS = {"CopyFailed", "PortTaken"}
+USED = """
+import tftpbench
+from tftpbench import api, gate, measure, plots, render
+tftpbench.load_run, tftpbench.run, tftpbench.gate_ab, tftpbench.Server, tftpbench.plots.throughput
+assert dir(tftpbench) == tftpbench.__all__, dir(tftpbench)
+
+def below(kind):
+    for each in kind.__subclasses__():
+        yield each
+        yield from below(each)
+
+print(*(each.__name__ for each in below(tftpbench.TftpbenchError) if each.__module__.startswith("tftpbench")))
+"""
+
+
+def test_after_use_the_front_shows_exported_names_alone_and_every_error_is_among_them() -> None:
+    done = subprocess.run([sys.executable, "-c", USED], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    raised = set(done.stdout.split())
+    assert {"RunInterrupted", "GateInterrupted", "ServerDied"} < raised
+    assert raised - set(tftpbench.__all__) == ERRORS_OF_COMMANDS | KINDS
+
+
+def test_plots_are_there_without_an_import_of_their_own() -> None:
+    script = "import tftpbench; print(tftpbench.plots.throughput.__name__)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "throughput\n"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -64,7 +100,7 @@ def documented() -> Iterator[tuple[str, Any]]:
         value = getattr(tftpbench, name)
         if inspect.isfunction(value):
             yield name, value
-        elif not issubclass(value, Exception) and name != "GateResult":
+        elif inspect.isclass(value) and not issubclass(value, Exception) and name != "GateResult":
             yield from _members(name, value)
 
 
@@ -148,6 +184,77 @@ def test_a_scenario_is_made_of_a_mapping() -> None:
 
 
 @pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What recording.run was asked for; nothing is measured, and the recorded run is what came of it."""
+    seen: dict[str, Any] = {}
+
+    def run(scenario: tftpbench.Scenario, **more: Any) -> Any:
+        seen.update(scenario=scenario, **more)
+        more["on_event"](RunFinished(RUN, interrupted=False))
+        return SimpleNamespace(folder=RUN)
+
+    monkeypatch.setattr("tftpbench.store.recording.run", run)
+    return seen
+
+
+def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path: Path) -> None:
+    tftpbench.run("concurrency", target="127.0.0.1:6969", target_file="boot.0", trials=4, quick=True, seed=7)
+    scenario = asked["scenario"]
+    assert (scenario.servers, scenario.trials, asked["seed"]) == (("tftp://127.0.0.1:6969/boot.0",), 4, 7)
+    assert scenario.duration_ns < tftpbench.load_scenario("concurrency").duration_ns, "short, as --quick is"
+    tftpbench.run("concurrency", target="::1", target_write=True, allow_remote=True, out=tmp_path)
+    assert (asked["scenario"].servers, asked["out"]) == (("tftp://[::1]:69",), tmp_path)
+    assert asked["allow_remote"]
+    run = tftpbench.run(resume=RUN)
+    assert (asked["resume"], asked["scenario"].name) == (RUN, run.manifest["scenario"]["name"])
+    offered = {*inspect.signature(tftpbench.run).parameters}
+    instead = {"server": "servers", "set_": "overrides", "quiet": "progress"}
+    # The plan of a dry run and the JSON document are printed: a caller has the Run.
+    of_command = {instead.get(name, name) for name in inspect.signature(run_command).parameters}
+    assert of_command - offered == {"dry_run", "json_"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"target": "127.0.0.1:6969"}, "--target needs a file to read"),
+        ({"target_file": "boot.0"}, "--target-file and --target-write go with --target"),
+        ({"target": "127.0.0.1:none", "target_write": True}, "has no port from 1 to 65535"),
+        ({"trials": 0}, "trials: is 0; allowed: 1 to"),
+        ({"scenario": None}, "no scenario given"),
+        ({"resume": RUN}, "resume goes on with a run as it was begun"),
+        ({"scenario": None, "resume": RUN, "trials": 3}, "resume goes on with a run as it was begun"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(asked: dict[str, Any], given: dict[str, Any], said: str) -> None:
+    with pytest.raises(tftpbench.UsageError, match=said):
+        tftpbench.run(**{"scenario": "concurrency", **given})
+    assert not asked
+
+
+def test_a_run_writes_its_page_when_it_is_asked_for(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr("tftpbench.api.write_page", lambda run: written.append(run.path))
+    for report in (False, True):
+        tftpbench.run("concurrency", report=report)
+    assert written == [RUN]
+    assert asked
+
+
+def test_a_run_calls_on_event_and_prints_nothing_outside_a_notebook_unless_asked(
+    asked: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[object] = []
+    for progress in (None, False):
+        tftpbench.run("concurrency", progress=progress, on_event=seen.append)
+    assert len(seen) == 2
+    assert capfd.readouterr() == ("", "")
+    tftpbench.run("concurrency", progress=True)
+    asked["on_event"](CopyStarted("127.0.0.1:69", "boot.0"))
+    assert "Copying 'boot.0'" in capfd.readouterr().err
+
+
+@pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What gate.ab was asked for; nothing is measured."""
     seen: dict[str, Any] = {}
@@ -201,5 +308,5 @@ def test_a_notebook_shows_every_result_as_a_table() -> None:
         [sys.executable, "-c", SHOWN, str(RUN)], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for text in ("4, 3 valid", '<th style="text-align:left">p99</th>', "threads moves 0.76x", "the blocks of A"):
+    for text in ("4, 3 valid", '<th style="text-align:left">p99</th>', "threads moves 0.76x", "times as fast as A"):
         assert text in done.stdout

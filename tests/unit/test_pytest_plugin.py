@@ -83,16 +83,16 @@ def test_a_regression_fails_with_the_sentence_and_a_line_for_each_metric(run: Ru
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines([
         measured["answer"].sentence,
-        "metric *base *head *head/base *95 % interval *budget *verdict",
-        "server_cpu_s_per_mib *1.1?? *to * 5 % *regressed",
-        "data_pps *regressed",
+        "*metric *base *head *change (95 % interval) *budget *verdict*",
+        "? CPU time per MiB *+1?.? % (*to * 5 % *regressed*",
+        "? blocks per second *regressed*",
     ])  # fmt: skip
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")  # no traceback
 
 
 def test_several_cells_are_distinguished(run: Run, measured: Measured) -> None:
     measured["answer"] = found("cells")
-    run().stdout.fnmatch_lines(["data_pps of read, 10 at once*", "data_pps of write, 100 at once*"])
+    run().stdout.fnmatch_lines(["read, 10 at once*", "*blocks*", "write, 100 at once*", "*blocks*"])
 
 
 def test_wrong_contents_fail_whatever_the_metrics_say(run: Run, measured: Measured) -> None:
@@ -157,7 +157,7 @@ def test_what_was_measured_is_kept_where_asked(run: Run, measured: Measured, pyt
         ("scenario='nowhere'", "nowhere"),
         ("settings=['matrix.nothing=1']", "nothing"),
         ("settings='trials=1'", "settings is 'trials=1'"),
-        ("fail_on='pass'", "fail_on is 'pass'"),
+        ("fail_on='pass'", "fail_on: 'pass' is not one of regressed"),
         ("seed=-1", "seed is -1"),
     ],
 )

@@ -3,7 +3,7 @@
 import os
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -100,18 +100,37 @@ def test_tftpbench_serve_hands_its_words_on_and_takes_port_69(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--root /srv", "the following arguments are required: epoll|threads"),
-        ("epoll --root /srv --bogus", "unrecognized arguments: --bogus"),
-        ("epoll --root /srv --port", "--port: expected one argument"),
-        ("epoll --root /srv --port x", "--port: 'x' is no number"),
-        ("epoll --root /srv --port 65536", "--port: 65536 is not in the range 0<=x<=65535"),
-        ("epoll --root /srv --timeout nan", "--timeout: nan is not in the range x>=0.001"),
-        ("epoll --root /srv --store tape", "--store: tape is not one of disk, memory"),
+        ("--root /srv", "{program} needs epoll|threads; see: {program} --help"),
+        ("epoll --root /srv --bogus", "{program} has no option --bogus; see: {program} --help"),
+        ("epoll --root /srv --port", "--port needs a value"),
+        ("epoll --root /srv --port x", "--port is 'x'; allowed: a whole number, 0 to 65535"),
+        ("epoll --root /srv --port 65536", "--port is '65536'; allowed: a whole number, 0 to 65535"),
+        (
+            "epoll --root /srv --timeout nan",
+            "--timeout is 'nan'; allowed: 1ms or more, as in 500ms",
+        ),
+        ("epoll --root /srv --window-max 7B", "--window-max is '7B'; allowed: {window}, as in 64KiB"),
+        ("epoll --root /srv --store tape", "--store is 'tape'; allowed: disk, memory"),
     ],
 )
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
-    for entry in (serve.main, lambda words: cli.exit_code(["serve", *words])):
-        assert (entry(words.split()), *capsys.readouterr()) == (2, "", f"tftpbench: error: {said}\n")
+    entries: dict[str, Callable[[list[str]], int]] = {
+        "python -m tftpbench.serve": serve.main,
+        "tftpbench serve": lambda words: cli.exit_code(["serve", *words]),
+    }
+    for program, entry in entries.items():
+        line = f"tftpbench: error: {said.format(program=program, window='8B to 4294967295B')}\n"
+        assert (entry(words.split()), *capsys.readouterr()) == (2, "", line)
+
+
+def test_times_and_sizes_have_units_and_a_number_alone_means_what_it_did() -> None:
+    def config(words: str) -> ServeConfig:
+        parsed = vars(serve._parser("x", 0).parse_args(["epoll", "--root", "/srv", *words.split()]))
+        return ServeConfig(**{name: value for name, value in parsed.items() if name not in {"name", "handover"}})
+
+    typed = config("--timeout 1.5s --grace 2min --busy-poll 2ms --window-max 1.5KiB --memory-max 1GiB")
+    assert typed == config("--timeout 1.5 --grace 120 --busy-poll 2000 --window-max 1536 --memory-max 1073741824")
+    assert (typed.timeout_s, typed.busy_poll_us, typed.window_max_bytes) == (1.5, 2000, 1536)
 
 
 def options() -> Iterator[tuple[str, serve.Option, Any]]:
@@ -125,7 +144,9 @@ def rows() -> list[str]:
     lines = []
     for name, option, default in options():
         words = f"{name} {option.metavar}" if not isinstance(default, bool) else name
-        value = "none, it is required" if default is None else "off" if default is False else f"`{default}`"
+        value = (
+            "none, it is required" if default is None else "off" if default is False else f"`{option.shown(default)}`"
+        )
         words = words.replace("|", "\\|")  # else it is a column
         lines.append(f"| `{words}` | {'`69`' if name == '--port' else value} |")
     return lines
@@ -147,7 +168,7 @@ def test_every_option_and_default_is_in_the_help_and_in_the_documentation(capsys
     said = " ".join(capsys.readouterr().out.split())
     for name, option, default in options():
         assert f" {name} {option.metavar} " in said or (f" {name} " in said and isinstance(default, bool))
-        assert default in (None, False) or f"default: {69 if name == '--port' else default}" in said
+        assert default in (None, False) or f"default: {69 if name == '--port' else option.shown(default)}" in said
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, files: int, threads: int = resource.RLIM_INFINITY) -> None:

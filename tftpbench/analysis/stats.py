@@ -15,8 +15,9 @@ of eight cells must reach; and how often the 95 % interval of a median holds it.
        20  normal                        96 %    5.1 %       0.6 %            96 %
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ PAIRS_MIN = 6
 SEED = 20190
 
 Floats = NDArray[np.float64]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,25 @@ class Ratio:
 
     def __str__(self) -> str:
         """As a cell of a table: "0.61x (0.58 to 0.64)", or with the range where there is no interval."""
-        if self.n == 1:
-            return f"{self.ratio:.2f}x (one pair)"
-        if self.low is None or self.high is None:
-            return f"{self.ratio:.2f}x (range of {self.n}: {self.lowest:.2f} to {self.highest:.2f})"
-        return f"{self.ratio:.2f}x ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.ratio:.2f}x ({self._bounds})"
 
     @property
     def certainty(self) -> str:
-        """How sure it is, in words: the interval, or, under six pairs, only what was seen."""
+        """How sure it is, in words: the interval and its pairs, or, under six pairs, only what was seen."""
+        return self.bounds if self.low is None else f"{self.bounds}, {self.n} pairs"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words, or, under six pairs, what was seen."""
+        return self._bounds if self.low is None else f"95 % interval {self._bounds}"
+
+    @property
+    def _bounds(self) -> str:
         if self.n == 1:
             return "one pair"
         if self.low is None or self.high is None:
             return f"range of {self.n}: {self.lowest:.2f} to {self.highest:.2f}"
-        return f"95 % interval {self.low:.2f} to {self.high:.2f}, {self.n} pairs"
+        return f"{self.low:.2f} to {self.high:.2f}"
 
     @property
     def differs(self) -> bool | None:
@@ -149,15 +156,23 @@ def trimmed(values: Floats) -> Trimmed:
     return Trimmed(mean, np.sqrt(squares / (kept * (kept - 1))), kept - 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values raised so that judging all of them errs as seldom as judging one (Holm 1979), in the same order."""
-    given = np.asarray(p_values, dtype=np.float64)
-    if not ((given >= 0) & (given <= 1)).all():
+def holm(p_values: Mapping[K, Floats | float], waiting: int = 0) -> dict[K, Floats]:
+    """P-values raised so that judging all of them errs as seldom as judging one (Holm 1979), by the same keys.
+
+    Each may be an array, of many experiments at once; `waiting` more tests have a p-value of 1 so far. ValueError
+    where one is no number from 0 to 1.
+    """
+    table = np.array([np.atleast_1d(each) for each in p_values.values()], dtype=np.float64)
+    if not ((table >= 0) & (table <= 1)).all():
         raise ValueError("a p-value is a number from 0 to 1")
-    order = np.argsort(given, kind="stable")
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.maximum.accumulate(given[order] * np.arange(given.size, 0, -1))
-    return [float(p) for p in np.minimum(adjusted, 1)]
+    if not table.size:
+        return {}
+    order = np.argsort(table, axis=0, kind="stable")
+    factors = np.arange(len(table), 0, -1)[:, np.newaxis] + waiting
+    raised = np.maximum.accumulate(np.take_along_axis(table, order, axis=0) * factors, axis=0)
+    adjusted = np.empty_like(table)
+    np.put_along_axis(adjusted, order, np.minimum(raised, 1), axis=0)
+    return dict(zip(p_values, adjusted, strict=True))
 
 
 def _trimmed_mean(values: Floats, axis: int = -1) -> Floats:

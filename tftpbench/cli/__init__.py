@@ -9,15 +9,25 @@ import sys
 
 import typer
 
-from tftpbench.cli import ceiling, compare, gate, load, options, report, run, schema, serve, servers
+from tftpbench.cli import ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
 from tftpbench.model.errors import TftpbenchError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
 
+# What people come for, a command each; without a command they are the answer.
+FIRST_STEPS = {
+    "A first answer in 5 s": ("tftpbench", "run", "smoke"),
+    "What does your running server hold?": (
+        "tftpbench", "run", "concurrency", "--target", "HOST:PORT", "--target-file", "NAME",
+    ),
+    "Is your server slower than before?": ("tftpbench", "gate", "ab", "--base", "OLD", "--head", "NEW"),
+}  # fmt: skip
+
 app = typer.Typer(
     name="tftpbench",
+    cls=options.Group,
     help="Benchmark and load-test TFTP servers: real transfers, every byte checked.",
-    add_completion=False,
+    epilog=options.epilog(("tftpbench run smoke", "tftpbench servers")),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -25,16 +35,13 @@ app = typer.Typer(
 options.add(app, run.run, run.EXAMPLES)
 options.add(app, serve.serve, context_settings=serve.HANDED_ON)
 options.add(app, load.load, load.EXAMPLES)
+options.add(app, scenarios.scenarios, scenarios.EXAMPLES)
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
 options.add(app, report.report, report.EXAMPLES)
 options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)
 app.add_typer(gate.app, name="gate")
-
-# What is wrong with a command line. Newer versions of typer carry their own copy of click, older ones use the
-# installed one; the base of typer's own BadParameter is the right class either way.
-_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 @app.callback(invoke_without_command=True)
@@ -43,13 +50,22 @@ def _without_command(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib import metadata
+        from tftpbench import __version__
 
-        typer.echo(f"tftpbench {metadata.version('tftpbench')}")
+        typer.echo(f"tftpbench {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        _first_steps()
         raise typer.Exit(2)
+
+
+def _first_steps() -> None:
+    from tftpbench.model.programs import typed
+
+    typer.echo("tftpbench measures TFTP servers. Three things to do:\n", err=True)
+    for question, words in FIRST_STEPS.items():
+        typer.echo(f"  {question}\n    {typed(words)}\n", err=True)
+    typer.echo(f"All commands: {typed(['tftpbench', '--help'])}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,9 +93,9 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="tftpbench", standalone_mode=False)
     except TftpbenchError as error:
-        return _fail(str(error), error.exit_code)
-    except _CommandLineError as error:
-        return _fail(str(error.format_message() if hasattr(error, "format_message") else error), 2)
+        return _fail(str(error), error.exit_code, *str(error).splitlines())
+    except options.CommandLineError as error:
+        return _refuse(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except MemoryError:
@@ -91,6 +107,15 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"tftpbench: error: {one_line(message)}", err=True)
+def _refuse(error: Exception, arguments: list[str]) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help of a group of commands
+        typer.echo(error, err=True)
+        return 2
+    return _fail(options.mistake(error, arguments), 2)
+
+
+def _fail(message: str, code: int, *lines: str) -> int:
+    """Print the message in one line, or, where a file has several mistakes, each of its `lines`."""
+    for line in lines or (one_line(message),):
+        typer.echo(f"tftpbench: error: {line}", err=True)
     return code

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def ceiling(
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, max=1000, metavar="N", help="Trials of each cell; 7 unless given.")
+        int | None,
+        typer.Option(
+            "--trials", min=1, max=options.TRIALS_MAX, metavar="N", help="Trials of each cell; 7 unless given."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure each cell once, and for a short time.")] = False,
     seed: options.Seed = None,
@@ -81,11 +84,13 @@ def _steps() -> Iterator[Callable[[int, int], None]]:
 
 def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
     typer.echo(
-        f"The same datagrams and no TFTP, no file, on loopback, {pinning.phrase}: DATA-sized datagrams per second, "
+        f"Raw loopback UDP throughput, without TFTP and files, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
     print_table(_COLUMNS, map(_row, found))
-    typer.echo("On loopback the kernel never cuts a window into packets: no network card does what windows do here.")
+    typer.echo(
+        "With a windowsize these are more than a network card can do: on loopback a window is not cut into packets."
+    )
 
 
 def _row(each: "Limit") -> list[str]:

@@ -1,8 +1,11 @@
 """``tftpbench load``: load on one server, without a scenario."""
 
-import json
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,14 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.address import numeric_address
+from tftpbench.cli.output import print_json
 from tftpbench.cli.signals import ending
+from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
-    from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
+    from tftpbench.host.generator import LoadConfig
+    from tftpbench.render.load_report import Loaded
 
 DEFAULT_DURATION = "10s"
-TRANSFERS_MAX = 10**9  # each leaves a row in memory
+DEFAULT_SIZE = "64KiB"
+COUNT_MAX = 10**9  # each transfer leaves a row in memory
+# With --verify full the files that are read are held in memory: together no more than most machines have to spare.
+COMPARED_BYTES_MAX = 1 << 30
+# How often the first read asks a server that is silent: that is what the load is there to find out.
+_FIRST_READ_TRIES = 2
 
 
 class Sockets(StrEnum):
@@ -29,7 +39,7 @@ class Sockets(StrEnum):
 
 
 class Verify(StrEnum):
-    """Whether uploads are compared with what was sent."""
+    """Whether contents are compared."""
 
     full = "full"
     off = "off"
@@ -44,39 +54,62 @@ _SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
 Target = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the server; [::1]:69 for IPv6.")]
 Read = Annotated[str | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
 Write = Annotated[str | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")]
-Concurrency = Annotated[int, typer.Option("-c", "--concurrency", min=1, metavar="N", help="Transfers in flight.")]
-Transfers = Annotated[int | None, typer.Option(min=1, max=TRANSFERS_MAX, metavar="N", help="Number of transfers.")]
+Concurrency = Annotated[
+    int, typer.Option("-c", "--concurrency", min=1, max=COUNT_MAX, metavar="N", help="Transfers at once.")
+]
+Transfers = Annotated[
+    int | None,
+    typer.Option("-n", "--transfers", min=1, max=COUNT_MAX, metavar="N", help="Transfers in all."),
+]
 Duration = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help=f"Time to measure, in place of --transfers; {DEFAULT_DURATION} unless given."),
-]
-WarmUp = Annotated[str, typer.Option(metavar="TIME", help="Time of load before --duration begins.")]
-Size = Annotated[str, typer.Option(metavar="SIZE", help="Size of the files to write.")]
-DistinctFiles = Annotated[
-    int,
     typer.Option(
-        min=0, max=TRANSFERS_MAX, metavar="N", help="Number of values of {n}, from 0; 0: one for each transfer."
+        "-d", "-z", "--duration", metavar="TIME",
+        help=f"Time to measure; {DEFAULT_DURATION} where neither this nor -n is given.",
     ),
+]  # fmt: skip
+WarmUp = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Time of load before --duration begins; none unless given.")
 ]
+Size = Annotated[
+    str | None, typer.Option(metavar="SIZE", help=f"Size of the files to write; {DEFAULT_SIZE} unless given.")
+]
+DistinctFiles = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=COUNT_MAX, metavar="N",
+        help="Number of files that {n} counts, from 0; as many as transfers unless given.",
+    ),
+]  # fmt: skip
 Blksize = Annotated[
     int, typer.Option(min=8, max=65464, metavar="N", help="Bytes of a DATA block; 512 asks for no option.")
 ]
 Windowsize = Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Blocks per ACK; 1 asks for no option.")]
-Tsize = Annotated[bool, typer.Option("--tsize", help="Ask for tsize.")]
-Timeout = Annotated[str, typer.Option(metavar="TIME", help="Time until the first retransmission.")]
+Tsize = Annotated[bool, typer.Option("--tsize", help="Ask for the file's size.")]
+Timeout = Annotated[str, typer.Option(metavar="TIME", help="Time without an answer until a client asks again.")]
 Retries = Annotated[
-    int, typer.Option(min=0, max=100, metavar="N", help="Timeouts without progress before a transfer is given up.")
+    int, typer.Option(min=0, max=100, metavar="N", help="How often it asks again before it gives up.")
+]  # fmt: skip
+VerifyContents = Annotated[
+    Verify | None,
+    typer.Option(
+        help="full: compare every byte. All reads are compared with a first one, and files that were written are read "
+        "back. Unless given: full for --write, off for --read."
+    ),
 ]
-VerifyAgainst = Annotated[Path | None, typer.Option(metavar="FILE", help="Compare every byte that is read with FILE.")]
-VerifyUploads = Annotated[
-    Verify, typer.Option(help="full: read the files that were written back and compare every byte.")
+VerifyAgainst = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Compare reads with FILE, not with a first read; {n} becomes a number."),
+]
+ShowPayload = Annotated[
+    bool, typer.Option("--show-payload", help="Show the first bytes of wrong DATA in hexadecimal: file contents.")
 ]
 UseOfSockets = Annotated[
     Sockets,
     typer.Option(help="shared: a few for all transfers, on IPv4 loopback only; auto: shared where possible."),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads of the generator.")]
-BusyPoll = Annotated[str, typer.Option(metavar="TIME", help="Time to poll before sleeping.")]
+BusyPoll = Annotated[str, typer.Option(metavar="TIME", help="Time that a thread polls for answers before it sleeps.")]
 Seed = Annotated[int, typer.Option(metavar="N", callback=options.checked_seed, help="Contents of the files to write.")]
 
 
@@ -87,16 +120,17 @@ def load(
     concurrency: Concurrency = 10,
     transfers: Transfers = None,
     duration: Duration = None,
-    warm_up: WarmUp = "0s",
-    size: Size = "64KiB",
-    distinct_files: DistinctFiles = 0,
+    warm_up: WarmUp = None,
+    size: Size = None,
+    distinct_files: DistinctFiles = None,
     blksize: Blksize = 512,
     windowsize: Windowsize = 1,
     tsize: Tsize = False,
     timeout: Timeout = "1s",
     retries: Retries = 5,
+    verify: VerifyContents = None,
     verify_against: VerifyAgainst = None,
-    verify: VerifyUploads = Verify.full,
+    show_payload: ShowPayload = False,
     sockets: UseOfSockets = Sockets.auto,
     workers: Workers = 1,
     busy_poll: BusyPoll = "1ms",
@@ -106,31 +140,55 @@ def load(
 ) -> int:
     """Put load on a running server and report what it did.
 
-    Exit code 3 means that transfers failed, timed out or were not done.
+    Exit code 3 means that transfers failed, timed out, moved wrong bytes or were not done.
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
+    from tftpbench.host.target import numeric_address
+    from tftpbench.render import load_report
 
-    operation, name = _file(read, write, verify_against)
-    if transfers is not None and duration is not None:
-        raise typer.BadParameter("--transfers and --duration exclude each other")
+    if (read is None) == (write is None):
+        raise typer.BadParameter("name one file: --read NAME or --write NAME")
+    name, is_given = str(read if write is None else write), verify_against is not None
+    mistakes = {
+        "--transfers and --duration exclude each other": transfers is not None and duration is not None,
+        "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
+        "--size is of files to write; it goes with --write": read is not None and size is not None,
+        "--distinct-files counts {n}, which NAME does not have": "{n}" not in name and distinct_files is not None,
+        "--verify-against compares what is read; it goes with --read": write is not None and is_given,
+        "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
+        "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
+            read is not None and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
+        ),
+        "--verify-against has {n}: give --distinct-files N, and {n} in --read": (
+            "{n}" in str(verify_against) and distinct_files is None
+        ),
+    }
+    for mistake, is_made in mistakes.items():
+        if is_made:
+            raise typer.BadParameter(mistake)
     host, port = numeric_address(target)
     is_timed = transfers is None
+    is_compared = verify is Verify.full or is_given or (write is not None and verify is None)
+    distinct = (distinct_files or 0) if "{n}" in name else 1
+    if verify_against is not None:
+        _check_files(verify_against, distinct)
     config = LoadConfig(
         host=host,
         port=port,
-        operation=operation,
+        operation="read" if write is None else "write",
         name=name,
-        file_size_bytes=_file_size(verify_against) if verify_against else options.size_bytes("--size", size),
+        file_size_bytes=options.size_bytes("--size", size or DEFAULT_SIZE),
         concurrency=concurrency,
-        distinct_files=distinct_files if "{n}" in name else 1,
+        distinct_files=distinct,
         seed=seed,
-        verify="full" if verify_against or (write is not None and verify is Verify.full) else "off",
+        verify="full" if is_compared else "off",
         verify_against=verify_against,
+        show_payload=show_payload,
         allow_remote=allow_remote,
         workers=min(workers, concurrency),
         transfers=transfers,
         duration_ns=options.duration_ns("--duration", duration or DEFAULT_DURATION) if is_timed else None,
-        warm_up_ns=options.duration_ns("--warm-up", warm_up) if is_timed else 0,
+        warm_up_ns=options.duration_ns("--warm-up", warm_up or "0s"),
         blksize=blksize,
         windowsize=windowsize,
         tsize=tsize,
@@ -139,33 +197,101 @@ def load(
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
         busy_poll_us=options.duration_ns("--busy-poll", busy_poll) // 1000,
     )
-    return _report(config, *_run(config), json_)
+    with closing(_Screen(json_=json_)) as screen, _compared(config, screen) as (ready, not_compared):
+        loaded, interrupted = _run(ready, not_compared, screen)
+    if json_:
+        print_json([load_report.document(loaded)])
+    else:
+        typer.echo(load_report.render(loaded))
+    return 130 if interrupted else 3 if loaded.has_failures else 0
 
 
 EXAMPLES = (
-    "tftpbench load 127.0.0.1:6969 --read pxelinux.0",
-    "tftpbench load 127.0.0.1:6969 --write upload-{n} -c 100 --transfers 1000 --blksize 1428",
+    "tftpbench load 127.0.0.1:6969 --read pxelinux.0 -c 100 -d 30s",
+    "tftpbench load 127.0.0.1:6969 --write upload-{n} -c 100 -n 1000 --blksize 1428",
 )
 
 
-def _file(read: str | None, write: str | None, verify_against: Path | None) -> tuple[Literal["read", "write"], str]:
-    """What to do, and the name of the file to do it with."""
-    if read is not None and write is None:
-        return "read", read
-    if write is None or read is not None:
-        raise typer.BadParameter("name one file: --read NAME or --write NAME")
-    if verify_against is not None:
-        raise typer.BadParameter("--verify-against compares what is read; it goes with --read")
-    return "write", write
+class _Screen:
+    """What a person who waits sees on standard error: a live line on a terminal, beside a document nothing else."""
+
+    def __init__(self, *, json_: bool) -> None:
+        self._output = output_of(sys.stderr)
+        self._is_live = self._output.isatty()
+        self._is_silent = json_ and not self._is_live
+
+    def close(self) -> None:
+        """Leave the cursor on an empty line."""
+        self._output.clear_line()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if not self._is_silent:
+            self._output.clear_line()
+            self._output.write(f"{text}\n")
+            self._output.flush()
+
+    def live(self, text: str) -> None:
+        """A line until the next one, as far as there is room."""
+        if self._is_live:
+            columns = os.get_terminal_size(self._output.fileno()).columns or 80  # a serial line knows none
+            self._output.clear_line()
+            self._output.write(text[: columns - 1])
+            self._output.flush()
 
 
-def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
+@contextmanager
+def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConfig, str]]":
+    """The load with what its reads are compared with, and why there is none: a first read of each file, as it seems.
+
+    Raises UsageError where the files are too large for that, or on another machine, unallowed.
+    """
+    if config.operation == "write" or config.verify == "off" or config.verify_against is not None:
+        yield config, ""
+        return
+    from ipaddress import ip_address
+
+    from tftpbench.host.server import CopyFailed, TemporaryFolder, download
+    from tftpbench.host.target import Target
+    from tftpbench.model.errors import UsageError
+    from tftpbench.model.units import format_bytes
+
+    address = ip_address(config.host)
+    if not (config.allow_remote or (getattr(address, "ipv4_mapped", None) or address).is_loopback):
+        raise UsageError(
+            f"{config.host} is not a loopback address; pass --allow-remote to send load to another machine"
+        )
+    left, ready, not_compared = COMPARED_BYTES_MAX, replace(config, verify="off"), ""
+    with TemporaryFolder("tftpbench-load-") as folder:
+        for number in range(config.distinct_files):
+            name, copy = config.name.replace("{n}", str(number)), folder.path / str(number)
+            screen.live(f"Reading {name} once, to compare all reads with it.")
+            try:
+                left -= download(Target(config.host, config.port, name), config.options, copy, _FIRST_READ_TRIES, left)
+            except OSError as error:
+                raise UsageError(f"{name} can't be copied to {folder.path}: {error.strerror}") from None
+            except CopyFailed as error:
+                if copy.stat().st_size > left:
+                    raise UsageError(
+                        f"{name} is too large: --verify full holds what it compares in memory, "
+                        f"{format_bytes(COMPARED_BYTES_MAX)} at most; name a copy with --verify-against FILE"
+                    ) from None
+                not_compared = f"nothing was compared: {name} was to be read before the load, and the server {error}"
+                break
+        else:
+            ready = replace(config, verify_against=folder.path / "{n}")
+        yield ready, not_compared
+
+
+def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loaded, bool]":
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
-    from tftpbench.host.generator import Stop, read_back, run_load
+    from tftpbench.host.generator import Progress, Stop, read_back, run_load
     from tftpbench.render import load_report
 
     stop = Stop()
     interrupted: list[int] = []
+    refused: list[str] = []
+    seen = [Progress(0, None, 0, 0, 0, 0)]
 
     def on_signal(number: int, _: object) -> None:
         if interrupted:
@@ -175,42 +301,39 @@ def _run(config: "LoadConfig") -> tuple["LoadResult", "ReadBack | None", bool]:
 
     def on_answer(news: str) -> None:
         if news == "unanswered":
-            typer.echo(load_report.unanswered(config), err=True)
+            screen.say(load_report.unanswered(config))
         elif news == "refused":
-            typer.echo(load_report.refused(config), err=True)
+            refused.append(news)
             stop.request()
+
+    def on_progress(now: Progress) -> None:
+        if now.draining_ns is not None and seen[-1].draining_ns is None and now.started > now.ended:
+            screen.say(load_report.waiting(config, now))
+        screen.live(load_report.live(config, now, seen[-1]))
+        seen[:] = [now]
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        result, back = run_load(config, stop, on_answer=on_answer), None
+        result, back = run_load(config, stop, on_answer=on_answer, on_progress=on_progress), None
         if config.operation == "write" and config.verify == "full" and not interrupted:
+            screen.live("Reading the files back, to compare every byte.")
             back = read_back(config, result, stop)
-        return result, back, bool(interrupted)
+        return load_report.Loaded(config, result, back, bool(refused), not_compared), bool(interrupted)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _report(config: "LoadConfig", result: "LoadResult", back: "ReadBack | None", interrupted: bool, json_: bool) -> int:
-    from tftpbench.render import load_report
-
-    text = load_report.render(config, result, back)
-    typer.echo(text, err=json_)
-    if json_:
-        typer.echo(json.dumps(load_report.document(config, result, back), ensure_ascii=False))
-    if interrupted:
-        return 130
-    return 3 if load_report.has_failures(config, result, back) else 0
-
-
-def _file_size(path: Path) -> int:
+def _check_files(path: Path, distinct: int) -> None:
+    """Raise BadParameter where a file to compare with is not there: one or, with {n} in its path, each."""
     from tftpbench.model.regular_file import open_regular
 
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            return file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise typer.BadParameter(f"--verify-against {path}: {error.strerror}") from None
+    for number in range(distinct if "{n}" in str(path) else 1):
+        file = Path(str(path).replace("{n}", str(number)))
+        try:
+            os.close(open_regular(file))
+        except OSError as error:
+            raise typer.BadParameter(f"--verify-against {file}: {error.strerror}") from None
 
 
 def _wait_ns(text: str) -> int:

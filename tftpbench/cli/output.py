@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tftpbench.render.terminal import output_of
+from tftpbench.render.terminal import Output, output_of
 
 if TYPE_CHECKING:
     from tftpbench.store import Run
 
-PAGE = "report.html"
 ELSEWHERE = "choose another place with -o"
 
 
@@ -26,12 +25,12 @@ def print_json(documents: list[dict[str, object]]) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False))
 
 
-def print_text(render: Callable[[bool], str], *, json_: bool, quiet: bool) -> None:
-    """The text that `render` makes with or without colour: beside a document on standard error, and not if quiet."""
+def print_text(render: Callable[[Output], str], *, json_: bool, quiet: bool) -> None:
+    """The text that `render` makes for an output: beside a document on standard error, and not if quiet."""
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = render(output.has_colour)
+    text = render(output)
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 
@@ -45,9 +44,9 @@ def keep(text: str, path: Path, advice: str = ELSEWHERE) -> Path:
 
 def keep_page(run: "Run") -> Path:
     """RUN/report.html."""
-    from tftpbench.render.report import report
+    from tftpbench.api import write_page
 
-    return keep(report(run), run.path / PAGE)
+    return write_page(run, ELSEWHERE)
 
 
 def keep_answer(folder: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """``tftpbench run``: scenarios in, a results folder and an answer out."""
 
-import shlex
 import sys
 import warnings
 from dataclasses import dataclass
@@ -10,24 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options, output
-from tftpbench.cli.address import numeric_address
 from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.measure import RunReport
     from tftpbench.model.scenario import Scenario
 
-Target = Annotated[str | None, typer.Option("--target", metavar="HOST:PORT", help="Measure a running server.")]
+Target = Annotated[
+    str | None, typer.Option("--target", metavar="HOST:PORT", help="Measure a running server at this address.")
+]
 TargetFile = Annotated[
-    str | None, typer.Option("--target-file", metavar="NAME", help="File that the target has, to be read repeatedly.")
+    str | None, typer.Option("--target-file", metavar="NAME", help="File that the target has; every transfer reads it.")
 ]
 TargetWrite = Annotated[
     bool,
     typer.Option(
-        "--target-write", help="Upload the scenario's files to the target, in place of --target-file; they stay there."
+        "--target-write",
+        help="In place of --target-file: upload the scenario's files to the target, then read or write them. "
+        "They stay there.",
     ),
 ]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, metavar="N", help="Trials of each cell on each server.")]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", min=1, max=options.TRIALS_MAX, metavar="N", help="Trials of each cell on each server."),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Measure every cell once, in short windows, without verdicts.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")]
@@ -54,9 +59,10 @@ def run(
 ) -> int:
     """Measure the servers of a scenario and answer its question."""
     from tftpbench.api import random_seed
+    from tftpbench.host.target import target_entries
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
-    changes = _Changes(overrides, [*(server or []), *_target(target, target_file, target_write)], quick)
+    changes = _Changes(overrides, [*(server or []), *target_entries(target, target_file, target_write)], quick)
     chosen = _chosen(scenario or [], changes, resume, seed)
     seed = random_seed() if seed is None else seed
     if dry_run:
@@ -73,8 +79,7 @@ def run(
 
 
 EXAMPLES = (
-    "tftpbench run concurrency",
-    "tftpbench run scenarios/concurrency.yaml --server epoll --set matrix.concurrency=[1,10] --report",
+    "tftpbench run concurrency --server epoll --server dnsmasq --set matrix.operation=read",
     "tftpbench run concurrency --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
 )
 
@@ -89,11 +94,11 @@ class _Changes:
 
     def load(self, name: str) -> "Scenario":
         """The scenario of a path or name, changed."""
-        from tftpbench.model.scenario_files import load_scenario
+        from tftpbench.model.scenario_files import load_scenario, sets_trials
 
         scenario = load_scenario(name, self.overrides)
         scenario = scenario.with_servers(self.servers) if self.servers else scenario
-        return scenario.quick() if self.quick else scenario
+        return scenario.quick(keeps_trials=sets_trials(self.overrides)) if self.quick else scenario
 
     def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
         """What to type to do the same again: the same cells in the same order on the same contents."""
@@ -109,6 +114,7 @@ class _Changes:
 def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int | None) -> list["Scenario"]:
     """The scenarios to run; of --resume the run's own, unless one is named: the runner then refuses another one."""
     from tftpbench.model.errors import UsageError
+    from tftpbench.model.programs import typed
     from tftpbench.store import recording
 
     if resume is not None and (len(names) > 1 or seed is not None):
@@ -116,30 +122,15 @@ def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int 
     if names:
         return [changes.load(name) for name in names]
     if resume is None:
-        raise UsageError("no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency")
+        raise UsageError(
+            f"run needs a SCENARIO, as in: {typed(['tftpbench', 'run', 'smoke'])}; "
+            f"all of them: {typed(['tftpbench', 'scenarios'])}"
+        )
     if changes.overrides or changes.servers or changes.quick:
         raise UsageError(
             "--resume continues the scenario as it was run: leave --set, --trials, --server and --quick out"
         )
     return [recording.recorded(resume)[0]]
-
-
-def _target(address: str | None, file: str | None, write: bool) -> list[str]:
-    """The entry of a scenario's servers that means the running server at this address."""
-    if address is None:
-        if file is not None or write:
-            raise typer.BadParameter("--target-file and --target-write go with --target HOST:PORT")
-        return []
-    if (file is None) != write:
-        raise typer.BadParameter(
-            "--target needs a file to read: name one that the server has with --target-file NAME, "
-            "or allow uploads with --target-write; not both"
-        )
-    if file is not None and (not file.isprintable() or not file or "{n}" in file):
-        raise typer.BadParameter(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
-    from tftpbench.host.target import Target
-
-    return [Target(*numeric_address(address), file).entry]
 
 
 def _measured(
@@ -179,10 +170,11 @@ def _measured(
 def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tuple[dict[str, object], int]:
     from tftpbench.analysis import summary
     from tftpbench.model.errors import ResultsWarning
+    from tftpbench.model.programs import typed
     from tftpbench.render import answer as rendered
     from tftpbench.store import load_run
 
-    folder, repeat = str(report.folder), shlex.join(report.command)
+    folder, repeat = str(report.folder), typed(report.command)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # printed below, for people
         stored = load_run(report.folder)
@@ -192,7 +184,10 @@ def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tupl
     output.keep_answer(report.folder, rendered.text(answer, folder, repeat))
     if page:
         _write_page(report.folder)
-    output.print_text(lambda colour: rendered.text(answer, folder, repeat, colour=colour), json_=json_, quiet=quiet)
+    output.print_text(
+        lambda out: rendered.text(answer, folder, repeat, colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
     return summary.document(answer, folder, report.seed, rows), answer.exit_code
 
 
@@ -205,12 +200,16 @@ def _write_page(folder: Path) -> None:
 
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     from tftpbench import measure
-    from tftpbench.measure.plan import plan
+    from tftpbench.measure.plan import estimate_s, plan
+    from tftpbench.model.units import about, counted
     from tftpbench.render import progress
 
     documents: list[dict[str, object]] = []
+    count, seconds = 0, 0.0
     for scenario in scenarios:
         planned = plan(scenario, measure.contenders(scenario), seed)
+        takes_s = estimate_s(planned.trials)
+        count, seconds = count + len(planned.trials), seconds + takes_s
         if not json_:
             for line in progress.skipped_lines(planned.skipped):
                 typer.echo(line)
@@ -220,7 +219,11 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
             {"order": t.order, "trial": t.number, "server": t.contender.name, "cell_key": t.cell.key}
             for t in planned.trials
         ]
-        documents.append({"scenario": scenario.document(), "seed": seed, "trials": rows})
+        documents.append(
+            {"scenario": scenario.document(), "seed": seed, "trials": rows, "estimated_s": round(takes_s, 1)}
+        )
     if json_:
         output.print_json(documents)
+    else:
+        typer.echo(f"{counted(count, 'trial')}, {about(seconds)}")
     return 0

@@ -21,7 +21,7 @@ class Which(StrEnum):
 
 
 def schema(
-    which: Annotated[Which, typer.Argument(metavar="NAME", help=f"One of {', '.join(Which)}.", show_choices=False)],
+    which: Annotated[Which, typer.Argument(metavar="SCHEMA", help=f"One of {', '.join(Which)}.", show_choices=False)],
 ) -> int:
     """Print the JSON Schema of a file or of what a command prints."""
     from tftpbench.render.schema import text
@@ -30,4 +30,4 @@ def schema(
     return 0
 
 
-EXAMPLES = ("tftpbench schema scenario > scenario.json",)
+EXAMPLES = ("tftpbench schema scenario > scenario.json", "tftpbench schema results")

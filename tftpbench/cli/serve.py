@@ -3,21 +3,29 @@
 The options are the server's own (`tftpbench.serve`): every word is handed on as it was typed.
 """
 
+from typing import Annotated
+
 import typer
 
 from tftpbench.model.protocol import PORT
 
+SERVERS = ("epoll", "threads")
+
 # Options, --help among them, are no business of this file.
-HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+HANDED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-def serve(context: typer.Context) -> int:
+def _names(incomplete: str) -> list[str]:
+    return [name for name in SERVERS if name.startswith(incomplete)]
+
+
+def serve(words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=_names)] = None) -> int:
     """Serve a folder with a bundled server, epoll or threads."""
     from tftpbench.model.errors import UsageError
     from tftpbench.serve import Refused, command
 
     try:
-        counters = command(context.args, "tftpbench serve", PORT)
+        counters = command(words or [], "tftpbench serve", PORT)
     except Refused as error:
         raise UsageError(str(error)) from error
     except SystemExit:  # its help has been printed

@@ -25,10 +25,15 @@ _COLUMNS: dict[str, dict[str, object]] = {
 
 def servers(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these servers: names, or paths of manifests.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SERVER",
+            autocompletion=options.server_names,
+            help="Only these servers: names, or paths of manifests.",
+        ),
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="First download those that can be, into a folder of tftpbench's own.")
+        bool, typer.Option("--fetch", help="First download the servers that can be, into a folder of tftpbench's own.")
     ] = False,
     json_: options.Json = False,
 ) -> int:
@@ -42,7 +47,7 @@ def servers(
     from tftpbench.host.presence import locate
 
     manifests = [choose_manifest(name)[0] for name in names] if names else list(bundled_manifests().values())
-    failed = _fetch(manifests, asked=bool(names)) if fetch else 0
+    failed = fetch and _fetch(manifests, asked=bool(names))
     with ThreadPoolExecutor() as pool:  # each asks a program for its version, and some are slow to start
         found = list(pool.map(locate, manifests))
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
@@ -55,35 +60,25 @@ def servers(
     return 2 if failed else 0
 
 
-EXAMPLES = ("tftpbench servers", "tftpbench servers tftpd-hpa atftpd", "tftpbench servers --fetch")
+EXAMPLES = ("tftpbench servers", "tftpbench servers --fetch tftp-now")
 
 
-def _fetch(manifests: list["Manifest"], asked: bool) -> int:
-    """The number that failed; a line for each as it ends. `asked`: one that can't be fetched was asked for by name."""
-    from concurrent.futures import ThreadPoolExecutor, as_completed
+def _fetch(manifests: list["Manifest"], asked: bool) -> bool:
+    """Whether it failed: one that was `asked` for by name is not here now, or of all that can be fetched none is."""
+    from tftpbench.host.fetch import Wanted, fetch_all
 
-    from tftpbench.host import fetch
-    from tftpbench.model.errors import FetchError
+    def say(line: str) -> None:
+        typer.echo(visible_line(line), err=True)
 
-    failed = 0
+    missing = 0
     for each in manifests if asked else ():
         if each.fetch is None:
-            failed += 1
-            typer.echo(f"{each.name}: can't be fetched; get it: {each.get}", err=True)
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        waiting = {pool.submit(fetch.fetch, each.peer, each.fetch): each for each in manifests if each.fetch}
-        try:
-            for done in as_completed(waiting):
-                manifest = waiting[done]
-                try:
-                    typer.echo(f"{manifest.name}: {'fetched' if done.result() else 'is here already'}", err=True)
-                except FetchError as error:
-                    failed += 1
-                    typer.echo(f"{manifest.name}: not fetched: {error}; get it: {manifest.get}", err=True)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
-            raise
-    return failed
+            here = each.executable() is not None
+            missing += not here
+            say(f"{each.name}: {'is here already' if here else f'cannot be fetched; get it: {each.get}'}")
+    wanted = [Wanted(each.name, each.peer, each.fetch, each.get) for each in manifests if each.fetch]
+    failed = fetch_all("servers", wanted, say) if wanted else 0
+    return missing + failed > 0 if asked else failed == len(wanted)
 
 
 def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, object]:
@@ -108,10 +103,13 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
 
 
 def _print_table(described: list[dict[str, object]]) -> None:
+    from tftpbench.model.programs import typed
+
     print_table(_COLUMNS, map(_row, described))
     for each in described:
         if each["missing"] is not None:
-            fetched = f" (or: tftpbench servers --fetch {each['name']})" if each["can_fetch"] else ""
+            fetch = typed(["tftpbench", "servers", "--fetch", str(each["name"])])
+            fetched = f" (or: {fetch})" if each["can_fetch"] else ""
             typer.echo(visible_line(f"To get {each['name']}: {each['get']}{fetched}"))
 
 

@@ -28,13 +28,14 @@ from typing import Any
 
 import numpy as np
 
+from tftpbench.analysis.comparison.differences import shown
 from tftpbench.analysis.stats import CONFIDENCE, PAIRS_MIN, Trimmed, trimmed
 from tftpbench.gate.decision import DETAILS
 from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Side, Verdict
-from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse, shortened
+from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse
 from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
-from tftpbench.model.budgets import METRICS, REPORTED, worsening
+from tftpbench.model.budgets import KNOWN, worsening
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import METRICS as RECORDS
@@ -63,12 +64,11 @@ def judge(base: Stored, head: Stored, command: Sequence[str] = (), folder: str |
             f"({_servers(base)} in the first, {_servers(head)} in the second)"
         )
     budgets = budgets_of(base.scenario)
-    metrics = (*METRICS.values(), *REPORTED.values())
-    samples = [_sample(metric, place, base, head) for metric in metrics for place in shared]
+    samples = [_sample(metric, place, base, head) for metric in KNOWN.values() for place in shared]
     found = _verdicts(samples, budgets)
     tests = sum(samples[number].is_enough for number in found)
     judgements = [
-        _judgement(each, found.get(number), budgets.get(each.metric.name), tests)
+        _judgement(each, found.get(number), each.held(budgets), tests)
         for number, each in enumerate(samples)
         if each.metric.name in budgets or each.base or each.head or _is_asked(each.metric.name, base.scenario)
     ]
@@ -140,7 +140,7 @@ class _Sample:
         return Loss(self.metric, Trimmed(sign * self.moved.mean, self.moved.error, self.moved.freedom), budget)
 
     def held(self, budgets: Mapping[str, float]) -> float | None:
-        """The budget as a share; None where it is not gated."""
+        """The budget as a share, as it is judged: no less than the metric's floor. None where it is not gated."""
         share = budgets.get(self.metric.name)
         return None if share is None else held_budget(self.metric, share, self.base)
 
@@ -256,8 +256,8 @@ def _sentence(verdict: Verdict, failure: str | None, judgements: Sequence[Judgem
 def _remarks(base: Stored, head: Stored, shared: Sequence[Place]) -> Iterator[str]:
     since = next((str(row["started_at"])[:19] for row in base.run.rows if row.get("started_at")), "an unknown time")
     yield (
-        f"The stored run was measured at another time ({since}), not beside the new one: what the machine did between "
-        "looks like a regression, or hides one. To block a merge, use tftpbench gate ab."
+        f"The stored run was measured at another time ({since}), not beside the new one. So a change of the machine "
+        "can look like a regression, or hide one. To decide on a merge, use tftpbench gate ab."
     )
     if base.run.path.resolve() == head.run.path.resolve():
         yield "Both are the same run."
@@ -299,7 +299,7 @@ def _side(of: Stored, shared: Sequence[Place]) -> Side:
 
 
 def _all_of(known: Sequence[Mapping[str, Any]], fact: str) -> str:
-    return "; ".join(dict.fromkeys(shortened(each.get(fact) or "unknown") for each in known))
+    return "; ".join(dict.fromkeys(shown(each.get(fact) or "unknown") for each in known))
 
 
 def _facts(head: Stored, shared: Sequence[Place], command: Sequence[str]) -> Facts:
@@ -315,7 +315,7 @@ def _facts(head: Stored, shared: Sequence[Place], command: Sequence[str]) -> Fac
         error=ERROR,
         machine=dict(head.part("machine")),
         build=dict(head.part("build")),
-        placement=shortened(placement.get("phrase") or "on cores unknown"),
+        placement=shown(placement.get("phrase") or "on cores unknown"),
         server_cpus=_cpus(placement.get("server_cpus")),
         generator_cpus=_cpus(placement.get("generator_cpus")),
         keys={str(name): str(value) for name, value in head.part("keys").items()},

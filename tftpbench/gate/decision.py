@@ -28,7 +28,7 @@ from tftpbench.gate.verdict import (
     overall_verdict,
     severe,
 )
-from tftpbench.model.budgets import METRICS, REPORTED, worsening
+from tftpbench.model.budgets import KNOWN, METRICS, worsening
 from tftpbench.model.units import counted as amount
 
 DETAILS: Mapping[Verdict, str] = {
@@ -183,7 +183,7 @@ class _Judged:
 
     def judgements(self, found: Mapping[Key, Verdict]) -> Iterator[Judgement]:
         """Gated metrics first, each in all cells."""
-        for name in (*self.budgets, *(other for other in (*METRICS, *REPORTED) if other not in self.budgets)):
+        for name in (*self.budgets, *(other for other in KNOWN if other not in self.budgets)):
             for cell_key in self.cells:
                 yield self._judgement((name, cell_key), found.get((name, cell_key)), max(len(found), 1))
 
@@ -223,7 +223,7 @@ class _Judged:
 
     def _judgement(self, key: Key, verdict: Verdict | None, tests: int) -> Judgement:
         name, cell_key = key
-        metric, pairs = METRICS.get(name) or REPORTED[name], self._pairs(key)
+        metric, pairs = KNOWN[name], self._pairs(key)
         figures = both(pairs, name)
         budget = held_budgets({cell_key: pairs}, {name: self.budgets[name]})[key] if name in self.budgets else None
         ratio = paired_ratio([head for _, head in figures], [base for base, _ in figures]) if figures else None

@@ -8,10 +8,10 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,9 +20,7 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible_line
 from tftpbench.model.regular_file import UnfitFile, read_regular
-
-if TYPE_CHECKING:
-    pass
+from tftpbench.store.format import encodable, plain
 
 SCHEMA = "tftpbench.gate/2"
 SCHEMA_1 = "tftpbench.gate/1"
@@ -35,7 +33,7 @@ SIZE_MAX_BYTES = 64 * 1024 * 1024
 
 def document(result: GateResult) -> dict[str, Any]:
     """Plain JSON values: `schema`, then the fields of GateResult as they are called. What is no number is null."""
-    return {"schema": SCHEMA, **{each.name: _plain(getattr(result, each.name)) for each in fields(result)}}
+    return {"schema": SCHEMA, **encodable(plain(asdict(result)))}
 
 
 def text(result: GateResult) -> str:
@@ -65,24 +63,6 @@ def load(path: Path | str) -> GateResult:
         return _adapter().validate_json(content, strict=True)
     except ValidationError as error:
         raise ResultsError(f"{found}: {_first_mistake(error, schema)}") from None
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {_unicode(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (str, Path)):
-        return _unicode(str(value))
-    scalar = value.item() if hasattr(value, "item") else value
-    return None if isinstance(scalar, float) and not math.isfinite(scalar) else scalar
-
-
-def _unicode(words: str) -> str:
-    """A file name need not be UTF-8: its odd bytes are lone surrogates, at which many a reader of JSON gives up."""
-    return words.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @cache

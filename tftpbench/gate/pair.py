@@ -162,7 +162,7 @@ def _invalid(arms: Mapping[str, _Loaded], slices: int) -> str | None:
     for name, arm in arms.items():
         faults = [turn.fault for turn in arm.turns[1:] if turn.fault]
         if len(faults) > INVALID_SLICES_MAX * slices:
-            return f"{name}: {faults[0]} (so or otherwise in {len(faults)} of {slices} slices)"
+            return f"{name}: {faults[0]}; {len(faults)} of {slices} slices could not be used"
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Pair
-from tftpbench.model.budgets import METRICS, REPORTED, allowance, worsening
+from tftpbench.model.budgets import KNOWN, METRICS, allowance, worsening
 
 # A pair is evidence of a severe loss from this factor on, beyond what the budget allows. The clock of a busy machine
 # can't be trusted for some percent, and seldom for half.
@@ -36,8 +36,7 @@ def valid(pairs: Sequence[Pair]) -> list[Pair]:
 
 def counted(pairs: Sequence[Pair], metric: str) -> list[Pair]:
     """Pairs that count for the metric: a count of calls or bytes is not spoilt by a clock that can't be trusted."""
-    known = METRICS.get(metric) or REPORTED[metric]
-    return valid(pairs) if known.needs_clock else loaded(pairs)
+    return valid(pairs) if KNOWN[metric].needs_clock else loaded(pairs)
 
 
 def figure(pair: Pair, arm: str, metric: str) -> float | None:
@@ -57,8 +56,7 @@ def worsening_log(pair: Pair, metric: str, other: str = HEAD) -> float | None:
     base, head = figure(pair, BASE, metric), figure(pair, other, metric)
     if base is None or head is None:
         return None
-    known = METRICS.get(metric) or REPORTED[metric]
-    sign = 1 if known.lower_is_better else -1
+    sign = 1 if KNOWN[metric].lower_is_better else -1
     return sign * float(np.log(head) - np.log(base))
 
 

@@ -5,11 +5,11 @@ description in the JSON Schema of gate.json (`tftpbench schema gate`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.budgets import KNOWN
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
@@ -225,7 +225,7 @@ class GateResult:
         return pairs_frame(self)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
-        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on` names the mildest verdict that is not let through."""
+        """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on`: the least severe verdict that is an error."""
         if self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.SUSPECTED and fail_on != "regressed"):
             return 3
         if self.verdict is Verdict.INVALID:
@@ -251,13 +251,13 @@ def judgements_frame(result: GateResult) -> "pd.DataFrame":
     import pandas as pd
 
     names = [each.name for each in fields(Judgement)]
-    frame = pd.DataFrame([[getattr(each, name) for name in names] for each in result.judgements], columns=names)
+    frame = pd.DataFrame(map(asdict, result.judgements), columns=names)
     figures = ("base", "head", "ratio", "low", "high", "worse", "budget", "smallest_effect")
     return frame.astype(dict.fromkeys(figures, "float64"))
 
 
 def _pairings(pair: Pair) -> Iterator[tuple[object, ...]]:
-    for metric in (*METRICS, *REPORTED):
+    for metric in KNOWN:
         for compared in (HEAD, CONTROL):
             if BASE not in pair.arms or compared not in pair.arms:
                 continue

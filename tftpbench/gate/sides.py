@@ -40,8 +40,8 @@ def side(entry: str, like: str | None = None) -> Contender:
     contender = Contender(server, variant, locate(server))
     if contender.busy_polls:
         raise UsageError(
-            f"{contender.name}: a server that never sleeps has no honest CPU figure; "
-            "allowed: a variant that waits for datagrams asleep"
+            f"{contender.name}: polls without ever sleeping, so its CPU time says nothing; "
+            "allowed: a variant that sleeps while it waits"
         )
     if isinstance(contender.found, Missing):
         raise ServerMissing(f"{contender.name}: {contender.found.reason}; get it: {contender.found.get}")
@@ -75,9 +75,8 @@ def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> Non
         for cell in cells:
             reason = each.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))
             if reason is not None:
-                why = reason.removeprefix(f"{each.server.name} ")
                 raise UsageError(
-                    f"{name} ({each.name}) {why}, which the cell {cell.label!r} needs; "
+                    f"{name} ({each.name}) {reason}, which the cell {cell.label!r} needs; "
                     "choose another scenario, or change its matrix with --set"
                 )
 

@@ -29,9 +29,8 @@ class Limit:
 
     def __str__(self) -> str:
         verdict = self.verdict
-        value = "" if verdict.value is None else f"{verdict.value:g}, "
         server = f"{verdict.server}, " if verdict.server else ""
-        return f"{verdict.threshold} [{server}{self.cell}]: {value}{verdict.detail}"
+        return f"{verdict.threshold} [{server}{self.cell}]: {verdict.text}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class Slo:
 
 def refuse_nothing(scenario: Scenario, source: str) -> None:
     """Raises UsageError where the scenario sets no limit; `source` names it."""
+    if scenario.thresholds and not scenario.judged_checks:
+        raise UsageError(f"{source}: is a quick run, of which no speed is judged; measure it without --quick")
     if not scenario.thresholds:
         raise UsageError(
             f"{source}: has no thresholds, so there is nothing to hold; add some, as in "
@@ -78,7 +79,7 @@ def judge(run: Stored) -> Slo:
     refuse_nothing(run.scenario, str(run.run.path))
     left_out = {(str(skip["server"]), skip.get("cell_key")): skip for skip in run.run.manifest.get("skipped", ())}
     limits: list[Limit] = []
-    for threshold in run.scenario.checks:
+    for threshold in run.scenario.judged_checks:
         spoken_of = [server for server in run.servers if threshold.server in (None, server, server.partition("@")[0])]
         found = [
             _limit(run, threshold, server, cell)
@@ -94,9 +95,10 @@ def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Limit:
     rows = run.trials.get((server, cell.key), ())
     if not rows:
         return Limit(cell.label, Verdict(threshold, server, "not known", None, "no trial of it was done"))
-    [verdict] = evaluate([threshold], rows)
+    is_quick = run.scenario.is_quick
+    [verdict] = evaluate([threshold], rows, is_quick=is_quick)
     valid, asked = sum(map(is_valid, rows)), run.scenario.trials
-    if verdict.state == "held" and valid < VALID_SHARE_MIN * asked:
+    if not is_quick and verdict.state == "held" and valid < VALID_SHARE_MIN * asked:
         verdict = replace(verdict, state="not known", detail=f"only {valid} of {counted(asked, 'trial')} are valid")
     return Limit(cell.label, verdict)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tftpbench.analysis.comparison.differences import COMMIT_DIGITS, differing, part, shown
 from tftpbench.host import machine
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
@@ -22,8 +23,6 @@ from tftpbench.store import Run, load_run, recording
 MAKE_ONE = "make one on this machine with: tftpbench run SCENARIO, and keep the folder that it names"
 # strace would slow a trial down, so no trial has it.
 NOT_IN_A_RUN = "syscalls_per_block"
-_VALUE_MAX = 60  # of a value that some hand may have made long
-_COMMIT_DIGITS = 9
 
 Row = Mapping[str, Any]
 Place = tuple[str, str]
@@ -60,7 +59,7 @@ class Stored:
 
     def part(self, *names: str) -> Mapping[str, Any]:
         """A part of the manifest; empty where it has none."""
-        return _part(self.run.manifest, *names)
+        return part(self.run.manifest, *names)
 
 
 def stored(path: Path) -> Stored:
@@ -70,7 +69,7 @@ def stored(path: Path) -> Stored:
         raise ResultsError(f"{path}/manifest.json: seed is {seed}; allowed: 0 to {SEED_MAX}")
     found = Stored(load_run(path), scenario, seed)
     if found.run.rows and not found.trials:
-        raise ResultsError(f"{path}: none of its trials is of a cell of its scenario, as cells are named now")
+        raise ResultsError(f"{path}: no trial belongs to a cell of its own scenario; measure it again")
     return found
 
 
@@ -100,8 +99,8 @@ def refuse_here(base: Stored, servers: Sequence[str]) -> None:
     measured = dict.fromkeys(server for server, _ in base.trials)
     if not set(measured) & set(servers):
         raise NotComparable(
-            f"{base.run.path} and a run here and now can't be compared: server ({', '.join(measured)} and "
-            f"{', '.join(servers)}); measure one that the stored run has"
+            f"{base.run.path} and a run here and now can't be compared: the servers differ ({', '.join(measured)} "
+            f"and {', '.join(servers)}); measure one that the stored run has"
         )
     facts = machine.facts()
     keys = {"host_key": machine.host_key(facts), "method_key": base.scenario.method_key}
@@ -123,7 +122,7 @@ def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: 
     """Raises NotComparable, saying which fields of which key differ, with both values."""
     differences = [
         *_key_differs("host_key", base, manifest, *(
-            {fact: _part(each, "machine").get(fact) for fact in machine.HOST_KEY_FACTS}
+            {fact: part(each, "machine").get(fact) for fact in machine.HOST_KEY_FACTS}
             for each in (base.run.manifest, manifest)
         )),
         *_key_differs("method_key", base, manifest, _method(base.scenario), _method(scenario)),
@@ -139,7 +138,7 @@ def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: 
 def _key_differs(
     key: str, base: Stored, manifest: Mapping[str, Any], fields: Mapping[str, object], others: Mapping[str, object]
 ) -> Iterator[str]:
-    known, other = base.part("keys").get(key), _part(manifest, "keys").get(key)
+    known, other = base.part("keys").get(key), part(manifest, "keys").get(key)
     if known and known == other:
         return
     if not known or not other:  # two unknown machines are not one machine
@@ -149,7 +148,7 @@ def _key_differs(
     if not differences and key == "method_key":
         builds = [build_of(each) for each in (base.run.manifest, manifest)]
         differences = f"order of trials or estimator, as versions of tftpbench do ({builds[0]} and {builds[1]})"
-    yield f"{key} differs: {differences or 'in what, their manifests do not say'}"
+    yield f"{key} differs: {differences or 'their manifests do not say how'}"
 
 
 def _method(scenario: Scenario) -> dict[str, object]:
@@ -180,27 +179,11 @@ def _work(cell: Cell) -> dict[str, object]:
 
 
 def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{name} ({shortened(one.get(name))} and {shortened(other.get(name))})"
-        for name in dict.fromkeys([*one, *other])
-        if one.get(name) != other.get(name)
-    )
-
-
-def shortened(value: object) -> str:
-    """A value of a manifest, in one line of bounded length."""
-    return "none" if value is None else " ".join(str(value).split())[:_VALUE_MAX]
+    return ", ".join(f"{name} ({shown(a)} and {shown(b)})" for name, (a, b) in differing(one, other).items())
 
 
 def build_of(manifest: Mapping[str, Any]) -> str:
     """Which tftpbench made a run: "0.1.0 at 1234567"."""
-    build = _part(manifest, "build")
+    build = part(manifest, "build")
     commit = build.get("git_commit")
-    return f"{shortened(build.get('tftpbench'))}{f' at {shortened(commit)[:_COMMIT_DIGITS]}' if commit else ''}"
-
-
-def _part(manifest: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    found: object = manifest
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return f"{shown(build.get('tftpbench'))}{f' at {shown(commit)[:COMMIT_DIGITS]}' if commit else ''}"

@@ -9,10 +9,10 @@ import numpy as np
 
 from tftpbench.gate.decision import Decision
 from tftpbench.gate.pair_figures import figure, loaded
-from tftpbench.gate.result import BASE, HEAD, Judgement, Pair, Side, Verdict
+from tftpbench.gate.result import BASE, HEAD, Judgement, Noise, Pair, Side, Verdict
 from tftpbench.measure import Pinning
 from tftpbench.measure.validity import GENERATOR_BUSY_FRACTION_MAX
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.model.budgets import KNOWN, METRICS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted
 
@@ -58,14 +58,20 @@ def _named(side: Side) -> str:
 
 def change(judgement: Judgement, *, named: bool = False) -> str:
     """One metric: "blocks per second 3.1 % less (1.2 % to 5.0 % less; budget 5 %)"."""
-    metric = METRICS.get(judgement.metric) or REPORTED[judgement.metric]
-    words = f"{metric.words} of {judgement.cell}" if named else metric.words
+    words = metric_words(judgement, named=named)
     if judgement.ratio is None:
         return f"{words} not measured"
     budget = "" if judgement.budget is None else f"; budget {budget_text(judgement.budget)}"
     if judgement.low is None or judgement.high is None:
         return f"{words} {signed(judgement.ratio)} ({counted(judgement.pairs, 'pair')}{budget})"
     return f"{words} {interval(judgement)[:-1]}{budget})"
+
+
+def metric_words(row: Judgement | Noise, *, named: bool) -> str:
+    """The metric, and of which cell where that is to be said; one of a newer version by its name."""
+    known = KNOWN.get(row.metric)
+    words = known.words if known else row.metric
+    return f"{words} of {row.cell}" if named else words
 
 
 def interval(judgement: Judgement) -> str:
@@ -81,10 +87,15 @@ def unseen(judgement: Judgement, *, named: bool = False) -> str:
     """One metric that is too noisy: what loss would have been seen, which is the noise floor of this run."""
     if judgement.smallest_effect is None:
         return change(judgement, named=named)
-    words = f"{METRICS[judgement.metric].words} of {judgement.cell}" if named else METRICS[judgement.metric].words
+    words = metric_words(judgement, named=named)
     budget = 0.0 if judgement.budget is None else judgement.budget
     effect = percent(judgement.smallest_effect)
     return f"{words}: only a loss of {effect} or more would have been caught (budget {budget_text(budget)})"
+
+
+def alternatives(looks: Sequence[int]) -> str:
+    """After how many pairs a verdict may come: "12, 20 or 30"."""
+    return " or ".join(filter(None, (", ".join(map(str, looks[:-1])), str(looks[-1]))))
 
 
 def percent(share: float) -> str:
@@ -103,7 +114,8 @@ def signed(ratio: float) -> str:
 
 
 def _points(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f}"
+    points = 100 * (ratio - 1)
+    return f"{points:+.1f}" if abs(points) < 100 else f"{points:+.0f}"
 
 
 def remarks(pairs: Sequence[Pair], notes: Sequence[str], pinning: Pinning) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, trimmed
+from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, holm, trimmed
 from tftpbench.gate.pair_figures import by_cell, figure, loaded, severe_sign
 from tftpbench.gate.result import BASE, BY_SEVERITY, HEAD, Pair, Verdict
 from tftpbench.gate.sign_test import p_values
@@ -230,19 +230,6 @@ def overall_verdict(found: Collection[Verdict], failure: str | None) -> Verdict:
     if not found:
         return Verdict.INVALID
     return BY_SEVERITY[int(overall({place: np.array([each.severity]) for place, each in enumerate(found)})[0])]
-
-
-def holm(p_values: Mapping[_K, Floats], waiting: int = 0) -> dict[_K, Floats]:
-    """Holm 1979 for many gates at once, as `stats.holm` for one; `waiting` more tests have a p-value of 1 so far."""
-    if not p_values:
-        return {}
-    table = np.array(list(p_values.values()))
-    order = np.argsort(table, axis=0, kind="stable")
-    factors = np.arange(len(table), 0, -1)[:, np.newaxis] + waiting
-    raised = np.maximum.accumulate(np.take_along_axis(table, order, axis=0) * factors, axis=0)
-    adjusted = np.empty_like(table)
-    np.put_along_axis(adjusted, order, np.minimum(raised, 1), axis=0)
-    return dict(zip(p_values, adjusted, strict=True))
 
 
 # ---- what ends a gate without a look

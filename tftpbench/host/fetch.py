@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from tftpbench.model.errors import FetchError
@@ -21,6 +23,8 @@ from tftpbench.model.manifest import Fetch
 
 # A crate of some hundred dependencies compiles in 3 minutes on 2 slow cores.
 COMMAND_TIMEOUT_S = 1200.0
+# Most of a fetch is waiting for others' machines; compilers use the cores by themselves.
+WORKERS = 4
 # Lists of packages change daily, and a package of yesterday's list may be gone.
 APT_LISTS_AGE_MAX_S = 86_400.0
 _MARKER = ".fetched"
@@ -30,6 +34,37 @@ here=$(dirname "$0")/..
 export LD_LIBRARY_PATH="{libraries}"
 exec "$here/{program}" "$@"
 """
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a fetch is for: a name to call it by, its folder, where it comes from, and how else to get it."""
+
+    name: str
+    folder: Path
+    source: Fetch
+    get: str
+
+
+def fetch_all(what: str, wanted: Sequence[Wanted], say: Callable[[str], None]) -> int:
+    """The number that could not be fetched. `say` gets a line for each as it ends, and then one line for all `what`."""
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        waiting = {pool.submit(fetch, each.folder, each.source): each for each in wanted}
+        try:
+            for done in as_completed(waiting):
+                each = waiting[done]
+                try:
+                    say(f"{each.name}: {'fetched' if done.result() else 'is here already'}")
+                except FetchError as error:
+                    failed[each.name] = str(error)
+                    say(f"{each.name}: not fetched: {error}; get it: {each.get}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+            raise
+    reasons = "".join(f"; not {name}: {reason}" for name, reason in sorted(failed.items()))
+    say(f"{len(wanted) - len(failed)} of {len(wanted)} {what} fetched{reasons}")
+    return len(failed)
 
 
 def fetch(folder: Path, wanted: Fetch) -> bool:

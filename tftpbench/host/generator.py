@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.units import rate_ratio
@@ -44,6 +45,8 @@ class LoadConfig:
     `rate_per_s`: None is a closed loop, with `concurrency` transfers in flight throughout. A rate is an open loop,
     whose starts lie in time as `arrivals` says: at most `concurrency` are in flight, what is due beyond that is shed,
     and what has not ended `deadline_ns` after its intended start is ended, as late.
+    `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
+    one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
@@ -62,6 +65,7 @@ class LoadConfig:
     seed: int = 1
     verify: Literal["full", "sample", "off"] = "full"
     verify_against: Path | None = None
+    show_payload: bool = False
     allow_remote: bool = False
     workers: int = 1
     cpus: tuple[int, ...] = ()
@@ -71,8 +75,8 @@ class LoadConfig:
     warm_up_ns: int = 0
     drain_ns: int = 5_000_000_000
     ramp_ns: int = 0
-    blksize: int = 512
-    windowsize: int = 1
+    blksize: int = BLKSIZE_DEFAULT
+    windowsize: int = WINDOWSIZE_DEFAULT
     tsize: bool = False
     timeout_option_s: int | None = None
     rollover: int | None = None
@@ -93,12 +97,22 @@ class LoadConfig:
         rate = rate_ratio(self.rate_per_s)
         return rate.numerator, rate.denominator * 10**9
 
+    @property
+    def options(self) -> dict[str, int]:
+        """The options of its requests whose grant is counted: a default is not asked for (RFC 2347)."""
+        return {
+            **({"blksize": self.blksize} if self.blksize != BLKSIZE_DEFAULT else {}),
+            **({"windowsize": self.windowsize} if self.windowsize != WINDOWSIZE_DEFAULT else {}),
+            **({"tsize": 0 if self.operation == "read" else self.file_size_bytes} if self.tsize else {}),
+        }
+
 
 @dataclass(frozen=True)
 class Fault:
     """One kind of protocol fault of the server: how often, and the first datagram that showed it.
 
-    `example`: decoded, its length and at most 64 of its bytes in hexadecimal, in printable ASCII.
+    `example`: decoded, its length and, of other datagrams than DATA, at most 64 of its bytes in hexadecimal, in
+    printable ASCII; of wrong contents the offset of the first wrong byte. `show_payload` shows the bytes of DATA, too.
     `rfc_section`: what it breaks, as in "RFC 7440 section 3"; None for wrong contents, of which no RFC speaks.
     """
 
@@ -126,6 +140,8 @@ class LoadResult:
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
+    `answered`: transfers that the server answered; `granted`: in how many of them it granted each of blksize,
+    windowsize and tsize.
     """
 
     figures: dict[str, int | float | None]
@@ -135,12 +151,25 @@ class LoadResult:
     faults: tuple[Fault, ...]
     errors: tuple[PeerError, ...] = ()
     window_ns: tuple[int, int] = (0, 0)
+    answered: int = 0
+    granted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def completed_numbers(self) -> list[int]:
         """Numbers of the transfers that completed, in order of their ends."""
         completed = self.transfers["outcome"] == OUTCOMES.index("completed")
         return [int(number) for number in self.transfers["number"][completed]]
+
+
+class Progress(NamedTuple):
+    """How far a load is, as it was up to 50 ms ago: time since its start, and since the measured window closed."""
+
+    elapsed_ns: int
+    draining_ns: int | None
+    started: int
+    ended: int
+    completed: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -182,6 +211,7 @@ def run_load(
     stop: Stop | None = None,
     window: MeasuredWindow | None = None,
     on_answer: Callable[[str], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> LoadResult:
     """Runs one load to its end and returns what it found.
 
@@ -189,7 +219,8 @@ def run_load(
     the server had been silent for the client's timeout.
     `window` is announced as soon as all sockets are open, and closed when it is over, before the result is made.
     `on_answer` is called once on this thread, with "answered", "unanswered" (nothing came for a second; the run goes
-    on) or "refused" (nothing listens on the port; the run goes on).
+    on) or "refused" (nothing listens on the port; the run goes on). `on_progress` is called on this thread, once a
+    second since the start, and then since the end of the window.
     Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
     """
     measured = window or MeasuredWindow()
@@ -200,8 +231,9 @@ def run_load(
 
     try:
         outcome = _core.run_load(
-            config, stop or Stop(), announce, lambda: measured.close(time.monotonic_ns()), on_answer
-        )
+            config, stop or Stop(), announce, lambda: measured.close(time.monotonic_ns()), on_answer,
+            (lambda *counts: on_progress(Progress(*counts))) if on_progress else None,
+        )  # fmt: skip
     except (ValueError, OSError, OverflowError) as error:
         raise LoadError(str(error)) from error
     except TypeError as error:
@@ -215,6 +247,8 @@ def run_load(
         faults=tuple(Fault(*fault) for fault in outcome.faults),
         errors=tuple(PeerError(*error) for error in outcome.errors),
         window_ns=measured.edges_ns,
+        answered=outcome.answered,
+        granted=outcome.granted,
     )
 
 

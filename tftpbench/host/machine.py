@@ -47,7 +47,7 @@ def facts(root: Path = Path("/")) -> dict[str, Fact]:
         "hostname": socket.gethostname(),
         "kernel": platform.release(),
         "kernel_release": ".".join(platform.release().split(".")[:2]),
-        "load_1min": _load(),
+        "load_1min": load_average(),
         "loopback_mtu": _number(_line(root / "sys/class/net/lo/mtu")),
         "memory_bytes": memory_kib * 1024 if memory_kib is not None else None,
         "memory_gib": round(memory_kib / 1024**2) if memory_kib is not None else None,
@@ -148,7 +148,8 @@ def _git(clone: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _load() -> float | None:
+def load_average() -> float | None:
+    """How many processes ran or waited for a core in the last minute, on average (getloadavg(3))."""
     with contextlib.suppress(OSError):
         return round(os.getloadavg()[0], 2)
     return None

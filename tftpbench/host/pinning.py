@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from tftpbench.model.workload import Placement
 
+# What the manifest of a run says of a server that no run of ours started.
+RUNNING = "running already"
+
 
 @dataclass(frozen=True)
 class Pinning:
@@ -30,6 +33,14 @@ class Pinning:
             return "on separate cores"
         together = sorted({*self.server, *self.generator})
         return "on one core" if len(together) == 1 else f"on the same {len(together)} cores"
+
+
+def placement(phrase: str, running: Sequence[str], servers: int) -> str:
+    """Where it is measured, in words: of so many servers, those that were running already are not pinned."""
+    if not running:
+        return phrase
+    others = f"{' and '.join(running)} not pinned to cores"
+    return others if len(running) == servers else f"{phrase}, {others}"
 
 
 def pin(placement: Placement, allowed: Sequence[int] | None = None) -> Pinning:

@@ -37,8 +37,8 @@ class Missing:
     get: str
 
 
-def locate(server: Manifest | Target) -> Found | Missing:
-    """Look for the server on this machine, and ask it its version (at most VERSION_TIMEOUT_S).
+def locate(server: Manifest | Target, *, ask: bool = True) -> Found | Missing:
+    """Look for the server on this machine, and, with `ask`, ask it its version (at most VERSION_TIMEOUT_S).
 
     A running server is there or not when it is asked, and its version is not known.
     """
@@ -51,7 +51,7 @@ def locate(server: Manifest | Target) -> Found | Missing:
     if refused is not None:
         return Missing(refused, "run tftpbench as root")
     command = server.version_command(executable)
-    if not command:
+    if not command or not ask:
         return Found("unknown", executable)
     try:
         return Found(ask_version(command), executable)

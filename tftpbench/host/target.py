@@ -7,10 +7,11 @@ written as in ``[fe80::1%25eth0]`` (RFC 6874); a bare ``%`` is understood, too.
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from tftpbench.model.errors import ManifestError
+from tftpbench.model.errors import ManifestError, UsageError
 from tftpbench.model.protocol import PORT
 
 SCHEME = "tftp://"
@@ -47,7 +48,7 @@ class Target:
     def cannot(self, operation: str | None = None, *_options: object, **_more: object) -> str | None:
         """Why a cell must not be run on it; None where it may. What it can do is seen when it is asked."""
         if operation == "write" and self.file is not None:
-            return f"{self.name} serves one file to read; for uploads, give --target-write in place of --target-file"
+            return "serves one file to read; for uploads, give --target-write in place of --target-file"
         return None
 
 
@@ -66,3 +67,43 @@ def parse_target(entry: str) -> Target:
     if file is not None and (not file or not file.isprintable() or "{n}" in file):
         raise ManifestError(f"{entry!r} names no file to read; {_ALLOWED}, or without the last slash to allow uploads")
     return Target(host, port, file)
+
+
+def target_entries(address: str | None, file: str | None, write: bool) -> list[str]:
+    """The entry of a scenario's servers that means the running server at this address; none without one.
+
+    Raises UsageError.
+    """
+    if address is None:
+        if file is not None or write:
+            raise UsageError("--target-file and --target-write go with --target HOST:PORT")
+        return []
+    if (file is None) != write:
+        raise UsageError(
+            "--target needs a file to read: name one that the server has with --target-file NAME, "
+            "or allow uploads with --target-write; not both"
+        )
+    if file is not None and (not file.isprintable() or not file or "{n}" in file):
+        raise UsageError(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
+    return [Target(*numeric_address(address), file).entry]
+
+
+def numeric_address(target: str) -> tuple[str, int]:
+    """A numeric host and a port from HOST, HOST:PORT, [HOST]:PORT or a bare IPv6 address. Raises UsageError.
+
+    The host of a link-local address keeps its zone (RFC 4007 section 11), as in "fe80::1%eth0".
+    """
+    host, colon, port = target.rpartition(":") if target.count(":") == 1 or "]:" in target else (target, "", "")
+    host = (host if colon else target).strip("[]")
+    number = port or str(PORT)
+    if not number.isdecimal() or len(number) > 5 or not 1 <= int(number) <= 65535:
+        raise UsageError(f"{target!r} has no port from 1 to 65535; give HOST:PORT, as in 127.0.0.1:6969")
+    try:
+        found = socket.getaddrinfo(host, int(number), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "that is no name of a host"
+        raise UsageError(f"the host {host!r} was not found: {reason}; give HOST:PORT, as in 127.0.0.1:6969") from None
+    address, _, *of_ipv6 = found[0][4]
+    interface = int(of_ipv6[1]) if len(of_ipv6) > 1 else 0
+    numeric = str(address).partition("%")[0]  # some systems tell the zone there, too
+    return (f"{numeric}%{socket.if_indextoname(interface)}" if interface else numeric), int(number)

@@ -1,7 +1,8 @@
-"""What a server did wrong in a trial, in words: each way once, with how many transfers it hit.
+"""What was noticed of a server in a trial, in words: each kind once, with how many transfers it hit, and whose it is.
 
 A server that misbehaves is a finding about it and no fault of the run: nothing here makes a trial invalid (that is
-`validity`). Pure: figures and transfers in, findings out.
+`validity`). What the test did, and what the RFCs allow, must never count as the server's: `ORIGINS` says which. Pure:
+figures and transfers in, findings out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
+from tftpbench.model.units import format_duration
 
 Kind = Literal[
     "died",
@@ -28,7 +30,26 @@ Kind = Literal[
     "unfinished",
     "not_granted",
     "unfair",
+    "port_taken",
 ]
+Origin = Literal["server", "test", "option", "unmeasured"]
+ORIGINS: dict[Kind, Origin] = {
+    "died": "server",
+    "not_ready": "server",
+    "unresponsive": "server",
+    "wrong_bytes": "server",
+    "not_read_back": "server",
+    "refused": "server",
+    "failed": "server",
+    "silent": "server",
+    "timed_out": "server",
+    "unfinished": "test",  # its time was over: a server that was silent by then has "timed_out" or "silent"
+    "not_granted": "option",  # RFC 2347: a server may leave an option out, or answer with less
+    "unfair": "server",
+    "port_taken": "unmeasured",
+}
+"""Whose doing each kind is. server: it did wrong. test: the trial was too short. option: what was asked for was not
+granted, which is legal. unmeasured: another program stood in the way."""
 # Kinds under the names that older rows have, and their names now.
 FORMER_KINDS = {"deaf": "unresponsive"}
 # A client that needs ten times as long as the median one, and longer than its own timer, was passed over.
@@ -42,16 +63,16 @@ Columns = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class ServerFinding:
-    """One way in which a server misbehaved. `count`: transfers that it hit, or 1 where it hit the trial as a whole."""
+    """One thing that was noticed. `count`: transfers that it hit, or 1 where it hit the trial as a whole."""
 
     kind: Kind
     count: int
     text: str
 
 
-def of_a_lost_server(why: str, *, died: bool) -> ServerFinding:
-    """The finding where a server ended by itself, or never was ready."""
-    return ServerFinding("died" if died else "not_ready", 1, why)
+def of_a_lost_server(why: str, kind: Literal["died", "not_ready", "port_taken"]) -> ServerFinding:
+    """The finding where a server ended by itself, never was ready, or could not have its port."""
+    return ServerFinding(kind, 1, why)
 
 
 def of_uploads(lacking: int, files: int) -> ServerFinding:
@@ -61,7 +82,19 @@ def of_uploads(lacking: int, files: int) -> ServerFinding:
 
 def unanswered(transfers: Columns) -> int:
     """How many transfers got no answer until retries ran out, or until the trial ended."""
-    return _count(_silent(transfers))
+    ended_unanswered = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
+    return _count(ended_unanswered & (transfers["first_response_ns"] < 0))
+
+
+def in_flight_max(transfers: Columns) -> int:
+    """The most transfers that were in flight at once, from their request to their end."""
+    starts, ends = (transfers[name][transfers["actual_start_ns"] >= 0] for name in ("actual_start_ns", "end_ns"))
+    # One that never was decided lasts; one that ended at once was in flight all the same.
+    ends = np.where(ends < 0, np.iinfo(np.int64).max, np.maximum(ends, starts + 1))
+    changes = np.repeat([1, -1], [len(starts), len(ends)])
+    # Of one instant the end comes first: in a closed loop it is what lets the next transfer start.
+    ordered = changes[np.lexsort((changes, np.concatenate([starts, ends])))]
+    return int(np.cumsum(ordered).max(initial=0))
 
 
 def of_a_load(
@@ -75,7 +108,7 @@ def of_a_load(
     """
     found = [
         *_whole(row, died, is_unresponsive),
-        *_transfers(row, transfers),
+        *_transfers(row, transfers, has_died=died is not None),
         *_not_granted(row),
         *_unfair(row, timeout_ns),
     ]
@@ -84,7 +117,7 @@ def of_a_load(
 
 def _whole(row: Row, died: str | None, is_unresponsive: bool) -> Iterator[ServerFinding]:
     if died is not None:
-        yield of_a_lost_server(died, died=True)
+        yield of_a_lost_server(died, "died")
     if is_unresponsive:
         yield ServerFinding("unresponsive", 1, "answered no new request after the load")
     wrong = int(number(row, "content_mismatches") or 0)
@@ -92,7 +125,7 @@ def _whole(row: Row, died: str | None, is_unresponsive: bool) -> Iterator[Server
     yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")
 
 
-def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
+def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[ServerFinding]:
     outcome, errors = transfers["outcome"], transfers["error_code"]
     started = len(outcome)
     answered = transfers["first_response_ns"] >= 0
@@ -103,17 +136,21 @@ def _transfers(row: Row, transfers: Columns) -> Iterator[ServerFinding]:
     broken_off = failed & ~refused
     count = _count(broken_off)
     yield ServerFinding("failed", count, f"broke off {_of(count, started)} ({_codes(errors[broken_off], row)})")
-    count = unanswered(transfers)
+    if has_died:
+        timed_out, cut_off = timed_out | cut_off, np.zeros_like(cut_off)  # its silence, and not the test's end
+    count = _count(timed_out & ~answered)
     yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
     count = _count(timed_out & answered)
     yield ServerFinding("timed_out", count, f"fell silent in {_of(count, started)}")
-    count = _count(cut_off & answered)
-    yield ServerFinding("unfinished", count, f"had not finished {_of(count, started)} when the trial ended")
+    if count := _count(cut_off):
+        yield ServerFinding("unfinished", count, _done_in(row, transfers, cut_off))
 
 
-def _silent(transfers: Columns) -> npt.NDArray[np.bool_]:
-    ended_unanswered = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
-    return ended_unanswered & (transfers["first_response_ns"] < 0)
+def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> str:
+    """A transfer that is cut off had waited for less than the client's timer: the trial's end came first."""
+    done = _count(transfers["outcome"] == OUTCOMES.index("completed"))
+    asked = max(len(transfers["outcome"]), int(number(row, "transfers") or 0))
+    return f"{done} of {asked} done in {format_duration(int(transfers['end_ns'][cut_off].max()))}"
 
 
 def _not_granted(row: Row) -> Iterator[ServerFinding]:

@@ -7,15 +7,29 @@ go on and a reader repeat one.
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
 from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.host.server import is_taken, program_at
 from tftpbench.host.target import Target
 from tftpbench.model.errors import ManifestError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Cell
+
+# Where servers are started, unless a caller says otherwise (`session.server_of`).
+LISTENS_ON = "127.0.0.1"
+# What a trial takes besides its load, and what servers move, in the recorded runs of results/reference: a start, a stop
+# and a row take 0.12 to 0.3 s. 1000 reads of 64 KiB end 0.5 s (epoll) to 4 s (servers that lose some) after the window.
+_AROUND_TRIAL_S = 0.2
+_BLOCKS_PER_S = 100_000
+_AROUND_RUN_S = 2.0  # Python and its packages, versions that are asked, files that are made, the answer
+# Short runs to choose the arrangement of a ceiling: some nine candidates once, and the best of them again.
+_CANDIDATES = 9
+_CANDIDATES_AGAIN = 4
+_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,18 @@ class Plan:
     skipped: tuple[Skipped, ...]
 
 
-def contenders(scenario: Scenario) -> tuple[Contender, ...]:
-    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one."""
+def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contender, ...]:
+    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one.
+
+    One that can listen on a single port, which another program has, counts as missing. Without `ask_version` no program
+    is started, so that one which is there but can't run is found, too.
+    """
     chosen = [choose(entry) for entry in scenario.servers]
     with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
-        found = list(pool.map(lambda choice: locate(choice[0]), chosen))
-    servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
+        found = list(pool.map(lambda choice: locate(choice[0], ask=ask_version), chosen))
+    servers = tuple(
+        _with_its_port(Contender(server, variant, here)) for (server, variant), here in zip(chosen, found, strict=True)
+    )
     for server in servers:
         same = [str(other.server.source) for other in servers if other.name == server.name]
         if len(same) > 1:
@@ -105,6 +125,55 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
 
 
+def _with_its_port(contender: Contender) -> Contender:
+    server = contender.server
+    if isinstance(server, Target) or isinstance(contender.found, Missing) or server.fixed_port is None:
+        return contender
+    port = server.fixed_port
+    if not is_taken(LISTENS_ON, port):
+        return contender
+    reason = (
+        f"could not be measured: UDP port {port} is taken by {program_at(port) or 'another program'}; "
+        f"stop that, or measure it as it runs with --target {LISTENS_ON}:{port}"
+    )
+    return replace(contender, found=Missing(reason, ""))
+
+
+def estimate_s(trials: Sequence[Trial]) -> float:
+    """About how many seconds a run of these trials takes; a server that loses transfers makes it longer."""
+    return _AROUND_RUN_S + sum(costs_s(trials).values()) if trials else 0.0
+
+
+def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
+    """About how many seconds each of the trials will take, by its `order`; the first of a cell has its ceiling, too."""
+    effort = Effort() if max((trial.round for trial in trials), default=1) > 1 else QUICK
+    probe_s = _S * (effort.warm_up_ns + effort.window_ns)
+    short_runs = _CANDIDATES + _CANDIDATES_AGAIN * (effort.rounds - 1)
+    calibration_s = _S * short_runs * (effort.short_warm_up_ns + effort.short_window_ns)
+    chosen, probed = set(), set()
+    costs = {}
+    for trial in trials:
+        work = trial.cell.key, trial.contender.busy_polls
+        costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
+        if isinstance(trial.contender.server, Target):
+            continue  # it has no ceiling
+        if work not in chosen:
+            costs[trial.order] += calibration_s
+        if (*work, trial.round) not in probed:
+            costs[trial.order] += probe_s
+        chosen.add(work)
+        probed.add((*work, trial.round))
+    return costs
+
+
+def _load_s(cell: Cell) -> float:
+    """The load itself, with the transfers that are in flight when a window closes."""
+    transfers = cell.concurrency if cell.transfers is None else cell.transfers
+    blocks = transfers * (cell.file_size_bytes // cell.blksize + 1)
+    moving_s = min(blocks / _BLOCKS_PER_S, _S * cell.limit_ns)
+    return moving_s + _S * (cell.warm_up_ns + (cell.duration_ns or 0))
+
+
 def options_asked(cell: Cell) -> list[str]:
     """The options that its clients ask for, beside blksize and windowsize."""
     asked = {
@@ -119,7 +188,7 @@ def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipp
     skipped: list[Skipped] = []
     for server in servers:
         if isinstance(server.found, Missing):
-            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get))
+            skipped.append(Skipped(server.name, None, server.found.reason, server.found.get or None))
             continue
         for cell in cells:
             reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))

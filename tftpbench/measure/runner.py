@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.host import machine
-from tftpbench.host.pinning import Pinning, pin
+from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
 from tftpbench.host.target import Target
@@ -35,6 +35,7 @@ from tftpbench.measure.starts import Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.programs import typed
 from tftpbench.model.scenario import Scenario
 
 # As the manifest calls servers that did not start.
@@ -63,7 +64,7 @@ class RunInterrupted(TftpbenchError):
     def __init__(self, report: RunReport) -> None:
         super().__init__(
             f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
-            f"go on with: tftpbench run --resume {report.folder}"
+            f"go on with: {typed(['tftpbench', 'run', '--resume', str(report.folder)])}"
         )
         self.report = report
 
@@ -116,11 +117,12 @@ def run(
         whole = plan(scenario, servers, seed)
         _refuse_nothing(whole)
         pinning = pin(scenario.placement)
-        where = _placement(pinning, servers)
+        running = [server.name for server in servers if isinstance(server.server, Target)]
+        where = placement(pinning.phrase, running, len(servers))
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
-            bench = Bench(base, files, pinning, seed, tools, allow_remote)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
                 notes = (*store.notes, *files.notes(servers))
@@ -149,7 +151,7 @@ def _do_all(
     starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     rounds = max((trial.round for trial in whole.trials), default=1)
     probes = Ceilings(
-        bench.pinning, bench.seed, rounds, bench.tools.probes, folder.manifest.get("ceilings"),
+        bench.pinning, bench.seed, 1 if bench.is_quick else rounds, bench.tools.probes, folder.manifest.get("ceilings"),
         store=lambda chosen: folder.amend("ceilings", chosen),
         warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
     )  # fmt: skip
@@ -228,19 +230,10 @@ def _manifest(
     }
 
 
-def _placement(pinning: Pinning, servers: Sequence[Contender]) -> str:
-    """Where it is measured. External servers are not pinned, and where they run is not known."""
-    running = [server.name for server in servers if isinstance(server.server, Target)]
-    if not running:
-        return pinning.phrase
-    elsewhere = f"{' and '.join(running)} wherever it runs"
-    return elsewhere if len(running) == len(servers) else f"{pinning.phrase}, but {elsewhere}"
-
-
 def _server_facts(contender: Contender) -> dict[str, object]:
     found, server = contender.found, contender.server
     if isinstance(server, Target):
-        return {"version": None, "model": "running already", "manifest": server.source}
+        return {"version": None, "model": RUNNING, "manifest": server.source}
     argv = server.argv_of(contender.variant)
     return {
         "version": found.version if isinstance(found, Found) else None,

@@ -26,7 +26,7 @@ from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
 from tftpbench.measure.files import TargetFiles, keeps_its_files, upload_config
 from tftpbench.measure.findings import ServerFinding
-from tftpbench.measure.plan import Trial
+from tftpbench.measure.plan import LISTENS_ON, Trial
 from tftpbench.measure.rows import Row, busy_poll_us
 from tftpbench.model.errors import ServerDied
 from tftpbench.model.workload import DEADLINE_NS, Cell
@@ -71,13 +71,15 @@ class Bench:
     seed: int
     tools: Tools
     allow_remote: bool = False
+    is_quick: bool = False
+    """Whether no rate is judged."""
 
     def folder_of(self, trial: Trial) -> AbstractContextManager[Path]:
         """The folder that the trial's server serves, as nothing has used it; empty where it keeps files elsewhere."""
         return self.roots.fresh(trial.cell, empty=keeps_its_files(trial.contender.server))
 
 
-def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = "127.0.0.1") -> Server:
+def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LISTENS_ON) -> Server:
     """The trial's server, not yet started; `host` is where one of ours shall listen."""
     cell, server = trial.cell, trial.contender.server
     if isinstance(server, Target):

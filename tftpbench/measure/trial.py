@@ -4,12 +4,14 @@ Whatever the server does wrong is part of the row; only a fault of ours, or Ctrl
 then too nothing stays behind. It must never print, and never start a second server beside the first.
 """
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from tftpbench.host import generator
+from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadResult, Stop
-from tftpbench.host.server import Server
+from tftpbench.host.server import PortTaken, Server
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
@@ -50,12 +52,16 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
                 seen = _measure(trial, bench, root, server)
         except ServerError as error:
             why = _unnamed(error, trial)
-            row["server_findings"] = [asdict(findings.of_a_lost_server(why, died=isinstance(error, ServerDied)))]
+            taken = isinstance(error, PortTaken)
+            kind: Literal["died", "not_ready", "port_taken"] = "port_taken" if taken else "not_ready"
+            lost = findings.of_a_lost_server(why, "died" if isinstance(error, ServerDied) else kind)
+            row["server_findings"] = [asdict(lost)]
             row |= ceilings.columns(row, None, ceiling_data_pps)
             found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row["unanswered"] = findings.unanswered(seen.result.transfers)
+    row["in_flight_max"] = findings.in_flight_max(seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
@@ -70,6 +76,9 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
         server_lost=str(seen.lost) if seen.lost is not None else None,
         debug_build=generator.IS_DEBUG_BUILD,
         gap_distance=_gap_distance(trial, seen.result),
+        load_1min=machine.load_average(),
+        cpus=os.cpu_count(),
+        is_quick=bench.is_quick,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 

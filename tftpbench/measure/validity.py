@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tftpbench.model import invariants
 from tftpbench.model.invariants import Row, number
+from tftpbench.model.units import counted
 
 # The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
 # figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
@@ -45,7 +46,7 @@ GAPS_MIN, GAPS_MAX = 500, 2_000
 
 
 class Kind(Enum):
-    """What can be wrong with a trial; the value is what to do about it."""
+    """What can be wrong with a trial; the value is what to do about it where no more is known."""
 
     DEBUG_BUILD = "build the native core with make setup, which makes a release build"
     SERVER_LOST = "look at the server's log in the trial's folder"
@@ -57,9 +58,9 @@ class Kind(Enum):
     GENERATOR_SATURATED = (
         "give the generator more cores (placement.generator_cpus, client.workers), or lower the concurrency"
     )
-    GENERATOR_LAG = "stop other programs, or give the generator a core of its own (placement)"
+    GENERATOR_LAG = "stop other programs"
     GENERATOR_STOPPED = "do not suspend tftpbench while it measures, stop other programs, and repeat"
-    GENERATOR_GAPS = "stop other programs, or give the generator a core of its own (placement), and repeat"
+    GENERATOR_GAPS = "stop other programs, and repeat"
     RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
     STARTS_MISSING = "a fault of tftpbench: please report it, with the run's folder"
@@ -70,6 +71,10 @@ class Kind(Enum):
 
 STALLS = frozenset({Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED})
 """One long time in which nothing was measured, by our own doing or the machine's."""
+LIMITS = STALLS | {
+    Kind.GENERATOR_SATURATED, Kind.GENERATOR_LAG, Kind.GENERATOR_GAPS, Kind.GENERATOR_DROPS, Kind.STEAL
+}  # fmt: skip
+"""What a rate is wrong by. A quick run, whose rates are not judged, is not invalid by it."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,13 @@ class Finding:
 
     kind: Kind
     text: str
+    hint: str = ""
+    """What to do about it as it was seen; "" for what the kind says."""
 
     @property
     def advice(self) -> str:
         """What to do about it."""
-        return self.kind.value
+        return self.hint or self.kind.value
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Surroundings:
     """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost.
 
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
+    `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
     """
 
     mean_transfer_ns: float | None = None
@@ -98,11 +106,15 @@ class Surroundings:
     server_lost: str | None = None
     debug_build: bool = False
     gap_distance: float | None = None
+    load_1min: float | None = None
+    cpus: int | None = None
+    is_quick: bool = False
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
     """Everything that makes the row's figures untrue, the most severe first."""
-    return tuple(finding for check in _CHECKS for finding in check(row, around))
+    found = (finding for check in _CHECKS for finding in check(row, around))
+    return tuple(finding for finding in found if not (around.is_quick and finding.kind in LIMITS))
 
 
 def gap_distance(starts_ns: npt.NDArray[np.int64], rate_per_s: float) -> float | None:
@@ -121,9 +133,20 @@ def verdict(found: tuple[Finding, ...]) -> tuple[str, str | None]:
     return ("invalid", "; ".join(finding.text for finding in found)) if found else ("valid", None)
 
 
-def _server_lost(_row: Row, around: Surroundings) -> Iterator[Finding]:
-    if around.server_lost is not None:
-        yield Finding(Kind.SERVER_LOST, around.server_lost)
+def _server_lost(row: Row, around: Surroundings) -> Iterator[Finding]:
+    lost = around.server_lost
+    if lost is None:
+        return
+    hint = ""
+    if "taken by another process" in lost:
+        hint = "the program that has the port must end before the server can be measured"
+    elif row.get("server") is not None and row.get("server_cpus") is None:  # one that was running already
+        hint = "see whether that server still runs, and what its own log says"
+    elif lost.endswith("it said nothing"):
+        hint = "its log is empty: start it by hand, with its argv in the run's manifest.json"
+    elif row.get("trial") is not None:
+        hint = f"look at its log, trials/{row['trial']}/server.log in the run's folder"
+    yield Finding(Kind.SERVER_LOST, lost, hint)
 
 
 def _debug_build(_row: Row, around: Surroundings) -> Iterator[Finding]:
@@ -133,8 +156,13 @@ def _debug_build(_row: Row, around: Surroundings) -> Iterator[Finding]:
 
 def _contents(row: Row, _around: Surroundings) -> Iterator[Finding]:
     wrong = number(row, "content_mismatches")
+    hints = {
+        "read": "the server delivers wrong bytes; compare a file by hand with tftpbench load --verify-against",
+        "write": "the server stores wrong bytes; upload a file by hand, and compare what is stored with it",
+    }
     if wrong:
-        yield Finding(Kind.CONTENT_MISMATCH, f"{wrong:.0f} transfers had wrong contents")
+        hint = hints.get(str(row.get("operation")), "")
+        yield Finding(Kind.CONTENT_MISMATCH, f"{wrong:.0f} transfers had wrong contents", hint)
 
 
 def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
@@ -149,7 +177,7 @@ def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.LITTLES_LAW, fault)
 
 
-def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
+def _generator(row: Row, around: Surroundings) -> Iterator[Finding]:
     busy, lag_ns = number(row, "generator_busy_fraction"), number(row, "generator_lag_ns_p99")
     drops = number(row, "udp_drops_generator")
     moved = number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
@@ -157,30 +185,71 @@ def _generator(row: Row, _around: Surroundings) -> Iterator[Finding]:
     server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
     waits = number(row, "rate_per_s") is None  # an open loop's rate is not its generator's, however busy it is
     if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and waits and not server_was_full:
-        yield Finding(Kind.GENERATOR_SATURATED, f"the generator was saturated, busy {busy:.1%} of the time")
+        text = f"the generator was saturated, busy {busy:.1%} of the time"
+        yield Finding(Kind.GENERATOR_SATURATED, text, _room_for_generator(row, around))
     if lag_ns is not None and lag_ns > GENERATOR_LAG_NS_MAX + _round_ns(row):
-        yield Finding(Kind.GENERATOR_LAG, f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)")
+        text = f"the generator read answers {lag_ns / 1e6:.0f} ms late (p99)"
+        yield Finding(Kind.GENERATOR_LAG, text, _other_programs(row, around) or _own_core(row, around))
     if drops:
-        yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets")
+        lower = "windowsize" if (number(row, "windowsize") or 0) > 1 else "concurrency"
+        hint = f"raise net.core.rmem_max and net.core.rmem_default, or lower {lower}"
+        yield Finding(Kind.GENERATOR_DROPS, f"{drops:.0f} datagrams were dropped at the generator's sockets", hint)
 
 
-def _gaps(row: Row, _around: Surroundings) -> Iterator[Finding]:
+def _gaps(row: Row, around: Surroundings) -> Iterator[Finding]:
     """What stood still. Where server and generator share a core, short gaps are the server's turns, too."""
     longest_ns, together_ns = number(row, "generator_gap_ns_max"), number(row, "generator_gap_ns_sum")
     window_s, runner_ns = number(row, "duration_s"), number(row, "runner_gap_ns_max")
+    others = _other_programs(row, around)
     if longest_ns is not None and longest_ns > GAP_NS_MAX:
-        yield Finding(Kind.GENERATOR_STOPPED, f"the generator stood still for {longest_ns / 1e6:.0f} ms at once")
+        text = f"the generator stood still for {longest_ns / 1e6:.0f} ms at once"
+        yield Finding(Kind.GENERATOR_STOPPED, text, others)
     elif together_ns and window_s and together_ns > GAP_FRACTION_MAX * window_s * 1e9 and not _shares_a_core(row):
         share = together_ns / 1e9 / window_s
         text = f"the generator stood still for {share:.1%} of the window, {together_ns / 1e6:.0f} ms together"
-        yield Finding(Kind.GENERATOR_GAPS, text)
+        yield Finding(Kind.GENERATOR_GAPS, text, others)
     if runner_ns is not None and runner_ns > GAP_NS_MAX:
-        yield Finding(Kind.RUNNER_STOPPED, f"the runner watched the trial {runner_ns / 1e6:.0f} ms late")
+        yield Finding(Kind.RUNNER_STOPPED, f"the runner watched the trial {runner_ns / 1e6:.0f} ms late", others)
+
+
+def _cores(row: Row) -> tuple[set[str], set[str]]:
+    """Those of the server and of the generator, where they are known."""
+    server, generator = (str(row.get(name) or "").split(",") for name in ("server_cpus", "generator_cpus"))
+    return {*server} - {""}, {*generator} - {""}
 
 
 def _shares_a_core(row: Row) -> bool:
-    server, generator = (str(row.get(name) or "").split(",") for name in ("server_cpus", "generator_cpus"))
-    return bool({*server} & {*generator} - {""})
+    server, generator = _cores(row)
+    return bool(server & generator)
+
+
+def _other_programs(row: Row, around: Surroundings) -> str:
+    """Where more waits for a core than the server's threads, the generator's and one program a core."""
+    ours = (number(row, "server_threads_max") or 1) + max(1, len(_cores(row)[1]))
+    if around.load_1min is None or not around.cpus or around.load_1min <= ours + around.cpus:
+        return ""
+    return f"load average {around.load_1min:.0f} on {counted(around.cpus, 'core')}: stop other programs"
+
+
+def _own_core(row: Row, around: Surroundings) -> str:
+    """What makes a generator wait that shares its core with the server."""
+    if not _shares_a_core(row):
+        return ""
+    if around.cpus == 1:
+        return "server and generator share the only core: measure on a machine with two or more"
+    return "server and generator share a core: ask for fewer cores under placement"
+
+
+def _room_for_generator(row: Row, around: Surroundings) -> str:
+    server, generator = _cores(row)
+    if not around.cpus or not generator:
+        return ""
+    more = len(generator) + 1
+    if len(server | generator) < around.cpus:
+        return f"give the generator more cores: --set placement.generator_cpus={more} --set client.workers={more}"
+    return (
+        f"this machine's {counted(around.cpus, 'core')} are all in use: lower the concurrency, or take a larger machine"
+    )
 
 
 def _round_ns(row: Row) -> float:

@@ -20,6 +20,7 @@ _GATED = sorted(
 METRICS: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if rule.is_judged}
 # Reported beside them and never gated.
 REPORTED: Mapping[str, Metric] = {metric.name: metric for rule, metric in _GATED if not rule.is_judged}
+KNOWN: Mapping[str, Metric] = {**METRICS, **REPORTED}
 DEFAULTS: Mapping[str, float] = {
     metric.name: rule.budget for rule, metric in _GATED if rule.is_judged and rule.budget is not None
 }

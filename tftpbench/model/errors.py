@@ -20,7 +20,8 @@
     ResultsWarning (a UserWarning)   what is not whole in a run that is loaded all the same
 
 A message is one line that names the file, key or server and the mend; what of it others wrote is escaped, and a word of
-200 kB is shortened. A fault of a server is data, never an exception.
+200 kB is shortened. A file with several mistakes has a line for each, given as arguments of their own. A fault of a
+server is data, never an exception.
 """
 
 import difflib
@@ -35,7 +36,7 @@ class TftpbenchError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return "\n".join(map(one_line, self.args))
 
 
 class UsageError(TftpbenchError):
@@ -114,5 +115,6 @@ class ResultsWarning(UserWarning):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of an error message: "; did you mean 'epoll'?", or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    bare = {each.lstrip("-"): each for each in known}  # the dashes of two options make them no more alike
+    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.6)
+    return f"; did you mean {bare[near[0]]!r}?" if near else ""

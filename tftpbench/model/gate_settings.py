@@ -1,12 +1,13 @@
 """How `tftpbench gate` holds two servers against each other: budgets, and when it looks."""
 
+from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from tftpbench.model.budgets import DEFAULTS, METRICS, PERCENT_ALLOWED, REPORTED, parse_percent, percent
 from tftpbench.model.errors import suggest
-from tftpbench.model.strict import Allowed, KeyFault, Strict
+from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
 from tftpbench.model.units import DURATION_ALLOWED
 from tftpbench.model.values import MS, Count, DurationNs
 
@@ -54,18 +55,21 @@ class Gate(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        raise_all(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[KeyFault]:
         for name in self.budgets:
             if name in REPORTED:
-                raise KeyFault(("budgets", name), f"is never gated; allowed: {', '.join(METRICS)}")
-            if name not in METRICS:
-                raise KeyFault(
+                yield KeyFault(("budgets", name), f"is never gated; allowed: {', '.join(METRICS)}")
+            elif name not in METRICS:
+                yield KeyFault(
                     ("budgets", name), f"unknown metric{suggest(name, METRICS)}; allowed: {', '.join(METRICS)}"
                 )
         if list(self.looks) != sorted(set(self.looks)):
-            raise KeyFault(("looks",), f"is {list(self.looks)}; allowed: rising numbers")
+            yield KeyFault(("looks",), f"is {list(self.looks)}; allowed: rising numbers")
         if not self.gated:
-            raise KeyFault(("budgets",), f"gates nothing; allowed: a budget for one of {', '.join(METRICS)}")
-        return self
+            yield KeyFault(("budgets",), f"gates nothing; allowed: a budget for one of {', '.join(METRICS)}")
 
     @property
     def gated(self) -> dict[str, float]:

@@ -6,7 +6,7 @@ Data about one server; it must never start it.
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,7 +16,7 @@ from pydantic import Strict as StrictType
 from tftpbench.model import programs, strict, yaml
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ManifestError, suggest
-from tftpbench.model.strict import Allowed, KeyFault, Strict
+from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
 
 SCHEMA = "tftpbench.server/1"
 PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
@@ -165,21 +165,28 @@ class Manifest(Strict):
     _prefix: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
-    def _check_commands(self) -> Self:
+    def _check(self) -> Self:
+        raise_all(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[KeyFault]:
         commands = [("argv", self.argv, True), ("argv_write", self.argv_write, False)]
         commands += [("argv_handover", self.argv_handover, False)]
         commands += [("version", self.version or (), False), ("env", tuple(self.env.values()), False)]
         for key, words, whole in commands:
-            self._check_words((key,), words, whole)
+            yield from self._faults_of_words((key,), words, whole)
         if self.as_shipped is not None:
-            self._check_words(("as_shipped", "argv"), self.as_shipped.argv, True)
+            yield from self._faults_of_words(("as_shipped", "argv"), self.as_shipped.argv, True)
         for name, variant in self.other_variants.items():
-            self._check_words(("variants", name, "argv"), variant.argv, True)
+            yield from self._faults_of_words(("variants", name, "argv"), variant.argv, True)
         if "as_shipped" in self.other_variants:
-            raise KeyFault(("variants", "as_shipped"), "is a key of its own; allowed: as_shipped beside variants")
+            yield KeyFault(("variants", "as_shipped"), "is a key of its own; allowed: as_shipped beside variants")
         if self.store == "memory" and "write" not in self.capabilities.operations:
-            raise KeyFault(("store",), "is memory, but it has no write; allowed: memory where operations has write")
-        return self
+            yield KeyFault(
+                ("store",),
+                "is memory, but it has no write; allowed: memory where operations has write",
+                ["capabilities"],
+            )
 
     @property
     def source(self) -> Path:
@@ -245,7 +252,7 @@ class Manifest(Strict):
             name = self.find.program
             # a path starts at the manifest, wherever tftpbench is run
             return programs.find_program(str(self.source.parent / name) if "/" in name else name, self.peer)
-        return programs.find_python(str(self.find.python_module), self.peer)
+        return programs.find_python(str(self.find.python_module), self.peer if self.fetch else None)
 
     def command(
         self,
@@ -280,10 +287,10 @@ class Manifest(Strict):
         ipv6: bool = False,
         options: Sequence[str] = (),
     ) -> str | None:
-        """Why a cell is beyond this server, in words; None where it isn't. `options`: others that clients ask for."""
+        """Why a cell is beyond it, as words after its name; None where it isn't. `options`: others that it needs."""
         able = self.capabilities
         if operation is not None and operation not in able.operations:
-            return f"{self.name} has no {operation}"
+            return f"has no {operation}"
         wanted = [*options]
         if blksize not in (None, BLKSIZE_DEFAULT):
             wanted.append("blksize")
@@ -291,9 +298,9 @@ class Manifest(Strict):
             wanted.append("windowsize")
         for option in wanted:
             if option not in able.options:
-                return f"{self.name} does not know {option}"
+                return f"does not know {option}"
         if ipv6 and not able.ipv6:
-            return f"{self.name} has no IPv6"
+            return "has no IPv6"
         return None
 
     def _variant(self, name: str) -> Variant:
@@ -302,25 +309,30 @@ class Manifest(Strict):
             raise ManifestError(f"{self.source}: has no variant {name!r}; allowed: {allowed}")
         return self.variants[name]
 
-    def _check_words(self, key: tuple[str, ...], words: Sequence[str], whole: bool) -> None:
+    def _faults_of_words(self, key: tuple[str, ...], words: Sequence[str], whole: bool) -> Iterator[KeyFault]:
         used = {name for word in words for name in _PLACEHOLDER.findall(word)}
         known = {"version": PLACEHOLDERS_OF_VERSION, "argv_handover": PLACEHOLDERS_OF_HANDOVER}.get(
             key[0], PLACEHOLDERS
         )
-        for name in sorted(used - set(known)):
+        unknown = sorted(used - set(known))
+        for name in unknown:
             hint = suggest(name, known)
             allowed = ", ".join(f"{{{place}}}" for place in known)
-            raise KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
+            yield KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
+        if unknown:
+            return  # a misspelt one is lacking, too
         if "program" in used and self.find.program is None:
-            raise KeyFault(key, "has {program}, but find names none; allowed: {program} beside find.program")
+            yield KeyFault(key, "has {program}, but find names none; allowed: {program} beside find.program", ["find"])
         if key == ("argv_handover",) and words and "handover" not in used:
-            raise KeyFault(key, "has no {handover}; allowed: a word with {handover}")
+            yield KeyFault(key, "has no {handover}; allowed: a word with {handover}")
         if whole and "root" not in used and self.store == "root":
-            raise KeyFault(
-                key, "has no {root}, so the server can't know which files to serve; allowed: a word with {root}"
+            yield KeyFault(
+                key,
+                "has no {root}, so the server can't know which files to serve; allowed: a word with {root}",
+                ["store"],
             )
         if whole and "port" not in used and self.fixed_port is None:
-            raise KeyFault(key, "has no {port}; allowed: a word with {port}, or fixed_port")
+            yield KeyFault(key, "has no {port}; allowed: a word with {port}, or fixed_port", ["fixed_port"])
 
     def _running_places(self, host: str, port: int, root: Path | str, concurrency: int) -> dict[str, str]:
         places = self._places(self.executable() or self.wanted)
@@ -337,7 +349,7 @@ class Manifest(Strict):
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read a server.yaml, or the folder that holds one; ManifestError says in one line what is wrong with it."""
+    """Read a server.yaml, or the folder that holds one; ManifestError says what is wrong with it, a line each."""
     path = path / "server.yaml" if path.is_dir() else path
     loaded = strict.parse(yaml.read(path, ManifestError), Manifest)
     loaded._source = path.resolve()  # noqa: SLF001 (a private attribute, so that no file can set it)

@@ -36,12 +36,27 @@ class Gated:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """How a metric stands among the first figures of a run, whatever shows them.
+
+    `place`: in their order. `histogram`: the kind of histogram and the percentile that it is, so that trials are merged
+    and no percentile is averaged. `is_spoken`: it stands in a sentence about a server alone.
+    """
+
+    place: int
+    histogram: tuple[str, float] | None = None
+    is_spoken: bool = False
+
+
+@dataclass(frozen=True)
 class Metric(Column):
     """A figure of a trial.
 
     `better`: which way is better, None where neither is. `is_count`: it counts events, so it is judged in every trial
-    and never by a median. `is_share`: 0 to 1. `short`: its heading in a table; `words`: in a sentence and at an axis.
-    `tables`: of a report, that it stands in. `derived`: how it follows from a row that does not hold it. `name` is set
+    and never by a median. `is_share`: of 1, so that people read it in per cent. `short`: its heading in a table;
+    `words`: in a sentence and at an axis. `tables`: of a report, that it stands in. `headline`: its place among the
+    first figures. `is_max`: the largest of several trials is their common figure. `most`: no true figure is larger, and
+    `beyond` says what one is that surely is. `derived`: how it follows from a row that does not hold it. `name` is set
     below.
     """
 
@@ -52,6 +67,10 @@ class Metric(Column):
     short: str = ""
     words: str = ""
     tables: tuple[str, ...] = ()
+    headline: Headline | None = None
+    is_max: bool = False
+    most: float | None = None
+    beyond: str = ""
     gate: Gated | None = None
     derived: Callable[[Row], float | None] | None = None
 
@@ -79,6 +98,21 @@ class Metric(Column):
         """The figure of a row of results; None where it is not known."""
         return row.get(self.name) if self.derived is None else self.derived(row)
 
+    def mark(self, surely: float | None) -> str:
+        """What makes a figure that is surely (by its interval, or by all pairs) so large unusable; "" where nothing."""
+        return self.beyond if self.most is not None and surely is not None and surely > self.most else ""
+
+    @property
+    def combined(self) -> str:
+        """How trials of one cell give one figure, in words."""
+        if self.is_count:
+            return "sum over all trials"
+        if self.is_max:
+            return "largest of the valid trials"
+        if self.headline and self.headline.histogram:
+            return "of all valid trials together"
+        return "median of the valid trials"
+
     def text(self, value: float) -> str:
         """A figure for people, with its unit where the heading does not say it."""
         if self.is_share:
@@ -86,16 +120,17 @@ class Metric(Column):
         if self.unit in _TEXTS:
             return _TEXTS[self.unit](value)
         if self.dtype == "int":
-            return f"{value:.0f}"
+            return f"{value:,.0f}"
         return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 _TEXTS: Mapping[str, Callable[[float], str]] = {
     "ns": format_duration,
     "s": lambda value: format_duration(value * 1e9),
+    "s/MiB": lambda value: format_duration(value * 1e9),
     "bytes": format_bytes,
     "1/s": format_count,
-    "bytes/s": format_count,
+    "bytes/s": lambda value: format_count(value / _MIB),
 }
 
 
@@ -153,10 +188,16 @@ _ROW: dict[str, Column] = {
     "generator_cpus": Column("", "Numbers of the cores the generator ran on, as in 0,1.", "text"),
     "busy_poll_us": Column("us", "How long the generator polled before it slept.", "int"),
     "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float"),
-    "started": _count("transfers", "Transfers begun."),
-    "completed": _count("transfers", "Transfers that ended with the last ACK.", tables=("trials",)),
+    "started": _count("transfers", "Transfers begun.", headline=Headline(1)),
+    "completed": _count(
+        "transfers", "Transfers that ended with the last ACK.", tables=("trials",), headline=Headline(2)
+    ),
     "failed": _count(
-        "transfers", "Transfers that ended with an ERROR or a broken rule.", short="failed", tables=("trials", "losses")
+        "transfers",
+        "Transfers that ended with an ERROR or a broken rule.",
+        short="failed",
+        tables=("trials", "losses"),
+        headline=Headline(3),
     ),
     "timed_out": _count(
         "transfers",
@@ -188,14 +229,27 @@ _ROW: dict[str, Column] = {
         short="data/s",
         words="blocks per second",
         tables=("trials",),
+        headline=Headline(9),
         gate=Gated(3, budget=0.05),
     ),
     "pps": Metric("1/s", "Datagrams per second, both ways.", "float", better="higher", words="datagrams per second"),
     "goodput_bytes_per_s": Metric(
-        "bytes/s", "File bytes per second.", "float", better="higher", short="bytes/s", words="file bytes per second"
+        "bytes/s",
+        "File bytes per second.",
+        "float",
+        better="higher",
+        short="MiB/s",
+        words="file bytes per second",
+        headline=Headline(8, is_spoken=True),
     ),
     "transfers_per_s": Metric(
-        "1/s", "Transfers completed per second.", "float", better="higher", words="transfers per second"
+        "1/s",
+        "Transfers completed per second.",
+        "float",
+        better="higher",
+        short="files/s",
+        words="transfers per second",
+        headline=Headline(7, is_spoken=True),
     ),
     "block_rtt_ns_p50": Metric(
         "ns",
@@ -205,6 +259,7 @@ _ROW: dict[str, Column] = {
         short="block rtt p50",
         words="block round trip p50",
         tables=("trials",),
+        headline=Headline(11, histogram=("block_rtt", 50)),
         gate=Gated(5, is_judged=False),
     ),
     "block_rtt_ns_p99": Metric(
@@ -215,6 +270,7 @@ _ROW: dict[str, Column] = {
         short="p99",
         words="block round trip p99",
         tables=("trials",),
+        headline=Headline(12, histogram=("block_rtt", 99)),
         gate=Gated(6, is_judged=False),
     ),
     "block_rtt_ns_p999": Metric(
@@ -225,20 +281,30 @@ _ROW: dict[str, Column] = {
         "Duration of a transfer, median.",
         "float",
         better="lower",
-        short="transfer p50",
+        short="time p50",
         words="transfer time p50",
-        tables=("cost", "trials"),
+        tables=("trials",),
+        headline=Headline(4, histogram=("transfer", 50), is_spoken=True),
     ),
     "transfer_ns_p99": Metric(
         "ns",
         "Duration of a transfer, 99th percentile.",
         "float",
         better="lower",
+        short="p99",
         words="transfer time p99",
+        headline=Headline(5, histogram=("transfer", 99), is_spoken=True),
         gate=Gated(7, is_judged=False),
     ),
     "transfer_ns_max": Metric(
-        "ns", "Duration of the slowest transfer.", "float", better="lower", words="longest transfer time"
+        "ns",
+        "Duration of the slowest transfer.",
+        "float",
+        better="lower",
+        short="max",
+        words="longest transfer time",
+        headline=Headline(6, is_spoken=True),
+        is_max=True,
     ),
     "first_response_ns_p50": Metric(
         "ns",
@@ -261,12 +327,13 @@ _ROW: dict[str, Column] = {
     ),
     "server_cpu_ns_per_block": Metric(
         "ns",
-        "That CPU time per DATA block acknowledged in order.",
+        "CPU time of the server per DATA block acknowledged in order.",
         "float",
         better="lower",
         short="CPU/block",
         words="CPU time per block",
         tables=("cost", "trials"),
+        headline=Headline(10),
     ),
     "server_rss_bytes_ready": Metric(
         "bytes",
@@ -316,7 +383,19 @@ _ROW: dict[str, Column] = {
         "float",
         words="ceiling",
     ),
-    "ceiling_ratio": Metric("", "data_pps / ceiling_data_pps.", "float", better="higher", words="share of the ceiling"),
+    "ceiling_ratio": Metric(
+        "",
+        "data_pps / ceiling_data_pps.",
+        "float",
+        better="higher",
+        short="of ceiling",
+        words="share of the ceiling",
+        is_share=True,
+        headline=Headline(13),
+        # A server can't move more than raw UDP does: then the ceiling was measured while the machine was slower.
+        most=1.0,
+        beyond="the machine changed; not usable",
+    ),
     "fairness": Metric(
         "",
         "Slowest / median transfer time.",
@@ -374,6 +453,13 @@ _ROW: dict[str, Column] = {
         "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
     ),
     "runner_gap_ns_max": Metric("ns", "Longest time by which the runner was late in watching the trial.", "int"),
+    "in_flight_max": Metric(
+        "transfers",
+        "Most transfers in flight at once, warm-up included: client.start may keep it below concurrency.",
+        "int",
+        short="peak in flight",
+        words="transfers in flight",
+    ),
     "intended": _count("transfers", "Transfers that were to start: those begun and those shed."),
     "shed": _count("transfers", "Transfers that were to start while as many were in flight as may be, and did not."),
     "late": _count("transfers", "Transfers that had not ended at their deadline, and were ended."),
@@ -422,6 +508,14 @@ COLUMNS: dict[str, Column] = in_order(
 METRICS: dict[str, Metric] = {
     **{name: each for name, each in COLUMNS.items() if isinstance(each, Metric)},
     **{name: replace(each, name=name) for name, each in _BESIDE.items()},
+}
+
+
+# The first figures of every table, sentence, page and document, in their order.
+HEADLINE: dict[str, Metric] = {
+    metric.name: metric
+    for metric in sorted(METRICS.values(), key=lambda each: each.headline.place if each.headline else 0)
+    if metric.headline
 }
 
 

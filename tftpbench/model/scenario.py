@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, create_model, model_validator
+from pydantic import Strict as StrictType
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
 from tftpbench.model.errors import ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
-from tftpbench.model.strict import Allowed, KeyFault, Strict
+from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
@@ -161,78 +162,91 @@ class Scenario(Strict):
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
+    is_quick: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
+        default=False,
+        alias="quick",
+        description="As --quick sets it: no speed, ratio or limit of the generator is judged, what was lost is.",
+    )
 
     @model_validator(mode="after")
-    def _check_load(self) -> Self:
+    def _check(self) -> Self:
+        raise_all(
+            [*self._faults_of_load(), *self._faults_of_work(), *self._faults_of_cells(), *self._faults_of_thresholds()]
+        )
+        return self
+
+    def _faults_of_load(self) -> Iterator[KeyFault]:
         for index, matrix in enumerate(self.matrices):
             place: tuple[str | int, ...] = ("matrix", index) if isinstance(self.matrix, tuple) else ("matrix",)
             if (matrix.concurrency is None) == (matrix.rate is None):
                 wrong = "is missing" if matrix.rate is None else "is given beside rate"
-                raise KeyFault((*place, "concurrency"), f"{wrong}; allowed: exactly one of concurrency and rate")
+                yield KeyFault((*place, "concurrency"), f"{wrong}; allowed: exactly one of concurrency and rate")
             if matrix.arrivals is not None and matrix.rate is None:
-                raise KeyFault((*place, "arrivals"), "has no meaning without rate; allowed: only beside rate")
+                yield KeyFault((*place, "arrivals"), "has no meaning without rate; allowed: only beside rate")
         is_open = any(matrix.rate is not None for matrix in self.matrices)
         for key, value in (("in_flight_max", self.in_flight_max), ("deadline", self.deadline_ns)):
             if value is not None and not is_open:
-                raise KeyFault((key,), "has no meaning without matrix.rate; allowed: only beside it")
+                yield KeyFault((key,), "has no meaning without matrix.rate; allowed: only beside it")
         if is_open and self.client.ramp_ns:
-            raise KeyFault(("client", "start"), "has no meaning with matrix.rate, which spreads all starts")
+            yield KeyFault(("client", "start"), "has no meaning with matrix.rate, which spreads all starts")
         if is_open and self.compare_with == "ceiling":
-            raise KeyFault(("compare_with",), "is ceiling, which has no meaning with matrix.rate; allowed: first")
-        return self
+            yield KeyFault(("compare_with",), "is ceiling, which has no meaning with matrix.rate; allowed: first")
 
-    @model_validator(mode="after")
-    def _check_work(self) -> Self:
+    def _faults_of_work(self) -> Iterator[KeyFault]:
         if (self.duration_ns is None) == (self.transfers is None):
             wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
-            raise KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers")
+            yield KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers", ["transfers"])
         if self.transfers is not None and self.transfers < self.concurrency_max:
-            raise KeyFault(
+            yield KeyFault(
                 ("transfers",),
                 f"is {self.transfers}, so {self.concurrency_max} can't be in flight; "
                 f"allowed: {self.concurrency_max} or more",
+                ["duration"],
             )
         if self.transfers is not None and self.warm_up_ns is not None:
-            raise KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration")
+            yield KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration", ["transfers"])
         if self.duration_ns is not None and self.time_limit_ns is not None:
-            raise KeyFault(("time_limit",), "has no meaning with duration; allowed: only beside transfers")
+            yield KeyFault(
+                ("time_limit",), "has no meaning with duration; allowed: only beside transfers", ["duration"]
+            )
+        if self.compare_with == "ceiling" and self.best_of:
+            yield KeyFault(
+                ("compare_with",),
+                "is ceiling, which has no meaning beside best_of; allowed: one of the two",
+                ["best_of"],
+            )
+
+    def _faults_of_cells(self) -> Iterator[KeyFault]:
+        """Their number first, which bounds the work; of each matrix the first cell that it repeats."""
         cells = sum(matrix.size for matrix in self.matrices)
         if cells > CELLS_MAX:
-            raise KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
-        if self.compare_with == "ceiling" and self.best_of:
-            raise KeyFault(
-                ("compare_with",), "is ceiling, which has no meaning beside best_of; allowed: one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_cells_differ(self) -> Self:
-        """After the number of cells, which bounds the work."""
+            yield KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
+            return
         seen: dict[Cell, int] = {}
         for index, matrix in enumerate(self.matrices):
             for cell in self._cells_of(matrix):
                 if seen.setdefault(cell, index) != index:
-                    raise KeyFault(
+                    yield KeyFault(
                         ("matrix", index),
                         f"repeats a cell of matrix[{seen[cell]}]: {cell.label}; allowed: each cell once",
                     )
-        return self
+                    break
 
-    @model_validator(mode="after")
-    def _check_thresholds(self) -> Self:
+    def _faults_of_thresholds(self) -> Iterator[KeyFault]:
         for index, text in enumerate(self.thresholds):
             try:
                 threshold = parse_threshold(text)
             except ThresholdError as error:
-                raise KeyFault(("thresholds", index), str(error)) from None
+                yield KeyFault(("thresholds", index), str(error))
+                continue
             if threshold.server is not None and not _runs(threshold.server, self.servers):
                 hint = suggest(threshold.server, self.servers)
-                raise KeyFault(
+                yield KeyFault(
                     ("thresholds", index),
                     f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "
                     f"allowed: {', '.join(self.servers)}",
+                    ["servers"],
                 )
-        return self
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
@@ -276,6 +290,15 @@ class Scenario(Strict):
         return tuple(parse_threshold(text) for text in self.thresholds)
 
     @property
+    def judged_checks(self) -> tuple[Threshold, ...]:
+        """The thresholds that decide: of a quick run those on counts, but for what the generator itself dropped."""
+        return tuple(
+            check
+            for check in self.checks
+            if not self.is_quick or (check.is_count and not check.column.endswith("_generator"))
+        )
+
+    @property
     def method_key(self) -> str:
         """method_key: equal for figures that were measured the same way (docs/results-format.md)."""
         return stable_key(
@@ -306,6 +329,8 @@ class Scenario(Strict):
         document = self.model_dump(mode="json", exclude_none=True)
         if self.gate == Gate():
             del document["gate"]  # so that a run made before there was a gate can be gone on with
+        if not self.is_quick:
+            del document["quick"]  # the same for a run made before it was written down
         return document
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
@@ -321,9 +346,9 @@ class Scenario(Strict):
         changes = {"matrix": matrix, "distinct_files": 1}
         return _read({**document, **changes}, "--target-file")
 
-    def quick(self) -> "Scenario":
-        """Every cell once, with short windows: to see that it works, not to judge."""
-        changes: dict[str, Any] = {"trials": 1}
+    def quick(self, *, keeps_trials: bool = False) -> "Scenario":
+        """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""
+        changes: dict[str, Any] = {"quick": True, "trials": self.trials if keeps_trials else 1}
         if self.duration_ns is not None:
             changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))

@@ -1,7 +1,10 @@
 """Where scenarios come from: a file of the user's or a bundled one, and the --set of a command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import get_args, get_origin
+
+from pydantic import BaseModel
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.arguments import assignments_of, path_of
@@ -40,9 +43,36 @@ def overridden(scenario: Scenario, overrides: Overrides) -> Scenario:
     return strict.parse(document, Scenario)
 
 
+def sets_trials(overrides: Overrides) -> bool:
+    """Whether they say how many trials there shall be, which --quick then leaves alone."""
+    return any(
+        each.partition("=")[0].strip() == "trials" for each in assignments_of(overrides, "overrides", ScenarioError)
+    )
+
+
 def bundled_scenarios() -> dict[str, Path]:
     """The scenarios that come with tftpbench, by name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
+
+
+def keys(model: type[BaseModel] = Scenario, start: str = "") -> list[str]:
+    """Every key that --set can change to something, as in "matrix.concurrency"."""
+    found = []
+    for name, field in model.model_fields.items():
+        if name == "schema_id":
+            continue
+        key, parts = start + (field.alias or name), list(_models(field.annotation))
+        found += [inner for part in parts for inner in keys(part, f"{key}.")] or [key]
+    return found
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The mappings among the forms that a value may have, without those in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not tuple:
+        for part in get_args(annotation):
+            yield from _models(part)
 
 
 def _find(path_or_name: str) -> Path:

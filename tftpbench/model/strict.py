@@ -1,21 +1,26 @@
-"""From a document to a pydantic model, or to the one line that says what is wrong with it.
+"""From a document to a pydantic model, or to the lines that say what is wrong with it, one for each mistake.
 
 pydantic finds the mistakes; this file only words them. It must never raise anything but the document's own
 error.
 """
 
-from collections.abc import Iterator
+import copy
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from tftpbench.model.errors import suggest
-from tftpbench.model.yaml import Document, Key, KeyPath
+from tftpbench.model.yaml import Document, Key, KeyPath, Origin
 
 Model = TypeVar("Model", bound=BaseModel)
 SHOWN_MAX = 60
+# More lines than fit a screen are not read before the first ones are mended.
+MISTAKES_MAX = 20
+_INDEX = re.compile(r"\[\d+\]")
 
 
 class Strict(BaseModel):
@@ -32,44 +37,132 @@ class Allowed:
 
 
 class KeyFault(ValueError):
-    """Raised by a validator of several keys together: which of them to blame, and why."""
+    """Raised by a validator of several keys together: which of them to blame, and why; `about` are the others."""
 
-    def __init__(self, path: KeyPath, message: str) -> None:
+    def __init__(self, path: KeyPath, message: str, about: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.path = path
+        self.about = frozenset((*about, *map(str, path[:1])))
+
+
+class KeyFaults(ValueError):
+    """Raised by a validator for all that it found; `raise_all` makes it."""
+
+    def __init__(self, faults: Iterable[KeyFault]) -> None:
+        super().__init__()
+        self.faults = tuple(faults)
+
+
+def raise_all(faults: Iterable[KeyFault]) -> None:
+    """Raises KeyFaults where there are any."""
+    found = KeyFaults(faults)
+    if found.faults:
+        raise found
+
+
+class _Mistake(NamedTuple):
+    """One line of an error, sorted by its place. What is missing comes last: it is often there, misspelt."""
+
+    is_missing: bool
+    origin: Origin
+    path: KeyPath
+    text: str
+    about: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        key = _dotted(self.path)
+        is_said = not key or self.origin.source.startswith(f"--set {key}=")
+        return f"{self.origin}: {self.text}" if is_said else f"{self.origin}: {key}: {self.text}"
 
 
 def parse(document: Document, model: type[Model]) -> Model:
-    """The model of a document; raises the document's error with one line about its first mistake."""
+    """The model of a document; raises the document's error with a line for each mistake, at most MISTAKES_MAX."""
+    found = [_Mistake(False, origin, path, text) for path, origin, text in document.mistakes]
     try:
-        return model.model_validate(document.data)
+        made = model.model_validate(document.data)
     except ValidationError as error:
-        faults = [cast("dict[str, Any]", fault) for fault in error.errors()]
-        worded = [_worded(document, model, fault) for fault in faults if not _is_echo(fault, faults)]
-        raise document.fault(min(worded)[1]) from None
+        shown = _mistakes(document, model, error)
+        found += shown + _between_keys(document, model, shown)
+    if not found:
+        return made
+    found.sort(key=lambda each: (each.is_missing, each.origin.line, each.origin.column))
+    # A --set is one mistake however many matrices it reaches.
+    lines = list({_INDEX.sub("", str(each)): str(each) for each in reversed(found)}.values())[::-1]
+    more = len(lines) - MISTAKES_MAX
+    raise document.fault(*lines[:MISTAKES_MAX], *([f"{document.source}: and {more} more"] if more > 0 else []))
 
 
-def _is_echo(fault: dict[str, Any], faults: list[dict[str, Any]]) -> bool:
-    """A list is also "too short" when an item of it is wrong: the item is to blame."""
-    loc = fault["loc"]
-    return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in faults)
+def _mistakes(document: Document, model: type[BaseModel], error: ValidationError) -> list[_Mistake]:
+    faults = [cast("dict[str, Any]", fault) for fault in error.errors()]
+    # A list is also "too short" when an item of it is wrong: the item is to blame.
+    blamed = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
+    worded = [
+        each for fault in faults if fault["loc"] not in blamed or not fault["loc"]
+        for each in _worded(document, model, fault)
+    ]  # fmt: skip
+    suggested = {(*each.path[:-1], word) for each in worded for word in _suggested(each)}
+    return [each for each in worded if not (each.is_missing and each.path in suggested)]
 
 
-def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -> tuple[tuple[bool, int, int], str]:
-    """What to sort by, and the line: origin, key, what is wrong, what is allowed.
-
-    What is missing comes last: it is often there, misspelt.
-    """
+def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -> Iterator[_Mistake]:
+    """The key, what is wrong, what is allowed."""
     cause = fault.get("ctx", {}).get("error")
     loc = tuple(part for part in fault["loc"] if not _is_tag(part))
-    path: KeyPath = (*loc, *cause.path) if isinstance(cause, KeyFault) else loc
-    origin = document.origin(path)
-    key = _dotted(path)
-    return (
-        fault["type"] == "missing",
-        origin.line,
-        origin.column,
-    ), f"{origin}: {key + ': ' if key else ''}{_wrong(model, path, fault, cause)}"
+    for each in cause.faults if isinstance(cause, KeyFaults) else (cause,):
+        path: KeyPath = (*loc, *each.path) if isinstance(each, KeyFault) else loc
+        about = each.about if isinstance(each, KeyFault) else frozenset()
+        text = _wrong(model, path, fault, each)
+        yield _Mistake(fault["type"] == "missing", document.origin(path), path, text, about)
+
+
+def _suggested(mistake: _Mistake) -> list[str]:
+    """The keys that an unknown one may stand for."""
+    return re.findall(r"^unknown key; did you mean '(?:\w+\.)*(\w+)'", mistake.text)
+
+
+def _between_keys(document: Document, model: type[BaseModel], found: list[_Mistake]) -> list[_Mistake]:
+    """The mistakes that show only where each key by itself is right: without the keys that are wrong.
+
+    What is about such a key is a consequence of its mistake.
+    """
+    data = copy.deepcopy(document.data)
+    if not all(_taken_out(data, model, each.path) for each in found[: 10 * MISTAKES_MAX]):
+        return []
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        wrong = {word for each in found for word in (*map(str, each.path[:1]), *_suggested(each))}
+        return [each for each in _mistakes(document, model, error) if each.about and wrong.isdisjoint(each.about)]
+    return []
+
+
+def _taken_out(data: dict[str, Any], model: type[BaseModel], path: KeyPath) -> bool:
+    """Whether the outermost key of the path that may be left out was, or has a value that can stand in for it."""
+    inner: Any = data
+    places: list[tuple[dict[str, Any], KeyPath]] = []
+    for place, part in enumerate(path):
+        if isinstance(inner, dict) and isinstance(part, str):
+            places.append((inner, path[: place + 1]))
+        known = isinstance(inner, dict) or (isinstance(inner, list) and isinstance(part, int) and part < len(inner))
+        inner = (inner.get(part) if isinstance(inner, dict) else inner[part]) if known else None
+    for mapping, key in places:
+        name = str(key[-1])
+        fields = {_name(each, field): field for each, field in _model_at(model, key[:-1]).model_fields.items()}
+        field = fields.get(name)
+        if field is None or not field.is_required():
+            mapping.pop(name, None)
+            return True
+        if (stand_in := _stand_in(field)) is not None:
+            mapping[name] = stand_in
+            return True
+    return False
+
+
+def _stand_in(field: FieldInfo) -> str | None:
+    """A text that a required key of plain text allows."""
+    if get_origin(field.annotation) is Literal:
+        return str(get_args(field.annotation)[0])
+    return "x" if field.annotation is str else None
 
 
 def _is_tag(part: Key) -> bool:

@@ -2,7 +2,8 @@
 
     [server.]column operator number        operators: == != < <= > >=
 
-A figure that isn't known never satisfies a threshold. Pure; it must never read a file or know what a trial is beyond
+The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known never satisfies a
+threshold. Pure; it must never read a file or know what a trial is beyond
 its row.
 """
 
@@ -11,14 +12,15 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import COLUMNS, METRICS
+from tftpbench.model.units import counted, format_figure, parse_figure
 
-GRAMMAR = "[server.]column operator number, as in 'epoll.failed == 0' or 'data_pps > 50000'"
+GRAMMAR = "[server.]column operator number, as in 'epoll.failed == 0' or 'transfer_ns_max <= 5s'"
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -29,7 +31,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 _TEXT = re.compile(
     r"\s*(?:(?P<server>[A-Za-z0-9][\w.@-]*)\.)?(?P<column>\w+)"
-    r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*",
+    r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(?P<unit>[A-Za-zµ/%]{0,9})\s*",
     re.ASCII,
 )
 
@@ -39,16 +41,30 @@ State = Literal["held", "missed", "not known"]
 
 @dataclass(frozen=True)
 class Threshold:
-    """One threshold, understood. server None means each server."""
+    """One threshold, understood. server None means each server; `written` is a limit as it was, where it has a unit."""
 
     server: str | None
     column: str
     op: str
     limit: float
+    written: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         prefix = f"{self.server}." if self.server else ""
-        return f"{prefix}{self.column} {self.op} {self.limit:.15g}"
+        return f"{prefix}{self.column} {self.op} {self.written or f'{self.limit:.15g}'}"
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it speaks of a count of events, which must hold in every trial."""
+        return self.column in METRICS and METRICS[self.column].is_count
+
+    def beside_limit(self, value: float) -> str:
+        """A figure with its unit, and the limit where that has one: "7.28 s, limit 5 s", or "3"."""
+        unit = _unit(self.column)
+        texts = [format_figure(each, unit) for each in (value, self.limit)]
+        if texts[0] == texts[1] and value != self.limit:
+            texts = [f"{each:.15g} {COLUMNS[self.column].unit}".strip() for each in (value, self.limit)]
+        return f"{texts[0]}, limit {texts[1]}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,11 @@ class Verdict:
         """Whether it may pass: what isn't known may not."""
         return self.state == "held"
 
+    @property
+    def text(self) -> str:
+        """How it came about, for people: "7.28 s, limit 5 s, median of 7 valid trials"."""
+        return self.detail if self.value is None else f"{self.threshold.beside_limit(self.value)}, {self.detail}"
+
 
 def parse(text: str) -> Threshold:
     """Understand one threshold; ThresholdError says in one line what is wrong with it."""
@@ -79,17 +100,22 @@ def parse(text: str) -> Threshold:
         raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
-    return Threshold(match["server"], match["column"], match["op"], float(match["limit"]))
+    try:
+        limit = parse_figure(match["limit"], match["unit"], _unit(match["column"]))
+    except ValueError as error:
+        raise ThresholdError(f"{text!r} {error}") from None
+    written = f"{match['limit']}{match['unit']}" if match["unit"] else ""
+    return Threshold(match["server"], match["column"], match["op"], limit, written)
 
 
-def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row]) -> tuple[Verdict, ...]:
+def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
     may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
-    measurement (data_pps, ...) is the median of the valid trials.
+    measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no valid trial.
     """
-    return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows))
+    return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
 
 
 def server_name(row: Row) -> str:
@@ -97,23 +123,29 @@ def server_name(row: Row) -> str:
     return f"{row['server']}@{row['variant']}" if row.get("variant") else str(row["server"])
 
 
-def _judge(threshold: Threshold, rows: Sequence[Row]) -> Iterable[Verdict]:
+def _unit(column: str) -> str:
+    """Of the figures of a column, for units.py; a float without a unit may be a share."""
+    known = COLUMNS[column]
+    return known.unit or ("share" if known.dtype == "float" else "")
+
+
+def _judge(threshold: Threshold, rows: Sequence[Row], is_quick: bool) -> Iterable[Verdict]:
     servers = dict.fromkeys(server_name(row) for row in rows)
     if threshold.server is not None:
         servers = {name: None for name in servers if threshold.server in (name, name.partition("@")[0])}
     if not servers:
         yield Verdict(threshold, threshold.server or "", "not known", None, "no trial of it was done")
     for server in servers:
-        yield _judge_server(threshold, server, [row for row in rows if server_name(row) == server])
+        yield _judge_server(threshold, server, [row for row in rows if server_name(row) == server], is_quick)
 
 
-def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row]) -> Verdict:
+def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_quick: bool) -> Verdict:
     valid = [row for row in rows if row.get("verdict") == "valid"]
-    is_count = _is_count(threshold.column)
+    is_count = threshold.is_count
     judged = rows if is_count else valid
     known = [value for row in judged if (value := _figure(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
-    if not valid and state != "missed":
+    if not valid and state != "missed" and not is_quick:
         state, value, detail = "not known", None, "no valid trial"
     return Verdict(threshold, server, state, value, detail)
 
@@ -123,18 +155,14 @@ def _figure(row: Row, column: str) -> float | None:
     return math.inf if row.get(f"{column}_is_never") else number(row, column)
 
 
-def _is_count(column: str) -> bool:
-    return column in METRICS and METRICS[column].is_count
-
-
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:
     missed = [value for value in known if not OPERATORS[threshold.op](value, threshold.limit)]
     if missed:
         worst = max(missed, key=lambda value: abs(value - threshold.limit))
-        return "missed", worst, f"missed in {len(missed)} of {trials} trials"
+        return "missed", worst, f"missed in {len(missed)} of {counted(trials, 'trial')}"
     if len(known) < trials:
-        return "not known", None, f"not known in {trials - len(known)} of {trials} trials"
-    return "held", max(known), f"in all {trials} trials"
+        return "not known", None, f"not known in {trials - len(known)} of {counted(trials, 'trial')}"
+    return "held", max(known), f"in all {trials} trials" if trials > 1 else "in its trial"
 
 
 def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float | None, str]:
@@ -144,4 +172,4 @@ def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float 
     if math.isinf(middle):
         return "missed", None, f"never in the median of {len(known)} valid trials"
     holds = OPERATORS[threshold.op](middle, threshold.limit)
-    return "held" if holds else "missed", middle, f"median of {len(known)} valid trials"
+    return "held" if holds else "missed", middle, f"median of {counted(len(known), 'valid trial')}"

@@ -1,10 +1,13 @@
-"""Sizes, durations and rates: from text that people write to integers, and back to text that they read.
+"""Sizes, durations and rates: from text that people write to numbers, and back to text that they read.
 
-It must never guess a unit: a bare number is a size in bytes, but it is no duration.
+It must never guess a unit: a bare number is a size in bytes, but it is no duration. A figure of results has the unit of
+its column, so a bare number beside one has that unit, too.
 """
 
 import math
 import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from fractions import Fraction
 
 _SIZE_UNITS = {
@@ -39,6 +42,33 @@ _QUANTITY = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-zµ]*)\s*", re.A
 SIZE_ALLOWED = "bytes as a number, or with a unit: 512, 64KiB, 10MB"
 RATE_ALLOWED = "a number a second, minute or hour: 50/s, 3/min, 100/h"
 DURATION_ALLOWED = "a number with a unit: 200ms, 1.5s, 2min"
+# What may follow a number that is held against a figure, by the figure's unit, with its size in that unit.
+_RATE_UNITS = {
+    f"{prefix}{per}": size for prefix, size in (("", 1), ("k", 10**3), ("M", 10**6), ("G", 10**9)) for per in ("", "/s")
+}
+_FIGURE_UNITS: Mapping[str, tuple[Mapping[str, int | Decimal], str]] = {
+    "ns": ({"": 1, **_DURATION_UNITS_NS}, "200ms, 1.5s"),
+    "us": ({"": 1, **{unit: Decimal(ns) / 1000 for unit, ns in _DURATION_UNITS_NS.items()}}, "200us, 1ms"),
+    "s": ({"": 1, **{unit: Decimal(ns) / 10**9 for unit, ns in _DURATION_UNITS_NS.items()}}, "200ms, 1.5s"),
+    "bytes": (_SIZE_UNITS, "64KiB, 10MB"),
+    "bytes/s": ({f"{unit}{per}": size for unit, size in _SIZE_UNITS.items() for per in ("", "/s")}, "80MiB/s"),
+    "1/s": (_RATE_UNITS, "50k/s"),
+    "share": ({"": 1, "%": Decimal("0.01")}, "95%"),
+}
+
+
+def parse_figure(number: str, unit: str, of: str) -> float:
+    """The number with its unit as a number of the unit `of` ("ns", "bytes/s", "share"); ValueError says what may be."""
+    units, example = _FIGURE_UNITS.get(of, ({"": 1}, ""))
+    if unit not in units:
+        allowed = f"a number, or one with a unit: {example}" if example else "a number without a unit"
+        raise ValueError(f"has the unit {unit!r}; allowed: {allowed}")
+    return float(Decimal(number) * units[unit])
+
+
+def format_figure(value: float, of: str) -> str:
+    """Write a number of the unit `of` as people read it: "7.28 s", "80 MiB/s"; "0.95" where the unit has no form."""
+    return _FIGURE_TEXTS[of](value) if of in _FIGURE_TEXTS else f"{value:g}"
 
 
 def parse_bytes(text: str | int) -> int:
@@ -99,6 +129,14 @@ def format_duration(duration_ns: float) -> str:
     return f"{_short(duration_ns)} ns"
 
 
+def about(seconds: float) -> str:
+    """Write an estimate: "about 5 s", "about 4 min", "about 1.5 h"."""
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {_short(round(minutes / 60, 1))} h"
+
+
 def format_rate(per_s: float, unit: str = "") -> str:
     """Write 131072 with unit "data" as "131 k data/s"."""
     value, prefix = float(per_s), ""
@@ -112,6 +150,16 @@ def format_rate(per_s: float, unit: str = "") -> str:
 def format_count(count: float) -> str:
     """Write 131072 as "131 k"."""
     return format_rate(count).removesuffix("/s").strip()
+
+
+_FIGURE_TEXTS: Mapping[str, Callable[[float], str]] = {
+    "ns": format_duration,
+    "us": lambda value: format_duration(value * 1e3),
+    "s": lambda value: format_duration(value * 1e9),
+    "bytes": format_bytes,
+    "bytes/s": lambda value: f"{format_bytes(value)}/s",
+    "1/s": lambda value: f"{format_count(value)}/s",
+}
 
 
 def duration_text(duration_ns: int) -> str:

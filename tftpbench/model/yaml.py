@@ -39,12 +39,16 @@ class Origin:
 
 @dataclass
 class Document:
-    """A mapping read from a file, the origin of each key, and the error to raise when it is wrong."""
+    """A mapping read from a file, the origin of each key, and the error to raise when it is wrong.
+
+    `mistakes`: keys that are written twice, of which the first counts; anything else that is wrong is no document.
+    """
 
     source: str
     data: dict[str, object]
     fault: type[UsageError]
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    mistakes: list[tuple[KeyPath, Origin, str]] = field(default_factory=list)
 
     def origin(self, path: KeyPath) -> Origin:
         """Where `path` was written, or the nearest key around it that was."""
@@ -63,7 +67,9 @@ class Document:
         parts = tuple(key.strip().split(".", DEPTH_MAX))
         if not equals or not all(parts) or len(parts) > DEPTH_MAX:
             raise self.fault(f"{origin}: is no assignment; allowed: KEY=VALUE, as in matrix.concurrency=[3,10]")
-        value = _Reader(str(origin), self.fault).read(text)
+        reader = _Reader(str(origin), self.fault)
+        value = reader.read(text)
+        self.mistakes += [((*parts, *path), origin, wrong) for path, _, wrong in reader.mistakes]
         inners: list[tuple[KeyPath, dict[str, object]]] = [((), self.data)]
         for part in parts[:-1]:
             inners = [found for path, inner in inners for found in _below(inner, part, (*path, part))]
@@ -104,7 +110,7 @@ def read(path: Path, fault: type[UsageError]) -> Document:
     data = reader.read(text)
     if not isinstance(data, dict):
         raise fault(f"{source}:1:1: the file is {_kind(data)}; allowed: a mapping of keys to values")
-    return Document(source, data, fault, reader.origins)
+    return Document(source, data, fault, reader.origins, reader.mistakes)
 
 
 def from_data(data: Mapping[str, object], source: str, fault: type[UsageError]) -> Document:
@@ -142,6 +148,7 @@ class _Reader:
         self.source = source
         self.fault = fault
         self.origins: dict[KeyPath, Origin] = {}
+        self.mistakes: list[tuple[KeyPath, Origin, str]] = []
         self._values = 0
 
     def read(self, text: str) -> object:
@@ -181,7 +188,8 @@ class _Reader:
                 self._refuse(key_node, "a key is a list or a mapping; allowed: a word")
             key = key_node.value
             if key in mapping:
-                self._refuse(key_node, f"{'.'.join(map(str, (*path, key)))}: is written twice")
+                self.mistakes.append(((*path, key), self._origin(key_node), "is written twice"))
+                continue
             self.origins[(*path, key)] = self._origin(key_node)
             mapping[key] = self._plain(value_node, (*path, key))
         return mapping

@@ -3,25 +3,24 @@
     from tftpbench import load_run, plots
     run = load_run("results/...")
     plots.throughput(run.trials)                        # shows itself in Jupyter
-    plots.throughput(run.trials).save("throughput")     # throughput.png, throughput.svg, throughput.csv
+    plots.throughput(run.trials).save("throughput.png") # or .svg, .csv; without an end, all three
 
 Frames are as `tftpbench.Run` gives them, or any with the columns that a plot names. A contender has one colour in all
 plots of a run: its place in the categories of the column `contender`. It must never read a run, and never use pyplot:
 no window, no state. What can't be drawn is a PlotError.
 """
 
-from tftpbench.plots.concurrency import cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.against import against, cpu_per_block, fairness, scaling, throughput
 from tftpbench.plots.false_alarms import alarm_rates, noise
 from tftpbench.plots.forest import forest
-from tftpbench.plots.gate_pairs import gate_pairs
-from tftpbench.plots.latency import latency_spectrum
+from tftpbench.plots.latency import latency_heatmap, latency_spectrum, transfer_times
 from tftpbench.plots.loss import loss
-from tftpbench.plots.pairs import pairs
-from tftpbench.plots.plot import Plot, save, svg_text
-from tftpbench.plots.transfers import latency_heatmap, transfer_times
+from tftpbench.plots.pairs import gate_pairs, pairs
+from tftpbench.plots.plot import Plot
 
 __all__ = [
     "Plot",
+    "against",
     "alarm_rates",
     "cpu_per_block",
     "fairness",
@@ -32,9 +31,7 @@ __all__ = [
     "loss",
     "noise",
     "pairs",
-    "save",
     "scaling",
-    "svg_text",
     "throughput",
     "transfer_times",
 ]

@@ -1,12 +1,12 @@
 """What a gate would see: equal trials in the order in which they were done, and how often a loss is noticed."""
 
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
-from tftpbench.model.metrics import COLUMNS
-from tftpbench.model.units import format_count
+from tftpbench.model.metrics import METRICS
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
@@ -20,33 +20,38 @@ def noise(trials: pd.DataFrame, column: str = "data_pps") -> Plot:
     usable = frame[frames.valid(frame)].dropna(subset=[column, "order"])
     if usable.empty:
         raise PlotError(f"noise: no valid trial has {column}")
-    panel = frames.panels(usable, CELL)[0]
-    data = panel.rows[["contender", "order", column]].sort_values("order")
-    names = [name for name, _ in frames.each_contender(data)]
+    label, rows = frames.panels(usable, CELL)[0]
+    data = rows[["contender", "order", column]].sort_values("order").reset_index(drop=True)
     styles = style.looks(frames.contenders(frame))
-    title = f"{column}, trial by trial"
-    words = f"{panel.label}; {frames.span([len(data)], 'trial')}; dotted: median"
-    with style.applied():
-        grid = style.grid(title, words, [""], columns=1, height=2.2, right=style.key_width(names) + 0.6)
-        axes, entries = grid.axes[0], []
-        for name, ours in frames.each_contender(data):
-            look, middle = styles[name], float(ours[column].median())
-            axes.axhline(middle, color=look.colour, linestyle=":", linewidth=1)
+    last = float(data["order"].max())
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        for name, ours in frames.each_contender(rows):
+            look = styles[name]
+            axes.axhline(float(ours[column].median()), color=look.colour, linestyle=":", linewidth=1)
             axes.plot(ours["order"], ours[column], look.marker, color=look.colour, markersize=4.5)
+
+    def key(rows: pd.DataFrame) -> list[style.Entry]:
+        entries = []
+        for name, ours in frames.each_contender(rows):
+            middle = float(ours[column].median())
             spread = float((ours[column] / middle - 1).abs().median())
-            entries.append(style.Entry(name, (float(data["order"].max()), middle), f" ± {100 * spread:.1f} %"))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        unit = COLUMNS[column].unit if column in COLUMNS else ""
-        if unit == "ns":
-            style.duration_axis(axes.yaxis, data[column], is_log=False)
-        else:
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-        grid.label("trials, in the order done", "" if unit == "ns" else unit)
+            entries.append(style.Entry(name, styles[name], (last, middle), f" ± {100 * spread:.1f} %"))
+        return entries
+
+    def scale(grid: style.Grid) -> None:
+        axes = grid.axes[0]
         axes.autoscale_view()  # the key points at where things are in the end
-        style.draw_key(axes, entries, styles)
-    alt = f"{title}: {', '.join(f'{each.contender}{each.remark} around its median' for each in entries)}."
-    return Plot(grid.figure, data.reset_index(drop=True), title, alt)
+        style.order_axis(axes.xaxis, data["order"])
+        style.figures_axis(axes.yaxis, (), known.text if known else "{:.6g}".format)
+
+    known = METRICS.get(column)
+    words = known.words or known.heading if known else column
+    title = f"{words[0].upper()}{words[1:]}, trial by trial"
+    notes = [label, frames.span([len(data)], "trial"), "dotted: median"]
+    figure = style.drawn(title, notes, data.assign(panel=""), draw, key, scale, ("trials, in the order done", words))
+    alt = f"{title}: {', '.join(f'{each.name}{each.remark} around its median' for each in key(data))}."
+    return Plot(figure, data, title, alt)
 
 
 def alarm_rates(rates: pd.DataFrame) -> Plot:
@@ -56,24 +61,25 @@ def alarm_rates(rates: pd.DataFrame) -> Plot:
     """
     frame = frames.needing(rates, ("pairs", "loss", "draws", "fraction"), "alarm_rates")
     data = frame.sort_values(["pairs", "loss"]).reset_index(drop=True)
-    names = {count: f"{count:.0f} pairs" for count in data["pairs"].unique()}
-    styles = style.looks(list(names.values()))
-    title = "How often a slower head is called slower"
-    words = f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"
-    with style.applied():
-        grid = style.grid(title, words, [""], columns=1, height=2.3, right=style.key_width(list(names.values())) + 0.2)
-        axes, entries = grid.axes[0], []
-        for count, ours in data.groupby("pairs"):
-            name = names[float(str(count))]
-            look = styles[name]
-            axes.plot(ours["loss"], ours["fraction"], color=look.colour, marker=look.marker, linestyle=look.dash,
-                      markersize=4.5, linewidth=1.3)  # fmt: skip
-            entries.append(style.Entry(name, (float(ours["loss"].max()), float(ours["fraction"].iloc[-1]))))
+    lines = data.assign(panel="", contender=[f"{count:.0f} pairs" for count in data["pairs"]])
+    styles = style.looks(frames.contenders(lines))
+
+    def scale(grid: style.Grid) -> None:
+        axes = grid.axes[0]
         axes.set_ylim(-0.03, 1.03)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        grid.label("really slower by", "called slower")
-        style.draw_key(axes, entries, styles)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+    title = "How often a slower head is called slower"
+    figure = style.drawn(
+        title,
+        [f"{data['draws'].max():.0f} draws from one recording each; at 0 % every alarm is false"],
+        lines,
+        style.curves("loss", "fraction", styles, "all"),
+        style.ends("loss", "fraction", styles),
+        scale,
+        ("really slower by", "called slower"),
+    )
     at_zero = data[data["loss"] == 0]
     false_texts = ", ".join(f"{row.fraction:.1%} with {row.pairs:.0f} pairs" for row in at_zero.itertuples())
-    return Plot(grid.figure, data, title, f"{title}; false alarms: {false_texts or 'not measured'}.")
+    return Plot(figure, data, title, f"{title}; false alarms: {false_texts or 'not measured'}.")

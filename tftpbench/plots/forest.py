@@ -83,43 +83,37 @@ def _known(ratios: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(axes: Axes, data: pd.DataFrame, labels: list[str], texts: list[str], budget: float | None) -> None:
     places = np.arange(len(data))
-    bounds = data[["ratio", "low", "high", "lowest", "highest"]].to_numpy(dtype=float)
-    limits = [float(np.nanmin(bounds)), float(np.nanmax(bounds)), 1.0]
-    if budget is not None:
-        low, high = 1 / (1 + budget), 1 + budget  # which is divided by which must not matter
-        axes.axvspan(low, high, color=_BUDGET, linewidth=0, zorder=0)
-        limits += [low, high]
-    own = [name for name in _BOUNDS if name in data.columns]
-    limits += [float(value) for value in data[own].to_numpy(dtype=float).ravel() if np.isfinite(value)]
+    ratio, low, high, lowest, highest = data[["ratio", "low", "high", "lowest", "highest"]].to_numpy(dtype=float).T
+    own = data.reindex(columns=list(_BOUNDS)).to_numpy(dtype=float)
+    shared = [] if budget is None else [1 / (1 + budget), 1 + budget]  # which is divided by which must not matter
+    limits = np.concatenate([ratio, low, high, lowest, highest, own.ravel(), shared, [1.0]])
+    style.log_axis(axes.xaxis, limits[np.isfinite(limits)])
+    if shared:
+        axes.axvspan(*shared, color=_BUDGET, linewidth=0, zorder=0)
+    if np.isfinite(own).any():
+        _shade(axes, own)
     axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
-    for place, verdict, (ratio, low, high, lowest, highest) in zip(places, data["verdict"], bounds, strict=True):
-        colour = _VERDICTS.get(str(verdict), _OTHER)[0]
-        is_interval = np.isfinite(low) and np.isfinite(high)
-        ends, width = ((low, high), 2.0) if is_interval else ((lowest, highest), 0.8)
-        axes.hlines(place, *ends, color=colour, linewidth=width, zorder=2)
-        axes.plot(ratio, place, "o", color=colour, mfc=colour if is_interval else "white", markersize=5, zorder=3)
-    style.log_axis(axes.xaxis, limits)
-    if own:
-        _shade(axes, data.reindex(columns=list(_BOUNDS)).to_numpy(dtype=float))
+    is_interval = np.isfinite(low) & np.isfinite(high)
+    colours = [_VERDICTS.get(str(verdict), _OTHER)[0] for verdict in data["verdict"]]
+    left, right = np.where(is_interval, (low, high), (lowest, highest))
+    axes.hlines(places, left, right, colors=colours, linewidths=np.where(is_interval, 2.0, 0.8), zorder=2)
+    for place, colour, text in zip(places, colours, texts, strict=True):
+        fill = colour if is_interval[place] else "white"
+        axes.plot(ratio[place], place, "o", color=colour, mfc=fill, markersize=5, zorder=3)
+        axes.annotate(text, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
     axes.set_ylim(len(data) - 0.4, -0.6)
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
-    for place, text in zip(places, texts, strict=True):
-        axes.annotate(text, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
 
 
 def _shade(axes: Axes, bounds: frames.Floats) -> None:
-    """Behind each row, where it passes; a line where its budget ends."""
-    left, right = axes.get_xlim()
-    for place, (low, high) in enumerate(bounds):
-        if np.isnan(low) and np.isnan(high):
-            continue
-        ends = (left if np.isnan(low) else low, right if np.isnan(high) else high)
-        axes.fill_betweenx([place - 0.42, place + 0.42], *ends, color=_BUDGET, linewidth=0, zorder=0)
-        for end in (low, high):
-            if np.isfinite(end):
-                axes.vlines(end, place - 0.42, place + 0.42, color=_BUDGET_END, linewidth=1.2, zorder=1)
+    """Behind each row, where it passes, as far as the axis where that side is open; a line where its budget ends."""
+    shaded = np.flatnonzero(np.isfinite(bounds).any(axis=1))
+    left, right = np.where(np.isnan(bounds), axes.get_xlim(), bounds)[shaded].T
+    axes.barh(shaded, right - left, 0.84, left=left, color=_BUDGET, linewidth=0, zorder=0)
+    for ends in bounds[shaded].T:
+        axes.vlines(ends, shaded - 0.42, shaded + 0.42, color=_BUDGET_END, linewidth=1.2, zorder=1)
 
 
 def _row_text(ratio: float, low: float, high: float, n: float) -> str:
@@ -134,17 +128,14 @@ def _digits(ratio: float) -> str:
 
 
 def _subtitle(data: pd.DataFrame, budget: float | None) -> str:
-    parts = []
-    if data["low"].notna().any():
-        parts.append("thick: 95 % interval over pairs of trials")
-    if data["low"].isna().any():
-        parts.append("thin, hollow: range of too few pairs for an interval")
-    if budget is not None:
-        parts.append(f"shaded: within {100 * budget:.3g} % of 1, either way")
-    elif any(data[name].notna().any() for name in _BOUNDS if name in data.columns):
-        parts.append("shaded: within the row's budget")
-    verdicts = data["verdict"].dropna().astype(str).unique()
-    parts += [f"{_VERDICTS.get(each, _OTHER)[1]}: {each}" for each in verdicts]
+    has_own = data.reindex(columns=list(_BOUNDS)).notna().any(axis=None)
+    parts = [
+        "thick: 95 % interval over pairs of trials" if data["low"].notna().any() else "",
+        "thin, hollow: range of too few pairs for an interval" if data["low"].isna().any() else "",
+        f"shaded: within {100 * budget:.3g} % of 1, either way" if budget is not None else "",
+        "shaded: within the row's budget" if budget is None and has_own else "",
+        *(f"{_VERDICTS.get(each, _OTHER)[1]}: {each}" for each in data["verdict"].dropna().astype(str).unique()),
+    ]
     return "; ".join(filter(None, parts))
 
 

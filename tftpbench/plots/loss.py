@@ -15,12 +15,13 @@ from tftpbench.plots.plot import Plot
 
 # What was seen, and what it says about where it was lost.
 _KINDS = {
-    "retransmissions": "sent again by\nthe generator",
-    "udp_drops_server": "dropped at the\nserver's sockets",
-    "udp_drops_generator": "dropped at the\ngenerator's sockets",
-    "unanswered": "transfers never\nanswered",
+    "retransmissions": "sent again by the generator",
+    "udp_drops_server": "dropped at the server's sockets",
+    "udp_drops_generator": "dropped at the generator's sockets",
+    "unanswered": "transfers never answered",
 }
 _PER = 1000
+_GAP, _RIGHT = 0.12, 0.06  # inches between the panels, and at the right of each
 
 
 def loss(trials: pd.DataFrame) -> Plot:
@@ -40,17 +41,19 @@ def loss(trials: pd.DataFrame) -> Plot:
         f"per {_PER} of all transfers that the server was asked for; the shades say at which concurrency; "
         f"sums over {frames.span([len(frame)], 'trial')}, valid or not"
     )
+    labels = [style.name_of(name) for name in names]
     with style.applied():
-        labels = [style.name_of(name) for name in names]
+        left = max(map(style.text_width, labels)) + 0.25
+        width = (style.WIDTH - left) / len(_KINDS) - _GAP
         grid = style.grid(
             title,
             text,
-            list(_KINDS.values()),
+            ["\n".join(style.wrapped(words, width, is_bold=True)) for words in _KINDS.values()],
             columns=len(_KINDS),
             height=max(len(names), 2) * style.LINE * 1.25 + 0.1,
-            left=max(map(style.text_width, labels)) + 0.25,
-            gap=0.12,
-            right=0.06,
+            left=left,
+            gap=_GAP,
+            right=_RIGHT,
             foot=0.6,
             share_x=False,
         )
@@ -76,31 +79,27 @@ def _shares(frame: pd.DataFrame) -> pd.DataFrame:
             started = known["started"].sum()
             for concurrency, here in (known if len(known) else ours[:1]).groupby("concurrency"):
                 count = here[kind].sum(min_count=1)
-                rows.append(
-                    {
-                        "contender": name,
-                        "kind": kind,
-                        "concurrency": concurrency,
-                        "count": count,
-                        "started": started,
-                        "per_1000": _PER * count / started if started else np.nan,
-                    }
-                )
+                share = _PER * count / started if started else np.nan
+                same = {"contender": name, "kind": kind, "concurrency": concurrency}
+                rows.append({**same, "count": count, "started": started, "per_1000": share})
     return pd.DataFrame(rows)
 
 
 def _draw(axes: Axes, data: pd.DataFrame, names: list[str], shades: dict[float, str]) -> None:
-    farthest = 0.0
+    """A bar per contender; what is not known is said beside its place, or once where it is of all."""
+    sums = data.groupby("contender")["per_1000"].sum(min_count=1).reindex(names)
     for place, name in enumerate(names):
-        ours = data[data["contender"] == name].sort_values("concurrency")
         left = 0.0
-        for step, share in zip(ours["concurrency"], ours["per_1000"].fillna(0), strict=True):
-            axes.barh(place, share, 0.75, left=left, color=shades[step], linewidth=0)
-            left += share
-        text = _short(left) if ours["per_1000"].notna().any() else "not known"
-        axes.annotate(text, (left, place), (3, 0), textcoords="offset points", va="center", color=style.GREY)
-        farthest = max(farthest, left)
+        for _, row in data[data["contender"] == name].fillna({"per_1000": 0}).sort_values("concurrency").iterrows():
+            axes.barh(place, row["per_1000"], 0.75, left=left, color=shades[row["concurrency"]], linewidth=0)
+            left += row["per_1000"]
+        text = "not known" if np.isnan(sums[name]) else _short(sums[name])
+        if sums.notna().any():
+            axes.annotate(text, (left, place), (3, 0), textcoords="offset points", va="center", color=style.GREY)
+    if sums.isna().all():
+        axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", color=style.GREY)
     # Room for the figures beside the bars.
+    farthest = float(np.nan_to_num(sums.max()))
     axes.set_xlim(0, farthest * 1.55 or 1)
     style.few_ticks(axes.xaxis, none=farthest == 0)
     axes.grid(visible=False, axis="y")
@@ -116,6 +115,6 @@ def _shades(count: int) -> list[str]:
 
 def _alt(data: pd.DataFrame, title: str) -> str:
     sums = data.groupby(["kind", "contender"], sort=False, as_index=False)["per_1000"].sum()
-    each = zip(sums["kind"], sums["contender"], sums["per_1000"], strict=True)
-    found = [f"{name} {_short(share)} ({kind})" for kind, name, share in each if share > 0]
-    return f"{title}: {', '.join(found) if found else 'none was counted'}."
+    some = sums[sums["per_1000"] > 0]
+    found = frames.listed(some["kind"], some["contender"], map(_short, some["per_1000"]))
+    return f"{title}: {found or 'none was counted'}."

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +39,46 @@ class Plot:
     alt: str
     """One sentence that says what is to be seen, for screen readers."""
 
-    def save(self, stem: Path | str) -> tuple[Path, Path, Path]:
-        """Write stem.png, stem.svg and stem.csv; PlotError where that can't be done."""
-        return save(self.figure, Path(stem), self.data)
+    def save(self, path: Path | str) -> tuple[Path, ...]:
+        """Write one file, path.png, path.svg or path.csv as the path ends; one without such an end is all three.
+
+        Gives the paths written, each whole and then renamed. PlotError where that can't be done, as for an end that is
+        another kind of picture.
+        """
+        path = Path(path)
+        kinds: dict[str, Callable[[], bytes]] = {
+            ".png": lambda: _rendered(self.figure, "png"),
+            ".svg": lambda: _rendered(self.figure, "svg"),
+            ".csv": lambda: csv_frame(self.data).encode(),
+        }
+        asked = path.suffix.lower()
+        if asked not in kinds and asked[1:] in self.figure.canvas.get_supported_filetypes():
+            raise PlotError(
+                f"{path}: can't be written as {asked}; allowed: {', '.join(kinds)}, or no end for all three"
+            )
+        paths = {asked: path} if asked in kinds else {kind: path.parent / f"{path.name}{kind}" for kind in kinds}
+        contents = [(each, kinds[kind]()) for kind, each in paths.items()]
+        return tuple(write_whole(each, content, PlotError) for each, content in contents)
 
     @property
     def svg(self) -> str:
-        """An <svg> element to stand in a page, with `alt` as its label."""
-        return svg_text(self.figure, self.alt)
+        """An <svg> element to stand in an HTML page, with `alt` as its label.
+
+        Text is text; no prolog, no style sheet that would reach the page. Ids begin with a hash of the picture, so that
+        several can stand in one page.
+        """
+        raw = _rendered(self.figure, "svg")
+        root = ET.fromstring(raw)  # noqa: S314 # our own picture, made above
+        _own_style(root)
+        _own_ids(root, "p" + hashlib.sha256(raw).hexdigest()[:10])
+        for path in root.iter(f"{{{_SVG}}}path"):
+            path.set("d", _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", path.get("d", "")).replace("\n", ""))
+        root.set("role", "img")
+        if self.alt:
+            root.set("aria-label", style.printable(self.alt))
+        ET.register_namespace("", _SVG)
+        ET.register_namespace("xlink", _XLINK)
+        return ET.tostring(root, encoding="unicode")
 
     @property
     def png(self) -> bytes:
@@ -57,38 +90,6 @@ class Plot:
 
     def _repr_html_(self) -> str:
         return f'<figure style="background:#fff;margin:0">{self.svg}</figure>'
-
-
-def save(figure: Figure, stem: Path, data: pd.DataFrame) -> tuple[Path, Path, Path]:
-    """Write stem.png, stem.svg and stem.csv, each whole and then renamed; PlotError where that can't be done."""
-    contents = {
-        ".png": _rendered(figure, "png"),
-        ".svg": _rendered(figure, "svg"),
-        ".csv": csv_frame(data).encode(),
-    }
-    paths = {suffix: stem.parent / f"{stem.name}{suffix}" for suffix in contents}
-    for suffix, content in contents.items():
-        write_whole(paths[suffix], content, PlotError)
-    return paths[".png"], paths[".svg"], paths[".csv"]
-
-
-def svg_text(figure: Figure, alt: str = "") -> str:
-    """An <svg> element to stand in an HTML page: text is text, no prolog, no style sheet that would reach the page.
-
-    Ids begin with a hash of the picture, so that several can stand in one page. `alt` becomes its label.
-    """
-    raw = _rendered(figure, "svg")
-    root = ET.fromstring(raw)  # noqa: S314 # our own picture, made above
-    _own_style(root)
-    _own_ids(root, "p" + hashlib.sha256(raw).hexdigest()[:10])
-    for path in root.iter(f"{{{_SVG}}}path"):
-        path.set("d", _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", path.get("d", "")).replace("\n", ""))
-    root.set("role", "img")
-    if alt:
-        root.set("aria-label", style.printable(alt))
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    return ET.tostring(root, encoding="unicode")
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:

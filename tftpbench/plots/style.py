@@ -1,17 +1,18 @@
 """How plots look: colours, text, axes in inches, the key at the right of an axes.
 
 Readable at the width of a README (7.2 inches, nothing under 9 points) on light and on dark pages: the picture is a
-white card.
+white card. A label must never stand where data is drawn: what is named is named in the key, or in the subtitle.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
@@ -21,8 +22,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
-from tftpbench.model.units import format_count, format_duration
 
 WIDTH = 7.2
 TEXT = 9.0  # points
@@ -36,6 +35,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 NAME_MAX = 30
+# A key of more lines, or wider (inches), leaves panels side by side no room to see something.
+_BESIDE_LINES, _BESIDE_WIDTH = 6, 1.6
 # Ticks in a decade, densest first.
 _SUBS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3))
 _PERCENTILES = {1.0: "0", 2.0: "50", 10.0: "90", 1e2: "99", 1e3: "99.9", 1e4: "99.99", 1e5: "99.999", 1e6: "99.9999"}
@@ -74,14 +75,25 @@ class Look:
     marker: str
     dash: Literal["-", "--", ":", "-."]
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """As matplotlib takes it."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dash, "markersize": 4.5}
+
 
 @dataclass(frozen=True)
 class Entry:
     """A line of the key: whose it is, and where its line ends (data coordinates), if the key points there."""
 
-    contender: str
+    name: str
+    look: Look
     end: tuple[float, float] | None = None
     remark: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        return name_of(self.name) + self.remark
 
 
 @contextmanager
@@ -162,14 +174,77 @@ class Grid:
     shares_x: bool = True
 
     def label(self, x: str, y: str) -> None:
-        """Say what the axes are, once per row and column."""
+        """Say what the axes are, once per row and column; no label is longer than its axis."""
         for place, axes in enumerate(self.axes):
             is_first, is_last = place % self.columns == 0, place + self.columns >= len(self.axes)
-            axes.set_ylabel(y if is_first else "")
+            axes.set_ylabel("\n".join(wrapped(y, _size(axes)[1])) if is_first else "")
             axes.set_xlabel(x if is_last else "")
             axes.tick_params(labelleft=is_first, left=is_first)
             if self.shares_x:
                 axes.tick_params(labelbottom=is_last)
+
+
+def drawn(
+    title: str,
+    notes: Iterable[str],
+    data: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame], object],
+    key: Callable[[pd.DataFrame], list[Entry]],
+    scale: Callable[[Grid], object],
+    labels: tuple[str, str],
+    *,
+    under: int = 1,
+    share_x: bool = True,
+) -> Figure:
+    """Axes for each value of the column `panel`: `draw` puts its rows there, `scale` sets limits and ticks, then keys.
+
+    Up to `under` panels stand under each other, more side by side where a key beside each leaves room to see something.
+    """
+    panels = list(data.groupby("panel", sort=False))
+    keys = [key(rows) for _, rows in panels]
+    with applied():
+        lines = max(map(len, keys))
+        right = max((text_width(entry.text) + 0.55 for entries in keys for entry in entries), default=0.15)
+        height = max(2.3 if len(panels) <= 2 else 1.7, lines * LINE + 0.1)  # lower where there are many
+        columns = 2 if len(panels) > under and lines <= _BESIDE_LINES and right <= _BESIDE_WIDTH else 1
+        left = 0.62 + LINE * len(wrapped(labels[1], height))
+        sheet = grid(
+            title, "; ".join(filter(None, notes)), [str(name) for name, _ in panels],
+            columns=columns, height=height, left=left, right=right, share_x=share_x,
+        )  # fmt: skip
+        for (_, rows), axes in zip(panels, sheet.axes, strict=True):
+            draw(axes, rows)
+        scale(sheet)
+        sheet.label(*labels)
+        for entries, axes in zip(keys, sheet.axes, strict=True):
+            draw_key(axes, entries)
+    return sheet.figure
+
+
+def curves(x: str, y: str, styles: Mapping[str, Look], marked: Literal["all", "last", "middle"]) -> Callable[..., None]:
+    """What draws a line per contender through columns `x` and `y`."""
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        for name, ours in rows.groupby("contender", sort=False):
+            places = {"all": None, "last": [len(ours) - 1], "middle": [len(ours) // 2]}[marked]
+            axes.plot(ours[x], ours[y], **styles[str(name)].line, linewidth=1.5, markevery=places)
+
+    return draw
+
+
+def ends(x: str, y: str, styles: Mapping[str, Look]) -> Callable[[pd.DataFrame], list[Entry]]:
+    """What gives the key of such lines: each name where its line ends."""
+    return lambda rows: [
+        Entry(str(name), styles[str(name)], (float(ours[x].iloc[-1]), float(ours[y].iloc[-1])))
+        for name, ours in rows.groupby("contender", sort=False)
+    ]
+
+
+def in_order(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", filled: "pd.Series[bool]", look: Look) -> None:
+    """Ratios in the order done, filled or hollow, a dotted line through them."""
+    axes.plot(x, y, color=look.colour, linestyle=":", linewidth=0.8, zorder=2)
+    for mask, fill in ((filled, look.colour), (~filled, "white")):
+        axes.plot(x[mask], y[mask], look.marker, color=look.colour, mfc=fill, markersize=4.5, zorder=4)
 
 
 def grid(
@@ -215,22 +290,7 @@ def grid(
     return Grid(figure, tuple(found), columns, share_x)
 
 
-def panel_height(panels: int, names: Sequence[str]) -> float:
-    """Inches: lower where there are many, never lower than the key."""
-    return max(2.3 if panels <= 2 else 1.7, len(names) * LINE + 0.1)
-
-
-def columns_for(panels: int, names: Sequence[str]) -> int:
-    """Side by side where a key beside each leaves room to see something."""
-    return 2 if panels > 1 and len(names) <= 5 and key_width(names) <= 1.1 else 1
-
-
-def key_width(names: Sequence[str], remark: str = "") -> float:
-    """Inches that a key needs whose names are followed by a remark as long as this."""
-    return max((text_width(name_of(name)) for name in names), default=0) + text_width(remark) + 0.55
-
-
-def draw_key(axes: Axes, entries: Sequence[Entry], styles: Mapping[str, Look]) -> None:
+def draw_key(axes: Axes, entries: Sequence[Entry]) -> None:
     """Names at the right of the axes, as near to where their lines end as they fit. Called when limits are final."""
     if not entries:
         return
@@ -239,17 +299,12 @@ def draw_key(axes: Axes, entries: Sequence[Entry], styles: Mapping[str, Look]) -
     ends = [None if entry.end is None else to_axes.transform(entry.end) for entry in entries]
     wanted = [1 - (place + 0.5) * LINE / height if end is None else end[1] for place, end in enumerate(ends)]
     for entry, end, y in zip(entries, ends, spread(wanted, LINE / height), strict=True):
-        look = styles[entry.contender]
         if end is not None:
             leader = [end[0], 1 + 0.05 / width, 1 + 0.25 / width], [end[1], end[1], y]
-            _beside(axes, Line2D(*leader, color=look.colour, linewidth=0.6, alpha=0.6))
-        swatch = Line2D(
-            [1 + inches / width for inches in (0.27, 0.36, 0.45)], [y] * 3, color=look.colour, linewidth=1.3
-        )
-        swatch.set(linestyle=look.dash, marker=look.marker, markevery=[1], markersize=4.5)
-        _beside(axes, swatch)
-        text = name_of(entry.contender) + entry.remark
-        axes.text(1 + 0.5 / width, y, text, transform=axes.transAxes, va="center")
+            _beside(axes, Line2D(*leader, color=entry.look.colour, linewidth=0.6, alpha=0.6))
+        places = [1 + inches / width for inches in (0.27, 0.36, 0.45)]
+        _beside(axes, Line2D(places, [y] * 3, linewidth=1.3, markevery=[1], **entry.look.line))
+        axes.text(1 + 0.5 / width, y, entry.text, transform=axes.transAxes, va="center")
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
@@ -265,26 +320,29 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     return [float(place) for place in places]
 
 
-def counts_axis(axis: Axis, values: Iterable[float]) -> None:
-    """Concurrency: powers of two apart, a tick for each value that was measured."""
+def values_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str]) -> None:
+    """What was asked for: a tick for each value that was measured, powers of two apart where none is 0."""
     known = sorted({float(value) for value in values})
-    axis.axes.set_xscale("log", base=2)
-    _fixed(axis, known, [f"{value:g}" for value in known])
-    low, high = known[0], known[-1]
-    margin = max((high / low) ** 0.05, 1.1)
-    axis.axes.set_xlim(low / margin, high * margin)
+    if known[0] > 0:
+        margin = max((known[-1] / known[0]) ** 0.05, 1.1)
+        axis.axes.set_xscale("log", base=2)
+        axis.axes.set_xlim(known[0] / margin, known[-1] * margin)
+    _fixed(axis, known, [text(int(value) if value.is_integer() else value) for value in known])
 
 
-def rate_axis(axis: Axis) -> None:
-    """Per second, from zero."""
-    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+def figures_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str], *, is_log: bool = False) -> None:
+    """Figures, written as `text` does; `values` are those that a logarithmic axis shows."""
+    if is_log:
+        log_axis(axis, values)
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value else "0"))
 
 
-def duration_axis(axis: Axis, values: Iterable[float], *, is_log: bool = True) -> None:
-    """Nanoseconds, written as us, ms or s."""
-    log_axis(axis, values) if is_log else axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_duration(value) if value else "0"))
+def order_axis(axis: Axis, places: "pd.Series[float]") -> None:
+    """Places in the order done."""
+    axis.axes.set_xlim(float(places.min()) - 0.5, float(places.max()) + 0.5)
+    axis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
 def log_axis(axis: Axis, values: Iterable[float]) -> None:

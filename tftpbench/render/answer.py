@@ -1,112 +1,185 @@
-"""The answer of a run as sections: the sentence, thresholds, the table, what was left out, what next."""
+"""The answer of a run as sections: the sentence, thresholds, the table, what was found, what was left out, what next.
 
-import shlex
+The first figures and their order are those of `HEADLINE`. It must never leave the first columns out for want of room.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tftpbench.analysis.summary import Answer, Line, judgements
-from tftpbench.model.metrics import METRICS, Metric
+from tftpbench.measure.findings import Origin
+from tftpbench.model.metrics import HEADLINE, METRICS, Metric
+from tftpbench.model.programs import typed
 from tftpbench.model.thresholds import State
-from tftpbench.model.units import format_duration
 from tftpbench.render.plain import plain, table_lines
-from tftpbench.render.sections import Checks, Heading, Listing, Mark, Paragraph, Section, Table, Value
+from tftpbench.render.sections import UNKNOWN, Checks, Heading, Listing, Mark, Paragraph, Section, Table, Value
 
 MARKS: dict[State, Mark] = {"held": "good", "missed": "bad", "not known": "unclear"}
-OF_CEILING = "of ceiling"
+IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
+# A wide terminal, and what a file of text should fit in.
+WIDTH = 120
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
-_WIDTH_MAX = 100
+# They never count: a few, and their number, say that they are there.
+_INVALID_MAX = 3
 # What servers did wrong, and who was left out, is what a run of many servers is made for.
 _FINDINGS_MAX = 40
+FINDINGS: Mapping[Origin, str] = {
+    "server": "What servers did wrong:",
+    "test": "Where the test was too short:",
+    "option": "Options that were not granted, which RFC 2347 allows:",
+    "unmeasured": "What could not be measured:",
+}
 _RATIO = (
     "Blocks (or bytes) of this server for each of the other's, over pairs of trials of one round: a 20 % "
     "trimmed mean, and in brackets its 95 % interval. Under six pairs there is only the range that was seen."
 )
+_Column = tuple[Heading, Callable[[Line], Value]]
 
 
-def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False) -> str:
-    """The end of a run for a terminal, with where its files are and the command to repeat it."""
-    next_ = (f"Files:  {folder}", f"Report: tftpbench report {shlex.quote(folder)}", f"Repeat: {repeat}")
-    return plain([*sections(answer), Paragraph(next_)], colour=colour)
+def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False, width: int | None = None) -> str:
+    """The end of a run for a terminal so wide, with where its files are and the command to repeat it.
+
+    `width` None: for a file, with a table of WIDTH, and sentences in one line.
+    """
+    next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
+    shown = [_fitting(each, width or WIDTH) if isinstance(each, Table) else each for each in sections(answer)]
+    note = [Paragraph((answer.note,))] if answer.note else []
+    return plain([*shown, Paragraph(next_), *note], colour=colour, width=width)
 
 
 def sections(answer: Answer) -> list[Section]:
     """The sentence and the table first, but for the thresholds between them where there are any."""
     checks = tuple((MARKS[each.state], each.threshold, each.reasons) for each in judgements(answer.thresholds))
-    invalid = tuple(f"trial {each.trial}, {each.server}, {each.cell_label}: {each.reason}" for each in answer.invalid)
     return [
         Paragraph((answer.sentence,), is_answer=True),
+        *([Paragraph((answer.conditions,))] if answer.lines else []),
         *([Checks(checks)] if checks else []),
-        _fitting(headline_table(answer)),
-        Listing("What servers did wrong:", answer.findings, _FINDINGS_MAX),
-        Listing("Invalid trials, kept and never used:", invalid, _LISTED_MAX),
+        headline_table(answer),
+        Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
+        *found(answer),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),
         Listing("Too few valid trials:", answer.incomplete, _LISTED_MAX),
         Listing("Left out:", answer.skipped, _FINDINGS_MAX),
+        Listing("Invalid trials, kept and never used:", invalid(answer), _INVALID_MAX),
     ]
+
+
+def found(answer: Answer) -> list[Listing]:
+    """What was found of servers, a list for each origin."""
+    return [Listing(FINDINGS[origin], lines, _FINDINGS_MAX) for origin, lines in answer.findings_by_origin.items()]
+
+
+def invalid(answer: Answer) -> tuple[str, ...]:
+    """Each trial that does not count, and why."""
+    return tuple(f"trial {each.trial}, {each.server}, {each.cell_label}: {each.reason}" for each in answer.invalid)
 
 
 def headline_table(answer: Answer) -> Table:
-    """Medians and ratios, a row per server and cell; those of a cell are a group."""
-    is_best = answer.metric == "goodput_bytes_per_s"
-    shares = answer.against == answer.reference and any(line.ceiling_ratio is not None for line in answer.lines)
-    compared = any(line.ratio for line in answer.lines) or len({line.server for line in answer.lines}) > 1
-    rate, cost = METRICS[answer.metric], METRICS["server_cpu_ns_per_block"]
-    headings = [
-        Heading("cell", "What was asked of the server.", is_figure=False),
-        Heading("server", is_figure=False),
-        *([Heading("at its best", "The options at which this server moves most.", is_figure=False)] if is_best else ()),
-        Heading(rate.heading, f"Median over valid trials. {rate.meaning}"),
-        *([Heading(OF_CEILING, METRICS["ceiling_ratio"].meaning)] if shares else ()),
-        *([Heading(f"against {answer.against}", _RATIO)] if compared else ()),
-        Heading("block rtt p50", "Round trip of a block, median over all valid trials together."),
-        Heading("p99", "Round trip of a block, 99th percentile over all valid trials together."),
-        Heading(cost.heading, cost.meaning),
-        Heading("lost", "Transfers that failed, timed out or never got an answer, over all trials."),
-        Heading("valid", "Trials that count, of those that were done."),
+    """The first figures, a row per server and cell; those of a cell are a group."""
+    columns: list[_Column] = [
+        (Heading("cell", "What was asked of the server.", is_figure=False), lambda line: Value(line.label)),
+        (Heading("server", is_figure=False), lambda line: Value(line.server)),
+        *_at_best(answer),
+        (_SERVED, lambda line: Value(line.served, _share_served(line))),
     ]
-
-    def cells(line: Line) -> list[Value]:
-        rtt = line.block_rtt
-        return [
-            Value(line.label),
-            Value(line.server),
-            *([Value(", ".join(line.cell.options.values()) or "no options")] if is_best else ()),
-            figure(line.goodput_bytes_per_s if is_best else line.data_pps, rate),
-            *([_times(line.ceiling_ratio)] if shares else ()),
-            *([_against(line, answer.against)] if compared else ()),
-            _duration(rtt.p50 if rtt else None),
-            _duration(rtt.p99 if rtt else None),
-            figure(line.server_cpu_ns_per_block, cost),
-            Value(str(line.lost), line.lost),
-            Value(f"{line.valid}/{line.trials}", line.valid),
-        ]
-
+    for metric in HEADLINE.values():
+        if metric.name == "ceiling_ratio":
+            columns += [_share_of_ceiling(metric)] if _has_shares(answer) else []
+        elif not metric.is_count:
+            columns.append(_plain_figure(metric))
+        columns += _ratio(answer) if metric.name == answer.metric else []
+    columns += [
+        _plain_figure(METRICS["failed"]),
+        (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
+        (Heading("valid", "Trials that count, of those that were done."), _valid),
+    ]
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
-    rows = tuple(tuple(cells(line)) for line in answer.lines)
+    rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
+    has_shares = _has_shares(answer) or _is_of_ceiling(answer)
+    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_shares)
+    notes = tuple(f"* share of the ceiling: {mark}" for mark in marks)
     return Table(
-        "headline", "Figures", tuple(headings), rows, marked if compared else frozenset(), is_grouped=True
-    )  # fmt: skip
+        "headline", "Figures", tuple(heading for heading, _ in columns), rows,
+        marked if _is_compared(answer) else frozenset(), is_grouped=True, notes=notes,
+    ).known()  # fmt: skip
 
 
 def figure(value: float | None, metric: Metric) -> Value:
-    """A figure in a table; "-" where it is not known."""
-    return Value("-") if value is None else Value(metric.text(value), value)
+    """A figure in a table; UNKNOWN where it is not known."""
+    return Value(UNKNOWN) if value is None else Value(metric.text(value), value)
 
 
-def _fitting(table: Table) -> Table:
-    """Without the share of the ceiling where the lines would be too long with it."""
-    longest = max(map(len, table_lines(table)), default=0) if table.rows else 0
-    return table if longest <= _WIDTH_MAX else table.without([OF_CEILING])
+_SERVED = Heading(
+    "served",
+    f"Transfers that ended with the last ACK, of those begun: {METRICS['completed'].combined}.",
+    names=("started", "completed"),
+)
+_LOST = Heading("lost", "Transfers that failed, timed out or never got an answer, over all trials.", names=("lost",))
 
 
-def _against(line: Line, reference: str) -> Value:
-    if line.server == reference:
-        return Value("", 1.0)
-    return Value(str(line.ratio or "-"), line.ratio.ratio if line.ratio else None)
+def _plain_figure(metric: Metric) -> _Column:
+    meaning = f"{metric.meaning} {metric.combined[:1].upper()}{metric.combined[1:]}."
+    heading = Heading(metric.heading, meaning, names=(metric.name,))
+    return heading, lambda line: figure(line.figures[metric.name], metric)
 
 
-def _times(value: float | None) -> Value:
-    return Value("-") if value is None else Value(f"{value:.2f}x", value)
+def _at_best(answer: Answer) -> list[_Column]:
+    if answer.metric != "goodput_bytes_per_s":
+        return []
+    heading = Heading("at its best", "The options at which this server moves most.", is_figure=False)
+    return [(heading, lambda line: Value(", ".join(line.cell.options.values()) or "no options"))]
 
 
-def _duration(value: float | None) -> Value:
-    return Value("-") if value is None else Value(format_duration(value), value)
+def _is_compared(answer: Answer) -> bool:
+    return any(line.ratio for line in answer.lines) or len({line.server for line in answer.lines}) > 1
+
+
+def _is_of_ceiling(answer: Answer) -> bool:
+    return answer.against != answer.reference
+
+
+def _has_shares(answer: Answer) -> bool:
+    """Where they are no ratios already."""
+    return not _is_of_ceiling(answer) and any(line.figures["ceiling_ratio"] is not None for line in answer.lines)
+
+
+def _ratio(answer: Answer) -> list[_Column]:
+    def against(line: Line) -> Value:
+        if line.server == answer.against:
+            return Value("", 1.0)
+        star = "*" if _is_of_ceiling(answer) and line.ceiling_mark else ""
+        return Value(f"{line.ratio}{star}", line.ratio.ratio) if line.ratio else Value(UNKNOWN)
+
+    return [(Heading(f"against {answer.against}", _RATIO, names=("ratio",)), against)] if _is_compared(answer) else []
+
+
+def _share_of_ceiling(metric: Metric) -> _Column:
+    heading, value = _plain_figure(metric)
+    return heading, lambda line: value(line)._replace(text=value(line).text + ("*" if line.ceiling_mark else ""))
+
+
+def _share_served(line: Line) -> float | None:
+    completed, started = line.figures["completed"], line.figures["started"]
+    return completed / started if completed is not None and started else None
+
+
+def _valid(line: Line) -> Value:
+    return Value(f"{line.valid}/{line.trials}", line.valid)
+
+
+def _fitting(table: Table, width: int) -> Table:
+    """As many of its columns as fit, from the left; those up to what was served stay whatever the width is."""
+    least = next(place for place, heading in enumerate(table.headings) if heading.is_figure) + 1
+    for count in range(len(table.headings), least, -1):
+        if max(map(len, table_lines(table.keeping(range(count)))), default=0) <= width:
+            break
+    else:
+        count = least
+    left_out = [heading.title for heading in table.headings[count:]]
+    if not left_out:
+        return table
+    named = left_out[0] if len(left_out) == 1 else f"{len(left_out)} columns, from {left_out[0]} to {left_out[-1]}"
+    if not any(value.text.endswith("*") for row in table.rows for value in row[:count]):
+        table = replace(table, notes=tuple(note for note in table.notes if not note.startswith("* ")))
+    return table.keeping(range(count), f"Not shown for lack of room: {named}.")

@@ -1,39 +1,106 @@
-"""What `tftpbench load` prints at its end: a report for people, one document for programs.
+"""What `tftpbench load` says: a line while it goes on, a report for people at its end, one document for programs.
 
 Pure: figures in, text out; keys are those of trials.jsonl.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from tftpbench.host.generator import Fault, LoadConfig, LoadResult, ReadBack
+from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
-from tftpbench.model.units import format_bytes, format_duration, format_rate
+from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
+from tftpbench.render.plain import plain
+from tftpbench.render.sections import Listing, Paragraph
 
 SCHEMA = "tftpbench.load/1"
 
-_COUNTS = {
-    "retransmissions": "sent again",
-    "duplicates": "received twice",
-    "udp_drops_generator": "dropped at our sockets",
-}
-
-_QUANTILES = {"p999": "p99.9"}
-
-Figures = Mapping[str, int | float | None]
+# What users judge a server by, before all other figures.
+_FIRST = (
+    "started", "completed", "failed", "timed_out", "interrupted", "transfer_ns_p50", "transfer_ns_p99",
+    "transfer_ns_max", "transfers_per_s", "goodput_bytes_per_s",
+)  # fmt: skip
 
 
-def has_failures(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> bool:
-    """Whether any transfer failed, timed out, moved wrong bytes or was not done, or not even one completed."""
-    figures = _with_read_back(result, back)
-    return (
-        not figures.get("completed")
-        or any(figures.get(name) for name in ("failed", "timed_out", "content_mismatches"))
-        or _not_done(config, figures) > 0
-    )
+class Option(NamedTuple):
+    """An option: the value asked for, the smallest one granted (but of tsize), and in how many transfers it was."""
+
+    asked: int
+    granted: float | None
+    transfers_answered: int
+    transfers_granted: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load that has ended, and what it may have left to say.
+
+    `back`: what came back of the uploads; `refused`: nothing listened on the port; `not_compared`: why reads that were
+    to be compared with a first one could not be.
+    """
+
+    config: LoadConfig
+    result: LoadResult
+    back: ReadBack | None = None
+    refused: bool = False
+    not_compared: str = ""
+
+    @cached_property
+    def figures(self) -> dict[str, int | float | None]:
+        """Those of the load, the first ones first; of the contents, what reading back found."""
+        back = self.back
+        compared = {} if back is None else {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
+        return {name: self.result.figures.get(name) for name in _FIRST} | self.result.figures | compared
+
+    @property
+    def not_done(self) -> int:
+        """Transfers of a fixed number that did not even come to an end."""
+        if self.config.transfers is None:
+            return 0
+        return self.config.transfers - self.count("started") + self.count("interrupted")
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether any transfer failed, timed out, moved wrong bytes or was not done, or not even one completed."""
+        return (
+            not self.count("completed")
+            or any(self.count(name) for name in ("failed", "timed_out", "content_mismatches"))
+            or self.not_done > 0
+            or bool(self.not_compared)
+        )
+
+    @cached_property
+    def errors(self) -> dict[int, int]:
+        """How often each code of ERROR ended a transfer, the commonest first."""
+        codes = self.result.transfers["error_code"][self.result.transfers["outcome"] == OUTCOMES.index("failed")]
+        return dict(Counter(int(code) for code in codes if code >= 0).most_common())
+
+    @cached_property
+    def findings(self) -> tuple[validity.Finding, ...]:
+        """Why the figures may not be trusted."""
+        return validity.findings({**self.figures, "concurrency": self.config.concurrency}, validity.Surroundings())
+
+    @cached_property
+    def options(self) -> dict[str, "Option"]:
+        """What became of each option that was asked for."""
+        result = self.result
+        return {
+            name: Option(
+                asked=value,
+                granted=self.figures.get(f"{name}_granted") if result.granted.get(name) else None,
+                transfers_answered=result.answered,
+                transfers_granted=result.granted.get(name, 0),
+            )
+            for name, value in self.config.options.items()
+        }
+
+    def count(self, name: str) -> int:
+        """A figure that counts; 0 where it is not known."""
+        return int(self.figures.get(name) or 0)
 
 
 def unanswered(config: LoadConfig) -> str:
@@ -41,16 +108,28 @@ def unanswered(config: LoadConfig) -> str:
     return f"No answer yet from {_where(config)} after 1 s; the load goes on, Ctrl-C ends it."
 
 
-def refused(config: LoadConfig) -> str:
-    """The line for a port that is closed."""
-    return f"Nothing listens at {_where(config)} (ICMP port unreachable): start the server, or correct the address."
+def waiting(config: LoadConfig, now: Progress) -> str:
+    """The line for a person who waits although the measured time is over."""
+    left_ns = max(0, config.drain_ns - (now.draining_ns or 0))
+    left = format_duration(round(left_ns, -9))
+    return f"The time is over; waiting up to {left} for {counted(now.started - now.ended, 'open transfer')}."
 
 
-def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> dict[str, object]:
+def live(config: LoadConfig, now: Progress, before: Progress) -> str:
+    """The line that a person watches; rates are those since `before`."""
+    seconds = max(now.elapsed_ns - before.elapsed_ns, 1) / 1e9
+    total = "" if config.transfers is None else f" of {config.transfers:,}"
+    return (
+        f"{now.elapsed_ns / 1e9:.0f} s: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
+        f"{format_rate((now.completed - before.completed) / seconds, 'files')}, "
+        f"{format_bytes((now.bytes - before.bytes) / seconds)}/s, {now.started - now.ended:,} open"
+    )
+
+
+def document(load: Loaded) -> dict[str, object]:
     """Plain JSON values."""
-    figures = _with_read_back(result, back)
-    verdict, reason = validity.verdict(_findings(config, figures))
-    warnings = list(_warnings(config, result, figures, back))
+    config, back = load.config, load.back
+    verdict, reason = validity.verdict(load.findings)
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -62,37 +141,37 @@ def document(config: LoadConfig, result: LoadResult, back: ReadBack | None = Non
         "windowsize": config.windowsize,
         "busy_poll_us": config.busy_poll_us,
         "verify": config.verify,
-        **figures,
+        **load.figures,
+        "options": {name: option._asdict() for name, option in load.options.items()},
         "verdict": verdict,
         "verdict_reason": reason,
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
-        "warnings": warnings,
-        "errors": {str(code): count for code, count in _error_codes(result).items()},
-        "error_messages": {str(error.code): error.message for error in result.errors},
-        "protocol_faults": [asdict(fault) for fault in result.faults],
+        "warnings": list(_warnings(load)),
+        "errors": {str(code): count for code, count in load.errors.items()},
+        "error_messages": {str(error.code): error.message for error in load.result.errors},
+        "protocol_faults": [asdict(fault) for fault in load.result.faults],
     }
 
 
-def render(config: LoadConfig, result: LoadResult, back: ReadBack | None = None) -> str:
-    """A heading, figures by topic, then what went wrong and what to do about it."""
-    figures = _with_read_back(result, back)
-    lines = [
-        f"{config.concurrency} at once, {config.operation} {config.name}, {_where(config)}",
-        "",
-        *_topics(config, figures, back),
+def render(load: Loaded) -> str:
+    """What was asked, the figures, then what went wrong and what to do about it."""
+    config, result = load.config, load.result
+    messages = {error.code: error.message for error in result.errors}
+    errors = [f"{error_text(code)}: {_example(count, messages.get(code))}" for code, count in load.errors.items()]
+    faults = [
+        f"{fault.kind}{f' ({fault.rfc_section})' if fault.rfc_section else ''}: {_times(fault.count)}, "
+        f"for example: {fault.example}"
+        for fault in result.faults
     ]
-    if codes := _error_codes(result):
-        lines += ["", "ERRORs from the server:"]
-        messages = {error.code: error.message for error in result.errors}
-        lines += [
-            f"  {error_text(code)}: {_times_text(count)}{_quoted(messages.get(code))}" for code, count in codes.items()
-        ]
-    if result.faults:
-        lines += ["", "Protocol faults of the server:"]
-        lines += [_fault_text(fault) for fault in result.faults]
-    if warnings := list(_warnings(config, result, figures, back)):
-        lines += ["", *(f"Warning: {warning}" for warning in warnings)]
-    return "\n".join(lines)
+    return plain([
+        Listing(
+            f"{_where(config)}, {config.operation} {config.name}, {config.concurrency:,} at once",
+            tuple(f"{name:<14} {text}" for name, text in _lines(load)),
+        ),
+        Listing("ERRORs from the server:", tuple(errors)),
+        Listing("Wrong answers of the server:", tuple(faults)),
+        Paragraph(tuple(f"Warning: {warning}" for warning in _warnings(load))),
+    ])  # fmt: skip
 
 
 def error_text(code: int) -> str:
@@ -100,94 +179,90 @@ def error_text(code: int) -> str:
     return f"ERROR {code} ({ERRORS[code]})" if code in ERRORS else f"ERROR {code}"
 
 
-def _fault_text(fault: Fault) -> str:
-    against = f" ({fault.rfc_section})" if fault.rfc_section else ""
-    return f"  {fault.kind}{against}: {_times_text(fault.count)}, as in: {fault.example}"
+def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
+    figures = load.figures
+
+    def quantiles(prefix: str, *names: str) -> str:
+        return ", ".join(f"{name} {_time(figures.get(f'{prefix}_{name}'.replace('.', '')))}" for name in names)
+
+    def rate(name: str, unit: str) -> str:
+        value = figures.get(name)
+        return "-" if value is None else format_rate(value, unit)
+
+    goodput = figures.get("goodput_bytes_per_s")
+    lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in OUTCOMES[1:] if load.count(name)]
+    yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('started'):,} transfers", *lost])
+    yield "transfer time", quantiles("transfer_ns", "p50", "p99", "max")
+    yield "files", rate("transfers_per_s", "files")
+    yield "bytes", "-" if goodput is None else f"{format_bytes(goodput)}/s"
+    yield "blocks", rate("data_pps", "blocks")
+    yield "round trip", quantiles("block_rtt_ns", "p50", "p99", "p99.9")
+    yield "first answer", quantiles("first_response_ns", "p50", "p99")
+    if load.options:
+        yield "options", ", ".join(_option(name, option) for name, option in load.options.items())
+    yield (
+        "datagrams",
+        (
+            f"{load.count('retransmissions'):,} sent again, {load.count('duplicates'):,} received twice, "
+            f"{load.count('udp_drops_generator'):,} lost in our sockets"
+        ),
+    )
+    yield "contents", _contents(load)
+    yield "measured for", _time((figures.get("duration_s") or 0) * 1e9)
 
 
-def _quoted(message: str | None) -> str:
-    return f', as in: "{message}"' if message else ""
+def _option(name: str, option: Option) -> str:
+    """What became of an option: "blksize 8192 -> 2263", "tsize granted"."""
+    text = name if name == "tsize" else f"{name} {option.asked}"
+    refused = option.transfers_answered - option.transfers_granted
+    if not option.transfers_answered:
+        return f"{text} -> not known"
+    if refused:
+        some = f" in {refused:,} of {option.transfers_answered:,} transfers" if option.transfers_granted else ""
+        return f"{text} -> not granted{some}"
+    return f"{text} granted" if option.granted in (option.asked, None) else f"{text} -> {option.granted}"
 
 
-def _with_read_back(result: LoadResult, back: ReadBack | None) -> dict[str, int | float | None]:
-    if back is None:
-        return dict(result.figures)
-    return result.figures | {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
+def _contents(load: Loaded) -> str:
+    verified, wrong, back = format_bytes(load.count("bytes_verified")), load.count("content_mismatches"), load.back
+    if back is not None:
+        return f"{back.compared:,} of {back.files:,} files read back, {verified} compared, {wrong:,} with wrong bytes"
+    if load.config.operation == "write" or load.config.verify == "off":
+        return "not compared" if load.not_compared else "not compared; --verify full compares every byte"
+    return f"{verified} compared, {wrong:,} transfers with wrong bytes"
 
 
-def _findings(config: LoadConfig, figures: Figures) -> tuple[validity.Finding, ...]:
-    return validity.findings({**figures, "concurrency": config.concurrency}, validity.Surroundings())
-
-
-def _error_codes(result: LoadResult) -> dict[int, int]:
-    """How often each code of ERROR ended a transfer, the commonest first."""
-    codes = result.transfers["error_code"][result.transfers["outcome"] == OUTCOMES.index("failed")]
-    return dict(Counter(int(code) for code in codes if code >= 0).most_common())
-
-
-def _warnings(config: LoadConfig, result: LoadResult, figures: Figures, back: ReadBack | None) -> Iterator[str]:
-    for finding in _findings(config, figures):
+def _warnings(load: Loaded) -> Iterator[str]:
+    config, back = load.config, load.back
+    for finding in load.findings:
         yield f"{finding.text}: {finding.advice}"
-    if (result.transfers["first_response_ns"] < 0).all():
-        yield f"nothing answered: look whether a server listens on {_where(config)}"
-    elif timed_out := int(figures.get("timed_out") or 0):
+    if load.not_compared:
+        yield load.not_compared
+    if load.refused:
+        yield f"nothing listens on {_where(config)} (ICMP port unreachable): start the server, or correct the address"
+    elif (load.result.transfers["first_response_ns"] < 0).all():
+        yield f"nothing answered: check that a server listens on {_where(config)}"
+    elif timed_out := load.count("timed_out"):
         yield (
-            f"{timed_out:,} of {_count(figures, 'started')} transfers timed out, since the server did not answer: "
-            "look whether it still runs, and what it logged"
+            f"{timed_out:,} of {load.count('started'):,} transfers timed out, since the server did not answer: "
+            "check that it still runs, and read its log"
         )
-    elif config.transfers is None and figures.get("interrupted") and not figures.get("completed"):
+    elif config.transfers is None and load.count("interrupted") and not load.count("completed"):
         yield (
-            f"none of {_count(figures, 'started')} transfers came to its end, though the server went on answering: "
-            "ask for a longer --duration, or look whether the file has an end"
+            f"none of {load.count('started'):,} transfers ended, though the server kept answering: "
+            "give a longer --duration, or check that the file has an end"
         )
-    if not_done := _not_done(config, figures):
+    if load.not_done:
         yield (
-            f"{not_done:,} of {config.transfers:,} transfers were not done when the load ended, which it does after "
-            f"{format_duration(config.limit_ns)} at the latest: ask for fewer, or for a --duration"
+            f"{load.not_done:,} of {config.transfers:,} transfers were not done when the load ended, "
+            f"{format_duration(config.limit_ns)} after its start at the latest: ask for fewer, or for a --duration"
         )
     if back is not None and back.compared < back.files:
         why = ", ".join(error_text(code) for code in back.errors) or "no answer"
         yield (
-            f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}): nothing is known "
-            "of their contents; let the server serve what it stores, or pass --verify off"
+            f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
+            "compared: let the server serve its uploads, or pass --verify off"
         )
-
-
-def _topics(config: LoadConfig, figures: Figures, back: ReadBack | None) -> list[str]:
-    parts = [
-        # Only an open loop has a deadline.
-        ("transfers", _counts(figures, tuple(name for name in OUTCOMES if name != "late" or config.rate_per_s))),
-        ("rate", _rates(figures)),
-        ("window", _time(figures, "duration_s", 1e9)),
-        ("block rtt", _times(figures, "block_rtt_ns", ("p50", "p99", "p999"))),
-        ("transfer", _times(figures, "transfer_ns", ("p50", "p99", "max"))),
-        ("first reply", _times(figures, "first_response_ns", ("p50", "p99"))),
-        ("datagrams", _counts(figures, ("retransmissions", "duplicates", "udp_drops_generator"))),
-        ("contents", _contents(config, figures, back)),
-    ]
-    return [f"  {name:<12} {text}" for name, text in parts]
-
-
-def _contents(config: LoadConfig, figures: Figures, back: ReadBack | None) -> str:
-    verified = format_bytes(figures.get("bytes_verified") or 0)
-    wrong = _count(figures, "content_mismatches")
-    if back is not None:
-        return f"{back.compared:,} of {back.files:,} files read back, {verified} compared, {wrong} with wrong bytes"
-    if config.operation == "write":
-        return "not compared"
-    if config.verify == "off":
-        return "not compared; --verify-against FILE compares every byte"
-    return f"{verified} compared, {wrong} transfers with wrong bytes"
-
-
-def _counts(figures: Figures, names: tuple[str, ...]) -> str:
-    return ", ".join(f"{_count(figures, name)} {_COUNTS.get(name, name.replace('_', ' '))}" for name in names)
-
-
-def _rates(figures: Figures) -> str:
-    goodput = figures.get("goodput_bytes_per_s")
-    moved = "-" if goodput is None else f"{format_bytes(goodput)}/s"
-    return f"{_rate(figures, 'data_pps', 'blocks')}, {moved}, {_rate(figures, 'transfers_per_s', 'transfers')}"
 
 
 def _where(config: LoadConfig) -> str:
@@ -195,31 +270,13 @@ def _where(config: LoadConfig) -> str:
     return f"{host}:{config.port}"
 
 
-def _not_done(config: LoadConfig, figures: Figures) -> int:
-    """Transfers of a fixed number that did not even come to an end."""
-    if config.transfers is None:
-        return 0
-    return config.transfers - int(figures.get("started") or 0) + int(figures.get("interrupted") or 0)
-
-
-def _times(figures: Figures, prefix: str, names: tuple[str, ...]) -> str:
-    return ", ".join(f"{_QUANTILES.get(name, name)} {_time(figures, f'{prefix}_{name}')}" for name in names)
-
-
-def _times_text(count: int) -> str:
+def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def _time(figures: Figures, name: str, scale: float = 1) -> str:
-    value = figures.get(name)
-    return "-" if value is None else format_duration(value * scale)
+def _example(count: int, message: str | None) -> str:
+    return f'{_times(count)}, for example: "{message}"' if message else _times(count)
 
 
-def _rate(figures: Figures, name: str, unit: str) -> str:
-    value = figures.get(name)
-    return "-" if value is None else format_rate(value, unit)
-
-
-def _count(figures: Figures, name: str) -> str:
-    value = figures.get(name)
-    return "-" if value is None else f"{value:,.0f}"
+def _time(value_ns: float | None) -> str:
+    return "-" if value_ns is None else format_duration(value_ns)

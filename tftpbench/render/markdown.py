@@ -17,7 +17,7 @@ def written(sections: Sequence[Section]) -> str:
 
 
 def table_lines(table: Table) -> list[str]:
-    """The table's lines, without its title; none where it has no row."""
+    """The table's lines and notes, without its title; none where it has no row."""
     if not table.rows:
         return []
     signs = table.marks or unmarked(len(table.rows))
@@ -28,6 +28,7 @@ def table_lines(table: Table) -> list[str]:
             row(f"{SIGNS[mark]} {value.text}".strip() if place == 0 else value.text for place, value in enumerate(each))
             for mark, each in zip(signs, table.rows, strict=True)
         ),
+        *(["", *map(markdown_block, table.notes)] if table.notes else []),
     ]
 
 

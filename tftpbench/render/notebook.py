@@ -36,7 +36,8 @@ def _block(section: Section) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_escaped(heading.title)}</th>" for heading in table.headings)
     body = "".join(f"<tr>{''.join(f'<td>{_escaped(value.text)}</td>' for value in row)}</tr>" for row in table.rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    notes = "".join(f"<p>{_escaped(note)}</p>" for note in table.notes)
+    return f"<table><tr>{head}</tr>{body}</table>{notes}"
 
 
 def _items(lines: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from tftpbench.measure import (
     CeilingUnknown,
@@ -23,14 +23,18 @@ from tftpbench.measure import (
     TrialFinished,
     TrialStarted,
 )
+from tftpbench.measure.plan import costs_s, estimate_s
 from tftpbench.model.escape import visible_line
-from tftpbench.model.units import counted, format_duration, format_rate
+from tftpbench.model.metrics import METRICS
+from tftpbench.model.units import about, counted, format_duration, format_rate
 from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Display = Callable[[Event], None]
+# A bar for those who look from afar; where lines are short, what is measured needs the room more.
+_BAR, _SHORT_BAR, _SHORT_LINE = 24, 10, 100
 
 
 @contextmanager
@@ -82,11 +86,12 @@ class LiveBar:
         self._console = console
         self._clock_s = clock_s
         self._began_s = 0.0
-        self._finished = 0
+        self._estimated_s = 0.0  # of what has been finished since then
         self._last = ""
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._trials: Sequence[Trial] = ()
+        self._costs_s: Mapping[int, float] = {}
         self._gone: set[str] = set()
 
     def __call__(self, event: Event) -> None:
@@ -99,7 +104,7 @@ class LiveBar:
             case TrialStarted(trial, _):
                 self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
             case TrialFinished(trial, _, row, _):
-                self._finished += 1
+                self._estimated_s += self._costs_s.get(trial.order, 0.0)
                 self._last = _rate(row)
                 if row["verdict"] != "valid":
                     self._console.print(finished_text(event), style="yellow", soft_wrap=True, markup=False)
@@ -122,27 +127,46 @@ class LiveBar:
             self._console.print(line, soft_wrap=True, markup=False)  # foreign words: square brackets are theirs
         self._began_s = self._clock_s()
         self._trials = event.plan.trials
+        self._costs_s = costs_s(self._trials)
         # auto_refresh would redraw from a thread, ten times a second, inside measured windows
         self._bar = Progress(
-            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=self._bar_width), TextColumn("{task.description}", markup=False),
             console=self._console, auto_refresh=False, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=len(event.plan.trials), completed=event.done)
         self._bar.start()
+        self._draw("", event.done)
+
+    @property
+    def _bar_width(self) -> int:
+        return _BAR if self._console.width >= _SHORT_LINE else _SHORT_BAR
 
     def _draw(self, what: str, completed: int) -> None:
+        """The count first, for it is never cut; what there is no room for is left out from the end."""
         if self._bar is None:
             return
-        parts = [part for part in (self._left(completed), what, self._last and f"last {self._last}") if part]
-        self._bar.update(self._task, completed=completed, description=" · ".join(parts))
+        total = str(len(self._trials))
+        room = self._console.width - self._bar_width - 1
+        text = f"{completed:{len(total)}}/{total}"
+        for part in (self._left(completed), what, self._last and f"last {self._last}"):
+            longer = f"{text} | {visible_line(part)}" if part else text
+            if len(longer) > room and part is not what:
+                break
+            text = longer if len(longer) <= room else f"{longer[: room - 3]}..."
+        self._bar.update(self._task, completed=completed, description=text)
         self._bar.refresh()
 
     def _left(self, completed: int) -> str:
-        trials = sum(each.order > completed and each.contender.name not in self._gone for each in self._trials)
-        if not self._finished or not trials:
+        """Estimated before the first trial has ended, then by how long the trials until now took for their estimate."""
+        left_s = sum(
+            self._costs_s[each.order]
+            for each in self._trials
+            if each.order > completed and each.contender.name not in self._gone
+        )
+        if not left_s:
             return ""
-        each_s = (self._clock_s() - self._began_s) / self._finished
-        return f"{format_duration(round(each_s * trials) * 1e9)} left"
+        pace = (self._clock_s() - self._began_s) / self._estimated_s if self._estimated_s else 1.0
+        return f"{format_duration(max(1, round(pace * left_s)) * 1e9)} left"
 
 
 def copy_text(event: CopyStarted) -> str:
@@ -156,9 +180,10 @@ def started_lines(event: RunStarted) -> list[str]:
     product = (
         f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.trials}"
     )
+    takes = about(estimate_s(event.plan.trials[event.done :]))
     lines = [
         f"{scenario.name}: {scenario.description}",
-        f"{counted(total, 'trial')} ({product}), {event.placement or event.pinning.phrase}",
+        f"{counted(total, 'trial')} ({product}), {event.placement or event.pinning.phrase}, {takes}",
         *event.notes,
     ]
     if event.done:
@@ -210,7 +235,10 @@ def unknown_text(event: CeilingUnknown) -> str:
 
 def _of_ceiling(row: Mapping[str, object]) -> str:
     ratio = row.get("ceiling_ratio")
-    return f", {100 * ratio:.0f} % of the ceiling" if isinstance(ratio, (int, float)) else ""
+    if not isinstance(ratio, (int, float)):
+        return ""
+    mark = METRICS["ceiling_ratio"].mark(ratio)
+    return f", {100 * ratio:.0f} % of the ceiling{f' ({mark})' if mark else ''}"
 
 
 def _rate(row: Mapping[str, object]) -> str:

@@ -13,11 +13,12 @@ from pydantic import TypeAdapter
 
 from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
+from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
 from tftpbench.model.columns import Column
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
@@ -171,13 +172,16 @@ def _summary() -> Schema:
         **{name: COLUMNS[name] for name in AXES},
         "trials": Column("", "Trials done.", "int", False),
         "valid": Column("", "Valid ones among them.", "int", False),
-        "data_pps": Column("1/s", "DATA blocks acknowledged in order, per second: median of valid trials.", "float"),
-        "goodput_bytes_per_s": Column("bytes/s", "File bytes per second: median of valid trials.", "float"),
-        "block_rtt_ns_p50": Column("ns", "Block round trip, median of all valid trials together.", "float"),
-        "block_rtt_ns_p99": Column("ns", "Block round trip, 99th percentile of all valid trials together.", "float"),
-        "server_cpu_ns_per_block": Column("ns", "CPU time per DATA block: median of valid trials.", "float"),
-        "ceiling_ratio": Column("", "Share of the ceiling: median of valid trials.", "float"),
-        "lost": Column("transfers", "Transfers that did not complete, over all trials.", "int", False),
+        **{
+            name: Column(
+                metric.unit, f"{metric.meaning.rstrip('.')}: {metric.combined}.", "int" if metric.is_count else "float"
+            )
+            for name, metric in HEADLINE.items()
+        },
+        "ceiling_mark": Column("", "Why the share of the ceiling is not usable; null where it is.", "text"),
+        "lost": Column(
+            "transfers", "Transfers that failed, timed out or never got an answer, over all trials.", "int", False
+        ),
     }
     ratio = {
         "anyOf": [_table("", _RATIO), {"type": "null"}],
@@ -194,12 +198,18 @@ def _summary() -> Schema:
             "seed": {"type": "integer"},
             "answer": _text("The sentence."),
             "exit_code": {"enum": [0, 3, 6], "description": "3: a threshold was missed; 6: too little is valid."},
+            "quick": {"type": "boolean", "description": "Whether only what was lost was judged, and no speed."},
             "thresholds": _list(_table("", threshold)),
             "cells": _list(line),
             "ratios_of": _text("The column that ratios compare."),
             "reference": _text("The server that ratios compare with, wherever a cell has it; or the ceiling."),
             "headline": _text("The cell that the answer speaks of first, in words."),
             **lines,
+            "conditions": _text("What holds for every figure, in words."),
+            "findings_by_origin": {
+                **_object({origin: _list({"type": "string"}) for origin in get_args(Origin)}),
+                "description": "The findings by whose doing they are.",
+            },
             "trials": _list(_table("", COLUMNS)),
         },
         title="What tftpbench run --json prints (tftpbench.summary/1)",

@@ -6,10 +6,12 @@ compute.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 Mark = Literal["good", "bad", "unclear", ""]
+# In place of a figure.
+UNKNOWN = "-"
 
 
 class Value(NamedTuple):
@@ -20,11 +22,12 @@ class Value(NamedTuple):
 
 
 class Heading(NamedTuple):
-    """A column: its title, what it means, and whether it holds figures."""
+    """A column: its title, what it means, whether it holds figures, and the names of these in documents."""
 
     title: str
     meaning: str = ""
     is_figure: bool = True
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Table:
     """One table. `name` is its id; `marked` are the numbers of rows to stand out.
 
     `is_grouped`: rows whose first value is the same are a group; where there is little room it stands above them.
-    `marks`: of each row, whether it is good news.
+    `marks`: of each row, whether it is good news. `notes` stand below it.
     """
 
     name: str
@@ -42,15 +45,31 @@ class Table:
     marked: frozenset[int] = frozenset()
     is_grouped: bool = False
     marks: tuple[Mark, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def without(self, titles: Iterable[str]) -> "Table":
-        """The table without the columns of these titles."""
-        left_out = set(titles)
-        kept = [place for place, heading in enumerate(self.headings) if heading.title not in left_out]
-        return Table(
-            self.name, self.title, tuple(self.headings[place] for place in kept),
-            tuple(tuple(row[place] for place in kept) for row in self.rows), self.marked, self.is_grouped, self.marks,
+    def keeping(self, places: Iterable[int], *notes: str) -> "Table":
+        """The table with the columns of these places only, and with more notes."""
+        kept = list(places)
+        return replace(
+            self, headings=tuple(self.headings[place] for place in kept),
+            rows=tuple(tuple(row[place] for place in kept) for row in self.rows), notes=(*self.notes, *notes),
         )  # fmt: skip
+
+    def without(self, *titles: str) -> "Table":
+        """The table without the columns of these titles."""
+        return self.keeping(place for place, heading in enumerate(self.headings) if heading.title not in titles)
+
+    def known(self) -> "Table":
+        """The table without the figures that are not known in any row: a note names them once."""
+        unknown = {
+            place: heading.title
+            for place, heading in enumerate(self.headings)
+            if heading.is_figure and self.rows and all(row[place].text in (UNKNOWN, "") for row in self.rows)
+        }
+        if not unknown:
+            return self
+        kept = [place for place in range(len(self.headings)) if place not in unknown]
+        return self.keeping(kept, f"Not known of any server: {', '.join(unknown.values())}.")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ although its output is lost. It must never decide what is said.
 
 import contextlib
 import io
+import locale
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -74,6 +76,11 @@ class Output(io.TextIOBase):
         """Whether a person looks at it and wants colour (no-color.org)."""
         return self.isatty() and "NO_COLOR" not in os.environ
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where it is none."""
+        return shutil.get_terminal_size().columns if self.isatty() else None
+
     def flush(self) -> None:
         """Hand on what was written."""
         self._attempt(self._stream.flush)
@@ -92,8 +99,9 @@ class Output(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # of a text stream, and read by code that writes
-        """The encoding of the stream below."""
-        return self._stream.encoding
+        """The encoding of the stream below, or the locale's where it has less: in the C locale Python writes UTF-8."""
+        codeset = locale.nl_langinfo(locale.CODESET)
+        return self._stream.encoding if has_ticks(codeset) else codeset
 
     def _attempt(self, act: Callable[[], object]) -> None:
         if self.failure is not None:
@@ -132,6 +140,15 @@ def open_standard_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 # for as long as we live
+
+
+def has_ticks(encoding: str | None) -> bool:
+    """Whether an encoding has the signs for good and bad."""
+    try:
+        "✓✗".encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def forget(output: Output) -> None:

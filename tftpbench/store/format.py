@@ -228,7 +228,7 @@ def is_run(folder: Path) -> bool:
 def parse(text: bytes) -> Any:
     """The JSON value; NaN and infinity are unknown: None. Raises ValueError."""
     try:
-        return _plain(json.loads(text))
+        return plain(json.loads(text))
     except RecursionError:
         raise ValueError("is nested too deep") from None
 
@@ -288,7 +288,7 @@ def _row(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError("is no object; allowed: one JSON object per line")
     if b"\\ud" in line or b"\\uD" in line:
-        row = dict(_encodable(row))
+        row = dict(encodable(row))
     for name in _NEEDED:
         if row.get(name) is None:
             raise ValueError(f"has no {name}")
@@ -312,18 +312,18 @@ def _fits(value: object, dtype: str) -> bool:
     return True
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """Lone surrogates, which an escape of JSON can hold and no data frame, as text that shows them."""
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
+        return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_encodable(item) for item in value]
+        return [encodable(item) for item in value]
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def json_text(value: object, indent: int | None = None) -> str:
     """JSON of plain values and numpy scalars. NaN and infinity, which JSON lacks, are unknown: null."""
-    text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
     # A file name need not be UTF-8: its odd bytes are lone surrogates, which only an escape can hold (RFC 8259 8.2).
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -340,11 +340,12 @@ def explained(folder: Path, doing: str) -> Iterator[None]:
         raise ResultsError(f"{folder}: can't be {doing}: {reason}{mend}") from error
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+def plain(value: Any) -> Any:
+    """Plain JSON values of mappings, lists, paths and numpy scalars; NaN and infinity, which JSON lacks, are None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     scalar = value.item() if hasattr(value, "item") else value

@@ -4,10 +4,11 @@ It must never change a file, and holds what it reads to the bounds of docs/resul
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,40 +31,43 @@ PACKED_LATENCY = TRIAL | {
 }
 
 
-class TrialFiles(Protocol):
-    """What Run asks of either form."""
+class TrialFiles(ABC):
+    """What Run asks of either form. `folder`: the run's."""
+
+    folder: Path
 
     def has(self, trial: int, name: str) -> bool:
         """Whether this file of the trial was kept; what lies there need not be readable."""
+        return os.path.lexists(self.folder / self.label(trial, name))
 
+    def sharing(self, trial: int) -> tuple[int, ...]:
+        """The trials, this one among them, whose histograms were merged when the run was packed."""
+        return (trial,)
+
+    @abstractmethod
     def label(self, trial: int, name: str) -> str:
         """Where it lies, for people, from the run's folder."""
 
+    @abstractmethod
     def table(
         self, trial: int, name: str, columns: Mapping[str, Column], *, others: bool = True, rows_max: int
     ) -> pa.Table:
         """The trial's part of a table. Raises as `tables.read` does."""
 
+    @abstractmethod
     def histogram(self, trial: int, kind: str) -> Latency | None:
         """All that was recorded of this kind; None where nothing was.
 
         Raises FileNotFoundError where no histogram was kept, ResultsError where it can't be read.
         """
 
-    def sharing(self, trial: int) -> tuple[int, ...]:
-        """The trials, this one among them, whose histograms were merged when the run was packed."""
-
 
 @dataclass
-class WholeRun:
+class WholeRun(TrialFiles):
     """trials/<trial>/ with files of its own, as a run writes them."""
 
     folder: Path
     _histograms: dict[tuple[int, str], int] = field(default_factory=dict)  # how many were read
-
-    def has(self, trial: int, name: str) -> bool:
-        """As TrialFiles has it."""
-        return os.path.lexists(self.folder / self.label(trial, name))
 
     def label(self, trial: int, name: str) -> str:
         """As TrialFiles has it."""
@@ -84,23 +88,15 @@ class WholeRun:
         self._histograms[trial, kind] = len(encoded)
         return Latency.of(encoded) if encoded else None
 
-    def sharing(self, trial: int) -> tuple[int, ...]:
-        """As TrialFiles has it."""
-        return (trial,)
 
-
-class PackedRun:
+class PackedRun(TrialFiles):
     """One file of each kind for all trials, read when it is first asked for."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._groups = {trial: tuple(group) for group in manifest.get(form.MERGED_TRIALS, ()) for trial in group}
         self._tables: dict[tuple[str, bool], dict[int, pa.Table] | str] = {}
         self._histograms: dict[tuple[int, str], tuple[Integers, Integers]] | str | None = None
-
-    def has(self, trial: int, name: str) -> bool:
-        """As TrialFiles has it."""
-        return os.path.lexists(self._folder / self.label(trial, name))
 
     def label(self, _trial: int, name: str) -> str:
         """As TrialFiles has it."""
@@ -126,7 +122,7 @@ class PackedRun:
         """As TrialFiles has it."""
         if self._histograms is None:
             try:
-                self._histograms = _histograms(tables.read(self._folder / form.PACKED_LATENCY, PACKED_LATENCY))
+                self._histograms = _histograms(tables.read(self.folder / form.PACKED_LATENCY, PACKED_LATENCY))
             except ResultsError as error:
                 self._histograms = str(error)
         if isinstance(self._histograms, str):
@@ -141,7 +137,7 @@ class PackedRun:
     def _read(self, name: str, columns: Mapping[str, Column], *, others: bool) -> dict[int, pa.Table] | str:
         """The table of each trial, or why it can't be read, so that a bad file is read once."""
         try:
-            table = _without_nulls(tables.read(self._folder / name, {**TRIAL, **columns}, others=others), ["trial"])
+            table = _without_nulls(tables.read(self.folder / name, {**TRIAL, **columns}, others=others), ["trial"])
             starts, ends = _spans(table, ["trial"])
         except ResultsError as error:
             return str(error)

@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ _UNFINISHED = ".unfinished-"
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
-class RunFolder:
+class RunFolder(AbstractContextManager["RunFolder", None]):
     """One run's folder, open for writing by one process. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -66,7 +67,7 @@ class RunFolder:
             made.mkdir()
             try:
                 _write_whole(made / form.MANIFEST, form.json_text(whole, indent=2) + "\n")
-                path = _take_name(made, out / f"{stamp}-{scenario_name}")
+                path = first_free(out / f"{stamp}-{scenario_name}", made.rename)  # never over one with files, rename(2)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
@@ -85,9 +86,6 @@ class RunFolder:
             for left in (folder.path / form.TRIAL_FILES).glob(f"{_UNFINISHED}*"):
                 _remove(left)
         return folder
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -196,18 +194,18 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _take_name(made: Path, wanted: Path) -> Path:
-    """Rename to the first free one of wanted, wanted-2, ...: never replaces a folder that has files (man 2 rename)."""
+def first_free(wanted: Path, take: Callable[[Path], object]) -> Path:
+    """The first of wanted, wanted-2, ... that `take` gets: it raises OSError where the name is taken."""
     for number in range(1, SAME_SECOND_MAX + 1):
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:
-            made.rename(path)
+            take(path)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
         else:
             return path
-    raise ResultsError(f"{wanted}: and {SAME_SECOND_MAX} names like it are taken; choose another place with --out")
+    raise ResultsError(f"{wanted}: and {SAME_SECOND_MAX} names like it are taken; choose another place with -o")
 
 
 def _write_whole(path: Path, text: str) -> None:

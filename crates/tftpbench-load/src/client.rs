@@ -19,7 +19,7 @@ use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
-use crate::faults::{Faults, LONGER_THAN_EXPECTED, WRONG_CONTENTS};
+use crate::faults::{Faults, LONGER_THAN_EXPECTED};
 use crate::recorder::{Recorder, TransferOutcome};
 use crate::shared_socket::SharedSocket;
 
@@ -105,7 +105,8 @@ impl Client {
         let (operation, name) = (config.operation, config.name.replace("{n}", &file.to_string()));
         let mut opening = Vec::with_capacity(64);
         emit_request(&mut opening, operation, name.as_bytes(), Mode::Octet, &options);
-        let contents = match &config.verify_against {
+        let given = &config.verify_against;
+        let contents = match given.get((file % given.len().max(1) as u64) as usize) {
             Some(bytes) => Contents::Given(bytes.clone()),
             None => Contents::Generated(Generated::new(config.seed, file)),
         };
@@ -168,7 +169,7 @@ impl Client {
         {
             self.tid = Some(received.peer);
             self.first_response_ns = Some(received_ns);
-            self.record_granted(&packet, shared.recorder);
+            self.record_granted(&packet, &shared.config.options, shared.recorder);
         }
     }
 
@@ -312,9 +313,9 @@ impl Client {
         if !wanted {
             return;
         }
-        if self.contents.first_difference(block.offset, block.payload).is_some() {
+        if let Some(index) = self.contents.first_difference(block.offset, block.payload) {
             self.mismatch = true;
-            shared.faults.record(WRONG_CONTENTS, received);
+            shared.faults.record_wrong_contents(received, block.offset + index as u64);
         }
         self.verified_bytes += block.payload.len() as u64;
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
-use crate::config::{Extent, Load, LoadConfig};
+use crate::config::{Arrivals, Extent, LoadConfig};
 use crate::figures::{Figure, Figures, share, whole};
 use crate::latency::{LatencyLog, latency_histogram};
 use crate::recorder::{TransferOutcome, TransferRow};
@@ -140,7 +140,7 @@ fn rates(
     shed: u64,
     window: &Range<i64>,
 ) -> (Option<Figure>, Option<Figure>) {
-    let Load::Open { rate, .. } = config.load else { return (None, None) };
+    let Arrivals::OpenLoop { rate, .. } = config.arrivals else { return (None, None) };
     let (intended, last) = (rows.len() as u64 + shed, rows.iter().map(|row| row.actual_start_ns).max());
     let (offered_ns, achieved_ns, in_time) = match config.extent {
         Extent::Transfers { .. } => {

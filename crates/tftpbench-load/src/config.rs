@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
-use crate::open_loop::{Arrivals, Rate};
+use crate::open_loop::{Rate, Spacing};
 
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -36,16 +36,16 @@ pub struct LoadConfig {
     pub seed: u64,
     /// How much of what is read is compared.
     pub verify: Verify,
-    /// Compare with these bytes instead of generated ones.
-    pub verify_against: Option<Arc<[u8]>>,
+    /// Compare with these bytes instead of generated ones: file n with the one at n modulo their number.
+    pub verify_against: Vec<Arc<[u8]>>,
+    /// The example of a fault shows file contents, too.
+    pub show_payload: bool,
     /// Options asked for. A `tsize` in a write is replaced by the file's size.
     pub options: Options,
     /// Retransmission of the virtual clients.
     pub timing: Timing,
-    /// Transfers in flight over all workers: always in a closed loop, at most in an open one.
-    pub concurrency: usize,
-    /// What makes a transfer start.
-    pub load: Load,
+    /// When transfers start.
+    pub arrivals: Arrivals,
     /// Threads of the generator.
     pub workers: usize,
     /// CPUs to pin the workers to, in turn; empty leaves them to the scheduler.
@@ -64,23 +64,38 @@ pub struct LoadConfig {
     pub receive_buffer_bytes: usize,
 }
 
-/// What makes a transfer start.
+/// When transfers start: what a `Schedule` is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// The end of another: there are always so many in flight.
-    Closed {
+pub enum Arrivals {
+    /// A fixed number in flight, over all workers: the end of one is the start of the next.
+    ClosedLoop {
+        /// How many.
+        concurrency: usize,
         /// The first starts are spread evenly over this time; 0 is a burst.
         ramp_ns: u64,
     },
-    /// The clock. What is due while as many are in flight as may be is shed: counted, and never started.
-    Open {
+    /// A fixed rate, however the transfers fare. What is due while as many are in flight as may be is shed: counted, and
+    /// never started.
+    OpenLoop {
         /// How many start in which time.
         rate: Rate,
         /// How the starts lie in it.
-        arrivals: Arrivals,
+        spacing: Spacing,
+        /// How many may be in flight, over all workers.
+        in_flight_max: usize,
         /// A transfer that has not ended so long after its intended start is ended, and counts as late.
         deadline_ns: u64,
     },
+}
+
+impl Arrivals {
+    /// Most transfers in flight, over all workers.
+    pub(crate) fn in_flight_max(self) -> usize {
+        match self {
+            Arrivals::ClosedLoop { concurrency, .. } => concurrency,
+            Arrivals::OpenLoop { in_flight_max, .. } => in_flight_max,
+        }
+    }
 }
 
 /// When a run ends.
@@ -169,14 +184,15 @@ impl LoadError {
 impl LoadConfig {
     /// How many of the transfers in flight are worker `index`'s.
     pub(crate) fn slots(&self, index: usize) -> usize {
-        self.concurrency / self.workers + usize::from(index < self.concurrency % self.workers)
+        let in_flight = self.arrivals.in_flight_max();
+        in_flight / self.workers + usize::from(index < in_flight % self.workers)
     }
 
     /// How long after its intended start a transfer is given up; `None` where it may take any time.
     pub(crate) fn patience_ns(&self) -> Option<u64> {
-        match self.load {
-            Load::Closed { .. } => None,
-            Load::Open { deadline_ns, .. } => Some(deadline_ns),
+        match self.arrivals {
+            Arrivals::ClosedLoop { .. } => None,
+            Arrivals::OpenLoop { deadline_ns, .. } => Some(deadline_ns),
         }
     }
 
@@ -194,10 +210,10 @@ impl LoadConfig {
         if self.server.port() == 0 {
             return refuse("port: must be between 1 and 65535");
         }
-        if self.concurrency == 0 || self.workers == 0 {
+        if self.arrivals.in_flight_max() == 0 || self.workers == 0 {
             return refuse("concurrency and workers: must be at least 1");
         }
-        if self.workers > self.concurrency {
+        if self.workers > self.arrivals.in_flight_max() {
             return refuse("workers: more workers than concurrent transfers");
         }
         if self.sockets == Sockets::Shared && !can_share_sockets(self.server) {
@@ -217,7 +233,7 @@ impl LoadConfig {
         if self.timing.timeout_ns == 0 {
             return refuse("timeout: must be longer than 0");
         }
-        if let Load::Open { rate, deadline_ns, .. } = self.load {
+        if let Arrivals::OpenLoop { rate, deadline_ns, .. } = self.arrivals {
             if !rate.is_allowed() {
                 return refuse("rate: must be between 0.001/s and 1000000/s");
             }

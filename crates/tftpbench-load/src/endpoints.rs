@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tftpbench_net::{Socket, SocketOptions};
 use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
 
-use crate::config::{Load, LoadConfig, LoadError, Sockets};
+use crate::config::{Arrivals, LoadConfig, LoadError, Sockets};
 use crate::shared_socket::{self, SharedSocket};
 
 /// Sockets that an open loop has at the start: opened in some milliseconds, and enough for its first second or so.
@@ -44,9 +44,9 @@ impl Endpoints {
         let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
         match config.sockets {
             Sockets::PerTransfer => {
-                let first = match config.load {
-                    Load::Closed { .. } => slots,
-                    Load::Open { .. } => slots.min(FIRST_SOCKETS),
+                let first = match config.arrivals {
+                    Arrivals::ClosedLoop { .. } => slots,
+                    Arrivals::OpenLoop { .. } => slots.min(FIRST_SOCKETS),
                 };
                 spare = (0..first).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
             }

@@ -15,7 +15,8 @@ pub struct Fault {
     pub rfc_section: Option<&'static str>,
     /// How often it was seen.
     pub count: u64,
-    /// The first one, decoded, with its length and its bytes in hexadecimal (at most 64 of them). Printable ASCII.
+    /// The first one, decoded, with its length and its bytes in hexadecimal (at most 64 of them): those of DATA only
+    /// where they were asked for, since files may be secret. Printable ASCII.
     pub example: String,
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Kind {
 }
 
 /// Bytes that are not those of the file.
-pub(crate) const WRONG_CONTENTS: Kind = Kind { name: "wrong_contents", rfc_section: None };
+const WRONG_CONTENTS: Kind = Kind { name: "wrong_contents", rfc_section: None };
 
 /// Bytes behind the end that the file must have.
 pub(crate) const LONGER_THAN_EXPECTED: Kind = Kind { name: "longer_than_expected", rfc_section: None };
@@ -54,25 +55,45 @@ impl From<ProtocolFault> for Kind {
 pub(crate) struct Faults {
     seen: Vec<Fault>,
     errors: Vec<PeerError>,
+    /// Examples show file contents, too.
+    show_payload: bool,
     /// Datagrams of another TID than their transfer's, whatever the cause.
     pub(crate) strays: u64,
     /// Datagrams for a transfer that had gone. No fault: what we sent again may be answered again.
     pub(crate) late_datagrams: u64,
 }
 
+/// The opcode of DATA (RFC 1350 section 5), which file contents follow.
+const DATA: [u8; 2] = [0, 3];
 const EXAMPLE_BYTES: usize = 64;
 const TEXT_CHARS_MAX: usize = 160;
 /// A peer can send 65,536 codes.
 const CODES_MAX: usize = 16;
 
 impl Faults {
+    pub(crate) fn new(show_payload: bool) -> Faults {
+        Faults { show_payload, ..Faults::default() }
+    }
+
     pub(crate) fn record(&mut self, kind: impl Into<Kind>, received: &Received<'_>) {
-        let Kind { name, rfc_section } = kind.into();
-        if let Some(fault) = self.seen.iter_mut().find(|fault| fault.kind == name) {
-            fault.count += 1;
-            return;
+        self.count(kind.into(), |show_payload| example(received, show_payload));
+    }
+
+    /// A block that differs from the file's first at this offset of the file.
+    pub(crate) fn record_wrong_contents(&mut self, received: &Received<'_>, offset: u64) {
+        self.count(WRONG_CONTENTS, |show_payload| {
+            format!("{}, first wrong byte at offset {offset} of the file", example(received, show_payload))
+        });
+    }
+
+    fn count(&mut self, Kind { name, rfc_section }: Kind, example: impl FnOnce(bool) -> String) {
+        match self.seen.iter_mut().find(|fault| fault.kind == name) {
+            Some(fault) => fault.count += 1,
+            None => {
+                let example = example(self.show_payload);
+                self.seen.push(Fault { kind: name, rfc_section, count: 1, example });
+            }
         }
-        self.seen.push(Fault { kind: name, rfc_section, count: 1, example: example(received) });
     }
 
     /// An ERROR that ended a transfer; of more than 16 codes the later ones are not kept.
@@ -106,8 +127,15 @@ impl Faults {
     }
 }
 
-fn example(received: &Received<'_>) -> String {
+fn example(received: &Received<'_>, show_payload: bool) -> String {
     let datagram = received.payload;
+    // Of a datagram beyond what was agreed only the beginning is received.
+    let more = if received.truncated { " or more" } else { "" };
+    let size = format!("{}{more} bytes", datagram.len());
+    let decoded = cut(Decoded(datagram));
+    if datagram.starts_with(&DATA) && !show_payload {
+        return format!("{decoded} [{size}]");
+    }
     let shown = &datagram[..datagram.len().min(EXAMPLE_BYTES)];
     let mut hex = String::with_capacity(2 * shown.len());
     for byte in shown {
@@ -115,9 +143,7 @@ fn example(received: &Received<'_>) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     let rest = if shown.len() < datagram.len() { "..." } else { "" };
-    // Of a datagram beyond what was agreed only the beginning is received.
-    let more = if received.truncated { " or more" } else { "" };
-    format!("{} [{}{more} bytes: {hex}{rest}]", cut(Decoded(datagram)), datagram.len())
+    format!("{decoded} [{size}: {hex}{rest}]")
 }
 
 /// The text, or the beginning of a long one.
@@ -168,7 +194,7 @@ mod tests {
         let options = [b"\0\x06".as_slice(), &b"\x1b[2J\0\xff\0".repeat(70)].concat();
         let error = [b"\0\x05\0\0".as_slice(), &[0x1b; 60_000]].concat();
         for payload in [options.as_slice(), &error, &[7; 2_000], &[]] {
-            let example = example(&datagram(payload));
+            let example = example(&datagram(payload), true);
             assert!(example.len() < 350, "{}", example.len());
             assert!(example.chars().all(|char| char.is_ascii_graphic() || char == ' '), "{example}");
             assert!(example.contains(&format!("{} bytes", payload.len())), "{example}");
@@ -178,7 +204,23 @@ mod tests {
     #[test]
     fn of_a_datagram_that_was_cut_the_example_says_so() {
         let cut = Received { truncated: true, ..datagram(&[0, 3, 0, 1, 0]) };
-        assert_eq!(example(&cut), "DATA block 1, 1 bytes [5 or more bytes: 0003000100]");
+        assert_eq!(example(&cut, true), "DATA block 1, 1 bytes [5 or more bytes: 0003000100]");
+    }
+
+    #[test]
+    fn file_contents_are_shown_where_asked_for_only_and_other_datagrams_always() {
+        let secret = datagram(&[0, 3, 0, 7, 0x5e, 0xc2]);
+        assert_eq!(example(&secret, false), "DATA block 7, 2 bytes [6 bytes]");
+        assert!(example(&datagram(&[0, 3, 0x5e]), false).ends_with(" [3 bytes]"));
+        assert!(example(&datagram(&[0, 9, 0]), false).ends_with(" [3 bytes: 000900]"));
+        let mut faults = Faults::default();
+        faults.record_wrong_contents(&secret, 3_073);
+        faults.record_wrong_contents(&secret, 9);
+        let (list, _) = faults.into_lists();
+        assert_eq!(
+            (list[0].count, list[0].example.as_str()),
+            (2, "DATA block 7, 2 bytes [6 bytes], first wrong byte at offset 3073 of the file")
+        );
     }
 
     #[test]

@@ -34,16 +34,16 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
-pub use config::{Extent, Load, LoadConfig, LoadError, Sockets, Verify};
+pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
-pub use notice::Notice;
-pub use open_loop::{Arrivals, Rate};
+pub use notice::{Notice, Progress};
+pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
 
 use config::DALLYING_MAX;
-use notice::Sent;
+use notice::{Counters, Sent};
 use report::WorkerReport;
 use schedule::Tickets;
 use worker::opened::OpenedWorker;
@@ -59,6 +59,8 @@ const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
 const UNANSWERED: Duration = Duration::from_secs(1);
+/// How often the caller hears how far a run is: as often as a person reads a line.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
 
@@ -75,9 +77,10 @@ pub fn run(
         Extent::Duration { .. } => None,
     });
     let (notices, heard) = mpsc::channel::<Sent>();
+    let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.
     let workers: Vec<OpenedWorker<'_>> = (0..config.workers)
-        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), index))
+        .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), &counters[index], index))
         .collect::<Result<_, _>>()?;
     drop(notices);
     let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
@@ -93,7 +96,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -104,9 +107,11 @@ pub fn run(
 /// them: in the middle of it is too late to find out.
 fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     let raised = limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES));
-    let Load::Open { rate, .. } = config.load else { return Ok(raised.map(drop)?) };
+    let Arrivals::OpenLoop { rate, in_flight_max, .. } = config.arrivals else {
+        return Ok(raised.map(drop)?);
+    };
     let refuse = |limit: String, fits: u64, hint: &str| {
-        let (asked, hint) = (config.concurrency, hint.to_owned());
+        let (asked, hint) = (in_flight_max, hint.to_owned());
         Err(LoadError::TooMany { asked, limit, fits, hint })
     };
     let dallying = (DALLYING_MAX * config.workers) as u64;
@@ -117,7 +122,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
             return refuse(format!("{} open files", shortfall.hard), fits, hint);
         }
         let ports = limits::local_ports().unwrap_or(u64::MAX);
-        if (config.concurrency as u64).saturating_add(dallying) > ports {
+        if (in_flight_max as u64).saturating_add(dallying) > ports {
             let hint = "; a wider net.ipv4.ip_local_port_range allows more";
             return refuse(format!("{ports} local ports"), ports.saturating_sub(dallying), hint);
         }
@@ -132,7 +137,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
         )));
     };
     let fits = rest / CLIENT_BYTES;
-    if config.concurrency as u64 > fits {
+    if in_flight_max as u64 > fits {
         return refuse(format!("{} MiB of free memory", memory >> 20), fits, "");
     }
     Ok(())
@@ -153,15 +158,21 @@ fn row_bytes(config: &LoadConfig, rate: Rate) -> u64 {
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
         Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
-        Sockets::PerTransfer => config.concurrency.saturating_add(DALLYING_MAX * config.workers),
+        Sockets::PerTransfer => config.arrivals.in_flight_max().saturating_add(DALLYING_MAX * config.workers),
     }
 }
 
 /// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
 /// from when the caller should have heard something until it had dealt with it.
-fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(Notice)) -> u64 {
+fn listen(
+    heard: &mpsc::Receiver<Sent>,
+    counters: &[Counters],
+    watches: bool,
+    notice: &mut impl FnMut(Notice),
+) -> u64 {
     let mut awaits_close = true;
     let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
@@ -169,6 +180,8 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
                 awaits_close = false;
                 notice(Notice::WindowClosed);
+                let now = Instant::now();
+                (closed, next_progress) = (Some(now), now + PROGRESS);
                 sent_ns
             }
             // Each worker says so; the first one's word is the news.
@@ -188,6 +201,13 @@ fn listen(heard: &mpsc::Receiver<Sent>, watches: bool, notice: &mut impl FnMut(N
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if Instant::now() >= next_progress {
+            next_progress += PROGRESS;
+            let elapsed_ns = began.elapsed().as_nanos() as u64;
+            let draining_ns = closed.map(|closed: Instant| closed.elapsed().as_nanos() as u64);
+            let nothing = Progress { elapsed_ns, draining_ns, ..Progress::default() };
+            notice(Notice::Progress(counters.iter().fold(nothing, Progress::add)));
         }
     }
     // Fixed work ends before its time has come.

@@ -1,10 +1,16 @@
-//! What a run says while it goes on. Plain data.
+//! What a run says while it goes on. Plain data, but for the counters that a worker lets others read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::recorder::{Recorder, Totals};
 
 /// What the caller hears while a run goes on, on its own thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The run is still going.
     Tick,
+    /// How far it is: once a second since the start, and since the end of the window.
+    Progress(Progress),
     /// Everything is open, and the run starts at `start_ns` on the monotonic clock: the edges of the measured window
     /// follow from it. Once per run, before all others.
     Scheduled {
@@ -22,5 +28,74 @@ pub enum Notice {
     Refused,
 }
 
+/// How far a run is. The counts are those of all workers, as they were up to 50 ms ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Time since the run began.
+    pub elapsed_ns: u64,
+    /// Time since the measured window closed; `None` before.
+    pub draining_ns: Option<u64>,
+    /// Transfers started.
+    pub started: u64,
+    /// Transfers that came to their end, one way or another.
+    pub ended: u64,
+    /// Of these, those that completed.
+    pub completed: u64,
+    /// File bytes moved in order.
+    pub bytes: u64,
+}
+
+impl Progress {
+    /// What all workers have counted.
+    pub(crate) fn add(mut self, worker: &Counters) -> Progress {
+        self.started += worker.started.load(Ordering::Relaxed);
+        self.ended += worker.ended.load(Ordering::Relaxed);
+        self.completed += worker.completed.load(Ordering::Relaxed);
+        self.bytes += worker.bytes.load(Ordering::Relaxed);
+        self
+    }
+}
+
+/// One worker's counters as others may read them, in a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Counters {
+    started: AtomicU64,
+    ended: AtomicU64,
+    completed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Called by the worker outside its hot loop, some 20 times a second.
+    pub(crate) fn store(&self, recorder: &Recorder) {
+        let sum = |count: fn(&Totals) -> u64| recorder.phases.iter().map(count).sum();
+        self.started.store(recorder.started, Ordering::Relaxed);
+        self.ended.store(recorder.transfers.len() as u64, Ordering::Relaxed);
+        self.completed.store(sum(|totals| totals.completed), Ordering::Relaxed);
+        self.bytes.store(sum(|totals| totals.bytes), Ordering::Relaxed);
+    }
+}
+
 /// A notice of a worker, and when it was given.
 pub(crate) type Sent = (Notice, u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_store_adds_up_over_all_their_phases() {
+        let workers = [Counters::default(), Counters::default()];
+        for (worker, at_ns) in workers.iter().zip([5, 500]) {
+            let mut recorder = Recorder::new(0, (10, 100));
+            recorder.started = 4;
+            recorder.progress(at_ns, 2, 70);
+            recorder.progress(50, 1, 30);
+            recorder.complete(at_ns);
+            worker.store(&recorder);
+        }
+        let progress = workers.iter().fold(Progress::default(), Progress::add);
+        assert_eq!(progress, Progress { started: 8, completed: 2, bytes: 200, ..Progress::default() });
+    }
+}

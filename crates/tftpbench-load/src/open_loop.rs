@@ -44,7 +44,7 @@ impl Rate {
 
 /// How the starts of an open loop lie in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrivals {
+pub enum Spacing {
     /// All gaps are equal; the first start is at 0.
     Even,
     /// Gaps are exponentially distributed: machines that know nothing of each other.
@@ -133,10 +133,10 @@ pub(crate) struct Poisson {
 }
 
 impl Times {
-    pub(crate) fn new(rate: Rate, arrivals: Arrivals, seed: u64) -> Times {
-        match arrivals {
-            Arrivals::Even => Times::Even(rate),
-            Arrivals::Poisson => {
+    pub(crate) fn new(rate: Rate, spacing: Spacing, seed: u64) -> Times {
+        match spacing {
+            Spacing::Even => Times::Even(rate),
+            Spacing::Poisson => {
                 let mean_ns = rate.per_ns as f64 / rate.transfers as f64;
                 let mean = mean_ns * f64::from(1u32 << FRACTION_BITS);
                 Times::Poisson(Poisson { stream: mix64(seed ^ STREAM), mean, summed: 0, sum: 0 })
@@ -176,14 +176,14 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
     const DAYS_NS: u64 = 10 * 24 * 3_600 * SECOND;
-    const BOTH: [Arrivals; 2] = [Arrivals::Even, Arrivals::Poisson];
+    const BOTH: [Spacing; 2] = [Spacing::Even, Spacing::Poisson];
 
     fn per_second(transfers: u64) -> Rate {
         Rate { transfers, per_ns: SECOND }
     }
 
-    fn part(rate: Rate, arrivals: Arrivals, seed: u64, share: (usize, usize), count: u64) -> Vec<Start> {
-        let times = Times::new(rate, arrivals, seed);
+    fn part(rate: Rate, spacing: Spacing, seed: u64, share: (usize, usize), count: u64) -> Vec<Start> {
+        let times = Times::new(rate, spacing, seed);
         let mut open = OpenLoop::new(times, 1_000, share, u64::MAX, count);
         std::iter::from_fn(|| open.take_due(u64::MAX)).collect()
     }
@@ -193,7 +193,7 @@ mod tests {
         for rate in
             [per_second(200), per_second(7), per_second(30_001), Rate { transfers: 7, per_ns: 60 * SECOND }]
         {
-            let starts = part(rate, Arrivals::Even, 0, (0, 1), 100_000);
+            let starts = part(rate, Spacing::Even, 0, (0, 1), 100_000);
             assert_eq!(starts.len(), 100_000);
             for (index, start) in starts.iter().enumerate() {
                 let formula = index as u128 * u128::from(rate.per_ns) / u128::from(rate.transfers);
@@ -204,21 +204,21 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_together_have_the_schedule_of_one() {
-        for (arrivals, seed) in BOTH.into_iter().flat_map(|arrivals| [1, 99].map(|seed| (arrivals, seed))) {
-            let alone = part(per_second(333), arrivals, seed, (0, 1), 100_000);
+        for (spacing, seed) in BOTH.into_iter().flat_map(|spacing| [1, 99].map(|seed| (spacing, seed))) {
+            let alone = part(per_second(333), spacing, seed, (0, 1), 100_000);
             for workers in [2, 3, 4] {
                 let parts =
-                    (0..workers).flat_map(|k| part(per_second(333), arrivals, seed, (k, workers), 100_000));
+                    (0..workers).flat_map(|k| part(per_second(333), spacing, seed, (k, workers), 100_000));
                 let mut union: Vec<Start> = parts.collect();
                 union.sort_by_key(|start| start.number);
-                assert_eq!(union, alone, "{arrivals:?} with {workers} workers");
+                assert_eq!(union, alone, "{spacing:?} with {workers} workers");
             }
         }
     }
 
     /// Largest distance between the distribution of 2,000 gaps and the exponential one (Kolmogorov, 1933).
     fn distance(seed: u64) -> f64 {
-        let starts = part(per_second(1_000), Arrivals::Poisson, seed, (0, 1), 2_001);
+        let starts = part(per_second(1_000), Spacing::Poisson, seed, (0, 1), 2_001);
         let mut gaps: Vec<f64> =
             starts.windows(2).map(|pair| (pair[1].intended_ns - pair[0].intended_ns) as f64 / 1e6).collect();
         gaps.sort_by(f64::total_cmp);
@@ -235,9 +235,9 @@ mod tests {
         // Beyond 0.0436 lies one sample in a thousand of 2,000 (1.95 / sqrt(n)).
         let worst = (1..=20).map(distance).fold(0.0, f64::max);
         assert!(worst < 0.0436, "{worst}");
-        let other = part(per_second(1_000), Arrivals::Poisson, 2, (0, 1), 100);
+        let other = part(per_second(1_000), Spacing::Poisson, 2, (0, 1), 100);
         assert_ne!(
-            part(per_second(1_000), Arrivals::Poisson, 1, (0, 1), 100),
+            part(per_second(1_000), Spacing::Poisson, 1, (0, 1), 100),
             other,
             "another seed, another schedule"
         );
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_come_at_the_rate_that_was_asked_for() {
-        let last = part(per_second(5_000), Arrivals::Poisson, 3, (0, 1), 1_000_000)[999_999].intended_ns;
+        let last = part(per_second(5_000), Spacing::Poisson, 3, (0, 1), 1_000_000)[999_999].intended_ns;
         // The sum of a million has a standard deviation of 0.1 %.
         assert!((last as f64 / 200e9 - 1.0).abs() < 0.004, "{last}");
     }
@@ -258,7 +258,7 @@ mod tests {
             assert!(rate.is_allowed());
             let last = (rate.per_second() * 864_000.0).round() as u64;
             assert_eq!(rate.time_of(last), DAYS_NS);
-            let times = Times::new(rate, Arrivals::Even, 0);
+            let times = Times::new(rate, Spacing::Even, 0);
             let mut open = OpenLoop::new(times, SECOND, (0, 1), u64::MAX, u64::MAX);
             open.next.number = last - 1;
             open.look_up();
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(per_second(1).time_of(u64::MAX), u64::MAX, "the end of time, not the beginning again");
         // The longest gap there can be: the logarithm of 2^-53, at the slowest rate.
         let Times::Poisson(mut slow) =
-            Times::new(Rate { transfers: 1, per_ns: 1_000 * SECOND }, Arrivals::Poisson, 1)
+            Times::new(Rate { transfers: 1, per_ns: 1_000 * SECOND }, Spacing::Poisson, 1)
         else {
             unreachable!()
         };
@@ -286,19 +286,19 @@ mod tests {
 
     #[test]
     fn starts_are_given_when_they_are_due_and_end_with_the_window_or_the_count() {
-        for arrivals in BOTH {
-            let times = Times::new(per_second(100), arrivals, 1);
+        for spacing in BOTH {
+            let times = Times::new(per_second(100), spacing, 1);
             let mut open = OpenLoop::new(times, SECOND, (0, 1), 3 * SECOND, u64::MAX);
             while let Some(due_ns) = open.next_start_ns() {
                 assert_eq!(open.take_due(due_ns - 1), None);
                 assert_eq!(open.take_due(due_ns).map(|start| start.intended_ns), Some(due_ns));
             }
             assert_eq!(open.take_due(u64::MAX), None);
-            if arrivals == Arrivals::Even {
+            if spacing == Spacing::Even {
                 assert_eq!(open.intended, 200, "what would start with the end of the window is not of it");
             }
         }
-        let mut open = OpenLoop::new(Times::new(per_second(1), Arrivals::Even, 1), 0, (0, 1), u64::MAX, 5);
+        let mut open = OpenLoop::new(Times::new(per_second(1), Spacing::Even, 1), 0, (0, 1), u64::MAX, 5);
         open.close();
         assert_eq!((open.next_start_ns(), open.take_due(u64::MAX)), (None, None));
     }

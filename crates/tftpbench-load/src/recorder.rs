@@ -63,14 +63,20 @@ impl TransferOutcome {
 pub(crate) struct Granted {
     pub(crate) blksize: Option<u16>,
     pub(crate) windowsize: Option<u16>,
+    /// Transfers that were answered.
+    pub(crate) answered: u64,
+    /// In how many of them an OACK named blksize, windowsize and tsize.
+    pub(crate) times: [u64; 3],
 }
 
 impl Granted {
-    /// Keeps the smaller one of each value.
-    pub(crate) fn lower(&mut self, other: Granted) {
+    /// Keeps the smaller one of each value, and counts.
+    pub(crate) fn add(&mut self, other: Granted) {
         let smaller = |one: Option<u16>, two: Option<u16>| one.into_iter().chain(two).min();
         self.blksize = smaller(self.blksize, other.blksize);
         self.windowsize = smaller(self.windowsize, other.windowsize);
+        self.answered += other.answered;
+        self.times.iter_mut().zip(other.times).for_each(|(sum, part)| *sum += part);
     }
 }
 
@@ -478,10 +484,12 @@ mod tests {
     #[test]
     fn of_each_option_the_smallest_value_is_kept() {
         let mut granted = Granted::default();
-        granted.lower(Granted { blksize: Some(1_428), windowsize: Some(4) });
-        granted.lower(Granted { blksize: Some(512), windowsize: Some(16) });
-        granted.lower(Granted::default());
-        assert_eq!(granted, Granted { blksize: Some(512), windowsize: Some(4) });
+        let answered = 1;
+        granted.add(Granted { blksize: Some(1_428), windowsize: Some(4), answered, times: [1, 1, 0] });
+        granted.add(Granted { blksize: Some(512), windowsize: Some(16), answered, times: [0, 1, 0] });
+        granted.add(Granted::default());
+        let expected = Granted { blksize: Some(512), windowsize: Some(4), answered: 2, times: [1, 2, 0] };
+        assert_eq!(granted, expected);
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub struct LoadReport {
     pub faults: Vec<Fault>,
     /// The ERRORs that ended transfers, by code.
     pub errors: Vec<PeerError>,
+    /// Transfers that were answered, and in how many of them an OACK named each option: blksize, windowsize, tsize.
+    pub answered: u64,
+    /// See `answered`.
+    pub granted: [(&'static str, u64); 3],
 }
 
 impl LoadReport {
@@ -62,6 +66,7 @@ impl LoadReport {
         ]
         .concat();
         let (faults, errors) = merged.faults.into_lists();
+        let Granted { answered, times: [blksize, windowsize, tsize], .. } = merged.recorded.granted;
         let interval_ns = merged.interval_ns;
         merged.intervals.iter_mut().for_each(|interval| interval.duration_ns = interval_ns);
         Ok(LoadReport {
@@ -71,6 +76,8 @@ impl LoadReport {
             intervals: merged.intervals,
             faults,
             errors,
+            answered,
+            granted: [("blksize", blksize), ("windowsize", windowsize), ("tsize", tsize)],
         })
     }
 }
@@ -162,7 +169,7 @@ impl Merged {
         self.recorded.started += worker.recorder.started;
         self.recorded.shed += worker.recorder.shed;
         self.recorded.shed_in_window += worker.recorder.shed_in_window;
-        self.recorded.granted.lower(worker.recorder.granted);
+        self.recorded.granted.add(worker.recorder.granted);
         self.recorded.duplicates += worker.recorder.duplicates;
         self.recorded.bytes_verified += worker.recorder.bytes_verified;
         self.recorded.content_mismatches += worker.recorder.content_mismatches;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::{Load, LoadConfig};
+use crate::config::{Arrivals, LoadConfig};
 use crate::open_loop::{OpenLoop, Start, Times};
 
 /// Numbers for transfers, shared by all workers: 0, 1, 2, ... up to a limit.
@@ -43,12 +43,12 @@ impl<'a> Schedule<'a> {
         index: usize,
         (start_ns, close_ns): (u64, u64),
     ) -> Schedule<'a> {
-        match config.load {
-            Load::Closed { ramp_ns } => {
+        match config.arrivals {
+            Arrivals::ClosedLoop { ramp_ns, .. } => {
                 Schedule::closed_loop(start_ns, config.slots(index), ramp_ns, tickets)
             }
-            Load::Open { rate, arrivals, .. } => {
-                let times = Times::new(rate, arrivals, config.seed);
+            Arrivals::OpenLoop { rate, spacing, .. } => {
+                let times = Times::new(rate, spacing, config.seed);
                 let share = (index, config.workers);
                 Schedule::OpenLoop(OpenLoop::new(times, start_ns, share, close_ns, tickets.limit))
             }

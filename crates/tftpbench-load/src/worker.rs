@@ -14,10 +14,10 @@ use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
 use crate::client::{Client, Drained, Shared};
-use crate::config::{DALLYING_MAX, Extent, Load, LoadConfig, LoadError};
+use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
-use crate::notice::{Notice, Sent};
+use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
@@ -36,6 +36,7 @@ struct Worker<'a> {
     config: &'a LoadConfig,
     stop: &'a Stop,
     notices: Channel<Sent>,
+    counters: &'a Counters,
     poller: Poller,
     timers: Timers,
     due: Vec<u64>,
@@ -75,6 +76,7 @@ impl Worker<'_> {
         let mut now_ns = clock::monotonic_ns();
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
+            self.counters.store(&self.recorder);
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;
@@ -130,13 +132,13 @@ impl Worker<'_> {
             // It fails where the caller gave up waiting, which is no fault here.
             let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
-            self.drain_end_ns = match (self.config.extent, self.config.load) {
+            self.drain_end_ns = match (self.config.extent, self.config.arrivals) {
                 (Extent::Transfers { .. }, _) => now_ns,
-                (Extent::Duration { .. }, Load::Closed { .. }) => {
+                (Extent::Duration { .. }, Arrivals::ClosedLoop { .. }) => {
                     close_ns.saturating_add(self.config.drain_ns)
                 }
                 // Each has its own deadline.
-                (Extent::Duration { .. }, Load::Open { .. }) => u64::MAX,
+                (Extent::Duration { .. }, Arrivals::OpenLoop { .. }) => u64::MAX,
             };
             self.schedule.close_window();
         }

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
-    Arrivals, Extent, Figure, Load, LoadConfig, LoadReport, Notice, Rate, Sockets, TransferOutcome, Verify,
-    run,
+    Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Sockets, Spacing, TransferOutcome,
+    Verify, run,
 };
 use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
@@ -22,6 +22,11 @@ const BOTH: [Sockets; 2] = [Sockets::Shared, Sockets::PerTransfer];
 const DIRECTIONS: [Operation; 2] = [Operation::Read, Operation::Write];
 
 /// Six transfers of different files, three at a time, by clients with long timeouts.
+/// So many transfers in flight, from the first moment on.
+fn at_once(concurrency: usize) -> Arrivals {
+    Arrivals::ClosedLoop { concurrency, ramp_ns: 0 }
+}
+
 fn config(sockets: Sockets) -> LoadConfig {
     LoadConfig {
         server: "127.0.0.1:1".parse().unwrap(),
@@ -33,11 +38,11 @@ fn config(sockets: Sockets) -> LoadConfig {
         size_is_known: false,
         seed: SEED,
         verify: Verify::Full,
-        verify_against: None,
+        verify_against: Vec::new(),
+        show_payload: false,
         options: Options::default(),
         timing: timing(2_000 * MS),
-        concurrency: 3,
-        load: Load::Closed { ramp_ns: 0 },
+        arrivals: at_once(3),
         workers: 1,
         cpus: Vec::new(),
         sockets,
@@ -194,7 +199,14 @@ fn block_numbers_roll_over_as_agreed() {
             let extent = Extent::Transfers { count: 1, limit_ns: 60_000 * MS };
             let file_size_bytes = 8 * 65_600;
             let (report, _) = load_completely(
-                LoadConfig { operation, options, extent, file_size_bytes, concurrency: 1, ..config(BOTH[0]) },
+                LoadConfig {
+                    operation,
+                    options,
+                    extent,
+                    file_size_bytes,
+                    arrivals: at_once(1),
+                    ..config(BOTH[0])
+                },
                 Faults::default(),
             );
             assert_eq!(blocks(&report), 65_601);
@@ -249,8 +261,7 @@ fn a_ramp_spreads_the_first_starts() {
         let (report, _) = load_completely(
             // The first ones last longer than the ramp, so nothing else can start.
             LoadConfig {
-                load: Load::Closed { ramp_ns: 40 * MS },
-                concurrency: 4,
+                arrivals: Arrivals::ClosedLoop { concurrency: 4, ramp_ns: 40 * MS },
                 extent,
                 timing: timing(100 * MS),
                 ..config(sockets)
@@ -266,19 +277,18 @@ fn a_ramp_spreads_the_first_starts() {
     }
 }
 
-fn open(transfers_per_s: u64, arrivals: Arrivals, deadline_ns: u64) -> Load {
+fn open(transfers_per_s: u64, spacing: Spacing, in_flight_max: usize, deadline_ns: u64) -> Arrivals {
     let rate = Rate { transfers: transfers_per_s, per_ns: 1_000 * MS };
-    Load::Open { rate, arrivals, deadline_ns }
+    Arrivals::OpenLoop { rate, spacing, in_flight_max, deadline_ns }
 }
 
 /// Number and intended start of all transfers of an open loop over 100 ms of warm-up and 200 ms, by number.
-fn schedule(sockets: Sockets, arrivals: Arrivals, workers: usize) -> Vec<(u64, i64)> {
+fn schedule(sockets: Sockets, spacing: Spacing, workers: usize) -> Vec<(u64, i64)> {
     let extent = Extent::Duration { warm_up_ns: 100 * MS, window_ns: 200 * MS };
     let config = LoadConfig {
-        load: open(1_000, arrivals, 60_000 * MS),
+        arrivals: open(1_000, spacing, 1_000, 60_000 * MS),
         extent,
         workers,
-        concurrency: 1_000,
         file_size_bytes: 100,
         ..config(sockets)
     };
@@ -299,12 +309,12 @@ fn schedule(sockets: Sockets, arrivals: Arrivals, workers: usize) -> Vec<(u64, i
 fn an_open_loop_intends_what_the_formula_says_with_any_number_of_workers() {
     for sockets in BOTH {
         let even: Vec<_> = (0..300).map(|number| (number, number as i64 * MS as i64)).collect();
-        let poisson = schedule(sockets, Arrivals::Poisson, 1);
-        assert_eq!(schedule(sockets, Arrivals::Even, 1), even);
+        let poisson = schedule(sockets, Spacing::Poisson, 1);
+        assert_eq!(schedule(sockets, Spacing::Even, 1), even);
         assert!((200..400).contains(&poisson.len()) && poisson != even);
         for workers in [2, 4] {
-            assert_eq!(schedule(sockets, Arrivals::Even, workers), even);
-            assert_eq!(schedule(sockets, Arrivals::Poisson, workers), poisson);
+            assert_eq!(schedule(sockets, Spacing::Even, workers), even);
+            assert_eq!(schedule(sockets, Spacing::Poisson, workers), poisson);
         }
     }
 }
@@ -312,8 +322,8 @@ fn an_open_loop_intends_what_the_formula_says_with_any_number_of_workers() {
 #[test]
 fn an_open_loop_of_fixed_work_offers_that_many_and_is_one_cohort() {
     let extent = Extent::Transfers { count: 50, limit_ns: 60_000 * MS };
-    let load = open(500, Arrivals::Even, 60_000 * MS);
-    let config = LoadConfig { load, extent, workers: 2, concurrency: 50, ..config(BOTH[0]) };
+    let arrivals = open(500, Spacing::Even, 50, 60_000 * MS);
+    let config = LoadConfig { arrivals, extent, workers: 2, ..config(BOTH[0]) };
     let (report, _) = load_completely(config, Faults::default());
     assert_eq!((whole(&report, "intended"), figure(&report, "offered_per_s")), (50, 500.0));
     assert_eq!(report.transfers.iter().map(|row| row.intended_start_ns).max(), Some(98 * MS as i64));
@@ -323,7 +333,7 @@ fn an_open_loop_of_fixed_work_offers_that_many_and_is_one_cohort() {
 fn several_workers_share_the_work_and_are_counted_as_one() {
     for sockets in BOTH {
         let extent = Extent::Transfers { count: 30, limit_ns: 60_000 * MS };
-        let config = LoadConfig { workers: 3, concurrency: 7, extent, ..config(sockets) };
+        let config = LoadConfig { workers: 3, arrivals: at_once(7), extent, ..config(sockets) };
         let (report, _) = load_completely(config, Faults::default());
         let numbers: BTreeSet<u64> = report.transfers.iter().map(|row| row.number).collect();
         assert_eq!(numbers, (0..30).collect());
@@ -407,8 +417,14 @@ fn a_thousand_clients_of_each_kind_of_socket_find_their_answers_from_one_listeni
         let extent = Extent::Transfers { count: 2_000, limit_ns: 60_000 * MS };
         // A burst overruns the peer's receive buffer, and the clients repeat what is lost.
         let (concurrency, file_size_bytes, timing) = (1_000, 1_500, timing(100 * MS));
-        let config =
-            LoadConfig { operation, concurrency, file_size_bytes, timing, extent, ..config(sockets) };
+        let config = LoadConfig {
+            operation,
+            arrivals: at_once(concurrency),
+            file_size_bytes,
+            timing,
+            extent,
+            ..config(sockets)
+        };
         let (report, _) = load_completely(config, Faults { never_repeats: true, ..Faults::default() });
         // A repeated DATA is acknowledged again, maybe too late; a repeated ACK or RRQ is answered by nothing.
         assert!(operation == Operation::Write || report.faults.is_empty(), "{:?}", report.faults);
@@ -422,7 +438,7 @@ fn a_read_that_brings_more_than_the_file_has_is_ended_with_its_first_block_too_m
         let expected = LoadConfig {
             verify,
             size_is_known: true,
-            verify_against: Some(vec![0; SIZE as usize - 1_000].into()),
+            verify_against: vec![vec![0; SIZE as usize - 1_000].into()],
             ..config(sockets)
         };
         let (report, seen) = load(expected, Faults::default());

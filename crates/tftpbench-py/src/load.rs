@@ -1,5 +1,6 @@
 //! `run_load` and the generated contents, for `tftpbench.host.generator`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, Extent, Fault, Figure, Interval, Load, LoadConfig, LoadReport, Notice, Rate, Sockets,
-    TransferRow, Verify,
+    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Rate, Sockets,
+    Spacing, TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
 
@@ -31,6 +32,7 @@ pub(crate) struct LoadArguments {
     seed: u64,
     verify: String,
     verify_against: Option<PathBuf>,
+    show_payload: bool,
     concurrency: usize,
     /// Transfers in so many nanoseconds; none in a closed loop.
     rate_ratio: Option<(u64, u64)>,
@@ -63,10 +65,11 @@ pub(crate) struct LoadOutcome(LoadReport);
 
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
-/// "answered", "unanswered" or "refused", whichever is known first.
+/// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
+/// start and since the end of the window (None before), transfers started, ended and completed, and file bytes.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None))]
+#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
@@ -74,6 +77,7 @@ pub(crate) fn run_load(
     on_start: Option<Py<PyAny>>,
     on_close: Option<Py<PyAny>>,
     on_answer: Option<Py<PyAny>>,
+    on_progress: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
@@ -86,6 +90,9 @@ pub(crate) fn run_load(
                 Notice::Answered => call(py, &on_answer, ("answered",)),
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
+                Notice::Progress(Progress { elapsed_ns, draining_ns, started, ended, completed, bytes }) => {
+                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes))
+                }
                 Notice::Tick => py.check_signals(),
             });
             if let Err(error) = called {
@@ -193,6 +200,18 @@ impl LoadOutcome {
     fn errors(&self) -> Vec<(u16, u64, String)> {
         self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
+
+    /// Transfers that were answered.
+    #[getter]
+    fn answered(&self) -> u64 {
+        self.0.answered
+    }
+
+    /// In how many of them an OACK named each option: blksize, windowsize and tsize.
+    #[getter]
+    fn granted(&self) -> HashMap<&'static str, u64> {
+        HashMap::from(self.0.granted)
+    }
 }
 
 type FaultTuple = (&'static str, u64, String, Option<&'static str>);
@@ -212,8 +231,8 @@ fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> Py
 impl LoadArguments {
     fn into_config(self) -> PyResult<LoadConfig> {
         let server = socket_address(&self.host, self.port)?;
-        let load = self.load()?;
-        let verify_against = self.verify_against.as_ref().map(std::fs::read).transpose()?.map(Arc::from);
+        let arrivals = self.arrivals()?;
+        let verify_against = self.verify_against()?;
         let extent = match (self.transfers, self.duration_ns) {
             (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
             (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
@@ -237,11 +256,11 @@ impl LoadArguments {
                 &[("full", Verify::Full), ("sample", Verify::Sample), ("off", Verify::Off)],
             )?,
             verify_against,
+            show_payload: self.show_payload,
             options: self.options()?,
             timing: self.timing()?,
             name: self.name,
-            concurrency: self.concurrency,
-            load,
+            arrivals,
             workers: self.workers,
             cpus: self.cpus,
             sockets: choice(
@@ -257,21 +276,34 @@ impl LoadArguments {
         })
     }
 
-    fn load(&self) -> PyResult<Load> {
+    fn arrivals(&self) -> PyResult<Arrivals> {
         let Some((transfers, per_ns)) = self.rate_ratio else {
-            return Ok(Load::Closed { ramp_ns: self.ramp_ns });
+            return Ok(Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns });
         };
         if self.ramp_ns > 0 {
             return Err(PyValueError::new_err(
                 "ramp_ns: the rate of an open loop spreads its starts already",
             ));
         }
-        let kinds = [("even", Arrivals::Even), ("poisson", Arrivals::Poisson)];
-        Ok(Load::Open {
+        let kinds = [("even", Spacing::Even), ("poisson", Spacing::Poisson)];
+        Ok(Arrivals::OpenLoop {
             rate: Rate { transfers, per_ns },
-            arrivals: choice("arrivals", &self.arrivals, &kinds)?,
+            spacing: choice("arrivals", &self.arrivals, &kinds)?,
+            in_flight_max: self.concurrency,
             deadline_ns: self.deadline_ns,
         })
+    }
+
+    /// One file for all, or where its path has {n} one for each number.
+    fn verify_against(&self) -> PyResult<Vec<Arc<[u8]>>> {
+        let Some(path) = &self.verify_against else { return Ok(Vec::new()) };
+        let each = path.to_str().filter(|path| path.contains("{n}"));
+        let Some(path) = each else { return Ok(vec![std::fs::read(path)?.into()]) };
+        if self.distinct_files == 0 {
+            return Err(PyValueError::new_err("verify_against: {n} needs a number of distinct_files"));
+        }
+        let read = |file: u64| Ok(std::fs::read(path.replace("{n}", &file.to_string()))?.into());
+        (0..self.distinct_files).map(read).collect()
     }
 
     /// Defaults are not asked for: RFC 2347 negotiation happens only where something differs from RFC 1350.

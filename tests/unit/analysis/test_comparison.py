@@ -56,12 +56,10 @@ def test_what_b_moves_is_a_multiple_of_a_with_interval_and_verdict(tmp_path: Pat
     assert epoll["lowest"] <= epoll["low"] < epoll["ratio"] < epoll["high"] <= epoll["highest"]
     assert epoll["b_data_pps"] / epoll["a_data_pps"] == pytest.approx(1.2, rel=0.02)
     assert (epoll["n"], epoll["cpu_ratio"]) == (8, pytest.approx(1 / 1.2))
-    assert found.sentence.startswith(
-        "B against A, 4 comparisons: faster in 2, the same within 5 % in 2; furthest apart, "
-    )
-    assert "B moves 1.2" in found.sentence
-    assert "x the blocks of A with epoll, read, 10" in found.sentence
-    assert "(95 % interval 1." in found.sentence
+    start = "B against A in 4 comparisons: faster in 2, the same within 5 % in 2. Largest difference that is certain: "
+    assert found.sentence.startswith(f"{start}epoll, read, 10")
+    assert "at once, 64 KiB: B is 1.2" in found.sentence
+    assert " times as fast as A (95 % interval 1." in found.sentence
     assert ", 8 pairs)." in found.sentence
     assert (found.warnings, found.left_out) == ((), ())
 
@@ -244,7 +242,7 @@ def test_scenarios_of_other_names_are_compared_where_the_work_is_equal(tmp_path:
         ),
         (
             {"keys": {"method_key": "m", "host_key": "other"}},
-            "the machines are not alike (host_key differs): in what, their manifests do not say",
+            "the machines are not alike (host_key differs): their manifests do not say how",
         ),
         (
             {
@@ -291,7 +289,7 @@ def test_a_key_that_one_run_lacks_is_said_to_lack_with_what_differs_anyway(tmp_p
     [
         ("b" * 40, "as commits of tftpbench do (aaaaaaaaa in A, bbbbbbbbb in B)"),
         (None, "as commits of tftpbench do (aaaaaaaaa in A, none in B)"),
-        ("a" * 40, "(method_key differs): in what, their manifests do not say"),
+        ("a" * 40, "(method_key differs): their manifests do not say how"),
     ],
 )
 def test_methods_of_one_version_of_tftpbench_are_told_apart_by_commit(
@@ -365,7 +363,7 @@ def test_a_row_that_does_not_say_what_its_work_was_goes_by_its_key(tmp_path: Pat
     a = made(tmp_path / "a", {"epoll": 1.0}, row={"file_size_bytes": None, "cell_key": "abc"})
     found = comparison.compare(a, a)
     assert list(found.to_frame()["label"]) == ["cell abc"]
-    assert "with epoll, cell abc" in found.sentence
+    assert "epoll, cell abc" in found.sentence
 
 
 def test_keys_of_two_versions_are_told_apart_from_other_work(tmp_path: Path) -> None:
@@ -449,7 +447,7 @@ def test_the_text_has_sentence_warnings_table_and_what_was_left_out(tmp_path: Pa
     a = made(tmp_path / "a", {"epoll": 100_000, "threads": 50_000, "gone": 1.0}, noise=0)
     b = made(tmp_path / "b", {"epoll": 150_000, "threads": 50_000}, noise=0, keys={"method_key": "m", "host_key": "x"})
     text = plain(sections(comparison.compare(a, b)))
-    assert text.splitlines()[0].startswith("B against A, 2 comparisons: faster in 1, the same within 5 % in 1;")
+    assert text.splitlines()[0].startswith("B against A in 2 comparisons: faster in 1, the same within 5 % in 1.")
     assert [block.splitlines()[0] for block in text.split("\n\n")[1:]] == [
         "Warnings:",
         "  server   A data/s  B data/s              B over A  CPU/block  verdict",

@@ -55,7 +55,7 @@ def test_trials_stand_in_the_order_done_with_their_median_and_spread() -> None:
     assert plot.data["data_pps"].tolist() == VALUES[::-1].tolist()
     spread = np.median(np.abs(VALUES / np.median(VALUES) - 1))
     assert f"epoll ± {100 * spread:.1f} %" in plot.alt
-    assert plot.figure.axes[0].get_ylabel() == "1/s"
+    assert plot.figure.axes[0].get_ylabel() == "blocks per second"
 
 
 def test_times_are_written_as_times() -> None:

@@ -1,19 +1,23 @@
 """What a run says in the end."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.report import runs
 from tests.unit.builders import scenario
 from tftpbench.analysis import summary
-from tftpbench.analysis.summary import Answer, Quantiles
+from tftpbench.analysis.summary import Answer, answer_of
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.metrics import HEADLINE
 from tftpbench.model.scenario import Scenario
 from tftpbench.render import answer as rendered
-from tftpbench.store import load_run
+from tftpbench.render.report import report
+from tftpbench.store import Latency, load_run
 
 PLACE = "on separate cores"
 
@@ -59,9 +63,9 @@ def test_the_sentence_has_the_ratio_the_interval_and_the_placement() -> None:
     question = asked()
     found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}))
     assert found.sentence == (
-        "threads moves 0.61x the blocks of epoll at 1000 concurrent reads of 64 KiB "
-        "(95 % interval 0.61 to 0.61, 7 pairs; 0.61x at 3), on separate cores."
+        "With 1000 reads at once, threads is 0.61 times as fast as epoll (95 % interval 0.61 to 0.61). At 3: 0.61."
     )
+    assert found.conditions == "Compared by blocks per second, 64 KiB, on separate cores."
 
 
 def test_under_six_pairs_there_is_a_range_and_no_interval() -> None:
@@ -76,31 +80,39 @@ def test_a_difference_that_the_interval_does_not_show_is_not_claimed() -> None:
     found = rows(question, {"epoll": 100_000, "threads": 100_000})
     for index, row in enumerate(found):
         row["data_pps"] *= 1 + (0.1 if index % 4 == 1 else -0.09 if index % 4 == 3 else 0)
-    assert answer(question, found).sentence.startswith("threads moves about as many blocks as epoll at 1000")
+    assert answer(question, found).sentence.startswith(
+        "With 1000 reads at once, threads is about as fast as epoll (1.02 times, "
+    )
 
 
 def test_other_operations_and_other_axes_are_told_beside_the_headline() -> None:
     question = asked(
         matrix={"operation": ["read", "write"], "concurrency": 5, "file_size": ["4KiB", "1MiB"], "blksize": 1428}
     )
-    sentence = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).sentence
-    assert "0.50x the blocks of epoll at 5 concurrent reads of 1 MiB, blksize 1428" in sentence
-    assert "0.50x at 4 KiB; writes 0.50x)" in sentence
+    found = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0}))
+    assert found.sentence.startswith("With 5 reads at once (1 MiB), threads is 0.50 times as fast as epoll")
+    assert found.sentence.endswith(". At 4 KiB: 0.50. Writes: 0.50.")
+    assert found.conditions == "Compared by blocks per second, blksize 1428, on separate cores."
 
 
 def test_several_servers_are_each_compared_with_the_first() -> None:
     question = asked(10, servers=["epoll", "threads", "tftpy"])
     found = rows(question, {"epoll": 4.0, "threads": 2.0, "tftpy": 1.0})
     sentence = summary.summarise(question, ["epoll", "threads", "tftpy"], found, "on one core").sentence
-    assert sentence.startswith("threads moves 0.50x the blocks of epoll")
-    assert "; tftpy moves 0.25x the blocks of epoll" in sentence
-    assert sentence.endswith(", on one core.")
+    assert sentence.startswith("With 10 reads at once, threads is 0.50 times as fast as epoll")
+    assert ". With 10 reads at once, tftpy is 0.25 times as fast as epoll" in sentence
 
 
 def test_a_server_alone_is_told_in_absolute_figures() -> None:
     question = asked(1, servers=["epoll"])
-    found = summary.summarise(question, ["epoll"], rows(question, {"epoll": 131_072.0}, rounds=1), "on one core")
-    assert found.sentence == ("epoll moves 131 k blocks/s in single reads of 64 KiB (one trial), on one core.")
+    seen = {"started": 1200, "completed": 1200, "transfer_ns_p50": 8e6, "transfer_ns_max": 21e6}
+    rates = {"transfers_per_s": 1024.0, "goodput_bytes_per_s": 64 * 2.0**20}
+    measured = rows(question, {"epoll": 131_072.0}, rounds=1, **seen, **rates)
+    found = summary.summarise(question, ["epoll"], measured, "on one core")
+    assert found.sentence == (
+        "With one read at a time, epoll served all 1,200 transfers: time p50 8 ms, max 21 ms, 1.02 k files/s, "
+        "64 MiB/s (one trial)."
+    )
 
 
 def test_an_invalid_trial_is_told_and_never_used() -> None:
@@ -109,8 +121,9 @@ def test_an_invalid_trial_is_told_and_never_used() -> None:
     spoilt = found[-1]
     spoilt |= {"data_pps": 1e9, "verdict": "invalid", "verdict_reason": "the host took 9 % of the cores' time"}
     said = answer(question, found)
-    assert "0.61x" in said.sentence
-    assert "7 pairs" in said.sentence
+    assert "0.61 times" in said.sentence
+    assert said.lines[1].ratio is not None
+    assert said.lines[1].ratio.n == 7
     assert [(each.trial, each.server, each.reason) for each in said.invalid] == [
         (spoilt["trial"], "threads", "the host took 9 % of the cores' time")
     ]
@@ -124,7 +137,7 @@ def test_pairs_are_of_the_same_round() -> None:
     for row in found:
         row["data_pps"] *= 10 ** row["round"]
     assert answer(question, list(reversed(found))).lines[1].ratio == answer(question, found).lines[1].ratio
-    assert "0.50x" in answer(question, found).sentence
+    assert "0.50 times" in answer(question, found).sentence
 
 
 @pytest.mark.parametrize(
@@ -167,7 +180,7 @@ def test_a_server_that_is_left_out_is_told_and_asked_nothing() -> None:
     assert said.exit_code == 0
     assert said.skipped == ("threads: was not found",)
     assert [str(each.verdict.threshold) for each in said.thresholds] == ["epoll.failed == 0"]
-    assert said.sentence.startswith("epoll moves 2.06 blocks/s")
+    assert said.sentence.startswith("With 1000 reads at once, epoll served ")
 
 
 def test_nothing_measured_is_said_so() -> None:
@@ -176,17 +189,21 @@ def test_nothing_measured_is_said_so() -> None:
     assert answer(question, [], skipped=absent).sentence == "No answer: nothing was measured."
 
 
-def text(colour: bool = False) -> str:
+def histogram(*values_ns: int) -> Latency:
+    return Latency.from_steps(np.diff(values_ns, prepend=0), np.ones(len(values_ns), np.int64))
+
+
+def text(colour: bool = False, width: int = 200) -> str:
     question = asked((3, 1000), thresholds=["epoll.failed == 0", "threads.data_pps > 1e6"])
     found = rows(question, {"epoll": 100_000, "threads": 61_000})
     found[0] |= {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
-    said = answer(question, found, block_rtt=lambda _key, _server: Quantiles(13_400, 62_000))
-    return rendered.text(said, "results/x", "tftpbench run x --seed 1", colour=colour)
+    said = answer(question, found, merged=lambda _kind, _key, _server: histogram(13_400, 62_000))
+    return rendered.text(said, "results/x", "tftpbench run x --seed 1", colour=colour, width=width)
 
 
 def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
     lines = text().splitlines()
-    assert lines[0].startswith("threads moves 0.61x")
+    assert lines[0].startswith("With 1000 reads at once, threads is 0.61 times")
     marks = [
         "✓ epoll.failed == 0",
         "✗ threads.data_pps > 1000000",
@@ -198,24 +215,11 @@ def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
     ]
     places = [lines.index(mark) for mark in marks]
     assert places == sorted(places)
-    row = next(line.split() for line in lines if line.startswith("  threads "))
-    assert row == [
-        "threads",
-        "62.8",
-        "k",
-        "0.61x",
-        "(0.61",
-        "to",
-        "0.61)",
-        "13.4",
-        "us",
-        "62",
-        "us",
-        "5",
-        "us",
-        "0",
-        "7/7",
-    ]
+    row = next(line.split("  ") for line in lines if line.startswith("  threads "))
+    assert [each.strip() for each in row if each] == [
+        "threads", "13.4 us", "62 us", "62.8 k", "0.61x (0.61 to 0.61)", "5 us", "13.4 us", "62 us", "0", "0", "7/7"
+    ]  # fmt: skip
+    assert "Not known of any server: served, max, files/s, MiB/s." in lines
 
 
 def test_colour_only_where_asked_for() -> None:
@@ -264,12 +268,12 @@ def many(rates: dict[str, float], **changes: Any) -> Answer:
 
 def test_many_servers_are_ranked_and_the_last_and_the_lost_are_named() -> None:
     found = many({"one": 100.0, "two": 50.0, "three": 90.0, "four": 80.0, "five": 70.0, "six": 1.0, "dead": 0})
-    interval = "(95 % interval {0} to {0}, 7 pairs)"
+    interval = "(95 % interval {0} to {0})"
     assert found.sentence == (
-        "At 1000 concurrent reads of 64 KiB, one moves the most blocks of 6 servers; of its blocks, next come "
-        f"three 0.90x {interval.format('0.90')}, four 0.80x {interval.format('0.80')}, "
-        f"five 0.70x {interval.format('0.70')}, two 0.50x {interval.format('0.50')}; "
-        "last is six with 0.01x; dead moved none, on separate cores."
+        "With 1000 reads at once, one is the fastest of 6 servers. Times as fast as one: "
+        f"three 0.90 {interval.format('0.90')}, four 0.80 {interval.format('0.80')}, "
+        f"five 0.70 {interval.format('0.70')}, two 0.50 {interval.format('0.50')}. "
+        "Last is six with 0.01. No figures of dead."
     )
     assert [line.server for line in found.lines][:7] == ["one", "three", "four", "five", "two", "six", "dead"]
 
@@ -277,7 +281,7 @@ def test_many_servers_are_ranked_and_the_last_and_the_lost_are_named() -> None:
 def test_a_first_server_that_others_overtake_is_not_called_the_best() -> None:
     found = many({"one": 100.0, "two": 150.0, "three": 50.0, "four": 120.0})
     assert found.sentence.startswith(
-        "At 1000 concurrent reads of 64 KiB, 2 of 4 servers move more blocks than one; of its blocks two 1.50x"
+        "With 1000 reads at once, 2 of 4 servers are faster than one. Times as fast as one: two 1.50 "
     )
 
 
@@ -288,7 +292,7 @@ def test_the_best_of_many_is_not_claimed_where_an_interval_does_not_show_it() ->
         if row["server"] == "two":
             row["data_pps"] *= 1.1 if row["round"] % 2 else 0.9
     sentence = summary.summarise(question, ["one", "two", "three", "four"], found, PLACE).sentence
-    assert "none of 4 servers surely moves more blocks than one; of its blocks two" in sentence
+    assert "none of 4 servers is surely faster than one. Times as fast as one: two" in sentence
 
 
 def test_a_server_that_was_lost_by_its_own_doing_is_a_finding_and_leaves_nothing_to_judge() -> None:
@@ -339,7 +343,7 @@ def test_each_server_is_compared_at_its_own_best_by_the_bytes_it_moves() -> None
     assert [(line.cell.blksize, line.cell.windowsize) for line in said.lines] == [(8192, 16), (8192, 1)]
     assert {line.label for line in said.lines} == {"read, 10 at once, 1 MiB"}
     assert said.sentence.startswith(
-        "threads moves 0.06x the bytes of epoll at 10 concurrent reads of 1 MiB, each at its best blksize and "
+        "With 10 reads at once, threads is 0.06 times as fast as epoll, each at its best blksize and windowsize (range "
     )
     text = rendered.text(said, "results/x", "tftpbench run x")
     assert "blksize 8192, windowsize 16" in text
@@ -360,10 +364,14 @@ def test_a_stored_run_gives_the_same_answer_as_its_trials(tmp_path: Path) -> Non
     run = load_run(runs.store(tmp_path, facts, found, transfers=20))
     said = summary.answer_of(run)
     skipped = [("gone", None, "gone was not found")]
-    by_hand = summary.summarise(question, question.servers, found, PLACE, skipped, lambda *_: Quantiles(1, 2))
+    by_hand = summary.summarise(question, question.servers, found, PLACE, skipped, lambda *_: histogram(1, 2))
     assert (said.sentence, said.thresholds, said.skipped) == (by_hand.sentence, by_hand.thresholds, by_hand.skipped)
     assert [line.ratio for line in said.lines] == [line.ratio for line in by_hand.lines]
-    assert all(line.block_rtt is not None and line.block_rtt.p50 < line.block_rtt.p99 for line in said.lines)
+    for line in said.lines:
+        p50, p99 = line.figures["block_rtt_ns_p50"], line.figures["block_rtt_ns_p99"]
+        assert p50 is not None
+        assert p99 is not None
+        assert p50 < p99
     assert said.headline == "read, 1000 at once, 64 KiB"
 
 
@@ -387,13 +395,13 @@ def test_a_stored_run_without_a_scenario_is_one_clear_line(tmp_path: Path, scena
         summary.answer_of(run)
 
 
-def test_a_server_that_ran_already_is_wherever_it_runs() -> None:
+def test_a_server_that_ran_already_is_not_pinned() -> None:
     phrase = {"phrase": PLACE}
     ours, running = {"model": "epoll"}, {"model": "running already"}
     assert summary.placement_of({"placement": phrase, "servers": {"a": ours}}) == PLACE
-    assert summary.placement_of({"placement": phrase, "servers": {"b": running}}) == "b wherever it runs"
+    assert summary.placement_of({"placement": phrase, "servers": {"b": running}}) == "b not pinned to cores"
     mixed = {"placement": phrase, "servers": {"a": ours, "b": running}}
-    assert summary.placement_of(mixed) == f"{PLACE}, but b wherever it runs"
+    assert summary.placement_of(mixed) == f"{PLACE}, b not pinned to cores"
 
 
 def test_an_answer_is_a_frame_of_its_lines() -> None:
@@ -438,10 +446,9 @@ def against_the_ceiling(rounds: int = 7, **changes: object) -> tuple[Scenario, l
 def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() -> None:
     found = answer(*against_the_ceiling())
     assert found.sentence == (
-        "epoll moves 0.80x the blocks of the ceiling where it is furthest from it, at 1000 concurrent reads of "
-        "64 KiB (95 % interval 0.80 to 0.80, 7 pairs; 0.90x at its best, at 3 concurrent reads of 64 KiB); threads "
-        "moves 0.90x the blocks of the ceiling where it is furthest from it, at 3 concurrent reads of 64 KiB "
-        "(95 % interval 0.90 to 0.90, 7 pairs), on separate cores, over loopback."
+        "With 1000 reads at once, epoll reaches 0.80 of the ceiling (95 % interval 0.80 to 0.80), its lowest share. "
+        "Its highest share is 0.90, with 3 reads at once. "
+        "With 3 reads at once, threads reaches 0.90 of the ceiling (95 % interval 0.90 to 0.90), its lowest share."
     )
     assert found.headline == "read, 1000 at once, 64 KiB"
     assert [line.ratio.ratio for line in found.lines if line.ratio] == pytest.approx([0.9, 0.9, 0.8, 0.9])
@@ -450,26 +457,52 @@ def test_against_the_ceiling_each_server_is_told_where_it_is_furthest_from_it() 
     assert found.exit_code == 0
 
 
-def test_what_seems_faster_than_the_kernel_alone_is_told_as_a_fault_of_the_probe() -> None:
+UNUSABLE = "the machine changed; not usable"
+
+
+def test_a_share_that_is_surely_above_the_ceiling_is_marked_and_is_no_headline(tmp_path: Path) -> None:
     question, found = against_the_ceiling()
     for row in found:
         if row["cell_key"] == question.cells()[0].key:
             row["ceiling_data_pps"] = row["data_pps"] / 1.2
-    assert (
-        "1.20x where the probe was disturbed, so that it is no ceiling, at 3 concurrent"
-        in answer(question, found).sentence
-    )
+            row["ceiling_ratio"] = 1.2
+    said = answer(question, found)
+    assert f"Share of epoll with 3 reads at once: {UNUSABLE}." in said.sentence
+    assert "Its highest share" not in said.sentence
+    assert said.headline == "read, 1000 at once, 64 KiB"
+    for asked_ in (question, asked()):
+        shown = rendered.text(answer(asked_, found), "folder", "repeat", width=200)
+        assert f"* share of the ceiling: {UNUSABLE}" in shown
+        assert ("1.20x (1.20 to 1.20)*" if asked_ is question else "120 %*") in shown
+        assert "80 %*" not in shown
+        if asked_ is not question:
+            narrow = rendered.text(answer(asked_, found), "folder", "repeat", width=50)
+            assert "of ceiling" not in narrow.splitlines()[0]
+            assert UNUSABLE not in narrow, "what is not shown needs no note"
+    marks = [cell["ceiling_mark"] for cell in summary.document(said, "folder", 1, [])["cells"]]  # type: ignore[attr-defined]
+    assert marks == [UNUSABLE, UNUSABLE, None, None]
+    question = runs.asked(["epoll", "threads"])
+    known = [row | {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2} for row in runs.rows(question)]
+    run = load_run(runs.store(tmp_path, runs.manifest(question), known))
+    assert all(f"* share of the ceiling: {UNUSABLE}" in report(run, form) for form in ("html", "md"))
+
+
+def test_a_share_that_is_perhaps_above_the_ceiling_is_not_marked() -> None:
+    question, found = against_the_ceiling()
+    for row in found:
+        row["ceiling_data_pps"] = row["data_pps"] / (1.2 if row["round"] % 2 else 0.9)
+    assert {line.ceiling_mark for line in answer(question, found).lines} == {""}
 
 
 def test_a_server_alone_is_compared_with_the_ceiling_too() -> None:
     question, found = against_the_ceiling(servers=["epoll"])
     shown = summary.summarise(question, ["epoll"], [row for row in found if row["server"] == "epoll"], PLACE)
-    assert shown.sentence.startswith("epoll moves 0.80x the blocks of the ceiling")
+    assert shown.sentence.startswith("With 1000 reads at once, epoll reaches 0.80 of the ceiling")
     assert "against the ceiling" in rendered.text(shown, "folder", "repeat")
 
 
 def test_under_six_rounds_the_ceiling_has_a_range_and_no_interval() -> None:
-    assert "(range of 5: 0.80 to 0.80; 0.90x at its best" in answer(*against_the_ceiling(rounds=5)).sentence
+    assert "(range of 5: 0.80 to 0.80), its lowest share" in answer(*against_the_ceiling(rounds=5)).sentence
 
 
 def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
@@ -485,20 +518,12 @@ def test_trials_without_a_ceiling_leave_a_cell_unjudged() -> None:
     assert nothing.sentence.startswith("No answer: no cell has valid trials of epoll and threads and a ceiling")
 
 
-def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known_and_fits() -> None:
+def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known() -> None:
     question, found = against_the_ceiling()
-    usual = asked()
-    shown = rendered.text(answer(usual, found), "folder", "repeat")
-    assert "of ceiling" in shown
-    assert "  0.80x" in shown
-    assert max(map(len, shown.split("\n\n")[1].splitlines())) <= 100
+    assert "  80 %" in rendered.text(answer(asked(), found), "folder", "repeat", width=200)
     assert "of ceiling" not in rendered.text(answer(question, found), "folder", "repeat"), "it is compared there"
     unknown = [row | {"ceiling_ratio": None} for row in found]
-    assert "of ceiling" not in rendered.text(answer(usual, unknown), "folder", "repeat")
-    long = [row | {"server": f"{row['server']}-of-a-name-that-leaves-no-room"} for row in found]
-    names = [f"{name}-of-a-name-that-leaves-no-room" for name in ("epoll", "threads")]
-    wide = summary.summarise(usual, names, long, PLACE)
-    assert "of ceiling" not in rendered.text(wide, "folder", "repeat")
+    assert "of ceiling" not in rendered.text(answer(asked(), unknown), "folder", "repeat", width=200)
 
 
 def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
@@ -528,7 +553,7 @@ def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_o
     question = asked(thresholds=[f"{server}.failed == 0"])
     left, gone = unstarted(rows(question, {"epoll": 100_000, "threads": 61_000}), server)
     found = answer(question, left, unstarted=[gone])
-    assert found.sentence.startswith(f"{other} moves ")
+    assert found.sentence.startswith(f"With 1000 reads at once, {other} served ")
     assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
     why = "ended with exit code 3; its last log line: no port"
     assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
@@ -543,7 +568,7 @@ def test_what_was_measured_of_a_server_before_it_did_not_start_any_more_counts()
     later = [row for row in found if row["round"] > 3]
     left, gone = unstarted(later, "threads")
     shown = answer(question, [*(row for row in found if row["round"] <= 3), *left], unstarted=[gone])
-    assert shown.sentence.startswith("threads moves 0.61x the blocks of epoll")
+    assert shown.sentence.startswith("With 3 reads at once, threads is 0.61 times as fast as epoll")
     assert [(line.server, line.valid, line.trials) for line in shown.lines] == [("epoll", 7, 7), ("threads", 3, 5)]
     assert shown.incomplete == ()
 
@@ -555,3 +580,222 @@ def test_where_no_server_started_there_is_no_answer_and_no_success() -> None:
     left = [row for row in found if row in some and row in others]
     shown = answer(question, left, unstarted=[one, other])
     assert (shown.sentence, shown.exit_code) == ("No answer: no server could be started.", 6)
+
+
+QUICK_THRESHOLDS = ["failed == 0", "data_pps > 1e9", "udp_drops_generator == 0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({}, 0, "Quick run (--quick): no speed, ratio or generator limit was judged"),
+        ({"verdict": "invalid", "verdict_reason": "x", "udp_drops_generator": 9}, 0, "Quick run (--quick): "),
+        ({"failed": 2}, 3, "Quick run (--quick): "),
+        ({"failed": None}, 0, "Quick run (--quick): "),
+        ({"data_pps": 0.0}, 3, "Nothing was served by epoll (read, 3 at once, 64 KiB); threads (read, 3 at once"),
+        ({"data_pps": None, "verdict": "invalid", "verdict_reason": "died"}, 3, "Nothing was served by epoll"),
+        (
+            {"data_pps": None, "server_findings": [{"kind": "port_taken", "count": 1, "text": "x"}]},
+            0,
+            "Quick run (--quick): ",
+        ),
+    ],
+    ids=["well", "invalid", "missed", "not known", "nothing moved", "died", "port taken"],
+)
+def test_a_quick_run_judges_what_was_lost_and_no_speed(changes: dict[str, object], code: int, said: str) -> None:
+    question = asked(thresholds=QUICK_THRESHOLDS).quick()
+    found = answer(question, rows(question, {"epoll": 1000, "threads": 500}, rounds=1, **changes))
+    assert (found.exit_code, found.note.startswith(said)) == (code, True), found.note
+    assert {str(each.verdict.threshold) for each in found.thresholds} == {"failed == 0"}
+    assert not found.incomplete
+    assert rendered.text(found, "results/x", "tftpbench run x --quick").splitlines()[-1] == found.note
+    assert summary.document(found, "results/x", 1, [])["quick"] is True
+
+
+def test_a_quick_run_of_several_trials_has_too_few_of_none(tmp_path: Path) -> None:
+    question = asked(trials=3, thresholds=QUICK_THRESHOLDS).quick(keeps_trials=True)
+    found = rows(question, {"epoll": 1000, "threads": 500}, rounds=3, verdict="invalid", verdict_reason="x")
+    assert answer(question, found).exit_code == 0
+    stored = answer_of(load_run(runs.store(tmp_path, runs.manifest(question), runs.rows(question))))
+    assert stored.is_quick
+
+
+def test_a_missed_threshold_has_its_figure_and_its_limit_with_a_unit() -> None:
+    question = asked(3, thresholds=["transfer_ns_max <= 5s"])
+    found = answer(question, rows(question, {"epoll": 1000}, transfer_ns_max=7_280_000_000))
+    [judged] = summary.judgements(found.thresholds)
+    assert (judged.threshold, judged.state) == ("transfer_ns_max <= 5s", "missed")
+    assert judged.reasons == ("epoll, read, 3 at once, 64 KiB: 7.28 s, limit 5 s, median of 7 valid trials",)
+    written: Any = summary.document(found, "results/x", 1, [])
+    [document] = written["thresholds"]
+    assert (document["threshold"], document["value"]) == ("transfer_ns_max <= 5s", 7_280_000_000)
+
+
+def test_where_starts_are_spread_the_peak_in_flight_is_said() -> None:
+    question = asked(1000, client={"start": "2s"})
+    found = rows(question, {"epoll": 1000}, rounds=2, in_flight_max=412)
+    found[0]["in_flight_max"] = 399
+    assert answer(question, found).in_flight == ("epoll, read, 1000 at once, 64 KiB: 412",)
+    assert "  epoll, read, 1000 at once, 64 KiB: 412\n" in rendered.text(answer(question, found), "x", "y")
+    assert answer(asked(1000), found).in_flight == ()
+
+
+def golden() -> Answer:
+    """A running dnsmasq that lost 3,362 of 5,000 transfers at 5,000 at once, as it was met; figures of that order."""
+    question = asked((10, 5000), servers=["epoll", "dnsmasq"], trials=1)
+    found = rows(question, {"epoll": 250_000, "dnsmasq": 160_000}, rounds=1)
+    for row in found:
+        begun = 400 if row["cell_key"] == question.cells()[0].key else 5000
+        lost = 3362 if begun == 5000 and row["server"] == "dnsmasq" else 0
+        row |= {"started": begun, "completed": begun - lost, "timed_out": lost, "goodput_bytes_per_s": 8e7}
+        row |= {"transfer_ns_p50": 1.4e9, "transfer_ns_p99": 7.1e9, "transfer_ns_max": 7_280_000_000}
+        row |= {"transfers_per_s": 1250.0, "block_rtt_ns_p50": 315e3, "block_rtt_ns_p99": 4e6, "ceiling_ratio": 0.9}
+        silent = {"kind": "silent", "count": lost, "text": f"never answered {lost} of 5000 transfers"}
+        row |= {"server_findings": [silent] if lost else []}
+    return summary.summarise(question, ["epoll", "dnsmasq"], found, PLACE)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_loss_stands_in_the_first_column_whatever_the_width(width: int) -> None:
+    table = next(
+        block for block in rendered.text(golden(), "x", "y", width=width).split("\n\n") if "  server " in block
+    ).splitlines()
+    assert table[0].split()[:2] == ["server", "served"]
+    assert any(line.startswith("  dnsmasq  1,638 of 5,000 (33 %)     1.4 s  7.1 s  7.28 s") for line in table)
+    assert any(line.startswith("  epoll                all 5,000     1.4 s") for line in table)
+    assert max(map(len, table)) <= width
+    assert ("against epoll" in table[0]) is (width == 120)
+    assert table[-1].startswith("Not shown for lack of room: ")
+    assert table[-1].endswith("to valid.")
+
+
+@pytest.mark.parametrize("width", [80, None])
+def test_sentences_and_lists_are_wrapped_for_a_terminal_and_nowhere_else(width: int | None) -> None:
+    lines = rendered.text(golden(), "x" * 100, "y", width=width).splitlines()
+    assert ("  dnsmasq: never answered 3362 of 5000 transfers (read, 5000 at once, 64 KiB; 1" in lines) is (width == 80)
+    assert (lines[0] == golden().sentence) is (width is None)
+    assert f"Files:  {'x' * 100}" in lines, "people copy it"
+    assert width is None or max(len(line) for line in lines if "xx" not in line) <= width
+
+
+def test_a_loss_is_in_the_sentence() -> None:
+    assert golden().sentence.endswith(" dnsmasq served 1,638 of 5,000 (33 %) with 5000 reads at once.")
+
+
+def test_the_loss_of_a_server_alone_is_in_the_sentence_wherever_it_was() -> None:
+    question = asked((10, 1000), servers=["epoll"])
+    found = rows(question, {"epoll": 100.0}, rounds=1, started=10, completed=10)
+    found[0] |= {"completed": 9, "failed": 1}
+    said = summary.summarise(question, ["epoll"], found, PLACE).sentence
+    assert said.endswith(" epoll served 9 of 10 (90 %) with 10 reads at once.")
+
+
+def test_of_many_servers_that_lost_the_worst_is_named() -> None:
+    servers = ["one", "two", "three", "four", "five"]
+    question = asked(10, servers=servers)
+    found = rows(question, dict.fromkeys(servers, 100.0), started=10, completed=10)
+    for row in found:
+        if row["server"] != "one":
+            row |= {"completed": 9 - (row["server"] == "four"), "failed": 1 + (row["server"] == "four")}
+    said = summary.summarise(question, servers, found, PLACE).sentence
+    assert said.endswith("4 servers lost transfers, four most: it served 56 of 70 (80 %) with 10 reads at once.")
+
+
+@pytest.mark.parametrize(
+    ("completed", "text_"),
+    [(5000, "all 5,000"), (4999, "4,999 of 5,000 (>99 %)"), (1, "1 of 5,000 (<1 %)"), (0, "0 of 5,000 (0 %)")],
+)
+def test_no_loss_is_rounded_away(completed: int, text_: str) -> None:
+    question = asked(1000, trials=1)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, started=5000, completed=completed)
+    assert {line.served for line in answer(question, found).lines} == {text_}
+
+
+def combined(**options: Any) -> dict[str, Any]:
+    """The figures of epoll over three valid trials and an invalid one."""
+    question = asked(1000)
+    found = rows(question, {"epoll": 100.0, "threads": 50.0}, rounds=4, started=10, completed=9, failed=1)
+    for row in found:
+        row |= {"transfer_ns_p50": row["round"] ** 2, "transfer_ns_max": row["round"], "transfers_per_s": row["round"]}
+    for row in found[-2:]:
+        row |= {"verdict": "invalid", "verdict_reason": "x"}
+    return dict(answer(question, found, **options).lines[0].figures)
+
+
+def test_counts_are_sums_over_all_trials_and_the_rest_is_of_valid_ones() -> None:
+    figures = combined()
+    assert (figures["started"], figures["completed"], figures["failed"]) == (40, 36, 4)
+    assert (figures["transfer_ns_max"], figures["transfers_per_s"]) == (3, 2)
+    assert figures["transfer_ns_p50"] == 4, "the median of the trials' own, as there are no histograms"
+    assert figures["transfer_ns_p99"] is None
+
+
+def test_percentiles_are_those_of_merged_histograms_where_there_are_any() -> None:
+    asked_for: list[tuple[str, str]] = []
+
+    def merged(kind: str, _key: str, server: str) -> Latency:
+        asked_for.append((kind, server))
+        return histogram(100, 700) if kind == "transfer" else histogram(5, 9)
+
+    figures = combined(merged=merged)
+    assert (figures["transfer_ns_p50"], figures["transfer_ns_p99"]) == (100, 700)
+    assert (figures["block_rtt_ns_p50"], figures["block_rtt_ns_p99"]) == (5, 9)
+    assert set(asked_for) == {(kind, server) for kind in ("transfer", "block_rtt") for server in ("epoll", "threads")}
+
+
+FIRST = [
+    "started", "completed", "failed", "transfer_ns_p50", "transfer_ns_p99", "transfer_ns_max", "transfers_per_s",
+    "goodput_bytes_per_s",
+]  # fmt: skip
+
+
+def test_the_first_columns_are_the_same_in_every_form(tmp_path: Path) -> None:
+    assert list(HEADLINE)[: len(FIRST)] == FIRST
+    question = runs.asked(["epoll", "threads"])
+    found = [
+        row | {"ceiling_data_pps": 2e5, "ceiling_ratio": 0.5, "transfers_per_s": 9.0, "transfer_ns_max": 9}
+        | {"transfer_ns_p50": 7, "transfer_ns_p99": 8}
+        for row in runs.rows(question)
+    ]  # fmt: skip
+    run = load_run(runs.store(tmp_path, runs.manifest(question), found))
+    said = summary.answer_of(run)
+    cells: Any = summary.document(said, "x", 1, found)["cells"]
+    assert [name for name in cells[0] if name in HEADLINE] == list(HEADLINE)
+    assert [name for name in said.to_frame().columns if name in HEADLINE] == list(HEADLINE)
+    page = report(run)
+    columns = [name for names in re.findall(r'data-columns="([^"]*)"', page) for name in names.split()]
+    assert columns[:7] == [name for name in FIRST if name != "failed"]
+    assert set(columns) >= set(HEADLINE)
+
+
+def test_what_the_test_did_is_not_said_of_the_server(tmp_path: Path) -> None:
+    kinds = {"unfinished": "had not finished 9", "not_granted": "granted blksize 512", "silent": "never answered 3"}
+    found = [{"kind": kind, "count": 1, "text": said} for kind, said in {**kinds, "newer": "what it is"}.items()]
+    question = runs.asked(["epoll", "threads"])
+    run = load_run(
+        runs.store(tmp_path, runs.manifest(question), [row | {"server_findings": found} for row in runs.rows(question)])
+    )
+    said = summary.answer_of(run)
+    assert {origin: len(lines) for origin, lines in said.findings_by_origin.items()} == {
+        "server": 4, "test": 2, "option": 2, "unmeasured": 0,
+    }  # fmt: skip
+    assert len(said.findings) == 8
+    titles = ["What servers did wrong", "Where the test was too short", "Options that were not granted"]
+    for shown in (rendered.text(said, "x", "y"), report(run), report(run, "md")):
+        places = [shown.index(each) for each in (titles[0], "never answered 3", titles[1], "had not finished 9")]
+        places += [shown.index(each) for each in (titles[2], "granted blksize 512")]
+        assert places == sorted(places)
+        assert "What could not be measured" not in shown
+    document = summary.document(said, "x", 1, [])
+    assert document["findings_by_origin"]["test"][0].startswith("epoll: had not finished 9")  # type: ignore[index]
+
+
+def test_invalid_trials_are_a_few_lines_after_everything_else() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=8)
+    for row in found[:6]:
+        row |= {"verdict": "invalid", "verdict_reason": "x"}
+    lines = rendered.text(answer(question, found), "results/x", "y").splitlines()
+    start = lines.index("Invalid trials, kept and never used:")
+    assert lines[start + 4] == "  and 3 more"
+    assert lines[start + 5 : start + 7] == ["", "Files:  results/x"]

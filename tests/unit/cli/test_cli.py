@@ -1,5 +1,6 @@
 """The command line: what is typed, what is said, and the exit code."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,13 +8,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
 from tests.unit.builders import said
 from tftpbench import cli, serve
-from tftpbench.cli.address import numeric_address
+from tftpbench.host.target import numeric_address
+from tftpbench.model.programs import typed
+from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
@@ -38,29 +42,48 @@ def scenario(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["frobnicate"], "No such command 'frobnicate'."),
-        (["run"], "no scenario given; name a file or a bundled scenario, as in: tftpbench run concurrency"),
-        (["run", "x.yaml", "--bogus"], "No such option: --bogus"),
-        (["run", "x.yaml", "--trials", "0"], "Invalid value for '--trials'"),
+        (["frobnicate"], "no command is called 'frobnicate'; allowed: run, serve, "),
+        (["rum"], "no command is called 'rum'; did you mean 'run'?; allowed: run, serve, "),
+        (["gate", "bc"], "no command of gate is called 'bc'; allowed: ab, baseline, slo, selftest"),
+        (["gate", "ab", "--base", "epoll"], "gate ab needs --head SERVER, as in: tftpbench gate ab --base "),
+        (["run"], "run needs a SCENARIO, as in: tftpbench run smoke; all of them: tftpbench scenarios"),
+        (["run", "x.yaml", "--bogus"], "run has no option --bogus; all of them: tftpbench run --help"),
+        (["run", "x.yaml", "--trial", "3"], "run has no option --trial; did you mean '--trials'?; all of them: "),
+        (["run", "x.yaml", "--trials"], "--trials needs a value"),
+        (["run", "x.yaml", "--json=3"], "--json takes no value"),
+        (["run", "x.yaml", "--trials", "0"], "--trials is '0'; allowed: a whole number, 1 to 1000"),
+        (["ceiling", "--trials=x"], "--trials is 'x'; allowed: a whole number, 1 to 1000"),
+        (["schema", "scenario", "results"], "schema: nothing is expected at 'results'; see: tftpbench schema --help"),
         (["run", "nowhere.yaml"], "nowhere.yaml"),
         (["run", "--resume", "/nowhere"], "/nowhere: is no run folder"),
         (["run", "--resume", "/nowhere", "--seed", "1"], "leave --seed and further scenarios out"),
         (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server and --quick out"),
-        (["load"], "Missing argument 'HOST:PORT'."),
+        (["load"], "load needs HOST:PORT, as in: tftpbench load 127.0.0.1:6969 "),
+        (["run", "smoke", "--set", "matrix.concurency=1"], "--set matrix.concurency=1: unknown key; did you mean "),
+        (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?; allowed: "),
+        (["load", "a..b", "--read", "a"], "the host 'a..b' was not found: that is no name of a host; give HOST:PORT"),
         (["load", "127.0.0.1:69"], "name one file: --read NAME or --write NAME"),
         (["load", "127.0.0.1:69", "--read", "a", "--write", "b"], "name one file: --read NAME or --write NAME"),
         (["load", "127.0.0.1:0", "--read", "a"], "'127.0.0.1:0' has no port from 1 to 65535"),
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "-z", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "-n", "1", "--warm-up", "1s"], "--warm-up goes with --duration"),
+        (["load", "127.0.0.1", "--read", "a", "--size", "1"], "--size is of files to write"),
+        (["load", "127.0.0.1", "--read", "a", "--distinct-files", "2"], "--distinct-files counts {n}"),
+        (["load", "127.0.0.1", "--read", "a-{n}", "--verify", "full"], "compares several reads of a file"),
+        (["load", "127.0.0.1", "--read", "a", "--verify-against", "b", "--verify", "off"], "exclude each other"),
+        (["load", "127.0.0.1", "--read", "a", "--verify-against", "b-{n}"], "--verify-against has {n}"),
+        (["load", "192.0.2.1", "--read", "a", "--verify", "full"], "192.0.2.1 is not a loopback address; pass"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/nowhere"], "/nowhere: No such file"),
         (["load", "127.0.0.1", "--write", "a", "--verify-against", "/etc/hostname"], "it goes with --read"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/"], "--verify-against /: is no regular file"),
         (["load", "127.0.0.1", "--read", "a", "--timeout", "0s"], "--timeout is 0; allowed: longer than that"),
-        (["load", "127.0.0.1", "--read", "a", "--seed", str(2**64)], "'--seed'"),
+        (["load", "127.0.0.1", "--read", "a", "--seed", str(2**64)], f"--seed is {2**64}; allowed: 0 to 2^64 - 1"),
         (["load", "127.0.0.1", "--read", os.fsdecode(b"caf\xe9"), "--transfers", "1"], "name: "),
         (["serve", "epoll", "--root", ".", "--port", "0", "--retries", str(10**20)], "retries: "),
-        (["run", "x.yaml", "--seed", str(2**64)], "'--seed'"),
+        (["run", "x.yaml", "--seed", str(2**64)], f"--seed is {2**64}; allowed: 0 to 2^64 - 1"),
         (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
         (["serve", "epoll", "--root", "/nowhere", "--port", "0"], "/nowhere"),
         (["serve", "threads", "--root", ".", "--port", "0", "--sockets", "per-transfer"], "--sockets: is for epoll; "),
@@ -68,15 +91,18 @@ def scenario(tmp_path: Path) -> Path:
         (["serve", "threads", "--root", ".", "--port", "0", "--workers", "2"], "--workers: is for epoll; "),
         (
             ["serve", "epoll", "--root", ".", "--port", "0", "--sockets", "own"],
-            "sockets: own is not one of shared, per-",
+            "--sockets is 'own'; allowed: shared, per-transfer",
         ),
-        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "--batch: 65 is not in the range 1<=x<=64"),
+        (["serve", "epoll", "--root", ".", "--port", "0", "--batch", "65"], "--batch is '65'; allowed: "),
         (
             ["serve", "epoll", "--root", ".", "--port", "0", "--workers", "0"],
-            "--workers: 0 is not in the range",
+            "--workers is '0'; allowed: a whole number, 1 to 256",
         ),
-        (["serve", "unknown", "--root", "/", "--port", "0"], "unknown is not one of"),
-        (["schema", "nothing"], "Invalid value"),
+        (
+            ["serve", "unknown", "--root", "/", "--port", "0"],
+            "no bundled server is called 'unknown'; allowed: epoll, threads",
+        ),
+        (["schema", "nothing"], "SCHEMA is 'nothing'; allowed: scenario, server, "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -89,11 +115,45 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
-def test_no_command_is_the_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_is_three_things_to_do_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys)
     assert (code, out) == (2, "")
-    assert "Commands:" in err
-    assert err.count("\n") > 5
+    typed = [line.split()[1:] for line in err.splitlines() if line.startswith("    tftpbench ")]
+    assert len(typed) == 3
+    for words in typed:
+        name = " ".join(words[:2]) if words[0] == "gate" else words[0]
+        ALL[name].make_context(name, words[len(name.split()) :])
+    assert "All commands: tftpbench --help" in err
+
+
+def test_a_group_without_a_command_is_its_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = said(capsys, "gate")
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: tftpbench gate ")
+    assert "..." not in err.partition("Commands:")[2], "each says its whole sentence"
+
+
+def test_printed_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "a b" / "bin" / "tftpbench"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    words = ["tftpbench", "report", "results/a b"]
+    monkeypatch.setenv("PATH", str(program.parent))
+    for argv_0, expected in (
+        ("a b/bin/tftpbench", "tftpbench"),
+        (str(program), "tftpbench"),
+        ("/x/pytest", "tftpbench"),
+    ):
+        monkeypatch.setattr(sys, "argv", [argv_0])
+        assert typed(words) == f"{expected} report 'results/a b'"
+    monkeypatch.setenv("PATH", "/nowhere")
+    for argv_0 in ("a b/bin/tftpbench", str(program)):
+        monkeypatch.setattr(sys, "argv", [argv_0])
+        assert typed(words) == "'a b/bin/tftpbench' report 'results/a b'"
+    monkeypatch.setattr(sys, "argv", ["/lib/tftpbench/__main__.py"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert typed(words) == "./python -m tftpbench report 'results/a b'"
 
 
 @pytest.mark.parametrize(("output", "code", "words"), [("|", 0, ""), ("/dev/full", 2, "No space left on device")])
@@ -141,10 +201,21 @@ def test_a_target_is_a_host_and_perhaps_a_port(target: str, address: tuple[str, 
 
 # What takes tenths of a second to import, each; `python -m benches.help` has the times.
 HEAVY = {"hdrh", "jinja2", "matplotlib", "multiprocessing", "numpy", "pandas", "pyarrow", "rich", "scipy", "yaml"}
-COMMANDS = (
-    "run", "serve", "load", "compare", "report", "gate", "gate ab", "gate baseline", "gate slo", "gate selftest",
-    "servers", "ceiling", "schema",
-)  # fmt: skip
+
+
+def commands(command: Any, name: str = "") -> dict[str, Any]:
+    """Every command, by what is typed; the program itself is ""."""
+    below = getattr(command, "commands", {})
+    return {name: command} | {
+        full: each for word, inner in below.items() for full, each in commands(inner, f"{name} {word}".strip()).items()
+    }
+
+
+ALL = commands(typer.main.get_group(cli.app))
+COMMANDS = [name for name in ALL if name]
+# Where --out is one file, and not a folder to make others in.
+ONE_FILE = {"report", "compare"}
+ARGUMENTS = {"HOST:PORT", "RUN", "RUN_A", "RUN_B", "SCENARIO", "SCHEMA", "SERVER"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -166,20 +237,80 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     assert len(modules) < (450 if command else 300), "191 and 288 when this was written"
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if not name.startswith("gate")])
-def test_help_ends_with_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    text = said(capsys, command, "--help")[1]
+@pytest.mark.parametrize("command", ALL)
+def test_help_ends_with_two_examples_that_are_understood(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = said(capsys, *command.split(), "--help")[1]
     assert not re.search(r"<(int|str|path|list|float)\b", text), "a type is no metavar"
     examples = text.partition("\nExamples:\n")[2].splitlines()
-    assert examples
+    assert len(examples) == 2
     for example in examples:
-        program, name, *words = shlex.split(example.partition(">")[0])
-        assert (program, name) == ("tftpbench", command)
+        program, *words = shlex.split(example.partition(">")[0])
+        assert program == "tftpbench"
+        name = " ".join(words[:2]) if words[0] == "gate" else words[0]
+        assert name.startswith(command)
         if command == "serve":
-            assert serve._parser(program, 0).parse_args(words).root
+            assert serve._parser(program, 0).parse_args(words[1:]).root
         else:
-            group = typer.main.get_group(cli.app)
-            group.commands[name].make_context(name, words)
+            ALL[name].make_context(name, words[len(name.split()) :])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ranges_and_choices_have_one_form(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = said(capsys, *command.split(), "--help")[1]
+    assert not re.search(r"x>=|<=x|<\w+\|", text)
+    for each in ALL[command].params:
+        if each.param_type_name == "argument":
+            assert each.metavar in ARGUMENTS or command == "serve"
+
+
+def test_one_option_has_one_metavar_over_all_commands() -> None:
+    metavars: dict[str, set[str | None]] = {}
+    for name, command in ALL.items():
+        for each in command.params:
+            for option in each.opts if each.param_type_name == "option" and name not in ONE_FILE else ():
+                metavars.setdefault(option, set()).add(each.metavar)
+    for field in dataclasses.fields(serve.ServeConfig):
+        if field.type not in (bool, str):
+            metavars.setdefault(serve.option_name(field.name), set()).add(field.metadata["option"].metavar)
+    assert metavars["--timeout"] == {"TIME"}
+    assert metavars["--server"] == metavars["--base"] == metavars["--head"] == {"SERVER"}
+    assert {option: found for option, found in metavars.items() if len(found) > 1} == {}
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell offers for the last word, by the protocol of bash."""
+    asked = {"_TFTPBENCH_COMPLETE": "complete_bash", "COMP_WORDS": shlex.join(words), "COMP_CWORD": str(len(words) - 1)}
+    command = [sys.executable, "-X", "importtime", "-m", "tftpbench"]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert not re.search(r"\| +(pandas|numpy|matplotlib|scipy)$", done.stderr, re.MULTILINE), "a shell waits for it"
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("re",), {"report"}),
+        (("gate", "b"), {"baseline"}),
+        (("run", "conc"), {"concurrency"}),
+        (("gate", "slo", "smo"), {"smoke"}),
+        (("run", "smoke", "--server", "epo"), {"epoll"}),
+        (("run", "smoke", "-s", "epoll@un"), {"epoll@unbatched"}),
+        (("gate", "ab", "--head", "dns"), {"dnsmasq"}),
+        (("servers", "tftp-"), {"tftp-now"}),
+        (("serve", "e"), {"epoll"}),
+        (("run", "smoke", "--set", "matrix.f"), {"matrix.file_size="}),
+        (("run", "smoke", "--tri"), {"--trials"}),
+    ],
+)
+def test_a_shell_completes_commands_servers_scenarios_and_keys(words: tuple[str, ...], expected: set[str]) -> None:
+    assert set(completed("tftpbench", *words)) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_had_for_each_shell(shell: str) -> None:
+    asked = os.environ | {"_TFTPBENCH_COMPLETE": f"source_{shell}"}
+    done = subprocess.run([sys.executable, "-m", "tftpbench"], env=asked, capture_output=True, text=True, check=True)
+    assert f"_TFTPBENCH_COMPLETE=complete_{shell}" in done.stdout
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,9 +324,25 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
 ) -> None:
     code, out, _ = said(capsys, "run", str(scenario), "--dry-run", "--seed", "5")
     assert code == 0
-    assert len(out.splitlines()) == 6
+    *trials, last = out.splitlines()
+    assert len(trials) == 6
+    assert re.fullmatch(r"6 trials, about \d+ s", last)
     assert out == said(capsys, "run", str(scenario), "--dry-run", "--seed", "5")[1]
-    assert all(" ok, read, " in line for line in out.splitlines())
+    assert all(" ok, read, " in line for line in trials)
+
+
+def test_every_mistake_of_a_file_is_a_line_on_standard_error(
+    capsys: pytest.CaptureFixture[str], scenario: Path
+) -> None:
+    text = scenario.read_text().replace("trials:", "trails: 1\ntrials: 0 #")
+    scenario.write_text(text)
+    code, out, err = said(capsys, "run", str(scenario))
+    first, second = err.splitlines()
+    assert (code, out) == (2, "")
+    assert first.startswith(f"tftpbench: error: {scenario}:")
+    assert "trails: unknown key; did you mean 'trials'?" in first
+    assert second.startswith(f"tftpbench: error: {scenario}:")
+    assert "trials: is 0; allowed: 1 to 1000" in second
 
 
 def test_trials_set_quick_and_server_change_the_scenario(
@@ -208,9 +355,24 @@ def test_trials_set_quick_and_server_change_the_scenario(
 
     assert len(planned("--trials", "2")["trials"]) == 4
     assert len(planned("--quick")["trials"]) == 2
+    assert len(planned("--quick", "--trials", "3")["trials"]) == 6
+    assert len(planned("--quick", "--set", "trials=2")["trials"]) == 4
     assert len(planned("--set", "matrix.concurrency=1")["trials"]) == 3
     other = planned("--server", str(tiny(tmp_path, "ignores-sigterm")))
     assert {trial["server"] for trial in other["trials"]} == {"ignores-sigterm"}
+
+
+def test_scenarios_are_listed_with_question_cells_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {each["name"]: each for each in json.loads(said(capsys, "scenarios", "--json")[1])["scenarios"]}
+    code, text, _ = said(capsys, "scenarios")
+    assert code == 0
+    for name, path in bundled_scenarios().items():
+        scenario, each = load_scenario(path), listed[name]
+        assert (each["question"], each["cells"]) == (scenario.description, len(scenario.cells()))
+        assert (each["estimated_s"] > 0) == (each["trials"] > 0)
+        assert re.search(rf"^ {name} .* {each['cells']} ", text, re.MULTILINE)
+    assert re.search(r"^ concurrency .* 8 +about 4 min", text, re.MULTILINE)
+    assert listed["noise"]["trials"] == 40
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

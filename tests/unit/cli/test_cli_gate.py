@@ -17,7 +17,8 @@ from tftpbench.gate.text import change, remarks, sentence
 from tftpbench.measure import Pinning
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.render.gate.sections import sections
-from tftpbench.render.plain import plain
+from tftpbench.render.plain import plain, table_lines
+from tftpbench.render.sections import Table
 
 RESULTS = every()
 APART, TOGETHER = Pinning((1,), (0,), ()), Pinning((0,), (0,), ())
@@ -121,28 +122,46 @@ def test_a_log_has_a_line_a_look_and_none_for_a_pair_that_counts() -> None:
     for event in events():
         show(event)  # type: ignore[arg-type]
     lines = stream.getvalue().splitlines()
-    assert lines[:3] == [
-        "Base and head answer; looks after 12, 20, 30 pairs, on separate cores.", "  read: 20 slices of 100 transfers",
-        "  A note.",
+    assert lines[:4] == [
+        "Base and head have started, on separate cores.", "  A verdict can come after 12, 20 or 30 pairs.",
+        "  read: 20 slices of 100 transfers", "  A note.",
     ]  # fmt: skip
-    assert lines[3] == "pair 1 is invalid: head: \\u001b[2J"
-    assert lines[4] == "after 12 pairs:"
-    assert any(line.startswith("  suspected: blocks per second -") for line in lines[5:])
-    assert len(lines) == 5 + len(BUDGETS)
+    assert lines[4] == "pair 1 is invalid: head: \\u001b[2J"
+    assert lines[5] == "after 12 pairs:"
+    assert any(line.startswith("  suspected: blocks per second -") for line in lines[6:])
+    assert len(lines) == 6 + len(BUDGETS)
 
 
-def test_a_terminal_sees_the_last_pair_and_quiet_sees_nothing() -> None:
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_terminal_sees_the_last_pair_with_the_time_left_and_quiet_sees_nothing(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("COLUMNS", str(columns))
     live, silent = Terminal(), io.StringIO()
     for stream, quiet in ((live, False), (silent, True)):
-        show = watch(stream, quiet=quiet)
+        clock = iter(range(0, 1000, 10))
+        show = watch(stream, quiet=quiet, clock_s=lambda clock=clock: next(clock))  # type: ignore[misc]
         for event in events():
             show(event)  # type: ignore[arg-type]
-    assert "pair 12 of at most 30: " in live.getvalue()
+    lines = re.findall(r"pair 12 of [^\r\n]*", live.getvalue())
+    assert lines == ["pair 12 of at most 30, up to 3 min left, base 202 k, head 188 k blocks/s"[: columns - 1]]
     assert silent.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", sorted(RESULTS.keys() - {"hostile", "empty"}))
+def test_the_table_is_no_wider_than_the_terminal_and_has_what_decides(name: str, width: int) -> None:
+    result = RESULTS[name]
+    [table] = [each for each in sections(result, width) if isinstance(each, Table)]
+    lines = [line for line in table_lines(table) if not any(line == each.cell for each in result.judgements)]
+    assert max(map(len, lines)) <= width
+    titles = [heading.title for heading in table.headings]
+    assert {"metric", "change (95 % interval)", "budget", "verdict"} <= {*titles}
+    assert ({"base", "head", "caught from"} <= {*titles}) is (width == 120)
 
 
 def test_a_metric_without_a_figure_says_so() -> None:

@@ -66,7 +66,7 @@ def test_out_is_a_file_or_standard_output(capfd: pytest.CaptureFixture[str], run
     ("arguments", "expected"),
     [
         (["/nowhere"], "/nowhere: is no run folder"),
-        (["RUN", "-f", "pdf"], "'-f'"),
+        (["RUN", "-f", "pdf"], "--format is 'pdf'; allowed: html, md, json, csv, junit"),
         (["RUN", "-f", "md", "-o", "/nowhere/x.md"], "/nowhere/x.md: can't be written: No such file or directory"),
     ],
 )

@@ -268,6 +268,7 @@ def test_a_budget_of_the_stored_scenario_counts(tmp_path: Path) -> None:
     under_one_mib, half_more = (of(judged(base, path), "server_rss_bytes_max") for path in larger)
     assert under_one_mib.verdict == "pass"
     assert under_one_mib.ratio == pytest.approx(1.2)
+    assert under_one_mib.budget == pytest.approx(2**20 / 4_000_000)  # as it was judged: no less than 1 MiB
     assert half_more.verdict == "regressed"
 
 
@@ -327,7 +328,7 @@ def test_a_run_like_the_stored_one_is_not_refused(tmp_path: Path) -> None:
 
 
 def test_servers_that_the_stored_run_has_not_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotComparable, match=r"server \(epoll, threads and other\)"):
+    with pytest.raises(NotComparable, match=r"the servers differ \(epoll, threads and other\)"):
         refuse_here(baseline(made(tmp_path / "a")), ["other"])
 
 
@@ -413,7 +414,7 @@ def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for people, in one line."""
     monkeypatch.setattr(
-        "tftpbench.render.gate.sections.sections", lambda result: [Paragraph((f"brief: {result.verdict}",))]
+        "tftpbench.render.gate.sections.sections", lambda result, _width: [Paragraph((f"brief: {result.verdict}",))]
     )
 
 

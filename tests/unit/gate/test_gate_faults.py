@@ -80,7 +80,7 @@ def test_a_fault_can_be_made_larger_and_never_nothing() -> None:
         ("magic", BUDGETS, BASE, UsageError, "is no fault; allowed: cpu"),
         ("memory", {"data_pps": 0.05}, BASE, FaultsUnavailable, "server_rss_bytes_max has no budget"),
         ("cpu", BUDGETS, {}, FaultsUnavailable, "the base has no server_cpu_s_per_mib"),
-        ("cpu", BUDGETS, {"server_cpu_s_per_mib": float("nan")}, FaultsUnavailable, "has no size"),
+        ("cpu", BUDGETS, {"server_cpu_s_per_mib": float("nan")}, FaultsUnavailable, "can.t be sized"),
     ],
 )
 def test_what_has_no_size_is_refused(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.unpacked import GATES as RECORDED
 from tftpbench import cli
+from tftpbench.gate import GateInterrupted
 from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
 from tftpbench.gate.selftest.faults import METRIC_OF
@@ -87,7 +88,7 @@ def test_a_stored_self_test_is_judged_again_without_measuring(
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert document["holds"] is True
-    assert "False alarms, live:" in err
+    assert "Gates over equal code: 30 gates (30 pass).\nFalse alarms: 0 of 30 (0 to 12 %)" in err
     assert "The gate keeps its promise here." in err
 
 
@@ -105,6 +106,26 @@ def test_gates_that_could_not_judge_keep_no_promise(tmp_path: Path, capsys: pyte
         (tmp_path / kind / "1/gate.json").write_text(json.dumps(nothing))
     assert cli.exit_code(["gate", "selftest", "--replay", str(tmp_path)]) == 6
     assert "Nothing can be said" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_an_interrupted_self_test_says_what_its_finished_gates_gave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    def record(*_: object, folder: Path, **__: object) -> None:
+        for path in recorded("aa")[:finished]:
+            shutil.copytree(path.parent, folder / "aa" / path.parent.name)
+        raise GateInterrupted(3, folder)
+
+    monkeypatch.setattr("tftpbench.gate.selftest.run.record", record)
+    assert cli.exit_code(["gate", "selftest", "-o", str(tmp_path)]) == 130
+    out, err = capsys.readouterr()
+    if finished:
+        assert out.startswith("Gates over equal code: 2 gates (2 pass).\nFalse alarms: 0 of 2 ")
+        assert "\nInterrupted: these are the gates that had ended.\n" in out
+    else:
+        assert out == ""
+        assert "interrupted after 3 pairs" in err
 
 
 @pytest.mark.parametrize("kind", ["aa", *FAULTS])
@@ -136,7 +157,7 @@ def same_figures(now: dict[str, object], then: dict[str, object]) -> None:
     [
         (["--replay", "ABSENT"], "holds no gate of a self-test"),
         (["--fault", "magic"], "'magic' is no fault; allowed: cpu"),
-        (["--aa", "0"], "--aa 1 at least"),
+        (["--aa", "0"], "--aa is 0; allowed: 1 at least"),
         (["-s", "a" * 5000], "is no server"),
         (["-s", "absent"], "no server is called 'absent'"),
         (["--set", "gate.looks=[3]"], "gate.looks[0]"),

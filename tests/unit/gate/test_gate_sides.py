@@ -135,7 +135,7 @@ def test_a_command_becomes_a_server_of_its_programs_name(mine: Path, monkeypatch
     assert (found.name, found.variant) == ("tftpd", None)
     assert command(found) == [f"{mine.parent}/new/tftpd", "--listen", "127.0.0.2 4069", "--max", "116", "/srv"]
     assert manifest(found).cannot("write", 1428, 16, options=("tsize", "timeout", "rollover")) is None
-    assert manifest(found).cannot(ipv6=True) == "tftpd has no IPv6"
+    assert manifest(found).cannot(ipv6=True) == "has no IPv6"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_manifest_whose_server_is_not_here_says_how_to_get_it(mine: Path) -> N
 def test_a_server_that_never_sleeps_is_refused(mine: Path, absent: bool) -> None:
     if absent:
         (mine.parent / "tftpd").unlink()
-    with pytest.raises(UsageError, match=r"^mine@spinning: a server that never sleeps has no honest CPU figure; "):
+    with pytest.raises(UsageError, match=r"^mine@spinning: polls without ever sleeping, so its CPU time says nothing"):
         side(f"{mine}@spinning")
 
 

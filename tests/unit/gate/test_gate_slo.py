@@ -63,6 +63,8 @@ def made(
         (["content_mismatches == 0"], {"verdict": "invalid", "content_mismatches": 1}, 3, "missed: content_mismatches"),
         (["data_pps > 0"], {"data_pps": float("nan")}, 6, "not known: data_pps > 0 [epoll, "),
         (["data_pps > 0"], {"data_pps": 0}, 3, "missed: data_pps > 0 [epoll, "),
+        (["transfer_ns_max <= 5s"], {"transfer_ns_max": 7.28e9}, 3,
+         "missed: transfer_ns_max <= 5s [epoll, read, 10 at once, 64 KiB]: 7.28 s, limit 5 s, median of 7 valid"),
     ],
 )  # fmt: skip
 def test_every_limit_must_be_kept_and_known(
@@ -104,6 +106,19 @@ def test_a_threshold_that_no_server_was_measured_for_is_not_known(tmp_path: Path
         6,
         "not known: threads.failed == 0 [threads, every cell]: no server was measured for it (threads: is not here)",
     )
+
+
+def test_of_a_quick_run_only_what_was_lost_is_held(tmp_path: Path) -> None:
+    def quick(name: str, thresholds: list[str], **changes: object) -> Path:
+        scenario = asked(["epoll", "threads"], thresholds=thresholds).quick()
+        return store(tmp_path / name, manifest(scenario), [{**row, **changes} for row in rows(scenario)])
+
+    invalid = {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
+    held = judge(stored(quick("held", ["failed == 0", "data_pps > 1e9"], **invalid)))
+    assert (held.exit_code, held.sentence) == (0, "held: 1 threshold, judged 4 times")
+    assert judge(stored(quick("missed", ["failed == 0"], failed=1, completed=497))).exit_code == 3
+    with pytest.raises(UsageError, match="is a quick run, of which no speed is judged; measure it without --quick"):
+        judge(stored(quick("speed", ["data_pps > 1e9"])))
 
 
 def test_a_scenario_without_thresholds_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Fetching, with package clients of a few lines in place of the real ones: what they are asked, what comes of it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from tftpbench.cli.servers import _fetch as fetch_servers
 from tftpbench.host import fetch
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.model.errors import FetchError
-from tftpbench.model.manifest import Fetch
+from tftpbench.model.manifest import Fetch, Manifest, load_manifest
 
 APT = """\
 case " $* " in
@@ -138,3 +141,49 @@ def test_lists_of_packages_are_renewed_when_they_are_old(tmp_path: Path, clients
     os.utime(tmp_path / "peers/.apt/renewed", (0, 0))
     fetch.fetch(tmp_path / "peers/c", Fetch(debian=("served",)))
     assert [line for line in calls.read_text().splitlines() if line == "updated"] == ["updated"] * 2
+
+
+def test_all_are_fetched_but_those_that_fail_which_the_last_line_names_with_the_reason(
+    tmp_path: Path, clients: Path
+) -> None:
+    program(clients, "go", "true")
+    program(clients, "npm", "echo 'npm error code E404'; exit 1")
+    wanted = [
+        fetch.Wanted("a", tmp_path / "peers/a", Fetch(go="example.org/a@v1"), "go install a"),
+        fetch.Wanted("b", tmp_path / "peers/b", Fetch(npm=("b",)), "npm install b"),
+    ]
+    said: list[str] = []
+    assert fetch.fetch_all("servers", wanted, said.append) == 1
+    assert sorted(said[:-1]) == [
+        "a: fetched",
+        "b: not fetched: npm install failed: npm error code E404; get it: npm install b",
+    ]
+    assert said[-1] == "1 of 2 servers fetched; not b: npm install failed: npm error code E404"
+
+
+def fetchable(folder: Path, name: str, source: str) -> Manifest:
+    place = folder / name
+    place.mkdir()
+    text = (Path(__file__).parents[3] / "docs/my-server.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^(name|fetch):.*\n", "", text) + f"name: {name}\nfetch: {source}\n"
+    (place / "server.yaml").write_text(text, encoding="utf-8")
+    return load_manifest(place)
+
+
+def test_fetching_all_fails_where_none_is_here_and_fetching_by_name_where_one_is_not(
+    tmp_path: Path, clients: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "peers"))
+    program(clients, "go", "true")
+    program(clients, "npm", "exit 1")
+    good, bad = fetchable(tmp_path, "good", "{go: a@v1}"), fetchable(tmp_path, "bad", "{npm: [b]}")
+    assert not fetch_servers([good, bad], asked=False)
+    assert fetch_servers([bad], asked=False)
+    assert fetch_servers([good, bad], asked=True)
+    capsys.readouterr()
+    assert not fetch_servers([bundled_manifests()["tftpy"], good], asked=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "tftpy: is here already",
+        "good: is here already",
+        "1 of 1 servers fetched",
+    ]

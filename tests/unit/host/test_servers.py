@@ -1,5 +1,7 @@
 """Manifests: what is read, what a lie gives, and how a server is found and started."""
 
+import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -94,9 +96,17 @@ def test_a_fetched_environment_goes_before_the_one_of_tftpbench(
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho its own\n")
     python.chmod(0o755)
-    manifest = load(tmp_path)
+    manifest = load(tmp_path, "get:", "fetch: {pypi: [mine]}\nget:")
     assert locate(manifest) == Found("its own", str(python))
     assert manifest.command("h", 1, "/r", 1, write=False)[0] == str(python)
+    comes_with_tftpbench = load(tmp_path)
+    assert locate(comes_with_tftpbench) == Found("mine 1.2", sys.executable)
+
+
+def test_tftpy_comes_with_tftpbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFTPBENCH_PEERS", str(tmp_path / "none"))
+    version = importlib.metadata.version("tftpy")
+    assert locate(bundled_manifests()["tftpy"]) == Found(f"tftpy {version}", sys.executable)
 
 
 def test_variables_have_their_places_filled_too(tmp_path: Path) -> None:
@@ -158,10 +168,10 @@ def test_a_version_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: p
 def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
     manifest = load(tmp_path)
     assert manifest.cannot(operation="read", blksize=1428, windowsize=1) is None
-    assert manifest.cannot(operation="write") == "mine has no write"
-    assert manifest.cannot(windowsize=4) == "mine does not know windowsize"
-    assert manifest.cannot(options=["tsize"]) == "mine does not know tsize"
-    assert manifest.cannot(ipv6=True) == "mine has no IPv6"
+    assert manifest.cannot(operation="write") == "has no write"
+    assert manifest.cannot(windowsize=4) == "does not know windowsize"
+    assert manifest.cannot(options=["tsize"]) == "does not know tsize"
+    assert manifest.cannot(ipv6=True) == "has no IPv6"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +236,27 @@ def test_a_manifest_that_lies_is_one_line(tmp_path: Path, old: str, new: str, sa
         load(tmp_path, old, new)
     assert str(error.value).removeprefix(f"{tmp_path}/").startswith(said)
     assert "\n" not in str(error.value)
+
+
+def test_a_manifest_tells_all_its_mistakes_a_line_each(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(tmp_path, "get:", "capabilites: 3\nready: soon\nenv: {A: '{pyton}'}\nfetch: {debian: []}\nget:")
+    assert [line.removeprefix(f"{tmp_path}/").partition(";")[0] for line in str(error.value).splitlines()] == [
+        "server.yaml:11:1: capabilites: unknown key",
+        "server.yaml:12:1: ready: is 'soon'",
+        "server.yaml:13:1: env: has the placeholder {pyton}",
+        "server.yaml:14:9: fetch.debian: is []",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(bundled_manifests()))
+def test_no_command_of_a_server_throws_its_standard_error_away(name: str) -> None:
+    manifest = bundled_manifests()[name]
+    commands = [manifest.argv, *(variant.argv for variant in manifest.variants.values())]
+    launchers = [path.read_text(encoding="utf-8") for path in manifest.source.parent.glob("launch.*")]
+    for text in (*map(" ".join, commands), *launchers):
+        thrown_away = re.search(r"2>|&>|>&|devnull|\bdisable\(logging\.(ERROR|CRITICAL)\)", text, re.IGNORECASE)
+        assert thrown_away is None, f"{name}: {thrown_away} in {text}"
 
 
 def test_a_file_cannot_say_where_it_lies(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_name_is_no_address() -> None:
 def test_a_server_with_a_file_to_read_is_not_written_to() -> None:
     assert (
         Target("::1", 69, "f").cannot("write", 512, 1)
-        == "[::1]:69 serves one file to read; for uploads, give --target-write in place of --target-file"
+        == "serves one file to read; for uploads, give --target-write in place of --target-file"
     )
     assert Target("::1", 69, "f").cannot("read", 1468, 64) is None
     assert Target("::1", 69, None).cannot("write", 512, 1) is None

@@ -1,5 +1,7 @@
 """What a server did wrong, by how its transfers ended."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
@@ -33,8 +35,8 @@ def test_a_server_that_does_its_work_has_no_findings() -> None:
         ((FAILED, 5, 6, 0), ("failed", 1, "broke off 1 of 2 transfers (ERROR 0, not defined)")),
         ((FAILED, 5, 5, -1), ("failed", 1, "broke off 1 of 2 transfers (protocol fault)")),
         ((TIMED_OUT, -1, 99, -1), ("silent", 1, "never answered 1 of 2 transfers")),
-        ((INTERRUPTED, -1, 99, -1), ("silent", 1, "never answered 1 of 2 transfers")),
-        ((INTERRUPTED, 7, 99, -1), ("unfinished", 1, "had not finished 1 of 2 transfers when the trial ended")),
+        ((INTERRUPTED, -1, 20_004_000_000, -1), ("unfinished", 1, "1 of 2 done in 20 s")),
+        ((INTERRUPTED, 7, 1_500_000_000, -1), ("unfinished", 1, "1 of 2 done in 1.5 s")),
         ((TIMED_OUT, 7, 99, -1), ("timed_out", 1, "fell silent in 1 of 2 transfers")),
     ],
 )
@@ -80,6 +82,46 @@ def test_of_few_transfers_or_short_of_the_clients_timer_the_slowest_says_nothing
     completed: int, slowest_ns: float
 ) -> None:
     assert found({"completed": completed, "fairness": 100.0, "transfer_ns_max": slowest_ns}) == []
+
+
+def test_work_that_the_trial_had_no_time_for_is_counted_whole_even_where_it_was_not_begun() -> None:
+    ends = [(COMPLETED, 5, 99, -1)] * 209 + [(INTERRUPTED, 7, 20_000_000_000, -1)] * 100
+    assert found({"transfers": 800}, *ends) == [("unfinished", 100, "209 of 800 done in 20 s")]
+
+
+def test_what_a_server_that_died_left_unfinished_is_its_own_doing() -> None:
+    ends = transfers((COMPLETED, 5, 99, -1), (INTERRUPTED, 7, 100, -1), (INTERRUPTED, -1, 100, -1))
+    listed = findings.of_a_load({}, ends, TIMEOUT_NS, died="died with SIGSEGV")
+    assert [(each.kind, each.text) for each in listed] == [
+        ("died", "died with SIGSEGV"),
+        ("silent", "never answered 1 of 3 transfers"),
+        ("timed_out", "fell silent in 1 of 3 transfers"),
+    ]
+    assert {findings.ORIGINS[each.kind] for each in listed} == {"server"}
+
+
+def test_every_kind_has_an_origin_and_only_some_are_the_servers() -> None:
+    assert set(findings.ORIGINS) == set(get_args(findings.Kind))
+    assert {kind: origin for kind, origin in findings.ORIGINS.items() if origin != "server"} == {
+        "unfinished": "test", "not_granted": "option", "port_taken": "unmeasured",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spans", "most"),
+    [
+        ([], 0),
+        ([(0, 5), (5, 9), (9, 12)], 1),
+        ([(0, 10), (3, 8), (4, 6), (8, 9)], 3),
+        ([(0, -1), (1, 4), (7, -1)], 2),
+        ([(-1, -1), (2, 3)], 1),
+        ([(4, 4)], 1),
+    ],
+    ids=["none", "one after another", "overlapping", "never decided", "never sent", "ended at once"],
+)
+def test_the_peak_in_flight_is_of_transfers_that_overlap(spans: list[tuple[int, int]], most: int) -> None:
+    columns = np.array(spans, np.int64).reshape(-1, 2).T
+    assert findings.in_flight_max(dict(zip(("actual_start_ns", "end_ns"), columns, strict=True))) == most
 
 
 def test_a_dead_and_a_deaf_server_are_told_first() -> None:

@@ -1,8 +1,23 @@
-"""The order of trials."""
+"""The order of trials, and who takes part in them."""
+
+import json
+import lzma
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+
+import pytest
 
 from tests.unit.builders import contender, scenario
-from tftpbench.host.presence import Missing
-from tftpbench.measure.plan import Contender, Plan, plan
+from tftpbench.host.choice import choose
+from tftpbench.host.presence import Found, Missing
+from tftpbench.host.target import Target
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, plan
+from tftpbench.model.manifest import Manifest
+from tftpbench.model.scenario import from_document
+
+REFERENCE = sorted((Path(__file__).parents[3] / "results" / "reference").glob("*/trials.jsonl.xz"))
 
 
 def three() -> list[Contender]:
@@ -70,4 +85,63 @@ def test_options_that_clients_ask_for_count_as_needed() -> None:
     asked = scenario(trials=1, client={"tsize": True, "timeout_option": 3, "rollover": 1})
     made = plan(asked, [contender("one", options=["tsize", "timeout"])], 1)
     assert not made.trials
-    assert {skip.reason for skip in made.skipped} == {"one does not know rollover"}
+    assert {skip.reason for skip in made.skipped} == {"does not know rollover"}
+
+
+def test_a_server_whose_only_port_is_taken_is_left_out_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        one, two = contender("one").server, contender("two").server
+        assert isinstance(one, Manifest)
+        fixed = one.model_copy(update={"fixed_port": port})
+        monkeypatch.setattr("tftpbench.measure.plan.choose", lambda name: (fixed if name == "one" else two, None))
+        monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: Found("1", "/bin/x"))
+        asked = scenario(servers=["one", "two"])
+        made = plan(asked, contenders(asked), 1)
+    (skip,) = made.skipped
+    assert ({trial.contender.name for trial in made.trials}, skip.server, skip.get) == ({"two"}, "one", None)
+    assert skip.reason.startswith(f"could not be measured: UDP port {port} is taken by ")
+    us = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+    assert f"is taken by {us} (process {os.getpid()}); stop that, or " in skip.reason
+    assert not plan(asked, contenders(asked), 1).skipped, "it is free again"
+
+
+@pytest.mark.parametrize("recorded", REFERENCE, ids=[path.parent.name for path in REFERENCE])
+def test_the_estimate_is_near_to_what_recorded_runs_took(recorded: Path) -> None:
+    """Where servers lose transfers, and wait for them, a run takes longer than any estimate can know."""
+    manifest = json.loads((recorded.parent / "manifest.json").read_bytes())
+    with lzma.open(recorded, "rt") as lines:
+        rows = sorted(map(json.loads, lines), key=lambda row: row["started_at"])
+    asked = from_document(manifest["scenario"], "recorded")
+    cells = {cell.key: cell for cell in asked.cells()}
+    servers = {entry: Contender(*choose(entry), Found("1", "/bin/x")) for entry in asked.servers}
+    in_round = len(cells) * len(servers)
+    trials = [
+        Trial(
+            row["trial"], order, (row["trial"] - 1) // in_round + 1, cells[row["cell_key"]],
+            servers["@".join(filter(None, (row["server"], row["variant"])))],
+        )
+        for order, row in enumerate(rows, 1)
+    ]  # fmt: skip
+    first, last = (datetime.fromisoformat(rows[place]["started_at"]) for place in (0, -1))
+    took_s = (last - first).total_seconds()
+    assert took_s / 1.6 < sum(list(costs_s(trials).values())[:-1]) < took_s * 1.6
+
+
+def test_the_estimate_grows_with_trials_windows_and_transfers() -> None:
+    def seconds(**changes: object) -> float:
+        return estimate_s(plan(scenario(**changes), three(), 1).trials)
+
+    assert seconds(trials=8) > 1.8 * seconds(trials=4)
+    assert seconds(duration="10s") > 5 * seconds(duration="1s")
+    assert seconds(duration=None, transfers=100_000) > 4 * seconds(duration=None, transfers=10_000)
+    nothing = plan(scenario(), [contender("two", Missing("is not here", "x"))], 1)
+    assert estimate_s(nothing.trials) == 0
+
+
+def test_a_running_server_has_no_ceiling_that_takes_time() -> None:
+    one_cell = scenario(matrix={"operation": "read", "concurrency": 1, "file_size": 1024}, trials=1, servers=["one"])
+    running = Contender(Target("127.0.0.1", 69, "f"), None, Found("unknown", ""))
+    here, there = (estimate_s(plan(one_cell, [each], 1).trials) for each in (contender("one"), running))
+    assert here > there > 1

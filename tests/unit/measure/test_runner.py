@@ -13,11 +13,11 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.builders import contender, scenario
 from tftpbench import measure
-from tftpbench.host.ceiling import NEVER_SLEEP_US, Arrangement, Ceiling, CeilingCell
+from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
-from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, Samples, Usage
+from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, PortTaken, Samples, Usage
 from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, pin
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
@@ -48,6 +48,7 @@ class World:
     probe_fails: bool = False
     lost_in_probes: int = 0
     late_ns: int = 0
+    window_ns: int = 0
 
     def tools(self) -> Tools:
         return Tools(self, FakeHost(self), Probes(self.calibrate, self.measure))
@@ -56,7 +57,8 @@ class World:
         self.calibrated.append(work)
         return ARRANGEMENT
 
-    def measure(self, work: CeilingCell, arrangement: Arrangement, **_: object) -> Ceiling:
+    def measure(self, work: CeilingCell, arrangement: Arrangement, *, window_ns: int, **_: object) -> Ceiling:
+        self.window_ns = window_ns
         assert (arrangement, self.alive) == (ARRANGEMENT, 0), "no server runs beside a probe"
         if self.probe_fails:
             raise CeilingError("the ceiling can't be measured: 20128 open files are needed")
@@ -241,6 +243,27 @@ def test_a_server_that_does_not_start_is_an_invalid_row_and_the_run_goes_on(worl
         "one: ended",
     }
     assert rows[1]["started"] is None
+
+
+def test_a_port_that_another_program_took_meanwhile_is_no_fault_of_the_server(world: World, tmp_path: Path) -> None:
+    world.fails_at = {
+        1: PortTaken("two: UDP port 69 on 127.0.0.1 is taken by another process; stop that first"),
+        2: ServerNotReady("one: did not answer"),
+        3: ServerDied("one: ended"),
+    }
+    rows = run(question(), seed=3, out=tmp_path, tools=world.tools()).rows
+    kinds = [[finding["kind"] for finding in row["server_findings"]] for row in rows[:4]]
+    assert kinds == [["port_taken"], ["not_ready"], ["died"], []]
+    assert rows[3]["in_flight_max"] == 1
+
+
+def test_a_quick_run_of_several_trials_is_not_invalid_by_its_generator_and_probes_for_a_short_time(
+    world: World, tmp_path: Path
+) -> None:
+    world.late_ns = 60_000_000
+    rows = run(question().quick(keeps_trials=True), seed=3, out=tmp_path, tools=world.tools()).rows
+    assert [row["verdict"] for row in rows] == ["valid"] * 8
+    assert world.window_ns == QUICK.window_ns
 
 
 def fails_to_start(name: str, times: set[int]) -> dict[int, Exception]:
@@ -472,7 +495,7 @@ def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world:
 def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     none_left = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
     monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: none_left)
-    with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: two has no read"):
+    with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: has no read$"):
         run(question(), seed=3, out=tmp_path, tools=World().tools())
     assert not list(tmp_path.iterdir())
 
@@ -507,6 +530,6 @@ def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path
 def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     same = contender("one").server
     monkeypatch.setattr("tftpbench.measure.plan.choose", lambda _: (same, None))
-    monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _: SimpleNamespace())
+    monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: SimpleNamespace())
     with pytest.raises(UsageError, match="both call themselves 'one'"):
         measure.contenders(question())

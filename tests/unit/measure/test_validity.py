@@ -1,6 +1,7 @@
 """What makes a trial's figures untrue."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,3 +214,53 @@ def test_no_figure_of_a_debug_build_is_valid() -> None:
     found = validity.findings(GOOD, Surroundings(debug_build=True))
     assert [finding.kind for finding in found] == [Kind.DEBUG_BUILD]
     assert "make setup" in found[0].advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "around", "advice"),
+    [
+        ({"generator_lag_ns_p99": 80_000_000}, {"load_1min": 86.0, "cpus": 2},
+         "load average 86 on 2 cores: stop other programs"),
+        ({"generator_gap_ns_max": 90_000_000}, {"load_1min": 86.0, "cpus": 2},
+         "load average 86 on 2 cores: stop other programs"),
+        ({"runner_gap_ns_max": 90_000_000}, {"load_1min": 5.0, "cpus": 1},
+         "load average 5 on 1 core: stop other programs"),
+        ({"generator_lag_ns_p99": 80_000_000, "server_threads_max": 100}, {"load_1min": 86.0, "cpus": 2},
+         "stop other programs"),
+        ({"generator_lag_ns_p99": 80_000_000, "server_cpus": "0"}, {"load_1min": 1.0, "cpus": 1},
+         "server and generator share the only core: measure on a machine with two or more"),
+        ({"generator_busy_fraction": 0.99}, {"cpus": 4},
+         "give the generator more cores: --set placement.generator_cpus=2 --set client.workers=2"),
+        ({"generator_busy_fraction": 0.99}, {"cpus": 2},
+         "this machine's 2 cores are all in use: lower the concurrency, or take a larger machine"),
+        ({"udp_drops_generator": 7, "windowsize": 16}, {},
+         "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize"),
+        ({"udp_drops_generator": 7, "windowsize": 1}, {},
+         "raise net.core.rmem_max and net.core.rmem_default, or lower concurrency"),
+        ({"content_mismatches": 1, "operation": "write"}, {},
+         "the server stores wrong bytes; upload a file by hand, and compare what is stored with it"),
+        ({"trial": 7}, {"server_lost": "x: died with SIGSEGV; its last log line: help"},
+         "look at its log, trials/7/server.log in the run's folder"),
+        ({"trial": 7}, {"server_lost": "x: did not answer in time; it said nothing"},
+         "its log is empty: start it by hand, with its argv in the run's manifest.json"),
+        ({"trial": 7, "server": "127.0.0.1:69", "server_cpus": None}, {"server_lost": "127.0.0.1:69: did not answer"},
+         "see whether that server still runs, and what its own log says"),
+        ({}, {"server_lost": "x: UDP port 69 on 127.0.0.1 is taken by another process; stop that first"},
+         "the program that has the port must end before the server can be measured"),
+    ],
+)  # fmt: skip
+def test_the_advice_fits_what_was_seen(changes: dict[str, object], around: dict[str, object], advice: str) -> None:
+    [finding] = validity.findings({**GOOD, **changes}, Surroundings(10_000_000, **around))  # type: ignore[arg-type]
+    assert finding.advice == advice
+
+
+def test_a_quick_run_is_invalid_by_what_was_lost_and_not_by_a_limit_of_its_rates() -> None:
+    slow = {"generator_busy_fraction": 1.0, "generator_lag_ns_p99": 8e7, "generator_gap_ns_max": 9e7}
+    slow |= {"runner_gap_ns_max": 9e7, "udp_drops_generator": 5, "generator_gap_ns_sum": 4e7}
+    around = Surroundings(10_000_000, steal_fraction=0.5, steal_ticks=50)
+    assert len(validity.findings({**GOOD, **slow}, around)) == 6
+    quick = replace(around, is_quick=True)
+    assert validity.findings({**GOOD, **slow}, quick) == ()
+    assert [each.kind for each in validity.findings({**GOOD, **slow, "content_mismatches": 1}, quick)] == [
+        Kind.CONTENT_MISMATCH
+    ]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tftpbench.model.metrics import in_table
+
 ROOT = Path(__file__).parents[3]
 AXIS = """        Axis(
             name="dither_ms", key="dither", value=Annotated[Count, Field(ge=0, le=9)], unit="ms", default=0,
@@ -140,3 +142,7 @@ def test_a_made_up_metric_is_seen_everywhere_and_gone_with_its_record(copy: Copy
     }  # fmt: skip
     copy.remove("model/metrics.py", METRIC)
     assert places(copy.seen(), "made_up") <= {"rows", "trials"}, "the row has it, as an unknown column of its own"
+
+
+def test_what_a_report_adds_up_over_trials_is_a_count() -> None:
+    assert all(metric.is_count for metric in in_table("losses"))

@@ -1,5 +1,6 @@
 """Scenario files: what is read, and the one line that a mistake gives."""
 
+import json
 import re
 from pathlib import Path
 
@@ -156,13 +157,68 @@ def test_a_fixed_number_of_transfers_has_no_duration_and_no_warm_up(tmp_path: Pa
             "scenario/2",
             "small.yaml:1:1: schema: is 'tftpbench.scenario/2'; allowed: tftpbench.scenario/1",
         ),
-        ("matrix:", "matrix: 3\nx:", "small.yaml:5:1: matrix: is 3; allowed: a mapping of keys to values"),
     ],
 )
 def test_a_mistake_is_one_line_of_place_key_fault_and_what_is_allowed(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     assert fault(tmp_path, old, new).startswith(said)
+
+
+def faults(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(ScenarioError) as error:
+        load_scenario(str(write(folder, text)), overrides)
+    return [line.removeprefix(f"{folder}/") for line in str(error.value).splitlines()]
+
+
+def test_all_mistakes_are_said_at_once_a_line_each_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = TEXT.replace("blksize: 512", "blksize: [512, 5, 7]\n  windowsise: 4").replace("retries: 5", "retires: 5")
+    text = text.replace("verify: full", "verify: maybe\ntrials: 0").replace("epoll.failed", "epol.faild")
+    text = text.replace("duration: 1s", "duration: 1s\ntransfers: 50").replace("name: small", "name: Not Small")
+    text += '  - "epol.failed == 0"\nspeed: 5\nverify: off\n'
+    assert [line.partition(";")[0] for line in faults(tmp_path, text)] == [
+        "small.yaml:2:1: name: is 'Not Small'",
+        "small.yaml:9:18: matrix.blksize[1]: is 5",
+        "small.yaml:9:21: matrix.blksize[2]: is 7",
+        "small.yaml:10:3: matrix.windowsise: unknown key",
+        "small.yaml:11:1: duration: is given beside transfers",
+        "small.yaml:13:23: client.retires: unknown key",
+        "small.yaml:14:1: verify: is 'maybe'",
+        "small.yaml:15:1: trials: is 0",
+        "small.yaml:17:5: thresholds[0]: 'epol.faild == 0' names no column of the results",
+        "small.yaml:18:5: thresholds[1]: 'epol.failed == 0' names the server 'epol', which doesn't run here",
+        "small.yaml:19:1: speed: unknown key",
+        "small.yaml:20:1: verify: is written twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("duration: 1s", "duratoin: 1s", ["small.yaml:10:1: duratoin: unknown key"]),
+        ("duration: 1s", "transfers: many", ["small.yaml:10:1: transfers: is 'many'"]),
+        ("concurrency: [", "concurency: [", ["small.yaml:7:3: matrix.concurency: unknown key"]),
+        ("matrix:", "matrix: 3\nx:", ["small.yaml:5:1: matrix: is 3", "small.yaml:6:1: x: unknown key"]),
+        (
+            "duration: 1s",
+            "transfers: 9\nwarm_up: 1s",
+            ["small.yaml:10:1: transfers: is 9, so 10 can't be in flight", "small.yaml:11:1: warm_up: has no meaning"],
+        ),
+        ("servers: [epoll, threads]", "", ["small.yaml:1:1: servers: is missing"]),
+    ],
+)
+def test_what_follows_from_a_mistake_is_not_told_as_another(
+    tmp_path: Path, old: str, new: str, said: list[str]
+) -> None:
+    found = faults(tmp_path, TEXT.replace(old, new))
+    assert len(found) == len(said), found
+    assert all(line.startswith(start) for line, start in zip(found, said, strict=True)), found
+
+
+def test_a_file_of_many_mistakes_is_told_by_the_first_twenty(tmp_path: Path) -> None:
+    found = faults(tmp_path, TEXT.replace("512", str([*range(1, 8), 0, -1, *range(70_000, 72_000)])))
+    assert len(found) == 21
+    assert found[-1] == "small.yaml: and 1989 more"
 
 
 def test_off_is_a_word_and_no_boolean(tmp_path: Path) -> None:
@@ -444,6 +500,25 @@ def test_quick_does_every_cell_once_in_a_short_window(tmp_path: Path) -> None:
     quick = load(tmp_path).quick()
     assert (len(quick.cells()), quick.trials, quick.duration_ns) == (4, 1, 200_000_000)
     assert load(tmp_path, "duration: 1s", "transfers: 2000").quick().transfers == 10
+    assert load(tmp_path, "verify: full", "trials: 3").quick(keeps_trials=True).trials == 3
+
+
+def test_a_quick_scenario_stays_one_and_keeps_its_keys(tmp_path: Path) -> None:
+    quick = load(tmp_path, overrides=("duration=200ms", "warm_up=50ms", "trials=1"))
+    asked = load(tmp_path).quick()
+    assert asked.is_quick
+    assert from_document(asked.document(), "manifest.json") == asked
+    assert asked.with_servers(["epoll"]).with_file_size(7).is_quick
+    assert "quick" not in load(tmp_path).document()
+    assert [cell.key for cell in asked.cells()] == [cell.key for cell in quick.cells()]
+    assert asked.method_key == quick.method_key
+
+
+def test_of_a_quick_scenario_only_counts_are_judged(tmp_path: Path) -> None:
+    texts = ("failed == 0", "data_pps > 5", "udp_drops_generator == 0", "content_mismatches == 0", "pps > 1")
+    scenario = load(tmp_path, overrides=(f"thresholds={json.dumps(texts)}",))
+    assert len(scenario.judged_checks) == 5
+    assert [check.column for check in scenario.quick().judged_checks] == ["failed", "content_mismatches"]
 
 
 def test_a_relative_server_path_starts_at_the_scenarios_file(tmp_path: Path) -> None:

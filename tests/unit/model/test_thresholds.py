@@ -21,9 +21,50 @@ def test_a_threshold_is_server_column_operator_number() -> None:
     assert thresholds.parse("tftpd-hpa@as_shipped.failed<1").server == "tftpd-hpa@as_shipped"
 
 
-@pytest.mark.parametrize("text", ["epoll.failed == 0", "data_pps >= 50000", "fairness < 2.5"])
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("transfer_ns_max <= 5s", 5e9),
+        ("transfer_ns_max<=0.07 s", 70_000_000),
+        ("block_rtt_ns_p99 < 250us", 250_000),
+        ("duration_s > 500ms", 0.5),
+        ("goodput_bytes_per_s >= 80MiB", 80 * 2**20),
+        ("goodput_bytes_per_s >= 1.5 MB/s", 1_500_000),
+        ("server_rss_bytes_max < 64KiB", 65536),
+        ("data_pps > 50k/s", 50_000),
+        ("transfers_per_s > 100/s", 100),
+        ("ceiling_ratio >= 95 %", 0.95),
+        ("busy_poll_us <= 1ms", 1000),
+        ("transfer_ns_max <= 5000000000", 5e9),
+    ],
+)
+def test_a_limit_may_have_a_unit_that_fits_its_column(text: str, limit: float) -> None:
+    assert thresholds.parse(text).limit == limit
+    assert thresholds.parse(str(thresholds.parse(text))) == thresholds.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "figures", "said"),
+    [
+        ("transfer_ns_max <= 5s", {"transfer_ns_max": 7.28e9}, "7.28 s, limit 5 s, median of 1 valid trial"),
+        ("transfer_ns_max <= 5s", {"transfer_ns_max": 5_000_000_001}, "5000000001 ns, limit 5000000000 ns, median"),
+        ("goodput_bytes_per_s >= 80MiB", {"goodput_bytes_per_s": 2**20}, "1 MiB/s, limit 80 MiB/s, median"),
+        ("data_pps > 50000", {"data_pps": 131_072}, "131 k/s, limit 50 k/s, median"),
+        ("failed == 0", {"failed": 3}, "3, missed in 1 of 1 trial"),
+        ("fairness < 9", {"fairness": 9.5}, "9.5, median"),
+        ("data_pps > 1", {}, "not known in any valid trial"),
+    ],
+)
+def test_a_verdict_says_the_figure_beside_its_limit(text: str, figures: dict[str, object], said: str) -> None:
+    [verdict] = thresholds.evaluate([thresholds.parse(text)], [row() | figures])
+    assert verdict.text.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "text", ["epoll.failed == 0", "data_pps >= 50000", "fairness < 2.5", "transfer_ns_max <= 5s", "pps > 80 k"]
+)
 def test_a_threshold_is_written_as_it_was_read(text: str) -> None:
-    assert str(thresholds.parse(text)) == text
+    assert str(thresholds.parse(text)).replace("80k", "80 k") == text
 
 
 @pytest.mark.parametrize(
@@ -35,6 +76,9 @@ def test_a_threshold_is_written_as_it_was_read(text: str) -> None:
         ("failed", "is no threshold"),
         ("", "is no threshold"),
         ("verdict == 0", "verdict is no number"),
+        ("transfer_ns_max <= 5parsec", "has the unit 'parsec'; allowed: a number, or one with a unit: 200ms, 1.5s"),
+        ("failed <= 5s", "has the unit 's'; allowed: a number without a unit"),
+        ("goodput_bytes_per_s > 5ms", "has the unit 'ms'; allowed: a number, or one with a unit: 80MiB/s"),
     ],
 )
 def test_what_is_no_threshold_is_one_line_that_says_so(text: str, said: str) -> None:

@@ -27,8 +27,6 @@ def fault(folder: Path, content: bytes) -> str:
         (b"a: 1\n---\nb: 2", "file.yaml:2:1: is not YAML"),
         (b"\xff\xfe", "file.yaml: byte 0 is not UTF-8"),
         (b"a: \x00", "file.yaml: is not YAML: character"),
-        (b"a: 1\nb: 2\na: 3", "file.yaml:3:1: a: is written twice"),
-        (b"a: {b: 1, b: 2}", "file.yaml:1:11: a.b: is written twice"),
         (b"? [1]\n: 2", "file.yaml:1:3: a key is a list or a mapping; allowed: a word"),
         (b"a: !!python/object/apply:os.system [ls]", "file.yaml:1:4: has the tag"),
         (b"a: !!int x", "file.yaml:1:4: 'x' is no value of type 'int'"),
@@ -41,6 +39,19 @@ def fault(folder: Path, content: bytes) -> str:
 )
 def test_what_is_no_honest_file_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     assert fault(tmp_path, content).startswith(said)
+
+
+def test_of_a_key_that_is_written_twice_the_first_counts_and_the_second_is_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("a: 1\nb: {c: 2, c: [3]}\na: 4\n")
+    document = yaml.read(path, UsageError)
+    document.assign("d={e: 5, e: 6}")
+    assert document.data == {"a": 1, "b": {"c": 2}, "d": {"e": 5}}
+    assert [(key, str(origin).removeprefix(f"{tmp_path}/"), text) for key, origin, text in document.mistakes] == [
+        (("b", "c"), "file.yaml:2:11", "is written twice"),
+        (("a",), "file.yaml:3:1", "is written twice"),
+        (("d", "e"), "--set d={e: 5, e: 6}", "is written twice"),
+    ]
 
 
 def test_aliases_of_aliases_stop_at_a_limit(tmp_path: Path) -> None:

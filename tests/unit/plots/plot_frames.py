@@ -1,9 +1,19 @@
 """Frames for tests of plots: as Run gives them, with figures that are known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.text import Text
+
+from tftpbench.plots import style
 
 BASE_PPS = 100_000.0
 
@@ -119,3 +129,36 @@ def ratios(names: Sequence[str] = ("read, 10 at once", "read, 100 at once")) -> 
             "verdict": ["slower", *["can't tell"] * (len(names) - 1)],
         }
     )
+
+
+def overlaps(figure: Figure) -> list[str]:
+    """Each label that lies on what is drawn, or on another label, as they stand on the page."""
+    texts: list[Text] = []
+
+    def draw(text: Text, renderer: RendererBase) -> None:
+        if text.get_visible() and text.get_text().strip():
+            texts.append(text)
+        plain_draw(text, renderer)
+
+    plain_draw = Text.draw
+    figure.set_dpi(100)
+    with style.applied(), patch.object(Text, "draw", draw):  # a tick beyond its axis has a text that is never drawn
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        figure.draw(renderer)
+    # A letter's own margin is no overlap, nor is that of the line above.
+    boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts]
+    drawn = [path for axes in figure.axes for path in _drawn(axes)]
+    found = [f"{text!r} on a curve" for text, box in boxes if any(path.intersects_bbox(box, False) for path in drawn)]
+    for place, (text, box) in enumerate(boxes):
+        found += [f"{text!r} on {other!r}" for other, there in boxes[:place] if box.overlaps(there)]
+    return found
+
+
+def _drawn(axes: Axes) -> Iterator[Path]:
+    """Lines, markers and bars in display coordinates, as far as the axes show them; not what stands beside them."""
+    for line in axes.lines:
+        if line.get_clip_on() and len(np.asarray(line.get_xydata())):
+            yield line.get_transform().transform_path(line.get_path()).interpolated(20).clip_to_bbox(axes.bbox)
+    for bar in (bar for each in axes.containers if isinstance(each, BarContainer) for bar in each):
+        if bar.get_width() > 0:
+            yield bar.get_transform().transform_path(bar.get_path())

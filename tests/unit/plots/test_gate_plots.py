@@ -47,13 +47,10 @@ def test_each_row_of_a_forest_is_shaded_as_far_as_it_passes() -> None:
     plot = plots.forest(bounded())
     axes = plot.figure.axes[0]
     left, right = axes.get_xlim()
-    spans = []
-    for shade in axes.collections:
-        extent = shade.get_paths()[0].get_extents()
-        if extent.width:
-            spans.append((round(float(extent.y0 + extent.y1) / 2), extent.x0, extent.x1))
-    shaded = [each for each in spans if each[1] == left or each[2] == right]
-    assert shaded == [(0, left, 1.05), (1, 0.95, right)]
+    extents = [bar.get_extents().transformed(axes.transData.inverted()) for bar in axes.patches]
+    shaded = [(round((each.y0 + each.y1) / 2), each.x0, each.x1) for each in extents]
+    assert [each[0] for each in shaded] == [0, 1]
+    assert [each[1:] for each in shaded] == [pytest.approx((left, 1.05)), pytest.approx((0.95, right))]
     assert "shaded: within the row's budget" in subtitle(plot)
     assert plot.data["budget_high"].tolist()[0] == 1.05
 

@@ -12,6 +12,7 @@ from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
 from tftpbench.analysis import stats
 from tftpbench.model.errors import PlotError
+from tftpbench.model.metrics import METRICS
 
 
 def texts(axes: Axes) -> list[str]:
@@ -43,8 +44,8 @@ def test_throughput_has_a_tick_for_each_concurrency_on_a_log2_axis_and_begins_at
     assert axes.get_xscale() == "log"
     assert axes.xaxis.get_transform().base == 2  # type: ignore[attr-defined]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "10", "100"]
-    assert axes.get_xlabel() == "transfers at once (concurrency)"
-    assert axes.get_ylabel() == "DATA blocks per second"
+    assert axes.get_xlabel() == "transfers in flight at once (concurrency)"
+    assert axes.get_ylabel() == METRICS["data_pps"].words
     assert axes.get_ylim()[0] == 0
     assert "40 k" in [label.get_text() for label in axes.get_yticklabels()]
 
@@ -124,6 +125,23 @@ def test_a_contender_has_one_colour_and_marker_in_every_plot_even_where_another_
 def test_fifty_contenders_look_different_from_one_another() -> None:
     looks = plots.style.looks([str(number) for number in range(50)])
     assert len(set(looks.values())) == 50
+
+
+def test_any_metric_stands_against_any_axis_that_has_numbers() -> None:
+    sizes = [frames.trials(concurrencies=(3,), operations=("read", "write")).assign(file_size_bytes=size)
+             for size in (1024, 65536)]  # fmt: skip
+    plot = plots.against(pd.concat(sizes), "server_cpu_ns_per_block", "file_size_bytes")
+    plot.figure.draw_without_rendering()
+    axes = plot.figure.axes
+    assert [each.get_title(loc="left") for each in axes] == ["read, 3 at once", "write, 3 at once"]
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["1 KiB", "64 KiB"]
+    assert axes[1].get_xlabel() == "size of each file (file size)"
+    line_through(axes[0], [1024, 65536], [4004, 4004])
+    assert plots.against(frames.trials(), "fairness", is_log=True).figure.axes[0].get_yscale() == "log"
+    with pytest.raises(PlotError, match="no metric is called 'data_pp'; did you mean 'data_pps'"):
+        plots.against(frames.trials(), "data_pp")
+    with pytest.raises(PlotError, match="axis is 'operation'; allowed: concurrency, file_size_bytes, blksize"):
+        plots.against(frames.trials(), axis="operation")
 
 
 def test_cpu_per_block_is_written_as_durations() -> None:
@@ -267,7 +285,10 @@ def test_losses_are_per_thousand_started_and_what_is_not_known_is_not_zero() -> 
     resent, _, ours, unanswered = plot.figure.axes
     assert texts(resent) == ["0", "10"]
     assert texts(ours) == ["0", "0"]
-    assert texts(unanswered) == ["not known", "not known"]
+    assert texts(unanswered) == ["not known"], "of no server, so it is said once"
+    some = frames.trials()
+    some["unanswered"] = some["unanswered"].mask(some["contender"] == "epoll", 1)
+    assert texts(plots.loss(some).figure.axes[3]) == ["1", "not known"]
     assert plot.title == "Sent again, dropped, unanswered, per 1000 transfers"
     asked = "per 1000 of all transfers that the server was asked for; the shades say at which concurrency; sums over "
     assert subtitle(plot).startswith(asked)

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
 from tftpbench.model.errors import PlotError
+from tftpbench.model.metrics import METRICS
 
 NAMES = [f"server-{number}@as_shipped" for number in range(20)]
 LARGE_KB = 300
@@ -26,6 +27,21 @@ def test_a_saved_plot_is_png_svg_and_the_csv_behind_it(tmp_path: Path) -> None:
     assert struct.unpack(">I", png.read_bytes()[16:20]) == (1440,)
     assert ET.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     pd.testing.assert_frame_equal(pd.read_csv(csv), plot.data, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.svg", "x.CSV"])
+def test_a_path_with_an_end_is_that_one_file(name: str, tmp_path: Path) -> None:
+    plot = plots.loss(frames.trials())
+    assert plot.save(tmp_path / name) == (tmp_path / name,)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith({"x.png": b"\x89PNG", "x.svg": b"<?xml", "x.CSV": b"contender,"}[name])
+
+
+def test_another_kind_of_picture_is_one_line_that_names_those_that_can_be_had(tmp_path: Path) -> None:
+    with pytest.raises(PlotError, match=r"x\.pdf: can't be written as \.pdf; allowed: \.png, \.svg, \.csv, or no end"):
+        plots.loss(frames.trials()).save(tmp_path / "x.pdf")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plot_that_can_not_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -51,7 +67,7 @@ def test_an_svg_for_a_page_is_one_element_whose_text_is_text_and_that_styles_not
     root = ET.fromstring(plot.svg)
     assert (root.get("role"), root.get("aria-label")) == ("img", plot.alt)
     words = {"".join(each.itertext()).strip() for each in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"epoll", "threads", "DATA blocks per second", "Throughput against concurrency"} <= words
+    assert {"epoll", "threads", METRICS["data_pps"].words, plot.title} <= words
 
 
 def test_ids_of_two_plots_in_one_page_differ_and_refer_to_what_is_there() -> None:

@@ -1,7 +1,9 @@
 """Plots of frames that hold little, nothing or nonsense, and of names that mean something to a renderer."""
 
+import functools
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+import tftpbench
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
 from tftpbench.model.errors import PlotError
@@ -170,4 +173,22 @@ def test_no_text_leaves_the_picture_or_is_too_small_to_read(name: str, names: li
     assert drawn.y0 >= 0
     assert drawn.x1 <= width
     assert drawn.y1 <= height
+    assert frames.overlaps(figure) == []
     assert min(float(text.get_fontsize()) for text in figure.findobj(Text)) >= 9
+
+
+@functools.cache
+def recorded(run: str) -> pd.DataFrame:
+    return tftpbench.load_run(Path(__file__).parents[3] / "results/reference" / run).trials
+
+
+@pytest.mark.parametrize("run", ["ceiling", "concurrency", "peers"])
+@pytest.mark.parametrize("name", ["throughput", "cpu_per_block", "fairness", "scaling", "pairs", "loss"])
+def test_no_label_of_a_recorded_run_lies_on_a_curve_or_on_another(run: str, name: str) -> None:
+    assert frames.overlaps(PLOTS[name][0](recorded(run)).figure) == []
+
+
+def test_a_label_among_curves_would_be_seen() -> None:
+    figure = plots.throughput(frames.trials()).figure
+    figure.axes[0].text(10, frames.BASE_PPS, "ceiling")
+    assert frames.overlaps(figure) == ["'ceiling' on a curve"]

@@ -1,13 +1,16 @@
 """What `tftpbench load` says in the end, from figures made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tftpbench import _core
-from tftpbench.host.generator import LoadConfig, LoadResult, ReadBack
+from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
 from tftpbench.render import load_report
+from tftpbench.render.load_report import Loaded
 
 
 def config(**changes: object) -> LoadConfig:
@@ -39,13 +42,48 @@ def result(*outcomes: tuple[str, int], answered: bool = True) -> LoadResult:
 COMPLETED = result(*[("completed", -1)] * 4)
 
 
+def test_what_users_judge_by_comes_first_in_text_and_document() -> None:
+    figures = {"transfer_ns_p50": 2e6, "transfer_ns_p99": 3e6, "transfer_ns_max": 5e9, "transfers_per_s": 1234.0}
+    known = replace(COMPLETED, figures=COMPLETED.figures | figures | {"goodput_bytes_per_s": 2**21, "failed": 1})
+    load = Loaded(config(operation="read", verify="off"), known)
+    assert load_report.render(load).splitlines()[:5] == [
+        "127.0.0.1:6969, read w-{n}, 2 at once",
+        "  served         4 of 4 transfers, 1 failed",
+        "  transfer time  p50 2 ms, p99 3 ms, max 5 s",
+        "  files          1.23 k files/s",
+        "  bytes          2 MiB/s",
+    ]
+    names = list(load_report.document(load))
+    first = names.index("started")
+    assert names[first : first + 3] == ["started", "completed", "failed"]
+    assert max(names.index(name) for name in [*figures, "goodput_bytes_per_s"]) < names.index("content_mismatches")
+
+
+def test_the_live_line_has_the_rates_of_its_last_second_and_fits_80_columns() -> None:
+    before = Progress(10**9, None, started=110, ended=10, completed=10, bytes=0)
+    now = Progress(2 * 10**9, None, started=12_355_110, ended=12_345_678, completed=12_345_668, bytes=2**34)
+    text = load_report.live(config(transfers=None), now, before)
+    assert text == "2 s: 12,345,668 done, 10 errors, 12.3 M files/s, 16 GiB/s, 9,432 open"
+    assert len(text) < 80
+    assert load_report.live(config(transfers=20), before, before).startswith("1 s: 10 of 20 done, 0 errors, 0 files/s")
+
+
+def test_an_option_that_some_transfers_were_not_granted_is_told_so() -> None:
+    some = replace(COMPLETED, answered=4, granted={"blksize": 3, "windowsize": 4})
+    some = replace(some, figures=some.figures | {"blksize_granted": 512, "windowsize_granted": 2})
+    load = Loaded(config(blksize=1428, windowsize=8), some)
+    assert "blksize 1428 -> not granted in 1 of 4 transfers, windowsize 8 -> 2\n" in load_report.render(load)
+    assert "blksize 1428 -> not known" in load_report.render(Loaded(config(blksize=1428), COMPLETED))
+    assert "options" not in load_report.render(Loaded(config(), COMPLETED))
+
+
 def test_what_was_read_back_is_printed_and_wrong_bytes_are_a_failure() -> None:
     back = ReadBack(files=4, compared=4, bytes=4096, mismatches=1, errors=())
-    text = load_report.render(config(), COMPLETED, back)
+    text = load_report.render(Loaded(config(), COMPLETED, back))
     assert "4 of 4 files read back, 4 KiB compared, 1 with wrong bytes" in text
-    assert load_report.has_failures(config(), COMPLETED, back)
-    assert not load_report.has_failures(config(), COMPLETED)
-    found = load_report.document(config(), COMPLETED, back)
+    assert Loaded(config(), COMPLETED, back).has_failures
+    assert not Loaded(config(), COMPLETED).has_failures
+    found = load_report.document(Loaded(config(), COMPLETED, back))
     assert (found["bytes_verified"], found["content_mismatches"]) == (4096, 1)
     assert found["read_back"] == {"files": 4, "compared": 4}
 
@@ -53,43 +91,45 @@ def test_what_was_read_back_is_printed_and_wrong_bytes_are_a_failure() -> None:
 @pytest.mark.parametrize(("errors", "why"), [((1, 2), "ERROR 1 (file not found), ERROR 2"), ((), "no answer")])
 def test_a_server_that_refuses_to_serve_uploads_is_a_warning(errors: tuple[int, ...], why: str) -> None:
     back = ReadBack(files=4, compared=1, bytes=1024, mismatches=0, errors=errors)
-    assert f"Warning: 3 of 4 files could not be read back ({why}" in load_report.render(config(), COMPLETED, back)
-    assert not load_report.has_failures(config(), COMPLETED, back)
+    load = Loaded(config(), COMPLETED, back)
+    assert f"Warning: 3 of 4 files could not be read back ({why}" in load_report.render(load)
+    assert not load.has_failures
 
 
 def test_errors_of_the_server_are_counted_by_code_and_named() -> None:
     found = result(("failed", 6), ("failed", 6), ("failed", 77), ("completed", -1))
-    text = load_report.render(config(), found)
+    text = load_report.render(Loaded(config(), found))
     assert "ERROR 6 (file already exists): 2 times" in text
     assert "ERROR 77: once" in text
-    assert load_report.document(config(), found)["errors"] == {"6": 2, "77": 1}
+    assert load_report.document(Loaded(config(), found))["errors"] == {"6": 2, "77": 1}
 
 
 def test_nothing_that_answers_is_a_failure_with_the_mend() -> None:
     found = result(("interrupted", -1), ("interrupted", -1), answered=False)
-    assert load_report.has_failures(config(), found)
-    text = load_report.render(config(operation="read"), found)
-    assert "nothing answered: look whether a server listens on 127.0.0.1:6969" in text
-    assert "nothing answered" not in load_report.render(config(), COMPLETED)
+    assert Loaded(config(), found).has_failures
+    text = load_report.render(Loaded(config(operation="read"), found))
+    assert "nothing answered: check that a server listens on 127.0.0.1:6969" in text
+    assert "nothing answered" not in load_report.render(Loaded(config(), COMPLETED))
 
 
 def test_transfers_that_timed_out_are_a_failure_and_one_sentence() -> None:
     found = result(*[("completed", -1)] * 2, *[("timed_out", -1)] * 2)
-    assert load_report.has_failures(config(), found)
+    assert Loaded(config(), found).has_failures
     sentence = "2 of 4 transfers timed out, since the server did not answer"
-    assert f"Warning: {sentence}" in load_report.render(config(), found)
-    warnings = load_report.document(config(), found)["warnings"]
+    assert f"Warning: {sentence}" in load_report.render(Loaded(config(), found))
+    warnings = load_report.document(Loaded(config(), found))["warnings"]
     assert isinstance(warnings, list)
     assert warnings[0].startswith(sentence)
 
 
 def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_a_duration_none_is() -> None:
     found = result(("completed", -1), ("completed", -1), ("interrupted", -1))
-    assert load_report.has_failures(config(transfers=4), found)
-    assert "2 of 4 transfers were not done when the load ended" in load_report.render(config(transfers=4), found)
+    load = Loaded(config(transfers=4), found)
+    assert load.has_failures
+    assert "2 of 4 transfers were not done when the load ended" in load_report.render(load)
     lasting = config(transfers=None, duration_ns=10**9)
-    assert not load_report.has_failures(lasting, found)
-    assert "Warning" not in load_report.render(lasting, found)
+    assert not Loaded(lasting, found).has_failures
+    assert "Warning" not in load_report.render(Loaded(lasting, found))
 
 
 def test_errors_mean_here_what_they_mean_to_the_native_core() -> None:

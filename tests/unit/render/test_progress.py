@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from tftpbench.measure import (
     TrialFinished,
     TrialStarted,
 )
-from tftpbench.measure.plan import plan
+from tftpbench.measure.plan import costs_s, plan
+from tftpbench.model.units import format_duration
 from tftpbench.render.progress import LiveBar, PlainLines, display
 
 
@@ -52,7 +54,7 @@ def plain() -> list[str]:
 def test_plain_lines_say_what_is_asked_what_is_left_out_and_one_line_a_trial() -> None:
     lines = plain()
     assert lines[0] == "order: In which order?"
-    assert lines[1] == "2 trials (2 cells x 3 servers x 1), on separate cores"
+    assert lines[1] == "2 trials (2 cells x 3 servers x 1), on separate cores, about 5 s"
     assert lines[2] == "left out: two: is not here; get it: apt install two"
     assert lines[3].startswith("[1/2] one, read, ")
     assert lines[3].endswith(" at once, 1 KiB: 131 k blocks/s, 2 timed out")
@@ -69,6 +71,8 @@ def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
     assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
     assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
+    PlainLines(stream)(replace(trial, row={**trial.row, "ceiling_ratio": 2.12}))
+    assert ", 212 % of the ceiling (the machine changed; not usable), 2 timed out" in stream.getvalue()
 
 
 def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
@@ -155,11 +159,39 @@ def test_the_time_left_is_that_of_the_servers_that_are_left() -> None:
     stream, clock = Terminal(), iter(range(0, 1000, 10))
     bar = LiveBar(Console(file=stream, width=200, force_terminal=True), lambda: next(clock))
     bar(RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), 0))
-    first = whole.trials[0]
+    first, *rest = whole.trials
+    costs = costs_s(whole.trials)
+    assert f"{_left(sum(costs.values()))} left" in stream.getvalue(), "an estimate until a trial has been finished"
     bar(TrialFinished(first, 6, {"data_pps": 1.0, "verdict": "valid"}, ()))
     gone = next(name for name in ("one", "two") if name != first.contender.name)
-    assert "50 s left" in stream.getvalue()
+    pace = 10 / costs[1]  # 10 s for the first
+    assert f"{_left(pace * sum(costs[each.order] for each in rest))} left" in stream.getvalue()
     bar(ServerLeftOut(LeftOut(gone, "did not answer", (2,), 3), is_last=False))
-    bar(TrialStarted(whole.trials[1], 6))
-    assert "40 s left" in stream.getvalue(), "20 s for the first, 2 to go"
+    bar(TrialStarted(rest[0], 6))
+    to_go = sum(costs[each.order] for each in rest if each.contender.name != gone)
+    assert f"{_left(2 * pace * to_go)} left" in stream.getvalue(), "20 s have gone for the first"
     bar.close()
+
+
+def _left(seconds: float) -> str:
+    return format_duration(round(seconds) * 1e9)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_count_is_never_cut_and_the_line_fits(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    question = scenario(trials=50, matrix={"operation": "write", "concurrency": 10_000, "file_size": "64KiB"})
+    whole = plan(question, [contender("a-server-of-a-long-name"), contender("other")], 1)
+    stream = io.StringIO()
+    bar = LiveBar(Console(file=stream, width=width, force_terminal=True, color_system=None))
+    bar(RunStarted(Path("results/x"), question, whole, Pinning((1,), (0,), ()), 0))
+    for trial in whole.trials:
+        bar(TrialStarted(trial, 100))
+        bar(TrialFinished(trial, 100, {"data_pps": 131_072.0, "verdict": "valid"}, ()))
+    bar.close()
+    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", stream.getvalue())
+    drawn = [line for line in re.split(r"[\r\n]", shown) if "/100" in line]
+    assert len(drawn) >= 200
+    assert all(re.search(r" {0,2}\d+/100( |$)", line) and len(line) <= width for line in drawn)
+    assert any(" 37/100 | " in line and " left" in line for line in drawn)
+    assert any("at once, 64 KiB | last 131 k blocks/s" in line for line in drawn) == (width > 100)

@@ -83,9 +83,9 @@ def hostile(tmp_path: Path) -> Run:
 def test_the_page_goes_from_the_answer_to_the_command_to_repeat_it(tmp_path: Path) -> None:
     page = Page(report(stored(tmp_path)))
     places = [page.text.index(word) for word in (
-        "threads moves 0.", "Thresholds", "failed == 0", "Validity", "28 of 28 trials count", "Figures",
-        "What it cost the server", "Plots", "Loss: what went wrong, and where", "Environment", "Test CPU",
-        "To repeat it", "tftpbench run order --seed 3",
+        "threads is 0.", "on separate cores", "Thresholds", "failed == 0", "Figures", "Validity",
+        "28 of 28 trials count", "What it cost the server", "Plots", "Loss: what went wrong, and where",
+        "Environment", "Test CPU", "To repeat it", "tftpbench run order --seed 3",
     )]  # fmt: skip
     assert places == sorted(places)
 
@@ -276,14 +276,14 @@ def test_an_interrupted_run_says_so_and_tells_what_is_there(tmp_path: Path) -> N
     text = Page(report(run)).text
     assert "17 of 28 planned trials are there: the run was cut off" in text
     assert "17 of 17 trials count; 28 were planned" in text
-    assert "threads moves 0.5" in text
+    assert "threads is 0.5" in text
 
 
 def test_a_run_of_one_server_has_no_ratios(tmp_path: Path) -> None:
     question = asked(["epoll"])
     text = report(load_run(store(tmp_path, manifest(question), rows(question))))
     assert "against" not in Page(text).text.partition("Plots")[0]
-    assert "epoll moves" in text
+    assert "With 1000 reads at once, epoll served 3,486 of 3,500 (>99 %) transfers" in Page(text).text
 
 
 def test_a_trial_of_no_cell_is_told_of_and_left_out(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_the_share_of_the_ceiling_stands_beside_the_comparison_where_it_is_known
     known = [row | {"ceiling_data_pps": 2 * row["data_pps"], "ceiling_ratio": 0.5} for row in rows(question)]
     shown = report(load_run(store(tmp_path / "known", manifest(question), known)), "md")
     assert "of ceiling" in shown
-    assert "| 0.50x |" in shown
+    assert "| 50 % |" in shown
 
 
 def test_a_run_that_asks_for_the_ceiling_is_told_against_it(tmp_path: Path) -> None:
@@ -330,3 +330,25 @@ def test_a_run_that_asks_for_the_ceiling_is_told_against_it(tmp_path: Path) -> N
     assert "of the ceiling" in shown
     assert "raw loopback UDP throughput for the same datagrams" in shown
     assert "one of each server" not in shown
+
+
+def test_what_is_unknown_of_all_servers_is_said_once(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"])
+    found = [row | {"server_cpu_ns_per_block": None, "server_rss_bytes_max": None} for row in rows(question)]
+    run = load_run(store(tmp_path, manifest(question), found))
+    for form in ("html", "md"):
+        tables = report(run, form).partition("Figures")[2]
+        assert tables.count("Not known of any server: CPU/block, first answer") == 0
+        assert re.search(r"Not known of any server: [^.]*CPU/block[^.]*\.", tables)
+        assert re.search(r"Not known of any server: [^.]*memory[^.]*\.", tables)
+        heads = re.findall(r"^(?:<th.*|\| cell .*)$", tables, re.MULTILINE)
+        assert not [head for head in heads if ">memory<" in head or "| memory |" in head]
+
+
+def test_invalid_trials_are_folded_behind_the_first_figures(tmp_path: Path) -> None:
+    run = hostile(tmp_path)
+    for form, mark in (("html", "1 invalid trial, and why"), ("md", "1: Invalid trials, kept and never used")):
+        text = report(run, form)
+        before, _, after = text.partition(f"<details><summary>{mark}</summary>")
+        assert "Figures" in before
+        assert "trial 1, epoll" in after.partition("</details>")[0]

@@ -107,7 +107,7 @@ def run(command: str, **more: object) -> subprocess.CompletedProcess[str]:
         ("tftpbench schema scenario >&-", 0, ""),
         ("tftpbench schema scenario 2>&-", 0, ""),
         ("tftpbench schema scenario <&- >&- 2>&-", 0, ""),
-        ("tftpbench frobnicate >&-", 2, "tftpbench: error: No such command"),
+        ("tftpbench frobnicate >&-", 2, "tftpbench: error: no command is called 'frobnicate'"),
         ("tftpbench frobnicate 2>&-", 2, ""),
         ("tftpbench frobnicate 2>/dev/full", 2, ""),
         ("tftpbench frobnicate >/dev/full 2>/dev/full", 2, ""),
@@ -240,3 +240,24 @@ def test_a_word_that_is_no_utf8_and_as_long_as_the_kernel_takes() -> None:
     assert done.stderr.count(b"\n") == 1
     assert done.stderr.startswith(b"tftpbench: error: \\udcff\\u001b[2J")
     assert len(done.stderr) < 2200
+
+
+def test_where_the_locale_has_no_tick_there_are_words() -> None:
+    """As in LC_ALL=C, where Python itself goes on in UTF-8."""
+    script = """
+from tftpbench.render.plain import plain
+from tftpbench.render.sections import Checks, Heading, Table, Value
+from tftpbench.render.terminal import printing
+with printing():
+    table = Table("x", "X", (Heading("what", is_figure=False),), ((Value("a"),), (Value("b"),)), marks=("good", "bad"))
+    print(plain([Checks((("good", "a == 0", ()), ("bad", "b == 0", ()), ("unclear", "c == 0", ()))), table]))
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    shown = {}
+    for name in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=clean | {"LC_ALL": name}, capture_output=True, check=True
+        )
+        shown[name] = done.stdout.decode()
+    assert shown["C.UTF-8"].splitlines() == ["✓ a == 0", "✗ b == 0", "? c == 0", "", "  what", "✓ a", "✗ b"]
+    assert shown["C"].splitlines() == ["ok a == 0", "missed b == 0", "? c == 0", "", "  what", "+ a", "x b"]

@@ -257,7 +257,7 @@ def test_what_reads_are_verified_against_is_a_regular_file(
     hostile_runs.KINDS[kind](tmp_path / "file")
     code = cli.exit_code(["load", "127.0.0.1:69", "--read", "x", "--verify-against", str(tmp_path / "file")])
     assert (code, capsys.readouterr().err) == (
-        2, f"tftpbench: error: Invalid value: --verify-against {tmp_path}/file: is no regular file\n",
+        2, f"tftpbench: error: --verify-against {tmp_path}/file: is no regular file\n",
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def judged(a: Mapping[Key, Sequence[Row]], b: Mapping[Key, Sequence[Row]], withi
     """All that have a pair, in A's order. `within`: what counts as the same, 0.05 for 5 %."""
     ratios = {key: ratio for key in a if key in b and (ratio := _ratio(a[key], b[key], METRIC)) is not None}
     judgeable = {key: ratio.p_value for key, ratio in ratios.items() if ratio.p_value is not None}
-    adjusted = dict(zip(judgeable, holm(list(judgeable.values())), strict=True))
+    adjusted = {key: float(p_value[0]) for key, p_value in holm(judgeable).items()}
     medians = {key: [statistics.median(side) for side in pairs(a[key], b[key], METRIC)] for key in ratios}
     return tuple(
         Compared(

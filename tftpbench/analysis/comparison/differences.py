@@ -21,10 +21,10 @@ Fields = Mapping[str, object]
 ROW_FIELDS = (*AXES, "transfers", "distinct_files", "verify")
 # Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
 _METHOD = ("duration", "warm_up", "trials")
-_UNTOLD = "in what, their manifests do not say"
+_UNTOLD = "their manifests do not say how"
 # So many cells with the same thing to tell are named; the others are counted.
 _NAMED_MAX = 3
-_COMMIT_DIGITS = 9
+COMMIT_DIGITS = 9
 _VALUE_MAX = 80  # of a value that some hand may have made long
 
 
@@ -46,12 +46,9 @@ class Side:
         """A row of each cell."""
         return {key: rows[0] for (key, _), rows in self.trials.items()}
 
-    def part(self, *names: str) -> Fields:
+    def part(self, *names: str) -> Manifest:
         """A part of the manifest, empty where it has none."""
-        found: object = self.manifest
-        for name in names:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return found if isinstance(found, Mapping) else {}
+        return part(self.manifest, *names)
 
     def work(self, row: Row) -> Fields:
         """The fields of the row's cell_key."""
@@ -81,22 +78,25 @@ def left_out(a: Side, b: Side) -> tuple[str, ...]:
 
 def warnings(a: Side, b: Side) -> tuple[str, ...]:
     """What may have moved every figure: another machine, another method."""
-    lines = []
-    facts = _described(
-        differing(*({name: each.part("machine").get(name) for name in HOST_KEY_FACTS} for each in (a, b)))
-    )
-    if unknown := _without(a, b, "host_key"):
-        lines.append(f"whether the machines are alike is not known: {unknown}{f'; {facts}' if facts else ''}")
-    elif _key(a, "host_key") != _key(b, "host_key"):
-        lines.append(f"the machines are not alike (host_key differs): {facts or _UNTOLD}")
-    method = _described(differing(*({name: each.part("scenario").get(name) for name in _METHOD} for each in (a, b))))
-    if unknown := _without(a, b, "method_key"):
-        described = f"{unknown}{f'; {method}' if method else ''}"
-        lines.append(f"whether the runs were measured the same way is not known: {described}")
-    elif _key(a, "method_key") != _key(b, "method_key"):
-        described = method or _builds(a, b)
-        lines.append(f"the runs were not measured the same way (method_key differs): {described}")
-    return tuple(lines)
+    return tuple(
+        line
+        for key, part, names, alike, unlike in (
+            ("host_key", "machine", HOST_KEY_FACTS, "whether the machines are alike", "the machines are not alike"),
+            ("method_key", "scenario", _METHOD, "whether the runs were measured the same way",
+             "the runs were not measured the same way"),
+        )
+        for line in _key_warning(a, b, key, [{name: each.part(part).get(name) for name in names} for each in (a, b)],
+                                 alike, unlike)
+    )  # fmt: skip
+
+
+def _key_warning(a: Side, b: Side, key: str, fields: Sequence[Fields], alike: str, unlike: str) -> Iterable[str]:
+    """What may be said of a key that is not known of both, or is not the same."""
+    described = _described(differing(*fields))
+    if unknown := _without(a, b, key):
+        yield f"{alike} is not known: {unknown}{f'; {described}' if described else ''}"
+    elif _key(a, key) != _key(b, key):
+        yield f"{unlike} ({key} differs): {described or (_builds(a, b) if key == 'method_key' else _UNTOLD)}"
 
 
 def notes(a: Side, b: Side) -> tuple[str, ...]:
@@ -110,6 +110,14 @@ def notes(a: Side, b: Side) -> tuple[str, ...]:
     build = differing(a.part("build"), b.part("build"))
     lines += [f"tftpbench itself: {_described(build)}"] if build else []
     return (*lines, *_grouped(_unused(a, b)))
+
+
+def part(manifest: Manifest, *names: str) -> Manifest:
+    """A part of a manifest, empty where it has none."""
+    found: object = manifest
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def differing(a: Fields, b: Fields) -> dict[str, tuple[object, object]]:
@@ -191,8 +199,8 @@ def _without(a: Side, b: Side, name: str) -> str:
 
 def _builds(a: Side, b: Side) -> str:
     """The versions of tftpbench, or its commits where these are equal: what else method_key is made of."""
-    for what, name, length in (("versions", "tftpbench", _VALUE_MAX), ("commits", "git_commit", _COMMIT_DIGITS)):
-        first, second = (_value("", each.part("build").get(name))[:length] for each in (a, b))
+    for what, name, length in (("versions", "tftpbench", _VALUE_MAX), ("commits", "git_commit", COMMIT_DIGITS)):
+        first, second = (shown(each.part("build").get(name))[:length] for each in (a, b))
         if first != second:
             where = f"({first} in A, {second} in B)"
             return f"in the order of trials or the estimator, as {what} of tftpbench do {where}"
@@ -200,10 +208,11 @@ def _builds(a: Side, b: Side) -> str:
 
 
 def _described(fields: Mapping[str, tuple[object, object]]) -> str:
-    return ", ".join(f"{name} ({_value(name, a)} in A, {_value(name, b)} in B)" for name, (a, b) in fields.items())
+    return ", ".join(f"{name} ({shown(a, name)} in A, {shown(b, name)} in B)" for name, (a, b) in fields.items())
 
 
-def _value(name: str, value: object) -> str:
+def shown(value: object, name: str = "") -> str:
+    """A value of a manifest, in one line of bounded length."""
     if value is None:
         return "none"
     if name.endswith("_bytes") and isinstance(value, int):

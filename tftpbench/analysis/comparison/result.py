@@ -75,15 +75,16 @@ class Comparison(Shown):
 
     @property
     def sentence(self) -> str:
-        """How often there is which verdict, and the largest difference that is sure, or else the largest seen."""
+        """How often there is which verdict, and the largest difference that is certain, or else the largest seen."""
         sure = [row for row in self.rows if row.verdict in ("faster", "slower")]
         widest = max(sure or self.rows, key=lambda row: max(row.moved.ratio, 1 / row.moved.ratio))
-        times = f"{widest.moved.ratio:.2f}x the blocks of A with {widest.contender}, {widest.label}"
-        most = f"B moves {times} ({widest.moved.certainty})"
+        times = f"B is {widest.moved.ratio:.2f} times as fast as A ({widest.moved.certainty})"
+        most = f"{widest.contender}, {widest.label}: {times}"
         if len(self.rows) == 1:
             return f"{most}: {self._said(widest.verdict)}."
         each = ", ".join(f"{self._said(verdict)} in {count}" for verdict, count in self.counts.items() if count)
-        return f"B against A, {len(self.rows)} comparisons: {each}; furthest apart, {most}."
+        kind = "that is certain" if sure else "seen, which is not certain"
+        return f"B against A in {len(self.rows)} comparisons: {each}. Largest difference {kind}: {most}."
 
     def _said(self, verdict: str) -> str:
         return f"the same within {100 * self.within:.3g} %" if verdict == "same" else verdict

@@ -2,9 +2,9 @@
 
     answer.py    rows and scenario in, an Answer out
     stored.py    the same from a run's folder
-    lines.py     a line per server and cell: medians and ratios
+    lines.py     a line per server and cell: first figures and ratios
     remarks.py   what servers did wrong, and what could not be judged
-    sentence.py  the one sentence
+    sentence.py  the sentences that answer
     document.py  an Answer for programs (--json)
 
 Pure but for stored.py, which reads run folders; it measures nothing. An invalid trial is named and never used; under
@@ -13,7 +13,7 @@ six pairs there is a range and no verdict.
 
 from tftpbench.analysis.summary.answer import Answer, Judgement, LeftOut, judgements, summarise
 from tftpbench.analysis.summary.document import document
-from tftpbench.analysis.summary.lines import Line, Quantiles
+from tftpbench.analysis.summary.lines import Line
 from tftpbench.analysis.summary.stored import answer_of, placement_of, scenario_of
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Judgement",
     "LeftOut",
     "Line",
-    "Quantiles",
     "answer_of",
     "document",
     "judgements",

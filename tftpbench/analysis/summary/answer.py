@@ -3,13 +3,21 @@
 Pure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
-from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Metric, Quantiles, flat, lines, metric_of
-from tftpbench.analysis.summary.sentence import CEILING, answer_sentence, ceiling_sentence, headline, weakest
+from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Merged, Metric, flat, lines, metric_of
+from tftpbench.analysis.summary.sentence import (
+    CEILING,
+    answer_sentence,
+    ceiling_sentence,
+    conditions,
+    headline,
+    weakest,
+)
+from tftpbench.measure.findings import ORIGINS, Origin
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
@@ -21,6 +29,8 @@ if TYPE_CHECKING:  # a run answers without data frames
     import pandas as pd
 
 Row = Mapping[str, Any]
+
+QUICK_NOTE = "Quick run (--quick): no speed, ratio or generator limit was judged."
 
 
 @dataclass(frozen=True)
@@ -65,31 +75,55 @@ class Answer(Shown):
     skipped: tuple[str, ...]
     incomplete: tuple[str, ...]
     """Cells that were left with too few valid trials to judge what was asked."""
-    findings: tuple[str, ...] = ()
-    """What the servers did wrong."""
+    findings_by_origin: Mapping[Origin, tuple[str, ...]] = field(default_factory=dict)
+    """What was found of the servers, by whose doing it was."""
     faults: tuple[str, ...] = ()
     """What the servers did against the RFCs in trials where transfers failed."""
     headline: str = ""
     """The label of the cell that the sentence speaks of first, as in `Line.label`."""
     against: str = ""
     """What the ratios compare with, in words: the first server, or "the ceiling"."""
+    conditions: str = ""
+    """What holds for every figure: what is compared, what all cells have in common, where it was measured."""
     no_server_left: bool = False
     """Whether the run ended early because none of its servers started any more."""
+    is_quick: bool = False
+    """Whether no speed, ratio or limit of the generator was judged."""
+    served_nothing: tuple[str, ...] = ()
+    """Of a quick run: which server moved no block at all, and in which cell."""
+    in_flight: tuple[str, ...] = ()
+    """Where starts are spread: the peak of transfers in flight of each server and cell."""
+
+    @property
+    def note(self) -> str:
+        """What a reader of the answer must know of how it was judged, to be said last; "" for nothing."""
+        nothing = f"Nothing was served by {'; '.join(self.served_nothing)}. " if self.served_nothing else ""
+        return f"{nothing}{QUICK_NOTE}" if self.is_quick else ""
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What was found of the servers, whosever doing it was."""
+        return tuple(text for texts in self.findings_by_origin.values() for text in texts)
 
     @property
     def exit_code(self) -> int:
-        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left."""
+        """0, 3 when a threshold was missed, else 6 when what was asked could not be judged, or no server is left.
+
+        Of a quick run 0 or 3, which it also is when a server served nothing.
+        """
         states = {judged.verdict.state for judged in self.thresholds}
-        if "missed" in states:
+        if "missed" in states or self.served_nothing:
             return 3
+        if self.is_quick:
+            return 0
         return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row for each contender in each cell: medians of its valid trials, and the ratio to `against`.
+        """One row for each contender in each cell: its first figures, and the ratio to `against`.
 
-        `label contender`, the axes of the cell, `data_pps` and `goodput_bytes_per_s` (per second), `ratio` with its
-        95 % interval `low` to `high` over `n` pairs (NaN under six), `lowest` and `highest` pair, `block_rtt_ns_p50`
-        and `block_rtt_ns_p99` (ns), `server_cpu_ns_per_block` (ns), `lost` (transfers), `valid` of `trials`.
+        `label contender`, the axes of the cell, the figures of `tftpbench.model.metrics.HEADLINE` from `started` to
+        `ceiling_ratio` with `ceiling_mark`, `ratio` with its 95 % interval `low` to `high` over `n` pairs (NaN under
+        six), `lowest` and `highest` pair, `lost` (transfers), `valid` of `trials`.
         """
         import pandas as pd
 
@@ -114,15 +148,15 @@ def summarise(
     rows: Sequence[Row],
     placement: str,
     skipped: Sequence[tuple[str, str | None, str]] = (),
-    block_rtt: Callable[[str, str], Quantiles | None] = lambda _key, _server: None,
+    merged: Merged = lambda _kind, _key, _server: None,
     unstarted: Sequence[LeftOut] = (),
 ) -> Answer:
     """Answer the scenario's question from the rows of its trials.
 
     `servers` in the scenario's order, the first being what the others are compared with; `placement` as in "on one
-    core"; `skipped` as (server, cell key or None for all of them, reason); `block_rtt(cell_key, server)` gives
-    quantiles of merged histograms. A server that is `unstarted` and has no valid trial is as one that is missing, and
-    its failed starts are named once.
+    core"; `skipped` as (server, cell key or None for all of them, reason); `merged(kind, cell_key, server)` gives the
+    histogram of valid trials. A server that is `unstarted` and has no valid trial is as one that is missing, and its
+    failed starts are named once.
     """
     cells = scenario.cells()
     left_out = {(server, key) for server, key, _ in skipped}
@@ -132,12 +166,12 @@ def summarise(
     present = [server for server in taking_part if server not in gone or server in measured]
     failed_starts = {number for each in unstarted for number in each.failed_trials}
     others = [row for row in rows if row["trial"] not in failed_starts]
-    found = lines(scenario, present, rows, left_out, block_rtt)
+    found = lines(scenario, present, rows, left_out, merged)
     labels = {cell.key: cell.label for cell in cells}
     first = present[0] if present else ""
     to_ceiling = scenario.compare_with == "ceiling"
     return Answer(
-        sentence=_sentence(scenario, found, present, placement, nothing_started=bool(gone) and not present),
+        sentence=_sentence(scenario, found, present, nothing_started=bool(gone) and not present),
         metric=metric_of(scenario),
         reference=first,
         against=CEILING if to_ceiling else first,
@@ -153,23 +187,45 @@ def summarise(
         incomplete=remarks.incomplete(
             [line for line in found if line.server not in gone], None if to_ceiling else first
         )
-        if scenario.trials > 1 and present
+        if scenario.trials > 1 and present and not scenario.is_quick
         else (),
-        findings=remarks.findings(others, labels),
+        conditions=conditions(found, metric_of(scenario), placement, scenario.best_of),
+        findings_by_origin=remarks.findings(others, labels),
         faults=remarks.faults(rows),
         headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
         no_server_left=bool(gone) and gone.issuperset(taking_part),
+        is_quick=scenario.is_quick,
+        served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),
+        in_flight=_in_flight(rows, labels) if scenario.client.ramp_ns else (),
     )
 
 
-def _sentence(
-    scenario: Scenario, found: Sequence[Line], present: Sequence[str], placement: str, *, nothing_started: bool
-) -> str:
+def _sentence(scenario: Scenario, found: Sequence[Line], present: Sequence[str], *, nothing_started: bool) -> str:
     if nothing_started:
         return "No answer: no server could be started."
     if scenario.compare_with == "ceiling":
-        return ceiling_sentence(found, present, placement)
-    return answer_sentence(found, present, placement, scenario.best_of)
+        return ceiling_sentence(found, present)
+    return answer_sentence(found, present, scenario.best_of)
+
+
+def _served_nothing(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Servers that moved no block in any trial of a cell, but for what could not be measured."""
+    moved: dict[str, bool] = {}
+    for row in rows:
+        kinds = {each["kind"] for each in row.get("server_findings") or ()}
+        if not any(ORIGINS.get(kind) == "unmeasured" for kind in kinds):
+            place = f"{server_name(row)} ({labels[row['cell_key']]})"
+            moved[place] = moved.get(place, False) or bool(row.get("completed") or row.get("data_pps"))
+    return tuple(place for place, has_moved in moved.items() if not has_moved)
+
+
+def _in_flight(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
+    peaks: dict[str, int] = {}
+    for row in rows:
+        if row.get("in_flight_max") is not None:
+            place = f"{server_name(row)}, {labels[row['cell_key']]}"
+            peaks[place] = max(peaks.get(place, 0), row["in_flight_max"])
+    return tuple(f"{place}: {peak}" for place, peak in peaks.items())
 
 
 def _skipped(skipped: Sequence[tuple[str, str | None, str]], labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -202,7 +258,7 @@ def _judge(
         cell_key = cell.key
         here = [row for row in rows if row["cell_key"] == cell_key]
         absent = {server for server, key in left_out if key in (None, cell_key)}
-        found = thresholds.evaluate(scenario.checks, here)
+        found = thresholds.evaluate(scenario.judged_checks, here, is_quick=scenario.is_quick)
         judged += [
             Judged(cell.label, each)
             for each in found
@@ -235,5 +291,4 @@ def judgements(judged: Sequence[Judged]) -> list[Judgement]:
 
 def _why(judged: Judged) -> str:
     verdict = judged.verdict
-    value = f"{verdict.value:g}, " if verdict.value is not None else ""
-    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {value}{verdict.detail}"
+    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {verdict.text}"

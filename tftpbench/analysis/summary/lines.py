@@ -1,15 +1,18 @@
-"""One line per server and cell: medians, and the paired ratio to the first server.
+"""One line per server and cell: the first figures of metrics.HEADLINE, and the paired ratio to the first server.
 
-Pure. It must never average a percentile: those come from merged histograms, which the caller reads.
+Pure. It must never average a percentile: those come from merged histograms, which the caller reads, or else are the
+median of the trials' own. What was lost counts in every trial, and any other figure in valid ones only.
 """
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol
 
 from tftpbench.analysis.stats import Ratio, paired_ratio
+from tftpbench.model import metrics
 from tftpbench.model.axes import AXES
+from tftpbench.model.metrics import HEADLINE, METRICS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.workload import Cell
@@ -19,27 +22,30 @@ MANY_SERVERS = 3
 
 RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
 FRAME_COLUMNS = (
-    "label", "contender", *AXES, "data_pps", "goodput_bytes_per_s", *RATIO_FIELDS, "block_rtt_ns_p50",
-    "block_rtt_ns_p99", "server_cpu_ns_per_block", "lost", "valid", "trials",
+    "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
 )  # fmt: skip
 
 Row = Mapping[str, Any]
 Metric = Literal["data_pps", "goodput_bytes_per_s"]
 
 
-class Quantiles(NamedTuple):
-    """Of merged histograms, in ns."""
+class Histogram(Protocol):
+    """Of several trials, merged."""
 
-    p50: float
-    p99: float
+    def percentile(self, p: float, /) -> float:
+        """In ns."""
+
+
+# (kind of histogram, cell key, server) to the histogram of the valid trials; None where none was recorded.
+Merged = Callable[[str, str, str], Histogram | None]
 
 
 @dataclass(frozen=True)
 class Line:
     """One server in one cell, or in its best one of several.
 
-    `label` names what all servers of the cell had in common. `ratio` compares with the first server, which has None, or
-    with the ceiling; `ceiling_ratio` is the median of valid trials.
+    `label` names what all servers of the cell had in common. `figures` are those of HEADLINE, by name. `ratio` compares
+    with the first server, which has None, or with the ceiling.
     """
 
     cell: Cell
@@ -47,16 +53,35 @@ class Line:
     server: str
     valid: int
     trials: int
-    data_pps: float | None
-    goodput_bytes_per_s: float | None
+    figures: Mapping[str, float | None]
     ratio: Ratio | None
-    block_rtt: Quantiles | None
-    server_cpu_ns_per_block: float | None
-    ceiling_ratio: float | None
+    ceiling: Ratio | None
+    """How its valid trials compare with the ceiling of their rounds."""
     lost: int
     """Transfers that failed, timed out or never got an answer, over all trials."""
     is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
+
+    @property
+    def ceiling_mark(self) -> str:
+        """Why its share of the ceiling is not usable; "" where it is."""
+        if self.ceiling is None:
+            return ""
+        surely = self.ceiling.lowest if self.ceiling.low is None else self.ceiling.low
+        return METRICS["ceiling_ratio"].mark(surely)
+
+    @property
+    def served(self) -> str:
+        """How many of the started transfers were completed, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
+        completed, started = self.figures["completed"], self.figures["started"]
+        if completed is None or started is None:
+            return "-"
+        if completed == started:
+            return f"all {started:,.0f}"
+        percent = f"{100 * completed / started:.0f}"
+        # A loss, or a single success, must not be rounded away.
+        shown = ">99" if percent == "100" else "<1" if percent == "0" and completed else percent
+        return f"{completed:,.0f} of {started:,.0f} ({shown} %)"
 
 
 def lines(
@@ -64,7 +89,7 @@ def lines(
     present: Sequence[str],
     rows: Sequence[Row],
     left_out: set[tuple[str, str | None]],
-    block_rtt: Callable[[str, str], Quantiles | None],
+    merged: Merged,
 ) -> tuple[Line, ...]:
     """Cell by cell in the scenario's order; in each, the servers in theirs, and those of many by what they moved."""
     found: list[Line] = []
@@ -85,9 +110,9 @@ def lines(
                 if ratio is not None and len(cells) > 1:
                     # The cell was chosen for these very trials: an interval from them would promise too much.
                     ratio = replace(ratio, low=None, high=None, p_value=None)
-                here.append(_line(best[server], label, server, ratio, rows, block_rtt))
+                here.append(_line(best[server], label, server, ratio, rows, merged))
         if len(here) > MANY_SERVERS:
-            here.sort(key=lambda line: -(getattr(line, metric) or 0))
+            here.sort(key=lambda line: -(line.figures[metric] or 0))
         found += here
     return tuple(found)
 
@@ -112,7 +137,7 @@ def _line(
     server: str,
     ratio: Ratio | None,
     rows: Sequence[Row],
-    block_rtt: Callable[[str, str], Quantiles | None],
+    merged: Merged,
 ) -> Line:
     ours = _of(rows, cell, server)
     valid = _valid(rows, cell, server)
@@ -122,12 +147,9 @@ def _line(
         server=server,
         valid=len(valid),
         trials=len(ours),
-        data_pps=_median(valid, "data_pps"),
-        goodput_bytes_per_s=_median(valid, "goodput_bytes_per_s"),
+        figures={each.name: _figure(each, ours, valid, cell.key, server, merged) for each in HEADLINE.values()},
         ratio=ratio,
-        block_rtt=block_rtt(cell.key, server) if valid else None,
-        server_cpu_ns_per_block=_median(valid, "server_cpu_ns_per_block"),
-        ceiling_ratio=_median(valid, "ceiling_ratio"),
+        ceiling=_ratio_to_ceiling(cell, server, rows),
         lost=sum(map(_lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
@@ -184,9 +206,30 @@ def _is_its_own_doing(row: Row) -> bool:
     return row["verdict"] != "valid" and not kinds.isdisjoint({"died", "not_ready", "wrong_bytes"})
 
 
+def _figure(
+    metric: metrics.Metric, rows: Sequence[Row], valid: Sequence[Row], cell_key: str, server: str, merged: Merged
+) -> float | None:
+    """Of all trials of a cell, combined as the metric's record says."""
+    if metric.is_count:
+        return _known(rows, metric.name, sum)
+    if metric.is_max:
+        return _known(valid, metric.name, max)
+    if metric.headline and metric.headline.histogram and valid:
+        kind, percent = metric.headline.histogram
+        histogram = merged(kind, cell_key, server)
+        if histogram is not None:
+            return histogram.percentile(percent)
+    return _median(valid, metric.name)
+
+
+def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], float]) -> float | None:
+    known = [row[column] for row in rows if row.get(column) is not None]
+    return combine(known) if known else None
+
+
 def _median(rows: Sequence[Row], column: str) -> float | None:
-    known = [float(row[column]) for row in rows if row.get(column) is not None]
-    return statistics.median(known) if known else None
+    value = _known(rows, column, statistics.median)
+    return None if value is None else float(value)
 
 
 def flat(line: Line) -> dict[str, object]:
@@ -204,13 +247,9 @@ def record(line: Line) -> dict[str, object]:
         **cell.point,
         "trials": line.trials,
         "valid": line.valid,
-        "data_pps": line.data_pps,
-        "goodput_bytes_per_s": line.goodput_bytes_per_s,
+        **line.figures,
+        "ceiling_mark": line.ceiling_mark or None,
         "ratio": _ratio_fields(line.ratio),
-        "block_rtt_ns_p50": line.block_rtt.p50 if line.block_rtt else None,
-        "block_rtt_ns_p99": line.block_rtt.p99 if line.block_rtt else None,
-        "server_cpu_ns_per_block": line.server_cpu_ns_per_block,
-        "ceiling_ratio": line.ceiling_ratio,
         "lost": line.lost,
     }
 

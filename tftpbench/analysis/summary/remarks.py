@@ -1,14 +1,14 @@
-"""What is said beside the figures: what servers did wrong, protocol faults, cells that could not be judged.
+"""What is said beside the figures: what was found of servers, protocol faults, cells that could not be judged.
 
 Pure. Each kind of each server once, however many trials showed it.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from tftpbench.analysis.summary.lines import Line
-from tftpbench.measure.findings import FORMER_KINDS
+from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 
@@ -18,15 +18,27 @@ _TEXT_MAX = 160
 Row = Mapping[str, Any]
 
 
-def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
-    """What each server did wrong, by its worst trial: "atftpd: never answered 900 of 1000 transfers (read, ...)"."""
+def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[Origin, tuple[str, ...]]:
+    """What was found of each server, by whose doing it was and by its worst trial.
+
+    As in "atftpd: never answered 900 of 1000 transfers (read, ...)". Every origin is there, and may be empty. A kind
+    that this version does not know is the server's.
+    """
     found: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
     for row in rows:
         for finding in row.get("server_findings") or ():
             seen = (int(finding["count"]), str(finding["text"])[:_TEXT_MAX], labels[row["cell_key"]])
             kind = str(finding["kind"])
             found.setdefault((server_name(row), FORMER_KINDS.get(kind, kind)), []).append(seen)
-    return tuple(f"{server}: {_worst(seen)}" for (server, _), seen in sorted(found.items()))
+    kinds: dict[str, Origin] = {str(kind): origin for kind, origin in ORIGINS.items()}
+    return {
+        origin: tuple(
+            f"{server}: {_worst(seen)}"
+            for (server, kind), seen in sorted(found.items())
+            if kinds.get(kind, "server") == origin
+        )
+        for origin in get_args(Origin)
+    }
 
 
 def faults(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -54,14 +66,16 @@ def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
 
     `reference` None: each trial is compared with its own ceiling.
     """
-    comparable = {line.label for line in lines if reference is None or (line.server == reference and line.data_pps)}
+    comparable = {
+        line.label for line in lines if reference is None or (line.server == reference and line.figures["data_pps"])
+    }
     found: list[str] = []
     for line in lines:
         if line.is_its_own_doing:
             continue
         if line.valid == 0:
             found.append(f"{line.server}, {line.cell.label}: none of {line.trials} trials is valid")
-        elif line.ratio is None and line.server != reference and line.data_pps and line.label in comparable:
+        elif line.ratio is None and line.server != reference and line.figures["data_pps"] and line.label in comparable:
             found.append(f"{line.server}, {line.cell.label}: no pair of valid trials to compare it by")
     return tuple(found)
 

@@ -1,6 +1,6 @@
-"""The one sentence that answers a scenario's question, with its ratio, its interval and where it was measured.
+"""The sentences that answer a scenario's question: who is faster and by how much, with the interval, and what was lost.
 
-Pure words from figures. It must never claim a difference that the interval does not show.
+Pure words from figures. It must never claim a difference that the interval does not show, nor leave a loss out.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
-from tftpbench.model.units import format_rate
+from tftpbench.model.metrics import HEADLINE, METRICS
+from tftpbench.model.units import counted
 from tftpbench.model.workload import Cell
 
 CEILING = "the ceiling"
@@ -17,64 +18,73 @@ CEILING = "the ceiling"
 NAMED_MAX = 4
 
 
-def answer_sentence(lines: Sequence[Line], servers: Sequence[str], placement: str, best_of: Sequence[str] = ()) -> str:
-    """Each server against the first, in the cell that says most: the far end of what was varied.
+def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequence[str] = ()) -> str:
+    """Each server against the first, in the cell that says most: the far end of what was varied; then losses.
 
     Of many servers, who moves most, who comes next, and who is last. `best_of`: what each server has its own best of.
     """
     if not any(line.trials for line in lines):
         return "No answer: nothing was measured."
-    words = _Words(tuple(best_of), _axis(lines, best_of))
+    words = _words(lines, best_of)
     if len(servers) == 1:
-        return _alone(_headline(lines, words), words, placement)
+        return _alone(lines, _headline(lines, words), words)
     if len(servers) > MANY_SERVERS:
         parts = _ranked(lines, servers, words)
     else:
         parts = [part for server in servers[1:] if (part := _compared(lines, server, servers[0], words))]
     if not parts:
         named = " and ".join(servers) if len(servers) <= MANY_SERVERS else f"any of {len(servers)} servers"
-        return f"No answer: no cell has valid trials of {named} to compare."
-    return f"{'; '.join(parts)}, {placement}."
+        parts = [f"No answer: no cell has valid trials of {named} to compare."]
+    return " ".join([*parts, *_losses(lines, servers, words)])
 
 
-def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str], placement: str) -> str:
+def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str]) -> str:
     """How near each server comes to the ceiling, in the cell where it is furthest from it."""
     if not any(line.trials for line in lines):
         return "No answer: nothing was measured."
-    words = _Words((), "concurrency")
+    words = _words(lines, ())
     parts = []
     for server in servers:
         ours = [line for line in lines if line.server == server and line.ratio is not None]
-        if not ours:
-            continue
-        least, most = min(ours, key=_times), max(ours, key=_times)
-        best = f"; {_ratio(most)} {_at_best(most)}, {words.at(most.cell)}" if least is not most else ""
-        certainty = least.ratio.certainty if least.ratio is not None else ""
-        parts.append(
-            f"{server} moves {_ratio(least)} the blocks of the ceiling where it is furthest from it, "
-            f"{words.at(least.cell)} ({certainty}{best})"
-        )
+        usable = [line for line in ours if not line.ceiling_mark]
+        if usable:
+            least, most = min(usable, key=_times), max(usable, key=_times)
+            bounds = least.ratio.bounds if least.ratio is not None else ""
+            best = f" Its highest share is {_ratio(most)}, {words.at(most.cell)}." if least is not most else ""
+            parts.append(
+                f"{_capital(words.at(least.cell))}, {server} reaches {_ratio(least)} of the ceiling ({bounds}), "
+                f"its lowest share.{best}"
+            )
+        if marked := [line for line in ours if line.ceiling_mark]:
+            where = words.at(marked[0].cell) + (
+                f" and in {counted(len(marked) - 1, 'other cell')}" if marked[1:] else ""
+            )
+            parts.append(f"Share of {server} {where}: {marked[0].ceiling_mark}.")
     if not parts:
         return f"No answer: no cell has valid trials of {' and '.join(servers)} and a ceiling to compare them with."
-    return f"{'; '.join(parts)}, {placement}, over loopback."
+    return " ".join([*parts, *_losses(lines, servers, words)])
 
 
-def _at_best(line: Line) -> str:
-    """No server is faster than its ceiling: where it seems so, the probe had less of the machine."""
-    surely = 0.0 if line.ratio is None else line.ratio.lowest if line.ratio.low is None else line.ratio.low
-    return "where the probe was disturbed, so that it is no ceiling" if surely > 1 else "at its best"
+def conditions(lines: Sequence[Line], metric: str, placement: str, best_of: Sequence[str] = ()) -> str:
+    """What holds for every figure: what is compared, what all cells have in common, and where it was measured."""
+    words = _words(lines, best_of)
+    common = (
+        {name: text for name, text in words.named(lines[0].cell).items() if name not in words.varied} if lines else {}
+    )
+    return ", ".join([f"Compared by {METRICS[metric].words}", *common.values(), placement]) + "."
 
 
 def weakest(lines: Sequence[Line]) -> str:
     """The label of the cell that is furthest from the ceiling."""
     compared = [line for line in lines if line.ratio is not None]
-    return min(compared, key=_times).label if compared else lines[0].label if lines else ""
+    usable = [line for line in compared if not line.ceiling_mark] or compared
+    return min(usable, key=_times).label if usable else lines[0].label if lines else ""
 
 
 def headline(lines: Sequence[Line], best_of: Sequence[str] = ()) -> str:
     """The label of the cell that says most: the far end of what was varied, where there is something to compare."""
     comparable = [line for line in lines if line.ratio is not None] or lines
-    return _headline(comparable, _Words(tuple(best_of), _axis(lines, best_of))).label if comparable else ""
+    return _headline(comparable, _words(lines, best_of)).label if comparable else ""
 
 
 def axis_value(cell: Cell, axis: str) -> str:
@@ -84,22 +94,34 @@ def axis_value(cell: Cell, axis: str) -> str:
 
 @dataclass(frozen=True)
 class _Words:
-    """How to speak of the cells: what each server has its own best of, and the axis that was varied."""
+    """How to speak of the cells: what each server has its own best of, the main axis and all that were varied."""
 
     best_of: tuple[str, ...]
     axis: str
+    varied: frozenset[str]
 
-    @property
-    def moved(self) -> str:
-        return "bytes" if self.best_of else "blocks"
+    def named(self, cell: Cell) -> dict[str, str]:
+        """What else there is to a cell than its number of transfers at once."""
+        return axes.parts(cell.point, ("operation", *axes.LOAD, *self.best_of))
 
     def at(self, cell: Cell) -> str:
-        named = axes.parts(cell.point, ("operation", *axes.LOAD, *self.best_of))
-        many = f"at {cell.concurrency} concurrent" if cell.concurrency > 1 else "in single"
-        load = ", ".join(axes.parts({name: cell.point[name] for name in axes.LOAD}).values())
-        what = f"in {cell.operation}s at {load}" if cell.open_loop else f"{many} {cell.operation}s"
-        best = f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
-        return f"{what} of {', '.join(named.values())}{best}"
+        """A cell, as in "with 1000 reads at once"; what all cells have in common is said once, elsewhere."""
+        one = cell.concurrency == 1
+        what = f"with one {cell.operation} at a time" if one else f"with {cell.concurrency} {cell.operation}s at once"
+        if cell.open_loop:
+            load = axes.parts({name: cell.point[name] for name in axes.LOAD})
+            what = f"with {cell.operation}s at {', '.join(load.values())}"
+        named = [text for name, text in self.named(cell).items() if name in self.varied]
+        return " ".join([what, *([f"({', '.join(named)})"] if named else [])])
+
+    @property
+    def each(self) -> str:
+        return f", each at its best {' and '.join(self.best_of)}" if self.best_of else ""
+
+
+def _words(lines: Sequence[Line], best_of: Sequence[str]) -> _Words:
+    varied = frozenset(axis for axis in AXES if len({getattr(line.cell, axis) for line in lines}) > 1)
+    return _Words(tuple(best_of), _axis(lines, best_of), varied)
 
 
 def _axis(lines: Sequence[Line], best_of: Sequence[str]) -> str:
@@ -113,12 +135,22 @@ def _headline(lines: Sequence[Line], words: _Words) -> Line:
     return max(lines, key=lambda line: getattr(line.cell, words.axis) or 0)  # a closed loop has no rate
 
 
-def _alone(line: Line, words: _Words, placement: str) -> str:
-    if line.data_pps is None:
-        return f"No answer: {line.server} has no valid trial {words.at(line.cell)}."
-    rate = format_rate(line.data_pps, "blocks")
-    measured = "one trial" if line.valid == 1 else f"median of {line.valid} trials"
-    return f"{line.server} moves {rate} {words.at(line.cell)} ({measured}), {placement}."
+def _alone(lines: Sequence[Line], line: Line, words: _Words) -> str:
+    """The first figures of a server that is compared with none."""
+    where = words.at(line.cell)
+    if line.figures["data_pps"] is None:
+        return " ".join(
+            [f"No answer: {line.server} has no valid trial {where}.", *_losses(lines, [line.server], words)]
+        )
+    spoken = [metric for metric in HEADLINE.values() if metric.headline and metric.headline.is_spoken]
+    figures = [
+        f"{metric.heading} {metric.text(value)}" if metric.unit == "ns" else f"{metric.text(value)} {metric.heading}"
+        for metric in spoken
+        if (value := line.figures[metric.name]) is not None
+    ]
+    trials = "one trial" if line.valid == 1 else f"{line.valid} trials"
+    first = f"{_capital(where)}, {line.server} served {line.served} transfers: {', '.join(figures)} ({trials})."
+    return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
 
 
 def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words) -> str | None:
@@ -127,11 +159,11 @@ def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words)
         return None
     head = _headline(ours, words)
     assert head.ratio is not None  # chosen for having one
-    details = "; ".join([head.ratio.certainty, *_elsewhere(ours, head, words)])
-    ratio, where, moved = head.ratio, words.at(head.cell), words.moved
-    if ratio.differs is False:
-        return f"{server} moves about as many {moved} as {reference} {where} ({ratio.ratio:.2f}x, {details})"
-    return f"{server} moves {ratio.ratio:.2f}x the {moved} of {reference} {where} ({details})"
+    ratio, where = head.ratio, _capital(words.at(head.cell))
+    fast = "about as" if ratio.differs is False else f"{ratio.ratio:.2f} times as"
+    found = f"{ratio.ratio:.2f} times, " if ratio.differs is False else ""
+    first = f"{where}, {server} is {fast} fast as {reference}{words.each} ({found}{ratio.bounds})."
+    return " ".join([first, *_elsewhere(ours, head, words)])
 
 
 def _elsewhere(ours: Sequence[Line], head: Line, words: _Words) -> list[str]:
@@ -143,9 +175,10 @@ def _elsewhere(ours: Sequence[Line], head: Line, words: _Words) -> list[str]:
     across = [line for line in same if getattr(line.cell, axis) == getattr(head.cell, axis) and line is not head]
     parts = []
     if along:
-        parts.append(", ".join(f"{_ratio(line)} at {axis_value(line.cell, axis)}" for line in along))
-    parts += [f"{line.cell.operation}s {_ratio(line)}" for line in across]
-    return parts
+        values = [axis_value(line.cell, axis) for line in along]
+        listed = " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
+        parts.append(f"At {listed}: {', '.join(map(_ratio, along))}.")
+    return parts + [f"{_capital(line.cell.operation)}s: {_ratio(line)}." for line in across]
 
 
 def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> list[str]:
@@ -158,24 +191,42 @@ def _ranked(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
     here = sorted((line for line in compared if line.label == label), key=lambda line: -_times(line))
     even = [line for line in here if line.ratio is not None and line.ratio.differs is False]
     faster = [line for line in here if _times(line) > 1 and line not in even]
-    named = here[:NAMED_MAX]
-    place = words.at(here[0].cell)
-    follow = ", ".join(f"{line.server} {_ratio(line)} ({line.ratio.certainty})" for line in named if line.ratio)
+    named, all_ = here[:NAMED_MAX], len(here) + 1
     if faster:
-        lead = (
-            f"{len(faster)} of {len(here) + 1} servers move more {words.moved} than {reference}; of its {words.moved}"
-        )
+        lead = f"{len(faster)} of {all_} servers {'is' if len(faster) == 1 else 'are'} faster than {reference}"
     elif even:
-        lead = f"none of {len(here) + 1} servers surely moves more {words.moved} than {reference}; of its {words.moved}"
+        lead = f"none of {all_} servers is surely faster than {reference}"
     else:
-        lead = f"{reference} moves the most {words.moved} of {len(here) + 1} servers; of its {words.moved}, next come"
-    parts = [f"{place[0].upper()}{place[1:]}, {lead} {follow}"]
+        lead = f"{reference} is the fastest of {all_} servers"
+    follow = ", ".join(f"{line.server} {_ratio(line)} ({line.ratio.bounds})" for line in named if line.ratio)
+    parts = [f"{_capital(words.at(here[0].cell))}, {lead}{words.each}.", f"Times as fast as {reference}: {follow}."]
     if here[-1] not in named:
-        parts.append(f"last is {here[-1].server} with {_ratio(here[-1])}")
-    lost = [line.server for line in lines if line.label == label and not line.data_pps]
-    if lost:
-        parts.append(f"{', '.join(lost)} moved none")
-    return parts
+        parts.append(f"Last is {here[-1].server} with {_ratio(here[-1])}.")
+    none = [line.server for line in lines if line.label == label and not line.figures["data_pps"]]
+    return parts + ([f"No figures of {', '.join(none)}."] if none else [])
+
+
+def _losses(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> list[str]:
+    """Who lost transfers, each by the cell in which most were lost; of many servers the one that lost most."""
+    worst = [
+        max(ours, key=_share_lost)
+        for server in servers
+        if (ours := [line for line in lines if line.server == server and line.lost])
+    ]
+    if len(worst) > MANY_SERVERS:
+        line = max(worst, key=_share_lost)
+        return [
+            f"{len(worst)} servers lost transfers, {line.server} most: it served {line.served} {words.at(line.cell)}."
+        ]
+    return [f"{line.server} served {line.served} {words.at(line.cell)}." for line in worst]
+
+
+def _share_lost(line: Line) -> float:
+    return line.lost / (line.figures["started"] or line.lost)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _times(line: Line) -> float:
@@ -183,4 +234,4 @@ def _times(line: Line) -> float:
 
 
 def _ratio(line: Line) -> str:
-    return f"{line.ratio.ratio:.2f}x" if line.ratio is not None else "unknown"
+    return f"{line.ratio.ratio:.2f}" if line.ratio is not None else "unknown"

@@ -4,20 +4,18 @@ It must never guess what a run folder does not hold; a trial of no cell of the s
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
-from tftpbench.analysis.summary.lines import Quantiles
+from tftpbench.host.pinning import RUNNING, placement
 from tftpbench.model.errors import ResultsError, ScenarioError, UsageError
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
-from tftpbench.store import Run
-
-# What the manifest says of a server that no run of ours started.
-RUNNING = "running already"
+from tftpbench.store import Latency, Run
 
 
 def answer_of(run: Run) -> Answer:
@@ -34,13 +32,14 @@ def answer_of(run: Run) -> Answer:
     for row in run.rows:
         if row["verdict"] == "valid":
             valid.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
+    merged = lru_cache(maxsize=1)(partial(_merged, run))  # a line asks for two percentiles of one histogram in turn
     answer = summarise(
         scenario,
         list(servers),
         [row for row in run.rows if row["cell_key"] in known],
         placement_of(run.manifest),
         [skip for skip in _skipped(run.manifest) if skip[1] is None or skip[1] in known],
-        lambda cell_key, server: _block_rtt(run, valid.get((cell_key, server), [])),
+        lambda kind, cell_key, server: merged(kind, tuple(valid.get((cell_key, server), ()))),
         [LeftOut(**{name: each[name] for name in LeftOut._fields}) for each in run.manifest.get("left_out", ())],
     )
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
@@ -56,29 +55,23 @@ def scenario_of(run: Run) -> Scenario:
     try:
         return from_document(known, f"{run.path}/manifest.json: scenario")
     except ScenarioError as error:
-        raise ResultsError(str(error)) from None
+        raise ResultsError(*error.args) from None
 
 
 def placement_of(manifest: Mapping[str, Any]) -> str:
-    """Where it was measured, as the end of a sentence; servers that ran already are not pinned."""
-    phrase = str(manifest.get("placement", {}).get("phrase", "on cores unknown"))
+    """Where it was measured, in words."""
     servers: Mapping[str, Any] = manifest.get("servers", {})
     running = [name for name, facts in servers.items() if facts.get("model") == RUNNING]
-    if not running:
-        return phrase
-    elsewhere = f"{' and '.join(running)} wherever it runs"
-    return elsewhere if len(running) == len(servers) else f"{phrase}, but {elsewhere}"
+    return placement(str(manifest.get("placement", {}).get("phrase", "on cores unknown")), running, len(servers))
 
 
 def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:
     return [(str(skip["server"]), skip.get("cell_key"), str(skip["reason"])) for skip in manifest.get("skipped", ())]
 
 
-def _block_rtt(run: Run, trials: Sequence[int]) -> Quantiles | None:
+def _merged(run: Run, kind: str, trials: tuple[int, ...]) -> Latency | None:
     try:
-        merged = run.merged("block_rtt", trials, "such a cell")
+        found = run.merged(kind, trials, "such a cell")
     except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
         return None
-    if not merged.count:
-        return None
-    return Quantiles(merged.percentile(50), merged.percentile(99))
+    return found if found.count else None

@@ -13,11 +13,11 @@ outcome.py     what ab and baseline do with what was found: print it, keep it
 import typer
 
 from tftpbench.cli.gate import ab, baseline, selftest, slo
-from tftpbench.cli.options import add
+from tftpbench.cli.options import Group, add, epilog
 
 app = typer.Typer(
     help="Compare two builds of a server and fail on a real regression.", rich_markup_mode=None, add_completion=False,
-    no_args_is_help=True,
+    no_args_is_help=True, cls=Group, epilog=epilog((ab.EXAMPLES[0], baseline.EXAMPLES[0])),
 )  # fmt: skip
 add(app, ab.ab, ab.EXAMPLES)
 add(app, baseline.baseline, baseline.EXAMPLES)

@@ -8,10 +8,10 @@ import typer
 
 from tftpbench.cli import options
 from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, fail_on_words
+from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, command
 from tftpbench.cli.signals import interrupt_on_end
 
-_SERVER = "a manifest's name, name@variant or path; an executable, with --as; or a command with {port} and {root}"
+_SERVER = "name, name@variant or path of a manifest; an executable, with --as; or a command with {port} and {root}"
 
 
 EXAMPLES = (
@@ -19,10 +19,10 @@ EXAMPLES = (
     "tftpbench gate ab --base epoll --head threads --set gate.budgets.data_pps=10%",
 )
 
-Base = Annotated[str, typer.Option("--base", metavar="SERVER", help=f"What is compared with: {_SERVER}.")]
-Head = Annotated[str, typer.Option("--head", metavar="SERVER", help="What is judged: the same.")]
+Base = Annotated[str, typer.Option("--base", **options.SERVER, help=f"Server to compare with: {_SERVER}.")]
+Head = Annotated[str, typer.Option("--head", **options.SERVER, help="Server to judge, named as for --base.")]
 Like = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="The manifest that says how the executables are started.")
+    str | None, typer.Option("--as", **options.SERVER, help="Manifest that says how to start the executables.")
 ]
 
 
@@ -39,7 +39,7 @@ def ab(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Measure base and head in interleaved pairs and say whether the head has become slower."""
+    """Measure two servers in interleaved pairs and say whether the head is slower than the base."""
     from tftpbench import gate
     from tftpbench.api import random_seed
     from tftpbench.cli.gate.watch import watch
@@ -56,22 +56,19 @@ def ab(
         seed=seed,
         out=out,
         entries=(base, head),
-        command=_command(base, head, scenario, like, set_ or [], seed, out, fail_on),
+        command=command(
+            "ab",
+            None if scenario == "gate" else scenario,
+            base=base,
+            head=head,
+            as_=like,
+            set_=set_ or [],
+            seed=seed,
+            out=None if out == options.RESULTS else out,
+            fail_on=fail_on,
+        ),
         on_event=watch(sys.stderr, quiet=quiet),
     )
     outcome.tell(result, json_=json_, quiet=quiet)
     outcome.keep(result, Path(result.folder or out), fail_on)
     return 0 if report_only else result.exit_code(fail_on.value)
-
-
-def _command(
-    base: str, head: str, scenario: str, like: str | None, overrides: list[str], seed: int, out: Path, fail_on: FailOn
-) -> list[str]:
-    """What to type to do the same again: the same pairs in the same order on the same contents."""
-    words = ["tftpbench", "gate", "ab", "--base", base, "--head", head]
-    words += [scenario] if scenario != "gate" else []
-    words += ["--as", like] if like is not None else []
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += ["--seed", str(seed)]
-    words += ["--out", str(out)] if out != options.RESULTS else []
-    return words + fail_on_words(fail_on)

@@ -10,7 +10,7 @@ import typer
 from tftpbench.cli import options
 from tftpbench.cli.gate import outcome
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import FailOn, FailOnOption, ReportOnly, RunFolder, StoredRun, fail_on_words
+from tftpbench.cli.gate.options import FailOn, FailOnOption, ReportOnly, RunFolder, StoredRun, command
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
@@ -41,7 +41,7 @@ def baseline(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Measure a stored run's scenario again, or take a run that exists, and hold it against the stored run."""
+    """Compare a run, a new one or one that is stored, with an older stored run of the same scenario."""
     from tftpbench.gate.baseline import judge
     from tftpbench.gate.stored import baseline as opened
     from tftpbench.gate.stored import stored
@@ -52,16 +52,16 @@ def baseline(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the remarks
         base = opened(run)
-        command = _command(run, new, server or [], seed, out, fail_on)
-        folder = new if new is not None else _again(base, server or [], seed, out or options.RESULTS, command, quiet)
-        result = judge(base, stored(folder), command, str(folder / FOLDER))
+        words = command("baseline", run, run=new, server=server or [], seed=seed, out=out, fail_on=fail_on)
+        folder = new if new is not None else _again(base, server or [], seed, out or options.RESULTS, words, quiet)
+        result = judge(base, stored(folder), words, str(folder / FOLDER))
     outcome.tell(result, json_=json_, quiet=quiet)
     outcome.keep(result, folder / FOLDER, fail_on)
     return 0 if report_only else result.exit_code(fail_on.value)
 
 
 def _again(
-    base: "Stored", servers: Sequence[str], seed: int | None, out: Path, command: Sequence[str], quiet: bool
+    base: "Stored", servers: Sequence[str], seed: int | None, out: Path, words: Sequence[str], quiet: bool
 ) -> Path:
     """The stored run's scenario here and now; refused before anything is measured where the two could not be held."""
     from tftpbench import measure
@@ -69,15 +69,4 @@ def _again(
 
     scenario = base.scenario.with_servers(servers) if servers else base.scenario
     refuse_here(base, [contender.name for contender in measure.contenders(scenario)])
-    return measured(scenario, base.seed if seed is None else seed, out, command, quiet)
-
-
-def _command(
-    run: Path, new: Path | None, servers: Sequence[str], seed: int | None, out: Path | None, fail_on: FailOn
-) -> list[str]:
-    """What to type to do the same again."""
-    words = ["tftpbench", "gate", "baseline", str(run), *(["--run", str(new)] if new is not None else [])]
-    words += [word for server in servers for word in ("--server", server)]
-    words += ["--seed", str(seed)] if seed is not None else []
-    words += ["--out", str(out)] if out is not None else []
-    return words + fail_on_words(fail_on)
+    return measured(scenario, base.seed if seed is None else seed, out, words, quiet)

@@ -9,32 +9,39 @@ from typing import Annotated
 
 import typer
 
+from tftpbench.cli.options import scenario_argument
+
 
 class FailOn(StrEnum):
-    """The mildest verdict that is not let through; `tftpbench.gate.FailOn`, without importing it for --help."""
+    """The least severe verdict that is an error; `tftpbench.gate.FailOn`, without importing it for --help."""
 
     regressed = "regressed"
     suspected = "suspected"
     inconclusive = "inconclusive"
 
 
-Scenario = Annotated[str, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")]
+Scenario = Annotated[str, scenario_argument()]
 StoredRun = Annotated[
-    Path | None, typer.Option("--run", metavar="RUN", help="Judge this stored run, and measure nothing.")
+    Path | None, typer.Option("--run", metavar="RUN", help="Judge this run instead of measuring a new one.")
 ]
 GateFolder = Annotated[
-    Path, typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of the gate is made.")
+    Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to make the gate's own folder in.")
 ]
 RunFolder = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="DIR", help="Folder in which the folder of the run is made; else results."),
+    typer.Option("-o", "--out", metavar="DIR", help="Folder to make the run's own folder in; results unless given."),
 ]
-FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="The mildest verdict that is not let through.")]
-ReportOnly = Annotated[
-    bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 instead of 3, 4 and 6.")
+FailOnOption = Annotated[
+    FailOn, typer.Option("--fail-on", help="Exit with an error for this verdict, and for more severe ones.")
 ]
+ReportOnly = Annotated[bool, typer.Option("--report-only", help="Print the verdict, and exit with 0 whatever it is.")]
 
 
-def fail_on_words(fail_on: FailOn) -> list[str]:
-    """What of it to type to do the same again."""
-    return ["--fail-on", fail_on.value] if fail_on is not FailOn.regressed else []
+def command(name: str, argument: object, /, **options: object) -> list[str]:
+    """What to type to do the same again: `gate NAME ARGUMENT` with the options that are given, lists as often."""
+    words = ["tftpbench", "gate", name, *([] if argument is None else [str(argument)])]
+    for option, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each not in (None, FailOn.regressed):
+                words += [f"--{option.strip('_').replace('_', '-')}", str(each)]
+    return words

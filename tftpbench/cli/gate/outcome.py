@@ -17,12 +17,15 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     """The document for a program, the text for people, or both."""
     from tftpbench.gate.document import document
-    from tftpbench.render.gate.sections import sections
+    from tftpbench.render.gate.sections import WIDTH, sections
     from tftpbench.render.plain import plain
 
     if json_:
         output.print_json([document(result)])
-    output.print_text(lambda colour: plain(sections(result), colour=colour), json_=json_, quiet=quiet)
+    output.print_text(
+        lambda out: plain(sections(result, out.width or WIDTH), colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
 
 
 def keep(result: "GateResult", folder: Path, fail_on: FailOn) -> None:

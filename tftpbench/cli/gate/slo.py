@@ -1,7 +1,6 @@
 """``tftpbench gate slo``: a scenario's thresholds as limits that a run, of now or stored, must keep."""
 
 import json
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,9 +11,10 @@ import typer
 
 from tftpbench.cli import options
 from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun
+from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command
 from tftpbench.cli.output import keep, keep_answer
 from tftpbench.model.escape import visible_line
+from tftpbench.model.programs import typed
 from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ EXAMPLES = (
 
 
 def slo(
-    scenario: Annotated[
-        str | None, typer.Argument(metavar="SCENARIO", help="Path of a scenario, or the name of a bundled one.")
-    ] = None,
+    scenario: Annotated[str | None, options.scenario_argument()] = None,
     run: StoredRun = None,
     server: options.Servers = None,
     set_: options.Overrides = None,
@@ -43,7 +41,7 @@ def slo(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Hold a scenario's servers to its thresholds: measured now, or in a run that is stored."""
+    """Check a scenario's thresholds in a new run, or in one that is stored."""
     from tftpbench.gate.slo import judge
     from tftpbench.gate.stored import stored
     from tftpbench.model.errors import ResultsWarning, UsageError
@@ -74,10 +72,7 @@ def _measured(
     scenario = scenario.with_servers(servers) if servers else scenario
     refuse_nothing(scenario, name)
     seed = random_seed() if seed is None else seed
-    words = ["tftpbench", "gate", "slo", name]
-    words += [word for assignment in overrides for word in ("--set", assignment)]
-    words += [word for server in servers for word in ("--server", server)]
-    words += ["--seed", str(seed), *(["--out", str(out)] if out is not None else [])]
+    words = command("slo", name, set_=list(overrides), server=list(servers), seed=seed, out=out)
     return measured(scenario, seed, out or options.RESULTS, words, quiet)
 
 
@@ -89,7 +84,7 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
     answer, folder = summary.answer_of(of.run), str(of.run.path)
     for problem in of.run.problems:
         typer.echo(f"{folder}: {problem}", err=True)
-    repeat = shlex.join(map(str, of.run.manifest.get("argv") or ()))
+    repeat = typed([str(word) for word in of.run.manifest.get("argv") or ()])
     if is_new:
         keep_answer(of.run.path, rendered.text(answer, folder, repeat))
     if json_:
@@ -98,7 +93,8 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
     if json_ and quiet:
         return
     output = output_of(sys.stderr if json_ else sys.stdout)
-    text = f"{visible_line(judged.sentence)}\n\n{rendered.text(answer, folder, repeat, colour=output.has_colour)}"
+    shown = rendered.text(answer, folder, repeat, colour=output.has_colour, width=output.width)
+    text = f"{visible_line(judged.sentence)}\n\n{shown}"
     output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
 
 

@@ -95,10 +95,10 @@ def calibrated(name: str, budgets: Mapping[str, float], base: Mapping[str, float
         raise UsageError(f"{name!r} is no fault; allowed: {', '.join(METRIC_OF)}")
     metric = METRIC_OF[name]
     if metric not in budgets:
-        raise FaultsUnavailable(f"{name}: {metric} has no budget, so nothing is twice of it; add it to gate.budgets")
+        raise FaultsUnavailable(f"{name}: {metric} has no budget to size the fault by; add it to gate.budgets")
     value = base.get(metric)
     if value is None or not math.isfinite(value) or value <= 0:
-        raise FaultsUnavailable(f"{name}: the base has no {metric} here, so the fault has no size")
+        raise FaultsUnavailable(f"{name}: the base has no {metric} here, so the fault can't be sized")
     # As the gate holds it: no budget is less than its metric's floor.
     budget = max(budgets[metric], METRICS[metric].floor / value)
     # Twice nearly all is all: the most that a rate can lose.

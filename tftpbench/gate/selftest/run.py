@@ -28,6 +28,7 @@ from tftpbench.gate.selftest.faults import (
 )
 from tftpbench.gate.selftest.resampling import DRAWS, Rate, Rates, detected, permuted
 from tftpbench.measure import Contender
+from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import ResultsError, UsageError
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.whole_file import write_whole
@@ -140,6 +141,11 @@ def evaluate(folder: Path, notes: Sequence[str] = (), seed: int = 1, draws: int 
     )
 
 
+def has_gates(folder: Path) -> bool:
+    """Whether there is anything to evaluate."""
+    return any(folder.glob(f"*/*/{FILE}"))
+
+
 def refuse_unknown(names: Sequence[str]) -> None:
     """UsageError for an unknown fault."""
     for name in names:
@@ -150,7 +156,7 @@ def refuse_unknown(names: Sequence[str]) -> None:
 def _gate(
     base: Contender, head: Contender, scenario: Scenario, seed: int, out: Path, entries: tuple[str, str]
 ) -> GateResult:
-    result = ab(base, head, scenario, seed=seed, out=out, entries=entries)
+    result = ab(base, head, scenario, seed=seed % (SEED_MAX + 1), out=out, entries=entries)
     if result.folder is not None:
         write_whole(Path(result.folder) / FILE, text(result).encode(), ResultsError, "choose another -o")
     return result

@@ -29,9 +29,9 @@ from tftpbench.host.server.host import LocalServerHost, Sampling, Server, Server
 from tftpbench.host.server.messages import Options, request
 from tftpbench.host.server.plain_client import CopyFailed, describe_options, download
 from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
-from tftpbench.host.server.readiness import answers
+from tftpbench.host.server.readiness import PortTaken, answers, is_taken
 from tftpbench.host.server.sampler import Sampler
-from tftpbench.host.server.sockets import udp_drops_host
+from tftpbench.host.server.sockets import program_at, udp_drops_host
 from tftpbench.host.server.temporary_folder import TemporaryFolder
 from tftpbench.host.server.uploads import Handover, Upload
 from tftpbench.host.server.usage import Samples, Usage
@@ -46,6 +46,7 @@ __all__ = [
     "Handover",
     "LocalServerHost",
     "Options",
+    "PortTaken",
     "RunningServer",
     "Sampler",
     "Samples",
@@ -59,6 +60,8 @@ __all__ = [
     "answers",
     "describe_options",
     "download",
+    "is_taken",
+    "program_at",
     "request",
     "udp_drops_host",
 ]

@@ -12,7 +12,7 @@ import os
 import struct
 import time
 
-from tftpbench.host.server.supervisor import read_proc, remove_cgroup
+from tftpbench.host.server.supervisor import proc_or_nothing, remove_cgroup
 
 # At READY the event must have counted what the first process has used, but for its opening and for the switches.
 # An event that was lost at exec misses 0.9 ms and 60 % of the smallest program's time, and nearly all of any other's.
@@ -47,7 +47,7 @@ class Counter:
         privileges by exec (a user's, by a set-user-ID program or a file with capabilities), of which
         perf_event_open(2) is silent; what it counted until then would pass for all.
         """
-        if self._cgroup and not _has_processes(self._cgroup):
+        if self._cgroup and not proc_or_nothing(f"{self._cgroup}/cgroup.procs"):
             self._cgroup = ""
         own_ns = process_cpu_ns(self._pid)
         if self._event is None or own_ns is None:
@@ -87,17 +87,7 @@ def process_cpu_ns(pid: int) -> int | None:
         return None
 
 
-def _has_processes(folder: str) -> bool:
-    try:
-        return read_proc(f"{folder}/cgroup.procs") != b""
-    except OSError:
-        return False
-
-
 def _cgroup_cpu_ns(folder: str) -> int | None:
     """cgroups(7), cpu.stat: every cgroup of version 2 has usage_usec."""
-    try:
-        lines = read_proc(f"{folder}/cpu.stat").splitlines()
-    except OSError:
-        return None
+    lines = proc_or_nothing(f"{folder}/cpu.stat").splitlines()
     return next((int(line.split()[1]) * 1000 for line in lines if line.startswith(b"usage_usec ")), None)

@@ -7,6 +7,7 @@ for anything that the scenario does not ask for: some servers are silent where a
 import struct
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -80,13 +81,10 @@ class RunningServer:
         pass
 
 
-class _NothingToSample:
+class _NothingToSample(AbstractContextManager["_NothingToSample", None]):
     """In the place of a Sampler."""
 
     samples = Samples()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

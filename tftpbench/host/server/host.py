@@ -5,9 +5,9 @@ judge a server, and never print.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from tftpbench.host import generator, machine
 from tftpbench.host.measured_window import MeasuredWindow
@@ -19,19 +19,13 @@ from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.model.manifest import Manifest
 
 
-class Sampling(Protocol):
+class Sampling(AbstractContextManager["Sampling", None], Protocol):
     """Looks at a server while its `with` block runs. `samples`: the most that was seen."""
 
     samples: Samples
 
-    def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Server(Protocol):
+class Server(AbstractContextManager["Server", None], Protocol):
     """One server under test. `start`, or entering a `with` block, returns when it has been seen to answer."""
 
     host: str
@@ -61,12 +55,6 @@ class Server(Protocol):
 
     def stop(self, grace_s: float = ..., /) -> Ended | None:
         """End it; how it ended, None where it goes on."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class ServerHost(Protocol):

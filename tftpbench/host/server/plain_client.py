@@ -38,13 +38,15 @@ class CopyFailed(TftpbenchError):
     """The file did not come whole; the message says what the server did, as the end of a sentence."""
 
 
-def download(target: Target, options: Options, path: Path, first_tries: int = TRIES) -> int:
+def download(
+    target: Target, options: Options, path: Path, first_tries: int = TRIES, bytes_max: int = COPY_BYTES_MAX
+) -> int:
     """Read the target's file into `path` with these options; returns its size. The request is sent `first_tries` times.
 
     Raises CopyFailed for whatever the server did instead, and OSError of the disk that takes the copy.
     """
     with socket.socket(address_family(target.host), socket.SOCK_DGRAM) as client, path.open("wb") as file:
-        return _Copy(client, target, dict(options), file, first_tries).run()
+        return _Copy(client, target, dict(options), file, first_tries, bytes_max).run()
 
 
 @dataclass
@@ -56,6 +58,7 @@ class _Copy:
     asked: dict[str, int]
     file: BinaryIO
     first_tries: int
+    bytes_max: int
     peer: tuple[object, ...] | None = None
     blksize: int = _BLKSIZE_DEFAULT
     windowsize: int = 1
@@ -156,8 +159,8 @@ class _Copy:
         size = self.file.tell()
         if self.tsize is not None and size > self.tsize:
             raise CopyFailed(f"sent more than the {self.tsize} bytes that it announced (tsize, RFC 2349)")
-        if size > COPY_BYTES_MAX:
-            raise CopyFailed(f"sent more than {COPY_BYTES_MAX} bytes, and no end of the file")
+        if size > self.bytes_max:
+            raise CopyFailed(f"sent more than {self.bytes_max} bytes, and no end of the file")
 
     def _acknowledge(self) -> None:
         self.window = 0

@@ -20,6 +20,7 @@ from tftpbench.host.server.sockets import granted_buffers, socket_inodes, udp_so
 from tftpbench.host.server.uploads import Handover
 from tftpbench.host.server.usage import Usage, UsageReader
 from tftpbench.model.errors import ServerDied, ServerError, ServerNotReady
+from tftpbench.model.escape import one_line
 from tftpbench.model.manifest import Manifest
 
 READY_TIMEOUT_S = 10.0  # an interpreted server with many imports on a busy machine needs 2 s
@@ -82,7 +83,7 @@ class ServerProcess:
         port = self.manifest.fixed_port or self._wanted_port
         if port and is_taken(self.host, port):
             taken = f"UDP port {port} on {self.host} is taken by another process; stop that first"
-            raise ServerNotReady(f"{self.manifest.name}: {taken}")
+            raise PortTaken(f"{self.manifest.name}: {taken}")
         attempts = _PORT_ATTEMPTS if self._picks_port() else 1
         for attempt in range(1, attempts + 1):
             try:
@@ -194,7 +195,7 @@ class ServerProcess:
         except OSError:
             return ""
         spoken = [line.strip() for line in lines if line.strip()]
-        return f"; its last log line: {_printable(spoken[-1])[:200]}" if spoken else "; it said nothing"
+        return f"; its last log line: {one_line(spoken[-1], 200)}" if spoken else "; it said nothing"
 
 
 def _taken(port: int) -> bool:
@@ -209,7 +210,3 @@ def _listening_buffers(pids: Sequence[int], port: int) -> Buffers | None:
             granted = granted_buffers(*owners[row.inode])
             return Buffers(*granted) if granted else None
     return None
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -11,8 +11,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
 
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.messages import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
@@ -70,7 +70,7 @@ def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, 
     return False
 
 
-class _Probe:
+class _Probe(AbstractContextManager["_Probe", None]):
     """A client that asks, for a file that can't exist where no request is given; an ERROR is an answer, too."""
 
     def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
@@ -91,9 +91,6 @@ class _Probe:
         answer, peer = self._socket.recvfrom(DATAGRAM_BYTES_MAX)
         if answer[:2] != struct.pack("!H", Opcode.ERROR):
             self._socket.sendto(_ERROR_AND_BYE, peer)  # it began a transfer: end it, or it retransmits into the trial
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tftpbench.host.server.supervisor import read_proc
+from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture, since Linux 5.6
 _DROPPED = (b"RcvbufErrors", b"MemErrors", b"Udp6RcvbufErrors", b"Udp6MemErrors")
@@ -37,6 +37,17 @@ def socket_inodes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
         for descriptor, inode in _socket_descriptors(pid):
             found[inode] = (pid, descriptor)
     return found
+
+
+def program_at(port: int) -> str | None:
+    """The program that has a UDP socket on this port, with its process; None where proc does not show it to us."""
+    wanted = {row.inode for row in udp_sockets() if row.port == port}
+    pids = map(int, filter(str.isdecimal, os.listdir("/proc"))) if wanted else ()
+    for pid in pids:
+        if any(inode in wanted for _, inode in _socket_descriptors(pid)):
+            with contextlib.suppress(OSError):
+                return f"{read_proc(f'/proc/{pid}/comm').decode('utf-8', 'replace').strip()} (process {pid})"
+    return None
 
 
 def udp_drops_host() -> int | None:
@@ -108,12 +119,7 @@ def granted_buffers(pid: int, descriptor: int) -> tuple[int, int] | None:
 
 
 def _rows(path: str) -> Iterator[UdpSocket]:
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines[1:]:
+    for line in proc_or_nothing(path).splitlines()[1:]:
         fields = line.split()
         # proc(5): sl local_address rem_address st queues tr:tm retrnsmt uid timeout inode ref pointer drops
         yield UdpSocket(int(fields[1].rpartition(b":")[2], 16), int(fields[9]), int(fields[12]))

@@ -255,6 +255,14 @@ def read_proc(path: str) -> bytes:
         os.close(file)
 
 
+def proc_or_nothing(path: str) -> bytes:
+    """The same; empty where it is gone, hidden or never was."""
+    try:
+        return read_proc(path)
+    except OSError:
+        return b""
+
+
 def cgroup_of(pid: int) -> str:
     """The folder for a cgroup of the server `pid`, below our own (cgroups(7), version 2); "" where there are none."""
     with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
@@ -399,10 +407,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _is_zombie(pid: int) -> bool:
-    try:
-        return read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
-        return True
+    return proc_or_nothing(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] in ([], [b"Z"], [b"X"])
 
 
 def _signal_all(pids: list[int], number: int) -> None:

@@ -10,16 +10,16 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from tftpbench.host.server import remover
 
 _END_S = 5.0
 
 
-class TemporaryFolder:
+class TemporaryFolder(AbstractContextManager["TemporaryFolder", None]):
     """Made at once, below `place` or where temporary files go; gone with `remove`, a `with` block, or this process."""
 
     def __init__(self, prefix: str, place: Path | None = None) -> None:
@@ -34,9 +34,6 @@ class TemporaryFolder:
     def remove(self) -> None:
         """Remove it with all that is in it. May be called again."""
         self._remove()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.counter import process_cpu_ns
 from tftpbench.host.server.sockets import DropCount
-from tftpbench.host.server.supervisor import read_proc
+from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -132,11 +132,8 @@ class UsageReader:
 
 def _stat(pid: int) -> tuple[int, int] | None:
     """Threads and resident bytes (proc_pid_stat(5), fields 20 and 24); None for a process that is gone, or a zombie."""
-    try:
-        state, *fields = read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if state in (b"Z", b"X") else (int(fields[16]), int(fields[20]) * _PAGE_BYTES)
+    fields = proc_or_nothing(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return None if fields[:1] in ([], [b"Z"], [b"X"]) else (int(fields[17]), int(fields[21]) * _PAGE_BYTES)
 
 
 def _rollup(pids: Iterable[int]) -> tuple[int, int] | None:

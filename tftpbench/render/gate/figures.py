@@ -12,8 +12,9 @@ import pandas as pd
 
 from tftpbench import plots
 from tftpbench.gate.result import HEAD, GateResult, Judgement, judgements_frame, pairs_frame
+from tftpbench.gate.text import metric_words
+from tftpbench.model.budgets import KNOWN
 from tftpbench.model.errors import PlotError, ResultsError
-from tftpbench.render.gate.markdown import metric_of
 
 
 def save_figures(result: GateResult, folder: Path) -> list[Path]:
@@ -68,7 +69,7 @@ def _forest(result: GateResult) -> plots.Plot:
 
 def passing(judgement: Judgement) -> tuple[float | None, float | None]:
     """The ratios of head to base within which a metric passes: lowest and highest, None where that side is open."""
-    metric = metric_of(judgement.metric)
+    metric = KNOWN.get(judgement.metric)
     if metric is None or judgement.budget is None:
         return None, None
     share = judgement.budget
@@ -96,7 +97,7 @@ def _gated_pairs(result: GateResult) -> pd.DataFrame:
 
 def _labels(judgements: Sequence[Judgement]) -> list[str]:
     """The metric, and of its cell only what tells it from the others: there is room for few words."""
-    words = [metric.words if (metric := metric_of(each.metric)) else each.metric for each in judgements]
+    words = [metric_words(each, named=False) for each in judgements]
     cells = {each.cell: each.cell.split(", ") for each in judgements}
     if len(cells) < 2:
         return words

@@ -6,11 +6,11 @@ What ends the gate red is a failure, what could not be judged is skipped with it
 from xml.etree import ElementTree as ET
 
 from tftpbench.gate.result import FailOn, GateResult, Judgement, Verdict
-from tftpbench.gate.text import budget_text
+from tftpbench.gate.text import change
 from tftpbench.model.escape import xml
-from tftpbench.render.gate.markdown import ratio_text
+from tftpbench.model.units import counted
 
-# By the mildest verdict that is not let through.
+# By the least severe verdict that is an error.
 _RED: dict[FailOn, tuple[Verdict, ...]] = {
     "regressed": (Verdict.REGRESSED,),
     "suspected": (Verdict.REGRESSED, Verdict.SUSPECTED),
@@ -20,7 +20,7 @@ _NOT_JUDGED: tuple[Verdict | None, ...] = (Verdict.INVALID, Verdict.INCONCLUSIVE
 
 
 def write_junit(result: GateResult, fail_on: FailOn = "regressed") -> str:
-    """The whole document. `fail_on`: the mildest verdict that is a failure, as for the exit code."""
+    """The whole document. `fail_on`: the least severe verdict that is a failure, as for the exit code."""
     name = str(result.facts.scenario.get("name") or "gate")
     root = ET.Element("testsuites", name=xml(f"gate: {result.base.entry} and {result.head.entry}"))
     suite = ET.SubElement(root, "testsuite", name=xml(f"{name}.gate"))
@@ -58,12 +58,8 @@ def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
 
 
 def _description(judgement: Judgement) -> str:
-    if judgement.ratio is None:
-        return f"{judgement.verdict or 'not judged'}: {judgement.detail}"
-    ratio = ratio_text(judgement.ratio, judgement.low, judgement.high)
-    budget = "" if judgement.budget is None else f", budget {budget_text(judgement.budget)}"
-    pairs = f"head / base {ratio}{budget}, n: {judgement.pairs}"
-    return f"{judgement.verdict or 'not judged'}: {judgement.detail}; {pairs}"
+    text = f"{judgement.verdict or 'not judged'}: {judgement.detail}"
+    return text if judgement.ratio is None else f"{text}; {change(judgement)}, {counted(judgement.pairs, 'pair')}"
 
 
 def _case(suite: ET.Element, name: str) -> ET.Element:

@@ -3,45 +3,30 @@
 GitHub refuses a comment of more than 65,536 characters, so rows and lines are limited.
 """
 
-import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
-from tftpbench.gate.result import GateResult, Judgement, Noise, Side, Verdict, pairs_used
-from tftpbench.gate.text import budget_text, invalid_pairs, percent
-from tftpbench.model.budgets import METRICS, REPORTED
+from tftpbench.gate.result import GateResult, Judgement, Side, Verdict, pairs_used
+from tftpbench.gate.text import alternatives, budget_text, invalid_pairs, metric_words
 from tftpbench.model.escape import markdown, visible
-from tftpbench.model.metrics import Metric
-from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
-from tftpbench.render.markdown import LISTED_MAX, bullets
-from tftpbench.render.markdown import row as table_row
+from tftpbench.model.units import counted, format_duration
+from tftpbench.render.gate.sections import noise, shortened, table
+from tftpbench.render.markdown import LISTED_MAX, bullets, table_lines, written
 from tftpbench.render.report import environment
-from tftpbench.render.sections import shortened
+from tftpbench.render.sections import shortened as listed
 
-MARKS: Mapping[Verdict, str] = {
+MARKS: Mapping[Verdict | None, str] = {
     Verdict.REGRESSED: "❌",
     Verdict.INVALID: "🚫",
     Verdict.SUSPECTED: "⚠️",
     Verdict.INCONCLUSIVE: "❔",
     Verdict.PASS: "✅",
     Verdict.IMPROVED: "🚀",
+    None: "❔",
 }
-_HEADINGS = ("metric", "base", "head", "head / base (95 % interval)", "budget", "verdict", "pairs",
-             "smallest loss it would have caught")  # fmt: skip
 _ROWS_MAX = 60
-_CELL_MAX = 100
-# Of a text from outside: a version or a command may be a page long.
-_TEXT_MAX = 400
-_UNKNOWN = "-"
 # Keys of a scenario that mean nothing in a gate.
 _NOT_OF_A_GATE = ("trials", "warm_up", "servers")
-_NOT_JUDGED = "❔"
-_FORMS: Mapping[str, Callable[[float], str]] = {
-    "s/MiB": lambda value: f"{_duration(value)}/MiB",
-    "1/s": lambda value: format_rate(value, "blocks"),
-    "bytes": format_bytes,
-    "ns": format_duration,
-}
 
 
 def write_markdown(result: GateResult) -> str:
@@ -52,26 +37,13 @@ def write_markdown(result: GateResult) -> str:
         [_ran(result)],
         _figures(result),
         _reasons(result),
-        _noise(result),
-        bullets("Remarks", [_short(remark) for remark in result.remarks]),
+        [written([noise(result, LISTED_MAX)])],
+        bullets("Remarks", [shortened(remark) for remark in result.remarks]),
         _environment(result),
         _repeat(result),
         ["How it decides, and what it can't see: docs/gate.md of tftpbench."],
     ]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
-
-
-def metric_of(name: str) -> Metric | None:
-    """What a metric is; None for one of a newer version."""
-    return METRICS.get(name) or REPORTED.get(name)
-
-
-def ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
-    """As "1.012 (0.998 to 1.026)"."""
-    if ratio is None:
-        return _UNKNOWN
-    bounds = "" if low is None or high is None else f" ({_digits(low)} to {_digits(high)})"
-    return f"{_digits(ratio)}{bounds}"
+    return "\n\n".join("\n".join(block) for block in blocks if any(block)) + "\n"
 
 
 def _ran(result: GateResult) -> str:
@@ -89,64 +61,23 @@ def _ran(result: GateResult) -> str:
 
 
 def _figures(result: GateResult) -> list[str]:
-    rows = sorted(result.judgements, key=_by_severity)
-    if not rows:
+    if not result.judgements:
         return ["No figure was measured."]
-    several = _has_cells(result)
-    lines = [table_row(_HEADINGS), "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
-    lines += [table_row(map(_short, _cells(each, several))) for each in rows[:_ROWS_MAX]]
+    rows = sorted(result.judgements, key=_by_severity)
     more = len(rows) - _ROWS_MAX
+    lines = table_lines(table(rows[:_ROWS_MAX]))
     return [*lines, *(["", f"and {counted(more, 'row')} more in gate.json"] if more > 0 else [])]
-
-
-def _cells(row: Judgement, several: bool) -> Iterator[str]:
-    yield _name(row, several)
-    yield figure_text(row.metric, row.base)
-    yield figure_text(row.metric, row.head)
-    yield ratio_text(row.ratio, row.low, row.high)
-    yield _UNKNOWN if row.budget is None else budget_text(row.budget)
-    yield _verdict(row)
-    yield str(row.pairs)
-    yield _UNKNOWN if row.smallest_effect is None else percent(row.smallest_effect)
-
-
-def _verdict(row: Judgement) -> str:
-    if row.verdict is None:
-        return "never gated" if row.budget is None else f"{_NOT_JUDGED} not judged"
-    amount = ""
-    if row.worse is not None and row.verdict in {Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED}:
-        amount = f", {percent(abs(row.worse))} {'worse' if row.worse > 0 else 'better'}"
-    return f"{MARKS[row.verdict]} {row.verdict}{amount}"
 
 
 def _reasons(result: GateResult) -> list[str]:
     """Why, for each verdict that asks something of the reader."""
-    several = _has_cells(result)
-    asking = [row for row in sorted(result.judgements, key=_by_severity) if row.budget is not None and row.detail]
-    asking = [row for row in asking if row.verdict not in {Verdict.PASS, Verdict.IMPROVED}]
-    lines = []
-    for row in asking:
-        mark = MARKS[row.verdict] if row.verdict else _NOT_JUDGED
-        lines.append(f"{mark} {_text(f'{_name(row, several)}: {row.detail}')}")
-    return [f"- {line}" for line in shortened(lines, LISTED_MAX)]
-
-
-def _noise(result: GateResult) -> list[str]:
-    """How far apart two starts of the same base were."""
-    known = [each for each in result.noise if each.ratio is not None]
-    several = _has_cells(result)
+    named = len({each.cell for each in result.judgements}) > 1
     lines = [
-        _short(f"{_name(each, several)}: {_digits(each.ratio)}{_range(each)}, {counted(each.pairs, 'pair')}")
-        for each in known
-        if each.ratio is not None
+        f"{MARKS[row.verdict]} {_text(f'{metric_words(row, named=named)}: {row.detail}')}"
+        for row in sorted(result.judgements, key=_by_severity)
+        if row.budget is not None and row.detail and row.verdict not in {Verdict.PASS, Verdict.IMPROVED}
     ]
-    return bullets("Noise floor: a second start of the same base / the base", lines)
-
-
-def _range(each: Noise) -> str:
-    if each.lowest is None or each.highest is None or each.pairs < 2:
-        return ""
-    return f" ({_digits(each.lowest)} to {_digits(each.highest)})"
+    return [f"- {line}" for line in listed(lines, LISTED_MAX)]
 
 
 def _environment(result: GateResult) -> list[str]:
@@ -158,13 +89,13 @@ def _environment(result: GateResult) -> list[str]:
         "placement": {"server_cpus": list(facts.server_cpus), "generator_cpus": list(facts.generator_cpus)},
     }  # fmt: skip
     lines = [f"- {_text(side)}: {_side(each)}" for side, each in (("base", result.base), ("head", result.head))]
-    lines += [f"- work: {_text(words)}" for words in shortened(list(facts.work.values()), LISTED_MAX)]
+    lines += [f"- work: {_text(words)}" for words in listed(list(facts.work.values()), LISTED_MAX)]
     if result.method == "ab":
-        looks = ", ".join(map(str, facts.looks))
-        lines.append(f"- looked after: {looks} pairs, with an error of {budget_text(facts.error)} a run")
+        false_alarms = f"in at most {budget_text(facts.error)} of gates equal code is called regressed"
+        lines.append(f"- could decide after: {alternatives(facts.looks)} pairs; {false_alarms}")
     lines.append(f"- started: {_text(facts.started_at)}")
     left_out = [f"pair {each.number}: {each.invalid}" for each in result.pairs if each.invalid is not None]
-    lines += [f"- invalid: {_text(each)}" for each in shortened(left_out, LISTED_MAX)]
+    lines += [f"- invalid: {_text(each)}" for each in listed(left_out, LISTED_MAX)]
     for heading, known in environment.groups(manifest, facts.placement).items():
         if known:
             lines.append(f"- {_text(heading)}: " + "; ".join(_text(f"{fact.name} {fact.value}") for fact in known))
@@ -194,39 +125,10 @@ def _by_severity(row: Judgement) -> int:
     return -row.verdict.severity
 
 
-def _has_cells(result: GateResult) -> bool:
-    return len({each.cell for each in result.judgements}) > 1
-
-
-def _name(row: Judgement | Noise, several: bool) -> str:
-    metric = metric_of(row.metric)
-    words = metric.words if metric else row.metric
-    return f"{words}, {_short(row.cell, _CELL_MAX)}" if several else words
-
-
-def figure_text(name: str, value: float | None) -> str:
-    """A metric's value with its unit."""
-    metric = metric_of(name)
-    if value is None or not math.isfinite(value):
-        return _UNKNOWN
-    form = _FORMS.get(metric.unit) if metric else None
-    return form(value) if form else f"{value:.4g}"
-
-
 def _duration(seconds: float) -> str:
     """An altered file may hold more than anyone ever waited."""
     return format_duration(seconds * 1e9) if abs(seconds) < 1e9 else f"{seconds:.4g} s"
 
 
-def _digits(ratio: float) -> str:
-    """Three decimals, zeros too: 1 beside 0.996 looks exact, 1.000 does not."""
-    return f"{ratio:.3f}" if 0.1 <= ratio < 100 else f"{ratio:.4g}"
-
-
 def _text(text: object) -> str:
-    return markdown(_short(text))
-
-
-def _short(text: object, longest: int = _TEXT_MAX) -> str:
-    whole = str(text)
-    return whole if len(whole) <= longest else f"{whole[: longest - 1]}…"
+    return markdown(shortened(text))

@@ -13,9 +13,9 @@ from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer
 from tftpbench.model.errors import ResultsWarning
 from tftpbench.model.scenario import Scenario
-from tftpbench.render.answer import headline_table
+from tftpbench.render import answer
 from tftpbench.render.report import environment, tables
-from tftpbench.render.sections import Table
+from tftpbench.render.sections import Listing, Table
 from tftpbench.store import Run
 
 
@@ -69,9 +69,12 @@ class Contents:
     @property
     def invalid(self) -> tuple[str, ...]:
         """Each trial that does not count, and why."""
-        return tuple(
-            f"trial {each.trial}, {each.server}, {each.cell_label}: {each.reason}" for each in self.answer.invalid
-        )
+        return answer.invalid(self.answer)
+
+    @cached_property
+    def found(self) -> list[Listing]:
+        """What was found of servers, by whose doing it was."""
+        return answer.found(self.answer)
 
     @property
     def repeat(self) -> str:
@@ -86,7 +89,7 @@ class Contents:
     @cached_property
     def headline(self) -> Table:
         """The figures."""
-        return headline_table(self.answer)
+        return answer.headline_table(self.answer)
 
     @cached_property
     def cost(self) -> Table:
@@ -118,6 +121,6 @@ def contents_of(run: Run) -> Contents:
     """Read what a report needs. Raises ResultsError where the run has no manifest, scenario or trials to read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # the report tells them all, as problems
-        answer = summary.answer_of(run)
+        said = summary.answer_of(run)
         placement = summary.placement_of(run.manifest)
-        return Contents(run, summary.scenario_of(run), answer, tuple(run.rows), placement)
+        return Contents(run, summary.scenario_of(run), said, tuple(run.rows), placement)

@@ -148,7 +148,7 @@ def _top(contents: Contents, most: int) -> list[Line]:
     """The servers of the headline cell that moved most, in the order of the lines; the reference is among them."""
     answer = contents.answer
     here = [line for line in answer.lines if line.label == answer.headline and line.valid]
-    ranked = sorted(here, key=lambda line: (line.server != answer.reference, -(getattr(line, answer.metric) or 0)))
+    ranked = sorted(here, key=lambda line: (line.server != answer.reference, -(line.figures[answer.metric] or 0)))
     return [line for line in here if line in ranked[:most]]
 
 

@@ -35,13 +35,12 @@ def _thresholds(contents: Contents) -> ET.Element:
         verdict = judged.verdict
         server = verdict.server or verdict.threshold.server or ""
         case = _case(suite, f"{verdict.threshold} [{', '.join(filter(None, (server, judged.cell_label)))}]")
-        detail = verdict.detail if verdict.value is None else f"{verdict.value:g}, {verdict.detail}"
         if verdict.state == "missed":
-            ET.SubElement(case, "failure", type="missed", message=xml(detail))
+            ET.SubElement(case, "failure", type="missed", message=xml(verdict.text))
         elif not verdict.held:
-            ET.SubElement(case, "error", type="not known", message=xml(detail))
+            ET.SubElement(case, "error", type="not known", message=xml(verdict.text))
         else:
-            ET.SubElement(case, "system-out").text = xml(detail)
+            ET.SubElement(case, "system-out").text = xml(verdict.text)
     return suite
 
 

@@ -1,10 +1,13 @@
 """The report as Markdown for GitHub: short enough for a pull request, without pictures."""
 
+from collections.abc import Sequence
+
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted
-from tftpbench.render.answer import MARKS
+from tftpbench.render.answer import IN_FLIGHT, MARKS
 from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
 from tftpbench.render.report.contents import Contents
+from tftpbench.render.report.tables import unharmed
 from tftpbench.render.sections import Table, shortened
 
 
@@ -15,16 +18,19 @@ def write_markdown(contents: Contents) -> str:
         [f"# {markdown(contents.name)}"],
         bullets("The run is not whole", contents.problems),
         [f"**{markdown(answer.sentence)}**"],
+        [markdown_block(answer.conditions)] if answer.lines else [],
         [markdown_block(contents.scenario.description)],
+        [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
+        _table(contents.headline),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
-        bullets("Invalid trials, kept and never used", contents.invalid),
         bullets("Too few valid trials", answer.incomplete),
         bullets("Left out", answer.skipped),
-        _table(contents.headline),
+        bullets(IN_FLIGHT, answer.in_flight),
+        _folded("Invalid trials, kept and never used", contents.invalid),
         _table(contents.cost),
-        _table(losses, _unharmed(clean, bool(losses.rows))),
-        bullets("What servers did wrong", answer.findings),
+        _table(losses, unharmed(clean, bool(losses.rows))),
+        *(bullets(each.title.rstrip(":"), each.lines) for each in contents.found),
         bullets("Protocol faults where transfers failed", answer.faults),
         _environment(contents),
         ["## To repeat it", "", "```sh", _fenced(contents.repeat), "```"] if contents.repeat else [],
@@ -47,10 +53,14 @@ def _table(table: Table, after: str = "") -> list[str]:
     return [*lines, after or "None."]
 
 
-def _unharmed(cells: int, is_any_harmed: bool) -> str:
-    if not cells:
-        return ""
-    return f"Nothing was lost in {counted(cells, 'other cell' if is_any_harmed else 'cell')} of a server."
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    """A list that is opened by a click, where there is one."""
+    listed = bullets(title, lines)[2:]
+    return (
+        [f"<details><summary>{len(lines)}: {markdown(title)}</summary>", "", *listed, "", "</details>"]
+        if listed
+        else []
+    )
 
 
 def _environment(contents: Contents) -> list[str]:

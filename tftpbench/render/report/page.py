@@ -13,9 +13,11 @@ from markupsafe import Markup
 
 from tftpbench.model.escape import visible
 from tftpbench.model.units import counted
+from tftpbench.render.answer import IN_FLIGHT
 from tftpbench.render.report.contents import Contents
 from tftpbench.render.report.figures import figures_of
 from tftpbench.render.report.programs import write_csv
+from tftpbench.render.report.tables import unharmed
 
 _MARKS = {"held": "✓", "missed": "✗", "not known": "?"}
 
@@ -48,7 +50,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"counted": counted, "marks": _MARKS}
+    made.globals |= {"counted": counted, "marks": _MARKS, "unharmed": unharmed, "in_flight_title": IN_FLIGHT}
     made.filters |= {"data_link": _data_link, "picture": _picture}
     return made
 

@@ -12,7 +12,7 @@ from tftpbench.model.metrics import METRICS, Metric, in_table
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.render.answer import figure
-from tftpbench.render.sections import Heading, Table, Value
+from tftpbench.render.sections import UNKNOWN, Heading, Table, Value
 
 Row = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def cost_table(answer: Answer, rows: Sequence[Row]) -> Table:
         valid = [row for row in _of(rows, line.cell.key, line.server) if row["verdict"] == "valid"]
         figures = [figure(_median(valid, metric), metric) for metric in metrics]
         body.append((Value(line.label), Value(line.server), *figures))
-    return Table("cost", "What it cost the server", (*_WHO, *map(_heading, metrics)), tuple(body))
+    return Table("cost", "What it cost the server", (*_WHO, *map(_heading, metrics)), tuple(body)).known()
 
 
 def loss_table(scenario: Scenario, rows: Sequence[Row]) -> tuple[Table, int]:
@@ -53,7 +53,15 @@ def loss_table(scenario: Scenario, rows: Sequence[Row]) -> tuple[Table, int]:
                 for value, metric in zip((_sum(ours, "started"), *sums), (METRICS["started"], *metrics), strict=True)
             ]
             body.append((Value(cell.label), Value(server), *figures))
-    return Table("losses", "What was lost, and where", headings, tuple(body)), clean
+    return Table("losses", "What was lost, and where", headings, tuple(body)).known(), clean
+
+
+def unharmed(cells: int, is_any_harmed: bool) -> str:
+    """In how many rows that the table of losses leaves out nothing was lost."""
+    if not cells:
+        return ""
+    others = "other cells" if is_any_harmed else "cells"
+    return f"Nothing was lost or sent again in {cells} {others} (each server's cells counted)."
 
 
 def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
@@ -66,14 +74,15 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
         figures = [figure(metric.of(row), metric) for metric in metrics]
         where = labels.get(row["cell_key"], "no cell of the scenario")
         numbers = [
-            Value(str(row[name]), row[name]) if row.get(name) is not None else Value("-") for name in ("order", "trial")
+            Value(str(row[name]), row[name]) if row.get(name) is not None else Value(UNKNOWN)
+            for name in ("order", "trial")
         ]
         body.append((*numbers, Value(where), Value(server_name(row)), *figures, Value(verdict)))
     headings = (
         Heading("order"), Heading("trial"), *_WHO, *map(_heading, metrics), Heading("verdict", is_figure=False)
     )  # fmt: skip
     bad = frozenset(number for number, row in enumerate(body) if row[-1].text != "valid")
-    return Table("trials", "Every trial", headings, tuple(body), bad)
+    return Table("trials", "Every trial", headings, tuple(body), bad).known()
 
 
 def _of(rows: Sequence[Row], cell_key: str, server: str) -> list[Row]:

@@ -2,7 +2,7 @@
 //!
 //! Never sends, never reads a clock.
 
-use tftpbench_proto::{Failure, Outcome, Packet};
+use tftpbench_proto::{Failure, Options, Outcome, Packet, accept};
 
 use super::{Client, Machine, either};
 use crate::endpoints::Via;
@@ -11,12 +11,21 @@ use crate::recorder::{Granted, Recorder, TransferOutcome, TransferRow};
 impl Client {
     /// Writes down what holds for the transfer from its first answer on. An ERROR or a broken OACK grants nothing; DATA
     /// or ACK without OACK grants what RFC 1350 does (RFC 2347).
-    pub(super) fn record_granted(&self, packet: &Packet<'_>, recorder: &mut Recorder) {
+    pub(super) fn record_granted(&self, packet: &Packet<'_>, asked: &Options, recorder: &mut Recorder) {
         let (answered, agreed) = either!(&self.machine, machine => (machine.answered(), machine.agreed()));
-        if answered && !matches!(packet, Packet::Error { .. }) {
-            let (blksize, windowsize) = (Some(agreed.blksize), Some(agreed.windowsize));
-            recorder.granted.lower(Granted { blksize, windowsize });
-        }
+        let named = match packet {
+            _ if !answered => return,
+            Packet::Error { .. } => return,
+            Packet::Oack(options) => accept(asked, *options).unwrap_or_default(),
+            _ => Options::default(),
+        };
+        let Options { blksize, windowsize, tsize, .. } = named;
+        recorder.granted.add(Granted {
+            blksize: Some(agreed.blksize),
+            windowsize: Some(agreed.windowsize),
+            answered: 1,
+            times: [blksize.is_some(), windowsize.is_some(), tsize.is_some()].map(u64::from),
+        });
     }
 
     /// Writes the row of a transfer that has just been decided and returns when it ended; later it keeps the row true.
@@ -85,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Extent, Load, LoadConfig, Sockets, Verify};
+    use crate::config::{Arrivals, Extent, LoadConfig, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -105,11 +114,11 @@ mod tests {
             size_is_known: false,
             seed: 0,
             verify: Verify::Full,
-            verify_against: None,
+            verify_against: Vec::new(),
+            show_payload: false,
             options: Options { blksize: Some(1_024), windowsize: Some(4), ..Options::default() },
             timing: Timing { timeout_ns: 1, retries: 0, backoff, adaptive_floor_ns: None, timeout_max_ns: 1 },
-            concurrency: 1,
-            load: Load::Closed { ramp_ns: 0 },
+            arrivals: Arrivals::ClosedLoop { concurrency: 1, ramp_ns: 0 },
             workers: 1,
             cpus: Vec::new(),
             sockets: Sockets::Shared,
@@ -222,7 +231,9 @@ mod tests {
     #[test]
     fn what_was_granted_is_known_from_the_first_answer_on_and_an_error_grants_nothing() {
         let granted = |datagrams: &[&[u8]]| {
-            let (_, Granted { blksize, windowsize }) = recorded(datagrams);
+            let (_, Granted { blksize, windowsize, answered, times }) = recorded(datagrams);
+            assert_eq!(answered, u64::from(blksize.is_some()));
+            assert_eq!(times, [u64::from(blksize == Some(800)), 0, 0], "an option that an OACK names");
             blksize.zip(windowsize)
         };
         assert_eq!(granted(&[OACK]), Some((800, 1)));

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::config::{Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
 use crate::faults::Faults;
-use crate::notice::Sent;
+use crate::notice::{Counters, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::{Schedule, Tickets};
@@ -28,6 +28,7 @@ pub(crate) struct OpenedWorker<'a> {
     tickets: &'a Tickets,
     stop: &'a Stop,
     notices: Channel<Sent>,
+    counters: &'a Counters,
     index: usize,
     poller: Poller,
     endpoints: Endpoints,
@@ -44,6 +45,7 @@ impl<'a> OpenedWorker<'a> {
         tickets: &'a Tickets,
         stop: &'a Stop,
         notices: Channel<Sent>,
+        counters: &'a Counters,
         index: usize,
     ) -> Result<Self, LoadError> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
@@ -71,6 +73,7 @@ impl<'a> OpenedWorker<'a> {
             tickets,
             stop,
             notices,
+            counters,
             index,
             poller,
             endpoints,
@@ -96,6 +99,7 @@ impl<'a> OpenedWorker<'a> {
             config,
             stop: self.stop,
             notices: self.notices,
+            counters: self.counters,
             poller: self.poller,
             timers: Timers::new(clock::monotonic_ns()),
             due: Vec::new(),
@@ -112,7 +116,7 @@ impl<'a> OpenedWorker<'a> {
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
             recorder: Recorder::new(start_ns, window),
-            faults: Faults::default(),
+            faults: Faults::new(config.show_payload),
             receive: Some(self.receive),
             idle_ns: 0,
             heard: false,

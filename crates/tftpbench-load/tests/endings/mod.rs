@@ -5,13 +5,14 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 
 use tftpbench_load::{
-    Arrivals, Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Sockets, TransferOutcome, run,
+    Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Progress, Sockets, Spacing, TransferOutcome,
+    run,
 };
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
 use super::peer::{Faults, Peer};
-use super::{BOTH, MS, assert_adds_up, config, figure, is_never, open, timing, whole};
+use super::{BOTH, MS, assert_adds_up, at_once, config, figure, is_never, open, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
@@ -69,8 +70,13 @@ fn fixed_work_against_silence_ends_at_its_limit() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: 1_000, limit_ns };
         let timing = timing(60_000 * MS);
-        let report =
-            load_in_vain(LoadConfig { extent, timing, concurrency: 100, workers: 2, ..config(sockets) });
+        let report = load_in_vain(LoadConfig {
+            extent,
+            timing,
+            arrivals: at_once(100),
+            workers: 2,
+            ..config(sockets)
+        });
         let report = report.unwrap();
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
@@ -86,7 +92,8 @@ fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: u64::MAX, limit_ns };
         let timing = Timing { retries: 1, ..timing(10 * MS) };
-        let report = load_in_vain(LoadConfig { extent, timing, concurrency: 50, ..config(sockets) }).unwrap();
+        let report =
+            load_in_vain(LoadConfig { extent, timing, arrivals: at_once(50), ..config(sockets) }).unwrap();
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::Interrupted, limit_ns);
         assert!(whole(&report, "started") > 50);
@@ -104,7 +111,14 @@ fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
         let extent = Extent::Duration { warm_up_ns, window_ns };
         // All of them send again and again, also in the drain.
         let timing = timing(200 * MS);
-        let config = LoadConfig { extent, drain_ns, timing, concurrency, workers: 2, ..config(sockets) };
+        let config = LoadConfig {
+            extent,
+            drain_ns,
+            timing,
+            arrivals: at_once(concurrency),
+            workers: 2,
+            ..config(sockets)
+        };
         let Some(report) = load_in_vain(config) else { continue };
         assert_sane(&report);
         assert_ended_at(&report, TransferOutcome::TimedOut, warm_up_ns + window_ns + drain_ns);
@@ -134,9 +148,8 @@ fn what_the_end_of_a_run_makes_of_a_silent_server_depends_on_the_clients_own_tim
 fn of_an_open_loop_what_reaches_its_deadline_is_late_and_what_finds_no_room_is_shed() {
     for (sockets, workers) in BOTH.into_iter().flat_map(|way| [(way, 1), (way, 2)]) {
         let extent = Extent::Duration { warm_up_ns: 100 * MS, window_ns: 400 * MS };
-        let (load, concurrency) = (open(500, Arrivals::Even, 300 * MS), 10);
-        let config =
-            LoadConfig { extent, load, concurrency, workers, timing: timing(60_000 * MS), ..config(sockets) };
+        let arrivals = open(500, Spacing::Even, 10, 300 * MS);
+        let config = LoadConfig { extent, arrivals, workers, timing: timing(60_000 * MS), ..config(sockets) };
         let report = load_in_vain(config).unwrap();
         assert_sane(&report);
         let [intended, shed, late] = ["intended", "shed", "late"].map(|name| whole(&report, name));
@@ -159,10 +172,10 @@ fn a_stop_ends_an_open_loop_and_what_was_not_yet_due_was_not_intended() {
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = silent.local_addr().unwrap();
         let extent = Extent::Duration { warm_up_ns: 0, window_ns: 3_600_000 * MS };
-        let load = open(100, Arrivals::Poisson, 3_600_000 * MS);
+        let arrivals = open(100, Spacing::Poisson, 3, 3_600_000 * MS);
         let timing = timing(600_000 * MS);
         let (stop, config) =
-            (Stop::new().unwrap(), LoadConfig { server, extent, load, timing, ..config(sockets) });
+            (Stop::new().unwrap(), LoadConfig { server, extent, arrivals, timing, ..config(sockets) });
         let report = run(&config, &stop, |notice| {
             if notice == Notice::Tick {
                 stop.request();
@@ -177,27 +190,26 @@ fn a_stop_ends_an_open_loop_and_what_was_not_yet_due_was_not_intended() {
 
 #[test]
 fn an_open_loop_that_does_not_fit_is_refused_with_the_number_that_does() {
-    let of = |concurrency, load| LoadConfig {
-        load,
-        concurrency,
+    let of = |arrivals| LoadConfig {
+        arrivals,
         extent: Extent::Duration { warm_up_ns: 0, window_ns: 1_000 * MS },
         ..config(Sockets::PerTransfer)
     };
     let refusal = |config: &LoadConfig| run(config, &Stop::new().unwrap(), |_| {}).unwrap_err();
-    let load = open(100, Arrivals::Even, 1_000 * MS);
-    let LoadError::TooMany { asked, fits, .. } = refusal(&of(10_000_000, load)) else { panic!("it fits") };
+    let most = |in_flight_max| of(open(100, Spacing::Even, in_flight_max, 1_000 * MS));
+    let LoadError::TooMany { asked, fits, .. } = refusal(&most(10_000_000)) else { panic!("it fits") };
     assert_eq!(asked, 10_000_000);
     assert!(fits < 65_536, "there are no more ports");
     if fits > 0 {
-        let next = refusal(&of(fits as usize + 1, load));
+        let next = refusal(&most(fits as usize + 1));
         assert!(matches!(next, LoadError::TooMany { fits: again, .. } if again == fits), "{next}");
     }
     let soak = LoadConfig {
         extent: Extent::Duration { warm_up_ns: 0, window_ns: 24 * 3_600_000 * MS },
-        ..of(1, open(1_000_000, Arrivals::Even, 1_000 * MS))
+        ..of(open(1_000_000, Spacing::Even, 1, 1_000 * MS))
     };
     assert!(refusal(&soak).to_string().starts_with("rate and duration:"));
-    let never = of(1, open(0, Arrivals::Even, 1));
+    let never = of(open(0, Spacing::Even, 1, 1));
     assert_eq!(refusal(&never).to_string(), "rate: must be between 0.001/s and 1000000/s");
 }
 
@@ -226,5 +238,35 @@ fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() 
         assert_eq!(news(LoadConfig { server, ..slow.clone() }), [Notice::Unanswered]);
         let peer = Peer::start(slow.file_size_bytes, Faults::default());
         assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
+    }
+}
+
+#[test]
+fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = silent.local_addr().unwrap();
+    for (window_ns, is_draining) in [(10 * MS, true), (60_000 * MS, false)] {
+        let extent = Extent::Duration { warm_up_ns: 0, window_ns };
+        let timing = timing(60_000 * MS);
+        let config = LoadConfig {
+            server,
+            extent,
+            timing,
+            drain_ns: 60_000 * MS,
+            arrivals: at_once(3),
+            ..config(BOTH[0])
+        };
+        let (mut progress, stop) = (None, Stop::new().unwrap());
+        run(&config, &stop, |notice| {
+            if let Notice::Progress(how_far) = notice {
+                progress.get_or_insert(how_far);
+                stop.request();
+            }
+        })
+        .unwrap();
+        let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes } = progress.unwrap();
+        assert!(elapsed_ns >= 1_000 * MS, "{elapsed_ns}");
+        assert_eq!((draining_ns.is_some(), started, ended, completed, bytes), (is_draining, 3, 0, 0, 0));
+        assert!(draining_ns.is_none_or(|draining_ns| draining_ns >= 1_000 * MS), "{draining_ns:?}");
     }
 }
