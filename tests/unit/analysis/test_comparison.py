@@ -44,7 +44,18 @@ def test_what_b_moves_is_a_multiple_of_a_with_interval_and_verdict(tmp_path: Pat
     found = tftpbench.compare(a, str(b))
     cells = found.to_frame()
     assert list(cells.columns) == [
-        *("cell_key", "contender", "label", "operation", "concurrency", "file_size_bytes", "blksize", "windowsize"),
+        *(
+            "cell_key",
+            "contender",
+            "label",
+            "operation",
+            "concurrency",
+            "rate_per_s",
+            "arrivals",
+            "file_size_bytes",
+            "blksize",
+            "windowsize",
+        ),
         *("a_data_pps", "b_data_pps", "ratio", "low", "high", "lowest", "highest", "n", "p_holm", "verdict"),
         *("cpu_ratio", "cpu_low", "cpu_high"),
     ]
