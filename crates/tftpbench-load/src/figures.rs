@@ -1,4 +1,16 @@
-//! Figures of a report by name. Plain data.
+//! Figures of a report by name, and those of a cohort: of all transfers that were intended inside the measured window, each followed to its end.
+//!
+//! What failed, timed out, came late, was interrupted or was shed took longer than any other: it counts as never. So a
+//! server that drops its slowest clients does not look better for it. Percentiles are nearest ranks over the whole
+//! cohort. It must never leave out a transfer.
+
+use std::ops::Range;
+
+use hdrhistogram::Histogram;
+
+use crate::config::{Arrivals, Extent, LoadConfig};
+use crate::latency::{LatencyLog, latency_histogram};
+use crate::recorder::{TransferOutcome, TransferRow};
 
 /// A figure of a report: whole numbers stay whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,4 +31,213 @@ pub(crate) fn whole(value: u64) -> Option<Figure> {
 
 pub(crate) fn share(part: f64, of: f64) -> Option<Figure> {
     (of > 0.0).then_some(Figure::Real(part / of))
+}
+
+/// A quantile in thousandths, its figure, and the figure that is true where it is never.
+type Quantile = (u64, &'static str, &'static str);
+
+const RESPONSE: [Quantile; 4] = [
+    (500, "response_ns_p50", "response_ns_p50_is_never"),
+    (950, "response_ns_p95", "response_ns_p95_is_never"),
+    (990, "response_ns_p99", "response_ns_p99_is_never"),
+    (1000, "response_ns_max", "response_ns_max_is_never"),
+];
+const SERVICE: [Quantile; 3] = [
+    (500, "service_ns_p50", "service_ns_p50_is_never"),
+    (950, "service_ns_p95", "service_ns_p95_is_never"),
+    (990, "service_ns_p99", "service_ns_p99_is_never"),
+];
+
+/// The cohort of one run.
+pub(crate) struct Cohort {
+    /// From the intended start; what was shed is part of it.
+    response: Times,
+    /// From the actual start, of what started.
+    service: Times,
+    /// From the intended to the actual start.
+    lag: Histogram<u64>,
+    offered_per_s: Option<Figure>,
+    achieved_per_s: Option<Figure>,
+}
+
+impl Cohort {
+    /// `window`: in nanoseconds since the first start. `shed`: starts that were intended inside the window and shed.
+    pub(crate) fn new(
+        config: &LoadConfig,
+        transfers: &[TransferRow],
+        shed: u64,
+        window: Range<i64>,
+    ) -> Cohort {
+        let is_in = |row: &&TransferRow| match config.extent {
+            Extent::Transfers { .. } => true,
+            Extent::Duration { .. } => window.contains(&row.intended_start_ns),
+        };
+        let rows: Vec<&TransferRow> = transfers.iter().filter(is_in).collect();
+        let mut lag = latency_histogram();
+        rows.iter().for_each(|row| lag.saturating_record(lag_ns(row)));
+        let (offered_per_s, achieved_per_s) = rates(config, &rows, shed, &window);
+        Cohort {
+            response: Times::new(&rows, |row| row.intended_start_ns, shed),
+            service: Times::new(&rows, |row| row.actual_start_ns, 0),
+            lag,
+            offered_per_s,
+            achieved_per_s,
+        }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let lag =
+            |quantile| (!self.lag.is_empty()).then(|| Figure::Whole(self.lag.value_at_quantile(quantile)));
+        [
+            vec![
+                ("offered_per_s", self.offered_per_s),
+                ("achieved_per_s", self.achieved_per_s),
+                ("schedule_lag_ns_p50", lag(0.5)),
+                ("schedule_lag_ns_p99", lag(0.99)),
+            ],
+            self.response.figures(&RESPONSE),
+            self.service.figures(&SERVICE),
+        ]
+        .concat()
+    }
+
+    /// What the latency log holds of it: the times of transfers that completed.
+    pub(crate) fn into_logs(self) -> [(&'static str, LatencyLog); 2] {
+        [("response", self.response.log), ("service", self.service.log)]
+    }
+}
+
+/// How long transfers took, and how many never came to their end.
+struct Times {
+    log: LatencyLog,
+    sum: Histogram<u64>,
+    never: u64,
+}
+
+impl Times {
+    fn new(rows: &[&TransferRow], begin_ns: fn(&TransferRow) -> i64, shed: u64) -> Times {
+        let completed = rows.iter().filter(|row| row.outcome == TransferOutcome::Completed);
+        let log = LatencyLog::of(completed.map(|row| (row.end_ns, row.end_ns - begin_ns(row))));
+        let sum = log.sum();
+        Times { never: rows.len() as u64 - sum.len() + shed, log, sum }
+    }
+
+    fn figures(&self, quantiles: &[Quantile]) -> Figures {
+        let pair = |&(thousandths, name, is_never): &Quantile| {
+            let at = self.at(thousandths);
+            [
+                (name, at.flatten().map(Figure::Whole)),
+                (is_never, at.map(|value| Figure::Truth(value.is_none()))),
+            ]
+        };
+        quantiles.iter().flat_map(pair).collect()
+    }
+
+    /// The least time that so many thousandths of the cohort do not exceed: within `Some`, `None` is never. `None` where
+    /// the cohort is empty.
+    fn at(&self, thousandths: u64) -> Option<Option<u64>> {
+        let total = self.sum.len() + self.never;
+        let rank = (u128::from(total) * u128::from(thousandths)).div_ceil(1000) as u64;
+        let mut counted = 0;
+        let reached = self.sum.iter_recorded().find(|step| {
+            counted += step.count_since_last_iteration();
+            counted >= rank
+        });
+        (total > 0).then(|| reached.map(|step| self.sum.highest_equivalent(step.value_iterated_to())))
+    }
+}
+
+fn lag_ns(row: &TransferRow) -> u64 {
+    u64::try_from(row.actual_start_ns - row.intended_start_ns).unwrap_or(0)
+}
+
+/// Starts a second that were intended, and that came about in time; of an open loop only. With fixed work they are
+/// offered for as long as their number takes at the rate; where the generator took longer, that is what they were
+/// achieved in.
+fn rates(
+    config: &LoadConfig,
+    rows: &[&TransferRow],
+    shed: u64,
+    window: &Range<i64>,
+) -> (Option<Figure>, Option<Figure>) {
+    let Arrivals::OpenLoop { rate, .. } = config.arrivals else { return (None, None) };
+    let (intended, last) = (rows.len() as u64 + shed, rows.iter().map(|row| row.actual_start_ns).max());
+    let (offered_ns, achieved_ns, in_time) = match config.extent {
+        Extent::Transfers { .. } => {
+            let offered_ns = rate.time_of(intended) as i64;
+            (offered_ns, offered_ns.max(last.unwrap_or(0)), rows.len())
+        }
+        Extent::Duration { .. } => {
+            let in_time = rows.iter().filter(|row| window.contains(&row.actual_start_ns)).count();
+            (window.end - window.start, window.end - window.start, in_time)
+        }
+    };
+    let per_second = |count: f64, ns: i64| share(count * 1e9, ns as f64);
+    (per_second(intended as f64, offered_ns), per_second(in_time as f64, achieved_ns))
+}
+
+/// `intended` is the schedule's own count.
+pub(crate) fn counts(intended: u64, shed: u64, late: u64) -> Figures {
+    vec![("intended", whole(intended)), ("shed", whole(shed)), ("late", whole(late))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn row(intended_ms: i64, started_ms: i64, ended_ms: i64, outcome: TransferOutcome) -> TransferRow {
+        TransferRow {
+            number: 0,
+            intended_start_ns: intended_ms * MS,
+            actual_start_ns: started_ms * MS,
+            first_response_ns: -1,
+            end_ns: ended_ms * MS,
+            bytes: 0,
+            retransmissions: 0,
+            outcome,
+            error_code: -1,
+        }
+    }
+
+    fn milliseconds(times: &Times, thousandths: u64) -> Option<Option<u64>> {
+        times.at(thousandths).map(|value| value.map(|ns| ns / MS as u64))
+    }
+
+    /// Transfers that took 1 ms, 2 ms, ... from their intended start, and so many that never ended.
+    fn times(completed: i64, failed: usize, shed: u64) -> Times {
+        let mut rows: Vec<_> =
+            (1..=completed).map(|ms| row(ms, ms, 2 * ms, TransferOutcome::Completed)).collect();
+        rows.extend(std::iter::repeat_n(row(0, 0, 1, TransferOutcome::TimedOut), failed));
+        Times::new(&rows.iter().collect::<Vec<_>>(), |row| row.intended_start_ns, shed)
+    }
+
+    #[test]
+    fn what_never_ended_counts_as_slower_than_all_the_rest() {
+        let whole = times(100, 0, 0);
+        assert_eq!(
+            [500, 950, 990, 1000].map(|at| milliseconds(&whole, at)),
+            [50, 95, 99, 100].map(|ms| Some(Some(ms)))
+        );
+        let some = times(98, 1, 1);
+        assert_eq!(
+            [500, 950, 980, 990, 1000].map(|at| milliseconds(&some, at)),
+            [Some(Some(50)), Some(Some(95)), Some(Some(98)), Some(None), Some(None)]
+        );
+        assert_eq!(milliseconds(&times(0, 0, 3), 500), Some(None), "all were shed");
+        assert_eq!(milliseconds(&times(0, 0, 0), 500), None, "there was none");
+    }
+
+    #[test]
+    fn a_figure_is_null_beside_the_truth_that_it_is_never() {
+        let figures = times(98, 2, 0).figures(&RESPONSE);
+        let found =
+            |name: &str| figures.iter().find(|(known, _)| *known == name).and_then(|(_, value)| *value);
+        assert_eq!(found("response_ns_p99"), None);
+        assert_eq!(found("response_ns_p99_is_never"), Some(Figure::Truth(true)));
+        assert_eq!(found("response_ns_p95_is_never"), Some(Figure::Truth(false)));
+        let nothing = times(0, 0, 0).figures(&RESPONSE);
+        assert!(nothing.iter().all(|(_, value)| value.is_none()), "of nothing nothing is known");
+    }
 }

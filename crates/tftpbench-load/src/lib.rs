@@ -9,7 +9,6 @@
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
 mod client;
-mod cohort;
 mod config;
 pub mod contents;
 mod endpoints;

@@ -8,10 +8,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::cohort::{self, Cohort};
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
-use crate::figures::{Figure, Figures, share, whole};
+use crate::figures::{self, Cohort, Figure, Figures, share, whole};
 use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
     Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, TransferOutcome, TransferRow, coarsen,
@@ -279,8 +278,8 @@ impl Totals {
 fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Figures {
     let count = |outcome| transfers.iter().filter(|row| row.outcome == outcome).count() as u64;
     let ended = |outcome| whole(count(outcome));
-    let mut figures = cohort::counts(recorded.intended, recorded.shed, count(TransferOutcome::Late));
-    figures.extend([
+    let mut found = figures::counts(recorded.intended, recorded.shed, count(TransferOutcome::Late));
+    found.extend([
         ("started", whole(recorded.started)),
         ("completed", ended(TransferOutcome::Completed)),
         ("failed", ended(TransferOutcome::Failed)),
@@ -293,7 +292,7 @@ fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Fi
         ("bytes_verified", whole(recorded.bytes_verified)),
         ("content_mismatches", whole(recorded.content_mismatches)),
     ]);
-    figures
+    found
 }
 
 /// What the server really gave: one that ignores options or lowers them must not pass for one that granted them.

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
+from tftpbench.model.axes import AXES
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.regular_file import read_regular
@@ -254,8 +255,7 @@ def test_transfers_carry_the_cell_of_their_trial(tmp_path: Path) -> None:
         save(folder, 1, **cell, server="dnsmasq", variant="as_shipped")
     run = load_run(folder.path)
     for frame in (run.transfers, run.intervals):
-        names = ["trial", "contender", "operation", "concurrency", "file_size_bytes", "blksize", "windowsize"]
-        assert list(frame.columns[:8]) == [*names, "verdict"]
+        assert list(frame.columns[: len(AXES) + 3]) == ["trial", "contender", *AXES, "verdict"]
         assert frame["contender"].tolist() == ["epoll"] * 2 + ["dnsmasq@as_shipped"] * 2
         assert frame["verdict"].tolist() == ["invalid"] * 2 + ["valid"] * 2
         assert frame["concurrency"].tolist() == [10, 10, 3, 3]
