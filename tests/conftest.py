@@ -1,5 +1,7 @@
 """What all tests share: how they are spread over processes, and what a busy machine must not do to them."""
 
+import signal
+
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -12,6 +14,12 @@ TOGETHER = (
     "tests/packaging/test_wheel.py",  # it is unpacked once
     "tests/peers/test_manifests.py",  # some servers have one fixed port
 )
+
+
+# Under nohup(1) children would ignore a hang-up, too. A handler is not handed on by exec (signal(7)); this one only
+# keeps the tests going.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def scope_of(nodeid: str) -> str:

@@ -204,7 +204,7 @@ def test_what_is_still_open_at_the_last_look_is_inconclusive_and_let_through(
     ("base", "head", "more", "code", "said"),
     [
         ("epol", "epoll", (), 2, "did you mean 'epoll'?"),
-        ("epoll", "epoll@busy_poll", (), 2, "never sleeps"),
+        ("epoll", "epoll@busy_poll", (), 2, "without ever sleeping"),
         ("epoll", "tftp://127.0.0.1:69/x", (), 2, "starts its servers itself"),
         ("epoll", "exits {port} {root}", (), 2, "exits"),
         ("epoll", "epoll", ("--as", "epoll"), 2, "leave it out"),

@@ -428,7 +428,7 @@ def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
         f"ready; its last log line: {BROKEN}\n" in out
     )
-    assert out.strip().startswith(("With one read at a time, ok served ", "No answer: ok has no valid trial ")), (
+    assert out.strip().startswith(("With 5 reads at once, ok served ", "No answer: ok has no valid trial ")), (
         "it is compared with no other, as where that is not installed"
     )
     assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err

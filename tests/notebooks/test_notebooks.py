@@ -123,18 +123,19 @@ def test_a_run_shows_its_progress_in_one_output_that_it_rewrites_unless_told_not
 
 
 def test_the_time_left_and_what_is_measured_are_shown_and_what_others_wrote_is_escaped() -> None:
-    trials = [SimpleNamespace(order=order, contender=SimpleNamespace(name="<b>one"), cell=SimpleNamespace(label="read"))
-              for order in (3, 4)]  # fmt: skip
+    contender = SimpleNamespace(name="<b>one", server=None, busy_polls=False)
+    scenario = builders.scenario(description="<script>")
+    cell = scenario.cells()[0]
+    trials = [SimpleNamespace(order=order, round=1, contender=contender, cell=cell) for order in (3, 4)]
     clock, shown = iter([10.0, 16.0, 16.0]), list[str]()
     display = InPlace(shown.append, lambda: next(clock))
-    scenario = builders.scenario(description="<script>")
     plan = Plan((), tuple(trials * 5), ())  # type: ignore[arg-type]
     row = {"data_pps": 5.0, "verdict": "valid"}
     display(RunStarted(Path("x"), scenario, plan, Pinning((1,), (0,), ()), done=2))
     display(TrialFinished(trials[0], 10, row, ()))  # type: ignore[arg-type]
     display(TrialStarted(trials[1], 10))  # type: ignore[arg-type]
     assert ["2 of 10 trials<pre" in shown[0], "3 of 10 trials · 42 s left<pre" in shown[1]] == [True, True]
-    assert "42 s left · &lt;b&gt;one, read<pre" in shown[2]
+    assert f"42 s left · &lt;b&gt;one, {cell.label}<pre" in shown[2]
     assert "<script>" not in shown[2]
     assert "<b>" not in shown[2]
 
