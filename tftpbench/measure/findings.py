@@ -27,6 +27,8 @@ Kind = Literal[
     "failed",
     "silent",
     "timed_out",
+    "late",
+    "shed",
     "unfinished",
     "not_granted",
     "unfair",
@@ -43,6 +45,8 @@ ORIGINS: dict[Kind, Origin] = {
     "failed": "server",
     "silent": "server",
     "timed_out": "server",
+    "late": "server",
+    "shed": "server",
     "unfinished": "test",  # its time was over: a server that was silent by then has "timed_out" or "silent"
     "not_granted": "option",  # RFC 2347: a server may leave an option out, or answer with less
     "unfair": "server",
@@ -82,7 +86,7 @@ def of_uploads(lacking: int, files: int) -> ServerFinding:
 
 def unanswered(transfers: Columns) -> int:
     """How many transfers got no answer until retries ran out, or until the trial ended."""
-    ended_unanswered = np.isin(transfers["outcome"], [OUTCOMES.index("timed_out"), OUTCOMES.index("interrupted")])
+    ended_unanswered = np.isin(transfers["outcome"], list(map(OUTCOMES.index, ("timed_out", "interrupted", "late"))))
     return _count(ended_unanswered & (transfers["first_response_ns"] < 0))
 
 
@@ -109,6 +113,7 @@ def of_a_load(
     found = [
         *_whole(row, died, is_unresponsive),
         *_transfers(row, transfers, has_died=died is not None),
+        *_shed(row),
         *_not_granted(row),
         *_unfair(row, timeout_ns),
     ]
@@ -142,8 +147,17 @@ def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[Serv
     yield ServerFinding("silent", count, f"never answered {_of(count, started)}")
     count = _count(timed_out & answered)
     yield ServerFinding("timed_out", count, f"fell silent in {_of(count, started)}")
+    late = outcome == OUTCOMES.index("late")
+    if count := _count(late):
+        yield ServerFinding("late", count, _late(row, count, started, _count(late & ~answered)))
     if count := _count(cut_off):
         yield ServerFinding("unfinished", count, _done_in(row, transfers, cut_off))
+
+
+def _late(row: Row, count: int, started: int, unanswered: int) -> str:
+    deadline = format_duration(number(row, "deadline_ns") or 0)
+    silent = f", {unanswered} of them without any answer" if unanswered else ""
+    return f"had not finished {_of(count, started)} at their deadline, {deadline} after their intended start{silent}"
 
 
 def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> str:
@@ -151,6 +165,12 @@ def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> st
     done = _count(transfers["outcome"] == OUTCOMES.index("completed"))
     asked = max(len(transfers["outcome"]), int(number(row, "transfers") or 0))
     return f"{done} of {asked} done in {format_duration(int(transfers['end_ns'][cut_off].max()))}"
+
+
+def _shed(row: Row) -> Iterator[ServerFinding]:
+    count = int(number(row, "shed") or 0)
+    full = f"as {number(row, 'concurrency') or 0:.0f} were in flight"
+    yield ServerFinding("shed", count, f"did not keep up: {_of(count, number(row, 'intended'))} not begun, {full}")
 
 
 def _not_granted(row: Row) -> Iterator[ServerFinding]:

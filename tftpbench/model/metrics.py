@@ -5,6 +5,7 @@ the axis of plots, and what the gate judges. A column is never renamed or remove
 added at the end of a table. Pure data. To add a metric: a record here, and the line that puts the figure into the row.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.units import format_bytes, format_count, format_duration
 
 _MIB = 1024 * 1024
+# What a time is whose end did not come.
+NEVER = "never"
 
 Row = Mapping[str, Any]
 
@@ -52,12 +55,12 @@ class Headline:
 class Metric(Column):
     """A figure of a trial.
 
-    `better`: which way is better, None where neither is. `is_count`: it counts events, so it is judged in every trial
-    and never by a median. `is_share`: of 1, so that people read it in per cent. `short`: its heading in a table;
-    `words`: in a sentence and at an axis. `tables`: of a report, that it stands in. `headline`: its place among the
-    first figures. `is_max`: the largest of several trials is their common figure. `most`: no true figure is larger, and
-    `beyond` says what one is that surely is. `derived`: how it follows from a row that does not hold it. `name` is set
-    below.
+    `better`: which way is better, None where neither is. `is_count`: it counts events, so it is judged in every
+    trial and never by a median. `is_share`: of 1, so that people read it in per cent. `short`: its heading in a
+    table; `words`: in a sentence and at an axis. `tables`: of a report, that it stands in. `headline`: its place
+    among the first figures, `in_open_loop` among those of an open loop. `is_max`: the largest of several trials is
+    their common figure. `most`: no true figure is larger, and `beyond` says what one is that surely is. `derived`:
+    how it follows from a row that does not hold it. `name` is set below.
     """
 
     name: str = ""
@@ -68,6 +71,7 @@ class Metric(Column):
     words: str = ""
     tables: tuple[str, ...] = ()
     headline: Headline | None = None
+    in_open_loop: Headline | None = None
     is_max: bool = False
     most: float | None = None
     beyond: str = ""
@@ -94,6 +98,17 @@ class Metric(Column):
         """Whether a pair whose clock can't be trusted does not count for it."""
         return self.gate is None or self.gate.needs_clock
 
+    @property
+    def histogram(self) -> tuple[str, float] | None:
+        """The kind of histogram and the percentile that it is, where it is one."""
+        place = self.headline or self.in_open_loop
+        return place.histogram if place else None
+
+    @property
+    def may_be_never(self) -> bool:
+        """Whether it is a time over a cohort: of what did not complete it is infinite, and null in documents."""
+        return f"{self.name}_is_never" in COLUMNS
+
     def of(self, row: Row) -> Any:
         """The figure of a row of results; None where it is not known."""
         return row.get(self.name) if self.derived is None else self.derived(row)
@@ -109,12 +124,14 @@ class Metric(Column):
             return "sum over all trials"
         if self.is_max:
             return "largest of the valid trials"
-        if self.headline and self.headline.histogram:
+        if self.histogram:
             return "of all valid trials together"
         return "median of the valid trials"
 
     def text(self, value: float) -> str:
         """A figure for people, with its unit where the heading does not say it."""
+        if math.isinf(value):
+            return NEVER
         if self.is_share:
             return f"{100 * value:.0f} %"
         if self.unit in _TEXTS:
@@ -138,19 +155,28 @@ def _count(unit: str, meaning: str, dtype: Dtype = "int", **more: Any) -> Metric
     return Metric(unit, meaning, dtype, is_count=True, **more)
 
 
-def _cohort(name: str, meaning: str) -> dict[str, Column]:
-    """Percentiles over a cohort, each beside the column that tells whether it is never."""
+def _cohort(name: str, meaning: str, first: int | None = None) -> dict[str, Column]:
+    """Percentiles over a cohort, each beside the column that tells whether it is never.
+
+    `first`: where they stand among the first figures of an open loop.
+    """
     found: dict[str, Column] = {}
-    for at, words in (
-        ("p50", "median"),
-        ("p95", "95th percentile"),
-        ("p99", "99th percentile"),
-        ("max", "the longest"),
+    for at, percent, words in (
+        ("p50", 50, "median"),
+        ("p95", 95, "95th percentile"),
+        ("p99", 99, "99th percentile"),
+        ("max", 100, "the longest"),
     ):
         column = f"{name}_ns_{at}"
         if at != "max" or name == "response":
             found[column] = Metric(
-                "ns", f"{meaning.format(words)}; null where never.", "int", better="lower", words=f"{name} time {at}"
+                "ns",
+                f"{meaning.format(words)}; null where never.",
+                "int",
+                better="lower",
+                short=at if at != "p50" else f"{name} p50",
+                words=f"{name} time {at}",
+                in_open_loop=None if first is None else Headline(first + len(found), histogram=(name, percent)),
             )
             found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")
     return found
@@ -190,7 +216,11 @@ _ROW: dict[str, Column] = {
     "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float"),
     "started": _count("transfers", "Transfers begun.", headline=Headline(1)),
     "completed": _count(
-        "transfers", "Transfers that ended with the last ACK.", tables=("trials",), headline=Headline(2)
+        "transfers",
+        "Transfers that ended with the last ACK.",
+        tables=("trials",),
+        headline=Headline(2),
+        in_open_loop=Headline(2),
     ),
     "failed": _count(
         "transfers",
@@ -198,6 +228,7 @@ _ROW: dict[str, Column] = {
         short="failed",
         tables=("trials", "losses"),
         headline=Headline(3),
+        in_open_loop=Headline(24),
     ),
     "timed_out": _count(
         "transfers",
@@ -241,6 +272,7 @@ _ROW: dict[str, Column] = {
         short="MiB/s",
         words="file bytes per second",
         headline=Headline(8, is_spoken=True),
+        in_open_loop=Headline(30),
     ),
     "transfers_per_s": Metric(
         "1/s",
@@ -334,6 +366,7 @@ _ROW: dict[str, Column] = {
         words="CPU time per block",
         tables=("cost", "trials"),
         headline=Headline(10),
+        in_open_loop=Headline(31),
     ),
     "server_rss_bytes_ready": Metric(
         "bytes",
@@ -444,7 +477,9 @@ _ROW: dict[str, Column] = {
     "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
     "unanswered": _count(
-        "transfers", "Transfers that never got an answer, timed out or cut off by the trial's end.", tables=("losses",)
+        "transfers",
+        "Transfers that never got an answer until they timed out, were late or were cut off by the trial's end.",
+        tables=("losses",),
     ),
     "generator_gap_ns_max": Metric(
         "ns", "Longest time that a loop of the generator stood still, warm-up and drain included.", "int"
@@ -460,15 +495,35 @@ _ROW: dict[str, Column] = {
         short="peak in flight",
         words="transfers in flight",
     ),
-    "intended": _count("transfers", "Transfers that were to start: those begun and those shed."),
-    "shed": _count("transfers", "Transfers that were to start while as many were in flight as may be, and did not."),
-    "late": _count("transfers", "Transfers that had not ended at their deadline, and were ended."),
+    "intended": _count(
+        "transfers", "Transfers that were to start: those begun and those shed.", in_open_loop=Headline(1)
+    ),
+    "shed": _count(
+        "transfers",
+        "Transfers that were to start while as many were in flight as may be, and did not.",
+        in_open_loop=Headline(22),
+    ),
+    "late": _count(
+        "transfers", "Transfers that had not ended at their deadline, and were ended.", in_open_loop=Headline(23)
+    ),
     "deadline_ns": Column("ns", "When a transfer of an open loop was ended; null for a closed loop.", "int"),
-    "offered_per_s": Metric("1/s", "Starts intended inside the window / the window; of an open loop only.", "float"),
-    "achieved_per_s": Metric("1/s", "Of these, what started inside the window / the window.", "float"),
+    "offered_per_s": Metric(
+        "1/s",
+        "Starts intended inside the window / the window; of an open loop only.",
+        "float",
+        short="offered/s",
+        in_open_loop=Headline(20),
+    ),
+    "achieved_per_s": Metric(
+        "1/s",
+        "Of these, what started inside the window / the window.",
+        "float",
+        short="achieved/s",
+        in_open_loop=Headline(21),
+    ),
     "schedule_lag_ns_p50": Metric("ns", "Intended to actual start of a transfer, median.", "int"),
     "schedule_lag_ns_p99": Metric("ns", "Intended to actual start of a transfer, 99th percentile.", "int"),
-    **_cohort("response", "Response time, from the intended start: {} of all transfers intended inside the window"),
+    **_cohort("response", "Response time, from the intended start: {} of all transfers intended inside the window", 3),
     **_cohort("service", "Service time, from the request: {} of those of them that were begun"),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
@@ -517,6 +572,24 @@ HEADLINE: dict[str, Metric] = {
     for metric in sorted(METRICS.values(), key=lambda each: each.headline.place if each.headline else 0)
     if metric.headline
 }
+# The same of an open loop: none of them leaves out what did not complete.
+OPEN_LOOP: dict[str, Metric] = {
+    metric.name: metric
+    for metric in sorted(METRICS.values(), key=lambda each: each.in_open_loop.place if each.in_open_loop else 0)
+    if metric.in_open_loop
+}
+
+
+def with_never(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures for documents, which have no infinity: null, beside a name that says whether it is never."""
+    found: dict[str, Any] = {}
+    for name, value in figures.items():
+        if name in METRICS and METRICS[name].may_be_never:
+            is_never = None if value is None else math.isinf(value)
+            found |= {name: None if is_never else value, f"{name}_is_never": is_never}
+        else:
+            found[name] = value
+    return found
 
 
 def in_table(name: str) -> list[Metric]:

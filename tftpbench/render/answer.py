@@ -3,12 +3,13 @@
 The first figures and their order are those of `HEADLINE`. It must never leave the first columns out for want of room.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tftpbench.analysis.summary import Answer, Line, judgements
 from tftpbench.measure.findings import Origin
-from tftpbench.model.metrics import HEADLINE, METRICS, Metric
+from tftpbench.model.metrics import HEADLINE, METRICS, OPEN_LOOP, Metric
 from tftpbench.model.programs import typed
 from tftpbench.model.thresholds import State
 from tftpbench.render.plain import plain, table_lines
@@ -83,14 +84,19 @@ def headline_table(answer: Answer) -> Table:
         *_at_best(answer),
         (_SERVED, lambda line: Value(line.served, _share_served(line))),
     ]
-    for metric in HEADLINE.values():
+    is_open, is_closed = (any(bool(line.cell.open_loop) is each for line in answer.lines) for each in (True, False))
+    if is_open:
+        columns += [_of_open_loop(each) for each in OPEN_LOOP.values() if each.name not in ("intended", "completed")]
+    for metric in HEADLINE.values() if is_closed or not is_open else ():
+        if is_open and metric.name in OPEN_LOOP:
+            continue
         if metric.name == "ceiling_ratio":
             columns += [_share_of_ceiling(metric)] if _has_shares(answer) else []
         elif not metric.is_count:
             columns.append(_plain_figure(metric))
         columns += _ratio(answer) if metric.name == answer.metric else []
     columns += [
-        _plain_figure(METRICS["failed"]),
+        *([] if is_open else [_plain_figure(METRICS["failed"])]),
         (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
         (Heading("valid", "Trials that count, of those that were done."), _valid),
     ]
@@ -106,22 +112,37 @@ def headline_table(answer: Answer) -> Table:
 
 
 def figure(value: float | None, metric: Metric) -> Value:
-    """A figure in a table; UNKNOWN where it is not known."""
-    return Value(UNKNOWN) if value is None else Value(metric.text(value), value)
+    """A figure in a table; UNKNOWN where it is not known. What is never sorts behind any number."""
+    return Value(UNKNOWN) if value is None else Value(metric.text(value), min(value, sys.float_info.max))
 
 
 _SERVED = Heading(
     "served",
-    f"Transfers that ended with the last ACK, of those begun: {METRICS['completed'].combined}.",
+    f"Transfers that ended with the last ACK, of those begun: {METRICS['completed'].combined}. At a rate: of "
+    "those that were to begin.",
     names=("started", "completed"),
 )
-_LOST = Heading("lost", "Transfers that failed, timed out or never got an answer, over all trials.", names=("lost",))
+_LOST = Heading(
+    "lost",
+    "Transfers that failed, timed out or never got an answer, over all trials. At a rate: all that did not complete.",
+    names=("lost",),
+)
 
 
 def _plain_figure(metric: Metric) -> _Column:
     meaning = f"{metric.meaning} {metric.combined[:1].upper()}{metric.combined[1:]}."
     heading = Heading(metric.heading, meaning, names=(metric.name,))
-    return heading, lambda line: figure(line.figures[metric.name], metric)
+    return heading, lambda line: figure(None if _is_alien(line, metric) else line.figures[metric.name], metric)
+
+
+def _of_open_loop(metric: Metric) -> _Column:
+    heading, _ = _plain_figure(metric)
+    return heading, lambda line: figure(line.figures.get(metric.name), metric)
+
+
+def _is_alien(line: Line, metric: Metric) -> bool:
+    """Whether a figure would flatter a server at a rate that drops its slowest: it is of what completed only."""
+    return line.cell.open_loop is not None and bool(metric.histogram or metric.is_max) and metric.name not in OPEN_LOOP
 
 
 def _at_best(answer: Answer) -> list[_Column]:
@@ -160,7 +181,7 @@ def _share_of_ceiling(metric: Metric) -> _Column:
 
 
 def _share_served(line: Line) -> float | None:
-    completed, started = line.figures["completed"], line.figures["started"]
+    completed, started = line.figures["completed"], line.asked
     return completed / started if completed is not None and started else None
 
 

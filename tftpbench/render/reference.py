@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tftpbench.model.axes import AXES, Axis
 from tftpbench.model.columns import Column
-from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, LATENCY_KINDS, OPEN_LOOP, TRANSFER_COLUMNS
 from tftpbench.render import schema
 
 
@@ -24,7 +24,7 @@ def tables() -> dict[tuple[str, str], str]:
         ("results-format.md", "latency.hlog"): _rows(("tag", "values"), LATENCY_KINDS.items()),
         ("results-format.md", "The answer"): _rows(
             ("column", "unit", "meaning", "of several trials"),
-            ((name, each.unit, each.meaning, each.combined) for name, each in HEADLINE.items()),
+            ((name, each.unit, each.meaning, each.combined) for name, each in (HEADLINE | OPEN_LOOP).items()),
         ),
         ("scenario-format.md", "matrix"): _rows(
             ("key", "default", "allowed", "meaning"),

@@ -15,10 +15,10 @@ from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
 from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
-from tftpbench.model.columns import Column
+from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, OPEN_LOOP, TRANSFER_COLUMNS, Metric, with_never
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
@@ -157,6 +157,11 @@ _RATIO = {
 }
 
 
+def _of_trials(metric: Metric) -> Column:
+    dtype: Dtype = "int" if metric.is_count else "float"
+    return Column(metric.unit, f"{metric.meaning.rstrip('.')}: {metric.combined}.", dtype)
+
+
 def _summary() -> Schema:
     threshold = {
         "threshold": Column("", "As in the scenario.", "text", False),
@@ -172,12 +177,7 @@ def _summary() -> Schema:
         **{name: COLUMNS[name] for name in AXES},
         "trials": Column("", "Trials done.", "int", False),
         "valid": Column("", "Valid ones among them.", "int", False),
-        **{
-            name: Column(
-                metric.unit, f"{metric.meaning.rstrip('.')}: {metric.combined}.", "int" if metric.is_count else "float"
-            )
-            for name, metric in HEADLINE.items()
-        },
+        **{name: _of_trials(metric) for name, metric in HEADLINE.items()},
         "ceiling_mark": Column("", "Why the share of the ceiling is not usable; null where it is.", "text"),
         "lost": Column(
             "transfers", "Transfers that failed, timed out or never got an answer, over all trials.", "int", False
@@ -189,6 +189,12 @@ def _summary() -> Schema:
     }
     line = _table("", cell)
     line["properties"]["ratio"] = ratio
+    of_a_rate = {
+        name: COLUMNS[name] if COLUMNS[name].dtype == "bool" else _of_trials(OPEN_LOOP[name])
+        for name in with_never(dict.fromkeys(OPEN_LOOP))
+        if name not in HEADLINE
+    }
+    line["properties"] |= _table("", of_a_rate)["properties"]  # only cells with a rate have them
     line["required"] = [*line["required"], "ratio"]
     lines = {name: _list({"type": "string"}) for name in ("findings", "faults", "skipped", "incomplete")}
     return _object(

@@ -1,10 +1,11 @@
 """Rows of trials.jsonl as a data frame with types and categories."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tftpbench.model.axes import AXES
-from tftpbench.model.metrics import COLUMNS
+from tftpbench.model.metrics import COLUMNS, METRICS
 from tftpbench.model.thresholds import server_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def trials(rows: Sequence[Mapping[str, Any]], entered: Sequence[str]) -> "pd.Dat
             frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601")
         elif name in known:
             frame[name] = _words(frame[name].tolist(), known[name])
+        elif name in METRICS and METRICS[name].may_be_never:
+            times = [math.inf if row.get(f"{name}_is_never") else row.get(name) for row in rows]
+            frame[name] = pd.array(times, dtype="float64")
         elif column.dtype == "int":  # not by way of the frame: beside a None it has floats, which lack the last digits
             frame[name] = pd.array([row.get(name) for row in rows], dtype="Int64")
         else:

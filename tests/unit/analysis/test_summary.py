@@ -799,3 +799,101 @@ def test_invalid_trials_are_a_few_lines_after_everything_else() -> None:
     start = lines.index("Invalid trials, kept and never used:")
     assert lines[start + 4] == "  and 3 more"
     assert lines[start + 5 : start + 7] == ["", "Files:  results/x"]
+
+
+def at_rates(dropped: int = 50, **changes: object) -> tuple[Scenario, list[dict[str, Any]]]:
+    """Two trials of 1000 arrivals a cell: epoll serves all, threads drops some of them at 200/s."""
+    matrix = {"operation": "read", "rate": ["50/s", "200/s"], "file_size": "4KiB"}
+    question = asked(matrix=matrix, trials=2, **changes)
+    found = rows(question, {"epoll": 1800.0, "threads": 1700.0}, rounds=2, duration_s=5.0, offered_per_s=200.0)
+    rate_of = {cell.key: cell.rate_per_s for cell in question.cells()}
+    for row in found:
+        rate = rate_of[row["cell_key"]]
+        lost = dropped if row["server"] == "threads" and rate == 200 else 0
+        never = lost > 10  # one in a hundred
+        row |= {
+            "rate_per_s": rate, "intended": 1000, "shed": lost and 10, "started": 1000 - (lost and 10),
+            "completed": 1000 - lost, "late": max(lost - 10, 0), "deadline_ns": 30_000_000_000,
+            "transfer_ns_p50": 9e5, "transfer_ns_p99": 1e6, "transfer_ns_max": 2e6, "achieved_per_s": 200.0,
+            "response_ns_p50": 1_000_000, "response_ns_p50_is_never": False,
+            "response_ns_p95": 2_000_000, "response_ns_p95_is_never": False,
+            "response_ns_p99": None if never else 3_100_000, "response_ns_p99_is_never": never,
+            "response_ns_max": None if lost else 4_000_000, "response_ns_max_is_never": lost > 0,
+        }  # fmt: skip
+    return question, found
+
+
+def test_at_a_rate_the_answer_is_who_served_what_was_intended_and_how_long_nearly_all_waited() -> None:
+    said = answer(*at_rates())
+    assert said.sentence == (
+        "At 200/s, epoll served all 2,000; response time p99 3.1 ms. threads served 1,900 of 2,000 (95 %); "
+        "response time p99 never. Served in full: epoll at every rate, threads up to 50/s."
+    )
+    assert said.conditions == (
+        "Compared by response time, from each transfer's intended start, reads, 4 KiB, on separate cores."
+    )
+    assert said.headline == "read, 200/s, 4 KiB"
+    assert (said.incomplete, said.exit_code) == ((), 0)
+    assert all(line.ratio is None for line in said.lines), "a rate is not the server's doing"
+    assert [line.lost for line in said.lines] == [0, 0, 0, 100]
+
+
+def test_the_table_of_rates_shows_no_time_that_leaves_out_what_was_dropped() -> None:
+    table = rendered.headline_table(answer(*at_rates()))
+    titles = [heading.title for heading in table.headings]
+    assert titles[:9] == [
+        "cell", "server", "served", "response p50", "p95", "p99", "max", "offered/s", "achieved/s",
+    ]  # fmt: skip
+    assert not {"time p50", "against epoll", "data/s"} & set(titles)
+    last = dict(zip(titles, table.rows[-1], strict=True))
+    assert {name: last[name].text for name in ("served", "p99", "shed", "late", "lost")} == {
+        "served": "1,900 of 2,000 (95 %)", "p99": "never", "shed": "20", "late": "80", "lost": "100",
+    }  # fmt: skip
+    assert last["p99"].sort is not None
+    assert 1e300 < last["p99"].sort < float("inf"), "it sorts behind all numbers, in a page too"
+
+
+def test_never_is_null_in_the_document_and_infinity_in_the_frame() -> None:
+    question, found = at_rates()
+    said = answer(question, found)
+    document = json.loads(json.dumps(summary.document(said, "run", 1, found), allow_nan=False))
+    cell = document["cells"][-1]
+    assert (cell["response_ns_p99"], cell["response_ns_p99_is_never"]) == (None, True)
+    assert (cell["response_ns_p95"], cell["response_ns_p95_is_never"]) == (2_000_000, False)
+    frame = said.to_frame()
+    assert frame["response_ns_p99"].tolist() == [3.1e6, 3.1e6, 3.1e6, float("inf")]
+    assert "response_ns_p99" not in json.dumps(summary.document(answer(*closed_loop()), "run", 1, [])["cells"])
+
+
+def closed_loop() -> tuple[Scenario, list[dict[str, Any]]]:
+    question = asked(1000)
+    return question, rows(question, {"epoll": 100_000, "threads": 61_000})
+
+
+@pytest.mark.parametrize(("missing", "p99"), [(0, 990.0), (10, 990.0), (11, float("inf"))])
+def test_a_percentile_of_several_trials_is_over_all_that_was_intended_in_them(missing: int, p99: float) -> None:
+    """The histogram has completed transfers only; of 1000 intended ones, 99 % are 990."""
+    question, found = at_rates(dropped=missing)
+
+    def merged(kind: str, _key: str, _server: str) -> Latency | None:
+        return histogram(*(ms * 1_000_000 for ms in range(1, 1001 - missing))) if kind == "response" else None
+
+    for row in found:
+        row["offered_per_s"] = 100.0  # 500 in each of two trials
+    line = answer(question, found, merged=merged).lines[-1]
+    value = line.figures["response_ns_p99"]
+    assert value is not None
+    assert value / 1e6 == pytest.approx(p99, rel=0.001)
+
+
+def test_of_many_servers_at_a_rate_the_first_and_the_last_are_told() -> None:
+    question, found = at_rates()
+    names = ["epoll", "threads", "tftpy", "atftpd"]
+    of_epoll, of_threads = ([row for row in found if row["server"] == name] for name in names[:2])
+    others = [{**row, "server": name} for name in names[2:] for row in of_epoll]
+    every = [*of_epoll, *of_threads, *others]
+    sentence = summary.summarise(question, names, every, PLACE).sentence
+    assert sentence.startswith(
+        "At 200/s, 3 of 4 servers served all that was intended. First is epoll: it served all 2,000; response time p99 "
+        "3.1 ms. Last is threads: it served 1,900 of 2,000 (95 %); response time p99 never."
+    )

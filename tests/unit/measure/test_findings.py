@@ -9,7 +9,7 @@ from tftpbench.measure import findings
 from tftpbench.model.metrics import OUTCOMES
 
 TIMEOUT_NS = 1_000_000_000
-COMPLETED, FAILED, TIMED_OUT, INTERRUPTED, _LATE = range(len(OUTCOMES))
+COMPLETED, FAILED, TIMED_OUT, INTERRUPTED, LATE = range(len(OUTCOMES))
 
 
 def transfers(*ends: tuple[int, int, int, int]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -44,6 +44,17 @@ def test_each_way_to_lose_a_transfer_is_told_from_the_others(
     end: tuple[int, int, int, int], expected: tuple[str, int, str]
 ) -> None:
     assert found({}, (COMPLETED, 5, 99, -1), end) == [expected]
+
+
+def test_what_a_rate_is_too_much_for_is_the_servers_and_never_invalid() -> None:
+    row: dict[str, object] = {"deadline_ns": 2_000_000_000, "intended": 8, "shed": 5, "concurrency": 3}
+    late = "had not finished 2 of 3 transfers at their deadline, 2 s after their intended start"
+    assert found(row, (COMPLETED, 5, 99, -1), (LATE, 5, 99, -1), (LATE, -1, 99, -1)) == [
+        ("late", 2, f"{late}, 1 of them without any answer"),
+        ("shed", 5, "did not keep up: 5 of 8 transfers not begun, as 3 were in flight"),
+    ]
+    assert findings.unanswered(transfers((LATE, -1, 99, -1), (LATE, 5, 99, -1))) == 1
+    assert findings.ORIGINS["late"] == findings.ORIGINS["shed"] == "server"
 
 
 def test_a_broken_rule_is_named_with_its_rfc_the_most_frequent_first() -> None:

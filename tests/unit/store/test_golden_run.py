@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fixtures.unpacked import RUN
-from tftpbench.store import load_run
+from tftpbench.store import frames, load_run
 
 
 def test_the_manifest_is_read() -> None:
@@ -91,3 +91,14 @@ def test_an_invalid_trial_is_merged_only_when_asked_for() -> None:
 
 def test_it_shows_its_answer() -> None:
     assert "threads moves 0.76x the blocks of epoll at 2 concurrent reads" in load_run(RUN)._repr_html_()
+
+
+def test_a_time_that_is_never_is_infinite_in_frames() -> None:
+    rows = [
+        {"trial": 1, "server": "epoll", "response_ns_p99": 5, "response_ns_p99_is_never": False},
+        {"trial": 2, "server": "epoll", "response_ns_p99": None, "response_ns_p99_is_never": True},
+        {"trial": 3, "server": "epoll"},
+    ]
+    values = frames.trials(rows, ["epoll"])["response_ns_p99"]
+    assert values[:2].tolist() == [5.0, float("inf")]
+    assert values.isna().tolist() == [False, False, True]

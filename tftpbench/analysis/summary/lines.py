@@ -4,6 +4,7 @@ Pure. It must never average a percentile: those come from merged histograms, whi
 median of the trials' own. What was lost counts in every trial, and any other figure in valid ones only.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol
 from tftpbench.analysis.stats import Ratio, paired_ratio
 from tftpbench.model import metrics
 from tftpbench.model.axes import AXES
-from tftpbench.model.metrics import HEADLINE, METRICS
+from tftpbench.model.metrics import HEADLINE, METRICS, OPEN_LOOP, with_never
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.workload import Cell
@@ -23,6 +24,7 @@ MANY_SERVERS = 3
 RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
 FRAME_COLUMNS = (
     "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
+    *(name for name in OPEN_LOOP if name not in HEADLINE),
 )  # fmt: skip
 
 Row = Mapping[str, Any]
@@ -31,6 +33,10 @@ Metric = Literal["data_pps", "goodput_bytes_per_s"]
 
 class Histogram(Protocol):
     """Of several trials, merged."""
+
+    @property
+    def count(self) -> int:
+        """How many values it holds."""
 
     def percentile(self, p: float, /) -> float:
         """In ns."""
@@ -45,7 +51,8 @@ class Line:
     """One server in one cell, or in its best one of several.
 
     `label` names what all servers of the cell had in common. `figures` are those of HEADLINE, by name. `ratio` compares
-    with the first server, which has None, or with the ceiling.
+    with the first server, which has None, or with the ceiling; an open loop, whose rate is not the server's, has none.
+    A time that is never is infinite.
     """
 
     cell: Cell
@@ -58,7 +65,7 @@ class Line:
     ceiling: Ratio | None
     """How its valid trials compare with the ceiling of their rounds."""
     lost: int
-    """Transfers that failed, timed out or never got an answer, over all trials."""
+    """Transfers that failed, timed out or never got an answer, over all trials; of an open loop, all not completed."""
     is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
 
@@ -71,9 +78,14 @@ class Line:
         return METRICS["ceiling_ratio"].mark(surely)
 
     @property
+    def asked(self) -> float | None:
+        """Of how many transfers it counts what was served: those begun; of an open loop those that were to begin."""
+        return self.figures["intended" if self.cell.open_loop else "started"]
+
+    @property
     def served(self) -> str:
-        """How many of the started transfers were completed, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
-        completed, started = self.figures["completed"], self.figures["started"]
+        """How many of the asked transfers were completed, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
+        completed, started = self.figures["completed"], self.asked
         if completed is None or started is None:
             return "-"
         if completed == started:
@@ -105,6 +117,8 @@ def lines(
                 ratio = (
                     _ratio_to_ceiling(best[server], server, rows)
                     if against_ceiling
+                    else None
+                    if best[server].open_loop
                     else _ratio(best, server, present[0], rows, metric)
                 )
                 if ratio is not None and len(cells) > 1:
@@ -112,7 +126,7 @@ def lines(
                     ratio = replace(ratio, low=None, high=None, p_value=None)
                 here.append(_line(best[server], label, server, ratio, rows, merged))
         if len(here) > MANY_SERVERS:
-            here.sort(key=lambda line: -(line.figures[metric] or 0))
+            here.sort(key=_rank if cells[0].open_loop else lambda line: -(line.figures[metric] or 0))
         found += here
     return tuple(found)
 
@@ -147,7 +161,10 @@ def _line(
         server=server,
         valid=len(valid),
         trials=len(ours),
-        figures={each.name: _figure(each, ours, valid, cell.key, server, merged) for each in HEADLINE.values()},
+        figures={
+            name: _figure(each, ours, valid, cell.key, server, merged)
+            for name, each in (HEADLINE | OPEN_LOOP if cell.open_loop else HEADLINE).items()
+        },
         ratio=ratio,
         ceiling=_ratio_to_ceiling(cell, server, rows),
         lost=sum(map(_lost, ours)),
@@ -196,6 +213,8 @@ def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
 
 def _lost(row: Row) -> int:
     """Those cut off at the trial's end had the server's silence from their first request on."""
+    if row.get("rate_per_s") is not None:
+        return int((row.get("intended") or 0) - (row.get("completed") or 0))
     counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
     silent = sum(counts.get(kind, 0) for kind in ("silent", "timed_out"))
     return int((row.get("failed") or 0) + max(silent, row.get("timed_out") or 0))
@@ -214,12 +233,36 @@ def _figure(
         return _known(rows, metric.name, sum)
     if metric.is_max:
         return _known(valid, metric.name, max)
-    if metric.headline and metric.headline.histogram and valid:
-        kind, percent = metric.headline.histogram
+    if metric.histogram and valid:
+        kind, percent = metric.histogram
         histogram = merged(kind, cell_key, server)
         if histogram is not None:
-            return histogram.percentile(percent)
+            return _over_cohort(histogram, percent, valid) if metric.may_be_never else histogram.percentile(percent)
     return _median(valid, metric.name)
+
+
+def _over_cohort(histogram: Histogram, percent: float, valid: Sequence[Row]) -> float | None:
+    """A percentile of all that were intended in these trials, of which the histogram holds those that completed."""
+    cohort = sum(map(_intended_in_window, valid))
+    rank = max(1, math.ceil(percent * cohort / 100))
+    if not cohort:
+        return None
+    if rank > histogram.count:
+        return math.inf
+    return histogram.percentile(100 * (rank - 0.5) / histogram.count)  # half a rank back: no rounding reaches the next
+
+
+def _intended_in_window(row: Row) -> int:
+    """All where the work is fixed."""
+    if row.get("transfers") is not None:
+        return int(row.get("intended") or 0)
+    return round((row.get("offered_per_s") or 0) * (row.get("duration_s") or 0))
+
+
+def _rank(line: Line) -> tuple[float, float]:
+    """Of servers under one rate: who served more of what was intended, then who was sooner done with nearly all."""
+    p99 = line.figures["response_ns_p99"]
+    return -(line.figures["completed"] or 0) / (line.asked or 1), math.inf if p99 is None else p99
 
 
 def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], float]) -> float | None:
@@ -228,14 +271,14 @@ def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], floa
 
 
 def _median(rows: Sequence[Row], column: str) -> float | None:
-    value = _known(rows, column, statistics.median)
-    return None if value is None else float(value)
+    known = [math.inf if row.get(f"{column}_is_never") else row.get(column) for row in rows]
+    return float(statistics.median(some)) if (some := [value for value in known if value is not None]) else None
 
 
 def flat(line: Line) -> dict[str, object]:
     """A line as one row of FRAME_COLUMNS (and others), the ratio's fields beside the rest."""
     ratio = _ratio_fields(line.ratio) or dict.fromkeys(RATIO_FIELDS)
-    return {**record(line), **ratio, "label": line.label, "contender": line.server}
+    return {**record(line), **line.figures, **ratio, "label": line.label, "contender": line.server}
 
 
 def record(line: Line) -> dict[str, object]:
@@ -247,7 +290,7 @@ def record(line: Line) -> dict[str, object]:
         **cell.point,
         "trials": line.trials,
         "valid": line.valid,
-        **line.figures,
+        **with_never(line.figures),
         "ceiling_mark": line.ceiling_mark or None,
         "ratio": _ratio_fields(line.ratio),
         "lost": line.lost,

@@ -75,6 +75,8 @@ def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
             continue
         if line.valid == 0:
             found.append(f"{line.server}, {line.cell.label}: none of {line.trials} trials is valid")
+        elif line.cell.open_loop:
+            continue  # it is compared by no ratio
         elif line.ratio is None and line.server != reference and line.figures["data_pps"] and line.label in comparable:
             found.append(f"{line.server}, {line.cell.label}: no pair of valid trials to compare it by")
     return tuple(found)

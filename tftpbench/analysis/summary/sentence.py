@@ -3,6 +3,7 @@
 Pure words from figures. It must never claim a difference that the interval does not show, nor leave a loss out.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
 from tftpbench.model.metrics import HEADLINE, METRICS
-from tftpbench.model.units import counted
+from tftpbench.model.units import counted, rate_text
 from tftpbench.model.workload import Cell
 
 CEILING = "the ceiling"
@@ -25,6 +26,10 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequ
     """
     if not any(line.trials for line in lines):
         return "No answer: nothing was measured."
+    if opened := [line for line in lines if line.cell.open_loop]:
+        closed = [line for line in lines if not line.cell.open_loop]
+        others = [answer_sentence(closed, servers, best_of)] if closed else []
+        return " ".join([*others, *_at_a_rate(opened, servers, _words(opened, best_of))])
     words = _words(lines, best_of)
     if len(servers) == 1:
         return _alone(lines, _headline(lines, words), words)
@@ -71,7 +76,10 @@ def conditions(lines: Sequence[Line], metric: str, placement: str, best_of: Sequ
     common = (
         {name: text for name, text in words.named(lines[0].cell).items() if name not in words.varied} if lines else {}
     )
-    return ", ".join([f"Compared by {METRICS[metric].words}", *common.values(), placement]) + "."
+    compared = METRICS[metric].words
+    if lines and all(line.cell.open_loop for line in lines):
+        compared, common = "response time, from each transfer's intended start", _operation(lines) | common
+    return ", ".join([f"Compared by {compared}", *common.values(), placement]) + "."
 
 
 def weakest(lines: Sequence[Line]) -> str:
@@ -110,7 +118,7 @@ class _Words:
         what = f"with one {cell.operation} at a time" if one else f"with {cell.concurrency} {cell.operation}s at once"
         if cell.open_loop:
             load = axes.parts({name: cell.point[name] for name in axes.LOAD})
-            what = f"with {cell.operation}s at {', '.join(load.values())}"
+            what = f"{f'with {cell.operation}s ' if 'operation' in self.varied else ''}at {', '.join(load.values())}"
         named = [text for name, text in self.named(cell).items() if name in self.varied]
         return " ".join([what, *([f"({', '.join(named)})"] if named else [])])
 
@@ -151,6 +159,59 @@ def _alone(lines: Sequence[Line], line: Line, words: _Words) -> str:
     trials = "one trial" if line.valid == 1 else f"{line.valid} trials"
     first = f"{_capital(where)}, {line.server} served {line.served} transfers: {', '.join(figures)} ({trials})."
     return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
+
+
+def _operation(lines: Sequence[Line]) -> dict[str, str]:
+    """What all lines do, where it is one thing."""
+    found = {line.cell.operation for line in lines}
+    return {"operation": f"{found.pop()}s"} if len(found) == 1 else {}
+
+
+def _at_a_rate(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> list[str]:
+    """Of open loops: what was served of what was intended, and how long that took, at the highest rate."""
+    head = _headline(lines, words)
+    here = [line for line in lines if line.label == head.label]
+    where = _capital(words.at(head.cell))
+    if len(here) > MANY_SERVERS:
+        whole = [line for line in here if not line.lost]
+        parts = [f"{where}, {len(whole)} of {len(here)} servers served all that was intended."]
+        parts += [f"First is {here[0].server}: it {_fared(here[0])}. Last is {here[-1].server}: it {_fared(here[-1])}."]
+    else:
+        parts = [f"{where}, {here[0].server} {_fared(here[0])}."]
+        parts += [f"{line.server} {_fared(line)}." for line in here[1:]]
+    return [*parts, *_rates_held(lines, head, servers), *_losses(_beside(lines, head), servers, words)]
+
+
+def _fared(line: Line) -> str:
+    p99 = METRICS["response_ns_p99"]
+    time = line.figures[p99.name]
+    return f"served {line.served}; " + ("no trial is valid" if time is None else f"{p99.words} {p99.text(time)}")
+
+
+def _along(lines: Sequence[Line], head: Line) -> list[Line]:
+    """What differs from the headline cell in its rate alone."""
+    same = [name for name in AXES if name != "rate_per_s"]
+    return [line for line in lines if all(getattr(line.cell, name) == getattr(head.cell, name) for name in same)]
+
+
+def _beside(lines: Sequence[Line], head: Line) -> list[Line]:
+    along = _along(lines, head)
+    return [line for line in lines if line not in along]
+
+
+def _rates_held(lines: Sequence[Line], head: Line, servers: Sequence[str]) -> list[str]:
+    """Up to which of several rates each server served all that was intended."""
+    along = _along(lines, head)
+    rates = sorted({line.cell.rate_per_s or 0 for line in along})
+    if len(rates) < 2 or len(servers) > NAMED_MAX:
+        return []
+    held = []
+    for server in servers:
+        lossy = [line.cell.rate_per_s or 0 for line in along if line.server == server and line.lost]
+        whole = [rate for rate in rates if rate < min(lossy, default=math.inf)]
+        upto = "at every rate" if not lossy else f"up to {rate_text(whole[-1])}" if whole else "at none of the rates"
+        held.append(f"{server} {upto}")
+    return [f"Served in full: {', '.join(held)}."]
 
 
 def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words) -> str | None:
@@ -222,7 +283,7 @@ def _losses(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> lis
 
 
 def _share_lost(line: Line) -> float:
-    return line.lost / (line.figures["started"] or line.lost)
+    return line.lost / (line.asked or line.lost)
 
 
 def _capital(text: str) -> str:
