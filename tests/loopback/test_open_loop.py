@@ -1,5 +1,6 @@
 """Open loops on real sockets: what is intended, what is shed, and that a server that stands still or drops shows it."""
 
+import json
 import math
 import signal
 import subprocess
@@ -211,3 +212,20 @@ def test_a_rate_that_cannot_be_meant_is_refused(rate_per_s: float) -> None:
 def test_an_open_loop_that_cannot_be_run_is_refused(changes: dict[str, object], text: str) -> None:
     with pytest.raises(LoadError, match=text):
         run_load(config(1, **changes))
+
+
+def test_load_at_a_rate_is_reported_and_what_was_lost_is_exit_code_3(tmp_path: Path) -> None:
+    def load(port: int, *words: str) -> tuple[int, dict[str, object]]:
+        asked = ["load", f"127.0.0.1:{port}", "--read", "f-0", "--rate", "200/s", "--json", *words]
+        done = subprocess.run([sys.executable, "-m", "tftpbench", *asked], capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    with served(tmp_path) as (_, port):
+        code, found = load(port, "--arrivals", "poisson", "-d", "500ms")
+    assert (code, found["rate_per_s"], found["arrivals"], found["concurrency"]) == (0, 200.0, "poisson", 10_000)
+    assert found["completed"] == found["intended"]
+    assert found["response_ns_p99_is_never"] is False
+    with peer(lambda *_: None) as silent:
+        code, found = load(silent.port, "-n", "20", "--deadline", "200ms", "--in-flight-max", "5")
+    assert (code, found["late"], found["shed"], found["intended"]) == (3, 5, 15, 20)
+    assert (found["response_ns_p50"], found["response_ns_p50_is_never"]) == (None, True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DURATION = "10s"
 DEFAULT_SIZE = "64KiB"
+DEFAULT_CONCURRENCY = 10
 COUNT_MAX = 10**9  # each transfer leaves a row in memory
 # With --verify full the files that are read are held in memory: together no more than most machines have to spare.
 COMPARED_BYTES_MAX = 1 << 30
@@ -36,6 +37,13 @@ class Sockets(StrEnum):
     auto = "auto"
     shared = "shared"
     per_transfer = "per-transfer"
+
+
+class Arrivals(StrEnum):
+    """How starts at a rate lie in time."""
+
+    even = "even"
+    poisson = "poisson"
 
 
 class Verify(StrEnum):
@@ -55,8 +63,31 @@ Target = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the
 Read = Annotated[str | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
 Write = Annotated[str | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")]
 Concurrency = Annotated[
-    int, typer.Option("-c", "--concurrency", min=1, max=COUNT_MAX, metavar="N", help="Transfers at once.")
+    int | None,
+    typer.Option(
+        "-c", "--concurrency", min=1, max=COUNT_MAX, metavar="N",
+        help=f"Transfers at once; {DEFAULT_CONCURRENCY} where neither this nor --rate is given.",
+    ),
+]  # fmt: skip
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Transfers that start, as in 200/s, however the others fare: an open loop."),
 ]
+ArrivalsAt = Annotated[
+    Arrivals | None,
+    typer.Option("--arrivals", help="How starts at --rate lie in time; even unless given, poisson: by chance."),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Time from a start at --rate until it is ended, as late; 30s unless given."),
+]
+InFlightMax = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=COUNT_MAX, metavar="N",
+        help="Transfers in flight at --rate at most; those beyond are counted and not started. 10000 unless given.",
+    ),
+]  # fmt: skip
 Transfers = Annotated[
     int | None,
     typer.Option("-n", "--transfers", min=1, max=COUNT_MAX, metavar="N", help="Transfers in all."),
@@ -117,7 +148,11 @@ def load(
     target: Target,
     read: Read = None,
     write: Write = None,
-    concurrency: Concurrency = 10,
+    concurrency: Concurrency = None,
+    rate: Rate = None,
+    arrivals: ArrivalsAt = None,
+    deadline: Deadline = None,
+    in_flight_max: InFlightMax = None,
     transfers: Transfers = None,
     duration: Duration = None,
     warm_up: WarmUp = None,
@@ -144,12 +179,17 @@ def load(
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
+    from tftpbench.model.workload import IN_FLIGHT_MAX
     from tftpbench.render import load_report
 
     if (read is None) == (write is None):
         raise typer.BadParameter("name one file: --read NAME or --write NAME")
     name, is_given = str(read if write is None else write), verify_against is not None
     mistakes = {
+        "--concurrency and --rate exclude each other": concurrency is not None and rate is not None,
+        "--arrivals, --deadline and --in-flight-max go with --rate": (
+            rate is None and (arrivals, deadline, in_flight_max) != (None, None, None)
+        ),
         "--transfers and --duration exclude each other": transfers is not None and duration is not None,
         "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
         "--size is of files to write; it goes with --write": read is not None and size is not None,
@@ -172,20 +212,21 @@ def load(
     distinct = (distinct_files or 0) if "{n}" in name else 1
     if verify_against is not None:
         _check_files(verify_against, distinct)
+    at_once = (concurrency or DEFAULT_CONCURRENCY) if rate is None else (in_flight_max or IN_FLIGHT_MAX)
     config = LoadConfig(
         host=host,
         port=port,
         operation="read" if write is None else "write",
         name=name,
         file_size_bytes=options.size_bytes("--size", size or DEFAULT_SIZE),
-        concurrency=concurrency,
+        concurrency=at_once,
         distinct_files=distinct,
         seed=seed,
         verify="full" if is_compared else "off",
         verify_against=verify_against,
         show_payload=show_payload,
         allow_remote=allow_remote,
-        workers=min(workers, concurrency),
+        workers=min(workers, at_once),
         transfers=transfers,
         duration_ns=options.duration_ns("--duration", duration or DEFAULT_DURATION) if is_timed else None,
         warm_up_ns=options.duration_ns("--warm-up", warm_up or "0s"),
@@ -197,6 +238,8 @@ def load(
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
         busy_poll_us=options.duration_ns("--busy-poll", busy_poll) // 1000,
     )
+    if rate is not None:
+        config = _at_rate(config, rate, arrivals or Arrivals.even, deadline)
     with closing(_Screen(json_=json_)) as screen, _compared(config, screen) as (ready, not_compared):
         loaded, interrupted = _run(ready, not_compared, screen)
     if json_:
@@ -208,7 +251,7 @@ def load(
 
 EXAMPLES = (
     "tftpbench load 127.0.0.1:6969 --read pxelinux.0 -c 100 -d 30s",
-    "tftpbench load 127.0.0.1:6969 --write upload-{n} -c 100 -n 1000 --blksize 1428",
+    "tftpbench load 127.0.0.1:6969 --read pxelinux.0 --rate 200/s --arrivals poisson -d 30s",
 )
 
 
@@ -334,6 +377,20 @@ def _check_files(path: Path, distinct: int) -> None:
             os.close(open_regular(file))
         except OSError as error:
             raise typer.BadParameter(f"--verify-against {file}: {error.strerror}") from None
+
+
+def _at_rate(config: "LoadConfig", rate: str, arrivals: Arrivals, deadline: str | None) -> "LoadConfig":
+    """The load as an open loop. Raises BadParameter."""
+    from tftpbench.model.workload import DEADLINE_NS, DEADLINE_NS_MAX, DEADLINE_NS_MIN
+
+    per_s = options.rate_per_s("--rate", rate)
+    deadline_ns = DEADLINE_NS if deadline is None else options.duration_ns("--deadline", deadline)
+    if not DEADLINE_NS_MIN <= deadline_ns <= DEADLINE_NS_MAX:
+        raise typer.BadParameter(f"--deadline is {deadline!r}; allowed: 1ms to 1h")
+    # A fixed number ends when the last of them has, however low the rate is.
+    needed_ns = round((config.transfers or 0) / per_s * 1e9) + deadline_ns
+    limit_ns = max(config.limit_ns, needed_ns)
+    return replace(config, rate_per_s=per_s, arrivals=arrivals.value, deadline_ns=deadline_ns, limit_ns=limit_ns)
 
 
 def _wait_ns(text: str) -> int:

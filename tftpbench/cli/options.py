@@ -172,6 +172,19 @@ def duration_ns(option: str, text: str) -> int:
     return _quantity(option, text, parse_duration_ns)
 
 
+def rate_per_s(option: str, text: str) -> float:
+    """The rate of "50/s" and the like; raises BadParameter, naming the option, where no open loop may have it."""
+    from tftpbench.model.units import parse_rate_per_s
+    from tftpbench.model.values import RATE_MAX, RATE_MIN
+
+    try:
+        if RATE_MIN <= (found := parse_rate_per_s(text)) <= RATE_MAX:
+            return found
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{option} is {text!r}; allowed: {RATE_MIN}/s to {RATE_MAX}/s, as in 50/s, 3/min or 100/h")
+
+
 def size_bytes(option: str, text: str) -> int:
     """The bytes of "64KiB" and the like; raises BadParameter, naming the option."""
     from tftpbench.model.units import parse_bytes

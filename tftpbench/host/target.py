@@ -63,6 +63,8 @@ def parse_target(entry: str) -> Target:
         ipaddress.ip_address(host)
     except ValueError:
         raise ManifestError(f"{entry!r}: {host!r} is no IP address; {_ALLOWED}") from None
+    if why := _of_no_host(host):
+        raise ManifestError(f"{entry!r}: {why}")
     file = unquote(match["file"]) if match["file"] is not None else None
     if file is not None and (not file or not file.isprintable() or "{n}" in file):
         raise ManifestError(f"{entry!r} names no file to read; {_ALLOWED}, or without the last slash to allow uploads")
@@ -106,4 +108,19 @@ def numeric_address(target: str) -> tuple[str, int]:
     address, _, *of_ipv6 = found[0][4]
     interface = int(of_ipv6[1]) if len(of_ipv6) > 1 else 0
     numeric = str(address).partition("%")[0]  # some systems tell the zone there, too
+    if why := _of_no_host(numeric):
+        raise UsageError(why)
     return (f"{numeric}%{socket.if_indextoname(interface)}" if interface else numeric), int(number)
+
+
+def _of_no_host(host: str) -> str | None:
+    """Why load must never go there, whatever is allowed: the address is of many hosts, or of none."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    kinds = {
+        "a multicast address": address.is_multicast,
+        "the broadcast address": str(address) == "255.255.255.255",
+        "the unspecified address": address.is_unspecified,
+    }
+    found = next((kind for kind, is_it in kinds.items() if is_it), None)
+    return found and f"{host} is {found}, not one server's; give the address of one server"

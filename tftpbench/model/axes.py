@@ -16,7 +16,7 @@ from pydantic import Field
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.keys import Added
 from tftpbench.model.units import RATE_ALLOWED, SIZE_ALLOWED, format_bytes, rate_text
-from tftpbench.model.values import Arrivals, Count, Operation, RatePerS, SizeBytes
+from tftpbench.model.values import RATE_MAX, RATE_MIN, Arrivals, Count, Operation, RatePerS, SizeBytes
 
 BLKSIZE_DEFAULT = 512  # RFC 1350 section 2
 WINDOWSIZE_DEFAULT = 1  # RFC 7440 section 3
@@ -78,9 +78,9 @@ AXES: dict[str, Axis] = {
             meaning="Transfers in flight at once; with rate_per_s: at most.", label=lambda value: f"{value} at once",
         ),
         Axis(
-            name="rate_per_s", key="rate", value=Annotated[RatePerS, Field(ge=0.001, le=1_000_000)], unit="1/s",
+            name="rate_per_s", key="rate", value=Annotated[RatePerS, Field(ge=RATE_MIN, le=RATE_MAX)], unit="1/s",
             dtype="float", is_load=True, added=Added(None),
-            allowed=f"0.001/s to 1000000/s, or a list; {RATE_ALLOWED}",
+            allowed=f"{RATE_MIN}/s to {RATE_MAX}/s, or a list; {RATE_ALLOWED}",
             description="Transfers that start, however the others fare: an open loop. Either this or concurrency.",
             meaning="Transfers that were to start, of an open loop; null for a closed one.",
             label=rate_text, text=lambda value: "-" if value is None else rate_text(value),

@@ -20,7 +20,15 @@ from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
 from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Verify
-from tftpbench.model.workload import DEADLINE_NS, IN_FLIGHT_MAX, Cell, Client, Placement
+from tftpbench.model.workload import (
+    DEADLINE_NS,
+    DEADLINE_NS_MAX,
+    DEADLINE_NS_MIN,
+    IN_FLIGHT_MAX,
+    Cell,
+    Client,
+    Placement,
+)
 
 SCHEMA = "tftpbench.scenario/1"
 # How trials are ordered; part of method_key, to be changed with the order itself.
@@ -134,7 +142,7 @@ class Scenario(Strict):
         "unless given. Only with matrix.rate.",
     )  # fmt: skip
     deadline_ns: Annotated[DurationNs | None, Allowed(f"1ms to 1h, only with matrix.rate; {DURATION_ALLOWED}")] = Field(
-        default=None, alias="deadline", ge=MS, le=3_600_000 * MS,
+        default=None, alias="deadline", ge=DEADLINE_NS_MIN, le=DEADLINE_NS_MAX,
         description="How long after its intended start a transfer of an open loop is ended, and counts as late; "
         f"{duration_text(DEADLINE_NS)} unless given. Only with matrix.rate.",
     )  # fmt: skip

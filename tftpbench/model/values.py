@@ -16,6 +16,8 @@ from tftpbench.model.units import (
 )
 
 MS = 1_000_000  # nanoseconds
+# Starts of an open loop a second: one in a quarter of an hour, and more than any generator makes.
+RATE_MIN, RATE_MAX = 0.001, 1_000_000
 
 
 def _as_duration(value: object) -> object:

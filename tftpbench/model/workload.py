@@ -19,6 +19,7 @@ BUSY_POLL_AUTO_NS = 1 * MS
 IN_FLIGHT_MAX = 10_000
 # Longer than the retries of any usual client take.
 DEADLINE_NS = 30_000 * MS
+DEADLINE_NS_MIN, DEADLINE_NS_MAX = MS, 3_600_000 * MS
 
 
 class Client(Strict):

@@ -4,16 +4,16 @@ Pure: figures in, text out; keys are those of trials.jsonl.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.metrics import COLUMNS, NEVER, OUTCOMES
 from tftpbench.model.protocol import ERRORS
-from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
+from tftpbench.model.units import counted, format_bytes, format_count, format_duration, format_rate, rate_text
 from tftpbench.render.plain import plain
 from tftpbench.render.sections import Listing, Paragraph
 
@@ -23,6 +23,11 @@ SCHEMA = "tftpbench.load/1"
 _FIRST = (
     "started", "completed", "failed", "timed_out", "interrupted", "transfer_ns_p50", "transfer_ns_p99",
     "transfer_ns_max", "transfers_per_s", "goodput_bytes_per_s",
+)  # fmt: skip
+# The same at a rate, where what was late or shed is part of every time.
+_FIRST_AT_RATE = (
+    "intended", "shed", "started", "completed", "failed", "timed_out", "late", "interrupted", "response_ns_p50",
+    "response_ns_p95", "response_ns_p99", "response_ns_max", "offered_per_s", "achieved_per_s",
 )  # fmt: skip
 
 
@@ -54,21 +59,23 @@ class Loaded:
         """Those of the load, the first ones first; of the contents, what reading back found."""
         back = self.back
         compared = {} if back is None else {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
-        return {name: self.result.figures.get(name) for name in _FIRST} | self.result.figures | compared
+        first = _FIRST if self.config.rate_per_s is None else _FIRST_AT_RATE
+        names = [each for name in first for each in (name, f"{name}_is_never") if each == name or each in COLUMNS]
+        return {name: self.result.figures.get(name) for name in names} | self.result.figures | compared
 
     @property
     def not_done(self) -> int:
         """Transfers of a fixed number that did not even come to an end."""
         if self.config.transfers is None:
             return 0
-        return self.config.transfers - self.count("started") + self.count("interrupted")
+        return self.config.transfers - self.count("started") - self.count("shed") + self.count("interrupted")
 
     @property
     def has_failures(self) -> bool:
         """Whether any transfer failed, timed out, moved wrong bytes or was not done, or not even one completed."""
         return (
             not self.count("completed")
-            or any(self.count(name) for name in ("failed", "timed_out", "content_mismatches"))
+            or any(self.count(name) for name in ("failed", "timed_out", "late", "shed", "content_mismatches"))
             or self.not_done > 0
             or bool(self.not_compared)
         )
@@ -82,7 +89,11 @@ class Loaded:
     @cached_property
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
-        return validity.findings({**self.figures, "concurrency": self.config.concurrency}, validity.Surroundings())
+        config, gaps = self.config, None
+        if config.rate_per_s is not None and config.arrivals == "poisson" and not self.count("shed"):
+            gaps = validity.gap_distance(self.result.transfers["actual_start_ns"], config.rate_per_s)
+        asked = {"concurrency": config.concurrency, "rate_per_s": config.rate_per_s, "deadline_ns": config.deadline_ns}
+        return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
 
     @cached_property
     def options(self) -> dict[str, "Option"]:
@@ -110,7 +121,8 @@ def unanswered(config: LoadConfig) -> str:
 
 def waiting(config: LoadConfig, now: Progress) -> str:
     """The line for a person who waits although the measured time is over."""
-    left_ns = max(0, config.drain_ns - (now.draining_ns or 0))
+    drain_ns = config.drain_ns if config.rate_per_s is None else config.deadline_ns
+    left_ns = max(0, drain_ns - (now.draining_ns or 0))
     left = format_duration(round(left_ns, -9))
     return f"The time is over; waiting up to {left} for {counted(now.started - now.ended, 'open transfer')}."
 
@@ -136,6 +148,7 @@ def document(load: Loaded) -> dict[str, object]:
         "port": config.port,
         "operation": config.operation,
         "concurrency": config.concurrency,
+        **_rate_of(config),
         "transfers": config.transfers,
         "blksize": config.blksize,
         "windowsize": config.windowsize,
@@ -165,7 +178,7 @@ def render(load: Loaded) -> str:
     ]
     return plain([
         Listing(
-            f"{_where(config)}, {config.operation} {config.name}, {config.concurrency:,} at once",
+            f"{_where(config)}, {config.operation} {config.name}, {_load_of(config)}",
             tuple(f"{name:<14} {text}" for name, text in _lines(load)),
         ),
         Listing("ERRORs from the server:", tuple(errors)),
@@ -177,6 +190,41 @@ def render(load: Loaded) -> str:
 def error_text(code: int) -> str:
     """An ERROR in words: "ERROR 1 (file not found)"."""
     return f"ERROR {code} ({ERRORS[code]})" if code in ERRORS else f"ERROR {code}"
+
+
+def _load_of(config: LoadConfig) -> str:
+    if config.rate_per_s is None:
+        return f"{config.concurrency:,} at once"
+    return f"{rate_text(config.rate_per_s)}, {config.arrivals}, {config.concurrency:,} at once at most"
+
+
+def _rate_of(config: LoadConfig) -> dict[str, object]:
+    """What makes it an open loop, under the names of trials.jsonl; all null for a closed one."""
+    is_open = config.rate_per_s is not None
+    asked = {"rate_per_s": config.rate_per_s, "arrivals": config.arrivals, "deadline_ns": config.deadline_ns}
+    return {name: value if is_open else None for name, value in asked.items()}
+
+
+def _lines_at_rate(load: Loaded) -> Iterator[tuple[str, str]]:
+    """What was served and how long it took, of all that was intended."""
+
+    def times(prefix: str, *names: str) -> str:
+        return ", ".join(f"{name} {_never_or_time(load.figures, f'{prefix}_{name}')}" for name in names)
+
+    def rate(name: str) -> str:
+        value = load.figures.get(name)
+        return "-" if value is None else f"{format_count(value)}/s"
+
+    lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in (*OUTCOMES[1:], "shed") if load.count(name)]
+    yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('intended'):,} transfers", *lost])
+    yield "response time", times("response_ns", "p50", "p95", "p99", "max")
+    yield "service time", times("service_ns", "p50", "p95", "p99")
+    lag = _time(load.figures.get("schedule_lag_ns_p99"))
+    yield "starts", f"{rate('offered_per_s')} offered, {rate('achieved_per_s')} achieved; {lag} after their time (p99)"
+
+
+def _never_or_time(figures: Mapping[str, float | None], name: str) -> str:
+    return NEVER if figures.get(f"{name}_is_never") else _time(figures.get(name))
 
 
 def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
@@ -191,8 +239,11 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
 
     goodput = figures.get("goodput_bytes_per_s")
     lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in OUTCOMES[1:] if load.count(name)]
-    yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('started'):,} transfers", *lost])
-    yield "transfer time", quantiles("transfer_ns", "p50", "p99", "max")
+    if load.config.rate_per_s is not None:
+        yield from _lines_at_rate(load)
+    else:
+        yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('started'):,} transfers", *lost])
+        yield "transfer time", quantiles("transfer_ns", "p50", "p99", "max")
     yield "files", rate("transfers_per_s", "files")
     yield "bytes", "-" if goodput is None else f"{format_bytes(goodput)}/s"
     yield "blocks", rate("data_pps", "blocks")
@@ -252,6 +303,7 @@ def _warnings(load: Loaded) -> Iterator[str]:
             f"none of {load.count('started'):,} transfers ended, though the server kept answering: "
             "give a longer --duration, or check that the file has an end"
         )
+    yield from _warnings_at_rate(load)
     if load.not_done:
         yield (
             f"{load.not_done:,} of {config.transfers:,} transfers were not done when the load ended, "
@@ -262,6 +314,19 @@ def _warnings(load: Loaded) -> Iterator[str]:
         yield (
             f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
             "compared: let the server serve its uploads, or pass --verify off"
+        )
+
+
+def _warnings_at_rate(load: Loaded) -> Iterator[str]:
+    late, shed, intended = load.count("late"), load.count("shed"), f"{load.count('intended'):,} transfers"
+    if late:
+        deadline = format_duration(load.config.deadline_ns)
+        advice = "lower the --rate, or give a longer --deadline"
+        yield f"{late:,} of {intended} had not ended at their deadline of {deadline}: {advice}"
+    if shed:
+        yield (
+            f"{shed:,} of {intended} were not started, as {load.config.concurrency:,} were in flight: "
+            "lower the --rate, or allow more with --in-flight-max"
         )
 
 

@@ -85,6 +85,38 @@ def scenario(tmp_path: Path) -> Path:
         (["serve", "epoll", "--root", ".", "--port", "0", "--retries", str(10**20)], "retries: "),
         (["run", "x.yaml", "--seed", str(2**64)], f"--seed is {2**64}; allowed: 0 to 2^64 - 1"),
         (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
+        (
+            ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "-c", "1"],
+            "--concurrency and --rate exclude each other",
+        ),
+        *(
+            (["load", "127.0.0.1", "--read", "a", "--rate", rate], f"--rate is '{rate}'; allowed: 0.001/s to 1000000/s")
+            for rate in ("0/s", "-5/s", "1000000000/s", "1000001/s", "200", "nan/s")
+        ),
+        (["load", "127.0.0.1", "--read", "a", "--deadline", "1s"], "--deadline and --in-flight-max go with --rate"),
+        (
+            ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "--deadline", "0s"],
+            "--deadline is '0s'; allowed: 1ms ",
+        ),
+        (["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "--arrivals", "x"], "allowed: even, poisson"),
+        (
+            ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "--in-flight-max", "1000000000"],
+            " in flight are more ",
+        ),
+        *(
+            (["load", host, "--read", "a", "--allow-remote"], f"{address} is {kind} address, not one server's; give")
+            for host, address, kind in (
+                ("224.0.0.1:69", "224.0.0.1", "a multicast"),
+                ("[ff02::1]:69", "ff02::1", "a multicast"),
+                ("255.255.255.255", "255.255.255.255", "the broadcast"),
+                ("0.0.0.0:69", "0.0.0.0", "the unspecified"),
+                ("[::]:69", "::", "the unspecified"),
+            )
+        ),
+        (
+            ["run", "smoke", "--target", "224.0.0.1", "--target-file", "a", "--allow-remote"],
+            "224.0.0.1 is a multicast address",
+        ),
         (["serve", "epoll", "--root", "/nowhere", "--port", "0"], "/nowhere"),
         (["serve", "threads", "--root", ".", "--port", "0", "--sockets", "per-transfer"], "--sockets: is for epoll; "),
         (["serve", "threads", "--root", ".", "--port", "0", "--batch", "1"], "--batch: is for epoll; "),

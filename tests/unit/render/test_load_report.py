@@ -137,3 +137,40 @@ def test_errors_mean_here_what_they_mean_to_the_native_core() -> None:
     assert [load_report.error_text(code) for code in (0, 8, 9)] == [
         "ERROR 0 (not defined)", "ERROR 8 (option refused)", "ERROR 9",
     ]  # fmt: skip
+
+
+def test_at_a_rate_what_was_late_or_shed_is_part_of_every_time() -> None:
+    seen = result(*[("completed", -1)] * 90, *[("late", -1)] * 6)
+    times: dict[str, int | float | None] = {
+        "response_ns_p50": 2_000_000, "response_ns_p95": None, "response_ns_p99": None, "response_ns_max": None,
+        "service_ns_p50": 1_000_000, "service_ns_p95": None, "service_ns_p99": None,
+        "transfer_ns_p50": 1_000_000, "transfer_ns_p99": 1_500_000, "transfer_ns_max": 2_000_000,
+    }  # fmt: skip
+    never = {f"{name}_is_never": value is None for name, value in times.items() if not name.startswith("transfer")}
+    counts = {"intended": 100, "shed": 4, "offered_per_s": 200.0, "achieved_per_s": 192.0}
+    lag = {"schedule_lag_ns_p99": 90_000}
+    seen = replace(seen, figures=seen.figures | times | never | counts | lag)
+    asked = config(operation="read", verify="off", transfers=None, rate_per_s=200.0, deadline_ns=10**9, concurrency=50)
+    load = Loaded(asked, seen)
+    text = load_report.render(load)
+    assert text.splitlines()[:5] == [
+        "127.0.0.1:6969, read w-{n}, 200/s, even, 50 at once at most",
+        "  served         90 of 100 transfers, 6 late, 4 shed",
+        "  response time  p50 2 ms, p95 never, p99 never, max never",
+        "  service time   p50 1 ms, p95 never, p99 never",
+        "  starts         200/s offered, 192/s achieved; 90 us after their time (p99)",
+    ]
+    assert "transfer time" not in text
+    assert "Warning: 6 of 100 transfers had not ended at their deadline of 1 s: lower the --rate, or give" in text
+    assert "Warning: 4 of 100 transfers were not started, as 50 were in flight: lower the --rate, or allow" in text
+    assert load.has_failures
+    assert Loaded(replace(asked, transfers=100), seen).not_done == 0, "what was shed is told by itself"
+    document = load_report.document(load)
+    assert (document["rate_per_s"], document["arrivals"], document["deadline_ns"]) == (200.0, "even", 10**9)
+    assert (document["response_ns_p99"], document["response_ns_p99_is_never"]) == (None, True)
+    names = list(document)
+    assert names.index("response_ns_p99_is_never") == names.index("response_ns_p99") + 1
+    assert names.index("shed") < names.index("response_ns_p50") < names.index("transfer_ns_p50")
+    assert load_report.document(Loaded(config(), COMPLETED))["arrivals"] is None
+    now = Progress(2 * 10**9, 10**8, started=5, ended=3, completed=3, bytes=0)
+    assert load_report.waiting(asked, now).endswith("waiting up to 1 s for 2 open transfers.")
