@@ -6,7 +6,7 @@ The first figures and their order are those of `HEADLINE`. It must never leave t
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tftpbench.analysis.summary import Answer, Line, judgements
+from tftpbench.analysis.summary import Answer, Judgement, Line, judgements
 from tftpbench.measure.findings import Origin
 from tftpbench.model.metrics import HEADLINE, METRICS, Metric
 from tftpbench.model.programs import typed
@@ -20,8 +20,6 @@ IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
 WIDTH = 120
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
-# They never count: a few, and their number, say that they are there.
-_INVALID_MAX = 3
 # What servers did wrong, and who was left out, is what a run of many servers is made for.
 _FINDINGS_MAX = 40
 FINDINGS: Mapping[Origin, str] = {
@@ -44,25 +42,31 @@ def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False, widt
     """
     next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
     shown = [_fitting(each, width or WIDTH) if isinstance(each, Table) else each for each in sections(answer)]
-    note = [Paragraph((answer.note,))] if answer.note else []
+    note = [Paragraph((answer.note,), is_prose=True)] if answer.note else []
     return plain([*shown, Paragraph(next_), *note], colour=colour, width=width)
 
 
 def sections(answer: Answer) -> list[Section]:
     """The sentence and the table first, but for the thresholds between them where there are any."""
-    checks = tuple((MARKS[each.state], each.threshold, each.reasons) for each in judgements(answer.thresholds))
+    checks = tuple((MARKS[each.state], _check(each), each.reasons) for each in judgements(answer.thresholds))
     return [
         Paragraph((answer.sentence,), is_answer=True),
-        *([Paragraph((answer.conditions,))] if answer.lines else []),
+        *([Paragraph((answer.conditions,), is_prose=True)] if answer.lines else []),
         *([Checks(checks)] if checks else []),
         headline_table(answer),
+        *([Paragraph((answer.why_invalid,), is_prose=True)] if answer.why_invalid else []),
         Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
         *found(answer),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),
-        Listing("Too few valid trials:", answer.incomplete, _LISTED_MAX),
+        Listing("Too few valid trials:", answer.too_few, _LISTED_MAX),
         Listing("Left out:", answer.skipped, _FINDINGS_MAX),
-        Listing("Invalid trials, kept and never used:", invalid(answer), _INVALID_MAX),
     ]
+
+
+def _check(judgement: Judgement) -> str:
+    """The threshold, and in how many cases of each kind it does not hold where there are several kinds."""
+    is_mixed = 0 < judgement.missed < len(judgement.reasons)
+    return f"{judgement.threshold} ({judgement.cases})" if is_mixed else judgement.threshold
 
 
 def found(answer: Answer) -> list[Listing]:
