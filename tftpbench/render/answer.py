@@ -18,6 +18,12 @@ MARKS: dict[State, Mark] = {"held": "good", "missed": "bad", "not known": "uncle
 IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
 # A wide terminal, and what a file of text should fit in.
 WIDTH = 120
+# What is looked for, where there is no room for all: how fast it was served, who is faster, and what was lost (a column
+# of zeros is not needed for that). The rest is left out from the right.
+_NEEDED = (
+    "ratio", "transfer_ns_p50", "transfer_ns_max", "transfer_ns_p99", "lost", "transfers_per_s", "goodput_bytes_per_s",
+    "data_pps", "valid",
+)  # fmt: skip
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
 # What servers did wrong, and who was left out, is what a run of many servers is made for.
@@ -96,7 +102,7 @@ def headline_table(answer: Answer) -> Table:
     columns += [
         _plain_figure(METRICS["failed"]),
         (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
-        (Heading("valid", "Trials that count, of those that were done."), _valid),
+        (Heading("valid", "Trials that count, of those that were done.", names=("valid",)), _valid),
     ]
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
@@ -173,17 +179,18 @@ def _valid(line: Line) -> Value:
 
 
 def _fitting(table: Table, width: int) -> Table:
-    """As many of its columns as fit, from the left; those up to what was served stay whatever the width is."""
+    """As many of its columns as fit, those of _NEEDED first; those up to what was served stay whatever the width is."""
+    names = [heading.names[0] if heading.names else "" for heading in table.headings]
     least = next(place for place, heading in enumerate(table.headings) if heading.is_figure) + 1
-    for count in range(len(table.headings), least, -1):
-        if max(map(len, table_lines(table.keeping(range(count)))), default=0) <= width:
-            break
-    else:
-        count = least
-    left_out = [heading.title for heading in table.headings[count:]]
+    is_lossless = "lost" in names and not any(row[names.index("lost")].sort for row in table.rows)
+    needed = {name: rank for rank, name in enumerate(_NEEDED) if not (is_lossless and name == "lost")}
+    by_need = sorted(range(least, len(names)), key=lambda place: (needed.get(names[place], len(needed)), place))
+    kept = list(range(len(names)))
+    while by_need and max(map(len, table_lines(table.keeping(kept))), default=0) > width:
+        kept.remove(by_need.pop())
+    left_out = [heading.title for place, heading in enumerate(table.headings) if place not in kept]
     if not left_out:
         return table
-    named = left_out[0] if len(left_out) == 1 else f"{len(left_out)} columns, from {left_out[0]} to {left_out[-1]}"
-    if not any(value.text.endswith("*") for row in table.rows for value in row[:count]):
+    if not any(row[place].text.endswith("*") for row in table.rows for place in kept):
         table = replace(table, notes=tuple(note for note in table.notes if not note.startswith("* ")))
-    return table.keeping(range(count), f"Not shown for lack of room: {named}.")
+    return table.keeping(kept, f"Not shown for lack of room: {', '.join(left_out)}.")

@@ -71,7 +71,8 @@ def _block(section: Section, *, colour: bool, width: int | None) -> list[str]:
         return _checks(section, colour=colour, width=width)
     if not section.rows:
         return []
-    return [*table_lines(section, colour=colour), *map(visible_line, section.notes)]
+    notes = [part for note in section.notes for part in _wrapped(note, width)]
+    return [*table_lines(section, colour=colour), *notes]
 
 
 def _wrapped(line: str, width: int | None, indent: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -660,17 +661,28 @@ def golden() -> Answer:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_loss_stands_in_the_first_column_whatever_the_width(width: int) -> None:
+def test_what_is_looked_for_is_in_the_table_whatever_the_width(width: int) -> None:
     table = next(
         block for block in rendered.text(golden(), "x", "y", width=width).split("\n\n") if "  server " in block
     ).splitlines()
-    assert table[0].split()[:2] == ["server", "served"]
+    assert table[0].split()[:5] == ["server", "served", "time", "p50", "p99"]
     assert any(line.startswith("  dnsmasq  1,638 of 5,000 (33 %)     1.4 s  7.1 s  7.28 s") for line in table)
     assert any(line.startswith("  epoll                all 5,000     1.4 s") for line in table)
     assert max(map(len, table)) <= width
-    assert ("against epoll" in table[0]) is (width == 120)
-    assert table[-1].startswith("Not shown for lack of room: ")
-    assert table[-1].endswith("to valid.")
+    assert "against epoll" in table[0]
+    assert [("data/s" in table[0]), ("lost" in table[0])] == [width == 120] * 2, "what was served says the loss, too"
+    missing = (
+        "files/s, MiB/s, data/s, CPU/block, block rtt p50,\np99, of" if width == 80 else "CPU/block, block rtt p50"
+    )
+    assert f"Not shown for lack of room: {missing}" in "\n".join(table)
+
+
+def test_a_column_of_no_losses_makes_room_first() -> None:
+    whole = golden()
+    unhurt = replace(whole, lines=tuple(replace(line, lost=0) for line in whole.lines))
+    heads = [rendered.text(each, "x", "y", width=95).split("  server ")[1].splitlines()[0] for each in (whole, unhurt)]
+    assert ["lost" in head for head in heads] == [True, False]
+    assert ["MiB/s" in head for head in heads] == [False, True]
 
 
 @pytest.mark.parametrize("width", [80, None])
