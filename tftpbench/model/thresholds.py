@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
-from tftpbench.model.invariants import number
+from tftpbench.model.invariants import counters_fault, number
 from tftpbench.model.metrics import COLUMNS, METRICS
 from tftpbench.model.units import counted, format_figure, parse_figure
 
@@ -28,6 +28,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+LOST = frozenset({"died", "not_ready", "port_taken"})
+"""Kinds of findings of a trial that had no server, or not to its end: what did not happen then means nothing."""
 _TEXT = re.compile(
     r"\s*(?:(?P<server>[A-Za-z0-9][\w.@-]*)\.)?(?P<column>\w+)"
     r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(?P<unit>[A-Za-zµ/%]{0,9})\s*",
@@ -110,9 +112,9 @@ def parse(text: str) -> Threshold:
 def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
-    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
-    may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
-    measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no valid trial.
+    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too: a busy machine makes a rate
+    untrue and no count. Where the server was lost in each, or nothing was served and none is valid, it is not known
+    to hold. A measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no such trial.
     """
     return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
 
@@ -144,9 +146,18 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_qui
     judged = rows if is_count else valid
     known = [value for row in judged if (value := number(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
-    if not valid and state != "missed" and not is_quick:
-        state, value, detail = "not known", None, "no valid trial"
+    if is_count and state == "held" and not is_quick and not any(map(_is_counted, rows)):
+        state, value, detail = "not known", None, "no trial in which the server served to the end"
     return Verdict(threshold, server, state, value, detail)
+
+
+def _is_counted(row: Row) -> bool:
+    """Whether its counts are true: where a trial is invalid for its server or its counters, none of them is."""
+    if row.get("verdict") == "valid":
+        return True
+    findings = row.get("server_findings")
+    kinds = {str(each["kind"]) for each in findings} if isinstance(findings, list) else set()
+    return bool(number(row, "completed")) and kinds.isdisjoint(LOST) and counters_fault(row) is None
 
 
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:

@@ -3,10 +3,11 @@
 Pure words from figures. It must never claim a difference that the interval does not show, nor leave a loss out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
+from tftpbench.measure.validity import Cause
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
 from tftpbench.model.metrics import HEADLINE, METRICS
@@ -16,6 +17,50 @@ from tftpbench.model.workload import Cell
 CEILING = "the ceiling"
 # Of many servers, those that follow the first one are named up to this place.
 NAMED_MAX = 4
+
+
+@dataclass(frozen=True)
+class Served:
+    """Transfers over all trials, valid or not; `wrong`: those of wrong bytes, by server.
+
+    `is_compared`: whether each byte of those completed was compared with what it must be.
+    """
+
+    started: int
+    completed: int
+    lost: int
+    wrong: Mapping[str, int]
+    is_compared: bool
+
+
+def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served) -> str:
+    """What was served, or else what was lost, moved wrong, or not served at all; no word on speed."""
+    words = _words(lines, ())
+    wrong = {server: counted(count, "transfer") for server, count in served.wrong.items() if count}
+    parts = [f"{server} moved wrong bytes in {count}." for server, count in wrong.items()]
+    if served.lost:
+        losses = _losses(lines, servers, words)
+        many = f"{served.lost:,} of {counted(served.started, 'transfer')} were lost"
+        parts.append(": ".join([many, " ".join(losses)]) if losses else f"{many}.")
+    idle = [line for line in lines if line.figures["started"] and not line.figures["completed"] and not line.lost]
+    parts += [f"{line.server} served {line.served} {words.at(line.cell)}." for line in idle[:NAMED_MAX]]
+    if parts:
+        return " ".join(parts)
+    if not served.completed:
+        return "No transfer was served to its end."
+    is_all = served.completed == served.started
+    many = f"all {served.started:,}" if is_all else f"{served.completed:,} of {served.started:,}"
+    right = ", every byte right" if served.is_compared else ""
+    return f"Works: {many} transfers served{'' if is_all else ' and none lost'}{right}."
+
+
+def untimed_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served, cause: Cause) -> str:
+    """What was served in trials none of which shows how fast, why they do not, and what to do."""
+    asked = "Which server is faster" if len(servers) > 1 else "Speed"
+    return (
+        f"{served_sentence(lines, servers, served)} {asked} is not known: {cause.text}. "
+        f"{_capital(cause.advice)}, or use --quick."
+    )
 
 
 def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequence[str] = ()) -> str:
