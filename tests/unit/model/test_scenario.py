@@ -354,6 +354,7 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "sizes",
         "ten-thousand",
         "smoke",
+        "how-many",
         "landscape",
         "best-of",
         "as-shipped",

@@ -134,20 +134,66 @@ def _headline(lines: Sequence[Line], words: _Words) -> Line:
 
 def _alone(lines: Sequence[Line], line: Line, words: _Words) -> str:
     """The first figures of a server that is compared with none."""
+    if "concurrency" in words.varied and any(each.figures["started"] is not None for each in lines):
+        return _how_many([each for each in lines if each.trials], words)
     where = words.at(line.cell)
     if line.figures["data_pps"] is None:
         return " ".join(
             [f"No answer: {line.server} has no valid trial {where}.", *_losses(lines, [line.server], words)]
         )
+    first = f"{_capital(where)}, {line.server} served {line.served} transfers: {_figures(line)}."
+    return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
+
+
+def _how_many(lines: Sequence[Line], words: _Words) -> str:
+    """How many transfers at once one server served without a loss, what it lost beyond, and how fast it was there."""
+    levels = {
+        n: [line for line in lines if line.cell.concurrency == n]
+        for n in sorted({line.cell.concurrency for line in lines})
+    }
+    unknown = [n for n, here in levels.items() if all(line.figures["started"] is None for line in here)]
+    short = {n: share for n, here in levels.items() if (share := _short(here))}
+    whole = [n for n in levels if n not in unknown and n < min(short, default=n + 1)]
+    parts = []
+    if whole:
+        times = [line.figures["transfer_ns_max"] for n in whole for line in levels[n]]
+        slowest = max((ns for ns in times if ns is not None), default=None)
+        time = "" if slowest is None else f" (slowest {METRICS['transfer_ns_max'].text(slowest)})"
+        parts.append(f"{lines[0].server} served every transfer up to {whole[-1]} at once{time}")
+    if short:
+        first, last = min(short), max(short)
+        most = f", with {last} {short[last]}" if last != first else ""
+        given, who = ("with", "it") if whole else ("With", lines[0].server)
+        parts.append(f"{given} {first} at once {who} {_verb(levels[first])} {short[first]}{most}")
+    if unknown:
+        parts.append(f"{' and '.join(map(str, unknown))} at once could not be measured")
+    fast = next((line for line in levels[whole[-1] if whole else max(levels)] if line.valid), None)
+    speed = f" {_capital(words.at(fast.cell))}: {_figures(fast)}." if fast else ""
+    return f"{'; '.join(parts)}.{speed}"
+
+
+def _verb(here: Sequence[Line]) -> str:
+    """What a trial's end cut off was not lost by the server."""
+    return "lost" if any(line.lost for line in here) else "had no time for"
+
+
+def _short(here: Sequence[Line]) -> str:
+    """The share of started transfers that were not completed, "" for none; neither end is rounded to."""
+    completed, started = (sum(line.figures[name] or 0 for line in here) for name in ("completed", "started"))
+    if completed == started:
+        return ""
+    percent = f"{100 * (started - completed) / started:.0f}"
+    return f"{'<1' if percent == '0' else '>99' if percent == '100' and completed else percent} %"
+
+
+def _figures(line: Line) -> str:
     spoken = [metric for metric in HEADLINE.values() if metric.headline and metric.headline.is_spoken]
     figures = [
         f"{metric.heading} {metric.text(value)}" if metric.unit == "ns" else f"{metric.text(value)} {metric.heading}"
         for metric in spoken
         if (value := line.figures[metric.name]) is not None
     ]
-    trials = "one trial" if line.valid == 1 else f"{line.valid} trials"
-    first = f"{_capital(where)}, {line.server} served {line.served} transfers: {', '.join(figures)} ({trials})."
-    return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
+    return f"{', '.join(figures)} ({'one trial' if line.valid == 1 else f'{line.valid} trials'})"
 
 
 def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words) -> str | None:
