@@ -105,6 +105,7 @@ def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contend
 def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     """Every round does every cell once on every server that can, in random order.
 
+    Where a server runs already, by ascending concurrency: what an overload leaves in it then falls into no easier cell.
     The servers of a cell stay adjacent, in random order among themselves: what makes a machine faster or slower for a
     minute then hits both sides of a comparison. A skipped combination keeps its numbers, so that the numbers of a run
     do not depend on what is installed.
@@ -115,7 +116,10 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     rng = random.Random(seed)
     trials: list[Trial] = []
     for round_number in range(scenario.trials):
-        for cell_index in rng.sample(range(len(cells)), len(cells)):
+        order = rng.sample(range(len(cells)), len(cells))
+        if any(isinstance(each.server, Target) for each in servers):
+            order.sort(key=lambda index: cells[index].concurrency)
+        for cell_index in order:
             for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]
                 if (server.name, None) in left_out or (server.name, cell.key) in left_out:
