@@ -700,9 +700,9 @@ def test_the_loss_of_a_server_alone_is_in_the_sentence_wherever_it_was() -> None
         ),
         (
             (100, 99.9, 100, 0.1),
-            "x served every transfer up to 10 at once (slowest 1 s); with 100 at once it lost <1 %, with 1000 >99 %.",
+            "x served every transfer up to 10 at once (slowest 1 s); with 100 at once it lost <1 %, with 1000 it lost >99 %",
         ),
-        ((90, 90, 90, 0), "With 10 at once x lost 10 %, with 1000 100 %. With 1000 reads at once: "),
+        ((90, 90, 90, 0), "With 10 at once x lost 10 %, with 1000 it lost 100 %. With 1000 reads at once: "),
         (
             (100, 100, None, None),
             "x served every transfer up to 100 at once (slowest 2 s); 300 and 1000 at once could not be measured.",
@@ -725,14 +725,25 @@ def test_of_a_server_alone_the_answer_is_how_many_it_served_at_once_and_the_slow
             row |= {"transfer_ns_max": (level + 1) * 10**9}
     sentence = summary.summarise(question, ["x"], found, PLACE).sentence
     assert sentence.startswith(said)
-    assert sentence.endswith(" at once: max {} s (2 trials).".format(re.findall(r"slowest (\d)|$", sentence)[0] or 4))
+    assert sentence.endswith(f" at once: max {(re.findall('slowest ([0-9])', sentence) or ['4'])[0]} s (2 trials).")
 
 
 def test_what_a_trials_end_cut_off_is_not_called_lost() -> None:
     question = asked((10, 100), servers=["x"], trials=1)
     found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100)
     found[1] |= {"completed": 80}
-    assert "; with 100 at once it had no time for 20 %. " in summary.summarise(question, ["x"], found, PLACE).sentence
+    for timed_out, said in ((0, "had no time for 20 %"), (5, "lost 5 %")):
+        found[1] |= {"timed_out": timed_out}
+        sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+        assert f"; with 100 at once it {said}. With 10 reads" in sentence
+
+
+def test_the_slowest_of_a_trial_that_must_not_be_used_is_not_said() -> None:
+    question = asked((10, 100), servers=["x"], trials=1)
+    found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100, transfer_ns_max=10**9)
+    found[1] |= {"verdict": "invalid", "verdict_reason": "x"}
+    sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+    assert sentence == "x served every transfer up to 100 at once (slowest not known: no valid trial)."
 
 
 def test_of_many_servers_that_lost_the_worst_is_named() -> None:

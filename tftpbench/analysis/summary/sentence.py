@@ -154,17 +154,16 @@ def _how_many(lines: Sequence[Line], words: _Words) -> str:
     unknown = [n for n, here in levels.items() if all(line.figures["started"] is None for line in here)]
     short = {n: share for n, here in levels.items() if (share := _short(here))}
     whole = [n for n in levels if n not in unknown and n < min(short, default=n + 1)]
-    parts = []
+    server, parts = lines[0].server, []
     if whole:
-        times = [line.figures["transfer_ns_max"] for n in whole for line in levels[n]]
+        times = [line.figures["transfer_ns_max"] for line in levels[whole[-1]]]
         slowest = max((ns for ns in times if ns is not None), default=None)
-        time = "" if slowest is None else f" (slowest {METRICS['transfer_ns_max'].text(slowest)})"
-        parts.append(f"{lines[0].server} served every transfer up to {whole[-1]} at once{time}")
+        time = "not known: no valid trial" if slowest is None else METRICS["transfer_ns_max"].text(slowest)
+        parts.append(f"{server} served every transfer up to {whole[-1]} at once (slowest {time})")
     if short:
         first, last = min(short), max(short)
-        most = f", with {last} {short[last]}" if last != first else ""
-        given, who = ("with", "it") if whole else ("With", lines[0].server)
-        parts.append(f"{given} {first} at once {who} {_verb(levels[first])} {short[first]}{most}")
+        given = f"with {first} at once it" if whole else f"With {first} at once {server}"
+        parts.append(f"{given} {short[first]}{f', with {last} it {short[last]}' if last != first else ''}")
     if unknown:
         parts.append(f"{' and '.join(map(str, unknown))} at once could not be measured")
     fast = next((line for line in levels[whole[-1] if whole else max(levels)] if line.valid), None)
@@ -172,18 +171,18 @@ def _how_many(lines: Sequence[Line], words: _Words) -> str:
     return f"{'; '.join(parts)}.{speed}"
 
 
-def _verb(here: Sequence[Line]) -> str:
-    """What a trial's end cut off was not lost by the server."""
-    return "lost" if any(line.lost for line in here) else "had no time for"
-
-
 def _short(here: Sequence[Line]) -> str:
-    """The share of started transfers that were not completed, "" for none; neither end is rounded to."""
+    """What became of the started transfers that were not completed, "" for none; neither end is rounded to.
+
+    What a trial's end cut off was not lost by the server.
+    """
     completed, started = (sum(line.figures[name] or 0 for line in here) for name in ("completed", "started"))
     if completed == started:
         return ""
-    percent = f"{100 * (started - completed) / started:.0f}"
-    return f"{'<1' if percent == '0' else '>99' if percent == '100' and completed else percent} %"
+    lost = sum(line.lost for line in here)
+    percent = f"{100 * (lost or started - completed) / started:.0f}"
+    shown = "<1" if percent == "0" else ">99" if percent == "100" and completed else percent
+    return f"{'lost' if lost else 'had no time for'} {shown} %"
 
 
 def _figures(line: Line) -> str:
