@@ -299,6 +299,12 @@ class Scenario(Strict):
         kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
         return _read({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
 
+    def reading(self) -> "Scenario":
+        """The same question about reads alone; as it is where it has none."""
+        reads = [matrix for matrix in self.matrices if "read" in matrix.operation]
+        matrix = [{**each.model_dump(mode="json"), "operation": ["read"]} for each in reads]
+        return _read({**self.document(), "matrix": matrix}, "--target-file") if reads else self
+
     def with_file_size(self, size_bytes: int) -> "Scenario":
         """The same question about one file of `size_bytes`, which is there already."""
         document = self.document()
