@@ -84,7 +84,7 @@ class TargetFiles:
                 continue
             except OSError as error:
                 raise ServerNotReady(f"{target.name}: {target.file!r} can't be copied: {error.strerror}") from None
-            self.running(target).has_answered = True
+            self.running(target).silent_s = 0.0
             if failures:
                 self._copied_otherwise.append(
                     f"{target.name}: {target.file!r} was copied with {describe_options(options)}: {_reasons(failures)}."

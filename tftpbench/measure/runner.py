@@ -163,7 +163,7 @@ def _do_all(
                 continue
             ceiling = probes.before(trial)
             on_event(TrialStarted(trial, len(whole.trials)))
-            outcome = run_trial(trial, bench, ceiling)
+            outcome = run_trial(trial, bench, ceiling, on_event)
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))

@@ -43,11 +43,9 @@ def overridden(scenario: Scenario, overrides: Overrides) -> Scenario:
     return strict.parse(document, Scenario)
 
 
-def sets_trials(overrides: Overrides) -> bool:
-    """Whether they say how many trials there shall be, which --quick then leaves alone."""
-    return any(
-        each.partition("=")[0].strip() == "trials" for each in assignments_of(overrides, "overrides", ScenarioError)
-    )
+def sets(overrides: Overrides, key: str) -> bool:
+    """Whether they say what `key` shall be, which other options then leave alone."""
+    return any(each.partition("=")[0].strip() == key for each in assignments_of(overrides, "overrides", ScenarioError))
 
 
 def bundled_scenarios() -> dict[str, Path]:

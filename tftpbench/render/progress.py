@@ -17,6 +17,7 @@ from tftpbench.measure import (
     CeilingUnknown,
     CopyStarted,
     Event,
+    RecoveryAwaited,
     RunFinished,
     RunStarted,
     ServerLeftOut,
@@ -62,6 +63,7 @@ class PlainLines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._awaited: Trial | None = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -70,6 +72,9 @@ class PlainLines:
                 self._say(copy_text(event))
             case RunStarted():
                 self._say(*started_lines(event))
+            case RecoveryAwaited(trial) if trial is not self._awaited:
+                self._awaited = trial
+                self._say(recovery_text(event))
             case TrialFinished(trial, total, _, _):
                 width = len(str(total))
                 self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
@@ -121,6 +126,8 @@ class LiveBar:
                 self._start(event)
             case TrialStarted(trial, _):
                 self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
+            case RecoveryAwaited(trial):
+                self._draw(recovery_text(event), trial.order - 1)
             case TrialFinished(trial, _, row, _):
                 self._estimated_s += self._costs_s.get(trial.order, 0.0)
                 self._last = _rate(row)
@@ -256,6 +263,12 @@ def finished_text(event: TrialFinished) -> str:
     # One piece of advice is often a part of another one.
     advice = [each for each in dict.fromkeys(event.advice) if not any(each in more != each for more in event.advice)]
     return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(advice)})"
+
+
+def recovery_text(event: RecoveryAwaited) -> str:
+    """What a run waits for after an overload; the time first, for a bar that is cut."""
+    server, load = event.trial.contender.name, event.trial.cell.concurrency
+    return f"waiting ({event.waited_s:.0f} s of {event.timeout_s:g} s) for {server} to recover from {load} at once"
 
 
 def left_out_text(event: ServerLeftOut) -> str:

@@ -703,7 +703,63 @@ def test_the_loss_of_a_server_alone_is_in_the_sentence_wherever_it_was() -> None
     found = rows(question, {"epoll": 100.0}, rounds=1, started=10, completed=10)
     found[0] |= {"completed": 9, "failed": 1}
     said = summary.summarise(question, ["epoll"], found, PLACE).sentence
-    assert said.endswith(" epoll served 9 of 10 (90 %) with 10 reads at once.")
+    assert said.startswith("With 10 at once epoll lost 10 %. With 1000 reads at once: ")
+
+
+@pytest.mark.parametrize(
+    ("completed", "said"),
+    [
+        ((100, 100, 100, 100), "x served every transfer up to 1000 at once (slowest 4 s)."),
+        (
+            (100, 100, 100, 36),
+            "x served every transfer up to 300 at once (slowest 3 s); with 1000 at once it lost 64 %. With 300 reads",
+        ),
+        (
+            (100, 99.9, 100, 0.1),
+            "x served every transfer up to 10 at once (slowest 1 s); with 100 at once it lost <1 %, with 1000 it ",
+        ),
+        ((90, 90, 90, 0), "With 10 at once x lost 10 %, with 1000 it lost 100 %. With 1000 reads at once: "),
+        (
+            (100, 100, None, None),
+            "x served every transfer up to 100 at once (slowest 2 s); 300 and 1000 at once could not be measured.",
+        ),
+    ],
+    ids=["all", "some of the most", "some in between", "some of the fewest", "some were not measured"],
+)
+def test_of_a_server_alone_the_answer_is_how_many_it_served_at_once_and_the_slowest(
+    completed: tuple[float | None, ...], said: str
+) -> None:
+    question = asked((10, 100, 300, 1000), servers=["x"], trials=2)
+    found = rows(question, {"x": 100.0}, rounds=2)
+    for row in found:
+        level = next(n for n, cell in enumerate(question.cells()) if cell.key == row["cell_key"])
+        done = completed[level]
+        if done is None:
+            row |= {"started": None, "completed": None, "data_pps": None, "verdict": "invalid", "verdict_reason": "x"}
+        else:
+            row |= {"started": 1000, "completed": round(10 * done), "timed_out": 1000 - round(10 * done)}
+            row |= {"transfer_ns_max": (level + 1) * 10**9}
+    sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+    assert sentence.startswith(said)
+    assert sentence.endswith(f" at once: max {(re.findall('slowest ([0-9])', sentence) or ['4'])[0]} s (2 trials).")
+
+
+def test_what_a_trials_end_cut_off_is_not_called_lost() -> None:
+    question = asked((10, 100), servers=["x"], trials=1)
+    found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100)
+    found[1] |= {"completed": 80}
+    for timed_out, said in ((0, "had no time for 20 %"), (5, "lost 5 %")):
+        found[1] |= {"timed_out": timed_out}
+        sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+        assert f"; with 100 at once it {said}. With 10 reads" in sentence
+
+
+def test_the_slowest_of_a_trial_that_must_not_be_used_is_not_said() -> None:
+    question = asked((10, 100), servers=["x"], trials=1)
+    found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100, transfer_ns_max=10**9)
+    found[1] |= {"verdict": "invalid", "verdict_reason": "x"}
+    sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+    assert sentence == "x served every transfer up to 100 at once (slowest not known: no valid trial)."
 
 
 def test_of_many_servers_that_lost_the_worst_is_named() -> None:

@@ -331,6 +331,28 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
     assert all(" ok, read, " in line for line in trials)
 
 
+@pytest.mark.parametrize(
+    ("options", "said_of_writes", "size"),
+    [
+        ([], 0, 0),
+        (["--set", "matrix.operation=[read,write]"], 1, 0),
+        (["--set", "matrix.file_size=[1KiB,1MiB]"], 0, 0),
+        (["--target-write"], 0, 8),
+    ],
+)
+def test_a_file_to_read_chooses_reads_and_its_size_is_not_made_up(
+    capsys: pytest.CaptureFixture[str], options: list[str], said_of_writes: int, size: int
+) -> None:
+    file = [] if size else ["--target-file", "boot.0"]
+    code, out, _ = said(
+        capsys, "run", "concurrency", "--target", "127.0.0.1:9", *file, "--trials", "1", "--dry-run", *options
+    )
+    reads = [line for line in out.splitlines() if " 127.0.0.1:9, read, " in line]
+    assert (code, len(reads), out.count("left out")) == (0, 4, said_of_writes)
+    assert [line.split(", ")[2] for line in reads] == [f"{n} at once" for n in (3, 10, 100, 1000)]
+    assert (out.count(" 64 KiB"), out.count("iB")) == (size, size)
+
+
 def test_every_mistake_of_a_file_is_a_line_on_standard_error(
     capsys: pytest.CaptureFixture[str], scenario: Path
 ) -> None:

@@ -337,6 +337,23 @@ def test_a_bundled_scenario_asks_one_question_and_has_its_files_name(path: Path)
         assert any(check.column == "content_mismatches" for check in scenario.checks)
 
 
+@pytest.mark.parametrize(
+    ("work", "limits"),
+    [
+        ({"duration": "1s"}, (300, 5)),
+        ({"duration": "1s", "time_limit": "32s"}, (300, 32)),
+        ({"transfers": 9, "time_limit": "32s"}, (32, 5)),
+    ],
+)
+def test_a_time_limit_ends_a_trial_of_transfers_and_what_is_in_flight_after_a_window(
+    work: dict[str, object], limits: tuple[int, int]
+) -> None:
+    matrix = {"operation": "read", "concurrency": 3, "file_size": "1KiB"}
+    text = {"name": "x", "description": "x?", "servers": ["epoll"], "matrix": matrix}
+    (cell,) = Scenario.from_dict({**text, **work}).cells()
+    assert (cell.limit_ns, cell.drain_ns) == tuple(seconds * 10**9 for seconds in limits)
+
+
 @pytest.mark.parametrize("name", ["landscape", "best-of", "as-shipped"])
 def test_a_scenario_of_all_servers_names_every_bundled_one(name: str) -> None:
     chosen = [choose(entry) for entry in load_scenario(name).servers]
@@ -354,6 +371,7 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "sizes",
         "ten-thousand",
         "smoke",
+        "how-many",
         "landscape",
         "best-of",
         "as-shipped",

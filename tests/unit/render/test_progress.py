@@ -18,6 +18,7 @@ from tftpbench.measure import (
     Event,
     LeftOut,
     Pinning,
+    RecoveryAwaited,
     RunFinished,
     RunStarted,
     ServerLeftOut,
@@ -131,6 +132,25 @@ def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
     for show in (PlainLines(plain_lines), LiveBar(Console(file=live_lines, width=120))):
         show(CopyStarted("127.0.0.1:69", "boot.0"))
     assert [plain_lines.getvalue(), live_lines.getvalue()] == [f"{line}\n"] * 2
+
+
+def test_a_wait_for_a_server_to_recover_is_a_line_and_on_the_bar_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = events()[0]
+    assert isinstance(started, RunStarted)
+    trial = started.plan.trials[0]
+    waits = [RecoveryAwaited(trial, waited_s, 60.0) for waited_s in (3.01, 7.0)]
+    monkeypatch.setenv("TERM", "xterm")
+    stream, written = io.StringIO(), io.StringIO()
+    lines, bar = PlainLines(stream), LiveBar(Console(file=written, force_terminal=True, width=120))
+    bar(started)
+    for event in waits:
+        lines(event)
+        bar(event)
+    text = f"waiting ({{}} s of 60 s) for one to recover from {trial.cell.concurrency} at once"
+    assert stream.getvalue() == f"{text.format(3)}\n"
+    assert text.format(3) in written.getvalue()
+    assert text.format(7) in written.getvalue()
+    bar.close()
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:
