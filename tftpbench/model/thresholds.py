@@ -11,7 +11,7 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
@@ -35,6 +35,8 @@ _TEXT = re.compile(
 )
 
 Row = Mapping[str, object]
+# (column, trials of one server in one cell) to why the figure of these trials is not usable, "" where it is.
+Marked = Callable[[str, Sequence[Row]], str]
 State = Literal["held", "missed", "not known"]
 
 
@@ -107,14 +109,19 @@ def parse(text: str) -> Threshold:
     return Threshold(match["server"], match["column"], match["op"], limit, written)
 
 
-def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False) -> tuple[Verdict, ...]:
+def evaluate(
+    thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False, marked: Marked = lambda *_: ""
+) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
+
+    A figure that is `marked` is not known. A maximum (transfer_ns_max) is the largest of the valid trials.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
     may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
     measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no valid trial.
     """
-    return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    found = (verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    return tuple(_unless_marked(verdict, rows, marked) for verdict in found)
 
 
 def server_name(row: Row) -> str:
@@ -149,6 +156,11 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_qui
     return Verdict(threshold, server, state, value, detail)
 
 
+def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
+    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
+    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
+
+
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:
     missed = [value for value in known if not OPERATORS[threshold.op](value, threshold.limit)]
     if missed:
@@ -160,8 +172,10 @@ def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[S
 
 
 def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float | None, str]:
+    """Of a maximum the largest: half of the trials would hide the slowest transfer of the others."""
     if not known:
         return "not known", None, "not known in any valid trial"
-    middle = statistics.median(known)
-    holds = OPERATORS[threshold.op](middle, threshold.limit)
-    return "held" if holds else "missed", middle, f"median of {counted(len(known), 'valid trial')}"
+    is_max = threshold.column in METRICS and METRICS[threshold.column].is_max
+    value, which = (max(known), "largest") if is_max else (statistics.median(known), "median")
+    holds = OPERATORS[threshold.op](value, threshold.limit)
+    return "held" if holds else "missed", value, f"{which} of {counted(len(known), 'valid trial')}"
