@@ -2,9 +2,9 @@
 
     [server.]column operator number        operators: == != < <= > >=
 
-The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known never satisfies a
-threshold. Pure; it must never read a file or know what a trial is beyond
-its row.
+The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known, or is marked as
+not usable, never satisfies a threshold. A maximum, as transfer_ns_max, is the largest of the valid trials, not their
+median. Pure; it must never read a file or know what a trial is beyond its row.
 """
 
 import operator
@@ -113,8 +113,6 @@ def evaluate(
     thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False, marked: Marked = lambda *_: ""
 ) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
-
-    A figure that is `marked` is not known. A maximum (transfer_ns_max) is the largest of the valid trials.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
     may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A

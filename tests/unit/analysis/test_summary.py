@@ -424,6 +424,13 @@ def test_an_answer_in_a_notebook_is_escaped() -> None:
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
+def test_a_quick_run_has_no_interval_however_many_its_trials_are() -> None:
+    question = asked(1000, quick=True)
+    ratio = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).lines[1].ratio
+    assert ratio is not None
+    assert (ratio.n, ratio.low, ratio.high, ratio.differs) == (7, None, None, None)
+
+
 def test_pairs_without_a_round_or_a_rate_are_no_pairs() -> None:
     question = asked(1000)
     found = rows(question, {"epoll": 2.0, "threads": 1.0})

@@ -101,10 +101,10 @@ def lines(
                     if against_ceiling
                     else _ratio(best, server, present[0], rows, metric)
                 )
-                if ratio is not None and len(cells) > 1:
-                    # The cell was chosen for these very trials: an interval from them would promise too much.
-                    ratio = replace(ratio, low=None, high=None, p_value=None)
                 mark = _mark(ratio) if against_ceiling else unusable(_CEILING_RATIO, _of(rows, best[server], server))
+                if ratio is not None and (len(cells) > 1 or scenario.is_quick):
+                    # The cell was chosen for these very trials, or they are too short: an interval would promise much.
+                    ratio = replace(ratio, low=None, high=None, p_value=None)
                 here.append(_line(best[server], label, server, ratio, mark, rows, merged))
         if len(here) > MANY_SERVERS:
             here.sort(key=lambda line: -(line.figures[metric] or 0))
