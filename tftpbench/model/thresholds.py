@@ -133,6 +133,11 @@ def _unit(column: str) -> str:
     return known.unit or ("share" if known.dtype == "float" else "")
 
 
+def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
+    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
+    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
+
+
 def _judge(threshold: Threshold, rows: Sequence[Row], is_quick: bool) -> Iterable[Verdict]:
     servers = dict.fromkeys(server_name(row) for row in rows)
     if threshold.server is not None:
@@ -152,11 +157,6 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_qui
     if not valid and state != "missed" and not is_quick:
         state, value, detail = "not known", None, "no valid trial"
     return Verdict(threshold, server, state, value, detail)
-
-
-def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
-    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
-    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
 
 
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:
