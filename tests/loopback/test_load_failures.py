@@ -310,6 +310,25 @@ def test_each_of_several_files_is_compared_with_its_own_first_read_or_its_own_co
     assert (copied.code, copied.document["content_mismatches"]) == (3, 2)
 
 
+def test_files_that_the_load_never_asks_for_are_not_read_first(tmp_path: Path) -> None:
+    (tmp_path / "0").write_bytes(b"0")
+    (tmp_path / "1").write_bytes(b"?")
+    few = ("--read", "f-{n}", "--distinct-files", "100000", "-c", "1", "-n", "2", *PATIENT)
+    with peer(store({"f-0": [b"0"], "f-1": [b"1"]})) as server:
+        found = load(server.port, *few, "--verify", "full")
+        copied = load(server.port, *few, "--verify-against", str(tmp_path / "{n}"))
+    assert (found.code, found.document["warnings"], found.document["bytes_verified"]) == (0, [], 2)
+    assert (copied.code, copied.document["content_mismatches"]) == (3, 1)
+
+
+def test_more_first_reads_than_anyone_waits_for_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("load", "127.0.0.1:9", "--read", "f-{n}", "--distinct-files", "10001", "--verify", "full")
+    assert said(capsys, *words) == (2, "", (
+        "tftpbench: error: --verify full reads each of 10,001 files once before the load; "
+        "allowed: 10,000 at most, or --verify-against FILE\n"
+    ))  # fmt: skip
+
+
 def test_a_file_that_can_not_be_read_first_is_told_and_no_success() -> None:
     with peer(store({})) as server:
         loaded = load(server.port, "--read", "f", *VERIFIED, "--blksize", "1428")

@@ -26,6 +26,7 @@ DEFAULT_SIZE = "64KiB"
 COUNT_MAX = 10**9  # each transfer leaves a row in memory
 # With --verify full the files that are read are held in memory: together no more than most machines have to spare.
 COMPARED_BYTES_MAX = 1 << 30
+FIRST_READS_MAX = 10_000  # one after the other, some milliseconds each: half a minute is waited for, an hour is not
 # How often the first read asks a server that is silent: that is what the load is there to find out.
 _FIRST_READ_TRIES = 2
 
@@ -166,6 +167,8 @@ def load(
     for mistake, is_made in mistakes.items():
         if is_made:
             raise typer.BadParameter(mistake)
+    # No others are ever asked for, so none of them need be there to be compared with.
+    distinct_files = distinct_files and min(distinct_files, transfers or distinct_files)
     host, port = numeric_address(target)
     is_timed = transfers is None
     is_compared = verify is Verify.full or is_given or (write is not None and verify is None)
@@ -256,6 +259,11 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
     from tftpbench.model.errors import UsageError
     from tftpbench.model.units import format_bytes
 
+    if config.distinct_files > FIRST_READS_MAX:
+        raise UsageError(
+            f"--verify full reads each of {config.distinct_files:,} files once before the load; "
+            f"allowed: {FIRST_READS_MAX:,} at most, or --verify-against FILE"
+        )
     address = ip_address(config.host)
     if not (config.allow_remote or (getattr(address, "ipv4_mapped", None) or address).is_loopback):
         raise UsageError(

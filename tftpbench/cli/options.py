@@ -165,25 +165,33 @@ def add(app: typer.Typer, command: Callable[..., int], examples: Sequence[str] =
     app.command(name=command.__name__, cls=Command, epilog=epilog(examples), **settings)(command)
 
 
+# A year; and the largest file of a scenario. Sums of some stay within 64 bits.
+DURATION_MAX = "8760h"
+SIZE_MAX = "1TiB"
+
+
 def duration_ns(option: str, text: str) -> int:
     """The nanoseconds of "1.5s" and the like; raises BadParameter, naming the option."""
     from tftpbench.model.units import parse_duration_ns
 
-    return _quantity(option, text, parse_duration_ns)
+    return _quantity(option, text, parse_duration_ns, DURATION_MAX)
 
 
 def size_bytes(option: str, text: str) -> int:
     """The bytes of "64KiB" and the like; raises BadParameter, naming the option."""
     from tftpbench.model.units import parse_bytes
 
-    return _quantity(option, text, parse_bytes)
+    return _quantity(option, text, parse_bytes, SIZE_MAX)
 
 
-def _quantity(option: str, text: str, parse: Callable[[str], int]) -> int:
+def _quantity(option: str, text: str, parse: Callable[[str], int], most: str) -> int:
     try:
-        return parse(text)
+        found = parse(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option} {error}") from None
+    if found > parse(most):
+        raise typer.BadParameter(f"{option} is {text[:40]!r}; allowed: {most} at most")
+    return found
 
 
 # A mistake on the command line. Newer versions of typer carry their own copy of click, older ones use the installed

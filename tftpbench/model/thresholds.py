@@ -2,16 +2,16 @@
 
     [server.]column operator number        operators: == != < <= > >=
 
-The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known never satisfies a
-threshold. Pure; it must never read a file or know what a trial is beyond
-its row.
+The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known, or is marked as
+not usable, never satisfies a threshold. A maximum, as transfer_ns_max, is the largest of the valid trials, not their
+median. Pure; it must never read a file or know what a trial is beyond its row.
 """
 
 import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
@@ -37,6 +37,8 @@ _TEXT = re.compile(
 )
 
 Row = Mapping[str, object]
+# (column, trials of one server in one cell) to why the figure of these trials is not usable, "" where it is.
+Marked = Callable[[str, Sequence[Row]], str]
 State = Literal["held", "missed", "not known"]
 
 
@@ -109,14 +111,17 @@ def parse(text: str) -> Threshold:
     return Threshold(match["server"], match["column"], match["op"], limit, written)
 
 
-def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False) -> tuple[Verdict, ...]:
+def evaluate(
+    thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False, marked: Marked = lambda *_: ""
+) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too: a busy machine makes a rate
     untrue and no count. Where the server was lost in each, or nothing was served and none is valid, it is not known
     to hold. A measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no such trial.
     """
-    return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    found = (verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    return tuple(_unless_marked(verdict, rows, marked) for verdict in found)
 
 
 def server_name(row: Row) -> str:
@@ -128,6 +133,11 @@ def _unit(column: str) -> str:
     """Of the figures of a column, for units.py; a float without a unit may be a share."""
     known = COLUMNS[column]
     return known.unit or ("share" if known.dtype == "float" else "")
+
+
+def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
+    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
+    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
 
 
 def _judge(threshold: Threshold, rows: Sequence[Row], is_quick: bool) -> Iterable[Verdict]:
@@ -171,8 +181,10 @@ def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[S
 
 
 def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float | None, str]:
+    """Of a maximum the largest: half of the trials would hide the slowest transfer of the others."""
     if not known:
         return "not known", None, "not known in any valid trial"
-    middle = statistics.median(known)
-    holds = OPERATORS[threshold.op](middle, threshold.limit)
-    return "held" if holds else "missed", middle, f"median of {counted(len(known), 'valid trial')}"
+    is_max = threshold.column in METRICS and METRICS[threshold.column].is_max
+    value, which = (max(known), "largest") if is_max else (statistics.median(known), "median")
+    holds = OPERATORS[threshold.op](value, threshold.limit)
+    return "held" if holds else "missed", value, f"{which} of {counted(len(known), 'valid trial')}"

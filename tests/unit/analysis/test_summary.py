@@ -12,6 +12,7 @@ import pytest
 from tests.report import runs
 from tests.unit.builders import scenario
 from tftpbench.analysis import summary
+from tftpbench.analysis.stats import Ratio, paired_ratio
 from tftpbench.analysis.summary import Answer, answer_of
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import HEADLINE
@@ -428,6 +429,13 @@ def test_an_answer_in_a_notebook_is_escaped() -> None:
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
+def test_a_quick_run_has_no_interval_however_many_its_trials_are() -> None:
+    question = asked(1000, quick=True)
+    ratio = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).lines[1].ratio
+    assert ratio is not None
+    assert (ratio.n, ratio.low, ratio.high, ratio.differs) == (7, None, None, None)
+
+
 def test_pairs_without_a_round_or_a_rate_are_no_pairs() -> None:
     question = asked(1000)
     found = rows(question, {"epoll": 2.0, "threads": 1.0})
@@ -490,6 +498,32 @@ def test_a_share_that_is_surely_above_the_ceiling_is_marked_and_is_no_headline(t
     known = [row | {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2} for row in runs.rows(question)]
     run = load_run(runs.store(tmp_path, runs.manifest(question), known))
     assert all(f"* share of the ceiling: {UNUSABLE}" in report(run, form) for form in ("html", "md"))
+
+
+def test_a_marked_share_holds_no_threshold() -> None:
+    for limit in (">= 95%", "<= 95%"):
+        question, found = against_the_ceiling(thresholds=[f"ceiling_ratio {limit}"])
+        for row in found:
+            row |= {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2}
+        said = answer(question, found)
+        assert {(each.verdict.state, each.verdict.text) for each in said.thresholds} == {("not known", UNUSABLE)}
+        assert said.exit_code == 6
+
+
+def test_only_a_share_above_the_ceiling_costs_a_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(a: list[float], b: list[float]) -> Ratio:
+        calls.append(1)
+        return paired_ratio(a, b)
+
+    monkeypatch.setattr("tftpbench.analysis.summary.lines.paired_ratio", counted)
+    question, found = against_the_ceiling()
+    answer(question, found)
+    assert len(calls) == 4, "one for each server and cell, and none more for the mark"
+    calls.clear()
+    answer(asked(), found)
+    assert len(calls) == 2, "the second server's ratio to the first in each cell"
 
 
 def test_a_share_that_is_perhaps_above_the_ceiling_is_not_marked() -> None:
@@ -630,7 +664,7 @@ def test_a_missed_threshold_has_its_figure_and_its_limit_with_a_unit() -> None:
     found = answer(question, rows(question, {"epoll": 1000}, transfer_ns_max=7_280_000_000))
     [judged] = summary.judgements(found.thresholds)
     assert (judged.threshold, judged.state) == ("transfer_ns_max <= 5s", "missed")
-    assert judged.reasons == ("epoll, read, 3 at once, 64 KiB: 7.28 s, limit 5 s, median of 7 valid trials",)
+    assert judged.reasons == ("epoll, read, 3 at once, 64 KiB: 7.28 s, limit 5 s, largest of 7 valid trials",)
     written: Any = summary.document(found, "results/x", 1, [])
     [document] = written["thresholds"]
     assert (document["threshold"], document["value"]) == ("transfer_ns_max <= 5s", 7_280_000_000)

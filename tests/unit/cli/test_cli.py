@@ -67,6 +67,12 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1:0", "--read", "a"], "'127.0.0.1:0' has no port from 1 to 65535"),
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
+        (
+            ["load", "127.0.0.1:9", "--read", "a", "-d", "99999999999999h"],
+            "--duration is '99999999999999h'; allowed: 8760h at most",
+        ),
+        (["load", "127.0.0.1:9", "--read", "a", "--timeout", "8761h"], "--timeout is '8761h'; allowed: 8760h at most"),
+        (["load", "127.0.0.1:9", "--write", "a", "--size", "2TiB"], "--size is '2TiB'; allowed: 1TiB at most"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "-z", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "-n", "1", "--warm-up", "1s"], "--warm-up goes with --duration"),
@@ -275,6 +281,18 @@ def test_one_option_has_one_metavar_over_all_commands() -> None:
     assert metavars["--timeout"] == {"TIME"}
     assert metavars["--server"] == metavars["--base"] == metavars["--head"] == {"SERVER"}
     assert {option: found for option, found in metavars.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("words", [{}, {"COMP_WORDS": "tftpbench "}, {"COMP_WORDS": "tftpbench", "COMP_CWORD": "x"}])
+def test_a_half_asked_completion_is_one_line(
+    words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"_TFTPBENCH_COMPLETE": "complete_bash", **words}.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = said(capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith("tftpbench: error: _TFTPBENCH_COMPLETE is for a shell, which sets COMP_WORDS and")
+    assert err.count("\n") == 1
 
 
 def completed(*words: str) -> list[str]:

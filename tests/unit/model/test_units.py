@@ -65,3 +65,16 @@ def test_people_read_three_digits_and_a_unit() -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (131_072, "131 k"), (2.5e6, "2.5 M")])
 def test_a_count_is_written_without_a_unit(count: float, text: str) -> None:
     assert units.format_count(count) == text
+
+
+@pytest.mark.parametrize("of", ["ns", "us", "s", "bytes", "bytes/s", "1/s", "share", ""])
+@pytest.mark.parametrize("value", [1e18, 1e300, 1.7e308, float("inf"), float("nan"), -1e300, 5e-324])
+def test_no_figure_is_too_large_to_be_written_or_long(value: float, of: str) -> None:
+    assert 0 < len(units.format_figure(value, of)) <= 400
+    assert abs(value) < 1 or len(units.format_figure(value, of)) < 20
+
+
+def test_a_span_of_days_is_written_in_hours() -> None:
+    assert [units.format_duration(hours * 3600e9) for hours in (24, 240, 1e6, 1e200)] == [
+        "1440 min", "240 h", "1000000 h", "1e+200 h",
+    ]  # fmt: skip

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
-from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Merged, Metric, flat, lines, lost, metric_of
+from tftpbench.analysis.summary.lines import (
+    FRAME_COLUMNS,
+    Line,
+    Merged,
+    Metric,
+    flat,
+    lines,
+    lost,
+    metric_of,
+    unusable,
+)
 from tftpbench.analysis.summary.sentence import (
     CEILING,
     Served,
@@ -304,7 +314,7 @@ def _judge(
         cell_key = cell.key
         here = [row for row in rows if row["cell_key"] == cell_key]
         absent = {server for server, key in left_out if key in (None, cell_key)}
-        found = thresholds.evaluate(scenario.judged_checks, here, is_quick=scenario.is_quick)
+        found = thresholds.evaluate(scenario.judged_checks, here, is_quick=scenario.is_quick, marked=unusable)
         judged += [
             Judged(cell.label, each)
             for each in found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from tftpbench.analysis.stats import Ratio, paired_ratio
+from tftpbench.analysis.stats import Ratio, paired_ratio, plain_ratio
 from tftpbench.model import metrics
 from tftpbench.model.axes import AXES
 from tftpbench.model.metrics import HEADLINE, METRICS
@@ -24,6 +24,8 @@ RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
 FRAME_COLUMNS = (
     "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
 )  # fmt: skip
+
+_CEILING_RATIO = "ceiling_ratio"
 
 Row = Mapping[str, Any]
 Metric = Literal["data_pps", "goodput_bytes_per_s"]
@@ -55,20 +57,12 @@ class Line:
     trials: int
     figures: Mapping[str, float | None]
     ratio: Ratio | None
-    ceiling: Ratio | None
-    """How its valid trials compare with the ceiling of their rounds."""
+    ceiling_mark: str
+    """Why its share of the ceiling is not usable; "" where it is."""
     lost: int
     """Transfers that failed, timed out or never got an answer, over all trials."""
     is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
-
-    @property
-    def ceiling_mark(self) -> str:
-        """Why its share of the ceiling is not usable; "" where it is."""
-        if self.ceiling is None:
-            return ""
-        surely = self.ceiling.lowest if self.ceiling.low is None else self.ceiling.low
-        return METRICS["ceiling_ratio"].mark(surely)
 
     @property
     def served(self) -> str:
@@ -103,14 +97,15 @@ def lines(
                 best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
                 against_ceiling = scenario.compare_with == "ceiling"
                 ratio = (
-                    _ratio_to_ceiling(best[server], server, rows)
+                    _ratio_to_ceiling(_of(rows, best[server], server))
                     if against_ceiling
                     else _ratio(best, server, present[0], rows, metric)
                 )
-                if ratio is not None and len(cells) > 1:
-                    # The cell was chosen for these very trials: an interval from them would promise too much.
+                mark = _mark(ratio) if against_ceiling else unusable(_CEILING_RATIO, _of(rows, best[server], server))
+                if ratio is not None and (len(cells) > 1 or scenario.is_quick):
+                    # The cell was chosen for these very trials, or they are too short: an interval would promise much.
                     ratio = replace(ratio, low=None, high=None, p_value=None)
-                here.append(_line(best[server], label, server, ratio, rows, merged))
+                here.append(_line(best[server], label, server, ratio, mark, rows, merged))
         if len(here) > MANY_SERVERS:
             here.sort(key=lambda line: -(line.figures[metric] or 0))
         found += here
@@ -136,6 +131,7 @@ def _line(
     label: str,
     server: str,
     ratio: Ratio | None,
+    mark: str,
     rows: Sequence[Row],
     merged: Merged,
 ) -> Line:
@@ -149,7 +145,7 @@ def _line(
         trials=len(ours),
         figures={each.name: _figure(each, ours, valid, cell.key, server, merged) for each in HEADLINE.values()},
         ratio=ratio,
-        ceiling=_ratio_to_ceiling(cell, server, rows),
+        ceiling_mark=mark,
         lost=sum(map(lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
@@ -171,14 +167,33 @@ def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence
     return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
 
 
-def _ratio_to_ceiling(cell: Cell, server: str, rows: Sequence[Row]) -> Ratio | None:
-    """Each valid trial and the ceiling of its round are a pair."""
-    pairs = [
-        (row["data_pps"], row["ceiling_data_pps"])
-        for row in _valid(rows, cell, server)
-        if _moved(row, "data_pps") and row.get("ceiling_data_pps")
-    ]
+def unusable(column: str, rows: Sequence[Row]) -> str:
+    """Why a figure of trials of one server in one cell is not usable, by its metric's record; "" where it is."""
+    if column != _CEILING_RATIO or not (pairs := _pairs_with_ceiling(rows)):
+        return ""
+    # What is not even above the limit by itself is not surely so; a bootstrap takes tens of milliseconds.
+    is_beyond = METRICS[column].mark(plain_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]))
+    return _mark(_ratio_to_ceiling(rows)) if is_beyond else ""
+
+
+def _mark(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    return METRICS[_CEILING_RATIO].mark(ratio.lowest if ratio.low is None else ratio.low)
+
+
+def _ratio_to_ceiling(rows: Sequence[Row]) -> Ratio | None:
+    pairs = _pairs_with_ceiling(rows)
     return paired_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]) if pairs else None
+
+
+def _pairs_with_ceiling(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Each valid trial and the ceiling of its round are a pair."""
+    return [
+        (row["data_pps"], row["ceiling_data_pps"])
+        for row in rows
+        if row["verdict"] == "valid" and _moved(row, "data_pps") and row.get("ceiling_data_pps")
+    ]
 
 
 def _moved(row: Row, metric: Metric) -> bool:
