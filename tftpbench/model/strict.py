@@ -184,7 +184,8 @@ def _wrong(model: type[BaseModel], path: KeyPath, fault: dict[str, Any], cause: 
         message = f"is {_shown(fault['input'])}"
     else:
         message, allowed = f"is {_shown(fault['input'])}", fault["msg"]
-    return message if not allowed or "allowed:" in message else f"{message}; allowed: {allowed}"
+    is_said = not allowed or "allowed:" in message or "did you mean" in message
+    return message if is_said else f"{message}; allowed: {allowed}"
 
 
 def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:

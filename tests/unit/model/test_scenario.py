@@ -99,7 +99,7 @@ def test_a_fixed_number_of_transfers_has_no_duration_and_no_warm_up(tmp_path: Pa
         ("[read, write]", "reed", "small.yaml:6:3: matrix.operation[0]: is 'reed'; allowed: read, write"),
         ("64KiB", "64 parsec", "small.yaml:8:3: matrix.file_size[0]: is '64 parsec'; allowed: bytes as a number"),
         ("  file_size: 64KiB\n", "", "small.yaml:5:1: matrix.file_size: is missing; allowed: 0 to 1TiB"),
-        ("duration: 1s", "duration: 1", "small.yaml:10:1: duration: is 1; allowed: a number with a unit"),
+        ("duration: 1s", "duration: 1", "small.yaml:10:1: duration: is '1', without a unit; did you mean '1s'?"),
         ("duration: 1s", "duration: 1ms", "small.yaml:10:1: duration: is '1ms'; allowed: 10ms to 24h"),
         ("duration: 1s", "warm_up: 1s", "small.yaml:1:1: duration: is missing; allowed: exactly one of duration and"),
         (
