@@ -80,5 +80,7 @@ Cpus = Annotated[
     WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}),
 ]
 OneOrMore = BeforeValidator(_as_list)
+# Unlike OneOrMore it may be empty, and repeat itself.
+TextOrList = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 Operation = Literal["read", "write"]
 Verify = Literal["full", "sample", "off"]
