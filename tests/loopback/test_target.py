@@ -102,7 +102,7 @@ def test_it_goes_on_afterwards(tmp_path: Path, running: tftpbench.Server) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target-file", "absent"], "'absent' can't be read: with no options it answered with ERROR 1, 'file"),
+        (["--target-file", "absent"], "'absent' can't be read: it answered with ERROR 1, 'file"),
         ([], "--target needs a file to read"),
         (["--target-file", "boot.0", "--target-write"], "not both"),
         (["--target-file", ""], "--target-file is ''; allowed: the name of one file"),

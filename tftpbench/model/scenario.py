@@ -19,7 +19,7 @@ from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
-from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Verify
+from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, TextOrList, Verify
 from tftpbench.model.workload import DRAIN_NS, Cell, Client, Placement
 
 SCHEMA = "tftpbench.scenario/1"
@@ -143,7 +143,7 @@ class Scenario(Strict):
         description="first: servers are compared with the first one; ceiling: each with raw loopback UDP "
         "throughput for the same datagrams, measured in the same run.",
     )
-    thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
+    thresholds: Annotated[tuple[str, ...], TextOrList, Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
@@ -203,12 +203,8 @@ class Scenario(Strict):
                 continue
             if threshold.server is not None and not _runs(threshold.server, self.servers):
                 hint = suggest(threshold.server, self.servers)
-                yield KeyFault(
-                    ("thresholds", index),
-                    f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "
-                    f"allowed: {', '.join(self.servers)}",
-                    ["servers"],
-                )
+                wrong = f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}"
+                yield KeyFault(("thresholds", index), wrong, ["servers"])
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""

@@ -80,8 +80,8 @@ def _find(path_or_name: str) -> Path:
     known = bundled_scenarios()
     if path_or_name in known:
         return known[path_or_name]
-    hint = suggest(path_or_name, known)
-    raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}; allowed: a file, or {', '.join(known)}")
+    hint = suggest(path_or_name, known, f"; allowed: a file, or {', '.join(known)}")
+    raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}")
 
 
 def _is_path(entry: str) -> bool:

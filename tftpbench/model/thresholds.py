@@ -67,7 +67,9 @@ class Threshold:
         texts = [format_figure(each, unit) for each in (value, self.limit)]
         if texts[0] == texts[1] and value != self.limit:
             texts = [f"{each:.15g} {COLUMNS[self.column].unit}".strip() for each in (value, self.limit)]
-        return f"{texts[0]}, limit {texts[1]}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
+        # Who writes 10 for a time seldom means nanoseconds.
+        hint = f" (a number alone is {unit})" if unit in {"ns", "us"} and not self.written else ""
+        return f"{texts[0]}, limit {texts[1]}{hint}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,7 @@ def parse(text: str) -> Threshold:
     column = COLUMNS.get(match["column"])
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
-        hint = suggest(match["column"], numbers)
-        raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
+        raise ThresholdError(f"{text!r} names no column of the results{suggest(match['column'], numbers)}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
     try:
