@@ -310,6 +310,25 @@ def test_each_of_several_files_is_compared_with_its_own_first_read_or_its_own_co
     assert (copied.code, copied.document["content_mismatches"]) == (3, 2)
 
 
+def test_files_that_the_load_never_asks_for_are_not_read_first(tmp_path: Path) -> None:
+    (tmp_path / "0").write_bytes(b"0")
+    (tmp_path / "1").write_bytes(b"?")
+    few = ("--read", "f-{n}", "--distinct-files", "100000", "-c", "1", "-n", "2", *PATIENT)
+    with peer(store({"f-0": [b"0"], "f-1": [b"1"]})) as server:
+        found = load(server.port, *few, "--verify", "full")
+        copied = load(server.port, *few, "--verify-against", str(tmp_path / "{n}"))
+    assert (found.code, found.document["warnings"], found.document["bytes_verified"]) == (0, [], 2)
+    assert (copied.code, copied.document["content_mismatches"]) == (3, 1)
+
+
+def test_more_first_reads_than_anyone_waits_for_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("load", "127.0.0.1:9", "--read", "f-{n}", "--distinct-files", "10001", "--verify", "full")
+    assert said(capsys, *words) == (2, "", (
+        "tftpbench: error: --verify full reads each of 10,001 files once before the load; "
+        "allowed: 10,000 at most, or --verify-against FILE\n"
+    ))  # fmt: skip
+
+
 def test_a_file_that_can_not_be_read_first_is_told_and_no_success() -> None:
     with peer(store({})) as server:
         loaded = load(server.port, "--read", "f", *VERIFIED, "--blksize", "1428")
@@ -317,6 +336,14 @@ def test_a_file_that_can_not_be_read_first_is_told_and_no_success() -> None:
     assert loaded.document["warnings"][-1] == (
         "nothing was compared: f was to be read before the load, and the server answered with ERROR 1, 'none'"
     )
+
+
+def test_a_first_read_waits_as_a_client_does_and_its_failure_is_said_before_the_load() -> None:
+    with peer(answers()) as server:
+        code, out, err = done(server.port, "--read", "f", *VERIFIED, "--timeout", "500ms", "--retries", "1")
+    line = "f was to be read before the load, and the server did not answer within 1 s"
+    assert (code, err.splitlines()[0]) == (3, f"The load goes on, but nothing will be compared: {line}.")
+    assert f"Warning: nothing was compared: {line}" in out
 
 
 def test_a_file_too_large_to_be_compared_is_one_line(

@@ -82,13 +82,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = SEED) -> Ra
 
     Both have one positive finite number per pair, in the same order and unit. ValueError otherwise.
     """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1 or not first.size:
-        raise ValueError(f"pairs need two equally long lists, not {first.shape} and {second.shape}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all() and (first > 0).all() and (second > 0).all()):
-        raise ValueError("a ratio needs positive, finite numbers")
-    # Not the log of the quotient: so swapping the sides gives exactly the opposite.
-    logs = np.log(first) - np.log(second)
+    logs = _log_ratios(a, b)
     is_enough = logs.size >= PAIRS_MIN
     low, high = np.exp(_interval(logs, _trimmed_mean, seed)).tolist() if is_enough else (None, None)
     return Ratio(
@@ -100,6 +94,21 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = SEED) -> Ra
         highest=float(np.exp(logs.max())),
         p_value=_p_value(logs) if is_enough else None,
     )
+
+
+def plain_ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    """The ratio of `paired_ratio` alone, without the bootstrap of its interval."""
+    return float(np.exp(_trimmed_mean(_log_ratios(a, b))))
+
+
+def _log_ratios(a: Sequence[float], b: Sequence[float]) -> Floats:
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"pairs need two equally long lists, not {first.shape} and {second.shape}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all() and (first > 0).all() and (second > 0).all()):
+        raise ValueError("a ratio needs positive, finite numbers")
+    # Not the log of the quotient: so swapping the sides gives exactly the opposite.
+    return np.asarray(np.log(first) - np.log(second), dtype=np.float64)
 
 
 def median_interval(values: Sequence[float], seed: int = SEED) -> tuple[float, float] | None:

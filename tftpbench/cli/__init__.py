@@ -5,15 +5,18 @@ error is one line on standard error, without a traceback unless it is a fault of
 `tftpbench.render.terminal`, which lets no control character of others through.
 """
 
+import os
 import sys
 
 import typer
 
 from tftpbench.cli import ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
-from tftpbench.model.errors import TftpbenchError
+from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
 
+# What a shell sets to be told how a word goes on.
+COMPLETES = "_TFTPBENCH_COMPLETE"
 # What people come for, a command each; without a command they are the answer.
 FIRST_STEPS = {
     "A first answer in 5 s": ("tftpbench", "run", "smoke"),
@@ -91,7 +94,7 @@ def exit_code(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(arguments, prog_name="tftpbench", standalone_mode=False)
+        code = _called(arguments)
     except TftpbenchError as error:
         return _fail(str(error), error.exit_code, *str(error).splitlines())
     except options.CommandLineError as error:
@@ -105,6 +108,16 @@ def _run(arguments: list[str]) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}", 2)  # what was named can't be had
     return code if isinstance(code, int) else 0
+
+
+def _called(arguments: list[str]) -> object:
+    try:
+        return app(arguments, prog_name="tftpbench", standalone_mode=False)
+    except (LookupError, ValueError):
+        if COMPLETES not in os.environ:
+            raise
+        words = "is for a shell, which sets COMP_WORDS and a number as COMP_CWORD; unset it"
+        raise UsageError(f"{COMPLETES} {words}") from None
 
 
 def _refuse(error: Exception, arguments: list[str]) -> int:

@@ -165,11 +165,16 @@ def add(app: typer.Typer, command: Callable[..., int], examples: Sequence[str] =
     app.command(name=command.__name__, cls=Command, epilog=epilog(examples), **settings)(command)
 
 
+# A year; and the largest file of a scenario. Sums of some stay within 64 bits.
+DURATION_MAX = "8760h"
+SIZE_MAX = "1TiB"
+
+
 def duration_ns(option: str, text: str) -> int:
     """The nanoseconds of "1.5s" and the like; raises BadParameter, naming the option."""
     from tftpbench.model.units import parse_duration_ns
 
-    return _quantity(option, text, parse_duration_ns)
+    return _quantity(option, text, parse_duration_ns, DURATION_MAX)
 
 
 def rate_per_s(option: str, text: str) -> float:
@@ -189,14 +194,17 @@ def size_bytes(option: str, text: str) -> int:
     """The bytes of "64KiB" and the like; raises BadParameter, naming the option."""
     from tftpbench.model.units import parse_bytes
 
-    return _quantity(option, text, parse_bytes)
+    return _quantity(option, text, parse_bytes, SIZE_MAX)
 
 
-def _quantity(option: str, text: str, parse: Callable[[str], int]) -> int:
+def _quantity(option: str, text: str, parse: Callable[[str], int], most: str) -> int:
     try:
-        return parse(text)
+        found = parse(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option} {error}") from None
+    if found > parse(most):
+        raise typer.BadParameter(f"{option} is {text[:40]!r}; allowed: {most} at most")
+    return found
 
 
 # A mistake on the command line. Newer versions of typer carry their own copy of click, older ones use the installed
@@ -232,11 +240,11 @@ def _bad_word(error: Any, context: Any, message: str) -> str:
     where, commands = _where(context), getattr(context.command, "commands", None)
     if type(error).__name__ == "NoSuchOption":
         known = [option for each in context.command.params for option in each.opts]
-        hint = suggest(error.option_name, known)
+        hint = suggest(error.option_name, known, "")
         return f"{where} has no option {error.option_name}{hint}; all of them: {_help(context)}"
     if commands is not None and (match := re.match(r"No such command '(.*?)'", message, re.DOTALL)):
         start = "no command" if where == PROGRAM else f"no command of {where}"
-        return f"{start} is called {match[1]!r}{suggest(match[1], commands)}; allowed: {', '.join(commands)}"
+        return f"{start} is called {match[1]!r}{suggest(match[1], commands)}"
     if match := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         return f"{where}: nothing is expected at {match[1]!r}; see: {_help(context)}"
     return message
@@ -268,7 +276,8 @@ def _bad_value(parameter: Any, context: Any, message: str, words: Sequence[str])
     choices = name.split()[-1].split("|") if "|" in name else _choices(parameter)
     allowed = ", ".join(choices) or f"a whole number{f', {span[0]}' if span else ''}"
     value = _given(parameter.opts, words, message)
-    return f"{shown}{f' is {value!r}' if value is not None else ''}{suggest(value or '', choices)}; allowed: {allowed}"
+    hint = suggest(value or "", choices, f"; allowed: {allowed}")
+    return f"{shown}{f' is {value!r}' if value is not None else ''}{hint}"
 
 
 def _choices(parameter: Any) -> list[str]:

@@ -8,6 +8,7 @@ fewer than half of the trials that were asked for hold nothing. Pure, of rows of
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tftpbench.analysis.summary.lines import unusable
 from tftpbench.gate.stored import Stored, is_valid
 from tftpbench.model.errors import UsageError
 from tftpbench.model.scenario import Scenario
@@ -96,7 +97,7 @@ def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Limit:
     if not rows:
         return Limit(cell.label, Verdict(threshold, server, "not known", None, "no trial of it was done"))
     is_quick = run.scenario.is_quick
-    [verdict] = evaluate([threshold], rows, is_quick=is_quick)
+    [verdict] = evaluate([threshold], rows, is_quick=is_quick, marked=unusable)
     valid, asked = sum(map(is_valid, rows)), run.scenario.trials
     if not is_quick and verdict.state == "held" and valid < VALID_SHARE_MIN * asked:
         verdict = replace(verdict, state="not known", detail=f"only {valid} of {counted(asked, 'trial')} are valid")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tftpbench.analysis.comparison.differences import COMMIT_DIGITS, differing, part, shown
+from tftpbench.analysis.comparison.differences import COMMIT_DIGITS, differing, part, refuse_quick, shown
 from tftpbench.host import machine
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
@@ -119,7 +119,9 @@ def is_valid(row: Row) -> bool:
 
 
 def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: str) -> None:
-    """Raises NotComparable, saying which fields of which key differ, with both values."""
+    """Raises NotComparable for quick runs, or saying which fields of which key differ, with both values."""
+    refuse_quick(base.run.manifest, base.run.path)
+    refuse_quick(manifest, name)
     differences = [
         *_key_differs("host_key", base, manifest, *(
             {fact: part(each, "machine").get(fact) for fact in machine.HOST_KEY_FACTS}

@@ -176,6 +176,7 @@ def _cohort(name: str, meaning: str, first: int | None = None) -> dict[str, Colu
                 better="lower",
                 short=at if at != "p50" else f"{name} p50",
                 words=f"{name} time {at}",
+                is_max=at == "max",
                 in_open_loop=None if first is None else Headline(first + len(found), histogram=(name, percent)),
             )
             found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")

@@ -2,9 +2,9 @@
 
     [server.]column operator number        operators: == != < <= > >=
 
-The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known never satisfies a
-threshold. Pure; it must never read a file or know what a trial is beyond
-its row.
+The number may have a unit that fits the column's: 5s, 80MiB/s, 95%. A figure that isn't known, or is marked as
+not usable, never satisfies a threshold. A maximum, as transfer_ns_max, is the largest of the valid trials, not their
+median. Pure; it must never read a file or know what a trial is beyond its row.
 """
 
 import math
@@ -12,11 +12,11 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
-from tftpbench.model.invariants import number
+from tftpbench.model.invariants import counters_fault, number
 from tftpbench.model.metrics import COLUMNS, METRICS
 from tftpbench.model.units import counted, format_figure, parse_figure
 
@@ -29,6 +29,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+LOST = frozenset({"died", "not_ready", "port_taken"})
+"""Kinds of findings of a trial that had no server, or not to its end: what did not happen then means nothing."""
 _TEXT = re.compile(
     r"\s*(?:(?P<server>[A-Za-z0-9][\w.@-]*)\.)?(?P<column>\w+)"
     r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(?P<unit>[A-Za-zµ/%]{0,9})\s*",
@@ -36,6 +38,8 @@ _TEXT = re.compile(
 )
 
 Row = Mapping[str, object]
+# (column, trials of one server in one cell) to why the figure of these trials is not usable, "" where it is.
+Marked = Callable[[str, Sequence[Row]], str]
 State = Literal["held", "missed", "not known"]
 
 
@@ -64,7 +68,9 @@ class Threshold:
         texts = [format_figure(each, unit) for each in (value, self.limit)]
         if texts[0] == texts[1] and value != self.limit:
             texts = [f"{each:.15g} {COLUMNS[self.column].unit}".strip() for each in (value, self.limit)]
-        return f"{texts[0]}, limit {texts[1]}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
+        # Who writes 10 for a time seldom means nanoseconds.
+        hint = f" (a number alone is {unit})" if unit in {"ns", "us"} and not self.written else ""
+        return f"{texts[0]}, limit {texts[1]}{hint}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,7 @@ def parse(text: str) -> Threshold:
     column = COLUMNS.get(match["column"])
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
-        hint = suggest(match["column"], numbers)
-        raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
+        raise ThresholdError(f"{text!r} names no column of the results{suggest(match['column'], numbers)}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
     try:
@@ -108,14 +113,17 @@ def parse(text: str) -> Threshold:
     return Threshold(match["server"], match["column"], match["op"], limit, written)
 
 
-def evaluate(thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False) -> tuple[Verdict, ...]:
+def evaluate(
+    thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False, marked: Marked = lambda *_: ""
+) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
-    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
-    may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
-    measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no valid trial.
+    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too: a busy machine makes a rate
+    untrue and no count. Where the server was lost in each, or nothing was served and none is valid, it is not known
+    to hold. A measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no such trial.
     """
-    return tuple(verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    found = (verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
+    return tuple(_unless_marked(verdict, rows, marked) for verdict in found)
 
 
 def server_name(row: Row) -> str:
@@ -127,6 +135,11 @@ def _unit(column: str) -> str:
     """Of the figures of a column, for units.py; a float without a unit may be a share."""
     known = COLUMNS[column]
     return known.unit or ("share" if known.dtype == "float" else "")
+
+
+def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
+    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
+    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
 
 
 def _judge(threshold: Threshold, rows: Sequence[Row], is_quick: bool) -> Iterable[Verdict]:
@@ -145,14 +158,23 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_qui
     judged = rows if is_count else valid
     known = [value for row in judged if (value := _figure(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
-    if not valid and state != "missed" and not is_quick:
-        state, value, detail = "not known", None, "no valid trial"
+    if is_count and state == "held" and not is_quick and not any(map(_is_counted, rows)):
+        state, value, detail = "not known", None, "no trial in which the server served to the end"
     return Verdict(threshold, server, state, value, detail)
 
 
 def _figure(row: Row, column: str) -> float | None:
     """The figure; infinite where it is never, which no limit allows."""
     return math.inf if row.get(f"{column}_is_never") else number(row, column)
+
+
+def _is_counted(row: Row) -> bool:
+    """Whether its counts are true: where a trial is invalid for its server or its counters, none of them is."""
+    if row.get("verdict") == "valid":
+        return True
+    findings = row.get("server_findings")
+    kinds = {str(each["kind"]) for each in findings} if isinstance(findings, list) else set()
+    return bool(number(row, "completed")) and kinds.isdisjoint(LOST) and counters_fault(row) is None
 
 
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:
@@ -166,10 +188,12 @@ def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[S
 
 
 def _median(threshold: Threshold, known: Sequence[float]) -> tuple[State, float | None, str]:
+    """Of a maximum the largest: half of the trials would hide the slowest transfer of the others."""
     if not known:
         return "not known", None, "not known in any valid trial"
-    middle = statistics.median(known)
-    if math.isinf(middle):
-        return "missed", None, f"never in the median of {len(known)} valid trials"
-    holds = OPERATORS[threshold.op](middle, threshold.limit)
-    return "held" if holds else "missed", middle, f"median of {counted(len(known), 'valid trial')}"
+    is_max = threshold.column in METRICS and METRICS[threshold.column].is_max
+    value, which = (max(known), "largest") if is_max else (statistics.median(known), "median")
+    if math.isinf(value):
+        return "missed", None, f"never in the {which} of {len(known)} valid trials"
+    holds = OPERATORS[threshold.op](value, threshold.limit)
+    return "held" if holds else "missed", value, f"{which} of {counted(len(known), 'valid trial')}"

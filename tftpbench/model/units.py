@@ -57,13 +57,20 @@ _FIGURE_UNITS: Mapping[str, tuple[Mapping[str, int | Decimal], str]] = {
 }
 
 
+# Thirty years in nanoseconds: no figure of a run is larger.
+FIGURE_MAX = 1e18
+
+
 def parse_figure(number: str, unit: str, of: str) -> float:
     """The number with its unit as a number of the unit `of` ("ns", "bytes/s", "share"); ValueError says what may be."""
     units, example = _FIGURE_UNITS.get(of, ({"": 1}, ""))
     if unit not in units:
         allowed = f"a number, or one with a unit: {example}" if example else "a number without a unit"
         raise ValueError(f"has the unit {unit!r}; allowed: {allowed}")
-    return float(Decimal(number) * units[unit])
+    figure = float(Decimal(number) * units[unit])
+    if not abs(figure) <= FIGURE_MAX:
+        raise ValueError(f"is beyond {FIGURE_MAX:g}{f' {of}' if example else ''}; allowed: a limit that can be reached")
+    return figure
 
 
 def format_figure(value: float, of: str) -> str:
@@ -119,7 +126,9 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(duration_ns: float) -> str:
-    """Write nanoseconds as "950 ns", "12.3 ms", "1.5 s" or "3 min 5 s"."""
+    """Write nanoseconds as "950 ns", "12.3 ms", "1.5 s" or "3 min 5 s"; ten days and more as "2400 h"."""
+    if abs(duration_ns) >= 240 * 3600e9:
+        return f"{_short(duration_ns / 3600e9)} h"
     if abs(duration_ns) >= 60e9:
         minutes, seconds = divmod(round(duration_ns / 1e9), 60)
         return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
@@ -172,6 +181,8 @@ def duration_text(duration_ns: int) -> str:
 
 def _parse(text: str | int, units: dict[str, int], allowed: str) -> int:
     match = _QUANTITY.fullmatch(str(text))
+    if match is not None and not match[3] and "" not in units:
+        raise ValueError(f"is {str(text)[:40]!r}, without a unit; did you mean '{str(text).strip()[:40]}s'?")
     if match is None or match[3] not in units:
         raise ValueError(f"is {str(text)[:40]!r}; allowed: {allowed}")
     whole, fraction, scale = match[1], match[2] or "", units[match[3]]
@@ -183,6 +194,8 @@ def _short(value: float) -> str:
     """Three significant digits, without a tail of zeros: 64, 1.5, 12.3, 131."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) >= 1e9:  # beyond the largest prefixes
+        return f"{value:.3g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

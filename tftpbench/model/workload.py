@@ -20,6 +20,8 @@ IN_FLIGHT_MAX = 10_000
 # Longer than the retries of any usual client take.
 DEADLINE_NS = 30_000 * MS
 DEADLINE_NS_MIN, DEADLINE_NS_MAX = MS, 3_600_000 * MS
+# How long transfers in flight may go on after a window: longer than any takes at a server that keeps up.
+DRAIN_NS = 5_000 * MS
 
 
 class Client(Strict):
@@ -123,6 +125,8 @@ class Cell:
     duration_ns: int | None
     warm_up_ns: int
     limit_ns: int
+    drain_ns: int
+    """How long transfers that are in flight when a window closes may go on."""
     distinct_files: int
     client: Client
     placement: Placement

@@ -27,11 +27,16 @@ KeyPath = tuple[Key, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: a file's line and column (both from 1), or a --set."""
+    """Where a value was written: a file's line and column (both from 1), or the how manieth --set, without a line."""
 
     source: str
     line: int = 0
     column: int = 0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a --set wrote it."""
+        return self.column > 0 and not self.line
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
@@ -62,7 +67,7 @@ class Document:
 
         Where a part holds a list of mappings, it means each of them.
         """
-        origin = Origin(f"--set {assignment}")
+        origin = Origin(f"--set {assignment}", column=1 + max((each.column for each in self._sets()), default=0))
         key, equals, text = assignment.partition("=")
         parts = tuple(key.strip().split(".", DEPTH_MAX))
         if not equals or not all(parts) or len(parts) > DEPTH_MAX:
@@ -79,6 +84,9 @@ class Document:
             for known in [known for known in self.origins if known[: len(place)] == place]:
                 del self.origins[known]
             self.origins[place] = origin
+
+    def _sets(self) -> list[Origin]:
+        return [each for each in self.origins.values() if each.is_set]
 
 
 def _below(inner: dict[str, object], part: str, path: KeyPath) -> list[tuple[KeyPath, dict[str, object]]]:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +59,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "bool": (bool,),
 }
+
+# What readers take from each item of a list, beside its count.
+_TEXTS_OF_ITEMS = {"server_findings": ("kind", "text"), "protocol_faults": ("kind", "example")}
 
 _INT_MAX = 2**63 - 1  # of a data frame's integers
 
@@ -295,7 +298,24 @@ def _row(line: bytes) -> dict[str, Any]:
     for name, column in COLUMNS.items():
         if row.get(name) is not None and not _fits(row[name], column.dtype):
             raise ValueError(f"{name} is {row[name]!r}")
+    _check_items(row)
     return {name: row.get(name) for name in COLUMNS} | row  # older runs lack the newer columns
+
+
+def _check_items(row: Mapping[str, Any]) -> None:
+    for name, texts in _TEXTS_OF_ITEMS.items():
+        for item in row.get(name) or ():
+            if not _is_item(item, texts):
+                raise ValueError(f"{name} holds {item!r}; allowed: objects with count, {' and '.join(texts)}")
+
+
+def _is_item(item: object, texts: Sequence[str]) -> bool:
+    """Whether it is an object with a count and these texts; what breaks no RFC has null for its section."""
+    if not isinstance(item, dict) or not _fits(item.get("count"), "int"):
+        return False
+    return all(isinstance(item.get(name), str) for name in texts) and isinstance(
+        item.get("rfc_section"), (str, type(None))
+    )
 
 
 def _fits(value: object, dtype: str) -> bool:

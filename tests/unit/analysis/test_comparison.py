@@ -85,6 +85,15 @@ def test_a_run_against_itself_is_the_same_everywhere(tmp_path: Path) -> None:
         assert found.notes == ("A and B are the same run",)
 
 
+def test_a_quick_run_is_not_compared(tmp_path: Path) -> None:
+    quick = {"name": "made", "duration": "200ms", "trials": 8, "quick": True}
+    a = made(tmp_path / "a", {"epoll": 9e4})
+    b = made(tmp_path / "b", {"epoll": 5e4}, scenario=quick)
+    for sides in ((a, b), (b, a)):
+        with pytest.raises(NotComparable, match=r"/b: not comparable: a quick run judges no speed; measure it without"):
+            comparison.compare(*sides)
+
+
 def test_runs_of_different_times_are_said_to_be_open_to_drift(tmp_path: Path) -> None:
     found = comparison.compare(made(tmp_path / "a", {"epoll": 1.0}), made(tmp_path / "b", {"epoll": 1.0}, seed=2))
     assert any("not interleaved" in note and "in one run" in note for note in found.notes)

@@ -43,7 +43,7 @@ def scenario(tmp_path: Path) -> Path:
     ("arguments", "expected"),
     [
         (["frobnicate"], "no command is called 'frobnicate'; allowed: run, serve, "),
-        (["rum"], "no command is called 'rum'; did you mean 'run'?; allowed: run, serve, "),
+        (["rum"], "no command is called 'rum'; did you mean 'run'?\n"),
         (["gate", "bc"], "no command of gate is called 'bc'; allowed: ab, baseline, slo, selftest"),
         (["gate", "ab", "--base", "epoll"], "gate ab needs --head SERVER, as in: tftpbench gate ab --base "),
         (["run"], "run needs a SCENARIO, as in: tftpbench run smoke; all of them: tftpbench scenarios"),
@@ -60,13 +60,21 @@ def scenario(tmp_path: Path) -> Path:
         (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server and --quick out"),
         (["load"], "load needs HOST:PORT, as in: tftpbench load 127.0.0.1:6969 "),
         (["run", "smoke", "--set", "matrix.concurency=1"], "--set matrix.concurency=1: unknown key; did you mean "),
-        (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?; allowed: "),
+        (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?\n"),
         (["load", "a..b", "--read", "a"], "the host 'a..b' was not found: that is no name of a host; give HOST:PORT"),
         (["load", "127.0.0.1:69"], "name one file: --read NAME or --write NAME"),
         (["load", "127.0.0.1:69", "--read", "a", "--write", "b"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:69", "--read", "a", "--read", "b"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:69", "--read", "a", "--qps", "1"], "load has no option --qps; all of them: "),
         (["load", "127.0.0.1:0", "--read", "a"], "'127.0.0.1:0' has no port from 1 to 65535"),
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
-        (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
+        (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "is '5', without a unit; did you mean '5s'?"),
+        (
+            ["load", "127.0.0.1:9", "--read", "a", "-d", "99999999999999h"],
+            "--duration is '99999999999999h'; allowed: 8760h at most",
+        ),
+        (["load", "127.0.0.1:9", "--read", "a", "--timeout", "8761h"], "--timeout is '8761h'; allowed: 8760h at most"),
+        (["load", "127.0.0.1:9", "--write", "a", "--size", "2TiB"], "--size is '2TiB'; allowed: 1TiB at most"),
         (["load", "127.0.0.1", "--read", "a", "--duration", "1s", "--transfers", "1"], "exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "-z", "1s", "-n", "1"], "--transfers and --duration exclude each other"),
         (["load", "127.0.0.1", "--read", "a", "-n", "1", "--warm-up", "1s"], "--warm-up goes with --duration"),
@@ -309,6 +317,18 @@ def test_one_option_has_one_metavar_over_all_commands() -> None:
     assert {option: found for option, found in metavars.items() if len(found) > 1} == {}
 
 
+@pytest.mark.parametrize("words", [{}, {"COMP_WORDS": "tftpbench "}, {"COMP_WORDS": "tftpbench", "COMP_CWORD": "x"}])
+def test_a_half_asked_completion_is_one_line(
+    words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"_TFTPBENCH_COMPLETE": "complete_bash", **words}.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = said(capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith("tftpbench: error: _TFTPBENCH_COMPLETE is for a shell, which sets COMP_WORDS and")
+    assert err.count("\n") == 1
+
+
 def completed(*words: str) -> list[str]:
     """What a shell offers for the last word, by the protocol of bash."""
     asked = {"_TFTPBENCH_COMPLETE": "complete_bash", "COMP_WORDS": shlex.join(words), "COMP_CWORD": str(len(words) - 1)}
@@ -361,6 +381,28 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
     assert re.fullmatch(r"6 trials, about \d+ s", last)
     assert out == said(capsys, "run", str(scenario), "--dry-run", "--seed", "5")[1]
     assert all(" ok, read, " in line for line in trials)
+
+
+@pytest.mark.parametrize(
+    ("options", "said_of_writes", "size"),
+    [
+        ([], 0, 0),
+        (["--set", "matrix.operation=[read,write]"], 1, 0),
+        (["--set", "matrix.file_size=[1KiB,1MiB]"], 0, 0),
+        (["--target-write"], 0, 8),
+    ],
+)
+def test_a_file_to_read_chooses_reads_and_its_size_is_not_made_up(
+    capsys: pytest.CaptureFixture[str], options: list[str], said_of_writes: int, size: int
+) -> None:
+    file = [] if size else ["--target-file", "boot.0"]
+    code, out, _ = said(
+        capsys, "run", "concurrency", "--target", "127.0.0.1:9", *file, "--trials", "1", "--dry-run", *options
+    )
+    reads = [line for line in out.splitlines() if " 127.0.0.1:9, read, " in line]
+    assert (code, len(reads), out.count("left out")) == (0, 4, said_of_writes)
+    assert [line.split(", ")[2] for line in reads] == [f"{n} at once" for n in (3, 10, 100, 1000)]
+    assert (out.count(" 64 KiB"), out.count("iB")) == (size, size)
 
 
 def test_every_mistake_of_a_file_is_a_line_on_standard_error(

@@ -103,6 +103,15 @@ def of(result: GateResult, metric: str, server: str = "epoll") -> Judgement:
     return found
 
 
+def test_quick_runs_are_not_held_against_each_other(tmp_path: Path) -> None:
+    quick, whole = made(tmp_path / "a", question(quick=True)), made(tmp_path / "b")
+    for base, head in ((quick, quick), (quick, whole), (whole, quick)):
+        with pytest.raises(NotComparable, match=r"/a/[^:]+: not comparable: a quick run judges"):
+            judged(base, head)
+    with pytest.raises(NotComparable, match="a quick run judges no speed"):
+        refuse_here(baseline(quick), SERVERS)
+
+
 # ---- verdicts
 
 

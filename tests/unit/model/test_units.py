@@ -21,10 +21,15 @@ def test_a_duration_is_read_in_nanoseconds(text: str, duration_ns: int) -> None:
     assert units.parse_duration_ns(text) == duration_ns
 
 
-@pytest.mark.parametrize("text", ["", "1", "s", "-1s", "1 parsec", "1e3s", "1s2ms", "٣s", "9" * 30 + "s"])
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1 parsec", "1e3s", "1s2ms", "٣s", "9" * 30 + "s"])
 def test_what_is_no_duration_is_refused_and_says_what_is(text: str) -> None:
     with pytest.raises(ValueError, match="allowed: a number with a unit"):
         units.parse_duration_ns(text)
+
+
+def test_a_duration_without_a_unit_is_asked_about() -> None:
+    with pytest.raises(ValueError, match=r"is ' 1\.5', without a unit; did you mean '1\.5s'\?$"):
+        units.parse_duration_ns(" 1.5")
 
 
 @pytest.mark.parametrize("text", ["64 kib", "1.2.3B", "MiB", "-5"])
@@ -82,3 +87,16 @@ def test_a_rate_is_read_in_events_a_second_and_survives_being_written(text: str,
 def test_what_is_no_rate_is_refused_and_says_what_is(text: str) -> None:
     with pytest.raises(ValueError, match="allowed: a number a second, minute or hour"):
         units.parse_rate_per_s(text)
+
+
+@pytest.mark.parametrize("of", ["ns", "us", "s", "bytes", "bytes/s", "1/s", "share", ""])
+@pytest.mark.parametrize("value", [1e18, 1e300, 1.7e308, float("inf"), float("nan"), -1e300, 5e-324])
+def test_no_figure_is_too_large_to_be_written_or_long(value: float, of: str) -> None:
+    assert 0 < len(units.format_figure(value, of)) <= 400
+    assert abs(value) < 1 or len(units.format_figure(value, of)) < 20
+
+
+def test_a_span_of_days_is_written_in_hours() -> None:
+    assert [units.format_duration(hours * 3600e9) for hours in (24, 240, 1e6, 1e200)] == [
+        "1440 min", "240 h", "1000000 h", "1e+200 h",
+    ]  # fmt: skip

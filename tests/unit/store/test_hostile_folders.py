@@ -19,6 +19,7 @@ from tests.report.runs import asked, manifest, rows, store
 from tests.unit.store import hostile_runs
 from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, row, save
 from tftpbench import cli
+from tftpbench.analysis.summary import answer_of
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
 from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
@@ -175,6 +176,32 @@ def test_a_line_is_bounded(tmp_path: Path) -> None:
         save(folder, 1, verdict_reason="x" * form.ROW_MAX_BYTES)
     with pytest.warns(ResultsWarning, match="trials.jsonl:1: is longer than 1 MiB"):
         assert load_run(folder.path).rows == []
+
+
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [
+        ("server_findings", {"kind": ["died"], "count": 1, "text": "died"}),
+        ("server_findings", {"kind": "died", "text": "died"}),
+        ("server_findings", {"kind": "died", "count": -1, "text": "died"}),
+        ("server_findings", {"kind": "died", "count": True, "text": "died"}),
+        ("server_findings", {"kind": "died", "count": 1}),
+        ("server_findings", "died"),
+        ("protocol_faults", {"kind": "bad_ack", "example": "00"}),
+        ("protocol_faults", {"kind": "bad_ack", "count": 1, "example": 7}),
+        ("protocol_faults", {"kind": "bad_ack", "count": 1, "example": "00", "rfc_section": ["1350"]}),
+        ("protocol_faults", None),
+    ],
+)
+def test_an_item_of_a_list_that_has_another_shape_makes_the_line_no_trial(
+    tmp_path: Path, name: str, item: object
+) -> None:
+    question = asked(["epoll", "threads"], concurrency=(10,))
+    first, *others = [each | {"failed": 1, "completed": 497} for each in rows(question)]
+    run = load_run(store(tmp_path, manifest(question), [first | {name: [item]}, *others]))
+    with pytest.warns(ResultsWarning, match=rf"trials\.jsonl:1: {name} holds .*; allowed: objects with count, "):
+        assert len(run.rows) == len(others)
+    assert answer_of(run).sentence
 
 
 @pytest.mark.parametrize(

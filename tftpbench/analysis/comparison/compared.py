@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tftpbench.analysis.comparison.cells import CPU, METRIC, by_cell, judged
-from tftpbench.analysis.comparison.differences import ROW_FIELDS, Side, left_out, notes, warnings
+from tftpbench.analysis.comparison.differences import ROW_FIELDS, Side, left_out, notes, refuse_quick, warnings
 from tftpbench.analysis.comparison.result import Comparison, RunName
 from tftpbench.model.errors import NotComparable, UsageError
 from tftpbench.store import Run, load_run
@@ -36,11 +36,14 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
     1/(1 + within) to 1 + within; "faster" or "slower" where the interval excludes 1 and the p-value, raised by Holm's
     method for all cells that are judged, is under 5 %; else, and always under 6 pairs, "can't tell".
 
-    Raises NotComparable where nothing can be paired, ResultsError where one is no run, WithinError for `within`.
+    Raises NotComparable where nothing can be paired or one is a quick run, ResultsError where one is no run,
+    WithinError for `within`.
     """
     if not _is_share(within):
         raise WithinError(f"within is {repr(within)[:40]}; allowed: a number from 0 to under 1, as in 0.05 for 5 %")
     runs = [each if isinstance(each, Run) else load_run(each) for each in (a, b)]
+    for run in runs:
+        refuse_quick(run.manifest, run.path)
     first, second = (_side(name, run) for name, run in zip("AB", runs, strict=True))
     rows = judged(first.trials, second.trials, within)
     absent = left_out(first, second)

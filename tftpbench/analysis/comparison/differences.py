@@ -12,6 +12,7 @@ from typing import Any
 from tftpbench.analysis.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.axes import AXES
+from tftpbench.model.errors import NotComparable
 from tftpbench.model.units import counted, format_bytes
 
 Manifest = Mapping[str, Any]
@@ -110,6 +111,12 @@ def notes(a: Side, b: Side) -> tuple[str, ...]:
     build = differing(a.part("build"), b.part("build"))
     lines += [f"tftpbench itself: {_described(build)}"] if build else []
     return (*lines, *_grouped(_unused(a, b)))
+
+
+def refuse_quick(manifest: Manifest, name: object) -> None:
+    """Raises NotComparable for a run of --quick: its windows are too short for any verdict."""
+    if part(manifest, "scenario").get("quick") is True:
+        raise NotComparable(f"{name}: not comparable: a quick run judges no speed; measure it without --quick")
 
 
 def part(manifest: Manifest, *names: str) -> Manifest:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from tftpbench.analysis.stats import Ratio, paired_ratio
+from tftpbench.analysis.stats import Ratio, paired_ratio, plain_ratio
 from tftpbench.model import metrics
 from tftpbench.model.axes import AXES
 from tftpbench.model.metrics import HEADLINE, METRICS, OPEN_LOOP, with_never
@@ -26,6 +26,8 @@ FRAME_COLUMNS = (
     "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
     *(name for name in OPEN_LOOP if name not in HEADLINE),
 )  # fmt: skip
+
+_CEILING_RATIO = "ceiling_ratio"
 
 Row = Mapping[str, Any]
 Metric = Literal["data_pps", "goodput_bytes_per_s"]
@@ -62,20 +64,12 @@ class Line:
     trials: int
     figures: Mapping[str, float | None]
     ratio: Ratio | None
-    ceiling: Ratio | None
-    """How its valid trials compare with the ceiling of their rounds."""
+    ceiling_mark: str
+    """Why its share of the ceiling is not usable; "" where it is."""
     lost: int
     """Transfers that failed, timed out or never got an answer, over all trials; of an open loop, all not completed."""
     is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
-
-    @property
-    def ceiling_mark(self) -> str:
-        """Why its share of the ceiling is not usable; "" where it is."""
-        if self.ceiling is None:
-            return ""
-        surely = self.ceiling.lowest if self.ceiling.low is None else self.ceiling.low
-        return METRICS["ceiling_ratio"].mark(surely)
 
     @property
     def asked(self) -> float | None:
@@ -115,16 +109,17 @@ def lines(
                 best[server] = max(able, key=lambda cell: _median(_valid(rows, cell, server), metric) or 0)
                 against_ceiling = scenario.compare_with == "ceiling"
                 ratio = (
-                    _ratio_to_ceiling(best[server], server, rows)
+                    _ratio_to_ceiling(_of(rows, best[server], server))
                     if against_ceiling
                     else None
                     if best[server].open_loop
                     else _ratio(best, server, present[0], rows, metric)
                 )
-                if ratio is not None and len(cells) > 1:
-                    # The cell was chosen for these very trials: an interval from them would promise too much.
+                mark = _mark(ratio) if against_ceiling else unusable(_CEILING_RATIO, _of(rows, best[server], server))
+                if ratio is not None and (len(cells) > 1 or scenario.is_quick):
+                    # The cell was chosen for these very trials, or they are too short: an interval would promise much.
                     ratio = replace(ratio, low=None, high=None, p_value=None)
-                here.append(_line(best[server], label, server, ratio, rows, merged))
+                here.append(_line(best[server], label, server, ratio, mark, rows, merged))
         if len(here) > MANY_SERVERS:
             here.sort(key=_rank if cells[0].open_loop else lambda line: -(line.figures[metric] or 0))
         found += here
@@ -150,6 +145,7 @@ def _line(
     label: str,
     server: str,
     ratio: Ratio | None,
+    mark: str,
     rows: Sequence[Row],
     merged: Merged,
 ) -> Line:
@@ -166,8 +162,8 @@ def _line(
             for name, each in (HEADLINE | OPEN_LOOP if cell.open_loop else HEADLINE).items()
         },
         ratio=ratio,
-        ceiling=_ratio_to_ceiling(cell, server, rows),
-        lost=sum(map(_lost, ours)),
+        ceiling_mark=mark,
+        lost=sum(map(lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
 
@@ -188,14 +184,33 @@ def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence
     return paired_ratio([ours[each] for each in rounds], [theirs[each] for each in rounds]) if rounds else None
 
 
-def _ratio_to_ceiling(cell: Cell, server: str, rows: Sequence[Row]) -> Ratio | None:
-    """Each valid trial and the ceiling of its round are a pair."""
-    pairs = [
-        (row["data_pps"], row["ceiling_data_pps"])
-        for row in _valid(rows, cell, server)
-        if _moved(row, "data_pps") and row.get("ceiling_data_pps")
-    ]
+def unusable(column: str, rows: Sequence[Row]) -> str:
+    """Why a figure of trials of one server in one cell is not usable, by its metric's record; "" where it is."""
+    if column != _CEILING_RATIO or not (pairs := _pairs_with_ceiling(rows)):
+        return ""
+    # What is not even above the limit by itself is not surely so; a bootstrap takes tens of milliseconds.
+    is_beyond = METRICS[column].mark(plain_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]))
+    return _mark(_ratio_to_ceiling(rows)) if is_beyond else ""
+
+
+def _mark(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    return METRICS[_CEILING_RATIO].mark(ratio.lowest if ratio.low is None else ratio.low)
+
+
+def _ratio_to_ceiling(rows: Sequence[Row]) -> Ratio | None:
+    pairs = _pairs_with_ceiling(rows)
     return paired_ratio([ours for ours, _ in pairs], [ceiling for _, ceiling in pairs]) if pairs else None
+
+
+def _pairs_with_ceiling(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Each valid trial and the ceiling of its round are a pair."""
+    return [
+        (row["data_pps"], row["ceiling_data_pps"])
+        for row in rows
+        if row["verdict"] == "valid" and _moved(row, "data_pps") and row.get("ceiling_data_pps")
+    ]
 
 
 def _moved(row: Row, metric: Metric) -> bool:
@@ -211,8 +226,11 @@ def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
     return [row for row in rows if row["cell_key"] == key and server_name(row) == server]
 
 
-def _lost(row: Row) -> int:
-    """Those cut off at the trial's end had the server's silence from their first request on."""
+def lost(row: Row) -> int:
+    """How many transfers of a trial were lost; of an open loop all that did not complete.
+
+    Those cut off at the trial's end had the server's silence from their first request on.
+    """
     if row.get("rate_per_s") is not None:
         return int((row.get("intended") or 0) - (row.get("completed") or 0))
     counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
@@ -232,13 +250,16 @@ def _figure(
     if metric.is_count:
         return _known(rows, metric.name, sum)
     if metric.is_max:
-        return _known(valid, metric.name, max)
+        return max(_values(valid, metric.name), default=None)
     if metric.histogram and valid:
         kind, percent = metric.histogram
         histogram = merged(kind, cell_key, server)
         if histogram is not None:
             return _over_cohort(histogram, percent, valid) if metric.may_be_never else histogram.percentile(percent)
-    return _median(valid, metric.name)
+    middle = _median(valid, metric.name)
+    # A rate that counts ends of transfers says nothing where none fell into the window, though transfers were served.
+    is_unseen = metric.name == "transfers_per_s" and not middle and any(row.get("completed") for row in valid)
+    return None if is_unseen else middle
 
 
 def _over_cohort(histogram: Histogram, percent: float, valid: Sequence[Row]) -> float | None:
@@ -271,8 +292,14 @@ def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], floa
 
 
 def _median(rows: Sequence[Row], column: str) -> float | None:
-    known = [math.inf if row.get(f"{column}_is_never") else row.get(column) for row in rows]
-    return float(statistics.median(some)) if (some := [value for value in known if value is not None]) else None
+    known = _values(rows, column)
+    return float(statistics.median(known)) if known else None
+
+
+def _values(rows: Sequence[Row], column: str) -> list[float]:
+    """Those that are known; never is infinite."""
+    found = (math.inf if row.get(f"{column}_is_never") else row.get(column) for row in rows)
+    return [value for value in found if value is not None]
 
 
 def flat(line: Line) -> dict[str, object]:
