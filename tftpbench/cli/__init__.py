@@ -17,8 +17,8 @@ from tftpbench.render.terminal import forget, open_standard_streams, printing
 # What people come for, a command each; without a command they are the answer.
 FIRST_STEPS = {
     "A first answer in 5 s": ("tftpbench", "run", "smoke"),
-    "What does your running server hold?": (
-        "tftpbench", "run", "concurrency", "--target", "HOST:PORT", "--target-file", "NAME",
+    "How many transfers does your running server serve at once?": (
+        "tftpbench", "run", "how-many", "--target", "HOST:PORT", "--target-file", "NAME",
     ),
     "Is your server slower than before?": ("tftpbench", "gate", "ab", "--base", "OLD", "--head", "NEW"),
 }  # fmt: skip
