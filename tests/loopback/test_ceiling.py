@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,10 +35,21 @@ def two_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_survey_prints_a_line_per_cell_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.exit_code(["ceiling", "--quick", "--seed", "1"]) == 0
     out = capsys.readouterr().out
-    assert "on loopback, " in out.splitlines()[0]
+    assert "without TFTP and files, on " in out.splitlines()[0]
     assert "read, 3 at once" in out
     assert "write, 3 at once, windowsize 64" in out
     assert "answering socket" in out
+    assert "lowest to highest" not in out, "of one trial"
+
+
+@pytest.mark.usefixtures("two_cells")
+def test_a_cell_that_stood_still_is_marked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tftpbench.cli.ceiling.STALLED_PPS", 10**9)
+    assert cli.exit_code(["ceiling", "--quick", "--trials", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "lowest to highest" in out
+    assert re.search(r"^ *read, 3 at once +[0-9.]+( k| M)?\* ", out, re.MULTILINE)
+    assert "* stalled, and no ceiling: " in out
 
 
 @pytest.mark.usefixtures("two_cells")
