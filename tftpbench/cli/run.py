@@ -80,7 +80,7 @@ def run(
 
 EXAMPLES = (
     "tftpbench run concurrency --server epoll --server dnsmasq --set matrix.operation=read",
-    "tftpbench run concurrency --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
+    "tftpbench run how-many --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
 )
 
 

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import typer.main
 
+from tests.loopback.manifests import tiny
 from tests.unit.builders import said
 from tftpbench import cli, serve
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.host.target import numeric_address
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
+from tftpbench.render import terminal
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
@@ -32,8 +35,6 @@ trials: 3
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    from tests.loopback.manifests import tiny
-
     path = tmp_path / "typed.yaml"
     path.write_text(SCENARIO.format(server=tiny(tmp_path, "ok")))
     return path
@@ -422,8 +423,6 @@ def test_every_mistake_of_a_file_is_a_line_on_standard_error(
 def test_trials_set_quick_and_server_change_the_scenario(
     capsys: pytest.CaptureFixture[str], scenario: Path, tmp_path: Path
 ) -> None:
-    from tests.loopback.manifests import tiny
-
     def planned(*options: str) -> dict[str, list[dict[str, str]]]:
         return dict(json.loads(said(capsys, "run", str(scenario), "--dry-run", "--json", *options)[1]))
 
@@ -447,6 +446,9 @@ def test_scenarios_are_listed_with_question_cells_and_time(capsys: pytest.Captur
         assert re.search(rf"^ {name} .* {each['cells']} ", text, re.MULTILINE)
     assert re.search(r"^ concurrency .* 8 +about 4 min", text, re.MULTILINE)
     assert listed["noise"]["trials"] == 40
+    rest = [name for name in listed if name not in ("smoke", "how-many", "concurrency")]
+    assert list(listed)[-len(rest) :] == rest, "what is run first stands first"
+    assert next(iter(listed)) == "smoke"
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -457,7 +459,37 @@ def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixt
     for each in listed.values():
         assert each["version"] or (each["missing"] and each["get"])
     text = said(capsys, "servers")[1]
-    assert all(name in text for name in listed)
+    shown = [line.split() for line in text.splitlines()]
+    for name, each in listed.items():
+        (row,) = [row for row in shown if row[:1] == [name]]
+        assert " ".join(row[1:]).startswith(each["state"] if each["missing"] else tuple("0123456789"))
+    assert "All about one: " in text
+    gone = [each for each in listed.values() if each["state"] == "not here"]
+    for fetched, start in ((True, "servers --fetch gets "), (False, "To be got by hand: ")):
+        names = ", ".join(each["name"] for each in gone if each["can_fetch"] is fetched)
+        assert not names or f"{start}{names}.\n" in text
+
+
+def test_a_server_that_is_named_is_described_and_one_that_is_not_here_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = said(capsys, "servers", "tftpy")[1]
+    for line in ("model +one thread, select, pure Python", "does +read write", "options +blksize tsize"):
+        assert re.search(f"^  {line}$", text, re.MULTILINE)
+    manifest = tiny(tmp_path, "ok")
+    manifest.write_text(manifest.read_text().replace("python_module: sys", "python_module: absent_tftpd"))
+    text = said(capsys, "servers", str(manifest))[1]
+    assert re.search(r"not here +.*absent_tftpd was not found\n +to get it +it comes with the tests\n", text)
+
+
+def test_at_80_columns_each_server_has_one_line_and_its_whole_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "WIDTH_ELSEWHERE", 80)
+    table = [line for line in said(capsys, "servers")[1].splitlines() if line[:1] == " " and line.strip()][2:]
+    names = [line.split()[0] for line in table]
+    assert names == list(bundled_manifests())
+    assert all(len(line) <= 80 for line in table)
 
 
 @pytest.mark.parametrize("which", ["scenario", "server", "results"])

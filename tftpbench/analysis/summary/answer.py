@@ -341,9 +341,9 @@ class Judgement:
     def cases(self) -> str:
         """In how many: "held in 4 cases", "missed in 1, not known in 3 of 4 cases"."""
         counts = {"missed": self.missed, "not known": len(self.reasons) - self.missed}
-        told = ", ".join(f"{state} in {count}" for state, count in counts.items() if count)
+        found = ", ".join(f"{state} in {count}" for state, count in counts.items() if count)
         every = counted(self.judged, "case")
-        return f"{told} of {every}" if told else f"held in {every}"
+        return f"{found} of {every}" if found else f"held in {every}"
 
 
 def judgements(judged: Sequence[Judged]) -> list[Judgement]:
