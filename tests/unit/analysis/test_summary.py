@@ -1023,6 +1023,17 @@ def test_at_a_rate_the_answer_is_who_served_what_was_intended_and_how_long_nearl
     assert [line.lost for line in said.lines] == [0, 0, 0, 100]
 
 
+def test_where_this_machine_was_too_busy_the_waits_at_a_rate_are_not_known() -> None:
+    question, found = at_rates()
+    for row in found:
+        row |= {"verdict": "invalid", "verdict_reason": BUSY}
+    sentence = answer(question, found).sentence
+    assert sentence.startswith(
+        "100 of 8000 transfers were lost: threads served 1,900 of 2,000 (95 %) at 200/s. How long "
+    )
+    assert f" clients waited is not known: {TOO_BUSY.rstrip('.')}, or" in sentence
+
+
 def test_the_table_of_rates_shows_no_time_that_leaves_out_what_was_dropped() -> None:
     table = rendered.headline_table(answer(*at_rates()))
     titles = [heading.title for heading in table.headings]

@@ -468,6 +468,7 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "ten-thousand",
         "smoke",
         "how-many",
+        "open-loop",
         "landscape",
         "best-of",
         "as-shipped",

@@ -1,6 +1,10 @@
-"""Import rules that the import linter can't see: the native core is no module to it."""
+"""Import rules that the import linter can't see: the native core is no module to it; and that the checkout stays small.
+
+A checkout is for people, and recorded runs are kept packed.
+"""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +74,9 @@ def test_the_child_of_a_bundled_server_loads_nothing_heavy() -> None:
 
 
 ROOT = Path(__file__).parents[3]
+FILES_MAX = 600
+BYTES_MAX = 9_000_000
+MEND = 'keep recorded runs in the packed form (docs/results-format.md, "A packed run")'
 CRATES = sorted(path.parent for path in [*ROOT.glob("crates/*/src"), *ROOT.glob("servers/*/src")])
 
 Module = tuple[str, ...]
@@ -173,3 +180,29 @@ def test_a_circle_is_found_through_a_parent_a_re_export_and_a_path_in_code() -> 
     }
     assert set(circle(re_exported)) == {"crate::a", "crate::b"}
     assert circle({(): "mod a;\nmod b;", ("a",): "use super::b::B;", ("b",): "use std::io;"}) == []
+
+
+def tracked() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout, so which files are tracked is not known")
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("git is not here; get it: apt install git")
+    if done.returncode:
+        pytest.skip(f"git does not list this checkout: {done.stderr.decode().strip()}")
+    return [ROOT / os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+
+
+def test_the_repository_stays_under_its_bounds() -> None:
+    sizes = [path.lstat().st_size for path in tracked() if path.exists() or path.is_symlink()]
+    assert 100 < len(sizes) < FILES_MAX, MEND
+    assert 1_000_000 < sum(sizes) < BYTES_MAX, MEND
+
+
+def test_every_reference_run_is_packed() -> None:
+    runs = [path.parent for path in (ROOT / "results/reference").glob("*/manifest.json")]
+    assert len(runs) >= 7
+    for run in runs:
+        assert (run / "trials.jsonl.xz").is_file(), run
+        assert len(list(run.rglob("*"))) <= 7, run

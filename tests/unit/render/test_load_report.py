@@ -196,7 +196,7 @@ def test_at_a_rate_what_was_late_or_shed_is_part_of_every_time() -> None:
     assert "Warning: 6 of 100 transfers had not ended at their deadline of 1 s: lower the --rate, or give" in text
     assert "Warning: 4 of 100 transfers were not started, as 50 were in flight: lower the --rate, or allow" in text
     assert load.has_failures
-    assert Loaded(replace(asked, transfers=100), seen).not_done == 0, "what was shed is told by itself"
+    assert Loaded(replace(asked, transfers=100), seen).not_done == 0, "what was shed is said by itself"
     document = load_report.document(load)
     assert (document["rate_per_s"], document["arrivals"], document["deadline_ns"]) == (200.0, "even", 10**9)
     assert (document["response_ns_p99"], document["response_ns_p99_is_never"]) == (None, True)

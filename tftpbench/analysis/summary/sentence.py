@@ -58,6 +58,8 @@ def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Serve
 def untimed_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served, cause: Cause) -> str:
     """What was served in trials none of which shows how fast, why they do not, and what to do."""
     asked = "Which server is faster" if len(servers) > 1 else "Speed"
+    if lines and all(line.cell.open_loop for line in lines):
+        asked = "How long clients waited"
     return (
         f"{served_sentence(lines, servers, served)} {asked} is not known: {cause.text}. "
         f"{_capital(cause.advice)}, or use --quick."
