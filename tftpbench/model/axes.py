@@ -74,7 +74,7 @@ AXES: dict[str, Axis] = {
         Axis(
             name="concurrency", key="concurrency", value=Annotated[Count, Field(ge=1, le=50_000)], after="operation",
             allowed="1 to 50000, or a list", is_load=True, unless="rate_per_s",
-            description="Transfers in flight at once: a closed loop. Either this or rate.",
+            description="Transfers in flight at once. That is a closed loop; either this or rate.",
             meaning="Transfers in flight at once; with rate_per_s: at most.", label=lambda value: f"{value} at once",
         ),
         Axis(

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from tftpbench.analysis.stats import PAIRS_MIN, median_interval
 from tftpbench.model.axes import AXES, CELL, WORK
 from tftpbench.model.errors import PlotError, suggest
-from tftpbench.model.metrics import METRICS, Metric
+from tftpbench.model.metrics import METRICS, NEVER, Metric
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
@@ -29,7 +29,8 @@ def against(trials: pd.DataFrame, metric: str = "data_pps", axis: str = "concurr
 
     Median of valid trials per contender with its 95 % bootstrap interval, or the range of fewer than six; each trial as
     a faint point, invalid ones as hollow crosses. Blocks per second have their ceiling where it is known. `is_log`: on
-    a logarithmic axis, which begins where the figures do and not at zero. PlotError where no trial has a figure.
+    a logarithmic axis, which begins where the figures do and not at zero. What is never stands above all figures, on a
+    line that says so. PlotError where no trial has a figure.
     """
     if metric not in METRICS:
         raise PlotError(f"against: no metric is called {metric!r}{suggest(metric, METRICS)}")
@@ -77,26 +78,43 @@ def _against(
     frame = frames.needing(trials, ("contender", axis, metric.name), plot)
     has_ceiling = metric.name == "data_pps" and _CEILING in trials.columns
     frame[_CEILING] = frames.numbers(trials[_CEILING]) if has_ceiling else np.nan
+    highest = _highest(frame[metric.name])
+    never = highest * (3 if is_log else 1.2)  # it stands above all figures
+    if metric.may_be_never:
+        is_never = np.isposinf(
+            pd.to_numeric(trials[metric.name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        )
+        frame.loc[is_never, metric.name] = never
     frame = frame.dropna(subset=[axis, metric.name, "contender"])
     frame = frame[((frame[axis] > 0) | (axis != "concurrency")) & ((frame[metric.name] > 0) | (not is_log))]
     if frame.empty:
         raise PlotError(f"{plot}: no trial has a known {metric.name}, so there is nothing to draw")
-    panels, cut = frames.shown(frames.panels(frame, [name for name in CELL if name != axis]))
+    hidden = {axis, *(name for name in CELL if AXES[name].unless == axis)}  # at a rate, how many at once is no matter
+    panels, cut = frames.shown(frames.panels(frame, [name for name in CELL if name not in hidden]))
     data = pd.concat([_marks(rows, metric.name, axis).assign(panel=label) for label, rows in panels], ignore_index=True)
     styles = style.looks(frames.contenders(frame))
     is_few = data["contender"].nunique() <= frames.FEW
     words = metric.words or metric.heading
     title = f"{words[0].upper()}{words[1:]} against {AXES[axis].key.replace('_', ' ')}"
     at_ones = [1, 0.85] if at_one else []
+    figures = [metric.name, "low", "high"]
+    drawn = data
+    if metric.may_be_never:  # so is a median between a figure and never
+        data = data.assign(**{name: data[name].mask(data[name] > highest, np.inf) for name in figures})
+        drawn = data.replace(dict.fromkeys(figures, np.inf), never)
 
     def scale(grid: style.Grid) -> None:
         first = grid.axes[0]
         style.values_axis(first.xaxis, data[axis], AXES[axis].text)
-        values = data[[metric.name, "low", "high"]].to_numpy(dtype=float)
+        values = drawn[figures].to_numpy(dtype=float)
         low, high = min(float(np.nanmin(values)), *at_ones, np.inf), max(float(np.nanmax(values)), *at_ones, 1e-12)
         style.figures_axis(first.yaxis, [low, high], metric.text, is_log=is_log)
         if not is_log:
             first.set_ylim(min(low, 0) if low < 0 else 0, high * 1.06)
+        for each in grid.axes if np.isinf(data[metric.name]).any() else ():
+            each.axhline(never, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1)
+            each.annotate(NEVER, (0, never), xycoords=("axes fraction", "data"), xytext=(2, 2),
+                          textcoords="offset points", color=style.GREY, fontsize="small")  # fmt: skip
         for each in grid.axes if at_one else ():
             each.axhline(1, color=style.GREY, linewidth=0.9, zorder=1)
 
@@ -109,13 +127,18 @@ def _against(
     figure = style.drawn(
         title,
         notes,
-        data,
+        drawn,
         lambda axes, rows: _draw(axes, rows, styles, is_few=is_few),
         lambda rows: _key(rows, styles),
         scale,
         (frames.axis_label(axis), words),
     )
     return Plot(figure, data, title, _alt(data, title, metric))
+
+
+def _highest(values: "pd.Series[float]") -> float:
+    """The largest figure; a second where there is none."""
+    return float(values.max()) if values.notna().any() else 1e9
 
 
 def _marks(cell: pd.DataFrame, column: str, axis: str) -> pd.DataFrame:

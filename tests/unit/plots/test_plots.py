@@ -140,7 +140,9 @@ def test_any_metric_stands_against_any_axis_that_has_numbers() -> None:
     assert plots.against(frames.trials(), "fairness", is_log=True).figure.axes[0].get_yscale() == "log"
     with pytest.raises(PlotError, match="no metric is called 'data_pp'; did you mean 'data_pps'"):
         plots.against(frames.trials(), "data_pp")
-    with pytest.raises(PlotError, match="axis is 'operation'; allowed: concurrency, file_size_bytes, blksize"):
+    with pytest.raises(
+        PlotError, match="axis is 'operation'; allowed: concurrency, rate_per_s, file_size_bytes, blksize"
+    ):
         plots.against(frames.trials(), axis="operation")
 
 
@@ -315,3 +317,22 @@ def key_of(axes: Axes) -> dict[str, Line2D]:
     """Each name at the right with its swatch."""
     swatches = [line for line in axes.lines if line.get_markevery() == [1]]
     return dict(zip(texts(axes)[-len(swatches) :], swatches, strict=True))
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_what_is_never_stands_above_all_figures_and_is_named(is_log: bool) -> None:
+    rates, p99 = [50.0, 200.0, 500.0], [1e6, 3e6, np.inf]
+    rows = pd.DataFrame(
+        {"contender": "epoll", "rate_per_s": rates, "concurrency": 500, "response_ns_p99": p99, "verdict": "valid"}
+    )
+    plot = plots.against(rows, "response_ns_p99", "rate_per_s", is_log=is_log)
+    medians = plot.data[plot.data["mark"] == "median"].set_index("rate_per_s")["response_ns_p99"]
+    assert medians.to_dict() == dict(zip(rates, p99, strict=True))
+    assert plot.alt.endswith("medians at 500: epoll never.")
+    [axes] = plot.figure.axes[:1]
+    assert "never" in [text.get_text() for text in axes.texts]
+    highest = max(float(y) for line in axes.lines for y in np.asarray(line.get_ydata()))
+    assert 3e6 < highest <= axes.get_ylim()[1], "the mark is inside the picture"
+    half = plots.against(pd.concat([rows, rows.assign(response_ns_p99=5e6)]), "response_ns_p99", "rate_per_s")
+    ends = half.data[(half.data["mark"] == "median") & (half.data["rate_per_s"] == 500)]
+    assert ends["response_ns_p99"].tolist() == [np.inf], "between a figure and never"

@@ -63,6 +63,15 @@ def figures_of(contents: Contents) -> Figures:
         ("transfers-over-time", _HEAT, lambda: plots.latency_heatmap(_transfers(contents, PANELS_MAX))),
         ("losses", _LOSS, lambda: plots.loss(drawable())),
     ]
+    if all(line.cell.open_loop for line in contents.answer.lines):
+        wanted = [
+            (
+                "response-times",
+                _RESPONSE,
+                lambda: plots.against(drawable(), "response_ns_p99", "rate_per_s", is_log=True),
+            ),
+            *(each for each in wanted if each[0] in _AT_A_RATE),
+        ]
     if len(trials["contender"].unique()) < 2:
         wanted = [each for each in wanted if each[0] not in {"ratios", "pairs"}]
     shown, left_out = [], []
@@ -152,6 +161,12 @@ def _top(contents: Contents, most: int) -> list[Line]:
     return [line for line in here if line in ranked[:most]]
 
 
+# Of a rate. The others compare what a server moves, which the rate says, or leave out what did not complete.
+_AT_A_RATE = {"round-trips", "losses"}
+_RESPONSE = (
+    "Lower is better. From the intended start, of all that was intended: where more than one in a hundred transfers "
+    "did not complete, it is never."
+)
 _THROUGHPUT = "Higher is better. A line joins the medians of valid trials."
 _FOREST = (
     "Left of 1 the server moves less than the one it is compared with, right of 1 more. A difference is shown by "
