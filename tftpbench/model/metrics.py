@@ -110,7 +110,9 @@ class Metric(Column):
         return f"{self.name}_is_never" in COLUMNS
 
     def of(self, row: Row) -> Any:
-        """The figure of a row of results; None where it is not known."""
+        """The figure of a row of results; None where it is not known, infinite where it is never."""
+        if row.get(f"{self.name}_is_never"):
+            return math.inf
         return row.get(self.name) if self.derived is None else self.derived(row)
 
     def mark(self, surely: float | None) -> str:

@@ -5,6 +5,7 @@ Figures come from an Answer or are medians of valid trials; nothing else is comp
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tftpbench.analysis.summary import Answer
@@ -68,6 +69,11 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     """Every trial, in the order of time."""
     labels = {cell.key: cell.label for cell in scenario.cells()}
     metrics = in_table("trials")
+    if rows and all(row.get("rate_per_s") is not None for row in rows):  # a time of completed transfers would flatter
+        metrics = [
+            replace(METRICS["response_ns_p99"], short="response p99") if each.name == "transfer_ns_p50" else each
+            for each in metrics
+        ]
     body = []
     for row in sorted(rows, key=lambda row: row.get("order") or 0):
         verdict = "valid" if row["verdict"] == "valid" else f"invalid: {row.get('verdict_reason') or 'no reason given'}"
