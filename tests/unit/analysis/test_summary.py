@@ -782,7 +782,7 @@ def test_what_a_trials_end_cut_off_is_not_called_lost() -> None:
     question = asked((10, 100), servers=["x"], trials=1)
     found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100)
     found[1] |= {"completed": 80}
-    for timed_out, said in ((0, "had no time for 20 %"), (5, "lost 5 %")):
+    for timed_out, said in ((0, "did not finish 20 %"), (5, "lost 5 %")):
         found[1] |= {"timed_out": timed_out}
         sentence = summary.summarise(question, ["x"], found, PLACE).sentence
         assert f"; with 100 at once it {said}. With 10 reads" in sentence
