@@ -424,6 +424,12 @@ def test_an_answer_in_a_notebook_is_escaped() -> None:
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
+def test_counters_that_do_not_add_up_are_no_share() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, completed=10, started=5)
+    assert [line.served for line in answer(question, found).lines] == ["-", "-"]
+
+
 def test_a_quick_run_has_no_interval_however_many_its_trials_are() -> None:
     question = asked(1000, quick=True)
     ratio = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).lines[1].ratio
