@@ -14,12 +14,12 @@ from tftpbench.gate import GateResult
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
-from tftpbench.host.target import target_entries
+from tftpbench.host.target import measuring, target_entries
 from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole_of, wholes_of
 from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets_trials
+from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets
 from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
@@ -70,12 +70,11 @@ def run(
     if begun is not None and (scenario or asked or overrides or trials or quick or seed is not None):
         raise UsageError("resume goes on with a run as it was begun: leave out its scenario and what changes it")
     chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
-    if asked:
-        chosen = chosen.with_servers(asked)
+    chosen = measuring(chosen, asked, overrides)
     if trials is not None:
         chosen = overridden(chosen, {"trials": trials})
     if quick:
-        chosen = chosen.quick(keeps_trials=trials is not None or sets_trials(overrides))
+        chosen = chosen.quick(keeps_trials=trials is not None or sets(overrides, "trials"))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     with notebook_progress.display(progress) as shown:
 

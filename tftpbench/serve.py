@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -32,7 +32,14 @@ _EXAMPLE_OF = {"TIME": "500ms", "SIZE": "64KiB"}
 
 
 class Refused(Exception):
-    """What was asked for can't be done; the message is what to print after "error: "."""
+    """What was asked for can't be done; the message is what to print after "error: ".
+
+    `otherwise`: its end, unless the `word` that is wrong is like one of those that are `known`.
+    """
+
+    def __init__(self, text: str, word: str = "", known: Iterable[str] = (), otherwise: str = "") -> None:
+        super().__init__(f"{text}{otherwise}")
+        self.text, self.word, self.known, self.otherwise = text, word, tuple(known), otherwise
 
 
 @dataclass(frozen=True)
@@ -263,12 +270,15 @@ def announce(host: str, port: int) -> None:
     sys.stdout.flush()
 
 
-def command(arguments: Sequence[str], program: str, port: int = 0) -> dict[str, int]:
+def command(arguments: Sequence[str], program: str, port: int = 0, typed: str = "") -> dict[str, int]:
     """Serve as the words of a command line ask, until stopped; returns the counters. Raises Refused.
 
-    `program` is what its help calls it, `port` the default of --port. --help is printed and raises SystemExit.
+    `program` is what its help calls it, `typed` how it can be typed here, `port` the default of --port. --help is
+    printed and raises SystemExit.
     """
-    parsed = vars(_parser(program, port).parse_args(arguments))
+    parser = _parser(program, port)
+    parser.typed = typed or program
+    parsed = vars(parser.parse_args(arguments))
     name, handover = parsed.pop("name"), parsed.pop("handover")
     try:
         return serve(name, ServeConfig(**parsed), announce, handover)
@@ -295,6 +305,7 @@ def option_name(name: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     color = False
+    typed = ""
 
     def format_help(self) -> str:
         """As the help of the other commands begins."""
@@ -302,18 +313,20 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """What is wrong and what to do, in words of ours in place of argparse's."""
-        help_ = f"see: {self.prog} --help"
+        name, help_ = self.prog.removeprefix("tftpbench "), f"see: {self.typed} --help"
+        if (found := re.match(r"unrecognized arguments: (\S+)", message)) is not None:
+            options = [option for action in self._actions for option in action.option_strings]
+            raise Refused(f"{name} has no option {found[1]}", found[1], options, f"; {help_}")
         for theirs, ours in (
             (r"argument (\S+): (is .*)", r"\1 \2"),
             (r"argument (\S+): expected one argument", r"\1 needs a value"),
-            (r"the following arguments are required: (.*)", rf"{self.prog} needs \1; {help_}"),
-            (r"unrecognized arguments: (.*)", rf"{self.prog} has no option \1; {help_}"),
+            (r"the following arguments are required: (.*)", rf"{name} needs \1; {help_}"),
         ):
             message = re.sub(f"^{theirs}$", ours, message, flags=re.DOTALL)
         raise Refused(message.removeprefix(f"argument {_NAMES}: "))
 
 
-def _parser(program: str, port: int) -> argparse.ArgumentParser:
+def _parser(program: str, port: int) -> _Parser:
     parser = _Parser(
         prog=program,
         usage=f"%(prog)s [OPTIONS] {_NAMES} --root DIR",
@@ -337,7 +350,8 @@ def _parser(program: str, port: int) -> argparse.ArgumentParser:
 
 def _name(text: str) -> str:
     if text not in MAX_TRANSFERS:
-        raise argparse.ArgumentTypeError(f"no bundled server is called {text!r}; allowed: {', '.join(MAX_TRANSFERS)}")
+        allowed = f"; allowed: {', '.join(MAX_TRANSFERS)}"
+        raise Refused(f"no bundled server is called {text!r}", text, MAX_TRANSFERS, allowed)
     return text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,17 @@ def test_the_survey_prints_a_line_per_cell_and_says_where(capsys: pytest.Capture
     assert "read, 3 at once" in out
     assert "write, 3 at once, windowsize 64" in out
     assert "answering socket" in out
+    assert "lowest to highest" not in out, "of one trial"
+
+
+@pytest.mark.usefixtures("two_cells")
+def test_a_cell_that_stood_still_is_marked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tftpbench.cli.ceiling.STALLED_PPS", 10**9)
+    assert cli.exit_code(["ceiling", "--quick", "--trials", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "lowest to highest" in out
+    assert re.search(r"^ *read, 3 at once +[0-9.]+( k| M)?\* ", out, re.MULTILINE)
+    assert "* stalled, and no ceiling: " in out
 
 
 @pytest.mark.usefixtures("two_cells")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.loopback.peer import ACK, RRQ, Address, Peer, ack, data, error, oack, opcode, peer
-from tftpbench.host.server import download
+from tftpbench.host.server import NothingListens, download
+from tftpbench.host.server.readiness import free_port
 from tftpbench.host.target import Target
 
 
@@ -68,6 +69,12 @@ def test_an_oack_that_comes_late_leaves_the_server_its_time_for_the_first_block(
 
     with peer(answer) as server:
         assert copied(server, tmp_path / "f", blksize=600) == b"whole"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_where_nothing_listens_is_known_from_icmp_and_not_waited_for(tmp_path: Path, host: str) -> None:
+    with pytest.raises(NothingListens, match=r"^nothing listens on \S+ \(ICMP port unreachable\): start the server"):
+        download(Target(host, free_port(host), "f"), {}, tmp_path / "f")
 
 
 class _Clock:

@@ -338,6 +338,14 @@ def test_a_file_that_can_not_be_read_first_is_told_and_no_success() -> None:
     )
 
 
+def test_a_first_read_waits_as_a_client_does_and_its_failure_is_said_before_the_load() -> None:
+    with peer(answers()) as server:
+        code, out, err = done(server.port, "--read", "f", *VERIFIED, "--timeout", "500ms", "--retries", "1")
+    line = "f was to be read before the load, and the server did not answer within 1 s"
+    assert (code, err.splitlines()[0]) == (3, f"The load goes on, but nothing will be compared: {line}.")
+    assert f"Warning: nothing was compared: {line}" in out
+
+
 def test_a_file_too_large_to_be_compared_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Measuring a server that runs already: it is read, written to only where that is allowed, and never stopped."""
 
 import json
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 import tftpbench
 from tests.loopback.manifests import bundled, tiny, written
 from tests.loopback.peer import ACK, DATA, ERROR, RRQ, WRQ, Address, Answer, Peer, ack, data, error, oack, opcode, peer
-from tftpbench import cli
+from tftpbench import cli, measure
+from tftpbench.model.scenario import Scenario
 
 pytestmark = pytest.mark.timeout(200)
 SCENARIO = """\
@@ -100,7 +102,7 @@ def test_it_goes_on_afterwards(tmp_path: Path, running: tftpbench.Server) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target-file", "absent"], "'absent' can't be read: with no options it answered with ERROR 1, 'file"),
+        (["--target-file", "absent"], "'absent' can't be read: it answered with ERROR 1, 'file"),
         ([], "--target needs a file to read"),
         (["--target-file", "boot.0", "--target-write"], "not both"),
         (["--target-file", ""], "--target-file is ''; allowed: the name of one file"),
@@ -306,3 +308,67 @@ def test_a_file_is_copied_in_windows_and_each_is_acknowledged_once(tmp_path: Pat
     arguments = ["--set", "matrix.windowsize=8", "--set", "matrix.blksize=64", "--target-file", "boot.0"]
     code, rows = run(tmp_path, "--target", f"127.0.0.1:{running.port}", *arguments)
     assert (code, [row["completed"] for row in rows]) == (0, [20])
+
+
+def overloaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, recovers: bool
+) -> tuple[list[measure.Event], list[dict[str, Any]]]:
+    """A run of three trials on a server that falls silent in the first, perhaps until it is waited for."""
+    for name, limit_s in (
+        ("trial.UNRESPONSIVE_TIMEOUT_S", 0.02),
+        ("trial.RECOVERY_TIMEOUT_S", 60 if recovers else 0.2),
+    ):
+        monkeypatch.setattr(f"tftpbench.measure.{name}", limit_s)
+    monkeypatch.setattr("tftpbench.host.server.external.REPEATS_S", (0.01, 0.04))
+    monkeypatch.setattr("tftpbench.host.server.external.ANSWER_TIMEOUT_S", 0.1)
+    serve, seen = named_only(bytes(700), {b"boot.0"}), list[measure.Event]()
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if len(requests(self)) <= 10 or (recovers and any(isinstance(each, measure.RecoveryAwaited) for each in seen)):
+            serve(self, datagram, address)
+
+    asked = Scenario.from_dict(
+        {
+            "name": "target",
+            "description": "Is it running?",
+            "servers": ["epoll"],
+            "matrix": {"operation": "read", "concurrency": 20, "file_size": "4KiB"},
+            "transfers": 20,
+            "trials": 3,
+            "client": {"timeout": "50ms", "retries": 4},
+        }
+    )
+    with peer(answer) as server:
+        done = tftpbench.run(
+            asked, target=f"127.0.0.1:{server.port}", target_file="boot.0", out=folder,
+            on_event=seen.append, progress=False,
+        )  # fmt: skip
+    rows = [json.loads(line) for line in (done.path / "trials.jsonl").read_text().splitlines()]
+    return seen, sorted(rows, key=lambda row: row["trial"])
+
+
+def findings_of(row: dict[str, Any]) -> dict[str, str]:
+    return {each["kind"]: each["text"] for each in row["server_findings"]}
+
+
+def test_after_an_overload_it_is_waited_for_until_it_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, (loaded, *after) = overloaded(tmp_path, monkeypatch, recovers=True)
+    assert loaded["completed"] < 20
+    assert re.fullmatch(r"answered no new request for \d+ s after the load", findings_of(loaded)["unresponsive"])
+    assert [(row["completed"], row["server_findings"]) for row in after] == [(20, []), (20, [])]
+    waits = [each for each in seen if isinstance(each, measure.RecoveryAwaited)]
+    assert {(each.trial.number, each.timeout_s) for each in waits} == {(1, 60)}
+    assert all(each.waited_s >= 0.02 for each in waits)
+
+
+def test_one_that_does_not_recover_is_said_to_be_busy_and_not_to_be_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (loaded, *after) = overloaded(tmp_path, monkeypatch, recovers=False)
+    assert findings_of(loaded)["unresponsive"] == "answered no new request after the load"
+    assert [findings_of(row) for row in after] == [
+        {"not_ready": f"still busy with the load before it, or stopped (no answer in {asked_s} s)"}
+        for asked_s in ("0.3", "0.4")
+    ]

@@ -100,8 +100,8 @@ def test_tftpbench_serve_hands_its_words_on_and_takes_port_69(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--root /srv", "{program} needs epoll|threads; see: {program} --help"),
-        ("epoll --root /srv --bogus", "{program} has no option --bogus; see: {program} --help"),
+        ("--root /srv", "{name} needs epoll|threads; see: {program} --help"),
+        ("epoll --root /srv --bogus", "{name} has no option --bogus; see: {program} --help"),
         ("epoll --root /srv --port", "--port needs a value"),
         ("epoll --root /srv --port x", "--port is 'x'; allowed: a whole number, 0 to 65535"),
         ("epoll --root /srv --port 65536", "--port is '65536'; allowed: a whole number, 0 to 65535"),
@@ -119,8 +119,20 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: str, s
         "tftpbench serve": lambda words: cli.exit_code(["serve", *words]),
     }
     for program, entry in entries.items():
-        line = f"tftpbench: error: {said.format(program=program, window='8B to 4294967295B')}\n"
+        name, window = program.removeprefix("tftpbench "), "8B to 4294967295B"
+        line = f"tftpbench: error: {said.format(program=program, name=name, window=window)}\n"
         assert (entry(words.split()), *capsys.readouterr()) == (2, "", line)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("epol --root /srv", "no bundled server is called 'epol'; did you mean 'epoll'?"),
+        ("epoll --root /srv --por 1", "serve has no option --por; did you mean '--port'?"),
+    ],
+)
+def test_a_misspelt_word_is_asked_about(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    assert (cli.exit_code(["serve", *words.split()]), capsys.readouterr().err) == (2, f"tftpbench: error: {said}\n")
 
 
 def test_times_and_sizes_have_units_and_a_number_alone_means_what_it_did() -> None:

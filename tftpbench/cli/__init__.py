@@ -20,8 +20,8 @@ COMPLETES = "_TFTPBENCH_COMPLETE"
 # What people come for, a command each; without a command they are the answer.
 FIRST_STEPS = {
     "A first answer in 5 s": ("tftpbench", "run", "smoke"),
-    "What does your running server hold?": (
-        "tftpbench", "run", "concurrency", "--target", "HOST:PORT", "--target-file", "NAME",
+    "How many transfers does your running server serve at once?": (
+        "tftpbench", "run", "how-many", "--target", "HOST:PORT", "--target-file", "NAME",
     ),
     "Is your server slower than before?": ("tftpbench", "gate", "ab", "--base", "OLD", "--head", "NEW"),
 }  # fmt: skip

@@ -53,12 +53,16 @@ def ceiling(
 
 
 _FIGURE: dict[str, object] = {"justify": "right", "no_wrap": True}
+_RANGE = "lowest to highest"
 _COLUMNS: dict[str, dict[str, object]] = {
     "cell": {},
     "DATA/s": _FIGURE,
-    "lowest to highest": _FIGURE,
+    _RANGE: _FIGURE,
     "arrangement": {"overflow": "fold"},
 }
+# Raw exchanges on loopback move tens of thousands a second on the slowest core: with less than this most of the window
+# was spent on something else.
+STALLED_PPS = 1000
 EXAMPLES = ("tftpbench ceiling", "tftpbench ceiling --quick --json")
 
 
@@ -87,18 +91,25 @@ def _print(found: tuple["Limit", ...], pinning: "Pinning", trials: int) -> None:
         f"Raw loopback UDP throughput, without TFTP and files, {pinning.phrase}: DATA-sized datagrams per second, "
         f"{'one trial' if trials == 1 else f'median of {trials} trials'}."
     )
-    print_table(_COLUMNS, map(_row, found))
+    # Of one trial the range is the figure once more.
+    columns = {name: each for name, each in _COLUMNS.items() if trials > 1 or name != _RANGE}
+    rows = [_row(each) for each in found]
+    print_table(columns, [[row[name] for name in columns] for row in rows])
+    if any(row["DATA/s"].endswith("*") for row in rows):
+        typer.echo("* stalled, and no ceiling: the machine did something else. Stop other programs and repeat.")
     typer.echo(
         "With a windowsize these are more than a network card can do: on loopback a window is not cut into packets."
     )
 
 
-def _row(each: "Limit") -> list[str]:
+def _row(each: "Limit") -> dict[str, str]:
     from tftpbench.model.units import counted, format_count
 
     restarted = f"; {counted(each.restarts, 'flow')} fell silent" if each.restarts else ""
     lowest, highest = format_count(each.lowest), format_count(each.highest)
-    return [_label(each.cell), format_count(each.data_pps), f"{lowest} to {highest}", f"{each.arrangement}{restarted}"]
+    stalled = "*" if each.data_pps < STALLED_PPS else ""
+    texts = _label(each.cell), f"{format_count(each.data_pps)}{stalled}", f"{lowest} to {highest}"
+    return dict(zip(_COLUMNS, (*texts, f"{each.arrangement}{restarted}"), strict=True))
 
 
 def _label(cell: "CeilingCell") -> str:

@@ -1,5 +1,6 @@
 """``tftpbench load``: load on one server, without a scenario."""
 
+import math
 import os
 import signal
 import sys
@@ -27,8 +28,6 @@ COUNT_MAX = 10**9  # each transfer leaves a row in memory
 # With --verify full the files that are read are held in memory: together no more than most machines have to spare.
 COMPARED_BYTES_MAX = 1 << 30
 FIRST_READS_MAX = 10_000  # one after the other, some milliseconds each: half a minute is waited for, an hour is not
-# How often the first read asks a server that is silent: that is what the load is there to find out.
-_FIRST_READ_TRIES = 2
 
 
 class Sockets(StrEnum):
@@ -52,9 +51,14 @@ _SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
 }
 
 
-Target = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the server; [::1]:69 for IPv6.")]
-Read = Annotated[str | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
-Write = Annotated[str | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")]
+Target = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="Address of the server, port 69 unless given; [::1]:69 for IPv6.")
+]
+# Lists only to see that one is given twice: the last of two must not win unsaid.
+Read = Annotated[list[str] | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
+Write = Annotated[
+    list[str] | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")
+]
 Concurrency = Annotated[
     int, typer.Option("-c", "--concurrency", min=1, max=COUNT_MAX, metavar="N", help="Transfers at once.")
 ]
@@ -141,24 +145,25 @@ def load(
 ) -> int:
     """Put load on a running server and report what it did.
 
-    Exit code 3 means that transfers failed, timed out, moved wrong bytes or were not done.
+    Exit code 3 means that transfers failed, timed out, moved wrong bytes or were not done. With --json, `failures` says
+    the same, and `verdict` whether the figures can be used.
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
     from tftpbench.render import load_report
 
-    if (read is None) == (write is None):
-        raise typer.BadParameter("name one file: --read NAME or --write NAME")
-    name, is_given = str(read if write is None else write), verify_against is not None
+    if len(names := [*(read or ()), *(write or ())]) != 1:
+        raise typer.BadParameter("name one file: --read NAME or --write NAME; {n} in NAME makes many of it")
+    name, is_given, is_read = names[0], verify_against is not None, bool(read)
     mistakes = {
         "--transfers and --duration exclude each other": transfers is not None and duration is not None,
         "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
-        "--size is of files to write; it goes with --write": read is not None and size is not None,
+        "--size is of files to write; it goes with --write": is_read and size is not None,
         "--distinct-files counts {n}, which NAME does not have": "{n}" not in name and distinct_files is not None,
-        "--verify-against compares what is read; it goes with --read": write is not None and is_given,
+        "--verify-against compares what is read; it goes with --read": not is_read and is_given,
         "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
         "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
-            read is not None and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
+            is_read and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
         ),
         "--verify-against has {n}: give --distinct-files N, and {n} in --read": (
             "{n}" in str(verify_against) and distinct_files is None
@@ -171,14 +176,14 @@ def load(
     distinct_files = distinct_files and min(distinct_files, transfers or distinct_files)
     host, port = numeric_address(target)
     is_timed = transfers is None
-    is_compared = verify is Verify.full or is_given or (write is not None and verify is None)
+    is_compared = verify is Verify.full or is_given or (not is_read and verify is None)
     distinct = (distinct_files or 0) if "{n}" in name else 1
     if verify_against is not None:
         _check_files(verify_against, distinct)
     config = LoadConfig(
         host=host,
         port=port,
-        operation="read" if write is None else "write",
+        operation="read" if is_read else "write",
         name=name,
         file_size_bytes=options.size_bytes("--size", size or DEFAULT_SIZE),
         concurrency=concurrency,
@@ -254,7 +259,7 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
         return
     from ipaddress import ip_address
 
-    from tftpbench.host.server import CopyFailed, TemporaryFolder, download
+    from tftpbench.host.server import CopyFailed, NothingListens, TemporaryFolder, download
     from tftpbench.host.target import Target
     from tftpbench.model.errors import UsageError
     from tftpbench.model.units import format_bytes
@@ -270,14 +275,19 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
             f"{config.host} is not a loopback address; pass --allow-remote to send load to another machine"
         )
     left, ready, not_compared = COMPARED_BYTES_MAX, replace(config, verify="off"), ""
+    # As long as a client of the load waits for its first answer, with its last repetition.
+    tries = math.ceil(config.timeout_ns * (config.retries + 1) / 1e9)
     with TemporaryFolder("tftpbench-load-") as folder:
         for number in range(config.distinct_files):
             name, copy = config.name.replace("{n}", str(number)), folder.path / str(number)
             screen.live(f"Reading {name} once, to compare all reads with it.")
             try:
-                left -= download(Target(config.host, config.port, name), config.options, copy, _FIRST_READ_TRIES, left)
+                left -= download(Target(config.host, config.port, name), config.options, copy, tries, left)
             except OSError as error:
                 raise UsageError(f"{name} can't be copied to {folder.path}: {error.strerror}") from None
+            except NothingListens as error:  # which the load finds as well, and says
+                not_compared = f"nothing was compared: {error}"
+                break
             except CopyFailed as error:
                 if copy.stat().st_size > left:
                     raise UsageError(
@@ -285,6 +295,7 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
                         f"{format_bytes(COMPARED_BYTES_MAX)} at most; name a copy with --verify-against FILE"
                     ) from None
                 not_compared = f"nothing was compared: {name} was to be read before the load, and the server {error}"
+                screen.say(f"The load goes on, but {not_compared.replace('was compared', 'will be compared', 1)}.")
                 break
         else:
             ready = replace(config, verify_against=folder.path / "{n}")

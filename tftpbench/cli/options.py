@@ -227,11 +227,11 @@ def _bad_word(error: Any, context: Any, message: str) -> str:
     where, commands = _where(context), getattr(context.command, "commands", None)
     if type(error).__name__ == "NoSuchOption":
         known = [option for each in context.command.params for option in each.opts]
-        hint = suggest(error.option_name, known)
+        hint = suggest(error.option_name, known, "")
         return f"{where} has no option {error.option_name}{hint}; all of them: {_help(context)}"
     if commands is not None and (match := re.match(r"No such command '(.*?)'", message, re.DOTALL)):
         start = "no command" if where == PROGRAM else f"no command of {where}"
-        return f"{start} is called {match[1]!r}{suggest(match[1], commands)}; allowed: {', '.join(commands)}"
+        return f"{start} is called {match[1]!r}{suggest(match[1], commands)}"
     if match := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         return f"{where}: nothing is expected at {match[1]!r}; see: {_help(context)}"
     return message
@@ -263,7 +263,8 @@ def _bad_value(parameter: Any, context: Any, message: str, words: Sequence[str])
     choices = name.split()[-1].split("|") if "|" in name else _choices(parameter)
     allowed = ", ".join(choices) or f"a whole number{f', {span[0]}' if span else ''}"
     value = _given(parameter.opts, words, message)
-    return f"{shown}{f' is {value!r}' if value is not None else ''}{suggest(value or '', choices)}; allowed: {allowed}"
+    hint = suggest(value or "", choices, f"; allowed: {allowed}")
+    return f"{shown}{f' is {value!r}' if value is not None else ''}{hint}"
 
 
 def _choices(parameter: Any) -> list[str]:

@@ -80,7 +80,7 @@ def run(
 
 EXAMPLES = (
     "tftpbench run concurrency --server epoll --server dnsmasq --set matrix.operation=read",
-    "tftpbench run concurrency --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
+    "tftpbench run how-many --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
 )
 
 
@@ -94,11 +94,11 @@ class _Changes:
 
     def load(self, name: str) -> "Scenario":
         """The scenario of a path or name, changed."""
-        from tftpbench.model.scenario_files import load_scenario, sets_trials
+        from tftpbench.host.target import measuring
+        from tftpbench.model.scenario_files import load_scenario, sets
 
-        scenario = load_scenario(name, self.overrides)
-        scenario = scenario.with_servers(self.servers) if self.servers else scenario
-        return scenario.quick(keeps_trials=sets_trials(self.overrides)) if self.quick else scenario
+        scenario = measuring(load_scenario(name, self.overrides), self.servers, self.overrides)
+        return scenario.quick(keeps_trials=sets(self.overrides, "trials")) if self.quick else scenario
 
     def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
         """What to type to do the same again: the same cells in the same order on the same contents."""
@@ -198,6 +198,15 @@ def _write_page(folder: Path) -> None:
     typer.echo(f"Report written: {output.keep_page(load_run(folder))}", err=True)
 
 
+def _before_copies(scenario: "Scenario") -> tuple["Scenario", tuple[str, ...]]:
+    """The scenario with one cell for all sizes where a file is there to be read, and what is not known of its cells."""
+    from tftpbench.host.target import is_read_only
+
+    if not any(map(is_read_only, scenario.servers)):
+        return scenario, ()
+    return scenario.with_file_size(scenario.cells()[0].file_size_bytes), ("file_size_bytes",)
+
+
 def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     from tftpbench import measure
     from tftpbench.measure.plan import estimate_s, plan
@@ -206,7 +215,7 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
 
     documents: list[dict[str, object]] = []
     count, seconds = 0, 0.0
-    for scenario in scenarios:
+    for scenario, unknown in map(_before_copies, scenarios):
         planned = plan(scenario, measure.contenders(scenario), seed)
         takes_s = estimate_s(planned.trials)
         count, seconds = count + len(planned.trials), seconds + takes_s
@@ -214,7 +223,7 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
             for line in progress.skipped_lines(planned.skipped):
                 typer.echo(line)
             for trial in planned.trials:
-                typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label}")
+                typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label_without(unknown)}")
         rows = [
             {"order": t.order, "trial": t.number, "server": t.contender.name, "cell_key": t.cell.key}
             for t in planned.trials

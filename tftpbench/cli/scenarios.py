@@ -9,6 +9,8 @@ from tftpbench.cli import options, output
 from tftpbench.render.terminal import print_table
 
 EXAMPLES = ("tftpbench scenarios", "tftpbench scenarios --json")
+# What is run first; the others follow in the order of their names.
+_FIRST = ("smoke", "how-many", "concurrency")
 # So few columns that a question has room at 80; the rest is in the document for programs.
 _COLUMNS: dict[str, dict[str, object]] = {
     "scenario": {"no_wrap": True},
@@ -23,7 +25,8 @@ def scenarios(json_: options.Json = False) -> int:
     from tftpbench.model.programs import typed
     from tftpbench.model.scenario_files import bundled_scenarios
 
-    described = [_described(name) for name in bundled_scenarios()]
+    known = bundled_scenarios()
+    described = [_described(name) for name in dict.fromkeys([*filter(known.__contains__, _FIRST), *known])]
     if json_:
         output.print_json([{"scenarios": described}])
         return 0

@@ -21,13 +21,14 @@ def _names(incomplete: str) -> list[str]:
 
 def serve(words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=_names)] = None) -> int:
     """Serve a folder with a bundled server, epoll or threads."""
-    from tftpbench.model.errors import UsageError
+    from tftpbench.model.errors import UsageError, suggest
+    from tftpbench.model.programs import typed
     from tftpbench.serve import Refused, command
 
     try:
-        counters = command(words or [], "tftpbench serve", PORT)
+        counters = command(words or [], "tftpbench serve", PORT, typed(["tftpbench", "serve"]))
     except Refused as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error.text}{suggest(error.word, error.known, error.otherwise)}") from error
     except SystemExit:  # its help has been printed
         return 0
     if said := ", ".join(f"{counter} {value}" for counter, value in counters.items() if value):

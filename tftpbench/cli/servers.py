@@ -1,6 +1,7 @@
 """``tftpbench servers``: what can be measured here, and how to get what is missing."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,14 +14,7 @@ if TYPE_CHECKING:
     from tftpbench.host.presence import Found, Missing
     from tftpbench.model.manifest import Manifest
 
-_FOLDED: dict[str, object] = {"overflow": "fold"}
-_COLUMNS: dict[str, dict[str, object]] = {
-    "server": {"no_wrap": True},
-    "model": _FOLDED,
-    "does": _FOLDED,
-    "options": _FOLDED,
-    "version": _FOLDED,
-}
+_VERSION_MAX = 20  # of a text without a number
 
 
 def servers(
@@ -39,7 +33,7 @@ def servers(
 ) -> int:
     """List the servers that can be measured, with versions found.
 
-    Of a server that is not here, it says why not and how to get it.
+    Of servers that are named, it says all: what they can do, how they are started, and how to get what is not here.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -53,10 +47,11 @@ def servers(
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
     if json_:
         typer.echo(json.dumps({"servers": described}, ensure_ascii=False))
+    elif names:
+        for manifest, each in zip(manifests, described, strict=True):
+            _print_details(manifest, each)
     else:
         _print_table(described)
-        for each in manifests if names else ():
-            _print_details(each)
     return 2 if failed else 0
 
 
@@ -94,6 +89,7 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
         "ipv6": manifest.capabilities.ipv6,
         "variants": list(manifest.variants),
         "version": here.version if here else None,
+        "state": "here" if gone is None else _state(gone),
         "missing": gone.reason if gone else None,
         "get": gone.get if gone else None,
         "can_fetch": manifest.fetch is not None,
@@ -102,28 +98,58 @@ def _describe(manifest: "Manifest", found: "Found | Missing") -> dict[str, objec
     }
 
 
+def _state(gone: "Missing") -> str:
+    from tftpbench.host.presence import AS_ROOT, NOT_FOUND
+
+    if gone.get == AS_ROOT:
+        return "needs root"
+    return "not here" if gone.reason.endswith(NOT_FOUND) else "can't be run"
+
+
 def _print_table(described: list[dict[str, object]]) -> None:
     from tftpbench.model.programs import typed
 
-    print_table(_COLUMNS, map(_row, described))
-    for each in described:
-        if each["missing"] is not None:
-            fetch = typed(["tftpbench", "servers", "--fetch", str(each["name"])])
-            fetched = f" (or: {fetch})" if each["can_fetch"] else ""
-            typer.echo(visible_line(f"To get {each['name']}: {each['get']}{fetched}"))
+    rows = [[visible_line(str(cell)) for cell in (each["name"], _here(each), each["model"])] for each in described]
+    # One line a server, also at 80 columns, where only the model is shortened: all about one is printed for its name.
+    columns: dict[str, dict[str, object]] = {
+        name: {"no_wrap": True, "min_width": max(len(row[place]) for row in rows)}
+        for place, name in enumerate(("server", "here"))
+    }
+    print_table({**columns, "model": {"no_wrap": True, "overflow": "ellipsis"}}, rows)
+    gone = [each for each in described if each["state"] == "not here"]
+    fetched = [str(each["name"]) for each in gone if each["can_fetch"]]
+    others = [str(each["name"]) for each in gone if not each["can_fetch"]]
+    for start, names in (
+        (f"{typed(['tftpbench', 'servers', '--fetch'])} gets", fetched),
+        ("To be got by hand:", others),
+    ):
+        if names:
+            typer.echo(f"{start} {', '.join(names)}.")
+    typer.echo(f"All about one: {typed(['tftpbench', 'servers'])} NAME")
 
 
-def _row(described: dict[str, object]) -> list[str]:
-    does = f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}"
-    here = str(described["version"]) if described["missing"] is None else f"- {described['missing']}"
-    cells = described["name"], described["model"], does, _words(described["options"]) or "none", here
-    return [visible_line(str(cell)) for cell in cells]
+def _here(described: dict[str, object]) -> str:
+    """The number in what the version command printed, or in a few words why it can't be run."""
+    if described["missing"] is None:
+        text = str(described["version"])
+        number = re.search(r"\d+(\.\d+)+", text)
+        return number[0] if number else text[:_VERSION_MAX]
+    return str(described["state"])
 
 
-def _print_details(manifest: "Manifest") -> None:
-    """What a look at one server is for: how it is started, its limits, and where it comes from."""
+def _print_details(manifest: "Manifest", described: dict[str, object]) -> None:
+    """What a look at one server is for: what it does, how it is started or got, its limits, where it comes from."""
+    from tftpbench.model.programs import typed
+
+    fetch = f"{typed(['tftpbench', 'servers', '--fetch', manifest.name])}, or: " if manifest.fetch else ""
     variants = {name: " ".join(variant.argv) for name, variant in manifest.variants.items()}
     lines = {
+        "here": re.split(r"\s+Copyright", str(described["version"]))[0] if described["version"] else "",
+        "not here": str(described["missing"] or ""),
+        "to get it": f"{fetch if described['state'] == 'not here' else ''}{described['get'] or ''}",
+        "model": manifest.model,
+        "does": f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}",
+        "options": _words(described["options"]) or "none",
         "homepage": manifest.homepage,
         "licence": manifest.license,
         "started as": " ".join(manifest.argv),

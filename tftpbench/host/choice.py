@@ -21,10 +21,8 @@ def manifest(name_or_path: str) -> Manifest:
     known = _bundled_paths()
     if name_or_path in known:
         return load_manifest(known[name_or_path])
-    hint = suggest(name_or_path, known)
-    raise ManifestError(
-        f"no server is called {name_or_path!r}{hint}; allowed: {', '.join(known)}, or the path of a server.yaml"
-    )
+    hint = suggest(name_or_path, known, f"; allowed: {', '.join(known)}, or the path of a server.yaml")
+    raise ManifestError(f"no server is called {name_or_path!r}{hint}")
 
 
 def choose(entry: str) -> tuple[Manifest | Target, str | None]:

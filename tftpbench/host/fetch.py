@@ -55,7 +55,7 @@ def fetch_all(what: str, wanted: Sequence[Wanted], say: Callable[[str], None]) -
             for done in as_completed(waiting):
                 each = waiting[done]
                 try:
-                    say(f"{each.name}: {'fetched' if done.result() else 'is here already'}")
+                    say(f"{each.name}: {'fetched into' if done.result() else 'is here already:'} {each.folder}")
                 except FetchError as error:
                     failed[each.name] = str(error)
                     say(f"{each.name}: not fetched: {error}; get it: {each.get}")

@@ -23,6 +23,7 @@ from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.workload import DRAIN_NS
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
@@ -65,7 +66,7 @@ class LoadConfig:
     limit_ns: int = 600_000_000_000
     duration_ns: int | None = None
     warm_up_ns: int = 0
-    drain_ns: int = 5_000_000_000
+    drain_ns: int = DRAIN_NS
     ramp_ns: int = 0
     blksize: int = BLKSIZE_DEFAULT
     windowsize: int = WINDOWSIZE_DEFAULT

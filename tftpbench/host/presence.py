@@ -15,6 +15,9 @@ from pathlib import Path
 from tftpbench.host.target import Target
 from tftpbench.model.manifest import Manifest
 
+# How to get what only root may run, and how the reason ends where there is no program.
+AS_ROOT = "run tftpbench as root"
+NOT_FOUND = "was not found"
 VERSION_TIMEOUT_S = 10.0
 VERSION_LENGTH_MAX = 120
 _VERSION_BYTES_MAX = 65536
@@ -46,10 +49,10 @@ def locate(server: Manifest | Target, *, ask: bool = True) -> Found | Missing:
         return Found("unknown", "")
     executable = server.executable()
     if executable is None:
-        return Missing(f"{server.wanted} was not found", server.get)
+        return Missing(f"{server.wanted} {NOT_FOUND}", server.get)
     refused = missing_privilege(server.privileges, server.fixed_port)
     if refused is not None:
-        return Missing(refused, "run tftpbench as root")
+        return Missing(refused, AS_ROOT)
     command = server.version_command(executable)
     if not command or not ask:
         return Found("unknown", executable)

@@ -8,11 +8,14 @@ written as in ``[fe80::1%25eth0]`` (RFC 6874); a bare ``%`` is understood, too.
 import ipaddress
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from tftpbench.model.errors import ManifestError, UsageError
 from tftpbench.model.protocol import PORT
+from tftpbench.model.scenario import Scenario
+from tftpbench.model.scenario_files import Overrides, sets
 
 SCHEME = "tftp://"
 _SHAPE = re.compile(
@@ -67,6 +70,21 @@ def parse_target(entry: str) -> Target:
     if file is not None and (not file or not file.isprintable() or "{n}" in file):
         raise ManifestError(f"{entry!r} names no file to read; {_ALLOWED}, or without the last slash to allow uploads")
     return Target(host, port, file)
+
+
+def is_read_only(entry: str) -> bool:
+    """Whether an entry of a scenario's servers means a running server with one file to read. Raises ManifestError."""
+    return entry.startswith(SCHEME) and parse_target(entry).file is not None
+
+
+def measuring(scenario: Scenario, entries: Sequence[str], overrides: Overrides) -> Scenario:
+    """The scenario of these servers; beside a file to read of reads alone, unless `overrides` name operations.
+
+    Raises ManifestError.
+    """
+    if any(map(is_read_only, entries)) and not sets(overrides, "matrix.operation"):
+        scenario = scenario.reading()
+    return scenario.with_servers(entries) if entries else scenario
 
 
 def target_entries(

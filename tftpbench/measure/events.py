@@ -57,6 +57,15 @@ class TrialFinished:
 
 
 @dataclass(frozen=True)
+class RecoveryAwaited:
+    """A running server has answered no new request for `waited_s` since the trial's load, of `timeout_s` at most."""
+
+    trial: Trial
+    waited_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True)
 class ServerLeftOut:
     """A server failed to start again: its remaining trials are not tried.
 
@@ -83,4 +92,13 @@ class RunFinished:
     interrupted: bool
 
 
-Event = CopyStarted | RunStarted | TrialStarted | TrialFinished | ServerLeftOut | CeilingUnknown | RunFinished
+Event = (
+    CopyStarted
+    | RunStarted
+    | TrialStarted
+    | RecoveryAwaited
+    | TrialFinished
+    | ServerLeftOut
+    | CeilingUnknown
+    | RunFinished
+)

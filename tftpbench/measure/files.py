@@ -15,6 +15,7 @@ from pathlib import Path
 from tftpbench.host.generator import LoadConfig, LoadResult
 from tftpbench.host.server import (
     CopyFailed,
+    NothingListens,
     Options,
     RunningServer,
     TemporaryFolder,
@@ -79,12 +80,14 @@ class TargetFiles:
         for options in asked:
             try:
                 size = download(target, options, copy, *([_TRIES_FURTHER] if failures else []))
+            except NothingListens as error:
+                raise ServerNotReady(str(error)) from None
             except CopyFailed as error:
                 failures.setdefault(str(error), describe_options(options))
                 continue
             except OSError as error:
                 raise ServerNotReady(f"{target.name}: {target.file!r} can't be copied: {error.strerror}") from None
-            self.running(target).has_answered = True
+            self.running(target).silent_s = 0.0
             if failures:
                 self._copied_otherwise.append(
                     f"{target.name}: {target.file!r} was copied with {describe_options(options)}: {_reasons(failures)}."
@@ -203,7 +206,11 @@ def _reads(scenario: Scenario) -> list[Options]:
 
 def _reasons(failures: Mapping[str, str]) -> str:
     """What the server did, and to which options: "with blksize 1468 it answered with ERROR 1, 'File not found'"."""
-    reasons = [f"with {options} it {reason}" for reason, options in failures.items()]
+    nothing = describe_options({})
+    plain = "" if list(failures.values()) == [nothing] else f"with {nothing} "
+    reasons = [
+        f"{plain if options == nothing else f'with {options} '}it {reason}" for reason, options in failures.items()
+    ]
     more = len(reasons) - _REASONS_MAX
     return "; ".join(reasons[:_REASONS_MAX] + ([f"and {more} more"] if more > 0 else []))
 

@@ -5,6 +5,7 @@ A server that misbehaves is a finding about it and no fault of the run: nothing 
 figures and transfers in, findings out.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,16 +99,16 @@ def in_flight_max(transfers: Columns) -> int:
 
 
 def of_a_load(
-    row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, is_unresponsive: bool = False
+    row: Row, transfers: Columns, timeout_ns: int, *, died: str | None = None, silent_s: float = 0
 ) -> list[ServerFinding]:
     """All findings of a load, the most severe first.
 
     `row` has the figures of trials.jsonl, `transfers` the columns of transfers.parquet with -1 for never. `timeout_ns`:
-    the client's first wait. `died`: how the server did, in words; `is_unresponsive`: it answered no new request after
-    the load.
+    the client's first wait. `died`: how the server did, in words; `silent_s`: for how long it answered no new request
+    after the load, inf where it was given up.
     """
     found = [
-        *_whole(row, died, is_unresponsive),
+        *_whole(row, died, silent_s),
         *_transfers(row, transfers, has_died=died is not None),
         *_not_granted(row),
         *_unfair(row, timeout_ns),
@@ -115,11 +116,12 @@ def of_a_load(
     return [finding for finding in found if finding.count]
 
 
-def _whole(row: Row, died: str | None, is_unresponsive: bool) -> Iterator[ServerFinding]:
+def _whole(row: Row, died: str | None, silent_s: float) -> Iterator[ServerFinding]:
     if died is not None:
         yield of_a_lost_server(died, "died")
-    if is_unresponsive:
-        yield ServerFinding("unresponsive", 1, "answered no new request after the load")
+    if silent_s:
+        time = "" if math.isinf(silent_s) else f"for {silent_s:.0f} s "
+        yield ServerFinding("unresponsive", 1, f"answered no new request {time}after the load")
     wrong = int(number(row, "content_mismatches") or 0)
     judged = number(row, "started") or number(row, "completed")  # one that sends too much never completes
     yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")

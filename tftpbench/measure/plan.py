@@ -106,6 +106,8 @@ def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contend
 def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     """Every round does every cell once on every server that can, in random order.
 
+    Where a server runs already, by ascending concurrency, round after round of each: for minutes after an overload some
+    answer requests that were given up, and so a dnsmasq that had lost 1000 at once would have served no round after it.
     The servers of a cell stay adjacent, in random order among themselves: what makes a machine faster or slower for a
     minute then hits both sides of a comparison. A skipped combination keeps its numbers, so that the numbers of a run
     do not depend on what is installed.
@@ -123,6 +125,9 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
                     continue
                 number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
                 trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
+    if any(isinstance(each.server, Target) for each in servers):
+        trials.sort(key=lambda trial: trial.cell.concurrency)
+        trials = [replace(trial, order=order) for order, trial in enumerate(trials, 1)]
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
 
 

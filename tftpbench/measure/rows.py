@@ -35,7 +35,8 @@ class Observed:
     samples: Samples
     buffers: Buffers | None
     lost: ServerDied | None
-    is_unresponsive: bool
+    silent_s: float
+    """For how long it answered no new request after the load; 0 where it did soon, inf where it was given up."""
     uploads: Row
     """What came of comparing them."""
     not_read_back: tuple[ServerFinding, ...]

@@ -161,8 +161,9 @@ def _do_all(
         for trial in trials:
             if trial.contender.name in starts.left_out:
                 continue
+            ceiling = probes.before(trial)
             on_event(TrialStarted(trial, len(whole.trials)))
-            outcome = run_trial(trial, bench, probes.before(trial))
+            outcome = run_trial(trial, bench, ceiling, on_event)
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))

@@ -170,6 +170,7 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         duration_ns=cell.duration_ns,
         warm_up_ns=cell.warm_up_ns,
         limit_ns=cell.limit_ns,
+        drain_ns=cell.drain_ns,
         ramp_ns=cell.client.ramp_ns,
         blksize=cell.blksize,
         windowsize=cell.windowsize,

@@ -4,7 +4,10 @@ Whatever the server does wrong is part of the row; only a fault of ours, or Ctrl
 then too nothing stays behind. It must never print, and never start a second server beside the first.
 """
 
+import math
 import os
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,7 +15,9 @@ from typing import Literal
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadResult, Stop
 from tftpbench.host.server import PortTaken, Server
+from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
+from tftpbench.measure.events import RecoveryAwaited
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
 from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
@@ -23,6 +28,9 @@ from tftpbench.model.metrics import COLUMNS
 STOP_GRACE_S = 0.3
 # One that lost transfers is asked once more; a server that is only slow gets to it within this.
 UNRESPONSIVE_TIMEOUT_S = 2.0
+# A running server has no fresh start before the next trial: it is waited for, until it has worked off what clients have
+# given up. A dnsmasq of 50 at once took up to 22 s after 1000 at once; one that takes longer is of no use to them.
+RECOVERY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,12 @@ class Outcome:
     failed_start: str | None = None
 
 
-def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None) -> Outcome:
+def run_trial(
+    trial: Trial,
+    bench: Bench,
+    ceiling_data_pps: float | None = None,
+    on_event: Callable[[RecoveryAwaited], None] = lambda _: None,
+) -> Outcome:
     """Do the trial. Raises LoadError where the generator itself can't run."""
     row = row_of(trial, bench.pinning)
     log = bench.roots.base / "server.log"
@@ -49,7 +62,7 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
         try:
             with server_of(trial, bench, root, log) as server:
                 has_started = True
-                seen = _measure(trial, bench, root, server)
+                seen = _measure(trial, bench, root, server, on_event)
         except ServerError as error:
             why = _unnamed(error, trial)
             taken = isinstance(error, PortTaken)
@@ -65,9 +78,7 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
-    wrong = findings.of_a_load(
-        row, seen.result.transfers, seen.config.timeout_ns, died=died, is_unresponsive=seen.is_unresponsive
-    )
+    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
@@ -82,7 +93,9 @@ def run_trial(trial: Trial, bench: Bench, ceiling_data_pps: float | None = None)
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
 
-def _measure(trial: Trial, bench: Bench, root: Path, server: Server) -> Observed:
+def _measure(
+    trial: Trial, bench: Bench, root: Path, server: Server, on_event: Callable[[RecoveryAwaited], None]
+) -> Observed:
     stop = Stop()
     config = load_config(trial, bench, server, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
@@ -105,7 +118,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server) -> Observed
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
-        is_unresponsive=lost is None and _is_unresponsive(server, result),
+        silent_s=_silence_s(trial, server, result, on_event) if lost is None else 0.0,
         uploads=uploads,
         not_read_back=not_read_back,
         ended=server.stop(STOP_GRACE_S),
@@ -118,11 +131,22 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
     return str(error).removeprefix(f"{trial.contender.server.name}: ")
 
 
-def _is_unresponsive(server: Server, result: LoadResult) -> bool:
-    """Whether a server that lost transfers answers no new request any more."""
+def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: Callable[[RecoveryAwaited], None]) -> float:
+    """For how long a server that lost transfers answers no new request: 0 for not long, inf where it was given up."""
     if result.figures.get("completed") == result.figures.get("started"):
-        return False
-    return not server.answers(UNRESPONSIVE_TIMEOUT_S)
+        return 0.0
+    is_running = isinstance(trial.contender.server, Target)
+    timeout_s = RECOVERY_TIMEOUT_S if is_running else UNRESPONSIVE_TIMEOUT_S
+
+    def silent(waited_s: float) -> None:
+        if is_running and waited_s >= UNRESPONSIVE_TIMEOUT_S:
+            on_event(RecoveryAwaited(trial, waited_s, timeout_s))
+
+    began_s = time.monotonic()
+    if not server.answers(timeout_s, silent):
+        return math.inf
+    silent_s = time.monotonic() - began_s
+    return silent_s if silent_s >= UNRESPONSIVE_TIMEOUT_S else 0.0
 
 
 def _outcome(row: Row, found: tuple[validity.Finding, ...], result: LoadResult | None, log: Path) -> Outcome:

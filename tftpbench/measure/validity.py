@@ -5,9 +5,11 @@ never judge a server: lost datagrams, failed transfers and a slow server are fin
 trial valid.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from tftpbench.model import invariants
 from tftpbench.model.invariants import Row, number
@@ -48,7 +50,7 @@ class Kind(Enum):
     )
     GENERATOR_LAG = "stop other programs"
     GENERATOR_STOPPED = "do not suspend tftpbench while it measures, stop other programs, and repeat"
-    GENERATOR_GAPS = "stop other programs, and repeat"
+    GENERATOR_GAPS = "stop other programs and repeat"
     RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
@@ -60,6 +62,52 @@ LIMITS = STALLS | {
     Kind.GENERATOR_SATURATED, Kind.GENERATOR_LAG, Kind.GENERATOR_GAPS, Kind.GENERATOR_DROPS, Kind.STEAL
 }  # fmt: skip
 """What a rate is wrong by. A quick run, whose rates are not judged, is not invalid by it."""
+_TOO_BUSY = "this machine was too busy for tftpbench's load generator"
+# Words that the text of a finding has, by which the reason in a row is known again; what it means, for people; and
+# whose advice fits. Those first that explain the ones after them.
+_CAUSES: tuple[tuple[str, str, Kind], ...] = (
+    ("is a debug build", "tftpbench's native core is a debug build", Kind.DEBUG_BUILD),
+    ("had wrong contents", "bytes were wrong", Kind.CONTENT_MISMATCH),
+    ("are accounted for", "the counts of transfers do not add up", Kind.COUNTERS),
+    ("the host took", "the host of this machine gave its cores to others", Kind.STEAL),
+    ("the generator stood still for", _TOO_BUSY, Kind.GENERATOR_GAPS),
+    ("the runner watched the trial", _TOO_BUSY, Kind.GENERATOR_GAPS),
+    ("the generator read answers", _TOO_BUSY, Kind.GENERATOR_GAPS),
+    ("dropped at the generator's sockets", "tftpbench's load generator lost answers", Kind.GENERATOR_DROPS),
+    ("the generator was saturated", "tftpbench's load generator was the limit", Kind.GENERATOR_SATURATED),
+    ("transfers in flight, not", "rates and transfer times contradict each other", Kind.LITTLES_LAW),
+)
+
+
+class Cause(NamedTuple):
+    """Why trials are invalid, in plain words: the commonest reason, in how many trials, and what kind it is of.
+
+    `kind` None: the text of the reason itself, such as how the server was lost.
+    """
+
+    text: str
+    trials: int
+    kind: Kind | None
+
+    @property
+    def advice(self) -> str:
+        """What to do about it; "" where that depends."""
+        return self.kind.value if self.kind else ""
+
+    @property
+    def is_of_rates(self) -> bool:
+        """Whether what was counted is true all the same, and only rates and times are not."""
+        return self.kind in LIMITS or self.kind is Kind.LITTLES_LAW
+
+
+def commonest(reasons: Iterable[str]) -> Cause | None:
+    """The cause of most of these, which are the column verdict_reason of invalid trials; None of none."""
+    counts = Counter(map(_cause, reasons))
+    return next((Cause(text, count, kind) for (text, kind), count in counts.most_common(1)), None)
+
+
+def _cause(reason: str) -> tuple[str, Kind | None]:
+    return next(((text, kind) for words, text, kind in _CAUSES if words in reason), (reason, None))
 
 
 @dataclass(frozen=True)

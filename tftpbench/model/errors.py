@@ -113,8 +113,23 @@ class ResultsWarning(UserWarning):
     """Part of a run can't be read, or breaks an invariant: the rest is loaded, and `Run.problems` lists it."""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: "; did you mean 'epoll'?", or nothing where no known word is near."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that may have been meant."""
     bare = {each.lstrip("-"): each for each in known}  # the dashes of two options make them no more alike
-    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.6)
-    return f"; did you mean {bare[near[0]]!r}?" if near else ""
+    name = word.lstrip("-")
+    # --rate is no --write, which would overwrite files: one letter of four may be wrong, and one of three.
+    near = difflib.get_close_matches(name, list(bare), n=1, cutoff=0.66 if len(name) == 3 else 0.75)
+    return bare[near[0]] if near else None
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The end of an error message: "; did you mean 'epoll'?", else `otherwise`, all known words unless it is given."""
+    words = list(known)
+    if (near := nearest(word, words)) is not None:
+        return f"; did you mean {near!r}?"
+    return f"; allowed: {', '.join(words)}" if otherwise is None else otherwise
+
+
+def nothing_listens(where: str) -> str:
+    """What an ICMP port unreachable in answer to a request means, as the middle of a sentence."""
+    return f"nothing listens on {where} (ICMP port unreachable): start the server, or correct the address"

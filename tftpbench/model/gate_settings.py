@@ -63,9 +63,7 @@ class Gate(Strict):
             if name in REPORTED:
                 yield KeyFault(("budgets", name), f"is never gated; allowed: {', '.join(METRICS)}")
             elif name not in METRICS:
-                yield KeyFault(
-                    ("budgets", name), f"unknown metric{suggest(name, METRICS)}; allowed: {', '.join(METRICS)}"
-                )
+                yield KeyFault(("budgets", name), f"unknown metric{suggest(name, METRICS)}")
         if list(self.looks) != sorted(set(self.looks)):
             yield KeyFault(("looks",), f"is {list(self.looks)}; allowed: rising numbers")
         if not self.gated:

@@ -316,9 +316,8 @@ class Manifest(Strict):
         )
         unknown = sorted(used - set(known))
         for name in unknown:
-            hint = suggest(name, known)
-            allowed = ", ".join(f"{{{place}}}" for place in known)
-            yield KeyFault(key, f"has the placeholder {{{name}}}{hint}; allowed: {allowed}")
+            hint = suggest(name, known, f"; allowed: {', '.join(f'{{{place}}}' for place in known)}")
+            yield KeyFault(key, f"has the placeholder {{{name}}}{hint}")
         if unknown:
             return  # a misspelt one is lacking, too
         if "program" in used and self.find.program is None:

@@ -19,8 +19,8 @@ from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
-from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, Verify
-from tftpbench.model.workload import Cell, Client, Placement
+from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, TextOrList, Verify
+from tftpbench.model.workload import DRAIN_NS, Cell, Client, Placement
 
 SCHEMA = "tftpbench.scenario/1"
 # How trials are ordered; part of method_key, to be changed with the order itself.
@@ -117,10 +117,11 @@ class Scenario(Strict):
         description="Load before the window that is not counted; 200ms unless given. Only with duration.",
     )  # fmt: skip
     time_limit_ns: Annotated[
-        DurationNs | None, Allowed(f"100ms to 24h, only with transfers; {DURATION_ALLOWED}")
+        DurationNs | None, Allowed(f"100ms to 24h; {DURATION_ALLOWED}")
     ] = Field(
         default=None, alias="time_limit", ge=100 * MS, le=86_400_000 * MS,
-        description="When a trial of transfers ends, done or not; 5min unless given. Only with transfers.",
+        description="When a trial ends, done or not. With transfers counted from its start, 5min unless given; with "
+        "duration from the end of the window, 5s unless given.",
     )  # fmt: skip
     distinct_files: Annotated[Count, Allowed("1 to 100000")] = Field(
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
@@ -142,7 +143,7 @@ class Scenario(Strict):
         description="first: servers are compared with the first one; ceiling: each with raw loopback UDP "
         "throughput for the same datagrams, measured in the same run.",
     )
-    thresholds: Annotated[tuple[str, ...], Allowed(THRESHOLD_GRAMMAR)] = Field(
+    thresholds: Annotated[tuple[str, ...], TextOrList, Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
@@ -170,10 +171,6 @@ class Scenario(Strict):
             )
         if self.transfers is not None and self.warm_up_ns is not None:
             yield KeyFault(("warm_up",), "has no meaning with transfers; allowed: only beside duration", ["transfers"])
-        if self.duration_ns is not None and self.time_limit_ns is not None:
-            yield KeyFault(
-                ("time_limit",), "has no meaning with duration; allowed: only beside transfers", ["duration"]
-            )
         if self.compare_with == "ceiling" and self.best_of:
             yield KeyFault(
                 ("compare_with",),
@@ -210,12 +207,8 @@ class Scenario(Strict):
             if threshold.server is not None and not _runs(threshold.server, self.servers):
                 wrong += 1
                 hint = "" if is_brief else suggest(threshold.server, self.servers)
-                yield KeyFault(
-                    ("thresholds", index),
-                    f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}; "
-                    f"allowed: {', '.join(self.servers)}",
-                    ["servers"],
-                )
+                named = f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}"
+                yield KeyFault(("thresholds", index), named, ["servers"])
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
@@ -236,7 +229,8 @@ class Scenario(Strict):
             "transfers": self.transfers,
             "duration_ns": self.duration_ns,
             "warm_up_ns": self.warm_up_effective_ns,
-            "limit_ns": TIME_LIMIT_NS if self.time_limit_ns is None else self.time_limit_ns,
+            "limit_ns": self.time_limit_ns if self.time_limit_ns and self.transfers else TIME_LIMIT_NS,
+            "drain_ns": self.time_limit_ns if self.time_limit_ns and self.duration_ns else DRAIN_NS,
             "distinct_files": self.distinct_files,
             "client": self.client,
             "placement": self.placement,
@@ -304,6 +298,12 @@ class Scenario(Strict):
         """The same question for other servers; thresholds that name none of them are dropped."""
         kept = [str(check) for check in self.checks if check.server is None or _runs(check.server, servers)]
         return _read({**self.document(), "servers": list(servers), "thresholds": kept}, "--server")
+
+    def reading(self) -> "Scenario":
+        """The same question about reads alone; as it is where it has none."""
+        reads = [matrix for matrix in self.matrices if "read" in matrix.operation]
+        matrix = [{**each.model_dump(mode="json"), "operation": ["read"]} for each in reads]
+        return _read({**self.document(), "matrix": matrix}, "--target-file") if reads else self
 
     def with_file_size(self, size_bytes: int) -> "Scenario":
         """The same question about one file of `size_bytes`, which is there already."""

@@ -43,11 +43,9 @@ def overridden(scenario: Scenario, overrides: Overrides) -> Scenario:
     return strict.parse(document, Scenario)
 
 
-def sets_trials(overrides: Overrides) -> bool:
-    """Whether they say how many trials there shall be, which --quick then leaves alone."""
-    return any(
-        each.partition("=")[0].strip() == "trials" for each in assignments_of(overrides, "overrides", ScenarioError)
-    )
+def sets(overrides: Overrides, key: str) -> bool:
+    """Whether they say what `key` shall be, which other options then leave alone."""
+    return any(each.partition("=")[0].strip() == key for each in assignments_of(overrides, "overrides", ScenarioError))
 
 
 def bundled_scenarios() -> dict[str, Path]:
@@ -82,8 +80,8 @@ def _find(path_or_name: str) -> Path:
     known = bundled_scenarios()
     if path_or_name in known:
         return known[path_or_name]
-    hint = suggest(path_or_name, known)
-    raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}; allowed: a file, or {', '.join(known)}")
+    hint = suggest(path_or_name, known, f"; allowed: a file, or {', '.join(known)}")
+    raise ScenarioError(f"no scenario is called {path_or_name!r}{hint}")
 
 
 def _is_path(entry: str) -> bool:

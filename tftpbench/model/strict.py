@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from tftpbench.model.errors import suggest
+from tftpbench.model.errors import nearest, suggest
 from tftpbench.model.yaml import Document, Key, KeyPath, Origin
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -88,6 +88,8 @@ class _Mistake:
 
     def __str__(self) -> str:
         key = _dotted(self.path)
+        if self.origin.is_set and len(str(self.origin)) > SHOWN_MAX:  # what is wrong in it stands in the text
+            return f"--set {key}: {self.text}"
         is_said = not key or self.origin.source.startswith(f"--set {key}=")
         return f"{self.origin}: {self.text}" if is_said else f"{self.origin}: {key}: {self.text}"
 
@@ -228,18 +230,19 @@ def _wrong(model: type[BaseModel], path: KeyPath, fault: dict[str, Any], cause: 
         message = f"is {_shown(fault['input'])}"
     else:
         message, allowed = f"is {_shown(fault['input'])}", fault["msg"]
-    return message if not allowed or "allowed:" in message else f"{message}; allowed: {allowed}"
+    is_said = not allowed or "allowed:" in message or "did you mean" in message
+    return message if is_said else f"{message}; allowed: {allowed}"
 
 
 def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
     parent = _model_at(model, path[:-1])
     siblings = [_name(name, field) for name, field in parent.model_fields.items()]
     word = str(path[-1])
-    hint = suggest(word, siblings)
-    if not hint:
-        elsewhere = [key for key in _all_keys(model) if key.rpartition(".")[2] == word]
-        hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else ""
-    return f"unknown key{hint}; allowed: {', '.join(siblings)}"
+    if nearest(word, siblings) is None:
+        elsewhere = {key.rpartition(".")[2]: key for key in reversed(list(_all_keys(model)))}
+        if (near := nearest(word, elsewhere)) is not None:
+            return f"unknown key; did you mean {elsewhere[near]!r}?"
+    return f"unknown key{suggest(word, siblings)}"
 
 
 def _allowed(model: type[BaseModel], path: KeyPath) -> str:

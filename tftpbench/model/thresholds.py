@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
-from tftpbench.model.invariants import number
+from tftpbench.model.invariants import counters_fault, number
 from tftpbench.model.metrics import COLUMNS, METRICS
 from tftpbench.model.units import counted, format_figure, parse_figure
 
@@ -28,6 +28,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+LOST = frozenset({"died", "not_ready", "port_taken"})
+"""Kinds of findings of a trial that had no server, or not to its end: what did not happen then means nothing."""
 _TEXT = re.compile(
     r"\s*(?:(?P<server>[A-Za-z0-9][\w.@-]*)\.)?(?P<column>\w+)"
     r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(?P<unit>[A-Za-zµ/%]{0,9})\s*",
@@ -65,7 +67,9 @@ class Threshold:
         texts = [format_figure(each, unit) for each in (value, self.limit)]
         if texts[0] == texts[1] and value != self.limit:
             texts = [f"{each:.15g} {COLUMNS[self.column].unit}".strip() for each in (value, self.limit)]
-        return f"{texts[0]}, limit {texts[1]}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
+        # Who writes 10 for a time seldom means nanoseconds.
+        hint = f" (a number alone is {unit})" if unit in {"ns", "us"} and not self.written else ""
+        return f"{texts[0]}, limit {texts[1]}{hint}" if COLUMNS[self.column].unit and not self.is_count else texts[0]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def parse(text: str, *, is_brief: bool = False) -> Threshold:
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
         hint = "" if is_brief else suggest(match["column"], numbers)
-        raise ThresholdError(f"{text!r} names no column of the results{hint}; allowed: {', '.join(numbers)}")
+        raise ThresholdError(f"{text!r} names no column of the results{hint}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
     try:
@@ -117,9 +121,9 @@ def evaluate(
 ) -> tuple[Verdict, ...]:
     """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
 
-    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too, for an invalid trial
-    may be invalid just because of it; where none is valid, as when the server died, it is not known to hold. A
-    measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no valid trial.
+    A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too: a busy machine makes a rate
+    untrue and no count. Where the server was lost in each, or nothing was served and none is valid, it is not known
+    to hold. A measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no such trial.
     """
     found = (verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
     return tuple(_unless_marked(verdict, rows, marked) for verdict in found)
@@ -157,9 +161,18 @@ def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_qui
     judged = rows if is_count else valid
     known = [value for row in judged if (value := number(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
-    if not valid and state != "missed" and not is_quick:
-        state, value, detail = "not known", None, "no valid trial"
+    if is_count and state == "held" and not is_quick and not any(map(_is_counted, rows)):
+        state, value, detail = "not known", None, "no trial in which the server served to the end"
     return Verdict(threshold, server, state, value, detail)
+
+
+def _is_counted(row: Row) -> bool:
+    """Whether its counts are true: where a trial is invalid for its server or its counters, none of them is."""
+    if row.get("verdict") == "valid":
+        return True
+    findings = row.get("server_findings")
+    kinds = {str(each["kind"]) for each in findings} if isinstance(findings, list) else set()
+    return bool(number(row, "completed")) and kinds.isdisjoint(LOST) and counters_fault(row) is None
 
 
 def _count(threshold: Threshold, known: Sequence[float], trials: int) -> tuple[State, float | None, str]:

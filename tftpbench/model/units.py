@@ -153,6 +153,8 @@ def duration_text(duration_ns: int) -> str:
 
 def _parse(text: str | int, units: dict[str, int], allowed: str) -> int:
     match = _QUANTITY.fullmatch(str(text))
+    if match is not None and not match[3] and "" not in units:
+        raise ValueError(f"is {str(text)[:40]!r}, without a unit; did you mean '{str(text).strip()[:40]}s'?")
     if match is None or match[3] not in units:
         raise ValueError(f"is {str(text)[:40]!r}; allowed: {allowed}")
     whole, fraction, scale = match[1], match[2] or "", units[match[3]]

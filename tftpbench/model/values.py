@@ -10,11 +10,9 @@ MS = 1_000_000  # nanoseconds
 
 
 def _as_duration(value: object) -> object:
-    return parse_duration_ns(value) if isinstance(value, str) else _no_duration(value)
-
-
-def _no_duration(value: object) -> object:
-    raise ValueError(f"is {value!r}; allowed: {DURATION_ALLOWED}")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"is {value!r}; allowed: {DURATION_ALLOWED}")
+    return parse_duration_ns(str(value))
 
 
 def _as_size(value: object) -> object:
@@ -82,5 +80,7 @@ Cpus = Annotated[
     WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}),
 ]
 OneOrMore = BeforeValidator(_as_list)
+# Unlike OneOrMore it may be empty, and repeat itself.
+TextOrList = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 Operation = Literal["read", "write"]
 Verify = Literal["full", "sample", "off"]

@@ -15,6 +15,8 @@ from tftpbench.model.values import MS, BusyPollNs, Count, Cpus, DurationNs, Oper
 
 # How long an `auto` generator polls before it sleeps: longer than a scheduler's wake-up, shorter than a pause.
 BUSY_POLL_AUTO_NS = 1 * MS
+# How long transfers in flight may go on after a window: longer than any takes at a server that keeps up.
+DRAIN_NS = 5_000 * MS
 
 
 class Client(Strict):
@@ -98,6 +100,8 @@ class Cell:
     duration_ns: int | None
     warm_up_ns: int
     limit_ns: int
+    drain_ns: int
+    """How long transfers that are in flight when a window closes may go on."""
     distinct_files: int
     client: Client
     placement: Placement

@@ -29,11 +29,16 @@ KeyPath = tuple[Key, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: a file's line and column (both from 1), or a --set."""
+    """Where a value was written: a file's line and column (both from 1), or the how manieth --set, without a line."""
 
     source: str
     line: int = 0
     column: int = 0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a --set wrote it."""
+        return self.column > 0 and not self.line
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
@@ -59,7 +64,7 @@ class Document:
     def written(self, path: KeyPath) -> tuple[Origin, KeyPath]:
         """What was written and which part of it is at `path`: equal for all places that one --set reaches."""
         origin = self.origin(path)
-        reached = 0 if origin.line else self._known(path)  # what a file wrote is at one place
+        reached = self._known(path) if origin.is_set else 0  # what a file wrote is at one place
         return origin, (*(part for part in path[:reached] if isinstance(part, str)), *path[reached:])
 
     def _known(self, path: KeyPath) -> int:
@@ -71,7 +76,7 @@ class Document:
 
         Where a part holds a list of mappings, it means each of them.
         """
-        origin = Origin(f"--set {assignment}")
+        origin = Origin(f"--set {assignment}", column=1 + max((each.column for each in self._sets()), default=0))
         key, equals, text = assignment.partition("=")
         parts = tuple(key.strip().split(".", DEPTH_MAX))
         if not equals or not all(parts) or len(parts) > DEPTH_MAX:
@@ -85,6 +90,9 @@ class Document:
         for path, inner in inners:
             inner[parts[-1]] = value
             self._set((*path, parts[-1]), origin)
+
+    def _sets(self) -> list[Origin]:
+        return [each for each in self.origins.values() if each.is_set]
 
     def _below(
         self, inner: dict[str, object], part: str, path: KeyPath, origin: Origin

@@ -35,7 +35,7 @@ def against(trials: pd.DataFrame, metric: str = "data_pps", axis: str = "concurr
         raise PlotError(f"against: no metric is called {metric!r}{suggest(metric, METRICS)}")
     numeric = [name for name, each in AXES.items() if each.dtype != "text"]
     if axis not in numeric:
-        raise PlotError(f"against: axis is {axis!r}; allowed: {', '.join(numeric)}{suggest(axis, numeric)}")
+        raise PlotError(f"against: axis is {axis!r}{suggest(axis, numeric)}")
     return _against(trials, METRICS[metric], axis, "against", is_log=is_log)
 
 

@@ -6,7 +6,7 @@ The first figures and their order are those of `HEADLINE`. It must never leave t
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tftpbench.analysis.summary import Answer, Line, judgements
+from tftpbench.analysis.summary import Answer, Judgement, Line, judgements
 from tftpbench.measure.findings import Origin
 from tftpbench.model.metrics import HEADLINE, METRICS, Metric
 from tftpbench.model.programs import typed
@@ -18,10 +18,14 @@ MARKS: dict[State, Mark] = {"held": "good", "missed": "bad", "not known": "uncle
 IN_FLIGHT = "Most transfers in flight at once, as client.start spreads them"
 # A wide terminal, and what a file of text should fit in.
 WIDTH = 120
+# What is looked for, where there is no room for all: how fast it was served, who is faster, and what was lost (a column
+# of zeros is not needed for that). The rest is left out from the right.
+_NEEDED = (
+    "ratio", "transfer_ns_p50", "transfer_ns_max", "transfer_ns_p99", "lost", "transfers_per_s", "goodput_bytes_per_s",
+    "data_pps", "valid",
+)  # fmt: skip
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
-# They never count: a few, and their number, say that they are there.
-_INVALID_MAX = 3
 # What servers did wrong, and who was left out, is what a run of many servers is made for.
 _FINDINGS_MAX = 40
 FINDINGS: Mapping[Origin, str] = {
@@ -44,25 +48,31 @@ def text(answer: Answer, folder: str, repeat: str, *, colour: bool = False, widt
     """
     next_ = (f"Files:  {folder}", f"Report: {typed(['tftpbench', 'report', folder])}", f"Repeat: {repeat}")
     shown = [_fitting(each, width or WIDTH) if isinstance(each, Table) else each for each in sections(answer)]
-    note = [Paragraph((answer.note,))] if answer.note else []
+    note = [Paragraph((answer.note,), is_prose=True)] if answer.note else []
     return plain([*shown, Paragraph(next_), *note], colour=colour, width=width)
 
 
 def sections(answer: Answer) -> list[Section]:
     """The sentence and the table first, but for the thresholds between them where there are any."""
-    checks = tuple((MARKS[each.state], each.threshold, each.reasons) for each in judgements(answer.thresholds))
+    checks = tuple((MARKS[each.state], _check(each), each.reasons) for each in judgements(answer.thresholds))
     return [
         Paragraph((answer.sentence,), is_answer=True),
-        *([Paragraph((answer.conditions,))] if answer.lines else []),
+        *([Paragraph((answer.conditions,), is_prose=True)] if answer.lines else []),
         *([Checks(checks)] if checks else []),
         headline_table(answer),
+        *([Paragraph((answer.why_invalid,), is_prose=True)] if answer.why_invalid else []),
         Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
         *found(answer),
         Listing("Protocol faults where transfers failed:", answer.faults, _LISTED_MAX),
-        Listing("Too few valid trials:", answer.incomplete, _LISTED_MAX),
+        Listing("Too few valid trials:", answer.too_few, _LISTED_MAX),
         Listing("Left out:", answer.skipped, _FINDINGS_MAX),
-        Listing("Invalid trials, kept and never used:", invalid(answer), _INVALID_MAX),
     ]
+
+
+def _check(judgement: Judgement) -> str:
+    """The threshold, and in how many cases of each kind it does not hold where there are several kinds."""
+    is_mixed = 0 < judgement.missed < len(judgement.reasons)
+    return f"{judgement.threshold} ({judgement.cases})" if is_mixed else judgement.threshold
 
 
 def found(answer: Answer) -> list[Listing]:
@@ -92,7 +102,7 @@ def headline_table(answer: Answer) -> Table:
     columns += [
         _plain_figure(METRICS["failed"]),
         (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
-        (Heading("valid", "Trials that count, of those that were done."), _valid),
+        (Heading("valid", "Trials that count, of those that were done.", names=("valid",)), _valid),
     ]
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
@@ -169,17 +179,18 @@ def _valid(line: Line) -> Value:
 
 
 def _fitting(table: Table, width: int) -> Table:
-    """As many of its columns as fit, from the left; those up to what was served stay whatever the width is."""
+    """As many of its columns as fit, those of _NEEDED first; those up to what was served stay whatever the width is."""
+    names = [heading.names[0] if heading.names else "" for heading in table.headings]
     least = next(place for place, heading in enumerate(table.headings) if heading.is_figure) + 1
-    for count in range(len(table.headings), least, -1):
-        if max(map(len, table_lines(table.keeping(range(count)))), default=0) <= width:
-            break
-    else:
-        count = least
-    left_out = [heading.title for heading in table.headings[count:]]
+    is_lossless = "lost" in names and not any(row[names.index("lost")].sort for row in table.rows)
+    needed = {name: rank for rank, name in enumerate(_NEEDED) if not (is_lossless and name == "lost")}
+    by_need = sorted(range(least, len(names)), key=lambda place: (needed.get(names[place], len(needed)), place))
+    kept = list(range(len(names)))
+    while by_need and max(map(len, table_lines(table.keeping(kept))), default=0) > width:
+        kept.remove(by_need.pop())
+    left_out = [heading.title for place, heading in enumerate(table.headings) if place not in kept]
     if not left_out:
         return table
-    named = left_out[0] if len(left_out) == 1 else f"{len(left_out)} columns, from {left_out[0]} to {left_out[-1]}"
-    if not any(value.text.endswith("*") for row in table.rows for value in row[:count]):
+    if not any(row[place].text.endswith("*") for row in table.rows for place in kept):
         table = replace(table, notes=tuple(note for note in table.notes if not note.startswith("* ")))
-    return table.keeping(range(count), f"Not shown for lack of room: {named}.")
+    return table.keeping(kept, f"Not shown for lack of room: {', '.join(left_out)}.")

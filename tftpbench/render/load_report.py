@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
+from tftpbench.model.errors import nothing_listens
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import counted, format_bytes, format_duration, format_rate
@@ -19,6 +20,9 @@ from tftpbench.render.sections import Listing, Paragraph
 
 SCHEMA = "tftpbench.load/1"
 
+_NOTHING_COMPLETED = "no transfer completed, so nothing was measured"
+# What takes less after the measured time is no more than a person's blink, and changes no rate that is shown.
+_LATE_NS = 100_000_000
 # What users judge a server by, before all other figures.
 _FIRST = (
     "started", "completed", "failed", "timed_out", "interrupted", "transfer_ns_p50", "transfer_ns_p99",
@@ -62,6 +66,19 @@ class Loaded:
         if self.config.transfers is None:
             return 0
         return self.config.transfers - self.count("started") + self.count("interrupted")
+
+    @property
+    def at_once(self) -> int:
+        """Transfers that can be in flight together: a fixed number may be less than the concurrency."""
+        return min(self.config.concurrency, self.config.transfers or self.config.concurrency)
+
+    @cached_property
+    def late_ns(self) -> int:
+        """How long the last transfer went on after the measured time; 0 for a fixed number, which has no such time."""
+        ends = self.result.transfers.get("end_ns")
+        if self.config.duration_ns is None or ends is None or not len(ends):
+            return 0
+        return max(0, int(ends.max()) - self.config.warm_up_ns - self.config.duration_ns)
 
     @property
     def has_failures(self) -> bool:
@@ -129,7 +146,7 @@ def live(config: LoadConfig, now: Progress, before: Progress) -> str:
 def document(load: Loaded) -> dict[str, object]:
     """Plain JSON values."""
     config, back = load.config, load.back
-    verdict, reason = validity.verdict(load.findings)
+    verdict, reason = validity.verdict(load.findings) if load.count("completed") else ("invalid", _NOTHING_COMPLETED)
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -145,6 +162,7 @@ def document(load: Loaded) -> dict[str, object]:
         "options": {name: option._asdict() for name, option in load.options.items()},
         "verdict": verdict,
         "verdict_reason": reason,
+        "failures": load.has_failures,
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),
         "errors": {str(code): count for code, count in load.errors.items()},
@@ -156,6 +174,8 @@ def document(load: Loaded) -> dict[str, object]:
 def render(load: Loaded) -> str:
     """What was asked, the figures, then what went wrong and what to do about it."""
     config, result = load.config, load.result
+    if load.refused:
+        return f"Error: {nothing_listens(_where(config))}"
     messages = {error.code: error.message for error in result.errors}
     errors = [f"{error_text(code)}: {_example(count, messages.get(code))}" for code, count in load.errors.items()]
     faults = [
@@ -165,7 +185,8 @@ def render(load: Loaded) -> str:
     ]
     return plain([
         Listing(
-            f"{_where(config)}, {config.operation} {config.name}, {config.concurrency:,} at once",
+            f"{_where(config)}, {config.operation} {config.name}, {load.at_once:,} at once"
+            + (f" (no more: -n is {config.transfers:,})" if load.at_once < config.concurrency else ""),
             tuple(f"{name:<14} {text}" for name, text in _lines(load)),
         ),
         Listing("ERRORs from the server:", tuple(errors)),
@@ -208,7 +229,9 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "contents", _contents(load)
-    yield "measured for", _time((figures.get("duration_s") or 0) * 1e9)
+    measured = _time((figures.get("duration_s") or 0) * 1e9)
+    late = f", then {_time(load.late_ns)} for open transfers; rates are of the {measured}"
+    yield "measured for", measured + (late if load.late_ns >= _LATE_NS else "")
 
 
 def _option(name: str, option: Option) -> str:
@@ -234,14 +257,19 @@ def _contents(load: Loaded) -> str:
 
 def _warnings(load: Loaded) -> Iterator[str]:
     config, back = load.config, load.back
+    if load.refused:
+        yield nothing_listens(_where(config))
+        return
     for finding in load.findings:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
         yield load.not_compared
-    if load.refused:
-        yield f"nothing listens on {_where(config)} (ICMP port unreachable): start the server, or correct the address"
-    elif (load.result.transfers["first_response_ns"] < 0).all():
-        yield f"nothing answered: check that a server listens on {_where(config)}"
+    if (load.result.transfers["first_response_ns"] < 0).all():
+        fewer = "try fewer at once, or " if load.at_once > 1 else ""
+        yield (
+            f"nothing answered and nothing refused (by ICMP) on {_where(config)}: the server is overloaded, "
+            f"or something drops its packets; {fewer}check the address"
+        )
     elif timed_out := load.count("timed_out"):
         yield (
             f"{timed_out:,} of {load.count('started'):,} transfers timed out, since the server did not answer: "

@@ -23,7 +23,7 @@ _REASONS_MAX = 8
 def plain(sections: Sequence[Section], *, colour: bool = False, width: int | None = None) -> str:
     """The sections that have something to say, an empty line between them; no last line end.
 
-    Answers and lists are wrapped to `width`, where there is one. Commands are not, as people copy them.
+    Answers, prose and lists are wrapped to `width`, where there is one. Commands are not, as people copy them.
     """
     blocks = [_block(section, colour=colour, width=width) for section in sections]
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -62,17 +62,17 @@ def table_lines(table: Table, *, colour: bool = False) -> list[str]:
 
 def _block(section: Section, *, colour: bool, width: int | None) -> list[str]:
     if isinstance(section, Paragraph):
-        if not section.is_answer:
-            return [visible_line(line) for line in section.lines]
-        return [_painted(part, _BOLD, colour=colour) for line in section.lines for part in _wrapped(line, width)]
+        room, code = width if section.is_answer or section.is_prose else None, _BOLD if section.is_answer else ""
+        return [_painted(part, code, colour=colour) for line in section.lines for part in _wrapped(line, room)]
     if isinstance(section, Listing):
         listed = [part for line in section.shown for part in _wrapped(line, width, "  ")]
         return [visible_line(section.title), *listed] if section.lines else []
     if isinstance(section, Checks):
-        return _checks(section, colour=colour)
+        return _checks(section, colour=colour, width=width)
     if not section.rows:
         return []
-    return [*table_lines(section, colour=colour), *map(visible_line, section.notes)]
+    notes = [part for note in section.notes for part in _wrapped(note, width)]
+    return [*table_lines(section, colour=colour), *notes]
 
 
 def _wrapped(line: str, width: int | None, indent: str = "") -> list[str]:
@@ -80,12 +80,12 @@ def _wrapped(line: str, width: int | None, indent: str = "") -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent=2 * indent, break_on_hyphens=False) if width else [text]
 
 
-def _checks(section: Checks, *, colour: bool) -> list[str]:
+def _checks(section: Checks, *, colour: bool, width: int | None) -> list[str]:
     lines = []
     signs = _SIGNS if has_ticks(sys.stdout.encoding) else _WORDS
     for mark, text, reasons in section.entries:
         lines.append(f"{_painted(signs[mark], _COLOURS.get(mark, ''), colour=colour)} {visible_line(text)}")
-        lines += [f"    {visible_line(reason)}" for reason in shortened(reasons, _REASONS_MAX)]
+        lines += [part for reason in shortened(reasons, _REASONS_MAX) for part in _wrapped(reason, width, "    ")]
     return lines
 
 

@@ -5,16 +5,19 @@ into a measured window. It must never change the run.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
+from tftpbench.host.target import Target
 from tftpbench.measure import (
     CeilingUnknown,
     CopyStarted,
     Event,
+    RecoveryAwaited,
     RunFinished,
     RunStarted,
     ServerLeftOut,
@@ -24,17 +27,20 @@ from tftpbench.measure import (
     TrialStarted,
 )
 from tftpbench.measure.plan import costs_s, estimate_s
+from tftpbench.measure.validity import commonest
 from tftpbench.model.escape import visible_line
 from tftpbench.model.metrics import METRICS
 from tftpbench.model.units import about, counted, format_duration, format_rate
 from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 Display = Callable[[Event], None]
 # A bar for those who look from afar; where lines are short, what is measured needs the room more.
 _BAR, _SHORT_BAR, _SHORT_LINE = 24, 10, 100
+# Between two trials; the next one follows at once where its cell has a ceiling already.
+_CEILING = "measuring the ceiling"
 
 
 @contextmanager
@@ -57,6 +63,7 @@ class PlainLines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._awaited: Trial | None = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -65,6 +72,9 @@ class PlainLines:
                 self._say(copy_text(event))
             case RunStarted():
                 self._say(*started_lines(event))
+            case RecoveryAwaited(trial) if trial is not self._awaited:
+                self._awaited = trial
+                self._say(recovery_text(event))
             case TrialFinished(trial, total, _, _):
                 width = len(str(total))
                 self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
@@ -79,6 +89,18 @@ class PlainLines:
         self._stream.flush()
 
 
+class _Bar(Progress):
+    """A bar with a line below it, where there is something to say."""
+
+    below = ""
+
+    def get_renderables(self) -> "Iterable[RenderableType]":
+        """What is drawn."""
+        yield from super().get_renderables()
+        if self.below:
+            yield Text(self.below, style="yellow")
+
+
 class LiveBar:
     """A bar with the time left, what is being measured, and the last trial's rate."""
 
@@ -88,32 +110,34 @@ class LiveBar:
         self._began_s = 0.0
         self._estimated_s = 0.0  # of what has been finished since then
         self._last = ""
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task = TaskID(0)
         self._trials: Sequence[Trial] = ()
         self._costs_s: Mapping[int, float] = {}
         self._gone: set[str] = set()
+        self._invalid: list[str] = []  # why
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
             case CopyStarted():
-                self._console.print(copy_text(event), soft_wrap=True, markup=False)
+                self._say(copy_text(event))
             case RunStarted():
                 self._start(event)
             case TrialStarted(trial, _):
                 self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
+            case RecoveryAwaited(trial):
+                self._draw(recovery_text(event), trial.order - 1)
             case TrialFinished(trial, _, row, _):
                 self._estimated_s += self._costs_s.get(trial.order, 0.0)
                 self._last = _rate(row)
-                if row["verdict"] != "valid":
-                    self._console.print(finished_text(event), style="yellow", soft_wrap=True, markup=False)
-                self._draw("", trial.order)
+                self._note_verdict(event)
+                self._draw(self._between, trial.order)
             case ServerLeftOut(left_out, _):
                 self._gone.add(left_out.server)
-                self._console.print(left_out_text(event), style="yellow", soft_wrap=True, markup=False)
+                self._say(left_out_text(event), style="yellow")
             case CeilingUnknown():
-                self._console.print(unknown_text(event), style="yellow", soft_wrap=True, markup=False)
+                self._say(unknown_text(event), style="yellow")
             case RunFinished():
                 self.close()
 
@@ -122,20 +146,42 @@ class LiveBar:
         if self._bar is not None:
             self._bar.stop()
 
+    def _say(self, text: str, style: str | None = None) -> None:
+        """Wrapped at words; foreign words may have square brackets, which are no markup."""
+        self._console.print(Text(text, style=style or ""))
+
+    def _note_verdict(self, event: TrialFinished) -> None:
+        """A busy machine spoils many trials: one line that grows. What is wrong with a server is said at once."""
+        if event.row["verdict"] == "valid":
+            return
+        reason = str(event.row["verdict_reason"])
+        self._invalid.append(reason)
+        if not (cause := commonest([reason])) or not cause.is_of_rates:
+            self._say(finished_text(event), style="yellow")
+        elif self._bar is not None and (most := commonest(self._invalid)):
+            self._bar.below = visible_line(
+                f"{len(self._invalid)} of {event.trial.order} trials invalid so far: {most.text}"
+            )
+
     def _start(self, event: RunStarted) -> None:
         for line in started_lines(event):
-            self._console.print(line, soft_wrap=True, markup=False)  # foreign words: square brackets are theirs
+            self._say(line)
         self._began_s = self._clock_s()
         self._trials = event.plan.trials
         self._costs_s = costs_s(self._trials)
         # auto_refresh would redraw from a thread, ten times a second, inside measured windows
-        self._bar = Progress(
+        self._bar = _Bar(
             BarColumn(bar_width=self._bar_width), TextColumn("{task.description}", markup=False),
             console=self._console, auto_refresh=False, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=len(event.plan.trials), completed=event.done)
         self._bar.start()
-        self._draw("", event.done)
+        self._draw(self._between, event.done)
+
+    @property
+    def _between(self) -> str:
+        """What goes on between two trials. No ceiling is known of a server whose place is not."""
+        return "" if all(isinstance(each.contender.server, Target) for each in self._trials) else _CEILING
 
     @property
     def _bar_width(self) -> int:
@@ -214,7 +260,15 @@ def finished_text(event: TrialFinished) -> str:
     text = ", ".join([text, *lost])
     if row["verdict"] == "valid":
         return text
-    return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(event.advice)})"
+    # One piece of advice is often a part of another one.
+    advice = [each for each in dict.fromkeys(event.advice) if not any(each in more != each for more in event.advice)]
+    return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(advice)})"
+
+
+def recovery_text(event: RecoveryAwaited) -> str:
+    """What a run waits for after an overload; the time first, for a bar that is cut."""
+    server, load = event.trial.contender.name, event.trial.cell.concurrency
+    return f"waiting ({event.waited_s:.0f} s of {event.timeout_s:g} s) for {server} to recover from {load} at once"
 
 
 def left_out_text(event: ServerLeftOut) -> str:
@@ -238,7 +292,7 @@ def _of_ceiling(row: Mapping[str, object]) -> str:
     if not isinstance(ratio, (int, float)):
         return ""
     mark = METRICS["ceiling_ratio"].mark(ratio)
-    return f", {100 * ratio:.0f} % of the ceiling{f' ({mark})' if mark else ''}"
+    return f", {100 * ratio:.0f} % of the ceiling{f' (the share only: {mark})' if mark else ''}"
 
 
 def _rate(row: Mapping[str, object]) -> str:

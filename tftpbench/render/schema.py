@@ -46,7 +46,7 @@ def _as_written(schema: Schema) -> Schema:
     properties, parts = schema["properties"], schema["$defs"]
     for owner, names in (
         (parts["Matrix"]["properties"], list(parts["Matrix"]["properties"])),
-        (properties, ["servers"]),
+        (properties, ["servers", "thresholds"]),
     ):
         for name in names:
             items = owner[name]

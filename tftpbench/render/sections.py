@@ -74,10 +74,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Lines of text. `is_answer`: the sentence that everything else explains."""
+    """Lines of text. `is_answer`: the sentence that everything else explains. `is_prose`: no command is in it."""
 
     lines: tuple[str, ...]
     is_answer: bool = False
+    is_prose: bool = False
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,7 @@ class Run(Shown):
         the trials whose histograms were merged when the run was packed.
         """
         if kind not in list(LATENCY_KINDS):  # a list: not everything that a caller gives has a hash
-            hint = suggest(str(kind), LATENCY_KINDS)
-            raise ResultsError(f"no latency is called {kind!r}{hint}; allowed: {', '.join(LATENCY_KINDS)}")
+            raise ResultsError(f"no latency is called {kind!r}{suggest(str(kind), LATENCY_KINDS)}")
         return self.merged(kind, self._choose(cell, valid_only), cell or "a valid verdict")
 
     def merged(self, kind: str, trials: Sequence[int], those: object) -> Latency:
@@ -248,8 +247,7 @@ class Run(Shown):
         frame = self.valid if valid_only else self.trials
         for name, value in cell.items():
             if name not in frame.columns:
-                hint = suggest(name, frame.columns)
-                raise ResultsError(f"trials have no column {name!r}{hint}; allowed: {', '.join(frame.columns)}")
+                raise ResultsError(f"trials have no column {name!r}{suggest(name, frame.columns)}")
             same = frame[name].isna() if value is None else (frame[name] == value).fillna(False)
             frame = frame[same.astype(bool)]
         return [int(trial) for trial in frame["trial"]]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from tftpbench.render.report import report
 from tftpbench.store import Latency, load_run
 
 PLACE = "on separate cores"
+BUSY = "the generator stood still for 80 ms at once; the generator read answers 60 ms late (p99)"
+TOO_BUSY = "this machine was too busy for tftpbench's load generator. Stop other programs and repeat."
+SERVED: dict[str, Any] = {"started": 100, "completed": 100, "bytes_verified": 6_553_600, "verdict": "invalid"}
+SERVED["verdict_reason"] = BUSY
 
 
 def asked(concurrency: object = (3, 1000), **changes: object) -> Scenario:
@@ -197,7 +202,7 @@ def histogram(*values_ns: int) -> Latency:
 def text(colour: bool = False, width: int = 200) -> str:
     question = asked((3, 1000), thresholds=["epoll.failed == 0", "threads.data_pps > 1e6"])
     found = rows(question, {"epoll": 100_000, "threads": 61_000})
-    found[0] |= {"verdict": "invalid", "verdict_reason": "the generator was saturated"}
+    found[0] |= {"verdict": "invalid", "verdict_reason": BUSY}
     said = answer(question, found, merged=lambda _kind, _key, _server: histogram(13_400, 62_000))
     return rendered.text(said, "results/x", "tftpbench run x --seed 1", colour=colour, width=width)
 
@@ -209,7 +214,7 @@ def test_the_text_goes_from_the_answer_to_the_command_to_repeat_it() -> None:
         "✓ epoll.failed == 0",
         "✗ threads.data_pps > 1000000",
         "read, 3 at once, 64 KiB",
-        "Invalid trials, kept and never used:",
+        f"1 of 28 trials is invalid and not used: {TOO_BUSY}",
         "Files:  results/x",
         "Report: tftpbench report results/x",
         "Repeat: tftpbench run x --seed 1",
@@ -696,17 +701,28 @@ def golden() -> Answer:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_loss_stands_in_the_first_column_whatever_the_width(width: int) -> None:
+def test_what_is_looked_for_is_in_the_table_whatever_the_width(width: int) -> None:
     table = next(
         block for block in rendered.text(golden(), "x", "y", width=width).split("\n\n") if "  server " in block
     ).splitlines()
-    assert table[0].split()[:2] == ["server", "served"]
+    assert table[0].split()[:5] == ["server", "served", "time", "p50", "p99"]
     assert any(line.startswith("  dnsmasq  1,638 of 5,000 (33 %)     1.4 s  7.1 s  7.28 s") for line in table)
     assert any(line.startswith("  epoll                all 5,000     1.4 s") for line in table)
     assert max(map(len, table)) <= width
-    assert ("against epoll" in table[0]) is (width == 120)
-    assert table[-1].startswith("Not shown for lack of room: ")
-    assert table[-1].endswith("to valid.")
+    assert "against epoll" in table[0]
+    assert [("data/s" in table[0]), ("lost" in table[0])] == [width == 120] * 2, "what was served says the loss, too"
+    missing = (
+        "files/s, MiB/s, data/s, CPU/block, block rtt p50,\np99, of" if width == 80 else "CPU/block, block rtt p50"
+    )
+    assert f"Not shown for lack of room: {missing}" in "\n".join(table)
+
+
+def test_a_column_of_no_losses_makes_room_first() -> None:
+    whole = golden()
+    unhurt = replace(whole, lines=tuple(replace(line, lost=0) for line in whole.lines))
+    heads = [rendered.text(each, "x", "y", width=95).split("  server ")[1].splitlines()[0] for each in (whole, unhurt)]
+    assert ["lost" in head for head in heads] == [True, False]
+    assert ["MiB/s" in head for head in heads] == [False, True]
 
 
 @pytest.mark.parametrize("width", [80, None])
@@ -727,7 +743,63 @@ def test_the_loss_of_a_server_alone_is_in_the_sentence_wherever_it_was() -> None
     found = rows(question, {"epoll": 100.0}, rounds=1, started=10, completed=10)
     found[0] |= {"completed": 9, "failed": 1}
     said = summary.summarise(question, ["epoll"], found, PLACE).sentence
-    assert said.endswith(" epoll served 9 of 10 (90 %) with 10 reads at once.")
+    assert said.startswith("With 10 at once epoll lost 10 %. With 1000 reads at once: ")
+
+
+@pytest.mark.parametrize(
+    ("completed", "said"),
+    [
+        ((100, 100, 100, 100), "x served every transfer up to 1000 at once (slowest 4 s)."),
+        (
+            (100, 100, 100, 36),
+            "x served every transfer up to 300 at once (slowest 3 s); with 1000 at once it lost 64 %. With 300 reads",
+        ),
+        (
+            (100, 99.9, 100, 0.1),
+            "x served every transfer up to 10 at once (slowest 1 s); with 100 at once it lost <1 %, with 1000 it ",
+        ),
+        ((90, 90, 90, 0), "With 10 at once x lost 10 %, with 1000 it lost 100 %. With 1000 reads at once: "),
+        (
+            (100, 100, None, None),
+            "x served every transfer up to 100 at once (slowest 2 s); 300 and 1000 at once could not be measured.",
+        ),
+    ],
+    ids=["all", "some of the most", "some in between", "some of the fewest", "some were not measured"],
+)
+def test_of_a_server_alone_the_answer_is_how_many_it_served_at_once_and_the_slowest(
+    completed: tuple[float | None, ...], said: str
+) -> None:
+    question = asked((10, 100, 300, 1000), servers=["x"], trials=2)
+    found = rows(question, {"x": 100.0}, rounds=2)
+    for row in found:
+        level = next(n for n, cell in enumerate(question.cells()) if cell.key == row["cell_key"])
+        done = completed[level]
+        if done is None:
+            row |= {"started": None, "completed": None, "data_pps": None, "verdict": "invalid", "verdict_reason": "x"}
+        else:
+            row |= {"started": 1000, "completed": round(10 * done), "timed_out": 1000 - round(10 * done)}
+            row |= {"transfer_ns_max": (level + 1) * 10**9}
+    sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+    assert sentence.startswith(said)
+    assert sentence.endswith(f" at once: max {(re.findall('slowest ([0-9])', sentence) or ['4'])[0]} s (2 trials).")
+
+
+def test_what_a_trials_end_cut_off_is_not_called_lost() -> None:
+    question = asked((10, 100), servers=["x"], trials=1)
+    found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100)
+    found[1] |= {"completed": 80}
+    for timed_out, said in ((0, "had no time for 20 %"), (5, "lost 5 %")):
+        found[1] |= {"timed_out": timed_out}
+        sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+        assert f"; with 100 at once it {said}. With 10 reads" in sentence
+
+
+def test_the_slowest_of_a_trial_that_must_not_be_used_is_not_said() -> None:
+    question = asked((10, 100), servers=["x"], trials=1)
+    found = rows(question, {"x": 100.0}, rounds=1, started=100, completed=100, transfer_ns_max=10**9)
+    found[1] |= {"verdict": "invalid", "verdict_reason": "x"}
+    sentence = summary.summarise(question, ["x"], found, PLACE).sentence
+    assert sentence == "x served every transfer up to 100 at once (slowest not known: no valid trial)."
 
 
 def test_of_many_servers_that_lost_the_worst_is_named() -> None:
@@ -830,12 +902,91 @@ def test_what_the_test_did_is_not_said_of_the_server(tmp_path: Path) -> None:
     assert document["findings_by_origin"]["test"][0].startswith("epoll: had not finished 9")  # type: ignore[index]
 
 
-def test_invalid_trials_are_a_few_lines_after_everything_else() -> None:
+def test_why_trials_are_invalid_is_one_line_with_what_to_do() -> None:
     question = asked(1000)
     found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=8)
     for row in found[:6]:
-        row |= {"verdict": "invalid", "verdict_reason": "x"}
-    lines = rendered.text(answer(question, found), "results/x", "y").splitlines()
-    start = lines.index("Invalid trials, kept and never used:")
-    assert lines[start + 4] == "  and 3 more"
-    assert lines[start + 5 : start + 7] == ["", "Files:  results/x"]
+        row |= {"verdict": "invalid", "verdict_reason": BUSY}
+    found[0]["verdict_reason"] = "7 datagrams were dropped at the generator's sockets"
+    shown = rendered.text(answer(question, found), "results/x", "y")
+    assert f"6 of 16 trials are invalid and not used: in 5 of them {TOO_BUSY}" in shown.splitlines()
+    assert "trial 1, epoll" not in shown
+
+
+def test_trials_that_show_no_speed_still_show_that_all_was_served_right() -> None:
+    question = asked(thresholds=["content_mismatches == 0", "failed == 0"])
+    found = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0}, **SERVED))
+    assert found.sentence == (
+        "Works: all 2,800 transfers served, every byte right. Which server is faster is not known: "
+        f"{TOO_BUSY.rstrip('.')}, or use --quick."
+    )
+    assert {each.verdict.state for each in found.thresholds} == {"held"}
+    assert found.exit_code == 6
+    shown = rendered.text(found, "results/x", "y").splitlines()
+    assert "28 of 28 trials are invalid and not used." in shown, "why and what to do are said in the sentence"
+    assert not any("none of 7 trials is valid" in line for line in shown)
+
+
+def test_what_made_a_trial_invalid_beside_rates_is_no_sentence_of_what_was_served() -> None:
+    question = asked()
+    found = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0}, **SERVED | {"verdict_reason": "x"}))
+    assert found.sentence == "No answer: no cell has valid trials of epoll and threads to compare."
+    assert found.why_invalid == "28 of 28 trials are invalid and not used: x."
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "Works: all 400 transfers served, every byte right."),
+        ({"bytes_verified": 0}, "Works: all 400 transfers served."),
+        ({"server_findings": [{"kind": "not_read_back", "count": 1, "text": "x"}]}, "Works: all 400 transfers served."),
+        ({"completed": 99, "interrupted": 1}, "Works: 396 of 400 transfers served and none lost, every byte right."),
+        ({"completed": 0, "data_pps": 0.0}, "epoll served 0 of 100 (0 %) with 3 reads at once."),
+        ({"started": 0, "completed": 0}, "No transfer was served to its end."),
+        (
+            {"content_mismatches": 2},
+            "epoll moved wrong bytes in 4 transfers. threads moved wrong bytes in 4 transfers.",
+        ),
+        (
+            {"completed": 97, "failed": 3},
+            "12 of 400 transfers were lost: epoll served 97 of 100 (97 %) with 3 reads at once. threads served 97 of ",
+        ),
+    ],
+    ids=["all", "not compared", "not read back", "cut off", "nothing", "none begun", "wrong", "lost"],
+)
+def test_a_quick_run_says_what_was_served_or_lost_and_no_ratio(changes: dict[str, Any], sentence: str) -> None:
+    question = asked().quick()
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, **{**SERVED, "verdict": "valid", **changes})
+    said = answer(question, found)
+    assert said.sentence.startswith(sentence)
+    assert "times as fast" not in said.sentence
+    assert "0.50x" in rendered.text(said, "x", "y") or not changes.get("data_pps", 1), "the table has it"
+
+
+def test_a_rate_of_files_is_unknown_where_no_end_of_a_transfer_fell_into_the_window() -> None:
+    question = asked(1000, servers=["epoll"])
+    found = rows(question, {"epoll": 100.0}, started=5, completed=5, transfers_per_s=0.0, goodput_bytes_per_s=1e6)
+    said = summary.summarise(question, ["epoll"], found, PLACE)
+    assert said.lines[0].figures["transfers_per_s"] is None
+    assert "files/s" not in said.sentence
+    assert said.lines[0].served in said.sentence
+    nothing = [row | {"completed": 0} for row in found]
+    assert summary.summarise(question, ["epoll"], nothing, PLACE).lines[0].figures["transfers_per_s"] == 0
+
+
+def test_a_threshold_says_apart_what_was_missed_and_what_is_not_known() -> None:
+    question = asked(thresholds=["timed_out == 0"])
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, timed_out=None)
+    found[1]["timed_out"] = 3
+    [judged] = summary.judgements(answer(question, found).thresholds)
+    assert judged.cases == "missed in 1, not known in 3 of 4 cases"
+    assert judged.reasons[0] == "threads, read, 3 at once, 64 KiB: 3, missed in 1 of 1 trial"
+    assert "✗ timed_out == 0 (missed in 1, not known in 3 of 4 cases)" in rendered.text(
+        answer(question, found), "x", "y"
+    )
+
+
+def test_a_threshold_of_a_cell_without_trials_names_no_server() -> None:
+    question = asked(3, thresholds=["failed == 0"])
+    [judged] = summary.judgements(answer(question, []).thresholds)
+    assert judged.reasons == ("read, 3 at once, 64 KiB: no trial of it was done",)

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import typer.main
 
+from tests.loopback.manifests import tiny
 from tests.unit.builders import said
 from tftpbench import cli, serve
+from tftpbench.host.choice import bundled_manifests
 from tftpbench.host.target import numeric_address
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
+from tftpbench.render import terminal
 
 SCENARIO = """\
 schema: tftpbench.scenario/1
@@ -32,8 +35,6 @@ trials: 3
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    from tests.loopback.manifests import tiny
-
     path = tmp_path / "typed.yaml"
     path.write_text(SCENARIO.format(server=tiny(tmp_path, "ok")))
     return path
@@ -43,7 +44,7 @@ def scenario(tmp_path: Path) -> Path:
     ("arguments", "expected"),
     [
         (["frobnicate"], "no command is called 'frobnicate'; allowed: run, serve, "),
-        (["rum"], "no command is called 'rum'; did you mean 'run'?; allowed: run, serve, "),
+        (["rum"], "no command is called 'rum'; did you mean 'run'?\n"),
         (["gate", "bc"], "no command of gate is called 'bc'; allowed: ab, baseline, slo, selftest"),
         (["gate", "ab", "--base", "epoll"], "gate ab needs --head SERVER, as in: tftpbench gate ab --base "),
         (["run"], "run needs a SCENARIO, as in: tftpbench run smoke; all of them: tftpbench scenarios"),
@@ -60,13 +61,15 @@ def scenario(tmp_path: Path) -> Path:
         (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server and --quick out"),
         (["load"], "load needs HOST:PORT, as in: tftpbench load 127.0.0.1:6969 "),
         (["run", "smoke", "--set", "matrix.concurency=1"], "--set matrix.concurency=1: unknown key; did you mean "),
-        (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?; allowed: "),
+        (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?\n"),
         (["load", "a..b", "--read", "a"], "the host 'a..b' was not found: that is no name of a host; give HOST:PORT"),
         (["load", "127.0.0.1:69"], "name one file: --read NAME or --write NAME"),
         (["load", "127.0.0.1:69", "--read", "a", "--write", "b"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:69", "--read", "a", "--read", "b"], "name one file: --read NAME or --write NAME"),
+        (["load", "127.0.0.1:69", "--read", "a", "--rate", "1"], "load has no option --rate; all of them: "),
         (["load", "127.0.0.1:0", "--read", "a"], "'127.0.0.1:0' has no port from 1 to 65535"),
         (["load", "127.0.0.1:x", "--read", "a"], "'127.0.0.1:x' has no port from 1 to 65535"),
-        (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "--duration is '5'; allowed: a number with a unit"),
+        (["load", "127.0.0.1", "--read", "a", "--duration", "5"], "is '5', without a unit; did you mean '5s'?"),
         (
             ["load", "127.0.0.1:9", "--read", "a", "-d", "99999999999999h"],
             "--duration is '99999999999999h'; allowed: 8760h at most",
@@ -349,6 +352,28 @@ def test_a_dry_run_prints_the_trials_in_their_order_and_starts_nothing(
     assert all(" ok, read, " in line for line in trials)
 
 
+@pytest.mark.parametrize(
+    ("options", "said_of_writes", "size"),
+    [
+        ([], 0, 0),
+        (["--set", "matrix.operation=[read,write]"], 1, 0),
+        (["--set", "matrix.file_size=[1KiB,1MiB]"], 0, 0),
+        (["--target-write"], 0, 8),
+    ],
+)
+def test_a_file_to_read_chooses_reads_and_its_size_is_not_made_up(
+    capsys: pytest.CaptureFixture[str], options: list[str], said_of_writes: int, size: int
+) -> None:
+    file = [] if size else ["--target-file", "boot.0"]
+    code, out, _ = said(
+        capsys, "run", "concurrency", "--target", "127.0.0.1:9", *file, "--trials", "1", "--dry-run", *options
+    )
+    reads = [line for line in out.splitlines() if " 127.0.0.1:9, read, " in line]
+    assert (code, len(reads), out.count("left out")) == (0, 4, said_of_writes)
+    assert [line.split(", ")[2] for line in reads] == [f"{n} at once" for n in (3, 10, 100, 1000)]
+    assert (out.count(" 64 KiB"), out.count("iB")) == (size, size)
+
+
 def test_every_mistake_of_a_file_is_a_line_on_standard_error(
     capsys: pytest.CaptureFixture[str], scenario: Path
 ) -> None:
@@ -366,8 +391,6 @@ def test_every_mistake_of_a_file_is_a_line_on_standard_error(
 def test_trials_set_quick_and_server_change_the_scenario(
     capsys: pytest.CaptureFixture[str], scenario: Path, tmp_path: Path
 ) -> None:
-    from tests.loopback.manifests import tiny
-
     def planned(*options: str) -> dict[str, list[dict[str, str]]]:
         return dict(json.loads(said(capsys, "run", str(scenario), "--dry-run", "--json", *options)[1]))
 
@@ -391,6 +414,9 @@ def test_scenarios_are_listed_with_question_cells_and_time(capsys: pytest.Captur
         assert re.search(rf"^ {name} .* {each['cells']} ", text, re.MULTILINE)
     assert re.search(r"^ concurrency .* 8 +about 4 min", text, re.MULTILINE)
     assert listed["noise"]["trials"] == 40
+    rest = [name for name in listed if name not in ("smoke", "how-many", "concurrency")]
+    assert list(listed)[-len(rest) :] == rest, "what is run first stands first"
+    assert next(iter(listed)) == "smoke"
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -401,7 +427,37 @@ def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixt
     for each in listed.values():
         assert each["version"] or (each["missing"] and each["get"])
     text = said(capsys, "servers")[1]
-    assert all(name in text for name in listed)
+    shown = [line.split() for line in text.splitlines()]
+    for name, each in listed.items():
+        (row,) = [row for row in shown if row[:1] == [name]]
+        assert " ".join(row[1:]).startswith(each["state"] if each["missing"] else tuple("0123456789"))
+    assert "All about one: " in text
+    gone = [each for each in listed.values() if each["state"] == "not here"]
+    for fetched, start in ((True, "servers --fetch gets "), (False, "To be got by hand: ")):
+        names = ", ".join(each["name"] for each in gone if each["can_fetch"] is fetched)
+        assert not names or f"{start}{names}.\n" in text
+
+
+def test_a_server_that_is_named_is_described_and_one_that_is_not_here_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = said(capsys, "servers", "tftpy")[1]
+    for line in ("model +one thread, select, pure Python", "does +read write", "options +blksize tsize"):
+        assert re.search(f"^  {line}$", text, re.MULTILINE)
+    manifest = tiny(tmp_path, "ok")
+    manifest.write_text(manifest.read_text().replace("python_module: sys", "python_module: absent_tftpd"))
+    text = said(capsys, "servers", str(manifest))[1]
+    assert re.search(r"not here +.*absent_tftpd was not found\n +to get it +it comes with the tests\n", text)
+
+
+def test_at_80_columns_each_server_has_one_line_and_its_whole_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "WIDTH_ELSEWHERE", 80)
+    table = [line for line in said(capsys, "servers")[1].splitlines() if line[:1] == " " and line.strip()][2:]
+    names = [line.split()[0] for line in table]
+    assert names == list(bundled_manifests())
+    assert all(len(line) <= 80 for line in table)
 
 
 @pytest.mark.parametrize("which", ["scenario", "server", "results"])

@@ -115,7 +115,7 @@ def test_an_executable_that_its_manifest_would_not_start_is_refused(mine: Path) 
         side(str(mine.parent / "new/tftpd"), f"{mine}@scripted")
 
 
-@pytest.mark.parametrize("like", ["thraeds", "threads@fast", "tftp://127.0.0.1:69"])
+@pytest.mark.parametrize("like", ["unheard-of", "threads@fast", "tftp://127.0.0.1:69"])
 def test_a_wrong_as_is_a_manifest_error(mine: Path, like: str) -> None:
     with pytest.raises(ManifestError, match="allowed"):
         side(str(mine.parent / "new/tftpd"), like)

@@ -155,7 +155,7 @@ def test_all_are_fetched_but_those_that_fail_which_the_last_line_names_with_the_
     said: list[str] = []
     assert fetch.fetch_all("servers", wanted, said.append) == 1
     assert sorted(said[:-1]) == [
-        "a: fetched",
+        f"a: fetched into {tmp_path}/peers/a",
         "b: not fetched: npm install failed: npm error code E404; get it: npm install b",
     ]
     assert said[-1] == "1 of 2 servers fetched; not b: npm install failed: npm error code E404"
@@ -184,6 +184,6 @@ def test_fetching_all_fails_where_none_is_here_and_fetching_by_name_where_one_is
     assert not fetch_servers([bundled_manifests()["tftpy"], good], asked=True)
     assert capsys.readouterr().err.splitlines() == [
         "tftpy: is here already",
-        "good: is here already",
+        f"good: is here already: {tmp_path}/peers/good",
         "1 of 1 servers fetched",
     ]

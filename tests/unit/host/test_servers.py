@@ -177,12 +177,12 @@ def test_a_cell_beyond_a_server_says_what_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("model:", "modell:", "server.yaml:5:1: modell: unknown key; did you mean 'model'?; allowed: schema, name,"),
+        ("model:", "modell:", "server.yaml:5:1: modell: unknown key; did you mean 'model'?"),
         ("[read]", "[reed]", "server.yaml:6:29: capabilities.operations[0]: is 'reed'; allowed: a list of read, write"),
         (
             "{port}",
             "{ports}",
-            "server.yaml:7:1: argv: has the placeholder {ports}; did you mean 'port'?; allowed: {python}",
+            "server.yaml:7:1: argv: has the placeholder {ports}; did you mean 'port'?",
         ),
         ('"{port}", ', "", "server.yaml:7:1: argv: has no {port}; allowed: a word with {port}, or fixed_port"),
         ('"{root}", ', "", "server.yaml:7:1: argv: has no {root}, so the server can't know which files to serve; all"),

@@ -1,5 +1,6 @@
 """What a server did wrong, by how its transfers ended."""
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -127,7 +128,8 @@ def test_the_peak_in_flight_is_of_transfers_that_overlap(spans: list[tuple[int, 
 def test_a_dead_and_a_deaf_server_are_told_first() -> None:
     dead = findings.of_a_load({"content_mismatches": 1}, transfers(), TIMEOUT_NS, died="x: died with SIGSEGV")
     assert (dead[0].kind, dead[0].text) == ("died", "x: died with SIGSEGV")
-    found = findings.of_a_load({}, transfers(), TIMEOUT_NS, is_unresponsive=True)
-    assert [(finding.kind, finding.text) for finding in found] == [
-        ("unresponsive", "answered no new request after the load")
-    ]
+    for silent_s, said in ((math.inf, "after the load"), (17.2, "for 17 s after the load")):
+        found = findings.of_a_load({}, transfers(), TIMEOUT_NS, silent_s=silent_s)
+        assert [(finding.kind, finding.text) for finding in found] == [
+            ("unresponsive", f"answered no new request {said}")
+        ]

@@ -140,6 +140,23 @@ def test_the_estimate_grows_with_trials_windows_and_transfers() -> None:
     assert estimate_s(nothing.trials) == 0
 
 
+def test_a_running_server_is_loaded_by_ascending_concurrency_and_a_started_one_in_random_order() -> None:
+    running = Contender(Target("127.0.0.1", 69, None), None, Found("unknown", ""))
+    for others in ([], [contender("one")]):
+        made = plan(scenario(), [running, *others], 7).trials
+        places = [(trial.cell.concurrency, trial.round) for trial in made]
+        assert places == sorted(places)
+        assert [trial.order for trial in made] == list(range(1, 1 + 6 * 4 * (1 + len(others))))
+        pairs = [
+            {trial.cell.key for trial in made[n : n + 1 + len(others)]} for n in range(0, len(made), 1 + len(others))
+        ]
+        assert all(len(cells) == 1 for cells in pairs), "the servers of a cell stay together"
+        operations = {tuple(trial.cell.operation for trial in made if trial.round == n) for n in range(1, 5)}
+        assert len(operations) > 1, "what is equal stays in random order"
+    started = [trial.cell.concurrency for trial in plan(scenario(trials=1), [contender("one")], 7).trials]
+    assert started != sorted(started)
+
+
 def test_a_running_server_has_no_ceiling_that_takes_time() -> None:
     one_cell = scenario(matrix={"operation": "read", "concurrency": 1, "file_size": 1024}, trials=1, servers=["one"])
     running = Contender(Target("127.0.0.1", 69, "f"), None, Found("unknown", ""))

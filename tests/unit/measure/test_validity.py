@@ -88,6 +88,10 @@ def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object
     assert verdict == "invalid"
     assert said in str(reason)
     assert found[0].advice
+    cause = validity.commonest([str(reason)])
+    assert cause
+    assert cause.kind, "known again by its words"
+    assert cause.is_of_rates == (kind in validity.LIMITS or kind is Kind.LITTLES_LAW)
 
 
 @pytest.mark.parametrize(

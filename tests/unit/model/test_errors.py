@@ -25,6 +25,16 @@ def test_the_tree_in_the_docstring_is_the_tree(error: type[errors.TftpbenchError
         assert error.exit_code == error.__base__.exit_code  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("--rate", None), ("rum", "run"), ("cat", None), ("epol", "epoll"), ("smok", "smoke"), ("--wrte", "--write")],
+)
+def test_only_a_word_that_is_much_alike_is_suggested_and_then_no_list_of_all(word: str, near: str | None) -> None:
+    known = ["--write", "run", "epoll", "smoke"]
+    assert errors.suggest(word, known) == (f"; did you mean {near!r}?" if near else f"; allowed: {', '.join(known)}")
+    assert errors.suggest(word, known, "!") == (f"; did you mean {near!r}?" if near else "!")
+
+
 def test_a_key_does_not_depend_on_the_order_of_its_fields() -> None:
     assert stable_key({"a": 1, "b": [2, None]}) == stable_key({"b": [2, None], "a": 1}) == "cc243773f70c3dff"
     assert stable_key({"a": 1}) != stable_key({"a": 2})

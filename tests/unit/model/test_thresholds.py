@@ -53,6 +53,7 @@ def test_a_limit_may_have_a_unit_that_fits_its_column(text: str, limit: float) -
             "5000000001 ns, limit 5000000000 ns, largest",
         ),
         ("goodput_bytes_per_s >= 80MiB", {"goodput_bytes_per_s": 2**20}, "1 MiB/s, limit 80 MiB/s, median"),
+        ("transfer_ns_max <= 10", {"transfer_ns_max": 2e9}, "2 s, limit 10 ns (a number alone is ns), largest"),
         ("data_pps > 50000", {"data_pps": 131_072}, "131 k/s, limit 50 k/s, median"),
         ("failed == 0", {"failed": 3}, "3, missed in 1 of 1 trial"),
         ("fairness < 9", {"fairness": 9.5}, "9.5, median"),
@@ -148,8 +149,25 @@ def test_each_operator_means_what_it_says(op: str, held: list[int]) -> None:
     assert [value for value in (4, 5, 6) if verdicts(f"failed {op} 5", row(failed=value))[0][1] == "held"] == held
 
 
-def test_a_count_over_invalid_trials_alone_is_not_known_unless_it_is_missed() -> None:
-    died = row(failed=0, content_mismatches=3) | {"verdict": "invalid"}
-    assert verdicts("failed == 0", died) == [("epoll", "not known", None)]
-    assert verdicts("failed == 0", died, row(failed=0)) == [("epoll", "held", 0)]
-    assert verdicts("content_mismatches == 0", died) == [("epoll", "missed", 3)]
+def test_a_count_over_invalid_trials_alone_is_judged_where_the_server_served_to_the_end() -> None:
+    busy = row(verdict="invalid", failed=0, content_mismatches=3, completed=7, data_pps=5.0)
+    assert verdicts("failed == 0", busy, busy) == [("epoll", "held", 0)]
+    assert verdicts("content_mismatches == 0", busy) == [("epoll", "missed", 3)]
+    assert verdicts("data_pps > 1", busy) == [("epoll", "not known", None)]
+    assert verdicts("failed == 0", busy, busy | {"failed": None}) == [("epoll", "not known", None)]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"completed": 0},
+        {"server_findings": [{"kind": "died", "count": 1, "text": "died with SIGSEGV"}]},
+        {"server_findings": [{"kind": "not_ready", "count": 1, "text": "never was ready"}]},
+        {"started": 9, "timed_out": 0, "interrupted": 0},
+    ],
+)
+def test_a_count_is_not_known_where_the_server_never_served_to_the_end(lost: dict[str, object]) -> None:
+    unfinished = row(verdict="invalid", failed=0, completed=7) | lost
+    assert verdicts("failed == 0", unfinished) == [("epoll", "not known", None)]
+    assert verdicts("failed == 0", unfinished | {"failed": 1}) == [("epoll", "missed", 1)]
+    assert verdicts("failed == 0", unfinished, row(failed=0)) == [("epoll", "held", 0)]

@@ -108,8 +108,40 @@ def test_nothing_that_answers_is_a_failure_with_the_mend() -> None:
     found = result(("interrupted", -1), ("interrupted", -1), answered=False)
     assert Loaded(config(), found).has_failures
     text = load_report.render(Loaded(config(operation="read"), found))
-    assert "nothing answered: check that a server listens on 127.0.0.1:6969" in text
+    assert "nothing answered and nothing refused (by ICMP) on 127.0.0.1:6969: the server is overloaded" in text
+    assert "try fewer at once" in text
+    assert "try fewer" not in load_report.render(Loaded(config(operation="read", concurrency=1), found))
     assert "nothing answered" not in load_report.render(Loaded(config(), COMPLETED))
+
+
+def test_a_refused_load_is_one_line_in_text_and_one_warning() -> None:
+    found = result(("interrupted", -1), answered=False)
+    load = Loaded(config(), found, refused=True, not_compared="nothing was compared")
+    line = "nothing listens on 127.0.0.1:6969 (ICMP port unreachable): start the server, or correct the address"
+    assert load_report.render(load) == f"Error: {line}"
+    assert load_report.document(load)["warnings"] == [line]
+
+
+def test_a_load_without_a_completed_transfer_is_not_valid_and_failures_are_said() -> None:
+    known = load_report.document(Loaded(config(), COMPLETED))
+    assert (known["verdict"], known["verdict_reason"], known["failures"]) == ("valid", None, False)
+    nothing = load_report.document(Loaded(config(), result(("timed_out", -1))))
+    reason = "no transfer completed, so nothing was measured"
+    assert (nothing["verdict"], nothing["verdict_reason"], nothing["failures"]) == ("invalid", reason, True)
+
+
+def test_as_many_are_at_once_as_there_are_transfers() -> None:
+    first = load_report.render(Loaded(config(concurrency=100), COMPLETED)).splitlines()[0]
+    assert first == "127.0.0.1:6969, write w-{n}, 4 at once (no more: -n is 4)"
+
+
+def test_the_time_for_open_transfers_is_said_beside_the_measured_one() -> None:
+    table = COMPLETED.transfers | {"end_ns": np.array([10**9, 7 * 10**9, -1, 3 * 10**9])}
+    found = replace(COMPLETED, transfers=table, figures=COMPLETED.figures | {"duration_s": 2.0})
+    lasting = config(transfers=None, duration_ns=2 * 10**9, warm_up_ns=10**9)
+    said = "measured for   2 s, then 4 s for open transfers; rates are of the 2 s"
+    assert said in load_report.render(Loaded(lasting, found))
+    assert "open transfers" not in load_report.render(Loaded(config(), found))
 
 
 def test_transfers_that_timed_out_are_a_failure_and_one_sentence() -> None:

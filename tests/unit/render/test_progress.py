@@ -18,6 +18,7 @@ from tftpbench.measure import (
     Event,
     LeftOut,
     Pinning,
+    RecoveryAwaited,
     RunFinished,
     RunStarted,
     ServerLeftOut,
@@ -72,7 +73,57 @@ def test_a_trial_says_how_near_to_the_ceiling_it_came_and_an_unknown_ceiling_is_
     assert [", 83 % of the ceiling, 2 timed out" in line for line in shown] == [True, False, True, False]
     assert all("warning: read, " in line and "no ceiling_ratio" in line for line in shown[1::2])
     PlainLines(stream)(replace(trial, row={**trial.row, "ceiling_ratio": 2.12}))
-    assert ", 212 % of the ceiling (the machine changed; not usable), 2 timed out" in stream.getvalue()
+    assert ", 212 % of the ceiling (the share only: the machine changed; not usable), 2 timed out" in stream.getvalue()
+
+
+def test_a_piece_of_advice_is_given_once() -> None:
+    stream = io.StringIO()
+    trial = next(event for event in events() if isinstance(event, TrialFinished))
+    busy = "load average 10 on 2 cores: stop other programs"
+    row = {**trial.row, "verdict": "invalid", "verdict_reason": "x"}
+    PlainLines(stream)(replace(trial, row=row, advice=("stop other programs", busy, busy, "lower windowsize")))
+    assert stream.getvalue().endswith(f"; invalid: x ({busy}; lower windowsize)\n")
+
+
+def drawn(stream: io.StringIO) -> str:
+    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", stream.getvalue())
+
+
+BUSY = {"verdict": "invalid", "verdict_reason": "the generator stood still for 80 ms at once"}
+
+
+def test_what_a_busy_machine_spoils_is_one_line_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=80, color_system=None))
+    for event in events()[:-1]:
+        bar(replace(event, row={**event.row, **BUSY}) if isinstance(event, TrialFinished) else event)
+    bar.close()
+    text = drawn(stream)
+    assert "2 of 2 trials invalid so far: this machine was too busy for tftpbench's load" in text
+    assert "80 ms at once" not in text
+
+
+def test_the_bar_says_that_the_ceiling_is_measured_until_the_trial_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    bar = LiveBar(Console(file=stream, force_terminal=True, width=100, color_system=None))
+    started, first, *_ = events()
+    bar(started)
+    assert drawn(stream).rstrip().endswith("left | measuring the ceiling")
+    bar(first)
+    assert drawn(stream).rstrip().endswith("at once, 1 KiB")
+    bar.close()
+
+
+def test_prose_is_wrapped_at_words() -> None:
+    stream = io.StringIO()
+    started = events()[0]
+    assert isinstance(started, RunStarted)
+    LiveBar(Console(file=stream, width=40))(replace(started, notes=("every byte of it was compared " * 3,)))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert "every byte of it was compared every byte" in lines
+    assert max(map(len, lines)) <= 40
 
 
 def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
@@ -81,6 +132,25 @@ def test_a_copy_is_said_before_it_begins_for_it_may_take_minutes() -> None:
     for show in (PlainLines(plain_lines), LiveBar(Console(file=live_lines, width=120))):
         show(CopyStarted("127.0.0.1:69", "boot.0"))
     assert [plain_lines.getvalue(), live_lines.getvalue()] == [f"{line}\n"] * 2
+
+
+def test_a_wait_for_a_server_to_recover_is_a_line_and_on_the_bar_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = events()[0]
+    assert isinstance(started, RunStarted)
+    trial = started.plan.trials[0]
+    waits = [RecoveryAwaited(trial, waited_s, 60.0) for waited_s in (3.01, 7.0)]
+    monkeypatch.setenv("TERM", "xterm")
+    stream, written = io.StringIO(), io.StringIO()
+    lines, bar = PlainLines(stream), LiveBar(Console(file=written, force_terminal=True, width=120))
+    bar(started)
+    for event in waits:
+        lines(event)
+        bar(event)
+    text = f"waiting ({{}} s of 60 s) for one to recover from {trial.cell.concurrency} at once"
+    assert stream.getvalue() == f"{text.format(3)}\n"
+    assert text.format(3) in written.getvalue()
+    assert text.format(7) in written.getvalue()
+    bar.close()
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:
@@ -189,9 +259,8 @@ def test_the_count_is_never_cut_and_the_line_fits(width: int, monkeypatch: pytes
         bar(TrialStarted(trial, 100))
         bar(TrialFinished(trial, 100, {"data_pps": 131_072.0, "verdict": "valid"}, ()))
     bar.close()
-    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", stream.getvalue())
-    drawn = [line for line in re.split(r"[\r\n]", shown) if "/100" in line]
-    assert len(drawn) >= 200
-    assert all(re.search(r" {0,2}\d+/100( |$)", line) and len(line) <= width for line in drawn)
-    assert any(" 37/100 | " in line and " left" in line for line in drawn)
-    assert any("at once, 64 KiB | last 131 k blocks/s" in line for line in drawn) == (width > 100)
+    lines = [line for line in re.split(r"[\r\n]", drawn(stream)) if "/100" in line]
+    assert len(lines) >= 200
+    assert all(re.search(r" {0,2}\d+/100( |$)", line) and len(line) <= width for line in lines)
+    assert any(" 37/100 | " in line and " left" in line for line in lines)
+    assert any("at once, 64 KiB | last 131 k blocks/s" in line for line in lines) == (width > 100)

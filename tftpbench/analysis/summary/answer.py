@@ -3,21 +3,36 @@
 Pure.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
-from tftpbench.analysis.summary.lines import FRAME_COLUMNS, Line, Merged, Metric, flat, lines, metric_of, unusable
+from tftpbench.analysis.summary.lines import (
+    FRAME_COLUMNS,
+    Line,
+    Merged,
+    Metric,
+    flat,
+    lines,
+    lost,
+    metric_of,
+    unusable,
+)
 from tftpbench.analysis.summary.sentence import (
     CEILING,
+    Served,
     answer_sentence,
     ceiling_sentence,
     conditions,
     headline,
+    served_sentence,
+    untimed_sentence,
     weakest,
 )
 from tftpbench.measure.findings import ORIGINS, Origin
+from tftpbench.measure.validity import commonest
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
@@ -93,6 +108,13 @@ class Answer(Shown):
     """Of a quick run: which server moved no block at all, and in which cell."""
     in_flight: tuple[str, ...] = ()
     """Where starts are spread: the peak of transfers in flight of each server and cell."""
+    why_invalid: str = ""
+    """How many trials are invalid, why most of them are, and what to do; "" where none is."""
+
+    @property
+    def too_few(self) -> tuple[str, ...]:
+        """`incomplete`, to be listed; nothing where that is every cell, for `why_invalid` says so in one line."""
+        return self.incomplete if any(line.valid for line in self.lines) else ()
 
     @property
     def note(self) -> str:
@@ -170,18 +192,20 @@ def summarise(
     labels = {cell.key: cell.label for cell in cells}
     first = present[0] if present else ""
     to_ceiling = scenario.compare_with == "ceiling"
+    invalid = tuple(
+        Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
+        for row in others
+        if row["verdict"] != "valid"
+    )
+    sentence = _sentence(scenario, found, present, rows, nothing_started=bool(gone) and not present)
     return Answer(
-        sentence=_sentence(scenario, found, present, nothing_started=bool(gone) and not present),
+        sentence=sentence,
         metric=metric_of(scenario),
         reference=first,
         against=CEILING if to_ceiling else first,
         thresholds=_judge(scenario, cells, rows, left_out),
         lines=found,
-        invalid=tuple(
-            Invalid(row["trial"], server_name(row), labels[row["cell_key"]], str(row["verdict_reason"]))
-            for row in others
-            if row["verdict"] != "valid"
-        ),
+        invalid=invalid,
         skipped=(*_skipped(skipped, labels), *map(_unstarted, unstarted)),
         # one trial a cell is a look, not a judgement
         incomplete=remarks.incomplete(
@@ -197,15 +221,47 @@ def summarise(
         is_quick=scenario.is_quick,
         served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),
         in_flight=_in_flight(rows, labels) if scenario.client.ramp_ns else (),
+        why_invalid=_why_invalid(invalid, len(others), sentence),
     )
 
 
-def _sentence(scenario: Scenario, found: Sequence[Line], present: Sequence[str], *, nothing_started: bool) -> str:
+def _sentence(
+    scenario: Scenario, found: Sequence[Line], present: Sequence[str], rows: Sequence[Row], *, nothing_started: bool
+) -> str:
     if nothing_started:
         return "No answer: no server could be started."
+    served = _served(scenario, rows)
+    if scenario.is_quick and rows:
+        return served_sentence(found, present, served)
+    cause = commonest(str(row["verdict_reason"]) for row in rows if row["verdict"] != "valid")
+    if cause and cause.is_of_rates and served.completed and not any(line.valid for line in found):
+        return untimed_sentence(found, present, served, cause)
     if scenario.compare_with == "ceiling":
         return ceiling_sentence(found, present)
     return answer_sentence(found, present, scenario.best_of)
+
+
+def _served(scenario: Scenario, rows: Sequence[Row]) -> Served:
+    started, completed = (sum(row.get(name) or 0 for row in rows) for name in ("started", "completed"))
+    wrong: Counter[str] = Counter()
+    for row in rows:
+        wrong[server_name(row)] += row.get("content_mismatches") or 0
+    kinds = {each["kind"] for row in rows for each in row.get("server_findings") or ()}
+    is_compared = scenario.verify == "full" and "not_read_back" not in kinds
+    is_compared = is_compared and all(row.get("bytes_verified") for row in rows if row.get("completed"))
+    return Served(started, completed, sum(map(lost, rows)), wrong, is_compared)
+
+
+def _why_invalid(invalid: Sequence[Invalid], trials: int, sentence: str) -> str:
+    cause = commonest(each.reason for each in invalid)
+    if cause is None:
+        return ""
+    count = f"{len(invalid)} of {counted(trials, 'trial')} {'is' if len(invalid) == 1 else 'are'} invalid and not used"
+    if cause.text in sentence:  # with what to do
+        return f"{count}."
+    some = f"in {cause.trials} of them " if cause.trials < len(invalid) else ""
+    todo = f" {cause.advice[:1].upper()}{cause.advice[1:]}." if cause.advice else ""
+    return f"{count}: {some}{cause.text}.{todo}"
 
 
 def _served_nothing(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -269,12 +325,24 @@ def _judge(
 
 @dataclass(frozen=True)
 class Judgement:
-    """One threshold over all cells: "held", "missed" or "not known", and where and why it does not hold."""
+    """One threshold over all cells: "held", "missed" or "not known", and where and why it does not hold.
+
+    `reasons` begin with those of the `missed` cases; those that are not known come after them.
+    """
 
     threshold: str
     state: State
     judged: int
+    missed: int
     reasons: tuple[str, ...]
+
+    @property
+    def cases(self) -> str:
+        """In how many: "held in 4 cases", "missed in 1, not known in 3 of 4 cases"."""
+        counts = {"missed": self.missed, "not known": len(self.reasons) - self.missed}
+        found = ", ".join(f"{state} in {count}" for state, count in counts.items() if count)
+        every = counted(self.judged, "case")
+        return f"{found} of {every}" if found else f"held in {every}"
 
 
 def judgements(judged: Sequence[Judged]) -> list[Judgement]:
@@ -282,13 +350,13 @@ def judgements(judged: Sequence[Judged]) -> list[Judgement]:
     found: list[Judgement] = []
     for text in dict.fromkeys(str(each.verdict.threshold) for each in judged):
         every = [each for each in judged if str(each.verdict.threshold) == text]
-        bad = [each for each in every if not each.verdict.held]
-        missed = any(each.verdict.state == "missed" for each in bad)
-        state: State = "missed" if missed else "not known" if bad else "held"
-        found.append(Judgement(text, state, len(every), tuple(map(_why, bad))))
+        missed, unknown = ([each for each in every if each.verdict.state == state] for state in ("missed", "not known"))
+        state: State = "missed" if missed else "not known" if unknown else "held"
+        found.append(Judgement(text, state, len(every), len(missed), tuple(map(_why, [*missed, *unknown]))))
     return found
 
 
 def _why(judged: Judged) -> str:
     verdict = judged.verdict
-    return f"{verdict.server or verdict.threshold.server}, {judged.cell_label}: {verdict.text}"
+    place = ", ".join(filter(None, (verdict.server or verdict.threshold.server, judged.cell_label)))
+    return f"{place}: {verdict.text}"

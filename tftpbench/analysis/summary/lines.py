@@ -146,7 +146,7 @@ def _line(
         figures={each.name: _figure(each, ours, valid, cell.key, server, merged) for each in HEADLINE.values()},
         ratio=ratio,
         ceiling_mark=mark,
-        lost=sum(map(_lost, ours)),
+        lost=sum(map(lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
     )
 
@@ -209,8 +209,11 @@ def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
     return [row for row in rows if row["cell_key"] == key and server_name(row) == server]
 
 
-def _lost(row: Row) -> int:
-    """Those cut off at the trial's end had the server's silence from their first request on."""
+def lost(row: Row) -> int:
+    """How many transfers of a trial were lost.
+
+    Those cut off at the trial's end had the server's silence from their first request on.
+    """
     counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
     silent = sum(counts.get(kind, 0) for kind in ("silent", "timed_out"))
     return int((row.get("failed") or 0) + max(silent, row.get("timed_out") or 0))
@@ -234,7 +237,10 @@ def _figure(
         histogram = merged(kind, cell_key, server)
         if histogram is not None:
             return histogram.percentile(percent)
-    return _median(valid, metric.name)
+    middle = _median(valid, metric.name)
+    # A rate that counts ends of transfers says nothing where none fell into the window, though transfers were served.
+    is_unseen = metric.name == "transfers_per_s" and not middle and any(row.get("completed") for row in valid)
+    return None if is_unseen else middle
 
 
 def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], float]) -> float | None:

@@ -3,10 +3,11 @@
 Pure words from figures. It must never claim a difference that the interval does not show, nor leave a loss out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
+from tftpbench.measure.validity import Cause
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
 from tftpbench.model.metrics import HEADLINE, METRICS
@@ -16,6 +17,50 @@ from tftpbench.model.workload import Cell
 CEILING = "the ceiling"
 # Of many servers, those that follow the first one are named up to this place.
 NAMED_MAX = 4
+
+
+@dataclass(frozen=True)
+class Served:
+    """Transfers over all trials, valid or not; `wrong`: those of wrong bytes, by server.
+
+    `is_compared`: whether each byte of those completed was compared with what it must be.
+    """
+
+    started: int
+    completed: int
+    lost: int
+    wrong: Mapping[str, int]
+    is_compared: bool
+
+
+def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served) -> str:
+    """What was served, or else what was lost, moved wrong, or not served at all; no word on speed."""
+    words = _words(lines, ())
+    wrong = {server: counted(count, "transfer") for server, count in served.wrong.items() if count}
+    parts = [f"{server} moved wrong bytes in {count}." for server, count in wrong.items()]
+    if served.lost:
+        losses = _losses(lines, servers, words)
+        many = f"{served.lost:,} of {counted(served.started, 'transfer')} were lost"
+        parts.append(": ".join([many, " ".join(losses)]) if losses else f"{many}.")
+    idle = [line for line in lines if line.figures["started"] and not line.figures["completed"] and not line.lost]
+    parts += [f"{line.server} served {line.served} {words.at(line.cell)}." for line in idle[:NAMED_MAX]]
+    if parts:
+        return " ".join(parts)
+    if not served.completed:
+        return "No transfer was served to its end."
+    is_all = served.completed == served.started
+    many = f"all {served.started:,}" if is_all else f"{served.completed:,} of {served.started:,}"
+    right = ", every byte right" if served.is_compared else ""
+    return f"Works: {many} transfers served{'' if is_all else ' and none lost'}{right}."
+
+
+def untimed_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served, cause: Cause) -> str:
+    """What was served in trials none of which shows how fast, why they do not, and what to do."""
+    asked = "Which server is faster" if len(servers) > 1 else "Speed"
+    return (
+        f"{served_sentence(lines, servers, served)} {asked} is not known: {cause.text}. "
+        f"{_capital(cause.advice)}, or use --quick."
+    )
 
 
 def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequence[str] = ()) -> str:
@@ -134,20 +179,65 @@ def _headline(lines: Sequence[Line], words: _Words) -> Line:
 
 def _alone(lines: Sequence[Line], line: Line, words: _Words) -> str:
     """The first figures of a server that is compared with none."""
+    if "concurrency" in words.varied and any(each.figures["started"] is not None for each in lines):
+        return _how_many([each for each in lines if each.trials], words)
     where = words.at(line.cell)
     if line.figures["data_pps"] is None:
         return " ".join(
             [f"No answer: {line.server} has no valid trial {where}.", *_losses(lines, [line.server], words)]
         )
+    first = f"{_capital(where)}, {line.server} served {line.served} transfers: {_figures(line)}."
+    return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
+
+
+def _how_many(lines: Sequence[Line], words: _Words) -> str:
+    """How many transfers at once one server served without a loss, what it lost beyond, and how fast it was there."""
+    levels = {
+        n: [line for line in lines if line.cell.concurrency == n]
+        for n in sorted({line.cell.concurrency for line in lines})
+    }
+    unknown = [n for n, here in levels.items() if all(line.figures["started"] is None for line in here)]
+    short = {n: share for n, here in levels.items() if (share := _short(here))}
+    whole = [n for n in levels if n not in unknown and n < min(short, default=n + 1)]
+    server, parts = lines[0].server, []
+    if whole:
+        times = [line.figures["transfer_ns_max"] for line in levels[whole[-1]]]
+        slowest = max((ns for ns in times if ns is not None), default=None)
+        time = "not known: no valid trial" if slowest is None else METRICS["transfer_ns_max"].text(slowest)
+        parts.append(f"{server} served every transfer up to {whole[-1]} at once (slowest {time})")
+    if short:
+        first, last = min(short), max(short)
+        given = f"with {first} at once it" if whole else f"With {first} at once {server}"
+        parts.append(f"{given} {short[first]}{f', with {last} it {short[last]}' if last != first else ''}")
+    if unknown:
+        parts.append(f"{' and '.join(map(str, unknown))} at once could not be measured")
+    fast = next((line for line in levels[whole[-1] if whole else max(levels)] if line.valid), None)
+    speed = f" {_capital(words.at(fast.cell))}: {_figures(fast)}." if fast else ""
+    return f"{'; '.join(parts)}.{speed}"
+
+
+def _short(here: Sequence[Line]) -> str:
+    """What became of the started transfers that were not completed, "" for none; neither end is rounded to.
+
+    What a trial's end cut off was not lost by the server.
+    """
+    completed, started = (sum(line.figures[name] or 0 for line in here) for name in ("completed", "started"))
+    if completed == started:
+        return ""
+    lost = sum(line.lost for line in here)
+    percent = f"{100 * (lost or started - completed) / started:.0f}"
+    shown = "<1" if percent == "0" else ">99" if percent == "100" and completed else percent
+    return f"{'lost' if lost else 'had no time for'} {shown} %"
+
+
+def _figures(line: Line) -> str:
     spoken = [metric for metric in HEADLINE.values() if metric.headline and metric.headline.is_spoken]
     figures = [
         f"{metric.heading} {metric.text(value)}" if metric.unit == "ns" else f"{metric.text(value)} {metric.heading}"
         for metric in spoken
         if (value := line.figures[metric.name]) is not None
     ]
-    trials = "one trial" if line.valid == 1 else f"{line.valid} trials"
-    first = f"{_capital(where)}, {line.server} served {line.served} transfers: {', '.join(figures)} ({trials})."
-    return " ".join([first, *_losses([each for each in lines if each is not line], [line.server], words)])
+    return f"{', '.join(figures)} ({'one trial' if line.valid == 1 else f'{line.valid} trials'})"
 
 
 def _compared(lines: Sequence[Line], server: str, reference: str, words: _Words) -> str | None:

@@ -27,7 +27,7 @@ from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.external import RunningServer
 from tftpbench.host.server.host import LocalServerHost, Sampling, Server, ServerHost
 from tftpbench.host.server.messages import Options, request
-from tftpbench.host.server.plain_client import CopyFailed, describe_options, download
+from tftpbench.host.server.plain_client import CopyFailed, NothingListens, describe_options, download
 from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
 from tftpbench.host.server.readiness import PortTaken, answers, is_taken
 from tftpbench.host.server.sampler import Sampler
@@ -45,6 +45,7 @@ __all__ = [
     "Ended",
     "Handover",
     "LocalServerHost",
+    "NothingListens",
     "Options",
     "PortTaken",
     "RunningServer",

@@ -20,16 +20,17 @@ from tftpbench.host.target import Target
 from tftpbench.model.errors import ServerNotReady
 
 ANSWER_TIMEOUT_S = 5.0
-# Each copy of a request may begin a transfer, and a slow server is no silent one: as long as a client's first wait.
-REPEAT_S = 1.0
+# Each copy of a request may begin a transfer, and a slow server is no silent one: as long as a client's first wait, and
+# then longer, as clients do; so much later at most is it noticed that a server answers again.
+REPEATS_S = (1.0, 4.0)
 _NAME_MAX = 100
 
 
 class RunningServer:
     """One server at a known address, for a whole run. `start` returns when it has answered; `stop` leaves it alone.
 
-    `asked` is the request to ask it with, as the trial's own clients write it. `has_answered`: to what it was
-    asked last.
+    `asked` is the request to ask it with, as the trial's own clients write it. `silent_s`: for how long it has been
+    asked without an answer since the last one; None where it has never answered.
     """
 
     buffers = None
@@ -38,20 +39,28 @@ class RunningServer:
         self.host = target.host
         self.port = target.port
         self.asked = b""
-        self.has_answered = False
+        self.silent_s: float | None = None
         self._name = target.name
 
     def start(self) -> None:
         """Asks nothing of a server that has just answered. Raises ServerNotReady where nothing answers."""
-        if not self.has_answered and not self.answers(ANSWER_TIMEOUT_S):
+        if self.silent_s == 0 or self.answers(ANSWER_TIMEOUT_S):
+            return
+        if self.silent_s is not None:
             raise ServerNotReady(
-                f"{self._name}: did not answer {_described(self.asked)} within {ANSWER_TIMEOUT_S:g} s; is it running?"
+                f"{self._name}: still busy with the load before it, or stopped (no answer in {self.silent_s:g} s)"
             )
+        raise ServerNotReady(
+            f"{self._name}: did not answer {_described(self.asked)} within {ANSWER_TIMEOUT_S:g} s; is it running?"
+        )
 
-    def answers(self, timeout_s: float) -> bool:
-        """Ask it now."""
-        self.has_answered = answers(self.host, self.port, timeout_s, self.asked, REPEAT_S)
-        return self.has_answered
+    def answers(self, timeout_s: float, on_silence: Callable[[float], object] = lambda _: None) -> bool:
+        """Ask it now, and say now and then for how long that has been in vain."""
+        if answers(self.host, self.port, timeout_s, self.asked, REPEATS_S, on_silence):
+            self.silent_s = 0.0
+        elif self.silent_s is not None:
+            self.silent_s += timeout_s
+        return self.silent_s == 0
 
     def usage(self) -> Usage:
         """Nothing is known but the time."""

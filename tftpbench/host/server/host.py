@@ -41,8 +41,8 @@ class Server(AbstractContextManager["Server", None], Protocol):
     def usage(self) -> Usage:
         """What it uses now."""
 
-    def answers(self, timeout_s: float) -> bool:
-        """Whether it answers a new request in time."""
+    def answers(self, timeout_s: float, on_silence: Callable[[float], object] = ..., /) -> bool:
+        """Whether it answers a new request in time; see `readiness.answers`."""
 
     def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
         """A context manager that reads CPU time and context switches where the window opens and closes."""

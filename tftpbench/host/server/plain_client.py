@@ -22,7 +22,7 @@ from tftpbench.host.server.messages import (
     request,
 )
 from tftpbench.host.target import Target
-from tftpbench.model.errors import TftpbenchError
+from tftpbench.model.errors import TftpbenchError, nothing_listens
 
 WAIT_S = 1.0
 TRIES = 5
@@ -32,10 +32,16 @@ COPY_BYTES_MAX = 65_535 * 65_464
 # As long as a trial may take unless its scenario says otherwise.
 COPY_S_MAX = 600.0
 _BLKSIZE_DEFAULT = 512
+# ip(7), ipv6(7): without these an unconnected socket hears of no ICMP; Python has no names for them.
+_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 
 
 class CopyFailed(TftpbenchError):
     """The file did not come whole; the message says what the server did, as the end of a sentence."""
+
+
+class NothingListens(CopyFailed):
+    """ICMP said so; the message is a whole sentence."""
 
 
 def download(
@@ -43,9 +49,12 @@ def download(
 ) -> int:
     """Read the target's file into `path` with these options; returns its size. The request is sent `first_tries` times.
 
-    Raises CopyFailed for whatever the server did instead, and OSError of the disk that takes the copy.
+    Raises NothingListens where ICMP refuses the request, CopyFailed for whatever the server did instead, and OSError of
+    the disk that takes the copy.
     """
-    with socket.socket(address_family(target.host), socket.SOCK_DGRAM) as client, path.open("wb") as file:
+    family = address_family(target.host)
+    with socket.socket(family, socket.SOCK_DGRAM) as client, path.open("wb") as file:
+        client.setsockopt(*_RECVERR[family], 1)
         return _Copy(client, target, dict(options), file, first_tries, bytes_max).run()
 
 
@@ -120,7 +129,8 @@ class _Copy:
                     datagram, peer = self.client.recvfrom(DATAGRAM_BYTES_MAX)
                 except TimeoutError:
                     break
-                except ConnectionError:  # an ICMP answer to an earlier datagram
+                except OSError as error:
+                    self._hear(error)
                     continue
                 if self._is_of_the_server(peer) and len(datagram) >= 4:
                     return self._parsed(datagram, peer)
@@ -171,8 +181,15 @@ class _Copy:
         to = self.peer or address(self.target.host, self.target.port)
         try:
             self.client.sendto(datagram, to)
+        except ConnectionError as error:
+            self._hear(error)
         except OSError as error:
             raise CopyFailed(f"can't be sent to: {error.strerror}") from None
+
+    def _hear(self, error: OSError) -> None:
+        """An ICMP answer to an earlier datagram: "no such port" to the request is final, else the time decides."""
+        if self.peer is None and isinstance(error, ConnectionError):
+            raise NothingListens(nothing_listens(self.target.name)) from None
 
     def _wire(self, index: int) -> int:
         """A block's number on the wire: it follows 65,535 as the rollover option says, 0 unless agreed."""

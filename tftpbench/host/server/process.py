@@ -110,9 +110,9 @@ class ServerProcess:
         """Context switches of every process it ever had, as cheap; None where the kernel doesn't let us count them."""
         return self._running()[1].context_switches()
 
-    def answers(self, timeout_s: float) -> bool:
+    def answers(self, timeout_s: float, on_silence: Callable[[float], object] = lambda _: None) -> bool:
         """Whether it answers a request for a file that can't exist in time."""
-        return answers(self.host, self.port, timeout_s)
+        return answers(self.host, self.port, timeout_s, on_silence=on_silence)
 
     def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
         """A context manager that reads CPU time and context switches at both edges of the window; see `EdgeReader`."""

@@ -57,35 +57,45 @@ def wait_for_answer(supervisor: SupervisorClient, host: str, port: int, deadline
                 raise PortTaken(f"port {port} belongs to another process")
 
 
-def answers(host: str, port: int, timeout_s: float, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> bool:
-    """Whether anything comes back in time for the request `asked`, which is repeated.
+def answers(
+    host: str,
+    port: int,
+    timeout_s: float,
+    asked: bytes | None = None,
+    repeats_s: tuple[float, float] = (_PROBE_S, _PROBE_S),
+    on_silence: Callable[[float], object] = lambda _: None,
+) -> bool:
+    """Whether anything comes back in time for the request `asked`, or for one of its copies.
 
-    None asks for a file that can't exist. A transfer that begins is ended with an ERROR.
+    None asks for a file that can't exist. A transfer that begins is ended with an ERROR. `repeats_s`: what is waited
+    before the second copy, which doubles up to the most. `on_silence` is called after each of them with the time since
+    the first, in seconds.
     """
-    deadline = time.monotonic() + timeout_s
-    with _Probe(host, port, asked, repeat_s) as probe:
-        while time.monotonic() < deadline:
-            if probe.ask():
+    began, (repeat_s, repeat_max_s) = time.monotonic(), repeats_s
+    with _Probe(host, port, asked) as probe:
+        while (left_s := began + timeout_s - time.monotonic()) > 0:
+            if probe.ask(min(repeat_s, left_s)):
                 return True
+            repeat_s = min(2 * repeat_s, repeat_max_s)
+            on_silence(time.monotonic() - began)
     return False
 
 
 class _Probe(AbstractContextManager["_Probe", None]):
     """A client that asks, for a file that can't exist where no request is given; an ERROR is an answer, too."""
 
-    def __init__(self, host: str, port: int, asked: bytes | None = None, repeat_s: float = _PROBE_S) -> None:
+    def __init__(self, host: str, port: int, asked: bytes | None = None) -> None:
         self._server = address(host, port)
         self._request = asked or request("read", f"absent-{secrets.token_hex(8)}", {})
-        self._repeat_s = repeat_s
         self._socket = _udp_socket(host)
         self._socket.setblocking(False)
 
-    def ask(self) -> bool:
+    def ask(self, wait_s: float = _PROBE_S) -> bool:
         """Ask once more and wait a little."""
         _try(lambda: self._socket.sendto(self._request, self._server))
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(self._repeat_s * 1000)) and _try(self._take)
+        return bool(poll.poll(wait_s * 1000)) and _try(self._take)
 
     def _take(self) -> None:
         answer, peer = self._socket.recvfrom(DATAGRAM_BYTES_MAX)
