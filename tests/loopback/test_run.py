@@ -490,7 +490,7 @@ def test_a_quick_run_fails_where_a_server_serves_nothing_and_says_what_it_did_no
     assert code == 3, out + err
     last = out.rstrip().splitlines()[-1]
     assert last.startswith("Nothing was served by exits (read, ")
-    assert last.endswith("Quick run (--quick): no speed, ratio or generator limit was judged.")
+    assert last.endswith("Quick run: no speed, ratio or generator limit was judged.")
     assert "ok (read" not in last
     code, out, err = done(tmp_path, "run", str(scenario), "-s", str(tmp_path / "ok"), "--quick", "--json", "--out", "o")
     assert code == 0, out + err
@@ -499,7 +499,7 @@ def test_a_quick_run_fails_where_a_server_serves_nothing_and_says_what_it_did_no
     assert {each["threshold"] for each in document["thresholds"]} == {"failed == 0"}
     [folder] = (tmp_path / "o").iterdir()
     page = done(tmp_path, "report", str(folder), "--format", "md", "--out", "-")[1]
-    assert "Quick run (--quick): no speed, ratio or generator limit was judged" in page
+    assert "Quick run: no speed, ratio or generator limit was judged" in page
 
 
 def test_work_that_the_time_limit_cut_off_is_the_tests_doing_and_no_failure(tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ class Document:
     """A mapping read from a file, the origin of each key, and the error to raise when it is wrong.
 
     `mistakes`: keys that are written twice, of which the first counts; anything else that is wrong is no document.
-    `sets`: where a --set wrote.
     """
 
     source: str
@@ -57,7 +56,6 @@ class Document:
     fault: type[UsageError]
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     mistakes: list[tuple[KeyPath, Origin, str]] = field(default_factory=list)
-    sets: set[KeyPath] = field(default_factory=set)
 
     def origin(self, path: KeyPath) -> Origin:
         """Where `path` was written, or the nearest key around it that was."""
@@ -65,9 +63,9 @@ class Document:
 
     def written(self, path: KeyPath) -> tuple[Origin, KeyPath]:
         """What was written and which part of it is at `path`: equal for all places that one --set reaches."""
-        known = self._known(path)
-        inner = path[known:] if path[:known] in self.sets else path
-        return self.origin(path), (*(part for part in path[: len(path) - len(inner)] if isinstance(part, str)), *inner)
+        origin = self.origin(path)
+        reached = self._known(path) if origin.is_set else 0  # what a file wrote is at one place
+        return origin, (*(part for part in path[:reached] if isinstance(part, str)), *path[reached:])
 
     def _known(self, path: KeyPath) -> int:
         """The length of the nearest key at or around `path` whose origin is known."""
@@ -112,7 +110,6 @@ class Document:
         for known in [known for known in self.origins if known[: len(place)] == place]:
             del self.origins[known]
         self.origins[place] = origin
-        self.sets.add(place)
 
 
 def read(path: Path, fault: type[UsageError]) -> Document:

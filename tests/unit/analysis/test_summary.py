@@ -429,6 +429,12 @@ def test_an_answer_in_a_notebook_is_escaped() -> None:
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
+def test_counters_that_do_not_add_up_are_no_share() -> None:
+    question = asked(1000)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, completed=10, started=5)
+    assert [line.served for line in answer(question, found).lines] == ["-", "-"]
+
+
 def test_a_quick_run_has_no_interval_however_many_its_trials_are() -> None:
     question = asked(1000, quick=True)
     ratio = answer(question, rows(question, {"epoll": 2.0, "threads": 1.0})).lines[1].ratio
@@ -627,7 +633,7 @@ QUICK_THRESHOLDS = ["failed == 0", "data_pps > 1e9", "udp_drops_generator == 0"]
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({}, 0, "Quick run (--quick): no speed, ratio or generator limit was judged"),
+        ({}, 0, "Quick run: no speed, ratio or generator limit was judged"),
         ({"verdict": "invalid", "verdict_reason": "x", "udp_drops_generator": 9}, 0, "Quick run (--quick): "),
         ({"failed": 2}, 3, "Quick run (--quick): "),
         ({"failed": None}, 0, "Quick run (--quick): "),

@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # a run answers without data frames
 
 Row = Mapping[str, Any]
 
-QUICK_NOTE = "Quick run (--quick): no speed, ratio or generator limit was judged."
+QUICK_NOTE = "Quick run: no speed, ratio or generator limit was judged."
 
 
 @dataclass(frozen=True)
