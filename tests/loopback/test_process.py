@@ -101,7 +101,7 @@ def test_an_answer_from_a_port_that_somebody_else_has_is_not_the_servers(tmp_pat
         (socket.AF_INET6, "::1", ["::1"], ["127.0.0.1"]),
     ],
 )
-def test_who_has_a_port_is_told_by_address_and_in_one_line(
+def test_who_has_a_port_is_named_by_address_and_in_one_line(
     family: socket.AddressFamily, bound: str, taken: list[str], free: list[str]
 ) -> None:
     comm = Path("/proc/self/comm")
@@ -112,11 +112,11 @@ def test_who_has_a_port_is_told_by_address_and_in_one_line(
         try:
             comm.write_text("a\x1b[31m\nb", encoding="utf-8")
             found = {program_at(host, port) for host in taken}
-            nobody = [program_at(host, port) for host in free]
+            missing = [program_at(host, port) for host in free]
         finally:
             comm.write_text(before.strip(), encoding="utf-8")
     assert found == {rf"a\u001b[31m b (process {os.getpid()})"}
-    assert nobody == [None] * len(free)
+    assert missing == [None] * len(free)
 
 
 def test_a_socket_that_one_look_misses_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

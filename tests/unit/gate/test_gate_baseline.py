@@ -242,7 +242,7 @@ def test_a_server_that_moves_nothing_any_more_has_failed(tmp_path: Path) -> None
 def test_a_server_that_dies_in_every_trial_has_failed_and_one_that_was_disturbed_has_not(tmp_path: Path) -> None:
     base = made(tmp_path / "a")
     bad = {"verdict": "invalid", "data_pps": None}
-    died = replaced("epoll", **bad, server_findings=[{"kind": "died", "count": 1, "text": "exit code 1"}, "odd"])
+    died = replaced("epoll", **bad, server_findings=[{"kind": "died", "count": 1, "text": "exit code 1"}])
     assert judged(base, made(tmp_path / "b", change=died)).exit_code() == 3
     result = judged(base, made(tmp_path / "c", change=replaced("epoll", **bad, verdict_reason="the host was busy")))
     assert (result.verdict, result.exit_code(), result.failure) == ("inconclusive", 0, None)
