@@ -63,7 +63,8 @@ def run(
     """
     from tftpbench.render import notebook_progress  # a child process of a server has no use for it
 
-    asked = [*texts_of(servers, "servers", UsageError), *target_entries(target, target_file, target_write)]
+    asked = texts_of(servers, "servers", UsageError)
+    asked = [*asked, *target_entries(target, target_file, target_write, prefix="", dash="_")]
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
     begun = None if resume is None else path_of(resume, "the folder of an interrupted run", UsageError)
     if begun is not None and (scenario or asked or overrides or trials or quick or seed is not None):

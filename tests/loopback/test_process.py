@@ -16,7 +16,7 @@ from tests.loopback.manifests import tiny_manifest
 from tftpbench.host.server import ServerProcess
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.readiness import PortTaken, wait_for_answer
-from tftpbench.host.server.sockets import UdpSocket, udp_sockets
+from tftpbench.host.server.sockets import UdpSocket, program_at, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
 
 pytestmark = pytest.mark.timeout(150)
@@ -90,6 +90,33 @@ def test_an_answer_from_a_port_that_somebody_else_has_is_not_the_servers(tmp_pat
                 wait_for_answer(late, other.host, other.port, time.monotonic() + 60)
         finally:
             late.stop(0)
+
+
+@pytest.mark.parametrize(
+    ("family", "bound", "taken", "free"),
+    [
+        (socket.AF_INET, "127.0.0.1", ["127.0.0.1", "0.0.0.0"], ["127.0.0.2", "::1"]),
+        (socket.AF_INET, "0.0.0.0", ["127.0.0.1", "127.0.0.2"], []),
+        (socket.AF_INET6, "::", ["127.0.0.1", "::1"], []),
+        (socket.AF_INET6, "::1", ["::1"], ["127.0.0.1"]),
+    ],
+)
+def test_who_has_a_port_is_named_by_address_and_in_one_line(
+    family: socket.AddressFamily, bound: str, taken: list[str], free: list[str]
+) -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_text(encoding="utf-8")
+    with socket.socket(family, socket.SOCK_DGRAM) as holder:
+        holder.bind((bound, 0))
+        port = holder.getsockname()[1]
+        try:
+            comm.write_text("a\x1b[31m\nb", encoding="utf-8")
+            found = {program_at(host, port) for host in taken}
+            missing = [program_at(host, port) for host in free]
+        finally:
+            comm.write_text(before.strip(), encoding="utf-8")
+    assert found == {rf"a\u001b[31m b (process {os.getpid()})"}
+    assert missing == [None] * len(free)
 
 
 def test_a_socket_that_one_look_misses_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

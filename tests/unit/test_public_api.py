@@ -217,8 +217,11 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"target": "127.0.0.1:6969"}, "--target needs a file to read"),
-        ({"target_file": "boot.0"}, "--target-file and --target-write go with --target"),
+        (
+            {"target": "127.0.0.1:6969"},
+            "target needs a file to read: name one that the server has with target_file NAME",
+        ),
+        ({"target_file": "boot.0"}, "target_file and target_write go with target"),
         ({"target": "127.0.0.1:none", "target_write": True}, "has no port from 1 to 65535"),
         ({"trials": 0}, "is 0; allowed: 1 to"),
         ({"scenario": None}, "no scenario given"),

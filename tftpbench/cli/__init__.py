@@ -15,7 +15,7 @@ from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
 
-# What a shell sets to be told how a word goes on.
+# What a shell sets to ask how a word goes on.
 COMPLETES = "_TFTPBENCH_COMPLETE"
 # What people come for, a command each; without a command they are the answer.
 FIRST_STEPS = {

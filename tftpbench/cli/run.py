@@ -33,7 +33,9 @@ Trials = Annotated[
     int | None,
     typer.Option("--trials", min=1, max=options.TRIALS_MAX, metavar="N", help="Trials of each cell on each server."),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Measure every cell once, in short windows, without verdicts.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Measure every cell once, in short windows: is all served? Speed is not judged.")
+]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")]
 Report = Annotated[bool, typer.Option("--report", help="Write RUN/report.html at the end, also when interrupted.")]

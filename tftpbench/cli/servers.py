@@ -148,8 +148,8 @@ def _print_details(manifest: "Manifest", described: dict[str, object]) -> None:
         "not here": str(described["missing"] or ""),
         "to get it": f"{fetch if described['state'] == 'not here' else ''}{described['get'] or ''}",
         "model": manifest.model,
-        "does": f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}",
-        "options": _words(described["options"]) or "none",
+        "does": f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}; "
+        f"options: {_words(described['options']) or 'none'}",
         "homepage": manifest.homepage,
         "licence": manifest.license,
         "started as": " ".join(manifest.argv),

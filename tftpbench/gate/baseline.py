@@ -228,7 +228,7 @@ def _is_lost(row: Row) -> bool:
     if is_valid(row):
         return row.get("data_pps") == 0
     findings = row.get("server_findings") or ()
-    return not _GONE.isdisjoint(str(each.get("kind")) for each in findings if isinstance(each, Mapping))
+    return not _GONE.isdisjoint(each["kind"] for each in findings)
 
 
 def _is_asked(metric: str, scenario: Scenario) -> bool:

@@ -89,22 +89,26 @@ def measuring(scenario: Scenario, entries: Sequence[str], overrides: Overrides) 
     return scenario.with_servers(entries) if entries else scenario
 
 
-def target_entries(address: str | None, file: str | None, write: bool) -> list[str]:
+def target_entries(
+    address: str | None, file: str | None, write: bool, *, prefix: str = "--", dash: str = "-"
+) -> list[str]:
     """The entry of a scenario's servers that means the running server at this address; none without one.
 
-    Raises UsageError.
+    `prefix` and `dash`: how whoever asks spells the options. Raises UsageError, in that spelling.
     """
+    target, of_file, of_write = (f"{prefix}target{dash}{each}" for each in ("", "file", "write"))
+    target = target.removesuffix(dash)
     if address is None:
         if file is not None or write:
-            raise UsageError("--target-file and --target-write go with --target HOST:PORT")
+            raise UsageError(f"{of_file} and {of_write} go with {target} HOST:PORT")
         return []
     if (file is None) != write:
         raise UsageError(
-            "--target needs a file to read: name one that the server has with --target-file NAME, "
-            "or allow uploads with --target-write; not both"
+            f"{target} needs a file to read: name one that the server has with {of_file} NAME, "
+            f"or allow uploads with {of_write}; not both"
         )
     if file is not None and (not file.isprintable() or not file or "{n}" in file):
-        raise UsageError(f"--target-file is {file!r}; allowed: the name of one file, without {{n}}")
+        raise UsageError(f"{of_file} is {file!r}; allowed: the name of one file, without {{n}}")
     return [Target(*numeric_address(address), file).entry]
 
 

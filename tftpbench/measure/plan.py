@@ -1,7 +1,8 @@
 """Which server is measured on what, in which order: the whole run as a list of trials, before anything is started.
 
-Pure: the same scenario, contenders and seed give the same list on every machine, which is what lets an interrupted run
-go on and a reader repeat one.
+The same scenario, contenders and seed give the same list on every machine, which is what lets an interrupted run go on
+and a reader repeat one. What is here is looked at before: whether a program is found, and whether its fixed port is
+free.
 """
 
 import random
@@ -138,7 +139,7 @@ def _with_its_port(contender: Contender) -> Contender:
     if not is_taken(LISTENS_ON, port):
         return contender
     reason = (
-        f"could not be measured: UDP port {port} is taken by {program_at(port) or 'another program'}; "
+        f"could not be measured: UDP port {port} is taken by {program_at(LISTENS_ON, port) or 'another program'}; "
         f"stop that, or measure it as it runs with --target {LISTENS_ON}:{port}"
     )
     return replace(contender, found=Missing(reason, ""))

@@ -14,7 +14,7 @@ from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
 from tftpbench.model.errors import ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
-from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
+from tftpbench.model.strict import MISTAKES_MAX, Allowed, KeyFault, Strict, raise_all
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
@@ -239,16 +239,20 @@ class Scenario(Strict):
                     break
 
     def _faults_of_thresholds(self) -> Iterator[KeyFault]:
+        wrong = 0
         for index, text in enumerate(self.thresholds):
+            is_brief = wrong >= MISTAKES_MAX  # so it is counted and not shown
             try:
-                threshold = parse_threshold(text)
+                threshold = parse_threshold(text, is_brief=is_brief)
             except ThresholdError as error:
+                wrong += 1
                 yield KeyFault(("thresholds", index), str(error))
                 continue
             if threshold.server is not None and not _runs(threshold.server, self.servers):
-                hint = suggest(threshold.server, self.servers)
-                wrong = f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}"
-                yield KeyFault(("thresholds", index), wrong, ["servers"])
+                wrong += 1
+                hint = "" if is_brief else suggest(threshold.server, self.servers)
+                said = f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}"
+                yield KeyFault(("thresholds", index), said, ["servers"])
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""

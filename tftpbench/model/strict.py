@@ -4,11 +4,11 @@ pydantic finds the mistakes; this file only words them. It must never raise anyt
 error.
 """
 
-import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,7 +20,6 @@ Model = TypeVar("Model", bound=BaseModel)
 SHOWN_MAX = 60
 # More lines than fit a screen are not read before the first ones are mended.
 MISTAKES_MAX = 20
-_INDEX = re.compile(r"\[\d+\]")
 
 
 class Strict(BaseModel):
@@ -60,14 +59,32 @@ def raise_all(faults: Iterable[KeyFault]) -> None:
         raise found
 
 
-class _Mistake(NamedTuple):
-    """One line of an error, sorted by its place. What is missing comes last: it is often there, misspelt."""
+@dataclass(frozen=True)
+class _Mistake:
+    """One line of an error, worded only where it is shown: thousands would take seconds, most of it for suggestions.
 
-    is_missing: bool
+    `same`: equal for mistakes that are one, as of a --set that reaches several matrices.
+    """
+
+    kind: str
     origin: Origin
     path: KeyPath
-    text: str
+    same: object
+    word: Callable[[], str]
     about: frozenset[str] = frozenset()
+
+    @cached_property
+    def text(self) -> str:
+        return self.word()
+
+    @property
+    def is_missing(self) -> bool:
+        return self.kind == "missing"
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """By its place. What is missing comes last: it is often there, misspelt."""
+        return self.is_missing, self.origin.line, self.origin.column
 
     def __str__(self) -> str:
         key = _dotted(self.path)
@@ -79,7 +96,10 @@ class _Mistake(NamedTuple):
 
 def parse(document: Document, model: type[Model]) -> Model:
     """The model of a document; raises the document's error with a line for each mistake, at most MISTAKES_MAX."""
-    found = [_Mistake(False, origin, path, text) for path, origin, text in document.mistakes]
+    found = [
+        _Mistake("", origin, path, (origin, path, text), lambda text=text: text)  # type: ignore[misc]
+        for path, origin, text in document.mistakes
+    ]
     try:
         made = model.model_validate(document.data)
     except ValidationError as error:
@@ -87,39 +107,44 @@ def parse(document: Document, model: type[Model]) -> Model:
         found += shown + _between_keys(document, model, shown)
     if not found:
         return made
-    found.sort(key=lambda each: (each.is_missing, each.origin.line, each.origin.column))
-    # A --set is one mistake however many matrices it reaches.
-    lines = list({_INDEX.sub("", str(each)): str(each) for each in reversed(found)}.values())[::-1]
-    more = len(lines) - MISTAKES_MAX
-    raise document.fault(*lines[:MISTAKES_MAX], *([f"{document.source}: and {more} more"] if more > 0 else []))
+    unique: dict[object, _Mistake] = {}
+    for each in sorted(found, key=lambda each: each.order):
+        unique.setdefault(each.same, each)
+    lines = [str(each) for each in list(unique.values())[:MISTAKES_MAX]]
+    more = len(unique) - len(lines)
+    raise document.fault(*lines, *([f"{document.source}: and {more} more"] if more else []))
 
 
 def _mistakes(document: Document, model: type[BaseModel], error: ValidationError) -> list[_Mistake]:
-    faults = [cast("dict[str, Any]", fault) for fault in error.errors()]
+    faults = [cast("dict[str, Any]", fault) for fault in error.errors(include_url=False)]
     # A list is also "too short" when an item of it is wrong: the item is to blame.
     blamed = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
-    worded = [
+    found = [
         each for fault in faults if fault["loc"] not in blamed or not fault["loc"]
-        for each in _worded(document, model, fault)
+        for each in _of_fault(document, model, fault)
     ]  # fmt: skip
-    suggested = {(*each.path[:-1], word) for each in worded for word in _suggested(each)}
-    return [each for each in worded if not (each.is_missing and each.path in suggested)]
+    lacking = {each.path[:-1] for each in found if each.is_missing}
+    unknown = [each for each in found if each.kind == "extra_forbidden" and each.path[:-1] in lacking]
+    suggested = {(*each.path[:-1], word) for each in unknown[:MISTAKES_MAX] for word in _suggested([each])}
+    return [each for each in found if not (each.is_missing and each.path in suggested)]
 
 
-def _worded(document: Document, model: type[BaseModel], fault: dict[str, Any]) -> Iterator[_Mistake]:
+def _of_fault(document: Document, model: type[BaseModel], fault: dict[str, Any]) -> Iterator[_Mistake]:
     """The key, what is wrong, what is allowed."""
     cause = fault.get("ctx", {}).get("error")
     loc = tuple(part for part in fault["loc"] if not _is_tag(part))
     for each in cause.faults if isinstance(cause, KeyFaults) else (cause,):
         path: KeyPath = (*loc, *each.path) if isinstance(each, KeyFault) else loc
         about = each.about if isinstance(each, KeyFault) else frozenset()
-        text = _wrong(model, path, fault, each)
-        yield _Mistake(fault["type"] == "missing", document.origin(path), path, text, about)
+        same = (document.written(path), fault["type"], str(each))
+        word = partial(_wrong, model, path, fault, each)
+        yield _Mistake(fault["type"], document.origin(path), path, same, word, about)
 
 
-def _suggested(mistake: _Mistake) -> list[str]:
-    """The keys that an unknown one may stand for."""
-    return re.findall(r"^unknown key; did you mean '(?:\w+\.)*(\w+)'", mistake.text)
+def _suggested(mistakes: Iterable[_Mistake]) -> list[str]:
+    """The keys that the first unknown ones may stand for: no others are shown."""
+    unknown = [each for each in mistakes if each.kind == "extra_forbidden"][:MISTAKES_MAX]
+    return [word for each in unknown for word in re.findall(r"^unknown key; did you mean '(?:\w+\.)*(\w+)'", each.text)]
 
 
 def _between_keys(document: Document, model: type[BaseModel], found: list[_Mistake]) -> list[_Mistake]:
@@ -127,44 +152,63 @@ def _between_keys(document: Document, model: type[BaseModel], found: list[_Mista
 
     What is about such a key is a consequence of its mistake.
     """
-    data = copy.deepcopy(document.data)
+    data = {key: _copied(value) for key, value in document.data.items()}
     if not all(_taken_out(data, model, each.path) for each in found[: 10 * MISTAKES_MAX]):
         return []
     try:
         model.model_validate(data)
     except ValidationError as error:
-        wrong = {word for each in found for word in (*map(str, each.path[:1]), *_suggested(each))}
+        wrong = {*(str(part) for each in found for part in each.path[:1]), *_suggested(found)}
         return [each for each in _mistakes(document, model, error) if each.about and wrong.isdisjoint(each.about)]
     return []
 
 
+def _copied(value: object) -> Any:
+    """Its mappings and lists anew; whatever else a caller put into them as it is."""
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def _taken_out(data: dict[str, Any], model: type[BaseModel], path: KeyPath) -> bool:
-    """Whether the outermost key of the path that may be left out was, or has a value that can stand in for it."""
+    """Whether the outermost key of the path that may be left out was, or else the innermost has a stand-in."""
     inner: Any = data
     places: list[tuple[dict[str, Any], KeyPath]] = []
     for place, part in enumerate(path):
         if isinstance(inner, dict) and isinstance(part, str):
             places.append((inner, path[: place + 1]))
-        known = isinstance(inner, dict) or (isinstance(inner, list) and isinstance(part, int) and part < len(inner))
-        inner = (inner.get(part) if isinstance(inner, dict) else inner[part]) if known else None
+        is_there = isinstance(inner, dict) or (isinstance(inner, list) and isinstance(part, int) and part < len(inner))
+        inner = (inner.get(part) if isinstance(inner, dict) else inner[part]) if is_there else None
     for mapping, key in places:
-        name = str(key[-1])
-        fields = {_name(each, field): field for each, field in _model_at(model, key[:-1]).model_fields.items()}
-        field = fields.get(name)
-        if field is None or not field.is_required():
-            mapping.pop(name, None)
+        known = _field_at(model, key)
+        if known is None or not known.is_required():
+            mapping.pop(str(key[-1]), None)
             return True
-        if (stand_in := _stand_in(field)) is not None:
-            mapping[name] = stand_in
+    for mapping, key in reversed(places):
+        known = _field_at(model, key)
+        if known is not None and (stand_in := _stand_in(known.annotation)) is not None:
+            mapping[str(key[-1])] = stand_in
             return True
     return False
 
 
-def _stand_in(field: FieldInfo) -> str | None:
-    """A text that a required key of plain text allows."""
-    if get_origin(field.annotation) is Literal:
-        return str(get_args(field.annotation)[0])
-    return "x" if field.annotation is str else None
+def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
+    fields = _model_at(model, path[:-1]).model_fields.items()
+    return next((field for name, field in fields if _name(name, field) == path[-1]), None)
+
+
+def _stand_in(annotation: Any) -> object:
+    """The least value that a required key of this type allows, None where that is not known."""
+    if annotation in (str, int):
+        return "x" if annotation is str else 1
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return {_name(name, each): _stand_in(each.annotation) for name, each in fields if each.is_required()}
+    first = next(iter(get_args(annotation)), None)
+    if get_origin(annotation) is Literal:
+        return first
+    inner = None if first is None else _stand_in(first)
+    return [inner] if get_origin(annotation) is tuple and inner is not None else inner
 
 
 def _is_tag(part: Key) -> bool:

@@ -94,15 +94,19 @@ class Verdict:
         return self.detail if self.value is None else f"{self.threshold.beside_limit(self.value)}, {self.detail}"
 
 
-def parse(text: str) -> Threshold:
-    """Understand one threshold; ThresholdError says in one line what is wrong with it."""
+def parse(text: str, *, is_brief: bool = False) -> Threshold:
+    """Understand one threshold; ThresholdError says in one line what is wrong with it.
+
+    `is_brief`: without a suggestion, of which thousands would take seconds.
+    """
     match = _TEXT.fullmatch(text)
     if match is None or match["op"] not in OPERATORS:
         raise ThresholdError(f"{text!r} is no threshold; allowed: {GRAMMAR}, with {' '.join(OPERATORS)}")
     column = COLUMNS.get(match["column"])
     if column is None:
         numbers = [name for name, known in COLUMNS.items() if known.is_number]
-        raise ThresholdError(f"{text!r} names no column of the results{suggest(match['column'], numbers)}")
+        hint = "" if is_brief else suggest(match["column"], numbers)
+        raise ThresholdError(f"{text!r} names no column of the results{hint}")
     if not column.is_number:
         raise ThresholdError(f"{text!r}: {match['column']} is no number; allowed: {GRAMMAR}")
     try:

@@ -18,6 +18,8 @@ from tftpbench.model.regular_file import UnfitFile, read_regular
 # The largest file that we ship has 1 KiB; these limits are far from any honest file.
 SIZE_MAX_BYTES = 256 * 1024
 VALUES_MAX = 20_000
+# A scenario that is written out has a list for each single value, and every default.
+DATA_VALUES_MAX = 10 * VALUES_MAX
 DEPTH_MAX = 20
 DIGITS_MAX = 30
 
@@ -57,10 +59,17 @@ class Document:
 
     def origin(self, path: KeyPath) -> Origin:
         """Where `path` was written, or the nearest key around it that was."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-        return Origin(self.source)
+        return self.origins.get(path[: self._known(path)], Origin(self.source))
+
+    def written(self, path: KeyPath) -> tuple[Origin, KeyPath]:
+        """What was written and which part of it is at `path`: equal for all places that one --set reaches."""
+        origin = self.origin(path)
+        reached = self._known(path) if origin.is_set else 0  # what a file wrote is at one place
+        return origin, (*(part for part in path[:reached] if isinstance(part, str)), *path[reached:])
+
+    def _known(self, path: KeyPath) -> int:
+        """The length of the nearest key at or around `path` whose origin is known."""
+        return next((length for length in range(len(path), -1, -1) if path[:length] in self.origins), 0)
 
     def assign(self, assignment: str) -> None:
         """Apply one `--set KEY=VALUE`: KEY has dots between its parts, VALUE is YAML.
@@ -77,26 +86,30 @@ class Document:
         self.mistakes += [((*parts, *path), origin, wrong) for path, _, wrong in reader.mistakes]
         inners: list[tuple[KeyPath, dict[str, object]]] = [((), self.data)]
         for part in parts[:-1]:
-            inners = [found for path, inner in inners for found in _below(inner, part, (*path, part))]
+            inners = [found for path, inner in inners for found in self._below(inner, part, (*path, part), origin)]
         for path, inner in inners:
             inner[parts[-1]] = value
-            place = (*path, parts[-1])
-            for known in [known for known in self.origins if known[: len(place)] == place]:
-                del self.origins[known]
-            self.origins[place] = origin
+            self._set((*path, parts[-1]), origin)
 
     def _sets(self) -> list[Origin]:
         return [each for each in self.origins.values() if each.is_set]
 
+    def _below(
+        self, inner: dict[str, object], part: str, path: KeyPath, origin: Origin
+    ) -> list[tuple[KeyPath, dict[str, object]]]:
+        """The mappings at a key, with their paths; what is no mapping gives way to one, which `origin` then wrote."""
+        value = inner.get(part)
+        if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            return [((*path, index), each) for index, each in enumerate(value)]
+        if not isinstance(value, dict):
+            inner[part] = value = {}
+            self._set(path, origin)
+        return [(path, value)]
 
-def _below(inner: dict[str, object], part: str, path: KeyPath) -> list[tuple[KeyPath, dict[str, object]]]:
-    """The mappings at a key, with their paths; what is no mapping gives way to one."""
-    value = inner.get(part)
-    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-        return [((*path, index), each) for index, each in enumerate(value)]
-    if not isinstance(value, dict):
-        inner[part] = value = {}
-    return [(path, value)]
+    def _set(self, place: KeyPath, origin: Origin) -> None:
+        for known in [known for known in self.origins if known[: len(place)] == place]:
+            del self.origins[known]
+        self.origins[place] = origin
 
 
 def read(path: Path, fault: type[UsageError]) -> Document:
@@ -122,7 +135,21 @@ def read(path: Path, fault: type[UsageError]) -> Document:
 
 
 def from_data(data: Mapping[str, object], source: str, fault: type[UsageError]) -> Document:
-    """A document of data that came from elsewhere (a run's manifest.json); it has no lines."""
+    """A document of data that came from elsewhere (a run's manifest.json); it has no lines.
+
+    Raises `fault` where it is deeper or larger than any that a file makes.
+    """
+    left = DATA_VALUES_MAX
+    inner: list[tuple[object, int]] = [(data, 0)]
+    while inner:
+        value, depth = inner.pop()
+        below = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        left -= len(below)
+        if depth > DEPTH_MAX:
+            raise fault(f"{source}: is nested deeper than {DEPTH_MAX}")
+        if left < 0:
+            raise fault(f"{source}: holds more than {DATA_VALUES_MAX} values")
+        inner += [(each, depth + 1) for each in below]
     return Document(source, dict(data), fault)
 
 

@@ -301,7 +301,8 @@ def draw_key(axes: Axes, entries: Sequence[Entry]) -> None:
     for entry, end, y in zip(entries, ends, spread(wanted, LINE / height), strict=True):
         if end is not None:
             leader = [end[0], 1 + 0.05 / width, 1 + 0.25 / width], [end[1], end[1], y]
-            _beside(axes, Line2D(*leader, color=entry.look.colour, linewidth=0.6, alpha=0.6))
+            # Grey and dotted: in the colour of a line that ends early it would look as if that went on, level.
+            _beside(axes, Line2D(*leader, color=GREY, linestyle=":", linewidth=0.7))
         places = [1 + inches / width for inches in (0.27, 0.36, 0.45)]
         _beside(axes, Line2D(places, [y] * 3, linewidth=1.3, markevery=[1], **entry.look.line))
         axes.text(1 + 0.5 / width, y, entry.text, transform=axes.transAxes, va="center")
@@ -342,7 +343,7 @@ def figures_axis(axis: Axis, values: Iterable[float], text: Callable[[float], st
 def order_axis(axis: Axis, places: "pd.Series[float]") -> None:
     """Places in the order done."""
     axis.axes.set_xlim(float(places.min()) - 0.5, float(places.max()) + 0.5)
-    axis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))  # of one place: more would be fractions
 
 
 def log_axis(axis: Axis, values: Iterable[float]) -> None:

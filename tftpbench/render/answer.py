@@ -192,7 +192,7 @@ def _share_of_ceiling(metric: Metric) -> _Column:
 
 def _share_served(line: Line) -> float | None:
     completed, started = line.figures["completed"], line.asked
-    return completed / started if completed is not None and started else None
+    return completed / started if completed is not None and started and completed <= started else None
 
 
 def _valid(line: Line) -> Value:

@@ -85,7 +85,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         except UnfitFile as error:
             raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
         except (FileNotFoundError, NotADirectoryError):
-            raise ResultsError(f"{folder}: is no run folder, it has no {MANIFEST}") from None
+            why = f"it has no {MANIFEST}" if folder.exists() else "there is nothing of that name"
+            raise ResultsError(f"{folder}: is no run folder: {why}") from None
     try:
         manifest = parse(content)
     except ValueError as error:

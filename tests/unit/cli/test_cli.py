@@ -474,7 +474,7 @@ def test_a_server_that_is_named_is_described_and_one_that_is_not_here_says_how_t
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     text = said(capsys, "servers", "tftpy")[1]
-    for line in ("model +one thread, select, pure Python", "does +read write", "options +blksize tsize"):
+    for line in ("model +one thread, select, pure Python", "does +read write; options: blksize tsize"):
         assert re.search(f"^  {line}$", text, re.MULTILINE)
     manifest = tiny(tmp_path, "ok")
     manifest.write_text(manifest.read_text().replace("python_module: sys", "python_module: absent_tftpd"))

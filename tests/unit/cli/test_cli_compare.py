@@ -52,11 +52,17 @@ def test_it_is_written_to_a_file_and_nothing_is_printed(
     assert path.read_text().startswith("**B against A")
 
 
-def test_nothing_in_common_is_exit_code_5_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nothing_in_common_is_exit_code_5_and_a_line_for_each_reason(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     a, b = made(tmp_path / "a", {"epoll": 1.0}), made(tmp_path / "b", {"threads": 1.0})
     code, out, err = said(capsys, "compare", str(a), str(b))
     assert (code, out) == (5, "")
-    assert err == f"tftpbench: error: {a} (A) and {b} (B) can't be compared: epoll: only in A; threads: only in B\n"
+    assert [line.removeprefix("tftpbench: error: ") for line in err.splitlines()] == [
+        f"{a} (A) and {b} (B) can't be compared:",
+        "epoll: only in A",
+        "threads: only in B",
+    ]
 
 
 def test_a_run_that_is_not_whole_is_in_the_notes_and_not_as_a_warning_of_python(

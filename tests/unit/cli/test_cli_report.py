@@ -65,7 +65,7 @@ def test_out_is_a_file_or_standard_output(capfd: pytest.CaptureFixture[str], run
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["/nowhere"], "/nowhere: is no run folder"),
+        (["/nowhere"], "/nowhere: is no run folder: there is nothing of that name"),
         (["RUN", "-f", "pdf"], "--format is 'pdf'; allowed: html, md, json, csv, junit"),
         (["RUN", "-f", "md", "-o", "/nowhere/x.md"], "/nowhere/x.md: can't be written: No such file or directory"),
     ],

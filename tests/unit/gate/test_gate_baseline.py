@@ -16,6 +16,7 @@ from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
 from tftpbench.analysis.stats import trimmed
 from tftpbench.cli.gate import baseline as command
+from tftpbench.cli.gate import options
 from tftpbench.gate.baseline import difference, figure, judge
 from tftpbench.gate.document import load, text
 from tftpbench.gate.result import GateResult, Judgement, Verdict
@@ -101,6 +102,12 @@ def judged(base: Path, head: Path) -> GateResult:
 def of(result: GateResult, metric: str, server: str = "epoll") -> Judgement:
     [found] = [each for each in result.judgements if each.metric == metric and each.cell.startswith(f"{server}, ")]
     return found
+
+
+def test_a_server_called_as_a_verdict_stays_in_the_command_that_repeats_the_gate() -> None:
+    words = options.command("baseline", "runs/a", server=["regressed", "epoll"], fail_on=options.FailOn.regressed)
+    assert words[3:] == ["runs/a", "--server", "regressed", "--server", "epoll"]
+    assert options.command("baseline", None, fail_on=options.FailOn.suspected)[3:] == ["--fail-on", "suspected"]
 
 
 def test_quick_runs_are_not_held_against_each_other(tmp_path: Path) -> None:
@@ -235,7 +242,7 @@ def test_a_server_that_moves_nothing_any_more_has_failed(tmp_path: Path) -> None
 def test_a_server_that_dies_in_every_trial_has_failed_and_one_that_was_disturbed_has_not(tmp_path: Path) -> None:
     base = made(tmp_path / "a")
     bad = {"verdict": "invalid", "data_pps": None}
-    died = replaced("epoll", **bad, server_findings=[{"kind": "died", "count": 1, "text": "exit code 1"}, "odd"])
+    died = replaced("epoll", **bad, server_findings=[{"kind": "died", "count": 1, "text": "exit code 1"}])
     assert judged(base, made(tmp_path / "b", change=died)).exit_code() == 3
     result = judged(base, made(tmp_path / "c", change=replaced("epoll", **bad, verdict_reason="the host was busy")))
     assert (result.verdict, result.exit_code(), result.failure) == ("inconclusive", 0, None)

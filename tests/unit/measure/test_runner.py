@@ -18,7 +18,17 @@ from tftpbench.host.generator import Fault, LoadConfig, LoadResult
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, PortTaken, Samples, Usage
-from tftpbench.measure import CeilingUnknown, Event, Pinning, Probes, RunInterrupted, ServerLeftOut, Tools, pin
+from tftpbench.measure import (
+    CeilingUnknown,
+    Event,
+    Pinning,
+    Probes,
+    RunInterrupted,
+    ServerLeftOut,
+    Tools,
+    TrialStarted,
+    pin,
+)
 from tftpbench.measure.plan import Contender, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
@@ -332,6 +342,17 @@ def test_each_row_has_the_ceiling_that_was_measured_in_its_round_before_its_cell
     for probe, *trials in zip(*[iter(world.done)] * 3, strict=True):
         assert probe.startswith("probe")
         assert trials == [probe.replace("probe", "trial")] * 2
+
+
+def test_a_trial_is_said_to_start_when_its_ceiling_has_been_measured(world: World, tmp_path: Path) -> None:
+    probed: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, TrialStarted):
+            probed.append(len(world.probed))
+
+    run(question(trials=1), seed=3, out=tmp_path, tools=world.tools(), on_event=note)
+    assert probed == [1, 1, 2, 2]
 
 
 def test_the_probe_does_the_cells_datagrams_where_the_cell_is_measured(world: World, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tftpbench.model.errors import ScenarioError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
+from tftpbench.model.strict import MISTAKES_MAX
 from tftpbench.model.workload import OpenLoop
 
 OURS = {"epoll", "threads"}
@@ -50,6 +51,87 @@ def fault(folder: Path, old: str = "", new: str = "", overrides: tuple[str, ...]
     line = str(error.value)
     assert "\n" not in line
     return line.removeprefix(f"{folder}/")
+
+
+WHOLE: dict[str, object] = {
+    "name": "whole",
+    "description": "Is it whole?",
+    "servers": ["epoll"],
+    "matrix": {"operation": "read", "concurrency": 3, "file_size": 1},
+    "transfers": 5,
+}
+
+
+def mistakes(**changes: object) -> list[str]:
+    with pytest.raises(ScenarioError) as error:
+        Scenario.from_dict({**WHOLE, **changes})
+    return [line.removeprefix("the scenario: ") for line in str(error.value).splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("matrix", {"operation": "read", "concurrency": [0], "file_size": 1}, "matrix.concurrency[0]: is 0; allowed"),
+        ("matrix", {"operation": "?", "concurrency": 3, "file_size": "?"}, "matrix.operation[0]: is '?'"),
+        ("matrix", 7, "matrix: is 7; allowed: a mapping"),
+        ("matrix", [], "matrix: is []; allowed"),
+        ("matrix", [{"concurrency": 1, "operation": "read"}], "matrix[0].file_size: is missing"),
+        ("servers", [], "servers: is an empty list"),
+        ("name", 7, "name: is 7"),
+        ("description", None, "description: is None"),
+        ("schema", 7, "schema: is 7"),
+    ],
+)
+def test_what_is_wrong_with_a_required_key_hides_no_other_mistake(key: str, value: object, said: str) -> None:
+    lines = mistakes(**{key: value}, thresholds=["faild == 0", "x"], warm_up="1s")
+    assert any(line.startswith(said) for line in lines)
+    starts = ["warm_up: has no meaning", "thresholds[0]: 'faild == 0' names no", "thresholds[1]: 'x' is no"]
+    assert all(any(line.startswith(start) for line in lines) for start in starts), lines
+
+
+def test_equal_mistakes_of_several_places_are_several_also_where_there_are_no_lines() -> None:
+    assert len(mistakes(thresholds=["x", "y", "x"])) == 3
+    assert [line[:13] for line in mistakes(servers=[1, "a", 2])] == ["servers[0]: i", "servers[2]: i"]
+
+
+def test_thousands_of_mistakes_are_counted_and_not_worded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counted(word: str, *_: object, **_options: object) -> list[str]:
+        asked.append(word)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", counted)
+    many = 9000
+    for wrong in (
+        {f"servers{number}": 1 for number in range(many)},
+        {"matrix": [{f"operation{number}": 1} for number in range(many)]},
+        {"thresholds": [f"faild{number} == 0" for number in range(many)]},
+        {"thresholds": [f"epol{number}.failed == 0" for number in range(many)]},
+    ):
+        asked.clear()
+        lines = mistakes(**wrong)
+        assert len(lines) == 21
+        assert int(re.sub("[^0-9]", "", lines[-1])) >= many - 20
+        assert len(asked) <= 10 * MISTAKES_MAX, "a suggestion takes a millisecond"
+
+
+def test_data_is_bounded_as_a_file_is() -> None:
+    nested: object = 1
+    for _ in range(3000):
+        nested = {"a": nested}
+    endless: list[object] = []
+    endless.append(endless)
+    assert mistakes(client=nested) == mistakes(servers=endless) == ["is nested deeper than 20"]
+    assert mistakes(servers=["a"] * 300_000) == ["holds more than 200000 values"]
+    assert mistakes(client=open, servers=[])[0].startswith("servers: is an empty list"), "what can't be copied"
+
+
+def test_a_set_below_a_value_is_to_blame_itself(tmp_path: Path) -> None:
+    assert fault(tmp_path, overrides=("matrix.concurrency.x=1",)).startswith(
+        "--set matrix.concurrency.x=1: matrix.concurrency[0]: is {'x': 1}; allowed: 1 to 50000"
+    )
+    assert fault(tmp_path, overrides=("client.retries.x=1",)).startswith("--set client.retries.x=1: client.retries: ")
 
 
 def test_the_product_of_the_matrix_is_the_cells_concurrency_fastest(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tftpbench import plots
 from tftpbench.analysis import stats
 from tftpbench.model.errors import PlotError
 from tftpbench.model.metrics import METRICS
+from tftpbench.plots import style
 
 
 def texts(axes: Axes) -> list[str]:
@@ -255,6 +256,24 @@ def test_pairs_need_both_trials_of_a_round_to_be_valid() -> None:
     assert set(plots.pairs(trials, reference="threads").data["ratio"].round(6)) == {2.0}
     with pytest.raises(PlotError, match="no contender is called 'absent'; there are: epoll, threads"):
         plots.pairs(trials, reference="absent")
+
+
+def test_of_one_pair_the_axis_has_one_whole_number() -> None:
+    trials = frames.trials(concurrencies=(10,))
+    figure = plots.pairs(trials[trials["round"] == 1]).figure
+    axis = figure.axes[0].xaxis
+    low, high = figure.axes[0].get_xlim()
+    assert [tick for tick in axis.get_majorticklocs() if low <= tick <= high] == [1]
+
+
+def test_what_leads_to_a_name_is_grey_and_dotted_and_no_line_of_its_own_that_goes_on_level() -> None:
+    trials = frames.trials(concurrencies=(10, 100, 1000))
+    trials.loc[trials["concurrency"] > 10, "verdict"] = "invalid"
+    axes = plots.throughput(trials).figure.axes[0]
+    beside = [line for line in axes.lines if line.get_transform() == axes.transAxes]
+    leaders = [line for line in beside if float(np.asarray(line.get_xdata())[0]) < 1]
+    assert leaders
+    assert {(to_hex(line.get_color()), line.get_linestyle()) for line in leaders} == {(to_hex(style.GREY), ":")}
 
 
 def test_the_forest_is_logarithmic_with_the_budget_shaded_and_ranges_hollow() -> None:

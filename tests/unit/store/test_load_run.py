@@ -150,7 +150,7 @@ def test_of_several_runs_one_that_is_bad_is_told_of_and_left_out(tmp_path: Path)
 
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="is no run folder"):
+    with pytest.raises(ResultsError, match=r"is no run folder: it has no manifest\.json$"):
         load_run(tmp_path)
     with pytest.raises(ResultsError, match="finds no run folder"):
         load_runs(f"{tmp_path}/*")

@@ -17,6 +17,7 @@ from tftpbench.store import Run, load_run
 # A difference within the noise of most machines is not worth acting on; a run can be held to less with `within`.
 WITHIN = 0.05
 _COLUMNS = ("cell_key", "contender", "round", "verdict", METRIC, CPU, *ROW_FIELDS)
+_REASONS_MAX = 3  # a fourth seldom differs in kind
 # These files of a trial are not looked at here, and need not be there.
 _UNREAD = ("transfers.parquet", "intervals.parquet", "latency.hlog", "latency.parquet")
 _NOT_INTERLEAVED = (
@@ -48,7 +49,7 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
     rows = judged(first.trials, second.trials, within)
     absent = left_out(first, second)
     if not rows:
-        raise NotComparable(_nothing(runs, (first, second), absent))
+        raise NotComparable(*_nothing(runs, (first, second), absent))
     return Comparison(
         a=_name(runs[0], first),
         b=_name(runs[1], second),
@@ -95,8 +96,10 @@ def _name(run: Run, side: Side) -> RunName:
     return RunName(str(run.path), *known)
 
 
-def _nothing(runs: Sequence[Run], sides: tuple[Side, Side], absent: tuple[str, ...]) -> str:
+def _nothing(runs: Sequence[Run], sides: tuple[Side, Side], absent: tuple[str, ...]) -> list[str]:
+    """Lines: which runs and why, or, of several reasons, one for each."""
     empty = [f"{run.path} has no finished trial" for run, side in zip(runs, sides, strict=True) if not side.trials]
     reasons = empty or absent
-    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    return f"{runs[0].path} (A) and {runs[1].path} (B) can't be compared: {'; '.join(reasons[:3])}{more}"
+    lines = [*reasons[:_REASONS_MAX], *([f"and {len(reasons) - _REASONS_MAX} more"] * (len(reasons) > _REASONS_MAX))]
+    start = f"{runs[0].path} (A) and {runs[1].path} (B) can't be compared:"
+    return [start, *lines] if len(lines) > 1 else [f"{start} {''.join(lines)}"]

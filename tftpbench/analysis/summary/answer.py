@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # a run answers without data frames
 
 Row = Mapping[str, Any]
 
-QUICK_NOTE = "Quick run (--quick): no speed, ratio or generator limit was judged."
+QUICK_NOTE = "Quick run: no speed, ratio or generator limit was judged."
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ class Answer(Shown):
             return 3
         if self.is_quick:
             return 0
-        return 6 if "not known" in states or self.incomplete or self.no_server_left else 0
+        is_untimed = bool(self.thresholds) and not any(line.valid for line in self.lines)
+        return 6 if "not known" in states or self.incomplete or is_untimed or self.no_server_left else 0
 
     def to_frame(self) -> "pd.DataFrame":
         """One row for each contender in each cell: its first figures, and the ratio to `against`.

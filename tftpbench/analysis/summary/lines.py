@@ -80,7 +80,7 @@ class Line:
     def served(self) -> str:
         """How many of the asked transfers were completed, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
         completed, started = self.figures["completed"], self.asked
-        if completed is None or started is None:
+        if completed is None or started is None or completed > started:  # counters that do not add up tell nothing
             return "-"
         if completed == started:
             return f"all {started:,.0f}"

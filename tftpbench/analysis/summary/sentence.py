@@ -240,7 +240,7 @@ def _short(here: Sequence[Line]) -> str:
     lost = sum(line.lost for line in here)
     percent = f"{100 * (lost or started - completed) / started:.0f}"
     shown = "<1" if percent == "0" else ">99" if percent == "100" and completed else percent
-    return f"{'lost' if lost else 'had no time for'} {shown} %"
+    return f"{'lost' if lost else 'did not finish'} {shown} %"
 
 
 def _figures(line: Line) -> str:

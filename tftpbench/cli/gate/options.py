@@ -42,6 +42,8 @@ def command(name: str, argument: object, /, **options: object) -> list[str]:
     words = ["tftpbench", "gate", name, *([] if argument is None else [str(argument)])]
     for option, value in options.items():
         for each in value if isinstance(value, list) else [value]:
-            if each not in (None, FailOn.regressed):
+            # A server may be called "regressed": a text equals the member of that value.
+            is_default = isinstance(each, FailOn) and each is FailOn.regressed
+            if each is not None and not is_default:
                 words += [f"--{option.strip('_').replace('_', '-')}", str(each)]
     return words

@@ -130,7 +130,7 @@ class _Copy:
                 except TimeoutError:
                     break
                 except OSError as error:
-                    self._hear(error)
+                    self._note_refusal(error)
                     continue
                 if self._is_of_the_server(peer) and len(datagram) >= 4:
                     return self._parsed(datagram, peer)
@@ -182,11 +182,11 @@ class _Copy:
         try:
             self.client.sendto(datagram, to)
         except ConnectionError as error:
-            self._hear(error)
+            self._note_refusal(error)
         except OSError as error:
             raise CopyFailed(f"can't be sent to: {error.strerror}") from None
 
-    def _hear(self, error: OSError) -> None:
+    def _note_refusal(self, error: OSError) -> None:
         """An ICMP answer to an earlier datagram: "no such port" to the request is final, else the time decides."""
         if self.peer is None and isinstance(error, ConnectionError):
             raise NothingListens(nothing_listens(self.target.name)) from None

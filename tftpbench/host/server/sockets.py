@@ -8,10 +8,13 @@ import contextlib
 import ctypes
 import os
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
+from tftpbench.model.escape import one_line
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture, since Linux 5.6
 _DROPPED = (b"RcvbufErrors", b"MemErrors", b"Udp6RcvbufErrors", b"Udp6MemErrors")
@@ -23,6 +26,8 @@ class UdpSocket(NamedTuple):
     port: int
     inode: int
     drops: int
+    local: bytes = b""
+    """Its address as the kernel writes it: hexadecimal digits, in words of the machine's byte order."""
 
 
 def udp_sockets() -> list[UdpSocket]:
@@ -39,14 +44,15 @@ def socket_inodes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
     return found
 
 
-def program_at(port: int) -> str | None:
-    """The program that has a UDP socket on this port, with its process; None where proc does not show it to us."""
-    wanted = {row.inode for row in udp_sockets() if row.port == port}
+def program_at(host: str, port: int) -> str | None:
+    """The program that has this UDP port of this address, with its process; None where proc does not show it to us."""
+    wanted = {row.inode for row in udp_sockets() if row.port == port and _takes(row.local, ip_address(host))}
     pids = map(int, filter(str.isdecimal, os.listdir("/proc"))) if wanted else ()
     for pid in pids:
         if any(inode in wanted for _, inode in _socket_descriptors(pid)):
             with contextlib.suppress(OSError):
-                return f"{read_proc(f'/proc/{pid}/comm').decode('utf-8', 'replace').strip()} (process {pid})"
+                name = read_proc(f"/proc/{pid}/comm").decode("utf-8", "replace").removesuffix("\n")
+                return f"{one_line(name)} (process {pid})"  # a program may call itself anything
     return None
 
 
@@ -122,7 +128,17 @@ def _rows(path: str) -> Iterator[UdpSocket]:
     for line in proc_or_nothing(path).splitlines()[1:]:
         fields = line.split()
         # proc(5): sl local_address rem_address st queues tr:tm retrnsmt uid timeout inode ref pointer drops
-        yield UdpSocket(int(fields[1].rpartition(b":")[2], 16), int(fields[9]), int(fields[12]))
+        local, _, port = fields[1].rpartition(b":")
+        yield UdpSocket(int(port, 16), int(fields[9]), int(fields[12]), local)
+
+
+def _takes(local: bytes, address: IPv4Address | IPv6Address) -> bool:
+    """Whether a socket there leaves the address to no other: on the same one, or one of them on all addresses."""
+    words = bytes.fromhex(local.decode("ascii"))
+    packed = b"".join(int.from_bytes(words[at : at + 4], sys.byteorder).to_bytes(4) for at in range(0, len(words), 4))
+    found = ip_address(packed)
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found == address or found.is_unspecified or address.is_unspecified
 
 
 def _socket_descriptors(pid: int) -> Iterator[tuple[int, int]]:

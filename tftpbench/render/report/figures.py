@@ -53,6 +53,7 @@ def figures_of(contents: Contents) -> Figures:
     drawable = _drawable(trials)
     wanted: list[tuple[str, str, Callable[[], plots.Plot]]] = [
         ("throughput", _THROUGHPUT, lambda: plots.throughput(drawable())),
+        ("slowest-transfers", _SLOWEST, lambda: plots.against(drawable(), "transfer_ns_max", is_log=True)),
         ("ratios", _FOREST, lambda: _forest(contents)),
         ("pairs", _PAIRS, lambda: plots.pairs(_chosen(contents, CURVES_MAX), contents.answer.reference)),
         ("round-trips", _SPECTRUM, lambda: _spectrum(contents)),
@@ -168,6 +169,7 @@ _RESPONSE = (
     "did not complete, it is never."
 )
 _THROUGHPUT = "Higher is better. A line joins the medians of valid trials."
+_SLOWEST = "Lower is better. How long the slowest client waited; one that gave up is not in it."
 _FOREST = (
     "Left of 1 the server moves less than the one it is compared with, right of 1 more. A difference is shown by "
     "the trials only where the interval does not touch 1."

@@ -18,6 +18,7 @@ from tftpbench.render.sections import UNKNOWN, Heading, Table, Value
 Row = Mapping[str, Any]
 
 
+_RESPONSE = replace(METRICS["response_ns_p99"], short="response p99")
 _WHO = (Heading("cell", is_figure=False), Heading("server", is_figure=False))
 
 
@@ -69,11 +70,8 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     """Every trial, in the order of time."""
     labels = {cell.key: cell.label for cell in scenario.cells()}
     metrics = in_table("trials")
-    if rows and all(row.get("rate_per_s") is not None for row in rows):  # a time of completed transfers would flatter
-        metrics = [
-            replace(METRICS["response_ns_p99"], short="response p99") if each.name == "transfer_ns_p50" else each
-            for each in metrics
-        ]
+    if rows and all(row.get("rate_per_s") is not None for row in rows):  # times of completed transfers would flatter
+        metrics = [_RESPONSE if each.name == "transfer_ns_p50" else each for each in metrics]
     body = []
     for row in sorted(rows, key=lambda row: row.get("order") or 0):
         verdict = "valid" if row["verdict"] == "valid" else f"invalid: {row.get('verdict_reason') or 'no reason given'}"
