@@ -366,3 +366,25 @@ def test_invalid_trials_are_folded_behind_the_first_figures(tmp_path: Path) -> N
         before, _, after = text.partition(f"<details><summary>{mark}</summary>")
         assert "Figures" in before
         assert "trial 1, epoll" in after.partition("</details>")[0]
+
+
+def test_a_report_of_rates_shows_response_times_and_none_of_completed_transfers_alone(tmp_path: Path) -> None:
+    question = asked(["epoll", "threads"], matrix={"operation": "read", "rate": ["50/s", "200/s"], "file_size": "1KiB"})
+    found = rows(question)
+    rate_of = {cell.key: cell.rate_per_s for cell in question.cells()}
+    for row in found:
+        is_never = row["server"] == "threads"
+        row |= {
+            "rate_per_s": rate_of[row["cell_key"]], "arrivals": "even", "intended": 500, "shed": 0, "late": 2,
+            "interrupted": 0, "transfer_ns_p50": 7_777_000, "transfer_ns_p99": 8_888_000,
+            "response_ns_p99": None if is_never else 3_100_000, "response_ns_p99_is_never": is_never,
+        }  # fmt: skip
+    text = report(load_run(store(tmp_path, manifest(question), found)))
+    page = Page(text).text
+    assert "Response time p99 against rate" in page
+    assert 'At a rate "served" is of those that were intended' in page
+    trials = text.partition('<table id="trials"')[2].partition("</table>")[0]
+    assert trials.count(">never<") == 14, "each trial of threads"
+    assert "7.78 ms" not in page
+    assert "8.89 ms" not in page
+    assert "Duration of transfers" not in page
