@@ -177,7 +177,8 @@ def pointed_at_a_server(words: list[str], folder: Path, stack: contextlib.ExitSt
     (root / "pxelinux.0").write_bytes(bytes(range(256)) * 40)
     server = stack.enter_context(tftpbench.Server(str(bundled(folder, "epoll")), root))
     less = {"10s": "200ms", "127.0.0.1:69": f"127.0.0.1:{server.port}", "127.0.0.1:6969": f"127.0.0.1:{server.port}"}
-    small = ["--quick", "--set", "matrix.concurrency=3"] if words[0] == "run" else []
+    load = "matrix.rate=20/s" if "open-loop" in words else "matrix.concurrency=3"
+    small = ["--quick", "--set", load] if words[0] == "run" else []
     return [*(less.get(word, word) for word in words), *small]
 
 
