@@ -428,7 +428,7 @@ def test_a_server_that_does_not_start_is_left_out_after_the_second_time_and_told
         "Left out:\n  exits: did not start in 2 trials (3 more were not tried): ended with exit code 3 before it was "
         f"ready; its last log line: {BROKEN}\n" in out
     )
-    assert out.strip().startswith("With 5 reads at once, ok served all "), "it is compared with no other"
+    assert out.strip().startswith("ok served every transfer up to 5 at once "), "it is compared with no other"
     assert "left out from here on: exits: did not start again, 3 trials are not done\n" in err
     folder = next((tmp_path / "results").iterdir())
     run = load_run(folder)
