@@ -20,11 +20,14 @@ pub fn the_next_transfer_of_a_client_has_another_port(run: Run) {
     let always = server.client();
     for is_one_port in [true, false] {
         let mut last = None;
+        let mut same = 0;
         for round in 0..50 {
             let another = server.client();
             let tid = read(if is_one_port { &always } else { &another }, round);
-            assert_ne!(last.replace(tid), Some(tid), "from one port: {is_one_port}");
+            same += u32::from(last.replace(tid) == Some(tid));
         }
+        // The kernel draws a port for each socket, and once in some 28,000 times it is that of the one before.
+        assert!(same <= 1, "{same} of 49 had the port of the one before, from one port: {is_one_port}");
     }
 }
 
@@ -39,6 +42,9 @@ pub fn a_late_ack_of_the_last_transfer_moves_nothing(run: Run) {
         client.ask(&request(RRQ, "f", "octet", &[]));
         let (tid, block, _) = client.receive_data();
         assert_eq!(block, 1);
+        if tid == late {
+            continue; // by chance, see above
+        }
         client.ack(late, 1);
         let answer = client.try_receive(A_MOMENT);
         // Another owner of that port may say so.
