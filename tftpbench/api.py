@@ -68,7 +68,7 @@ def run(
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
     begun = None if resume is None else path_of(resume, "the folder of an interrupted run", UsageError)
     if begun is not None and (scenario or asked or overrides or trials or quick or seed is not None):
-        raise UsageError("resume goes on with a run as it was begun: leave out its scenario and what changes it")
+        raise UsageError("resume continues the scenario as it was run: leave out the scenario and what changes it")
     chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
     chosen = measuring(chosen, asked, overrides)
     if trials is not None:

@@ -225,8 +225,8 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
         ({"target": "127.0.0.1:none", "target_write": True}, "has no port from 1 to 65535"),
         ({"trials": 0}, "is 0; allowed: 1 to"),
         ({"scenario": None}, "no scenario given"),
-        ({"resume": RUN}, "resume goes on with a run as it was begun"),
-        ({"scenario": None, "resume": RUN, "trials": 3}, "resume goes on with a run as it was begun"),
+        ({"resume": RUN}, "resume continues the scenario as it was run"),
+        ({"scenario": None, "resume": RUN, "trials": 3}, "resume continues the scenario as it was run"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(asked: dict[str, Any], given: dict[str, Any], said: str) -> None:

@@ -76,11 +76,13 @@ Concurrency = Annotated[
 ]  # fmt: skip
 Rate = Annotated[
     str | None,
-    typer.Option(metavar="RATE", help="Transfers that start, as in 200/s, however the others fare: an open loop."),
+    typer.Option(
+        metavar="RATE", help="Start so many transfers, as in 200/s, whether or not others have ended (open loop)."
+    ),
 ]
 ArrivalsAt = Annotated[
     Arrivals | None,
-    typer.Option("--arrivals", help="How starts at --rate lie in time; even unless given, poisson: by chance."),
+    typer.Option("--arrivals", help="How starts at --rate lie in time; even unless given; poisson: at random."),
 ]
 Deadline = Annotated[
     str | None,

@@ -94,7 +94,7 @@ def target_entries(
 ) -> list[str]:
     """The entry of a scenario's servers that means the running server at this address; none without one.
 
-    `prefix` and `dash`: how whoever asks spells the options. Raises UsageError, in that spelling.
+    `prefix` and `dash`: how the caller's users spell the options. Raises UsageError, in that spelling.
     """
     target, of_file, of_write = (f"{prefix}target{dash}{each}" for each in ("", "file", "write"))
     target = target.removesuffix(dash)

@@ -81,7 +81,7 @@ AXES: dict[str, Axis] = {
             name="rate_per_s", key="rate", value=Annotated[RatePerS, Field(ge=RATE_MIN, le=RATE_MAX)], unit="1/s",
             dtype="float", is_load=True, added=Added(None),
             allowed=f"{RATE_MIN}/s to {RATE_MAX}/s, or a list; {RATE_ALLOWED}",
-            description="Transfers that start, however the others fare: an open loop. Either this or concurrency.",
+            description="Starts of transfers, whether or not others have ended (open loop). This or concurrency.",
             meaning="Transfers that were to start, of an open loop; null for a closed one.",
             label=rate_text, text=lambda value: "-" if value is None else rate_text(value),
         ),

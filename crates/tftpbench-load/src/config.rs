@@ -74,7 +74,7 @@ pub enum Arrivals {
         /// The first starts are spread evenly over this time; 0 is a burst.
         ramp_ns: u64,
     },
-    /// A fixed rate, however the transfers fare. What is due while as many are in flight as may be is shed: counted, and
+    /// A fixed rate, whatever becomes of the transfers. What is due while as many are in flight as may be is shed: counted, and
     /// never started.
     OpenLoop {
         /// How many start in which time.

@@ -200,9 +200,12 @@ pub fn first_difference_in_file(path: &Path, seed: u64, file: u64, size: u64) ->
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads neighbouring seeds far apart.
+/// SplitMix64's step (Steele, Lea and Flood, 2014): number `i` of a stream is `mix64(start + i * step)`.
+pub(crate) const SPLITMIX_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// One step of SplitMix64 and its finaliser: spreads neighbouring seeds far apart.
 pub(crate) fn mix64(value: u64) -> u64 {
-    let mut x = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = value.wrapping_add(SPLITMIX_STEP);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

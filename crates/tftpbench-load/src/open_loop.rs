@@ -1,9 +1,9 @@
 //! When transfers are to start at a fixed rate: a pure function of their number, or of a seed and their number.
 //!
 //! A worker takes every k-th number, so that what all of them start together is the schedule of one worker, to the
-//! nanosecond. It must never read a clock, nor depend on how the transfers fare.
+//! nanosecond. It must never read a clock, nor depend on what becomes of the transfers.
 
-use crate::contents::mix64;
+use crate::contents::{SPLITMIX_STEP, mix64};
 
 /// Slowest and fastest rate, in transfers a second: one in 1000 s, and more than any generator starts.
 const RATE_MIN_PER_S: f64 = 1e-3;
@@ -12,8 +12,6 @@ const RATE_MAX_PER_S: f64 = 1e6;
 const FRACTION_BITS: u32 = 16;
 /// Tells this stream of random numbers from those that make file contents of the same seed.
 const STREAM: u64 = 0x6172_7269_7661_6C73;
-/// SplitMix64's step (Steele, Lea and Flood, 2014): number `i` of a stream is `mix64(start + i * step)`.
-const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Transfers offered: `transfers` of them in each `per_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +164,7 @@ impl Poisson {
 /// Number `index` of a stream of exponentially distributed numbers with mean 1, by inverse transform.
 fn exponential(stream: u64, index: u64) -> f64 {
     // 53 bits, as many as a float has; never 0, of which there is no logarithm.
-    let bits = mix64(stream.wrapping_add(index.wrapping_mul(STEP))) >> 11;
+    let bits = mix64(stream.wrapping_add(index.wrapping_mul(SPLITMIX_STEP))) >> 11;
     -((bits + 1) as f64 / (1u64 << 53) as f64).ln()
 }
 

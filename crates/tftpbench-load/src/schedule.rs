@@ -31,7 +31,7 @@ impl Tickets {
 pub(crate) enum Schedule<'a> {
     /// A fixed number of transfers in flight: the end of one is the intended start of the next.
     ClosedLoop(ClosedLoop<'a>),
-    /// A fixed rate, however the transfers fare.
+    /// A fixed rate, whatever becomes of the transfers.
     OpenLoop(OpenLoop),
 }
 
