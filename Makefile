@@ -151,5 +151,5 @@ clean:
 	@command -v cc >/dev/null || { \
 		echo "tftpbench needs a C compiler as linker; on Debian and Ubuntu: apt install gcc" >&2; exit 1; }
 	@echo "then its native core, in Rust: some three minutes the first time, on two cores, and seconds later on."
-	@$(BIN)/maturin develop --quiet --release --locked
+	@said=$$($(BIN)/maturin develop --quiet --release --locked 2>&1) || { echo "$$said" >&2; exit 1; }
 	@touch $@
