@@ -49,6 +49,9 @@ class LoadConfig:
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `stops_when_failing`: the load ends where most of the last 100 transfers failed for 3 s, or ICMP says that nothing
+    listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed loop) or what is
+    due is shed (an open loop); what has begun is not slowed down.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -87,6 +90,8 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+    stops_when_failing: bool = False
+    bytes_per_s_max: int | None = None
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
@@ -154,6 +159,7 @@ class LoadResult:
     window_ns: tuple[int, int] = (0, 0)
     answered: int = 0
     granted: Mapping[str, int] = field(default_factory=dict)
+    stopped: str | None = None
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -171,6 +177,7 @@ class Progress(NamedTuple):
     ended: int
     completed: int
     bytes: int
+    shed: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,6 +257,7 @@ def run_load(
         window_ns=measured.edges_ns,
         answered=outcome.answered,
         granted=outcome.granted,
+        stopped=outcome.stopped,
     )
 
 

@@ -8,6 +8,7 @@
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
+mod brake;
 mod client;
 mod config;
 pub mod contents;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
+pub use brake::{Brake, Stopped};
 pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
@@ -41,6 +43,7 @@ pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
 
+use brake::StopRule;
 use config::DALLYING_MAX;
 use notice::{Counters, Sent};
 use report::WorkerReport;
@@ -95,7 +98,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -161,19 +164,22 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
-/// from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once, and ends the load by its
+/// brake. Returns the longest time from when the caller should have heard something until it had dealt with it.
 fn listen(
     heard: &mpsc::Receiver<Sent>,
     counters: &[Counters],
-    watches: bool,
+    config: &LoadConfig,
+    stop: &Stop,
     notice: &mut impl FnMut(Notice),
 ) -> u64 {
     let mut awaits_close = true;
-    let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (began, mut awaits_answer) = (Instant::now(), config.watch_for_answer);
+    let (mut rule, mut next_look) = (config.brake.stops.then(StopRule::default), began + TICK);
     let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
+        let mut stopped = None;
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
@@ -189,6 +195,10 @@ fn listen(
                 notice(news);
                 sent_ns
             }
+            Ok((Notice::Unreachable, sent_ns)) => {
+                stopped = Some(Stopped::Unreachable);
+                sent_ns
+            }
             Ok((_, sent_ns)) => sent_ns,
             Err(RecvTimeoutError::Timeout) => {
                 notice(Notice::Tick);
@@ -200,6 +210,18 @@ fn listen(
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if let Some(rule) = &mut rule
+            && Instant::now() >= next_look
+        {
+            next_look = Instant::now() + TICK;
+            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
+            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            stopped = stopped.or(is_failing.then_some(Stopped::Failing));
+        }
+        if let Some(why) = stopped.filter(|_| rule.take().is_some()) {
+            stop.request();
+            notice(Notice::Braked(why));
         }
         if Instant::now() >= next_progress {
             next_progress += PROGRESS;
