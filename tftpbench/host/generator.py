@@ -202,16 +202,28 @@ class LoadGenerator(Protocol):
     path of this machine, as a copy.
     """
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end; see `run_load`."""
 
 
 class LocalGenerator:
     """The native generator, in this process."""
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end."""
-        return run_load(config, stop, window)
+        return run_load(config, stop, window, on_progress=on_progress)
 
 
 def run_load(

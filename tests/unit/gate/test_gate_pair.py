@@ -37,7 +37,7 @@ class World:
     loads: list[LoadConfig] = field(default_factory=list)
     on_load: Callable[[LoadConfig], object] = lambda _: None
 
-    def run(self, config: LoadConfig, _stop: object, _window: object = None) -> LoadResult:
+    def run(self, config: LoadConfig, _stop: object, *_: object) -> LoadResult:
         self.on_load(config)
         self.loads.append(config)
         needed_ns = self.times_ns[config.port]
