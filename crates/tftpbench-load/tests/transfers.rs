@@ -52,6 +52,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         brake: tftpbench_load::Brake::default(),
         watch_for_answer: false,
         receive_buffer_bytes: 0,
+        boots: None,
     }
 }
 

@@ -128,6 +128,7 @@ mod tests {
             brake: crate::brake::Brake::default(),
             watch_for_answer: false,
             receive_buffer_bytes: 0,
+            boots: None,
         }
     }
 
