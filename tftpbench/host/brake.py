@@ -53,11 +53,13 @@ def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult]) -> Hel
 def plan_text(config: LoadConfig) -> str:
     """What will be done, before it is: which target, how many, how much, and what ends it."""
     steps = ", then ".join(words for words, _ in _steps(config))
-    limits = ["when more than half of the last 100 fail for 3 s"] if config.stops_when_failing else []
+    text = f"{config.host} is another machine: first {steps}; then {_whole(config)}."
+    if config.stops_when_failing:
+        text += " It ends when more than half of the last 100 fail for 3 s."
     if config.bytes_per_s_max is not None:
-        limits.append(f"never starting more while {format_rate(8 * config.bytes_per_s_max, 'bit')} are moved")
-    ends = f" It ends {' and goes on '.join(limits)}." if limits else ""
-    return f"{config.host} is another machine: first {steps}; then {_whole(config)}.{ends}"
+        rate = format_rate(8 * config.bytes_per_s_max, "bit").replace(" bit", "bit")
+        text += f" No more starts while more than {rate} are moved."
+    return text
 
 
 def _steps(config: LoadConfig) -> Iterator[tuple[str, LoadConfig]]:
