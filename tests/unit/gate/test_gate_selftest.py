@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from tftpbench import cli
 from tftpbench.gate import GateInterrupted
 from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Verdict
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair, Verdict
 from tftpbench.gate.selftest import faults
 from tftpbench.gate.selftest.faults import METRIC_OF, FaultsUnavailable, calibrated, compile_shim, with_fault
-from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, mirrored, permuted
+from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, permuted
 from tftpbench.gate.selftest.run import SelfTested, evaluate
 from tftpbench.gate.verdict import is_early
 from tftpbench.host.choice import choose_manifest
@@ -32,6 +33,22 @@ from tftpbench.model.workload import Cell
 # Of every recorded gate and metric, as it has been judged since the error was split over looks and sign tests.
 SMALLEST_EFFECTS = Path(__file__).parents[2] / "fixtures/gate-smallest-effects.json"
 FAULTS = ("cpu", "syscalls", "drops", "memory")
+
+
+def mirrored(pairs: Iterable[Pair]) -> list[Pair]:
+    """The same pairs with base and head exchanged in all of them.
+
+    Without controls: a second start of what is the head now says nothing of what is the base.
+    """
+    names = {BASE: HEAD, HEAD: BASE}
+    return [
+        replace(
+            pair,
+            arms={names[name]: arm for name, arm in pair.arms.items() if name in names},
+            first=names.get(pair.first, pair.first),
+        )
+        for pair in pairs
+    ]
 
 
 def recorded(folder: str) -> list[Path]:

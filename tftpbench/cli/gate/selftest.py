@@ -1,6 +1,5 @@
 """``tftpbench gate selftest``: the gate's false-alarm rate on this machine, and what it catches."""
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli import options
+from tftpbench.cli import options, output
 from tftpbench.cli.gate.options import GateFolder, Scenario
 from tftpbench.cli.signals import interrupt_on_end
 from tftpbench.model.units import counted
@@ -60,7 +59,7 @@ def selftest(
     )
     found = evaluate(folder, notes)
     if json_:
-        typer.echo(json.dumps({**asdict(found), "holds": found.holds}, ensure_ascii=False))
+        output.print_json([{**asdict(found), "holds": found.holds}])
     if not (json_ and quiet):
         print(render(found), file=sys.stderr if json_ else sys.stdout)
     if not is_whole:
