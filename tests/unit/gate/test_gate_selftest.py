@@ -16,10 +16,9 @@ from tftpbench.gate import GateInterrupted
 from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair, Verdict
-from tftpbench.gate.selftest import faults
+from tftpbench.gate.selftest import SelfTested, evaluate, faults
 from tftpbench.gate.selftest.faults import METRIC_OF, FaultsUnavailable, calibrated, compile_shim, with_fault
 from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, permuted
-from tftpbench.gate.selftest.run import SelfTested, evaluate
 from tftpbench.gate.verdict import is_early
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import locate
@@ -112,7 +111,7 @@ def test_a_stored_self_test_is_judged_again_without_measuring(
         assert folder == RECORDED
         return judged
 
-    monkeypatch.setattr("tftpbench.gate.selftest.run.evaluate", once)
+    monkeypatch.setattr("tftpbench.gate.selftest.evaluate", once)
     assert cli.exit_code(["gate", "selftest", "--replay", str(RECORDED), "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
@@ -146,7 +145,7 @@ def test_an_interrupted_self_test_says_what_its_finished_gates_gave(
             shutil.copytree(path.parent, folder / "aa" / path.parent.name)
         raise GateInterrupted(3, folder)
 
-    monkeypatch.setattr("tftpbench.gate.selftest.run.record", record)
+    monkeypatch.setattr("tftpbench.gate.selftest.record", record)
     assert cli.exit_code(["gate", "selftest", "-o", str(tmp_path)]) == 130
     out, err = capsys.readouterr()
     if finished:

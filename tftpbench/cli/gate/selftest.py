@@ -14,7 +14,7 @@ from tftpbench.cli.signals import interrupt_on_end
 from tftpbench.model.units import counted
 
 if TYPE_CHECKING:
-    from tftpbench.gate.selftest.run import SelfTested
+    from tftpbench.gate.selftest import SelfTested
 
 FAULTS = ("cpu", "syscalls", "drops", "memory")
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def selftest(
     quiet: options.Quiet = False,
 ) -> int:
     """Test the gate here: how often it gives a false alarm, and whether it finds faults that are injected."""
-    from tftpbench.gate.selftest.run import evaluate
+    from tftpbench.gate.selftest import evaluate
 
     folder, notes, is_whole = (
         _recorded(scenario, server, aa, fault, pairs, set_ or [], seed, out, quiet)
@@ -93,7 +93,7 @@ def _recorded(
     """The folder, what could not be done, and whether all was measured: not where Ctrl-C came after a whole gate."""
     from tftpbench import gate
     from tftpbench.api import random_seed
-    from tftpbench.gate.selftest.run import has_gates, record, refuse_unknown
+    from tftpbench.gate.selftest import has_gates, record, refuse_unknown
     from tftpbench.model.errors import ResultsError, UsageError
     from tftpbench.model.escape import visible_line
     from tftpbench.model.scenario_files import load_scenario
