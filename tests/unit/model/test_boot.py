@@ -8,9 +8,13 @@ import pytest
 
 from tftpbench.model.boot import (
     FILE_MAX_BYTES,
+    MACHINE_VARIABLES,
     STEPS_MAX,
     Boot,
+    BootFile,
     Step,
+    _Client,
+    _Request,
     boot_facts,
     bundled_boots,
     files,
@@ -231,7 +235,7 @@ def test_ours_can_all_be_mixed_and_a_mix_has_the_mean() -> None:
 def test_what_is_written_need_not_be_in_the_root() -> None:
     boot = load_boot("polycom-phone")
     written = [step for step in boot.steps if step.operation == "write"]
-    assert [step.name for step in written] == ["{mac}-app.log", "{mac}-boot.log"]
+    assert [step.name for step in written] == ["{mac}-boot.log", "{mac}-app.log"]
     assert {file.operation for file in files(shares([(boot, 1)]))} == {"read"}
 
 
@@ -398,3 +402,15 @@ def test_the_page_lists_every_boot_with_its_certainty() -> None:
     page = (DOCS / "boots.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (documented|less certain) \|$", page, re.MULTILINE))
     assert listed == {name: load_boot(name).certainty for name in bundled_boots()}
+
+
+def test_the_page_has_every_key_of_the_format() -> None:
+    page = (DOCS / "boots.md").read_text(encoding="utf-8")
+    for heading, model in (("Keys", BootFile), ("Keys of a client", _Client), ("Keys of a step", _Request)):
+        section = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section is not None
+        cells = re.findall(r"^\| ([^|]+) \|", section[1], re.MULTILINE)
+        listed = [key for cell in cells for key in re.findall(r"`(\w+)`", cell)]
+        assert listed == [field.alias or name for name, field in model.model_fields.items()]
+    variables = {name.partition("[")[0] for name in re.findall(r"`\{([^}]+)\}`", page.partition("### Variables")[2])}
+    assert variables == set(MACHINE_VARIABLES)
