@@ -14,6 +14,7 @@ class Which(StrEnum):
     results = "results"
     manifest = "manifest"
     transfers = "transfers"
+    boots = "boots"
     intervals = "intervals"
     summary = "summary"
     comparison = "comparison"
