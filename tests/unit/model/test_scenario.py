@@ -346,6 +346,18 @@ def test_a_rate_makes_open_loops(tmp_path: Path) -> None:
     assert load(tmp_path, PRODUCT, OPEN.replace("  arrivals: [even, poisson]\n", "")).cells()[0].arrivals == "even"
 
 
+def test_transfers_keep_the_keys_that_they_had_before_there_were_boots() -> None:
+    """Written once, by the version before; never renewed."""
+    closed = {"operation": ["read", "write"], "concurrency": [3], "file_size": "64KiB", "blksize": 1428}
+    rate = {"operation": "read", "rate": ["200/s", "3/min"], "arrivals": ["even", "poisson"], "file_size": "64KiB"}
+    asked = {"transfers": None, "duration": "1s", "in_flight_max": 500, "deadline": "5s", "matrix": [closed, rate]}
+    scenario = Scenario.from_dict({**WHOLE, **asked})
+    assert [cell.key for cell in scenario.cells()] == [
+        "2e78c05c5d7085c2", "d481979df57bfd6e", "d66ba4c6ca3cec32",
+        "8284de9426258b47", "8d0daede9989485f", "ea4a2537810e8200",
+    ]  # fmt: skip
+
+
 def test_what_an_open_loop_is_asked_for_is_in_its_key(tmp_path: Path) -> None:
     def keys(more: str) -> list[str]:
         return [cell.key for cell in load(tmp_path, PRODUCT, OPEN + more).cells()]
