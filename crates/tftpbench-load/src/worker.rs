@@ -21,7 +21,7 @@ use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
-use crate::schedule::Schedule;
+use crate::schedule::{InFlight, Schedule};
 
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
@@ -45,8 +45,8 @@ struct Worker<'a> {
     endpoints: Endpoints,
     dallying: VecDeque<u64>,
     active: usize,
-    /// How many may be.
-    slots: usize,
+    /// How many are active over all workers, and may be.
+    in_flight: &'a InFlight,
     schedule: Schedule<'a>,
     phase: Phase,
     /// CPU time of this thread when the window opened.
@@ -180,10 +180,12 @@ impl Worker<'_> {
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
         while let Some(start) = self.schedule.take_due(now_ns) {
-            if self.active < self.slots {
-                self.start(start)?;
-            } else {
-                self.recorder.shed(start.intended_ns);
+            match self.in_flight.start() {
+                Some(in_flight) => {
+                    self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
+                    self.start(start)?;
+                }
+                None => self.recorder.shed(start.intended_ns),
             }
         }
         Ok(())
@@ -304,6 +306,7 @@ impl Worker<'_> {
         let (client, shared) = self.split(key);
         if let Some(end_ns) = client.record(now_ns, shared.recorder) {
             self.active -= 1;
+            self.in_flight.end();
             self.schedule.transfer_ended(end_ns);
             self.dally(key);
         }
