@@ -5,8 +5,8 @@
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
-//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
-//! but for a row per transfer, and [`report`] turns the records of all workers into figures.
+//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, [`ended`] a row per transfer as long as
+//! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
 mod boot_figures;
 #[allow(dead_code, reason = "the engine that reads it follows")]
@@ -15,6 +15,7 @@ mod brake;
 mod client;
 mod config;
 pub mod contents;
+mod ended;
 mod endpoints;
 mod exchange;
 mod faults;
@@ -63,9 +64,8 @@ use worker::opened::OpenedWorker;
 const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
-/// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
-/// merged, and once as columns for the caller.
-const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
+/// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -83,10 +83,11 @@ pub fn run(
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
     check_room(config)?;
-    let tickets = Tickets::new(match config.extent {
+    let count = match config.extent {
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
-    });
+    };
+    let tickets = Tickets::new(count, config.arrivals.in_flight_max());
     let (notices, heard) = mpsc::channel::<Sent>();
     let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.

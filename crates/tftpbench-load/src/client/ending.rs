@@ -33,7 +33,7 @@ impl Client {
         let counts = either!(&self.machine, machine => *machine.counts());
         recorder.duplicates += counts.duplicates - std::mem::replace(&mut self.duplicates, counts.duplicates);
         if let Some(row) = self.row {
-            recorder.transfers[row].retransmissions = counts.retransmissions;
+            recorder.transfers.sent_again(row, self.number, counts.retransmissions);
             return None;
         }
         let decided = either!(&self.machine, machine => machine.outcome())?;
@@ -57,8 +57,7 @@ impl Client {
             recorder.receive_drops += socket.drops();
         }
         let since_start = |at_ns: u64| at_ns as i64 - recorder.start_ns as i64;
-        self.row = Some(recorder.transfers.len());
-        recorder.transfers.push(TransferRow {
+        let row = TransferRow {
             number: self.number,
             intended_start_ns: since_start(self.intended_ns),
             actual_start_ns: since_start(started_ns),
@@ -68,7 +67,8 @@ impl Client {
             retransmissions: counts.retransmissions,
             outcome,
             error_code,
-        });
+        };
+        self.row = Some(recorder.end(row));
         Some(end_ns)
     }
 }
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Arrivals, Extent, LoadConfig, Sockets, Verify};
+    use crate::config::{Arrivals, Extent, LoadConfig, Rows, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -129,7 +129,7 @@ mod tests {
             watch_for_answer: false,
             receive_buffer_bytes: 0,
             boots: None,
-            rows: crate::config::Rows::All,
+            rows: Rows::All,
             rows_max: 5_000_000,
         }
     }
@@ -164,7 +164,7 @@ mod tests {
         }
         client.handle_timeout(8);
         client.record(8, &mut recorder);
-        (recorder.transfers[0], recorder.granted)
+        (recorder.transfers.rows()[0], recorder.granted)
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
         client.exchange.flush(950 * MS);
         client.interrupt(1000 * MS, &config, &recorder);
         client.record(1000 * MS, &mut recorder);
-        recorder.transfers[0].outcome
+        recorder.transfers.rows()[0].outcome
     }
 
     #[test]
