@@ -20,7 +20,7 @@ from tests.loopback.peer import contents, peer, serve_bytes
 from tftpbench.gate import pair
 from tftpbench.gate.pair import Work
 from tftpbench.host import generator
-from tftpbench.host.generator import LoadConfig, LoadResult, LocalGenerator, Stop
+from tftpbench.host.generator import LoadConfig, LoadResult, LocalGenerator, Progress, Stop
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import locate
 from tftpbench.host.roots import Roots, roots
@@ -132,8 +132,14 @@ def test_a_slice_of_a_gate_in_which_we_stood_still_counts_for_no_arm(
     spoilt: list[int] = []
 
     class Stalling(LocalGenerator):
-        def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
-            result = super().run(config, stop, window)
+        def run(
+            self,
+            config: LoadConfig,
+            stop: Stop,
+            window: MeasuredWindow | None = None,
+            on_progress: Callable[[Progress], object] | None = None,
+        ) -> LoadResult:
+            result = super().run(config, stop, window, on_progress)
             figures = {**result.figures, "generator_gap_ns_max": 0, "runner_gap_ns_max": 0}
             ports.append(config.port)
             if ports.count(config.port) == 3 and not spoilt:

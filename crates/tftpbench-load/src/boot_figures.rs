@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::booting::Ended;
-use crate::config::{Extent, LoadConfig};
+use crate::config::LoadConfig;
 use crate::figures::{Cohort, Figure, Figures, whole};
 use crate::latency::LatencyLog;
 use crate::recorder::{TransferOutcome, TransferRow};
@@ -130,10 +130,8 @@ pub(crate) struct Found {
 /// The figures of all machines. `window`: in nanoseconds since the first start.
 pub(crate) fn figures(config: &LoadConfig, records: BootRecords, window: Range<i64>) -> Found {
     let BootRecords { rows, miss } = records;
-    let is_in = |row: &&BootRow| match config.extent {
-        Extent::Transfers { .. } => true,
-        Extent::Duration { .. } => window.contains(&row.intended_start_ns),
-    };
+    let is_whole = config.is_one_cohort();
+    let is_in = |row: &&BootRow| is_whole || window.contains(&row.intended_start_ns);
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
         rows.iter().filter(is_in).partition(|row| row.outcome == BootOutcome::Shed);
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();

@@ -57,7 +57,7 @@ impl Endpoints {
         let (local, options) = own_socket(config);
         match config.sockets {
             Sockets::PerTransfer => {
-                let first = match config.arrivals {
+                let first = match &config.arrivals {
                     Arrivals::ClosedLoop { .. } => slots,
                     Arrivals::OpenLoop { .. } => slots.min(FIRST_SOCKETS),
                 };

@@ -11,6 +11,7 @@
 mod boot_figures;
 mod booting;
 mod boots;
+mod brake;
 mod client;
 mod config;
 pub mod contents;
@@ -25,6 +26,7 @@ mod open_loop;
 mod recorder;
 mod report;
 mod schedule;
+mod shape;
 mod shared_socket;
 mod worker;
 
@@ -39,7 +41,8 @@ use tftpbench_net::{Stop, clock, limits};
 
 pub use boot_figures::{BootOutcome, BootReason, BootRow};
 pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
-pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use brake::{Brake, Stopped};
+pub use config::{Arrivals, Extent, LoadConfig, LoadError, Rows, Sockets, Starts, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
 pub use machine_name::machine_name;
@@ -47,7 +50,9 @@ pub use notice::{Notice, Progress};
 pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
+pub use shape::{Piece, Spread};
 
+use brake::StopRule;
 use config::DALLYING_MAX;
 use notice::{Counters, Sent};
 use report::WorkerReport;
@@ -105,7 +110,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -116,9 +121,10 @@ pub fn run(
 /// them: in the middle of it is too late to find out.
 fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     let raised = limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES));
-    let Arrivals::OpenLoop { rate, in_flight_max, .. } = config.arrivals else {
+    let Arrivals::OpenLoop { starts, in_flight_max, .. } = &config.arrivals else {
         return Ok(raised.map(drop)?);
     };
+    let in_flight_max = *in_flight_max;
     let refuse = |limit: String, fits: u64, hint: &str| {
         let (asked, hint) = (in_flight_max, hint.to_owned());
         let what = if config.boots.is_some() { "machines" } else { "transfers" };
@@ -139,10 +145,10 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     }
     raised?;
     let memory = limits::available_memory_bytes().unwrap_or(u64::MAX);
-    let Some(rest) = memory.checked_sub(row_bytes(config, rate)) else {
+    let Some(rest) = memory.checked_sub(row_bytes(config, starts)) else {
         return Err(LoadError::Config(format!(
-            "rate and duration: a row for each transfer needs more than the {} MiB of memory that are free; \
-             a lower rate or a shorter duration needs less",
+            "rows: as many as this run may have need more than the {} MiB of memory that are free; \
+             `rows: sample` keeps fewer",
             memory >> 20
         )));
     };
@@ -153,19 +159,21 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Memory for the rows of all transfers of an open loop.
-fn row_bytes(config: &LoadConfig, rate: Rate) -> u64 {
-    let starts = match config.extent {
-        Extent::Transfers { count, .. } => count as f64,
-        Extent::Duration { warm_up_ns, window_ns } => {
-            (warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()
+/// Memory for the rows of an open loop.
+fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
+    let started = match (starts, config.extent) {
+        (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
+        (_, Extent::Transfers { count, .. }) => count,
+        (Starts::Rate(rate), Extent::Duration { warm_up_ns, window_ns }) => {
+            ((warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()) as u64
         }
+        (Starts::Storm { count, .. }, _) => *count,
     };
     let row_bytes = match &config.boots {
         None => ROW_BYTES,
         Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
     };
-    (starts * row_bytes as f64) as u64
+    started.min(config.rows_max as u64).saturating_mul(row_bytes)
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
@@ -176,19 +184,22 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
-/// from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once, and ends the load by its
+/// brake. Returns the longest time from when the caller should have heard something until it had dealt with it.
 fn listen(
     heard: &mpsc::Receiver<Sent>,
     counters: &[Counters],
-    watches: bool,
+    config: &LoadConfig,
+    stop: &Stop,
     notice: &mut impl FnMut(Notice),
 ) -> u64 {
     let mut awaits_close = true;
-    let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (began, mut awaits_answer) = (Instant::now(), config.watch_for_answer);
+    let (mut rule, mut next_look) = (config.brake.stops.then(StopRule::default), began + TICK);
     let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
+        let mut stopped = None;
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
@@ -204,6 +215,10 @@ fn listen(
                 notice(news);
                 sent_ns
             }
+            Ok((Notice::Unreachable, sent_ns)) => {
+                stopped = Some(Stopped::Unreachable);
+                sent_ns
+            }
             Ok((_, sent_ns)) => sent_ns,
             Err(RecvTimeoutError::Timeout) => {
                 notice(Notice::Tick);
@@ -215,6 +230,18 @@ fn listen(
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if let Some(rule) = &mut rule
+            && Instant::now() >= next_look
+        {
+            next_look = Instant::now() + TICK;
+            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
+            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            stopped = stopped.or(is_failing.then_some(Stopped::Failing));
+        }
+        if let Some(why) = stopped.filter(|_| rule.take().is_some()) {
+            stop.request();
+            notice(Notice::Braked(why));
         }
         if Instant::now() >= next_progress {
             next_progress += PROGRESS;

@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
+use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
 use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
@@ -50,6 +51,9 @@ struct Worker<'a> {
     /// How many may be.
     slots: usize,
     schedule: Schedule<'a>,
+    throttle: Option<Throttle>,
+    /// No transfer starts before.
+    opens_ns: u64,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -81,6 +85,7 @@ impl Worker<'_> {
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
             self.counters.store(&self.recorder);
+            self.watch_for_refusal();
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;
@@ -138,7 +143,7 @@ impl Worker<'_> {
             // It fails where the caller gave up waiting, which is no fault here.
             let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
-            self.drain_end_ns = match (self.config.extent, self.config.arrivals) {
+            self.drain_end_ns = match (self.config.extent, &self.config.arrivals) {
                 (Extent::Transfers { .. }, _) => now_ns,
                 (Extent::Duration { .. }, Arrivals::ClosedLoop { .. }) => {
                     close_ns.saturating_add(self.config.drain_ns)
@@ -186,14 +191,24 @@ impl Worker<'_> {
     }
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        while let Some(start) = self.schedule.take_due(now_ns) {
-            if self.active < self.slots {
+        while self.may_start(now_ns)
+            && let Some(start) = self.schedule.take_due(now_ns)
+        {
+            // What an open loop can't start in its time is shed; a closed one waits.
+            if self.active < self.slots && self.opens_ns <= now_ns {
                 self.start(start)?;
             } else if !self.shed_machine(start) {
                 self.recorder.shed(start.intended_ns);
             }
         }
         Ok(())
+    }
+
+    /// Whether what is due may be looked at, with a rate that the load may not pass.
+    fn may_start(&mut self, now_ns: u64) -> bool {
+        let Some(throttle) = &mut self.throttle else { return true };
+        self.opens_ns = throttle.opens_ns(now_ns, self.recorder.wire_bytes());
+        self.opens_ns <= now_ns || matches!(self.config.arrivals, Arrivals::OpenLoop { .. })
     }
 
     fn start(&mut self, start: Start) -> Result<(), LoadError> {
@@ -274,8 +289,8 @@ impl Worker<'_> {
     }
 
     fn wait(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        let events =
-            [self.timers.next_deadline_ns(), self.schedule.next_start_ns(), Some(self.next_boundary_ns())];
+        let next_start_ns = self.schedule.next_start_ns().map(|due_ns| due_ns.max(self.opens_ns));
+        let events = [self.timers.next_deadline_ns(), next_start_ns, Some(self.next_boundary_ns())];
         let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
         let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
         self.recorder.will_wait(timeout_ns);

@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, BootPlan, BootRow, BootShare, BootStep, Ends, Extent, Fault, Figure, Interval, LoadConfig,
-    LoadReport, Notice, Progress, Rate, Sockets, Spacing, Then, TransferRow, Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, Interval,
+    LoadConfig, LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Stopped,
+    Then, TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
@@ -36,6 +37,11 @@ pub(crate) struct LoadArguments {
     concurrency: usize,
     /// Transfers in so many nanoseconds; none in a closed loop.
     rate_ratio: Option<(u64, u64)>,
+    /// A storm of `transfers` starts within this time.
+    over_ns: Option<u64>,
+    spread: String,
+    /// A rate that changes; empty without.
+    shape: Vec<PieceArguments>,
     arrivals: String,
     deadline_ns: u64,
     workers: usize,
@@ -57,7 +63,21 @@ pub(crate) struct LoadArguments {
     sockets: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
+    stops_when_failing: bool,
+    bytes_per_s_max: Option<u64>,
     boots: Vec<ShareArguments>,
+    rows: String,
+    rows_max: usize,
+}
+
+/// `tftpbench.host.generator.Piece`. Ratios are starts in so many nanoseconds.
+#[derive(FromPyObject)]
+struct PieceArguments {
+    kind: String,
+    from_ratio: Option<(u64, u64)>,
+    to_ratio: Option<(u64, u64)>,
+    for_ns: u64,
+    count: u64,
 }
 
 /// `tftpbench.model.boot.Share`, attribute by attribute.
@@ -93,12 +113,12 @@ const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write",
 
 /// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
 #[pyclass(frozen, module = "tftpbench._core")]
-pub(crate) struct LoadOutcome(LoadReport);
+pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
-/// start and since the end of the window (None before), transfers started, ended and completed, and file bytes.
+/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, and transfers shed.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
 #[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
@@ -113,7 +133,7 @@ pub(crate) fn run_load(
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
-    let mut raised: Option<PyErr> = None;
+    let (mut raised, mut stopped): (Option<PyErr>, Option<Stopped>) = (None, None);
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
             let called = Python::attach(|py| match notice {
@@ -122,10 +142,15 @@ pub(crate) fn run_load(
                 Notice::Answered => call(py, &on_answer, ("answered",)),
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
-                Notice::Progress(Progress { elapsed_ns, draining_ns, started, ended, completed, bytes }) => {
-                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes))
+                Notice::Progress(now) => {
+                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed } = now;
+                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes, shed))
                 }
-                Notice::Tick => py.check_signals(),
+                Notice::Braked(why) => {
+                    stopped = Some(why);
+                    Ok(())
+                }
+                Notice::Tick | Notice::Unreachable => py.check_signals(),
             });
             if let Err(error) = called {
                 raised.get_or_insert(error);
@@ -135,7 +160,7 @@ pub(crate) fn run_load(
     });
     match raised {
         Some(error) => Err(error),
-        None => report.map(LoadOutcome).map_err(from_load),
+        None => report.map(|report| LoadOutcome(report, stopped)).map_err(from_load),
     }
 }
 
@@ -266,6 +291,12 @@ impl LoadOutcome {
         self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
 
+    /// Why the brake ended the load, "failing" or "unreachable"; None where it did not.
+    #[getter]
+    fn stopped(&self) -> Option<&'static str> {
+        self.1.map(Stopped::name)
+    }
+
     /// Transfers that were answered.
     #[getter]
     fn answered(&self) -> u64 {
@@ -298,11 +329,7 @@ impl LoadArguments {
         let server = socket_address(&self.host, self.port)?;
         let arrivals = self.arrivals()?;
         let verify_against = self.verify_against()?;
-        let extent = match (self.transfers, self.duration_ns) {
-            (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
-            (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
-            _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
-        };
+        let extent = self.extent(&arrivals)?;
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
@@ -332,14 +359,40 @@ impl LoadArguments {
             extent,
             drain_ns: self.drain_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            brake: Brake { stops: self.stops_when_failing, bytes_per_s_max: self.bytes_per_s_max },
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
             boots: boot_plan(self.boots)?,
+            rows: choice(
+                "rows",
+                &self.rows,
+                &[("all", Rows::All), ("failed", Rows::Failed), ("sample", Rows::Sample)],
+            )?,
+            rows_max: self.rows_max,
         })
     }
 
+    fn extent(&self, arrivals: &Arrivals) -> PyResult<Extent> {
+        let refuse = |text: &'static str| Err(PyValueError::new_err(text));
+        let own = match arrivals {
+            Arrivals::OpenLoop { starts, .. } => starts.extent(),
+            Arrivals::ClosedLoop { .. } => None,
+        };
+        match (own, self.transfers, self.duration_ns) {
+            (Some(_), _, _) if self.warm_up_ns > 0 => refuse("warm_up_ns: a storm and a shape have none"),
+            (Some(own @ Extent::Transfers { .. }), Some(_), None) => Ok(own),
+            (Some(own @ Extent::Duration { .. }), None, None) => Ok(own),
+            (Some(_), _, _) => {
+                refuse("transfers or duration_ns: a storm needs only transfers, a shape neither")
+            }
+            (None, Some(count), None) => Ok(Extent::Transfers { count, limit_ns: self.limit_ns }),
+            (None, None, Some(window_ns)) => Ok(Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns }),
+            (None, _, _) => refuse("transfers or duration_ns: give exactly one"),
+        }
+    }
+
     fn arrivals(&self) -> PyResult<Arrivals> {
-        let Some((transfers, per_ns)) = self.rate_ratio else {
+        let Some(starts) = self.starts()? else {
             return Ok(Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns });
         };
         if self.ramp_ns > 0 {
@@ -349,11 +402,28 @@ impl LoadArguments {
         }
         let kinds = [("even", Spacing::Even), ("poisson", Spacing::Poisson)];
         Ok(Arrivals::OpenLoop {
-            rate: Rate { transfers, per_ns },
+            starts,
             spacing: choice("arrivals", &self.arrivals, &kinds)?,
             in_flight_max: self.concurrency,
             deadline_ns: self.deadline_ns,
         })
+    }
+
+    /// How many start when; `None` in a closed loop.
+    fn starts(&self) -> PyResult<Option<Starts>> {
+        let spread = choice("spread", &self.spread, &[("even", Spread::Even), ("normal", Spread::Normal)])?;
+        match (self.rate_ratio, self.over_ns, self.shape.as_slice()) {
+            (None, None, []) => Ok(None),
+            (Some((transfers, per_ns)), None, []) => Ok(Some(Starts::Rate(Rate { transfers, per_ns }))),
+            (None, Some(over_ns), []) => {
+                Ok(Some(Starts::Storm { count: self.transfers.unwrap_or(0), over_ns, spread }))
+            }
+            (None, None, pieces) => {
+                let pieces: PyResult<Vec<Piece>> = pieces.iter().map(PieceArguments::piece).collect();
+                Ok(Some(Starts::Shape(pieces?.into())))
+            }
+            _ => Err(PyValueError::new_err("rate_per_s, over_ns and shape: give one at most")),
+        }
     }
 
     /// One file for all, or where its path has {n} one for each number.
@@ -468,5 +538,24 @@ impl StepArguments {
                 asks_others: false,
             }),
         })
+    }
+}
+
+impl PieceArguments {
+    fn piece(&self) -> PyResult<Piece> {
+        let rate = |ratio: Option<(u64, u64)>, name: &str| match ratio {
+            Some((transfers, per_ns)) => Ok(Rate { transfers, per_ns }),
+            None => Err(PyValueError::new_err(format!("shape: a {} needs {name}", self.kind))),
+        };
+        let for_ns = self.for_ns;
+        match self.kind.as_str() {
+            "ramp" => {
+                let (from, to) = (rate(self.from_ratio, "from_ratio")?, rate(self.to_ratio, "to_ratio")?);
+                Ok(Piece::Ramp { from, to, for_ns })
+            }
+            "hold" => Ok(Piece::Hold { rate: rate(self.from_ratio, "from_ratio")?, for_ns }),
+            "burst" => Ok(Piece::Burst { count: self.count }),
+            other => Err(PyValueError::new_err(format!("shape: {other} is not one of ramp, hold, burst"))),
+        }
     }
 }

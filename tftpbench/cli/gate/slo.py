@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command
+from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command, measured, refuse_beside_run
 from tftpbench.cli.output import keep, keep_answer
 from tftpbench.model.escape import visible_line
 from tftpbench.model.programs import typed

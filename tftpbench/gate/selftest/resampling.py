@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, severe_signs, valid
+from tftpbench.gate.pair_figures import by_cell, figure, p_values, severe_limit, severe_signs, valid
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
-from tftpbench.gate.sign_test import p_values
 from tftpbench.gate.verdict import (
     INCONCLUSIVE,
     OPTIONAL,

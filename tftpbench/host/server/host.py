@@ -12,8 +12,8 @@ from typing import Protocol
 from tftpbench.host import generator, machine
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.client import Ended
-from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.process import Buffers, ServerProcess
+from tftpbench.host.server.sampler import EdgeReader
 from tftpbench.host.server.sockets import udp_drops_host
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.model.manifest import Manifest

@@ -5,7 +5,6 @@ pub(crate) mod block_encoder;
 mod budget;
 mod contents;
 pub(crate) mod disk;
-mod growing;
 mod loaded;
 pub(crate) mod memory;
 pub(crate) mod netascii;

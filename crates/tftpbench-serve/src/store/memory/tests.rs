@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tftpbench_testclient::{Folder as TestFolder, pattern};
 
 use super::*;
-use crate::store::growing::{GATHER_BYTES, PAGE_BYTES, SHARED_COST_BYTES};
+use crate::store::contents::{GATHER_BYTES, PAGE_BYTES, SHARED_COST_BYTES};
 use crate::store::rules::LARGE_BYTES;
 
 /// What a file whose name has one letter costs.
