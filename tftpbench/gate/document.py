@@ -26,6 +26,7 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible_line
 from tftpbench.model.regular_file import UnfitFile, read_regular
+from tftpbench.model.strict import dotted
 from tftpbench.store.format import encodable, plain
 from tftpbench.store.writer import first_free
 
@@ -131,9 +132,8 @@ def _first_mistake(error: ValidationError, schema: str) -> str:
     if schema == SCHEMA_1 and loc:  # by the names that stand in the file
         names = {new: old for old, new in _WHOLE_1.items()}
         loc = (names.get(str(loc[0]), loc[0]), *("word" if part == "verdict" else part for part in loc[1:]))
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
-    line = f"{where}: {fault['msg']}" if where else fault["msg"]
-    return visible_line(line)
+    where = dotted(loc)
+    return visible_line(f"{where}: {fault['msg']}" if where else fault["msg"])
 
 
 PAIRS = "pairs.jsonl"

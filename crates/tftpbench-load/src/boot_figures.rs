@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use crate::booting::Ended;
 use crate::config::LoadConfig;
-use crate::figures::{Cohort, Figure, Figures, whole};
+use crate::ended::{Scope, Tally};
+use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::LatencyLog;
 use crate::recorder::{TransferOutcome, TransferRow};
 
@@ -128,16 +129,20 @@ pub(crate) struct Found {
 }
 
 /// The figures of all machines. `window`: in nanoseconds since the first start.
-pub(crate) fn figures(config: &LoadConfig, records: BootRecords, window: Range<i64>) -> Found {
+pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope, window: Range<i64>) -> Found {
     let BootRecords { rows, miss } = records;
-    let is_whole = config.is_one_cohort();
-    let is_in = |row: &&BootRow| is_whole || window.contains(&row.intended_start_ns);
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
-        rows.iter().filter(is_in).partition(|row| row.outcome == BootOutcome::Shed);
+        rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
+    let is_in = |row: &&&BootRow| scope.is_one_cohort || window.contains(&row.intended_start_ns);
+    let shed = shed.iter().filter(is_in).count() as u64;
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
-    let cohort = Cohort::new(config, &started, shed.len() as u64, window);
+    let tally = Tally::of(&started, scope);
+    let window_ns = (window.end - window.start) as f64;
+    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns);
+    let cohort = Cohort::new(config, tally.cohort, shed, window);
     let mut figures = counts(&rows);
     figures.extend(cohort.boot_figures());
+    figures.push(("in_flight_mean", in_flight_mean));
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =
         |quantile| miss_ns.as_ref().map(|histogram| Figure::Whole(histogram.value_at_quantile(quantile)));

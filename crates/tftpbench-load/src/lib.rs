@@ -5,8 +5,8 @@
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
-//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
-//! but for a row per transfer, and [`report`] turns the records of all workers into figures.
+//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, [`ended`] a row per transfer as long as
+//! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
 mod boot_figures;
 mod booting;
@@ -15,6 +15,7 @@ mod brake;
 mod client;
 mod config;
 pub mod contents;
+mod ended;
 mod endpoints;
 mod exchange;
 mod faults;
@@ -63,10 +64,10 @@ use worker::opened::OpenedWorker;
 const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
-/// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
-/// merged, and once as columns for the caller.
-const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
-/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+/// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
+/// What a machine has beside the client of its transfer, and its row: in a vector that has grown to twice that, once more
+/// where workers are merged, and once as columns for the caller.
 const MACHINE_BYTES: u64 = 1024;
 const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
@@ -86,10 +87,11 @@ pub fn run(
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
     check_room(config)?;
-    let tickets = Tickets::new(match config.extent {
+    let count = match config.extent {
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
-    });
+    };
+    let tickets = Tickets::new(count, config.arrivals.in_flight_max());
     let (notices, heard) = mpsc::channel::<Sent>();
     let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.
@@ -169,11 +171,9 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    let row_bytes = match &config.boots {
-        None => ROW_BYTES,
-        Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
-    };
-    started.min(config.rows_max as u64).saturating_mul(row_bytes)
+    let (steps, boot_rows) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
+    let transfers = started.saturating_mul(steps).min(config.rows_max as u64);
+    transfers.saturating_mul(ROW_BYTES).saturating_add(boot_rows.saturating_mul(BOOT_ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

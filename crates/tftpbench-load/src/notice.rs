@@ -80,7 +80,7 @@ impl Counters {
     pub(crate) fn store(&self, recorder: &Recorder) {
         let sum = |count: fn(&Totals) -> u64| recorder.phases.iter().map(count).sum();
         self.started.store(recorder.started, Ordering::Relaxed);
-        self.ended.store(recorder.transfers.len() as u64, Ordering::Relaxed);
+        self.ended.store(recorder.transfers.seen(), Ordering::Relaxed);
         self.completed.store(sum(|totals| totals.completed), Ordering::Relaxed);
         self.shed.store(recorder.shed, Ordering::Relaxed);
         self.bytes.store(sum(|totals| totals.bytes), Ordering::Relaxed);

@@ -23,7 +23,7 @@ use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
-use crate::schedule::Schedule;
+use crate::schedule::{InFlight, Schedule};
 use machines::Machines;
 
 /// How often the offset between the clocks is taken anew.
@@ -48,8 +48,8 @@ struct Worker<'a> {
     endpoints: Endpoints,
     dallying: VecDeque<u64>,
     active: usize,
-    /// How many may be.
-    slots: usize,
+    /// How many are active over all workers, and may be.
+    in_flight: &'a InFlight,
     schedule: Schedule<'a>,
     throttle: Option<Throttle>,
     /// No transfer starts before.
@@ -195,10 +195,14 @@ impl Worker<'_> {
             && let Some(start) = self.schedule.take_due(now_ns)
         {
             // What an open loop can't start in its time is shed; a closed one waits.
-            if self.active < self.slots && self.opens_ns <= now_ns {
-                self.start(start)?;
-            } else if !self.shed_machine(start) {
-                self.recorder.shed(start.intended_ns);
+            let room = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
+            match room {
+                Some(in_flight) => {
+                    self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
+                    self.start(start)?;
+                }
+                None if self.shed_machine(start) => {}
+                None => self.recorder.shed(start.intended_ns),
             }
         }
         Ok(())
@@ -340,6 +344,7 @@ impl Worker<'_> {
                 return Ok(());
             }
             self.active -= 1;
+            self.in_flight.end();
             self.schedule.transfer_ended(end_ns);
             self.dally(key);
         }

@@ -318,8 +318,13 @@ type Column<Row> = (&'static str, fn(&Row) -> i64);
 fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> PyResult<Bound<'py, PyDict>> {
     let made = PyDict::new(py);
     for (name, value) in columns {
-        let bytes: Vec<u8> = rows.iter().flat_map(|row| value(row).to_le_bytes()).collect();
-        made.set_item(name, PyBytes::new(py, &bytes))?;
+        // Written where Python keeps them: no copy is made of a column.
+        let bytes = PyBytes::new_with(py, rows.len() * size_of::<i64>(), |bytes| {
+            let places = bytes.chunks_exact_mut(size_of::<i64>());
+            rows.iter().zip(places).for_each(|(row, place)| place.copy_from_slice(&value(row).to_le_bytes()));
+            Ok(())
+        })?;
+        made.set_item(name, bytes)?;
     }
     Ok(made)
 }

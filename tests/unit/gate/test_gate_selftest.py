@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,11 +15,10 @@ from tftpbench import cli
 from tftpbench.gate import GateInterrupted
 from tftpbench.gate.decision import decide
 from tftpbench.gate.document import load
-from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Verdict
-from tftpbench.gate.selftest import faults
+from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair, Verdict
+from tftpbench.gate.selftest import SelfTested, evaluate, faults
 from tftpbench.gate.selftest.faults import METRIC_OF, FaultsUnavailable, calibrated, compile_shim, with_fault
-from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, mirrored, permuted
-from tftpbench.gate.selftest.run import SelfTested, evaluate
+from tftpbench.gate.selftest.resampling import Rate, _draw, detected, drawn, permuted
 from tftpbench.gate.verdict import is_early
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import locate
@@ -32,6 +32,22 @@ from tftpbench.model.workload import Cell
 # Of every recorded gate and metric, as it has been judged since the error was split over looks and sign tests.
 SMALLEST_EFFECTS = Path(__file__).parents[2] / "fixtures/gate-smallest-effects.json"
 FAULTS = ("cpu", "syscalls", "drops", "memory")
+
+
+def mirrored(pairs: Iterable[Pair]) -> list[Pair]:
+    """The same pairs with base and head exchanged in all of them.
+
+    Without controls: a second start of what is the head now says nothing of what is the base.
+    """
+    names = {BASE: HEAD, HEAD: BASE}
+    return [
+        replace(
+            pair,
+            arms={names[name]: arm for name, arm in pair.arms.items() if name in names},
+            first=names.get(pair.first, pair.first),
+        )
+        for pair in pairs
+    ]
 
 
 def recorded(folder: str) -> list[Path]:
@@ -95,7 +111,7 @@ def test_a_stored_self_test_is_judged_again_without_measuring(
         assert folder == RECORDED
         return judged
 
-    monkeypatch.setattr("tftpbench.gate.selftest.run.evaluate", once)
+    monkeypatch.setattr("tftpbench.gate.selftest.evaluate", once)
     assert cli.exit_code(["gate", "selftest", "--replay", str(RECORDED), "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
@@ -129,7 +145,7 @@ def test_an_interrupted_self_test_says_what_its_finished_gates_gave(
             shutil.copytree(path.parent, folder / "aa" / path.parent.name)
         raise GateInterrupted(3, folder)
 
-    monkeypatch.setattr("tftpbench.gate.selftest.run.record", record)
+    monkeypatch.setattr("tftpbench.gate.selftest.record", record)
     assert cli.exit_code(["gate", "selftest", "-o", str(tmp_path)]) == 130
     out, err = capsys.readouterr()
     if finished:

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -82,10 +82,7 @@ class Sampler:
         self._look(math.inf)
 
     def _run(self) -> None:
-        if self._cpus:
-            # sched_setaffinity(2): 0 is the calling thread, not the process
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, self._cpus)
+        _stay_on(self._cpus)
         pace, pss_pace = Pace(SAMPLE_INTERVAL_S, LOOK_SHARE_MAX), Pace(PSS_INTERVAL_S, PSS_SHARE_MAX)
         while not self._end.wait(pace.pause_s()):
             began_s = time.thread_time()
@@ -142,11 +139,15 @@ class EdgeReader:
             self._failure = error
 
     def _run(self) -> None:
-        if self._cpus:
-            # sched_setaffinity(2): 0 is the calling thread, not the process
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, self._cpus)
+        _stay_on(self._cpus)
         self._window.wait_open()
         self.opened = self._read()
         self._window.wait_close()
         self.closed = self._read()
+
+
+def _stay_on(cpus: Sequence[int]) -> None:
+    """Keep the calling thread on these CPUs, if any are named."""
+    if cpus:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cpus)  # sched_setaffinity(2): 0 is the calling thread, not the process

@@ -7,11 +7,10 @@ use std::mem;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tftpbench_net::{Deferrable, Mapping, Sealed, SharedMemory};
+use tftpbench_net::{Deferrable, LARGE_BYTES, Mapping, Sealed, SharedMemory};
 
 use super::budget::Charge;
 use super::loaded::LoadedFile;
-use super::rules::LARGE_BYTES;
 use crate::refusal::Refusal;
 
 /// Blocks are gathered to this size. An upload that ends sooner is a plain buffer: shared memory would cost it five

@@ -9,7 +9,6 @@ mod loaded;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
-mod rules;
 pub(crate) mod stored_file;
 pub(crate) mod temporary;
 pub(crate) mod upload;
