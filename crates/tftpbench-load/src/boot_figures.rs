@@ -129,19 +129,20 @@ pub(crate) struct Found {
 }
 
 /// The figures of all machines. `window`: in nanoseconds since the first start.
-pub(crate) fn figures(config: &LoadConfig, records: BootRecords, window: Range<i64>) -> Found {
+pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope, window: Range<i64>) -> Found {
     let BootRecords { rows, miss } = records;
-    let scope = Scope { window: window.clone(), is_one_cohort: config.is_one_cohort() };
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
         rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
-    let is_of_cohort = |row: &&&BootRow| scope.is_one_cohort || window.contains(&row.intended_start_ns);
-    let shed = shed.iter().filter(is_of_cohort).count() as u64;
+    let is_in = |row: &&&BootRow| scope.is_one_cohort || window.contains(&row.intended_start_ns);
+    let shed = shed.iter().filter(is_in).count() as u64;
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
-    let tally = Tally::of(&started, &scope);
-    let mut figures = counts(&rows);
-    figures.push(("in_flight_mean", share(tally.in_flight_ns as f64, (window.end - window.start) as f64)));
+    let tally = Tally::of(&started, scope);
+    let window_ns = (window.end - window.start) as f64;
+    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns);
     let cohort = Cohort::new(config, tally.cohort, shed, window);
+    let mut figures = counts(&rows);
     figures.extend(cohort.boot_figures());
+    figures.push(("in_flight_mean", in_flight_mean));
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =
         |quantile| miss_ns.as_ref().map(|histogram| Figure::Whole(histogram.value_at_quantile(quantile)));

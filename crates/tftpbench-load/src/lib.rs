@@ -66,7 +66,7 @@ const OTHER_FILES: u64 = 128;
 const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
 const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
-/// What a machine has beside the client of its transfer; and its row, in a vector that has grown to twice that, once more
+/// What a machine has beside the client of its transfer, and its row: in a vector that has grown to twice that, once more
 /// where workers are merged, and once as columns for the caller.
 const MACHINE_BYTES: u64 = 1024;
 const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
@@ -171,11 +171,9 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    let row_bytes = match &config.boots {
-        None => ROW_BYTES,
-        Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
-    };
-    started.min(config.rows_max as u64).saturating_mul(row_bytes)
+    let (steps, boot_rows) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
+    let transfers = started.saturating_mul(steps).min(config.rows_max as u64);
+    transfers.saturating_mul(ROW_BYTES).saturating_add(boot_rows.saturating_mul(BOOT_ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
