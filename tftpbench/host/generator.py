@@ -161,7 +161,8 @@ class LoadResult:
     """What one run found.
 
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
-    `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
+    nanoseconds since the first start, -1 for never.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
