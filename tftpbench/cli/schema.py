@@ -11,9 +11,11 @@ class Which(StrEnum):
 
     scenario = "scenario"
     server = "server"
+    boot = "boot"
     results = "results"
     manifest = "manifest"
     transfers = "transfers"
+    boots = "boots"
     intervals = "intervals"
     summary = "summary"
     comparison = "comparison"

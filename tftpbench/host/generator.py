@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.units import rate_ratio
@@ -68,6 +69,11 @@ class LoadConfig:
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `stops_when_failing`: the load ends where most of the last 100 transfers failed for 3 s, or ICMP says that nothing
+    listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed loop) or what is
+    due is shed (an open loop); what has begun is not slowed down.
+    `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
+    name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -111,6 +117,9 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+    stops_when_failing: bool = False
+    bytes_per_s_max: int | None = None
+    boots: tuple[Share, ...] = ()
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
@@ -163,6 +172,8 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
     nanoseconds since the first start, -1 for never.
+    `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
+    BOOT_REASONS. Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -179,6 +190,8 @@ class LoadResult:
     window_ns: tuple[int, int] = (0, 0)
     answered: int = 0
     granted: Mapping[str, int] = field(default_factory=dict)
+    stopped: str | None = None
+    boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -196,6 +209,7 @@ class Progress(NamedTuple):
     ended: int
     completed: int
     bytes: int
+    shed: int = 0
 
 
 @dataclass(frozen=True)
@@ -220,16 +234,28 @@ class LoadGenerator(Protocol):
     path of this machine, as a copy.
     """
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end; see `run_load`."""
 
 
 class LocalGenerator:
     """The native generator, in this process."""
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end."""
-        return run_load(config, stop, window)
+        return run_load(config, stop, window, on_progress=on_progress)
 
 
 def run_load(
@@ -276,6 +302,8 @@ def run_load(
         window_ns=measured.edges_ns,
         answered=outcome.answered,
         granted=outcome.granted,
+        stopped=outcome.stopped,
+        boots=_columns(outcome.boots),
     )
 
 

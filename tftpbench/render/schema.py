@@ -15,16 +15,30 @@ from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
 from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
+from tftpbench.model.boot import BootFile
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, OPEN_LOOP, TRANSFER_COLUMNS, Metric, with_never
+from tftpbench.model.metrics import (
+    BOOT_COLUMNS,
+    BOOTS,
+    COLUMNS,
+    HEADLINE,
+    INTERVAL_COLUMNS,
+    OPEN_LOOP,
+    TRANSFER_COLUMNS,
+    Metric,
+    with_never,
+)
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
 from tftpbench.store.format import PACKED_SCHEMA
 
-Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
+Kind = Literal[
+    "scenario", "server", "boot", "results", "manifest", "transfers", "boots", "intervals", "summary", "comparison",
+    "gate",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _JSON_TYPES = {
@@ -47,7 +61,7 @@ def _as_written(schema: Schema) -> Schema:
     """As people write scenarios: one value stands for a list of one, and defaults are durations with a unit."""
     properties, parts = schema["properties"], schema["$defs"]
     for owner, names in (
-        (parts["Matrix"]["properties"], list(parts["Matrix"]["properties"])),
+        (parts["Matrix"]["properties"], [axis.key for axis in AXES.values() if not axis.is_one]),
         (properties, ["servers", "thresholds"]),
     ):
         for name in names:
@@ -69,6 +83,12 @@ def _untitled(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {key: _untitled(item) for key, item in schema.items() if not (key == "title" and isinstance(item, str))}
     return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _boot() -> Schema:
+    made = BootFile.model_json_schema()
+    made["$defs"]["_Request"]["properties"]["think"]["default"] = "0s"  # as people write it
+    return made
 
 
 def _trial() -> Schema:
@@ -189,12 +209,13 @@ def _summary() -> Schema:
     }
     line = _table("", cell)
     line["properties"]["ratio"] = ratio
-    of_a_rate = {
-        name: COLUMNS[name] if COLUMNS[name].dtype == "bool" else _of_trials(OPEN_LOOP[name])
-        for name in with_never(dict.fromkeys(OPEN_LOOP))
+    others = OPEN_LOOP | BOOTS
+    of_some = {
+        name: COLUMNS[name] if COLUMNS[name].dtype == "bool" else _of_trials(others[name])
+        for name in with_never(dict.fromkeys(others))
         if name not in HEADLINE
     }
-    line["properties"] |= _table("", of_a_rate)["properties"]  # only cells with a rate have them
+    line["properties"] |= _table("", of_some)["properties"]  # only cells with such a load have them
     line["required"] = [*line["required"], "ratio"]
     lines = {name: _list({"type": "string"}) for name in ("findings", "faults", "skipped", "incomplete")}
     return _object(
@@ -274,9 +295,11 @@ _KEYS = ("method_key", "host_key")
 _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "scenario": lambda: _untitled(_as_written(Scenario.model_json_schema())),
     "server": lambda: _untitled(Manifest.model_json_schema()),
+    "boot": lambda: _untitled(_boot()),
     "results": _trial,
     "manifest": _manifest,
     "transfers": lambda: _table(f"One row of transfers.parquet ({RUN_SCHEMA})", TRANSFER_COLUMNS),
+    "boots": lambda: _table(f"One row of boots.parquet ({RUN_SCHEMA})", BOOT_COLUMNS),
     "intervals": lambda: _table(f"One row of intervals.parquet ({RUN_SCHEMA})", INTERVAL_COLUMNS),
     "summary": _summary,
     "comparison": _comparison,

@@ -8,6 +8,10 @@
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, [`ended`] a row per transfer as long as
 //! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
+mod boot_figures;
+#[allow(dead_code, reason = "the engine that reads it follows")]
+mod boots;
+mod brake;
 mod client;
 mod config;
 pub mod contents;
@@ -17,6 +21,7 @@ mod exchange;
 mod faults;
 mod figures;
 mod latency;
+mod machine_name;
 mod notice;
 mod open_loop;
 mod recorder;
@@ -35,15 +40,20 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
+pub use boot_figures::{BootOutcome, BootReason, BootRow};
+pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
+pub use brake::{Brake, Stopped};
 pub use config::{Arrivals, Extent, LoadConfig, LoadError, Rows, Sockets, Starts, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
+pub use machine_name::machine_name;
 pub use notice::{Notice, Progress};
 pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
 pub use shape::{Piece, Spread};
 
+use brake::StopRule;
 use config::DALLYING_MAX;
 use notice::{Counters, Sent};
 use report::WorkerReport;
@@ -98,7 +108,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -167,19 +177,22 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
-/// from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once, and ends the load by its
+/// brake. Returns the longest time from when the caller should have heard something until it had dealt with it.
 fn listen(
     heard: &mpsc::Receiver<Sent>,
     counters: &[Counters],
-    watches: bool,
+    config: &LoadConfig,
+    stop: &Stop,
     notice: &mut impl FnMut(Notice),
 ) -> u64 {
     let mut awaits_close = true;
-    let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (began, mut awaits_answer) = (Instant::now(), config.watch_for_answer);
+    let (mut rule, mut next_look) = (config.brake.stops.then(StopRule::default), began + TICK);
     let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
+        let mut stopped = None;
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
@@ -195,6 +208,10 @@ fn listen(
                 notice(news);
                 sent_ns
             }
+            Ok((Notice::Unreachable, sent_ns)) => {
+                stopped = Some(Stopped::Unreachable);
+                sent_ns
+            }
             Ok((_, sent_ns)) => sent_ns,
             Err(RecvTimeoutError::Timeout) => {
                 notice(Notice::Tick);
@@ -206,6 +223,18 @@ fn listen(
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if let Some(rule) = &mut rule
+            && Instant::now() >= next_look
+        {
+            next_look = Instant::now() + TICK;
+            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
+            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            stopped = stopped.or(is_failing.then_some(Stopped::Failing));
+        }
+        if let Some(why) = stopped.filter(|_| rule.take().is_some()) {
+            stop.request();
+            notice(Notice::Braked(why));
         }
         if Instant::now() >= next_progress {
             next_progress += PROGRESS;

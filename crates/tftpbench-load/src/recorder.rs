@@ -327,6 +327,11 @@ impl Recorder {
         totals.wire_bytes += length as u64;
     }
 
+    /// UDP payload bytes, both ways, since the start.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.phases.iter().map(|totals| totals.wire_bytes).sum()
+    }
+
     pub(crate) fn retransmission(&mut self, at_ns: u64) {
         self.interval(at_ns).retransmissions += 1;
     }

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use crate::boot_figures::BootRow;
 use crate::config::{Extent, LoadConfig};
 use crate::ended::{Ended, KeptRows, Scope, Tally};
 use crate::faults::{Fault, Faults, PeerError};
@@ -25,6 +26,8 @@ pub struct LoadReport {
     /// Rows of transfers, in order of their ends within each worker: one for each, unless the configuration says otherwise or
     /// there are too many.
     pub transfers: Vec<TransferRow>,
+    /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
+    pub boots: Vec<BootRow>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service.
@@ -81,6 +84,7 @@ impl LoadReport {
             figures,
             latency_hlog: latencies.log(cohort.into_logs())?,
             transfers: kept.rows,
+            boots: Vec::new(),
             intervals: merged.intervals,
             faults,
             errors,

@@ -13,6 +13,7 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
+use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
 use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
@@ -48,6 +49,9 @@ struct Worker<'a> {
     /// How many are active over all workers, and may be.
     in_flight: &'a InFlight,
     schedule: Schedule<'a>,
+    throttle: Option<Throttle>,
+    /// No transfer starts before.
+    opens_ns: u64,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -77,6 +81,7 @@ impl Worker<'_> {
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
             self.counters.store(&self.recorder);
+            self.watch_for_refusal();
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;
@@ -179,8 +184,12 @@ impl Worker<'_> {
     }
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        while let Some(start) = self.schedule.take_due(now_ns) {
-            match self.in_flight.start() {
+        while self.may_start(now_ns)
+            && let Some(start) = self.schedule.take_due(now_ns)
+        {
+            // What an open loop can't start in its time is shed; a closed one waits.
+            let in_flight = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
+            match in_flight {
                 Some(in_flight) => {
                     self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
                     self.start(start)?;
@@ -189,6 +198,13 @@ impl Worker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether what is due may be looked at, with a rate that the load may not pass.
+    fn may_start(&mut self, now_ns: u64) -> bool {
+        let Some(throttle) = &mut self.throttle else { return true };
+        self.opens_ns = throttle.opens_ns(now_ns, self.recorder.wire_bytes());
+        self.opens_ns <= now_ns || matches!(self.config.arrivals, Arrivals::OpenLoop { .. })
     }
 
     fn start(&mut self, Start { number, intended_ns }: Start) -> Result<(), LoadError> {
@@ -262,8 +278,8 @@ impl Worker<'_> {
     }
 
     fn wait(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        let events =
-            [self.timers.next_deadline_ns(), self.schedule.next_start_ns(), Some(self.next_boundary_ns())];
+        let next_start_ns = self.schedule.next_start_ns().map(|due_ns| due_ns.max(self.opens_ns));
+        let events = [self.timers.next_deadline_ns(), next_start_ns, Some(self.next_boundary_ns())];
         let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
         let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
         self.recorder.will_wait(timeout_ns);

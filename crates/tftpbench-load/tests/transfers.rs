@@ -49,8 +49,10 @@ fn config(sockets: Sockets) -> LoadConfig {
         extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
         drain_ns: 1_000 * MS,
         busy_poll_ns: 0,
+        brake: tftpbench_load::Brake::default(),
         watch_for_answer: false,
         receive_buffer_bytes: 0,
+        boots: None,
         rows: Rows::All,
         rows_max: 5_000_000,
     }

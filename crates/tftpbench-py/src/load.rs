@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Piece, Progress, Rate, Rows,
-    Sockets, Spacing, Spread, Starts, TransferRow, Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, Interval,
+    LoadConfig, LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Stopped,
+    Then, TransferRow, Verify,
 };
-use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
+use tftpbench_proto::{Backoff, Nack, Operation, Options, Rollover, Timing, Waits};
 
 use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
@@ -62,6 +63,9 @@ pub(crate) struct LoadArguments {
     sockets: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
+    stops_when_failing: bool,
+    bytes_per_s_max: Option<u64>,
+    boots: Vec<ShareArguments>,
     rows: String,
     rows_max: usize,
 }
@@ -76,14 +80,45 @@ struct PieceArguments {
     count: u64,
 }
 
+/// `tftpbench.model.boot.Share`, attribute by attribute.
+#[derive(FromPyObject)]
+struct ShareArguments {
+    name: String,
+    weight: u64,
+    steps: Vec<StepArguments>,
+}
+
+/// `tftpbench.model.boot.Step`, attribute by attribute.
+#[derive(FromPyObject)]
+struct StepArguments {
+    operation: String,
+    name: String,
+    options: Vec<(String, String)>,
+    size_bytes: Option<u64>,
+    file: i64,
+    ends: String,
+    stop_after: u64,
+    stop_code: u16,
+    stop_text: String,
+    think_ns: u64,
+    waits_ns: Vec<u64>,
+    reading_waits_ns: Vec<u64>,
+    then: String,
+    restarts_max: u32,
+    nack: String,
+    contents: Option<PathBuf>,
+}
+
+const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write", Operation::Write)];
+
 /// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
 #[pyclass(frozen, module = "tftpbench._core")]
-pub(crate) struct LoadOutcome(LoadReport);
+pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
-/// start and since the end of the window (None before), transfers started, ended and completed, and file bytes.
+/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, and transfers shed.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
 #[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
@@ -98,7 +133,7 @@ pub(crate) fn run_load(
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
-    let mut raised: Option<PyErr> = None;
+    let (mut raised, mut stopped): (Option<PyErr>, Option<Stopped>) = (None, None);
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
             let called = Python::attach(|py| match notice {
@@ -107,10 +142,15 @@ pub(crate) fn run_load(
                 Notice::Answered => call(py, &on_answer, ("answered",)),
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
-                Notice::Progress(Progress { elapsed_ns, draining_ns, started, ended, completed, bytes }) => {
-                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes))
+                Notice::Progress(now) => {
+                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed } = now;
+                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes, shed))
                 }
-                Notice::Tick => py.check_signals(),
+                Notice::Braked(why) => {
+                    stopped = Some(why);
+                    Ok(())
+                }
+                Notice::Tick | Notice::Unreachable => py.check_signals(),
             });
             if let Err(error) = called {
                 raised.get_or_insert(error);
@@ -120,7 +160,7 @@ pub(crate) fn run_load(
     });
     match raised {
         Some(error) => Err(error),
-        None => report.map(LoadOutcome).map_err(from_load),
+        None => report.map(|report| LoadOutcome(report, stopped)).map_err(from_load),
     }
 }
 
@@ -147,6 +187,13 @@ pub(crate) fn first_difference(
     size: u64,
 ) -> PyResult<Option<u64>> {
     Ok(py.detach(|| contents::first_difference_in_file(&path, seed, file, size))?)
+}
+
+/// The name that machine `number` asks for. Raises ValueError where the template has another variable than those of a
+/// machine.
+#[pyfunction]
+pub(crate) fn machine_name(template: &str, number: u64) -> PyResult<String> {
+    tftpbench_load::machine_name(template, number).map_err(PyValueError::new_err)
 }
 
 #[pymethods]
@@ -184,6 +231,30 @@ impl LoadOutcome {
         table(py, rows, &columns)
     }
 
+    /// Columns of the machines, each as little-endian int64; none where no machine was to boot.
+    #[getter]
+    fn boots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns: [Column<BootRow>; 15] = [
+            ("machine", |row| row.machine as i64),
+            ("share", |row| i64::from(row.share)),
+            ("intended_start_ns", |row| row.intended_start_ns),
+            ("actual_start_ns", |row| row.actual_start_ns),
+            ("end_ns", |row| row.end_ns),
+            ("bytes", |row| row.bytes as i64),
+            ("requests", |row| row.requests as i64),
+            ("misses", |row| row.misses as i64),
+            ("misses_unanswered", |row| row.misses_unanswered as i64),
+            ("retransmissions", |row| row.retransmissions as i64),
+            ("restarts", |row| row.restarts as i64),
+            ("outcome", |row| row.outcome as i64),
+            ("failed_step", |row| row.failed_step),
+            ("reason", |row| row.reason as i64),
+            ("error_code", |row| i64::from(row.error_code)),
+        ];
+        let shown = if self.0.boots.is_empty() { &[] } else { &columns[..] };
+        table(py, &self.0.boots, shown)
+    }
+
     /// Columns of the intervals, each as little-endian int64.
     #[getter]
     fn intervals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -216,6 +287,12 @@ impl LoadOutcome {
     #[getter]
     fn errors(&self) -> Vec<(u16, u64, String)> {
         self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
+    }
+
+    /// Why the brake ended the load, "failing" or "unreachable"; None where it did not.
+    #[getter]
+    fn stopped(&self) -> Option<&'static str> {
+        self.1.map(Stopped::name)
     }
 
     /// Transfers that were answered.
@@ -259,11 +336,7 @@ impl LoadArguments {
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
-            operation: choice(
-                "operation",
-                &self.operation,
-                &[("read", Operation::Read), ("write", Operation::Write)],
-            )?,
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
             size_is_known: self.size_is_known,
@@ -289,8 +362,10 @@ impl LoadArguments {
             extent,
             drain_ns: self.drain_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            brake: Brake { stops: self.stops_when_failing, bytes_per_s_max: self.bytes_per_s_max },
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
+            boots: boot_plan(self.boots)?,
             rows: choice(
                 "rows",
                 &self.rows,
@@ -398,6 +473,69 @@ impl LoadArguments {
             // Clients in the field keep fixed time-outs, and an adaptive one would hide a slow server.
             adaptive_floor_ns: None,
             timeout_max_ns: self.timeout_ns.saturating_mul(64),
+        })
+    }
+}
+
+/// The plan of what boots; none where nothing does. A file to compare with is read once.
+fn boot_plan(shares: Vec<ShareArguments>) -> PyResult<Option<Arc<BootPlan>>> {
+    if shares.is_empty() {
+        return Ok(None);
+    }
+    let mut files = HashMap::new();
+    let shares = shares.into_iter().map(|share| {
+        let steps =
+            share.steps.into_iter().map(|step| step.into_step(&mut files)).collect::<PyResult<_>>()?;
+        Ok(BootShare { name: share.name, weight: share.weight, steps })
+    });
+    let plan = BootPlan::new(shares.collect::<PyResult<_>>()?).map_err(from_load)?;
+    Ok(Some(Arc::new(plan)))
+}
+
+impl StepArguments {
+    fn into_step(self, files: &mut HashMap<PathBuf, Arc<[u8]>>) -> PyResult<BootStep> {
+        let stop = Ends::Stop { after: self.stop_after, code: self.stop_code, text: self.stop_text.into() };
+        let contents = match self.contents {
+            None => None,
+            Some(path) => Some(match files.get(&path) {
+                Some(bytes) => bytes.clone(),
+                None => {
+                    let bytes: Arc<[u8]> = std::fs::read(&path)?.into();
+                    files.insert(path, bytes.clone());
+                    bytes
+                }
+            }),
+        };
+        Ok(BootStep {
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
+            name: self.name,
+            options: self.options,
+            size_bytes: self.size_bytes,
+            // -1, of a miss, is a file that no comparison is made with.
+            file: self.file as u64,
+            contents,
+            ends: match self.ends.as_str() {
+                "stop" => stop,
+                other => choice("ends", other, &[("whole", 0), ("missing", 1), ("stop", 2)])
+                    .map(|ends| if ends == 0 { Ends::Whole } else { Ends::Missing })?,
+            },
+            think_ns: self.think_ns,
+            waits: Arc::new(Waits::new(self.waits_ns, self.reading_waits_ns)),
+            then: choice(
+                "then",
+                &self.then,
+                &[
+                    ("give_up", Then::GiveUp),
+                    ("restart_transfer", Then::RestartTransfer),
+                    ("restart_boot", Then::RestartBoot),
+                ],
+            )?,
+            restarts_max: self.restarts_max,
+            nack: choice(
+                "nack",
+                &self.nack,
+                &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
+            )?,
         })
     }
 }

@@ -125,8 +125,10 @@ mod tests {
             extent: Extent::Transfers { count: 1, limit_ns: 1 },
             drain_ns: 0,
             busy_poll_ns: 0,
+            brake: crate::brake::Brake::default(),
             watch_for_answer: false,
             receive_buffer_bytes: 0,
+            boots: None,
             rows: Rows::All,
             rows_max: 5_000_000,
         }

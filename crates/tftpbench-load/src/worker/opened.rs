@@ -8,6 +8,7 @@ use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
+use crate::brake::Throttle;
 use crate::client::Client;
 use crate::config::{Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
@@ -111,6 +112,8 @@ impl<'a> OpenedWorker<'a> {
             active: 0,
             in_flight: &self.tickets.in_flight,
             schedule: Schedule::new(config, self.tickets, self.index, (start_ns, window.1)),
+            throttle: config.brake.bytes_per_s_max.map(|most| Throttle::new(most, config.workers)),
+            opens_ns: 0,
             phase: Phase::WarmUp,
             cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,

@@ -273,7 +273,7 @@ fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
             }
         })
         .unwrap();
-        let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes } = progress.unwrap();
+        let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, .. } = progress.unwrap();
         assert!(elapsed_ns >= 1_000 * MS, "{elapsed_ns}");
         assert_eq!((draining_ns.is_some(), started, ended, completed, bytes), (is_draining, 3, 0, 0, 0));
         assert!(draining_ns.is_none_or(|draining_ns| draining_ns >= 1_000 * MS), "{draining_ns:?}");
