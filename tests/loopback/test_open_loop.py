@@ -247,6 +247,7 @@ def test_transfers_without_a_row_are_in_every_figure() -> None:
         assert 6 <= figure(result, "in_flight_max") <= 300
         # Six were in flight for nearly a second each.
         assert figure(result, "in_flight_mean") > 1
+    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
     table = whole.transfers
     inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
     mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
