@@ -165,6 +165,28 @@ def test_what_finds_no_room_is_shed_and_told_with_its_time() -> None:
     assert figure(result, "achieved_per_s") == 10
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_shed_what_one_would_however_unlike_their_transfers_are(workers: int) -> None:
+    """Every second one is never answered: with two workers, or four, half of them have all of these."""
+    answer = serve_bytes(contents())
+
+    def drops(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) != RRQ or int(datagram[4:].split(b"\0")[0]) % 2:
+            answer(self, datagram, address)
+
+    with peer(drops) as server:
+        loaded = config(
+            server.port, name="f-{n}", distinct_files=0, verify="off", workers=workers, concurrency=20,
+            duration_ns=SECOND // 2, deadline_ns=2 * SECOND,
+        )  # fmt: skip
+        result = run_load(loaded)
+    assert_adds_up(result)
+    assert figure(result, "intended") == 100
+    assert figure(result, "in_flight_max") == 20
+    # All room is taken by what is never answered, but for what an answered one took when the last of it went.
+    assert 18 <= figure(result, "late") <= 20
+
+
 def by_number(result: LoadResult, name: str) -> "np.typing.NDArray[np.int64]":
     return result.transfers[name][np.argsort(result.transfers["number"])]
 
