@@ -9,7 +9,7 @@
 //! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
 mod boot_figures;
-#[allow(dead_code, reason = "the engine that reads it follows")]
+mod booting;
 mod boots;
 mod brake;
 mod client;
@@ -65,7 +65,10 @@ const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
-const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 24;
+/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+const MACHINE_BYTES: u64 = 1024;
+const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -125,7 +128,8 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     let in_flight_max = *in_flight_max;
     let refuse = |limit: String, fits: u64, hint: &str| {
         let (asked, hint) = (in_flight_max, hint.to_owned());
-        Err(LoadError::TooMany { asked, limit, fits, hint })
+        let what = if config.boots.is_some() { "machines" } else { "transfers" };
+        Err(LoadError::TooMany { what, asked, limit, fits, hint })
     };
     let dallying = (DALLYING_MAX * config.workers) as u64;
     if config.sockets == Sockets::PerTransfer {
@@ -149,7 +153,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
             memory >> 20
         )));
     };
-    let fits = rest / CLIENT_BYTES;
+    let fits = rest / (CLIENT_BYTES + config.boots.as_ref().map_or(0, |_| MACHINE_BYTES));
     if in_flight_max as u64 > fits {
         return refuse(format!("{} MiB of free memory", memory >> 20), fits, "");
     }
@@ -158,7 +162,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
 
 /// Memory for the rows of an open loop.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
-    let transfers = match (starts, config.extent) {
+    let started = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
         (_, Extent::Transfers { count, .. }) => count,
         (Starts::Rate(rate), Extent::Duration { warm_up_ns, window_ns }) => {
@@ -166,7 +170,11 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    transfers.min(config.rows_max as u64).saturating_mul(ROW_BYTES)
+    let row_bytes = match &config.boots {
+        None => ROW_BYTES,
+        Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
+    };
+    started.min(config.rows_max as u64).saturating_mul(row_bytes)
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
