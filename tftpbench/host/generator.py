@@ -170,7 +170,8 @@ class LoadResult:
     """What one run found.
 
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
-    `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
+    nanoseconds since the first start, -1 for never.
     `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
     BOOT_REASONS. Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
@@ -191,6 +192,11 @@ class LoadResult:
     granted: Mapping[str, int] = field(default_factory=dict)
     stopped: str | None = None
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_every_start(self) -> bool:
+        """Whether each intended start has a row: none was shed, and no row is left out."""
+        return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property
     def completed_numbers(self) -> list[int]:

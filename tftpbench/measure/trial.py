@@ -77,8 +77,6 @@ def run_trial(
             found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
-    row["unanswered"] = findings.unanswered(seen.result.transfers)
-    row["in_flight_max"] = findings.in_flight_max(seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
@@ -143,7 +141,7 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or result.figures.get("shed"):
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or not result.has_every_start:
         return None
     return validity.gap_distance(result.transfers["actual_start_ns"], cell.rate_per_s)
 

@@ -107,7 +107,7 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        if config.rate_per_s is not None and config.arrivals == "poisson" and not self.count("shed"):
+        if config.rate_per_s is not None and config.arrivals == "poisson" and self.result.has_every_start:
             gaps = validity.gap_distance(self.result.transfers["actual_start_ns"], config.rate_per_s)
         asked = {"concurrency": config.concurrency, "rate_per_s": config.rate_per_s, "deadline_ns": config.deadline_ns}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
@@ -316,7 +316,7 @@ def _warnings(load: Loaded) -> Iterator[str]:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
         yield load.not_compared
-    if (load.result.transfers["first_response_ns"] < 0).all():
+    if not load.count("completed") and (load.result.transfers["first_response_ns"] < 0).all():
         fewer = "try fewer at once, or " if load.at_once > 1 else ""
         yield (
             f"nothing answered and nothing refused (by ICMP) on {_where(config)}: the server is overloaded, "

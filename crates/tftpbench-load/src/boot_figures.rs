@@ -3,8 +3,6 @@
 //! The cohort is every machine that was intended inside the measured window: what failed, came late, was shed or was
 //! interrupted never booted. It must never leave out a machine.
 
-use std::ops::Range;
-
 use crate::booting::Ended;
 use crate::config::LoadConfig;
 use crate::ended::{Scope, Tally};
@@ -128,21 +126,20 @@ pub(crate) struct Found {
     pub(crate) rows: Vec<BootRow>,
 }
 
-/// The figures of all machines. `window`: in nanoseconds since the first start.
-pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope, window: Range<i64>) -> Found {
+/// The figures of all machines.
+pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) -> Found {
     let BootRecords { rows, miss } = records;
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
         rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
-    let is_in = |row: &&&BootRow| scope.is_one_cohort || window.contains(&row.intended_start_ns);
-    let shed = shed.iter().filter(is_in).count() as u64;
+    let shed = shed.iter().filter(|row| scope.is_of_cohort(row.intended_start_ns)).count();
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
     let tally = Tally::of(&started, scope);
-    let window_ns = (window.end - window.start) as f64;
-    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns);
-    let cohort = Cohort::new(config, tally.cohort, shed, window);
+    let window_ns = scope.window.end - scope.window.start;
+    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns as f64);
+    let cohort = Cohort::new(config, tally.cohort, shed as u64, scope.window.clone());
     let mut figures = counts(&rows);
-    figures.extend(cohort.boot_figures());
     figures.push(("in_flight_mean", in_flight_mean));
+    figures.extend(cohort.boot_figures());
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =
         |quantile| miss_ns.as_ref().map(|histogram| Figure::Whole(histogram.value_at_quantile(quantile)));
