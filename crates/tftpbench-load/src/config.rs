@@ -7,10 +7,11 @@ use std::sync::Arc;
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
+use crate::boots::BootPlan;
 use crate::open_loop::{Rate, Spacing};
 
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
@@ -62,6 +63,9 @@ pub struct LoadConfig {
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
+    /// What starts is a machine that boots so, and not one transfer; operation, name, file, options and timing are those
+    /// of its steps then.
+    pub boots: Option<Arc<BootPlan>>,
 }
 
 /// When transfers start: what a `Schedule` is made of.

@@ -8,6 +8,9 @@
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
+mod boot_figures;
+#[allow(dead_code, reason = "the engine that reads it follows")]
+mod boots;
 mod client;
 mod config;
 pub mod contents;
@@ -16,6 +19,7 @@ mod exchange;
 mod faults;
 mod figures;
 mod latency;
+mod machine_name;
 mod notice;
 mod open_loop;
 mod recorder;
@@ -33,9 +37,12 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
+pub use boot_figures::{BootOutcome, BootReason, BootRow};
+pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
 pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
+pub use machine_name::machine_name;
 pub use notice::{Notice, Progress};
 pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};

@@ -127,6 +127,7 @@ mod tests {
             busy_poll_ns: 0,
             watch_for_answer: false,
             receive_buffer_bytes: 0,
+            boots: None,
         }
     }
 
