@@ -37,6 +37,20 @@ Stop = _core.Stop
 Sockets = Literal["shared", "per-transfer"]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a shape: a ramp from one rate to another, a hold of the first, or a burst of `count` starts at once.
+
+    A ratio is so many starts in so many nanoseconds.
+    """
+
+    kind: Literal["ramp", "hold", "burst"]
+    from_ratio: tuple[int, int] | None = None
+    to_ratio: tuple[int, int] | None = None
+    for_ns: int = 0
+    count: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadConfig:
     """One load run. Times in nanoseconds unless the name says otherwise; sizes in bytes.
@@ -47,6 +61,11 @@ class LoadConfig:
     `rate_per_s`: None is a closed loop, with `concurrency` transfers in flight throughout. A rate is an open loop,
     whose starts lie in time as `arrivals` says: at most `concurrency` are in flight, what is due beyond that is shed,
     and what has not ended `deadline_ns` after its intended start is ended, as late.
+    `over_ns`: a storm, an open loop of `transfers` starts within that time, spread as `spread` says: evenly, or
+    normally about the middle. `shape`: an open loop whose rate changes, and which is as long as its pieces. Neither
+    has a warm-up, and all that they start is measured.
+    `rows`: which transfers have a row in the result: "all", "failed" (what did not complete), or "sample" (that, and
+    every k-th of the others). More than `rows_max` become a sample. All figures are of all transfers.
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
@@ -64,6 +83,11 @@ class LoadConfig:
     rate_per_s: float | None = None
     arrivals: Arrivals = "even"
     deadline_ns: int = 30_000_000_000
+    over_ns: int | None = None
+    spread: Literal["even", "normal"] = "even"
+    shape: tuple[Piece, ...] = ()
+    rows: Literal["all", "failed", "sample"] = "all"
+    rows_max: int = 5_000_000
     size_is_known: bool = False
     distinct_files: int = 1
     seed: int = 1
@@ -235,7 +259,8 @@ def run_load(
 
     def announce(start_ns: int) -> None:
         opens_ns = start_ns + (config.warm_up_ns if config.duration_ns is not None else 0)
-        measured.announce(opens_ns, None if config.duration_ns is None else opens_ns + config.duration_ns)
+        length_ns = sum(piece.for_ns for piece in config.shape) or config.duration_ns
+        measured.announce(opens_ns, None if length_ns is None else opens_ns + length_ns)
 
     try:
         outcome = _core.run_load(
@@ -276,7 +301,7 @@ def read_back(
     concurrency = min(config.concurrency, transfers)
     asked = replace(
         config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0, rate_per_s=None,
-        concurrency=concurrency, workers=min(config.workers, concurrency),
+        over_ns=None, shape=(), rows="all", concurrency=concurrency, workers=min(config.workers, concurrency),
     )  # fmt: skip
     generator, stop = generator or LocalGenerator(), stop or Stop()
     result = generator.run(asked, stop)

@@ -11,7 +11,8 @@ use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
     Arrivals, BootPlan, BootRow, BootShare, BootStep, Ends, Extent, Fault, Figure, Interval, LoadConfig,
-    LoadReport, Notice, Progress, Rate, Sockets, Spacing, Then, TransferRow, Verify,
+    LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Then, TransferRow,
+    Verify,
 };
 use tftpbench_proto::{Backoff, Nack, Operation, Options, Rollover, Timing, Waits};
 
@@ -36,6 +37,11 @@ pub(crate) struct LoadArguments {
     concurrency: usize,
     /// Transfers in so many nanoseconds; none in a closed loop.
     rate_ratio: Option<(u64, u64)>,
+    /// A storm of `transfers` starts within this time.
+    over_ns: Option<u64>,
+    spread: String,
+    /// A rate that changes; empty without.
+    shape: Vec<PieceArguments>,
     arrivals: String,
     deadline_ns: u64,
     workers: usize,
@@ -58,6 +64,18 @@ pub(crate) struct LoadArguments {
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
     boots: Vec<ShareArguments>,
+    rows: String,
+    rows_max: usize,
+}
+
+/// `tftpbench.host.generator.Piece`. Ratios are starts in so many nanoseconds.
+#[derive(FromPyObject)]
+struct PieceArguments {
+    kind: String,
+    from_ratio: Option<(u64, u64)>,
+    to_ratio: Option<(u64, u64)>,
+    for_ns: u64,
+    count: u64,
 }
 
 /// `tftpbench.model.boot.Share`, attribute by attribute.
@@ -296,11 +314,7 @@ impl LoadArguments {
         let server = socket_address(&self.host, self.port)?;
         let arrivals = self.arrivals()?;
         let verify_against = self.verify_against()?;
-        let extent = match (self.transfers, self.duration_ns) {
-            (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
-            (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
-            _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
-        };
+        let extent = self.extent(&arrivals)?;
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
@@ -333,11 +347,36 @@ impl LoadArguments {
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
             boots: boot_plan(self.boots)?,
+            rows: choice(
+                "rows",
+                &self.rows,
+                &[("all", Rows::All), ("failed", Rows::Failed), ("sample", Rows::Sample)],
+            )?,
+            rows_max: self.rows_max,
         })
     }
 
+    fn extent(&self, arrivals: &Arrivals) -> PyResult<Extent> {
+        let refuse = |text: &'static str| Err(PyValueError::new_err(text));
+        let own = match arrivals {
+            Arrivals::OpenLoop { starts, .. } => starts.extent(),
+            Arrivals::ClosedLoop { .. } => None,
+        };
+        match (own, self.transfers, self.duration_ns) {
+            (Some(_), _, _) if self.warm_up_ns > 0 => refuse("warm_up_ns: a storm and a shape have none"),
+            (Some(own @ Extent::Transfers { .. }), Some(_), None) => Ok(own),
+            (Some(own @ Extent::Duration { .. }), None, None) => Ok(own),
+            (Some(_), _, _) => {
+                refuse("transfers or duration_ns: a storm needs only transfers, a shape neither")
+            }
+            (None, Some(count), None) => Ok(Extent::Transfers { count, limit_ns: self.limit_ns }),
+            (None, None, Some(window_ns)) => Ok(Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns }),
+            (None, _, _) => refuse("transfers or duration_ns: give exactly one"),
+        }
+    }
+
     fn arrivals(&self) -> PyResult<Arrivals> {
-        let Some((transfers, per_ns)) = self.rate_ratio else {
+        let Some(starts) = self.starts()? else {
             return Ok(Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns });
         };
         if self.ramp_ns > 0 {
@@ -347,11 +386,28 @@ impl LoadArguments {
         }
         let kinds = [("even", Spacing::Even), ("poisson", Spacing::Poisson)];
         Ok(Arrivals::OpenLoop {
-            rate: Rate { transfers, per_ns },
+            starts,
             spacing: choice("arrivals", &self.arrivals, &kinds)?,
             in_flight_max: self.concurrency,
             deadline_ns: self.deadline_ns,
         })
+    }
+
+    /// How many start when; `None` in a closed loop.
+    fn starts(&self) -> PyResult<Option<Starts>> {
+        let spread = choice("spread", &self.spread, &[("even", Spread::Even), ("normal", Spread::Normal)])?;
+        match (self.rate_ratio, self.over_ns, self.shape.as_slice()) {
+            (None, None, []) => Ok(None),
+            (Some((transfers, per_ns)), None, []) => Ok(Some(Starts::Rate(Rate { transfers, per_ns }))),
+            (None, Some(over_ns), []) => {
+                Ok(Some(Starts::Storm { count: self.transfers.unwrap_or(0), over_ns, spread }))
+            }
+            (None, None, pieces) => {
+                let pieces: PyResult<Vec<Piece>> = pieces.iter().map(PieceArguments::piece).collect();
+                Ok(Some(Starts::Shape(pieces?.into())))
+            }
+            _ => Err(PyValueError::new_err("rate_per_s, over_ns and shape: give one at most")),
+        }
     }
 
     /// One file for all, or where its path has {n} one for each number.
@@ -462,5 +518,24 @@ impl StepArguments {
                 &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
             )?,
         })
+    }
+}
+
+impl PieceArguments {
+    fn piece(&self) -> PyResult<Piece> {
+        let rate = |ratio: Option<(u64, u64)>, name: &str| match ratio {
+            Some((transfers, per_ns)) => Ok(Rate { transfers, per_ns }),
+            None => Err(PyValueError::new_err(format!("shape: a {} needs {name}", self.kind))),
+        };
+        let for_ns = self.for_ns;
+        match self.kind.as_str() {
+            "ramp" => {
+                let (from, to) = (rate(self.from_ratio, "from_ratio")?, rate(self.to_ratio, "to_ratio")?);
+                Ok(Piece::Ramp { from, to, for_ns })
+            }
+            "hold" => Ok(Piece::Hold { rate: rate(self.from_ratio, "from_ratio")?, for_ns }),
+            "burst" => Ok(Piece::Burst { count: self.count }),
+            other => Err(PyValueError::new_err(format!("shape: {other} is not one of ramp, hold, burst"))),
+        }
     }
 }
