@@ -195,7 +195,10 @@ fn exponential(stream: u64, index: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::shape::{Piece, Spread};
 
     const SECOND: u64 = 1_000_000_000;
     const DAYS_NS: u64 = 10 * 24 * 3_600 * SECOND;
@@ -206,7 +209,17 @@ mod tests {
     }
 
     fn part(rate: Rate, spacing: Spacing, seed: u64, share: (usize, usize), count: u64) -> Vec<Start> {
-        let times = Times::new(&Starts::Rate(rate), spacing, seed);
+        part_of(&Starts::Rate(rate), spacing, seed, share, count)
+    }
+
+    fn part_of(
+        starts: &Starts,
+        spacing: Spacing,
+        seed: u64,
+        share: (usize, usize),
+        count: u64,
+    ) -> Vec<Start> {
+        let times = Times::new(starts, spacing, seed);
         let mut open = OpenLoop::new(times, 1_000, share, u64::MAX, count);
         std::iter::from_fn(|| open.take_due(u64::MAX)).collect()
     }
@@ -227,15 +240,46 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_together_have_the_schedule_of_one() {
-        for (spacing, seed) in BOTH.into_iter().flat_map(|spacing| [1, 99].map(|seed| (spacing, seed))) {
-            let alone = part(per_second(333), spacing, seed, (0, 1), 100_000);
-            for workers in [2, 3, 4] {
-                let parts =
-                    (0..workers).flat_map(|k| part(per_second(333), spacing, seed, (k, workers), 100_000));
-                let mut union: Vec<Start> = parts.collect();
-                union.sort_by_key(|start| start.number);
-                assert_eq!(union, alone, "{spacing:?} with {workers} workers");
+        let hold = Piece::Hold { rate: per_second(400), for_ns: 100 * SECOND };
+        let ramp = Piece::Ramp { from: per_second(0), to: per_second(777), for_ns: 150 * SECOND };
+        let shape = Starts::Shape(Arc::from([ramp, Piece::Burst { count: 5_000 }, hold]));
+        let storm = |spread| Starts::Storm { count: 100_000, over_ns: 10 * SECOND, spread };
+        let all = [Starts::Rate(per_second(333)), shape, storm(Spread::Even), storm(Spread::Normal)];
+        for (starts, spacing) in all.iter().flat_map(|starts| BOTH.map(|spacing| (starts, spacing))) {
+            for seed in [1, 99] {
+                let alone = part_of(starts, spacing, seed, (0, 1), 100_000);
+                assert!(alone.len() > 99_000 && alone.is_sorted_by_key(|start| start.intended_ns));
+                for workers in [2, 3, 4] {
+                    let parts =
+                        (0..workers).flat_map(|k| part_of(starts, spacing, seed, (k, workers), 100_000));
+                    let mut union: Vec<Start> = parts.collect();
+                    union.sort_by_key(|start| start.number);
+                    assert_eq!(union, alone, "{starts:?} {spacing:?} with {workers} workers");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_of_a_hold_are_those_of_its_rate_and_of_a_ramp_follow_its_integral() {
+        let held = Starts::Shape(Arc::from([Piece::Hold { rate: per_second(500), for_ns: 200 * SECOND }]));
+        let found = part_of(&held, Spacing::Poisson, 7, (0, 1), u64::MAX);
+        let rate = part(per_second(500), Spacing::Poisson, 7, (0, 1), found.len() as u64 + 1);
+        // Sums of random gaps are rounded in other units.
+        let apart = found.iter().zip(&rate).map(|(one, other)| one.intended_ns.abs_diff(other.intended_ns));
+        assert!(apart.max().is_some_and(|apart| apart <= 5));
+        assert!(
+            rate[found.len()].intended_ns >= 1_000 + 200 * SECOND,
+            "it ends with the hold, and not before"
+        );
+        let ramp = Piece::Ramp { from: per_second(0), to: per_second(1_000), for_ns: 200 * SECOND };
+        let ramped = part_of(&Starts::Shape(Arc::from([ramp])), Spacing::Poisson, 7, (0, 1), u64::MAX);
+        assert_eq!(ramped.len(), found.len(), "the same gaps, and the same integral");
+        for (ramped, held) in ramped.iter().zip(&found) {
+            // As many starts by then: 2.5 t^2 of the ramp, 500 t of the hold.
+            let (of_ramp, of_hold) =
+                ((ramped.intended_ns - 1_000) as f64 / 1e9, (held.intended_ns - 1_000) as f64 / 1e9);
+            assert!((2.5 * of_ramp * of_ramp - 500.0 * of_hold).abs() < 1e-4);
         }
     }
 
