@@ -33,7 +33,7 @@ description: A machine of a test.
 certainty: less certain
 sources: {test: this test}
 names: {loader: loader.efi}
-sizes: {"{loader}": 3000, "/cfg/{mac-}.cfg": 700, "logs/{serial}.log": 1500}
+sizes: {"{loader}": 3000, "/cfg/{mac-}.cfg": 700}
 clients:
   one:
     source: test
@@ -47,7 +47,9 @@ steps:
   - {get: "/cfg/{uuid}.cfg", as: one, miss: expected}
   - {get: "/cfg/{mac-}.cfg", as: one}
 """
-UPLOAD = '  - {put: "logs/{serial}.log", as: one, options: [blksize 1400]}\n'
+UPLOADING = PROFILE.replace("700}", '700, "logs/{serial}.log": 1500}') + (
+    '  - {put: "logs/{serial}.log", as: one, options: [blksize 1400]}\n'
+)
 
 
 def profile(folder: Path, text: str = PROFILE) -> Path:
@@ -67,7 +69,7 @@ def storm(folder: Path, boot: Path | str, servers: list[Path], **changes: object
 
 def test_both_bundled_servers_boot_all_machines_from_roots_made_of_the_plan(tmp_path: Path) -> None:
     servers = [bundled(tmp_path, name) for name in ("epoll", "threads")]
-    scenario = storm(tmp_path, profile(tmp_path, PROFILE + UPLOAD), servers, thresholds=["booted == 20"], trials=1)
+    scenario = storm(tmp_path, profile(tmp_path, UPLOADING), servers, thresholds=["booted == 20"], trials=1)
     code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
     assert code == 0, out + err
     found = rows(tmp_path)
