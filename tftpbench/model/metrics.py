@@ -58,9 +58,9 @@ class Metric(Column):
     `better`: which way is better, None where neither is. `is_count`: it counts events, so it is judged in every
     trial and never by a median. `is_share`: of 1, so that people read it in per cent. `short`: its heading in a
     table; `words`: in a sentence and at an axis. `tables`: of a report, that it stands in. `headline`: its place
-    among the first figures, `in_open_loop` among those of an open loop. `is_max`: the largest of several trials is
-    their common figure. `most`: no true figure is larger, and `beyond` says what one is that surely is. `derived`:
-    how it follows from a row that does not hold it. `name` is set below.
+    among the first figures, `in_open_loop` among those of an open loop, `in_boots` of boots. `is_max`: the largest of
+    several trials is their common figure. `most`: no true figure is larger, and `beyond` says what one is
+    that surely is. `derived`: how it follows from a row that does not hold it. `name` is set below.
     """
 
     name: str = ""
@@ -72,6 +72,7 @@ class Metric(Column):
     tables: tuple[str, ...] = ()
     headline: Headline | None = None
     in_open_loop: Headline | None = None
+    in_boots: Headline | None = None
     is_max: bool = False
     most: float | None = None
     beyond: str = ""
@@ -101,7 +102,7 @@ class Metric(Column):
     @property
     def histogram(self) -> tuple[str, float] | None:
         """The kind of histogram and the percentile that it is, where it is one."""
-        place = self.headline or self.in_open_loop
+        place = self.headline or self.in_open_loop or self.in_boots
         return place.histogram if place else None
 
     @property
@@ -157,32 +158,35 @@ def _count(unit: str, meaning: str, dtype: Dtype = "int", **more: Any) -> Metric
     return Metric(unit, meaning, dtype, is_count=True, **more)
 
 
-def _cohort(name: str, meaning: str, first: int | None = None) -> dict[str, Column]:
+def _cohort(
+    name: str, meaning: str, first: int | None = None, *, percents: str = "p50 p95 p99 max"
+) -> dict[str, Column]:
     """Percentiles over a cohort, each beside the column that tells whether it is never.
 
-    `first`: where they stand among the first figures of an open loop.
+    `first`: where they stand among the first figures of an open loop, or of boots.
     """
     found: dict[str, Column] = {}
-    for at, percent, words in (
-        ("p50", 50, "median"),
-        ("p95", 95, "95th percentile"),
-        ("p99", 99, "99th percentile"),
-        ("max", 100, "the longest"),
-    ):
-        column = f"{name}_ns_{at}"
-        if at != "max" or name == "response":
-            found[column] = Metric(
-                "ns",
-                f"{meaning.format(words)}; null where never.",
-                "int",
-                better="lower",
-                short=at if at != "p50" else f"{name} p50",
-                words=f"{name} time {at}",
-                is_max=at == "max",
-                in_open_loop=None if first is None else Headline(first + len(found), histogram=(name, percent)),
-            )
-            found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")
+    time = name.replace("_", " ")
+    for at in percents.split():
+        column, percent = f"{name}_ns_{at}", _PERCENTS[at]
+        place = None if first is None else Headline(first + len(found), histogram=(name, percent))
+        found[column] = Metric(
+            "ns",
+            f"{meaning.format(_PERCENT_WORDS[at])}; null where never.",
+            "int",
+            better="lower",
+            short=at if at != "p50" else f"{time} p50",
+            words=f"{time} time {at}",
+            is_max=at == "max",
+            in_open_loop=place if name == "response" else None,
+            in_boots=place if name == "boot" else None,
+        )
+        found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")
     return found
+
+
+_PERCENTS = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+_PERCENT_WORDS = {"p50": "median", "p95": "95th percentile", "p99": "99th percentile", "max": "the longest"}
 
 
 def _cpu_s_per_mib(row: Row) -> float | None:
@@ -276,6 +280,7 @@ _ROW: dict[str, Column] = {
         words="file bytes per second",
         headline=Headline(8, is_spoken=True),
         in_open_loop=Headline(30),
+        in_boots=Headline(40),
     ),
     "transfers_per_s": Metric(
         "1/s",
@@ -370,6 +375,7 @@ _ROW: dict[str, Column] = {
         tables=("cost", "trials"),
         headline=Headline(10),
         in_open_loop=Headline(31),
+        in_boots=Headline(41),
     ),
     "server_rss_bytes_ready": Metric(
         "bytes",
@@ -527,7 +533,62 @@ _ROW: dict[str, Column] = {
     "schedule_lag_ns_p50": Metric("ns", "Intended to actual start of a transfer, median.", "int"),
     "schedule_lag_ns_p99": Metric("ns", "Intended to actual start of a transfer, 99th percentile.", "int"),
     **_cohort("response", "Response time, from the intended start: {} of all transfers intended inside the window", 3),
-    **_cohort("service", "Service time, from the request: {} of those of them that were begun"),
+    **_cohort(
+        "service",
+        "Service time, from the request: {} of those of them that were begun",
+        percents="p50 p95 p99",
+    ),
+    "machines": _count(
+        "machines", "Machines that were to boot: the sum of the five that follow.", in_boots=Headline(1)
+    ),
+    "booted": _count("machines", "Machines that got all that they asked for.", in_boots=Headline(2)),
+    "boots_failed": _count(
+        "machines", "Machines that gave up, at one step of their boot.", short="failed", in_boots=Headline(20)
+    ),
+    "boots_late": _count(
+        "machines", "Machines that were not up at their deadline, and were ended.", short="late", in_boots=Headline(21)
+    ),
+    "boots_shed": _count(
+        "machines",
+        "Machines that were to start while as many booted as may, and did not.",
+        short="shed",
+        in_boots=Headline(22),
+    ),
+    "boots_interrupted": _count(
+        "machines", "Machines that the end of the trial cut off.", short="cut off", in_boots=Headline(23)
+    ),
+    **_cohort(
+        "boot",
+        "Time until a machine is up, from its intended start: {} of all machines that were to start",
+        3,
+        percents="p50 p99 max",
+    ),
+    **_cohort(
+        "boot_service",
+        "The same from its first request: {} of those of them that started",
+        percents="p50 p99",
+    ),
+    "miss_ns_p50": Metric(
+        "ns", "Request for a file that is not there to its ERROR, median of those answered.", "int", better="lower"
+    ),
+    "miss_ns_p99": Metric(
+        "ns",
+        "Request for a file that is not there to its ERROR, 99th percentile of those answered.",
+        "int",
+        better="lower",
+        short="miss p99",
+        words="time of a miss p99",
+        in_boots=Headline(30, histogram=("miss", 99)),
+    ),
+    "misses": _count("requests", "Requests for a file that is expected to be absent."),
+    "misses_unanswered": _count(
+        "requests", "Of these, those that got no answer.", short="misses unanswered", in_boots=Headline(31)
+    ),
+    "restarts": _count("restarts", "Transfers, or boots, that a machine began anew, as its client does."),
+    "burst_ns": Metric("ns", "First to last actual start of a storm: how long the generator's own burst took.", "int"),
+    "in_flight_mean": Metric(
+        "", "Mean over the window's time of what was in flight: transfers, or machines where they boot.", "float"
+    ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {
@@ -569,18 +630,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
-# The first figures of every table, sentence, page and document, in their order.
-HEADLINE: dict[str, Metric] = {
-    metric.name: metric
-    for metric in sorted(METRICS.values(), key=lambda each: each.headline.place if each.headline else 0)
-    if metric.headline
-}
-# The same of an open loop: none of them leaves out what did not complete.
-OPEN_LOOP: dict[str, Metric] = {
-    metric.name: metric
-    for metric in sorted(METRICS.values(), key=lambda each: each.in_open_loop.place if each.in_open_loop else 0)
-    if metric.in_open_loop
-}
+def _first(kind: str) -> dict[str, Metric]:
+    """The first figures of every table, sentence, page and document, in their order."""
+    placed = [(place.place, metric) for metric in METRICS.values() if (place := getattr(metric, kind)) is not None]
+    return {metric.name: metric for _, metric in sorted(placed, key=lambda each: each[0])}
+
+
+# Of closed loops, of open ones, and of boots: none of the latter two leaves out what did not complete.
+HEADLINE = _first("headline")
+OPEN_LOOP = _first("in_open_loop")
+BOOTS = _first("in_boots")
 
 
 def with_never(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -613,6 +672,30 @@ TRANSFER_COLUMNS: dict[str, Column] = {
     "retransmissions": Column("datagrams", "Datagrams that the generator sent again for it.", "int", False),
     "outcome": Column("", f"One of {', '.join(OUTCOMES)}.", "text", False),
     "error_code": Column("", "Code of the ERROR that ended it, else null.", "int"),
+    "machine": Column("", "Number of the machine whose boot it is part of, from 0; null without boots.", "int"),
+    "step": Column("", "Which step of its boot it is, from 1; null without boots.", "int"),
+}
+
+BOOT_OUTCOMES = ("booted", "failed", "late", "shed", "interrupted")
+# Why a boot failed; "" where it did not.
+BOOT_REASONS = ("", "refused", "no answer", "fell silent", "broke the protocol", "wrong bytes")
+
+BOOT_COLUMNS: dict[str, Column] = {
+    "machine": Column("", "Number of the machine, from 0, in the order of intended starts.", "int", False),
+    "boot": Column("", "The boot profile that it boots.", "text", False),
+    "intended_start_ns": Column("ns", "When the schedule wanted it to start.", "int", False),
+    "actual_start_ns": Column("ns", "When its first request was sent; null if it was shed.", "int"),
+    "end_ns": Column("ns", "When it was up, or given up; null if it never was decided.", "int"),
+    "bytes": Column("bytes", "File bytes transferred in order.", "int", False),
+    "requests": Column("requests", "Transfers that it began.", "int", False),
+    "misses": Column("requests", "Requests for a file that is expected to be absent.", "int", False),
+    "misses_unanswered": Column("requests", "Of these, those that got no answer.", "int", False),
+    "retransmissions": Column("datagrams", "Datagrams that it sent again.", "int", False),
+    "restarts": Column("restarts", "Transfers, or whole boots, that it began anew.", "int", False),
+    "outcome": Column("", f"One of {', '.join(BOOT_OUTCOMES)}.", "text", False),
+    "failed_step": Column("", "The step, from 1, that it failed at, was late at or was cut off at; else null.", "int"),
+    "reason": Column("", f"Why it failed: {', '.join(BOOT_REASONS[1:])}; else empty.", "text", False),
+    "error_code": Column("", "Code of the ERROR that ended it, else null.", "int"),
 }
 
 INTERVAL_COLUMNS: dict[str, Column] = {
@@ -633,4 +716,7 @@ LATENCY_KINDS = {
     "first_response": "Request to first answer, ns.",
     "response": "Intended start to end of a transfer that completed, ns.",
     "service": "Request to end of a transfer that completed, ns.",
+    "boot": "Intended start of a machine until it was up, ns.",
+    "boot_service": "First request of a machine until it was up, ns.",
+    "miss": "Request for a file that is not there to its ERROR, ns.",
 }

@@ -3,32 +3,48 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
 from pydantic import Strict as StrictType
+from pydantic_core import PydanticCustomError
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
-from tftpbench.model.errors import ScenarioError, ThresholdError, suggest
+from tftpbench.model.errors import BootError, ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
-from tftpbench.model.strict import MISTAKES_MAX, Allowed, KeyFault, Strict, raise_all
+from tftpbench.model.strict import MISTAKES_MAX, Allowed, KeyFault, Needed, Strict, raise_all
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
-from tftpbench.model.values import MS, Count, DurationNs, OneOrMore, TextOrList, Verify
+from tftpbench.model.values import MS, Count, DurationNs, MixPart, OneOrMore, Rows, TextOrList, Verify
 from tftpbench.model.workload import (
     DEADLINE_NS,
     DEADLINE_NS_MAX,
     DEADLINE_NS_MIN,
     DRAIN_NS,
+    IN_FLIGHT_LIMIT,
     IN_FLIGHT_MAX,
     Cell,
     Client,
     Placement,
+    Profiles,
 )
 
 SCHEMA = "tftpbench.scenario/1"
@@ -42,10 +58,20 @@ QUICK_DURATION_NS = 200 * MS
 QUICK_WARM_UP_NS = 50 * MS
 # And fixed work of an open loop to this; of a closed one to a transfer for each in flight.
 QUICK_TRANSFERS = 100
+# A storm to so many machines, and a shape to this in all.
+QUICK_MACHINES = 100
+QUICK_SHAPE_NS = 1000 * MS
 
 
 class _Matrix(Strict):
     """What is varied. Each key is one value or a list; the product of the lists is the matrix."""
+
+    # By a name that comes below.
+    model_config = ConfigDict(json_schema_extra=lambda schema: _schema_of(schema))  # noqa: PLW0108
+
+    if TYPE_CHECKING:
+        boot: tuple[str, ...] | None
+        mix: tuple[MixPart, ...] | None
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every point: a value for each axis, by its name; the load varies fastest."""
@@ -62,18 +88,99 @@ class _Matrix(Strict):
         """The most transfers that any closed loop has in flight; 0 where there is none."""
         return max(self._values("concurrency")) or 0
 
+    @property
+    def loads(self) -> list[str]:
+        """The keys that say how transfers or boots come to start; a sound matrix has one."""
+        return [key for key in LOADS if getattr(self, key) is not None]
+
+    @property
+    def boots(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """The boot profiles that it names, each with its place; none where it is transfers that start."""
+        parts = enumerate(self.mix or ())
+        return [
+            *((("boot", index), name) for index, name in enumerate(self.boot or ())),
+            *((("mix", index, "boot"), part.boot) for index, part in parts),
+        ]
+
+    def faults(self) -> Iterator[KeyFault]:
+        """What is wrong between its keys."""
+        loads = self.loads
+        if len(loads) != 1:
+            wrong = f"is given beside {' and '.join(loads[1:])}" if loads else "is missing"
+            yield KeyFault((loads[0] if loads else LOADS[0],), f"{wrong}; allowed: exactly one of {_LOADS_WORDS}")
+        if self.boot is not None and self.mix is not None:
+            yield KeyFault(("mix",), "is given beside boot; allowed: one of the two")
+        names = [part.boot for part in self.mix or ()]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield KeyFault(
+                    ("mix", index, "boot"), f"names {name!r} twice; allowed: each boot once, with its weight"
+                )
+        for key, loads_of in (("arrivals", ("rate", "shape")), ("over", ("machines",)), ("spread", ("machines",))):
+            if getattr(self, key) is not None and not set(loads_of) & set(loads):
+                words = " or ".join(loads_of)
+                yield KeyFault((key,), f"has no meaning without {words}; allowed: only beside {words}")
+
     def _values(self, name: str) -> tuple[Any, ...]:
         """The values of an axis; None for one that says nothing of the load."""
         values: tuple[Any, ...] | None = getattr(self, AXES[name].key)
-        return (None,) if values is None else values
+        if values is None:
+            return (None,)
+        if name == "mix":
+            return (tuple((part.boot, part.weight) for part in values),)
+        return (values,) if AXES[name].is_one else values
+
+
+# The keys that load a matrix: exactly one.
+LOADS = ("concurrency", "rate", "machines", "shape")
+_LOADS_WORDS = f"{', '.join(LOADS[:-1])} and {LOADS[-1]}"
+
+
+def _of_files(axis: Axis) -> WrapValidator:
+    """What an axis of files means beside boots, which name their files themselves: nothing. Else it has its default.
+
+    A key of boots that is wrong itself is not there (`info.data`): then nothing is known.
+    """
+
+    def check(value: object, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        boots = [info.data.get(key, ...) for key in ("boot", "mix")]
+        is_boot = any(given is not None for given in boots)
+        if value is not None and is_boot and ... not in boots:
+            raise ValueError(f"has no meaning beside {'boot' if boots[0] else 'mix'}, which names its files itself")
+        if value is not None:
+            return read(value)
+        if is_boot:
+            return None
+        if axis.default is None:
+            raise PydanticCustomError("missing", "Field required")
+        return (axis.default,)
+
+    return WrapValidator(check)
 
 
 def _key_of(axis: Axis) -> tuple[Any, Any]:
     """The type and the default of an axis's key in the matrix."""
-    more = () if axis.added is None or axis.is_load else (Added((axis.added.implied,)),)
+    if axis.is_one:
+        return Annotated[axis.value | None, Allowed(axis.allowed)], Field(default=None, description=axis.description)
+    more: list[object] = []
+    if axis.added is not None and axis.added.implied is not None:
+        more = [Added((axis.added.implied,))]
+    if axis.of_files:
+        more = [_of_files(axis), *([Needed()] if axis.default is None else [])]
     values = Annotated[(tuple[axis.value, ...], OneOrMore, Allowed(axis.allowed), *more)]  # type: ignore[name-defined]
-    default: Any = None if axis.is_load else ... if axis.default is None else (axis.default,)
-    return values, Field(default=default, description=axis.description)
+    default: Any = None if axis.default is None or axis.of_files else (axis.default,)
+    return values, Field(default=default, validate_default=axis.of_files, description=axis.description)
+
+
+def _schema_of(schema: dict[str, Any]) -> None:
+    """What no type says: which keys are required, and the defaults that depend on others."""
+    files = [axis for axis in AXES.values() if axis.of_files]
+    for axis in files:
+        schema["properties"][axis.key].pop("default", None)
+        if axis.default is not None:
+            schema["properties"][axis.key]["default"] = [axis.default]
+    required = [axis.key for axis in files if axis.default is None]
+    schema["anyOf"] = [{"required": keys} for keys in (required, ["boot"], ["mix"])]
 
 
 if TYPE_CHECKING:
@@ -85,7 +192,11 @@ if TYPE_CHECKING:
 
 else:
     Matrix = create_model(
-        "Matrix", __base__=_Matrix, __doc__=_Matrix.__doc__, **{axis.key: _key_of(axis) for axis in AXES.values()}
+        "Matrix",
+        __base__=_Matrix,
+        __doc__=_Matrix.__doc__,
+        # Those of files last: what they may be depends on the others.
+        **{axis.key: _key_of(axis) for axis in sorted(AXES.values(), key=lambda axis: axis.of_files)},
     )
 
 
@@ -96,6 +207,10 @@ def _option(value: str) -> str:
 
 
 Option = Annotated[str, AfterValidator(_option), WithJsonSchema({"enum": list(OPTIONS), "type": "string"})]
+
+
+_OPEN = "matrix.rate, machines or shape"
+_FILE_NAME = r"^\S[^\n]*$"
 
 
 class Scenario(Strict):
@@ -138,15 +253,27 @@ class Scenario(Strict):
         description="When a trial ends, done or not. With transfers counted from its start, 5min unless given; with "
         "duration from the end of the window, 5s unless given.",
     )  # fmt: skip
-    in_flight_max: Annotated[Count | None, Allowed("1 to 50000, only with matrix.rate")] = Field(
-        default=None, ge=1, le=50_000,
-        description=f"Transfers of an open loop in flight at most; what is due beyond that is shed. {IN_FLIGHT_MAX} "
-        "unless given. Only with matrix.rate.",
+    in_flight_max: Annotated[Count | None, Allowed(f"1 to {IN_FLIGHT_LIMIT}, only with {_OPEN}")] = Field(
+        default=None, ge=1, le=IN_FLIGHT_LIMIT,
+        description="Transfers, or machines, in flight at most; what is due beyond that is shed. Unless given, "
+        f"{IN_FLIGHT_MAX}, and with matrix.machines all of them. Only with {_OPEN}.",
     )  # fmt: skip
-    deadline_ns: Annotated[DurationNs | None, Allowed(f"1ms to 1h, only with matrix.rate; {DURATION_ALLOWED}")] = Field(
+    deadline_ns: Annotated[DurationNs | None, Allowed(f"1ms to 1h, only with {_OPEN}; {DURATION_ALLOWED}")] = Field(
         default=None, alias="deadline", ge=DEADLINE_NS_MIN, le=DEADLINE_NS_MAX,
-        description="How long after its intended start a transfer of an open loop is ended, and counts as late; "
-        f"{duration_text(DEADLINE_NS)} unless given. Only with matrix.rate.",
+        description="How long after its intended start a transfer, or a boot, is ended, and counts as late; "
+        f"{duration_text(DEADLINE_NS)} unless given. Only with {_OPEN}.",
+    )  # fmt: skip
+    rows: Annotated[Rows, Allowed("all, failed, sample")] = Field(
+        default="all",
+        description="Which transfers and boots are written down one by one: all of the first 5 million, and then as "
+        "failed; those that did not complete; or of the others a sample beside them. Figures are of all of them.",
+    )
+    names: Annotated[
+        dict[Annotated[str, Field(pattern=_FILE_NAME)], Annotated[str, Field(pattern=_FILE_NAME)]],
+        Allowed("names of a boot's files, each with its name at the server, as in {loader: pxelinux.0}"),
+    ] = Field(
+        default={}, alias="map",
+        description="What a boot's files are called at the server. Only with matrix.boot or mix.",
     )  # fmt: skip
     distinct_files: Annotated[Count, Allowed("1 to 100000")] = Field(
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
@@ -177,33 +304,75 @@ class Scenario(Strict):
         alias="quick",
         description="As --quick sets it: no speed, ratio or limit of the generator is judged, what was lost is.",
     )
+    recorded: Annotated[dict[str, str], Allowed("what a run wrote down")] = Field(
+        default={}, alias="profiles",
+        description="As a run writes it: what each boot profile was, by a hash of its steps.",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         raise_all(
-            [*self._faults_of_load(), *self._faults_of_work(), *self._faults_of_cells(), *self._faults_of_thresholds()]
+            [
+                *self._faults_of_load(),
+                *self._faults_of_boots(),
+                *self._faults_of_work(),
+                *self._faults_of_cells(),
+                *self._faults_of_thresholds(),
+            ]
         )
         return self
 
     def _faults_of_load(self) -> Iterator[KeyFault]:
-        for index, matrix in enumerate(self.matrices):
-            place: tuple[str | int, ...] = ("matrix", index) if isinstance(self.matrix, tuple) else ("matrix",)
-            if (matrix.concurrency is None) == (matrix.rate is None):
-                wrong = "is missing" if matrix.rate is None else "is given beside rate"
-                yield KeyFault((*place, "concurrency"), f"{wrong}; allowed: exactly one of concurrency and rate")
-            if matrix.arrivals is not None and matrix.rate is None:
-                yield KeyFault((*place, "arrivals"), "has no meaning without rate; allowed: only beside rate")
-        is_open = any(matrix.rate is not None for matrix in self.matrices)
+        for place, matrix in self._places():
+            yield from (KeyFault((*place, *fault.path), str(fault)) for fault in matrix.faults())
+        loads = [key for matrix in self.matrices for key in matrix.loads if key != "concurrency"]
         for key, value in (("in_flight_max", self.in_flight_max), ("deadline", self.deadline_ns)):
-            if value is not None and not is_open:
-                yield KeyFault((key,), "has no meaning without matrix.rate; allowed: only beside it")
-        if is_open and self.client.ramp_ns:
-            yield KeyFault(("client", "start"), "has no meaning with matrix.rate, which spreads all starts")
-        if is_open and self.compare_with == "ceiling":
-            yield KeyFault(("compare_with",), "is ceiling, which has no meaning with matrix.rate; allowed: first")
+            if value is not None and not loads:
+                yield KeyFault((key,), f"has no meaning without {_OPEN}; allowed: only beside one of them")
+        if loads and self.client.ramp_ns:
+            yield KeyFault(("client", "start"), f"has no meaning with matrix.{loads[0]}, which spreads all starts")
+        if self.compare_with == "ceiling" and (of := [*loads, *self._boot_keys()]):
+            yield KeyFault(("compare_with",), f"is ceiling, which has no meaning with matrix.{of[0]}; allowed: first")
+
+    def _places(self) -> Iterator[tuple[tuple[str | int, ...], Matrix]]:
+        for index, matrix in enumerate(self.matrices):
+            yield (("matrix", index) if isinstance(self.matrix, tuple) else ("matrix",)), matrix
+
+    def _boot_keys(self) -> list[str]:
+        return [str(path[0]) for matrix in self.matrices for path, _ in matrix.boots]
+
+    def _faults_of_boots(self) -> Iterator[KeyFault]:
+        """A profile that can't be read, at each of its places; and what means nothing beside boots."""
+        keys = self._boot_keys()
+        for place, matrix in self._places():
+            for path, name in matrix.boots:
+                try:
+                    self.profiles.check(name)
+                except BootError as error:
+                    yield from (KeyFault((*place, *path), line) for line in str(error).splitlines())
+        if self.names and not keys:
+            yield KeyFault(("map",), "has no meaning without matrix.boot or mix; allowed: only beside one of them")
+        if keys and all(matrix.boots for matrix in self.matrices):
+            usual, said = Client(), f"has no meaning with matrix.{keys[0]}, whose profile says it"
+            for name in ("timeout_ns", "retries", "backoff", "tsize", "timeout_option_s", "rollover"):
+                if getattr(self.client, name) != getattr(usual, name):
+                    yield KeyFault(("client", Client.model_fields[name].alias or name), said)
+            if self.best_of:
+                yield KeyFault(("best_of",), said)
+
+    @property
+    def has_window(self) -> bool:
+        """Whether any of its loads goes on until it is ended; a storm and a shape end by themselves."""
+        return any({"concurrency", "rate"} & {*matrix.loads} or not matrix.loads for matrix in self.matrices)
 
     def _faults_of_work(self) -> Iterator[KeyFault]:
-        if (self.duration_ns is None) == (self.transfers is None):
+        extents = {"duration": self.duration_ns, "transfers": self.transfers, "warm_up": self.warm_up_ns}
+        if not self.has_window:
+            for key, value in {**extents, "time_limit": self.time_limit_ns}.items():
+                if value is not None:
+                    which = " and ".join(dict.fromkeys(load for matrix in self.matrices for load in matrix.loads))
+                    yield KeyFault((key,), f"has no meaning with matrix.{which}, which ends by itself")
+        elif (self.duration_ns is None) == (self.transfers is None):
             wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
             yield KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers", ["transfers"])
         if self.transfers is not None and self.transfers < self.concurrency_max:
@@ -254,6 +423,11 @@ class Scenario(Strict):
                 said = f"{text!r} names the server {threshold.server!r}, which doesn't run here{hint}"
                 yield KeyFault(("thresholds", index), said, ["servers"])
 
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Its boot profiles, each read once."""
+        return Profiles(self.names, self.recorded)
+
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
         return tuple(cell for matrix in self.matrices for cell in self._cells_of(matrix))
@@ -269,18 +443,21 @@ class Scenario(Strict):
         return max(matrix.concurrency_max for matrix in self.matrices)
 
     def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
+        is_window = {"concurrency", "rate"} & {*matrix.loads}
         rest: dict[str, Any] = {
-            "transfers": self.transfers,
-            "duration_ns": self.duration_ns,
-            "warm_up_ns": self.warm_up_effective_ns,
+            "transfers": self.transfers if is_window else None,
+            "duration_ns": self.duration_ns if is_window else None,
+            "warm_up_ns": self.warm_up_effective_ns if is_window else 0,
             "limit_ns": self.time_limit_ns if self.time_limit_ns and self.transfers else TIME_LIMIT_NS,
             "drain_ns": self.time_limit_ns if self.time_limit_ns and self.duration_ns else DRAIN_NS,
-            "in_flight_max": IN_FLIGHT_MAX if self.in_flight_max is None else self.in_flight_max,
+            "in_flight_max": self.in_flight_max,
             "deadline_ns": DEADLINE_NS if self.deadline_ns is None else self.deadline_ns,
             "distinct_files": self.distinct_files,
             "client": self.client,
             "placement": self.placement,
             "verify": self.verify,
+            "rows": self.rows,
+            "profiles": self.profiles,
         }
         return (Cell.at(point, **rest) for point in matrix.points())
 
@@ -334,11 +511,12 @@ class Scenario(Strict):
     def document(self) -> dict[str, Any]:
         """The scenario as plain JSON values, for a run's manifest; from_document reads it back equal."""
         document = self.model_dump(mode="json", exclude_none=True)
-        if self.gate == Gate():
-            del document["gate"]  # so that a run made before there was a gate can be gone on with
-        if not self.is_quick:
-            del document["quick"]  # the same for a run made before it was written down
-        return document
+        boots = {name for matrix in self.matrices for _, name in matrix.boots}
+        document["profiles"] = {name: self.profiles.hash(name) for name in sorted(boots)}
+        usual = {"gate": self.gate == Gate(), "quick": not self.is_quick, "rows": self.rows == "all"}
+        usual |= {"map": not self.names, "profiles": not boots}
+        # So that a run made before there were these keys can be gone on with.
+        return {key: value for key, value in document.items() if not usual.get(key)}
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
         """The same question for other servers; thresholds that name none of them are dropped."""
@@ -362,11 +540,13 @@ class Scenario(Strict):
     def quick(self, *, keeps_trials: bool = False) -> "Scenario":
         """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""
         changes: dict[str, Any] = {"quick": True, "trials": self.trials if keeps_trials else 1}
+        matrix = [_quick(each) for each in self.matrices]
+        changes["matrix"] = matrix if isinstance(self.matrix, tuple) else matrix[0]
         if self.duration_ns is not None:
             changes["duration"] = duration_text(min(self.duration_ns, QUICK_DURATION_NS))
             changes["warm_up"] = duration_text(min(self.warm_up_effective_ns, QUICK_WARM_UP_NS))
-        else:
-            changes["transfers"] = self.concurrency_max or min(self.transfers or 1, QUICK_TRANSFERS)
+        elif self.transfers is not None:
+            changes["transfers"] = self.concurrency_max or min(self.transfers, QUICK_TRANSFERS)
         return _read({**self.document(), **changes}, "--quick")
 
 
@@ -383,6 +563,21 @@ def from_document(data: Mapping[str, object], source: str) -> Scenario:
         elif isinstance(part, list):
             known[name] = [with_implied(each, model) if isinstance(each, Mapping) else each for each in part]
     return _read(known, source)
+
+
+def _quick(matrix: Matrix) -> dict[str, Any]:
+    """The matrix as plain values, its storms of few machines, its shapes short."""
+    document = matrix.model_dump(mode="json", exclude_none=True)
+    if machines := document.get("machines"):
+        document["machines"] = list(dict.fromkeys(min(each, QUICK_MACHINES) for each in machines))
+    pieces = getattr(matrix, "shape", None) or ()
+    length_ns = sum(piece.for_ns or 0 for piece in pieces)
+    for piece, short in zip(pieces, document.get("shape", ()), strict=True):
+        if piece.burst is not None:
+            short["burst"] = min(piece.burst, QUICK_MACHINES)
+        elif length_ns > QUICK_SHAPE_NS:
+            short["for"] = duration_text(max(MS, piece.for_ns * QUICK_SHAPE_NS // length_ns))
+    return document
 
 
 def _read(data: Mapping[str, object], source: str) -> Scenario:

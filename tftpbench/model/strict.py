@@ -35,6 +35,11 @@ class Allowed:
     text: str
 
 
+@dataclass(frozen=True)
+class Needed:
+    """Metadata of a field that is required in some forms of its document: its validator says "missing" by itself."""
+
+
 class KeyFault(ValueError):
     """Raised by a validator of several keys together: which of them to blame, and why; `about` are the others."""
 
@@ -181,7 +186,7 @@ def _taken_out(data: dict[str, Any], model: type[BaseModel], path: KeyPath) -> b
         inner = (inner.get(part) if isinstance(inner, dict) else inner[part]) if is_there else None
     for mapping, key in places:
         known = _field_at(model, key)
-        if known is None or not known.is_required():
+        if known is None or not _is_required(known):
             mapping.pop(str(key[-1]), None)
             return True
     for mapping, key in reversed(places):
@@ -197,13 +202,17 @@ def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
     return next((field for name, field in fields if _name(name, field) == path[-1]), None)
 
 
+def _is_required(field: FieldInfo) -> bool:
+    return field.is_required() or any(isinstance(each, Needed) for each in field.metadata)
+
+
 def _stand_in(annotation: Any) -> object:
     """The least value that a required key of this type allows, None where that is not known."""
     if annotation in (str, int):
         return "x" if annotation is str else 1
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = annotation.model_fields.items()
-        return {_name(name, each): _stand_in(each.annotation) for name, each in fields if each.is_required()}
+        return {_name(name, each): _stand_in(each.annotation) for name, each in fields if _is_required(each)}
     first = next(iter(get_args(annotation)), None)
     if get_origin(annotation) is Literal:
         return first

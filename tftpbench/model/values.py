@@ -1,9 +1,13 @@
 """The kinds of values that a scenario holds: text as people write it, read into integers with their unit."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, Strict, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Strict as StrictType
 
+from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
 from tftpbench.model.units import (
     DURATION_ALLOWED,
     RATE_ALLOWED,
@@ -18,6 +22,8 @@ from tftpbench.model.units import (
 MS = 1_000_000  # nanoseconds
 # Starts of an open loop a second: one in a quarter of an hour, and more than any generator makes.
 RATE_MIN, RATE_MAX = 0.001, 1_000_000
+# Of a storm or a burst, at once: more than a generator has ports and descriptors for.
+STARTS_MAX = 1_000_000
 
 
 def _as_duration(value: object) -> object:
@@ -36,6 +42,20 @@ def _as_rate(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"is {value!r}; allowed: {RATE_ALLOWED}")
     return parse_rate_per_s(value)
+
+
+def _as_ramp_of_rates(value: object) -> object:
+    """From a rate to another: one end may be 0, which no steady rate may."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:  # as the model keeps it
+        return tuple(value)
+    first, dots, last = value.partition("..") if isinstance(value, str) else ("", "", "")
+    try:
+        ends = (parse_rate_per_s(first), parse_rate_per_s(last)) if dots else ()
+    except ValueError:
+        ends = ()
+    if not ends or not 0 < max(ends) <= RATE_MAX or any(0 < end < RATE_MIN for end in ends):
+        raise ValueError(f"is {value!r}; allowed: {RAMP_ALLOWED}")
+    return ends
 
 
 def _as_list(value: object) -> object:
@@ -69,18 +89,26 @@ def _as_cpus(value: object) -> int | Literal["all"]:
     raise ValueError(f"is {value!r}; allowed: a number of cores from 1, or all")
 
 
+RAMP_ALLOWED = f"one rate to another, each 0/s to {RATE_MAX}/s, as in 10/s..500/s"
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ns|us|µs|ms|s|m|min|h)\s*$"}
-_RATE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*/\s*(s|min|h)\s*$"}
+_RATE = r"\s*\d+(\.\d+)?\s*/\s*(s|min|h)\s*"
+_RATE_SCHEMA = {"type": "string", "pattern": f"^{_RATE}$"}
 _SIZE_SCHEMA = {
     "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B?\s*$"}]
 }
 
-Count = Annotated[int, Strict()]
+Count = Annotated[int, StrictType()]
 DurationNs = Annotated[
     int, BeforeValidator(_as_duration), PlainSerializer(duration_text), WithJsonSchema(_DURATION_SCHEMA)
 ]
 SizeBytes = Annotated[int, BeforeValidator(_as_size), WithJsonSchema(_SIZE_SCHEMA)]
 RatePerS = Annotated[float, BeforeValidator(_as_rate), PlainSerializer(rate_text), WithJsonSchema(_RATE_SCHEMA)]
+RateRamp = Annotated[
+    tuple[float, float],
+    BeforeValidator(_as_ramp_of_rates),
+    PlainSerializer(lambda ends: "..".join(map(rate_text, ends))),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_RATE}\.\.{_RATE}$"}),
+]
 RampNs = Annotated[
     int,
     BeforeValidator(_as_ramp),
@@ -104,3 +132,57 @@ TextOrList = BeforeValidator(lambda value: [value] if isinstance(value, str) els
 Operation = Literal["read", "write"]
 Verify = Literal["full", "sample", "off"]
 Arrivals = Literal["even", "poisson"]
+Spread = Literal["even", "normal"]
+Rows = Literal["all", "failed", "sample"]
+
+
+class MixPart(Strict):
+    """A part of a mix: a boot profile, and how many of the machines boot it."""
+
+    boot: Annotated[str, Allowed("the name of a boot profile, or the path of one")] = Field(
+        pattern=r"^\S[^\n]*$", description="A boot profile, by its name or its path."
+    )
+    weight: Annotated[Count, Allowed("1 to 1000")] = Field(
+        default=1, ge=1, le=1000, description="Its machines for each sum of all weights."
+    )
+
+
+class ShapePiece(Strict):
+    """A piece of a shape: one of ramp and hold, which last a time, and burst, which does not."""
+
+    ramp: Annotated[RateRamp | None, Allowed(RAMP_ALLOWED)] = Field(
+        default=None, description="Starts at a rate that rises or falls evenly, from the first to the second."
+    )
+    hold: Annotated[RatePerS | None, Allowed(f"{RATE_MIN}/s to {RATE_MAX}/s; {RATE_ALLOWED}")] = Field(
+        default=None, ge=RATE_MIN, le=RATE_MAX, description="Starts at a steady rate."
+    )
+    burst: Annotated[Count | None, Allowed(f"1 to {STARTS_MAX}")] = Field(
+        default=None, ge=1, le=STARTS_MAX, description="So many starts at once."
+    )
+    for_ns: Annotated[DurationNs | None, Allowed(f"1ms to 24h; {DURATION_ALLOWED}")] = Field(
+        default=None, alias="for", ge=MS, le=86_400_000 * MS, description="How long a ramp or a hold lasts."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_all(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[KeyFault]:
+        given = [key for key in ("ramp", "hold", "burst") if getattr(self, key) is not None]
+        if len(given) != 1:
+            what = f"is both {' and '.join(given)}" if given else "is nothing that starts"
+            yield KeyFault((), f"{what}; allowed: exactly one of ramp, hold and burst")
+        elif self.burst is None and self.for_ns is None:
+            yield KeyFault((), f"has a {given[0]} without a length; allowed: with `for`, as in for: 60s")
+        elif self.burst is not None and self.for_ns is not None:
+            yield KeyFault(("for",), "has no meaning beside burst, which is at once; allowed: beside ramp or hold")
+
+    def __str__(self) -> str:
+        """Exactly, in words: it names the shape in results."""
+        if self.burst is not None:
+            return f"{self.burst} at once"
+        for_text = re.sub(r"(?<=\d)(?=[a-z])", " ", duration_text(self.for_ns or 0))
+        if self.ramp is not None:
+            return f"{' to '.join(map(rate_text, self.ramp))} in {for_text}"
+        return f"{rate_text(self.hold or 0)} for {for_text}"

@@ -1,7 +1,9 @@
 """What a trial does: how clients behave, which cores each side gets, and the cell, one point of the matrix."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -9,14 +11,32 @@ from pydantic import Strict as StrictType
 
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES
+from tftpbench.model.boot import Boot, Share, Step, load_boot, mapped, shares
+from tftpbench.model.errors import ScenarioError
 from tftpbench.model.keys import key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
-from tftpbench.model.values import MS, Arrivals, BusyPollNs, Count, Cpus, DurationNs, Operation, RampNs, Verify
+from tftpbench.model.units import rate_ratio
+from tftpbench.model.values import (
+    MS,
+    Arrivals,
+    BusyPollNs,
+    Count,
+    Cpus,
+    DurationNs,
+    Operation,
+    RampNs,
+    Rows,
+    ShapePiece,
+    Spread,
+    Verify,
+)
 
 # How long an `auto` generator polls before it sleeps: longer than a scheduler's wake-up, shorter than a pause.
 BUSY_POLL_AUTO_NS = 1 * MS
 # What an open loop has in flight at most unless a scenario says otherwise: more than any server here was seen to hold.
 IN_FLIGHT_MAX = 10_000
+# And what any load may: more than the ports and descriptors that a generator usually gets.
+IN_FLIGHT_LIMIT = 50_000
 # Longer than the retries of any usual client take.
 DEADLINE_NS = 30_000 * MS
 DEADLINE_NS_MIN, DEADLINE_NS_MAX = MS, 3_600_000 * MS
@@ -102,19 +122,132 @@ class OpenLoop:
     deadline_ns: int = DEADLINE_NS
 
 
-# How transfers come to start. A further kind of load is a class here, and its axis in axes.py.
-Load = ClosedLoop | OpenLoop
+@dataclass(frozen=True)
+class Storm:
+    """So many machines, or transfers, start within `over_ns`, once each: `spread` says how they lie in it.
+
+    `in_flight_max`: all of them unless it is given, as far as any load may.
+    """
+
+    machines: int
+    over_ns: int
+    spread: Spread = "even"
+    deadline_ns: int = DEADLINE_NS
+    in_flight_max: int = IN_FLIGHT_LIMIT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_flight_max", min(self.in_flight_max, self.machines))
 
 
-def _load(point: Mapping[str, Any], in_flight_max: int, deadline_ns: int) -> Load:
-    if point["rate_per_s"] is None:
-        return ClosedLoop(point["concurrency"])
-    return OpenLoop(point["rate_per_s"], point["arrivals"] or "even", in_flight_max, deadline_ns)
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a shape. Rates are exact ratios, starts and seconds; a burst has none, and the others no `count`.
+
+    A hold has the same rate at both ends.
+    """
+
+    kind: Literal["ramp", "hold", "burst"]
+    from_ratio: tuple[int, int] | None = None
+    to_ratio: tuple[int, int] | None = None
+    for_ns: int = 0
+    count: int = 0
+
+    @classmethod
+    def of(cls, written: ShapePiece) -> "Piece":
+        """The piece as a scenario has it."""
+        if written.burst is not None:
+            return cls("burst", count=written.burst)
+        first, last = (rate_ratio(per_s).as_integer_ratio() for per_s in written.ramp or (written.hold or 0,) * 2)
+        return cls("ramp" if written.ramp else "hold", first, last, written.for_ns or 0)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Starts at a rate that changes, piece by piece; what is late or shed is as in an open loop of one rate."""
+
+    pieces: tuple[Piece, ...]
+    arrivals: Arrivals = "even"
+    in_flight_max: int = IN_FLIGHT_MAX
+    deadline_ns: int = DEADLINE_NS
+    text: str = field(default="", compare=False)
+    """Its pieces in words."""
+
+    @property
+    def length_ns(self) -> int:
+        """From its first start to its last."""
+        return sum(piece.for_ns for piece in self.pieces)
+
+
+# Loads whose starts lie in time by a schedule of their own, whatever becomes of what was started.
+Arriving = OpenLoop | Storm | Shaped
+# How transfers, or boots, come to start. A further kind of load is a class here, and its axis in axes.py.
+Load = ClosedLoop | Arriving
+
+
+def _load(point: Mapping[str, Any], in_flight_max: int | None, deadline_ns: int) -> Load:
+    arrivals: Arrivals = point["arrivals"] or "even"
+    if point["machines_asked"] is not None:
+        most = IN_FLIGHT_LIMIT if in_flight_max is None else in_flight_max
+        return Storm(point["machines_asked"], point["over_ns"] or 0, point["spread"] or "even", deadline_ns, most)
+    most = IN_FLIGHT_MAX if in_flight_max is None else in_flight_max
+    if point["shape"] is not None:
+        pieces: tuple[ShapePiece, ...] = point["shape"]
+        return Shaped(tuple(map(Piece.of, pieces)), arrivals, most, deadline_ns, ", ".join(map(str, pieces)))
+    if point["rate_per_s"] is not None:
+        return OpenLoop(point["rate_per_s"], arrivals, most, deadline_ns)
+    return ClosedLoop(point["concurrency"])
+
+
+class Profiles:
+    """The boot profiles of a scenario by name or path, each read once.
+
+    `names`: what their files are called there (`map`). `recorded`: the hashes that a run wrote down; a profile that
+    has changed since is refused when it is to be booted, and the run's keys stay what they were.
+    """
+
+    def __init__(self, names: Mapping[str, str] | None = None, recorded: Mapping[str, str] | None = None) -> None:
+        self.names = dict(names or {})
+        self._recorded = dict(recorded or {})
+        self._read: dict[str, Boot] = {}
+
+    def boot(self, name: str) -> Boot:
+        """The profile, with its files' names there. Raises BootError, or ScenarioError for one that has changed."""
+        boot = self._boot(name)
+        if self.hash(name) != _hash(boot.steps):
+            raise ScenarioError(f"the boot profile {name} has changed since the run began; allowed: a new run")
+        return mapped(boot, self.names) if self.names else boot
+
+    def hash(self, name: str) -> str:
+        """Equal for equal steps, whatever they are called. Raises BootError."""
+        return self._recorded.get(name) or _hash(self._boot(name).steps)
+
+    def check(self, name: str) -> None:
+        """Raises BootError for a profile that can't be read, or whose files `names` does not fit.
+
+        One that a run wrote down need not be there any more: its figures are.
+        """
+        if name not in self._recorded:
+            self.boot(name)
+
+    def _boot(self, name: str) -> Boot:
+        if name not in self._read:
+            self._read[name] = load_boot(name)
+        return self._read[name]
+
+
+def _hash(steps: Sequence[Step]) -> str:
+    """Of what the machine asks for; what its files are compared with is no part of that."""
+    return stable_key({"steps": [{**asdict(step), "contents": None} for step in steps]})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the matrix: the work of a trial on any server. Exactly one of transfers, duration_ns is set."""
+    """One point of the matrix: the work of a trial on any server.
+
+    Exactly one of transfers, duration_ns is set; neither for a storm or a shape, whose extent is its own. What starts
+    is a transfer, or a boot where one of boot, mix is set (`is_boots`): that says itself which files are moved how, so
+    operation, file_size_bytes, blksize and windowsize are then None, which no type here says.
+    """
 
     operation: Operation
     load: Load
@@ -131,13 +264,18 @@ class Cell:
     client: Client
     placement: Placement
     verify: Verify
+    boot: str | None = None
+    mix: tuple[tuple[str, int], ...] | None = None
+    """Names with their weights."""
+    rows: Rows = "all"
+    profiles: Profiles = field(default_factory=Profiles, compare=False, repr=False)
 
     @classmethod
     def at(
         cls,
         point: Mapping[str, Any],
         *,
-        in_flight_max: int = IN_FLIGHT_MAX,
+        in_flight_max: int | None = None,
         deadline_ns: int = DEADLINE_NS,
         **rest: Any,
     ) -> "Cell":
@@ -146,29 +284,67 @@ class Cell:
         return cls(load=_load(point, in_flight_max, deadline_ns), **work, **rest)
 
     @property
-    def open_loop(self) -> OpenLoop | None:
-        """Its load, where that is an open loop."""
-        return self.load if isinstance(self.load, OpenLoop) else None
+    def open_loop(self) -> Arriving | None:
+        """Its load, where starts do not wait for ends: at a rate, in a storm, in a shape."""
+        return None if isinstance(self.load, ClosedLoop) else self.load
+
+    @property
+    def is_boots(self) -> bool:
+        """Whether what starts is a boot."""
+        return self.boot is not None or self.mix is not None
 
     @property
     def concurrency(self) -> int:
-        """Transfers in flight at once; of an open loop, at most."""
-        return self.load.in_flight_max if isinstance(self.load, OpenLoop) else self.load.concurrency
+        """Transfers, or machines, in flight at once; of an open loop, at most."""
+        return self.load.concurrency if isinstance(self.load, ClosedLoop) else self.load.in_flight_max
 
     @property
     def rate_per_s(self) -> float | None:
-        """Transfers that start a second; None in a closed loop."""
-        return self.open_loop.rate_per_s if self.open_loop else None
+        """Starts a second; None where they have no one rate."""
+        return self.load.rate_per_s if isinstance(self.load, OpenLoop) else None
 
     @property
     def arrivals(self) -> Arrivals | None:
-        """How the starts lie in time; None in a closed loop."""
-        return self.open_loop.arrivals if self.open_loop else None
+        """How the starts lie in time; None in a closed loop and in a storm."""
+        return self.load.arrivals if isinstance(self.load, OpenLoop | Shaped) else None
+
+    @property
+    def machines_asked(self) -> int | None:
+        """How many start in a storm; None in other loads."""
+        return self.load.machines if isinstance(self.load, Storm) else None
+
+    @property
+    def over_ns(self) -> int | None:
+        """Within what time a storm starts; None in other loads."""
+        return self.load.over_ns if isinstance(self.load, Storm) else None
+
+    @property
+    def spread(self) -> Spread | None:
+        """How the starts of a storm lie in its time; None in other loads."""
+        return self.load.spread if isinstance(self.load, Storm) else None
+
+    @property
+    def shape(self) -> str | None:
+        """The pieces of a shape in words; None in other loads."""
+        return self.load.text if isinstance(self.load, Shaped) else None
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """The boot profiles of its machines with their weights, without a common factor; () for transfers."""
+        mix = self.mix or (((self.boot, 1),) if self.boot is not None else ())
+        common = math.gcd(*(weight for _, weight in mix)) or 1
+        return tuple((name, weight // common) for name, weight in mix)
+
+    @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        """What its machines do; () for transfers. Raises BootError for a profile that can't be read."""
+        return shares([(self.profiles.boot(name), weight) for name, weight in self.parts]) if self.is_boots else ()
 
     @property
     def point(self) -> dict[str, Any]:
-        """Where it is in the matrix: its value of each axis, by name."""
-        return {name: getattr(self, name) for name in AXES}
+        """Where it is in the matrix: its value of each axis, by name, as results have it."""
+        point = {name: getattr(self, name) for name in AXES}
+        return point | {"mix": None if self.mix is None else axes.mix_text(self.mix)}
 
     @property
     def key_fields(self) -> dict[str, object]:
@@ -178,6 +354,10 @@ class Cell:
             for name, value in self.point.items()
             if (added := AXES[name].added) is None or value != added.implied
         }
+        if self.is_boots:  # by what the machines do, not by what that is called
+            point = {name: value for name, value in point.items() if name not in ("boot", "mix")}
+            point["boots"] = [[self.profiles.hash(name), weight] for name, weight in self.parts]
+            point |= {"map": self.profiles.names} if self.profiles.names else {}
         return {
             **point,
             **({"deadline_ns": self.open_loop.deadline_ns} if self.open_loop else {}),

@@ -89,7 +89,7 @@ def _against(
     frame = frame[((frame[axis] > 0) | (axis != "concurrency")) & ((frame[metric.name] > 0) | (not is_log))]
     if frame.empty:
         raise PlotError(f"{plot}: no trial has a known {metric.name}, so there is nothing to draw")
-    hidden = {axis, *(name for name in CELL if AXES[name].unless == axis)}  # at a rate, how many at once is no matter
+    hidden = {axis, *(name for name in CELL if axis in AXES[name].unless)}  # at a rate, how many at once is no matter
     panels, cut = frames.shown(frames.panels(frame, [name for name in CELL if name not in hidden]))
     data = pd.concat([_marks(rows, metric.name, axis).assign(panel=label) for label, rows in panels], ignore_index=True)
     styles = style.looks(frames.contenders(frame))

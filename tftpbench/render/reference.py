@@ -11,7 +11,16 @@ from pathlib import Path
 
 from tftpbench.model.axes import AXES, Axis
 from tftpbench.model.columns import Column
-from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, LATENCY_KINDS, OPEN_LOOP, TRANSFER_COLUMNS
+from tftpbench.model.metrics import (
+    BOOT_COLUMNS,
+    BOOTS,
+    COLUMNS,
+    HEADLINE,
+    INTERVAL_COLUMNS,
+    LATENCY_KINDS,
+    OPEN_LOOP,
+    TRANSFER_COLUMNS,
+)
 from tftpbench.render import schema
 
 
@@ -20,11 +29,12 @@ def tables() -> dict[tuple[str, str], str]:
     return {
         ("results-format.md", "trials.jsonl"): _columns(COLUMNS),
         ("results-format.md", "transfers.parquet"): _columns(TRANSFER_COLUMNS),
+        ("results-format.md", "boots.parquet"): _columns(BOOT_COLUMNS),
         ("results-format.md", "intervals.parquet"): _columns(INTERVAL_COLUMNS),
         ("results-format.md", "latency.hlog"): _rows(("tag", "values"), LATENCY_KINDS.items()),
         ("results-format.md", "The answer"): _rows(
             ("column", "unit", "meaning", "of several trials"),
-            ((name, each.unit, each.meaning, each.combined) for name, each in (HEADLINE | OPEN_LOOP).items()),
+            ((name, each.unit, each.meaning, each.combined) for name, each in (HEADLINE | OPEN_LOOP | BOOTS).items()),
         ),
         ("scenario-format.md", "matrix"): _rows(
             ("key", "default", "allowed", "meaning"),
@@ -36,7 +46,7 @@ def tables() -> dict[tuple[str, str], str]:
 def _default(axis: Axis) -> str:
     if axis.default is not None:
         return str(axis.default)
-    return "" if axis.is_load else "required"
+    return "required" if axis.of_files else ""
 
 
 def renewed(page: str, text: str) -> str:

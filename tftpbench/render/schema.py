@@ -18,13 +18,25 @@ from tftpbench.model.axes import AXES
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.metrics import COLUMNS, HEADLINE, INTERVAL_COLUMNS, OPEN_LOOP, TRANSFER_COLUMNS, Metric, with_never
+from tftpbench.model.metrics import (
+    BOOT_COLUMNS,
+    BOOTS,
+    COLUMNS,
+    HEADLINE,
+    INTERVAL_COLUMNS,
+    OPEN_LOOP,
+    TRANSFER_COLUMNS,
+    Metric,
+    with_never,
+)
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
 from tftpbench.store.format import PACKED_SCHEMA
 
-Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
+Kind = Literal[
+    "scenario", "server", "results", "manifest", "transfers", "boots", "intervals", "summary", "comparison", "gate"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _JSON_TYPES = {
@@ -47,7 +59,7 @@ def _as_written(schema: Schema) -> Schema:
     """As people write scenarios: one value stands for a list of one, and defaults are durations with a unit."""
     properties, parts = schema["properties"], schema["$defs"]
     for owner, names in (
-        (parts["Matrix"]["properties"], list(parts["Matrix"]["properties"])),
+        (parts["Matrix"]["properties"], [axis.key for axis in AXES.values() if not axis.is_one]),
         (properties, ["servers", "thresholds"]),
     ):
         for name in names:
@@ -189,12 +201,13 @@ def _summary() -> Schema:
     }
     line = _table("", cell)
     line["properties"]["ratio"] = ratio
-    of_a_rate = {
-        name: COLUMNS[name] if COLUMNS[name].dtype == "bool" else _of_trials(OPEN_LOOP[name])
-        for name in with_never(dict.fromkeys(OPEN_LOOP))
+    others = OPEN_LOOP | BOOTS
+    of_some = {
+        name: COLUMNS[name] if COLUMNS[name].dtype == "bool" else _of_trials(others[name])
+        for name in with_never(dict.fromkeys(others))
         if name not in HEADLINE
     }
-    line["properties"] |= _table("", of_a_rate)["properties"]  # only cells with a rate have them
+    line["properties"] |= _table("", of_some)["properties"]  # only cells with such a load have them
     line["required"] = [*line["required"], "ratio"]
     lines = {name: _list({"type": "string"}) for name in ("findings", "faults", "skipped", "incomplete")}
     return _object(
@@ -277,6 +290,7 @@ _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "results": _trial,
     "manifest": _manifest,
     "transfers": lambda: _table(f"One row of transfers.parquet ({RUN_SCHEMA})", TRANSFER_COLUMNS),
+    "boots": lambda: _table(f"One row of boots.parquet ({RUN_SCHEMA})", BOOT_COLUMNS),
     "intervals": lambda: _table(f"One row of intervals.parquet ({RUN_SCHEMA})", INTERVAL_COLUMNS),
     "summary": _summary,
     "comparison": _comparison,

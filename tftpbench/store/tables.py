@@ -31,11 +31,12 @@ TIMES = {name: TRANSFER_COLUMNS[name] for name in ("actual_start_ns", "end_ns", 
 
 def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
     """Write the documented columns, in order, then any others. A negative number means null where a column may be."""
-    missing = [name for name in columns if name not in arrays]
+    missing = [name for name, column in columns.items() if name not in arrays and not column.nullable]
     if missing:
         raise ValueError(f"{path.name} needs the columns {', '.join(missing)}")
-    names = [*columns, *(name for name in arrays if name not in columns)]
-    table = pa.table({name: _column(np.asarray(arrays[name]), columns.get(name)) for name in names})
+    rows = len(next(iter(arrays.values())))
+    there = {name: arrays.get(name, np.full(rows, -1)) for name in columns} | dict(arrays)
+    table = pa.table({name: _column(np.asarray(each), columns.get(name)) for name, each in there.items()})
     # Times rise by little from row to row: their differences take less than half the room (Parquet, "Encodings").
     words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     deltas = {field.name: "DELTA_BINARY_PACKED" for field in table.schema if pa.types.is_integer(field.type)}

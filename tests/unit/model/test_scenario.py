@@ -359,7 +359,7 @@ def test_what_an_open_loop_is_asked_for_is_in_its_key(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("  rate: [200/s, 3/min]\n  arrivals: [even, poisson]\n", "",
-         "small.yaml:5:1: matrix.concurrency: is missing; allowed: exactly one of concurrency and rate"),
+         "small.yaml:5:1: matrix.concurrency: is missing; allowed: exactly one of concurrency, rate, machi"),
         ("  rate:", "  concurrency: 3\n  rate:", "small.yaml:7:3: matrix.concurrency: is given beside rate; allowed: "),
         ("rate: [200/s, 3/min]", "concurrency: 3", "small.yaml:8:3: matrix.arrivals: has no meaning without rate"),
         ("200/s", "200", "small.yaml:7:10: matrix.rate[0]: is 200; allowed: a number a second, minute or hour"),
