@@ -6,6 +6,7 @@ figures and transfers in, findings out.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -62,6 +63,7 @@ FAIRNESS_MAX = 10.0
 # Of so few transfers the slowest says nothing about fairness.
 FAIRNESS_TRANSFERS_MIN = 20
 
+_STOPPED = re.compile(r"\d+ machines? stopped at (.+): ([^:]+)")
 Row = Mapping[str, object]
 Columns = Mapping[str, npt.NDArray[np.int64]]
 
@@ -100,6 +102,12 @@ def in_flight_max(transfers: Columns) -> int:
     # Of one instant the end comes first: in a closed loop it is what lets the next transfer start.
     ordered = changes[np.lexsort((changes, np.concatenate([starts, ends])))]
     return int(np.cumsum(ordered).max(initial=0))
+
+
+def stopped_at(text: str) -> tuple[str, str] | None:
+    """The step at which the machines of a finding stopped, and the reason; None where its text says neither."""
+    found = _STOPPED.fullmatch(text)
+    return (found[1], found[2]) if found else None
 
 
 def of_a_load(

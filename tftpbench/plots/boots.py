@@ -24,7 +24,7 @@ _BOOTED = ("trial", "contender", "intended_start_ns", "end_ns", "outcome")
 _POINTS = 300
 # Points per factor of ten of 1/(1-p): a step is narrower than the line is wide.
 _STEPS = 25
-# Curves whose ends lie further apart than this are told apart on a logarithmic axis only.
+# Curves whose ends lie further apart than this can be seen apart on a logarithmic axis only.
 _LINEAR_MAX = 10
 _WIRE = style.Look(style.GREY, "", "--")
 _KINDS = {"response": "", "service": ", service"}
@@ -42,6 +42,8 @@ def machines_up(boots: pd.DataFrame, wire_bytes: float | None = None) -> Plot:
     rows["up_ns"] = rows["end_ns"] - rows.groupby("trial")["intended_start_ns"].transform("min")
     rows["is_up"] = (rows["outcome"].astype("string") == "booted").fillna(False).astype(bool) & (rows["up_ns"] > 0)
     rows = rows[frames.valid(rows)].dropna(subset=["contender"])
+    if "mix" in rows and "boot" in rows:  # of a mix, `boot` says what each machine boots
+        rows["boot"] = rows["boot"].astype("string").mask(rows["mix"].notna(), pd.NA)
     panels, cut = frames.shown(frames.panels(rows, CELL)) if len(rows) else ([], "")
     curves = [
         _up(ours).assign(panel=label, contender=name)

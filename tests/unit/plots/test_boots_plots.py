@@ -1,6 +1,7 @@
 """What the plots of machines draw: when so many were up, response beside service time, and what never ended."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
@@ -46,6 +47,18 @@ def test_the_wire_is_a_dashed_line_to_where_all_its_bytes_are_through() -> None:
     upright = [line for line in axes.lines if np.array_equal(line.get_xdata(), [1.6, 1.6])]
     assert len(upright) == 1
     assert "wire, 1 Gb/s" not in texts(plots.machines_up(frames.boots()).figure.axes[0])
+
+
+def test_machines_of_a_mix_stand_in_one_panel_and_storms_in_one_each() -> None:
+    storm = frames.boots(machines=100).assign(machines_asked=100, over_ns=0)
+    profile = pd.Categorical(np.where(storm["machine"] % 10 < 8, "uefi-grub", "pi4"))
+    mixed = storm.assign(boot=profile, mix="8 uefi-grub : 2 pi4")
+    [axes] = plots.machines_up(mixed).figure.axes
+    assert axes.get_title(loc="left") == "100 machines of 8 uefi-grub : 2 pi4 at once"
+    larger = frames.boots(machines=200).assign(machines_asked=200, over_ns=0, boot="uefi-grub", trial=7)
+    both = pd.concat([storm.assign(boot="uefi-grub"), larger]).astype({"contender": storm["contender"].dtype})
+    titles = [axes.get_title(loc="left") for axes in plots.machines_up(both).figure.axes]
+    assert titles == ["100 machines of uefi-grub at once", "200 machines of uefi-grub at once"]
 
 
 @pytest.mark.parametrize(("wire_bytes", "scale"), [(1_000_000, "linear"), (100_000_000, "log")])
