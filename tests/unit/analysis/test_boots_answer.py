@@ -152,7 +152,7 @@ def test_with_time_to_start_in_each_machine_has_a_clock_of_its_own() -> None:
 def test_servers_are_compared_by_when_the_last_machine_is_up() -> None:
     found = answer(storm(), {"epoll": row(), "threads": row(800, 2000, 2600)})
     assert found.sentence.startswith(
-        "With 1000 machines of uefi-grub at once, epoll has the last one up first, after 1.38 s; "
+        "With 1000 machines of uefi-grub at once, epoll has its last machine up first, after 1.38 s; "
         "threads takes 2.00 times as long (95 % interval 2.00 to 2.00). "
         "epoll: half are up after 412 ms, 99 % after 1.13 s, the last after 1.38 s; none gave up. threads: half"
     )
@@ -161,7 +161,7 @@ def test_servers_are_compared_by_when_the_last_machine_is_up() -> None:
 
 def test_the_first_may_be_another_than_the_reference() -> None:
     sentence = answer(storm(), {"epoll": row(), "threads": row(last=650)}).sentence
-    assert sentence.startswith("With 1000 machines of uefi-grub at once, threads has the last one up first, after")
+    assert sentence.startswith("With 1000 machines of uefi-grub at once, threads has its last machine up first, after")
     assert "0.50 times as long as epoll (95 % interval" in sentence
 
 
@@ -177,20 +177,30 @@ def test_servers_that_the_trials_do_not_tell_apart_are_both_first() -> None:
     for index, each in enumerate(found):
         each["boot_ns_max"] *= 1 + (0.1 if index % 4 == 1 else -0.09 if index % 4 == 3 else 0)
     sentence = summary.summarise(question, ["epoll", "threads"], found, PLACE).sentence
-    assert "at once, epoll and threads have the last one up first" in sentence
+    assert "at once, epoll and threads have their last machine up first" in sentence
     assert "about as long" in sentence
 
 
 def test_one_that_loses_machines_is_never_first_and_its_losses_stand_beside() -> None:
     found = answer(storm(), {"epoll": row(last=None, failed=6), "threads": row(800, 2000, 2600)})
-    assert "threads has the last one up first" in found.sentence
+    assert "threads has its last machine up first" in found.sentence
     assert "epoll loses 42 of 7,000" in found.sentence
     assert found.lines[1].ratio is None, "epoll's last is never up, so that its time compares nothing"
 
 
 def test_where_none_has_all_up_the_fewest_lost_are_named() -> None:
     sentence = answer(storm(), {"epoll": row(last=None, failed=1), "threads": row(last=None, failed=9)}).sentence
-    assert "no server has the last one up; fewest are lost with epoll: 7 of 7,000." in sentence
+    assert "no server has all of them up; fewest are lost with epoll: 7 of 7,000." in sentence
+
+
+def test_without_a_valid_trial_nothing_is_claimed() -> None:
+    question = storm()
+    found = rows(question, {"epoll": row(), "threads": row()})
+    for each in found:
+        each |= {"verdict": "invalid", "verdict_reason": "the server's socket is gone"}
+    said = summary.summarise(question, ["epoll", "threads"], found, PLACE)
+    assert said.sentence.startswith("No answer: no trial is valid with 1000 machines of uefi-grub at once.")
+    assert said.wire.endswith("for these 1020 MiB.")
 
 
 def test_of_one_server_each_load_is_told() -> None:
@@ -211,7 +221,7 @@ def test_of_many_servers_the_first_is_told_and_who_lost_most() -> None:
     many = {name: row(last=1300 + 100 * place) for place, name in enumerate("abcde")}
     many["e"] = row(last=None, failed=60)
     sentence = answer(storm(servers=list("abcde")), many).sentence
-    assert "a has the last one up first" in sentence
+    assert "a has its last machine up first" in sentence
     assert "1 server lost machines, e most: 420 of 7,000." in sentence
     assert "b:" not in sentence
 

@@ -127,17 +127,19 @@ def _race(here: Sequence[Line], reference: str) -> list[str]:
     if len(tried) < 2:
         return []
     what = f"With {tried[0].label}"
-    whole = [line for line in tried if _is_finite(line.figures["boot_ns_max"])]
+    timed = [line for line in tried if line.figures["boot_ns_max"] is not None]
+    whole = [line for line in timed if math.isfinite(line.figures["boot_ns_max"] or 0)]
+    if not timed:
+        return [f"No answer: no trial is valid {what.lower()}."]
     if not whole:
-        best = min(tried, key=lambda line: line.lost)
-        fewest = f"fewest are lost with {best.server}: {_count(best.lost, best)}" if best.valid else ""
-        return [f"{what}, no server has the last one up{f'; {fewest}' if fewest else ''}."]
+        best = min(timed, key=lambda line: line.lost)
+        return [f"{what}, no server has all of them up; fewest are lost with {best.server}: {_count(best.lost, best)}."]
     first = min(whole, key=_pace)
     even = [line for line in whole if line is not first and _is_even(line, first)]
     names = listed([first.server, *(line.server for line in even)])
     after = METRICS["boot_ns_max"].text(first.figures["boot_ns_max"] or 0)
     beside = f", {_ratio(first.ratio, reference)}" if first.ratio is not None else ""
-    lead = f"{what}, {names} {'have' if even else 'has'} the last one up first, after {after}{beside}"
+    lead = f"{what}, {names} {'have their' if even else 'has its'} last machine up first, after {after}{beside}"
     others = [line for line in tried if line is not first]
     if len(tried) > MANY_SERVERS:
         lossy = [line for line in tried if line.lost]
@@ -156,7 +158,7 @@ def _behind(line: Line) -> str:
         return f"{line.server} loses {_count(line.lost, line)}"
     if line.ratio is None:
         last = line.figures["boot_ns_max"]
-        text = "has no valid trial" if last is None else f"has it up after {METRICS['boot_ns_max'].text(last)}"
+        text = "has no valid trial" if last is None else f"after {METRICS['boot_ns_max'].text(last)}"
         return f"{line.server} {text}"
     return f"{line.server} takes {_ratio(line.ratio)}"
 
@@ -301,7 +303,3 @@ def _is_even(line: Line, first: Line) -> bool:
     """Whether the trials show no difference between a server and the one that was first."""
     ratio = line.ratio or first.ratio
     return (line.ratio is None or first.ratio is None) and ratio is not None and ratio.differs is False
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
