@@ -28,6 +28,9 @@ _STEPS = 25
 _LINEAR_MAX = 10
 _WIRE = style.Look(style.GREY, "", "--")
 _KINDS = {"response": "", "service": ", service"}
+_BEGUN = ("actual_start", "end")
+# Of the course of a trial: as many as the picture shows.
+_INTERVALS = 100
 _RATES, _IN_FLIGHT = "starts a second", "in flight at once"
 
 
@@ -42,8 +45,7 @@ def machines_up(boots: pd.DataFrame, wire_bytes: float | None = None) -> Plot:
     rows["up_ns"] = rows["end_ns"] - rows.groupby("trial")["intended_start_ns"].transform("min")
     rows["is_up"] = (rows["outcome"].astype("string") == "booted").fillna(False).astype(bool) & (rows["up_ns"] > 0)
     rows = rows[frames.valid(rows)].dropna(subset=["contender"])
-    if "mix" in rows and "boot" in rows:  # of a mix, `boot` says what each machine boots
-        rows["boot"] = rows["boot"].astype("string").mask(rows["mix"].notna(), pd.NA)
+    rows = _one_profile(rows)
     panels, cut = frames.shown(frames.panels(rows, CELL)) if len(rows) else ([], "")
     curves = [
         _up(ours).assign(panel=label, contender=name)
@@ -87,6 +89,13 @@ def machines_up(boots: pd.DataFrame, wire_bytes: float | None = None) -> Plot:
     notes = [f"lines: when so many were up, median of {trials}", "a line ends at its last machine", cut]
     figure = style.drawn(title, notes, data, draw, key, scale, ("since the first was to start", "machines up"))
     return Plot(figure, data, title, _alt_up(data, title))
+
+
+def _one_profile(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without what each machine of a mix boots, so that they stand together."""
+    if "mix" not in rows or "boot" not in rows:
+        return rows
+    return rows.assign(boot=rows["boot"].astype("string").mask(rows["mix"].notna(), pd.NA))
 
 
 def _up(rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,24 +237,21 @@ def _alt_times(data: pd.DataFrame, title: str) -> str:
     return f"{title}: {frames.listed(found['panel'], found['contender'], texts)}."
 
 
-def arrivals(intervals: pd.DataFrame) -> Plot:
-    """Offered and achieved starts a second, and what was in flight, against time; from Run.intervals of one cell.
+def arrivals(frame: pd.DataFrame) -> Plot:
+    """Offered and achieved starts a second, and what was in flight, against time; of one cell.
 
-    Medians over valid trials at each interval. Offered are the starts and what was shed. Of several cells the first is
-    drawn. PlotError where no interval knows its starts.
+    `frame`: Run.intervals, whose offered are starts and what was shed; or Run.boots, of machines. Medians over valid
+    trials at each interval. Of several cells the first is drawn. PlotError where no start is known.
     """
-    needed = ("trial", "contender", "interval", "in_flight", "started", "shed", "duration_ns")
-    rows = frames.needing(intervals, needed, "arrivals")
-    rows = rows[frames.valid(rows) & (rows["duration_ns"] > 0)].dropna(subset=["contender", "started", "in_flight"])
-    if rows.empty:
-        raise PlotError("arrivals: no interval of a valid trial knows its starts, so there is nothing to draw")
-    cells = frames.panels(rows, CELL)
+    is_boots = "intended_start_ns" in frame
+    needed = _BOOTED if is_boots else ("trial", "contender", "interval", "in_flight", "started", "shed", "duration_ns")
+    rows = frames.needing(frame, (*needed, "actual_start_ns") if is_boots else needed, "arrivals")
+    rows = _one_profile(rows[frames.valid(rows)].dropna(subset=["contender"]))
+    cells = frames.panels(rows, CELL) if len(rows) else [("", rows)]
     label, rows = cells[0]
-    rows = rows.assign(
-        s=rows.groupby("trial")["duration_ns"].cumsum() / 1e9,
-        achieved=rows["started"] * 1e9 / rows["duration_ns"],
-        offered=(rows["started"] + rows["shed"].fillna(0)) * 1e9 / rows["duration_ns"],
-    )
+    rows = _counted(rows) if is_boots else _rates(rows)
+    if rows.empty:
+        raise PlotError("arrivals: no valid trial knows its starts, so there is nothing to draw")
     columns = ["s", "offered", "achieved", "in_flight"]
     medians = rows.groupby(["contender", "interval"], observed=True)[columns].median().reset_index()
     data = pd.concat(
@@ -255,7 +261,7 @@ def arrivals(intervals: pd.DataFrame) -> Plot:
         ],
         ignore_index=True,
     )[["panel", "contender", "kind", "s", "value"]]
-    styles = style.looks(frames.contenders(intervals))
+    styles = style.looks(frames.contenders(frame))
 
     def draw(axes: Axes, here: pd.DataFrame) -> None:
         for (name, kind), ours in here.groupby(["contender", "kind"], sort=False, observed=True):
@@ -274,7 +280,7 @@ def arrivals(intervals: pd.DataFrame) -> Plot:
             style.figures_axis(axes.yaxis, here["value"], _whole)
             axes.set_ylim(0, max(float(here["value"].max()), 1) * 1.08)
 
-    title = "Starts and transfers in flight over the course of a trial"
+    title = f"Starts and {'machines' if is_boots else 'transfers'} in flight over the course of a trial"
     trials = frames.span([int(ours["trial"].nunique()) for _, ours in frames.each_contender(rows)], "valid trial")
     notes = [
         label, f"median of {trials}", "dotted: offered; solid: achieved",
@@ -282,6 +288,43 @@ def arrivals(intervals: pd.DataFrame) -> Plot:
     ]  # fmt: skip
     figure = style.drawn(title, notes, data, draw, key, scale, ("s", ""), under=2, share_y=False)
     return Plot(figure, data, title, _alt_arrivals(data, title))
+
+
+def _rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of intervals: when each ended, and its starts a second."""
+    rows = rows[rows["duration_ns"] > 0].dropna(subset=["started", "in_flight"])
+    return rows.assign(
+        s=rows.groupby("trial")["duration_ns"].cumsum() / 1e9,
+        achieved=rows["started"] * 1e9 / rows["duration_ns"],
+        offered=(rows["started"] + rows["shed"].fillna(0)) * 1e9 / rows["duration_ns"],
+    )
+
+
+def _counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same of machines: how many were to start, started and were booting, in intervals of equal length."""
+    first = rows.groupby("trial")["intended_start_ns"].transform("min")
+    times = {name: (rows[f"{name}_ns"] - first) / 1e9 for name in ("intended_start", "actual_start", "end")}
+    last = max(float(each.max()) for each in times.values()) if len(rows) else np.nan
+    if not last > 0:
+        return rows[:0]
+    edges = np.linspace(0, last * 1.000001, _INTERVALS + 1)
+    parts = []
+    for trial, here in rows.groupby("trial"):
+        begun = times["actual_start"][here.index].notna()  # what was shed is never in flight
+        known = [times["intended_start"][here.index], *(times[name][here.index][begun] for name in _BEGUN)]
+        offered, started, ended = (np.histogram(each.dropna(), edges)[0] for each in known)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "contender": here["contender"].iloc[0], "trial": trial, "interval": range(_INTERVALS),
+                    "s": edges[1:], "offered": offered / edges[1], "achieved": started / edges[1],
+                    "in_flight": np.cumsum(started - ended),
+                }
+            )
+        )  # fmt: skip
+    whole = pd.concat(parts, ignore_index=True)
+    whole["contender"] = pd.Categorical(whole["contender"], frames.contenders(rows))
+    return whole
 
 
 def _alt_arrivals(data: pd.DataFrame, title: str) -> str:

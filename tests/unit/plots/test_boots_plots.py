@@ -100,8 +100,23 @@ def test_offered_is_what_started_and_what_was_shed_and_in_flight_stands_on_its_o
     assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["starts a second", "in flight at once"]
 
 
+def test_machines_in_flight_are_those_that_started_and_have_not_ended() -> None:
+    boots = frames.boots(["epoll"], machines=200, trials=1)
+    shed = boots["machine"] >= 150
+    boots = boots.assign(actual_start_ns=boots["actual_start_ns"].mask(shed), end_ns=boots["end_ns"].mask(shed))
+    plot = plots.arrivals(boots.assign(intended_start_ns=boots["intended_start_ns"] + boots["machine"] * 1_000_000))
+    found = {kind: rows["value"] for kind, rows in plot.data.groupby("kind")}
+    width_s = plot.data["s"].min()
+    assert found["offered"].sum() * width_s == pytest.approx(200)
+    assert found["achieved"].sum() * width_s == pytest.approx(150)
+    assert found["in_flight"].iloc[-1] == 0
+    assert 0 < found["in_flight"].max() <= 150
+    assert "machines in flight" in plot.title
+
+
 @pytest.mark.parametrize("lost", [0, 1, 20, 199])
 @pytest.mark.parametrize("wire_bytes", [None, 1, 1_000_000, 100_000_000])
 def test_no_label_lies_on_a_curve(lost: int, wire_bytes: int | None) -> None:
     assert frames.overlaps(plots.machines_up(frames.boots(lost=lost), wire_bytes).figure) == []
     assert frames.overlaps(plots.response_times(frames.cohort(lost=lost)).figure) == []
+    assert frames.overlaps(plots.arrivals(frames.boots(lost=lost)).figure) == []
