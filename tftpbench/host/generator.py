@@ -21,11 +21,12 @@ import numpy.typing as npt
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import Arrivals
-from tftpbench.model.workload import DRAIN_NS
+from tftpbench.model.workload import DRAIN_NS, Piece
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
@@ -46,9 +47,16 @@ class LoadConfig:
     `rate_per_s`: None is a closed loop, with `concurrency` transfers in flight throughout. A rate is an open loop,
     whose starts lie in time as `arrivals` says: at most `concurrency` are in flight, what is due beyond that is shed,
     and what has not ended `deadline_ns` after its intended start is ended, as late.
+    `over_ns`: a storm, an open loop of `transfers` starts within that time, spread as `spread` says: evenly, or
+    normally about the middle. `shape`: an open loop whose rate changes, and which is as long as its pieces. Neither
+    has a warm-up, and all that they start is measured.
+    `rows`: which transfers have a row in the result: "all", "failed" (what did not complete), or "sample" (that, and
+    every k-th of the others). More than `rows_max` become a sample. All figures are of all transfers.
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
+    name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -61,6 +69,11 @@ class LoadConfig:
     rate_per_s: float | None = None
     arrivals: Arrivals = "even"
     deadline_ns: int = 30_000_000_000
+    over_ns: int | None = None
+    spread: Literal["even", "normal"] = "even"
+    shape: tuple[Piece, ...] = ()
+    rows: Literal["all", "failed", "sample"] = "all"
+    rows_max: int = 5_000_000
     size_is_known: bool = False
     distinct_files: int = 1
     seed: int = 1
@@ -87,6 +100,12 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+    boots: tuple[Share, ...] = ()
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether starts wait for no end: at a rate, in a storm, in a shape."""
+        return self.rate_per_s is not None or self.over_ns is not None or bool(self.shape)
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
@@ -138,6 +157,8 @@ class LoadResult:
 
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
+    BOOT_REASONS. Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -154,6 +175,7 @@ class LoadResult:
     window_ns: tuple[int, int] = (0, 0)
     answered: int = 0
     granted: Mapping[str, int] = field(default_factory=dict)
+    boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -228,7 +250,8 @@ def run_load(
 
     def announce(start_ns: int) -> None:
         opens_ns = start_ns + (config.warm_up_ns if config.duration_ns is not None else 0)
-        measured.announce(opens_ns, None if config.duration_ns is None else opens_ns + config.duration_ns)
+        length_ns = sum(piece.for_ns for piece in config.shape) or config.duration_ns
+        measured.announce(opens_ns, None if length_ns is None else opens_ns + length_ns)
 
     try:
         outcome = _core.run_load(
@@ -250,6 +273,7 @@ def run_load(
         window_ns=measured.edges_ns,
         answered=outcome.answered,
         granted=outcome.granted,
+        boots=_columns(outcome.boots),
     )
 
 
@@ -268,7 +292,7 @@ def read_back(
     concurrency = min(config.concurrency, transfers)
     asked = replace(
         config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0, rate_per_s=None,
-        concurrency=concurrency, workers=min(config.workers, concurrency),
+        over_ns=None, shape=(), rows="all", concurrency=concurrency, workers=min(config.workers, concurrency),
     )  # fmt: skip
     generator, stop = generator or LocalGenerator(), stop or Stop()
     result = generator.run(asked, stop)
@@ -301,6 +325,11 @@ def best_sockets(host: str) -> Sockets:
     """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
     address = ip_address(host)
     return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def machine_name(template: str, number: int) -> str:
+    """The name that machine `number` asks for: the template with the machine's variables filled in."""
+    return _core.machine_name(template, number)
 
 
 def write_contents(path: Path, seed: int, file: int, size: int) -> None:

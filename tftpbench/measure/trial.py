@@ -73,12 +73,15 @@ def run_trial(
             found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
-    row["unanswered"] = findings.unanswered(seen.result.transfers)
-    row["in_flight_max"] = findings.in_flight_max(seen.result.transfers)
+    # The generator counts what has no row: of long loads not every transfer is kept.
+    if row.get("unanswered") is None:
+        row["unanswered"] = findings.unanswered(seen.result.transfers)
+    if row.get("in_flight_max") is None:
+        row["in_flight_max"] = findings.in_flight_max(seen.result.boots or seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
-    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
+    wrong = _server_findings(trial, row, seen, died)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
@@ -92,6 +95,12 @@ def run_trial(
         is_quick=bench.is_quick,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
+
+
+def _server_findings(trial: Trial, row: Row, seen: Observed, died: str | None) -> list[findings.ServerFinding]:
+    if trial.cell.is_boots:
+        return findings.of_boots(row, seen.result.boots, trial.cell.shares, died=died, silent_s=seen.silent_s)
+    return findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
 
 
 def _measure(
@@ -130,9 +139,10 @@ def _measure(
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or result.figures.get("shed"):
+    shed = result.figures.get("boots_shed" if cell.is_boots else "shed")
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or shed:
         return None
-    return validity.gap_distance(result.transfers["actual_start_ns"], cell.rate_per_s)
+    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import BLKSIZE_DEFAULT
@@ -30,6 +30,7 @@ SIZE_MAX_BYTES = 4 << 30
 WAIT_MIN_NS, WAIT_MAX_NS = MS, 3_600_000 * MS
 WAITS_MAX = 1000
 REQUEST_MAX_BYTES = 512  # RFC 2347 section 2
+BLOCK_MAX = 65535  # RFC 1350: 16 bits
 # Of the options that RFCs 2348, 2349 and 7440 define; "{size}" is the size of the file that is written.
 OPTION_RANGES = {"blksize": (8, 65464), "timeout": (1, 255), "windowsize": (1, 65535)}
 SIZE_OF_PUT = "{size}"
@@ -157,7 +158,7 @@ def load_boot(name_or_path: str | Path) -> Boot:
 
 def bundled_boots() -> dict[str, Path]:
     """The boot profiles that come with tftpbench, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def mapped(boot: Boot, names: Mapping[str, str]) -> Boot:
@@ -275,6 +276,19 @@ def _check_option(name: str, setting: str) -> None:
         raise ValueError(f"has {name} {setting[:40]}; allowed: {name} from {low} to {high}")
 
 
+def _within(size: int) -> int:
+    if size > SIZE_MAX_BYTES:
+        raise ValueError(f"is {size}; allowed: 0 to 4GiB")
+    return size
+
+
+def _as_stop(value: object) -> object:
+    if value in (None, "oack") or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= BLOCK_MAX):
+        return value
+    raise ValueError(f"is {str(value)[:40]!r}; allowed: oack, or the number of a DATA block, 1 to {BLOCK_MAX}")
+
+
+_STOP_SCHEMA = {"anyOf": [{"const": "oack"}, {"type": "integer", "minimum": 1, "maximum": BLOCK_MAX}, {"type": "null"}]}
 _WAITS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 _Waits = Annotated[tuple[int, ...], BeforeValidator(_as_waits), WithJsonSchema(_WAITS_SCHEMA)]
 _Options = Annotated[
@@ -345,8 +359,8 @@ class _Request(Strict):
     miss: Annotated[Literal["expected"] | None, Allowed("expected")] = Field(
         default=None, description="expected: the file is absent, and an ERROR is the right answer."
     )
-    stop: Annotated[Literal["oack"] | Annotated[Count, Field(ge=1, le=65535)] | None, Allowed("oack, 1 to 65535")] = (
-        Field(default=None, description="Ended by the client: after the OACK, or after this DATA block.")
+    stop: Annotated[int | Literal["oack"] | None, PlainValidator(_as_stop), WithJsonSchema(_STOP_SCHEMA)] = Field(
+        default=None, description="Ended by the client: after the OACK, or after this DATA block."
     )
     think: Annotated[
         DurationNs, Field(ge=0, le=WAIT_MAX_NS), Allowed(f"0s to 1h; {DURATION_ALLOWED}"),
@@ -395,14 +409,14 @@ class BootFile(Strict):
         default={}, description="Names of files, or parts of them, that --map can change; {key} stands for them."
     )
     sizes: Annotated[
-        dict[_Name, Annotated[SizeBytes, Field(ge=0, le=SIZE_MAX_BYTES)]],
+        dict[_Name, Annotated[SizeBytes, AfterValidator(_within)]],
         Allowed(f"names as in steps, each with 0 to 4GiB; {SIZE_ALLOWED}"),
     ] = Field(default={}, description="The size of each file that is read or written. They are typical, not measured.")
     clients: Annotated[dict[_Key, _Client], Allowed(f"keys ({_KEYS_ALLOWED}), each with a client")] = Field(
         default={}, description="Who asks: firmware, boot loader; steps name them."
     )
     steps: Annotated[tuple[_Request, ...], Allowed(f"a list of 1 to {STEPS_MAX} requests")] = Field(
-        min_length=1, max_length=STEPS_MAX, description="Its requests, in order."
+        min_length=1, description="Its requests, in order."
     )
 
     @model_validator(mode="after")
@@ -432,8 +446,8 @@ class _Resolution:
             self._check_source(("clients", key, "source"), client.source)
         for index, request in enumerate(file.steps):
             self._add(index, request)
-        for name, path in self._unused.items():
-            self.faults.append(KeyFault(path, f"is asked for by no step: {name}", ["steps"]))
+        for name, path in {} if self.faults else self._unused.items():
+            self.faults.append(KeyFault(path, f"is asked for by no step: {name}", ["steps", "names"]))
         if len(self.steps) > STEPS_MAX:
             self.faults.append(KeyFault(("steps",), f"are {len(self.steps)} requests; allowed: 1 to {STEPS_MAX}"))
 
@@ -457,14 +471,13 @@ class _Resolution:
         self.faults += faults
         if request.source is not None:
             self._check_source((*path, "source"), request.source)
-        if found is None or faults or len(self.steps) > STEPS_MAX:
-            return
-        key, client = found
-        for name in _expanded(_filled(request.template, self.names)):
-            step = self._step(path, request, client, name)
-            self.steps.append(step)
-            self.clients.append(key)
-            self.sources.append(request.source or client.source)
+        for name in () if faults else _expanded(_filled(request.template, self.names)):
+            size = self._size(path, request, name)
+            if found is not None and len(self.steps) <= STEPS_MAX:
+                key, client = found
+                self.steps.append(self._step(path, request, client, name, size))
+                self.clients.append(key)
+                self.sources.append(request.source or client.source)
 
     def _client(self, path: KeyPath, request: _Request) -> tuple[str, _Client] | None:
         known = self.file.clients
@@ -477,15 +490,14 @@ class _Resolution:
         self.faults.append(KeyFault((*path, "as"), f"{given}{hint}", ["clients"]))
         return None
 
-    def _step(self, path: KeyPath, request: _Request, client: _Client, name: str) -> Step:
+    def _step(self, path: KeyPath, request: _Request, client: _Client, name: str, size: int | None) -> Step:
         operation: Operation = "read" if request.get else "write"
         probe = client.probe
         if request.stop is not None and probe is None:
-            message = "needs a client that knows how to stop; allowed: with clients.*.probe"
+            message = "needs a client that says how it stops; allowed: with probe in clients"
             self.faults.append(KeyFault((*path, "stop"), message, ["clients"]))
         options = client.options if probe is None or probe.options is None or request.stop is None else probe.options
         self._check_request(path, operation, name, options)
-        size = self._size(path, request, name)
         step = Step(
             operation=operation,
             name=name,
@@ -539,9 +551,10 @@ def _faults_of_variables(path: KeyPath, text: str, names: Mapping[str, str]) -> 
     """What is no variable of a machine and none of these names."""
     if _VARIABLE.sub("", text).strip("{}") != _VARIABLE.sub("", text) or "{" in _VARIABLE.sub("", text):
         return [KeyFault(path, f"has a brace without its other one in {text!r}; allowed: {{n}} and the like")]
-    known = [f"{{{each}}}" for each in (*names, *MACHINE_VARIABLES, "ip_hex[K]", "ip_hex[8..1]")]
+    known = [*names, *MACHINE_VARIABLES, "ip_hex[K]", "ip_hex[8..1]"]
+    allowed = f"; allowed: {', '.join(f'{{{each}}}' for each in known)}"
     return [
-        KeyFault(path, f"has the variable {{{each}}}{suggest(f'{{{each}}}', known)}", ["names"])
+        KeyFault(path, f"has the variable {{{each}}}{suggest(each, known, allowed)}", ["names"])
         for each in _VARIABLE.findall(text)
         if each not in names and each not in MACHINE_VARIABLES and not _PART.match(each)
     ]
@@ -619,7 +632,7 @@ def _put_before(document: Document, after: str, below: tuple[Path, ...]) -> None
         place = document.origin(("after",))
         raise BootError(f"{place}: after: {after!r} makes {wrong}; allowed: a boot that does not come after this one")
     first = _read(path, below)
-    strict.parse(first, BootFile)  # so that its mistakes are told with its own lines
+    strict.parse(first, BootFile)  # its mistakes have its own lines
     for key in ("sources", "names", "sizes", "clients"):
         own: Any = document.data.get(key, {})
         earlier: Any = first.data.get(key, {})

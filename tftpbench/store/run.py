@@ -19,7 +19,7 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
@@ -100,6 +100,16 @@ class Run(Shown):
         """
         frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
         return tables.with_cells(frame, self.trials, frames.CELL)
+
+    @cached_property
+    def boots(self) -> "pd.DataFrame":
+        """One row per machine of each trial whose machines boot: `trial`, `contender`, its cell and `verdict`.
+
+        Then `machine`, the profile that it follows as `boot`, its times in ns since the trial's first start, NA where
+        it never came, and how it ended (docs/results-format.md, "boots.parquet").
+        """
+        frame = tables.frame(self._tables(form.BOOTS, BOOT_COLUMNS), BOOT_COLUMNS)
+        return tables.with_cells(frame, self.trials, tuple(name for name in frames.CELL if name not in BOOT_COLUMNS))
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
@@ -219,7 +229,10 @@ class Run(Shown):
     @property
     def absent(self) -> tuple[str, ...]:
         """Those of `problems` that tell of files which a run may be kept without."""
-        lacking = {name: sum(not self._files.has(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        lacking = {
+            name: sum(form.has_file(row, name) and not self._files.has(row["trial"], name) for row in self.rows)
+            for name in form.OPTIONAL
+        }
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
 
     @property
@@ -280,7 +293,7 @@ class Run(Shown):
 
     def _tables(self, name: str, columns: dict[str, Column]) -> dict[int, Any]:
         found, absent, left = {}, 0, TABLE_ROWS_MAX
-        for row in self.rows:
+        for row in (row for row in self.rows if form.has_file(row, name)):
             trial = row["trial"]
             try:
                 table = self._files.table(trial, name, columns, rows_max=left)

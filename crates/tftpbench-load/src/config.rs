@@ -7,10 +7,12 @@ use std::sync::Arc;
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
+use crate::boots::BootPlan;
 use crate::open_loop::{Rate, Spacing};
+use crate::shape::{self, Piece, Spread};
 
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
@@ -34,6 +36,10 @@ pub struct LoadConfig {
     pub size_is_known: bool,
     /// Seed of the generated contents.
     pub seed: u64,
+    /// Which transfers have a row in the report.
+    pub rows: Rows,
+    /// Most rows that are kept; beyond it more and more completed transfers have none.
+    pub rows_max: usize,
     /// How much of what is read is compared.
     pub verify: Verify,
     /// Compare with these bytes instead of generated ones: file n with the one at n modulo their number.
@@ -62,10 +68,13 @@ pub struct LoadConfig {
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
+    /// What starts is a machine that boots so, and not one transfer; operation, name, file, options and timing are those
+    /// of its steps then.
+    pub boots: Option<Arc<BootPlan>>,
 }
 
 /// When transfers start: what a `Schedule` is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrivals {
     /// A fixed number in flight, over all workers: the end of one is the start of the next.
     ClosedLoop {
@@ -74,12 +83,12 @@ pub enum Arrivals {
         /// The first starts are spread evenly over this time; 0 is a burst.
         ramp_ns: u64,
     },
-    /// A fixed rate, whatever becomes of the transfers. What is due while as many are in flight as may be is shed: counted, and
-    /// never started.
+    /// Starts at times of their own, whatever becomes of the transfers. What is due while as many are in flight as may be is
+    /// shed: counted, and never started.
     OpenLoop {
-        /// How many start in which time.
-        rate: Rate,
-        /// How the starts lie in it.
+        /// How many start when.
+        starts: Starts,
+        /// How the starts of a rate or a shape lie in it.
         spacing: Spacing,
         /// How many may be in flight, over all workers.
         in_flight_max: usize,
@@ -90,12 +99,67 @@ pub enum Arrivals {
 
 impl Arrivals {
     /// Most transfers in flight, over all workers.
-    pub(crate) fn in_flight_max(self) -> usize {
+    pub(crate) fn in_flight_max(&self) -> usize {
         match self {
-            Arrivals::ClosedLoop { concurrency, .. } => concurrency,
-            Arrivals::OpenLoop { in_flight_max, .. } => in_flight_max,
+            Arrivals::ClosedLoop { concurrency, .. } => *concurrency,
+            Arrivals::OpenLoop { in_flight_max, .. } => *in_flight_max,
         }
     }
+}
+
+/// How many transfers of an open loop start when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Starts {
+    /// At a fixed rate, for as long as the run's extent says.
+    Rate(Rate),
+    /// A fixed number within a time, each at a time of its own: fixed work, without a warm-up.
+    Storm {
+        /// How many.
+        count: u64,
+        /// Within how long; 0 is all at once.
+        over_ns: u64,
+        /// How they lie in it.
+        spread: Spread,
+    },
+    /// At a rate that changes; the window is as long as the shape.
+    Shape(Arc<[Piece]>),
+}
+
+impl Starts {
+    /// Refuses what cannot be meant, in one line.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Starts::Rate(rate) if !rate.is_allowed() => {
+                Err("rate: must be between 0.001/s and 1000000/s".to_owned())
+            }
+            Starts::Rate(_) => Ok(()),
+            Starts::Storm { count, over_ns, .. } => shape::check_storm(*count, *over_ns),
+            Starts::Shape(pieces) => shape::check(pieces),
+        }
+    }
+
+    /// The extent of a run with these starts, where they have one of their own.
+    pub fn extent(&self) -> Option<Extent> {
+        match self {
+            Starts::Rate(_) => None,
+            // Every transfer has its deadline: none needs a limit.
+            Starts::Storm { count, .. } => Some(Extent::Transfers { count: *count, limit_ns: u64::MAX }),
+            Starts::Shape(pieces) => {
+                Some(Extent::Duration { warm_up_ns: 0, window_ns: shape::length_ns(pieces) })
+            }
+        }
+    }
+}
+
+/// Which transfers have a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// All, as long as there is room; then those of a sample.
+    All,
+    /// Those that did not complete.
+    Failed,
+    /// Those that did not complete, and every k-th of the others.
+    Sample,
 }
 
 /// When a run ends.
@@ -190,10 +254,16 @@ impl LoadConfig {
 
     /// How long after its intended start a transfer is given up; `None` where it may take any time.
     pub(crate) fn patience_ns(&self) -> Option<u64> {
-        match self.arrivals {
+        match &self.arrivals {
             Arrivals::ClosedLoop { .. } => None,
-            Arrivals::OpenLoop { deadline_ns, .. } => Some(deadline_ns),
+            Arrivals::OpenLoop { deadline_ns, .. } => Some(*deadline_ns),
         }
+    }
+
+    /// Whether all that is intended belongs to the cohort, whenever that is: the work is fixed, or a shape.
+    pub(crate) fn is_one_cohort(&self) -> bool {
+        let is_shape = matches!(self.arrivals, Arrivals::OpenLoop { starts: Starts::Shape(_), .. });
+        is_shape || matches!(self.extent, Extent::Transfers { .. })
     }
 
     /// Whether blocks may arrive many at a time (RFC 7440).
@@ -233,13 +303,17 @@ impl LoadConfig {
         if self.timing.timeout_ns == 0 {
             return refuse("timeout: must be longer than 0");
         }
-        if let Arrivals::OpenLoop { rate, deadline_ns, .. } = self.arrivals {
-            if !rate.is_allowed() {
-                return refuse("rate: must be between 0.001/s and 1000000/s");
+        if let Arrivals::OpenLoop { starts, deadline_ns, .. } = &self.arrivals {
+            starts.check().map_err(LoadError::Config)?;
+            if starts.extent().is_some_and(|extent| extent != self.extent) {
+                return refuse("machines and shape: have an extent of their own");
             }
-            if deadline_ns == 0 {
+            if *deadline_ns == 0 {
                 return refuse("deadline: must be longer than 0");
             }
+        }
+        if self.rows_max == 0 {
+            return refuse("rows_max: must be at least 1");
         }
         match self.extent {
             Extent::Transfers { count: 0, .. } => refuse("transfers: must be at least 1"),

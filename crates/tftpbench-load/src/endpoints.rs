@@ -44,7 +44,7 @@ impl Endpoints {
         let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
         match config.sockets {
             Sockets::PerTransfer => {
-                let first = match config.arrivals {
+                let first = match &config.arrivals {
                     Arrivals::ClosedLoop { .. } => slots,
                     Arrivals::OpenLoop { .. } => slots.min(FIRST_SOCKETS),
                 };

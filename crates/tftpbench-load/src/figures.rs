@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
-use crate::config::{Arrivals, Extent, LoadConfig};
+use crate::config::{Arrivals, Extent, LoadConfig, Starts};
 use crate::latency::{LatencyLog, latency_histogram};
 use crate::recorder::{TransferOutcome, TransferRow};
+use crate::shape::length_ns;
 
 /// A figure of a report: whole numbers stay whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,10 +69,8 @@ impl Cohort {
         shed: u64,
         window: Range<i64>,
     ) -> Cohort {
-        let is_in = |row: &&TransferRow| match config.extent {
-            Extent::Transfers { .. } => true,
-            Extent::Duration { .. } => window.contains(&row.intended_start_ns),
-        };
+        let is_whole = config.is_one_cohort();
+        let is_in = |row: &&TransferRow| is_whole || window.contains(&row.intended_start_ns);
         let rows: Vec<&TransferRow> = transfers.iter().filter(is_in).collect();
         let mut lag = latency_histogram();
         rows.iter().for_each(|row| lag.saturating_record(lag_ns(row)));
@@ -151,29 +150,35 @@ fn lag_ns(row: &TransferRow) -> u64 {
     u64::try_from(row.actual_start_ns - row.intended_start_ns).unwrap_or(0)
 }
 
-/// Starts a second that were intended, and that came about in time; of an open loop only. With fixed work they are
-/// offered for as long as their number takes at the rate; where the generator took longer, that is what they were
-/// achieved in.
+/// Starts a second that were intended, and that came about in time; of an open loop only. Where their number is fixed they
+/// are offered for as long as it takes as asked for; where the generator took longer, that is what they were achieved in.
 fn rates(
     config: &LoadConfig,
     rows: &[&TransferRow],
     shed: u64,
     window: &Range<i64>,
 ) -> (Option<Figure>, Option<Figure>) {
-    let Arrivals::OpenLoop { rate, .. } = config.arrivals else { return (None, None) };
+    let Arrivals::OpenLoop { starts, .. } = &config.arrivals else { return (None, None) };
     let (intended, last) = (rows.len() as u64 + shed, rows.iter().map(|row| row.actual_start_ns).max());
-    let (offered_ns, achieved_ns, in_time) = match config.extent {
-        Extent::Transfers { .. } => {
-            let offered_ns = rate.time_of(intended) as i64;
-            (offered_ns, offered_ns.max(last.unwrap_or(0)), rows.len())
-        }
-        Extent::Duration { .. } => {
-            let in_time = rows.iter().filter(|row| window.contains(&row.actual_start_ns)).count();
-            (window.end - window.start, window.end - window.start, in_time)
-        }
+    let asked_ns = match (starts, config.extent) {
+        (Starts::Rate(_), Extent::Duration { .. }) => None,
+        (Starts::Rate(rate), Extent::Transfers { .. }) => Some(rate.time_of(intended)),
+        (Starts::Storm { over_ns, .. }, _) => Some(*over_ns),
+        (Starts::Shape(pieces), _) => Some(length_ns(pieces)),
     };
     let per_second = |count: f64, ns: i64| share(count * 1e9, ns as f64);
-    (per_second(intended as f64, offered_ns), per_second(in_time as f64, achieved_ns))
+    match asked_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX)) {
+        Some(0) => (None, None),
+        Some(asked_ns) => {
+            let achieved_ns = asked_ns.max(last.unwrap_or(0));
+            (per_second(intended as f64, asked_ns), per_second(rows.len() as f64, achieved_ns))
+        }
+        None => {
+            let in_time = rows.iter().filter(|row| window.contains(&row.actual_start_ns)).count();
+            let window_ns = window.end - window.start;
+            (per_second(intended as f64, window_ns), per_second(in_time as f64, window_ns))
+        }
+    }
 }
 
 /// `intended` is the schedule's own count.

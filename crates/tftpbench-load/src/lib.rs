@@ -8,6 +8,9 @@
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
+mod boot_figures;
+#[allow(dead_code, reason = "the engine that reads it follows")]
+mod boots;
 mod client;
 mod config;
 pub mod contents;
@@ -16,11 +19,13 @@ mod exchange;
 mod faults;
 mod figures;
 mod latency;
+mod machine_name;
 mod notice;
 mod open_loop;
 mod recorder;
 mod report;
 mod schedule;
+mod shape;
 mod shared_socket;
 mod worker;
 
@@ -33,13 +38,17 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
-pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
+pub use boot_figures::{BootOutcome, BootReason, BootRow};
+pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
+pub use config::{Arrivals, Extent, LoadConfig, LoadError, Rows, Sockets, Starts, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
+pub use machine_name::machine_name;
 pub use notice::{Notice, Progress};
 pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
+pub use shape::{Piece, Spread};
 
 use config::DALLYING_MAX;
 use notice::{Counters, Sent};
@@ -106,9 +115,10 @@ pub fn run(
 /// them: in the middle of it is too late to find out.
 fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     let raised = limits::raise_open_files((sockets(config) as u64).saturating_add(OTHER_FILES));
-    let Arrivals::OpenLoop { rate, in_flight_max, .. } = config.arrivals else {
+    let Arrivals::OpenLoop { starts, in_flight_max, .. } = &config.arrivals else {
         return Ok(raised.map(drop)?);
     };
+    let in_flight_max = *in_flight_max;
     let refuse = |limit: String, fits: u64, hint: &str| {
         let (asked, hint) = (in_flight_max, hint.to_owned());
         Err(LoadError::TooMany { asked, limit, fits, hint })
@@ -128,10 +138,10 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     }
     raised?;
     let memory = limits::available_memory_bytes().unwrap_or(u64::MAX);
-    let Some(rest) = memory.checked_sub(row_bytes(config, rate)) else {
+    let Some(rest) = memory.checked_sub(row_bytes(config, starts)) else {
         return Err(LoadError::Config(format!(
-            "rate and duration: a row for each transfer needs more than the {} MiB of memory that are free; \
-             a lower rate or a shorter duration needs less",
+            "rows: as many as this run may have need more than the {} MiB of memory that are free; \
+             `rows: sample` keeps fewer",
             memory >> 20
         )));
     };
@@ -142,15 +152,17 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Memory for the rows of all transfers of an open loop.
-fn row_bytes(config: &LoadConfig, rate: Rate) -> u64 {
-    let transfers = match config.extent {
-        Extent::Transfers { count, .. } => count as f64,
-        Extent::Duration { warm_up_ns, window_ns } => {
-            (warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()
+/// Memory for the rows of an open loop.
+fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
+    let transfers = match (starts, config.extent) {
+        (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
+        (_, Extent::Transfers { count, .. }) => count,
+        (Starts::Rate(rate), Extent::Duration { warm_up_ns, window_ns }) => {
+            ((warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()) as u64
         }
+        (Starts::Storm { count, .. }, _) => *count,
     };
-    (transfers * ROW_BYTES as f64) as u64
+    transfers.min(config.rows_max as u64).saturating_mul(ROW_BYTES)
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

@@ -1,15 +1,18 @@
-//! When transfers are to start at a fixed rate: a pure function of their number, or of a seed and their number.
+//! When transfers of an open loop are to start: a pure function of their number, or of a seed and their number.
 //!
 //! A worker takes every k-th number, so that what all of them start together is the schedule of one worker, to the
 //! nanosecond. It must never read a clock, nor depend on what becomes of the transfers.
 
+use crate::config::Starts;
 use crate::contents::{SPLITMIX_STEP, mix64};
+use crate::shape::{GAP_BITS, Shape, Storm};
 
 /// Slowest and fastest rate, in transfers a second: one in 1000 s, and more than any generator starts.
 const RATE_MIN_PER_S: f64 = 1e-3;
 const RATE_MAX_PER_S: f64 = 1e6;
 /// Gaps of a Poisson process are summed in units of 2^-16 ns: after 10^11 of them less than 2 ms are lost.
 const FRACTION_BITS: u32 = 16;
+const FRACTION: f64 = (1u32 << FRACTION_BITS) as f64;
 /// Tells this stream of random numbers from those that make file contents of the same seed.
 const STREAM: u64 = 0x6172_7269_7661_6C73;
 
@@ -65,7 +68,9 @@ pub(crate) struct OpenLoop {
     start_ns: u64,
     /// Every how many-th number is this worker's.
     workers: u64,
-    next: Start,
+    /// The next number, and when it starts.
+    number: u64,
+    due_ns: Option<u64>,
     /// No transfer is intended from then on, or has this number or a higher one.
     until_ns: u64,
     count: u64,
@@ -82,26 +87,25 @@ impl OpenLoop {
         until_ns: u64,
         count: u64,
     ) -> OpenLoop {
-        let first = Start { number: index as u64, intended_ns: 0 };
+        let (number, workers) = (index as u64, workers as u64);
         let mut open =
-            OpenLoop { times, start_ns, workers: workers as u64, next: first, until_ns, count, intended: 0 };
+            OpenLoop { times, start_ns, workers, number, due_ns: None, until_ns, count, intended: 0 };
         open.look_up();
         open
     }
 
     /// When the next transfer is to start; `None` where none is any more.
     pub(crate) fn next_start_ns(&self) -> Option<u64> {
-        let Start { number, intended_ns } = self.next;
-        (intended_ns < self.until_ns && number < self.count).then_some(intended_ns)
+        self.due_ns.filter(|due_ns| *due_ns < self.until_ns && self.number < self.count)
     }
 
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<Start> {
-        self.next_start_ns().filter(|due_ns| *due_ns <= now_ns)?;
-        let due = self.next;
-        self.next.number += self.workers;
+        let intended_ns = self.next_start_ns().filter(|due_ns| *due_ns <= now_ns)?;
+        let number = self.number;
+        self.number += self.workers;
         self.look_up();
         self.intended += 1;
-        Some(due)
+        Some(Start { number, intended_ns })
     }
 
     pub(crate) fn close(&mut self) {
@@ -109,7 +113,7 @@ impl OpenLoop {
     }
 
     fn look_up(&mut self) {
-        self.next.intended_ns = self.start_ns.saturating_add(self.times.of(self.next.number));
+        self.due_ns = self.times.of(self.number).map(|ns| self.start_ns.saturating_add(ns));
     }
 }
 
@@ -118,12 +122,16 @@ impl OpenLoop {
 pub(crate) enum Times {
     Even(Rate),
     Poisson(Poisson),
+    Storm(Storm),
+    Shape(Shape),
+    ShapePoisson(Shape, Poisson),
 }
 
+/// Sums of exponentially distributed gaps.
 #[derive(Clone, Debug)]
 pub(crate) struct Poisson {
     stream: u64,
-    /// A mean gap, in units of 2^-16 ns.
+    /// A mean gap, in units of the sum.
     mean: f64,
     /// How many gaps have been summed, and their sum.
     summed: u64,
@@ -131,33 +139,50 @@ pub(crate) struct Poisson {
 }
 
 impl Times {
-    pub(crate) fn new(rate: Rate, spacing: Spacing, seed: u64) -> Times {
-        match spacing {
-            Spacing::Even => Times::Even(rate),
-            Spacing::Poisson => {
+    pub(crate) fn new(starts: &Starts, spacing: Spacing, seed: u64) -> Times {
+        match (starts, spacing) {
+            (Starts::Rate(rate), Spacing::Even) => Times::Even(*rate),
+            (Starts::Rate(rate), Spacing::Poisson) => {
                 let mean_ns = rate.per_ns as f64 / rate.transfers as f64;
-                let mean = mean_ns * f64::from(1u32 << FRACTION_BITS);
-                Times::Poisson(Poisson { stream: mix64(seed ^ STREAM), mean, summed: 0, sum: 0 })
+                Times::Poisson(Poisson::new(seed, mean_ns * FRACTION))
+            }
+            (&Starts::Storm { count, over_ns, spread }, _) => Times::Storm(Storm { count, over_ns, spread }),
+            (Starts::Shape(pieces), Spacing::Even) => Times::Shape(Shape::new(pieces)),
+            (Starts::Shape(pieces), Spacing::Poisson) => {
+                let mean = (1u64 << GAP_BITS) as f64;
+                Times::ShapePoisson(Shape::new(pieces), Poisson::new(seed, mean))
             }
         }
     }
 
-    /// When transfer `number` starts.
-    fn of(&mut self, number: u64) -> u64 {
+    /// When transfer `number` starts; `None` where there are not so many.
+    fn of(&mut self, number: u64) -> Option<u64> {
         match self {
-            Times::Even(rate) => rate.time_of(number),
-            Times::Poisson(poisson) => poisson.of(number),
+            Times::Even(rate) => Some(rate.time_of(number)),
+            Times::Poisson(poisson) => Some(poisson.of(number)),
+            Times::Storm(storm) => storm.time_of(number),
+            Times::Shape(shape) => shape.time_of(number.into(), 0),
+            Times::ShapePoisson(shape, poisson) => shape.time_of(poisson.sum_to(number), GAP_BITS),
         }
     }
 }
 
 impl Poisson {
-    fn of(&mut self, number: u64) -> u64 {
+    fn new(seed: u64, mean: f64) -> Poisson {
+        Poisson { stream: mix64(seed ^ STREAM), mean, summed: 0, sum: 0 }
+    }
+
+    /// The sum of all gaps up to that of `number`, and with it.
+    fn sum_to(&mut self, number: u64) -> u128 {
         while self.summed <= number {
             self.sum += (self.mean * exponential(self.stream, self.summed)) as u128;
             self.summed += 1;
         }
-        u64::try_from(self.sum >> FRACTION_BITS).unwrap_or(u64::MAX)
+        self.sum
+    }
+
+    fn of(&mut self, number: u64) -> u64 {
+        u64::try_from(self.sum_to(number) >> FRACTION_BITS).unwrap_or(u64::MAX)
     }
 }
 
@@ -170,7 +195,10 @@ fn exponential(stream: u64, index: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::shape::{Piece, Spread};
 
     const SECOND: u64 = 1_000_000_000;
     const DAYS_NS: u64 = 10 * 24 * 3_600 * SECOND;
@@ -181,7 +209,17 @@ mod tests {
     }
 
     fn part(rate: Rate, spacing: Spacing, seed: u64, share: (usize, usize), count: u64) -> Vec<Start> {
-        let times = Times::new(rate, spacing, seed);
+        part_of(&Starts::Rate(rate), spacing, seed, share, count)
+    }
+
+    fn part_of(
+        starts: &Starts,
+        spacing: Spacing,
+        seed: u64,
+        share: (usize, usize),
+        count: u64,
+    ) -> Vec<Start> {
+        let times = Times::new(starts, spacing, seed);
         let mut open = OpenLoop::new(times, 1_000, share, u64::MAX, count);
         std::iter::from_fn(|| open.take_due(u64::MAX)).collect()
     }
@@ -202,15 +240,46 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_together_have_the_schedule_of_one() {
-        for (spacing, seed) in BOTH.into_iter().flat_map(|spacing| [1, 99].map(|seed| (spacing, seed))) {
-            let alone = part(per_second(333), spacing, seed, (0, 1), 100_000);
-            for workers in [2, 3, 4] {
-                let parts =
-                    (0..workers).flat_map(|k| part(per_second(333), spacing, seed, (k, workers), 100_000));
-                let mut union: Vec<Start> = parts.collect();
-                union.sort_by_key(|start| start.number);
-                assert_eq!(union, alone, "{spacing:?} with {workers} workers");
+        let hold = Piece::Hold { rate: per_second(400), for_ns: 100 * SECOND };
+        let ramp = Piece::Ramp { from: per_second(0), to: per_second(777), for_ns: 150 * SECOND };
+        let shape = Starts::Shape(Arc::from([ramp, Piece::Burst { count: 5_000 }, hold]));
+        let storm = |spread| Starts::Storm { count: 100_000, over_ns: 10 * SECOND, spread };
+        let all = [Starts::Rate(per_second(333)), shape, storm(Spread::Even), storm(Spread::Normal)];
+        for (starts, spacing) in all.iter().flat_map(|starts| BOTH.map(|spacing| (starts, spacing))) {
+            for seed in [1, 99] {
+                let alone = part_of(starts, spacing, seed, (0, 1), 100_000);
+                assert!(alone.len() > 99_000 && alone.is_sorted_by_key(|start| start.intended_ns));
+                for workers in [2, 3, 4] {
+                    let parts =
+                        (0..workers).flat_map(|k| part_of(starts, spacing, seed, (k, workers), 100_000));
+                    let mut union: Vec<Start> = parts.collect();
+                    union.sort_by_key(|start| start.number);
+                    assert_eq!(union, alone, "{starts:?} {spacing:?} with {workers} workers");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_of_a_hold_are_those_of_its_rate_and_of_a_ramp_follow_its_integral() {
+        let held = Starts::Shape(Arc::from([Piece::Hold { rate: per_second(500), for_ns: 200 * SECOND }]));
+        let found = part_of(&held, Spacing::Poisson, 7, (0, 1), u64::MAX);
+        let rate = part(per_second(500), Spacing::Poisson, 7, (0, 1), found.len() as u64 + 1);
+        // Sums of random gaps are rounded in other units.
+        let apart = found.iter().zip(&rate).map(|(one, other)| one.intended_ns.abs_diff(other.intended_ns));
+        assert!(apart.max().is_some_and(|apart| apart <= 5));
+        assert!(
+            rate[found.len()].intended_ns >= 1_000 + 200 * SECOND,
+            "it ends with the hold, and not before"
+        );
+        let ramp = Piece::Ramp { from: per_second(0), to: per_second(1_000), for_ns: 200 * SECOND };
+        let ramped = part_of(&Starts::Shape(Arc::from([ramp])), Spacing::Poisson, 7, (0, 1), u64::MAX);
+        assert_eq!(ramped.len(), found.len(), "the same gaps, and the same integral");
+        for (ramped, held) in ramped.iter().zip(&found) {
+            // As many starts by then: 2.5 t^2 of the ramp, 500 t of the hold.
+            let (of_ramp, of_hold) =
+                ((ramped.intended_ns - 1_000) as f64 / 1e9, (held.intended_ns - 1_000) as f64 / 1e9);
+            assert!((2.5 * of_ramp * of_ramp - 500.0 * of_hold).abs() < 1e-4);
         }
     }
 
@@ -256,20 +325,16 @@ mod tests {
             assert!(rate.is_allowed());
             let last = (rate.per_second() * 864_000.0).round() as u64;
             assert_eq!(rate.time_of(last), DAYS_NS);
-            let times = Times::new(rate, Spacing::Even, 0);
+            let times = Times::new(&Starts::Rate(rate), Spacing::Even, 0);
             let mut open = OpenLoop::new(times, SECOND, (0, 1), u64::MAX, u64::MAX);
-            open.next.number = last - 1;
+            open.number = last - 1;
             open.look_up();
             assert_eq!(open.take_due(u64::MAX).map(|start| start.number), Some(last - 1));
             assert_eq!(open.next_start_ns(), Some(SECOND + DAYS_NS));
         }
         assert_eq!(per_second(1).time_of(u64::MAX), u64::MAX, "the end of time, not the beginning again");
         // The longest gap there can be: the logarithm of 2^-53, at the slowest rate.
-        let Times::Poisson(mut slow) =
-            Times::new(Rate { transfers: 1, per_ns: 1_000 * SECOND }, Spacing::Poisson, 1)
-        else {
-            unreachable!()
-        };
+        let mut slow = Poisson::new(1, 1e12 * FRACTION);
         slow.sum = u128::from(DAYS_NS) << FRACTION_BITS;
         assert!(slow.of(0) > DAYS_NS);
     }
@@ -285,7 +350,7 @@ mod tests {
     #[test]
     fn starts_are_given_when_they_are_due_and_end_with_the_window_or_the_count() {
         for spacing in BOTH {
-            let times = Times::new(per_second(100), spacing, 1);
+            let times = Times::new(&Starts::Rate(per_second(100)), spacing, 1);
             let mut open = OpenLoop::new(times, SECOND, (0, 1), 3 * SECOND, u64::MAX);
             while let Some(due_ns) = open.next_start_ns() {
                 assert_eq!(open.take_due(due_ns - 1), None);
@@ -296,7 +361,8 @@ mod tests {
                 assert_eq!(open.intended, 200, "what would start with the end of the window is not of it");
             }
         }
-        let mut open = OpenLoop::new(Times::new(per_second(1), Spacing::Even, 1), 0, (0, 1), u64::MAX, 5);
+        let times = Times::new(&Starts::Rate(per_second(1)), Spacing::Even, 1);
+        let mut open = OpenLoop::new(times, 0, (0, 1), u64::MAX, 5);
         open.close();
         assert_eq!((open.next_start_ns(), open.take_due(u64::MAX)), (None, None));
     }

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use crate::boot_figures::BootRow;
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
 use crate::figures::{self, Cohort, Figure, Figures, share, whole};
@@ -23,6 +24,8 @@ pub struct LoadReport {
     pub figures: Vec<(&'static str, Option<Figure>)>,
     /// A row per transfer, in order of their ends within each worker.
     pub transfers: Vec<TransferRow>,
+    /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
+    pub boots: Vec<BootRow>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service.
@@ -72,6 +75,7 @@ impl LoadReport {
             figures,
             latency_hlog: latencies.log(cohort.into_logs())?,
             transfers: merged.transfers,
+            boots: Vec::new(),
             intervals: merged.intervals,
             faults,
             errors,

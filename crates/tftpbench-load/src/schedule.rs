@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::{Arrivals, LoadConfig};
+use crate::config::{Arrivals, LoadConfig, Starts};
 use crate::open_loop::{OpenLoop, Start, Times};
 
 /// Numbers for transfers, shared by all workers: 0, 1, 2, ... up to a limit.
@@ -43,14 +43,16 @@ impl<'a> Schedule<'a> {
         index: usize,
         (start_ns, close_ns): (u64, u64),
     ) -> Schedule<'a> {
-        match config.arrivals {
+        match &config.arrivals {
             Arrivals::ClosedLoop { ramp_ns, .. } => {
-                Schedule::closed_loop(start_ns, config.slots(index), ramp_ns, tickets)
+                Schedule::closed_loop(start_ns, config.slots(index), *ramp_ns, tickets)
             }
-            Arrivals::OpenLoop { rate, spacing, .. } => {
-                let times = Times::new(rate, spacing, config.seed);
+            Arrivals::OpenLoop { starts, spacing, .. } => {
+                let times = Times::new(starts, *spacing, config.seed);
                 let share = (index, config.workers);
-                Schedule::OpenLoop(OpenLoop::new(times, start_ns, share, close_ns, tickets.limit))
+                // A storm and a shape know their own end, at which some may start.
+                let until_ns = if matches!(starts, Starts::Rate(_)) { close_ns } else { u64::MAX };
+                Schedule::OpenLoop(OpenLoop::new(times, start_ns, share, until_ns, tickets.limit))
             }
         }
     }

@@ -132,7 +132,7 @@ impl Worker<'_> {
             // It fails where the caller gave up waiting, which is no fault here.
             let _ = self.notices.send((Notice::WindowClosed, clock::monotonic_ns()));
             self.recorder.window.1 = close_ns.min(now_ns);
-            self.drain_end_ns = match (self.config.extent, self.config.arrivals) {
+            self.drain_end_ns = match (self.config.extent, &self.config.arrivals) {
                 (Extent::Transfers { .. }, _) => now_ns,
                 (Extent::Duration { .. }, Arrivals::ClosedLoop { .. }) => {
                     close_ns.saturating_add(self.config.drain_ns)

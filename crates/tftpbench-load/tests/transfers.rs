@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use peer::{Faults, Peer, SEED, Seen};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
-    Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Sockets, Spacing, TransferOutcome,
-    Verify, run,
+    Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing, Starts,
+    TransferOutcome, Verify, run,
 };
 use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
@@ -51,6 +51,9 @@ fn config(sockets: Sockets) -> LoadConfig {
         busy_poll_ns: 0,
         watch_for_answer: false,
         receive_buffer_bytes: 0,
+        boots: None,
+        rows: Rows::All,
+        rows_max: 5_000_000,
     }
 }
 
@@ -279,7 +282,7 @@ fn a_ramp_spreads_the_first_starts() {
 
 fn open(transfers_per_s: u64, spacing: Spacing, in_flight_max: usize, deadline_ns: u64) -> Arrivals {
     let rate = Rate { transfers: transfers_per_s, per_ns: 1_000 * MS };
-    Arrivals::OpenLoop { rate, spacing, in_flight_max, deadline_ns }
+    Arrivals::OpenLoop { starts: Starts::Rate(rate), spacing, in_flight_max, deadline_ns }
 }
 
 /// Number and intended start of all transfers of an open loop over 100 ms of warm-up and 200 ms, by number.

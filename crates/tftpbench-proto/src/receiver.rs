@@ -12,7 +12,7 @@
 //! | DATA                            | what we do                                | rule                         |
 //! |---------------------------------|-------------------------------------------|------------------------------|
 //! | `received + 1`                  | take it; ACK if a window or the file ends | RFC 1350 s. 2, RFC 7440 s. 4 |
-//! | further ahead, inside a window  | ACK `received`, once until it moves       | RFC 7440 section 4           |
+//! | further ahead, inside a window  | ACK `received`, once until it moves; see [`Nack`] | RFC 7440 section 4   |
 //! | `received` again, already ACKed | ACK it again: the ACK was lost            | RFC 1350 section 2           |
 //! | older                           | nothing: the sender has passed it         |                              |
 //! | outside the window              | nothing; it is a fault                    |                              |
@@ -27,10 +27,10 @@
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
-use crate::options::{Agreed, Options, accept};
+use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
+use crate::transfer::{Counts, Ending, Habits, Nack, Outcome, Reopenings, Repeated, Transmit};
 
 /// Receives one file.
 #[derive(Debug)]
@@ -43,6 +43,11 @@ pub struct Receiver {
     complete: bool,
     /// Completed, and still there to repeat the last ACK.
     dallying: bool,
+    /// Whether it stays for that.
+    dallies: bool,
+    nack: Nack,
+    /// The request has options that this crate does not know.
+    asks_others: bool,
     agreed: Agreed,
     /// Only a client asks.
     asked: Option<Options>,
@@ -91,6 +96,13 @@ impl Receiver {
     /// DATA 1.
     pub fn client(asked: Options, timing: Timing, now_ns: u64) -> Receiver {
         Receiver::new(Agreed::default(), Some(asked), Rto::client(timing, now_ns))
+    }
+
+    /// The same of a client with habits of its own. It never dallies.
+    pub fn client_with(asked: Options, habits: &Habits, now_ns: u64) -> Receiver {
+        let rto = Rto::by_table(habits.waits.clone(), now_ns);
+        let receiver = Receiver::new(Agreed::default(), Some(asked), rto);
+        Receiver { dallies: false, nack: habits.nack, asks_others: habits.asks_others, ..receiver }
     }
 
     /// Takes in a packet of the peer. The block, if any, is to be stored before draining; where that fails,
@@ -193,6 +205,11 @@ impl Receiver {
         &self.agreed
     }
 
+    /// The options of the request; `None` of a server.
+    pub fn asked(&self) -> Option<&Options> {
+        self.asked.as_ref()
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -230,6 +247,9 @@ impl Receiver {
             gap_reported: false,
             complete: false,
             dallying: false,
+            dallies: true,
+            nack: Nack::Gap,
+            asks_others: false,
             agreed: agreed.workable(),
             asked,
             tsize: None,
@@ -266,6 +286,7 @@ impl Receiver {
             }
             return;
         }
+        let accept = if self.asks_others { accept_known } else { accept };
         match accept(&self.asked.unwrap_or_default(), oack) {
             Ok(granted) => {
                 self.tsize = granted.tsize;
@@ -372,7 +393,8 @@ impl Receiver {
         if !self.answered {
             self.hear();
         }
-        if !std::mem::replace(&mut self.gap_reported, true) {
+        let is_news = !std::mem::replace(&mut self.gap_reported, true);
+        if self.nack == Nack::Block || self.nack == Nack::Gap && is_news {
             self.reply = Reply::Ack { again: self.acked == self.received };
         }
     }
@@ -408,8 +430,10 @@ impl Receiver {
             self.rto.sent(now_ns, !again && !self.gap_reported);
         } else if !self.dallying {
             self.ending.outcome = Some(Outcome::Completed);
-            self.dallying = true;
-            self.rto.dally(now_ns);
+            self.dallying = self.dallies;
+            if self.dallies {
+                self.rto.dally(now_ns);
+            }
         }
         Transmit::Ack { block: block::wire(self.received, self.agreed.rollover), again }
     }

@@ -40,10 +40,10 @@ use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
 use crate::option_name::OptionName;
-use crate::options::{Agreed, Options, accept};
+use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
+use crate::transfer::{Counts, Ending, Habits, Outcome, Reopenings, Repeated, Transmit};
 
 /// Sends one file.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub struct Sender {
     rto: Rto,
     /// Copies of the request that were answered.
     reopenings: Reopenings,
+    /// The request has options that this crate does not know.
+    asks_others: bool,
     counts: Counts,
     ending: Ending,
 }
@@ -105,6 +107,13 @@ impl Sender {
     /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
     pub fn client(asked: Options, length: u64, timing: Timing, now_ns: u64) -> Sender {
         Sender::new(Agreed::default(), Some(asked), length, Rto::client(timing, now_ns), now_ns)
+    }
+
+    /// The same of a client with habits of its own.
+    pub fn client_with(asked: Options, length: u64, habits: &Habits, now_ns: u64) -> Sender {
+        let rto = Rto::by_table(habits.waits.clone(), now_ns);
+        let sender = Sender::new(Agreed::default(), Some(asked), length, rto, now_ns);
+        Sender { asks_others: habits.asks_others, ..sender }
     }
 
     /// Takes in a packet of the peer. Drain afterwards.
@@ -230,6 +239,11 @@ impl Sender {
         &self.agreed
     }
 
+    /// The options of the request; `None` of a server.
+    pub fn asked(&self) -> Option<&Options> {
+        self.asked.as_ref()
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -273,6 +287,7 @@ impl Sender {
             flight_ns: now_ns,
             rto,
             reopenings: Reopenings::default(),
+            asks_others: false,
             counts: Counts::default(),
             ending: Ending::default(),
         };
@@ -295,6 +310,7 @@ impl Sender {
     #[inline(never)]
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
         let asked = self.asked.unwrap_or_default();
+        let accept = if self.asks_others { accept_known } else { accept };
         match accept(&asked, oack) {
             Ok(granted) => {
                 // RFC 2349: in a write the server echoes it. Nothing hangs on that, so the transfer goes on.

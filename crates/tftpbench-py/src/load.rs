@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Rate, Sockets,
-    Spacing, TransferRow, Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Ends, Extent, Fault, Figure, Interval, LoadConfig,
+    LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Then, TransferRow,
+    Verify,
 };
-use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
+use tftpbench_proto::{Backoff, Nack, Operation, Options, Rollover, Timing, Waits};
 
 use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
@@ -36,6 +37,11 @@ pub(crate) struct LoadArguments {
     concurrency: usize,
     /// Transfers in so many nanoseconds; none in a closed loop.
     rate_ratio: Option<(u64, u64)>,
+    /// A storm of `transfers` starts within this time.
+    over_ns: Option<u64>,
+    spread: String,
+    /// A rate that changes; empty without.
+    shape: Vec<PieceArguments>,
     arrivals: String,
     deadline_ns: u64,
     workers: usize,
@@ -57,7 +63,51 @@ pub(crate) struct LoadArguments {
     sockets: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
+    boots: Vec<ShareArguments>,
+    rows: String,
+    rows_max: usize,
 }
+
+/// `tftpbench.host.generator.Piece`. Ratios are starts in so many nanoseconds.
+#[derive(FromPyObject)]
+struct PieceArguments {
+    kind: String,
+    from_ratio: Option<(u64, u64)>,
+    to_ratio: Option<(u64, u64)>,
+    for_ns: u64,
+    count: u64,
+}
+
+/// `tftpbench.model.boot.Share`, attribute by attribute.
+#[derive(FromPyObject)]
+struct ShareArguments {
+    name: String,
+    weight: u64,
+    steps: Vec<StepArguments>,
+}
+
+/// `tftpbench.model.boot.Step`, attribute by attribute.
+#[derive(FromPyObject)]
+struct StepArguments {
+    operation: String,
+    name: String,
+    options: Vec<(String, String)>,
+    size_bytes: Option<u64>,
+    file: i64,
+    ends: String,
+    stop_after: u64,
+    stop_code: u16,
+    stop_text: String,
+    think_ns: u64,
+    waits_ns: Vec<u64>,
+    reading_waits_ns: Vec<u64>,
+    then: String,
+    restarts_max: u32,
+    nack: String,
+    contents: Option<PathBuf>,
+}
+
+const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write", Operation::Write)];
 
 /// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
 #[pyclass(frozen, module = "tftpbench._core")]
@@ -132,6 +182,13 @@ pub(crate) fn first_difference(
     Ok(py.detach(|| contents::first_difference_in_file(&path, seed, file, size))?)
 }
 
+/// The name that machine `number` asks for. Raises ValueError where the template has another variable than those of a
+/// machine.
+#[pyfunction]
+pub(crate) fn machine_name(template: &str, number: u64) -> PyResult<String> {
+    tftpbench_load::machine_name(template, number).map_err(PyValueError::new_err)
+}
+
 #[pymethods]
 impl LoadOutcome {
     /// Column name to int, float, bool or None.
@@ -165,6 +222,30 @@ impl LoadOutcome {
             ("error_code", |row| i64::from(row.error_code)),
         ];
         table(py, rows, &columns)
+    }
+
+    /// Columns of the machines, each as little-endian int64; none where no machine was to boot.
+    #[getter]
+    fn boots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns: [Column<BootRow>; 15] = [
+            ("machine", |row| row.machine as i64),
+            ("share", |row| i64::from(row.share)),
+            ("intended_start_ns", |row| row.intended_start_ns),
+            ("actual_start_ns", |row| row.actual_start_ns),
+            ("end_ns", |row| row.end_ns),
+            ("bytes", |row| row.bytes as i64),
+            ("requests", |row| row.requests as i64),
+            ("misses", |row| row.misses as i64),
+            ("misses_unanswered", |row| row.misses_unanswered as i64),
+            ("retransmissions", |row| row.retransmissions as i64),
+            ("restarts", |row| row.restarts as i64),
+            ("outcome", |row| row.outcome as i64),
+            ("failed_step", |row| row.failed_step),
+            ("reason", |row| row.reason as i64),
+            ("error_code", |row| i64::from(row.error_code)),
+        ];
+        let shown = if self.0.boots.is_empty() { &[] } else { &columns[..] };
+        table(py, &self.0.boots, shown)
     }
 
     /// Columns of the intervals, each as little-endian int64.
@@ -233,19 +314,11 @@ impl LoadArguments {
         let server = socket_address(&self.host, self.port)?;
         let arrivals = self.arrivals()?;
         let verify_against = self.verify_against()?;
-        let extent = match (self.transfers, self.duration_ns) {
-            (Some(count), None) => Extent::Transfers { count, limit_ns: self.limit_ns },
-            (None, Some(window_ns)) => Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns },
-            _ => return Err(PyValueError::new_err("transfers or duration_ns: give exactly one")),
-        };
+        let extent = self.extent(&arrivals)?;
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
-            operation: choice(
-                "operation",
-                &self.operation,
-                &[("read", Operation::Read), ("write", Operation::Write)],
-            )?,
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
             size_is_known: self.size_is_known,
@@ -273,11 +346,37 @@ impl LoadArguments {
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
+            boots: boot_plan(self.boots)?,
+            rows: choice(
+                "rows",
+                &self.rows,
+                &[("all", Rows::All), ("failed", Rows::Failed), ("sample", Rows::Sample)],
+            )?,
+            rows_max: self.rows_max,
         })
     }
 
+    fn extent(&self, arrivals: &Arrivals) -> PyResult<Extent> {
+        let refuse = |text: &'static str| Err(PyValueError::new_err(text));
+        let own = match arrivals {
+            Arrivals::OpenLoop { starts, .. } => starts.extent(),
+            Arrivals::ClosedLoop { .. } => None,
+        };
+        match (own, self.transfers, self.duration_ns) {
+            (Some(_), _, _) if self.warm_up_ns > 0 => refuse("warm_up_ns: a storm and a shape have none"),
+            (Some(own @ Extent::Transfers { .. }), Some(_), None) => Ok(own),
+            (Some(own @ Extent::Duration { .. }), None, None) => Ok(own),
+            (Some(_), _, _) => {
+                refuse("transfers or duration_ns: a storm needs only transfers, a shape neither")
+            }
+            (None, Some(count), None) => Ok(Extent::Transfers { count, limit_ns: self.limit_ns }),
+            (None, None, Some(window_ns)) => Ok(Extent::Duration { warm_up_ns: self.warm_up_ns, window_ns }),
+            (None, _, _) => refuse("transfers or duration_ns: give exactly one"),
+        }
+    }
+
     fn arrivals(&self) -> PyResult<Arrivals> {
-        let Some((transfers, per_ns)) = self.rate_ratio else {
+        let Some(starts) = self.starts()? else {
             return Ok(Arrivals::ClosedLoop { concurrency: self.concurrency, ramp_ns: self.ramp_ns });
         };
         if self.ramp_ns > 0 {
@@ -287,11 +386,28 @@ impl LoadArguments {
         }
         let kinds = [("even", Spacing::Even), ("poisson", Spacing::Poisson)];
         Ok(Arrivals::OpenLoop {
-            rate: Rate { transfers, per_ns },
+            starts,
             spacing: choice("arrivals", &self.arrivals, &kinds)?,
             in_flight_max: self.concurrency,
             deadline_ns: self.deadline_ns,
         })
+    }
+
+    /// How many start when; `None` in a closed loop.
+    fn starts(&self) -> PyResult<Option<Starts>> {
+        let spread = choice("spread", &self.spread, &[("even", Spread::Even), ("normal", Spread::Normal)])?;
+        match (self.rate_ratio, self.over_ns, self.shape.as_slice()) {
+            (None, None, []) => Ok(None),
+            (Some((transfers, per_ns)), None, []) => Ok(Some(Starts::Rate(Rate { transfers, per_ns }))),
+            (None, Some(over_ns), []) => {
+                Ok(Some(Starts::Storm { count: self.transfers.unwrap_or(0), over_ns, spread }))
+            }
+            (None, None, pieces) => {
+                let pieces: PyResult<Vec<Piece>> = pieces.iter().map(PieceArguments::piece).collect();
+                Ok(Some(Starts::Shape(pieces?.into())))
+            }
+            _ => Err(PyValueError::new_err("rate_per_s, over_ns and shape: give one at most")),
+        }
     }
 
     /// One file for all, or where its path has {n} one for each number.
@@ -339,5 +455,87 @@ impl LoadArguments {
             adaptive_floor_ns: None,
             timeout_max_ns: self.timeout_ns.saturating_mul(64),
         })
+    }
+}
+
+/// The plan of what boots; none where nothing does. A file to compare with is read once.
+fn boot_plan(shares: Vec<ShareArguments>) -> PyResult<Option<Arc<BootPlan>>> {
+    if shares.is_empty() {
+        return Ok(None);
+    }
+    let mut files = HashMap::new();
+    let shares = shares.into_iter().map(|share| {
+        let steps =
+            share.steps.into_iter().map(|step| step.into_step(&mut files)).collect::<PyResult<_>>()?;
+        Ok(BootShare { name: share.name, weight: share.weight, steps })
+    });
+    let plan = BootPlan::new(shares.collect::<PyResult<_>>()?).map_err(from_load)?;
+    Ok(Some(Arc::new(plan)))
+}
+
+impl StepArguments {
+    fn into_step(self, files: &mut HashMap<PathBuf, Arc<[u8]>>) -> PyResult<BootStep> {
+        let stop = Ends::Stop { after: self.stop_after, code: self.stop_code, text: self.stop_text.into() };
+        let contents = match self.contents {
+            None => None,
+            Some(path) => Some(match files.get(&path) {
+                Some(bytes) => bytes.clone(),
+                None => {
+                    let bytes: Arc<[u8]> = std::fs::read(&path)?.into();
+                    files.insert(path, bytes.clone());
+                    bytes
+                }
+            }),
+        };
+        Ok(BootStep {
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
+            name: self.name,
+            options: self.options,
+            size_bytes: self.size_bytes,
+            // -1, of a miss, is a file that no comparison is made with.
+            file: self.file as u64,
+            contents,
+            ends: match self.ends.as_str() {
+                "stop" => stop,
+                other => choice("ends", other, &[("whole", 0), ("missing", 1), ("stop", 2)])
+                    .map(|ends| if ends == 0 { Ends::Whole } else { Ends::Missing })?,
+            },
+            think_ns: self.think_ns,
+            waits: Arc::new(Waits::new(self.waits_ns, self.reading_waits_ns)),
+            then: choice(
+                "then",
+                &self.then,
+                &[
+                    ("give_up", Then::GiveUp),
+                    ("restart_transfer", Then::RestartTransfer),
+                    ("restart_boot", Then::RestartBoot),
+                ],
+            )?,
+            restarts_max: self.restarts_max,
+            nack: choice(
+                "nack",
+                &self.nack,
+                &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
+            )?,
+        })
+    }
+}
+
+impl PieceArguments {
+    fn piece(&self) -> PyResult<Piece> {
+        let rate = |ratio: Option<(u64, u64)>, name: &str| match ratio {
+            Some((transfers, per_ns)) => Ok(Rate { transfers, per_ns }),
+            None => Err(PyValueError::new_err(format!("shape: a {} needs {name}", self.kind))),
+        };
+        let for_ns = self.for_ns;
+        match self.kind.as_str() {
+            "ramp" => {
+                let (from, to) = (rate(self.from_ratio, "from_ratio")?, rate(self.to_ratio, "to_ratio")?);
+                Ok(Piece::Ramp { from, to, for_ns })
+            }
+            "hold" => Ok(Piece::Hold { rate: rate(self.from_ratio, "from_ratio")?, for_ns }),
+            "burst" => Ok(Piece::Burst { count: self.count }),
+            other => Err(PyValueError::new_err(format!("shape: {other} is not one of ramp, hold, burst"))),
+        }
     }
 }

@@ -127,6 +127,9 @@ mod tests {
             busy_poll_ns: 0,
             watch_for_answer: false,
             receive_buffer_bytes: 0,
+            boots: None,
+            rows: crate::config::Rows::All,
+            rows_max: 5_000_000,
         }
     }
 
