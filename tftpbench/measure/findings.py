@@ -6,6 +6,7 @@ figures and transfers in, findings out.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ FAIRNESS_MAX = 10.0
 # Of so few transfers the slowest says nothing about fairness.
 FAIRNESS_TRANSFERS_MIN = 20
 
+_STOPPED = re.compile(r"\d+ machines? stopped at (.+): ([^:]+)")
 # Where a machine stopped, and why: columns of boots.parquet.
 _PLACE = ("share", "failed_step", "reason")
 
@@ -131,6 +133,12 @@ def in_flight_max(transfers: Columns) -> int:
     # Of one instant the end comes first: in a closed loop it is what lets the next transfer start.
     ordered = changes[np.lexsort((changes, np.concatenate([starts, ends])))]
     return int(np.cumsum(ordered).max(initial=0))
+
+
+def stopped_at(text: str) -> tuple[str, str] | None:
+    """The step at which the machines of a finding stopped, and the reason; None where its text says neither."""
+    found = _STOPPED.fullmatch(text)
+    return (found[1], found[2]) if found else None
 
 
 def of_boots(

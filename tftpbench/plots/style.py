@@ -195,6 +195,7 @@ def drawn(
     *,
     under: int = 1,
     share_x: bool = True,
+    share_y: bool = True,
 ) -> Figure:
     """Axes for each value of the column `panel`: `draw` puts its rows there, `scale` sets limits and ticks, then keys.
 
@@ -210,7 +211,7 @@ def drawn(
         left = 0.62 + LINE * len(wrapped(labels[1], height))
         sheet = grid(
             title, "; ".join(filter(None, notes)), [str(name) for name, _ in panels],
-            columns=columns, height=height, left=left, right=right, share_x=share_x,
+            columns=columns, height=height, left=left, right=right, share_x=share_x, share_y=share_y,
         )  # fmt: skip
         for (_, rows), axes in zip(panels, sheet.axes, strict=True):
             draw(axes, rows)
@@ -259,6 +260,7 @@ def grid(
     right: float = 0.15,
     foot: float = 0.58,
     share_x: bool = True,
+    share_y: bool = True,
 ) -> Grid:
     """As many axes as titles, each `height` inches high; `right` inches at the right of each are left free."""
     rows = -(-len(titles) // columns)
@@ -282,7 +284,7 @@ def grid(
         axes = figure.add_axes(
             (x / WIDTH, y / total, width / WIDTH, height / total),
             sharex=found[0] if found and share_x else None,
-            sharey=found[0] if found else None,
+            sharey=found[0] if found and share_y else None,
         )
         if name:
             axes.set_title("\n".join(fitting(line, width + right) for line in name.split("\n")))

@@ -180,6 +180,32 @@ class Run(Shown):
         whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
         return whole
 
+    def cohort(self, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
+        """Response and service times of each contender over all that were intended: `contender kind value_ns count`.
+
+        Of machines where these boot, else of transfers. `kind`: response, from the intended start, or service, from
+        the request; a row of infinite value counts what never came to its end. `valid_only` and `cell` as for
+        `latency`. Raises ResultsError where no contender has any.
+        """
+        import pandas as pd
+
+        boots = "boot_service" if self.trials.get("machines", pd.Series(dtype=float)).notna().any() else ""
+        parts = []
+        for kind, histogram in (("response", boots and "boot"), ("service", boots)):
+            found = self.spectrum(histogram or kind, valid_only=valid_only, **cell)
+            for name, rows in found.groupby("contender", observed=True):
+                chosen = set(self._choose({"contender": name, **cell}, valid_only))
+                ours = [row for row in self.rows if row["trial"] in chosen]
+                begun = sum(map(invariants.cohort, ours))
+                if kind == "service":
+                    begun -= sum(row.get("boots_shed" if boots else "shed") or 0 for row in ours)
+                never = max(begun - int(rows["count"].sum()), 0)
+                last = pd.DataFrame({"value_ns": [math.inf], "count": [never], "contender": [name]})
+                parts.append(pd.concat([rows[["value_ns", "count", "contender"]], last]).assign(kind=kind))
+        whole = pd.concat(parts, ignore_index=True)
+        whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
+        return whole[["contender", "kind", "value_ns", "count"]]
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What is not whole, a line each, as far as files were read: trials.jsonl here, others when asked for."""
