@@ -15,6 +15,7 @@ class Which(StrEnum):
     results = "results"
     manifest = "manifest"
     transfers = "transfers"
+    boots = "boots"
     intervals = "intervals"
     summary = "summary"
     comparison = "comparison"

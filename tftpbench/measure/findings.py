@@ -243,7 +243,7 @@ def _whole(row: Row, died: str | None, silent_s: float) -> Iterator[ServerFindin
 
 def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[ServerFinding]:
     outcome, errors = transfers["outcome"], transfers["error_code"]
-    started = len(outcome)
+    started = int(number(row, "started") or len(outcome))  # of those that completed not every row may be kept
     answered = transfers["first_response_ns"] >= 0
     failed, timed_out, cut_off = (outcome == OUTCOMES.index(name) for name in ("failed", "timed_out", "interrupted"))
     refused = failed & (errors >= 0) & (transfers["first_response_ns"] == transfers["end_ns"])
@@ -273,8 +273,8 @@ def _late(row: Row, count: int, started: int, unanswered: int) -> str:
 
 def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> str:
     """A transfer that is cut off had waited for less than the client's timer: the trial's end came first."""
-    done = _count(transfers["outcome"] == OUTCOMES.index("completed"))
-    asked = max(len(transfers["outcome"]), int(number(row, "transfers") or 0))
+    done = int(number(row, "completed") or _count(transfers["outcome"] == OUTCOMES.index("completed")))
+    asked = max(int(number(row, "started") or len(transfers["outcome"])), int(number(row, "transfers") or 0))
     return f"{done} of {asked} done in {format_duration(int(transfers['end_ns'][cut_off].max()))}"
 
 

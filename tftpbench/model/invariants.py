@@ -16,8 +16,29 @@ LITTLES_LAW_TOLERANCE = 0.15
 TURNAROUND_NS = 100_000
 
 
+# Two counts of the same figures: what is left is what was in flight at the window's edges, a fiftieth of it at most.
+OPEN_LOOP_TOLERANCE = 0.05
+OPEN_LOOP_WINDOW_TIMES = 50
+_BOOTS = ("booted", "boots_failed", "boots_late", "boots_shed", "boots_interrupted")
+
+
 def counters_fault(row: Row) -> str | None:
-    """Every transfer that was intended was started or shed, and every one that was started has ended in one way."""
+    """Every transfer that was intended was started or shed, and every one that was started has ended in one way.
+
+    So has every machine that was to boot.
+    """
+    return _transfers_fault(row) or _boots_fault(row)
+
+
+def _boots_fault(row: Row) -> str | None:
+    machines, parts = number(row, "machines"), [number(row, name) for name in _BOOTS]
+    if machines is None or None in parts:
+        return None
+    total = sum(part for part in parts if part is not None)
+    return None if machines == total else f"{machines:.0f} machines were to boot, but {total:.0f} are accounted for"
+
+
+def _transfers_fault(row: Row) -> str | None:
     parts = [number(row, name) for name in ("completed", "failed", "timed_out", "interrupted")]
     started, late = number(row, "started"), number(row, "late") or 0  # older runs knew no deadline
     if started is None or None in parts:
@@ -42,8 +63,8 @@ def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
     rate, size = number(row, "goodput_bytes_per_s"), number(row, "file_size_bytes")
     window_s, slowest_ns = number(row, "duration_s"), number(row, "transfer_ns_max")
     asked, mean_ns = number(row, "concurrency"), mean_transfer_ns
-    if number(row, "rate_per_s"):  # an open loop asks for no number in flight
-        return None
+    if any(row.get(name) is not None for name in ("rate_per_s", "machines_asked", "shape", "boot", "mix")):
+        return None  # an open loop asks for no number in flight, and a boot is many transfers
     if row.get("transfers") is not None or not (rate and size and window_s and slowest_ns and asked and mean_ns):
         return None
     if number(row, "failed") or number(row, "timed_out") or window_s * 1e9 < STEADY_WINDOW_TRANSFERS * slowest_ns:
@@ -53,6 +74,33 @@ def littles_law_fault(row: Row, mean_transfer_ns: float | None) -> str | None:
     if in_flight <= asked * (1 + LITTLES_LAW_TOLERANCE) and at_most >= asked * (1 - LITTLES_LAW_TOLERANCE):
         return None
     return f"rate and transfer time speak of {in_flight:.3g} transfers in flight, not {asked:.0f}"
+
+
+def open_loop_law_fault(row: Row, mean_ns: float | None) -> str | None:
+    """What was in flight on average = starts per second x seconds in flight, at a steady rate.
+
+    `mean_ns`: from actual start to end, of all that started inside the window, whatever became of them; of machines
+    where they boot. The number in flight is counted as time passes, by the worker; the times are the rows' own.
+    Judged where even the slowest takes a small part of the window, and the end of the trial cut nothing off. A place
+    is held a little longer than the transfer's time, as in a closed loop.
+    """
+    is_boots = row.get("boot") is not None or row.get("mix") is not None
+    name = "boot_ns_max" if is_boots else "response_ns_max"
+    # What did not complete was ended by its client, or at its deadline.
+    slowest_ns = number(row, "deadline_ns") if row.get(f"{name}_is_never") else number(row, name)
+    starts_per_s, counted = number(row, "achieved_per_s"), number(row, "in_flight_mean")
+    window_s, cut_off = number(row, "duration_s"), "boots_interrupted" if is_boots else "interrupted"
+    if number(row, "rate_per_s") is None or number(row, cut_off) != 0 or counted is None:
+        return None
+    if not (starts_per_s and mean_ns and window_s and slowest_ns):
+        return None
+    if window_s * 1e9 < OPEN_LOOP_WINDOW_TIMES * slowest_ns:
+        return None
+    between_ns = TURNAROUND_NS + (number(row, "generator_lag_ns_p99") or 0)
+    low, high = (starts_per_s * each_ns / 1e9 for each_ns in (mean_ns, mean_ns + between_ns))
+    if low * (1 - OPEN_LOOP_TOLERANCE) <= counted <= high * (1 + OPEN_LOOP_TOLERANCE):
+        return None
+    return f"rate and time in flight speak of {low:.3g} in flight on average, not {counted:.3g}"
 
 
 def cohort(row: Row) -> int:

@@ -28,7 +28,7 @@ from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
 from tftpbench.model.errors import BootError, ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
-from tftpbench.model.strict import MISTAKES_MAX, Allowed, KeyFault, Needed, Strict, raise_all
+from tftpbench.model.strict import INCOMPLETE, MISTAKES_MAX, Allowed, KeyFault, Strict, raise_all
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
@@ -58,7 +58,7 @@ QUICK_DURATION_NS = 200 * MS
 QUICK_WARM_UP_NS = 50 * MS
 # And fixed work of an open loop to this; of a closed one to a transfer for each in flight.
 QUICK_TRANSFERS = 100
-# A storm to so many machines, and a shape to this in all.
+# A storm to so many machines, the time that it starts within and a shape to this in all.
 QUICK_MACHINES = 100
 QUICK_SHAPE_NS = 1000 * MS
 
@@ -133,6 +133,9 @@ class _Matrix(Strict):
 
 # The keys that load a matrix: exactly one.
 LOADS = ("concurrency", "rate", "machines", "shape")
+# Of these, those that go on until they are ended; a storm and a shape end by themselves.
+ENDLESS = {"concurrency", "rate"}
+_ENDLESS_WORDS = "matrix.concurrency or rate"
 _LOADS_WORDS = f"{', '.join(LOADS[:-1])} and {LOADS[-1]}"
 
 
@@ -146,10 +149,11 @@ def _of_files(axis: Axis) -> WrapValidator:
         boots = [info.data.get(key, ...) for key in ("boot", "mix")]
         is_boot = any(given is not None for given in boots)
         if value is not None and is_boot and ... not in boots:
-            raise ValueError(f"has no meaning beside {'boot' if boots[0] else 'mix'}, which names its files itself")
+            key = "boot" if boots[0] else "mix"
+            raise ValueError(f"has no meaning beside {key}, which says it itself; allowed: only without {key}")
         if value is not None:
             return read(value)
-        if is_boot:
+        if is_boot or (axis.default is None and info.context is INCOMPLETE):
             return None
         if axis.default is None:
             raise PydanticCustomError("missing", "Field required")
@@ -166,7 +170,7 @@ def _key_of(axis: Axis) -> tuple[Any, Any]:
     if axis.added is not None and axis.added.implied is not None:
         more = [Added((axis.added.implied,))]
     if axis.of_files:
-        more = [_of_files(axis), *([Needed()] if axis.default is None else [])]
+        more = [_of_files(axis)]
     values = Annotated[(tuple[axis.value, ...], OneOrMore, Allowed(axis.allowed), *more)]  # type: ignore[name-defined]
     default: Any = None if axis.default is None or axis.of_files else (axis.default,)
     return values, Field(default=default, validate_default=axis.of_files, description=axis.description)
@@ -265,8 +269,8 @@ class Scenario(Strict):
     )  # fmt: skip
     rows: Annotated[Rows, Allowed("all, failed, sample")] = Field(
         default="all",
-        description="Which transfers and boots are written down one by one: all of the first 5 million, and then as "
-        "failed; those that did not complete; or of the others a sample beside them. Figures are of all of them.",
+        description="Which transfers and boots have a row of their own. all: each, and as sample beyond 5 million. "
+        "failed: those that did not complete. sample: these, and one of several of the others. Figures are of all.",
     )
     names: Annotated[
         dict[Annotated[str, Field(pattern=_FILE_NAME)], Annotated[str, Field(pattern=_FILE_NAME)]],
@@ -342,37 +346,59 @@ class Scenario(Strict):
         return [str(path[0]) for matrix in self.matrices for path, _ in matrix.boots]
 
     def _faults_of_boots(self) -> Iterator[KeyFault]:
-        """A profile that can't be read, at each of its places; and what means nothing beside boots."""
-        keys = self._boot_keys()
+        """A profile that can't be read, at each of its places; and what means nothing without boots, or beside them."""
+        known: dict[str, set[str]] = {}
         for place, matrix in self._places():
-            for path, name in matrix.boots:
-                try:
-                    self.profiles.check(name)
-                except BootError as error:
-                    yield from (KeyFault((*place, *path), line) for line in str(error).splitlines())
+            yield from (KeyFault((*place, *path), line) for path, line in self._unreadable(matrix, known))
+        keys = self._boot_keys()
         if self.names and not keys:
             yield KeyFault(("map",), "has no meaning without matrix.boot or mix; allowed: only beside one of them")
+        if all(name in known for matrix in self.matrices for _, name in matrix.boots):
+            names = set[str]().union(*known.values())
+            hint = "" if names else "; they have none"
+            for key in (key for key in self.names if keys and key not in names):
+                yield KeyFault(("map", key), f"is no name of these boots{hint or suggest(key, names)}", ["matrix"])
         if keys and all(matrix.boots for matrix in self.matrices):
-            usual, said = Client(), f"has no meaning with matrix.{keys[0]}, whose profile says it"
+            said = f"has no meaning with matrix.{keys[0]}, which says it itself; allowed: only without {keys[0]}"
+            usual = Client()
             for name in ("timeout_ns", "retries", "backoff", "tsize", "timeout_option_s", "rollover"):
                 if getattr(self.client, name) != getattr(usual, name):
                     yield KeyFault(("client", Client.model_fields[name].alias or name), said)
             if self.best_of:
                 yield KeyFault(("best_of",), said)
 
-    @property
-    def has_window(self) -> bool:
-        """Whether any of its loads goes on until it is ended; a storm and a shape end by themselves."""
-        return any({"concurrency", "rate"} & {*matrix.loads} or not matrix.loads for matrix in self.matrices)
+    def _unreadable(self, matrix: Matrix, known: dict[str, set[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What is wrong with its profiles, each with its place; those of their names that `map` can change to `known`.
+
+        One that a run wrote down need not be there any more.
+        """
+        news = [(path, name) for path, name in matrix.boots if not self.profiles.is_recorded(name)]
+        is_sound = bool(news)
+        for path, name in news:
+            try:
+                known[name] = {*self.profiles.boot(name).names}
+            except BootError as error:
+                is_sound = False
+                yield from ((path, line) for line in str(error).splitlines())
+        if is_sound and matrix.mix is not None:
+            try:
+                self.profiles.shares((part.boot, part.weight) for part in matrix.mix)
+            except BootError as error:
+                yield ("mix",), str(error)
 
     def _faults_of_work(self) -> Iterator[KeyFault]:
-        extents = {"duration": self.duration_ns, "transfers": self.transfers, "warm_up": self.warm_up_ns}
-        if not self.has_window:
+        loads = {key for matrix in self.matrices for key in matrix.loads}
+        is_clear = all(len(matrix.loads) == 1 for matrix in self.matrices)
+        if is_clear and not loads & ENDLESS:
+            extents = {"duration": self.duration_ns, "transfers": self.transfers, "warm_up": self.warm_up_ns}
             for key, value in {**extents, "time_limit": self.time_limit_ns}.items():
                 if value is not None:
-                    which = " and ".join(dict.fromkeys(load for matrix in self.matrices for load in matrix.loads))
-                    yield KeyFault((key,), f"has no meaning with matrix.{which}, which ends by itself")
-        elif (self.duration_ns is None) == (self.transfers is None):
+                    which = next(load for load in LOADS if load in loads)
+                    yield KeyFault(
+                        (key,),
+                        f"has no meaning with matrix.{which}, which ends by itself; allowed: with {_ENDLESS_WORDS}",
+                    )
+        elif (is_clear or self.transfers is not None) and (self.duration_ns is None) == (self.transfers is None):
             wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
             yield KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers", ["transfers"])
         if self.transfers is not None and self.transfers < self.concurrency_max:
@@ -396,6 +422,8 @@ class Scenario(Strict):
         cells = sum(matrix.size for matrix in self.matrices)
         if cells > CELLS_MAX:
             yield KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
+            return
+        if self.is_quick:  # which makes one of several
             return
         seen: dict[Cell, int] = {}
         for index, matrix in enumerate(self.matrices):
@@ -430,7 +458,7 @@ class Scenario(Strict):
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
-        return tuple(cell for matrix in self.matrices for cell in self._cells_of(matrix))
+        return tuple(dict.fromkeys(cell for matrix in self.matrices for cell in self._cells_of(matrix)))
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -443,7 +471,7 @@ class Scenario(Strict):
         return max(matrix.concurrency_max for matrix in self.matrices)
 
     def _cells_of(self, matrix: Matrix) -> Iterator[Cell]:
-        is_window = {"concurrency", "rate"} & {*matrix.loads}
+        is_window = ENDLESS & {*matrix.loads}
         rest: dict[str, Any] = {
             "transfers": self.transfers if is_window else None,
             "duration_ns": self.duration_ns if is_window else None,
@@ -570,13 +598,15 @@ def _quick(matrix: Matrix) -> dict[str, Any]:
     document = matrix.model_dump(mode="json", exclude_none=True)
     if machines := document.get("machines"):
         document["machines"] = list(dict.fromkeys(min(each, QUICK_MACHINES) for each in machines))
+    if over := getattr(matrix, "over", None):
+        document["over"] = [duration_text(each) for each in dict.fromkeys(min(each, QUICK_SHAPE_NS) for each in over)]
     pieces = getattr(matrix, "shape", None) or ()
-    length_ns = sum(piece.for_ns or 0 for piece in pieces)
+    length_ns = max(QUICK_SHAPE_NS, sum(piece.for_ns or 0 for piece in pieces))
     for piece, short in zip(pieces, document.get("shape", ()), strict=True):
         if piece.burst is not None:
             short["burst"] = min(piece.burst, QUICK_MACHINES)
-        elif length_ns > QUICK_SHAPE_NS:
-            short["for"] = duration_text(max(MS, piece.for_ns * QUICK_SHAPE_NS // length_ns))
+        else:
+            short["for"] = duration_text(max(MS, piece.for_ns * QUICK_SHAPE_NS // length_ns // MS * MS))
     return document
 
 

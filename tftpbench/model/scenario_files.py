@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -29,7 +29,7 @@ def load_scenario(path_or_name: str | Path, overrides: Overrides = ()) -> Scenar
     assignments = assignments_of(overrides, "overrides", ScenarioError)
     path = _find(str(path_of(path_or_name, "a scenario file, or a bundled scenario's name", ScenarioError)))
     document = yaml.read(path, ScenarioError)
-    _resolve_server_paths(document.data, path.parent)
+    _resolve_paths(document.data, path.parent)
     for assignment in assignments:
         document.assign(assignment)
     return strict.parse(document, Scenario)
@@ -88,11 +88,24 @@ def _is_path(entry: str) -> bool:
     return "/" in entry and "://" not in entry
 
 
-def _resolve_server_paths(data: dict[str, object], folder: Path) -> None:
-    """A relative path in a scenario file starts at that file, wherever the run is started."""
-    servers = data.get("servers")
-    if isinstance(servers, list):
-        data["servers"] = [
-            str((folder / entry).resolve()) if isinstance(entry, str) and _is_path(entry) else entry
-            for entry in servers
-        ]
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """A relative path in a scenario file, of a server or a boot, starts there, wherever the run is started."""
+
+    def resolve(owner: Any, key: str) -> None:
+        given = owner.get(key) if isinstance(owner, dict) else None
+        if isinstance(given, list):
+            owner[key] = [resolved(entry) for entry in given]
+        elif given is not None:
+            owner[key] = resolved(given)
+
+    def resolved(entry: object) -> object:
+        return str((folder / entry).resolve()) if isinstance(entry, str) and _is_path(entry) else entry
+
+    if isinstance(data.get("servers"), list):
+        resolve(data, "servers")
+    matrix = data.get("matrix")
+    for each in matrix if isinstance(matrix, list) else [matrix]:
+        resolve(each, "boot")
+        mix = each.get("mix") if isinstance(each, dict) else None
+        for part in mix if isinstance(mix, list) else ():
+            resolve(part, "boot")

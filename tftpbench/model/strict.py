@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 SHOWN_MAX = 60
 # More lines than fit a screen are not read before the first ones are mended.
 MISTAKES_MAX = 20
+# The validation context of a document whose wrong keys were taken out: none of them is missing.
+INCOMPLETE: dict[str, Any] = {"is_incomplete": True}
 
 
 class Strict(BaseModel):
@@ -33,11 +35,6 @@ class Allowed:
     """Metadata of a field: the words that follow "allowed:" when its value is wrong."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Needed:
-    """Metadata of a field that is required in some forms of its document: its validator says "missing" by itself."""
 
 
 class KeyFault(ValueError):
@@ -161,7 +158,7 @@ def _between_keys(document: Document, model: type[BaseModel], found: list[_Mista
     if not all(_taken_out(data, model, each.path) for each in found[: 10 * MISTAKES_MAX]):
         return []
     try:
-        model.model_validate(data)
+        model.model_validate(data, context=INCOMPLETE)
     except ValidationError as error:
         wrong = {*(str(part) for each in found for part in each.path[:1]), *_suggested(found)}
         return [each for each in _mistakes(document, model, error) if each.about and wrong.isdisjoint(each.about)]
@@ -186,7 +183,7 @@ def _taken_out(data: dict[str, Any], model: type[BaseModel], path: KeyPath) -> b
         inner = (inner.get(part) if isinstance(inner, dict) else inner[part]) if is_there else None
     for mapping, key in places:
         known = _field_at(model, key)
-        if known is None or not _is_required(known):
+        if known is None or not known.is_required():
             mapping.pop(str(key[-1]), None)
             return True
     for mapping, key in reversed(places):
@@ -202,17 +199,13 @@ def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
     return next((field for name, field in fields if _name(name, field) == path[-1]), None)
 
 
-def _is_required(field: FieldInfo) -> bool:
-    return field.is_required() or any(isinstance(each, Needed) for each in field.metadata)
-
-
 def _stand_in(annotation: Any) -> object:
     """The least value that a required key of this type allows, None where that is not known."""
     if annotation in (str, int):
         return "x" if annotation is str else 1
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = annotation.model_fields.items()
-        return {_name(name, each): _stand_in(each.annotation) for name, each in fields if _is_required(each)}
+        return {_name(name, each): _stand_in(each.annotation) for name, each in fields if each.is_required()}
     first = next(iter(get_args(annotation)), None)
     if get_origin(annotation) is Literal:
         return first

@@ -1,7 +1,7 @@
 """What a trial does: how clients behave, which cores each side gets, and the cell, one point of the matrix."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -223,23 +223,26 @@ class Profiles:
         self._read: dict[str, Boot] = {}
 
     def boot(self, name: str) -> Boot:
-        """The profile, with its files' names there. Raises BootError, or ScenarioError for one that has changed."""
+        """The profile with its files' names there.
+
+        Raises BootError, or ScenarioError for one that has changed.
+        """
         boot = self._boot(name)
         if self.hash(name) != _hash(boot.steps):
             raise ScenarioError(f"the boot profile {name} has changed since the run began; allowed: a new run")
-        return mapped(boot, self.names) if self.names else boot
+        return mapped(boot, {key: name for key, name in self.names.items() if key in boot.names})
 
     def hash(self, name: str) -> str:
         """Equal for equal steps, whatever they are called. Raises BootError."""
         return self._recorded.get(name) or _hash(self._boot(name).steps)
 
-    def check(self, name: str) -> None:
-        """Raises BootError for a profile that can't be read, or whose files `names` does not fit.
+    def is_recorded(self, name: str) -> bool:
+        """Whether a run wrote down its hash: then it need not be there any more."""
+        return name in self._recorded
 
-        One that a run wrote down need not be there any more: its figures are.
-        """
-        if name not in self._recorded:
-            self.boot(name)
+    def shares(self, parts: Iterable[tuple[str, int]]) -> tuple[Share, ...]:
+        """What the machines of a mix do. Raises BootError, or ScenarioError for a profile that has changed."""
+        return shares([(self.boot(name), weight) for name, weight in parts])
 
     def _boot(self, name: str) -> Boot:
         if name not in self._read:
@@ -350,7 +353,7 @@ class Cell:
     @cached_property
     def shares(self) -> tuple[Share, ...]:
         """What its machines do; () for transfers. Raises BootError for a profile that can't be read."""
-        return shares([(self.profiles.boot(name), weight) for name, weight in self.parts]) if self.is_boots else ()
+        return self.profiles.shares(self.parts)
 
     @property
     def point(self) -> dict[str, Any]:

@@ -140,9 +140,8 @@ class Loaded:
         """When this share of all machines was up, since the first was to start; infinite where it never was."""
         boots = self.result.boots
         booted = boots["outcome"] == BOOT_OUTCOMES.index("booted")
-        ends = np.sort(boots["end_ns"][booted]) - boots["intended_start_ns"].min(initial=0)
-        rank = math.ceil(share * len(booted))
-        return float(ends[rank - 1]) if 0 < rank <= len(ends) else math.inf
+        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * len(booted))
+        return float(ends[rank - 1] - boots["intended_start_ns"].min()) if 0 < rank <= len(ends) else math.inf
 
     @cached_property
     def options(self) -> dict[str, "Option"]:
@@ -284,7 +283,7 @@ def _load_asked(config: LoadConfig) -> dict[str, object]:
 
 
 def shape_text(pieces: Sequence[Piece]) -> str:
-    """A shape in words: "10/s to 500/s in 60 s, 500/s for 300 s, 2,000 at once"."""
+    """A shape in words: "10/s to 500/s in 1 min, 500/s for 5 min, 2,000 at once"."""
     return ", ".join(map(_piece_text, pieces))
 
 
@@ -413,7 +412,7 @@ def _warnings(load: Loaded) -> Iterator[str]:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
         yield load.not_compared
-    if (load.result.transfers["first_response_ns"] < 0).all():
+    if not load.count("completed") and (load.result.transfers["first_response_ns"] < 0).all():
         fewer = "try fewer at once, or " if load.at_once > 1 else ""
         yield (
             f"nothing answered and nothing refused (by ICMP) on {_where(config)}: the server is overloaded, "

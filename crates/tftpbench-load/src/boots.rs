@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tftpbench_proto::{Mode, Nack, Operation, Options, Packet, REQUEST_LEN_MAX, Waits, emit_request_pairs};
+use tftpbench_proto::{Habits, Mode, Operation, Options, Packet, REQUEST_LEN_MAX, emit_request_pairs};
 
 use crate::config::{LoadError, NAME_BYTES_MAX};
 use crate::machine_name::machine_name;
@@ -59,14 +59,13 @@ pub struct BootStep {
     pub ends: Ends,
     /// Pause between the end of the step before it and its request.
     pub think_ns: u64,
-    /// How long each sending waits.
-    pub waits: Arc<Waits>,
+    /// How long each sending waits, and what is said to DATA out of order. Whether there are options that are not known, the
+    /// plan sees for itself.
+    pub habits: Arc<Habits>,
     /// What follows when it fails.
     pub then: Then,
     /// How often.
     pub restarts_max: u32,
-    /// What is said to DATA out of order.
-    pub nack: Nack,
 }
 
 /// How a request should end.
@@ -100,7 +99,7 @@ pub enum Then {
 
 impl BootPlan {
     /// The plan of these shares, or what is wrong with them.
-    pub fn new(shares: Vec<BootShare>) -> Result<BootPlan, LoadError> {
+    pub fn new(mut shares: Vec<BootShare>) -> Result<BootPlan, LoadError> {
         let refuse = |text: String| Err(LoadError::Config(format!("boots: {text}")));
         if shares.is_empty() {
             return refuse("at least one is needed".to_owned());
@@ -118,6 +117,10 @@ impl BootPlan {
                     return refuse(format!("step {} of {name}: {text}", index + 1));
                 }
             }
+        }
+        for step in shares.iter_mut().flat_map(|share| &mut share.steps) {
+            let (_, asks_others) = step.asked();
+            Arc::make_mut(&mut step.habits).asks_others = asks_others;
         }
         Ok(BootPlan { shares, order })
     }
@@ -168,7 +171,7 @@ impl BootStep {
                 request.len()
             ));
         }
-        for waits in [self.waits.opening(), self.waits.reading()] {
+        for waits in [&self.habits.opening_waits_ns, &self.habits.waits_ns] {
             if waits.is_empty() || waits.len() > WAITS_MAX {
                 return Err(format!("waits: there must be 1 to {WAITS_MAX}"));
             }
@@ -212,12 +215,17 @@ impl BootStep {
         request
     }
 
-    /// The options among those of the request that are known.
-    pub(crate) fn asked(&self) -> Options {
-        match Packet::parse(&self.request(0)) {
-            Ok(Packet::Request(request)) => Options::from_list(request.options),
-            _ => Options::default(),
-        }
+    /// The options among those of the request that are known, and whether there are others.
+    pub(crate) fn asked(&self) -> (Options, bool) {
+        asked(&self.request(0))
+    }
+}
+
+/// The options in a request that are known, and whether there are others.
+pub(crate) fn asked(request: &[u8]) -> (Options, bool) {
+    match Packet::parse(request) {
+        Ok(Packet::Request(request)) => (Options::from_list(request.options), request.options.has_unknown()),
+        _ => (Options::default(), false),
     }
 }
 
@@ -249,6 +257,8 @@ fn gcd(one: u64, two: u64) -> u64 {
 pub(crate) mod tests {
     use super::*;
 
+    use tftpbench_proto::Nack;
+
     const SECOND: u64 = 1_000_000_000;
 
     /// A read of a small file, to be changed.
@@ -262,11 +272,15 @@ pub(crate) mod tests {
             contents: None,
             ends: Ends::Whole,
             think_ns: 0,
-            waits: Arc::new(Waits::new(vec![SECOND], vec![SECOND])),
+            habits: waits(&[SECOND], &[SECOND]),
             then: Then::GiveUp,
             restarts_max: 0,
-            nack: Nack::Gap,
         }
+    }
+
+    pub(crate) fn waits(opening: &[u64], reading: &[u64]) -> Arc<Habits> {
+        let (opening_waits_ns, waits_ns) = (opening.into(), reading.into());
+        Arc::new(Habits { opening_waits_ns, waits_ns, nack: Nack::Gap, asks_others: false })
     }
 
     pub(crate) fn plan(steps: Vec<BootStep>) -> Result<BootPlan, LoadError> {
@@ -280,7 +294,9 @@ pub(crate) mod tests {
         let step = BootStep { options, ..read("cfg/{mac-}") };
         let request = "\0\x01cfg/02-00-00-00-00-01\0octet\0tsize\0#100\0msftwindow\0#31416\0blksize\0#1468\0";
         assert_eq!(String::from_utf8(step.request(1)).unwrap(), request.replace('#', ""));
-        assert_eq!((step.asked().blksize, step.asked().tsize), (Some(1468), Some(100)));
+        let (asked, asks_others) = step.asked();
+        assert_eq!((asked.blksize, asked.tsize, asks_others), (Some(1468), Some(100), true));
+        assert!(!read("a").asked().1);
     }
 
     #[test]
@@ -296,7 +312,6 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_step() {
-        let waits = |opening: Vec<u64>, reading: Vec<u64>| Arc::new(Waits::new(opening, reading));
         let long = |count: usize| vec![("o".repeat(100), "v".repeat(100)); count];
         let stop = |text: &str| Ends::Stop { after: 0, code: 8, text: text.into() };
         for (step, why) in [
@@ -304,10 +319,10 @@ pub(crate) mod tests {
             (read("a\0"), "NUL"),
             (read(&"{n}".repeat(13)), "255 bytes"),
             (read("{ip}"), "{ip} is no variable"),
-            (BootStep { waits: waits(vec![], vec![1]), ..read("a") }, "waits"),
-            (BootStep { waits: waits(vec![1], vec![]), ..read("a") }, "waits"),
-            (BootStep { waits: waits(vec![1, 0], vec![1]), ..read("a") }, "longer than 0"),
-            (BootStep { waits: waits(vec![1], vec![WAIT_MAX_NS + 1]), ..read("a") }, "1 h"),
+            (BootStep { habits: waits(&[], &[1]), ..read("a") }, "waits"),
+            (BootStep { habits: waits(&[1], &[]), ..read("a") }, "waits"),
+            (BootStep { habits: waits(&[1, 0], &[1]), ..read("a") }, "longer than 0"),
+            (BootStep { habits: waits(&[1], &[WAIT_MAX_NS + 1]), ..read("a") }, "1 h"),
             (BootStep { options: long(3), ..read("a") }, "RFC 2347"),
             (BootStep { options: vec![("a".to_owned(), String::new()); 17], ..read("a") }, "17"),
             (BootStep { options: vec![(String::new(), String::new())], ..read("a") }, "empty"),

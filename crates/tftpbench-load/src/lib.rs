@@ -9,7 +9,7 @@
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
 mod boot_figures;
-#[allow(dead_code, reason = "the engine that reads it follows")]
+mod booting;
 mod boots;
 mod client;
 mod config;
@@ -63,6 +63,9 @@ const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
 /// merged, and once as columns for the caller.
 const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
+/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+const MACHINE_BYTES: u64 = 1024;
+const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -121,7 +124,8 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     let in_flight_max = *in_flight_max;
     let refuse = |limit: String, fits: u64, hint: &str| {
         let (asked, hint) = (in_flight_max, hint.to_owned());
-        Err(LoadError::TooMany { asked, limit, fits, hint })
+        let what = if config.boots.is_some() { "machines" } else { "transfers" };
+        Err(LoadError::TooMany { what, asked, limit, fits, hint })
     };
     let dallying = (DALLYING_MAX * config.workers) as u64;
     if config.sockets == Sockets::PerTransfer {
@@ -145,16 +149,16 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
             memory >> 20
         )));
     };
-    let fits = rest / CLIENT_BYTES;
+    let fits = rest / (CLIENT_BYTES + config.boots.as_ref().map_or(0, |_| MACHINE_BYTES));
     if in_flight_max as u64 > fits {
         return refuse(format!("{} MiB of free memory", memory >> 20), fits, "");
     }
     Ok(())
 }
 
-/// Memory for the rows of an open loop.
+/// Memory for the rows of an open loop: of transfers as many as are kept, of machines all.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
-    let transfers = match (starts, config.extent) {
+    let starts = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
         (_, Extent::Transfers { count, .. }) => count,
         (Starts::Rate(rate), Extent::Duration { warm_up_ns, window_ns }) => {
@@ -162,7 +166,12 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    transfers.min(config.rows_max as u64).saturating_mul(ROW_BYTES)
+    let (machines, transfers) = match &config.boots {
+        None => (0, starts),
+        Some(plan) => (starts, starts.saturating_mul(plan.steps_max() as u64)),
+    };
+    let kept = transfers.min(config.rows_max as u64);
+    machines.saturating_mul(BOOT_ROW_BYTES).saturating_add(kept.saturating_mul(ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

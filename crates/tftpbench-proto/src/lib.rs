@@ -107,5 +107,5 @@ pub use packet::{
 };
 pub use receiver::{Block, Receiver};
 pub use sender::Sender;
-pub use timing::{Backoff, Timing, Waits};
-pub use transfer::{Counts, Failure, Habits, Nack, Outcome, Repeated, Transmit};
+pub use timing::{Backoff, Habits, Nack, Timing};
+pub use transfer::{Counts, Failure, Outcome, Repeated, Transmit};

@@ -24,13 +24,15 @@
 //! the ACK of `received`. Once the last block's ACK is out the transfer is completed; the receiver stays a
 //! while to repeat that ACK ("dallying", RFC 1350 section 6).
 
+use std::sync::Arc;
+
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
 use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
-use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Habits, Nack, Outcome, Reopenings, Repeated, Transmit};
+use crate::timing::{Expiry, Habits, Nack, Rto, Timing};
+use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
 
 /// Receives one file.
 #[derive(Debug)]
@@ -43,11 +45,6 @@ pub struct Receiver {
     complete: bool,
     /// Completed, and still there to repeat the last ACK.
     dallying: bool,
-    /// Whether it stays for that.
-    dallies: bool,
-    nack: Nack,
-    /// The request has options that this crate does not know.
-    asks_others: bool,
     agreed: Agreed,
     /// Only a client asks.
     asked: Option<Options>,
@@ -99,10 +96,8 @@ impl Receiver {
     }
 
     /// The same of a client with habits of its own. It never dallies.
-    pub fn client_with(asked: Options, habits: &Habits, now_ns: u64) -> Receiver {
-        let rto = Rto::by_table(habits.waits.clone(), now_ns);
-        let receiver = Receiver::new(Agreed::default(), Some(asked), rto);
-        Receiver { dallies: false, nack: habits.nack, asks_others: habits.asks_others, ..receiver }
+    pub fn client_with(asked: Options, habits: Arc<Habits>, now_ns: u64) -> Receiver {
+        Receiver::new(Agreed::default(), Some(asked), Rto::with_habits(habits, now_ns))
     }
 
     /// Takes in a packet of the peer. The block, if any, is to be stored before draining; where that fails,
@@ -247,9 +242,6 @@ impl Receiver {
             gap_reported: false,
             complete: false,
             dallying: false,
-            dallies: true,
-            nack: Nack::Gap,
-            asks_others: false,
             agreed: agreed.workable(),
             asked,
             tsize: None,
@@ -286,7 +278,8 @@ impl Receiver {
             }
             return;
         }
-        let accept = if self.asks_others { accept_known } else { accept };
+        let asks_others = self.rto.habits().is_some_and(|habits| habits.asks_others);
+        let accept = if asks_others { accept_known } else { accept };
         match accept(&self.asked.unwrap_or_default(), oack) {
             Ok(granted) => {
                 self.tsize = granted.tsize;
@@ -394,7 +387,8 @@ impl Receiver {
             self.hear();
         }
         let is_news = !std::mem::replace(&mut self.gap_reported, true);
-        if self.nack == Nack::Block || self.nack == Nack::Gap && is_news {
+        let nack = self.rto.habits().map_or(Nack::Gap, |habits| habits.nack);
+        if nack == Nack::Block || nack == Nack::Gap && is_news {
             self.reply = Reply::Ack { again: self.acked == self.received };
         }
     }
@@ -430,8 +424,8 @@ impl Receiver {
             self.rto.sent(now_ns, !again && !self.gap_reported);
         } else if !self.dallying {
             self.ending.outcome = Some(Outcome::Completed);
-            self.dallying = self.dallies;
-            if self.dallies {
+            self.dallying = self.rto.habits().is_none();
+            if self.dallying {
                 self.rto.dally(now_ns);
             }
         }

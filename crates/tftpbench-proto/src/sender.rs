@@ -36,14 +36,16 @@
 //! other was under way before and never starts another flight: one loss costs one resend, and a receiver that
 //! acknowledges every block cannot raise a storm.
 
+use std::sync::Arc;
+
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
 use crate::option_name::OptionName;
 use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
-use crate::timing::{Expiry, Rto, Timing};
-use crate::transfer::{Counts, Ending, Habits, Outcome, Reopenings, Repeated, Transmit};
+use crate::timing::{Expiry, Habits, Rto, Timing};
+use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
 
 /// Sends one file.
 #[derive(Debug)]
@@ -71,8 +73,6 @@ pub struct Sender {
     rto: Rto,
     /// Copies of the request that were answered.
     reopenings: Reopenings,
-    /// The request has options that this crate does not know.
-    asks_others: bool,
     counts: Counts,
     ending: Ending,
 }
@@ -110,10 +110,8 @@ impl Sender {
     }
 
     /// The same of a client with habits of its own.
-    pub fn client_with(asked: Options, length: u64, habits: &Habits, now_ns: u64) -> Sender {
-        let rto = Rto::by_table(habits.waits.clone(), now_ns);
-        let sender = Sender::new(Agreed::default(), Some(asked), length, rto, now_ns);
-        Sender { asks_others: habits.asks_others, ..sender }
+    pub fn client_with(asked: Options, length: u64, habits: Arc<Habits>, now_ns: u64) -> Sender {
+        Sender::new(Agreed::default(), Some(asked), length, Rto::with_habits(habits, now_ns), now_ns)
     }
 
     /// Takes in a packet of the peer. Drain afterwards.
@@ -287,7 +285,6 @@ impl Sender {
             flight_ns: now_ns,
             rto,
             reopenings: Reopenings::default(),
-            asks_others: false,
             counts: Counts::default(),
             ending: Ending::default(),
         };
@@ -310,7 +307,8 @@ impl Sender {
     #[inline(never)]
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
         let asked = self.asked.unwrap_or_default();
-        let accept = if self.asks_others { accept_known } else { accept };
+        let asks_others = self.rto.habits().is_some_and(|habits| habits.asks_others);
+        let accept = if asks_others { accept_known } else { accept };
         match accept(&asked, oack) {
             Ok(granted) => {
                 // RFC 2349: in a write the server echoes it. Nothing hangs on that, so the transfer goes on.

@@ -1,6 +1,6 @@
 //! When to send again: the retransmission timer of RFC 6298 fitted to TFTP (RFC 1123 section 4.2.3.2).
 //!
-//! Must never read a clock. `Timing` is configuration, as are the tables of real clients in `Waits`; `Rto` is a transfer's
+//! Must never read a clock. `Timing` is configuration, as are the `Habits` of real clients; `Rto` is a transfer's
 //! own timer.
 
 use std::sync::Arc;
@@ -30,29 +30,29 @@ pub enum Backoff {
     Constant,
 }
 
-/// How a real client waits: for so long after each sending of a datagram, and after the last one it gives up. Whatever
-/// was negotiated changes nothing: what a client does about it is in its tables.
+/// What a real client does where RFCs leave a choice, or where it breaks them. It never dallies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waits {
-    opening: Box<[u64]>,
-    reading: Box<[u64]>,
+pub struct Habits {
+    /// How long it waits after each sending of its request; after the last one it gives up. Whatever was negotiated
+    /// changes nothing: what a client does about it is in its tables.
+    pub opening_waits_ns: Box<[u64]>,
+    /// The same of every later datagram.
+    pub waits_ns: Box<[u64]>,
+    /// What it says to DATA out of order.
+    pub nack: Nack,
+    /// Its request has options that this crate does not know, so an OACK may name such.
+    pub asks_others: bool,
 }
 
-impl Waits {
-    /// The waits of the request, and those of every later datagram, in nanoseconds. An empty table is one wait of 0.
-    pub fn new(opening: Vec<u64>, reading: Vec<u64>) -> Waits {
-        Waits { opening: opening.into(), reading: reading.into() }
-    }
-
-    /// The waits of the request.
-    pub fn opening(&self) -> &[u64] {
-        &self.opening
-    }
-
-    /// The waits of every later datagram.
-    pub fn reading(&self) -> &[u64] {
-        &self.reading
-    }
+/// What a receiver says to DATA of a window that comes out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nack {
+    /// One ACK of the newest block in order for each gap (RFC 7440 section 4).
+    Gap,
+    /// That ACK for each such block.
+    Block,
+    /// Nothing: it waits for its timer.
+    Nothing,
 }
 
 /// How long a server keeps a transfer without an answer to its opening, whatever was negotiated. Until then one
@@ -82,7 +82,7 @@ pub(crate) enum Expiry {
 pub(crate) struct Rto {
     /// Where there are tables it has what they say for now.
     timing: Timing,
-    waits: Option<Arc<Waits>>,
+    habits: Option<Arc<Habits>>,
     /// The table in force is that of later datagrams.
     reading: bool,
     /// 0: no sample so far.
@@ -116,8 +116,8 @@ impl Rto {
         rto
     }
 
-    /// A client's that waits by tables, running from now on.
-    pub(crate) fn by_table(waits: Arc<Waits>, now_ns: u64) -> Rto {
+    /// That of a client with habits, running from now on.
+    pub(crate) fn with_habits(habits: Arc<Habits>, now_ns: u64) -> Rto {
         let timing = Timing {
             timeout_ns: 0,
             retries: 0,
@@ -125,7 +125,7 @@ impl Rto {
             adaptive_floor_ns: None,
             timeout_max_ns: u64::MAX,
         };
-        let mut rto = Rto { waits: Some(waits), ..Rto::idle(timing) };
+        let mut rto = Rto { habits: Some(habits), ..Rto::idle(timing) };
         rto.take_wait();
         rto.restart(now_ns);
         rto
@@ -143,7 +143,7 @@ impl Rto {
     fn idle(timing: Timing) -> Rto {
         Rto {
             timing,
-            waits: None,
+            habits: None,
             reading: false,
             srtt_ns: 0,
             round_trip_min_ns: 0,
@@ -166,7 +166,7 @@ impl Rto {
         if self.silence_max_ns != u64::MAX {
             self.silence_max_ns = SILENCE_MAX_NS;
         }
-        if self.waits.is_some() {
+        if self.habits.is_some() {
             self.reading = true;
             self.timeouts = 0;
             self.take_wait();
@@ -279,6 +279,11 @@ impl Rto {
         }
     }
 
+    /// A client's, where it has such.
+    pub(crate) fn habits(&self) -> Option<&Habits> {
+        self.habits.as_deref()
+    }
+
     /// The shortest round trip so far; 0 while unknown.
     pub(crate) fn round_trip_min_ns(&self) -> u64 {
         self.round_trip_min_ns
@@ -289,8 +294,8 @@ impl Rto {
     #[cold]
     #[inline(never)]
     fn take_wait(&mut self) {
-        let Some(waits) = &self.waits else { return };
-        let table = if self.reading { waits.reading() } else { waits.opening() };
+        let Some(habits) = &self.habits else { return };
+        let table = if self.reading { &habits.waits_ns } else { &habits.opening_waits_ns };
         self.timing.timeout_ns = table.get(self.timeouts as usize).copied().unwrap_or(0);
         self.timing.retries = table.len().saturating_sub(1) as u32;
     }
@@ -431,30 +436,32 @@ mod tests {
 
     #[test]
     fn a_clients_tables_are_its_waits_whatever_was_negotiated() {
-        let tables =
-            |opening: &[u64], reading: &[u64]| Arc::new(Waits::new(opening.to_vec(), reading.to_vec()));
+        let tables = |opening: &[u64], reading: &[u64]| {
+            let (opening_waits_ns, waits_ns) = (opening.into(), reading.into());
+            Arc::new(Habits { opening_waits_ns, waits_ns, nack: Nack::Gap, asks_others: false })
+        };
         let seconds = |all: &[u64]| all.iter().map(|s| s * 1000 * MS).collect::<Vec<_>>();
         let waits = tables(&seconds(&[4, 8, 16]), &seconds(&[5]));
         assert_eq!(
-            expiries_s(&mut Rto::by_table(waits.clone(), 0)),
+            expiries_s(&mut Rto::with_habits(waits.clone(), 0)),
             [4, 12, 28],
             "three sendings, then no more"
         );
-        let mut rto = Rto::by_table(waits, 0);
+        let mut rto = Rto::with_habits(waits, 0);
         assert_eq!(rto.expire(4000 * MS), Expiry::Again);
         rto.answered(Some(9));
         rto.progressed(5000 * MS, true);
         assert_eq!(interval_ms(&rto, 5000 * MS), 5000);
         rto.sent(6000 * MS, true);
         assert_eq!(expiries_s(&mut rto), [11], "one wait: it sends nothing again");
-        let mut rto = Rto::by_table(tables(&[MS], &seconds(&[1, 2])), 0);
+        let mut rto = Rto::with_habits(tables(&[MS], &seconds(&[1, 2])), 0);
         rto.answered(None);
         rto.sent(0, true);
         assert_eq!(rto.expire(1000 * MS), Expiry::Again);
         assert_eq!(interval_ms(&rto, 1000 * MS), 2000);
         rto.progressed(1500 * MS, true);
         assert_eq!(interval_ms(&rto, 1500 * MS), 1000, "what has moved on waits from the first wait on");
-        assert_eq!(expiries_s(&mut Rto::by_table(tables(&[], &[]), 0)), [0]);
+        assert_eq!(expiries_s(&mut Rto::with_habits(tables(&[], &[]), 0)), [0]);
     }
 
     #[test]

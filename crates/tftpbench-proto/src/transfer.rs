@@ -1,13 +1,10 @@
-//! What both machines give out, how a transfer ends, and the habits of a client.
+//! What both machines give out, and how a transfer ends.
 //!
 //! Must never know which side it serves. `Transmit`, `Outcome` and `Counts` are for the callers of the
 //! machines, `Ending` for the machines.
 
-use std::sync::Arc;
-
 use crate::fault::ProtocolFault;
 use crate::packet::ErrorCode;
-use crate::timing::Waits;
 
 /// One datagram to send to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,28 +37,6 @@ pub enum Transmit {
         /// For people.
         message: &'static str,
     },
-}
-
-/// What a real client does where RFCs leave a choice, or where it breaks them.
-#[derive(Clone, Debug)]
-pub struct Habits {
-    /// How long it waits.
-    pub waits: Arc<Waits>,
-    /// What it says to DATA out of order.
-    pub nack: Nack,
-    /// Its request has options that this crate does not know, so an OACK may name such.
-    pub asks_others: bool,
-}
-
-/// What a receiver says to DATA of a window that comes out of order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nack {
-    /// One ACK of the newest block in order for each gap (RFC 7440 section 4).
-    Gap,
-    /// That ACK for each such block.
-    Block,
-    /// Nothing: it waits for its timer.
-    Nothing,
 }
 
 /// How a transfer went.

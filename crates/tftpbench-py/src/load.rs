@@ -14,7 +14,7 @@ use tftpbench_load::{
     LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Then, TransferRow,
     Verify,
 };
-use tftpbench_proto::{Backoff, Nack, Operation, Options, Rollover, Timing, Waits};
+use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
 use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
@@ -210,7 +210,7 @@ impl LoadOutcome {
     #[getter]
     fn transfers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let rows = &self.0.transfers;
-        let columns: [Column<TransferRow>; 9] = [
+        let columns: [Column<TransferRow>; 11] = [
             ("number", |row| row.number as i64),
             ("intended_start_ns", |row| row.intended_start_ns),
             ("actual_start_ns", |row| row.actual_start_ns),
@@ -220,6 +220,8 @@ impl LoadOutcome {
             ("retransmissions", |row| row.retransmissions as i64),
             ("outcome", |row| row.outcome as i64),
             ("error_code", |row| i64::from(row.error_code)),
+            ("machine", |row| row.machine),
+            ("step", |row| row.step),
         ];
         table(py, rows, &columns)
     }
@@ -501,7 +503,6 @@ impl StepArguments {
                     .map(|ends| if ends == 0 { Ends::Whole } else { Ends::Missing })?,
             },
             think_ns: self.think_ns,
-            waits: Arc::new(Waits::new(self.waits_ns, self.reading_waits_ns)),
             then: choice(
                 "then",
                 &self.then,
@@ -512,11 +513,16 @@ impl StepArguments {
                 ],
             )?,
             restarts_max: self.restarts_max,
-            nack: choice(
-                "nack",
-                &self.nack,
-                &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
-            )?,
+            habits: Arc::new(Habits {
+                opening_waits_ns: self.waits_ns.into(),
+                waits_ns: self.reading_waits_ns.into(),
+                nack: choice(
+                    "nack",
+                    &self.nack,
+                    &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
+                )?,
+                asks_others: false,
+            }),
         })
     }
 }

@@ -491,7 +491,7 @@ def test_a_boot_is_shown_with_options_timers_ends_and_sources(capsys: pytest.Cap
     assert {step["source"] for step in shown["steps"]} <= set(shown["sources"])
     assert sum(step["blocks"] for step in shown["steps"]) == shown["blocks"]
     assert "then it starts the whole boot again, at most 10 times" in said(capsys, "boots", "show", "pi4")[1]
-    assert re.search(r" 1 +put \{mac\}-app\.log ", said(capsys, "boots", "show", "polycom-phone")[1])
+    assert re.search(r" 8 +put \{mac\}-boot\.log ", said(capsys, "boots", "show", "polycom-phone")[1])
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,13 @@ import pytest
 
 from tftpbench.model.boot import (
     FILE_MAX_BYTES,
+    MACHINE_VARIABLES,
     STEPS_MAX,
     Boot,
+    BootFile,
     Step,
+    _Client,
+    _Request,
     boot_facts,
     bundled_boots,
     files,
@@ -231,7 +235,7 @@ def test_ours_can_all_be_mixed_and_a_mix_has_the_mean() -> None:
 def test_what_is_written_need_not_be_in_the_root() -> None:
     boot = load_boot("polycom-phone")
     written = [step for step in boot.steps if step.operation == "write"]
-    assert [step.name for step in written] == ["{mac}-app.log", "{mac}-boot.log"]
+    assert [step.name for step in written] == ["{mac}-boot.log", "{mac}-app.log"]
     assert {file.operation for file in files(shares([(boot, 1)]))} == {"read"}
 
 
@@ -299,13 +303,18 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("miss: expected", "put: b", "18:5: steps[2]: is not clear; allowed: exactly one of get and put"),
         ("miss: expected", "miss: expected, stop: 1", "steps[2].stop: stands beside miss; allowed: one of the two"),
         ('get: "conf/{mac-}", ', 'put: "{n}", ', "steps[2].put: has miss or stop; allowed: those with get"),
-        ("stop: oack", "stop: 0", "16:23: steps[0].stop: is '0'; allowed: oack, or the number of a DATA block"),
+        ("stop: oack", "stop: 0", "16:23: steps[0].stop: is 0; allowed: oack, or the number of a DATA block"),
         ("stop: oack", "think: 2h", "steps[0].think: is '2h'; allowed: 0s to 1h"),
         ("stop: oack", "think: 2", "steps[0].think: is '2', without a unit; did you mean '2s'?"),
         ("stop: oack", "as: ram", "16:23: steps[0].as: is 'ram'; did you mean 'rom'?"),
         ("    probe: {error: 8, text: enough}\n", "", "15:23: steps[0].stop: needs a client that says how it stops"),
-        ("names:", "after: nothing\nnames:", "no boot is called 'nothing'; allowed: a file, or bios-pxelinux"),
-        ("names:", "after: ./gone.yaml\nnames:", "gone.yaml: there is no such file"),
+        (
+            "names:",
+            "after: nothing\nnames:",
+            "6:1: after: no boot is called 'nothing'; allowed: the name",
+        ),
+        ("names:", "after: ./gone.yaml\nnames:", "6:1: after: no boot is called './gone.yaml'; allowed"),
+        ("names:", "after: uefi-grb\nnames:", "6:1: after: no boot is called 'uefi-grb'; did you mean 'uefi-grub'?"),
         ("names:", "after: ./small.yaml\nnames:", "6:1: after: './small.yaml' makes a loop; allowed: a boot that does"),
     ],
 )
@@ -398,3 +407,15 @@ def test_the_page_lists_every_boot_with_its_certainty() -> None:
     page = (DOCS / "boots.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (documented|less certain) \|$", page, re.MULTILINE))
     assert listed == {name: load_boot(name).certainty for name in bundled_boots()}
+
+
+def test_the_page_has_every_key_of_the_format() -> None:
+    page = (DOCS / "boots.md").read_text(encoding="utf-8")
+    for heading, model in (("Keys", BootFile), ("Keys of a client", _Client), ("Keys of a step", _Request)):
+        section = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section is not None
+        cells = re.findall(r"^\| ([^|]+) \|", section[1], re.MULTILINE)
+        listed = [key for cell in cells for key in re.findall(r"`(\w+)`", cell)]
+        assert listed == [field.alias or name for name, field in model.model_fields.items()]
+    variables = {name.partition("[")[0] for name in re.findall(r"`\{([^}]+)\}`", page.partition("### Variables")[2])}
+    assert variables == set(MACHINE_VARIABLES)

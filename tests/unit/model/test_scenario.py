@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tftpbench.host.choice import bundled_manifests, choose
+from tftpbench.model.boot import load_boot
 from tftpbench.model.errors import ScenarioError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 from tftpbench.model.strict import MISTAKES_MAX
-from tftpbench.model.workload import OpenLoop
+from tftpbench.model.workload import OpenLoop, Piece, Shaped, Storm
 
 OURS = {"epoll", "threads"}
 
@@ -395,6 +396,205 @@ def test_a_rate_spreads_all_starts_so_there_is_no_ramp(tmp_path: Path) -> None:
     text = TEXT.replace("retries: 5", "start: 1s").replace(PRODUCT, OPEN)
     with pytest.raises(ScenarioError, match=r"client\.start: has no meaning with matrix\.rate"):
         load_scenario(write(tmp_path, text))
+
+
+BOOT = """\
+schema: tftpbench.boot/1
+name: mine
+description: Mine.
+certainty: less certain
+sources: {mine: My own machine.}
+names: {loader: grub.efi}
+sizes: {"{loader}": 5KiB}
+clients:
+  firmware: {source: mine, waits: 4s, nack: gap}
+steps:
+  - get: "{loader}"
+"""
+STORM = "matrix:\n  boot: uefi-grub\n  machines: [100, 1000]\n  over: [0s, 10s]\n"
+RAMP = "matrix:\n  boot: uefi-grub\n  shape: [{ramp: 0/s..500/s, for: 60s}, {hold: 3/min, for: 5min}, {burst: 2000}]\n"
+
+
+def boots(folder: Path, matrix: str, *more: str) -> Scenario:
+    """Of a matrix that ends by itself, with other lines."""
+    text = (
+        TEXT.replace(PRODUCT, matrix).replace("duration: 1s\n", "").replace("client: {timeout: 1s, retries: 5}\n", "")
+    )
+    return load_scenario(write(folder, text + "\n".join(more)))
+
+
+def test_a_storm_is_machines_within_a_time(tmp_path: Path) -> None:
+    scenario = boots(tmp_path, STORM)
+    cells = scenario.cells()
+    assert [(cell.load, cell.concurrency) for cell in cells] == [
+        (Storm(machines, over_ns, "even", 30 * 10**9), machines) for machines in (100, 1000) for over_ns in (0, 10**10)
+    ]
+    assert [cell.label for cell in cells] == [
+        "100 machines of uefi-grub at once", "100 machines of uefi-grub within 10 s",
+        "1000 machines of uefi-grub at once", "1000 machines of uefi-grub within 10 s",
+    ]  # fmt: skip
+    cell = cells[3]
+    assert {name: value for name, value in cell.point.items() if value is not None} == {
+        "machines_asked": 1000, "boot": "uefi-grub", "concurrency": 1000, "over_ns": 10**10, "spread": "even",
+    }  # fmt: skip
+    assert (cell.transfers, cell.duration_ns, cell.warm_up_ns) == (None, None, 0)
+    assert [(share.name, share.weight, share.steps) for share in cell.shares] == [
+        ("uefi-grub", 1, load_boot("uefi-grub").steps)
+    ]
+    more = boots(tmp_path, STORM + "  spread: normal\n", "in_flight_max: 500", "deadline: 2min", "rows: failed").cells()
+    assert [cell.concurrency for cell in more] == [100, 100, 500, 500]
+    assert (more[0].label, more[0].rows) == ("100 machines of uefi-grub at once, normal spread", "failed")
+    assert len({cell.key for cell in (*cells, *more)}) == 8
+    huge = boots(tmp_path, STORM.replace("1000", "1000000")).cells()[-1]
+    assert huge.concurrency == 50_000
+
+
+def test_boots_start_at_a_rate_in_a_shape_and_in_a_closed_loop(tmp_path: Path) -> None:
+    rate = load(tmp_path, PRODUCT, "matrix: {boot: [uefi-grub, pi4], rate: 50/s}\n", ("client.retries=5",)).cells()
+    assert [cell.label for cell in rate] == ["machines of uefi-grub at 50/s", "machines of pi4 at 50/s"]
+    assert (rate[0].duration_ns, rate[0].load) == (10**9, OpenLoop(50.0, "even", 10_000, 30 * 10**9))
+    closed = load(tmp_path, PRODUCT, "matrix: {boot: pi4, concurrency: 7}\n").cells()[0]
+    assert (closed.label, closed.concurrency, closed.open_loop) == ("machines of pi4, 7 at once", 7, None)
+    shaped = boots(tmp_path, RAMP + "  arrivals: poisson\n").cells()[0]
+    assert shaped.load == Shaped(
+        (Piece("ramp", (0, 1), (500, 1), 60 * 10**9), Piece("hold", (1, 20), (1, 20), 300 * 10**9),
+         Piece("burst", count=2000)),
+        "poisson", 10_000, 30 * 10**9,
+    )  # fmt: skip
+    assert shaped.label == "machines of uefi-grub, poisson, shape 0/s to 500/s in 60 s, 0.05/s for 300 s, 2000 at once"
+
+
+def test_a_storm_may_be_of_transfers(tmp_path: Path) -> None:
+    cell = boots(tmp_path, "matrix: {operation: read, file_size: 1MiB, machines: 5, over: 10s}\n").cells()[0]
+    assert (cell.label, cell.shares, cell.blksize) == ("read, 5 machines within 10 s, 1 MiB", (), 512)
+
+
+def test_a_mix_is_one_cell_whose_weights_are_a_ratio(tmp_path: Path) -> None:
+    text = "matrix:\n  machines: 10\n  mix: [{boot: uefi-grub, weight: 8}, {boot: pi4, weight: 2}]\n"
+    (cell,) = boots(tmp_path, text).cells()
+    assert cell.label == "10 machines of 8 uefi-grub : 2 pi4 at once"
+    assert (cell.point["mix"], cell.mix) == ("8 uefi-grub : 2 pi4", (("uefi-grub", 8), ("pi4", 2)))
+    assert [(share.name, share.weight) for share in cell.shares] == [("uefi-grub", 4), ("pi4", 1)]
+    assert boots(tmp_path, text.replace("8", "4").replace("weight: 2", "weight: 1")).cells()[0].key == cell.key
+    assert boots(tmp_path, text.replace("8", "7")).cells()[0].key != cell.key
+
+
+def test_a_boot_is_known_by_what_it_does_and_its_path_starts_at_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "boots").mkdir()
+    profile = tmp_path / "boots/mine.yaml"
+    profile.write_text(BOOT, encoding="utf-8")
+    text = "matrix: {boot: boots/mine.yaml, machines: 3}\n"
+    scenario = boots(tmp_path, text)
+    (cell,) = scenario.cells()
+    assert cell.label == "3 machines of mine at once"
+    profile.rename(tmp_path / "other.yaml")
+    (other,) = boots(tmp_path, text.replace("boots/mine", "./other")).cells()
+    assert (cell.key, cell.key_fields.keys() & {"boot", "map"}) == (other.key, set())
+    (named,) = boots(tmp_path, text.replace("boots/mine", "./other"), "map: {loader: x}").cells()
+    assert named.key != cell.key
+    assert [step.name for step in named.shares[0].steps] == ["x"]
+
+    document = scenario.document()  # as a run wrote it down, before the profile was moved and changed
+    assert [each.key for each in from_document(document, "manifest.json").cells()] == [cell.key]
+    profile.write_text(BOOT.replace("4s", "5s"), encoding="utf-8")
+    assert boots(tmp_path, text).cells()[0].key != cell.key
+    (recorded,) = from_document(document, "manifest.json").cells()
+    assert recorded.key == cell.key
+    with pytest.raises(ScenarioError, match=r"mine\.yaml has changed since the run began; allowed: a new run"):
+        _ = recorded.shares
+
+
+def test_what_older_runs_did_not_know_is_not_written_down(tmp_path: Path) -> None:
+    assert not load(tmp_path).document().keys() & {"gate", "quick", "rows", "map", "profiles"}
+    scenario = boots(tmp_path, STORM, "rows: sample", "map: {loader: x}")
+    document = scenario.document()
+    assert (document["rows"], document["map"], list(document["profiles"])) == ("sample", {"loader": "x"}, ["uefi-grub"])
+    assert from_document(document, "manifest.json").cells() == scenario.cells()
+
+
+def test_quick_makes_storms_small_and_shapes_short(tmp_path: Path) -> None:
+    storm = boots(tmp_path, STORM.replace("100,", "10, 5000,")).quick()
+    assert [cell.label for cell in storm.cells()] == [
+        "10 machines of uefi-grub at once", "10 machines of uefi-grub within 1 s",
+        "100 machines of uefi-grub at once", "100 machines of uefi-grub within 1 s",
+    ]  # fmt: skip
+    (cell,) = boots(tmp_path, RAMP).quick().cells()
+    assert cell.shape == "0/s to 500/s in 166 ms, 0.05/s for 833 ms, 100 at once"
+    union = "matrix:\n  - {boot: pi4, machines: 1000}\n  - {boot: pi4, machines: 5000}\n"
+    assert len(boots(tmp_path, union).quick().cells()) == 1
+
+
+@pytest.mark.parametrize(
+    ("matrix", "more", "said"),
+    [
+        ("{boot: uefi-grob, machines: 1}", "", ["matrix.boot[0]: no boot is called 'uefi-grob'; did you mean"]),
+        ("{boot: ./none.yaml, machines: 1}", "", ["matrix.boot[0]: "]),
+        ("{boot: pi4, machines: 0}", "", ["matrix.machines[0]: is 0; allowed: 1 to 1000000"]),
+        ("{boot: pi4, machines: 1, over: -1s}", "", ["matrix.over[0]: is '-1s'; allowed: a number with a unit"]),
+        ("{boot: pi4, machines: 1, spread: poisson}", "", ["matrix.spread[0]: is 'poisson'; allowed: even, normal"]),
+        ("{boot: pi4}", "", ["matrix.concurrency: is missing; allowed: exactly one of concurrency, rate, mach"]),
+        ("{boot: pi4, machines: 1, rate: 5/s}", "", ["matrix.rate: is given beside machines; allowed: exactly one of"]),
+        ("{machines: 1}", "", ["matrix.operation: is missing; allowed: read", "matrix.file_size: is missing; allowed"]),
+        ("{boot: pi4, mix: [{boot: pi4}, {boot: pi4}], machines: 1}", "",
+         ["matrix.mix: is given beside boot", "matrix.mix[1].boot: names 'pi4' twice"]),
+        ("{mix: [{boot: pi4, weight: 0}], machines: 1}", "", ["matrix.mix[0].weight: is 0; allowed: 1 to 1000"]),
+        ("{mix: [{bot: pi4}], machines: 1}", "", ["matrix.mix[0].bot: unknown key; did you mean 'boot'?"]),
+        ("{mix: [], machines: 1}", "", ["matrix.mix: is []; allowed: a list of boots with their weights"]),
+        ("{boot: pi4, machines: 1, operation: read, file_size: 1, blksize: 512, windowsize: 1}",
+         "duration: 1s\nwarm_up: 1s\ntime_limit: 1s\nclient: {start: 1s, retries: 3}\nbest_of: [blksize]",
+         ["matrix.operation: has no meaning beside boot, which says it itself; allowed: only without boot",
+          "matrix.file_size: has no meaning beside boot", "matrix.blksize: has no meaning beside boot",
+          "matrix.windowsize: has no meaning beside boot", "duration: has no meaning with matrix.machines, which",
+          "warm_up: has no meaning with matrix.machines", "time_limit: has no meaning with matrix.machines",
+          "client.start: has no meaning with matrix.machines, which spreads all starts",
+          "client.retries: has no meaning with matrix.boot, which says it itself",
+          "best_of: has no meaning with matrix.boot"]),
+        ("{boot: pi4, machines: 1}", "transfers: 5", ["transfers: has no meaning with matrix.machines, which ends"]),
+        ("{boot: pi4, machines: 1}", "map: {loadr: x}", ["map.loadr: is no name of these boots"]),
+        ("{boot: pi4, machines: 1}", "compare_with: ceiling", ["compare_with: is ceiling, which has no meaning"]),
+        ("{boot: pi4, concurrency: 1, over: 1s, spread: even, arrivals: even}",
+         "duration: 1s\ndeadline: 1s\nin_flight_max: 5",
+         ["matrix.arrivals: has no meaning without rate or shape", "matrix.over: has no meaning without machines",
+          "matrix.spread: has no meaning without machines", "deadline: has no meaning without matrix.rate, machines or",
+          "in_flight_max: has no meaning without matrix.rate, machines or shape"]),
+        ("{operation: read, file_size: 1, concurrency: 1}", "duration: 1s\nmap: {loader: x}\nrows: some",
+         ["map: has no meaning without matrix.boot or mix", "rows: is 'some'; allowed: all, failed, sample"]),
+        ("{boot: pi4, shape: []}", "", ["matrix.shape: is []; allowed: a list of pieces"]),
+        ("{boot: pi4, shape: [{ramp: 0/s..0/s, for: 1s}, {ramp: 5/s, for: 1s}, {hold: 5/s}, {hold: 0/s, for: 1s}]}", "",
+         ["matrix.shape[0].ramp: is '0/s..0/s'; allowed: one rate to another, each 0/s to 1000000/s, as in 10/s..500/s",
+          "matrix.shape[1].ramp: is '5/s'", "matrix.shape[2]: has a hold without a length; allowed: with `for`",
+          "matrix.shape[3].hold: is '0/s'; allowed: 0.001/s to 1000000/s"]),
+        ("{boot: pi4, shape: [{ramp: 1/s..9999999/s, for: 1s}, {hold: 5/s, for: 0s}, {burst: 0}, {burst: 5, for: 1s}]}",
+         "", ["matrix.shape[0].ramp: is '1/s..9999999/s'", "matrix.shape[1].for: is '0s'; allowed: 1ms to 24h",
+              "matrix.shape[2].burst: is 0; allowed: 1 to 1000000", "matrix.shape[3].for: has no meaning beside"]),
+        ("{boot: pi4, shape: [{hold: 5/s, burst: 3}, {}, {hold: -5/s, for: 1s}, {holt: 5/s}]}", "",
+         ["matrix.shape[0]: is both hold and burst; allowed: exactly one", "matrix.shape[1]: is nothing that starts",
+          "matrix.shape[2].hold: is '-5/s'; allowed: a number a second",
+          "matrix.shape[3].holt: unknown key; did you mean 'hold'?"]),
+    ],
+)  # fmt: skip
+def test_every_mistake_about_boots_is_one_line(tmp_path: Path, matrix: str, more: str, said: list[str]) -> None:
+    with pytest.raises(ScenarioError) as error:
+        boots(tmp_path, f"matrix: {matrix}\n", *more.splitlines())
+    lines = [line.partition("small.yaml:")[2].partition(": ")[2] for line in str(error.value).splitlines()]
+    assert sorted(line[: len(start)] for line, start in zip(sorted(lines), sorted(said), strict=False)) == sorted(said)
+    assert len(lines) == len(said), lines
+
+
+def test_files_of_a_mix_must_agree(tmp_path: Path) -> None:
+    for name, size in (("a", "5KiB"), ("b", "6KiB")):
+        (tmp_path / f"{name}.yaml").write_text(BOOT.replace("5KiB", size).replace("name: mine", f"name: {name}"))
+    with pytest.raises(ScenarioError, match=r"matrix\.mix: grub\.efi is 5 KiB in a and 6 KiB in b"):
+        boots(tmp_path, "matrix: {mix: [{boot: ./a.yaml}, {boot: ./b.yaml}], machines: 2}\n")
+
+
+def test_thresholds_speak_of_boots(tmp_path: Path) -> None:
+    checks = ["boot_ns_p99 <= 30s", "boots_failed == 0", "misses_unanswered == 0", "booted >= 100"]
+    scenario = boots(tmp_path, STORM).with_servers(["epoll"])
+    found = from_document({**scenario.document(), "thresholds": checks}, "x").checks
+    assert [(check.column, check.limit, check.is_count) for check in found] == [
+        ("boot_ns_p99", 30e9, False), ("boots_failed", 0, True), ("misses_unanswered", 0, True), ("booted", 100, True),
+    ]  # fmt: skip
 
 
 def test_a_list_of_matrices_is_their_union_in_order(tmp_path: Path) -> None:

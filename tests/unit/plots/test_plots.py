@@ -142,7 +142,7 @@ def test_any_metric_stands_against_any_axis_that_has_numbers() -> None:
     with pytest.raises(PlotError, match="no metric is called 'data_pp'; did you mean 'data_pps'"):
         plots.against(frames.trials(), "data_pp")
     with pytest.raises(
-        PlotError, match="axis is 'operation'; allowed: concurrency, rate_per_s, file_size_bytes, blksize"
+        PlotError, match="axis is 'operation'; allowed: machines_asked, concurrency, rate_per_s, over_ns, file_size"
     ):
         plots.against(frames.trials(), axis="operation")
 
