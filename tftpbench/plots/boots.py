@@ -9,8 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from tftpbench.model.axes import CELL
 from tftpbench.model.errors import PlotError
@@ -185,7 +183,7 @@ def response_times(spectrum: pd.DataFrame, what: str = "transfer") -> Plot:
         axis = grid.axes[0].yaxis
         style.figures_axis(axis, drawn["ns"], format_duration, is_log=True)
         if has_never:
-            _name_never(axis, top, highest)
+            style.name_never(axis, top, highest)
 
     title = f"Response and service time of a {what} by percentile"
     cohorts = frames.span([int(count) for count in data.groupby(["panel", "contender"])["cohort"].max()], what)
@@ -213,14 +211,6 @@ def _ranks(rows: pd.DataFrame) -> pd.DataFrame:
         percentile = np.append(percentile[:-1], [100 * (total - counts.iloc[-1] + 0.5) / total, percentile[-1]])
         is_kept = np.append(is_kept, True)
     return pd.DataFrame({"percentile": percentile[is_kept], "value_ns": values[is_kept], "cohort": total})
-
-
-def _name_never(axis: Axis, top: float, highest: float) -> None:
-    """A tick of its own for what never ended, above those of the figures."""
-    locator, text = axis.get_major_locator(), axis.get_major_formatter()
-    ticks = [tick for tick in locator.tick_values(*axis.get_view_interval()) if tick <= highest * 1.2]
-    axis.set_major_locator(FixedLocator([*ticks, top]))
-    axis.set_major_formatter(FuncFormatter(lambda value, at: NEVER if value == top else text(value, at)))
 
 
 def _alt_times(data: pd.DataFrame, title: str) -> str:

@@ -23,6 +23,8 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from tftpbench.model.metrics import NEVER
+
 WIDTH = 7.2
 TEXT = 9.0  # points
 LINE = 0.165  # inches from one line of text to the next
@@ -340,6 +342,14 @@ def figures_axis(axis: Axis, values: Iterable[float], text: Callable[[float], st
     else:
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value else "0"))
+
+
+def name_never(axis: Axis, place: float, highest: float) -> None:
+    """A tick of its own at the place of what never ended, above those of the figures up to `highest`."""
+    locator, text = axis.get_major_locator(), axis.get_major_formatter()
+    ticks = [tick for tick in locator.tick_values(*axis.get_view_interval()) if tick <= highest * 1.1]
+    axis.set_major_locator(FixedLocator([*ticks, place]))
+    axis.set_major_formatter(FuncFormatter(lambda value, at: NEVER if value == place else text(value, at)))
 
 
 def order_axis(axis: Axis, places: "pd.Series[float]") -> None:
