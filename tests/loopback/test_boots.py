@@ -47,8 +47,9 @@ steps:
   - {get: "/cfg/{uuid}.cfg", as: one, miss: expected}
   - {get: "/cfg/{mac-}.cfg", as: one}
 """
-UPLOADING = PROFILE.replace("700}", '700, "logs/{serial}.log": 1500}') + (
-    '  - {put: "logs/{serial}.log", as: one, options: [blksize 1400]}\n'
+TWO = "  two: {source: test, options: ['tsize {size}', blksize 1400], waits: 500ms x 3, nack: gap}\nsteps:"
+UPLOADING = PROFILE.replace("700}", '700, "logs/{serial}.log": 1500}').replace("steps:", TWO) + (
+    '  - {put: "logs/{serial}.log", as: two}\n'
 )
 
 
