@@ -153,7 +153,7 @@ def test_a_machine_that_a_server_drops_is_named_by_where_it_stopped(
     text = capsys.readouterr().out
     assert f"127.0.0.1:{server.port}, boot small, {MACHINES} machines within 200 ms, even spread" in text
     assert re.search(r"booted +19 of 20 machines, 1 failed\n", text)
-    assert re.search(r"up +half after \d.*, 99 % after never, the last after never\n", text)
+    assert re.search(r"up +half after \d.*, 99 % never, the last never\n", text)
     assert "Machines:\n  1 machine stopped at /cfg/{mac-}.cfg: no answer\n" in text
 
 
