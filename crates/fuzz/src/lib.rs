@@ -2,9 +2,11 @@
 //!
 //! Must never depend on a fuzzer. For the targets beside it and for the protocol crate's `fuzz_bodies` test.
 
+use std::sync::Arc;
+
 use tftpbench_proto::{
-    Agreed, Backoff, Block, Decoded, ErrorCode, Limits, Options, Packet, Receiver, Repeated, Rollover,
-    Sender, Timing, Transmit, accept, emit_oack, negotiate,
+    Agreed, Backoff, Block, Decoded, ErrorCode, Habits, Limits, Nack, Options, Packet, Receiver, Repeated,
+    Rollover, Sender, Timing, Transmit, accept, emit_oack, negotiate,
 };
 
 const TIMING: Timing = Timing {
@@ -67,8 +69,9 @@ pub fn sender(input: &[u8]) {
     let length = input.u64() % (1 << (input.u8() % 40));
     let agreed = agreed(&mut input);
     let mut now_ns = input.u64() / 2;
-    let mut sender = match input.u8() % 3 {
+    let mut sender = match input.u8() % 4 {
         0 => Sender::client(Options::default(), length, TIMING, now_ns),
+        3 => Sender::client_with(Options::default(), length, habits(&mut input), now_ns),
         role => Sender::server(agreed, role == 1, length, TIMING, now_ns),
     };
     while !input.0.is_empty() {
@@ -98,8 +101,13 @@ pub fn receiver(input: &[u8]) {
     let mut input = Input(input);
     let agreed = agreed(&mut input);
     let mut now_ns = input.u64() / 2;
-    let mut receiver = match input.u8() % 2 {
+    let mut receiver = match input.u8() % 3 {
         0 => Receiver::client(Options::default(), TIMING, now_ns),
+        2 => {
+            let asked =
+                Options { blksize: Some(agreed.blksize.max(8)), windowsize: Some(8), ..Options::default() };
+            Receiver::client_with(asked, habits(&mut input), now_ns)
+        }
         _ => Receiver::server(agreed, TIMING, now_ns),
     };
     let full = vec![0; 65_464];
@@ -156,6 +164,13 @@ fn agreed(input: &mut Input<'_>) -> Agreed {
     let rollover = if input.u8().is_multiple_of(2) { Rollover::Zero } else { Rollover::One };
     // Any values, since a caller may make a mistake, but no windows that take a fuzzer minutes.
     Agreed { blksize: input.u16(), windowsize: input.u16() % 256, timeout_s: None, rollover }
+}
+
+fn habits(input: &mut Input<'_>) -> Arc<Habits> {
+    let mut waits = || (0..input.u8() % 4).map(|_| u64::from(input.u16()) << 14).collect();
+    let (opening_waits_ns, waits_ns) = (waits(), waits());
+    let nack = [Nack::Gap, Nack::Block, Nack::Nothing][usize::from(input.u8() % 3)];
+    Arc::new(Habits { opening_waits_ns, waits_ns, nack, asks_others: input.u8().is_multiple_of(2) })
 }
 
 fn pause_ns(input: &mut Input<'_>) -> u64 {

@@ -268,12 +268,6 @@ impl LoadConfig {
         }
     }
 
-    /// Whether all that is intended belongs to the cohort, whenever that is: the work is fixed, or a shape.
-    pub(crate) fn is_one_cohort(&self) -> bool {
-        let is_shape = matches!(self.arrivals, Arrivals::OpenLoop { starts: Starts::Shape(_), .. });
-        is_shape || matches!(self.extent, Extent::Transfers { .. })
-    }
-
     /// Operation and options of each request: of all of them, or of each step of a boot.
     fn requests(&self) -> Vec<(Operation, Options)> {
         match &self.boots {
@@ -295,6 +289,12 @@ impl LoadConfig {
     /// The largest windowsize that is asked for.
     pub(crate) fn windowsize_max(&self) -> u16 {
         self.requests().iter().filter_map(|(_, options)| options.windowsize).max().unwrap_or(1)
+    }
+
+    /// Whether all that is intended belongs to the cohort, whenever that is: the work is fixed, or a shape.
+    pub(crate) fn is_one_cohort(&self) -> bool {
+        let is_shape = matches!(self.arrivals, Arrivals::OpenLoop { starts: Starts::Shape(_), .. });
+        is_shape || matches!(self.extent, Extent::Transfers { .. })
     }
 
     /// Whether blocks may arrive many at a time (RFC 7440).

@@ -1,8 +1,10 @@
 //! The receiver, one rule a test.
 
+use std::sync::Arc;
+
 use tftpbench_proto::{
-    Agreed, Backoff, Block, ErrorCode, Failure, Options, Outcome, Packet, ProtocolFault, Receiver, Repeated,
-    Rollover, Timing, Transmit,
+    Agreed, Backoff, Block, ErrorCode, Failure, Habits, Nack, Options, Outcome, Packet, ProtocolFault,
+    Receiver, Repeated, Rollover, Timing, Transmit,
 };
 
 const MS: u64 = 1_000_000;
@@ -314,6 +316,82 @@ fn a_copy_of_the_request_brings_the_opening_again_until_data_come() {
     assert_eq!(receiver.handle_repeated_request(106 * MS), Repeated::Ignored);
     assert_eq!(drain(&mut receiver, 106 * MS), []);
     assert_eq!(receiver.handle_repeated_request(107 * MS), Repeated::Restart);
+}
+
+/// A client with habits that has been granted windows of four blocks of 8 bytes, drained. It sends its request after 0 and
+/// 300 ms, and later datagrams after 0 and 50 ms.
+fn client_with(nack: Nack, asks_others: bool, oack: &'static [u8]) -> Receiver {
+    let asked = Options { blksize: Some(8), windowsize: Some(4), ..Options::default() };
+    let habits = Habits {
+        opening_waits_ns: [300 * MS, 600 * MS].into(),
+        waits_ns: [50 * MS, 70 * MS].into(),
+        nack,
+        asks_others,
+    };
+    let mut receiver = Receiver::client_with(asked, Arc::new(habits), 0);
+    assert_eq!(drain(&mut receiver, 0), [Transmit::Opening]);
+    receiver.handle_packet(0, &Packet::parse(oack).unwrap());
+    receiver
+}
+
+const WINDOWED: &[u8] = b"\0\x06blksize\x008\0windowsize\x004\0";
+const WITH_ANOTHER: &[u8] = b"\0\x06blksize\x008\0msftwindow\x0027182\0windowsize\x004\0";
+
+#[test]
+fn what_a_client_says_to_blocks_out_of_order_is_its_habit() {
+    for (nack, answers) in [
+        (Nack::Gap, [&ack(1)[..], &[], &ack(2), &[]]),
+        (Nack::Block, [&ack(1), &ack_again(1), &ack(2), &ack_again(2)]),
+        (Nack::Nothing, [&[], &[], &[], &[]]),
+    ] {
+        let mut receiver = client_with(nack, false, WINDOWED);
+        assert_eq!(drain(&mut receiver, 0), ack(0));
+        assert_eq!(data(&mut receiver, 0, 1, FULL), []);
+        let first = [3, 4].map(|block| data(&mut receiver, 0, block, FULL));
+        assert_eq!(data(&mut receiver, 0, 2, FULL), [], "{nack:?}: it is in order");
+        let second = [4, 5].map(|block| data(&mut receiver, 0, block, FULL));
+        assert_eq!([first, second].concat(), answers, "{nack:?}");
+    }
+}
+
+#[test]
+fn a_client_with_habits_waits_by_its_tables_and_never_dallies() {
+    let mut receiver = client_with(Nack::Gap, false, b"\0\x05\0\0\0");
+    assert!(receiver.is_finished(), "refused");
+    receiver = client_with(Nack::Gap, false, WINDOWED);
+    drain(&mut receiver, 0);
+    assert_eq!(receiver.deadline_ns(), Some(50 * MS));
+    receiver.handle_timeout(50 * MS);
+    assert_eq!(drain(&mut receiver, 50 * MS), ack_again(0));
+    assert_eq!(receiver.deadline_ns(), Some(120 * MS));
+    assert_eq!(data(&mut receiver, 60 * MS, 1, b"x"), ack(1));
+    assert_eq!((receiver.outcome(), receiver.is_finished()), (Some(&Outcome::Completed), true));
+    assert_eq!(data(&mut receiver, 61 * MS, 1, b"x"), [], "its last ACK is lost: it has gone");
+
+    let asked = Options::default();
+    let habits = Habits {
+        opening_waits_ns: [4_000 * MS, 8_000 * MS].into(),
+        waits_ns: [31_600 * MS].into(),
+        nack: Nack::Gap,
+        asks_others: false,
+    };
+    let mut silent = Receiver::client_with(asked, Arc::new(habits), 0);
+    drain(&mut silent, 0);
+    for (now_ms, sent) in [(4_000, &[Transmit::Opening][..]), (12_000, &[])] {
+        assert_eq!(silent.deadline_ns(), Some(now_ms * MS));
+        silent.handle_timeout(now_ms * MS);
+        assert_eq!(drain(&mut silent, now_ms * MS), sent);
+    }
+    assert_eq!(silent.outcome(), Some(&Outcome::TimedOut), "as many sendings as waits");
+}
+
+#[test]
+fn an_option_that_is_not_known_may_be_granted_where_the_request_had_such() {
+    let mut asking = client_with(Nack::Gap, true, WITH_ANOTHER);
+    assert_eq!(drain(&mut asking, 0), ack(0));
+    assert_eq!((asking.agreed().blksize, asking.agreed().windowsize), (8, 4));
+    let mut other = client_with(Nack::Gap, false, WITH_ANOTHER);
+    assert!(matches!(drain(&mut other, 0)[..], [Transmit::Error { code: ErrorCode::OPTION_REFUSED, .. }]));
 }
 
 #[test]
