@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Piece
 
 SIZE = 2_000
 SECOND = 1_000_000_000
@@ -351,6 +353,94 @@ def test_more_machines_than_fit_are_refused_with_the_number_that_does() -> None:
         run_load(booting(1, WHOLE, concurrency=10_000_000))
 
 
+def by_number(result: LoadResult, name: str) -> "np.typing.NDArray[np.int64]":
+    return result.transfers[name][np.argsort(result.transfers["number"])]
+
+
+def storm(port: int, **changes: object) -> LoadConfig:
+    """A storm of 300 reads in half a second."""
+    values = {"rate_per_s": None, "duration_ns": None, "transfers": 300, "over_ns": SECOND // 2, "spread": "even"}
+    return config(port, **(values | changes))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_storm_starts_as_many_as_asked_for_each_at_its_time_and_is_all_measured(tmp_path: Path, workers: int) -> None:
+    with served(tmp_path) as (_, port):
+        even, normal, at_once = (
+            run_load(storm(port, workers=workers, **changes)) for changes in ({}, {"spread": "normal"}, {"over_ns": 0})
+        )
+    for result in (even, normal, at_once):
+        assert_adds_up(result)
+        assert figure(result, "completed") == figure(result, "intended") == 300
+        starts = result.transfers["actual_start_ns"]
+        assert (starts >= result.transfers["intended_start_ns"]).all()
+        assert figure(result, "burst_ns") == starts.max() - starts.min()
+        assert figure(result, "window_open_ns") == 0
+        assert figure(result, "window_close_ns") == result.transfers["end_ns"].max()
+    numbers = np.arange(300)
+    assert by_number(even, "intended_start_ns").tolist() == (numbers * (SECOND // 2) // 300).tolist()
+    assert figure(even, "offered_per_s") == 600
+    assert not by_number(at_once, "intended_start_ns").any()
+    assert at_once.figures["offered_per_s"] is None
+    # The quantiles of a normal distribution that is cut three standard deviations from its middle.
+    cut = NormalDist().cdf(-3)
+    expected = [NormalDist(0.25, 0.5 / 6).inv_cdf(cut + (n + 0.5) / 300 * (1 - 2 * cut)) * SECOND for n in range(300)]
+    assert np.abs(by_number(normal, "intended_start_ns") - np.array(expected)).max() < 2
+
+
+def test_a_shape_is_all_measured_and_as_long_as_its_pieces(tmp_path: Path) -> None:
+    rate = (200, SECOND)
+    ramp, hold = Piece("ramp", (0, 1), rate, SECOND // 2), Piece("hold", rate, None, SECOND // 4)
+    with served(tmp_path) as (_, port):
+        pieces = (ramp, hold, Piece("burst", count=30))
+        result = run_load(config(port, rate_per_s=None, duration_ns=None, shape=pieces, workers=2))
+    assert_adds_up(result)
+    assert figure(result, "completed") == figure(result, "intended") == 50 + 50 + 30
+    assert figure(result, "duration_s") == 0.75
+    assert figure(result, "offered_per_s") == pytest.approx(130 / 0.75)
+    assert 0 < figure(result, "achieved_per_s") <= figure(result, "offered_per_s")
+    times = by_number(result, "intended_start_ns")
+    assert times[:3].tolist() == [0, math.ceil(0.5 * SECOND / math.sqrt(50)), math.ceil(0.5 * SECOND / 5)]
+    assert times[50:100].tolist() == [SECOND // 2 + n * SECOND // 200 for n in range(50)]
+    assert (times[100:] == 3 * SECOND // 4).all()
+    assert result.figures["burst_ns"] is None
+
+
+def test_transfers_without_a_row_are_in_every_figure() -> None:
+    answer = serve_bytes(contents())
+
+    def drops(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) != RRQ or int(datagram[4:].split(b"\0")[0]) % 50:
+            answer(self, datagram, address)
+
+    def load(**changes: object) -> LoadResult:
+        with peer(drops) as server:
+            asked = {"name": "f-{n}", "distinct_files": 0, "verify": "off", "deadline_ns": SECOND, **changes}
+            return run_load(storm(server.port, **asked))
+
+    whole, failed, sample = load(), load(rows="failed"), load(rows_max=60, workers=2)
+    rows = [result.transfers["outcome"] for result in (whole, failed, sample)]
+    late = OUTCOMES.index("late")
+    assert [len(each) for each in rows] == [figure(result, "rows_kept") for result in (whole, failed, sample)]
+    assert (len(rows[0]), rows[1].tolist()) == (300, [late] * 6)
+    assert np.count_nonzero(rows[2] == late) == 6
+    assert len(rows[2]) <= 60
+    assert [result.figures["rows_every"] for result in (whole, failed, sample)] == [1, None, 8]
+    for result in (whole, failed, sample):
+        counts = [figure(result, name) for name in ("intended", "completed", "late", "unanswered", "retransmissions")]
+        assert counts == [300, 294, 6, 6, 0]
+        assert (result.intervals["started"].sum(), result.answered) == (300, 294)
+        assert result.figures["response_ns_p99_is_never"] is True
+        assert figure(result, "service_ns_p95") <= figure(result, "response_ns_p95") < SECOND
+        assert 6 <= figure(result, "in_flight_max") <= 300
+        # Six were in flight for nearly a second each.
+        assert figure(result, "in_flight_mean") > 1
+    table = whole.transfers
+    inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
+    mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
+    assert figure(whole, "in_flight_mean") == pytest.approx(mean)
+
+
 def test_a_run_of_a_scenario_with_rates_has_their_figures_in_its_rows_and_frames(tmp_path: Path) -> None:
     document = {
         "schema": "tftpbench.scenario/1", "name": "rates", "description": "How long at a fixed rate?",
@@ -387,6 +477,10 @@ def test_a_rate_that_cannot_be_meant_is_refused(rate_per_s: float) -> None:
         run_load(config(1, rate_per_s=rate_per_s))
 
 
+STORM: dict[str, object] = {"rate_per_s": None, "duration_ns": None, "transfers": 5, "over_ns": SECOND}
+SHAPE: dict[str, object] = {"rate_per_s": None, "duration_ns": None}
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -394,6 +488,20 @@ def test_a_rate_that_cannot_be_meant_is_refused(rate_per_s: float) -> None:
         ({"arrivals": "normal"}, "arrivals: normal is not one of even, poisson"),
         ({"ramp_ns": 1}, "ramp_ns: the rate of an open loop spreads its starts already"),
         ({"sockets": "per-transfer", "concurrency": 10_000_000}, "at most [0-9]+ fit; a "),
+        ({"over_ns": 1}, "rate_per_s, over_ns and shape: give one at most"),
+        ({"rows_max": 0}, "rows_max: must be at least 1"),
+        ({"rows": "some"}, "rows: some is not one of all, failed, sample"),
+        ({"rate_per_s": None, "over_ns": 1}, "a storm needs only transfers, a shape neither"),
+        ({**STORM, "over_ns": 86_400_000_000_001}, "over: must be at most 24 hours"),
+        ({**STORM, "transfers": 10_000_001}, "machines: must be between 1 and 10000000"),
+        ({**STORM, "transfers": 0}, "machines: must be between 1 and 10000000"),
+        ({**STORM, "spread": "wide"}, "spread: wide is not one of even, normal"),
+        ({**STORM, "warm_up_ns": 1}, "warm_up_ns: a storm and a shape have none"),
+        ({**STORM, "over_ns": -1}, "^over_ns: "),
+        ({**SHAPE, "shape": (Piece("burst", count=5),)}, "shape: has no length"),
+        ({**SHAPE, "shape": (Piece("hold", (5, SECOND)),)}, "shape: `for` of piece 1 must be longer than 0"),
+        ({**SHAPE, "shape": (Piece("ramp", (5, SECOND), None, 5),)}, "shape: a ramp needs to_ratio"),
+        ({**SHAPE, "shape": (Piece("jump", None, None, 5),)}, "jump is not one of ramp, hold, burst"),  # type: ignore[arg-type]
     ],
 )
 def test_an_open_loop_that_cannot_be_run_is_refused(changes: dict[str, object], text: str) -> None:

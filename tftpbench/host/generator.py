@@ -161,7 +161,8 @@ class LoadResult:
     """What one run found.
 
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
-    `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
+    nanoseconds since the first start, -1 for never.
     `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
     BOOT_REASONS. Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.

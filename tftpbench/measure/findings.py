@@ -118,23 +118,6 @@ def of_uploads(lacking: int, files: int) -> ServerFinding:
     return ServerFinding("not_read_back", lacking, f"did not give {lacking} of {files} uploads back: not compared")
 
 
-def unanswered(transfers: Columns) -> int:
-    """How many transfers got no answer until retries ran out, or until the trial ended."""
-    ended_unanswered = np.isin(transfers["outcome"], list(map(OUTCOMES.index, ("timed_out", "interrupted", "late"))))
-    return _count(ended_unanswered & (transfers["first_response_ns"] < 0))
-
-
-def in_flight_max(transfers: Columns) -> int:
-    """The most transfers that were in flight at once, from their request to their end."""
-    starts, ends = (transfers[name][transfers["actual_start_ns"] >= 0] for name in ("actual_start_ns", "end_ns"))
-    # One that never was decided lasts; one that ended at once was in flight all the same.
-    ends = np.where(ends < 0, np.iinfo(np.int64).max, np.maximum(ends, starts + 1))
-    changes = np.repeat([1, -1], [len(starts), len(ends)])
-    # Of one instant the end comes first: in a closed loop it is what lets the next transfer start.
-    ordered = changes[np.lexsort((changes, np.concatenate([starts, ends])))]
-    return int(np.cumsum(ordered).max(initial=0))
-
-
 def stopped_at(text: str) -> tuple[str, str] | None:
     """The step at which the machines of a finding stopped, and the reason; None where its text says neither."""
     found = _STOPPED.fullmatch(text)
@@ -243,7 +226,7 @@ def _whole(row: Row, died: str | None, silent_s: float) -> Iterator[ServerFindin
 
 def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[ServerFinding]:
     outcome, errors = transfers["outcome"], transfers["error_code"]
-    started = int(number(row, "started") or len(outcome))  # of those that completed not every row may be kept
+    started = number(row, "started") or len(outcome)  # not every transfer need have a row
     answered = transfers["first_response_ns"] >= 0
     failed, timed_out, cut_off = (outcome == OUTCOMES.index(name) for name in ("failed", "timed_out", "interrupted"))
     refused = failed & (errors >= 0) & (transfers["first_response_ns"] == transfers["end_ns"])
@@ -265,7 +248,7 @@ def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[Serv
         yield ServerFinding("unfinished", count, _done_in(row, transfers, cut_off))
 
 
-def _late(row: Row, count: int, started: int, unanswered: int) -> str:
+def _late(row: Row, count: int, started: float, unanswered: int) -> str:
     deadline = format_duration(number(row, "deadline_ns") or 0)
     silent = f", {unanswered} of them without any answer" if unanswered else ""
     return f"had not finished {_of(count, started)} at their deadline, {deadline} after their intended start{silent}"
@@ -273,9 +256,9 @@ def _late(row: Row, count: int, started: int, unanswered: int) -> str:
 
 def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> str:
     """A transfer that is cut off had waited for less than the client's timer: the trial's end came first."""
-    done = int(number(row, "completed") or _count(transfers["outcome"] == OUTCOMES.index("completed")))
-    asked = max(int(number(row, "started") or len(transfers["outcome"])), int(number(row, "transfers") or 0))
-    return f"{done} of {asked} done in {format_duration(int(transfers['end_ns'][cut_off].max()))}"
+    done = number(row, "completed") or _count(transfers["outcome"] == OUTCOMES.index("completed"))
+    asked = max(len(transfers["outcome"]), int(number(row, "started") or 0), int(number(row, "transfers") or 0))
+    return f"{done:.0f} of {asked} done in {format_duration(int(transfers['end_ns'][cut_off].max()))}"
 
 
 def _shed(row: Row) -> Iterator[ServerFinding]:

@@ -79,11 +79,6 @@ def run_trial(
             found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
-    # The generator counts what has no row: of long loads not every transfer is kept.
-    if row.get("unanswered") is None:
-        row["unanswered"] = findings.unanswered(seen.result.transfers)
-    if row.get("in_flight_max") is None:
-        row["in_flight_max"] = findings.in_flight_max(seen.result.boots or seen.result.transfers)
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None

@@ -49,6 +49,14 @@ def test_each_way_to_lose_a_transfer_is_told_from_the_others(
     assert found({}, (COMPLETED, 5, 99, -1), end) == [expected]
 
 
+def test_transfers_without_a_row_are_counted_all_the_same() -> None:
+    row: dict[str, object] = {"started": 1_000, "completed": 998}
+    assert found(row, (TIMED_OUT, -1, 99, -1), (INTERRUPTED, 7, 99, -1)) == [
+        ("silent", 1, "never answered 1 of 1000 transfers"),
+        ("unfinished", 1, "998 of 1000 done in 99 ns"),
+    ]
+
+
 def test_what_a_rate_is_too_much_for_is_the_servers_and_never_invalid() -> None:
     row: dict[str, object] = {"deadline_ns": 2_000_000_000, "intended": 8, "shed": 5, "concurrency": 3}
     late = "had not finished 2 of 3 transfers at their deadline, 2 s after their intended start"
@@ -56,7 +64,6 @@ def test_what_a_rate_is_too_much_for_is_the_servers_and_never_invalid() -> None:
         ("late", 2, f"{late}, 1 of them without any answer"),
         ("shed", 5, "did not keep up: 5 of 8 transfers not begun, as 3 were in flight"),
     ]
-    assert findings.unanswered(transfers((LATE, -1, 99, -1), (LATE, 5, 99, -1))) == 1
     assert findings.ORIGINS["late"] == findings.ORIGINS["shed"] == "server"
 
 
@@ -119,23 +126,6 @@ def test_every_kind_has_an_origin_and_only_some_are_the_servers() -> None:
     assert {kind: origin for kind, origin in findings.ORIGINS.items() if origin != "server"} == {
         "unfinished": "test", "boots_unfinished": "test", "not_granted": "option", "port_taken": "unmeasured",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("spans", "most"),
-    [
-        ([], 0),
-        ([(0, 5), (5, 9), (9, 12)], 1),
-        ([(0, 10), (3, 8), (4, 6), (8, 9)], 3),
-        ([(0, -1), (1, 4), (7, -1)], 2),
-        ([(-1, -1), (2, 3)], 1),
-        ([(4, 4)], 1),
-    ],
-    ids=["none", "one after another", "overlapping", "never decided", "never sent", "ended at once"],
-)
-def test_the_peak_in_flight_is_of_transfers_that_overlap(spans: list[tuple[int, int]], most: int) -> None:
-    columns = np.array(spans, np.int64).reshape(-1, 2).T
-    assert findings.in_flight_max(dict(zip(("actual_start_ns", "end_ns"), columns, strict=True))) == most
 
 
 def test_a_dead_and_a_deaf_server_are_told_first() -> None:

@@ -159,7 +159,6 @@ mod tests {
             watch_for_answer: false,
             receive_buffer_bytes: 0,
             boots: None,
-            rows: crate::config::Rows::All,
             rows: Rows::All,
             rows_max: 5_000_000,
         }
