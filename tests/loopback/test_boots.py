@@ -180,7 +180,7 @@ def test_a_target_is_asked_for_each_file_once_and_lacking_ones_are_listed_in_one
 def test_what_a_target_serves_to_all_machines_is_compared_with_a_first_copy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless each machine has files of its own, of which nobody knows what they must hold."""
+    """Unless each machine has files of its own, of which no copy tells what they must hold."""
     shared = profile(tmp_path, PROFILE.replace("/cfg/{mac-}.cfg", "/cfg/all.cfg"))
     served = {"loader.efi": b"x" * 3000, "/cfg/all.cfg": b"y" * 700}
     spoilt = 2  # the copy, and the first machine's

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadResult, Stop
 from tftpbench.host.server import PortTaken, Server
@@ -85,6 +87,7 @@ def run_trial(
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
+        mean_in_flight_ns=_mean_in_flight_ns(seen.result) if trial.cell.open_loop else None,
         steal_fraction=seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else 0.0,
         steal_ticks=seen.stolen[0],
         server_lost=str(seen.lost) if seen.lost is not None else None,
@@ -134,6 +137,19 @@ def _measure(
         ended=server.stop(STOP_GRACE_S),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
+
+
+def _mean_in_flight_ns(result: LoadResult) -> float | None:
+    """From actual start to end, of all that started inside the window; None where not all of them have a row."""
+    table, figures = result.boots or result.transfers, result.figures
+    shed = figures.get("boots_shed") or 0
+    started = (figures.get("machines") or 0) - shed if result.boots else figures.get("started")
+    opened, closed = figures.get("window_open_ns"), figures.get("window_close_ns")
+    starts, ends = table["actual_start_ns"], table["end_ns"]
+    if opened is None or closed is None or np.count_nonzero(starts >= 0) != started:
+        return None
+    inside = (starts >= opened) & (starts < closed) & (ends >= 0)
+    return float(np.mean(ends[inside] - starts[inside])) if inside.any() else None
 
 
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:

@@ -148,11 +148,13 @@ class Finding:
 class Surroundings:
     """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost.
 
+    `mean_in_flight_ns`: of an open loop, of what started inside its window, whatever became of it.
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
     `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
     """
 
     mean_transfer_ns: float | None = None
+    mean_in_flight_ns: float | None = None
     steal_fraction: float = 0.0
     steal_ticks: int = 0
     server_lost: str | None = None
@@ -230,6 +232,7 @@ def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
 
 def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
     fault = invariants.littles_law_fault(row, around.mean_transfer_ns)
+    fault = fault or invariants.open_loop_law_fault(row, around.mean_in_flight_ns)
     if fault is not None:
         yield Finding(Kind.LITTLES_LAW, fault)
 

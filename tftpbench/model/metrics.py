@@ -587,7 +587,7 @@ _ROW: dict[str, Column] = {
     "restarts": _count("restarts", "Transfers, or boots, that a machine began anew, as its client does."),
     "burst_ns": Metric("ns", "First to last actual start of a storm: how long the generator's own burst took.", "int"),
     "in_flight_mean": Metric(
-        "", "Mean over the window's time of what was in flight: transfers, or machines where they boot.", "float"
+        "transfers", "Mean of what was in flight over the window's time; of machines where they boot.", "float"
     ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.

@@ -219,7 +219,8 @@ class Profiles:
 
     def __init__(self, names: Mapping[str, str] | None = None, recorded: Mapping[str, str] | None = None) -> None:
         self.names = dict(names or {})
-        self._recorded = dict(recorded or {})
+        self._recorded = frozenset(recorded or ())
+        self._hashes = dict(recorded or {})
         self._read: dict[str, Boot] = {}
 
     def boot(self, name: str) -> Boot:
@@ -234,7 +235,9 @@ class Profiles:
 
     def hash(self, name: str) -> str:
         """Equal for equal steps, whatever they are called. Raises BootError."""
-        return self._recorded.get(name) or _hash(self._boot(name).steps)
+        if name not in self._hashes:
+            self._hashes[name] = _hash(self._boot(name).steps)
+        return self._hashes[name]
 
     def is_recorded(self, name: str) -> bool:
         """Whether a run wrote down its hash: then it need not be there any more."""

@@ -224,6 +224,22 @@ def test_machines_at_a_rate_are_missing_where_they_were_neither_started_nor_shed
     assert (Kind.STARTS_MISSING in [finding.kind for finding in validity.findings(row, STEADY)]) is missing
 
 
+@pytest.mark.parametrize(("in_flight", "broken"), [(9.4, True), (9.6, False), (10.4, False), (10.8, True)])
+def test_littles_law_holds_within_5_percent_for_what_starts_at_a_rate(in_flight: float, broken: bool) -> None:
+    row = {
+        **GOOD,
+        **OPEN,
+        "intended": 1000,
+        "shed": 0,
+        "interrupted": 0,
+        "completed": 1000,
+        "response_ns_max": 15_000_000,
+    }
+    row |= {"response_ns_max": 15_000_000, "achieved_per_s": 1000.0, "in_flight_mean": in_flight}
+    around = replace(STEADY, mean_in_flight_ns=10_000_000)
+    assert ([finding.kind for finding in validity.findings(row, around)] == [Kind.LITTLES_LAW]) is broken
+
+
 def test_poisson_arrivals_are_told_from_even_ones_by_their_gaps() -> None:
     rng, rate = np.random.default_rng(1), 1000.0
     poisson = np.cumsum(rng.exponential(1e9 / rate, 5_000)).astype(np.int64)

@@ -356,15 +356,18 @@ certainty: less certain
 after: ./first.yaml
 names: {loader: other.img}
 sizes: {more: 1}
+clients: {late: {source: seen, waits: 1s, nack: none}}
 steps:
-  - {get: more, as: rom}
+  - {get: more, as: late}
   - {get: most, as: rom}
 """
     path = tmp_path / "second.yaml"
     path.write_text(text, encoding="utf-8")
-    assert faults(path) == ["second.yaml:10:6: steps[4].get: has no size; allowed: one in sizes for most"]
+    assert faults(path) == ["second.yaml:11:6: steps[4].get: has no size; allowed: one in sizes for most"]
     path.write_text(text.replace("  - {get: most, as: rom}\n", ""), encoding="utf-8")
-    assert [step.name for step in load_boot(path).steps] == ["other.img", "other.img", "conf/{mac-}", "more"]
+    boot = load_boot(path)
+    assert [step.name for step in boot.steps] == ["other.img", "other.img", "conf/{mac-}", "more"]
+    assert boot.step_clients == ("rom", "rom", "rom", "late"), "the first file has one client, and need not name it"
     write(tmp_path, "nack: gap", "nack: never", "first.yaml")
     assert faults(path)[0].startswith("first.yaml:14:5: clients.rom.nack: is 'never'")
 
