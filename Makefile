@@ -64,7 +64,7 @@ gate:
 
 bench: .venv/.core
 	$(CARGO) bench --package tftpbench-benches -- --quiet --discard-baseline
-	$(CARGO) test --package tftpbench-epoll --test windows -- --ignored
+	$(CARGO) test --package tftpbench-epoll --test behaviours -- --ignored
 	@$(MAKE) --no-print-directory bench-instructions
 
 bench-instructions: .venv/.core

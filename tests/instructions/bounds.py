@@ -3,20 +3,41 @@
 A loop that takes more than its bound allows fails, with one line; one that takes less is named, so that the bound can
 follow. `--renew` writes what was counted as the new bounds. A NAME is the beginning of a loop's name.
 
+Counted are instructions of user space for a unit of the work, by valgrind's callgrind. Each is counted in two runs, one
+of twice the work: the difference holds no start-up. Nothing of the machine's speed or of what else runs on it is in
+such a count, and the loops repeat to the instruction. The server's are as its process and the generator happen to meet:
+how many datagrams a system call brings differs a little from run to run. The kernel's instructions are not counted, so
+none of these figures is a cost in time. The C library chooses its memcpy by the processor that valgrind shows it, which
+knows AVX2 and no AVX-512, whatever the machine has.
+
 Never fails for what a machine lacks: it says so and ends well. Called by `make bench` and by its own tests.
 """
 
 import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
-from tests.instructions import counts
-from tests.instructions.counts import CannotCountError
+from tftpbench.host.generator import IS_DEBUG_BUILD, LoadConfig, run_load, write_contents
 
+ROOT = Path(__file__).parents[2]
+UNITS = 100_000  # of a loop's work: five intervals of the wheel that holds the most timers
+FILE_BYTES = 64 << 10
+FILE_BLOCKS = FILE_BYTES // 512 + 1
+BUILD_LIMIT_S = 600.0
+RUN_LIMIT_S = 300.0  # of one run under valgrind, which is some 50 times slower
+TIMEOUT_S = 60.0  # of both sides: a server that slow must not be given up
 BOUNDS = Path(__file__).with_name("bounds.yaml")
 LOOP_TOLERANCE = 0.02  # they repeat exactly: room for a harmless change beside them
 SERVER_TOLERANCE = 0.05  # they repeat within 2 %
@@ -26,6 +47,146 @@ HEADER = """\
 # Instructions of user space for a unit of each hot loop's work: a packet, timer, datagram or block.
 # `make bench-instructions RENEW=1` writes this file; a commit that raises a bound says what it buys.
 """
+
+
+class CannotCountError(Exception):
+    """Nothing can be counted, or what was counted is not the work that was meant; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Reads of a 64 KiB file with blocks of 512 bytes from the epoll server: `transfers` of them, and twice as many."""
+
+    concurrency: int
+    transfers: int
+    windowsize: int = 1
+
+
+# Their unit is a block, so a count holds 1/129 of a transfer's beginning and end. 100 and more clients in lock-step
+# keep the server's batches full; with fewer, how full they are varies at random, and the count with it.
+SERVER: Mapping[str, Reads] = {
+    "server/window_16_1": Reads(1, 100, windowsize=16),
+    "server/lock_step_100": Reads(100, 400),
+    "server/lock_step_1000": Reads(1000, 1000),
+}
+
+
+def missing() -> str | None:
+    """What this machine lacks for counting; None if nothing."""
+    for program, where in (("valgrind", "apt install valgrind"), ("cargo", "https://rustup.rs")):
+        if shutil.which(program) is None:
+            return f"no {program} here: {where}"
+    return None
+
+
+def environment() -> dict[str, str]:
+    """What a count depends on beside our own code: the compiler, and the C library, whose memcpy is called."""
+    return {
+        "rustc": _first_line("rustc", "--version").split()[1],
+        "libc": " ".join(platform.libc_ver()),
+        "valgrind": _first_line("valgrind", "--version"),
+        "machine": platform.machine(),
+    }
+
+
+def built() -> Path:
+    """The program that runs one loop, from a release build of now."""
+    command = ["cargo", "build", "--locked", "--release", "--package", "tftpbench-benches", "--message-format", "json"]
+    done = subprocess.run(command, cwd=ROOT, timeout=BUILD_LIMIT_S, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotCountError(f"cargo build failed: {done.stderr.strip()}")
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    return next(Path(message["executable"]) for message in messages if message.get("executable"))
+
+
+def loops(program: Path) -> list[str]:
+    """Names of the loops that the program can run."""
+    done = subprocess.run([program], stdout=subprocess.PIPE, text=True, timeout=RUN_LIMIT_S, check=True)
+    return done.stdout.split()
+
+
+def of_loop(program: Path, name: str, units: int = UNITS) -> float:
+    """Instructions a unit of one loop's work."""
+
+    def run(times: int) -> int:
+        with TemporaryDirectory(prefix="tftpbench-") as folder:
+            out = Path(folder) / "callgrind.out"
+            command = [*_callgrind(out), str(program), name, str(times * units)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False)
+            if done.returncode:
+                raise CannotCountError(f"{name}: {done.stderr.strip()}")
+            return total(out.read_text())
+
+    return _per_unit(run, units)
+
+
+def of_server(reads: Reads) -> float:
+    """Instructions a block of the epoll server's process, everything counted that it does in user space."""
+    if IS_DEBUG_BUILD:
+        raise CannotCountError("the native core is a debug build: make setup builds one that counts")
+    return _per_unit(lambda times: _server_total(reads, times * reads.transfers), reads.transfers * FILE_BLOCKS)
+
+
+def total(out: str) -> int:
+    """The instructions that a file of callgrind's holds."""
+    found = re.search(r"^totals: (\d+)$", out, re.MULTILINE)
+    if not found:
+        raise CannotCountError("callgrind has left a file without totals")
+    return int(found[1])
+
+
+def _per_unit(run: Callable[[int], int], units: int) -> float:
+    once, twice = run(1), run(2)
+    return (twice - once) / units
+
+
+def _server_total(reads: Reads, transfers: int) -> int:
+    with TemporaryDirectory(prefix="tftpbench-") as folder:
+        served, out = Path(folder) / "served", Path(folder) / "callgrind.out"
+        served.mkdir()
+        write_contents(served / "file", seed=1, file=0, size=FILE_BYTES)
+        with _server(served, out) as (host, port):
+            result = run_load(
+                LoadConfig(
+                    host=host, port=port, operation="read", name="file", file_size_bytes=FILE_BYTES, sockets="shared",
+                    concurrency=reads.concurrency, transfers=transfers, windowsize=reads.windowsize,
+                    limit_ns=int(RUN_LIMIT_S * 1e9), timeout_ns=int(TIMEOUT_S * 1e9),
+                )
+            )  # fmt: skip
+        faults = ("content_mismatches", "retransmissions", "duplicates")
+        figures = {name: result.figures[name] for name in ("completed", *faults)}
+        if figures != {"completed": transfers, **dict.fromkeys(faults, 0)}:
+            raise CannotCountError(f"of {transfers} transfers: {figures}")
+        return total(out.read_text())
+
+
+@contextmanager
+def _server(root: Path, out: Path) -> Iterator[tuple[str, int]]:
+    arguments = ["--root", str(root), "--port", "0", "--timeout", str(TIMEOUT_S)]
+    command = [*_callgrind(out), sys.executable, "-m", "tftpbench.serve", "epoll", *arguments]
+    # The interpreter's own start would differ from run to run by the order of its sets.
+    steady = {**os.environ, "PYTHONHASHSEED": "0"}
+    with subprocess.Popen(command, cwd=ROOT, env=steady, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline().split()  # ends with the process, whatever becomes of it
+            if ready[:1] != ["READY"]:
+                raise CannotCountError("the epoll server does not start under valgrind")
+            yield ready[1], int(ready[2])
+            process.terminate()
+            process.wait(RUN_LIMIT_S)
+        finally:
+            process.kill()
+
+
+def _callgrind(out: Path) -> list[str]:
+    # Its own log only says which system calls it does not know; a program that asks for one has another way.
+    return ["valgrind", "--log-file=/dev/null", "--tool=callgrind", f"--callgrind-out-file={out}"]
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=RUN_LIMIT_S, check=True)
+    return done.stdout.splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -39,7 +200,7 @@ class Bounds:
         """How far a count may lie above the bound, as a part of it."""
         if here != self.taken_with:
             return ELSEWHERE_TOLERANCE
-        return SERVER_TOLERANCE if name in counts.SERVER else LOOP_TOLERANCE
+        return SERVER_TOLERANCE if name in SERVER else LOOP_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -75,18 +236,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="beginning of a loop's name; all without any")
     parser.add_argument("--renew", action="store_true", help="write what is counted as the new bounds")
     asked = parser.parse_args(arguments)
-    lack = counts.missing()
+    lack = missing()
     if lack:
         print(f"instructions are not counted: {lack}")
         return 0
-    bounds, here = load(BOUNDS.read_text()), counts.environment()
+    bounds, here = load(BOUNDS.read_text()), environment()
     if here["machine"] != bounds.taken_with["machine"] and not asked.renew:
         print(f"instructions are not counted: the bounds are of {bounds.taken_with['machine']}")
         return 0
     if here != bounds.taken_with:
         print(f"here is {here}, the bounds are of {bounds.taken_with}: {ELSEWHERE_TOLERANCE:.0%} are allowed")
-    program = counts.built()
-    everything = [*counts.loops(program), *counts.SERVER]
+    program = built()
+    everything = [*loops(program), *SERVER]
     wanted = [name for name in everything if name.startswith(tuple(asked.names) or "")]
     judgements = []
     for name, counted in count(program, wanted):
@@ -103,8 +264,8 @@ def count(program: Path, names: list[str]) -> Iterator[tuple[str, float]]:
     """Each name and its instructions a unit; what cannot be counted is named instead."""
     for name in names:
         try:
-            reads = counts.SERVER.get(name)
-            yield name, counts.of_server(reads) if reads else counts.of_loop(program, name)
+            reads = SERVER.get(name)
+            yield name, of_server(reads) if reads else of_loop(program, name)
         except CannotCountError as error:
             print(f"{name:<36} not counted: {error}", flush=True)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.instructions import bounds, counts
-from tests.instructions.bounds import BOUNDS, Bounds, Judgement
-from tests.instructions.counts import CannotCountError
+from tests.instructions import bounds
+from tests.instructions.bounds import BOUNDS, Bounds, CannotCountError, Judgement
 
 CALLGRIND_OUT = """\
 # callgrind format
@@ -35,16 +34,16 @@ HERE = {"rustc": "1.95.0", "libc": "glibc 2.36", "valgrind": "valgrind-3.19.0", 
 OLDER = {**HERE, "rustc": "1.88.0"}
 KNOWN = Bounds(HERE, {"sender/lock_step": 274.0, "server/lock_step_100": 1270.0})
 
-needs_cargo = pytest.mark.skipif(counts.missing() is not None, reason=str(counts.missing()))
+needs_cargo = pytest.mark.skipif(bounds.missing() is not None, reason=str(bounds.missing()))
 
 
 def test_the_total_of_a_run_is_read() -> None:
-    assert counts.total(CALLGRIND_OUT) == 341_790
+    assert bounds.total(CALLGRIND_OUT) == 341_790
 
 
 def test_a_run_that_left_no_total_is_no_count() -> None:
     with pytest.raises(CannotCountError, match="without totals"):
-        counts.total(CALLGRIND_OUT.partition("totals:")[0])
+        bounds.total(CALLGRIND_OUT.partition("totals:")[0])
 
 
 @pytest.mark.parametrize(
@@ -91,24 +90,24 @@ def test_without_valgrind_the_reason_is_printed_and_nothing_fails(
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return counts.built()
+    return bounds.built()
 
 
 @needs_cargo
 @pytest.mark.timeout(600)  # it may have to be built
 def test_every_loop_runs_and_has_a_bound(program: Path) -> None:
-    names = counts.loops(program)
+    names = bounds.loops(program)
     for name in names:
         subprocess.run([program, name, "1000"], check=True, timeout=20)
-    assert list(bounds.load(BOUNDS.read_text()).instructions) == [*names, *counts.SERVER]
+    assert list(bounds.load(BOUNDS.read_text()).instructions) == [*names, *bounds.SERVER]
 
 
 @needs_cargo
 @pytest.mark.timeout(600)
 def test_the_sender_stays_within_its_bound(program: Path) -> None:
     known, name = bounds.load(BOUNDS.read_text()), "sender/lock_step"
-    counted = counts.of_loop(program, name, units=10_000)
-    judgement = Judgement(name, counted, known.instructions[name], known.tolerance(name, counts.environment()))
+    counted = bounds.of_loop(program, name, units=10_000)
+    judgement = Judgement(name, counted, known.instructions[name], known.tolerance(name, bounds.environment()))
     assert not judgement.is_over, str(judgement)
 
 
@@ -116,7 +115,7 @@ def test_the_sender_stays_within_its_bound(program: Path) -> None:
 @pytest.mark.timeout(600)
 def test_a_loop_that_does_not_exist_can_not_be_counted(program: Path) -> None:
     with pytest.raises(CannotCountError, match="no loop is called sender/none"):
-        counts.of_loop(program, "sender/none", units=1)
+        bounds.of_loop(program, "sender/none", units=1)
 
 
 @pytest.mark.parametrize(("counted", "code"), [(274.0, 0), (260.0, 0), (290.0, 1)])
@@ -142,8 +141,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, counted: float) -> P
     file = folder / "bounds.yaml"
     file.write_text(bounds.text(KNOWN))
     monkeypatch.setattr(bounds, "BOUNDS", file)
-    monkeypatch.setattr(counts, "SERVER", {})
+    monkeypatch.setattr(bounds, "SERVER", {})
     answers = {"missing": None, "environment": HERE, "built": folder, "loops": ["sender/lock_step"], "of_loop": counted}
     for name, answer in answers.items():
-        monkeypatch.setattr(counts, name, lambda *_, answer=answer: answer)
+        monkeypatch.setattr(bounds, name, lambda *_, answer=answer: answer)
     return file

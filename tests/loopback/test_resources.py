@@ -18,8 +18,7 @@ import pytest
 from tests.loopback.machine import runs, until
 from tests.loopback.manifests import written
 from tftpbench.host.server import Samples, ServerProcess, Usage, supervisor, udp_drops_host
-from tftpbench.host.server.client import SupervisorClient
-from tftpbench.host.server.counter import Counter, process_cpu_ns
+from tftpbench.host.server.client import Counter, SupervisorClient, process_cpu_ns
 from tftpbench.host.server.sampler import (
     LOOK_SHARE_MAX,
     PSS_INTERVAL_S,

@@ -1,6 +1,5 @@
 """``tftpbench ceiling``: raw loopback UDP throughput of this machine for the same datagrams as TFTP's."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli import options
+from tftpbench.cli import options, output
 from tftpbench.render.terminal import console, print_table
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def ceiling(
     except KeyboardInterrupt:
         raise typer.Abort from None
     if json_:
-        typer.echo(json.dumps(_document(found, pinning, seed), ensure_ascii=False))
+        output.print_json([_document(found, pinning, seed)])
     else:
         _print(found, pinning, trials)
     return 0

@@ -1,12 +1,11 @@
 """``tftpbench servers``: what can be measured here, and how to get what is missing."""
 
-import json
 import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli import options
+from tftpbench.cli import options, output
 from tftpbench.model.escape import visible_line
 from tftpbench.render.terminal import print_table
 
@@ -46,7 +45,7 @@ def servers(
         found = list(pool.map(locate, manifests))
     described = [_describe(manifest, here) for manifest, here in zip(manifests, found, strict=True)]
     if json_:
-        typer.echo(json.dumps({"servers": described}, ensure_ascii=False))
+        output.print_json([{"servers": described}])
     elif names:
         for manifest, each in zip(manifests, described, strict=True):
             _print_details(manifest, each)
@@ -142,14 +141,14 @@ def _print_details(manifest: "Manifest", described: dict[str, object]) -> None:
     from tftpbench.model.programs import typed
 
     fetch = f"{typed(['tftpbench', 'servers', '--fetch', manifest.name])}, or: " if manifest.fetch else ""
-    variants = {name: " ".join(variant.argv) for name, variant in manifest.variants.items()}
+    able, variants = manifest.capabilities, {name: " ".join(each.argv) for name, each in manifest.variants.items()}
     lines = {
         "here": re.split(r"\s+Copyright", str(described["version"]))[0] if described["version"] else "",
         "not here": str(described["missing"] or ""),
         "to get it": f"{fetch if described['state'] == 'not here' else ''}{described['get'] or ''}",
         "model": manifest.model,
-        "does": f"{_words(described['operations'])}{' IPv6' if described['ipv6'] else ''}; "
-        f"options: {_words(described['options']) or 'none'}",
+        "does": f"{' '.join(able.operations)}{' IPv6' if able.ipv6 else ''}; "
+        f"options: {' '.join(able.options) or 'none'}",
         "homepage": manifest.homepage,
         "licence": manifest.license,
         "started as": " ".join(manifest.argv),
@@ -164,7 +163,3 @@ def _print_details(manifest: "Manifest", described: dict[str, object]) -> None:
     for name, text in lines.items():
         if text:
             typer.echo(f"  {name.ljust(width)}  {visible_line(text)}")
-
-
-def _words(value: object) -> str:
-    return " ".join(str(word) for word in value) if isinstance(value, list) else ""

@@ -1,18 +1,15 @@
 """The gate: whether the head is slower than the base, and how sure that is (docs/gate.md).
 
     sides.py         what base and head are
-    loop.py          a whole `gate ab`: pairs, looks, an end
-    pilot.py         how much work a trial is
+    loop.py          a whole `gate ab`: how much work a trial is, pairs, looks, an end
     pair.py          a fresh base and head, loaded in turn
     syscalls.py      system calls per block, by passes under strace
-    pair_figures.py  pairs as numbers: which of them count, and how much worse the head was
-    sign_test.py     a test that may be looked at after every pair
+    pair_figures.py  pairs as numbers: which of them count, how much worse the head was, and a test of their signs
     verdict.py       the rules, from figures to verdicts: for pairs, stored runs and resampling
     decision.py      the rules applied to pairs, look after look, with the figures behind each verdict
     result.py        what was found, as plain values
     text.py          the same in words
-    document.py      the same as JSON, written and read
-    folder.py        where pairs and documents are kept
+    document.py      the same as JSON, written and read, and the folder where it is kept
     stored.py        a stored run, and why it can't be compared
     baseline.py      a run against a stored one
     slo.py           a run against its scenario's thresholds

@@ -1,26 +1,34 @@
-"""A GateResult for programs: gate.json, read back as the same result, and tidy frames for notebooks and plots.
+"""A GateResult for programs: gate.json, written and read back as the same result, and the folder that it is kept in.
 
 It must never decide or draw. What is read is hostile: it may have been altered, and whatever is wrong with it is one
 line.
+
+<out>/<UTC>-gate-<scenario>/
+  pairs.jsonl      a line per finished pair, on the disk before the next pair begins
+  gate.json        the whole, at the end; reports are written beside it
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from tftpbench.gate.result import GateResult
+from tftpbench.gate.result import GateResult, Pair
 from tftpbench.model.arguments import path_of
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible_line
 from tftpbench.model.regular_file import UnfitFile, read_regular
+from tftpbench.model.strict import dotted
 from tftpbench.store.format import encodable, plain
+from tftpbench.store.writer import first_free
 
 SCHEMA = "tftpbench.gate/2"
 SCHEMA_1 = "tftpbench.gate/1"
@@ -124,6 +132,42 @@ def _first_mistake(error: ValidationError, schema: str) -> str:
     if schema == SCHEMA_1 and loc:  # by the names that stand in the file
         names = {new: old for old, new in _WHOLE_1.items()}
         loc = (names.get(str(loc[0]), loc[0]), *("word" if part == "verdict" else part for part in loc[1:]))
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
-    line = f"{where}: {fault['msg']}" if where else fault["msg"]
-    return visible_line(line)
+    where = dotted(loc)
+    return visible_line(f"{where}: {fault['msg']}" if where else fault["msg"])
+
+
+PAIRS = "pairs.jsonl"
+
+
+class GateFolder:
+    """One gate's folder; there is none before `make`, and never one where `out` is None."""
+
+    def __init__(self, out: Path | None, scenario: str) -> None:
+        self.path: Path | None = None
+        self._out = out
+        self._scenario = scenario
+
+    def make(self) -> None:
+        """Make a folder of its own in `out`. Raises ResultsError where that can't be done."""
+        if self._out is not None:
+            with _explained(self._out):
+                self._out.mkdir(parents=True, exist_ok=True)
+                name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-gate-{self._scenario}"
+                self.path = first_free(self._out / name, Path.mkdir)
+
+    def append(self, pair: Pair) -> None:
+        """On the disk when this returns. Raises ResultsError."""
+        if self.path is None:
+            return
+        with _explained(self.path), (self.path / PAIRS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(pair), allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(f"{folder}: can't be written: {error.strerror}; choose another place with -o") from None

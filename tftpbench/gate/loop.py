@@ -1,4 +1,4 @@
-"""A whole `gate ab`: a pilot of both sides, pair after pair, a look now and then, and an end as soon as all is decided.
+"""A whole `gate ab`: how much work a trial is, pair after pair, a look now and then, an end as soon as all is decided.
 
 It emits events and prints nothing; every finished pair is kept. It must never measure again because it did not like
 the outcome.
@@ -6,29 +6,31 @@ the outcome.
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tftpbench.gate import pair, syscalls
 from tftpbench.gate.decision import Decision, decide
-from tftpbench.gate.folder import GateFolder
-from tftpbench.gate.pair import Work
+from tftpbench.gate.document import GateFolder
+from tftpbench.gate.pair import Work, sliced
 from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
-from tftpbench.gate.pilot import pilot_transfer_s, starts, work
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
 from tftpbench.gate.text import remarks, sentence
 from tftpbench.gate.verdict import ERROR, METHOD, is_early
 from tftpbench.host import machine
+from tftpbench.host.generator import Stop
 from tftpbench.host.roots import roots
-from tftpbench.measure import Bench, Contender, Pinning, Tools, Trial, pin, target_files
+from tftpbench.host.server import Server
+from tftpbench.measure import Bench, Contender, Pinning, Tools, Trial, load_config, pin, server_of, target_files
 from tftpbench.model.budgets import METRICS
-from tftpbench.model.errors import TftpbenchError
-from tftpbench.model.gate_settings import CONTROL_EVERY
+from tftpbench.model.errors import ServerError, TftpbenchError
+from tftpbench.model.gate_settings import CONTROL_EVERY, Gate
+from tftpbench.model.invariants import number as figure
 from tftpbench.model.keys import stable_key
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import format_duration
@@ -44,6 +46,13 @@ STRACED_ROUNDS = (2, 6)
 STRACED_CALLS = 20_000
 # One pass may fail, as where the slow server lets a transfer time out. What fails twice running is left.
 STRACED_FAILURES_MAX = 2
+# A pair's slices: fewer don't interleave, more gain nothing.
+SLICES_MIN, SLICES_MAX = 4, 40
+STOP_GRACE_S = 0.3
+RATE = "data_pps"
+# An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
+# (pair_figures.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+SLOW_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -303,3 +312,52 @@ def _facts(
         started_at=started_at,
         duration_s=duration_s,
     )
+
+
+def pilot_transfer_s(cell: Cell, contender: Contender, name: str, bench: Bench) -> float:
+    """Seconds that one transfer of the cell takes when all of them are at it: the window / the transfers.
+
+    Raises ServerError where the server can't be started, or completes nothing.
+    """
+    with _started(cell, contender, name, bench) as (trial, server):
+        stop = Stop()
+        config = load_config(trial, bench, server, stop)
+        # Once cold, once warm: the second says how long it takes.
+        for index in (1, 2):
+            load = sliced(config, index, index * cell.concurrency)
+            figures = bench.tools.generator.run(load, stop).figures
+    completed, window_s = figure(figures, "completed"), figure(figures, "duration_s")
+    if not completed or not window_s:
+        asked = figure(figures, "started") or 0
+        raise ServerError(f"{name}: completed none of {asked:.0f} transfers; try it by hand with tftpbench load")
+    return window_s / completed
+
+
+def starts(cell: Cell, contender: Contender, name: str, bench: Bench) -> None:
+    """Raises ServerError where the server can't be started. What it does under load is for the pairs to show."""
+    with _started(cell, contender, name, bench):
+        pass
+
+
+@contextmanager
+def _started(cell: Cell, contender: Contender, name: str, bench: Bench) -> Iterator[tuple[Trial, Server]]:
+    trial = Trial(0, 0, 0, cell, contender)
+    with bench.folder_of(trial) as root:
+        server = server_of(trial, bench, root, bench.roots.base / f"{name}.log")
+        try:
+            server.start()
+            yield trial, server
+        except ServerError as error:
+            raise type(error)(f"{name}: {error}") from None
+        finally:
+            server.stop(STOP_GRACE_S)
+
+
+def work(cell: Cell, gate: Gate, transfer_s: float) -> Work:
+    """Slices of about `gate.slice` that together are the cell's transfers, or take the base the cell's duration."""
+    wanted = cell.transfers or max(1, round((cell.duration_ns or 0) / 1e9 / transfer_s))
+    in_a_slice = max(cell.concurrency, round(gate.slice_ns / 1e9 / transfer_s))
+    slices = min(max(round(wanted / in_a_slice), SLICES_MIN), SLICES_MAX)
+    transfers = max(cell.concurrency, round(wanted / slices))
+    allowed = 1 / (1 - gate.gated.get(RATE, 0.0))
+    return Work(transfers, slices, round(1e9 * transfers * transfer_s), SLOW_FACTOR * allowed)

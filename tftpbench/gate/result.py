@@ -42,6 +42,12 @@ class Verdict(StrEnum):
 
 
 BY_SEVERITY: tuple[Verdict, ...] = tuple(reversed(Verdict))
+# What is an error, by the least severe verdict that is to be one; without a verdict nothing is known, which is none.
+ERRORS: Mapping[FailOn, tuple[Verdict, ...]] = {
+    "regressed": (Verdict.REGRESSED,),
+    "suspected": (Verdict.REGRESSED, Verdict.SUSPECTED),
+    "inconclusive": (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.INCONCLUSIVE),
+}
 
 
 @dataclass(frozen=True)
@@ -221,29 +227,25 @@ class GateResult:
         return tuple(each for each in self.judgements if each.verdict is not None)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row per pair, metric and comparison (head, control): base, other, ratio, base_first, valid."""
-        return pairs_frame(self)
+        """Tidy: a row per pair, metric and pairing of the base with another arm, where either side has the figure.
+
+        Columns: cell, cell_key, pair, metric; compared ("head" or "control"); base and other, in the metric's unit;
+        ratio (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
+        """
+        import pandas as pd
+
+        rows = [row for pair in self.pairs for row in _pairings(pair)]
+        frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
+        types = dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool)
+        return frame.astype(types)
 
     def exit_code(self, fail_on: FailOn = "regressed") -> int:
         """0, 3, 4 or 6, as DESIGN's exit codes have it; `fail_on`: the least severe verdict that is an error."""
-        if self.verdict is Verdict.REGRESSED or (self.verdict is Verdict.SUSPECTED and fail_on != "regressed"):
-            return 3
         if self.verdict is Verdict.INVALID:
             return 6
-        return 4 if self.verdict is Verdict.INCONCLUSIVE and fail_on == "inconclusive" else 0
-
-
-def pairs_frame(result: GateResult) -> "pd.DataFrame":
-    """Tidy: a row per pair, metric and pairing of the base with another arm, where either side has the figure.
-
-    Columns: cell, cell_key, pair, metric; compared ("head" or "control"); base and other, in the metric's unit; ratio
-    (other / base); base_first, whether the base was the first to be loaded; valid, whether it counts.
-    """
-    import pandas as pd
-
-    rows = [row for pair in result.pairs for row in _pairings(pair)]
-    frame = pd.DataFrame(rows, columns=list(_PAIR_COLUMNS))
-    return frame.astype(dict.fromkeys(("base", "other", "ratio"), "float64") | dict.fromkeys(_PAIR_COLUMNS[-2:], bool))
+        if self.verdict not in ERRORS[fail_on]:
+            return 0
+        return 4 if self.verdict is Verdict.INCONCLUSIVE else 3
 
 
 def judgements_frame(result: GateResult) -> "pd.DataFrame":

@@ -55,6 +55,9 @@ class LoadConfig:
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `stops_when_failing`: the load ends where most of the last 100 transfers failed for 3 s, or ICMP says that nothing
+    listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed loop) or what is
+    due is shed (an open loop); what has begun is not slowed down.
     `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
     name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
@@ -100,6 +103,8 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+    stops_when_failing: bool = False
+    bytes_per_s_max: int | None = None
     boots: tuple[Share, ...] = ()
 
     @property
@@ -175,6 +180,7 @@ class LoadResult:
     window_ns: tuple[int, int] = (0, 0)
     answered: int = 0
     granted: Mapping[str, int] = field(default_factory=dict)
+    stopped: str | None = None
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
@@ -193,6 +199,7 @@ class Progress(NamedTuple):
     ended: int
     completed: int
     bytes: int
+    shed: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,16 +224,28 @@ class LoadGenerator(Protocol):
     path of this machine, as a copy.
     """
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end; see `run_load`."""
 
 
 class LocalGenerator:
     """The native generator, in this process."""
 
-    def run(self, config: LoadConfig, stop: Stop, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
         """Run one load to its end."""
-        return run_load(config, stop, window)
+        return run_load(config, stop, window, on_progress=on_progress)
 
 
 def run_load(
@@ -273,6 +292,7 @@ def run_load(
         window_ns=measured.edges_ns,
         answered=outcome.answered,
         granted=outcome.granted,
+        stopped=outcome.stopped,
         boots=_columns(outcome.boots),
     )
 

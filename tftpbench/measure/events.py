@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpbench.host.generator import Progress
 from tftpbench.host.pinning import Pinning
 from tftpbench.measure.plan import Plan, Trial
 from tftpbench.measure.starts import LeftOut
@@ -44,6 +45,18 @@ class TrialStarted:
 
     trial: Trial
     total: int
+
+
+@dataclass(frozen=True)
+class LoadProgressed:
+    """How far the load of a long trial is: once a second, in none that takes less than 10 s.
+
+    `left_ns`: until its window closes; None where nothing says when that is.
+    """
+
+    trial: Trial
+    now: Progress
+    left_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ Event = (
     CopyStarted
     | RunStarted
     | TrialStarted
+    | LoadProgressed
     | RecoveryAwaited
     | TrialFinished
     | ServerLeftOut

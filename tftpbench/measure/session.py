@@ -4,6 +4,7 @@ It must never judge, print, or keep a server.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from tftpbench.host.generator import (
     LoadGenerator,
     LoadResult,
     LocalGenerator,
+    Progress,
     Stop,
     best_sockets,
     machine_name,
@@ -122,14 +124,20 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     )
 
 
-def run_watched(config: LoadConfig, stop: Stop, bench: Bench, server: Server) -> tuple[LoadResult, EdgeReader]:
+def run_watched(
+    config: LoadConfig,
+    stop: Stop,
+    bench: Bench,
+    server: Server,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> tuple[LoadResult, EdgeReader]:
     """Run the load; its result, and the server's readings where the measured window opened and closed.
 
     The result's `runner_gap_ns_max` holds how late they were, too: a figure that was read late is not the window's.
     """
     window = MeasuredWindow()
     with server.edges(window, bench.pinning.spare) as edges:
-        result = bench.tools.generator.run(config, stop, window)
+        result = bench.tools.generator.run(config, stop, window, on_progress)
     late_ns = max(result.figures.get("runner_gap_ns_max") or 0, edges.late_ns(window.edges_ns))
     return replace(result, figures={**result.figures, "runner_gap_ns_max": late_ns}), edges
 

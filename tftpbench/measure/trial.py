@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 
 from tftpbench.host import generator, machine
-from tftpbench.host.generator import LoadResult, Stop
+from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
 from tftpbench.host.server import PortTaken, Server
 from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
-from tftpbench.measure.events import RecoveryAwaited
+from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
 from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
@@ -33,6 +33,10 @@ UNRESPONSIVE_TIMEOUT_S = 2.0
 # A running server has no fresh start before the next trial: it is waited for, until it has worked off what clients have
 # given up. A dnsmasq of 50 at once took up to 87 s after 1000 at once, on two busy cores.
 RECOVERY_TIMEOUT_S = 120.0
+# Nobody waits for a shorter one without a word, and drawing costs it more.
+LONG_TRIAL_NS = 10_000_000_000
+
+OnEvent = Callable[[RecoveryAwaited | LoadProgressed], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def run_trial(
     trial: Trial,
     bench: Bench,
     ceiling_data_pps: float | None = None,
-    on_event: Callable[[RecoveryAwaited], None] = lambda _: None,
+    on_event: OnEvent = lambda _: None,
 ) -> Outcome:
     """Do the trial. Raises LoadError where the generator itself can't run."""
     row = row_of(trial, bench.pinning)
@@ -106,9 +110,7 @@ def _server_findings(trial: Trial, row: Row, seen: Observed, died: str | None) -
     return findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
 
 
-def _measure(
-    trial: Trial, bench: Bench, root: Path, server: Server, on_event: Callable[[RecoveryAwaited], None]
-) -> Observed:
+def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: OnEvent) -> Observed:
     stop = Stop()
     config = load_config(trial, bench, server, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
@@ -117,7 +119,7 @@ def _measure(
     dropped = bench.tools.host.udp_drops()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
-        result, edges = run_watched(config, stop, bench, server)
+        result, edges = run_watched(config, stop, bench, server, reporter(trial, config, on_event))
     after = bench.tools.host.stolen_ticks(cores)
     lost = how_lost(server)
     uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
@@ -152,6 +154,17 @@ def _mean_in_flight_ns(result: LoadResult) -> float | None:
     return float(np.mean(ends[inside] - starts[inside])) if inside.any() else None
 
 
+def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[Progress], None]:
+    """What passes the progress of a load on, as far as its trial is a long one."""
+    planned_ns = None if config.duration_ns is None else config.warm_up_ns + config.duration_ns
+
+    def report(now: Progress) -> None:
+        if max(now.elapsed_ns, planned_ns or 0) >= LONG_TRIAL_NS:
+            on_event(LoadProgressed(trial, now, planned_ns and max(0, planned_ns - now.elapsed_ns)))
+
+    return report
+
+
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
@@ -166,7 +179,7 @@ def _unnamed(error: ServerError, trial: Trial) -> str:
     return str(error).removeprefix(f"{trial.contender.server.name}: ")
 
 
-def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: Callable[[RecoveryAwaited], None]) -> float:
+def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: OnEvent) -> float:
     """For how long a server that lost transfers answers no new request: 0 for not long, inf where it was given up."""
     if result.figures.get("completed") == result.figures.get("started"):
         return 0.0

@@ -89,7 +89,7 @@ class _Mistake:
         return self.is_missing, self.origin.line, self.origin.column
 
     def __str__(self) -> str:
-        key = _dotted(self.path)
+        key = dotted(self.path)
         if self.origin.is_set and len(str(self.origin)) > SHOWN_MAX:  # what is wrong in it stands in the text
             return f"--set {key}: {self.text}"
         is_said = not key or self.origin.source.startswith(f"--set {key}=")
@@ -196,7 +196,7 @@ def _taken_out(data: dict[str, Any], model: type[BaseModel], path: KeyPath) -> b
 
 def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
     fields = _model_at(model, path[:-1]).model_fields.items()
-    return next((field for name, field in fields if _name(name, field) == path[-1]), None)
+    return next((field for name, field in fields if (_name(name, field),) == path[-1:]), None)
 
 
 def _stand_in(annotation: Any) -> object:
@@ -248,20 +248,14 @@ def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
 
 
 def _allowed(model: type[BaseModel], path: KeyPath) -> str:
-    names = [part for part in path if isinstance(part, str)]
-    for name, field in _model_at(model, tuple(names[:-1])).model_fields.items():
-        if names and _name(name, field) == names[-1]:
-            return next((item.text for item in field.metadata if isinstance(item, Allowed)), "")
-    return ""
+    field = _field_at(model, tuple(part for part in path if isinstance(part, str)))
+    return next((item.text for item in field.metadata if isinstance(item, Allowed)), "") if field else ""
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
-        for name, field in model.model_fields.items():
-            inner = _inner_model(field)
-            if _name(name, field) == part and inner is not None:
-                model = inner
-                break
+        field = _field_at(model, (part,))
+        model = (_inner_model(field) if field else None) or model
     return model
 
 
@@ -291,9 +285,9 @@ def _name(name: str, field: FieldInfo) -> str:
     return field.alias or name
 
 
-def _dotted(path: KeyPath) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
+def dotted(path: KeyPath) -> str:
+    """A path as people write it: "matrix.concurrency[1]"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def _shown(value: object) -> str:

@@ -76,7 +76,8 @@ class Document:
 
         Where a part holds a list of mappings, it means each of them.
         """
-        origin = Origin(f"--set {assignment}", column=1 + max((each.column for each in self._sets()), default=0))
+        earlier = max((each.column for each in self.origins.values() if each.is_set), default=0)
+        origin = Origin(f"--set {assignment}", column=earlier + 1)
         key, equals, text = assignment.partition("=")
         parts = tuple(key.strip().split(".", DEPTH_MAX))
         if not equals or not all(parts) or len(parts) > DEPTH_MAX:
@@ -90,9 +91,6 @@ class Document:
         for path, inner in inners:
             inner[parts[-1]] = value
             self._set((*path, parts[-1]), origin)
-
-    def _sets(self) -> list[Origin]:
-        return [each for each in self.origins.values() if each.is_set]
 
     def _below(
         self, inner: dict[str, object], part: str, path: KeyPath, origin: Origin

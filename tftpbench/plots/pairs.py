@@ -118,7 +118,7 @@ def _scale(grid: style.Grid, data: pd.DataFrame) -> None:
 def gate_pairs(pairs: pd.DataFrame) -> Plot:
     """Ratios of head to base, pair by pair in the order done; one panel per metric and cell, on one scale.
 
-    `pairs` is what `tftpbench.gate.result.pairs_frame` gives. A filled mark: the base was loaded first; a hollow one:
+    `pairs` is what `GateResult.to_frame` gives. A filled mark: the base was loaded first; a hollow one:
     it was not. Grey squares are a second base / the base, which are equal code; crosses are pairs that do not count. An
     optional column budget_ratio is drawn dashed: where the budget of the row's metric ends. PlotError where no pair has
     a ratio.

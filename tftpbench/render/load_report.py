@@ -305,20 +305,22 @@ def _lines_of_boots(load: Loaded) -> Iterator[tuple[str, str]]:
     lost = [f"{load.count(name):,} {word}" for name, word in names.items() if load.count(name)]
     yield "booted", ", ".join([f"{load.count('booted'):,} of {load.count('machines'):,} machines", *lost])
     if load.config.over_ns is not None:
-        half, most, last = (_up(load.up_after_ns(share)) for share in (0.5, 0.99, 1.0))
-        yield "up", f"half after {half}, 99 % after {most}, the last after {last}"
+        parts = {"half": 0.5, "99 %": 0.99, "the last": 1.0}
+        yield "up", ", ".join(f"{part} {_up(load.up_after_ns(share))}" for part, share in parts.items())
     yield "boot time", times("boot_ns", p50="p50", p99="p99", max="max")
     if load.count("misses"):
         unanswered = load.count("misses_unanswered")
         lacking = f"; {unanswered:,} of {load.count('misses'):,} without an answer" if unanswered else ""
         yield "absent files", f"{times('miss_ns', p50='p50', p99='p99')} until refused{lacking}"
-    burst_ns = load.figures.get("burst_ns")
-    if burst_ns is not None:
+    if load.config.over_ns is None:
+        yield "starts", _starts(load)
+    elif (burst_ns := load.figures.get("burst_ns")) is not None:
         yield "starts", f"the last {_time(burst_ns)} after the first"
+    yield "requests", f"{load.count('completed'):,} of {load.count('started'):,} ended as they should"
 
 
 def _up(after_ns: float) -> str:
-    return NEVER if math.isinf(after_ns) else format_duration(after_ns)
+    return NEVER if math.isinf(after_ns) else f"after {format_duration(after_ns)}"
 
 
 def _lines_at_rate(load: Loaded) -> Iterator[tuple[str, str]]:
@@ -327,16 +329,22 @@ def _lines_at_rate(load: Loaded) -> Iterator[tuple[str, str]]:
     def times(prefix: str, *names: str) -> str:
         return ", ".join(f"{name} {_never_or_time(load.figures, f'{prefix}_{name}')}" for name in names)
 
-    def rate(name: str) -> str:
-        value = load.figures.get(name)
-        return "-" if value is None else f"{format_count(value)}/s"
-
     lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in (*OUTCOMES[1:], "shed") if load.count(name)]
     yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('intended'):,} transfers", *lost])
     yield "response time", times("response_ns", "p50", "p95", "p99", "max")
     yield "service time", times("service_ns", "p50", "p95", "p99")
+    yield "starts", _starts(load)
+
+
+def _starts(load: Loaded) -> str:
+    """How the starts lay in time, against what was asked for."""
+
+    def rate(name: str) -> str:
+        value = load.figures.get(name)
+        return "-" if value is None else f"{format_count(value)}/s"
+
     lag = _time(load.figures.get("schedule_lag_ns_p99"))
-    yield "starts", f"{rate('offered_per_s')} offered, {rate('achieved_per_s')} achieved; {lag} after their time (p99)"
+    return f"{rate('offered_per_s')} offered, {rate('achieved_per_s')} achieved; {lag} after their time (p99)"
 
 
 def _never_or_time(figures: Mapping[str, float | None], name: str) -> str:
@@ -357,7 +365,7 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
     lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in OUTCOMES[1:] if load.count(name)]
     if load.config.boots:
         yield from _lines_of_boots(load)
-    if load.config.is_open_loop and not load.config.boots:
+    elif load.config.is_open_loop:
         yield from _lines_at_rate(load)
     else:
         yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('started'):,} transfers", *lost])

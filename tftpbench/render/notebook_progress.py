@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from tftpbench.measure import Event, RunFinished, RunStarted, TrialFinished, TrialStarted
+from tftpbench.measure import Event, LoadProgressed, RunFinished, RunStarted, TrialFinished, TrialStarted
 from tftpbench.model.units import format_duration
 from tftpbench.render import progress
 
@@ -51,6 +51,8 @@ class InPlace:
                 self._total = len(event.plan.trials)
             case TrialStarted(trial, _):
                 now = f"{trial.contender.name}, {trial.cell.label}"
+            case LoadProgressed(trial, _, _):
+                now = f"{trial.contender.name}, {progress.progress_text(event)}"
             case TrialFinished(trial, _, _, _):
                 self._done = trial.order
             case RunFinished():

@@ -17,6 +17,7 @@ from tftpbench.measure import (
     CeilingUnknown,
     CopyStarted,
     Event,
+    LoadProgressed,
     RecoveryAwaited,
     RunFinished,
     RunStarted,
@@ -41,6 +42,8 @@ Display = Callable[[Event], None]
 _BAR, _SHORT_BAR, _SHORT_LINE = 24, 10, 100
 # Between two trials; the next one follows at once where its cell has a ceiling already.
 _CEILING = "measuring the ceiling"
+# A log that is read afterwards needs fewer lines than a person who waits.
+_PLAIN_EVERY_NS = 30_000_000_000
 
 
 @contextmanager
@@ -64,6 +67,7 @@ class PlainLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._awaited: Trial | None = None
+        self._told_ns = 0
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -72,6 +76,11 @@ class PlainLines:
                 self._say(copy_text(event))
             case RunStarted():
                 self._say(*started_lines(event))
+            case LoadProgressed(_, now, _) if now.elapsed_ns >= self._told_ns + _PLAIN_EVERY_NS:
+                self._told_ns = now.elapsed_ns
+                self._say(progress_text(event))
+            case TrialStarted():
+                self._told_ns = 0
             case RecoveryAwaited(trial) if trial is not self._awaited:
                 self._awaited = trial
                 self._say(recovery_text(event))
@@ -126,6 +135,8 @@ class LiveBar:
                 self._start(event)
             case TrialStarted(trial, _):
                 self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
+            case LoadProgressed(trial):
+                self._draw(f"{trial.contender.name}, {progress_text(event)}", trial.order - 1)
             case RecoveryAwaited(trial):
                 self._draw(recovery_text(event), trial.order - 1)
             case TrialFinished(trial, _, row, _):
@@ -263,6 +274,20 @@ def finished_text(event: TrialFinished) -> str:
     # One piece of advice is often a part of another one.
     advice = [each for each in dict.fromkeys(event.advice) if not any(each in more != each for more in event.advice)]
     return f"{text}; invalid: {row['verdict_reason']} ({'; '.join(advice)})"
+
+
+def progress_text(event: LoadProgressed) -> str:
+    """How far a long trial is; what matters most first, for a bar that is cut."""
+    now = event.now
+    lost = now.ended - now.completed
+    parts = [
+        f"{now.completed:,} done",
+        f"{now.started - now.ended:,} in flight",
+        *([f"{lost:,} lost"] if lost else []),
+        *([f"{now.shed:,} shed"] if now.shed else []),
+        *([f"{format_duration(round(event.left_ns, -9))} left of this trial"] if event.left_ns else []),
+    ]
+    return ", ".join(parts)
 
 
 def recovery_text(event: RecoveryAwaited) -> str:

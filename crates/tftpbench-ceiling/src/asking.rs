@@ -8,8 +8,7 @@ use tftpbench_net::{Socket, Stop};
 
 use crate::answering::Answerer;
 use crate::config::{Arrangement, Asking, CeilingError, Cell, HEADER_BYTES, Operation};
-use crate::progress::{Progress, TICK_NS};
-use crate::side::{Plan, Side, flow_index};
+use crate::side::{Plan, Progress, Side, TICK_NS, flow_index};
 
 /// Flows have addresses from here on: all of 127.0.0.0/8 is this machine's.
 const FIRST_SOURCE: u32 = 0x7f80_0001;

@@ -13,7 +13,6 @@
 mod answering;
 mod asking;
 mod config;
-mod progress;
 mod side;
 
 use std::any::Any;
@@ -27,7 +26,7 @@ pub use config::{Arrangement, Asking, CeilingError, Cell, Operation, Window};
 
 use answering::Answerer;
 use asking::Asker;
-use progress::{Progress, TICK_NS};
+use side::{Progress, TICK_NS};
 
 /// Descriptors that are no sockets: pollers, stop pipes, standard streams, files of the caller.
 const OTHER_FILES: u64 = 128;

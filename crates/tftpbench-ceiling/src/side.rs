@@ -1,9 +1,11 @@
-//! What both sides are made of: sockets, one batch in and one batch out, and how they wait.
+//! What both sides are made of: sockets, one batch in and one batch out, how they wait, and what they share with the
+//! caller's thread.
 //!
 //! It never allocates once it is open, and never looks at a clock while datagrams arrive.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Socket, SocketOptions, Stop, clock, cpus};
 
@@ -16,6 +18,18 @@ const ARENA_BYTES_MAX: usize = 4 << 20;
 /// The end is heard of within this by a side that waits in the receiving call.
 const NAP_NS: u64 = 10_000_000;
 const END: u64 = u64::MAX;
+/// How often the caller's thread looks on; flows count their silence in these.
+pub(crate) const TICK_NS: u64 = 25_000_000;
+
+/// What the threads of a pair tell the caller's, and hear from it. On a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Progress {
+    pub(crate) datagrams: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    /// Ticks since the start.
+    pub(crate) tick: AtomicU32,
+}
 
 /// One thread's half of a pair.
 pub(crate) struct Side {

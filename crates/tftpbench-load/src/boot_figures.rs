@@ -3,11 +3,10 @@
 //! The cohort is every machine that was intended inside the measured window: what failed, came late, was shed or was
 //! interrupted never booted. It must never leave out a machine.
 
-use std::ops::Range;
-
 use crate::booting::Ended;
-use crate::config::{Extent, LoadConfig};
-use crate::figures::{Cohort, Figure, Figures, whole};
+use crate::config::LoadConfig;
+use crate::ended::{Scope, Tally};
+use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::LatencyLog;
 use crate::recorder::{TransferOutcome, TransferRow};
 
@@ -127,18 +126,20 @@ pub(crate) struct Found {
     pub(crate) rows: Vec<BootRow>,
 }
 
-/// The figures of all machines. `window`: in nanoseconds since the first start.
-pub(crate) fn figures(config: &LoadConfig, records: BootRecords, window: Range<i64>) -> Found {
+/// The figures of all machines; `scope` says which of them are of the cohort.
+pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) -> Found {
     let BootRecords { rows, miss } = records;
-    let is_in = |row: &&BootRow| match config.extent {
-        Extent::Transfers { .. } => true,
-        Extent::Duration { .. } => window.contains(&row.intended_start_ns),
-    };
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
-        rows.iter().filter(is_in).partition(|row| row.outcome == BootOutcome::Shed);
+        rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
+    let is_in = |row: &&&BootRow| scope.is_one_cohort || scope.window.contains(&row.intended_start_ns);
+    let shed = shed.iter().filter(is_in).count() as u64;
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
-    let cohort = Cohort::new(config, &started, shed.len() as u64, window);
+    let tally = Tally::of(&started, scope);
+    let window_ns = (scope.window.end - scope.window.start) as f64;
+    let in_flight = share(tally.in_flight_ns as f64, window_ns);
+    let cohort = Cohort::new(config, tally.cohort, shed, scope.window.clone());
     let mut figures = counts(&rows);
+    figures.push(("in_flight_mean", in_flight));
     figures.extend(cohort.boot_figures());
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =

@@ -80,7 +80,7 @@ pub(crate) struct Client {
     mismatch: bool,
     /// What our ending it makes of the transfer; `None` while only the peer has decided anything.
     ended_as: Option<TransferOutcome>,
-    /// Where in the recorder's rows the decided transfer is.
+    /// Where in the recorder's rows the decided transfer is, or was; it may have none there.
     row: Option<usize>,
     /// When the timer wheel holds an entry for this client; 0 for none.
     pub(crate) armed_ns: u64,

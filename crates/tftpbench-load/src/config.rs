@@ -8,6 +8,7 @@ use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
 use crate::boots::BootPlan;
+use crate::brake::Brake;
 use crate::open_loop::{Rate, Spacing};
 use crate::shape::{self, Piece, Spread};
 
@@ -67,6 +68,8 @@ pub struct LoadConfig {
     pub drain_ns: u64,
     /// Busy-poll for this long before sleeping.
     pub busy_poll_ns: u64,
+    /// What bounds the load on a server that others may depend on.
+    pub brake: Brake,
     /// Say whether anything answers, in notices: for a person who waits. Costs a system call a turn until something does.
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.

@@ -9,8 +9,8 @@ use std::ops::Range;
 use hdrhistogram::Histogram;
 
 use crate::config::{Arrivals, Extent, LoadConfig, Starts};
-use crate::latency::{LatencyLog, latency_histogram};
-use crate::recorder::{TransferOutcome, TransferRow};
+use crate::ended::CohortTally;
+use crate::latency::LatencyLog;
 use crate::shape::length_ns;
 
 /// A figure of a report: whole numbers stay whole.
@@ -69,26 +69,21 @@ pub(crate) struct Cohort {
     lag: Histogram<u64>,
     offered_per_s: Option<Figure>,
     achieved_per_s: Option<Figure>,
+    /// From the first to the last actual start of a storm.
+    burst_ns: Option<Figure>,
 }
 
 impl Cohort {
-    /// `window`: in nanoseconds since the first start. `shed`: starts that were intended inside the window and shed.
-    pub(crate) fn new(
-        config: &LoadConfig,
-        transfers: &[TransferRow],
-        shed: u64,
-        window: Range<i64>,
-    ) -> Cohort {
-        let is_whole = config.is_one_cohort();
-        let is_in = |row: &&TransferRow| is_whole || window.contains(&row.intended_start_ns);
-        let rows: Vec<&TransferRow> = transfers.iter().filter(is_in).collect();
-        let mut lag = latency_histogram();
-        rows.iter().for_each(|row| lag.saturating_record(lag_ns(row)));
-        let (offered_per_s, achieved_per_s) = rates(config, &rows, shed, &window);
+    /// `window`: in nanoseconds since the first start. `shed`: starts that were intended in the cohort and shed.
+    pub(crate) fn new(config: &LoadConfig, tally: CohortTally, shed: u64, window: Range<i64>) -> Cohort {
+        let (offered_per_s, achieved_per_s) = rates(config, &tally, shed, &window);
+        let is_storm = matches!(config.arrivals, Arrivals::OpenLoop { starts: Starts::Storm { .. }, .. });
+        let burst_ns = tally.last_start_ns.checked_sub(tally.first_start_ns).filter(|_| is_storm);
         Cohort {
-            response: Times::new(&rows, |row| row.intended_start_ns, shed),
-            service: Times::new(&rows, |row| row.actual_start_ns, 0),
-            lag,
+            burst_ns: burst_ns.and_then(|ns| u64::try_from(ns).ok()).map(Figure::Whole),
+            response: Times::new(tally.response, tally.started + shed),
+            service: Times::new(tally.service, tally.started),
+            lag: tally.lag,
             offered_per_s,
             achieved_per_s,
         }
@@ -110,6 +105,7 @@ impl Cohort {
         vec![
             ("offered_per_s", self.offered_per_s),
             ("achieved_per_s", self.achieved_per_s),
+            ("burst_ns", self.burst_ns),
             ("schedule_lag_ns_p50", lag(0.5)),
             ("schedule_lag_ns_p99", lag(0.99)),
         ]
@@ -129,11 +125,10 @@ struct Times {
 }
 
 impl Times {
-    fn new(rows: &[&TransferRow], begin_ns: fn(&TransferRow) -> i64, shed: u64) -> Times {
-        let completed = rows.iter().filter(|row| row.outcome == TransferOutcome::Completed);
-        let log = LatencyLog::of(completed.map(|row| (row.end_ns, row.end_ns - begin_ns(row))));
+    /// `all`: how many there are, those that never came to their end included.
+    fn new(log: LatencyLog, all: u64) -> Times {
         let sum = log.sum();
-        Times { never: rows.len() as u64 - sum.len() + shed, log, sum }
+        Times { never: all.saturating_sub(sum.len()), log, sum }
     }
 
     fn figures(&self, quantiles: &[Quantile]) -> Figures {
@@ -161,20 +156,16 @@ impl Times {
     }
 }
 
-fn lag_ns(row: &TransferRow) -> u64 {
-    u64::try_from(row.actual_start_ns - row.intended_start_ns).unwrap_or(0)
-}
-
 /// Starts a second that were intended, and that came about in time; of an open loop only. Where their number is fixed they
 /// are offered for as long as it takes as asked for; where the generator took longer, that is what they were achieved in.
 fn rates(
     config: &LoadConfig,
-    rows: &[&TransferRow],
+    tally: &CohortTally,
     shed: u64,
     window: &Range<i64>,
 ) -> (Option<Figure>, Option<Figure>) {
     let Arrivals::OpenLoop { starts, .. } = &config.arrivals else { return (None, None) };
-    let (intended, last) = (rows.len() as u64 + shed, rows.iter().map(|row| row.actual_start_ns).max());
+    let intended = tally.started + shed;
     let asked_ns = match (starts, config.extent) {
         (Starts::Rate(_), Extent::Duration { .. }) => None,
         (Starts::Rate(rate), Extent::Transfers { .. }) => Some(rate.time_of(intended)),
@@ -185,20 +176,14 @@ fn rates(
     match asked_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX)) {
         Some(0) => (None, None),
         Some(asked_ns) => {
-            let achieved_ns = asked_ns.max(last.unwrap_or(0));
-            (per_second(intended as f64, asked_ns), per_second(rows.len() as f64, achieved_ns))
+            let achieved_ns = asked_ns.max(tally.last_start_ns);
+            (per_second(intended as f64, asked_ns), per_second(tally.started as f64, achieved_ns))
         }
         None => {
-            let in_time = rows.iter().filter(|row| window.contains(&row.actual_start_ns)).count();
             let window_ns = window.end - window.start;
-            (per_second(intended as f64, window_ns), per_second(in_time as f64, window_ns))
+            (per_second(intended as f64, window_ns), per_second(tally.in_time as f64, window_ns))
         }
     }
-}
-
-/// `intended` is the schedule's own count.
-pub(crate) fn counts(intended: u64, shed: u64, late: u64) -> Figures {
-    vec![("intended", whole(intended)), ("shed", whole(shed)), ("late", whole(late))]
 }
 
 #[cfg(test)]
@@ -207,32 +192,14 @@ mod tests {
 
     const MS: i64 = 1_000_000;
 
-    fn row(intended_ms: i64, started_ms: i64, ended_ms: i64, outcome: TransferOutcome) -> TransferRow {
-        TransferRow {
-            number: 0,
-            intended_start_ns: intended_ms * MS,
-            actual_start_ns: started_ms * MS,
-            first_response_ns: -1,
-            end_ns: ended_ms * MS,
-            bytes: 0,
-            retransmissions: 0,
-            outcome,
-            error_code: -1,
-            machine: -1,
-            step: -1,
-        }
-    }
-
     fn milliseconds(times: &Times, thousandths: u64) -> Option<Option<u64>> {
         times.at(thousandths).map(|value| value.map(|ns| ns / MS as u64))
     }
 
     /// Transfers that took 1 ms, 2 ms, ... from their intended start, and so many that never ended.
-    fn times(completed: i64, failed: usize, shed: u64) -> Times {
-        let mut rows: Vec<_> =
-            (1..=completed).map(|ms| row(ms, ms, 2 * ms, TransferOutcome::Completed)).collect();
-        rows.extend(std::iter::repeat_n(row(0, 0, 1, TransferOutcome::TimedOut), failed));
-        Times::new(&rows.iter().collect::<Vec<_>>(), |row| row.intended_start_ns, shed)
+    fn times(completed: i64, failed: u64, shed: u64) -> Times {
+        let log = LatencyLog::of((1..=completed).map(|ms| (2 * ms * MS, ms * MS)));
+        Times::new(log, completed as u64 + failed + shed)
     }
 
     #[test]

@@ -5,15 +5,17 @@
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
 //! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
-//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
-//! but for a row per transfer, and [`report`] turns the records of all workers into figures.
+//! what its stamps mean, [`recorder`] and [`latency`] write down what happened, [`ended`] a row per transfer as long as
+//! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
 mod boot_figures;
 mod booting;
 mod boots;
+mod brake;
 mod client;
 mod config;
 pub mod contents;
+mod ended;
 mod endpoints;
 mod exchange;
 mod faults;
@@ -40,6 +42,7 @@ use tftpbench_net::{Stop, clock, limits};
 
 pub use boot_figures::{BootOutcome, BootReason, BootRow};
 pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
+pub use brake::{Brake, Stopped};
 pub use config::{Arrivals, Extent, LoadConfig, LoadError, Rows, Sockets, Starts, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
@@ -50,6 +53,7 @@ pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
 pub use report::LoadReport;
 pub use shape::{Piece, Spread};
 
+use brake::StopRule;
 use config::DALLYING_MAX;
 use notice::{Counters, Sent};
 use report::WorkerReport;
@@ -60,10 +64,10 @@ use worker::opened::OpenedWorker;
 const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
-/// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
-/// merged, and once as columns for the caller.
-const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
-/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+/// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
+/// What a machine has beside the client of its transfer, and its row: in a vector that has grown to twice that, once more
+/// where workers are merged, and once as columns for the caller.
 const MACHINE_BYTES: u64 = 1024;
 const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
@@ -83,10 +87,11 @@ pub fn run(
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
     check_room(config)?;
-    let tickets = Tickets::new(match config.extent {
+    let count = match config.extent {
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
-    });
+    };
+    let tickets = Tickets::new(count, config.arrivals.in_flight_max());
     let (notices, heard) = mpsc::channel::<Sent>();
     let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.
@@ -107,7 +112,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, &counters, config.watch_for_answer, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
@@ -182,19 +187,22 @@ fn sockets(config: &LoadConfig) -> usize {
     }
 }
 
-/// Passes on what the workers say until all of them have gone, the end of the window once. Returns the longest time
-/// from when the caller should have heard something until it had dealt with it.
+/// Passes on what the workers say until all of them have gone, the end of the window once, and ends the load by its
+/// brake. Returns the longest time from when the caller should have heard something until it had dealt with it.
 fn listen(
     heard: &mpsc::Receiver<Sent>,
     counters: &[Counters],
-    watches: bool,
+    config: &LoadConfig,
+    stop: &Stop,
     notice: &mut impl FnMut(Notice),
 ) -> u64 {
     let mut awaits_close = true;
-    let (began, mut awaits_answer) = (Instant::now(), watches);
+    let (began, mut awaits_answer) = (Instant::now(), config.watch_for_answer);
+    let (mut rule, mut next_look) = (config.brake.stops.then(StopRule::default), began + TICK);
     let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
     loop {
+        let mut stopped = None;
         let tick_ns = clock::monotonic_ns() + TICK.as_nanos() as u64;
         let due_ns = match heard.recv_timeout(TICK) {
             Ok((Notice::WindowClosed, sent_ns)) if awaits_close => {
@@ -210,6 +218,10 @@ fn listen(
                 notice(news);
                 sent_ns
             }
+            Ok((Notice::Unreachable, sent_ns)) => {
+                stopped = Some(Stopped::Unreachable);
+                sent_ns
+            }
             Ok((_, sent_ns)) => sent_ns,
             Err(RecvTimeoutError::Timeout) => {
                 notice(Notice::Tick);
@@ -221,6 +233,18 @@ fn listen(
         if awaits_answer && began.elapsed() >= UNANSWERED {
             awaits_answer = false;
             notice(Notice::Unanswered);
+        }
+        if let Some(rule) = &mut rule
+            && Instant::now() >= next_look
+        {
+            next_look = Instant::now() + TICK;
+            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
+            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            stopped = stopped.or(is_failing.then_some(Stopped::Failing));
+        }
+        if let Some(why) = stopped.filter(|_| rule.take().is_some()) {
+            stop.request();
+            notice(Notice::Braked(why));
         }
         if Instant::now() >= next_progress {
             next_progress += PROGRESS;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::brake::Stopped;
 use crate::recorder::{Recorder, Totals};
 
 /// What the caller hears while a run goes on, on its own thread.
@@ -26,6 +27,10 @@ pub enum Notice {
     /// Nothing listens on the server's port: a request came back as "port unreachable" before anything answered. Once per
     /// run; it goes on, for a server may be about to start.
     Refused,
+    /// A request came back as unreachable, in a load with a brake; of any moment.
+    Unreachable,
+    /// The brake has ended the load. Once per run.
+    Braked(Stopped),
 }
 
 /// How far a run is. The counts are those of all workers, as they were up to 50 ms ago.
@@ -41,6 +46,8 @@ pub struct Progress {
     pub ended: u64,
     /// Of these, those that completed.
     pub completed: u64,
+    /// Starts that were due and shed.
+    pub shed: u64,
     /// File bytes moved in order.
     pub bytes: u64,
 }
@@ -51,6 +58,7 @@ impl Progress {
         self.started += worker.started.load(Ordering::Relaxed);
         self.ended += worker.ended.load(Ordering::Relaxed);
         self.completed += worker.completed.load(Ordering::Relaxed);
+        self.shed += worker.shed.load(Ordering::Relaxed);
         self.bytes += worker.bytes.load(Ordering::Relaxed);
         self
     }
@@ -63,6 +71,7 @@ pub(crate) struct Counters {
     started: AtomicU64,
     ended: AtomicU64,
     completed: AtomicU64,
+    shed: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -71,8 +80,9 @@ impl Counters {
     pub(crate) fn store(&self, recorder: &Recorder) {
         let sum = |count: fn(&Totals) -> u64| recorder.phases.iter().map(count).sum();
         self.started.store(recorder.started, Ordering::Relaxed);
-        self.ended.store(recorder.transfers.len() as u64, Ordering::Relaxed);
+        self.ended.store(recorder.transfers.seen(), Ordering::Relaxed);
         self.completed.store(sum(|totals| totals.completed), Ordering::Relaxed);
+        self.shed.store(recorder.shed, Ordering::Relaxed);
         self.bytes.store(sum(|totals| totals.bytes), Ordering::Relaxed);
     }
 }

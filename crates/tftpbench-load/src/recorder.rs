@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
+use crate::config::LoadConfig;
+use crate::ended::{Ended, Scope};
 use crate::latency::{LatencyLog, latency_histogram};
 
 /// Length of one row of `intervals`, as long as that makes no more than [`INTERVALS_MAX`] of them; then it doubles.
@@ -190,7 +192,11 @@ pub(crate) struct Recorder {
     /// Starts that were due while as many were in flight as may be, and those of them intended inside the window.
     pub(crate) shed: u64,
     pub(crate) shed_in_window: u64,
-    pub(crate) transfers: Vec<TransferRow>,
+    pub(crate) transfers: Ended,
+    /// Everything that is intended belongs to the cohort.
+    is_one_cohort: bool,
+    /// Most in flight over all workers, as seen when one of this worker's started.
+    pub(crate) in_flight_max: usize,
     pub(crate) granted: Granted,
     pub(crate) duplicates: u64,
     pub(crate) bytes_verified: u64,
@@ -203,6 +209,13 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// One for a worker of this run.
+    pub(crate) fn of(config: &LoadConfig, start_ns: u64, window: (u64, u64)) -> Recorder {
+        let (transfers, is_one_cohort) = (Ended::new(config), config.is_one_cohort());
+        Recorder { transfers, is_one_cohort, ..Recorder::new(start_ns, window) }
+    }
+
+    /// One that keeps every row.
     pub(crate) fn new(start_ns: u64, window: (u64, u64)) -> Recorder {
         Recorder {
             start_ns,
@@ -221,7 +234,9 @@ impl Recorder {
             started: 0,
             shed: 0,
             shed_in_window: 0,
-            transfers: Vec::with_capacity(4096),
+            transfers: Ended::with_room(usize::MAX, true),
+            is_one_cohort: true,
+            in_flight_max: 0,
             granted: Granted::default(),
             duplicates: 0,
             bytes_verified: 0,
@@ -302,11 +317,23 @@ impl Recorder {
         self.last_completion = Some((last_ns, self.phases[Phase::Window as usize]));
     }
 
+    /// A transfer has ended; where its row is.
+    pub(crate) fn end(&mut self, row: TransferRow) -> usize {
+        let since_start = |at_ns: u64| i64::try_from(at_ns.saturating_sub(self.start_ns)).unwrap_or(i64::MAX);
+        let window = since_start(self.window.0)..since_start(self.window.1);
+        self.transfers.push(row, &Scope { window, is_one_cohort: self.is_one_cohort })
+    }
+
     /// A datagram of `length` UDP payload bytes, sent or received.
     pub(crate) fn datagram(&mut self, at_ns: u64, length: usize) {
         let totals = self.totals(at_ns);
         totals.datagrams += 1;
         totals.wire_bytes += length as u64;
+    }
+
+    /// UDP payload bytes, both ways, since the start.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.phases.iter().map(|totals| totals.wire_bytes).sum()
     }
 
     pub(crate) fn retransmission(&mut self, at_ns: u64) {

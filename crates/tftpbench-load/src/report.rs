@@ -10,8 +10,9 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::boot_figures::{self, BootRecords, BootRow};
 use crate::config::{Extent, LoadConfig};
+use crate::ended::{Ended, KeptRows, Scope, Tally};
 use crate::faults::{Fault, Faults, PeerError};
-use crate::figures::{self, Cohort, Figure, Figures, share, whole};
+use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::{LatencyLog, add, latency_histogram};
 use crate::recorder::{
     Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, TransferOutcome, TransferRow, coarsen,
@@ -22,7 +23,8 @@ use crate::recorder::{
 pub struct LoadReport {
     /// Column name and value; `None` where it can't be known.
     pub figures: Vec<(&'static str, Option<Figure>)>,
-    /// A row per transfer, in order of their ends within each worker.
+    /// Rows of transfers, in order of their ends within each worker: one for each, unless the configuration says otherwise or
+    /// there are too many.
     pub transfers: Vec<TransferRow>,
     /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
     pub boots: Vec<BootRow>,
@@ -54,25 +56,32 @@ impl LoadReport {
         for worker in workers {
             merged.add(worker, window);
         }
-        let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
-        let latencies = Latencies::new(block_rtt, &merged.transfers, window);
-        let cohort = Cohort::new(config, &merged.transfers, merged.recorded.shed_in_window, window.inside());
+        let scope = Scope { window: window.inside(), is_one_cohort: config.is_one_cohort() };
+        let (kept, tally) = Ended::merge(std::mem::take(&mut merged.ended), &scope);
+        let retransmissions = merged.intervals.iter().map(|interval| interval.retransmissions).sum();
         let mut figures = [
-            counts(&merged.transfers, &merged.recorded, &merged.faults),
+            counts(&tally, &merged.recorded, retransmissions, &merged.faults),
             granted(merged.recorded.granted),
             rates(&merged.phases, window),
-            latencies.figures(),
-            shape(&merged.transfers, &merged.phases, window),
+            shape(&tally, &merged.phases),
             own(&merged, window),
             stalls(&merged, runner_gap_ns_max),
-            cohort.figures(),
+            in_flight(&tally, &merged, window),
+            rows(&kept),
         ]
         .concat();
+        let shed = if scope.is_one_cohort { merged.recorded.shed } else { merged.recorded.shed_in_window };
+        let cohort = Cohort::new(config, tally.cohort, shed, window.inside());
+        let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
+        let (transfer, first_response) = (tally.transfer, tally.first_response);
+        let latencies = Latencies { block_rtt, transfer, first_response };
+        figures.extend(latencies.figures());
+        figures.extend(cohort.figures());
         let mut logs = Vec::from(cohort.into_logs(["response", "service"]));
         let mut boots = Vec::new();
         if let Some(records) = merged.boots.take() {
-            let found = boot_figures::figures(config, records, window.inside());
-            // Starts are those of machines then.
+            let found = boot_figures::figures(config, records, &scope);
+            // Starts, and what is in flight, are machines then.
             figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
             figures.extend(found.figures);
             logs.extend(found.logs);
@@ -85,7 +94,7 @@ impl LoadReport {
         Ok(LoadReport {
             figures,
             latency_hlog: latencies.log(logs)?,
-            transfers: merged.transfers,
+            transfers: kept.rows,
             boots,
             intervals: merged.intervals,
             faults,
@@ -115,7 +124,9 @@ struct Merged {
     recorded: Recorded,
     intervals: Vec<Interval>,
     interval_ns: u64,
-    transfers: Vec<TransferRow>,
+    /// Of each worker.
+    ended: Vec<Ended>,
+    in_flight_max: usize,
     block_rtt: LatencyLog,
     faults: Faults,
     receive_buffer_bytes: usize,
@@ -163,7 +174,8 @@ impl Merged {
             recorded,
             intervals: Vec::new(),
             interval_ns: INTERVAL_NS,
-            transfers: Vec::new(),
+            ended: Vec::new(),
+            in_flight_max: 0,
             block_rtt: LatencyLog::new(),
             faults: Faults::default(),
             receive_buffer_bytes: 0,
@@ -195,7 +207,8 @@ impl Merged {
         self.recorded.window_cpu_ns += worker.recorder.window_cpu_ns;
         self.recorded.unsent += worker.recorder.unsent;
         add(&mut self.recorded.lag, &lag);
-        self.transfers.extend(transfers);
+        self.ended.push(transfers);
+        self.in_flight_max = self.in_flight_max.max(worker.recorder.in_flight_max);
         self.faults.merge(worker.faults);
         if let Some(boots) = worker.boots {
             self.boots.get_or_insert_default().merge(boots);
@@ -276,12 +289,6 @@ impl Window {
     fn inside(self) -> Range<i64> {
         self.open_ns as i64..self.close_ns as i64
     }
-
-    /// A transfer counts for latency if any of it lay in the window: leaving out those that ended later would
-    /// leave out the slow ones.
-    fn overlaps(self, row: &TransferRow) -> bool {
-        row.end_ns >= self.open_ns as i64 && row.actual_start_ns < self.close_ns as i64
-    }
 }
 
 impl Totals {
@@ -297,24 +304,42 @@ impl Totals {
     }
 }
 
-fn counts(transfers: &[TransferRow], recorded: &Recorded, faults: &Faults) -> Figures {
-    let count = |outcome| transfers.iter().filter(|row| row.outcome == outcome).count() as u64;
-    let ended = |outcome| whole(count(outcome));
-    let mut found = figures::counts(recorded.intended, recorded.shed, count(TransferOutcome::Late));
-    found.extend([
+fn counts(tally: &Tally, recorded: &Recorded, retransmissions: u64, faults: &Faults) -> Figures {
+    let ended = |outcome| whole(tally.ended_as(outcome));
+    vec![
+        ("intended", whole(recorded.intended)),
+        ("shed", whole(recorded.shed)),
+        ("late", ended(TransferOutcome::Late)),
         ("started", whole(recorded.started)),
         ("completed", ended(TransferOutcome::Completed)),
         ("failed", ended(TransferOutcome::Failed)),
         ("timed_out", ended(TransferOutcome::TimedOut)),
         ("interrupted", ended(TransferOutcome::Interrupted)),
-        ("retransmissions", whole(transfers.iter().map(|row| row.retransmissions).sum())),
+        ("unanswered", whole(tally.unanswered)),
+        ("retransmissions", whole(retransmissions)),
         ("duplicates", whole(recorded.duplicates)),
         ("strays", whole(faults.strays)),
         ("late_datagrams", whole(faults.late_datagrams)),
         ("bytes_verified", whole(recorded.bytes_verified)),
         ("content_mismatches", whole(recorded.content_mismatches)),
-    ]);
-    found
+    ]
+}
+
+/// How many transfers have a row, and how many of them each one of these stands for.
+fn rows(kept: &KeptRows) -> Figures {
+    vec![
+        ("rows_kept", whole(kept.rows.len() as u64)),
+        ("rows_every", kept.every.map(Figure::Whole)),
+        ("rows_every_failed", whole(kept.every_failed)),
+    ]
+}
+
+/// How many were in flight at most, over all workers, and on average over the window.
+fn in_flight(tally: &Tally, merged: &Merged, window: Window) -> Figures {
+    vec![
+        ("in_flight_max", whole(merged.in_flight_max as u64)),
+        ("in_flight_mean", share(tally.in_flight_ns as f64, window.seconds() * 1e9)),
+    ]
 }
 
 /// What the server really gave: one that ignores options or lowers them must not pass for one that granted them.
@@ -338,15 +363,12 @@ fn rates(phases: &[Totals; 3], window: Window) -> Figures {
 }
 
 /// Figures about how evenly and how cheaply the transfers were served.
-fn shape(transfers: &[TransferRow], phases: &[Totals; 3], window: Window) -> Figures {
-    let mut times: Vec<i64> =
-        completed_in(transfers, window).map(|row| row.end_ns - row.actual_start_ns).collect();
-    times.sort_unstable();
-    let fairness = match (times.last(), times.get(times.len() / 2)) {
-        (Some(slowest), Some(median)) => share(*slowest as f64, *median as f64),
-        _ => None,
-    };
-    let mean_ns = share(times.iter().sum::<i64>() as f64, times.len() as f64);
+fn shape(tally: &Tally, phases: &[Totals; 3]) -> Figures {
+    let times = tally.transfer.sum();
+    let from_histogram = || (times.max() as i64, times.value_at_quantile(0.5) as i64);
+    let (slowest, median) = tally.slowest_and_median.unwrap_or_else(from_histogram);
+    let fairness = share(slowest as f64, median as f64);
+    let mean_ns = share(tally.transfer_ns_sum as f64, times.len() as f64);
     let inside = &phases[Phase::Window as usize];
     vec![
         ("fairness", fairness),
@@ -385,10 +407,6 @@ fn stalls(merged: &Merged, runner_gap_ns_max: u64) -> Figures {
     ]
 }
 
-fn completed_in(transfers: &[TransferRow], window: Window) -> impl Iterator<Item = &TransferRow> {
-    transfers.iter().filter(move |row| row.outcome == TransferOutcome::Completed && window.overlaps(row))
-}
-
 /// The three kinds of latency.
 struct Latencies {
     block_rtt: LatencyLog,
@@ -397,15 +415,6 @@ struct Latencies {
 }
 
 impl Latencies {
-    fn new(block_rtt: LatencyLog, transfers: &[TransferRow], window: Window) -> Latencies {
-        let completed =
-            completed_in(transfers, window).map(|row| (row.end_ns, row.end_ns - row.actual_start_ns));
-        let answered = transfers.iter().filter(|row| row.first_response_ns >= 0 && window.overlaps(row));
-        let answered =
-            answered.map(|row| (row.first_response_ns, row.first_response_ns - row.actual_start_ns));
-        Latencies { block_rtt, transfer: LatencyLog::of(completed), first_response: LatencyLog::of(answered) }
-    }
-
     fn figures(&self) -> Figures {
         let (block, transfer, first) = (self.block_rtt.sum(), self.transfer.sum(), self.first_response.sum());
         let at = |histogram: &Histogram<u64>, quantile: f64| {

@@ -2,7 +2,7 @@
 //! It must never read a clock or send. Another schedule is one more member here, and one more constructor.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::config::{Arrivals, LoadConfig, Starts};
 use crate::open_loop::{OpenLoop, Start, Times};
@@ -12,11 +12,39 @@ use crate::open_loop::{OpenLoop, Start, Times};
 pub(crate) struct Tickets {
     next: AtomicU64,
     limit: u64,
+    pub(crate) in_flight: InFlight,
+}
+
+/// How many are in flight, over all workers: touched once for each start and each end, in cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct InFlight {
+    count: AtomicUsize,
+    most: usize,
+}
+
+impl InFlight {
+    fn new(most: usize) -> InFlight {
+        InFlight { count: AtomicUsize::new(0), most }
+    }
+
+    /// One more; how many are in flight with it. `None` where as many are as may be.
+    pub(crate) fn start(&self) -> Option<usize> {
+        let more = |count| (count < self.most).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|count| count + 1)
+    }
+
+    /// One less.
+    pub(crate) fn end(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Tickets {
-    pub(crate) fn new(limit: Option<u64>) -> Tickets {
-        Tickets { next: AtomicU64::new(0), limit: limit.unwrap_or(u64::MAX) }
+    /// `limit`: how many there are; `in_flight_max`: how many may be in flight.
+    pub(crate) fn new(limit: Option<u64>, in_flight_max: usize) -> Tickets {
+        let in_flight = InFlight::new(in_flight_max);
+        Tickets { next: AtomicU64::new(0), limit: limit.unwrap_or(u64::MAX), in_flight }
     }
 
     /// The number of the next transfer; `None` when all have been handed out.
@@ -186,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_due_at_once_and_no_more_than_the_slots() {
-        let tickets = Tickets::new(None);
+        let tickets = Tickets::new(None, 1);
         let mut schedule = Schedule::closed_loop(100, 3, 0, &tickets);
         assert_eq!(schedule.take_due(99), None);
         let burst: Vec<_> = std::iter::from_fn(|| schedule.take_due(100)).collect();
@@ -196,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_ramp_spreads_the_first_starts_and_a_freed_slot_goes_first() {
-        let tickets = Tickets::new(None);
+        let tickets = Tickets::new(None, 1);
         let mut schedule = Schedule::closed_loop(0, 4, 400, &tickets);
         assert_eq!(intended(&mut schedule, 0), Some(0));
         assert_eq!(schedule.next_start_ns(), Some(100));
@@ -208,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_closed_schedule_starts_nothing() {
-        let tickets = Tickets::new(None);
+        let tickets = Tickets::new(None, 1);
         let mut schedule = Schedule::closed_loop(0, 2, 0, &tickets);
         schedule.transfer_ended(1);
         schedule.close_window();
@@ -219,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_schedule_whose_numbers_have_run_out_starts_nothing_and_waits_for_nothing() {
-        let tickets = Tickets::new(Some(1));
+        let tickets = Tickets::new(Some(1), 1);
         let mut schedule = Schedule::closed_loop(0, 3, 0, &tickets);
         assert_eq!(intended(&mut schedule, 0), Some(0));
         assert_eq!(intended(&mut schedule, 0), None);
@@ -228,8 +256,30 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_in_flight_than_may_be_whichever_worker_starts_them() {
+        let tickets = Tickets::new(None, 3);
+        let count_most = || {
+            (0..20_000).fold(0, |most: usize, _| {
+                let started = tickets.in_flight.start();
+                if started.is_some() {
+                    tickets.in_flight.end();
+                }
+                most.max(started.unwrap_or(0))
+            })
+        };
+        let most = std::thread::scope(|scope| {
+            let workers = [0; 4].map(|_| scope.spawn(count_most));
+            workers.map(|worker| worker.join().unwrap()).into_iter().max()
+        });
+        assert!(most.is_some_and(|most| (1..=3).contains(&most)), "{most:?}");
+        assert_eq!([0; 5].map(|_| tickets.in_flight.start()), [Some(1), Some(2), Some(3), None, None]);
+        tickets.in_flight.end();
+        assert_eq!(tickets.in_flight.start(), Some(3), "what was refused is not in flight");
+    }
+
+    #[test]
     fn tickets_stop_at_the_limit() {
-        let tickets = Tickets::new(Some(2));
+        let tickets = Tickets::new(Some(2), 1);
         assert_eq!(
             [tickets.take(), tickets.take(), tickets.take(), tickets.take()],
             [Some(0), Some(1), None, None]

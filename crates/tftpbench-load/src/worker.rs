@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
+use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
 use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, Via};
@@ -22,7 +23,7 @@ use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
-use crate::schedule::Schedule;
+use crate::schedule::{InFlight, Schedule};
 use machines::Machines;
 
 /// How often the offset between the clocks is taken anew.
@@ -47,9 +48,12 @@ struct Worker<'a> {
     endpoints: Endpoints,
     dallying: VecDeque<u64>,
     active: usize,
-    /// How many may be.
-    slots: usize,
+    /// How many are active over all workers, and may be.
+    in_flight: &'a InFlight,
     schedule: Schedule<'a>,
+    throttle: Option<Throttle>,
+    /// No transfer starts before.
+    opens_ns: u64,
     phase: Phase,
     /// CPU time of this thread when the window opened.
     cpu_mark_ns: u64,
@@ -81,6 +85,7 @@ impl Worker<'_> {
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
             self.counters.store(&self.recorder);
+            self.watch_for_refusal();
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {
                 self.enter_phase(now_ns)?;
@@ -186,14 +191,28 @@ impl Worker<'_> {
     }
 
     fn start_due(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        while let Some(start) = self.schedule.take_due(now_ns) {
-            if self.active < self.slots {
-                self.start(start)?;
-            } else if !self.shed_machine(start) {
-                self.recorder.shed(start.intended_ns);
+        while self.may_start(now_ns)
+            && let Some(start) = self.schedule.take_due(now_ns)
+        {
+            // What an open loop can't start in its time is shed; a closed one waits.
+            let room = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
+            match room {
+                Some(in_flight) => {
+                    self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
+                    self.start(start)?;
+                }
+                None if self.shed_machine(start) => {}
+                None => self.recorder.shed(start.intended_ns),
             }
         }
         Ok(())
+    }
+
+    /// Whether what is due may be looked at, with a rate that the load may not pass.
+    fn may_start(&mut self, now_ns: u64) -> bool {
+        let Some(throttle) = &mut self.throttle else { return true };
+        self.opens_ns = throttle.opens_ns(now_ns, self.recorder.wire_bytes());
+        self.opens_ns <= now_ns || matches!(self.config.arrivals, Arrivals::OpenLoop { .. })
     }
 
     fn start(&mut self, start: Start) -> Result<(), LoadError> {
@@ -274,8 +293,8 @@ impl Worker<'_> {
     }
 
     fn wait(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        let events =
-            [self.timers.next_deadline_ns(), self.schedule.next_start_ns(), Some(self.next_boundary_ns())];
+        let next_start_ns = self.schedule.next_start_ns().map(|due_ns| due_ns.max(self.opens_ns));
+        let events = [self.timers.next_deadline_ns(), next_start_ns, Some(self.next_boundary_ns())];
         let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
         let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
         self.recorder.will_wait(timeout_ns);
@@ -325,6 +344,7 @@ impl Worker<'_> {
                 return Ok(());
             }
             self.active -= 1;
+            self.in_flight.end();
             self.schedule.transfer_ended(end_ns);
             self.dally(key);
         }

@@ -49,6 +49,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
         drain_ns: 1_000 * MS,
         busy_poll_ns: 0,
+        brake: tftpbench_load::Brake::default(),
         watch_for_answer: false,
         receive_buffer_bytes: 0,
         boots: None,

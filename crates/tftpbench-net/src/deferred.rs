@@ -9,6 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+/// What takes the kernel longer to free than others may wait, some 0.1 ms for 1 MiB of shared memory, is freed elsewhere.
+pub const LARGE_BYTES: u64 = 8 << 20;
+
 /// A value that is dropped where it is, or elsewhere once `defer` was called.
 #[derive(Debug)]
 pub struct Deferrable<T: Send + 'static> {

@@ -71,7 +71,7 @@ mod timers;
 
 pub use address::{LocalAddress, parse_host};
 pub use datagram_run::{DatagramRun, Payload};
-pub use deferred::Deferrable;
+pub use deferred::{Deferrable, LARGE_BYTES};
 pub use handover::Handover;
 pub use poller::{Poller, Source, Waited};
 pub use receive::{ReceiveBatch, Received};

@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, BootPlan, BootRow, BootShare, BootStep, Ends, Extent, Fault, Figure, Interval, LoadConfig,
-    LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Then, TransferRow,
-    Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, Interval,
+    LoadConfig, LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Stopped,
+    Then, TransferRow, Verify,
 };
 use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
@@ -63,6 +63,8 @@ pub(crate) struct LoadArguments {
     sockets: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
+    stops_when_failing: bool,
+    bytes_per_s_max: Option<u64>,
     boots: Vec<ShareArguments>,
     rows: String,
     rows_max: usize,
@@ -111,12 +113,12 @@ const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write",
 
 /// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
 #[pyclass(frozen, module = "tftpbench._core")]
-pub(crate) struct LoadOutcome(LoadReport);
+pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
-/// start and since the end of the window (None before), transfers started, ended and completed, and file bytes.
+/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, and transfers shed.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
 #[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
@@ -131,7 +133,7 @@ pub(crate) fn run_load(
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
-    let mut raised: Option<PyErr> = None;
+    let (mut raised, mut stopped): (Option<PyErr>, Option<Stopped>) = (None, None);
     let report = py.detach(|| {
         tftpbench_load::run(&config, &stop, |notice| {
             let called = Python::attach(|py| match notice {
@@ -140,10 +142,15 @@ pub(crate) fn run_load(
                 Notice::Answered => call(py, &on_answer, ("answered",)),
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
-                Notice::Progress(Progress { elapsed_ns, draining_ns, started, ended, completed, bytes }) => {
-                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes))
+                Notice::Progress(now) => {
+                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed } = now;
+                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes, shed))
                 }
-                Notice::Tick => py.check_signals(),
+                Notice::Braked(why) => {
+                    stopped = Some(why);
+                    Ok(())
+                }
+                Notice::Tick | Notice::Unreachable => py.check_signals(),
             });
             if let Err(error) = called {
                 raised.get_or_insert(error);
@@ -153,7 +160,7 @@ pub(crate) fn run_load(
     });
     match raised {
         Some(error) => Err(error),
-        None => report.map(LoadOutcome).map_err(from_load),
+        None => report.map(|report| LoadOutcome(report, stopped)).map_err(from_load),
     }
 }
 
@@ -284,6 +291,12 @@ impl LoadOutcome {
         self.0.errors.iter().map(|error| (error.code, error.count, error.message.clone())).collect()
     }
 
+    /// Why the brake ended the load, "failing" or "unreachable"; None where it did not.
+    #[getter]
+    fn stopped(&self) -> Option<&'static str> {
+        self.1.map(Stopped::name)
+    }
+
     /// Transfers that were answered.
     #[getter]
     fn answered(&self) -> u64 {
@@ -305,8 +318,13 @@ type Column<Row> = (&'static str, fn(&Row) -> i64);
 fn table<'py, Row>(py: Python<'py>, rows: &[Row], columns: &[Column<Row>]) -> PyResult<Bound<'py, PyDict>> {
     let made = PyDict::new(py);
     for (name, value) in columns {
-        let bytes: Vec<u8> = rows.iter().flat_map(|row| value(row).to_le_bytes()).collect();
-        made.set_item(name, PyBytes::new(py, &bytes))?;
+        // Written where Python keeps them: no copy is made of a column.
+        let bytes = PyBytes::new_with(py, rows.len() * size_of::<i64>(), |bytes| {
+            let places = bytes.chunks_exact_mut(size_of::<i64>());
+            rows.iter().zip(places).for_each(|(row, place)| place.copy_from_slice(&value(row).to_le_bytes()));
+            Ok(())
+        })?;
+        made.set_item(name, bytes)?;
     }
     Ok(made)
 }
@@ -346,6 +364,7 @@ impl LoadArguments {
             extent,
             drain_ns: self.drain_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
+            brake: Brake { stops: self.stops_when_failing, bytes_per_s_max: self.bytes_per_s_max },
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
             boots: boot_plan(self.boots)?,

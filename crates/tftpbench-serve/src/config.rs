@@ -164,3 +164,10 @@ pub enum ServeError {
         source: io::Error,
     },
 }
+
+impl ServeError {
+    /// For `map_err`: `action` is the call that the kernel refused.
+    pub fn kernel(action: &'static str) -> impl Fn(io::Error) -> ServeError {
+        move |source| ServeError::Kernel { action, source }
+    }
+}

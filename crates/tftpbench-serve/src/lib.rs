@@ -20,7 +20,6 @@
 mod config;
 mod context;
 mod counters;
-mod packet_log;
 mod paths;
 mod refusal;
 mod registry;

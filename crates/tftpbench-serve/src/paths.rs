@@ -193,6 +193,16 @@ fn is_symlink(at: &OwnedFd, component: &[u8]) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
+/// Whether an upload may take a name, judged by what stands under it now.
+pub(crate) fn may_create(existing: Option<FileType>, overwrite: bool) -> Result<(), Refusal> {
+    match existing {
+        None => Ok(()),
+        Some(FileType::RegularFile) if overwrite => Ok(()),
+        Some(FileType::RegularFile) => Err(Refusal::EXISTS),
+        Some(_) => Err(Refusal::NOT_REGULAR),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{create_dir, read, rename};

@@ -10,9 +10,8 @@ use tftpbench_proto::{
 };
 
 use crate::config::{ServeConfig, ServeError, StoreKind};
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::counters::{Counter, Summary};
-use crate::packet_log::Direction;
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use crate::registry::{Claim, Place, Registry};

@@ -13,9 +13,8 @@ use tftpbench_proto::{
     Sender, Transmit, emit_ack, emit_error, emit_oack,
 };
 
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::counters::Counter;
-use crate::packet_log::Direction;
 use crate::refusal::{REPLY_BYTES_MAX, Refusal};
 use crate::registry::{Place, Since};
 use crate::store::block_encoder::BlockEncoder;

@@ -4,14 +4,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a panic is the report")]
 #![allow(clippy::print_stderr, reason = "a skipped behaviour says why")]
 
-pub mod behaviours;
 mod client;
-mod folder;
 mod server;
 
+/// What every bundled server must do. Each function takes a server's `run` and panics where it falls short.
+pub mod behaviours {
+    pub mod addresses;
+    pub mod clients;
+    pub mod files;
+    pub mod hostility;
+    pub mod recovery;
+    pub mod running;
+    pub mod sharing;
+    pub mod transfers;
+    pub mod uploads;
+}
+
 pub use client::{Client, Denied, RRQ, WRQ, data, pattern, request};
-pub use folder::Folder;
-pub use server::{Ready, Run, TestServer};
+pub use server::{Folder, Ready, Run, TestServer};
 
 /// Turns every behaviour into a `#[test]` of one server. `$run` is the server's `run`.
 #[macro_export]
@@ -77,8 +87,6 @@ macro_rules! behaviours {
                 every_answer_comes_from_the_address_that_was_asked
                 a_request_to_a_broadcast_address_is_ignored
                 a_stray_datagram_to_a_broadcast_address_is_ignored
-            }
-            ports {
                 the_next_transfer_of_a_client_has_another_port
                 a_late_ack_of_the_last_transfer_moves_nothing
                 acks_to_every_port_draw_little_to_a_forged_address

@@ -10,10 +10,8 @@
 //! its thread, epoll instance, listening and reply sockets, table and timers.
 #![forbid(unsafe_code)]
 
-mod error;
 mod hasher;
 mod ports;
-mod recent;
 mod table;
 mod threads;
 mod worker;

@@ -16,8 +16,7 @@ use slab::Slab;
 use tftpbench_net::{LocalAddress, Payload, Poller, SendBatch, Socket};
 use tftpbench_serve::{Counter, ServeConfig, ServeError, Service, SocketUse, Transfer, reply_socket};
 
-use crate::error::kernel;
-use crate::recent::Recent;
+use crate::table::Recent;
 
 /// The port that requests come to.
 pub(crate) const LISTENING: usize = 0;
@@ -137,7 +136,7 @@ impl Ports {
             sender: LISTENING,
             tally: Tally::default(),
         };
-        ports.add(listening, true, poller).map_err(kernel("epoll_ctl"))?;
+        ports.add(listening, true, poller).map_err(ServeError::kernel("epoll_ctl"))?;
         if config.sockets == SocketUse::Shared {
             for _ in 0..shared_ports(config) {
                 let port = ports

@@ -7,8 +7,6 @@ use std::thread;
 use tftpbench_net::{Stop, cpus};
 use tftpbench_serve::ServeError;
 
-use crate::error::kernel;
-
 /// Runs all loops until each has ended, and returns the first error, or goes on with the first panic. One alone runs on
 /// the calling thread, wherever that may run.
 pub(crate) fn run<L>(mut loops: Vec<L>, stop: &Stop) -> Result<(), ServeError>
@@ -29,7 +27,7 @@ where
         let threads: Vec<_> = loops.into_iter().enumerate().map(spawn).collect();
         let join = |thread: std::io::Result<thread::ScopedJoinHandle<'_, _>>| match thread {
             Ok(thread) => thread.join(),
-            Err(error) => Ok(Err(kernel("clone")(error))),
+            Err(error) => Ok(Err(ServeError::kernel("clone")(error))),
         };
         threads.into_iter().map(join).collect()
     });

@@ -11,7 +11,6 @@ use tftpbench_serve::{
     Admission, REPLY_BYTES_MAX, Repeated, ServeError, Service, Transfer, receive_bytes_max,
 };
 
-use crate::error::kernel;
 use crate::ports::{LISTENING, Ports};
 use crate::table::{Entry, Table};
 
@@ -58,8 +57,8 @@ impl Worker {
     /// With all that it needs of the kernel, so that only a fault can end it once it serves.
     pub(crate) fn new(service: &Arc<Service>, listening: Socket, stop: &Stop) -> Result<Worker, ServeError> {
         let config = service.config();
-        let poller = Poller::new().map_err(kernel("epoll_create1"))?;
-        poller.add(stop, STOP).map_err(kernel("epoll_ctl"))?;
+        let poller = Poller::new().map_err(ServeError::kernel("epoll_create1"))?;
+        poller.add(stop, STOP).map_err(ServeError::kernel("epoll_ctl"))?;
         let ports = Ports::open(config, listening, &poller)?;
         let (now_ns, datagram_bytes) = (monotonic_ns(), receive_bytes_max(config.limits.blksize));
         Ok(Worker {
@@ -83,7 +82,7 @@ impl Worker {
         loop {
             self.poller
                 .wait(self.timeout_ns(drain_end_ns), spin_ns)
-                .map_err(kernel("epoll_wait or ppoll"))?;
+                .map_err(ServeError::kernel("epoll_wait or ppoll"))?;
             self.now_ns = monotonic_ns();
             self.take_turn()?;
             self.replies.resume_unfinished(self.now_ns);
@@ -131,7 +130,7 @@ impl Worker {
     fn admit(&mut self) -> Result<(), ServeError> {
         for _ in 0..self.reads_a_turn {
             let Some(socket) = self.replies.ports.socket(LISTENING) else { break };
-            let count = self.requests.receive(socket).map_err(kernel("recvmmsg"))?;
+            let count = self.requests.receive(socket).map_err(ServeError::kernel("recvmmsg"))?;
             self.replies.ports.count_received(count);
             self.catch_up(count)?;
             for request in self.requests.iter() {
@@ -195,7 +194,7 @@ impl Worker {
             let batch = if is_busy { &mut self.datagrams } else { &mut self.datagram };
             // A transfer that ended in this turn has taken its socket with it.
             let Some(socket) = self.replies.ports.socket(port) else { break };
-            let count = batch.receive(socket).map_err(kernel("recvmmsg"))?;
+            let count = batch.receive(socket).map_err(ServeError::kernel("recvmmsg"))?;
             self.replies.ports.count_received(count);
             // A window's datagrams come in a row, so the table is asked once for all of them.
             let mut last = None;

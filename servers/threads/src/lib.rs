@@ -37,9 +37,9 @@ pub fn run(config: ServeConfig, stop: Stop, ready: impl FnOnce(SocketAddr)) -> R
     raise_open_files(&config, DESCRIPTORS)?;
     let socket = listen(&config)?;
     let service = Service::new(config, monotonic_ns())?;
-    let mut poller = Poller::new().map_err(kernel("epoll_create1"))?;
-    poller.add(&socket, 0).map_err(kernel("epoll_ctl"))?;
-    poller.add(&stop, 1).map_err(kernel("epoll_ctl"))?;
+    let mut poller = Poller::new().map_err(ServeError::kernel("epoll_create1"))?;
+    poller.add(&socket, 0).map_err(ServeError::kernel("epoll_ctl"))?;
+    poller.add(&stop, 1).map_err(ServeError::kernel("epoll_ctl"))?;
     ready(socket.local_addr());
     let abort = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -89,7 +89,9 @@ impl Listener<'_, '_> {
     fn serve(mut self, poller: &mut Poller, stop: &Stop) -> Result<(), ServeError> {
         let mut drained_at_ns = None;
         loop {
-            poller.wait(drained_at_ns.map(|_| DRAIN_SLICE_NS), 0).map_err(kernel("epoll_wait"))?;
+            poller
+                .wait(drained_at_ns.map(|_| DRAIN_SLICE_NS), 0)
+                .map_err(ServeError::kernel("epoll_wait"))?;
             let now_ns = monotonic_ns();
             let requests = stop.requests();
             if requests > 0 && drained_at_ns.is_none() {
@@ -106,7 +108,7 @@ impl Listener<'_, '_> {
     }
 
     fn admit(&mut self, now_ns: u64) -> Result<(), ServeError> {
-        let count = self.requests.receive(self.socket).map_err(kernel("recvmmsg"))?;
+        let count = self.requests.receive(self.socket).map_err(ServeError::kernel("recvmmsg"))?;
         self.service.count(Counter::DatagramsIn, count as u64);
         let mut reply = [0; REPLY_BYTES_MAX];
         for request in self.requests.iter() {
@@ -172,8 +174,4 @@ impl Spawner<'_, '_> {
             .map(drop)
             .map_err(|_| "server is out of threads")
     }
-}
-
-fn kernel(action: &'static str) -> impl Fn(std::io::Error) -> ServeError {
-    move |source| ServeError::Kernel { action, source }
 }

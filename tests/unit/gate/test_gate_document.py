@@ -20,7 +20,7 @@ from tftpbench.gate.document import (
     load,
     text,
 )
-from tftpbench.gate.result import Arm, GateResult, Judgement, judgements_frame, pairs_frame
+from tftpbench.gate.result import Arm, GateResult, Judgement, judgements_frame
 from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.errors import ResultsError
 from tftpbench.render import schema
@@ -285,7 +285,7 @@ def test_the_document_is_every_field_of_the_result() -> None:
 
 def test_pairs_are_tidy_and_ratios_are_other_over_base() -> None:
     result = gate(pairs=3)
-    frame = pairs_frame(result)
+    frame = result.to_frame()
     # four pairs, seven metrics; two of the pairs have a second base
     assert frame.groupby("compared").size().to_dict() == {"head": 28, "control": 14}
     assert (frame["ratio"] == frame["other"] / frame["base"]).all()
@@ -303,17 +303,17 @@ def test_pairs_are_tidy_and_ratios_are_other_over_base() -> None:
 
 
 def test_a_figure_that_no_arm_has_makes_no_pair_and_one_that_is_half_known_no_ratio() -> None:
-    frame = pairs_frame(gate(syscalls=False))
+    frame = gate(syscalls=False).to_frame()
     assert "syscalls_per_block" not in set(frame["metric"])
     result = gate()
     odd = replace(result.pairs[0], arms={"base": Arm({"data_pps": 0.0}), "head": Arm({"data_pps": 5.0})})
-    frame = pairs_frame(replace(result, pairs=(odd,)))
+    frame = replace(result, pairs=(odd,)).to_frame()
     assert frame["ratio"].isna().tolist() == [True]
 
 
 def test_frames_of_a_gate_without_pairs_have_their_columns() -> None:
-    assert pairs_frame(RESULTS["empty"]).empty
-    assert {"ratio", "base_first", "valid"} <= set(pairs_frame(RESULTS["empty"]).columns)
+    assert RESULTS["empty"].to_frame().empty
+    assert {"ratio", "base_first", "valid"} <= set(RESULTS["empty"].to_frame().columns)
     assert list(judgements_frame(RESULTS["empty"]).columns) == [each.name for each in fields(Judgement)]
 
 

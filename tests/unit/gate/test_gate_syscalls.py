@@ -161,7 +161,7 @@ class World:
     def tools(self) -> Tools:
         return Tools(self, FakeHost(self))
 
-    def run(self, config: LoadConfig, _stop: object, _window: object = None) -> Any:
+    def run(self, config: LoadConfig, _stop: object, *_: object) -> Any:
         self.configs.append(config)
         usual = {"started": 30, "completed": 30, "blocks_to_window_end": 500, "retransmissions": 5}
         return SimpleNamespace(figures={**usual, **self.figures})

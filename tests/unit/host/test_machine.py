@@ -1,14 +1,36 @@
-"""Facts of the machine, and which cores each side gets."""
+"""The machine: its facts, the cores of each side, its ceiling, and the edges of a window; nothing is generated here."""
 
+import itertools
+import random
 import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import tftpbench
+from tftpbench import _core
 from tftpbench.host import machine
+from tftpbench.host.ceiling import (  # fmt: skip
+    Arrangement,
+    Ceiling,
+    CeilingCell,
+    Effort,
+    calibrate,
+    candidates,
+    limits,
+    measure,
+    usual_cells,
+)
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import pin
+from tftpbench.host.server import EdgeReader
+from tftpbench.host.server.usage import Usage
+from tftpbench.model.errors import CeilingError
 from tftpbench.model.workload import Placement
 
 
@@ -99,3 +121,224 @@ def test_server_and_generator_get_cores_of_their_own_where_there_are_enough(
 
 def test_the_cores_of_this_machine_are_used_unless_told() -> None:
     assert pin(Placement()).server
+
+
+SHAPES = [
+    CeilingCell(operation=operation, flows=flows, windowsize=windowsize)
+    for operation in ("read", "write")
+    for flows in (1, 3, 10, 100, 1000, 10_000)
+    for windowsize in (1, 2, 64)
+]
+EFFORT = Effort()
+CELL = CeilingCell(operation="read", flows=10)
+
+
+class Machine:
+    """A machine on which each arrangement has a rate of its own."""
+
+    def __init__(self, rate: Callable[[Arrangement], float], restarts: int = 0) -> None:
+        self.rate, self.restarts = rate, restarts
+        self.asked: list[tuple[CeilingCell, Arrangement]] = []
+
+    def __call__(self, cell: CeilingCell, arrangement: Arrangement, **_: object) -> Ceiling:
+        self.asked.append((cell, arrangement))
+        return Ceiling(self.rate(arrangement), arrangement, self.restarts)
+
+
+@pytest.mark.parametrize("cell", SHAPES, ids=str)
+def test_candidates_are_few_and_different_and_never_more_sockets_than_flows(cell: CeilingCell) -> None:
+    found = candidates(cell)
+    assert 4 <= len(found) <= 10
+    assert len(set(found)) == len(found)
+    assert all(each.shared_sockets <= cell.flows and each.answering_sockets <= cell.flows for each in found)
+    assert all(each.pairs == 1 for each in found)
+
+
+def test_more_cores_offer_pairs_side_by_side_that_share_the_flows() -> None:
+    cell = CeilingCell(operation="read", flows=10, answering_cpus=(2, 3), asking_cpus=(0, 1))
+    assert {each.pairs for each in candidates(cell)} == {1, 2}
+    assert max(each.answering_sockets for each in candidates(cell) if each.pairs == 2) == 5
+    alone = CeilingCell(operation="read", flows=1, answering_cpus=(2, 3), asking_cpus=(0, 1))
+    assert {each.pairs for each in candidates(alone)} == {1}
+
+
+def test_the_fastest_candidate_is_chosen_whatever_the_order() -> None:
+    for best, seed in itertools.product(candidates(CELL), (1, 2)):
+        machine = Machine(lambda each, best=best: 300_000 if each == best else 280_000)  # type: ignore[misc]
+        assert calibrate(CELL, effort=EFFORT, seed=seed, measured=machine) == best
+
+
+def test_those_far_behind_are_measured_once_and_the_others_in_interleaved_rounds() -> None:
+    best, near, *others = candidates(CELL)
+    rates = {best: 100.0, near: 90.0}
+    machine = Machine(lambda each: rates.get(each, 10.0))
+    assert calibrate(CELL, effort=EFFORT, seed=3, measured=machine) == best
+    asked = [arrangement for _, arrangement in machine.asked]
+    assert Counter(asked) == {best: 3, near: 3} | dict.fromkeys(others, 1)
+    assert set(asked[-4:-2]) == set(asked[-2:]) == {best, near}
+
+
+def test_one_lucky_run_does_not_decide() -> None:
+    lucky, steady, *_ = candidates(CELL)
+    runs = {lucky: iter([900.0, 700.0, 700.0]), steady: iter([750.0, 750.0, 750.0])}
+    chosen = calibrate(CELL, effort=EFFORT, measured=Machine(lambda each: next(runs[each]) if each in runs else 1.0))
+    assert chosen == steady
+
+
+def test_a_rate_that_was_reached_while_flows_lay_silent_counts_less() -> None:
+    overrun, sound, *_ = candidates(CELL)
+
+    def measured(_cell: CeilingCell, arrangement: Arrangement, **_: object) -> Ceiling:
+        rate = {overrun: 110.0, sound: 100.0}.get(arrangement, 1.0)
+        return Ceiling(rate, arrangement, 5 if arrangement == overrun else 0)
+
+    assert calibrate(CELL, effort=EFFORT, measured=measured) == sound
+
+
+def test_an_arrangement_that_cannot_run_here_is_left_out_and_none_at_all_is_an_error() -> None:
+    first, *others = candidates(CELL)
+
+    def refused(_cell: CeilingCell, arrangement: Arrangement, **_: object) -> Ceiling:
+        if arrangement == first:
+            raise CeilingError("20128 open files are needed")
+        return Ceiling(1.0, arrangement, 0)
+
+    assert calibrate(CELL, effort=EFFORT, measured=refused) in others
+
+    def never(*_: object, **__: object) -> Ceiling:
+        raise CeilingError("20128 open files are needed")
+
+    with pytest.raises(CeilingError, match="open files"):
+        calibrate(CELL, effort=EFFORT, measured=never)
+
+
+def test_a_survey_measures_every_cell_in_every_round_and_shares_no_run_with_the_calibration() -> None:
+    cells = usual_cells((1,), (0,), 1000, may_spin=True)
+    noise, steps = random.Random(5), list[tuple[int, int]]()
+    machine = Machine(lambda _: 100 + noise.random())
+    found = limits(
+        cells,
+        trials=4,
+        effort=EFFORT,
+        seed=1,
+        measured=machine,
+        on_step=lambda done, total: steps.append((done, total)),
+    )
+    rounds = [cell for cell, _ in machine.asked][-4 * len(cells) :]
+    each_round = [rounds[start : start + len(cells)] for start in range(0, len(rounds), len(cells))]
+    assert all(set(one) == set(cells) and len(one) == len(cells) for one in each_round)
+    assert len({tuple(one) for one in each_round}) > 1, "in random order"
+    assert [each.cell for each in found] == list(cells)
+    assert all(len(each.trials) == 4 and each.lowest <= each.data_pps <= each.highest for each in found)
+    assert steps == [(done, 5 * len(cells)) for done in range(1, 5 * len(cells) + 1)]
+
+
+def test_without_cores_of_their_own_no_side_is_seen_without_sleeping() -> None:
+    assert any(cell.answering_spin_us for cell in usual_cells((1,), (0,), 1000, may_spin=True))
+    assert not any(cell.answering_spin_us for cell in usual_cells((0,), (0,), 0, may_spin=False))
+
+
+def test_arrangements_are_told_in_words() -> None:
+    shared = Arrangement(1, 1, 64, waits_in_receive=True)
+    assert str(shared) == "1 shared socket, 1 answering socket, batches of 64, waiting in the receiving call"
+    own = Arrangement(0, 5, 1, waits_in_receive=False, pairs=2, is_connected=True)
+    assert (
+        str(own)
+        == "a socket a flow, 5 answering sockets, one message a call, waiting in epoll, connected, 2 pairs of threads"
+    )
+
+
+def test_what_the_probe_refuses_is_one_line() -> None:
+    with pytest.raises(CeilingError, match=r"^the ceiling can't be measured: flows: must be between 1 and 65536$"):
+        measure(
+            CeilingCell(operation="read", flows=0),
+            Arrangement(1, 1, 1, waits_in_receive=False),
+            warm_up_ns=1,
+            window_ns=1,
+        )
+
+
+def test_a_stop_before_the_end_is_told_of() -> None:
+    stop = _core.Stop()
+    stop.request()
+    with pytest.raises(CeilingError, match="stopped"):
+        measure(CELL, candidates(CELL)[0], stop=stop, warm_up_ns=0, window_ns=10**9)
+
+
+MS = 1_000_000
+
+
+class Counted:
+    """A server's CPU time: 1, 2, ... at each reading, and when it was read."""
+
+    def __init__(self, at_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.readings = 0
+        self.was_read = threading.Semaphore(0)
+        self.at_ns = at_ns
+
+    def __call__(self) -> Usage:
+        self.readings += 1
+        self.was_read.release()
+        return Usage(self.at_ns(), self.readings)
+
+    def wait(self) -> None:
+        assert self.was_read.acquire(timeout=20), "never read"
+
+
+def test_a_window_of_a_duration_is_read_at_both_edges_though_the_generator_says_no_more() -> None:
+    window, counted = MeasuredWindow(), Counted()
+    with EdgeReader(counted, window) as edges:
+        open_ns = time.monotonic_ns() + 30 * MS
+        window.announce(open_ns, open_ns + 40 * MS)
+        counted.wait()
+        counted.wait()
+    assert (edges.opened.cpu_ns, edges.closed.cpu_ns) == (1, 2)
+    assert edges.opened.at_ns >= open_ns
+    assert edges.closed.at_ns >= open_ns + 40 * MS
+
+
+def test_the_end_of_fixed_work_is_read_when_it_is_over_and_not_before() -> None:
+    window, counted = MeasuredWindow(), Counted()
+    with EdgeReader(counted, window) as edges:
+        window.announce(time.monotonic_ns(), None)
+        counted.wait()
+        assert not counted.was_read.acquire(timeout=0.05)
+        window.close(time.monotonic_ns())
+        counted.wait()
+    assert edges.late_ns(window.edges_ns) < 20_000 * MS
+
+
+@pytest.mark.parametrize("announced", [None, (60_000 * MS, 120_000 * MS), (-1 * MS, 60_000 * MS), (-1 * MS, None)])
+def test_a_load_that_ends_early_is_read_at_its_end(announced: tuple[int, int | None] | None) -> None:
+    """Stopped in the warm-up or in the window, or failed before it could announce one."""
+    window, counted, now_ns = MeasuredWindow(), Counted(), time.monotonic_ns()
+    with EdgeReader(counted, window) as edges:
+        if announced is not None:
+            opens, closes = announced
+            window.announce(now_ns + opens, None if closes is None else now_ns + closes)
+    assert (edges.opened.cpu_ns, edges.closed.cpu_ns) == (1, 2)
+    opened_ns, closed_ns = window.edges_ns
+    assert opened_ns <= closed_ns <= time.monotonic_ns()
+
+
+def test_a_window_that_was_closed_late_closed_when_it_was_to() -> None:
+    window = MeasuredWindow()
+    window.announce(10, 20)
+    window.close(30)
+    window.close(15)
+    assert window.edges_ns == (10, 20)
+
+
+@pytest.mark.parametrize(("edges_ns", "late_ns"), [((10, 20), 85), ((100, 120), 0), ((90, 100), 5), ((105, 70), 35)])
+def test_the_later_of_both_readings_says_how_late_they_were(edges_ns: tuple[int, int], late_ns: int) -> None:
+    times = iter((95, 105))
+    window = MeasuredWindow()
+    with EdgeReader(Counted(lambda: next(times)), window) as edges:
+        pass
+    assert edges.late_ns(edges_ns) == late_ns
+
+
+def test_an_exception_of_the_load_is_passed_on_and_leaves_no_thread() -> None:
+    with pytest.raises(KeyboardInterrupt), EdgeReader(Counted(), MeasuredWindow()):
+        raise KeyboardInterrupt
+    assert "tftpbench-edges" not in {thread.name for thread in threading.enumerate()}

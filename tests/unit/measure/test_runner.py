@@ -77,7 +77,7 @@ class World:
         self.lost_in_probes -= 1
         return Ceiling(2000.0 * work.flows, arrangement, restarts=int(self.lost_in_probes >= 0))
 
-    def run(self, config: LoadConfig, _stop: object, window: MeasuredWindow | None = None) -> LoadResult:
+    def run(self, config: LoadConfig, _stop: object, window: MeasuredWindow | None = None, *_: object) -> LoadResult:
         self.configs.append(config)
         self.done.append(f"trial of {config.concurrency}")
         assert self.alive == 1, "one server at a time"

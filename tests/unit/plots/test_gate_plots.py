@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from tests.unit.gate.gate_results import CELL, every, gate
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
-from tftpbench.gate.result import pairs_frame
 from tftpbench.model.errors import PlotError
 from tftpbench.render.gate.figures import save_figures
 
@@ -87,7 +86,7 @@ def test_a_forest_knows_the_verdicts_of_the_gate(verdict: str, colour: str, name
 
 def test_pairs_stand_in_the_order_done_filled_where_the_base_was_first() -> None:
     result = gate(pairs=6)
-    frame = pairs_frame(result)
+    frame = result.to_frame()
     frame = frame[frame["metric"] == "data_pps"]
     plot = plots.gate_pairs(frame.sample(frac=1, random_state=1))
     [axes] = plot.figure.axes
@@ -107,7 +106,7 @@ def test_pairs_stand_in_the_order_done_filled_where_the_base_was_first() -> None
 
 
 def test_the_budget_is_dashed_where_the_frame_has_it() -> None:
-    frame = pairs_frame(gate(pairs=6))
+    frame = gate(pairs=6).to_frame()
     frame = frame[frame["metric"].isin(["data_pps", "server_cpu_s_per_mib"])]
     ends = {"data_pps": 0.95, "server_cpu_s_per_mib": 1.05}
     plot = plots.gate_pairs(frame.assign(budget_ratio=frame["metric"].map(ends)))
@@ -120,21 +119,21 @@ def test_the_budget_is_dashed_where_the_frame_has_it() -> None:
 
 
 def test_panels_are_named_by_cell_where_there_are_several() -> None:
-    plot = plots.gate_pairs(pairs_frame(RESULTS["cells"]))
+    plot = plots.gate_pairs(RESULTS["cells"].to_frame())
     assert len(plot.figure.axes) == 8
     assert "the first 8 of 14 panels" in subtitle(plot)
     assert plot.figure.axes[0].get_title(loc="left") == f"CPU time per MiB\n{CELL}"
 
 
 def test_the_key_speaks_only_of_what_is_there() -> None:
-    frame = pairs_frame(gate(pairs=6))
+    frame = gate(pairs=6).to_frame()
     some = frame[(frame["compared"] == "head") & frame["valid"]]
     assert subtitle(plots.gate_pairs(some)) == "filled: base was loaded first, hollow: it was not"
 
 
 @pytest.mark.parametrize("ratio", [None, np.nan, np.inf, 0, -1, "no number"])
 def test_pairs_without_a_ratio_are_one_line(ratio: object) -> None:
-    frame = pairs_frame(gate(pairs=6))
+    frame = gate(pairs=6).to_frame()
     with pytest.raises(PlotError, match=r"^gate_pairs: no pair has a ratio[^\n]*$"):
         plots.gate_pairs(frame.assign(ratio=pd.Series([ratio] * len(frame), dtype=object)))
 
@@ -142,16 +141,16 @@ def test_pairs_without_a_ratio_are_one_line(ratio: object) -> None:
 @pytest.mark.parametrize("column", ["cell", "cell_key", "metric", "compared", "pair", "ratio", "base_first", "valid"])
 def test_a_missing_column_is_named(column: str) -> None:
     with pytest.raises(PlotError, match=f"needs the columns {column}"):
-        plots.gate_pairs(pairs_frame(gate(pairs=6)).drop(columns=column))
+        plots.gate_pairs(gate(pairs=6).to_frame().drop(columns=column))
 
 
 def test_no_pairs_are_one_line() -> None:
     with pytest.raises(PlotError, match="the frame is empty"):
-        plots.gate_pairs(pairs_frame(RESULTS["empty"]))
+        plots.gate_pairs(RESULTS["empty"].to_frame())
 
 
 def test_a_single_nonsense_ratio_does_not_spoil_the_others() -> None:
-    frame = pairs_frame(gate(pairs=6))
+    frame = gate(pairs=6).to_frame()
     ratios = frame["ratio"].to_numpy(copy=True)
     ratios[0] = np.inf
     plot = plots.gate_pairs(frame.assign(ratio=ratios))

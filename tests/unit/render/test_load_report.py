@@ -237,14 +237,16 @@ def test_of_machines_it_says_first_how_many_are_up_since_when_and_where_the_othe
     asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=0, transfers=100, concurrency=100, operation="read")
     load = Loaded(asked, booted(*ends, ("failed", 2 * 10**9)))
     text = load_report.render(load)
-    assert text.splitlines()[:6] == [
+    assert text.splitlines()[:7] == [
         "127.0.0.1:6969, boot pi4, 100 machines at once",
         "  booted         99 of 100 machines, 1 failed",
-        "  up             half after 50 ms, 99 % after 99 ms, the last after never",
+        "  up             half after 50 ms, 99 % after 99 ms, the last never",
         "  boot time      p50 99 ms, p99 never, max never",
         "  absent files   p50 -, p99 - until refused; 2 of 8 without an answer",
         "  starts         the last 3 ms after the first",
+        "  requests       4 of 4 ended as they should",
     ]
+    assert "transfer time" not in text
     assert "Machines:\n  1 machine stopped at grub.cfg: no answer\n  left 2 requests for absent files" in text
     assert load.has_failures
     assert not Loaded(asked, booted(*ends, ("booted", 10**9))).has_failures

@@ -6,17 +6,20 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rich.console import Console
 
 from tests.unit.builders import contender, scenario
+from tftpbench.host.generator import LoadConfig, Progress
 from tftpbench.host.presence import Missing
 from tftpbench.measure import (
     CeilingUnknown,
     CopyStarted,
     Event,
     LeftOut,
+    LoadProgressed,
     Pinning,
     RecoveryAwaited,
     RunFinished,
@@ -26,6 +29,7 @@ from tftpbench.measure import (
     TrialStarted,
 )
 from tftpbench.measure.plan import costs_s, plan
+from tftpbench.measure.trial import reporter
 from tftpbench.model.units import format_duration
 from tftpbench.render.progress import LiveBar, PlainLines, display
 
@@ -151,6 +155,46 @@ def test_a_wait_for_a_server_to_recover_is_a_line_and_on_the_bar_it_counts(monke
     assert text.format(3) in written.getvalue()
     assert text.format(7) in written.getvalue()
     bar.close()
+
+
+def test_a_long_trial_says_how_far_it_is_and_a_log_hears_of_it_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, begun = events()[:2]
+    assert isinstance(begun, TrialStarted)
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    monkeypatch.setenv("TERM", "xterm")
+    bar = LiveBar(Console(file=(written := io.StringIO()), force_terminal=True, width=120))
+    for show in (lines, bar):
+        show(started)
+        show(begun)
+        for second in range(1, 61):
+            now = Progress(second * 10**9, None, started=second * 20, ended=second * 10, completed=second * 9, bytes=0)
+            show(LoadProgressed(begun.trial, now, (60 - second) * 10**9))
+    told = [line for line in stream.getvalue().splitlines() if "in flight" in line]
+    assert told == [
+        "270 done, 300 in flight, 30 lost, 30 s left of this trial",
+        "540 done, 600 in flight, 60 lost",
+    ]
+    assert "9 done, 10 in flight, 1 lost, 59 s left of this trial" in written.getvalue()
+    bar.close()
+
+
+def test_a_trial_shorter_than_ten_seconds_reports_nothing_and_one_of_unknown_length_after_ten() -> None:
+    begun = next(event for event in events() if isinstance(event, TrialStarted))
+    config = LoadConfig(host="127.0.0.1", port=69, operation="read", name="f", file_size_bytes=1, concurrency=1)
+
+    def told(config: LoadConfig) -> list[int]:
+        found: list[LoadProgressed] = []
+        report = reporter(begun.trial, config, lambda event: found.append(cast(LoadProgressed, event)))
+        for second in range(1, 13):
+            report(Progress(second * 10**9, None, 0, 0, 0, 0))
+        return [event.now.elapsed_ns // 10**9 for event in found]
+
+    assert told(replace(config, duration_ns=9_900_000_000)) == [10, 11, 12]
+    assert told(replace(config, duration_ns=9_900_000_000, warm_up_ns=100_000_000)) == list(range(1, 13))
+    assert told(replace(config, transfers=1)) == [10, 11, 12]
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:

@@ -72,7 +72,8 @@ def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float],
 
 def usable(row: Row, metric: str) -> bool:
     """Whether the trial is valid and knows the figure. One that moved nothing has no ratio; its own summary tells."""
-    return bool(row["verdict"] == "valid" and _is_positive(row.get(metric)))
+    value = row.get(metric)
+    return bool(row["verdict"] == "valid" and isinstance(value, (int, float)) and math.isfinite(value) and value > 0)
 
 
 def judged(a: Mapping[Key, Sequence[Row]], b: Mapping[Key, Sequence[Row]], within: float) -> tuple[Compared, ...]:
@@ -109,7 +110,3 @@ def _ratio(a: Sequence[Row], b: Sequence[Row], metric: str) -> Ratio | None:
 
 def _by_round(rows: Sequence[Row], metric: str) -> dict[int, float]:
     return {row["round"]: float(row[metric]) for row in rows if row.get("round") and usable(row, metric)}
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0

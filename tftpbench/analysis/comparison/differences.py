@@ -135,7 +135,8 @@ def differing(a: Fields, b: Fields) -> dict[str, tuple[object, object]]:
 def _unpaired(a: Side, b: Side) -> Iterable[tuple[str, str]]:
     for key, rows in a.trials.items():
         if key in b.trials and not pairs(rows, b.trials[key], METRIC)[0]:
-            counts = " and ".join(f"{_valid_of(each.trials[key])} in {each.name}" for each in (a, b))
+            found = [(each.trials[key], each.name) for each in (a, b)]
+            counts = " and ".join(f"{_usable(trials)} of {len(trials)} in {name}" for trials, name in found)
             described = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
             yield f"{key[1]}, {cell_label(rows[0])}", described
 
@@ -150,10 +151,6 @@ def _unused(a: Side, b: Side) -> Iterable[tuple[str, str]]:
                 have = "has" if alone == 1 else "have"
                 described = f"{alone} of {one.name}'s {count} valid trials {have} no partner in {other.name}"
                 yield f"{key[1]}, {cell_label(rows[0])}", described
-
-
-def _valid_of(rows: Sequence[Row]) -> str:
-    return f"{_usable(rows)} of {len(rows)}"
 
 
 def _usable(rows: Sequence[Row]) -> int:

@@ -4,10 +4,8 @@ ab.py          two servers, measured now, in pairs
 baseline.py    a run against a stored run
 slo.py         a run against its scenario's thresholds
 selftest.py    the gate's false-alarm rate on this machine, and what it catches
-options.py     options that several of them have
-judged_run.py  the run that baseline and slo judge
+options.py     options that several of them have, the run that they judge, and what they do with what was found
 watch.py       the display while a gate goes on
-outcome.py     what ab and baseline do with what was found: print it, keep it
 """
 
 import typer

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, command
+from tftpbench.cli.gate.options import FailOn, FailOnOption, GateFolder, ReportOnly, Scenario, command, keep, tell
 from tftpbench.cli.signals import interrupt_on_end
 
 _SERVER = "name, name@variant or path of a manifest; an executable, with --as; or a command with {port} and {root}"
@@ -69,6 +68,6 @@ def ab(
         ),
         on_event=watch(sys.stderr, quiet=quiet),
     )
-    outcome.tell(result, json_=json_, quiet=quiet)
-    outcome.keep(result, Path(result.folder or out), fail_on)
+    tell(result, json_=json_, quiet=quiet)
+    keep(result, Path(result.folder or out), fail_on)
     return 0 if report_only else result.exit_code(fail_on.value)

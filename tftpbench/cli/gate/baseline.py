@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.gate import outcome
-from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import FailOn, FailOnOption, ReportOnly, RunFolder, StoredRun, command
+from tftpbench.cli.gate.options import (
+    FailOn,
+    FailOnOption,
+    ReportOnly,
+    RunFolder,
+    StoredRun,
+    command,
+    keep,
+    measured,
+    refuse_beside_run,
+    tell,
+)
 
 if TYPE_CHECKING:
     from tftpbench.gate.stored import Stored
@@ -55,8 +64,8 @@ def baseline(
         words = command("baseline", run, run=new, server=server or [], seed=seed, out=out, fail_on=fail_on)
         folder = new if new is not None else _again(base, server or [], seed, out or options.RESULTS, words, quiet)
         result = judge(base, stored(folder), words, str(folder / FOLDER))
-    outcome.tell(result, json_=json_, quiet=quiet)
-    outcome.keep(result, folder / FOLDER, fail_on)
+    tell(result, json_=json_, quiet=quiet)
+    keep(result, folder / FOLDER, fail_on)
     return 0 if report_only else result.exit_code(fail_on.value)
 
 

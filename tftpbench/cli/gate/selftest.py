@@ -1,6 +1,5 @@
 """``tftpbench gate selftest``: the gate's false-alarm rate on this machine, and what it catches."""
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tftpbench.cli import options
+from tftpbench.cli import options, output
 from tftpbench.cli.gate.options import GateFolder, Scenario
 from tftpbench.cli.signals import interrupt_on_end
 from tftpbench.model.units import counted
 
 if TYPE_CHECKING:
-    from tftpbench.gate.selftest.run import SelfTested
+    from tftpbench.gate.selftest import SelfTested
 
 FAULTS = ("cpu", "syscalls", "drops", "memory")
 INTERRUPTED = 130
@@ -51,7 +50,7 @@ def selftest(
     quiet: options.Quiet = False,
 ) -> int:
     """Test the gate here: how often it gives a false alarm, and whether it finds faults that are injected."""
-    from tftpbench.gate.selftest.run import evaluate
+    from tftpbench.gate.selftest import evaluate
 
     folder, notes, is_whole = (
         _recorded(scenario, server, aa, fault, pairs, set_ or [], seed, out, quiet)
@@ -60,7 +59,7 @@ def selftest(
     )
     found = evaluate(folder, notes)
     if json_:
-        typer.echo(json.dumps({**asdict(found), "holds": found.holds}, ensure_ascii=False))
+        output.print_json([{**asdict(found), "holds": found.holds}])
     if not (json_ and quiet):
         print(render(found), file=sys.stderr if json_ else sys.stdout)
     if not is_whole:
@@ -94,7 +93,7 @@ def _recorded(
     """The folder, what could not be done, and whether all was measured: not where Ctrl-C came after a whole gate."""
     from tftpbench import gate
     from tftpbench.api import random_seed
-    from tftpbench.gate.selftest.run import has_gates, record, refuse_unknown
+    from tftpbench.gate.selftest import has_gates, record, refuse_unknown
     from tftpbench.model.errors import ResultsError, UsageError
     from tftpbench.model.escape import visible_line
     from tftpbench.model.scenario_files import load_scenario

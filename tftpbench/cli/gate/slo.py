@@ -1,7 +1,5 @@
 """``tftpbench gate slo``: a scenario's thresholds as limits that a run, of now or stored, must keep."""
 
-import json
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.gate.judged_run import measured, refuse_beside_run
-from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command
-from tftpbench.cli.output import keep, keep_answer
+from tftpbench.cli.gate.options import ReportOnly, RunFolder, StoredRun, command, measured, refuse_beside_run
+from tftpbench.cli.output import keep, keep_answer, print_json, print_text
 from tftpbench.model.escape import visible_line
 from tftpbench.model.programs import typed
-from tftpbench.render.terminal import output_of
+from tftpbench.render.terminal import Output
 
 if TYPE_CHECKING:
     from tftpbench.gate.slo import Slo
@@ -88,14 +85,13 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
     if is_new:
         keep_answer(of.run.path, rendered.text(answer, folder, repeat))
     if json_:
-        whole = summary.document(answer, folder, of.seed, of.run.rows)
-        typer.echo(json.dumps({**whole, **_limits(judged)}, ensure_ascii=False))
-    if json_ and quiet:
-        return
-    output = output_of(sys.stderr if json_ else sys.stdout)
-    shown = rendered.text(answer, folder, repeat, colour=output.has_colour, width=output.width)
-    text = f"{visible_line(judged.sentence)}\n\n{shown}"
-    output.write_painted(f"{text}\n" if quiet else f"\n{text}\n")
+        print_json([{**summary.document(answer, folder, of.seed, of.run.rows), **_limits(judged)}])
+
+    def text(out: Output) -> str:
+        shown = rendered.text(answer, folder, repeat, colour=out.has_colour, width=out.width)
+        return f"{visible_line(judged.sentence)}\n\n{shown}"
+
+    print_text(text, json_=json_, quiet=quiet)
 
 
 def _limits(judged: "Slo") -> dict[str, object]:

@@ -9,15 +9,14 @@ a machine that behaves otherwise.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.gate.pair_figures import by_cell, figure, severe_limit, severe_signs, valid
+from tftpbench.gate.pair_figures import by_cell, figure, p_values, severe_limit, severe_signs, valid
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
-from tftpbench.gate.sign_test import p_values
 from tftpbench.gate.verdict import (
     INCONCLUSIVE,
     OPTIONAL,
@@ -129,22 +128,6 @@ def detected(
 ) -> Rate:  # fmt: skip
     """How often gates drawn from pairs with a faulty head are regressed by the metric that is meant to show it."""
     return drawn(pairs, budgets, looks, draws, seed).rate(Verdict.REGRESSED, metric)
-
-
-def mirrored(pairs: Iterable[Pair]) -> list[Pair]:
-    """The same pairs with base and head exchanged in all of them.
-
-    Without controls: a second start of what is the head now says nothing of what is the base.
-    """
-    names = {BASE: HEAD, HEAD: BASE}
-    return [
-        replace(
-            pair,
-            arms={names[name]: arm for name, arm in pair.arms.items() if name in names},
-            first=names.get(pair.first, pair.first),
-        )
-        for pair in pairs
-    ]
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,21 @@ then, never names a server, and prints nothing.
 
     process.py           one fresh server, from its command to its certain end
     supervisor.py        the process above a server: starts it, watches it, ends it
-    client.py            the harness's end of a supervisor: start, messages, stop
+    client.py            the harness's end of a supervisor: start, messages, stop, CPU time and context switches
     readiness.py         has it answered, and was it really this server?
     external.py          a running server, which was not started here
     sockets.py           which UDP sockets belong to a process, their buffers and drops
     uploads.py           uploads that a server keeps in memory, mapped here too
     messages.py          requests as bytes, ERRORs in words
     plain_client.py      a plain client: the copy of a running server's file
-    counter.py           CPU time and context switches over every process that ever was
     usage.py             one look at all that it uses, and the most of many
     host.py              the machine that servers run on: the protocol, and this machine
-    edges.py             the readings where a measured window opens and closes
-    sampler.py           looks while a load runs, for less than 1 % of a core
+    sampler.py           readings where a measured window opens and closes, and looks while a load runs
     temporary_folder.py  a temporary folder that is gone even after kill -9
     remover.py           the process that removes it
 """
 
 from tftpbench.host.server.client import Ended
-from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.external import RunningServer
 from tftpbench.host.server.host import LocalServerHost, Sampling, Server, ServerHost
 from tftpbench.host.server.messages import Options, request
@@ -38,7 +35,7 @@ from tftpbench.host.server.plain_client import (
 )
 from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
 from tftpbench.host.server.readiness import PortTaken, answers, is_taken
-from tftpbench.host.server.sampler import Sampler
+from tftpbench.host.server.sampler import EdgeReader, Sampler
 from tftpbench.host.server.sockets import program_at, udp_drops_host
 from tftpbench.host.server.temporary_folder import TemporaryFolder
 from tftpbench.host.server.uploads import Handover, Upload

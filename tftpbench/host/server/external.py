@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from tftpbench.host.measured_window import MeasuredWindow
-from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.messages import Opcode
 from tftpbench.host.server.readiness import answers
+from tftpbench.host.server.sampler import EdgeReader
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.host.target import Target
 from tftpbench.model.errors import ServerNotReady

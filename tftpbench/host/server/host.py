@@ -12,8 +12,8 @@ from typing import Protocol
 from tftpbench.host import generator, machine
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.client import Ended
-from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.process import Buffers, ServerProcess
+from tftpbench.host.server.sampler import EdgeReader
 from tftpbench.host.server.sockets import udp_drops_host
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.model.manifest import Manifest
@@ -91,37 +91,10 @@ class ServerHost(Protocol):
 
 
 class LocalServerHost:
-    """This machine."""
+    """This machine: its own processes, files and network namespace."""
 
-    def server(
-        self,
-        manifest: Manifest,
-        *,
-        root: Path,
-        log: Path,
-        host: str,
-        concurrency: int,
-        write: bool,
-        variant: str | None,
-        cpus: Sequence[int],
-    ) -> Server:
-        """A process of this machine."""
-        return ServerProcess(
-            manifest, root=root, log=log, host=host, concurrency=concurrency, write=write, variant=variant, cpus=cpus
-        )
-
-    def write_contents(self, path: Path, seed: int, file: int, size: int) -> None:
-        """Make the file here."""
-        generator.write_contents(path, seed, file, size)
-
-    def first_difference(self, path: Path, seed: int, file: int, size: int) -> int | None:
-        """Compare the file here."""
-        return generator.first_difference(path, seed, file, size)
-
-    def udp_drops(self) -> int | None:
-        """Of this network namespace."""
-        return udp_drops_host()
-
-    def stolen_ticks(self, cores: Sequence[int]) -> tuple[int, int]:
-        """From /proc/stat."""
-        return machine.stolen_ticks(cores)
+    server = staticmethod(ServerProcess)
+    write_contents = staticmethod(generator.write_contents)
+    first_difference = staticmethod(generator.first_difference)
+    udp_drops = staticmethod(udp_drops_host)
+    stolen_ticks = staticmethod(machine.stolen_ticks)

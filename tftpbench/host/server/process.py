@@ -13,9 +13,8 @@ from typing import Self
 
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.client import Ended, SupervisorClient
-from tftpbench.host.server.edges import EdgeReader
 from tftpbench.host.server.readiness import PortTaken, answers, free_port, is_taken, wait_for_answer, wait_for_line
-from tftpbench.host.server.sampler import Sampler
+from tftpbench.host.server.sampler import EdgeReader, Sampler
 from tftpbench.host.server.sockets import granted_buffers, socket_inodes, udp_sockets
 from tftpbench.host.server.uploads import Handover
 from tftpbench.host.server.usage import Usage, UsageReader

@@ -1,8 +1,9 @@
-"""Looks at a server while a load runs, and keeps the most that was seen.
+"""Reads a server where it runs: at both edges of a measured window, and now and then while a load runs.
 
-The machine is being measured meanwhile, so all looks together cost less than 1 % of a core: what a look has cost
-decides when the next one may be. A server of a thousand processes is looked at every few seconds instead of five times
-in one.
+At the edges a thread of its own sleeps: it never polls, for the machine is being measured. It must never be late
+without showing it: each reading says when it was taken. Between them all looks together cost less than 1 % of a core:
+what a look has cost decides when the next one may be. A server of a thousand processes is looked at every few seconds
+instead of five times in one.
 """
 
 import contextlib
@@ -10,12 +11,13 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.client import SupervisorClient
-from tftpbench.host.server.usage import Samples, UsageReader
+from tftpbench.host.server.usage import Samples, Usage, UsageReader
 
 SAMPLE_INTERVAL_S = 0.2
 PSS_INTERVAL_S = 1.0
@@ -80,10 +82,7 @@ class Sampler:
         self._look(math.inf)
 
     def _run(self) -> None:
-        if self._cpus:
-            # sched_setaffinity(2): 0 is the calling thread, not the process
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, self._cpus)
+        _stay_on(self._cpus)
         pace, pss_pace = Pace(SAMPLE_INTERVAL_S, LOOK_SHARE_MAX), Pace(PSS_INTERVAL_S, PSS_SHARE_MAX)
         while not self._end.wait(pace.pause_s()):
             began_s = time.thread_time()
@@ -98,3 +97,57 @@ class Sampler:
             self.samples.died = True
             self._on_death()
         self.samples.take(self._reader.look(pss_cost_s_max))
+
+
+class EdgeReader:
+    """One load's readings: `opened` and `closed`, both there when the `with` block has ended.
+
+    A load that ended without a word of its window, for a fault or for Ctrl-C, is read at its end. `cpus` are those that
+    the thread may run on, empty for all.
+    """
+
+    def __init__(self, read: Callable[[], Usage], window: MeasuredWindow, cpus: Iterable[int] = ()) -> None:
+        self.opened = self.closed = Usage(0)
+        self._read = read
+        self._window = window
+        self._cpus = tuple(cpus)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._kept, name="tftpbench-edges", daemon=True)
+
+    def late_ns(self, edges_ns: tuple[int, int]) -> int:
+        """How late the later reading was, for a window that opened and closed then."""
+        opened_ns, closed_ns = edges_ns
+        return max(0, self.opened.at_ns - opened_ns, self.closed.at_ns - closed_ns)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._window.close(time.monotonic_ns())
+        self._thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    def _kept(self) -> None:
+        """What goes wrong in a thread would end in a traceback beside a trial without figures."""
+        try:
+            self._run()
+        except BaseException as error:
+            self._failure = error
+
+    def _run(self) -> None:
+        _stay_on(self._cpus)
+        self._window.wait_open()
+        self.opened = self._read()
+        self._window.wait_close()
+        self.closed = self._read()
+
+
+def _stay_on(cpus: Sequence[int]) -> None:
+    """Keep the calling thread on these CPUs, if any are named."""
+    if cpus:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cpus)  # sched_setaffinity(2): 0 is the calling thread, not the process

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tftpbench.host.server.client import SupervisorClient
-from tftpbench.host.server.counter import process_cpu_ns
+from tftpbench.host.server.client import SupervisorClient, process_cpu_ns
 from tftpbench.host.server.sockets import DropCount
 from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tftpbench import plots
-from tftpbench.gate.result import HEAD, GateResult, Judgement, judgements_frame, pairs_frame
+from tftpbench.gate.result import HEAD, GateResult, Judgement, judgements_frame
 from tftpbench.gate.text import metric_words
 from tftpbench.model.budgets import KNOWN
 from tftpbench.model.errors import PlotError, ResultsError
@@ -78,14 +78,14 @@ def passing(judgement: Judgement) -> tuple[float | None, float | None]:
 
 def _ranges(result: GateResult) -> pd.DataFrame:
     """Lowest and highest pair, for rows that have too few for an interval."""
-    pairs = pairs_frame(result)
+    pairs = result.to_frame()
     ratios = pairs[pairs["valid"] & (pairs["compared"] == HEAD)].groupby(["cell_key", "metric"])["ratio"]
     return pd.DataFrame({"lowest": ratios.min(), "highest": ratios.max()}).reset_index()
 
 
 def _gated_pairs(result: GateResult) -> pd.DataFrame:
     """Pairs of what is gated, in the order of the judgements: a tail beside them would squeeze their scale."""
-    pairs = pairs_frame(result)
+    pairs = result.to_frame()
     parts = []
     for each in result.judgements:
         if each.budget is not None:

@@ -5,17 +5,11 @@ What ends the gate red is a failure, what could not be judged is skipped with it
 
 from xml.etree import ElementTree as ET
 
-from tftpbench.gate.result import FailOn, GateResult, Judgement, Verdict
+from tftpbench.gate.result import ERRORS, FailOn, GateResult, Judgement, Verdict
 from tftpbench.gate.text import change
 from tftpbench.model.escape import xml
 from tftpbench.model.units import counted
 
-# By the least severe verdict that is an error.
-_RED: dict[FailOn, tuple[Verdict, ...]] = {
-    "regressed": (Verdict.REGRESSED,),
-    "suspected": (Verdict.REGRESSED, Verdict.SUSPECTED),
-    "inconclusive": (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.INCONCLUSIVE),
-}
 _NOT_JUDGED: tuple[Verdict | None, ...] = (Verdict.INVALID, Verdict.INCONCLUSIVE, None)
 
 
@@ -49,7 +43,7 @@ def _contents(suite: ET.Element, result: GateResult) -> None:
 def _judged(suite: ET.Element, judgement: Judgement, fail_on: FailOn) -> None:
     case = _case(suite, f"{judgement.metric} [{judgement.cell}]")
     text = _description(judgement)
-    if judgement.verdict in _RED[fail_on]:
+    if judgement.verdict in ERRORS[fail_on]:
         ET.SubElement(case, "failure", type=str(judgement.verdict), message=xml(text))
     elif judgement.verdict in _NOT_JUDGED:
         ET.SubElement(case, "skipped", message=xml(text))

@@ -58,7 +58,7 @@ impl Client {
         let counts = either!(&self.machine, machine => *machine.counts());
         recorder.duplicates += counts.duplicates - std::mem::replace(&mut self.duplicates, counts.duplicates);
         if let Some(row) = self.row {
-            recorder.transfers[row].retransmissions = counts.retransmissions;
+            recorder.transfers.sent_again(row, self.number, counts.retransmissions);
             return None;
         }
         let decided = either!(&self.machine, machine => machine.outcome())?;
@@ -82,8 +82,7 @@ impl Client {
             recorder.receive_drops += socket.drops();
         }
         let since_start = |at_ns: u64| at_ns as i64 - recorder.start_ns as i64;
-        self.row = Some(recorder.transfers.len());
-        recorder.transfers.push(TransferRow {
+        let row = TransferRow {
             number: self.number,
             intended_start_ns: since_start(self.intended_ns),
             actual_start_ns: since_start(started_ns),
@@ -95,7 +94,8 @@ impl Client {
             error_code,
             machine: self.boot.as_ref().map_or(-1, |boot| boot.number as i64),
             step: self.boot.as_ref().map_or(-1, |boot| boot.step as i64 + 1),
-        });
+        };
+        self.row = Some(recorder.end(row));
         Some(end_ns)
     }
 }
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::client::Shared;
-    use crate::config::{Arrivals, Extent, LoadConfig, Sockets, Verify};
+    use crate::config::{Arrivals, Extent, LoadConfig, Rows, Sockets, Verify};
     use crate::faults::Faults;
 
     const OACK: &[u8] = b"\0\x06blksize\x00800\0";
@@ -155,10 +155,12 @@ mod tests {
             extent: Extent::Transfers { count: 1, limit_ns: 1 },
             drain_ns: 0,
             busy_poll_ns: 0,
+            brake: crate::brake::Brake::default(),
             watch_for_answer: false,
             receive_buffer_bytes: 0,
             boots: None,
             rows: crate::config::Rows::All,
+            rows: Rows::All,
             rows_max: 5_000_000,
         }
     }
@@ -193,7 +195,7 @@ mod tests {
         }
         client.handle_timeout(8);
         client.record(8, &mut recorder);
-        (recorder.transfers[0], recorder.granted)
+        (recorder.transfers.rows()[0], recorder.granted)
     }
 
     #[test]
@@ -239,7 +241,7 @@ mod tests {
         client.exchange.flush(950 * MS);
         client.interrupt(1000 * MS, &recorder);
         client.record(1000 * MS, &mut recorder);
-        recorder.transfers[0].outcome
+        recorder.transfers.rows()[0].outcome
     }
 
     #[test]

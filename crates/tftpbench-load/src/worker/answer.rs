@@ -4,13 +4,17 @@
 //! ip(7)). Nothing is sent for it. Only where the caller asks for it, and of no cost once something has arrived.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
-use tftpbench_net::clock;
+use tftpbench_net::{Socket, clock};
 
 use super::Worker;
 use crate::endpoints::Via;
 use crate::notice::Notice;
 
+/// What ICMP says where no datagram can arrive: of the port, of the host, of the network (icmp(7)).
+const UNREACHABLE: [ErrorKind; 3] =
+    [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
 /// The slab's first key: that of the first transfer.
 const FIRST_KEY: usize = 0;
 
@@ -37,15 +41,41 @@ impl Worker<'_> {
         };
         // A caller that has gone needs no notice.
         if self.heard {
-            let _ = socket.keep_errors(false);
+            if !self.config.brake.stops {
+                let _ = socket.keep_errors(false);
+            }
             let _ = self.notices.send((Notice::Answered, clock::monotonic_ns()));
             self.awaits_answer = false;
-        } else {
-            while let Some((peer, error)) = socket.take_error() {
-                if peer == self.config.server && error.kind() == ErrorKind::ConnectionRefused {
-                    let _ = self.notices.send((Notice::Refused, clock::monotonic_ns()));
-                }
-            }
+        } else if is_refused(socket, self.config.server) {
+            let _ = self.notices.send((Notice::Refused, clock::monotonic_ns()));
         }
     }
+
+    /// Called some 20 times a second, where a load is to end once its server has gone.
+    pub(super) fn watch_for_refusal(&mut self) {
+        if !self.config.brake.stops || self.awaits_answer {
+            return;
+        }
+        let own = self.clients.iter().next().and_then(|(_, client)| match &client.via {
+            Via::Own(socket) => Some(socket),
+            Via::Shared { .. } => None,
+        });
+        let shared = self.endpoints.shared.first().map(|shared_socket| &shared_socket.socket);
+        let Some(socket) = shared.or(own) else { return };
+        // What an earlier request of this socket met is kept from now on only: the next look finds it.
+        let _ = socket.keep_errors(true);
+        if is_refused(socket, self.config.server) {
+            let _ = self.notices.send((Notice::Unreachable, clock::monotonic_ns()));
+        }
+    }
+}
+
+/// Whether a request to the server came back: only those go to its listening port. That a transfer's port is closed
+/// after its last ACK is usual.
+fn is_refused(socket: &Socket, server: SocketAddr) -> bool {
+    let mut refused = false;
+    while let Some((peer, error)) = socket.take_error() {
+        refused |= peer == server && UNREACHABLE.contains(&error.kind());
+    }
+    refused
 }

@@ -164,6 +164,7 @@ impl Worker<'_> {
     fn end_machine(&mut self, key: usize, end: End, end_ns: u64) {
         let client = self.clients.remove(key);
         self.active -= 1;
+        self.in_flight.end();
         self.schedule.transfer_ended(end_ns);
         if let (Some(machines), Some(booting)) = (&mut self.machines, &client.boot) {
             machines.records.rows.push(booting.row(end, end_ns, self.recorder.start_ns));

@@ -9,6 +9,7 @@ use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
 use super::machines::Machines;
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
+use crate::brake::Throttle;
 use crate::client::Client;
 use crate::config::{Extent, LoadConfig, LoadError};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
@@ -110,13 +111,15 @@ impl<'a> OpenedWorker<'a> {
             endpoints: self.endpoints,
             dallying: VecDeque::new(),
             active: 0,
-            slots: config.slots(self.index),
+            in_flight: &self.tickets.in_flight,
             schedule: Schedule::new(config, self.tickets, self.index, (start_ns, window.1)),
+            throttle: config.brake.bytes_per_s_max.map(|most| Throttle::new(most, config.workers)),
+            opens_ns: 0,
             phase: Phase::WarmUp,
             cpu_mark_ns: 0,
             drain_end_ns: u64::MAX,
             realtime_offset_ns: 0,
-            recorder: Recorder::new(start_ns, window),
+            recorder: Recorder::of(config, start_ns, window),
             faults: Faults::new(config.show_payload),
             receive: Some(self.receive),
             idle_ns: 0,

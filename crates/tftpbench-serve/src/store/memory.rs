@@ -15,12 +15,10 @@ use rustix::fs::FileType;
 use tftpbench_net::{Deferrable, Handover};
 
 use super::budget::{Budget, Charge};
-use super::contents::{Bytes, Contents};
+use super::contents::{Bytes, Contents, Growing};
 use super::disk::DiskFile;
-use super::growing::Growing;
 use super::loaded::{CHUNK_BYTES, LoadedFile};
-use super::rules::may_create;
-use crate::paths::{FilePath, Root, existing_in, file_type};
+use crate::paths::{FilePath, Root, existing_in, file_type, may_create};
 use crate::refusal::Refusal;
 
 /// What a file costs beside its name and its bytes: the value itself, its place among the names, and what malloc(3)

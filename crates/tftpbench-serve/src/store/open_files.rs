@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Stat};
-use tftpbench_net::{DatagramRun, Deferrable};
+use tftpbench_net::{DatagramRun, Deferrable, LARGE_BYTES};
 use tftpbench_proto::Rollover;
 
-use super::rules::LARGE_BYTES;
 use crate::refusal::Refusal;
 
 /// What may be kept of all files together. Beyond it each reader reads for itself.

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{self, Errno};
-use tftpbench_net::Deferrable;
+use tftpbench_net::{Deferrable, LARGE_BYTES};
 use tftpbench_proto::Agreed;
 
-use super::rules::{LARGE_BYTES, may_create};
 use super::temporary::{Temporary, link_nameless};
-use crate::paths::{FilePath, Folder, Root, existing_in, file_type};
+use crate::paths::{FilePath, Folder, Root, existing_in, file_type, may_create};
 use crate::refusal::Refusal;
 
 /// Blocks are gathered to this size before they are written: 16 of 512 bytes a system call, and at 10,000 uploads at

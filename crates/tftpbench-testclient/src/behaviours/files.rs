@@ -12,8 +12,7 @@ use tftpbench_proto::Packet;
 use tftpbench_serve::StoreKind;
 
 use crate::client::{Client, RRQ, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config};
+use crate::server::{Folder, Run, TestServer, config};
 
 /// By `..`, an absolute path, or a symbolic link to a file or a folder.
 pub fn nothing_outside_the_root_is_read(run: Run) {

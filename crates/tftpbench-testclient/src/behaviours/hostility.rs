@@ -5,8 +5,7 @@ use std::time::Duration;
 use tftpbench_proto::Packet;
 
 use crate::client::{Client, RRQ, WRQ, data, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer};
+use crate::server::{Folder, Run, TestServer};
 
 /// Long enough for an answer on loopback, short enough to wait for the absence of one.
 const A_MOMENT: Duration = Duration::from_millis(50);

@@ -6,8 +6,7 @@ use tftpbench_proto::{Packet, Timing};
 use tftpbench_serve::ServeConfig;
 
 use crate::client::{Answer, Client, RRQ, WRQ, data, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config, timing};
+use crate::server::{Folder, Run, TestServer, config, timing};
 
 /// Long enough for an answer on loopback, short enough to wait for the absence of one.
 const A_MOMENT: Duration = Duration::from_millis(50);

@@ -6,8 +6,7 @@ use tftpbench_net::Stop;
 use tftpbench_serve::{ServeConfig, ServeError};
 
 use crate::client::{Client, RRQ, WRQ, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config};
+use crate::server::{Folder, Run, TestServer, config};
 
 /// With an ERROR, never with silence; and only until a place is free.
 pub fn transfers_beyond_the_bound_are_refused(run: Run) {

@@ -11,8 +11,7 @@ use tftpbench_serve::ServeConfig;
 
 use crate::behaviours::files::name_changes;
 use crate::client::{Client, RRQ, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config, timing};
+use crate::server::{Folder, Run, TestServer, config, timing};
 
 type Options = &'static [(&'static str, &'static str)];
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use tftpbench_proto::Limits;
 
 use crate::client::{Client, RRQ, WRQ, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config};
+use crate::server::{Folder, Run, TestServer, config};
 
 /// RFC 1350 section 6: the last block is the first that is short, and empty after an exact multiple.
 pub fn sizes_around_the_block_border_survive_both_ways(run: Run) {

@@ -9,8 +9,7 @@ use tftpbench_proto::Packet;
 use tftpbench_serve::StoreKind;
 
 use crate::client::{RRQ, WRQ, data, pattern, request};
-use crate::folder::Folder;
-use crate::server::{Run, TestServer, config, timing};
+use crate::server::{Folder, Run, TestServer, config, timing};
 
 /// ERROR 2, and nothing appears.
 pub fn writing_is_off_unless_asked_for(run: Run) {

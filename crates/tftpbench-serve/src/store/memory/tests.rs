@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tftpbench_net::LARGE_BYTES;
 use tftpbench_testclient::{Folder as TestFolder, pattern};
 
 use super::*;
-use crate::store::growing::{GATHER_BYTES, PAGE_BYTES, SHARED_COST_BYTES};
-use crate::store::rules::LARGE_BYTES;
+use crate::store::contents::{GATHER_BYTES, PAGE_BYTES, SHARED_COST_BYTES};
 
 /// What a file whose name has one letter costs.
 const COST: u64 = FILE_COST_BYTES + 1;

@@ -1,0 +1,92 @@
+"""How a load comes to a server on another machine: one transfer, then ten at once, then a short ramp, then all of it.
+
+People and machines may depend on that server. So each step must show that it holds before the next one sends more; a
+load of any kind goes this way, boots and storms as well. It must never be left out where a load leaves this machine.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from tftpbench.host.generator import LoadConfig, LoadResult
+from tftpbench.model.units import counted, format_duration, format_rate
+
+TEN = 10
+# The ramp: as many as the load has at once, but no more than these, spread over this time.
+RAMP_MAX, RAMP_NS = 100, 5_000_000_000
+# Longer than the retries of any usual client take: a step that is not done by then has failed.
+STEP_LIMIT_NS = 180_000_000_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """The step that the load did not get past: what it asked for, what came of it, and that in words."""
+
+    config: LoadConfig
+    result: LoadResult
+    why: str
+
+
+def is_elsewhere(host: str) -> bool:
+    """Whether datagrams to this IP address leave the machine."""
+    address = ip_address(host)
+    return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def braked(config: LoadConfig, *, stops: bool = True, bytes_per_s_max: int | None = None) -> LoadConfig:
+    """The load with the rules that end it, where it leaves this machine; as it is where it does not."""
+    if not is_elsewhere(config.host):
+        return replace(config, bytes_per_s_max=bytes_per_s_max)
+    return replace(config, stops_when_failing=stops, bytes_per_s_max=bytes_per_s_max)
+
+
+def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult]) -> Held | None:
+    """Go there step by step by `run`, which does one load; the step where half or more did not complete, if any."""
+    for words, step in _steps(config):
+        result = run(step)
+        started, completed = (int(result.figures.get(name) or 0) for name in _counted(config))
+        if result.stopped is not None or completed * 2 <= max(started, 1):
+            return Held(step, result, f"{completed} of {words} completed, so no more was sent")
+    return None
+
+
+def plan_text(config: LoadConfig) -> str:
+    """What will be done, before it is: which target, how many, how much, and what ends it."""
+    steps = ", then ".join(words for words, _ in _steps(config))
+    text = f"{config.host} is another machine: first {steps}; then {_whole(config)}."
+    if config.stops_when_failing:
+        text += " It ends when more than half of the last 100 fail for 3 s."
+    if config.bytes_per_s_max is not None:
+        rate = format_rate(8 * config.bytes_per_s_max, "bit").replace(" bit", "bit")
+        text += f" No more starts while more than {rate} are moved."
+    return text
+
+
+def _steps(config: LoadConfig) -> Iterator[tuple[str, LoadConfig]]:
+    """Each with its words; only those that are smaller than the load itself."""
+    thing, most = (
+        "boot" if config.boots else "transfer",
+        min(config.concurrency, config.transfers or config.concurrency),
+    )
+    calm = replace(
+        config, rate_per_s=None, over_ns=None, shape=(), duration_ns=None, warm_up_ns=0, ramp_ns=0, workers=1,
+        limit_ns=min(config.limit_ns, STEP_LIMIT_NS),
+    )  # fmt: skip
+    yield f"1 {thing}", replace(calm, transfers=1, concurrency=1)
+    if most >= TEN:
+        yield f"{TEN} {thing}s at once", replace(calm, transfers=TEN, concurrency=TEN)
+    if (ramp := min(most, RAMP_MAX)) > TEN:
+        words = f"{ramp} {thing}s within {format_duration(RAMP_NS)}"
+        yield words, replace(calm, transfers=ramp, concurrency=ramp, ramp_ns=RAMP_NS)
+
+
+def _counted(config: LoadConfig) -> tuple[str, str]:
+    return ("machines", "booted") if config.boots else ("started", "completed")
+
+
+def _whole(config: LoadConfig) -> str:
+    thing = "machine" if config.boots else "transfer"
+    count = "" if config.transfers is None else f"{counted(config.transfers, thing)}, "
+    time = "" if config.duration_ns is None else f" for {format_duration(config.duration_ns + config.warm_up_ns)}"
+    at_once = f"{config.concurrency:,} at once" + (" at most" if config.rate_per_s is not None else "")
+    return f"{count}{at_once}{time}"
