@@ -123,8 +123,8 @@ def _boots_table(answer: Answer) -> Table:
 def _table(answer: Answer, columns: Sequence[_Column]) -> Table:
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
-    has_shares = _has_shares(answer) or _is_of_ceiling(answer)
-    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_shares)
+    has_marks = any(value.text.endswith("*") for row in rows for value in row)
+    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_marks)
     notes = tuple(f"* share of the ceiling: {mark}" for mark in marks)
     return Table(
         "headline", "Figures", tuple(heading for heading, _ in columns), rows,

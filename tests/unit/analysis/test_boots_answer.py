@@ -381,3 +381,11 @@ def test_where_machines_stopped_is_read_from_what_was_found() -> None:
     )  # fmt: skip
     assert stopped_at("1 machine stopped at a: b: refused") == ("a: b", "refused")
     assert stopped_at("never answered 900 of 1000 transfers") is None
+
+
+def test_a_share_of_the_ceiling_that_no_column_shows_has_no_note() -> None:
+    question = storm()
+    found = rows(question, {"epoll": row() | {"ceiling_data_pps": 1e3, "ceiling_ratio": 100.0}, "threads": row()})
+    said = summary.summarise(question, ["epoll", "threads"], found, PLACE)
+    assert said.lines[0].ceiling_mark
+    assert not [note for note in rendered.headline_table(said).notes if note.startswith("*")]
