@@ -415,6 +415,8 @@ mod tests {
             retransmissions: 0,
             outcome,
             error_code: -1,
+            machine: -1,
+            step: -1,
         }
     }
 
