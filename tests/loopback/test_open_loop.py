@@ -62,10 +62,10 @@ def assert_adds_up(result: LoadResult) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def served(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The bundled epoll server, its port, and a file f-0."""
     generator.write_contents(folder / "f-0", 1, 0, SIZE)
-    words = ["serve", "epoll", "--root", str(folder), "--port", "0"]
+    words = ["serve", "epoll", "--root", str(folder), "--port", "0", *more]
     with subprocess.Popen([sys.executable, "-m", "tftpbench", *words], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -274,8 +274,9 @@ def test_a_miss_that_is_not_answered_costs_its_timers_and_the_boot_goes_on() -> 
     assert result.figures["miss_ns_p99"] is None
     assert (figure(result, "timed_out"), result.boots["retransmissions"].tolist()) == (5, [1] * 5)
     assert (result.boots["end_ns"] - result.boots["actual_start_ns"] >= 4 * wait_ns).all()
-    second = result.transfers["step"] == 2
-    pauses = result.transfers["intended_start_ns"][second] - result.transfers["end_ns"][~second]
+    order = np.lexsort((result.transfers["step"], result.transfers["machine"]))
+    intended, ended = (result.transfers[name][order] for name in ("intended_start_ns", "end_ns"))
+    pauses = intended[1::2] - ended[::2]
     assert pauses.tolist() == [wait_ns] * 5, "a request is due when its client has thought"
 
 
@@ -303,6 +304,76 @@ def test_machines_that_a_server_drops_never_boot_and_are_told_with_where_they_st
     assert late.boots["failed_step"][late.boots["outcome"] == BOOT_OUTCOMES.index("late")].tolist() == [2]
     ends = late.boots["end_ns"] - late.boots["intended_start_ns"]
     assert SECOND <= ends.max() < PATIENT_NS
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_probe_that_wants_some_blocks_is_stopped_after_them(after: int) -> None:
+    serves = serve_bytes(contents(size=5_000))
+    with peer(serves) as server:
+        probe = step(ends="stop", stop_after=after, stop_text="closed", size_bytes=None)
+        result = run_load(booting(server.port, probe, transfers=3))
+        early = run_load(booting(server.port, replace(probe, stop_after=50), transfers=1))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), result.boots["bytes"].tolist()) == (3, [after * 512] * 3)
+    assert [datagram for datagram in server.received if opcode(datagram) == ERROR] == [b"\0\5\0\0closed\0"] * 3
+    assert figure(result, "bytes_verified") == 3 * after * 512
+    assert (figure(early, "booted"), early.boots["bytes"].tolist()) == (1, [5_000]), "it had ended before"
+
+
+def test_a_machine_that_is_given_other_bytes_does_not_boot_and_a_file_that_is_there_after_all_does_no_harm(
+    tmp_path: Path,
+) -> None:
+    given = tmp_path / "given"
+    given.write_bytes(contents(seed=9))
+    with peer(serve_bytes(contents(seed=9))) as server:
+        again = step(then="restart_transfer", restarts_max=3)
+        wrong = run_load(booting(server.port, again, transfers=3))
+        short = run_load(booting(server.port, replace(again, size_bytes=SIZE + 1), verify="sample", transfers=1))
+        long = run_load(booting(server.port, replace(again, size_bytes=SIZE - 600), transfers=1))
+        right = run_load(booting(server.port, replace(again, contents=given), MISS, transfers=3))
+    for result, machines in ((wrong, 3), (short, 1), (long, 1)):
+        assert_boots_add_up(result)
+        assert (figure(result, "boots_failed"), figure(result, "content_mismatches")) == (machines, machines)
+        assert {BOOT_REASONS[reason] for reason in result.boots["reason"]} == {"wrong bytes"}
+        assert figure(result, "restarts") == 0, "a client does not know"
+    assert_boots_add_up(right)
+    assert (figure(right, "booted"), figure(right, "misses"), figure(right, "bytes_verified")) == (3, 0, 3 * SIZE)
+
+
+def test_machines_upload_files_of_their_own(tmp_path: Path) -> None:
+    put = step("up-{n}", operation="write", options=(("tsize", "{size}"), ("blksize", "1024")), file=7)
+    with served(tmp_path, "--write") as (_, port):
+        result = run_load(booting(port, WHOLE, put, transfers=10))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "completed")) == (10, 20)
+    for number in range(10):
+        assert generator.first_difference(tmp_path / f"up-{number}", 1, 7, SIZE) is None
+
+
+def test_what_comes_late_for_a_request_finds_no_other_request_of_the_machine() -> None:
+    """The first transfer's last block comes again, behind its port, while the machine reads the next file."""
+    serves, first = serve_bytes(contents()), {}
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) == RRQ and address[0] in first:
+            self.send(data(1, b"not its file"), first[address[0]])
+        first.setdefault(address[0], address)
+        serves(self, datagram, address)
+
+    with peer(answer) as server:
+        result = run_load(booting(server.port, step(), step(), transfers=20))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "late_datagrams"), result.faults) == (20, 20, ())
+
+
+def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> None:
+    with served(tmp_path) as (_, port):
+        storm = booting(port, PROBE, WHOLE, MISS, transfers=500, rate_per_s=None, over_ns=SECOND // 5)
+        result = run_load(storm)
+    assert_boots_add_up(result)
+    assert figure(result, "booted") == 500
+    assert result.boots["intended_start_ns"].max() < SECOND // 5
+    assert figure(result, "offered_per_s") == 2_500, "of machines"
 
 
 def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:

@@ -136,11 +136,11 @@ pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) 
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
     let tally = Tally::of(&started, scope);
     let window_ns = (scope.window.end - scope.window.start) as f64;
-    let in_flight = share(tally.in_flight_ns as f64, window_ns);
+    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns);
     let cohort = Cohort::new(config, tally.cohort, shed, scope.window.clone());
     let mut figures = counts(&rows);
-    figures.push(("in_flight_mean", in_flight));
     figures.extend(cohort.boot_figures());
+    figures.push(("in_flight_mean", in_flight_mean));
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =
         |quantile| miss_ns.as_ref().map(|histogram| Figure::Whole(histogram.value_at_quantile(quantile)));

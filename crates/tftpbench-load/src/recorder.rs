@@ -117,7 +117,7 @@ pub struct TransferRow {
     /// The machine whose boot it is a step of, and which, from 1; -1 without one.
     pub machine: i64,
     /// See `machine`.
-    pub step: i64,
+    pub step: i16,
 }
 
 /// What happened in one interval.

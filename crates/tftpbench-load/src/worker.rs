@@ -195,8 +195,8 @@ impl Worker<'_> {
             && let Some(start) = self.schedule.take_due(now_ns)
         {
             // What an open loop can't start in its time is shed; a closed one waits.
-            let in_flight = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
-            match in_flight {
+            let room = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
+            match room {
                 Some(in_flight) => {
                     self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
                     self.start(start)?;
