@@ -160,7 +160,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Memory for the rows of an open loop.
+/// Memory for the rows of an open loop: of transfers as many as are kept, of machines all.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
     let started = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),

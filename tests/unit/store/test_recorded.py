@@ -10,10 +10,10 @@ from pydantic import Field
 from tests.fixtures.unpacked import RUN
 from tftpbench.analysis.comparison import compare
 from tftpbench.analysis.summary import answer_of, scenario_of
+from tftpbench.model.axes import AXES
 from tftpbench.model.keys import Added, key_fields, stable_key, with_implied
 from tftpbench.model.values import DurationNs
 from tftpbench.model.workload import Client
-from tftpbench.model.axes import AXES
 from tftpbench.store import frames, load_run
 
 ROOT = Path(__file__).parents[3]
