@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tftpbench.measure import RunInterrupted
     from tftpbench.model.errors import (
         BaselineMissing,
+        BootError,
         LoadError,
         ManifestError,
         NotComparable,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "analysis.summary",
     "BaselineMissing": "model.errors",
+    "BootError": "model.errors",
     "Comparison": "analysis.comparison",
     "GateInterrupted": "gate",
     "GateResult": "gate",
@@ -93,6 +95,7 @@ _HOMES = {
 __all__ = [
     "Answer",
     "BaselineMissing",
+    "BootError",
     "Comparison",
     "GateInterrupted",
     "GateResult",

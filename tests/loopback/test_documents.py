@@ -29,6 +29,7 @@ from tests.fixtures.unpacked import GATES
 from tests.loopback.manifests import bundled
 from tftpbench import api, cli
 from tftpbench.host.generator import LoadConfig, best_sockets, run_load
+from tftpbench.model.boot import load_boot
 from tftpbench.model.errors import ManifestError, ScenarioError
 from tftpbench.model.manifest import load_manifest
 from tftpbench.model.scenario_files import load_scenario
@@ -220,6 +221,8 @@ def test_its_yaml_is_what_it_is_for(block: Block, tmp_path: Path) -> None:
         assert load_manifest(path).name not in os.listdir(ROOT / "servers")
     elif found.get("schema") == "tftpbench.scenario/1":
         assert load_scenario(str(path)).name == found["name"]
+    elif found.get("schema") == "tftpbench.boot/1":
+        assert load_boot(path).name == found["name"]
     else:  # keys of a scenario
         whole = (ROOT / "scenarios/concurrency.yaml").read_text(encoding="utf-8")
         assert set(found) & {"matrix", "gate"}

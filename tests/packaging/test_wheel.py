@@ -44,7 +44,7 @@ def test_it_runs_a_bundled_scenario_in_an_empty_folder(installed: Path, tmp_path
 def test_it_holds_every_bundled_scenario_manifest_and_launcher_and_no_source(installed: Path) -> None:
     root = Path(__file__).parents[2]
     bundled = {path.relative_to(installed / "tftpbench/_bundled") for path in installed.rglob("_bundled/*/**/*.*")}
-    wanted = [path for kind in ("scenarios", "servers") for path in (root / kind).rglob("*.*")]
+    wanted = [path for kind in ("scenarios", "servers", "boots") for path in (root / kind).rglob("*.*")]
     expected = {path.relative_to(root) for path in wanted if path.suffix in {".yaml", ".py", ".js", ".sh"}}
     assert {path for path in bundled if "__pycache__" not in path.parts} == expected
     assert not list(installed.rglob("*.rs"))

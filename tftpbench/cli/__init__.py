@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from tftpbench.cli import ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
+from tftpbench.cli import boots, ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
@@ -44,6 +44,7 @@ options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
 options.add(app, report.report, report.EXAMPLES)
 options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)
+app.add_typer(boots.app, name="boots")
 app.add_typer(gate.app, name="gate")
 
 

@@ -32,6 +32,11 @@ def scenario_names(incomplete: str) -> list[str]:
     return sorted(path.stem for path in _BUNDLED.glob(f"scenarios/{_literal(incomplete)}*.yaml"))
 
 
+def boot_names(incomplete: str) -> list[str]:
+    """Bundled boots, for a shell that completes words."""
+    return sorted(path.stem for path in _BUNDLED.glob(f"boots/{_literal(incomplete)}*.yaml"))
+
+
 def server_names(incomplete: str) -> list[str]:
     """Bundled servers, and after an @ the variants of one, for a shell that completes words."""
     name, at, _ = incomplete.partition("@")

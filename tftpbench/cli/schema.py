@@ -11,6 +11,7 @@ class Which(StrEnum):
 
     scenario = "scenario"
     server = "server"
+    boot = "boot"
     results = "results"
     manifest = "manifest"
     transfers = "transfers"

@@ -4,6 +4,7 @@
     ├── UsageError                2  a command line or a file that can't be followed
     │   ├── ScenarioError
     │   ├── ManifestError
+    │   ├── BootError                a boot profile is wrong, or there is none of that name
     │   ├── ThresholdError
     │   ├── FetchError               a third-party server that can't be fetched
     │   ├── ResultsError             results that can't be written or read
@@ -51,6 +52,10 @@ class ScenarioError(UsageError):
 
 class ManifestError(UsageError):
     """A server.yaml is wrong, or there is no server of that name."""
+
+
+class BootError(UsageError):
+    """A boot profile is wrong, or there is none of that name."""
 
 
 class ThresholdError(UsageError):

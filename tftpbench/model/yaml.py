@@ -112,11 +112,11 @@ class Document:
         self.origins[place] = origin
 
 
-def read(path: Path, fault: type[UsageError]) -> Document:
+def read(path: Path, fault: type[UsageError], max_bytes: int = SIZE_MAX_BYTES) -> Document:
     """Read one YAML mapping from a regular file; raises `fault` with one line where that fails."""
     source = str(path)
     try:
-        content = read_regular(path, SIZE_MAX_BYTES)
+        content = read_regular(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         raise fault(f"{source}: there is no such file") from None
     except UnfitFile as error:

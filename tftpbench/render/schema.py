@@ -15,6 +15,7 @@ from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
 from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
+from tftpbench.model.boot import BootFile
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
@@ -24,7 +25,9 @@ from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
 from tftpbench.store.format import PACKED_SCHEMA
 
-Kind = Literal["scenario", "server", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"]
+Kind = Literal[
+    "scenario", "server", "boot", "results", "manifest", "transfers", "intervals", "summary", "comparison", "gate"
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _JSON_TYPES = {
@@ -69,6 +72,12 @@ def _untitled(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {key: _untitled(item) for key, item in schema.items() if not (key == "title" and isinstance(item, str))}
     return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _boot() -> Schema:
+    made = BootFile.model_json_schema()
+    made["$defs"]["_Request"]["properties"]["think"]["default"] = "0s"  # as people write it
+    return made
 
 
 def _trial() -> Schema:
@@ -274,6 +283,7 @@ _KEYS = ("method_key", "host_key")
 _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "scenario": lambda: _untitled(_as_written(Scenario.model_json_schema())),
     "server": lambda: _untitled(Manifest.model_json_schema()),
+    "boot": lambda: _untitled(_boot()),
     "results": _trial,
     "manifest": _manifest,
     "transfers": lambda: _table(f"One row of transfers.parquet ({RUN_SCHEMA})", TRANSFER_COLUMNS),

@@ -18,6 +18,7 @@ from tests.unit.builders import said
 from tftpbench import cli, serve
 from tftpbench.host.choice import bundled_manifests
 from tftpbench.host.target import numeric_address
+from tftpbench.model.boot import bundled_boots
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 from tftpbench.render import terminal
@@ -256,7 +257,7 @@ ALL = commands(typer.main.get_group(cli.app))
 COMMANDS = [name for name in ALL if name]
 # Where --out is one file, and not a folder to make others in.
 ONE_FILE = {"report", "compare"}
-ARGUMENTS = {"HOST:PORT", "RUN", "RUN_A", "RUN_B", "SCENARIO", "SCHEMA", "SERVER"}
+ARGUMENTS = {"BOOT", "HOST:PORT", "RUN", "RUN_A", "RUN_B", "SCENARIO", "SCHEMA", "SERVER"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -287,7 +288,7 @@ def test_help_ends_with_two_examples_that_are_understood(capsys: pytest.CaptureF
     for example in examples:
         program, *words = shlex.split(example.partition(">")[0])
         assert program == "tftpbench"
-        name = " ".join(words[:2]) if words[0] == "gate" else words[0]
+        name = " ".join(words[:2]) if words[0] in {"gate", "boots"} else words[0]
         assert name.startswith(command)
         if command == "serve":
             assert serve._parser(program, 0).parse_args(words[1:]).root
@@ -351,6 +352,7 @@ def completed(*words: str) -> list[str]:
         (("gate", "ab", "--head", "dns"), {"dnsmasq"}),
         (("servers", "tftp-"), {"tftp-now"}),
         (("serve", "e"), {"epoll"}),
+        (("boots", "show", "uefi-g"), {"uefi-grub", "uefi-grub-kernel"}),
         (("run", "smoke", "--set", "matrix.f"), {"matrix.file_size="}),
         (("run", "smoke", "--tri"), {"--trials"}),
     ],
@@ -449,6 +451,47 @@ def test_scenarios_are_listed_with_question_cells_and_time(capsys: pytest.Captur
     rest = [name for name in listed if name not in ("smoke", "how-many", "concurrency")]
     assert list(listed)[-len(rest) :] == rest, "what is run first stands first"
     assert next(iter(listed)) == "smoke"
+
+
+def test_boots_are_listed_with_what_one_machine_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {each["name"]: each for each in json.loads(said(capsys, "boots", "--json")[1])["boots"]}
+    code, text, _ = said(capsys, "boots")
+    assert code == 0
+    assert list(listed) == list(bundled_boots())
+    assert max(map(len, text.rstrip().splitlines())) <= 80
+    for name, each in listed.items():
+        mark = r"\*" if each["certainty"] == "less certain" else ""
+        figures = " +".join(str(each[key]) for key in ("requests", "files", "misses"))
+        assert re.search(rf"^ {name}{mark} +{figures} ", text, re.MULTILINE)
+    assert listed["uefi-grub"]["clients"] == ["firmware", "shim", "grub"]
+    assert (listed["uefi"]["bytes"], listed["uefi"]["blocks"]) == (440320, 300)
+
+
+def test_a_boot_is_shown_with_options_timers_ends_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = said(capsys, "boots", "show", "uefi-grub")
+    assert code == 0
+    for line in (
+        r" 1 +shimx64\.efi +firmware +after OACK +930 KiB +edk2",
+        r" 6 +/grub/grub\.cfg-01-\{mac-\} +grub +not found +grub",
+        r"20 +/grub/grub\.cfg +grub +whole +600 B +grub",
+        r"  options: blksize 1024, tsize 0",
+        r"  to ask for a size: tsize 0, blksize 1468, windowsize 4; ended by ERROR 8 'User\s+aborted the transfer'",
+        r"  to open: 40 x 400 ms to 1\.18 s \(31\.6 s in all\); then it gives up",
+        r"  later: 1 x 33\.6 s; it never sends again",
+        r"In all: 20 requests: 4 files, 15 not found, 1 ended early; 3\.35 MiB in 5652\s+blocks\.",
+        r"  grub: rhboot/grub2 grub-core/net/tftp\.c",
+    ):
+        assert re.search(line, text), line
+    table_ends = text.index("firmware:")
+    assert max(map(len, text[table_ends:].splitlines())) <= 80
+    shown = json.loads(said(capsys, "boots", "show", "uefi-grub", "--json")[1])
+    assert [step["step"] for step in shown["steps"]] == list(range(1, 21))
+    first = shown["steps"][0]
+    assert (first["options"][0], first["stop_code"], first["waits_ns"]) == (["tsize", "0"], 8, [4 * 10**9] * 6)
+    assert {step["source"] for step in shown["steps"]} <= set(shown["sources"])
+    assert sum(step["blocks"] for step in shown["steps"]) == shown["blocks"]
+    assert "then it starts the whole boot again, at most 10 times" in said(capsys, "boots", "show", "pi4")[1]
+    assert re.search(r" 8 +put \{mac\}-boot\.log ", said(capsys, "boots", "show", "polycom-phone")[1])
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

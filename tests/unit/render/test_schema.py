@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
 from tftpbench.host.machine import HOST_KEY_FACTS
+from tftpbench.model.boot import BootFile, bundled_boots
 from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.scenario import Matrix, Scenario
@@ -53,6 +55,7 @@ def test_schemas_know_every_key() -> None:
     assert set(scenario["properties"]) == keys(Scenario)
     assert set(scenario["$defs"]["Matrix"]["properties"]) == keys(Matrix)
     assert set(schema.json_schema("server")["properties"]) == keys(Manifest)
+    assert set(schema.json_schema("boot")["properties"]) == keys(BootFile)
     assert set(schema.json_schema("results")["properties"]) == set(COLUMNS)
 
 
@@ -119,6 +122,8 @@ def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each
     rows = [json.loads(line) for line in (RUN / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
     if kind == "scenario":
         return [run.manifest["scenario"]]
+    if kind == "boot":
+        return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in bundled_boots().values()]
     if kind == "results":
         return list(rows)
     if kind == "manifest":
