@@ -5,8 +5,11 @@ DHCP, and carries each TFTP datagram to and from a server of ours. It drops the 
 that timers show. It needs no privileges, and it must never answer TFTP itself.
 
 `python -m tests.interop.record_boots FOLDER [NAME...]` writes FOLDER/NAME.pcap; without names it makes all recordings.
+With --pack instead of names it makes tests/fixtures/boots.tar.xz of them. Debian has all that it needs: see PACKAGES.
+Packages of a newer release count where they were unpacked (`dpkg -x`) into the folder that $FIRMWARE names.
 """
 
+import io
 import os
 import random
 import shutil
@@ -14,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +33,7 @@ MACHINE_MAC, MACHINE_IP = bytes.fromhex("020000000000"), bytes([10, 0, 0, 1])
 SERVER_MAC, SERVER_IP, SERVER_NAME = bytes.fromhex("02000000ffff"), bytes([10, 0, 0, 254]), "10.0.0.254"
 MAC = MACHINE_MAC.hex(":")
 MACHINE_UUID = "8f14e45f-ceea-467f-a9d1-3c2f5b7e0a11"
+UUID_SENT = "5fe4148f-eace-7f46-a9d1-3c2f5b7e0a11"  # firmware sends the first three numbers with the low byte first
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 TFTP_PORT, DHCP_SERVER, DHCP_CLIENT = 69, 67, 68
 ARP, IPV4, UDP = 0x0806, 0x0800, 17
@@ -37,6 +42,13 @@ DATA_KEPT = 4  # bytes of a DATA that a recording keeps: opcode and block number
 # Blocks of a file that a recording keeps: the first and the last ones. What's between says the same again.
 START_S = 40  # for a machine to ask for something
 FIRST_KEPT, LAST_KEPT = 24, 3
+PACKAGES = (
+    *("qemu-system-x86", "qemu-system-arm", "seabios", "ovmf", "ipxe", "ipxe-qemu", "shim-signed", "shim-unsigned"),
+    *("grub-efi-amd64-bin", "pxelinux", "syslinux-common", "u-boot-qemu", "memtest86+"),
+)
+README = """What real boot clients sent and received, recorded by tests/interop/record_boots.py with the packages below.
+The data of DATA and the middle of each file are left out. Times are of the machine's own clock.
+"""
 PCAP_HEADER_BYTES = 24
 # An instruction takes 16 ns of the machine's time, which is what captures have: a busy host stretches no timer.
 NS_SHIFT = 4
@@ -270,13 +282,13 @@ def _watch(
 
 def _thinned(dump: bytes) -> bytes:
     """A capture of TFTP alone, without the data of DATA and the middle of each file."""
-    frames = [(header, frame) for header, frame in _frames(dump) if _is_tftp(frame)]
+    tftp = [(header, frame) for header, frame in frames(dump) if _is_tftp(frame)]
     blocks: dict[bytes, int] = {}  # of each pair of ports: the last block
-    for _, frame in frames:
+    for _, frame in tftp:
         if frame[43] in (DATA, ACK):
             blocks[_ports(frame)] = max(blocks.get(_ports(frame), 0), int.from_bytes(frame[44:46], "big"))
     parts = [dump[:PCAP_HEADER_BYTES]]
-    for header, frame in frames:
+    for header, frame in tftp:
         kept = frame
         if frame[43] in (DATA, ACK):
             if FIRST_KEPT < int.from_bytes(frame[44:46], "big") <= blocks[_ports(frame)] - LAST_KEPT:
@@ -286,7 +298,7 @@ def _thinned(dump: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _frames(dump: bytes) -> Iterator[tuple[bytes, bytes]]:
+def frames(dump: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The header of each packet, and the packet (pcap-savefile(5))."""
     at = PCAP_HEADER_BYTES
     while at < len(dump):
@@ -410,7 +422,7 @@ PXELINUX = Recording(
 )
 DTB = "dtbs/rockchip/rk3399-rockpro64.dtb"
 # Boards have the address of the device tree; this one is for QEMU's own, which is in memory already.
-UBOOT_TYPED = "setenv fdt_addr_r 0x49000000; dhcp; pxe get; pxe boot\n"
+UBOOT_TYPED = "setenv fdt_addr_r 0x49000000; setenv autoload no; dhcp; pxe get; pxe boot\n"
 UBOOT = Recording(
     _uboot,
     {
@@ -457,8 +469,33 @@ RECORDINGS: dict[str, Recording] = {
 }
 
 
+def _readme() -> bytes:
+    """The versions of what was recorded; FIRMWARE's are in its file VERSIONS: `dpkg-deb -W` of each package."""
+    newer = Path(os.environ.get("FIRMWARE", "/nowhere"), "VERSIONS")
+    unpacked = newer.read_text() if newer.exists() else ""
+    names = [name for name in PACKAGES if f"{name} " not in unpacked]
+    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}\\n", *names]
+    installed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = sorted((installed + unpacked).splitlines())
+    return f"{README}\n{chr(10).join(lines)}\n".encode()
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """The recordings of a folder as one archive, with a README."""
+    files = {"README": _readme()} | {f"{name}.pcap": (folder / f"{name}.pcap").read_bytes() for name in RECORDINGS}
+    with tarfile.open(archive, "w:xz", preset=9) as members:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            members.addfile(member, io.BytesIO(content))
+
+
 def main() -> None:
+    """See above."""
     folder, *names = sys.argv[1:]
+    if names == ["--pack"]:
+        pack(Path(folder), Path(__file__).parents[1] / "fixtures/boots.tar.xz")
+        return
     for name in names or RECORDINGS:
         record(RECORDINGS[name], Path(folder, f"{name}.pcap"), Path(folder, f"{name}.console"))
 
