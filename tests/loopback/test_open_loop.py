@@ -9,17 +9,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tftpbench
-from tests.loopback.peer import ERROR, RRQ, Address, Peer, contents, data, opcode, peer, serve_bytes
+from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, contents, data, error, opcode, peer, serve_bytes
+from tftpbench import _core
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 from tftpbench.model.scenario import Scenario
 
 SIZE = 2_000
@@ -162,6 +165,190 @@ def test_what_finds_no_room_is_shed_and_told_with_its_time() -> None:
     assert result.intervals["shed"][:5].tolist() == [15, 20, 20, 20, 20]
     assert figure(result, "offered_per_s") == 200
     assert figure(result, "achieved_per_s") == 10
+
+
+def step(name: str = "f-0", **changes: object) -> Step:
+    """A read of the file f-0 by a client that sends each datagram once."""
+    values: dict[str, object] = {
+        "operation": "read", "name": name, "options": (), "size_bytes": SIZE, "file": 0, "ends": "whole",
+        "stop_after": 0, "stop_code": 0, "stop_text": "", "think_ns": 0, "waits_ns": (PATIENT_NS,),
+        "reading_waits_ns": (PATIENT_NS,), "then": "give_up", "restarts_max": 0, "nack": "gap",
+    }  # fmt: skip
+    return Step(**(values | changes))  # type: ignore[arg-type]  # as above
+
+
+PROBE = step("f-0", options=(("tsize", "0"), ("blksize", "1468")), ends="stop", stop_code=8, stop_text="User aborted")
+WHOLE = step("f-0", options=(("blksize", "1468"), ("windowsize", "4"), ("x", "y")))
+MISS = step("cfg/01-{mac-}", ends="missing", size_bytes=None, file=-1)
+
+
+def booting(port: int, *steps: Step, **changes: object) -> LoadConfig:
+    """Fifty machines at 200 a second."""
+    values: dict[str, object] = {"boots": (Share("made-up", 1, steps),), "transfers": 50, "duration_ns": None}
+    return config(port, **(values | changes))
+
+
+def assert_boots_add_up(result: LoadResult) -> None:
+    """Counters and rows of machines and of their transfers say the same."""
+    names = ("booted", *(f"boots_{name}" for name in BOOT_OUTCOMES[1:]))
+    rows, transfers = result.boots, result.transfers
+    assert figure(result, "machines") == sum(figure(result, name) for name in names) == rows["machine"].size
+    assert [figure(result, name) for name in names] == np.bincount(rows["outcome"], minlength=5).tolist()
+    assert sorted(rows["machine"]) == list(range(rows["machine"].size))
+    assert figure(result, "started") == rows["requests"].sum() == transfers["machine"].size
+    assert (figure(result, "intended"), figure(result, "shed")) == (figure(result, "started"), 0)
+    for name in ("bytes", "retransmissions"):
+        assert rows[name].sum() == transfers[name].sum()
+
+
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_machines_boot_from_a_server_step_by_step(tmp_path: Path, sockets: str, workers: int) -> None:
+    with served(tmp_path) as (_, port):
+        result = run_load(booting(port, PROBE, WHOLE, MISS, sockets=sockets, workers=workers))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "misses"), figure(result, "misses_unanswered")) == (50, 50, 0)
+    assert figure(result, "completed") == 150, (
+        "a probe that was stopped and a miss that was refused ended as they should"
+    )
+    assert figure(result, "bytes_verified") == 50 * SIZE
+    assert result.errors == ()
+    for name in ("boot_ns_p50", "boot_ns_p99", "boot_service_ns_p50", "miss_ns_p99"):
+        assert 0 < figure(result, name) < PATIENT_NS
+    steps, ended = result.transfers["step"], result.transfers["end_ns"]
+    for machine in range(50):
+        mine = result.transfers["machine"] == machine
+        assert steps[mine][np.argsort(ended[mine])].tolist() == [1, 2, 3]
+    assert {"Tag=boot,", "Tag=boot_service,", "Tag=miss,"} <= {line[: line.find(",") + 1] for line in
+                                                              result.latency_hlog.splitlines()}  # fmt: skip
+
+
+def test_a_machine_keeps_its_address_changes_its_port_and_asks_as_its_client_does() -> None:
+    asked: dict[str, list[tuple[int, bytes]]] = {}
+    serves = serve_bytes(contents(), blksize=1468)
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) == RRQ:
+            asked.setdefault(address[0], []).append((address[1], datagram))
+        if opcode(datagram) == RRQ and b"cfg/" in datagram:
+            self.send(error(1), address)
+        else:
+            serves(self, datagram, address)
+
+    with peer(answer) as server:
+        result = run_load(booting(server.port, PROBE, WHOLE, MISS, workers=2))
+    assert_boots_add_up(result)
+    assert figure(result, "booted") == len(asked) == 50
+    for requests in asked.values():
+        ports, datagrams = zip(*requests, strict=True)
+        assert len(set(ports)) == 3
+        assert datagrams[:2] == (
+            b"\0\1f-0\0octet\0tsize\x000\0blksize\x001468\0",
+            b"\0\1f-0\0octet\0blksize\x001468\0windowsize\x004\0x\0y\0",
+        )
+    misses = {requests[2][1] for requests in asked.values()}
+    names = (_core.machine_name("cfg/01-{mac-}", number).encode() for number in range(50))
+    assert misses == {b"\0\1" + name + b"\0octet\0" for name in names}
+    errors = [datagram for datagram in server.received if opcode(datagram) == ERROR]
+    assert errors == [b"\0\5\0\x08User aborted\0"] * 50
+    acks = [datagram for datagram in server.received if opcode(datagram) == ACK]
+    assert len(acks) == 50 * 3, "the OACK and both blocks of the whole file; the probe has none"
+
+
+def test_a_miss_that_is_not_answered_costs_its_timers_and_the_boot_goes_on() -> None:
+    serves = serve_bytes(contents())
+    wait_ns = SECOND // 20
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if b"cfg/" not in datagram:
+            serves(self, datagram, address)
+
+    with peer(answer) as server:
+        miss = replace(MISS, waits_ns=(wait_ns, 2 * wait_ns))
+        pausing = step("f-0", think_ns=wait_ns)
+        result = run_load(booting(server.port, miss, pausing, transfers=5))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "misses"), figure(result, "misses_unanswered")) == (5, 5, 5)
+    assert result.figures["miss_ns_p99"] is None
+    assert (figure(result, "timed_out"), result.boots["retransmissions"].tolist()) == (5, [1] * 5)
+    assert (result.boots["end_ns"] - result.boots["actual_start_ns"] >= 4 * wait_ns).all()
+    second = result.transfers["step"] == 2
+    pauses = result.transfers["intended_start_ns"][second] - result.transfers["end_ns"][~second]
+    assert pauses.tolist() == [wait_ns] * 5, "a request is due when its client has thought"
+
+
+def test_machines_that_a_server_drops_never_boot_and_are_told_with_where_they_stopped() -> None:
+    serves = serve_bytes(contents())
+    dropped = _core.machine_name("{mac}", 7).encode()
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if dropped not in datagram:
+            serves(self, datagram, address)
+
+    machine = step("{mac}", then="restart_transfer", restarts_max=2, waits_ns=(SECOND // 20,))
+    with peer(answer) as server:
+        result = run_load(booting(server.port, step("f-0"), machine))
+        late = run_load(booting(server.port, step("f-0"), replace(machine, waits_ns=(PATIENT_NS,)),
+                                deadline_ns=SECOND))  # fmt: skip
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "boots_failed"), figure(result, "restarts")) == (49, 1, 2)
+    assert (result.figures["boot_ns_p99"], result.figures["boot_ns_p99_is_never"]) == (None, True)
+    assert result.figures["boot_ns_p50_is_never"] is False
+    row = {name: int(column[result.boots["machine"] == 7][0]) for name, column in result.boots.items()}
+    assert (row["failed_step"], BOOT_REASONS[row["reason"]], row["requests"]) == (2, "no answer", 4)
+    assert_boots_add_up(late)
+    assert (figure(late, "booted"), figure(late, "boots_late")) == (49, 1)
+    assert late.boots["failed_step"][late.boots["outcome"] == BOOT_OUTCOMES.index("late")].tolist() == [2]
+    ends = late.boots["end_ns"] - late.boots["intended_start_ns"]
+    assert SECOND <= ends.max() < PATIENT_NS
+
+
+def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:
+    stop = generator.Stop()
+    with peer(lambda *_: None) as server:
+        loaded = booting(server.port, step("f-0"), concurrency=5, deadline_ns=SECOND // 2)
+        result = run_load(loaded)
+        timer = threading.Timer(0.3, stop.request)
+        timer.start()
+        stopped = run_load(booting(server.port, step("f-0"), concurrency=5), stop)
+    for found in (result, stopped):
+        assert_boots_add_up(found)
+    assert (figure(result, "boots_late"), figure(result, "boots_shed"), figure(result, "machines")) == (5, 45, 50)
+    assert set(result.boots["actual_start_ns"][result.boots["outcome"] == BOOT_OUTCOMES.index("shed")]) == {-1}
+    assert figure(stopped, "boots_interrupted") == 5
+
+
+def test_a_closed_loop_of_boots_and_a_mix_keep_their_order(tmp_path: Path) -> None:
+    with served(tmp_path) as (_, port):
+        shares = (Share("often", 8, (PROBE, WHOLE)), Share("seldom", 2, (WHOLE,)))
+        result = run_load(booting(port, boots=shares, rate_per_s=None, concurrency=3))
+    assert_boots_add_up(result)
+    assert figure(result, "booted") == 50
+    by_number = result.boots["share"][np.argsort(result.boots["machine"])]
+    assert np.bincount(by_number).tolist() == [40, 10]
+    assert by_number[:10].tolist() == [0, 0, 1, 0, 0] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"name": "{ip}"}, r"^boots: step 1 of made-up: name: \{ip\} is no variable"),
+        ({"waits_ns": ()}, "waits: there must be 1 to 1000"),
+        ({"ends": "sometimes"}, "ends: sometimes is not one of whole, missing, stop"),
+        ({"size_bytes": -1}, "^boots: "),
+        ({"size_bytes": None}, "size_bytes: is needed"),
+    ],
+)
+def test_boots_that_cannot_be_meant_are_refused(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(LoadError, match=text):
+        run_load(booting(1, replace(step(), **changes)))  # type: ignore[arg-type]  # as above
+
+
+def test_more_machines_than_fit_are_refused_with_the_number_that_does() -> None:
+    with pytest.raises(LoadError, match=r"machines in flight are more than .* at most [0-9]+ fit"):
+        run_load(booting(1, WHOLE, sockets="per-transfer", concurrency=10_000_000))
+    with pytest.raises(LoadError, match="at most 1048576 machines"):
+        run_load(booting(1, WHOLE, concurrency=10_000_000))
 
 
 def test_a_run_of_a_scenario_with_rates_has_their_figures_in_its_rows_and_frames(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.units import rate_ratio
@@ -49,6 +50,8 @@ class LoadConfig:
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
+    `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
+    name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
     """
 
@@ -87,6 +90,7 @@ class LoadConfig:
     sockets: Sockets = "per-transfer"
     busy_poll_us: int = 1_000
     receive_buffer_bytes: int = 0
+    boots: tuple[Share, ...] = ()
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
@@ -138,6 +142,8 @@ class LoadResult:
 
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers`, `intervals`: columns of equal length; times are nanoseconds since the first start, -1 for never.
+    `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
+    BOOT_REASONS. Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -154,6 +160,7 @@ class LoadResult:
     window_ns: tuple[int, int] = (0, 0)
     answered: int = 0
     granted: Mapping[str, int] = field(default_factory=dict)
+    boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -250,6 +257,7 @@ def run_load(
         window_ns=measured.edges_ns,
         answered=outcome.answered,
         granted=outcome.granted,
+        boots=_columns(outcome.boots),
     )
 
 

@@ -601,6 +601,9 @@ def in_table(name: str) -> list[Metric]:
 
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted", "late")
+# Of a boot; `BootOutcome::NAMES` and `BootReason::NAMES` of the native core have the same.
+BOOT_OUTCOMES = ("booted", "failed", "late", "shed", "interrupted")
+BOOT_REASONS = ("", "refused", "no answer", "fell silent", "broke the protocol", "wrong bytes")
 
 TRANSFER_COLUMNS: dict[str, Column] = {
     "intended_start_ns": Column("ns", "When the schedule wanted the transfer to start.", "int", False),

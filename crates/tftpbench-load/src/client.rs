@@ -15,6 +15,8 @@ use tftpbench_proto::{
     emit_request,
 };
 
+use crate::booting::Booting;
+use crate::boots::{self, Ends};
 use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
 use crate::endpoints::Via;
@@ -58,6 +60,13 @@ pub(crate) struct Client {
     contents: Contents,
     /// Bytes of the file that is read, where that is known.
     expected_bytes: Option<u64>,
+    /// More bytes than these are looked at.
+    bytes_max: u64,
+    verify: Verify,
+    /// How long its peer may be silent before a run that ends calls it so.
+    silence_ns: u64,
+    /// The machine whose boot it is a step of.
+    pub(crate) boot: Option<Box<Booting>>,
     pub(crate) exchange: Exchange,
     number: u64,
     intended_ns: u64,
@@ -102,6 +111,7 @@ impl Client {
             distinct => number % distinct,
         };
         let (machine, options) = machine(config, now_ns);
+        let silence_ns = config.timing.timeout_ns;
         let (operation, name) = (config.operation, config.name.replace("{n}", &file.to_string()));
         let mut opening = Vec::with_capacity(64);
         emit_request(&mut opening, operation, name.as_bytes(), Mode::Octet, &options);
@@ -110,14 +120,69 @@ impl Client {
             Some(bytes) => Contents::Given(bytes.clone()),
             None => Contents::Generated(Generated::new(config.seed, file)),
         };
-        let expected_bytes = expected_bytes(config, &contents);
+        let expected_bytes = expected_bytes(config, operation, &contents, Some(config.file_size_bytes));
+        Client {
+            verify: config.verify,
+            expected_bytes,
+            bytes_max: expected_bytes.unwrap_or(u64::MAX),
+            ..Client::blank(via, (machine, opening), contents, (number, intended_ns, now_ns), silence_ns)
+        }
+    }
+
+    /// The step that a machine is at.
+    pub(crate) fn of_boot(config: &LoadConfig, via: Via, boot: Box<Booting>, now_ns: u64) -> Client {
+        let step = boot.step();
+        let contents = match &step.contents {
+            Some(bytes) => Contents::Given(bytes.clone()),
+            None => Contents::Generated(Generated::new(config.seed, step.file)),
+        };
+        let opening = step.request(boot.number);
+        let (asked, _) = boots::asked(&opening);
+        let habits = step.habits.clone();
+        let machine = match step.operation {
+            Operation::Read => Machine::Receive(Receiver::client_with(asked, habits, now_ns)),
+            Operation::Write => {
+                let length = step.size_bytes.unwrap_or(0);
+                Machine::Send(Sender::client_with(asked, length, habits, now_ns))
+            }
+        };
+        let silence_ns = step.habits.opening_waits_ns.first().copied().unwrap_or(0);
+        let (verify, expected_bytes, bytes_max) = match step.ends {
+            Ends::Whole => {
+                let expected = expected_bytes(config, step.operation, &contents, step.size_bytes);
+                (config.verify, expected, expected.unwrap_or(u64::MAX))
+            }
+            Ends::Missing => (Verify::Off, None, u64::MAX),
+            Ends::Stop { .. } => (config.verify, None, 0),
+        };
+        let times = (boot.number, boot.due_ns, now_ns);
+        Client {
+            verify,
+            expected_bytes,
+            bytes_max,
+            boot: Some(boot),
+            ..Client::blank(via, (machine, opening), contents, times, silence_ns)
+        }
+    }
+
+    fn blank(
+        via: Via,
+        (machine, opening): (Machine, Vec<u8>),
+        contents: Contents,
+        (number, intended_ns, now_ns): (u64, u64, u64),
+        silence_ns: u64,
+    ) -> Client {
         Client {
             via,
             machine,
             tid: None,
             opening: opening.into_boxed_slice(),
             contents,
-            expected_bytes,
+            expected_bytes: None,
+            bytes_max: u64::MAX,
+            verify: Verify::Off,
+            silence_ns,
+            boot: None,
             exchange: Exchange::new(),
             number,
             intended_ns,
@@ -158,7 +223,11 @@ impl Client {
         if let Packet::Error { code, message } = packet
             && is_open
         {
-            shared.faults.record_error(code, message);
+            if self.is_expected_miss() {
+                self.ended_as = Some(TransferOutcome::Completed);
+            } else {
+                shared.faults.record_error(code, message);
+            }
             if datagram.last() != Some(&0) {
                 shared.faults.record(ProtocolFault::UnterminatedError, received);
             }
@@ -169,7 +238,10 @@ impl Client {
         {
             self.tid = Some(received.peer);
             self.first_response_ns = Some(received_ns);
-            self.record_granted(&packet, &shared.config.options, shared.recorder);
+            self.record_granted(&packet, shared.recorder);
+            if self.boot.is_some() {
+                self.stop_if_due();
+            }
         }
     }
 
@@ -180,12 +252,12 @@ impl Client {
     /// Ends the transfer from our side because the run is over. Where the server was silent for our own timeout it has
     /// timed out, however many retries were left. Silence begins with the last datagram that came, or with what we sent
     /// since for the first time; while our loop stood still, an answer may have come that was not read.
-    pub(crate) fn interrupt(&mut self, now_ns: u64, config: &LoadConfig, recorder: &Recorder) {
+    pub(crate) fn interrupt(&mut self, now_ns: u64, recorder: &Recorder) {
         let agreed_ns = either!(&self.machine, machine => machine.agreed().timeout_s).map(seconds_ns);
         let since_ns = self.heard_ns.max(self.exchange.earliest_answer_ns());
         let still_ns = recorder.stood_still_ns(since_ns, now_ns);
         let silent_ns = now_ns.saturating_sub(since_ns).saturating_sub(still_ns);
-        if silent_ns >= agreed_ns.unwrap_or(config.timing.timeout_ns) {
+        if silent_ns >= agreed_ns.unwrap_or(self.silence_ns) {
             self.ended_as = Some(TransferOutcome::TimedOut);
         }
         either!(&mut self.machine, machine => machine.abort(ErrorCode::NOT_DEFINED, "the load run is over"));
@@ -211,10 +283,12 @@ impl Client {
         self.row.is_some()
     }
 
-    /// A late answer to a transfer that did not complete must find this socket, not the next transfer's on its port.
+    /// A late answer to a transfer that did not complete must find this socket, not the next transfer's on its port. A
+    /// machine that boots keeps its place.
     pub(crate) fn keeps_its_port(&self) -> bool {
-        matches!(self.via, Via::Own(_))
-            && either!(&self.machine, machine => machine.outcome()) != Some(&Outcome::Completed)
+        self.boot.is_some()
+            || matches!(self.via, Via::Own(_))
+                && either!(&self.machine, machine => machine.outcome()) != Some(&Outcome::Completed)
     }
 
     /// RFC 1350 section 4: the first answer's port becomes the server's TID; the address must be the server's own.
@@ -254,8 +328,8 @@ impl Client {
             self.record_round_trip(received_ns, blocks, shared.recorder);
             shared.recorder.progress(received_ns, blocks - self.blocks, bytes - self.bytes);
             (self.blocks, self.bytes) = (blocks, bytes);
-            if self.expected_bytes.is_some_and(|expected| bytes > expected) {
-                self.end_overlong(received, shared);
+            if bytes > self.bytes_max {
+                self.pass_bytes_max(received, shared);
             }
         }
         if either!(&self.machine, machine => machine.counts().faults) > faults
@@ -265,13 +339,40 @@ impl Client {
         }
     }
 
-    /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why.
-    fn end_overlong(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
+    /// A file that goes on behind its end may never end. ERROR 3, "allocation exceeded", tells the server why. A client
+    /// that has what it wanted ends it, too.
+    #[cold]
+    #[inline(never)]
+    fn pass_bytes_max(&mut self, received: &Received<'_>, shared: &mut Shared<'_>) {
+        if self.expected_bytes.is_none() {
+            return self.stop_if_due();
+        }
         self.mismatch = true;
         self.ended_as = Some(TransferOutcome::Failed);
         shared.faults.record(LONGER_THAN_EXPECTED, received);
         let message = "the file is longer than expected";
         either!(&mut self.machine, machine => machine.abort(ErrorCode::DISK_FULL, message));
+    }
+
+    /// Whether the ERROR that has come is the one that this step should end with: the first answer.
+    fn is_expected_miss(&self) -> bool {
+        let is_first = self.tid.is_none();
+        is_first && self.boot.as_ref().is_some_and(|boot| boot.step().ends == Ends::Missing)
+    }
+
+    /// Ends a transfer that the client stops, once it has what it wanted.
+    #[cold]
+    fn stop_if_due(&mut self) {
+        let Some(Ends::Stop { after, code, .. }) = self.boot.as_ref().map(|boot| &boot.step().ends) else {
+            return;
+        };
+        if self.blocks < *after || either!(&self.machine, machine => machine.outcome().is_some()) {
+            return;
+        }
+        let code = ErrorCode(*code);
+        self.ended_as = Some(TransferOutcome::Completed);
+        // The words are the step's: see `emit`.
+        either!(&mut self.machine, machine => machine.abort(code, ""));
     }
 
     /// RFC 1350 section 4 draws a request that comes twice and is answered by two TIDs: where we sent ours again, a
@@ -305,7 +406,7 @@ impl Client {
     }
 
     fn verify(&mut self, block: &Block<'_>, index: u64, received: &Received<'_>, shared: &mut Shared<'_>) {
-        let wanted = match shared.config.verify {
+        let wanted = match self.verify {
             Verify::Full => true,
             Verify::Sample => block.last || index % SAMPLE_EVERY == 1,
             Verify::Off => false,
@@ -337,12 +438,17 @@ fn machine(config: &LoadConfig, now_ns: u64) -> (Machine, Options) {
 }
 
 /// How many bytes a read must bring, where the caller or the file to compare with says so.
-fn expected_bytes(config: &LoadConfig, contents: &Contents) -> Option<u64> {
+fn expected_bytes(
+    config: &LoadConfig,
+    operation: Operation,
+    contents: &Contents,
+    size_bytes: Option<u64>,
+) -> Option<u64> {
     let is_known = config.size_is_known || config.verify != Verify::Off;
-    match (config.operation, contents) {
+    match (operation, contents) {
         (Operation::Write, _) => None,
         (Operation::Read, Contents::Given(bytes)) => Some(bytes.len() as u64),
-        (Operation::Read, Contents::Generated(_)) => is_known.then_some(config.file_size_bytes),
+        (Operation::Read, Contents::Generated(_)) => size_bytes.filter(|_| is_known),
     }
 }
 

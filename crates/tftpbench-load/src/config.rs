@@ -7,10 +7,14 @@ use std::sync::Arc;
 use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
+use crate::boots::BootPlan;
 use crate::open_loop::{Rate, Spacing};
 
 /// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+
+/// An address keeps three bits at least to tell the boots of one place apart.
+const PLACE_BITS_MAX: u32 = 20;
 
 /// Clients kept after their end, to answer a lost last ACK or to keep a port from the next; beyond this the oldest go.
 pub(crate) const DALLYING_MAX: usize = 1024;
@@ -62,6 +66,9 @@ pub struct LoadConfig {
     pub watch_for_answer: bool,
     /// Receive buffer to ask for on every client socket; 0 leaves the kernel's default.
     pub receive_buffer_bytes: usize,
+    /// What starts is a machine that boots so, and not one transfer; operation, name, file, options and timing are those
+    /// of its steps then.
+    pub boots: Option<Arc<BootPlan>>,
 }
 
 /// When transfers start: what a `Schedule` is made of.
@@ -150,8 +157,10 @@ pub enum LoadError {
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesShortfall),
     /// More transfers may be in flight than this machine can hold.
-    #[error("{asked} transfers in flight are more than {limit} allow: at most {fits} fit{hint}")]
+    #[error("{asked} {what} in flight are more than {limit} allow: at most {fits} fit{hint}")]
     TooMany {
+        /// Transfers, or machines.
+        what: &'static str,
         /// What was asked for.
         asked: usize,
         /// What limits it.
@@ -196,9 +205,41 @@ impl LoadConfig {
         }
     }
 
+    /// Operation and options of each request: of all of them, or of each step of a boot.
+    fn requests(&self) -> Vec<(Operation, Options)> {
+        match &self.boots {
+            None => vec![(self.operation, self.options)],
+            Some(plan) => plan.all_steps().map(|step| (step.operation, step.asked().0)).collect(),
+        }
+    }
+
+    /// Whether any request is of this operation.
+    pub(crate) fn does(&self, operation: Operation) -> bool {
+        self.requests().iter().any(|(known, _)| *known == operation)
+    }
+
+    /// The largest blksize that is asked for; 0 for none.
+    pub(crate) fn blksize_max(&self) -> u16 {
+        self.requests().iter().filter_map(|(_, options)| options.blksize).max().unwrap_or(0)
+    }
+
+    /// The largest windowsize that is asked for.
+    pub(crate) fn windowsize_max(&self) -> u16 {
+        self.requests().iter().filter_map(|(_, options)| options.windowsize).max().unwrap_or(1)
+    }
+
     /// Whether blocks may arrive many at a time (RFC 7440).
     pub(crate) fn reads_windows(&self) -> bool {
-        self.operation == Operation::Read && self.options.windowsize.is_some_and(|windowsize| windowsize > 1)
+        let is_one = |&(operation, options): &(Operation, Options)| {
+            operation == Operation::Read && options.windowsize > Some(1)
+        };
+        self.requests().iter().any(is_one)
+    }
+
+    /// Bits of an address that tell the machines of all workers apart.
+    pub(crate) fn machine_place_bits(&self) -> u32 {
+        let places = self.slots(0).saturating_mul(self.workers);
+        usize::BITS - places.saturating_sub(1).leading_zeros()
     }
 
     /// Refuses what cannot be run; after this the workers need not check again.
@@ -219,19 +260,14 @@ impl LoadConfig {
         if self.sockets == Sockets::Shared && !can_share_sockets(self.server) {
             return refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8");
         }
-        let longest_name = self.name.replace("{n}", &u64::MAX.to_string());
-        if self.name.is_empty() || longest_name.len() > NAME_BYTES_MAX || self.name.contains('\0') {
-            return refuse("name: must have 1 to 255 bytes, numbers included, and no NUL");
+        if self.boots.is_some()
+            && self.sockets == Sockets::Shared
+            && self.machine_place_bits() > PLACE_BITS_MAX
+        {
+            return refuse("concurrency: at most 1048576 machines can be in flight from 127.0.0.0/8");
         }
-        let Options { blksize, windowsize, timeout_s, .. } = self.options;
-        if blksize.is_some_and(|blksize| !(BLKSIZE_MIN..=BLKSIZE_MAX).contains(&blksize)) {
-            return refuse("blksize: must be between 8 and 65464");
-        }
-        if windowsize == Some(0) || timeout_s == Some(0) {
-            return refuse("windowsize and timeout option: must be at least 1");
-        }
-        if self.timing.timeout_ns == 0 {
-            return refuse("timeout: must be longer than 0");
+        if self.boots.is_none() {
+            self.check_request()?;
         }
         if let Arrivals::OpenLoop { rate, deadline_ns, .. } = self.arrivals {
             if !rate.is_allowed() {
@@ -246,6 +282,26 @@ impl LoadConfig {
             Extent::Duration { window_ns: 0, .. } => refuse("duration: must be longer than 0"),
             _ => Ok(()),
         }
+    }
+
+    /// What is the same for all transfers; a boot's steps were checked when its plan was made.
+    fn check_request(&self) -> Result<(), LoadError> {
+        let refuse = |text: &str| Err(LoadError::Config(text.to_owned()));
+        let longest_name = self.name.replace("{n}", &u64::MAX.to_string());
+        if self.name.is_empty() || longest_name.len() > NAME_BYTES_MAX || self.name.contains('\0') {
+            return refuse("name: must have 1 to 255 bytes, numbers included, and no NUL");
+        }
+        let Options { blksize, windowsize, timeout_s, .. } = self.options;
+        if blksize.is_some_and(|blksize| !(BLKSIZE_MIN..=BLKSIZE_MAX).contains(&blksize)) {
+            return refuse("blksize: must be between 8 and 65464");
+        }
+        if windowsize == Some(0) || timeout_s == Some(0) {
+            return refuse("windowsize and timeout option: must be at least 1");
+        }
+        if self.timing.timeout_ns == 0 {
+            return refuse("timeout: must be longer than 0");
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tftpbench_net::{Socket, SocketOptions};
 use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
 
+use crate::booting::Booting;
 use crate::config::{Arrivals, LoadConfig, LoadError, Sockets};
 use crate::shared_socket::{self, SharedSocket};
 
@@ -32,29 +33,41 @@ pub(crate) enum Via {
 pub(crate) struct Endpoints {
     /// Shared sockets; none where each transfer has its own.
     pub(crate) shared: Vec<SharedSocket>,
-    /// Sockets for the first transfers.
+    /// Sockets for the first transfers, and how more of them are opened.
     spare: Vec<Socket>,
+    local: SocketAddr,
+    options: SocketOptions,
     /// Transfers so far at each key, for addresses that do not come again soon.
     uses: Vec<u32>,
+    /// Of an address: the bits that are the place, and what leads from that to the key at each shared socket: its own
+    /// first key, and the distance of two. All sockets have the same machines.
+    place_bits: u32,
+    place_mask: u32,
+    first_keys: Vec<usize>,
+    stride: usize,
 }
+
+/// Shared sockets of machines at least: so many requests later a machine's port comes again.
+const MACHINE_PORTS: usize = 4;
 
 impl Endpoints {
     /// All that the first `slots` transfers need; of an open loop's, which may never be so many, that the first ones do.
-    pub(crate) fn open(config: &LoadConfig, slots: usize) -> Result<Endpoints, LoadError> {
+    pub(crate) fn open(config: &LoadConfig, worker: usize, slots: usize) -> Result<Endpoints, LoadError> {
         let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
+        let (local, options) = own_socket(config);
         match config.sockets {
             Sockets::PerTransfer => {
                 let first = match config.arrivals {
                     Arrivals::ClosedLoop { .. } => slots,
                     Arrivals::OpenLoop { .. } => slots.min(FIRST_SOCKETS),
                 };
-                spare = (0..first).map(|_| open_socket(config)).collect::<Result<_, _>>()?;
+                spare = (0..first).map(|_| open_socket(local, &options)).collect::<Result<_, _>>()?;
             }
             Sockets::Shared => {
                 let bytes = datagram_bytes_max(config);
-                let (waiting, waiting_bytes) = match config.operation {
-                    Operation::Read => (config.options.windowsize.unwrap_or(1), bytes),
-                    Operation::Write => (1, HEADER_LEN),
+                let (waiting, waiting_bytes) = match config.does(Operation::Read) {
+                    true => (config.windowsize_max(), bytes),
+                    false => (1, HEADER_LEN),
                 };
                 let open = || {
                     SharedSocket::open(config.receive_buffer_bytes, bytes, config.reads_windows())
@@ -62,12 +75,33 @@ impl Endpoints {
                 };
                 shared.push(open()?);
                 let buffer_bytes = shared[0].socket.granted_receive_buffer_bytes();
-                for _ in 1..shared_socket::count(slots, waiting, waiting_bytes, buffer_bytes) {
+                let count = shared_socket::count(slots, waiting, waiting_bytes, buffer_bytes);
+                let least = if config.boots.is_some() { MACHINE_PORTS } else { 1 };
+                for _ in 1..count.max(least) {
                     shared.push(open()?);
                 }
             }
         }
-        Ok(Endpoints { shared, spare, uses: Vec::new() })
+        let (stride, place_bits, first_keys) = match config.boots {
+            None => (shared.len(), shared_socket::PLACE_BITS, (0..shared.len()).collect()),
+            // A machine has its place among those of all workers, whichever socket it sends through.
+            Some(_) => {
+                let first = 0_usize.wrapping_sub(worker * config.slots(0));
+                (1, config.machine_place_bits(), vec![first; shared.len()])
+            }
+        };
+        let place_mask = shared_socket::place_mask(place_bits);
+        Ok(Endpoints {
+            shared,
+            spare,
+            local,
+            options,
+            uses: Vec::new(),
+            place_bits,
+            place_mask,
+            first_keys,
+            stride,
+        })
     }
 
     /// The socket that the first transfer sends through, before it has started.
@@ -76,24 +110,51 @@ impl Endpoints {
     }
 
     /// What the next client, whose key will be `key`, sends through.
-    pub(crate) fn next(&mut self, config: &LoadConfig, key: usize) -> Result<Via, LoadError> {
+    pub(crate) fn next(&mut self, key: usize) -> Result<Via, LoadError> {
         if self.shared.is_empty() {
-            return self.spare.pop().map_or_else(|| open_socket(config), Ok).map(Via::Own);
+            return self.own();
         }
+        let (index, place) = (key % self.shared.len(), key / self.shared.len());
+        let source = self.address(place, key)?;
+        Ok(Via::Shared { index, key, source })
+    }
+
+    /// The address of a machine whose clients will have this key; any where each request has a socket of its own.
+    pub(crate) fn machine_source(&mut self, key: usize) -> Result<Ipv4Addr, LoadError> {
+        match self.first_keys.first() {
+            Some(first) => self.address(key.wrapping_sub(*first), key),
+            None => Ok(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
+    /// What a machine's next request goes through: its own address, and another port than the last one's.
+    pub(crate) fn next_of_machine(&mut self, key: usize, booting: &Booting) -> Result<Via, LoadError> {
+        if self.shared.is_empty() {
+            return self.own();
+        }
+        let index = (key + booting.requests as usize) % self.shared.len();
+        Ok(Via::Shared { index, key, source: booting.source })
+    }
+
+    fn own(&mut self) -> Result<Via, LoadError> {
+        let open = || open_socket(self.local, &self.options);
+        self.spare.pop().map_or_else(open, Ok).map(Via::Own)
+    }
+
+    /// An address for the client at this place, another one than its last ones.
+    fn address(&mut self, place: usize, key: usize) -> Result<Ipv4Addr, LoadError> {
         if self.uses.len() <= key {
             self.uses.resize(key + 1, 0);
         }
         self.uses[key] = self.uses[key].wrapping_add(1);
-        let (index, place) = (key % self.shared.len(), key / self.shared.len());
-        let source = shared_socket::address(place, self.uses[key]);
-        let source =
-            source.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))?;
-        Ok(Via::Shared { index, key, source })
+        let address = shared_socket::address(place, self.uses[key], self.place_bits);
+        address.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))
     }
 
     /// The key of the client that an address of a shared socket belongs or belonged to.
     pub(crate) fn key_at(&self, shared_socket: usize, address: Ipv4Addr) -> usize {
-        shared_socket::place(address) * self.shared.len() + shared_socket
+        let place = (u32::from(address) & self.place_mask) as usize;
+        (place * self.stride).wrapping_add(self.first_keys[shared_socket])
     }
 
     /// Of one of the sockets, all being alike.
@@ -110,10 +171,11 @@ impl Endpoints {
 
 /// The longest datagram of a run that keeps to its options.
 pub(crate) fn datagram_bytes_max(config: &LoadConfig) -> usize {
-    REQUEST_LEN_MAX.max(HEADER_LEN + usize::from(config.options.blksize.unwrap_or(0).max(BLKSIZE_DEFAULT)))
+    REQUEST_LEN_MAX.max(HEADER_LEN + usize::from(config.blksize_max().max(BLKSIZE_DEFAULT)))
 }
 
-fn open_socket(config: &LoadConfig) -> Result<Socket, LoadError> {
+/// Where a client's own socket is bound, and how.
+fn own_socket(config: &LoadConfig) -> (SocketAddr, SocketOptions) {
     let loopback = config.server.ip().is_loopback();
     let local: IpAddr = match config.server.ip() {
         IpAddr::V4(_) if loopback => Ipv4Addr::LOCALHOST.into(),
@@ -121,10 +183,7 @@ fn open_socket(config: &LoadConfig) -> Result<Socket, LoadError> {
         IpAddr::V6(_) if loopback => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let send_buffer_bytes = match config.operation {
-        Operation::Read => 0,
-        Operation::Write => config.receive_buffer_bytes,
-    };
+    let send_buffer_bytes = if config.does(Operation::Write) { config.receive_buffer_bytes } else { 0 };
     let options = SocketOptions {
         receive_buffer_bytes: config.receive_buffer_bytes,
         send_buffer_bytes,
@@ -132,5 +191,9 @@ fn open_socket(config: &LoadConfig) -> Result<Socket, LoadError> {
         receive_coalesced: config.reads_windows(),
         ..SocketOptions::default()
     };
-    Socket::bind(SocketAddr::new(local, 0), &options).map_err(LoadError::os("cannot open a client socket"))
+    (SocketAddr::new(local, 0), options)
+}
+
+fn open_socket(local: SocketAddr, options: &SocketOptions) -> Result<Socket, LoadError> {
+    Socket::bind(local, options).map_err(LoadError::os("cannot open a client socket"))
 }

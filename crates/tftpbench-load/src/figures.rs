@@ -48,6 +48,16 @@ const SERVICE: [Quantile; 3] = [
     (990, "service_ns_p99", "service_ns_p99_is_never"),
 ];
 
+const BOOT: [Quantile; 3] = [
+    (500, "boot_ns_p50", "boot_ns_p50_is_never"),
+    (990, "boot_ns_p99", "boot_ns_p99_is_never"),
+    (1000, "boot_ns_max", "boot_ns_max_is_never"),
+];
+const BOOT_SERVICE: [Quantile; 2] = [
+    (500, "boot_service_ns_p50", "boot_service_ns_p50_is_never"),
+    (990, "boot_service_ns_p99", "boot_service_ns_p99_is_never"),
+];
+
 /// The cohort of one run.
 pub(crate) struct Cohort {
     /// From the intended start; what was shed is part of it.
@@ -86,24 +96,29 @@ impl Cohort {
     }
 
     pub(crate) fn figures(&self) -> Figures {
+        [self.starts(), self.response.figures(&RESPONSE), self.service.figures(&SERVICE)].concat()
+    }
+
+    /// The same where it is one of machines.
+    pub(crate) fn boot_figures(&self) -> Figures {
+        [self.starts(), self.response.figures(&BOOT), self.service.figures(&BOOT_SERVICE)].concat()
+    }
+
+    /// How its starts came about.
+    fn starts(&self) -> Figures {
         let lag =
             |quantile| (!self.lag.is_empty()).then(|| Figure::Whole(self.lag.value_at_quantile(quantile)));
-        [
-            vec![
-                ("offered_per_s", self.offered_per_s),
-                ("achieved_per_s", self.achieved_per_s),
-                ("schedule_lag_ns_p50", lag(0.5)),
-                ("schedule_lag_ns_p99", lag(0.99)),
-            ],
-            self.response.figures(&RESPONSE),
-            self.service.figures(&SERVICE),
+        vec![
+            ("offered_per_s", self.offered_per_s),
+            ("achieved_per_s", self.achieved_per_s),
+            ("schedule_lag_ns_p50", lag(0.5)),
+            ("schedule_lag_ns_p99", lag(0.99)),
         ]
-        .concat()
     }
 
     /// What the latency log holds of it: the times of transfers that completed.
-    pub(crate) fn into_logs(self) -> [(&'static str, LatencyLog); 2] {
-        [("response", self.response.log), ("service", self.service.log)]
+    pub(crate) fn into_logs(self, [response, service]: [&'static str; 2]) -> [(&'static str, LatencyLog); 2] {
+        [(response, self.response.log), (service, self.service.log)]
     }
 }
 
@@ -198,6 +213,8 @@ mod tests {
             retransmissions: 0,
             outcome,
             error_code: -1,
+            machine: -1,
+            step: -1,
         }
     }
 

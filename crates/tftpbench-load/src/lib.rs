@@ -8,6 +8,9 @@
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, in memory that does not grow with time
 //! but for a row per transfer, and [`report`] turns the records of all workers into figures.
 
+mod boot_figures;
+mod booting;
+mod boots;
 mod client;
 mod config;
 pub mod contents;
@@ -16,6 +19,7 @@ mod exchange;
 mod faults;
 mod figures;
 mod latency;
+mod machine_name;
 mod notice;
 mod open_loop;
 mod recorder;
@@ -33,9 +37,12 @@ use std::time::{Duration, Instant};
 
 use tftpbench_net::{Stop, clock, limits};
 
+pub use boot_figures::{BootOutcome, BootReason, BootRow};
+pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
 pub use config::{Arrivals, Extent, LoadConfig, LoadError, Sockets, Verify};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
+pub use machine_name::machine_name;
 pub use notice::{Notice, Progress};
 pub use open_loop::{Rate, Spacing};
 pub use recorder::{INTERVAL_NS, Interval, TransferOutcome, TransferRow};
@@ -54,6 +61,9 @@ const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has ended: its row, in a vector that has grown to twice that, once more where workers are
 /// merged, and once as columns for the caller.
 const ROW_BYTES: u64 = 4 * size_of::<TransferRow>() as u64;
+/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+const MACHINE_BYTES: u64 = 1024;
+const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -111,7 +121,8 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     };
     let refuse = |limit: String, fits: u64, hint: &str| {
         let (asked, hint) = (in_flight_max, hint.to_owned());
-        Err(LoadError::TooMany { asked, limit, fits, hint })
+        let what = if config.boots.is_some() { "machines" } else { "transfers" };
+        Err(LoadError::TooMany { what, asked, limit, fits, hint })
     };
     let dallying = (DALLYING_MAX * config.workers) as u64;
     if config.sockets == Sockets::PerTransfer {
@@ -135,7 +146,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
             memory >> 20
         )));
     };
-    let fits = rest / CLIENT_BYTES;
+    let fits = rest / (CLIENT_BYTES + config.boots.as_ref().map_or(0, |_| MACHINE_BYTES));
     if in_flight_max as u64 > fits {
         return refuse(format!("{} MiB of free memory", memory >> 20), fits, "");
     }
@@ -144,13 +155,17 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
 
 /// Memory for the rows of all transfers of an open loop.
 fn row_bytes(config: &LoadConfig, rate: Rate) -> u64 {
-    let transfers = match config.extent {
+    let starts = match config.extent {
         Extent::Transfers { count, .. } => count as f64,
         Extent::Duration { warm_up_ns, window_ns } => {
             (warm_up_ns as f64 + window_ns as f64) / 1e9 * rate.per_second()
         }
     };
-    (transfers * ROW_BYTES as f64) as u64
+    let row_bytes = match &config.boots {
+        None => ROW_BYTES,
+        Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
+    };
+    (starts * row_bytes as f64) as u64
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

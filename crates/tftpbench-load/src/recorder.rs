@@ -112,6 +112,10 @@ pub struct TransferRow {
     pub outcome: TransferOutcome,
     /// Code of the ERROR that ended it; -1 without one.
     pub error_code: i32,
+    /// The machine whose boot it is a step of, and which, from 1; -1 without one.
+    pub machine: i64,
+    /// See `machine`.
+    pub step: i64,
 }
 
 /// What happened in one interval.

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use crate::boot_figures::{self, BootRecords, BootRow};
 use crate::config::{Extent, LoadConfig};
 use crate::faults::{Fault, Faults, PeerError};
 use crate::figures::{self, Cohort, Figure, Figures, share, whole};
@@ -23,9 +24,12 @@ pub struct LoadReport {
     pub figures: Vec<(&'static str, Option<Figure>)>,
     /// A row per transfer, in order of their ends within each worker.
     pub transfers: Vec<TransferRow>,
+    /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
+    pub boots: Vec<BootRow>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
-    /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service.
+    /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service; of boots with boot,
+    /// boot_service, miss, too.
     pub latency_hlog: String,
     /// What the server did against the protocol.
     pub faults: Vec<Fault>,
@@ -53,7 +57,7 @@ impl LoadReport {
         let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
         let latencies = Latencies::new(block_rtt, &merged.transfers, window);
         let cohort = Cohort::new(config, &merged.transfers, merged.recorded.shed_in_window, window.inside());
-        let figures = [
+        let mut figures = [
             counts(&merged.transfers, &merged.recorded, &merged.faults),
             granted(merged.recorded.granted),
             rates(&merged.phases, window),
@@ -64,14 +68,25 @@ impl LoadReport {
             cohort.figures(),
         ]
         .concat();
+        let mut logs = Vec::from(cohort.into_logs(["response", "service"]));
+        let mut boots = Vec::new();
+        if let Some(records) = merged.boots.take() {
+            let found = boot_figures::figures(config, records, window.inside());
+            // Starts are those of machines then.
+            figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
+            figures.extend(found.figures);
+            logs.extend(found.logs);
+            boots = found.rows;
+        }
         let (faults, errors) = merged.faults.into_lists();
         let Granted { answered, times: [blksize, windowsize, tsize], .. } = merged.recorded.granted;
         let interval_ns = merged.interval_ns;
         merged.intervals.iter_mut().for_each(|interval| interval.duration_ns = interval_ns);
         Ok(LoadReport {
             figures,
-            latency_hlog: latencies.log(cohort.into_logs())?,
+            latency_hlog: latencies.log(logs)?,
             transfers: merged.transfers,
+            boots,
             intervals: merged.intervals,
             faults,
             errors,
@@ -89,6 +104,8 @@ pub(crate) struct WorkerReport {
     pub(crate) receive_buffer_bytes: usize,
     /// Starts that its schedule gave, where that alone decided on them.
     pub(crate) intended: Option<u64>,
+    /// Of its machines, where they were to boot.
+    pub(crate) boots: Option<BootRecords>,
 }
 
 /// The workers' records put together.
@@ -105,6 +122,7 @@ struct Merged {
     /// Of the worker whose loop stood still longest: at once, and together within the window.
     gap_ns_max: u64,
     gap_ns_sum: u64,
+    boots: Option<BootRecords>,
 }
 
 /// Sums that are not split by phase.
@@ -151,6 +169,7 @@ impl Merged {
             receive_buffer_bytes: 0,
             gap_ns_max: 0,
             gap_ns_sum: 0,
+            boots: None,
         }
     }
 
@@ -178,6 +197,9 @@ impl Merged {
         add(&mut self.recorded.lag, &lag);
         self.transfers.extend(transfers);
         self.faults.merge(worker.faults);
+        if let Some(boots) = worker.boots {
+            self.boots.get_or_insert_default().merge(boots);
+        }
         self.receive_buffer_bytes = self.receive_buffer_bytes.max(worker.receive_buffer_bytes);
         self.workers += 1;
     }
@@ -402,7 +424,7 @@ impl Latencies {
     }
 
     /// The log that every HdrHistogram tool reads. Times are seconds since the first start.
-    fn log(self, cohort: [(&'static str, LatencyLog); 2]) -> io::Result<String> {
+    fn log(self, cohort: Vec<(&'static str, LatencyLog)>) -> io::Result<String> {
         let mut text = Vec::new();
         let mut serializer = V2DeflateSerializer::new();
         let mut log = IntervalLogWriterBuilder::new()
@@ -437,7 +459,14 @@ mod tests {
             recorder.complete(at_ns);
         }
         recorder.progress(end_ns, 1, 10);
-        WorkerReport { recorder, faults: Faults::default(), end_ns, receive_buffer_bytes: 0, intended: None }
+        WorkerReport {
+            recorder,
+            faults: Faults::default(),
+            end_ns,
+            receive_buffer_bytes: 0,
+            intended: None,
+            boots: None,
+        }
     }
 
     fn inside(worker: &WorkerReport, ends_with_completion: bool) -> (u64, u64) {

@@ -14,8 +14,8 @@ use crate::config::DALLYING_MAX;
 /// Clients have addresses in 127.128.0.0/9: 11 bits for the place at the socket, 12 bits to tell
 /// transfers apart.
 const BASE: u32 = 0x7f80_0000;
-const PLACE_BITS: u32 = 11;
-const GENERATIONS: u32 = 1 << 12;
+pub(crate) const PLACE_BITS: u32 = 11;
+const ADDRESS_BITS: u32 = 23;
 /// What may wait in one receive buffer, as a part of it: the rest is for bursts and for what is sent again.
 const WAITING_PART: usize = 3;
 /// What the kernel charges for a datagram beside its bytes: headers and shared info, rounded up to a power of two
@@ -87,14 +87,16 @@ pub(crate) fn count(slots: usize, waiting: u16, datagram_bytes: usize, buffer_by
 
 /// The source address of the client at `place` of its socket. `generation` counts the transfers at that place: a late
 /// answer to one of them must not reach the next, so an address comes again after 4,096 of them only.
-pub(crate) fn address(place: usize, generation: u32) -> Option<Ipv4Addr> {
-    let place = u32::try_from(place).ok().filter(|place| *place < 1 << PLACE_BITS)?;
-    Some(Ipv4Addr::from(BASE | (generation % GENERATIONS) << PLACE_BITS | place))
+/// So with 11 bits for the place; the more bits that has, the fewer are left for generations.
+pub(crate) fn address(place: usize, generation: u32, place_bits: u32) -> Option<Ipv4Addr> {
+    let place = u32::try_from(place).ok().filter(|place| *place < 1 << place_bits)?;
+    let generations = 1 << (ADDRESS_BITS - place_bits);
+    Some(Ipv4Addr::from(BASE | (generation % generations) << place_bits | place))
 }
 
-/// The place that an address belongs to; the client there may have another one by now.
-pub(crate) fn place(address: Ipv4Addr) -> usize {
-    (u32::from(address) & ((1 << PLACE_BITS) - 1)) as usize
+/// The bits of an address that are its place; the client there may have another one by now.
+pub(crate) fn place_mask(place_bits: u32) -> u32 {
+    (1 << place_bits) - 1
 }
 
 #[cfg(test)]
@@ -104,16 +106,23 @@ mod tests {
     #[test]
     fn addresses_are_loopback_and_lead_back_to_their_place() {
         for (at, generation) in [(0, 0), (1, 1), (2_047, 4_095), (99, 4_096), (5, u32::MAX)] {
-            let source = address(at, generation).unwrap();
+            let source = address(at, generation, PLACE_BITS).unwrap();
             assert!(source.is_loopback() && !source.is_broadcast(), "{source}");
-            assert_eq!(place(source), at);
+            assert_eq!((u32::from(source) & place_mask(PLACE_BITS)) as usize, at);
         }
-        assert_eq!(address(2_048, 0), None);
+        assert_eq!(address(2_048, 0, PLACE_BITS), None);
+    }
+
+    #[test]
+    fn many_machines_leave_fewer_bits_to_tell_boots_apart_but_some() {
+        let last = address((1 << 20) - 1, 7, 20).unwrap();
+        assert_eq!((last, address(1 << 20, 0, 20)), (Ipv4Addr::new(127, 255, 255, 255), None));
+        assert_ne!(address(5, 0, 20), address(5, 7, 20));
     }
 
     #[test]
     fn the_next_transfer_at_a_place_has_another_address() {
-        assert_ne!(address(7, 1), address(7, 2));
+        assert_ne!(address(7, 1, PLACE_BITS), address(7, 2, PLACE_BITS));
     }
 
     #[test]

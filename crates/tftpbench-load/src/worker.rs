@@ -5,6 +5,7 @@
 
 mod answer;
 mod arrivals;
+mod machines;
 pub(crate) mod opened;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::Schedule;
+use machines::Machines;
 
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;
@@ -67,6 +69,8 @@ struct Worker<'a> {
     batch: SendBatch,
     scratch: Box<[u8]>,
     receive_buffer_bytes: usize,
+    /// Where what starts is a machine that boots.
+    machines: Option<Box<Machines>>,
 }
 
 impl Worker<'_> {
@@ -115,8 +119,10 @@ impl Worker<'_> {
             recorder: self.recorder,
             faults: self.faults,
             end_ns: now_ns,
-            intended: self.schedule.intended(),
+            // Of machines; of transfers each that is intended starts.
+            intended: self.schedule.intended().filter(|_| self.machines.is_none()),
             receive_buffer_bytes: self.receive_buffer_bytes,
+            boots: self.machines.map(|machines| machines.records),
         }
     }
 
@@ -165,16 +171,17 @@ impl Worker<'_> {
 
     fn interrupt_all(&mut self, now_ns: u64) -> Result<(), LoadError> {
         self.drain_end_ns = u64::MAX;
-        let config = self.config;
+        self.close_machines();
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             // Ending one transfer can push another out that only dallied.
             if let Some(client) = self.clients.get_mut(key).filter(|client| !client.is_recorded()) {
-                client.interrupt(now_ns, config, &self.recorder);
+                client.interrupt(now_ns, &self.recorder);
                 self.after_input(key, now_ns)?;
                 self.recorder.looked(clock::monotonic_ns());
             }
         }
+        self.interrupt_machines(now_ns);
         Ok(())
     }
 
@@ -182,16 +189,20 @@ impl Worker<'_> {
         while let Some(start) = self.schedule.take_due(now_ns) {
             if self.active < self.slots {
                 self.start(start)?;
-            } else {
+            } else if !self.shed_machine(start) {
                 self.recorder.shed(start.intended_ns);
             }
         }
         Ok(())
     }
 
-    fn start(&mut self, Start { number, intended_ns }: Start) -> Result<(), LoadError> {
+    fn start(&mut self, start: Start) -> Result<(), LoadError> {
+        if self.start_machine(start)? {
+            return Ok(());
+        }
+        let Start { number, intended_ns } = start;
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
-        let via = self.endpoints.next(self.config, self.clients.vacant_key())?;
+        let via = self.endpoints.next(self.clients.vacant_key())?;
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
         let mut client = Client::new(self.config, via, number, intended_ns, now_ns);
@@ -239,7 +250,10 @@ impl Worker<'_> {
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(now_ns, &mut due);
         for token in due.drain(..) {
-            let Some(key) = self.key_of(token & !DEADLINE) else { continue };
+            let Some(key) = self.key_of(token & !DEADLINE) else {
+                self.fire_machine(token, now_ns)?;
+                continue;
+            };
             let client = &mut self.clients[key];
             if token & DEADLINE != 0 {
                 if client.is_recorded() {
@@ -288,7 +302,11 @@ impl Worker<'_> {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
                 Drained::Complete => return Ok(()),
-                Drained::SocketFull => self.flush_shared_socket(key % self.endpoints.shared.len())?,
+                Drained::SocketFull => {
+                    if let Via::Shared { index, .. } = self.clients[key].via {
+                        self.flush_shared_socket(index)?;
+                    }
+                }
             }
         }
     }
@@ -303,6 +321,9 @@ impl Worker<'_> {
     fn settle(&mut self, key: usize, now_ns: u64) -> Result<(), LoadError> {
         let (client, shared) = self.split(key);
         if let Some(end_ns) = client.record(now_ns, shared.recorder) {
+            if self.end_step(key, end_ns, now_ns) {
+                return Ok(());
+            }
             self.active -= 1;
             self.schedule.transfer_ended(end_ns);
             self.dally(key);

@@ -51,6 +51,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         busy_poll_ns: 0,
         watch_for_answer: false,
         receive_buffer_bytes: 0,
+        boots: None,
     }
 }
 

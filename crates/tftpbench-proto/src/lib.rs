@@ -50,7 +50,8 @@
 //! * An ACK inside the window resumes behind it (RFC 7440 section 4), unless it may belong to what was sent
 //!   before the last such ACK. The ACKs of a receiver that acknowledges every block would otherwise send the
 //!   window again each.
-//! * A receiver reports a gap once, then waits for the missing block or its timer.
+//! * A receiver reports a gap once, then waits for the missing block or its timer; a client with [`Habits`] does as they
+//!   say, and never dallies.
 //! * A receiver repeats its ACK for a duplicate of the newest block only: the sender of an older one has its
 //!   ACK already. With a window larger than one, not within two round trips of that ACK either: such a
 //!   duplicate was under way before.
@@ -102,9 +103,9 @@ pub use option_name::OptionName;
 pub use options::{Agreed, BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, Options, accept, negotiate};
 pub use packet::{
     Decoded, ErrorCode, HEADER_LEN, Mode, Operation, Packet, REQUEST_LEN_MAX, Request, emit_ack,
-    emit_data_header, emit_error, emit_oack, emit_request,
+    emit_data_header, emit_error, emit_oack, emit_request, emit_request_pairs,
 };
 pub use receiver::{Block, Receiver};
 pub use sender::Sender;
-pub use timing::{Backoff, Timing};
+pub use timing::{Backoff, Habits, Nack, Timing};
 pub use transfer::{Counts, Failure, Outcome, Repeated, Transmit};

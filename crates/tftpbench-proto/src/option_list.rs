@@ -3,6 +3,7 @@
 //! Must never allocate, nor panic on any bytes.
 
 use crate::fault::Malformed;
+use crate::option_name::OptionName;
 
 /// The options of a request or OACK as they came: complete pairs, nothing else checked. NULs behind the last pair, which
 /// some boot loaders fill their requests up with, are no part of it.
@@ -23,6 +24,11 @@ impl<'a> OptionList<'a> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether there is one that this crate does not know.
+    pub fn has_unknown(&self) -> bool {
+        self.iter().any(|(name, _)| OptionName::parse(name).is_none())
     }
 
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<OptionList<'a>, Malformed> {

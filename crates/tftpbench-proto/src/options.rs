@@ -160,9 +160,16 @@ pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, Protocol
     if asked.is_empty() {
         return Err(ProtocolFault::OackNotAsked);
     }
+    accept_pairs(asked, oack.iter())
+}
+
+fn accept_pairs<'a>(
+    asked: &Options,
+    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Result<Options, ProtocolFault> {
     let mut granted = Options::default();
     let mut seen = [false; OptionName::COUNT];
-    for (name, value) in oack.iter() {
+    for (name, value) in pairs {
         let name =
             OptionName::parse(name).filter(|name| asked.has(*name)).ok_or(ProtocolFault::OptionNotAsked)?;
         if std::mem::replace(&mut seen[name as usize], true) {
@@ -183,6 +190,13 @@ pub fn accept(asked: &Options, oack: OptionList<'_>) -> Result<Options, Protocol
             OptionName::Rollover,
         ))
         .map_or(Ok(granted), Err)
+}
+
+/// The same where the request has options beside `asked` that are not known here: what an OACK says of such is for the
+/// client alone.
+pub(crate) fn accept_known(asked: &Options, oack: OptionList<'_>) -> Result<Options, ProtocolFault> {
+    let is_known = |(name, _): &(&[u8], &[u8])| OptionName::parse(name).is_some();
+    accept_pairs(asked, oack.iter().filter(is_known))
 }
 
 /// What both sides go by: the granted options, and RFC 1350 where none was.

@@ -213,6 +213,21 @@ pub fn emit_request(buf: &mut Vec<u8>, operation: Operation, filename: &[u8], mo
     options.append_to(buf);
 }
 
+/// The same with any names and values, in this order: as a certain client asks.
+pub fn emit_request_pairs<'a>(
+    buf: &mut Vec<u8>,
+    operation: Operation,
+    filename: &[u8],
+    mode: Mode,
+    pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) {
+    emit_request(buf, operation, filename, mode, &Options::default());
+    for word in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+        buf.extend_from_slice(word);
+        buf.push(0);
+    }
+}
+
 /// Replaces what is in `buf` by an OACK.
 pub fn emit_oack(buf: &mut Vec<u8>, options: &Options) {
     buf.clear();

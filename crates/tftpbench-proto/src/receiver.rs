@@ -12,7 +12,7 @@
 //! | DATA                            | what we do                                | rule                         |
 //! |---------------------------------|-------------------------------------------|------------------------------|
 //! | `received + 1`                  | take it; ACK if a window or the file ends | RFC 1350 s. 2, RFC 7440 s. 4 |
-//! | further ahead, inside a window  | ACK `received`, once until it moves       | RFC 7440 section 4           |
+//! | further ahead, inside a window  | ACK `received`, once until it moves; see [`Nack`] | RFC 7440 section 4   |
 //! | `received` again, already ACKed | ACK it again: the ACK was lost            | RFC 1350 section 2           |
 //! | older                           | nothing: the sender has passed it         |                              |
 //! | outside the window              | nothing; it is a fault                    |                              |
@@ -24,12 +24,14 @@
 //! the ACK of `received`. Once the last block's ACK is out the transfer is completed; the receiver stays a
 //! while to repeat that ACK ("dallying", RFC 1350 section 6).
 
+use std::sync::Arc;
+
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
-use crate::options::{Agreed, Options, accept};
+use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
-use crate::timing::{Expiry, Rto, Timing};
+use crate::timing::{Expiry, Habits, Nack, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
 
 /// Receives one file.
@@ -91,6 +93,11 @@ impl Receiver {
     /// DATA 1.
     pub fn client(asked: Options, timing: Timing, now_ns: u64) -> Receiver {
         Receiver::new(Agreed::default(), Some(asked), Rto::client(timing, now_ns))
+    }
+
+    /// The same of a client with habits of its own. It never dallies.
+    pub fn client_with(asked: Options, habits: Arc<Habits>, now_ns: u64) -> Receiver {
+        Receiver::new(Agreed::default(), Some(asked), Rto::with_habits(habits, now_ns))
     }
 
     /// Takes in a packet of the peer. The block, if any, is to be stored before draining; where that fails,
@@ -193,6 +200,11 @@ impl Receiver {
         &self.agreed
     }
 
+    /// The options of the request; `None` of a server.
+    pub fn asked(&self) -> Option<&Options> {
+        self.asked.as_ref()
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -266,6 +278,8 @@ impl Receiver {
             }
             return;
         }
+        let asks_others = self.rto.habits().is_some_and(|habits| habits.asks_others);
+        let accept = if asks_others { accept_known } else { accept };
         match accept(&self.asked.unwrap_or_default(), oack) {
             Ok(granted) => {
                 self.tsize = granted.tsize;
@@ -372,7 +386,9 @@ impl Receiver {
         if !self.answered {
             self.hear();
         }
-        if !std::mem::replace(&mut self.gap_reported, true) {
+        let is_news = !std::mem::replace(&mut self.gap_reported, true);
+        let nack = self.rto.habits().map_or(Nack::Gap, |habits| habits.nack);
+        if nack == Nack::Block || nack == Nack::Gap && is_news {
             self.reply = Reply::Ack { again: self.acked == self.received };
         }
     }
@@ -408,8 +424,10 @@ impl Receiver {
             self.rto.sent(now_ns, !again && !self.gap_reported);
         } else if !self.dallying {
             self.ending.outcome = Some(Outcome::Completed);
-            self.dallying = true;
-            self.rto.dally(now_ns);
+            self.dallying = self.rto.habits().is_none();
+            if self.dallying {
+                self.rto.dally(now_ns);
+            }
         }
         Transmit::Ack { block: block::wire(self.received, self.agreed.rollover), again }
     }

@@ -36,13 +36,15 @@
 //! other was under way before and never starts another flight: one loss costs one resend, and a receiver that
 //! acknowledges every block cannot raise a storm.
 
+use std::sync::Arc;
+
 use crate::block::{self, HALF};
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
 use crate::option_name::OptionName;
-use crate::options::{Agreed, Options, accept};
+use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
-use crate::timing::{Expiry, Rto, Timing};
+use crate::timing::{Expiry, Habits, Rto, Timing};
 use crate::transfer::{Counts, Ending, Outcome, Reopenings, Repeated, Transmit};
 
 /// Sends one file.
@@ -105,6 +107,11 @@ impl Sender {
     /// A WRQ client's. Opens with the caller's WRQ and awaits ACK 0, or an OACK if it asked for options.
     pub fn client(asked: Options, length: u64, timing: Timing, now_ns: u64) -> Sender {
         Sender::new(Agreed::default(), Some(asked), length, Rto::client(timing, now_ns), now_ns)
+    }
+
+    /// The same of a client with habits of its own.
+    pub fn client_with(asked: Options, length: u64, habits: Arc<Habits>, now_ns: u64) -> Sender {
+        Sender::new(Agreed::default(), Some(asked), length, Rto::with_habits(habits, now_ns), now_ns)
     }
 
     /// Takes in a packet of the peer. Drain afterwards.
@@ -230,6 +237,11 @@ impl Sender {
         &self.agreed
     }
 
+    /// The options of the request; `None` of a server.
+    pub fn asked(&self) -> Option<&Options> {
+        self.asked.as_ref()
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -295,6 +307,8 @@ impl Sender {
     #[inline(never)]
     fn handle_oack(&mut self, now_ns: u64, oack: OptionList<'_>) {
         let asked = self.asked.unwrap_or_default();
+        let asks_others = self.rto.habits().is_some_and(|habits| habits.asks_others);
+        let accept = if asks_others { accept_known } else { accept };
         match accept(&asked, oack) {
             Ok(granted) => {
                 // RFC 2349: in a write the server echoes it. Nothing hangs on that, so the transfer goes on.

@@ -1,6 +1,9 @@
 //! When to send again: the retransmission timer of RFC 6298 fitted to TFTP (RFC 1123 section 4.2.3.2).
 //!
-//! Must never read a clock. `Timing` is configuration, `Rto` a transfer's own timer.
+//! Must never read a clock. `Timing` is configuration, as are the `Habits` of real clients; `Rto` is a transfer's
+//! own timer.
+
+use std::sync::Arc;
 
 /// How a side of a transfer waits for its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,31 @@ pub enum Backoff {
     Exponential,
     /// Nothing.
     Constant,
+}
+
+/// What a real client does where RFCs leave a choice, or where it breaks them. It never dallies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Habits {
+    /// How long it waits after each sending of its request; after the last one it gives up. Whatever was negotiated
+    /// changes nothing: what a client does about it is in its tables.
+    pub opening_waits_ns: Box<[u64]>,
+    /// The same of every later datagram.
+    pub waits_ns: Box<[u64]>,
+    /// What it says to DATA out of order.
+    pub nack: Nack,
+    /// Its request has options that this crate does not know, so an OACK may name such.
+    pub asks_others: bool,
+}
+
+/// What a receiver says to DATA of a window that comes out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nack {
+    /// One ACK of the newest block in order for each gap (RFC 7440 section 4).
+    Gap,
+    /// That ACK for each such block.
+    Block,
+    /// Nothing: it waits for its timer.
+    Nothing,
 }
 
 /// How long a server keeps a transfer without an answer to its opening, whatever was negotiated. Until then one
@@ -52,7 +80,11 @@ pub(crate) enum Expiry {
 /// One side's retransmission timer.
 #[derive(Debug)]
 pub(crate) struct Rto {
+    /// Where there are tables it has what they say for now.
     timing: Timing,
+    habits: Option<Arc<Habits>>,
+    /// The table in force is that of later datagrams.
+    reading: bool,
     /// 0: no sample so far.
     srtt_ns: u64,
     round_trip_min_ns: u64,
@@ -84,6 +116,21 @@ impl Rto {
         rto
     }
 
+    /// That of a client with habits, running from now on.
+    pub(crate) fn with_habits(habits: Arc<Habits>, now_ns: u64) -> Rto {
+        let timing = Timing {
+            timeout_ns: 0,
+            retries: 0,
+            backoff: Backoff::Constant,
+            adaptive_floor_ns: None,
+            timeout_max_ns: u64::MAX,
+        };
+        let mut rto = Rto { habits: Some(habits), ..Rto::idle(timing) };
+        rto.take_wait();
+        rto.restart(now_ns);
+        rto
+    }
+
     /// A server's, running from now on. It bounds the silence.
     pub(crate) fn server(timing: Timing, now_ns: u64) -> Rto {
         let mut rto = Rto::idle(timing);
@@ -96,6 +143,8 @@ impl Rto {
     fn idle(timing: Timing) -> Rto {
         Rto {
             timing,
+            habits: None,
+            reading: false,
             srtt_ns: 0,
             round_trip_min_ns: 0,
             rttvar_ns: 0,
@@ -117,7 +166,11 @@ impl Rto {
         if self.silence_max_ns != u64::MAX {
             self.silence_max_ns = SILENCE_MAX_NS;
         }
-        if let Some(timeout_s) = timeout_s {
+        if self.habits.is_some() {
+            self.reading = true;
+            self.timeouts = 0;
+            self.take_wait();
+        } else if let Some(timeout_s) = timeout_s {
             self.timing.timeout_ns = u64::from(timeout_s) * 1_000_000_000;
             self.timing.timeout_max_ns = self.timing.timeout_max_ns.max(self.timing.timeout_ns);
             self.timing.adaptive_floor_ns = None;
@@ -145,6 +198,8 @@ impl Rto {
         // that is longer than the interval was.
         if !std::mem::replace(&mut self.ambiguous, false) {
             self.doublings = 0;
+        } else {
+            self.take_wait();
         }
         self.restart(now_ns);
     }
@@ -169,6 +224,7 @@ impl Rto {
         self.timeouts += 1;
         self.ambiguous = true;
         self.double();
+        self.take_wait();
         self.restart(now_ns);
         Expiry::Again
     }
@@ -223,9 +279,25 @@ impl Rto {
         }
     }
 
+    /// A client's, where it has such.
+    pub(crate) fn habits(&self) -> Option<&Habits> {
+        self.habits.as_deref()
+    }
+
     /// The shortest round trip so far; 0 while unknown.
     pub(crate) fn round_trip_min_ns(&self) -> u64 {
         self.round_trip_min_ns
+    }
+
+    /// Has the timer wait as long as the table in force says for what has been sent so often. Only where time has run
+    /// out: it must cost a block nothing.
+    #[cold]
+    #[inline(never)]
+    fn take_wait(&mut self) {
+        let Some(habits) = &self.habits else { return };
+        let table = if self.reading { &habits.waits_ns } else { &habits.opening_waits_ns };
+        self.timing.timeout_ns = table.get(self.timeouts as usize).copied().unwrap_or(0);
+        self.timing.retries = table.len().saturating_sub(1) as u32;
     }
 
     fn restart(&mut self, now_ns: u64) {
@@ -360,6 +432,36 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn a_clients_tables_are_its_waits_whatever_was_negotiated() {
+        let tables = |opening: &[u64], reading: &[u64]| {
+            let (opening_waits_ns, waits_ns) = (opening.into(), reading.into());
+            Arc::new(Habits { opening_waits_ns, waits_ns, nack: Nack::Gap, asks_others: false })
+        };
+        let seconds = |all: &[u64]| all.iter().map(|s| s * 1000 * MS).collect::<Vec<_>>();
+        let waits = tables(&seconds(&[4, 8, 16]), &seconds(&[5]));
+        assert_eq!(
+            expiries_s(&mut Rto::with_habits(waits.clone(), 0)),
+            [4, 12, 28],
+            "three sendings, then no more"
+        );
+        let mut rto = Rto::with_habits(waits, 0);
+        assert_eq!(rto.expire(4000 * MS), Expiry::Again);
+        rto.answered(Some(9));
+        rto.progressed(5000 * MS, true);
+        assert_eq!(interval_ms(&rto, 5000 * MS), 5000);
+        rto.sent(6000 * MS, true);
+        assert_eq!(expiries_s(&mut rto), [11], "one wait: it sends nothing again");
+        let mut rto = Rto::with_habits(tables(&[MS], &seconds(&[1, 2])), 0);
+        rto.answered(None);
+        rto.sent(0, true);
+        assert_eq!(rto.expire(1000 * MS), Expiry::Again);
+        assert_eq!(interval_ms(&rto, 1000 * MS), 2000);
+        rto.progressed(1500 * MS, true);
+        assert_eq!(interval_ms(&rto, 1500 * MS), 1000, "what has moved on waits from the first wait on");
+        assert_eq!(expiries_s(&mut Rto::with_habits(tables(&[], &[]), 0)), [0]);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, Extent, Fault, Figure, Interval, LoadConfig, LoadReport, Notice, Progress, Rate, Sockets,
-    Spacing, TransferRow, Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Ends, Extent, Fault, Figure, Interval, LoadConfig,
+    LoadReport, Notice, Progress, Rate, Sockets, Spacing, Then, TransferRow, Verify,
 };
-use tftpbench_proto::{Backoff, Operation, Options, Rollover, Timing};
+use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
 use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
@@ -57,7 +57,39 @@ pub(crate) struct LoadArguments {
     sockets: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
+    boots: Vec<ShareArguments>,
 }
+
+/// `tftpbench.model.boot.Share`, attribute by attribute.
+#[derive(FromPyObject)]
+struct ShareArguments {
+    name: String,
+    weight: u64,
+    steps: Vec<StepArguments>,
+}
+
+/// `tftpbench.model.boot.Step`, attribute by attribute.
+#[derive(FromPyObject)]
+struct StepArguments {
+    operation: String,
+    name: String,
+    options: Vec<(String, String)>,
+    size_bytes: Option<u64>,
+    file: i64,
+    ends: String,
+    stop_after: u64,
+    stop_code: u16,
+    stop_text: String,
+    think_ns: u64,
+    waits_ns: Vec<u64>,
+    reading_waits_ns: Vec<u64>,
+    then: String,
+    restarts_max: u32,
+    nack: String,
+    contents: Option<PathBuf>,
+}
+
+const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write", Operation::Write)];
 
 /// What a load run found: figures by column name, columns of little-endian int64, the latency log, the faults.
 #[pyclass(frozen, module = "tftpbench._core")]
@@ -132,6 +164,13 @@ pub(crate) fn first_difference(
     Ok(py.detach(|| contents::first_difference_in_file(&path, seed, file, size))?)
 }
 
+/// The name that machine `number` asks for. Raises ValueError where the template has another variable than those of a
+/// machine.
+#[pyfunction]
+pub(crate) fn machine_name(template: &str, number: u64) -> PyResult<String> {
+    tftpbench_load::machine_name(template, number).map_err(PyValueError::new_err)
+}
+
 #[pymethods]
 impl LoadOutcome {
     /// Column name to int, float, bool or None.
@@ -153,7 +192,7 @@ impl LoadOutcome {
     #[getter]
     fn transfers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let rows = &self.0.transfers;
-        let columns: [Column<TransferRow>; 9] = [
+        let columns: [Column<TransferRow>; 11] = [
             ("number", |row| row.number as i64),
             ("intended_start_ns", |row| row.intended_start_ns),
             ("actual_start_ns", |row| row.actual_start_ns),
@@ -163,8 +202,34 @@ impl LoadOutcome {
             ("retransmissions", |row| row.retransmissions as i64),
             ("outcome", |row| row.outcome as i64),
             ("error_code", |row| i64::from(row.error_code)),
+            ("machine", |row| row.machine),
+            ("step", |row| row.step),
         ];
         table(py, rows, &columns)
+    }
+
+    /// Columns of the machines, each as little-endian int64; none where no machine was to boot.
+    #[getter]
+    fn boots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns: [Column<BootRow>; 15] = [
+            ("machine", |row| row.machine as i64),
+            ("share", |row| i64::from(row.share)),
+            ("intended_start_ns", |row| row.intended_start_ns),
+            ("actual_start_ns", |row| row.actual_start_ns),
+            ("end_ns", |row| row.end_ns),
+            ("bytes", |row| row.bytes as i64),
+            ("requests", |row| row.requests as i64),
+            ("misses", |row| row.misses as i64),
+            ("misses_unanswered", |row| row.misses_unanswered as i64),
+            ("retransmissions", |row| row.retransmissions as i64),
+            ("restarts", |row| row.restarts as i64),
+            ("outcome", |row| row.outcome as i64),
+            ("failed_step", |row| row.failed_step),
+            ("reason", |row| row.reason as i64),
+            ("error_code", |row| i64::from(row.error_code)),
+        ];
+        let shown = if self.0.boots.is_empty() { &[] } else { &columns[..] };
+        table(py, &self.0.boots, shown)
     }
 
     /// Columns of the intervals, each as little-endian int64.
@@ -241,11 +306,7 @@ impl LoadArguments {
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
-            operation: choice(
-                "operation",
-                &self.operation,
-                &[("read", Operation::Read), ("write", Operation::Write)],
-            )?,
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
             distinct_files: self.distinct_files,
             file_size_bytes: self.file_size_bytes,
             size_is_known: self.size_is_known,
@@ -273,6 +334,7 @@ impl LoadArguments {
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
             watch_for_answer: false,
             receive_buffer_bytes: self.receive_buffer_bytes,
+            boots: boot_plan(self.boots)?,
         })
     }
 
@@ -338,6 +400,73 @@ impl LoadArguments {
             // Clients in the field keep fixed time-outs, and an adaptive one would hide a slow server.
             adaptive_floor_ns: None,
             timeout_max_ns: self.timeout_ns.saturating_mul(64),
+        })
+    }
+}
+
+/// The plan of what boots; none where nothing does. A file to compare with is read once.
+fn boot_plan(shares: Vec<ShareArguments>) -> PyResult<Option<Arc<BootPlan>>> {
+    if shares.is_empty() {
+        return Ok(None);
+    }
+    let mut files = HashMap::new();
+    let shares = shares.into_iter().map(|share| {
+        let steps =
+            share.steps.into_iter().map(|step| step.into_step(&mut files)).collect::<PyResult<_>>()?;
+        Ok(BootShare { name: share.name, weight: share.weight, steps })
+    });
+    let plan = BootPlan::new(shares.collect::<PyResult<_>>()?).map_err(from_load)?;
+    Ok(Some(Arc::new(plan)))
+}
+
+impl StepArguments {
+    fn into_step(self, files: &mut HashMap<PathBuf, Arc<[u8]>>) -> PyResult<BootStep> {
+        let stop = Ends::Stop { after: self.stop_after, code: self.stop_code, text: self.stop_text.into() };
+        let contents = match self.contents {
+            None => None,
+            Some(path) => Some(match files.get(&path) {
+                Some(bytes) => bytes.clone(),
+                None => {
+                    let bytes: Arc<[u8]> = std::fs::read(&path)?.into();
+                    files.insert(path, bytes.clone());
+                    bytes
+                }
+            }),
+        };
+        Ok(BootStep {
+            operation: choice("operation", &self.operation, &OPERATIONS)?,
+            name: self.name,
+            options: self.options,
+            size_bytes: self.size_bytes,
+            // -1, of a miss, is a file that no comparison is made with.
+            file: self.file as u64,
+            contents,
+            ends: match self.ends.as_str() {
+                "stop" => stop,
+                other => choice("ends", other, &[("whole", 0), ("missing", 1), ("stop", 2)])
+                    .map(|ends| if ends == 0 { Ends::Whole } else { Ends::Missing })?,
+            },
+            think_ns: self.think_ns,
+            then: choice(
+                "then",
+                &self.then,
+                &[
+                    ("give_up", Then::GiveUp),
+                    ("restart_transfer", Then::RestartTransfer),
+                    ("restart_boot", Then::RestartBoot),
+                ],
+            )?,
+            restarts_max: self.restarts_max,
+            habits: Arc::new(Habits {
+                opening_waits_ns: self.waits_ns.into(),
+                waits_ns: self.reading_waits_ns.into(),
+                nack: choice(
+                    "nack",
+                    &self.nack,
+                    &[("gap", Nack::Gap), ("block", Nack::Block), ("none", Nack::Nothing)],
+                )?,
+                asks_others: false,
+            }),
         })
     }
 }

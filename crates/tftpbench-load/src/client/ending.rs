@@ -2,21 +2,23 @@
 //!
 //! Never sends, never reads a clock.
 
-use tftpbench_proto::{Failure, Options, Outcome, Packet, accept};
+use tftpbench_proto::{Failure, OptionList, Options, Outcome, Packet, accept};
 
 use super::{Client, Machine, either};
+use crate::boot_figures::BootReason;
+use crate::booting::Ended;
 use crate::endpoints::Via;
 use crate::recorder::{Granted, Recorder, TransferOutcome, TransferRow};
 
 impl Client {
     /// Writes down what holds for the transfer from its first answer on. An ERROR or a broken OACK grants nothing; DATA
     /// or ACK without OACK grants what RFC 1350 does (RFC 2347).
-    pub(super) fn record_granted(&self, packet: &Packet<'_>, asked: &Options, recorder: &mut Recorder) {
+    pub(super) fn record_granted(&self, packet: &Packet<'_>, recorder: &mut Recorder) {
         let (answered, agreed) = either!(&self.machine, machine => (machine.answered(), machine.agreed()));
         let named = match packet {
             _ if !answered => return,
             Packet::Error { .. } => return,
-            Packet::Oack(options) => accept(asked, *options).unwrap_or_default(),
+            Packet::Oack(options) => self.granted(*options),
             _ => Options::default(),
         };
         let Options { blksize, windowsize, tsize, .. } = named;
@@ -26,6 +28,29 @@ impl Client {
             answered: 1,
             times: [blksize.is_some(), windowsize.is_some(), tsize.is_some()].map(u64::from),
         });
+    }
+
+    fn granted(&self, oack: OptionList<'_>) -> Options {
+        let asked = either!(&self.machine, machine => machine.asked().copied()).unwrap_or_default();
+        accept(&asked, oack).unwrap_or_default()
+    }
+
+    /// How a decided transfer ended, as its boot sees it.
+    pub(crate) fn ended(&self, end_ns: u64) -> Option<Ended> {
+        let decided = either!(&self.machine, machine => machine.outcome())?;
+        let (outcome, error_code) = classify(decided, self.ended_as);
+        let reason = match decided {
+            _ if self.mismatch => BootReason::WrongBytes,
+            Outcome::Completed => BootReason::None,
+            Outcome::TimedOut if self.first_response_ns.is_none() => BootReason::NoAnswer,
+            Outcome::TimedOut => BootReason::FellSilent,
+            Outcome::Failed(Failure::Peer { .. }) => BootReason::Refused,
+            Outcome::Failed(Failure::Protocol(_)) => BootReason::BrokeProtocol,
+            Outcome::Failed(Failure::Local { .. }) => BootReason::None,
+        };
+        let started_ns = self.exchange.started_ns().unwrap_or(end_ns);
+        let retransmissions = either!(&self.machine, machine => machine.counts().retransmissions);
+        Some(Ended { outcome, error_code, reason, started_ns, end_ns, bytes: self.bytes, retransmissions })
     }
 
     /// Writes the row of a transfer that has just been decided and returns when it ended; later it keeps the row true.
@@ -68,17 +93,22 @@ impl Client {
             retransmissions: counts.retransmissions,
             outcome,
             error_code,
+            machine: self.boot.as_ref().map_or(-1, |boot| boot.number as i64),
+            step: self.boot.as_ref().map_or(-1, |boot| boot.step as i64 + 1),
         });
         Some(end_ns)
     }
 }
 
-/// How the transfer counts, and the code of the ERROR that ended it. `ended_as` is for those that we ended.
+/// How the transfer counts, and the code of the ERROR that ended it. `ended_as` is for those that we ended, and for those
+/// that were to be refused.
 fn classify(decided: &Outcome, ended_as: Option<TransferOutcome>) -> (TransferOutcome, i32) {
     match decided {
         Outcome::Completed => (TransferOutcome::Completed, -1),
         Outcome::TimedOut => (TransferOutcome::TimedOut, -1),
-        Outcome::Failed(Failure::Peer { code, .. }) => (TransferOutcome::Failed, i32::from(code.0)),
+        Outcome::Failed(Failure::Peer { code, .. }) => {
+            (ended_as.unwrap_or(TransferOutcome::Failed), i32::from(code.0))
+        }
         Outcome::Failed(Failure::Protocol(_)) => (TransferOutcome::Failed, -1),
         Outcome::Failed(Failure::Local { .. }) => (ended_as.unwrap_or(TransferOutcome::Interrupted), -1),
     }
@@ -127,6 +157,7 @@ mod tests {
             busy_poll_ns: 0,
             watch_for_answer: false,
             receive_buffer_bytes: 0,
+            boots: None,
         }
     }
 
@@ -204,7 +235,7 @@ mod tests {
         client.exchange.flush(sent_ms * MS);
         client.exchange.queue(&Transmit::Ack { block: 1, again: true }, 1, 1);
         client.exchange.flush(950 * MS);
-        client.interrupt(1000 * MS, &config, &recorder);
+        client.interrupt(1000 * MS, &recorder);
         client.record(1000 * MS, &mut recorder);
         recorder.transfers[0].outcome
     }

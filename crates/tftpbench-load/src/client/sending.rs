@@ -10,8 +10,9 @@ use tftpbench_net::{Sent, clock};
 use tftpbench_proto::{ErrorCode, HEADER_LEN, Packet, Transmit, emit_ack, emit_data_header, emit_error};
 
 use super::{Client, Drained, Machine, Shared, either};
+use crate::boots::Ends;
 use crate::endpoints::Via;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, TransferOutcome};
 
 /// Room for any ERROR of ours.
 const ERROR_BYTES_MAX: usize = 64;
@@ -141,6 +142,15 @@ impl Client {
         recorder.datagram(now_ns, length);
     }
 
+    /// What our ERROR says: where a client stops a transfer, its own words.
+    #[cold]
+    fn error_text<'a>(&'a self, message: &'a str) -> &'a str {
+        match self.boot.as_ref().map(|boot| &boot.step().ends) {
+            Some(Ends::Stop { text, .. }) if self.ended_as == Some(TransferOutcome::Completed) => text,
+            _ => message,
+        }
+    }
+
     fn emit(&self, transmit: &Transmit, buf: &mut [u8]) -> usize {
         match *transmit {
             Transmit::Opening => {
@@ -153,7 +163,7 @@ impl Client {
                 HEADER_LEN + len
             }
             Transmit::Ack { block, .. } => emit_ack(buf, block),
-            Transmit::Error { code, message } => emit_error(buf, code, message),
+            Transmit::Error { code, message } => emit_error(buf, code, self.error_text(message)),
         }
     }
 }

@@ -111,6 +111,7 @@ impl Worker<'_> {
         let IpAddr::V4(address) = address?.ip() else { return None };
         let key = self.endpoints.key_at(shared_socket, address);
         let client = self.clients.get(key)?;
-        matches!(client.via, Via::Shared { source, .. } if source == address).then_some(key)
+        matches!(client.via, Via::Shared { index, source, .. } if source == address && index == shared_socket)
+            .then_some(key)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
+use super::machines::Machines;
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Client;
 use crate::config::{Extent, LoadConfig, LoadError};
@@ -51,15 +52,15 @@ impl<'a> OpenedWorker<'a> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
         let slots = config.slots(index);
-        let endpoints = Endpoints::open(config, slots)?;
+        let endpoints = Endpoints::open(config, index, slots)?;
         for (index, shared_socket) in endpoints.shared.iter().enumerate() {
             poller
                 .add_busy(&shared_socket.socket, SHARED_TOKENS - index as u64)
                 .map_err(LoadError::os("cannot watch a socket"))?;
         }
-        let messages = match config.options.windowsize {
+        let messages = match config.windowsize_max() {
             _ if !endpoints.shared.is_empty() => SHARED_RECEIVE_MESSAGES,
-            Some(2..) => RECEIVE_MESSAGES,
+            2.. => RECEIVE_MESSAGES,
             _ => 1,
         };
         let datagram_bytes = datagram_bytes_max(config);
@@ -124,6 +125,7 @@ impl<'a> OpenedWorker<'a> {
             receives_since_poll: 0,
             batch: self.batch,
             scratch: self.scratch,
+            machines: config.boots.as_ref().map(|plan| Box::new(Machines::new(plan))),
         }
     }
 }
