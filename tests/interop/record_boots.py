@@ -50,8 +50,8 @@ README = """What real boot clients sent and received, recorded by tests/interop/
 The data of DATA and the middle of each file are left out. Times are of the machine's own clock.
 """
 PCAP_HEADER_BYTES = 24
-# An instruction takes 16 ns of the machine's time, which is what captures have: a busy host stretches no timer.
-NS_SHIFT = 4
+# An instruction takes 2^4 ns of the machine's time, which is what captures have: a busy host stretches no timer.
+TIME_SHIFT = 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ class Datagram:
     sent: bool  # by the machine
     payload: bytes
     file: str
-    asked: int  # how often this file was asked for until now, from a new port each time
 
     @property
     def opcode(self) -> int:
@@ -117,6 +116,7 @@ class Recording:
     console: tuple[tuple[str, str], ...] = ()  # what to type when the console shows a text
     quiet_s: float = 8  # the recording ends when no datagram came for so long after the first
     limit_s: float = 90
+    time_shift: int = TIME_SHIFT
 
 
 class Lan:
@@ -129,7 +129,6 @@ class Lan:
         self.selector.register(wire, EVENT_READ)
         self.sockets: dict[int, socket.socket] = {}  # by the machine's port
         self.files: dict[int, str] = {}  # the same
-        self.asked: dict[str, int] = {}
         self.heard = 0.0
 
     def serve(self, timeout_s: float) -> None:
@@ -161,9 +160,7 @@ class Lan:
     def _tftp(self, source: int, port: int, payload: bytes) -> None:
         if payload[1] in (RRQ, WRQ):
             file = payload[2:].split(b"\0")[0].decode()
-            if self.files.get(source) != file:
-                self.files[source] = file
-                self.asked[file] = self.asked.get(file, 0) + 1
+            self.files[source] = file
         if source not in self.sockets:
             self.sockets[source] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.sockets[source].bind(("127.0.0.1", 0))
@@ -184,8 +181,7 @@ class Lan:
             self.wire.send(self._frame(MACHINE_MAC, MACHINE_IP, source, port, payload))
 
     def _dropped(self, sent: bool, port: int, payload: bytes) -> bool:
-        file = self.files.get(port, "")
-        return self.drop(Datagram(sent, payload, file, self.asked.get(file, 0)))
+        return self.drop(Datagram(sent, payload, self.files.get(port, "")))
 
     def _dhcp(self, asked: bytes) -> None:
         options = dict(_dhcp_options(asked[240:]))
@@ -246,7 +242,12 @@ def record(recording: Recording, target: Path, console: Path | None = None) -> N
         stack.enter_context(screen)
         server = stack.enter_context(tftpbench.Server("epoll", root))
         command = recording.command(folder)
-        command += ["-icount", f"shift={NS_SHIFT}", "-object", f"filter-dump,id=dump,netdev=net,file={folder / 'dump'}"]
+        command += [
+            "-icount",
+            f"shift={recording.time_shift}",
+            "-object",
+            f"filter-dump,id=dump,netdev=net,file={folder / 'dump'}",
+        ]
         command += ["-nodefaults", "-display", "none", "-no-reboot", "-uuid", MACHINE_UUID]
         command += ["-netdev", f"dgram,id=net,local.type=fd,local.str={theirs.fileno()}"]
         command += ["-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console"]
@@ -419,6 +420,7 @@ PXELINUX = Recording(
     },
     "pxelinux.0",
     limit_s=400,
+    time_shift=7,  # it waits in real mode, of which QEMU does few instructions a second
 )
 DTB = "dtbs/rockchip/rk3399-rockpro64.dtb"
 # Boards have the address of the device tree; this one is for QEMU's own, which is in memory already.
@@ -458,8 +460,8 @@ RECORDINGS: dict[str, Recording] = {
     "uefi-ipxe-silent": _with(IPXE, lambda: silent("vmlinuz"), 40),
     "uefi-ipxe-stall": _with(IPXE, lambda: silent("vmlinuz", 12), 40),
     "bios-pxelinux": PXELINUX,
-    "bios-pxelinux-silent": _with(PXELINUX, lambda: silent("vmlinuz"), 30),
-    "bios-pxelinux-stall": _with(PXELINUX, lambda: silent("vmlinuz", 12), 30),
+    "bios-pxelinux-silent": _with(PXELINUX, lambda: silent("vmlinuz"), 90),
+    "bios-pxelinux-stall": _with(PXELINUX, lambda: silent("vmlinuz", 12), 90),
     "uboot": UBOOT,
     "uboot-silent": _with(UBOOT, lambda: silent("Image"), 30),
     "uboot-stall": _with(UBOOT, lambda: silent("Image", 12), 30),
