@@ -285,7 +285,7 @@ def _within(size: int) -> int:
 def _as_stop(value: object) -> object:
     if value in (None, "oack") or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= BLOCK_MAX):
         return value
-    raise ValueError(f"is {str(value)[:40]!r}; allowed: oack, or the number of a DATA block, 1 to {BLOCK_MAX}")
+    raise ValueError(f"is {repr(value)[:40]}; allowed: oack, or the number of a DATA block, 1 to {BLOCK_MAX}")
 
 
 _STOP_SCHEMA = {"anyOf": [{"const": "oack"}, {"type": "integer", "minimum": 1, "maximum": BLOCK_MAX}, {"type": "null"}]}
@@ -626,11 +626,14 @@ def _read(path: Path, below: tuple[Path, ...]) -> Document:
 
 def _put_before(document: Document, after: str, below: tuple[Path, ...]) -> None:
     """Add what stands in the boot that comes first; lines of the document stay where they are."""
-    path = _find(str(below[-1].parent / after) if "/" in after else after)
+    place = document.origin(("after",))
+    path = bundled_boots().get(after, below[-1].parent / after)
     if path.resolve() in below or len(below) > AFTER_MAX:
         wrong = "a loop" if path.resolve() in below else f"a chain of more than {AFTER_MAX}"
-        place = document.origin(("after",))
         raise BootError(f"{place}: after: {after!r} makes {wrong}; allowed: a boot that does not come after this one")
+    if not is_regular(path):
+        hint = suggest(after, bundled_boots(), "; allowed: the name of a bundled boot, or the path of a file from here")
+        raise BootError(f"{place}: after: no boot is called {after!r}{hint}")
     first = _read(path, below)
     strict.parse(first, BootFile)  # its mistakes have its own lines
     for key in ("sources", "names", "sizes", "clients"):

@@ -103,10 +103,10 @@ def test_ours_are_the_clients_that_are_documented_and_those_that_are_less_so() -
     ("name", "requests", "whole", "misses"),
     [
         ("uefi", 2, 1, 0),
-        ("uefi-grub", 20, 4, 15),
-        ("uefi-ipxe", 5, 2, 2),
-        ("bios-pxelinux", 14, 3, 10),
-        ("uboot", 16, 4, 12),
+        ("uefi-grub", 22, 3, 17),
+        ("uefi-ipxe", 4, 2, 1),
+        ("bios-pxelinux", 13, 3, 10),
+        ("uboot", 14, 4, 10),
         ("pi4", 29, 11, 9),
     ],
 )
@@ -303,13 +303,18 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("miss: expected", "put: b", "18:5: steps[2]: is not clear; allowed: exactly one of get and put"),
         ("miss: expected", "miss: expected, stop: 1", "steps[2].stop: stands beside miss; allowed: one of the two"),
         ('get: "conf/{mac-}", ', 'put: "{n}", ', "steps[2].put: has miss or stop; allowed: those with get"),
-        ("stop: oack", "stop: 0", "16:23: steps[0].stop: is '0'; allowed: oack, or the number of a DATA block"),
+        ("stop: oack", "stop: 0", "16:23: steps[0].stop: is 0; allowed: oack, or the number of a DATA block"),
         ("stop: oack", "think: 2h", "steps[0].think: is '2h'; allowed: 0s to 1h"),
         ("stop: oack", "think: 2", "steps[0].think: is '2', without a unit; did you mean '2s'?"),
         ("stop: oack", "as: ram", "16:23: steps[0].as: is 'ram'; did you mean 'rom'?"),
         ("    probe: {error: 8, text: enough}\n", "", "15:23: steps[0].stop: needs a client that says how it stops"),
-        ("names:", "after: nothing\nnames:", "no boot is called 'nothing'; allowed: a file, or bios-pxelinux"),
-        ("names:", "after: ./gone.yaml\nnames:", "gone.yaml: there is no such file"),
+        (
+            "names:",
+            "after: nothing\nnames:",
+            "6:1: after: no boot is called 'nothing'; allowed: the name",
+        ),
+        ("names:", "after: ./gone.yaml\nnames:", "6:1: after: no boot is called './gone.yaml'; allowed"),
+        ("names:", "after: uefi-grb\nnames:", "6:1: after: no boot is called 'uefi-grb'; did you mean 'uefi-grub'?"),
         ("names:", "after: ./small.yaml\nnames:", "6:1: after: './small.yaml' makes a loop; allowed: a boot that does"),
     ],
 )
@@ -351,15 +356,18 @@ certainty: less certain
 after: ./first.yaml
 names: {loader: other.img}
 sizes: {more: 1}
+clients: {late: {source: seen, waits: 1s, nack: none}}
 steps:
-  - {get: more, as: rom}
+  - {get: more, as: late}
   - {get: most, as: rom}
 """
     path = tmp_path / "second.yaml"
     path.write_text(text, encoding="utf-8")
-    assert faults(path) == ["second.yaml:10:6: steps[4].get: has no size; allowed: one in sizes for most"]
+    assert faults(path) == ["second.yaml:11:6: steps[4].get: has no size; allowed: one in sizes for most"]
     path.write_text(text.replace("  - {get: most, as: rom}\n", ""), encoding="utf-8")
-    assert [step.name for step in load_boot(path).steps] == ["other.img", "other.img", "conf/{mac-}", "more"]
+    boot = load_boot(path)
+    assert [step.name for step in boot.steps] == ["other.img", "other.img", "conf/{mac-}", "more"]
+    assert boot.step_clients == ("rom", "rom", "rom", "late"), "the first file has one client, and need not name it"
     write(tmp_path, "nack: gap", "nack: never", "first.yaml")
     assert faults(path)[0].startswith("first.yaml:14:5: clients.rom.nack: is 'never'")
 
