@@ -50,7 +50,7 @@ README = """What real boot clients sent and received, recorded by tests/interop/
 The data of DATA and the middle of each file are left out. Times are of the machine's own clock.
 """
 PCAP_HEADER_BYTES = 24
-# An instruction takes 2^4 ns of the machine's time, which is what captures have: a busy host stretches no timer.
+# An instruction takes 2^4 ns of the machine's time, which is what captures have: no timer is longer on a busy host.
 TIME_SHIFT = 4
 
 
@@ -438,9 +438,7 @@ UBOOT = Recording(
     console=(("autoboot", " "), ("=> ", UBOOT_TYPED)),
     limit_s=240,
 )
-UBOOT_WINDOW = replace(
-    UBOOT, console=(("autoboot", " "), ("=> ", "setenv tftpwindowsize 4; dhcp; pxe get; pxe boot\n"))
-)
+UBOOT_WINDOW = replace(UBOOT, console=(("autoboot", " "), ("=> ", f"setenv tftpwindowsize 4; {UBOOT_TYPED}")))
 
 
 def _with(recording: Recording, drop: Callable[[], Callable[[Datagram], bool]], quiet_s: float) -> Recording:
@@ -449,7 +447,6 @@ def _with(recording: Recording, drop: Callable[[], Callable[[Datagram], bool]], 
 
 RECORDINGS: dict[str, Recording] = {
     "uefi": UEFI,
-    "uefi-absent": replace(UEFI, files={}),
     "uefi-silent": _with(UEFI, lambda: silent("snponly.efi"), 20),
     "uefi-stall": _with(UEFI, lambda: silent("snponly.efi", 12), 30),
     "uefi-lost": _with(UEFI, lambda: lost("snponly.efi", 10), 20),
