@@ -438,6 +438,7 @@ UBOOT = Recording(
     console=(("autoboot", " "), ("=> ", UBOOT_TYPED)),
     limit_s=240,
 )
+UBOOT_RETRY = replace(UBOOT, console=(("autoboot", " "), ("=> ", f"setenv netretry once; {UBOOT_TYPED}")))
 UBOOT_WINDOW = replace(UBOOT, console=(("autoboot", " "), ("=> ", f"setenv tftpwindowsize 4; {UBOOT_TYPED}")))
 
 
@@ -462,6 +463,7 @@ RECORDINGS: dict[str, Recording] = {
     "uboot": UBOOT,
     "uboot-silent": _with(UBOOT, lambda: silent("Image"), 30),
     "uboot-stall": _with(UBOOT, lambda: silent("Image", 12), 30),
+    "uboot-restart": _with(UBOOT_RETRY, lambda: silent("Image"), 30),
     "uboot-window": UBOOT_WINDOW,
     "uboot-window-stall": _with(UBOOT_WINDOW, lambda: silent("Image", 12), 30),
     "uboot-window-lost": _with(UBOOT_WINDOW, lambda: lost("Image", 10), 30),
