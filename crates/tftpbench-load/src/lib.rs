@@ -65,9 +65,8 @@ const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
-const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
-/// What a machine has beside the client of its transfer, and its row: in a vector that has grown to twice that, once more
-/// where workers are merged, and once as columns for the caller.
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 24;
+/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
 const MACHINE_BYTES: u64 = 1024;
 const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
@@ -163,7 +162,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
 
 /// Memory for the rows of an open loop: of transfers as many as are kept, of machines all.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
-    let starts = match (starts, config.extent) {
+    let started = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
         (_, Extent::Transfers { count, .. }) => count,
         (Starts::Rate(rate), Extent::Duration { warm_up_ns, window_ns }) => {
@@ -171,12 +170,9 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    let (machines, transfers) = match &config.boots {
-        None => (0, starts),
-        Some(plan) => (starts, starts.saturating_mul(plan.steps_max() as u64)),
-    };
-    let kept = transfers.min(config.rows_max as u64);
-    machines.saturating_mul(BOOT_ROW_BYTES).saturating_add(kept.saturating_mul(ROW_BYTES))
+    let (steps, boot_rows) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
+    let transfers = started.saturating_mul(steps).min(config.rows_max as u64);
+    transfers.saturating_mul(ROW_BYTES).saturating_add(boot_rows.saturating_mul(BOOT_ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

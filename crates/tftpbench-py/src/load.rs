@@ -228,7 +228,7 @@ impl LoadOutcome {
             ("outcome", |row| row.outcome as i64),
             ("error_code", |row| i64::from(row.error_code)),
             ("machine", |row| row.machine),
-            ("step", |row| row.step),
+            ("step", |row| i64::from(row.step)),
         ];
         table(py, rows, &columns)
     }

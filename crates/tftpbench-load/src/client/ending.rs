@@ -93,7 +93,7 @@ impl Client {
             outcome,
             error_code,
             machine: self.boot.as_ref().map_or(-1, |boot| boot.number as i64),
-            step: self.boot.as_ref().map_or(-1, |boot| boot.step as i64 + 1),
+            step: self.boot.as_ref().map_or(-1, |boot| boot.step as i16 + 1),
         };
         self.row = Some(recorder.end(row));
         Some(end_ns)
