@@ -20,11 +20,12 @@ import tftpbench
 from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, contents, data, error, opcode, peer, serve_bytes
 from tftpbench import _core
 from tftpbench.host import generator
-from tftpbench.host.generator import LoadConfig, LoadResult, Piece, run_load
+from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Piece
 
 SIZE = 2_000
 SECOND = 1_000_000_000
@@ -462,7 +463,8 @@ def test_machines_upload_files_of_their_own(tmp_path: Path) -> None:
 
 def test_what_comes_late_for_a_request_finds_no_other_request_of_the_machine() -> None:
     """The first transfer's last block comes again, behind its port, while the machine reads the next file."""
-    serves, first = serve_bytes(contents()), {}
+    serves = serve_bytes(contents())
+    first: dict[str, Address] = {}
 
     def answer(self: Peer, datagram: bytes, address: Address) -> None:
         if opcode(datagram) == RRQ and address[0] in first:
