@@ -107,8 +107,9 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        if config.rate_per_s is not None and config.arrivals == "poisson" and self.result.has_every_start:
-            gaps = validity.gap_distance(self.result.transfers["actual_start_ns"], config.rate_per_s)
+        if config.rate_per_s is not None and config.arrivals == "poisson":
+            starts_ns = self.result.arrivals_ns
+            gaps = None if starts_ns is None else validity.gap_distance(starts_ns, config.rate_per_s)
         asked = {"concurrency": config.concurrency, "rate_per_s": config.rate_per_s, "deadline_ns": config.deadline_ns}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
 
