@@ -64,12 +64,13 @@ def run(
     from tftpbench.render import notebook_progress  # a child process of a server has no use for it
 
     asked = texts_of(servers, "servers", UsageError)
-    asked = [*asked, *target_entries(target, target_file, target_write, prefix="", dash="_")]
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
     begun = None if resume is None else path_of(resume, "the folder of an interrupted run", UsageError)
-    if begun is not None and (scenario or asked or overrides or trials or quick or seed is not None):
+    if begun is not None and (scenario or asked or target or overrides or trials or quick or seed is not None):
         raise UsageError("resume continues the scenario as it was run: leave out the scenario and what changes it")
     chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
+    boots = chosen.cells()[0].is_boots
+    asked = [*asked, *target_entries(target, target_file, target_write, boots=boots, prefix="", dash="_")]
     chosen = measuring(chosen, asked, overrides)
     if trials is not None:
         chosen = overridden(chosen, {"trials": trials})

@@ -29,7 +29,7 @@ from tests.fixtures.unpacked import GATES
 from tests.loopback.manifests import bundled
 from tftpbench import api, cli
 from tftpbench.host.generator import LoadConfig, best_sockets, run_load
-from tftpbench.model.boot import load_boot
+from tftpbench.model.boot import files, load_boot, shares
 from tftpbench.model.errors import ManifestError, ScenarioError
 from tftpbench.model.manifest import load_manifest
 from tftpbench.model.scenario_files import load_scenario
@@ -176,8 +176,19 @@ def pointed_at_a_server(words: list[str], folder: Path, stack: contextlib.ExitSt
     root = folder / "root"
     root.mkdir()
     (root / "pxelinux.0").write_bytes(bytes(range(256)) * 40)
+    if "--boot" in words:
+        for file in files(shares([(load_boot(words[words.index("--boot") + 1]), 1)])):
+            path = root / file.name.lstrip("/")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(bytes(file.size_bytes))
     server = stack.enter_context(tftpbench.Server(str(bundled(folder, "epoll")), root))
-    less = {"10s": "200ms", "127.0.0.1:69": f"127.0.0.1:{server.port}", "127.0.0.1:6969": f"127.0.0.1:{server.port}"}
+    less = {
+        "10s": "200ms",
+        "1000": "5",
+        "200/s": "20/s",
+        "127.0.0.1:69": f"127.0.0.1:{server.port}",
+        "127.0.0.1:6969": f"127.0.0.1:{server.port}",
+    }
     load = "matrix.rate=20/s" if "open-loop" in words else "matrix.concurrency=3"
     small = ["--quick", "--set", load] if words[0] == "run" else []
     return [*(less.get(word, word) for word in words), *small]

@@ -20,11 +20,12 @@ import tftpbench
 from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, contents, data, error, opcode, peer, serve_bytes
 from tftpbench import _core
 from tftpbench.host import generator
-from tftpbench.host.generator import LoadConfig, LoadResult, Piece, run_load
+from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Piece
 
 SIZE = 2_000
 SECOND = 1_000_000_000
@@ -272,7 +273,7 @@ def test_transfers_without_a_row_are_in_every_figure() -> None:
         assert 6 <= figure(result, "in_flight_max") <= 300
         # Six were in flight for nearly a second each.
         assert figure(result, "in_flight_mean") > 1
-    assert [result.arrivals_ns is None for result in (whole, failed, sample)] == [False, True, True]
+    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
     table = whole.transfers
     inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
     mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
@@ -462,7 +463,8 @@ def test_machines_upload_files_of_their_own(tmp_path: Path) -> None:
 
 def test_what_comes_late_for_a_request_finds_no_other_request_of_the_machine() -> None:
     """The first transfer's last block comes again, behind its port, while the machine reads the next file."""
-    serves, first = serve_bytes(contents()), {}
+    serves = serve_bytes(contents())
+    first: dict[str, Address] = {}
 
     def answer(self: Peer, datagram: bytes, address: Address) -> None:
         if opcode(datagram) == RRQ and address[0] in first:
@@ -485,8 +487,7 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     assert result.boots["intended_start_ns"].max() < SECOND // 5
     assert figure(result, "offered_per_s") == 2_500, "of machines"
     starts, ends = (result.boots[name] for name in ("actual_start_ns", "end_ns"))
-    assert result.arrivals_ns is not None
-    assert result.arrivals_ns.tolist() == starts.tolist()
+    assert result.has_every_start
     assert figure(result, "burst_ns") == starts.max() - starts.min()
     assert 1 <= figure(result, "in_flight_max") <= 500
     closes = figure(result, "window_close_ns")

@@ -133,3 +133,54 @@ def _write_files(folder: RunFolder, row: dict[str, Any], count: int, rng: np.ran
     }
     intervals = {name: np.full(10, 5) for name in INTERVAL_COLUMNS}
     folder.write_trial_files(row["trial"], files, intervals, hlog([int(each) // 100 + 1 for each in times]), b"")
+
+
+def store_storm(out: Path, question: Scenario, lost: dict[str, int]) -> Path:
+    """A run of machines that boot: of each server `lost` gave up at their last step, and the others are up in order."""
+    with RunFolder.create(out, "made", manifest(question)) as folder:
+        trial = 0
+        for number in range(question.trials):
+            for cell in question.cells():
+                for place, server in enumerate(question.servers):
+                    trial += 1
+                    gone = lost.get(server, 0)
+                    row = _row(trial, number + 1, cell, server, None, 1e5, np.random.default_rng(trial))
+                    _write_boots(folder, row, cell, gone, (place + 1) * 4_000_000)
+                    folder.append_trial(row)
+        return folder.path
+
+
+def _write_boots(folder: RunFolder, row: dict[str, Any], cell: Any, gone: int, each_ns: int) -> None:
+    """Machine k is up after (k + 1) * each_ns."""
+    count = cell.machines_asked
+    up = (np.arange(count - gone) + 1) * each_ns
+    none = np.zeros(count, np.int64)
+    ends = np.concatenate([up, np.full(gone, 24 * 10**9)])
+    boots = {
+        "machine": np.arange(count), "boot": np.full(count, cell.boot), "intended_start_ns": none,
+        "actual_start_ns": none + 100_000, "end_ns": ends, "bytes": none + 4096, "requests": none + 16,
+        "misses": none + 12, "misses_unanswered": none, "retransmissions": none, "restarts": none,
+        "outcome": np.repeat([0, 1], [count - gone, gone]), "reason": np.repeat([0, 2], [count - gone, gone]),
+        "failed_step": np.repeat([-1, len(cell.shares[0].steps)], [count - gone, gone]), "error_code": none - 1,
+    }  # fmt: skip
+    times = {"boot_ns_p50": 50, "boot_ns_p99": 99, "boot_ns_max": 100}
+    ranks = {name: max(-(-percent * count // 100), 1) - 1 for name, percent in times.items()}
+    row |= {name: int(up[rank]) if rank < len(up) else None for name, rank in ranks.items()}
+    row |= {f"{name}_is_never": rank >= len(up) for name, rank in ranks.items()}
+    text = f"{gone} machines stopped at {cell.shares[0].steps[-1].name}: no answer"
+    row |= cell.point | {
+        "machines": count, "booted": count - gone, "boots_failed": gone, "boots_late": 0, "boots_shed": 0,
+        "boots_interrupted": 0, "misses_unanswered": 0, "deadline_ns": cell.load.deadline_ns,
+        "server_findings": [{"kind": "boots_unanswered", "count": gone, "text": text}] if gone else [],
+    }  # fmt: skip
+    half = np.arange(20) * count // 20
+    intervals = {name: np.full(20, 5) for name in INTERVAL_COLUMNS}
+    intervals |= {"duration_ns": np.full(20, 10**8), "in_flight": count - half, "started": np.diff(half, append=count)}
+    intervals |= {"shed": np.zeros(20, np.int64)}
+    log = hlog([int(each) for each in up])
+    latency = log.replace("block_rtt", "boot") + log.replace("block_rtt", "boot_service")
+    transfers = {
+        "intended_start_ns": none, "actual_start_ns": none, "first_response_ns": none + 1000, "end_ns": none + 2000,
+        "bytes": none, "retransmissions": none, "outcome": none, "error_code": none - 1,
+    }  # fmt: skip
+    folder.write_trial_files(row["trial"], transfers, intervals, latency, b"", boots)

@@ -41,7 +41,7 @@ def test_every_public_name_can_be_had() -> None:
 # Only commands raise these: what fetches servers and what measures the ceiling is no part of the API.
 ERRORS_OF_COMMANDS = {"CeilingError", "FetchError"}
 # Distinguished within a run, and caught as what they are a kind of.
-KINDS = {"CopyFailed", "NothingListens", "PortTaken"}
+KINDS = {"CopyFailed", "NothingListens", "PortTaken", "Refused"}
 USED = """
 import tftpbench
 from tftpbench import api, gate, measure, plots, render
@@ -211,7 +211,7 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
     instead = {"server": "servers", "set_": "overrides", "quiet": "progress"}
     # The plan of a dry run and the JSON document are printed: a caller has the Run.
     of_command = {instead.get(name, name) for name in inspect.signature(run_command).parameters}
-    assert of_command - offered == {"dry_run", "json_"}
+    assert of_command - offered == {"dry_run", "json_", "map_"}, "the last is overrides={'map': {...}}"
 
 
 @pytest.mark.parametrize(

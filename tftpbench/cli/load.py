@@ -20,11 +20,13 @@ from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.host.generator import LoadConfig
+    from tftpbench.model.workload import Piece
     from tftpbench.render.load_report import Loaded
 
 DEFAULT_DURATION = "10s"
 DEFAULT_SIZE = "64KiB"
 DEFAULT_CONCURRENCY = 10
+TIMEOUT, RETRIES = "1s", 5
 COUNT_MAX = 10**9  # each transfer leaves a row in memory
 # With --verify full the files that are read are held in memory: together no more than most machines have to spare.
 COMPARED_BYTES_MAX = 1 << 30
@@ -44,6 +46,21 @@ class Arrivals(StrEnum):
 
     even = "even"
     poisson = "poisson"
+
+
+class Spread(StrEnum):
+    """How the starts of a storm lie in its time."""
+
+    even = "even"
+    normal = "normal"
+
+
+class Rows(StrEnum):
+    """Which transfers are kept one by one."""
+
+    all = "all"
+    failed = "failed"
+    sample = "sample"
 
 
 class Verify(StrEnum):
@@ -67,32 +84,64 @@ Read = Annotated[list[str] | None, typer.Option("--read", metavar="NAME", help="
 Write = Annotated[
     list[str] | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")
 ]
+Boot = Annotated[
+    str | None,
+    typer.Option("--boot", metavar="NAME", help="What starts is a machine that boots as this profile, or file, says."),
+]
+Machines = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1_000_000, metavar="N",
+        help="Machines, or transfers, that start within --over, once each; 1 where --boot is given and no other load.",
+    ),
+]  # fmt: skip
+Over = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Time within which all --machines start; at once unless given.")
+]
+SpreadOver = Annotated[
+    Spread | None,
+    typer.Option("--spread", help="How they lie in it; even unless given; normal: most in its middle."),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIECES",
+        help="Start at a rate that changes, as in '10/s..500/s in 60s, 500/s for 5min, burst 2000'.",
+    ),
+]
+RowsOf = Annotated[
+    Rows,
+    typer.Option("--rows", help="Which transfers are kept one by one while it goes on: a sample needs less memory."),
+]
 Concurrency = Annotated[
     int | None,
     typer.Option(
         "-c", "--concurrency", min=1, max=COUNT_MAX, metavar="N",
-        help=f"Transfers at once; {DEFAULT_CONCURRENCY} where neither this nor --rate is given.",
+        help=f"Transfers, or machines, at once; {DEFAULT_CONCURRENCY} unless another load is given.",
     ),
 ]  # fmt: skip
 Rate = Annotated[
     str | None,
-    typer.Option(
-        metavar="RATE", help="Start so many transfers, as in 200/s, whether or not others have ended (open loop)."
-    ),
+    typer.Option(metavar="RATE", help="Start so many, as in 200/s, whether or not others have ended (open loop)."),
 ]
 ArrivalsAt = Annotated[
     Arrivals | None,
-    typer.Option("--arrivals", help="How starts at --rate lie in time; even unless given; poisson: at random."),
+    typer.Option(
+        "--arrivals", help="How starts at --rate or in --shape lie in time; even unless given; poisson: at random."
+    ),
 ]
 Deadline = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Time from a start at --rate until it is ended, as late; 30s unless given."),
+    typer.Option(
+        metavar="TIME", help="Time from a start that waits for no other until it is ended, as late; 30s unless given."
+    ),
 ]
 InFlightMax = Annotated[
     int | None,
     typer.Option(
         min=1, max=COUNT_MAX, metavar="N",
-        help="Transfers in flight at --rate at most; those beyond are counted and not started. 10000 unless given.",
+        help="Most in flight where starts wait for no other; those beyond are counted and not started. 10000 unless "
+        "given; of a storm all.",
     ),
 ]  # fmt: skip
 Transfers = Annotated[
@@ -155,8 +204,14 @@ def load(
     target: Target,
     read: Read = None,
     write: Write = None,
+    boot: Boot = None,
+    map_: options.Map = None,
     concurrency: Concurrency = None,
     rate: Rate = None,
+    machines: Machines = None,
+    over: Over = None,
+    spread: SpreadOver = None,
+    shape: Shape = None,
     arrivals: ArrivalsAt = None,
     deadline: Deadline = None,
     in_flight_max: InFlightMax = None,
@@ -168,11 +223,12 @@ def load(
     blksize: Blksize = 512,
     windowsize: Windowsize = 1,
     tsize: Tsize = False,
-    timeout: Timeout = "1s",
-    retries: Retries = 5,
+    timeout: Timeout = TIMEOUT,
+    retries: Retries = RETRIES,
     verify: VerifyContents = None,
     verify_against: VerifyAgainst = None,
     show_payload: ShowPayload = False,
+    rows: RowsOf = Rows.all,
     sockets: UseOfSockets = Sockets.auto,
     workers: Workers = 1,
     busy_poll: BusyPoll = "1ms",
@@ -182,26 +238,47 @@ def load(
 ) -> int:
     """Put load on a running server and report what it did.
 
-    Exit code 3 means that transfers failed, timed out, moved wrong bytes or were not done. With --json, `failures` says
-    the same, and `verdict` whether the figures can be used.
+    Exit code 3 means that machines did not boot, or that transfers failed, timed out, moved wrong bytes or were not
+    done. With --json, `failures` says the same, and `verdict` whether the figures can be used.
     """
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
-    from tftpbench.model.workload import IN_FLIGHT_MAX
     from tftpbench.render import load_report
 
-    if len(names := [*(read or ()), *(write or ())]) != 1:
-        raise typer.BadParameter("name one file: --read NAME or --write NAME; {n} in NAME makes many of it")
-    name, is_given, is_read = names[0], verify_against is not None, bool(read)
+    if len(names := [*(read or ()), *(write or ())]) + (boot is not None) != 1:
+        raise typer.BadParameter(
+            "name one file: --read NAME or --write NAME; {n} in NAME makes many of it. Or name a boot: --boot NAME"
+        )
+    name, is_given, is_read = names[0] if names else "", verify_against is not None, not write
+    if boot is not None and (concurrency, rate, machines, shape) == (None, None, None, None):
+        machines = 1
+    is_open = (rate, machines, shape) != (None, None, None)
     mistakes = {
         "--concurrency and --rate exclude each other": concurrency is not None and rate is not None,
-        "--arrivals, --deadline and --in-flight-max go with --rate": (
-            rate is None and (arrivals, deadline, in_flight_max) != (None, None, None)
+        "--machines and --shape exclude each other, --concurrency and --rate": (
+            (concurrency, rate, machines, shape).count(None) < 3
+        ),
+        "--arrivals goes with --rate or --shape": arrivals is not None and rate is None and shape is None,
+        "--deadline and --in-flight-max go with --rate, --machines or --shape": (
+            not is_open and (deadline, in_flight_max) != (None, None)
+        ),
+        "--over and --spread go with --machines": machines is None and (over, spread) != (None, None),
+        "--transfers, --duration and --warm-up do not go with --machines or --shape, which say it themselves": (
+            (machines, shape) != (None, None) and (transfers, duration, warm_up) != (None, None, None)
+        ),
+        "--map goes with --boot": boot is None and bool(map_),
+        "a boot says itself what is asked for, and how: it goes with none of --size, --distinct-files, --blksize, "
+        "--windowsize, --tsize, --timeout, --retries and --verify-against": (
+            boot is not None
+            and (size, distinct_files, blksize, windowsize, tsize, timeout, retries, verify_against)
+            != (None, None, 512, 1, False, TIMEOUT, RETRIES, None)
         ),
         "--transfers and --duration exclude each other": transfers is not None and duration is not None,
         "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
         "--size is of files to write; it goes with --write": is_read and size is not None,
-        "--distinct-files counts {n}, which NAME does not have": "{n}" not in name and distinct_files is not None,
+        "--distinct-files counts {n}, which NAME does not have": (
+            boot is None and "{n}" not in name and distinct_files is not None
+        ),
         "--verify-against compares what is read; it goes with --read": not is_read and is_given,
         "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
         "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
@@ -217,12 +294,12 @@ def load(
     # No others are ever asked for, so none of them need be there to be compared with.
     distinct_files = distinct_files and min(distinct_files, transfers or distinct_files)
     host, port = numeric_address(target)
-    is_timed = transfers is None
-    is_compared = verify is Verify.full or is_given or (not is_read and verify is None)
+    is_timed = transfers is None and machines is None and shape is None
+    is_compared = verify is Verify.full or is_given or (verify is None and (not is_read or boot is not None))
     distinct = (distinct_files or 0) if "{n}" in name else 1
     if verify_against is not None:
         _check_files(verify_against, distinct)
-    at_once = (concurrency or DEFAULT_CONCURRENCY) if rate is None else (in_flight_max or IN_FLIGHT_MAX)
+    at_once = (in_flight_max or _in_flight_max(machines)) if is_open else (concurrency or DEFAULT_CONCURRENCY)
     config = LoadConfig(
         host=host,
         port=port,
@@ -237,7 +314,7 @@ def load(
         show_payload=show_payload,
         allow_remote=allow_remote,
         workers=min(workers, at_once),
-        transfers=transfers,
+        transfers=transfers if machines is None else machines,
         duration_ns=options.duration_ns("--duration", duration or DEFAULT_DURATION) if is_timed else None,
         warm_up_ns=options.duration_ns("--warm-up", warm_up or "0s"),
         blksize=blksize,
@@ -247,10 +324,13 @@ def load(
         retries=retries,
         sockets=best_sockets(host) if sockets is Sockets.auto else _SOCKETS[sockets],
         busy_poll_us=options.duration_ns("--busy-poll", busy_poll) // 1000,
+        rows=rows.value,
     )
-    if rate is not None:
-        config = _at_rate(config, rate, arrivals or Arrivals.even, deadline)
-    with closing(_Screen(json_=json_)) as screen, _compared(config, screen) as (ready, not_compared):
+    if is_open:
+        storm = None if machines is None else options.duration_ns("--over", over or "0s")
+        config = replace(config, over_ns=storm, spread=(spread or Spread.even).value, shape=_pieces(shape))
+        config = _open(config, rate, arrivals or Arrivals.even, deadline)
+    with closing(_Screen(json_=json_)) as screen, _ready(config, boot, map_, screen) as (ready, not_compared):
         loaded, interrupted = _run(ready, not_compared, screen)
     if json_:
         print_json([load_report.document(loaded)])
@@ -261,7 +341,7 @@ def load(
 
 EXAMPLES = (
     "tftpbench load 127.0.0.1:6969 --read pxelinux.0 -c 100 -d 30s",
-    "tftpbench load 127.0.0.1:6969 --read pxelinux.0 --rate 200/s --arrivals poisson -d 30s",
+    "tftpbench load 127.0.0.1:6969 --boot uefi-grub --machines 1000 --over 10s --map loader=shimx64.efi",
 )
 
 
@@ -294,6 +374,33 @@ class _Screen:
 
 
 @contextmanager
+def _ready(
+    config: "LoadConfig", boot: str | None, map_: list[str] | None, screen: _Screen
+) -> "Iterator[tuple[LoadConfig, str]]":
+    """The load with what its reads are compared with, and why they are not. Raises what `copied_boots` does."""
+    if boot is None:
+        with _compared(config, screen) as ready:
+            yield ready
+        return
+    from tftpbench.host.server import TemporaryFolder
+    from tftpbench.host.target import Target
+    from tftpbench.measure import are_comparable, copied_boots
+    from tftpbench.model import boot as boots
+
+    names = options.names(map_)
+    profile = boots.load_boot(boot)
+    shares = boots.shares([(boots.mapped(profile, names) if names else profile, 1)])
+    is_compared = config.verify == "full" and are_comparable(shares)
+    _refuse_remote(config)
+    with TemporaryFolder("tftpbench-load-") as folder:
+        copied = copied_boots(
+            Target(config.host, config.port, None), shares, folder.path, is_compared=is_compared,
+            on_file=lambda name: screen.live(f"Reading {name} once, to see that it is there."),
+        )  # fmt: skip
+        yield replace(config, boots=copied, verify="full" if is_compared else "off", size_is_known=is_compared), ""
+
+
+@contextmanager
 def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConfig, str]]":
     """The load with what its reads are compared with, and why there is none: a first read of each file, as it seems.
 
@@ -302,8 +409,6 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
     if config.operation == "write" or config.verify == "off" or config.verify_against is not None:
         yield config, ""
         return
-    from ipaddress import ip_address
-
     from tftpbench.host.server import CopyFailed, NothingListens, TemporaryFolder, download
     from tftpbench.host.target import Target
     from tftpbench.model.errors import UsageError
@@ -314,11 +419,7 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
             f"--verify full reads each of {config.distinct_files:,} files once before the load; "
             f"allowed: {FIRST_READS_MAX:,} at most, or --verify-against FILE"
         )
-    address = ip_address(config.host)
-    if not (config.allow_remote or (getattr(address, "ipv4_mapped", None) or address).is_loopback):
-        raise UsageError(
-            f"{config.host} is not a loopback address; pass --allow-remote to send load to another machine"
-        )
+    _refuse_remote(config)
     left, ready, not_compared = COMPARED_BYTES_MAX, replace(config, verify="off"), ""
     # As long as a client of the load waits for its first answer, with its last repetition.
     tries = math.ceil(config.timeout_ns * (config.retries + 1) / 1e9)
@@ -345,6 +446,19 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
         else:
             ready = replace(config, verify_against=folder.path / "{n}")
         yield ready, not_compared
+
+
+def _refuse_remote(config: "LoadConfig") -> None:
+    """Before the load, which refuses it as well, anything is asked of the server. Raises UsageError."""
+    from ipaddress import ip_address
+
+    from tftpbench.model.errors import UsageError
+
+    address = ip_address(config.host)
+    if not (config.allow_remote or (getattr(address, "ipv4_mapped", None) or address).is_loopback):
+        raise UsageError(
+            f"{config.host} is not a loopback address; pass --allow-remote to send load to another machine"
+        )
 
 
 def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loaded, bool]":
@@ -400,16 +514,51 @@ def _check_files(path: Path, distinct: int) -> None:
             raise typer.BadParameter(f"--verify-against {file}: {error.strerror}") from None
 
 
-def _at_rate(config: "LoadConfig", rate: str, arrivals: Arrivals, deadline: str | None) -> "LoadConfig":
+def _in_flight_max(machines: int | None) -> int:
+    """What may be in flight unless it is said: of a storm all of it, as far as a generator may."""
+    from tftpbench.model.workload import IN_FLIGHT_LIMIT, IN_FLIGHT_MAX
+
+    return IN_FLIGHT_MAX if machines is None else min(machines, IN_FLIGHT_LIMIT)
+
+
+def _pieces(text: str | None) -> "tuple[Piece, ...]":
+    """The pieces of a shape as --shape has them. Raises BadParameter."""
+    from pydantic import ValidationError
+
+    from tftpbench.model.values import ShapePiece
+    from tftpbench.model.workload import Piece
+
+    found = []
+    for part in (text or "").split(",") if text is not None else ():
+        words = part.split()
+        try:
+            match words:
+                case [rates, "in", lasts] if ".." in rates:
+                    written = ShapePiece.model_validate({"ramp": rates, "for": lasts})
+                case [rate, "for", lasts]:
+                    written = ShapePiece.model_validate({"hold": rate, "for": lasts})
+                case ["burst", count] if count.isdecimal():
+                    written = ShapePiece.model_validate({"burst": int(count)})
+                case _:
+                    written = ShapePiece.model_validate({})  # is refused
+            found.append(Piece.of(written))
+        except (ValidationError, ValueError):
+            raise typer.BadParameter(
+                f"--shape has {part.strip()!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst 2000"
+            ) from None
+    return tuple(found)
+
+
+def _open(config: "LoadConfig", rate: str | None, arrivals: Arrivals, deadline: str | None) -> "LoadConfig":
     """The load as an open loop. Raises BadParameter."""
     from tftpbench.model.workload import DEADLINE_NS, DEADLINE_NS_MAX, DEADLINE_NS_MIN
 
-    per_s = options.rate_per_s("--rate", rate)
+    per_s = None if rate is None else options.rate_per_s("--rate", rate)
     deadline_ns = DEADLINE_NS if deadline is None else options.duration_ns("--deadline", deadline)
     if not DEADLINE_NS_MIN <= deadline_ns <= DEADLINE_NS_MAX:
         raise typer.BadParameter(f"--deadline is {deadline!r}; allowed: 1ms to 1h")
     # A fixed number ends when the last of them has, however low the rate is.
-    needed_ns = round((config.transfers or 0) / per_s * 1e9) + deadline_ns
+    needed_ns = (round((config.transfers or 0) / per_s * 1e9) if per_s else config.over_ns or 0) + deadline_ns
     limit_ns = max(config.limit_ns, needed_ns)
     return replace(config, rate_per_s=per_s, arrivals=arrivals.value, deadline_ns=deadline_ns, limit_ns=limit_ns)
 

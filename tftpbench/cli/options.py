@@ -97,6 +97,10 @@ ResultsFolder = Annotated[
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Allow a server on another machine; else loopback only.")
 ]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="NAME=FILE", help="What the server calls a file of the boot; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer only, no progress.")]
 
@@ -193,6 +197,17 @@ def rate_per_s(option: str, text: str) -> float:
     except ValueError:
         pass
     raise typer.BadParameter(f"{option} is {text!r}; allowed: {RATE_MIN}/s to {RATE_MAX}/s, as in 50/s, 3/min or 100/h")
+
+
+def names(texts: Sequence[str] | None) -> dict[str, str]:
+    """The names of --map, as in {"loader": "pxelinux.0"}; raises BadParameter."""
+    found = {}
+    for text in texts or ():
+        name, is_given, file = text.partition("=")
+        if not (is_given and name and file):
+            raise typer.BadParameter(f"--map is {text!r}; allowed: NAME=FILE, as in --map loader=pxelinux.0")
+        found[name] = file
+    return found
 
 
 def size_bytes(option: str, text: str) -> int:

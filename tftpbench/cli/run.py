@@ -1,5 +1,6 @@
 """``tftpbench run``: scenarios in, a results folder and an answer out."""
 
+import json
 import sys
 import warnings
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ def run(
     target: Target = None,
     target_file: TargetFile = None,
     target_write: TargetWrite = False,
+    map_: options.Map = None,
     allow_remote: options.AllowRemote = False,
     set_: options.Overrides = None,
     trials: Trials = None,
@@ -61,10 +63,10 @@ def run(
 ) -> int:
     """Measure the servers of a scenario and answer its question."""
     from tftpbench.api import random_seed
-    from tftpbench.host.target import target_entries
 
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
-    changes = _Changes(overrides, [*(server or []), *target_entries(target, target_file, target_write)], quick)
+    overrides += [f"map={json.dumps(names)}"] if (names := options.names(map_)) else []
+    changes = _Changes(overrides, server or [], (target, target_file, target_write), quick)
     chosen = _chosen(scenario or [], changes, resume, seed)
     seed = random_seed() if seed is None else seed
     if dry_run:
@@ -72,7 +74,7 @@ def run(
     interrupt_on_end()  # an orderly end for all: finished trials are saved
     answers = []
     for each, name in zip(chosen, scenario or [""], strict=True):
-        command = changes.command(name, seed, out, allow_remote)
+        command = changes.command(name, each, seed, out, allow_remote)
         answers.append(_measured(each, command, seed, out, resume, allow_remote, report, json_, quiet))
     if json_:
         output.print_json([document for document, _ in answers])
@@ -92,21 +94,30 @@ class _Changes:
 
     overrides: list[str]
     servers: list[str]
+    target: tuple[str | None, str | None, bool]
+    """A running server's address, its file to read, and whether files may be uploaded to it."""
     quick: bool
+
+    def entries(self, scenario: "Scenario") -> list[str]:
+        """The servers in place of the scenario's. Raises UsageError where it can't be measured on the target so."""
+        from tftpbench.host.target import target_entries
+
+        return [*self.servers, *target_entries(*self.target, boots=scenario.cells()[0].is_boots)]
 
     def load(self, name: str) -> "Scenario":
         """The scenario of a path or name, changed."""
         from tftpbench.host.target import measuring
         from tftpbench.model.scenario_files import load_scenario, sets
 
-        scenario = measuring(load_scenario(name, self.overrides), self.servers, self.overrides)
+        scenario = load_scenario(name, self.overrides)
+        scenario = measuring(scenario, self.entries(scenario), self.overrides)
         return scenario.quick(keeps_trials=sets(self.overrides, "trials")) if self.quick else scenario
 
-    def command(self, name: str, seed: int, out: Path, allow_remote: bool) -> list[str]:
+    def command(self, name: str, scenario: "Scenario", seed: int, out: Path, allow_remote: bool) -> list[str]:
         """What to type to do the same again: the same cells in the same order on the same contents."""
         words = ["tftpbench", "run", name]
         words += [word for assignment in self.overrides for word in ("--set", assignment)]
-        words += [word for server in self.servers for word in ("--server", server)]
+        words += [word for server in self.entries(scenario) for word in ("--server", server)]
         words += ["--quick"] if self.quick else []
         words += ["--seed", str(seed)]
         words += ["--out", str(out)] if out != options.RESULTS else []
@@ -128,7 +139,7 @@ def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int 
             f"run needs a SCENARIO, as in: {typed(['tftpbench', 'run', 'smoke'])}; "
             f"all of them: {typed(['tftpbench', 'scenarios'])}"
         )
-    if changes.overrides or changes.servers or changes.quick:
+    if changes.overrides or changes.servers or changes.target != (None, None, False) or changes.quick:
         raise UsageError(
             "--resume continues the scenario as it was run: leave --set, --trials, --server and --quick out"
         )

@@ -66,10 +66,11 @@ def takes_like(entry: str) -> bool:
 def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> None:
     """Raises UsageError for the first cell that a side can't do: what is left out of a gate is not judged."""
     for cell in cells:
-        if cell.open_loop:
+        if cell.open_loop or cell.is_boots:
+            what = "boots machines" if cell.is_boots else "has a rate" if cell.rate_per_s else "starts by a schedule"
             raise UsageError(
-                f"the cell {cell.label!r} has a rate, which is no measure of a server's speed; "
-                "choose a scenario with matrix.concurrency"
+                f"the cell {cell.label!r} {what}, which is no measure of a server's speed; "
+                "choose a scenario with matrix.concurrency, and without boots"
             )
     for name, each in (("base", base), ("head", head)):
         for cell in cells:

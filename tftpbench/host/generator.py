@@ -26,7 +26,7 @@ from tftpbench.model.errors import LoadError
 from tftpbench.model.metrics import OUTCOMES
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import Arrivals
-from tftpbench.model.workload import DRAIN_NS
+from tftpbench.model.workload import DRAIN_NS, Piece
 
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
@@ -35,20 +35,6 @@ Column = npt.NDArray[np.int64]
 Stop = _core.Stop
 
 Sockets = Literal["shared", "per-transfer"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a shape: a ramp from one rate to another, a hold of the first, or a burst of `count` starts at once.
-
-    A ratio is so many starts in so many nanoseconds.
-    """
-
-    kind: Literal["ramp", "hold", "burst"]
-    from_ratio: tuple[int, int] | None = None
-    to_ratio: tuple[int, int] | None = None
-    for_ns: int = 0
-    count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +106,11 @@ class LoadConfig:
     stops_when_failing: bool = False
     bytes_per_s_max: int | None = None
     boots: tuple[Share, ...] = ()
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether starts wait for no end: at a rate, in a storm, in a shape."""
+        return self.rate_per_s is not None or self.over_ns is not None or bool(self.shape)
 
     @property
     def rate_ratio(self) -> tuple[int, int] | None:
@@ -194,11 +185,11 @@ class LoadResult:
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
-    def arrivals_ns(self) -> Column | None:
-        """When each arrival started, a machine's or a transfer's; None where one was shed, or its row is left out."""
-        starts = (self.boots or self.transfers)["actual_start_ns"]
-        is_whole = starts.size == self.figures.get("machines" if self.boots else "intended")
-        return starts if is_whole and (starts >= 0).all() else None
+    def has_every_start(self) -> bool:
+        """Whether each intended start has a row with its time: none was shed, and no row is left out."""
+        if self.boots:
+            return not self.figures.get("boots_shed")
+        return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property
     def completed_numbers(self) -> list[int]:
@@ -362,6 +353,11 @@ def best_sockets(host: str) -> Sockets:
     """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
     address = ip_address(host)
     return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def machine_name(template: str, number: int) -> str:
+    """The name that machine `number` asks for: the template with the machine's variables filled in."""
+    return _core.machine_name(template, number)
 
 
 def write_contents(path: Path, seed: int, file: int, size: int) -> None:

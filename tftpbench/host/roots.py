@@ -1,27 +1,35 @@
 """The folders that servers serve: fresh for each trial, on one file system for the whole run, and gone afterwards.
 
 A run's folder is in memory (/dev/shm) where that has room, else where temporary files go. Contents are written once for
-each size and linked into each trial's root. It must never remove anything that it did not make.
+each size and linked into each trial's root, under every name that a machine of a boot asks for. It must never remove
+anything that it did not make.
 """
 
 import fcntl
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
+from tftpbench.host.generator import machine_name
 from tftpbench.host.server import TemporaryFolder
+from tftpbench.model.boot import Share, files
 from tftpbench.model.errors import UsageError
 from tftpbench.model.units import format_bytes
-from tftpbench.model.workload import Cell
+from tftpbench.model.workload import Cell, OpenLoop, Shaped, Storm
 
 PREFIX = "tftpbench-roots-"
 # What a write cell of fixed duration may fill: the loopback interface carries some 250,000 datagrams a second between
 # two cores, and no cell moved more than 4 GB/s.
 _DATAGRAMS_PER_S_MAX = 250_000
 _BYTES_PER_S_MAX = 4_000_000_000
+
+# ext4 gives a file 65,000 names at most, and other file systems more.
+LINKS_MAX = 60_000
 
 WriteContents = Callable[[Path, int, int, int], None]
 
@@ -33,50 +41,54 @@ class Roots:
         self.base = base
         self._seed = seed
         self._write_contents = write_contents
-        self._written: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._written: dict[Path, tuple[int, int] | None] = {}
 
     @contextmanager
     def fresh(self, cell: Cell, *, empty: bool = False) -> Iterator[Path]:
-        """An empty root for a write cell, or where that is wanted; else one with the cell's files, f-0 and so on."""
-        is_filled = cell.operation == "read" and not empty
+        """A root for the cell: its files where it reads, as f-0 or as its boots name them; none where `empty`.
+
+        Where clients may write, so may the server, whichever user it has become by then.
+        """
         root = Path(tempfile.mkdtemp(prefix="root-", dir=self.base))
+        mode = 0o777 if empty or cell.writes else 0o755
         try:
-            # A server may have become another user by the time it opens a file.
-            root.chmod(0o755 if is_filled else 0o777)
-            if is_filled:
-                self._link(root, cell.file_size_bytes, cell.distinct_files)
+            root.chmod(mode)
+            if not empty:
+                try:
+                    self._fill(root, cell, mode)
+                except OSError as error:
+                    raise UsageError(_not_written(self.base, cell, error)) from error
             yield root
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
-    def _link(self, root: Path, size: int, files: int) -> None:
-        kept = self.base / f"contents-{size}-{files}"
-        if self._state(kept, files) != self._written.get((size, files), ()):
-            self._write(kept, size, files)
-        for file in range(files):
-            os.link(kept / f"f-{file}", root / f"f-{file}")
+    def _fill(self, root: Path, cell: Cell, mode: int) -> None:
+        folders = {root}
+        for name in _uploads(cell):
+            _make_folder((root / name).parent, mode, folders)
+        for file in _files(cell):
+            for first in range(0, len(file.names), LINKS_MAX):
+                kept = self.base / f"contents-{file.size_bytes}-{file.number}-{first}"
+                if kept not in self._written or self._state(kept) != self._written[kept]:
+                    self._write(kept, file)
+                for name in file.names[first : first + LINKS_MAX]:
+                    path = root / name
+                    _make_folder(path.parent, mode, folders)
+                    os.link(kept, path)
 
-    def _write(self, kept: Path, size: int, files: int) -> None:
+    def _write(self, kept: Path, file: "_File") -> None:
         """The first time, or when a server has altered what it was only to read."""
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(mode=0o755)
-        try:
-            for file in range(files):
-                self._write_contents(kept / f"f-{file}", self._seed, file, size)
-                (kept / f"f-{file}").chmod(0o644)
-        except OSError as error:
-            raise UsageError(
-                f"{self.base}: {files} files of {format_bytes(size)} can't be written: {error.strerror}; "
-                "free some space, set TMPDIR, or lower distinct_files or file_size"
-            ) from error
-        self._written[size, files] = self._state(kept, files)
+        kept.unlink(missing_ok=True)
+        self._write_contents(kept, self._seed, file.number, file.size_bytes)
+        kept.chmod(0o644)
+        self._written[kept] = self._state(kept)
 
-    def _state(self, kept: Path, files: int) -> list[tuple[int, int]]:
+    def _state(self, kept: Path) -> tuple[int, int] | None:
         try:
-            stats = [(kept / f"f-{file}").stat() for file in range(files)]
+            stat = kept.stat()
         except OSError:
-            return []
-        return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+            return None
+        return stat.st_size, stat.st_mtime_ns
 
 
 @contextmanager
@@ -112,12 +124,108 @@ def file_system(path: Path) -> str:
 
 def room_needed_bytes(cells: Sequence[Cell]) -> int:
     """Contents of all sizes, which are kept, and the largest that one trial's uploads may come to."""
-    contents = {(cell.file_size_bytes, cell.distinct_files) for cell in cells if cell.operation == "read"}
-    uploads = [_uploads_bytes(cell) for cell in cells if cell.operation == "write"]
-    return sum(size * files for size, files in contents) + max(uploads, default=0)
+    kept = {
+        (file.size_bytes, file.number, first)
+        for cell in cells
+        for file in _files(cell)
+        for first in range(0, len(file.names), LINKS_MAX)
+    }
+    return sum(size for size, *_ in kept) + max(map(_uploads_bytes, cells), default=0)
+
+
+def machines_max(cell: Cell) -> int:
+    """How many machines boot in a cell of boots, at most. Raises UsageError where that can't be known."""
+    load = cell.load
+    if isinstance(load, Storm):
+        return load.machines
+    if cell.transfers is not None:
+        return cell.transfers
+    if isinstance(load, OpenLoop):
+        expected = load.rate_per_s * (cell.warm_up_ns + (cell.duration_ns or 0)) / 1e9
+    elif isinstance(load, Shaped):
+        expected = load.starts
+    elif any("{" in file.name for file in files(cell.shares)):
+        raise UsageError(
+            f"{cell.label}: how many machines boot is not known before, and each has files of its own; "
+            "give machines, a rate, a shape or transfers"
+        )
+    else:
+        expected = 1
+    # Random arrivals may be more than on average: by so many standard deviations in one of 10^15 trials.
+    return math.ceil(expected + (8 * math.sqrt(expected) + 8 if cell.arrivals == "poisson" else 1))
+
+
+def machines_of(shares: Sequence[Share], machines: int) -> list[Sequence[int]]:
+    """The numbers of the machines that boot each share."""
+    divisor = math.gcd(*(share.weight for share in shares))
+    weights = [share.weight // divisor for share in shares]
+    waiting, order = [0] * len(weights), []
+    for _ in range(sum(weights)):  # a smooth weighted round robin, as the generator's
+        waiting = [left + weight for left, weight in zip(waiting, weights, strict=True)]
+        turn = waiting.index(max(waiting))
+        waiting[turn] -= sum(weights)
+        order.append(turn)
+    if len(shares) == 1:
+        return [range(machines)]
+    return [[n for n in range(machines) if order[n % len(order)] == share] for share in range(len(shares))]
+
+
+class _File(NamedTuple):
+    """Contents of a root, and the names that they have there."""
+
+    names: Sequence[str]
+    number: int
+    size_bytes: int
+
+
+def _files(cell: Cell) -> list[_File]:
+    """What the cell's clients read."""
+    if not cell.shares:
+        count = cell.distinct_files if cell.operation == "read" else 0
+        return [_File([f"f-{number}"], number, cell.file_size_bytes) for number in range(count)]
+    names: dict[tuple[int, int], dict[str, None]] = {}
+    for share, machines in zip(cell.shares, machines_of(cell.shares, machines_max(cell)), strict=True):
+        for file in files([share]):
+            if file.operation == "read":
+                names.setdefault((file.file, file.size_bytes), {}).update(dict.fromkeys(_named(file.name, machines)))
+    return [_File([*found], number, size) for (number, size), found in names.items()]
+
+
+def _uploads(cell: Cell) -> list[str]:
+    """Names of what the cell's boots write."""
+    parts = zip(cell.shares, machines_of(cell.shares, machines_max(cell)), strict=True) if cell.shares else ()
+    steps = [(step.name, machines) for share, machines in parts for step in share.steps if step.operation == "write"]
+    return [name for template, machines in steps for name in _named(template, machines)]
+
+
+def _named(template: str, machines: Sequence[int]) -> list[str]:
+    """The names that these machines ask for, from the root."""
+    numbers = machines if "{" in template else machines[:1]
+    return [machine_name(template, number).lstrip("/") for number in numbers]
+
+
+def _make_folder(folder: Path, mode: int, made: set[Path]) -> None:
+    if folder not in made:
+        _make_folder(folder.parent, mode, made)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+        made.add(folder)
+
+
+def _not_written(base: Path, cell: Cell, error: OSError) -> str:
+    size = format_bytes(sum(file.size_bytes for file in _files(cell)))
+    what, fewer = f"{cell.distinct_files} files of {format_bytes(cell.file_size_bytes)}", "distinct_files or file_size"
+    if cell.shares:
+        what, fewer = f"the files of {machines_max(cell):,} machines ({cell.label}), {size},", "machines"
+    return f"{base}: {what} can't be written: {error.strerror}; free some space, set TMPDIR, or lower {fewer}"
 
 
 def _uploads_bytes(cell: Cell) -> int:
+    if cell.shares:
+        sizes = [step.size_bytes or 0 for share in cell.shares for step in share.steps if step.operation == "write"]
+        return machines_max(cell) * sum(sizes)
+    if cell.operation == "read":
+        return 0
     if cell.duration_ns is None:
         return (cell.transfers or 0) * cell.file_size_bytes
     rate = min(_BYTES_PER_S_MAX, _DATAGRAMS_PER_S_MAX * cell.blksize)

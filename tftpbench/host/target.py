@@ -90,11 +90,12 @@ def measuring(scenario: Scenario, entries: Sequence[str], overrides: Overrides) 
 
 
 def target_entries(
-    address: str | None, file: str | None, write: bool, *, prefix: str = "--", dash: str = "-"
+    address: str | None, file: str | None, write: bool, *, boots: bool = False, prefix: str = "--", dash: str = "-"
 ) -> list[str]:
     """The entry of a scenario's servers that means the running server at this address; none without one.
 
-    `prefix` and `dash`: how the caller's users spell the options. Raises UsageError, in that spelling.
+    `boots`: machines boot, whose profiles say which files are read. `prefix` and `dash`: how the caller's users spell
+    the options. Raises UsageError, in that spelling.
     """
     target, of_file, of_write = (f"{prefix}target{dash}{each}" for each in ("", "file", "write"))
     target = target.removesuffix(dash)
@@ -102,6 +103,13 @@ def target_entries(
         if file is not None or write:
             raise UsageError(f"{of_file} and {of_write} go with {target} HOST:PORT")
         return []
+    if boots:
+        if file is not None or write:
+            raise UsageError(
+                f"{of_file} and {of_write} are of transfers: a boot names its files itself; "
+                f"{prefix}map{' NAME=FILE' if dash == '-' else ''} gives them other names"
+            )
+        return [Target(*numeric_address(address), None).entry]
     if (file is None) != write:
         raise UsageError(
             f"{target} needs a file to read: name one that the server has with {of_file} NAME, "

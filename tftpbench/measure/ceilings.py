@@ -64,8 +64,8 @@ class Ceilings:
 
         What is measured here belongs to the rounds of one cell only, so no more than a round is kept.
         """
-        if isinstance(trial.contender.server, Target):
-            return None  # we don't know where it runs
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
+            return None  # we don't know where it runs, or its datagrams are of many kinds
         if trial.round != self._round:
             self._round, self._found = trial.round, {}
         key = trial.cell.key, trial.contender.busy_polls

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from tftpbench.host.generator import LoadConfig, LoadResult
+from tftpbench.host.generator import LoadConfig, LoadResult, machine_name
 from tftpbench.host.server import (
+    COPY_BYTES_MAX,
+    TRIES,
     CopyFailed,
     NothingListens,
     Options,
+    Refused,
     RunningServer,
     TemporaryFolder,
     describe_options,
@@ -27,13 +30,16 @@ from tftpbench.host.target import Target
 from tftpbench.measure.events import CopyStarted, Event
 from tftpbench.measure.plan import Contender, Trial
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.units import format_bytes
+from tftpbench.model.units import counted, format_bytes
 from tftpbench.model.workload import Cell
 
 OURS = "f-{n}"
+# What is read is compared with copies that are held in memory: together no more than most machines have to spare.
+COMPARED_BYTES_MAX = 1 << 30
 # A server that is silent to the first cell's options is asked once with those of each other cell.
 _TRIES_FURTHER = 1
 _REASONS_MAX = 3
@@ -43,12 +49,14 @@ _REASONS_MAX = 3
 class Files:
     """What is asked for. `name` has {n}, from 0 to `distinct` - 1; with 0 every transfer has a number of its own.
 
-    `contents`: a copy of the one file to read; None where each holds f(seed, n, offset).
+    `contents`: a copy of the one file to read; None where each holds f(seed, n, offset). `shares`: what machines ask
+    for instead, where they boot.
     """
 
     name: str
     distinct: int
     contents: Path | None = None
+    shares: tuple[Share, ...] = ()
 
 
 class TargetFiles:
@@ -57,6 +65,7 @@ class TargetFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._copies: dict[str, Path] = {}
+        self._boots: dict[tuple[str, tuple[Share, ...]], tuple[Share, ...]] = {}
         self._uploaded: dict[tuple[str, int, int], str] = {}
         self._running: dict[str, RunningServer] = {}
         self._copied_otherwise: list[str] = []
@@ -64,6 +73,13 @@ class TargetFiles:
 
     def notes(self, servers: Sequence[Contender]) -> list[str]:
         """What must be known before files are left at a server."""
+        if self._boots:
+            return [
+                f"{' and '.join(share.name for share in shares)}: nothing that is read from {entry} is compared, "
+                "as each machine has files of its own."
+                for entry, shares in self._boots
+                if not are_comparable(shares)
+            ]
         written = [each.name for each in servers if isinstance(each.server, Target) and each.server.file is None]
         uploads = [
             f"Files are uploaded to {name} as {self._prefix}-*, and stay there: delete them." for name in written
@@ -98,6 +114,18 @@ class TargetFiles:
             "check the file's name, and that the server runs"
         )
 
+    def take_boots(
+        self, target: Target, shares: tuple[Share, ...], on_event: Callable[[Event], None] = lambda _: None
+    ) -> None:
+        """Copy what the machines of these shares read. Raises ServerNotReady where files are not there, in one line."""
+        folder = self._folder / f"boots-{len(self._boots)}"
+        folder.mkdir()
+        self._boots[target.entry, shares] = copied_boots(
+            target, shares, folder, on_file=lambda name: on_event(CopyStarted(target.name, name)),
+            is_compared=are_comparable(shares),
+        )  # fmt: skip
+        self.running(target).silent_s = 0.0
+
     def running(self, target: Target, trial: Trial | None = None) -> RunningServer:
         """The server, to be asked with the first request of the trial: for a file that is there, or one of ours."""
         server = self._running.setdefault(target.entry, RunningServer(target))
@@ -107,6 +135,9 @@ class TargetFiles:
 
     def _first_request(self, target: Target, cell: Cell) -> bytes:
         """For an upload it has a name of its own, so that no file that is measured has been started before."""
+        if cell.shares:
+            first = next(filter(is_served, cell.shares[0].steps), cell.shares[0].steps[0])
+            return request(first.operation, machine_name(first.name, 0), _numbers(first))
         uploaded = self._uploaded.get((target.name, cell.file_size_bytes, cell.distinct_files))
         name = target.file or (uploaded.replace("{n}", "0") if uploaded is not None else None)
         if name is None or cell.operation == "write":
@@ -119,6 +150,9 @@ class TargetFiles:
         Raises ServerNotReady where the server takes no upload.
         """
         cell, target = trial.cell, trial.contender.server
+        if cell.shares:
+            shares = self._boots[target.entry, cell.shares] if isinstance(target, Target) else cell.shares
+            return Files("", 0, shares=shares)
         if not isinstance(target, Target):
             if cell.operation == "read" and keeps_its_files(target):
                 _refuse_incomplete(target.name, upload(OURS, cell.distinct_files), cell.distinct_files)
@@ -157,7 +191,16 @@ def target_files(servers: Sequence[Contender], allow_remote: bool) -> Iterator[T
 def fitted(
     scenario: Scenario, servers: Sequence[Contender], files: TargetFiles, on_event: Callable[[Event], None]
 ) -> Scenario:
-    """The scenario with the size of the file that is there to be read, which all its servers then serve."""
+    """The scenario with the size of the file that is there to be read, which all its servers then serve.
+
+    Of boots the files that are there are copied, and the scenario stays as it is.
+    """
+    boots = dict.fromkeys(cell.shares for cell in scenario.cells() if cell.shares)
+    if boots:
+        for running in (each.server for each in servers if isinstance(each.server, Target)):
+            for shares in boots:
+                files.take_boots(running, shares, on_event)
+        return scenario
     asked, sizes = _reads(scenario), {}
     for target in (server.server for server in servers if asked):
         if isinstance(target, Target) and target.file:
@@ -169,6 +212,90 @@ def fitted(
         listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
         raise UsageError(f"files of one size can be compared, and these are not: {listed}")
     return scenario.with_file_size(next(iter(sizes.values())))
+
+
+def is_served(step: Step) -> bool:
+    """Whether the step reads a file that must be there."""
+    return step.operation == "read" and step.ends != "missing"
+
+
+def are_comparable(shares: Sequence[Share]) -> bool:
+    """Whether all machines read the same files; those of every machine's own may differ, and no copy tells how."""
+    return not any("{" in step.name for share in shares for step in share.steps if is_served(step))
+
+
+def copied_boots(
+    target: Target,
+    shares: Sequence[Share],
+    folder: Path,
+    *,
+    on_file: Callable[[str], object] = lambda _: None,
+    first_tries: int = TRIES,
+    is_compared: bool = True,
+) -> tuple[Share, ...]:
+    """The shares with the files of a running server: each is read once, by machine 0, and has the size that it has.
+
+    `is_compared`: what is read must be what these copies hold; see `are_comparable`. Raises ServerNotReady in one line:
+    for the files that the server refuses, all of them, for what else it does instead of serving one, and where they are
+    too large to be compared.
+    """
+    copies: dict[str, Path] = {}
+    absent: list[str] = []
+    left = COMPARED_BYTES_MAX if is_compared else COPY_BYTES_MAX
+    wanted = _wanted(shares)
+    for name, step in wanted.items():
+        copy = folder / str(len(copies))
+        on_file(name)
+        try:
+            size = download(replace(target, file=name), _numbers(step), copy, first_tries, left)
+        except Refused:
+            absent.append(name)
+            continue
+        except NothingListens as error:
+            raise ServerNotReady(str(error)) from None
+        except (CopyFailed, OSError) as error:
+            raise ServerNotReady(f"{target.name}: {_why_no_copy(name, copy, left, error)}") from None
+        copies[name] = copy
+        left -= size if is_compared else 0
+    if absent:
+        raise ServerNotReady(
+            f"{target.name} lacks {len(absent)} of the {counted(len(wanted), 'file')} that "
+            f"{' and '.join(share.name for share in shares)} {'asks' if len(shares) == 1 else 'ask'} for: "
+            f"{', '.join(absent)}; name others with --map"
+        )
+    return tuple(
+        replace(share, steps=tuple(_of_copy(step, copies, is_compared) for step in share.steps)) for share in shares
+    )
+
+
+def _why_no_copy(name: str, copy: Path, left: int, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{name!r} can't be copied: {error.strerror}"
+    if copy.stat().st_size > left:
+        most = format_bytes(COMPARED_BYTES_MAX)
+        return f"{name!r} is too large: what is compared is held in memory, {most} at most; pass --verify off"
+    return f"{name!r} can't be read: it {error}"
+
+
+def _wanted(shares: Sequence[Share]) -> dict[str, Step]:
+    """The files that machine 0 of each share reads, each with the first step that does, whole where one is."""
+    steps = [step for share in shares for step in share.steps if is_served(step)]
+    found: dict[str, Step] = {}
+    for step in sorted(steps, key=lambda step: step.ends != "whole"):  # stable
+        found.setdefault(machine_name(step.name, 0), step)
+    return found
+
+
+def _numbers(step: Step) -> Options:
+    """The options of its request that a copy asks for."""
+    return {name.lower(): int(value) for name, value in step.options if value.isdecimal()}
+
+
+def _of_copy(step: Step, copies: Mapping[str, Path], is_compared: bool) -> Step:
+    if not is_served(step):
+        return step
+    copy = copies[machine_name(step.name, 0)]
+    return replace(step, size_bytes=copy.stat().st_size, contents=copy if is_compared else None)
 
 
 def asked_options(cell: Cell) -> Options:

@@ -1,4 +1,4 @@
-"""What was noticed of a server in a trial, in words: each kind once, with how many transfers it hit, and whose it is.
+"""What was noticed of a server in a trial, in words: with how many transfers or machines it hit, and whose it is.
 
 A server that misbehaves is a finding about it and no fault of the run: nothing here makes a trial invalid (that is
 `validity`). What the test did, and what the RFCs allow, must never count as the server's: `ORIGINS` says which. Pure:
@@ -6,17 +6,20 @@ figures and transfers in, findings out.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from tftpbench.model.boot import Share
 from tftpbench.model.invariants import number
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 from tftpbench.model.protocol import ERRORS
-from tftpbench.model.units import format_duration
+from tftpbench.model.units import counted, format_duration
 
 Kind = Literal[
     "died",
@@ -34,6 +37,14 @@ Kind = Literal[
     "not_granted",
     "unfair",
     "port_taken",
+    "boots_refused",
+    "boots_unanswered",
+    "boots_silent",
+    "boots_broken",
+    "boots_late",
+    "boots_shed",
+    "boots_unfinished",
+    "misses_unanswered",
 ]
 Origin = Literal["server", "test", "option", "unmeasured"]
 ORIGINS: dict[Kind, Origin] = {
@@ -52,9 +63,27 @@ ORIGINS: dict[Kind, Origin] = {
     "not_granted": "option",  # RFC 2347: a server may leave an option out, or answer with less
     "unfair": "server",
     "port_taken": "unmeasured",
+    "boots_refused": "server",
+    "boots_unanswered": "server",
+    "boots_silent": "server",
+    "boots_broken": "server",
+    "boots_late": "server",
+    "boots_shed": "server",
+    "boots_unfinished": "test",
+    "misses_unanswered": "server",
 }
 """Whose doing each kind is. server: it did wrong. test: the trial was too short. option: what was asked for was not
 granted, which is legal. unmeasured: another program stood in the way."""
+# Why a machine's boot failed, as BOOT_REASONS has it.
+_OF_REASON: dict[str, Kind] = {
+    "refused": "boots_refused",
+    "no answer": "boots_unanswered",
+    "fell silent": "boots_silent",
+    "broke the protocol": "boots_broken",
+    "wrong bytes": "wrong_bytes",
+}
+# Of a trial; the places of a boot at which so few machines stopped that no more are listed are added up.
+_STOPPED_MAX = 8
 # Kinds under the names that older rows have, and their names now.
 FORMER_KINDS = {"deaf": "unresponsive"}
 # A client that needs ten times as long as the median one, and longer than its own timer, was passed over.
@@ -62,13 +91,17 @@ FAIRNESS_MAX = 10.0
 # Of so few transfers the slowest says nothing about fairness.
 FAIRNESS_TRANSFERS_MIN = 20
 
+_STOPPED = re.compile(r"\d+ machines? stopped at (.+): ([^:]+)")
+# Where a machine stopped, and why: columns of boots.parquet.
+_PLACE = ("share", "failed_step", "reason")
+
 Row = Mapping[str, object]
 Columns = Mapping[str, npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class ServerFinding:
-    """One thing that was noticed. `count`: transfers that it hit, or 1 where it hit the trial as a whole."""
+    """One thing that was noticed. `count`: transfers or machines that it hit, 1 where it hit the trial as a whole."""
 
     kind: Kind
     count: int
@@ -83,6 +116,33 @@ def of_a_lost_server(why: str, kind: Literal["died", "not_ready", "port_taken"])
 def of_uploads(lacking: int, files: int) -> ServerFinding:
     """The finding where uploads could not be read again."""
     return ServerFinding("not_read_back", lacking, f"did not give {lacking} of {files} uploads back: not compared")
+
+
+def stopped_at(text: str) -> tuple[str, str] | None:
+    """The step at which the machines of a finding stopped, and the reason; None where its text says neither."""
+    found = _STOPPED.fullmatch(text)
+    return (found[1], found[2]) if found else None
+
+
+def of_boots(
+    row: Row, boots: Columns, shares: Sequence[Share], *, died: str | None = None, silent_s: float = 0
+) -> list[ServerFinding]:
+    """All findings of a load of boots, the most severe first: machines by the place at which they stopped.
+
+    `boots` has the columns of boots.parquet, outcome and reason as numbers; the rest is as for `of_a_load`.
+    """
+    misses = int(number(row, "misses_unanswered") or 0)
+    stopped = list(_stopped(boots, shares))
+    has_wrong = any(finding.kind == "wrong_bytes" for finding in stopped)
+    found = [
+        *(finding for finding in _whole(row, died, silent_s) if not (has_wrong and finding.kind == "wrong_bytes")),
+        *stopped,
+        *_past_the_deadline(row, boots, shares),
+        *_boots_shed(row, boots),
+        ServerFinding("misses_unanswered", misses, f"left {counted(misses, 'request')} for absent files unanswered"),
+        *_boots_unfinished(boots, shares),
+    ]
+    return [finding for finding in found if finding.count]
 
 
 def of_a_load(
@@ -102,6 +162,55 @@ def of_a_load(
         *_unfair(row, timeout_ns),
     ]
     return [finding for finding in found if finding.count]
+
+
+def _stopped(boots: Columns, shares: Sequence[Share]) -> Iterator[ServerFinding]:
+    """Machines that failed, by step and reason, the most frequent first."""
+    failed = boots["outcome"] == BOOT_OUTCOMES.index("failed")
+    places = Counter(
+        (_step(shares, share, step), BOOT_REASONS[reason])
+        for share, step, reason in zip(*(boots[name][failed].tolist() for name in _PLACE), strict=True)
+    ).most_common()
+    for (step, reason), count in places[:_STOPPED_MAX]:
+        yield ServerFinding(_OF_REASON[reason], count, f"{counted(count, 'machine')} stopped at {step}: {reason}")
+    if more := places[_STOPPED_MAX:]:
+        count = sum(count for _, count in more)
+        text = f"{counted(count, 'machine')} more stopped at {counted(len(more), 'other place')}"
+        yield ServerFinding(_OF_REASON[more[0][0][1]], count, text)
+
+
+def _past_the_deadline(row: Row, boots: Columns, shares: Sequence[Share]) -> Iterator[ServerFinding]:
+    count, where = _at(boots, shares, "late")
+    deadline = format_duration(number(row, "deadline_ns") or 0)
+    text = f"{counted(count, 'machine')} had not booted {deadline} after the intended start: {where}"
+    yield ServerFinding("boots_late", count, text)
+
+
+def _boots_unfinished(boots: Columns, shares: Sequence[Share]) -> Iterator[ServerFinding]:
+    count, where = _at(boots, shares, "interrupted")
+    text = f"{counted(count, 'machine')} had not booted when the trial ended: {where}"
+    yield ServerFinding("boots_unfinished", count, text)
+
+
+def _boots_shed(row: Row, boots: Columns) -> Iterator[ServerFinding]:
+    count, all_ = int(number(row, "boots_shed") or 0), int(number(row, "machines") or len(boots["outcome"]))
+    full = f"as {number(row, 'concurrency') or 0:.0f} were booting"
+    text = f"did not keep up: {count} of {counted(all_, 'machine')} did not begin, {full}"
+    yield ServerFinding("boots_shed", count, text)
+
+
+def _at(boots: Columns, shares: Sequence[Share], outcome: str) -> tuple[int, str]:
+    """How many machines ended so, and at which steps they were: "12 at vmlinuz, 1 at grub.cfg"."""
+    ended = boots["outcome"] == BOOT_OUTCOMES.index(outcome)
+    columns = (boots[name][ended].tolist() for name in _PLACE[:2])
+    steps = Counter(_step(shares, share, step) for share, step in zip(*columns, strict=True)).most_common()
+    named = [f"{count} at {step}" for step, count in steps[:_STOPPED_MAX]]
+    return _count(ended), ", ".join(named + (["the rest elsewhere"] if len(steps) > _STOPPED_MAX else []))
+
+
+def _step(shares: Sequence[Share], share: int, step: int) -> str:
+    """The name that the step asks for, with the variables in it; steps count from 1."""
+    return shares[share].steps[step - 1].name if step > 0 else "its start"
 
 
 def _whole(row: Row, died: str | None, silent_s: float) -> Iterator[ServerFinding]:

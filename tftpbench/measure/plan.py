@@ -15,10 +15,11 @@ from tftpbench.host.choice import choose
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server import is_taken, program_at
 from tftpbench.host.target import Target
+from tftpbench.model.boot import boot_facts
 from tftpbench.model.errors import ManifestError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.workload import Cell
+from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Storm
 
 # Where servers are started, unless a caller says otherwise (`session.server_of`).
 LISTENS_ON = "127.0.0.1"
@@ -126,7 +127,7 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
                 number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
                 trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
     if any(isinstance(each.server, Target) for each in servers):
-        trials.sort(key=lambda trial: trial.cell.concurrency)
+        trials.sort(key=lambda trial: trial.cell.machines_asked or trial.cell.concurrency)
         trials = [replace(trial, order=order) for order, trial in enumerate(trials, 1)]
     return Plan(tuple(server.name for server in servers), tuple(trials), skipped)
 
@@ -161,7 +162,7 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
     for trial in trials:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
-        if isinstance(trial.contender.server, Target):
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
             continue  # it has no ceiling
         if work not in chosen:
             costs[trial.order] += calibration_s
@@ -174,10 +175,16 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
 
 def _load_s(cell: Cell) -> float:
     """The load itself, with the transfers that are in flight when a window closes."""
-    transfers = cell.concurrency if cell.transfers is None else cell.transfers
-    blocks = transfers * (cell.file_size_bytes // cell.blksize + 1)
-    moving_s = min(blocks / _BLOCKS_PER_S, _S * cell.limit_ns)
-    return moving_s + _S * (cell.warm_up_ns + (cell.duration_ns or 0))
+    load, started = cell.load, cell.concurrency if cell.transfers is None else cell.transfers
+    lasts_ns = cell.warm_up_ns + (cell.duration_ns or 0)
+    if isinstance(load, Storm):
+        started, lasts_ns = load.machines, load.over_ns
+    elif isinstance(load, Shaped):
+        lasts_ns = load.length_ns
+    each = boot_facts(cell.shares).blocks if cell.is_boots else cell.file_size_bytes // cell.blksize + 1
+    limit_ns = cell.limit_ns if isinstance(load, ClosedLoop) else load.deadline_ns
+    moving_s = min(started * each / _BLOCKS_PER_S, _S * limit_ns)
+    return moving_s + _S * lasts_ns
 
 
 def options_asked(cell: Cell) -> list[str]:
@@ -190,6 +197,15 @@ def options_asked(cell: Cell) -> list[str]:
     return [option for option, wanted in asked.items() if wanted]
 
 
+def _why_not(server: Manifest | Target, cell: Cell) -> str | None:
+    """Why the cell must not be run on it. A boot asks for options that a server may leave out, as real clients do."""
+    if not cell.is_boots:
+        return server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))
+    if not isinstance(server, Target) and server.store == "memory":
+        return "keeps its files in memory, where those of a boot can't be put"
+    return server.cannot("read") or (server.cannot("write") if cell.writes else None)
+
+
 def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipped, ...]:
     skipped: list[Skipped] = []
     for server in servers:
@@ -197,7 +213,7 @@ def _skipped(cells: Sequence[Cell], servers: Sequence[Contender]) -> tuple[Skipp
             skipped.append(Skipped(server.name, None, server.found.reason, server.found.get or None))
             continue
         for cell in cells:
-            reason = server.server.cannot(cell.operation, cell.blksize, cell.windowsize, options=options_asked(cell))
+            reason = _why_not(server.server, cell)
             if reason is not None:
                 skipped.append(Skipped(server.name, cell, reason))
     return tuple(skipped)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.host import machine
+from tftpbench.host.generator import LoadResult
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
@@ -34,7 +35,7 @@ from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.errors import TftpbenchError, UsageError
-from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario import Scenario
 
@@ -83,7 +84,13 @@ class TrialStore(Protocol):
         """Add to the manifest what the run learnt on its way."""
 
     def write_trial_files(
-        self, trial: int, transfers: Arrays, intervals: Arrays, latency_hlog: str, server_log: bytes
+        self,
+        trial: int,
+        transfers: Arrays,
+        intervals: Arrays,
+        latency_hlog: str,
+        server_log: bytes,
+        boots: Arrays | None = None,
     ) -> object:
         """Keep the files of one trial; before `append_trial`."""
 
@@ -185,8 +192,17 @@ def _save(folder: TrialStore, trial: Trial, outcome: Outcome) -> None:
         result.intervals if result else nothing | {name: np.empty(0, np.int64) for name in INTERVAL_COLUMNS},
         result.latency_hlog if result else "",
         outcome.server_log,
+        _boots(trial, result) if trial.cell.shares else None,
     )
     folder.append_trial(outcome.row)
+
+
+def _boots(trial: Trial, result: LoadResult | None) -> Arrays:
+    """The columns of boots.parquet, with each machine's profile by name."""
+    if result is None:
+        return {name: np.empty(0, np.int64) for name in BOOT_COLUMNS}
+    profiles = np.array([share.name for share in trial.cell.shares])
+    return {**result.boots, "boot": profiles[result.boots["share"]]}
 
 
 def _refuse_nothing(whole: Plan) -> None:

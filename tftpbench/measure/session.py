@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tftpbench.host.generator import (
     LoadConfig,
@@ -17,6 +18,7 @@ from tftpbench.host.generator import (
     Progress,
     Stop,
     best_sockets,
+    machine_name,
     read_back,
 )
 from tftpbench.host.measured_window import MeasuredWindow
@@ -26,12 +28,14 @@ from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHos
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
-from tftpbench.measure.files import TargetFiles, keeps_its_files, upload_config
+from tftpbench.measure.files import TargetFiles, are_comparable, keeps_its_files, upload_config
 from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import LISTENS_ON, Trial
 from tftpbench.measure.rows import Row, busy_poll_us
+from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ServerDied
-from tftpbench.model.workload import DEADLINE_NS, Cell
+from tftpbench.model.metrics import BOOT_OUTCOMES
+from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
@@ -92,21 +96,32 @@ def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LIS
         log=log,
         host=host,
         concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
-        write=cell.operation == "write" or keeps_its_files(server),
+        write=cell.writes or keeps_its_files(server),
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )
 
 
 def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadConfig:
-    """The load of the trial. Where files must be uploaded before they can be read, that is done now."""
+    """The load of the trial. Where files must be uploaded before they can be read, that is done now.
+
+    What boots is read from the plan: their roots hold it already.
+    """
     config = _any_load(trial.cell, bench, server.host, server.port)
 
     def upload(name: str, number: int) -> LoadResult:
         return bench.tools.generator.run(upload_config(config, name, number), stop)
 
     files = bench.target_files.of(trial, upload)
-    return replace(config, name=files.name, distinct_files=files.distinct, verify_against=files.contents)
+    if files.shares and isinstance(trial.contender.server, Target) and not are_comparable(files.shares):
+        config = replace(config, verify="off", size_is_known=False)
+    return replace(
+        config,
+        name=files.name,
+        distinct_files=files.distinct,
+        verify_against=files.contents,
+        boots=files.shares,
+    )
 
 
 def run_watched(
@@ -132,20 +147,23 @@ def compared_uploads(
 ) -> tuple[Row, tuple[ServerFinding, ...]]:
     """Compare what was written: columns, and whether some could not be compared. Reads were compared as they came."""
     cell = trial.cell
-    if cell.operation == "read" or cell.verify == "off":
+    if not cell.writes or cell.verify == "off":
         return {}, ()
     if keeps_its_files(trial.contender.server):
+        if cell.shares:
+            return {}, ()  # a boot's are out of reach: read back they would be another boot's work
         back = read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result, generator=bench.tools.generator)
         lost = back.files - back.compared
         finding = (findings.of_uploads(lost, back.files),) if lost else ()
         return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
-    numbers = result.completed_numbers[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
-    wrong = [number for number in numbers if _differs(bench, root, config, number)]
+    written = _written(trial, root, config, result)[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
+    wrong = [each for each in written if _differs(bench, each)]
     deadline = time.monotonic() + SETTLE_S
     while wrong and time.monotonic() < deadline:
-        wrong = [number for number in wrong if _differs(bench, root, config, number)]
+        wrong = [each for each in wrong if _differs(bench, each)]
     figures = result.figures
-    verified = (figures.get("bytes_verified") or 0) + (len(numbers) - len(wrong)) * cell.file_size_bytes
+    right = sum(each.size_bytes for each in written) - sum(each.size_bytes for each in wrong)
+    verified = (figures.get("bytes_verified") or 0) + right
     mismatches = (figures.get("content_mismatches") or 0) + len(wrong)
     return {"bytes_verified": verified, "content_mismatches": mismatches}, ()
 
@@ -160,31 +178,35 @@ def how_lost(server: Server) -> ServerDied | None:
 
 
 def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
-    """The load of the cell, on files of any name."""
+    """The load of the cell, on files of any name; of a boot, its steps say what is asked for instead."""
     return LoadConfig(
         host=host,
         port=port,
         allow_remote=bench.allow_remote,
-        operation=cell.operation,
+        operation="read" if cell.is_boots else cell.operation,
         name="",
-        file_size_bytes=cell.file_size_bytes,
+        file_size_bytes=cell.file_size_bytes or 0,
         size_is_known=True,
         concurrency=cell.concurrency,
         rate_per_s=cell.rate_per_s,
         arrivals=cell.arrivals or "even",
         deadline_ns=cell.open_loop.deadline_ns if cell.open_loop else DEADLINE_NS,
+        over_ns=cell.over_ns,
+        spread=cell.spread or "even",
+        shape=cell.load.pieces if isinstance(cell.load, Shaped) else (),
+        rows=cell.rows,
         seed=bench.seed,
         verify=cell.verify,
         workers=min(cell.client.workers, cell.concurrency),
         cpus=bench.pinning.generator,
-        transfers=cell.transfers,
+        transfers=cell.transfers if cell.machines_asked is None else cell.machines_asked,
         duration_ns=cell.duration_ns,
         warm_up_ns=cell.warm_up_ns,
         limit_ns=cell.limit_ns,
         drain_ns=cell.drain_ns,
         ramp_ns=cell.client.ramp_ns,
-        blksize=cell.blksize,
-        windowsize=cell.windowsize,
+        blksize=cell.blksize or BLKSIZE_DEFAULT,
+        windowsize=cell.windowsize or WINDOWSIZE_DEFAULT,
         tsize=cell.client.tsize,
         timeout_option_s=cell.client.timeout_option_s,
         rollover=cell.client.rollover,
@@ -196,9 +218,32 @@ def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
     )
 
 
-def _differs(bench: Bench, root: Path, config: LoadConfig, number: int) -> bool:
-    path = root / config.name.format(n=number)
+class _Upload(NamedTuple):
+    """Where what was written must be, and what it holds."""
+
+    path: Path
+    number: int
+    size_bytes: int
+
+
+def _written(trial: Trial, root: Path, config: LoadConfig, result: LoadResult) -> list[_Upload]:
+    """What completed transfers, or machines that booted, have written; of several to one name the last counts."""
+    shares = trial.cell.shares
+    if not shares:
+        size = config.file_size_bytes
+        return [_Upload(root / config.name.format(n=number), number, size) for number in result.completed_numbers]
+    booted = result.boots["outcome"] == BOOT_OUTCOMES.index("booted")
+    found = {}
+    for machine, share in zip(*(result.boots[name][booted].tolist() for name in ("machine", "share")), strict=True):
+        for step in shares[share].steps:
+            if step.operation == "write":
+                path = root / machine_name(step.name, machine).lstrip("/")
+                found[path] = _Upload(path, step.file, step.size_bytes or 0)
+    return [*found.values()]
+
+
+def _differs(bench: Bench, upload: _Upload) -> bool:
     try:
-        return bench.tools.host.first_difference(path, bench.seed, number, config.file_size_bytes) is not None
+        return bench.tools.host.first_difference(upload.path, bench.seed, upload.number, upload.size_bytes) is not None
     except OSError:
         return True  # absent, or not for reading: not what a completed upload must be

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
 from tftpbench.host.server import PortTaken, Server
@@ -80,10 +82,11 @@ def run_trial(
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
     died = _unnamed(seen.lost, trial) if seen.lost is not None else None
-    wrong = findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
+    wrong = _server_findings(trial, row, seen, died)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
         mean_transfer_ns=seen.result.figures.get("transfer_ns_mean"),
+        mean_in_flight_ns=_mean_in_flight_ns(seen.result) if trial.cell.open_loop else None,
         steal_fraction=seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else 0.0,
         steal_ticks=seen.stolen[0],
         server_lost=str(seen.lost) if seen.lost is not None else None,
@@ -94,6 +97,12 @@ def run_trial(
         is_quick=bench.is_quick,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
+
+
+def _server_findings(trial: Trial, row: Row, seen: Observed, died: str | None) -> list[findings.ServerFinding]:
+    if trial.cell.is_boots:
+        return findings.of_boots(row, seen.result.boots, trial.cell.shares, died=died, silent_s=seen.silent_s)
+    return findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
 
 
 def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: OnEvent) -> Observed:
@@ -127,6 +136,19 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     )
 
 
+def _mean_in_flight_ns(result: LoadResult) -> float | None:
+    """From actual start to end, of all that started inside the window; None where not all of them have a row."""
+    table, figures = result.boots or result.transfers, result.figures
+    shed = figures.get("boots_shed") or 0
+    started = (figures.get("machines") or 0) - shed if result.boots else figures.get("started")
+    opened, closed = figures.get("window_open_ns"), figures.get("window_close_ns")
+    starts, ends = table["actual_start_ns"], table["end_ns"]
+    if opened is None or closed is None or np.count_nonzero(starts >= 0) != started:
+        return None
+    inside = (starts >= opened) & (starts < closed) & (ends >= 0)
+    return float(np.mean(ends[inside] - starts[inside])) if inside.any() else None
+
+
 def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[Progress], None]:
     """What passes the progress of a load on, as far as its trial is a long one."""
     planned_ns = None if config.duration_ns is None else config.warm_up_ns + config.duration_ns
@@ -140,10 +162,10 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
-    cell, starts_ns = trial.cell, result.arrivals_ns
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or starts_ns is None:
+    cell = trial.cell
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or not result.has_every_start:
         return None
-    return validity.gap_distance(starts_ns, cell.rate_per_s)
+    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

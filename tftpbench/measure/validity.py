@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tftpbench.model import invariants
 from tftpbench.model.invariants import Row, number
-from tftpbench.model.units import counted
+from tftpbench.model.units import counted, format_duration
 
 # The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
 # figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
@@ -41,6 +41,9 @@ STARTS_FRACTION_MIN = 0.99
 # Intended to actual start, as a time and as a part of the deadline: what waits for seconds is not distorted by ms.
 SCHEDULE_LAG_NS_MAX = 1_000_000
 SCHEDULE_LAG_FRACTION_MAX = 0.01
+# From the first start of a storm to its last, beyond what was asked for: a burst that takes us longer is another one.
+BURST_NS_MAX = 100_000_000
+BURST_FRACTION_MAX = 0.01
 # Largest distance of the distribution of gaps from the exponential one (Kolmogorov). Of 2,000 gaps that really are, one
 # sample in a thousand lies further than 0.044; of 500, further than 0.087.
 GAP_DISTANCE_MAX = 0.1
@@ -67,6 +70,7 @@ class Kind(Enum):
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
     STARTS_MISSING = "a fault of tftpbench: please report it, with the run's folder"
     SCHEDULE_LAG = "stop other programs, give the generator cores of its own (placement), or lower the rate"
+    BURST = "stop other programs, give the generator cores of its own (placement), or give the starts more time (over)"
     ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
 
@@ -144,11 +148,13 @@ class Finding:
 class Surroundings:
     """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost.
 
+    `mean_in_flight_ns`: of an open loop, of what started inside its window, whatever became of it.
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
     `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
     """
 
     mean_transfer_ns: float | None = None
+    mean_in_flight_ns: float | None = None
     steal_fraction: float = 0.0
     steal_ticks: int = 0
     server_lost: str | None = None
@@ -163,6 +169,11 @@ def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
     """Everything that makes the row's figures untrue, the most severe first."""
     found = (finding for check in _CHECKS for finding in check(row, around))
     return tuple(finding for finding in found if not (around.is_quick and finding.kind in LIMITS))
+
+
+def is_open_loop(row: Row) -> bool:
+    """Whether starts did not wait for ends: at a rate, in a storm, in a shape."""
+    return any(row.get(name) is not None for name in ("rate_per_s", "machines_asked", "shape"))
 
 
 def gap_distance(starts_ns: npt.NDArray[np.int64], rate_per_s: float) -> float | None:
@@ -221,6 +232,7 @@ def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
 
 def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
     fault = invariants.littles_law_fault(row, around.mean_transfer_ns)
+    fault = fault or invariants.open_loop_law_fault(row, around.mean_in_flight_ns)
     if fault is not None:
         yield Finding(Kind.LITTLES_LAW, fault)
 
@@ -231,7 +243,7 @@ def _generator(row: Row, around: Surroundings) -> Iterator[Finding]:
     moved = number(row, "data_pps")  # a load that ended before it began, refused by the server, saturates nothing
     server_busy = number(row, "server_busy_fraction")
     server_was_full = server_busy is not None and server_busy >= SERVER_BUSY_FRACTION_FULL
-    waits = number(row, "rate_per_s") is None  # an open loop's rate is not its generator's, however busy it is
+    waits = not is_open_loop(row)  # an open loop's rate is not its generator's, however busy it is
     if busy is not None and moved and busy > GENERATOR_BUSY_FRACTION_MAX and waits and not server_was_full:
         text = f"the generator was saturated, busy {busy:.1%} of the time"
         yield Finding(Kind.GENERATOR_SATURATED, text, _room_for_generator(row, around))
@@ -301,9 +313,12 @@ def _room_for_generator(row: Row, around: Surroundings) -> str:
 
 
 def _round_ns(row: Row) -> float:
-    """How long answers to all transfers in flight take to read: in a closed loop they may all be waiting at once."""
-    asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
-    if number(row, "rate_per_s") is not None:
+    """How long answers to all transfers in flight take to read, where they may all be waiting at once.
+
+    So it is in a closed loop, and in a storm.
+    """
+    asked, data_pps = number(row, "machines_asked") or number(row, "concurrency"), number(row, "data_pps")
+    if is_open_loop(row) and number(row, "machines_asked") is None:
         return 0
     return asked / data_pps * 1e9 if asked and data_pps else 0
 
@@ -315,17 +330,35 @@ def _steal(_row: Row, around: Surroundings) -> Iterator[Finding]:
 
 def _open_loop(row: Row, around: Surroundings) -> Iterator[Finding]:
     """Whether the starts were those that were asked for. What the server made of them is no matter here."""
-    if number(row, "rate_per_s") is None:
+    if not is_open_loop(row):
         return
-    intended, started = number(row, "intended"), number(row, "started")
-    share = ((started or 0) + (number(row, "shed") or 0)) / intended if intended else 1.0
+    share, deadline_ns = _starts_share(row), number(row, "deadline_ns") or 0
     if share < STARTS_FRACTION_MIN:
-        yield Finding(Kind.STARTS_MISSING, f"only {share:.1%} of the intended transfers were started or shed")
-    lag_ns, deadline_ns = number(row, "schedule_lag_ns_p99"), number(row, "deadline_ns") or 0
+        yield Finding(Kind.STARTS_MISSING, f"only {share:.1%} of the intended starts were made or shed")
+    over_ns, burst_ns = number(row, "over_ns"), number(row, "burst_ns")
+    most_ns = max(BURST_NS_MAX, BURST_FRACTION_MAX * deadline_ns)
+    if over_ns is not None and burst_ns is not None and burst_ns - over_ns > most_ns:
+        text = f"the starts took {format_duration(burst_ns)}, not {format_duration(over_ns)}"
+        yield Finding(Kind.BURST, text)
+    lag_ns = number(row, "schedule_lag_ns_p99")
     if lag_ns is not None and lag_ns > max(SCHEDULE_LAG_NS_MAX, SCHEDULE_LAG_FRACTION_MAX * deadline_ns):
-        yield Finding(Kind.SCHEDULE_LAG, f"transfers were started {lag_ns / 1e6:.1f} ms after their time (p99)")
+        yield Finding(Kind.SCHEDULE_LAG, f"starts were {lag_ns / 1e6:.1f} ms after their time (p99)")
     if around.gap_distance is not None and around.gap_distance > GAP_DISTANCE_MAX:
         yield Finding(Kind.ARRIVALS, f"the gaps between starts are {around.gap_distance:.2f} from Poisson arrivals")
+
+
+def _starts_share(row: Row) -> float:
+    """Of the starts that were intended, what was started or shed; of machines, where these boot."""
+    machines, asked = number(row, "machines"), number(row, "machines_asked")
+    if machines is None:
+        intended, started = number(row, "intended"), (number(row, "started") or 0) + (number(row, "shed") or 0)
+        return started / intended if intended else 1.0
+    if asked:
+        return machines / asked
+    offered, achieved, window_s = (number(row, name) for name in ("offered_per_s", "achieved_per_s", "duration_s"))
+    if not offered or achieved is None or not window_s:
+        return 1.0
+    return (achieved + (number(row, "boots_shed") or 0) / window_s) / offered
 
 
 _CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal, _open_loop)

@@ -6,7 +6,7 @@ its column, so a bare number beside one has that unit, too.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -108,6 +108,11 @@ def rate_text(per_s: float) -> str:
         if 1000 % count.denominator == 0:
             return f"{float(count):.3f}".rstrip("0").rstrip(".") + f"/{unit}"
     return f"{per_s!r}/s"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Write ["a", "b", "c"] as "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def counted(count: int, thing: str) -> str:

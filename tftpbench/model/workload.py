@@ -141,7 +141,7 @@ class Storm:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a shape. Rates are exact ratios, starts and seconds; a burst has none, and the others no `count`.
+    """A piece of a shape. Rates are exact: so many starts in so many ns; a burst has none, and the others no `count`.
 
     A hold has the same rate at both ends.
     """
@@ -152,13 +152,20 @@ class Piece:
     for_ns: int = 0
     count: int = 0
 
+    @property
+    def starts(self) -> float:
+        """How many start in it, at random on average."""
+        ends = [count / per_ns for count, per_ns in filter(None, (self.from_ratio, self.to_ratio))]
+        return self.count + sum(ends) / 2 * self.for_ns
+
     @classmethod
     def of(cls, written: ShapePiece) -> "Piece":
         """The piece as a scenario has it."""
         if written.burst is not None:
             return cls("burst", count=written.burst)
-        first, last = (rate_ratio(per_s).as_integer_ratio() for per_s in written.ramp or (written.hold or 0,) * 2)
-        return cls("ramp" if written.ramp else "hold", first, last, written.for_ns or 0)
+        first, last = (rate_ratio(per_s) / 10**9 for per_s in written.ramp or (written.hold or 0,) * 2)
+        kind: Literal["ramp", "hold"] = "ramp" if written.ramp else "hold"
+        return cls(kind, first.as_integer_ratio(), last.as_integer_ratio(), written.for_ns or 0)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,11 @@ class Shaped:
     deadline_ns: int = DEADLINE_NS
     text: str = field(default="", compare=False)
     """Its pieces in words."""
+
+    @property
+    def starts(self) -> float:
+        """How many start, at random on average."""
+        return sum(piece.starts for piece in self.pieces)
 
     @property
     def length_ns(self) -> int:
@@ -387,6 +399,13 @@ class Cell:
     def label_without(self, options: Sequence[str]) -> str:
         """The label without these options."""
         return axes.label(self.point, options)
+
+    @property
+    def writes(self) -> bool:
+        """Whether its clients upload anything."""
+        return self.operation == "write" or any(
+            step.operation == "write" for share in self.shares for step in share.steps
+        )
 
     @property
     def options(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ no window, no state. What can't be drawn is a PlotError.
 """
 
 from tftpbench.plots.against import against, cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.boots import arrivals, machines_up, response_times
 from tftpbench.plots.false_alarms import alarm_rates, noise
 from tftpbench.plots.forest import forest
 from tftpbench.plots.latency import latency_heatmap, latency_spectrum, transfer_times
@@ -22,6 +23,7 @@ __all__ = [
     "Plot",
     "against",
     "alarm_rates",
+    "arrivals",
     "cpu_per_block",
     "fairness",
     "forest",
@@ -29,8 +31,10 @@ __all__ = [
     "latency_heatmap",
     "latency_spectrum",
     "loss",
+    "machines_up",
     "noise",
     "pairs",
+    "response_times",
     "scaling",
     "throughput",
     "transfer_times",

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from tftpbench.analysis.stats import PAIRS_MIN, median_interval
 from tftpbench.model.axes import AXES, CELL, WORK
 from tftpbench.model.errors import PlotError, suggest
-from tftpbench.model.metrics import METRICS, NEVER, Metric
+from tftpbench.model.metrics import METRICS, Metric
 from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
@@ -111,10 +111,8 @@ def _against(
         style.figures_axis(first.yaxis, [low, high], metric.text, is_log=is_log)
         if not is_log:
             first.set_ylim(min(low, 0) if low < 0 else 0, high * 1.06)
-        for each in grid.axes if np.isinf(data[metric.name]).any() else ():
-            each.axhline(never, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1)
-            each.annotate(NEVER, (0, never), xycoords=("axes fraction", "data"), xytext=(2, 2),
-                          textcoords="offset points", color=style.GREY, fontsize="small")  # fmt: skip
+        if np.isinf(data[metric.name]).any():
+            style.name_never(first.yaxis, never, highest)
         for each in grid.axes if at_one else ():
             each.axhline(1, color=style.GREY, linewidth=0.9, zorder=1)
 

@@ -23,6 +23,8 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from tftpbench.model.metrics import NEVER
+
 WIDTH = 7.2
 TEXT = 9.0  # points
 LINE = 0.165  # inches from one line of text to the next
@@ -195,6 +197,7 @@ def drawn(
     *,
     under: int = 1,
     share_x: bool = True,
+    share_y: bool = True,
 ) -> Figure:
     """Axes for each value of the column `panel`: `draw` puts its rows there, `scale` sets limits and ticks, then keys.
 
@@ -210,7 +213,7 @@ def drawn(
         left = 0.62 + LINE * len(wrapped(labels[1], height))
         sheet = grid(
             title, "; ".join(filter(None, notes)), [str(name) for name, _ in panels],
-            columns=columns, height=height, left=left, right=right, share_x=share_x,
+            columns=columns, height=height, left=left, right=right, share_x=share_x, share_y=share_y,
         )  # fmt: skip
         for (_, rows), axes in zip(panels, sheet.axes, strict=True):
             draw(axes, rows)
@@ -259,6 +262,7 @@ def grid(
     right: float = 0.15,
     foot: float = 0.58,
     share_x: bool = True,
+    share_y: bool = True,
 ) -> Grid:
     """As many axes as titles, each `height` inches high; `right` inches at the right of each are left free."""
     rows = -(-len(titles) // columns)
@@ -282,7 +286,7 @@ def grid(
         axes = figure.add_axes(
             (x / WIDTH, y / total, width / WIDTH, height / total),
             sharex=found[0] if found and share_x else None,
-            sharey=found[0] if found else None,
+            sharey=found[0] if found and share_y else None,
         )
         if name:
             axes.set_title("\n".join(fitting(line, width + right) for line in name.split("\n")))
@@ -338,6 +342,14 @@ def figures_axis(axis: Axis, values: Iterable[float], text: Callable[[float], st
     else:
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value else "0"))
+
+
+def name_never(axis: Axis, place: float, highest: float) -> None:
+    """A tick of its own at the place of what never ended, above those of the figures up to `highest`."""
+    locator, text = axis.get_major_locator(), axis.get_major_formatter()
+    ticks = [tick for tick in locator.tick_values(*axis.get_view_interval()) if tick <= highest * 1.1]
+    axis.set_major_locator(FixedLocator([*ticks, place]))
+    axis.set_major_formatter(FuncFormatter(lambda value, at: NEVER if value == place else text(value, at)))
 
 
 def order_axis(axis: Axis, places: "pd.Series[float]") -> None:

@@ -4,12 +4,12 @@ The first figures and their order are those of `HEADLINE`. It must never leave t
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tftpbench.analysis.summary import Answer, Judgement, Line, judgements
 from tftpbench.measure.findings import Origin
-from tftpbench.model.metrics import HEADLINE, METRICS, OPEN_LOOP, Metric
+from tftpbench.model.metrics import BOOTS, HEADLINE, METRICS, OPEN_LOOP, Metric
 from tftpbench.model.programs import typed
 from tftpbench.model.thresholds import State
 from tftpbench.render.plain import plain, table_lines
@@ -22,8 +22,8 @@ WIDTH = 120
 # What is looked for, where there is no room for all: how fast it was served, who is faster, and what was lost (a column
 # of zeros is not needed for that). The rest is left out from the right.
 _NEEDED = (
-    "ratio", "transfer_ns_p50", "transfer_ns_max", "transfer_ns_p99", "lost", "transfers_per_s", "goodput_bytes_per_s",
-    "data_pps", "valid",
+    "boot_ns_max", "boot_ns_p99", "boot_ns_p50", "ratio", "transfer_ns_p50", "transfer_ns_max", "transfer_ns_p99",
+    "lost", "transfers_per_s", "goodput_bytes_per_s", "data_pps", "valid",
 )  # fmt: skip
 # After so many of one sort, people want a number and not a longer list.
 _LISTED_MAX = 8
@@ -38,6 +38,11 @@ FINDINGS: Mapping[Origin, str] = {
 _RATIO = (
     "Blocks (or bytes) of this server for each of the other's, over pairs of trials of one round: a 20 % "
     "trimmed mean, and in brackets its 95 % interval. Under six pairs there is only the range that was seen."
+)
+_RATIO_OF_TIMES = (
+    "How many times as long as with the other server it took until the last machine was up (at a rate, 99 % of them), "
+    "over pairs of trials of one round: a 20 % trimmed mean, and in brackets its 95 % interval. Under six pairs there "
+    "is only the range that was seen. Where machines were lost there is none."
 )
 _Column = tuple[Heading, Callable[[Line], Value]]
 
@@ -58,6 +63,7 @@ def sections(answer: Answer) -> list[Section]:
     checks = tuple((MARKS[each.state], _check(each), each.reasons) for each in judgements(answer.thresholds))
     return [
         Paragraph((answer.sentence,), is_answer=True),
+        *([Paragraph((answer.wire,), is_prose=True)] if answer.wire else []),
         *([Paragraph((answer.conditions,), is_prose=True)] if answer.lines else []),
         *([Checks(checks)] if checks else []),
         headline_table(answer),
@@ -88,12 +94,9 @@ def invalid(answer: Answer) -> tuple[str, ...]:
 
 def headline_table(answer: Answer) -> Table:
     """The first figures, a row per server and cell; those of a cell are a group."""
-    columns: list[_Column] = [
-        (Heading("cell", "What was asked of the server.", is_figure=False), lambda line: Value(line.label)),
-        (Heading("server", is_figure=False), lambda line: Value(line.server)),
-        *_at_best(answer),
-        (_SERVED, lambda line: Value(line.served, _share_served(line))),
-    ]
+    columns = [*_WHO, *_at_best(answer), (_SERVED, _served)]
+    if _is_of_boots(answer):
+        return _boots_table(answer)
     is_open, is_closed = (any(bool(line.cell.open_loop) is each for line in answer.lines) for each in (True, False))
     if is_open:
         columns += [_of_open_loop(each) for each in OPEN_LOOP.values() if each.name not in ("intended", "completed")]
@@ -105,15 +108,23 @@ def headline_table(answer: Answer) -> Table:
         elif not metric.is_count:
             columns.append(_plain_figure(metric))
         columns += _ratio(answer) if metric.name == answer.metric else []
-    columns += [
-        *([] if is_open else [_plain_figure(METRICS["failed"])]),
-        (_LOST, lambda line: Value(f"{line.lost:,}", line.lost)),
-        (Heading("valid", "Trials that count, of those that were done.", names=("valid",)), _valid),
-    ]
+    columns += [*([] if is_open else [_plain_figure(METRICS["failed"])]), _lost(_LOST), _VALID]
+    return _table(answer, columns)
+
+
+def _boots_table(answer: Answer) -> Table:
+    """The first figures of machines; of counts only what `lost` does not hold."""
+    shown = [_plain_figure(each) for each in BOOTS.values() if each.name not in _BOOTS_IN_OTHERS]
+    before = next((place for place, (heading, _) in enumerate(shown) if answer.metric in heading.names), -1) + 1
+    columns = [*_WHO, (_BOOTED, _served), *shown[:before], *_ratio(answer), *shown[before:], _lost(_NOT_UP), _VALID]
+    return _table(answer, columns)
+
+
+def _table(answer: Answer, columns: Sequence[_Column]) -> Table:
     marked = frozenset(number for number, line in enumerate(answer.lines) if line.server == answer.against)
     rows = tuple(tuple(value(line) for _, value in columns) for line in answer.lines)
-    has_shares = _has_shares(answer) or _is_of_ceiling(answer)
-    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_shares)
+    has_marks = any(value.text.endswith("*") for row in rows for value in row)
+    marks = dict.fromkeys(line.ceiling_mark for line in answer.lines if line.ceiling_mark and has_marks)
     notes = tuple(f"* share of the ceiling: {mark}" for mark in marks)
     return Table(
         "headline", "Figures", tuple(heading for heading, _ in columns), rows,
@@ -126,6 +137,18 @@ def figure(value: float | None, metric: Metric) -> Value:
     return Value(UNKNOWN) if value is None else Value(metric.text(value), min(value, sys.float_info.max))
 
 
+_BOOTED = Heading(
+    "booted",
+    f"Machines that came up, of those that were to boot: {METRICS['booted'].combined}.",
+    names=("booted", "machines"),
+)
+_NOT_UP = Heading(
+    "lost",
+    "Machines that gave up, were late, were not begun or were cut off, over all trials.",
+    names=("lost",),
+)
+# They stand in "booted" and in "lost".
+_BOOTS_IN_OTHERS = {"machines", "booted", "boots_failed", "boots_late", "boots_shed", "boots_interrupted"}
 _SERVED = Heading(
     "served",
     f"Transfers that ended with the last ACK, of those begun: {METRICS['completed'].combined}. At a rate: of "
@@ -137,6 +160,15 @@ _LOST = Heading(
     "Transfers that failed, timed out or never got an answer, over all trials. At a rate: all that did not complete.",
     names=("lost",),
 )
+
+
+def _served(line: Line) -> Value:
+    done, asked = line.done, line.asked
+    return Value(line.served, done / asked if done is not None and asked and done <= asked else None)
+
+
+def _lost(heading: Heading) -> _Column:
+    return heading, lambda line: Value(f"{line.lost:,}", line.lost)
 
 
 def _plain_figure(metric: Metric) -> _Column:
@@ -152,7 +184,11 @@ def _of_open_loop(metric: Metric) -> _Column:
 
 def _is_alien(line: Line, metric: Metric) -> bool:
     """Whether a figure would flatter a server at a rate that drops its slowest: it is of what completed only."""
-    return line.cell.open_loop is not None and bool(metric.histogram or metric.is_max) and metric.name not in OPEN_LOOP
+    return (
+        line.cell.open_loop is not None
+        and bool(metric.histogram or metric.is_max)
+        and metric.name not in OPEN_LOOP | BOOTS
+    )
 
 
 def _at_best(answer: Answer) -> list[_Column]:
@@ -164,6 +200,10 @@ def _at_best(answer: Answer) -> list[_Column]:
 
 def _is_compared(answer: Answer) -> bool:
     return any(line.ratio for line in answer.lines) or len({line.server for line in answer.lines}) > 1
+
+
+def _is_of_boots(answer: Answer) -> bool:
+    return any(line.cell.is_boots for line in answer.lines)
 
 
 def _is_of_ceiling(answer: Answer) -> bool:
@@ -182,7 +222,8 @@ def _ratio(answer: Answer) -> list[_Column]:
         star = "*" if _is_of_ceiling(answer) and line.ceiling_mark else ""
         return Value(f"{line.ratio}{star}", line.ratio.ratio) if line.ratio else Value(UNKNOWN)
 
-    return [(Heading(f"against {answer.against}", _RATIO, names=("ratio",)), against)] if _is_compared(answer) else []
+    meaning = _RATIO_OF_TIMES if _is_of_boots(answer) else _RATIO
+    return [(Heading(f"against {answer.against}", meaning, names=("ratio",)), against)] if _is_compared(answer) else []
 
 
 def _share_of_ceiling(metric: Metric) -> _Column:
@@ -190,13 +231,15 @@ def _share_of_ceiling(metric: Metric) -> _Column:
     return heading, lambda line: value(line)._replace(text=value(line).text + ("*" if line.ceiling_mark else ""))
 
 
-def _share_served(line: Line) -> float | None:
-    completed, started = line.figures["completed"], line.asked
-    return completed / started if completed is not None and started and completed <= started else None
-
-
 def _valid(line: Line) -> Value:
     return Value(f"{line.valid}/{line.trials}", line.valid)
+
+
+_WHO: tuple[_Column, ...] = (
+    (Heading("cell", "What was asked of the server.", is_figure=False), lambda line: Value(line.label)),
+    (Heading("server", is_figure=False), lambda line: Value(line.server)),
+)
+_VALID: _Column = (Heading("valid", "Trials that count, of those that were done.", names=("valid",)), _valid)
 
 
 def _fitting(table: Table, width: int) -> Table:

@@ -3,18 +3,23 @@
 Pure: figures in, text out; keys are those of trials.jsonl.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
+from tftpbench.measure.findings import of_boots
 from tftpbench.model.errors import nothing_listens
-from tftpbench.model.metrics import COLUMNS, NEVER, OUTCOMES
+from tftpbench.model.metrics import BOOT_OUTCOMES, COLUMNS, NEVER, OUTCOMES
 from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import counted, format_bytes, format_count, format_duration, format_rate, rate_text
+from tftpbench.model.workload import Piece
 from tftpbench.render.plain import plain
 from tftpbench.render.sections import Listing, Paragraph
 
@@ -32,6 +37,11 @@ _FIRST = (
 _FIRST_AT_RATE = (
     "intended", "shed", "started", "completed", "failed", "timed_out", "late", "interrupted", "response_ns_p50",
     "response_ns_p95", "response_ns_p99", "response_ns_max", "offered_per_s", "achieved_per_s",
+)  # fmt: skip
+# The same of machines that boot.
+_FIRST_BOOTS = (
+    "machines", "booted", "boots_failed", "boots_late", "boots_shed", "boots_interrupted", "boot_ns_p50", "boot_ns_p99",
+    "boot_ns_max", "miss_ns_p99", "misses_unanswered", "offered_per_s", "achieved_per_s", "burst_ns",
 )  # fmt: skip
 
 
@@ -63,7 +73,8 @@ class Loaded:
         """Those of the load, the first ones first; of the contents, what reading back found."""
         back = self.back
         compared = {} if back is None else {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}
-        first = _FIRST if self.config.rate_per_s is None else _FIRST_AT_RATE
+        first = _FIRST_AT_RATE if self.config.is_open_loop else _FIRST
+        first = (*_FIRST_BOOTS, *first) if self.config.boots else first
         names = [each for name in first for each in (name, f"{name}_is_never") if each == name or each in COLUMNS]
         return {name: self.result.figures.get(name) for name in names} | self.result.figures | compared
 
@@ -72,6 +83,8 @@ class Loaded:
         """Transfers of a fixed number that did not even come to an end."""
         if self.config.transfers is None:
             return 0
+        if self.config.boots:
+            return self.config.transfers - self.count("machines") + self.count("boots_interrupted")
         return self.config.transfers - self.count("started") - self.count("shed") + self.count("interrupted")
 
     @property
@@ -89,10 +102,11 @@ class Loaded:
 
     @property
     def has_failures(self) -> bool:
-        """Whether any transfer failed, timed out, moved wrong bytes or was not done, or not even one completed."""
+        """Whether any transfer or machine failed, was late or shed, moved wrong bytes or was not done, or none was."""
+        lost = ("failed", "timed_out", "late", "shed", "content_mismatches", "boots_failed", "boots_late", "boots_shed")
         return (
-            not self.count("completed")
-            or any(self.count(name) for name in ("failed", "timed_out", "late", "shed", "content_mismatches"))
+            not self.count("booted" if self.config.boots else "completed")
+            or any(map(self.count, lost))
             or self.not_done > 0
             or bool(self.not_compared)
         )
@@ -107,11 +121,26 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        if config.rate_per_s is not None and config.arrivals == "poisson":
-            starts_ns = self.result.arrivals_ns
-            gaps = None if starts_ns is None else validity.gap_distance(starts_ns, config.rate_per_s)
-        asked = {"concurrency": config.concurrency, "rate_per_s": config.rate_per_s, "deadline_ns": config.deadline_ns}
+        if config.rate_per_s is not None and config.arrivals == "poisson" and self.result.has_every_start:
+            starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
+            gaps = validity.gap_distance(starts, config.rate_per_s)
+        asked = {**_load_asked(config), "concurrency": config.concurrency}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
+
+    @cached_property
+    def stopped(self) -> tuple[str, ...]:
+        """Where machines that did not boot stopped, a line each."""
+        if not self.config.boots:
+            return ()
+        row = {**self.figures, **_load_asked(self.config), "concurrency": self.config.concurrency}
+        return tuple(each.text for each in of_boots(row, self.result.boots, self.config.boots))
+
+    def up_after_ns(self, share: float) -> float:
+        """When this share of all machines was up, since the first was to start; infinite where it never was."""
+        boots = self.result.boots
+        booted = boots["outcome"] == BOOT_OUTCOMES.index("booted")
+        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * len(booted))
+        return float(ends[rank - 1] - boots["intended_start_ns"].min()) if 0 < rank <= len(ends) else math.inf
 
     @cached_property
     def options(self) -> dict[str, "Option"]:
@@ -139,7 +168,7 @@ def unanswered(config: LoadConfig) -> str:
 
 def waiting(config: LoadConfig, now: Progress) -> str:
     """The line for a person who waits although the measured time is over."""
-    drain_ns = config.drain_ns if config.rate_per_s is None else config.deadline_ns
+    drain_ns = config.deadline_ns if config.is_open_loop else config.drain_ns
     left_ns = max(0, drain_ns - (now.draining_ns or 0))
     left = format_duration(round(left_ns, -9))
     return f"The time is over; waiting up to {left} for {counted(now.started - now.ended, 'open transfer')}."
@@ -148,7 +177,7 @@ def waiting(config: LoadConfig, now: Progress) -> str:
 def live(config: LoadConfig, now: Progress, before: Progress) -> str:
     """The line that a person watches; rates are those since `before`."""
     seconds = max(now.elapsed_ns - before.elapsed_ns, 1) / 1e9
-    total = "" if config.transfers is None else f" of {config.transfers:,}"
+    total = "" if config.transfers is None or config.boots else f" of {config.transfers:,}"
     return (
         f"{now.elapsed_ns / 1e9:.0f} s: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
         f"{format_rate((now.completed - before.completed) / seconds, 'files')}, "
@@ -164,12 +193,13 @@ def document(load: Loaded) -> dict[str, object]:
         "schema": SCHEMA,
         "host": config.host,
         "port": config.port,
-        "operation": config.operation,
+        "operation": None if config.boots else config.operation,
+        "boot": " : ".join(share.name for share in config.boots) or None,
         "concurrency": config.concurrency,
-        **_rate_of(config),
-        "transfers": config.transfers,
-        "blksize": config.blksize,
-        "windowsize": config.windowsize,
+        **_load_asked(config),
+        "transfers": config.transfers if config.over_ns is None else None,
+        "blksize": None if config.boots else config.blksize,
+        "windowsize": None if config.boots else config.windowsize,
         "busy_poll_us": config.busy_poll_us,
         "verify": config.verify,
         **load.figures,
@@ -177,6 +207,7 @@ def document(load: Loaded) -> dict[str, object]:
         "verdict": verdict,
         "verdict_reason": reason,
         "failures": load.has_failures,
+        **({"stopped": list(load.stopped)} if config.boots else {}),
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),
         "errors": {str(code): count for code, count in load.errors.items()},
@@ -199,9 +230,10 @@ def render(load: Loaded) -> str:
     ]
     return plain([
         Listing(
-            f"{_where(config)}, {config.operation} {config.name}, {_load_of(load)}",
+            f"{_where(config)}, {_work_of(config)}, {_load_of(load)}",
             tuple(f"{name:<14} {text}" for name, text in _lines(load)),
         ),
+        Listing("Machines:", load.stopped),
         Listing("ERRORs from the server:", tuple(errors)),
         Listing("Wrong answers of the server:", tuple(faults)),
         Paragraph(tuple(f"Warning: {warning}" for warning in _warnings(load))),
@@ -215,17 +247,79 @@ def error_text(code: int) -> str:
 
 def _load_of(load: Loaded) -> str:
     config = load.config
+    most = f"{config.concurrency:,} at once at most"
+    if config.over_ns is not None:
+        thing = "machine" if config.boots else "transfer"
+        over = f"within {format_duration(config.over_ns)}, {config.spread} spread" if config.over_ns else "at once"
+        return f"{counted(config.transfers or 0, thing)} {over}"
+    if config.shape:
+        return f"{shape_text(config.shape)}, {config.arrivals}, {most}"
     if config.rate_per_s is None:
         fewer = f" (no more: -n is {config.transfers:,})" if load.at_once < config.concurrency else ""
         return f"{load.at_once:,} at once{fewer}"
-    return f"{rate_text(config.rate_per_s)}, {config.arrivals}, {config.concurrency:,} at once at most"
+    return f"{rate_text(config.rate_per_s)}, {config.arrivals}, {most}"
 
 
-def _rate_of(config: LoadConfig) -> dict[str, object]:
+def _work_of(config: LoadConfig) -> str:
+    """What starts: "read pxelinux.0", "boot uefi-grub"."""
+    if config.boots:
+        return f"boot {' and '.join(share.name for share in config.boots)}"
+    return f"{config.operation} {config.name}"
+
+
+def _load_asked(config: LoadConfig) -> dict[str, object]:
     """What makes it an open loop, under the names of trials.jsonl; all null for a closed one."""
-    is_open = config.rate_per_s is not None
-    asked = {"rate_per_s": config.rate_per_s, "arrivals": config.arrivals, "deadline_ns": config.deadline_ns}
-    return {name: value if is_open else None for name, value in asked.items()}
+    is_storm, has_arrivals = config.over_ns is not None, config.rate_per_s is not None or bool(config.shape)
+    return {
+        "rate_per_s": config.rate_per_s,
+        "arrivals": config.arrivals if has_arrivals else None,
+        "machines_asked": config.transfers if is_storm else None,
+        "over_ns": config.over_ns,
+        "spread": config.spread if is_storm else None,
+        "shape": shape_text(config.shape) if config.shape else None,
+        "deadline_ns": config.deadline_ns if config.is_open_loop else None,
+    }
+
+
+def shape_text(pieces: Sequence[Piece]) -> str:
+    """A shape in words: "10/s to 500/s in 1 min, 500/s for 5 min, 2,000 at once"."""
+    return ", ".join(map(_piece_text, pieces))
+
+
+def _piece_text(piece: Piece) -> str:
+    if piece.kind == "burst":
+        return f"{piece.count:,} at once"
+    rates = [rate_text(count * 1e9 / per_ns) for count, per_ns in filter(None, (piece.from_ratio, piece.to_ratio))]
+    lasts = format_duration(piece.for_ns)
+    return f"{rates[0]} for {lasts}" if piece.kind == "hold" else f"{' to '.join(rates)} in {lasts}"
+
+
+def _lines_of_boots(load: Loaded) -> Iterator[tuple[str, str]]:
+    """How many machines are up, since when, and what a boot took."""
+
+    def times(prefix: str, **shown: str) -> str:
+        return ", ".join(f"{words} {_never_or_time(load.figures, f'{prefix}_{at}')}" for at, words in shown.items())
+
+    names = {"boots_failed": "failed", "boots_late": "late", "boots_shed": "shed", "boots_interrupted": "interrupted"}
+    lost = [f"{load.count(name):,} {word}" for name, word in names.items() if load.count(name)]
+    yield "booted", ", ".join([f"{load.count('booted'):,} of {load.count('machines'):,} machines", *lost])
+    if load.config.over_ns is not None:
+        parts = {"half": 0.5, "99 %": 0.99, "the last": 1.0}
+        yield "up", ", ".join(f"{part} {_up(load.up_after_ns(share))}" for part, share in parts.items())
+    yield "boot time", times("boot_ns", p50="p50", p99="p99", max="max")
+    if load.count("misses"):
+        unanswered = load.count("misses_unanswered")
+        lacking = f"; {unanswered:,} of {load.count('misses'):,} without an answer" if unanswered else ""
+        yield "absent files", f"{times('miss_ns', p50='p50', p99='p99')} until refused{lacking}"
+    if load.config.over_ns is None:
+        yield "starts", _starts(load)
+    elif (burst_ns := load.figures.get("burst_ns")) is not None:
+        yield "starts", f"the last {_time(burst_ns)} after the first"
+    yield "requests", f"{load.count('completed'):,} of {load.count('started'):,} ended as they should"
+
+
+def _up(after_ns: float) -> str:
+    return NEVER if math.isinf(after_ns) else f"after {format_duration(after_ns)}"
 
 
 def _lines_at_rate(load: Loaded) -> Iterator[tuple[str, str]]:
@@ -234,16 +328,22 @@ def _lines_at_rate(load: Loaded) -> Iterator[tuple[str, str]]:
     def times(prefix: str, *names: str) -> str:
         return ", ".join(f"{name} {_never_or_time(load.figures, f'{prefix}_{name}')}" for name in names)
 
-    def rate(name: str) -> str:
-        value = load.figures.get(name)
-        return "-" if value is None else f"{format_count(value)}/s"
-
     lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in (*OUTCOMES[1:], "shed") if load.count(name)]
     yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('intended'):,} transfers", *lost])
     yield "response time", times("response_ns", "p50", "p95", "p99", "max")
     yield "service time", times("service_ns", "p50", "p95", "p99")
+    yield "starts", _starts(load)
+
+
+def _starts(load: Loaded) -> str:
+    """How the starts lay in time, against what was asked for."""
+
+    def rate(name: str) -> str:
+        value = load.figures.get(name)
+        return "-" if value is None else f"{format_count(value)}/s"
+
     lag = _time(load.figures.get("schedule_lag_ns_p99"))
-    yield "starts", f"{rate('offered_per_s')} offered, {rate('achieved_per_s')} achieved; {lag} after their time (p99)"
+    return f"{rate('offered_per_s')} offered, {rate('achieved_per_s')} achieved; {lag} after their time (p99)"
 
 
 def _never_or_time(figures: Mapping[str, float | None], name: str) -> str:
@@ -262,7 +362,9 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
 
     goodput = figures.get("goodput_bytes_per_s")
     lost = [f"{load.count(name):,} {name.replace('_', ' ')}" for name in OUTCOMES[1:] if load.count(name)]
-    if load.config.rate_per_s is not None:
+    if load.config.boots:
+        yield from _lines_of_boots(load)
+    elif load.config.is_open_loop:
         yield from _lines_at_rate(load)
     else:
         yield "served", ", ".join([f"{load.count('completed'):,} of {load.count('started'):,} transfers", *lost])
@@ -349,14 +451,20 @@ def _warnings(load: Loaded) -> Iterator[str]:
 
 def _warnings_at_rate(load: Loaded) -> Iterator[str]:
     late, shed, intended = load.count("late"), load.count("shed"), f"{load.count('intended'):,} transfers"
+    if load.config.boots:
+        late, shed = load.count("boots_late"), load.count("boots_shed")
+        intended = f"{load.count('machines'):,} machines"
+    slower = "lower the --rate"
+    if load.config.over_ns is not None or load.config.shape:
+        slower = "spread them by a longer --over" if load.config.shape == () else "lower the rates of --shape"
     if late:
         deadline = format_duration(load.config.deadline_ns)
-        advice = "lower the --rate, or give a longer --deadline"
+        advice = f"{slower}, or give a longer --deadline"
         yield f"{late:,} of {intended} had not ended at their deadline of {deadline}: {advice}"
     if shed:
         yield (
             f"{shed:,} of {intended} were not started, as {load.config.concurrency:,} were in flight: "
-            "lower the --rate, or allow more with --in-flight-max"
+            f"{slower}, or allow more with --in-flight-max"
         )
 
 

@@ -46,7 +46,7 @@ def tables() -> dict[tuple[str, str], str]:
 def _default(axis: Axis) -> str:
     if axis.default is not None:
         return str(axis.default)
-    return "required" if axis.of_files else ""
+    return "required without boot or mix" if axis.of_files else ""
 
 
 def renewed(page: str, text: str) -> str:

@@ -233,6 +233,7 @@ def _summary() -> Schema:
             "headline": _text("The cell that the answer speaks of first, in words."),
             **lines,
             "conditions": _text("What holds for every figure, in words."),
+            "wire": _text("What the wire alone needs for the headline's machines, in words; empty for transfers."),
             "findings_by_origin": {
                 **_object({origin: _list({"type": "string"}) for origin in get_args(Origin)}),
                 "description": "The findings by whose doing they are.",

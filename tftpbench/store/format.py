@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 TRIALS = "trials.jsonl"
 TRIAL_FILES = "trials"
 TRANSFERS = "transfers.parquet"
+BOOTS = "boots.parquet"  # of trials whose machines boot
 INTERVALS = "intervals.parquet"
 LATENCY = "latency.hlog"
 SERVER_LOG = "server.log"
@@ -34,7 +35,7 @@ PACKED_TRIALS = "trials.jsonl.xz"
 PACKED_LATENCY = "latency.parquet"
 MERGED_TRIALS = "merged_trials"  # in its manifest: trials that share a histogram
 # A run may be kept without them.
-OPTIONAL = (TRANSFERS, INTERVALS, LATENCY)
+OPTIONAL = (TRANSFERS, BOOTS, INTERVALS, LATENCY)
 
 # Bounds of what is read, so that no folder takes minutes or all memory (docs/results-format.md, "Bounds"). The largest
 # recorded run has a manifest of 16 KB, 226 rows of 2 KB, and logs of 17 KB for windows of 2 s.
@@ -218,6 +219,11 @@ def read_answer(folder: Path) -> str | None:
         return next(iter(read_regular(folder / ANSWER, ANSWER_MAX_BYTES).decode("utf-8").splitlines()), None)
     except (OSError, ValueError):
         return None
+
+
+def has_file(row: Mapping[str, Any], name: str) -> bool:
+    """Whether the trial's run writes this file of it: the rows of machines only where machines boot."""
+    return name != BOOTS or row.get("boot") is not None or row.get("mix") is not None
 
 
 def is_run(folder: Path) -> bool:

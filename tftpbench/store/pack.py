@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import read_regular
 from tftpbench.model.thresholds import server_name
 from tftpbench.store import format as form
@@ -27,7 +27,7 @@ from tftpbench.store.latency import Latency
 from tftpbench.store.run import Run, load_run
 from tftpbench.store.trial_files import TrialFiles, WholeRun
 
-_TABLES = {form.TRANSFERS: TRANSFER_COLUMNS, form.INTERVALS: INTERVAL_COLUMNS}
+_TABLES = {form.TRANSFERS: TRANSFER_COLUMNS, form.BOOTS: BOOT_COLUMNS, form.INTERVALS: INTERVAL_COLUMNS}
 _LOG_MAX_BYTES = 64 << 20  # a log is cut by the run that writes it; the largest recorded one has 17 KB
 _LEFT = "leave its folder as it is, or measure it again"
 
@@ -86,9 +86,10 @@ def _refuse_unfit(run: Run) -> None:
         raise ResultsError(f"{run.path}: is not whole: {run.broken[0]}; {_LEFT}")
     files = WholeRun(run.path)
     for name in form.OPTIONAL:
-        lacking = sum(not files.has(row["trial"], name) for row in run.rows)
-        if 0 < lacking < len(run.rows):
-            raise ResultsError(f"{run.path}: {lacking} of {len(run.rows)} trials have no {name}; {_LEFT}")
+        trials = [row["trial"] for row in run.rows if form.has_file(row, name)]
+        lacking = sum(not files.has(trial, name) for trial in trials)
+        if 0 < lacking < len(trials):
+            raise ResultsError(f"{run.path}: {lacking} of {len(trials)} trials have no {name}; {_LEFT}")
 
 
 def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> None:
@@ -108,8 +109,9 @@ def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> Non
     if histograms_only or not trials:
         return
     for name, columns in _TABLES.items():
-        if files.has(trials[0], name):
-            parts = {trial: _table(run, files, trial, name, columns) for trial in trials}
+        having = [row["trial"] for row in run.rows if form.has_file(row, name)]
+        if having and files.has(having[0], name):
+            parts = {trial: _table(run, files, trial, name, columns) for trial in having}
             tables.write_packed(folder / name, _together(parts))
     if any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))

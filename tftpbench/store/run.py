@@ -19,7 +19,7 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
-from tftpbench.model.metrics import INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
@@ -102,6 +102,16 @@ class Run(Shown):
         return tables.with_cells(frame, self.trials, frames.CELL)
 
     @cached_property
+    def boots(self) -> "pd.DataFrame":
+        """One row per machine of each trial whose machines boot: `trial`, `contender`, its cell and `verdict`.
+
+        Then `machine`, the profile that it follows as `boot`, its times in ns since the trial's first start, NA where
+        it never came, and how it ended (docs/results-format.md, "boots.parquet").
+        """
+        frame = tables.frame(self._tables(form.BOOTS, BOOT_COLUMNS), BOOT_COLUMNS)
+        return tables.with_cells(frame, self.trials, tuple(name for name in frames.CELL if name not in BOOT_COLUMNS))
+
+    @cached_property
     def intervals(self) -> "pd.DataFrame":
         """One row per interval of every trial: `trial`, `contender`, its cell and `verdict`, then its counts.
 
@@ -170,6 +180,32 @@ class Run(Shown):
         whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
         return whole
 
+    def cohort(self, *, valid_only: bool = True, **cell: object) -> "pd.DataFrame":
+        """Response and service times of each contender over all that were intended: `contender kind value_ns count`.
+
+        Of machines where these boot, else of transfers. `kind`: response, from the intended start, or service, from
+        the request; a row of infinite value counts what never came to its end. `valid_only` and `cell` as for
+        `latency`. Raises ResultsError where no contender has any.
+        """
+        import pandas as pd
+
+        boots = "boot_service" if self.trials.get("machines", pd.Series(dtype=float)).notna().any() else ""
+        parts = []
+        for kind, histogram in (("response", boots and "boot"), ("service", boots)):
+            found = self.spectrum(histogram or kind, valid_only=valid_only, **cell)
+            for name, rows in found.groupby("contender", observed=True):
+                chosen = set(self._choose({"contender": name, **cell}, valid_only))
+                ours = [row for row in self.rows if row["trial"] in chosen]
+                begun = sum(map(invariants.cohort, ours))
+                if kind == "service":
+                    begun -= sum(row.get("boots_shed" if boots else "shed") or 0 for row in ours)
+                never = max(begun - int(rows["count"].sum()), 0)
+                last = pd.DataFrame({"value_ns": [math.inf], "count": [never], "contender": [name]})
+                parts.append(pd.concat([rows[["value_ns", "count", "contender"]], last]).assign(kind=kind))
+        whole = pd.concat(parts, ignore_index=True)
+        whole["contender"] = pd.Categorical(whole["contender"], self.trials["contender"].cat.categories)
+        return whole[["contender", "kind", "value_ns", "count"]]
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What is not whole, a line each, as far as files were read: trials.jsonl here, others when asked for."""
@@ -193,7 +229,10 @@ class Run(Shown):
     @property
     def absent(self) -> tuple[str, ...]:
         """Those of `problems` that tell of files which a run may be kept without."""
-        lacking = {name: sum(not self._files.has(row["trial"], name) for row in self.rows) for name in form.OPTIONAL}
+        lacking = {
+            name: sum(form.has_file(row, name) and not self._files.has(row["trial"], name) for row in self.rows)
+            for name in form.OPTIONAL
+        }
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
 
     @property
@@ -254,7 +293,7 @@ class Run(Shown):
 
     def _tables(self, name: str, columns: dict[str, Column]) -> dict[int, Any]:
         found, absent, left = {}, 0, TABLE_ROWS_MAX
-        for row in self.rows:
+        for row in (row for row in self.rows if form.has_file(row, name)):
             trial = row["trial"]
             try:
                 table = self._files.table(trial, name, columns, rows_max=left)

@@ -1,8 +1,8 @@
-"""Arrays of a trial as Arrow tables, and tables as data frames: transfers.parquet and intervals.parquet."""
+"""Arrays of a trial as Arrow tables, and tables as data frames: transfers, boots and intervals."""
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
-from tftpbench.model.metrics import OUTCOMES, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import UnfitFile, open_regular
 
 if TYPE_CHECKING:  # pandas takes a second to import, and a run writes without it
@@ -26,21 +26,27 @@ _WORD = pa.dictionary(pa.int8(), pa.string())
 ROWS_MAX = 10_000_000
 COLUMNS_MAX = 100
 SIZE_MAX_BYTES = 1 << 30  # as it says of itself, decompressed
+# What numbers in place of words mean, by column; what is no number stands for itself.
+Words = Mapping[str, Sequence[str]]
+TRANSFER_WORDS: Words = {"outcome": OUTCOMES}
+BOOT_WORDS: Words = {"outcome": BOOT_OUTCOMES, "reason": BOOT_REASONS}
 TIMES = {name: TRANSFER_COLUMNS[name] for name in ("actual_start_ns", "end_ns", "outcome")}
 
 
-def write(path: Path, arrays: Arrays, columns: Mapping[str, Column]) -> None:
+def write(path: Path, arrays: Arrays, columns: Mapping[str, Column], words: Words = TRANSFER_WORDS) -> None:
     """Write the documented columns, in order, then any others. A negative number means null where a column may be."""
     missing = [name for name, column in columns.items() if name not in arrays and not column.nullable]
     if missing:
         raise ValueError(f"{path.name} needs the columns {', '.join(missing)}")
     rows = len(next(iter(arrays.values())))
     there = {name: arrays.get(name, np.full(rows, -1)) for name in columns} | dict(arrays)
-    table = pa.table({name: _column(np.asarray(each), columns.get(name)) for name, each in there.items()})
+    table = pa.table(
+        {name: _column(np.asarray(each), columns.get(name), words.get(name, ())) for name, each in there.items()}
+    )
     # Times rise by little from row to row: their differences take less than half the room (Parquet, "Encodings").
-    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    texts = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     deltas = {field.name: "DELTA_BINARY_PACKED" for field in table.schema if pa.types.is_integer(field.type)}
-    pq.write_table(table, path, compression="zstd", use_dictionary=words, column_encoding=deltas)
+    pq.write_table(table, path, compression="zstd", use_dictionary=texts, column_encoding=deltas)
 
 
 def write_packed(path: Path, table: pa.Table) -> None:
@@ -147,10 +153,10 @@ def _flat(schema: pa.Schema, columns: Mapping[str, Column]) -> list[str]:
     return [field.name for field in schema if field.name in columns or not pa.types.is_nested(field.type)]
 
 
-def _column(values: NDArray[np.generic], column: Column | None) -> pa.Array:
+def _column(values: NDArray[np.generic], column: Column | None, words: Sequence[str]) -> pa.Array:
     if column is not None and column.dtype == "text":
-        words = [OUTCOMES[int(value)] for value in values] if values.dtype.kind in "iu" else values.astype(str).tolist()
-        return pa.array(words, type=pa.string()).dictionary_encode().cast(_WORD)
+        texts = np.array(words)[values] if values.dtype.kind in "iu" else values.astype(str)
+        return pa.array(texts.tolist(), type=pa.string()).dictionary_encode().cast(_WORD)
     if values.dtype.kind == "f":
         return pa.array(values, type=pa.float64())
     numbers = values.astype(np.int64)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tftpbench.model.errors import ResultsError
-from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
+from tftpbench.model.metrics import BOOT_COLUMNS, COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import UnfitFile, open_regular
 from tftpbench.store import format as form
 from tftpbench.store import tables
@@ -134,12 +134,19 @@ class RunFolder(AbstractContextManager["RunFolder", None]):
         self._rows.append(json.loads(line))
 
     def write_trial_files(
-        self, trial: int, transfers: tables.Arrays, intervals: tables.Arrays, latency_hlog: str, server_log: bytes
+        self,
+        trial: int,
+        transfers: tables.Arrays,
+        intervals: tables.Arrays,
+        latency_hlog: str,
+        server_log: bytes,
+        boots: tables.Arrays | None = None,
     ) -> Path:
         """Write the files of one trial whole, then rename their folder into place; call it before append_trial.
 
-        transfers and intervals: an array per column (TRANSFER_COLUMNS, INTERVAL_COLUMNS) of integers; a negative
-        number means null where the column may be null; outcome as words or as indices of columns.OUTCOMES.
+        transfers, intervals and boots: an array per column (TRANSFER_COLUMNS, INTERVAL_COLUMNS, BOOT_COLUMNS) of
+        integers; a negative number means null where the column may be null; words as such, or as indices of
+        metrics.OUTCOMES, BOOT_OUTCOMES and BOOT_REASONS. `boots`: None where no machine boots.
         """
         place = self.path / form.TRIAL_FILES / str(trial)
         made = place.with_name(f"{_UNFINISHED}{trial}")
@@ -149,6 +156,8 @@ class RunFolder(AbstractContextManager["RunFolder", None]):
                 made.mkdir()
                 tables.write(made / form.TRANSFERS, transfers, TRANSFER_COLUMNS)
                 tables.write(made / form.INTERVALS, intervals, INTERVAL_COLUMNS)
+                if boots is not None:
+                    tables.write(made / form.BOOTS, boots, BOOT_COLUMNS, tables.BOOT_WORDS)
                 (made / form.LATENCY).write_text(latency_hlog, encoding="utf-8")
                 (made / form.SERVER_LOG).write_bytes(server_log)
                 # Files without a line in trials.jsonl are of a trial that a kill cut off just before its line.

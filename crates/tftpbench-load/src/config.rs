@@ -305,9 +305,17 @@ impl LoadConfig {
         self.requests().iter().any(is_one)
     }
 
+    /// Most machines of one worker: of a closed loop its slots, of an open one all that may be in flight.
+    pub(crate) fn machines_max(&self) -> usize {
+        match self.arrivals {
+            Arrivals::ClosedLoop { .. } => self.slots(0),
+            Arrivals::OpenLoop { in_flight_max, .. } => in_flight_max,
+        }
+    }
+
     /// Bits of an address that tell the machines of all workers apart.
     pub(crate) fn machine_place_bits(&self) -> u32 {
-        let places = self.slots(0).saturating_mul(self.workers);
+        let places = self.machines_max().saturating_mul(self.workers);
         usize::BITS - places.saturating_sub(1).leading_zeros()
     }
 
@@ -333,7 +341,10 @@ impl LoadConfig {
             && self.sockets == Sockets::Shared
             && self.machine_place_bits() > PLACE_BITS_MAX
         {
-            return refuse("concurrency: at most 1048576 machines can be in flight from 127.0.0.0/8");
+            let most = (1 << PLACE_BITS_MAX) / self.workers;
+            return refuse(&format!(
+                "concurrency: at most {most} machines can be in flight from 127.0.0.0/8"
+            ));
         }
         if self.boots.is_none() {
             self.check_request()?;

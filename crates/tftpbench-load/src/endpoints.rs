@@ -86,7 +86,7 @@ impl Endpoints {
             None => (shared.len(), shared_socket::PLACE_BITS, (0..shared.len()).collect()),
             // A machine has its place among those of all workers, whichever socket it sends through.
             Some(_) => {
-                let first = 0_usize.wrapping_sub(worker * config.slots(0));
+                let first = 0_usize.wrapping_sub(worker * config.machines_max());
                 (1, config.machine_place_bits(), vec![first; shared.len()])
             }
         };

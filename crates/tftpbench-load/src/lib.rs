@@ -160,7 +160,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Memory for the rows of an open loop.
+/// Memory for the rows of an open loop: of transfers as many as are kept, of machines all.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
     let started = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
@@ -170,11 +170,9 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    let row_bytes = match &config.boots {
-        None => ROW_BYTES,
-        Some(plan) => BOOT_ROW_BYTES + plan.steps_max() as u64 * ROW_BYTES,
-    };
-    started.min(config.rows_max as u64).saturating_mul(row_bytes)
+    let (steps, boot_rows) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
+    let transfers = started.saturating_mul(steps).min(config.rows_max as u64);
+    transfers.saturating_mul(ROW_BYTES).saturating_add(boot_rows.saturating_mul(BOOT_ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.

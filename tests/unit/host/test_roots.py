@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.builders import scenario
-from tftpbench.host.roots import PREFIX, file_system, room_needed_bytes, roots
+from tftpbench.host.generator import machine_name
+from tftpbench.host.roots import PREFIX, file_system, machines_max, machines_of, room_needed_bytes, roots
+from tftpbench.model.boot import Share
 from tftpbench.model.errors import UsageError
 from tftpbench.model.workload import Cell
 
@@ -95,6 +97,76 @@ def test_a_full_disk_is_one_line_that_names_the_place_and_the_mend(tmp_path: Pat
         made.fresh(cell()),
     ):
         pass
+
+
+BOOT = """\
+schema: tftpbench.boot/1
+name: small
+description: A machine of a test.
+certainty: less certain
+sources: {test: this test}
+sizes: {loader.efi: 3000, "/cfg/{mac-}.cfg": 700}
+clients: {one: {source: test, options: [blksize 1400], waits: 500ms x 3, nack: gap}}
+steps:
+  - {get: loader.efi, as: one}
+  - {get: absent.efi, as: one, miss: expected}
+  - {get: "/cfg/{mac-}.cfg", as: one}
+"""
+UPLOADING = BOOT.replace("700}", '700, "logs/{serial}.log": 1500}') + '  - {put: "logs/{serial}.log", as: one}\n'
+
+
+def boots(folder: Path, text: str = BOOT, **matrix: object) -> Cell:
+    path = folder / "small.yaml"
+    path.write_text(text)
+    asked = {"boot": str(path), "machines": 3, **matrix}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return scenario(matrix=given, duration="1s" if "rate" in matrix else None).cells()[0]
+
+
+def test_a_root_of_boots_holds_every_name_that_a_machine_asks_for_and_no_absent_one(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def counted(path: Path, seed: int, file: int, size: int) -> None:
+        calls.append((file, size))
+        write(path, seed, file, size)
+
+    cell = boots(tmp_path)
+    with roots([cell], 7, counted, [tmp_path]) as made, made.fresh(cell) as root:
+        assert names(root) == ["cfg", "loader.efi"]
+        assert names(root / "cfg") == [f"{machine_name('{mac-}', number)}.cfg" for number in range(3)]
+        assert len({path.stat().st_ino for path in (root / "cfg").iterdir()}) == 1, "one contents, many names"
+        assert root.stat().st_mode & 0o777 == 0o755
+    assert calls == [(0, 3000), (1, 700)]
+    assert room_needed_bytes([cell]) == 3700
+
+
+def test_where_a_boot_uploads_the_server_may_write_into_folders_that_are_there(tmp_path: Path) -> None:
+    cell = boots(tmp_path, UPLOADING)
+    with roots([cell], 7, write, [tmp_path]) as made, made.fresh(cell) as root:
+        assert names(root) == ["cfg", "loader.efi", "logs"]
+        assert names(root / "logs") == []
+        assert [(root / name).stat().st_mode & 0o777 for name in ("", "logs")] == [0o777] * 2
+    assert room_needed_bytes([cell]) == 3700 + 3 * 1500
+
+
+def test_machines_of_a_rate_have_files_too_and_in_a_mix_each_those_of_its_own_profile(tmp_path: Path) -> None:
+    assert machines_max(boots(tmp_path, machines=None, rate="50/s")) >= 50
+    poisson = machines_max(boots(tmp_path, machines=None, rate="50/s", arrivals="poisson"))
+    assert 100 < poisson < 150, "eight standard deviations"
+    ramp = [{"ramp": "0/s..10/s", "for": "10s"}, {"burst": 7}]
+    assert machines_max(boots(tmp_path, machines=None, shape=ramp)) == 58
+    parts = [Share(name, weight, ()) for name, weight in (("one", 8), ("two", 2))]
+    assert machines_of(parts, 10) == [[0, 1, 3, 4, 5, 6, 8, 9], [2, 7]]
+
+
+def test_how_many_machines_need_files_must_be_known(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(BOOT)
+    (cell,) = scenario(matrix={"boot": str(path), "concurrency": 3}).cells()
+    with pytest.raises(UsageError, match="how many machines boot is not known before, and each has files of its own"):
+        room_needed_bytes([cell])
+    path.write_text(BOOT.replace("{mac-}", "all"))
+    assert room_needed_bytes(scenario(matrix={"boot": str(path), "concurrency": 3}).cells()) == 3700
 
 
 def test_no_place_to_write_is_one_line() -> None:

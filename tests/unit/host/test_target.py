@@ -3,8 +3,8 @@
 import pytest
 
 from tftpbench.host.choice import choose
-from tftpbench.host.target import Target
-from tftpbench.model.errors import ManifestError
+from tftpbench.host.target import Target, target_entries
+from tftpbench.model.errors import ManifestError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,13 @@ def test_a_server_with_a_file_to_read_is_not_written_to() -> None:
     )
     assert Target("::1", 69, "f").cannot("read", 1468, 64) is None
     assert Target("::1", 69, None).cannot("write", 512, 1) is None
+
+
+def test_boots_name_their_files_themselves_and_transfers_need_one() -> None:
+    assert target_entries("127.0.0.1:6969", None, False, boots=True) == ["tftp://127.0.0.1:6969"]
+    with pytest.raises(UsageError, match="--target-file and --target-write are of transfers"):
+        target_entries("127.0.0.1:6969", "boot.0", False, boots=True)
+    with pytest.raises(UsageError, match="--target needs a file to read"):
+        target_entries("127.0.0.1:6969", None, False)
+    with pytest.raises(UsageError, match=r"target_file and target_write are of transfers: .*; map gives them other"):
+        target_entries("127.0.0.1:6969", None, True, boots=True, prefix="", dash="_")

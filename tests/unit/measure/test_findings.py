@@ -1,13 +1,15 @@
 """What a server did wrong, by how its transfers ended."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from tftpbench.measure import findings
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.boot import Share, Step
+from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
 
 TIMEOUT_NS = 1_000_000_000
 COMPLETED, FAILED, TIMED_OUT, INTERRUPTED, LATE = range(len(OUTCOMES))
@@ -122,7 +124,7 @@ def test_what_a_server_that_died_left_unfinished_is_its_own_doing() -> None:
 def test_every_kind_has_an_origin_and_only_some_are_the_servers() -> None:
     assert set(findings.ORIGINS) == set(get_args(findings.Kind))
     assert {kind: origin for kind, origin in findings.ORIGINS.items() if origin != "server"} == {
-        "unfinished": "test", "not_granted": "option", "port_taken": "unmeasured",
+        "unfinished": "test", "boots_unfinished": "test", "not_granted": "option", "port_taken": "unmeasured",
     }  # fmt: skip
 
 
@@ -134,3 +136,70 @@ def test_a_dead_and_a_deaf_server_are_told_first() -> None:
         assert [(finding.kind, finding.text) for finding in found] == [
             ("unresponsive", f"answered no new request {said}")
         ]
+
+
+def share(name: str, *steps: str) -> Share:
+    one = Step("read", "", (), 1, 0, "whole", 0, 0, "", 0, (1,), (1,), "give_up", 0, "gap")
+    return Share(name, 1, tuple(replace(one, name=step) for step in steps))
+
+
+def boots(*machines: tuple[str, int, int, str]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Columns of boots: outcome, share, step that it failed at, reason."""
+    known = [(BOOT_OUTCOMES.index(out), part, step, BOOT_REASONS.index(why)) for out, part, step, why in machines]
+    columns = np.array(known, np.int64).reshape(-1, 4).T
+    return dict(zip(("outcome", "share", "failed_step", "reason"), columns, strict=True))
+
+
+GRUB, PI = share("grub", "shim.efi", "grub.cfg-{mac-}", "grub.cfg"), share("pi", "start4.elf")
+UP = ("booted", 0, -1, "")
+
+
+def found_of_boots(row: dict[str, object], *machines: tuple[str, int, int, str]) -> list[tuple[str, int, str]]:
+    listed = findings.of_boots(row, boots(*machines), [GRUB, PI])
+    return [(finding.kind, finding.count, finding.text) for finding in listed]
+
+
+def test_machines_that_did_not_boot_are_grouped_by_where_they_stopped_the_most_frequent_first() -> None:
+    silent, refused = ("failed", 0, 3, "no answer"), ("failed", 1, 1, "refused")
+    assert found_of_boots({}, UP, refused, *[silent] * 17, ("failed", 0, 2, "fell silent")) == [
+        ("boots_unanswered", 17, "17 machines stopped at grub.cfg: no answer"),
+        ("boots_refused", 1, "1 machine stopped at start4.elf: refused"),
+        ("boots_silent", 1, "1 machine stopped at grub.cfg-{mac-}: fell silent"),
+    ]
+    assert found_of_boots({}, UP, UP) == []
+    kinds = {str(kind) for kind, _, _ in found_of_boots({}, *[("failed", 0, 1, why) for why in BOOT_REASONS[1:]])}
+    assert kinds <= {*get_args(findings.Kind)}
+    assert len(kinds) == len(BOOT_REASONS) - 1
+
+
+def test_no_more_than_eight_places_are_listed_and_no_machine_is_left_out() -> None:
+    many = share("many", *(f"file-{number}" for number in range(12)))
+    machines = [("failed", 0, step, "no answer") for step in range(1, 13) for _ in range(13 - step)]
+    listed = findings.of_boots({}, boots(*machines), [many])
+    assert len(listed) == 9
+    assert listed[0].text == "12 machines stopped at file-0: no answer"
+    assert listed[-1].text == "10 machines more stopped at 4 other places"
+    assert sum(finding.count for finding in listed) == len(machines)
+
+
+def test_late_shed_and_cut_off_machines_and_misses_are_the_servers_or_the_tests() -> None:
+    row: dict[str, object] = {"deadline_ns": 2_000_000_000, "machines": 9, "boots_shed": 1, "concurrency": 3}
+    late = [("late", 0, 3, "")] * 2 + [("late", 1, 1, "")]
+    shed, cut_off = ("shed", 0, -1, ""), ("interrupted", 0, 1, "")
+    assert found_of_boots(row | {"misses_unanswered": 4}, UP, *late, shed, cut_off) == [
+        (
+            "boots_late", 3,
+            "3 machines had not booted 2 s after the intended start: 2 at grub.cfg, 1 at start4.elf",
+        ),
+        ("boots_shed", 1, "did not keep up: 1 of 9 machines did not begin, as 3 were booting"),
+        ("misses_unanswered", 4, "left 4 requests for absent files unanswered"),
+        ("boots_unfinished", 1, "1 machine had not booted when the trial ended: 1 at shim.efi"),
+    ]  # fmt: skip
+    assert findings.ORIGINS["boots_late"] == "server"
+    assert findings.ORIGINS["boots_unfinished"] == "test"
+
+
+def test_wrong_bytes_of_machines_are_said_once() -> None:
+    row: dict[str, object] = {"content_mismatches": 2, "started": 10}
+    listed = found_of_boots(row, *[("failed", 0, 1, "wrong bytes")] * 2)
+    assert listed == [("wrong_bytes", 2, "2 machines stopped at shim.efi: wrong bytes")]

@@ -191,6 +191,55 @@ def test_an_open_loop_is_valid_where_its_starts_were_those_asked_for(
     assert [finding.kind for finding in validity.findings({**GOOD, **OPEN, **changes}, STEADY)] == found
 
 
+STORM: dict[str, object] = {
+    "machines_asked": 1000, "machines": 1000, "booted": 700, "boots_failed": 100, "boots_late": 100, "boots_shed": 100,
+    "boots_interrupted": 0, "over_ns": 10 * 10**9, "burst_ns": 10_090_000_000, "deadline_ns": 5 * 10**9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"generator_busy_fraction": 1.0}, []),
+        ({"burst_ns": 10_110_000_000}, [Kind.BURST]),
+        ({"burst_ns": 10_290_000_000, "deadline_ns": 30 * 10**9}, []),
+        ({"burst_ns": 10_310_000_000, "deadline_ns": 30 * 10**9}, [Kind.BURST]),
+        ({"over_ns": 0, "burst_ns": 90_000_000}, []),
+        ({"over_ns": 0, "burst_ns": 110_000_000}, [Kind.BURST]),
+        ({"machines_asked": 1011}, [Kind.STARTS_MISSING]),
+    ],
+)
+def test_a_storm_is_valid_where_its_machines_started_within_its_time(
+    changes: dict[str, object], found: list[Kind]
+) -> None:
+    assert [finding.kind for finding in validity.findings({**GOOD, **STORM, **changes}, STEADY)] == found
+
+
+@pytest.mark.parametrize(("shed", "missing"), [(195, False), (180, True)])
+def test_machines_at_a_rate_are_missing_where_they_were_neither_started_nor_shed(shed: int, missing: bool) -> None:
+    machines = {"machines": 1000, "boots_shed": shed, "booted": 1000 - shed, "boots_failed": 0, "boots_late": 0}
+    rates = {"boots_interrupted": 0, "rate_per_s": 1000.0, "offered_per_s": 1000.0, "achieved_per_s": 800.0}
+    row = {**GOOD, **machines, **rates, "deadline_ns": 10**9, "duration_s": 1.0}
+    assert (Kind.STARTS_MISSING in [finding.kind for finding in validity.findings(row, STEADY)]) is missing
+
+
+@pytest.mark.parametrize(("in_flight", "broken"), [(9.4, True), (9.6, False), (10.4, False), (10.8, True)])
+def test_littles_law_holds_within_5_percent_for_what_starts_at_a_rate(in_flight: float, broken: bool) -> None:
+    row = {
+        **GOOD,
+        **OPEN,
+        "intended": 1000,
+        "shed": 0,
+        "interrupted": 0,
+        "completed": 1000,
+        "response_ns_max": 15_000_000,
+    }
+    row |= {"response_ns_max": 15_000_000, "achieved_per_s": 1000.0, "in_flight_mean": in_flight}
+    around = replace(STEADY, mean_in_flight_ns=10_000_000)
+    assert ([finding.kind for finding in validity.findings(row, around)] == [Kind.LITTLES_LAW]) is broken
+
+
 def test_poisson_arrivals_are_told_from_even_ones_by_their_gaps() -> None:
     rng, rate = np.random.default_rng(1), 1000.0
     poisson = np.cumsum(rng.exponential(1e9 / rate, 5_000)).astype(np.int64)

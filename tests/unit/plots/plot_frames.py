@@ -115,6 +115,86 @@ def latency(names: Sequence[str] = ("epoll", "threads"), cells: int = 1) -> pd.D
     return frame
 
 
+def boots(
+    names: Sequence[str] = ("epoll", "threads"), machines: int = 200, lost: int = 0, trials: int = 3
+) -> pd.DataFrame:
+    """One row per machine of a storm. Machine k of contender i is up after (k + 1) * (i + 1) ms in trial 1.
+
+    Trial t takes t ms longer. The last `lost` machines of the second contender gave up after 24 s.
+    """
+    frames = []
+    for place, name in enumerate(names):
+        for trial in range(trials):
+            number = np.arange(machines)
+            start = np.full(machines, 5_000_000_000)
+            gave_up = (number >= machines - lost) & (place == 1)
+            took = np.where(gave_up, 24_000_000_000, ((number + 1) * (place + 1) + trial) * 1_000_000)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "trial": trials * place + trial + 1,
+                        "contender": name,
+                        "verdict": "valid",
+                        "machine": number,
+                        "intended_start_ns": start,
+                        "actual_start_ns": start + 500_000,
+                        "end_ns": start + took,
+                        "outcome": np.where(gave_up, "failed", "booted"),
+                    }
+                )
+            )
+    frame = pd.concat(frames, ignore_index=True)
+    frame["contender"] = pd.Categorical(frame["contender"], list(names))
+    for name in ("outcome", "verdict"):
+        frame[name] = frame[name].astype("category")
+    return frame
+
+
+def cohort(names: Sequence[str] = ("epoll", "threads"), lost: int = 0) -> pd.DataFrame:
+    """Response and service times of 1000 each, 1 to 1000 ms; of the second contender `lost` never came to an end."""
+    frames = []
+    for place, name in enumerate(names):
+        for kind, less in (("response", 0.0), ("service", 0.4)):
+            never = lost if place else 0
+            values = (np.arange(1, 1001 - never) - less) * (place + 1) * 1e6
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "contender": name,
+                        "kind": kind,
+                        "value_ns": [*values, np.inf],
+                        "count": [*np.ones(len(values), dtype=int), never],
+                    }
+                )
+            )
+    frame = pd.concat(frames, ignore_index=True)
+    frame["contender"] = pd.Categorical(frame["contender"], list(names))
+    return frame
+
+
+def intervals(names: Sequence[str] = ("epoll", "threads"), many: int = 50) -> pd.DataFrame:
+    """Two trials each of `many` intervals of 100 ms: 20 starts in each, of which threads sheds 5; 30 + k in flight."""
+    frame = pd.DataFrame(
+        [
+            {
+                "trial": 2 * place + trial + 1,
+                "contender": name,
+                "verdict": "valid",
+                "interval": number,
+                "duration_ns": 100_000_000,
+                "started": 20 - 5 * (place % 4),
+                "shed": 5 * (place % 4),
+                "in_flight": 30 + number + 100 * place,
+            }
+            for place, name in enumerate(names)
+            for trial in (0, 1)
+            for number in range(many)
+        ]
+    )
+    frame["contender"] = pd.Categorical(frame["contender"], list(names))
+    return frame
+
+
 def ratios(names: Sequence[str] = ("read, 10 at once", "read, 100 at once")) -> pd.DataFrame:
     """The first row has an interval, the others only a range."""
     return pd.DataFrame(

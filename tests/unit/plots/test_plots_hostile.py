@@ -36,6 +36,9 @@ PLOTS: dict[str, tuple[Draw, Callable[..., pd.DataFrame], tuple[str, ...]]] = {
     "ccdf": (lambda frame: plots.transfer_times(frame, ccdf=True), frames.transfers, ("end_ns",)),
     "heatmap": (plots.latency_heatmap, frames.transfers, ("end_ns",)),
     "forest": (plots.forest, frames.ratios, ("ratio",)),
+    "machines up": (lambda frame: plots.machines_up(frame, wire_bytes=1e6), frames.boots, ("end_ns",)),
+    "response": (plots.response_times, frames.cohort, ("value_ns", "count")),
+    "arrivals": (plots.arrivals, frames.intervals, ("in_flight", "started")),
 }
 NAMES = (
     "$\\frac{1}{0}$",
@@ -100,7 +103,7 @@ def test_trials_that_are_all_invalid_are_shown_as_such(name: str) -> None:
     assert "none of them valid" in plot.alt
 
 
-@pytest.mark.parametrize("name", ["pairs", "times", "heatmap"])
+@pytest.mark.parametrize("name", ["pairs", "times", "heatmap", "machines up", "arrivals"])
 def test_what_needs_valid_trials_says_that_there_are_none(name: str) -> None:
     draw, frame, _ = PLOTS[name]
     with pytest.raises(PlotError, match="valid trial"):

@@ -7,8 +7,10 @@ import pytest
 
 from tftpbench import _core
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.boot import Share, Step
+from tftpbench.model.metrics import BOOT_OUTCOMES, OUTCOMES
 from tftpbench.model.protocol import ERRORS
+from tftpbench.model.workload import Piece
 from tftpbench.render import load_report
 from tftpbench.render.load_report import Loaded
 
@@ -206,3 +208,65 @@ def test_at_a_rate_what_was_late_or_shed_is_part_of_every_time() -> None:
     assert load_report.document(Loaded(config(), COMPLETED))["arrivals"] is None
     now = Progress(2 * 10**9, 10**8, started=5, ended=3, completed=3, bytes=0)
     assert load_report.waiting(asked, now).endswith("waiting up to 1 s for 2 open transfers.")
+
+
+STEP = Step("read", "grub.cfg", (), 600, 0, "whole", 0, 0, "", 0, (1,), (1,), "give_up", 0, "gap")
+
+
+def booted(*machines: tuple[str, int]) -> LoadResult:
+    """Machines of a storm as (outcome, end or -1); those that failed got no answer to their only request."""
+    outcomes = [outcome for outcome, _ in machines]
+    boots = {
+        "outcome": np.array([BOOT_OUTCOMES.index(outcome) for outcome in outcomes]),
+        "intended_start_ns": np.full(len(machines), 1_000_000),
+        "actual_start_ns": np.full(len(machines), 1_000_000),
+        "end_ns": np.array([end for _, end in machines]),
+        "share": np.zeros(len(machines), np.int64),
+        "failed_step": np.array([-1 if outcome == "booted" else 1 for outcome in outcomes]),
+        "reason": np.array([2 if outcome == "failed" else 0 for outcome in outcomes]),
+    }
+    figures: dict[str, int | float | None] = {"machines": len(machines), "booted": outcomes.count("booted")}
+    figures |= {f"boots_{name}": outcomes.count(name) for name in BOOT_OUTCOMES[1:]}
+    figures |= {"boot_ns_p50": 99_000_000, "boot_ns_p99": None, "boot_ns_p99_is_never": True, "misses": 8}
+    figures |= {"boot_ns_max": None, "boot_ns_max_is_never": True, "misses_unanswered": 2, "burst_ns": 3_000_000}
+    return replace(COMPLETED, figures=COMPLETED.figures | figures, boots=boots)
+
+
+def test_of_machines_it_says_first_how_many_are_up_since_when_and_where_the_others_stopped() -> None:
+    ends = [("booted", 1_000_000 + 1_000_000 * place) for place in range(1, 100)]
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=0, transfers=100, concurrency=100, operation="read")
+    load = Loaded(asked, booted(*ends, ("failed", 2 * 10**9)))
+    text = load_report.render(load)
+    assert text.splitlines()[:7] == [
+        "127.0.0.1:6969, boot pi4, 100 machines at once",
+        "  booted         99 of 100 machines, 1 failed",
+        "  up             half after 50 ms, 99 % after 99 ms, the last never",
+        "  boot time      p50 99 ms, p99 never, max never",
+        "  absent files   p50 -, p99 - until refused; 2 of 8 without an answer",
+        "  starts         the last 3 ms after the first",
+        "  requests       4 of 4 ended as they should",
+    ]
+    assert "transfer time" not in text
+    assert "Machines:\n  1 machine stopped at grub.cfg: no answer\n  left 2 requests for absent files" in text
+    assert load.has_failures
+    assert not Loaded(asked, booted(*ends, ("booted", 10**9))).has_failures
+    document = load_report.document(load)
+    names = list(document)
+    assert names.index("machines") < names.index("booted") < names.index("boot_ns_p50") < names.index("started")
+    assert (document["boot"], document["operation"], document["machines_asked"]) == ("pi4", None, 100)
+    assert (document["boot_ns_p99"], document["boot_ns_p99_is_never"]) == (None, True)
+    assert document["stopped"] == list(load.stopped)
+
+
+def test_machines_that_were_late_or_shed_are_warned_of_by_what_was_asked() -> None:
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=10**9, transfers=3, concurrency=2, operation="read")
+    text = load_report.render(Loaded(asked, booted(("booted", 5), ("late", -1), ("shed", -1))))
+    assert "Warning: 1 of 3 machines had not ended at their deadline of 30 s: spread them by a longer --over" in text
+    assert "Warning: 1 of 3 machines were not started, as 2 were in flight: spread them by a longer --over" in text
+
+
+def test_a_shape_is_named_by_its_pieces() -> None:
+    ramp = Piece("ramp", (10, 10**9), (500, 10**9), 60 * 10**9)
+    hold, burst = Piece("hold", (1, 2 * 10**7), (1, 2 * 10**7), 10**9), Piece("burst", count=2000)
+    text = load_report.render(Loaded(config(shape=(ramp, hold, burst), transfers=None), COMPLETED))
+    assert "write w-{n}, 10/s to 500/s in 1 min, 50/s for 1 s, 2,000 at once, even, 2 at once at most" in text

@@ -61,6 +61,26 @@ INTERVALS = {
 }
 
 
+# The second machine was shed.
+BOOTS = {
+    "machine": np.array([0, 1]),
+    "boot": np.array(["pi4", "uefi-grub"]),
+    "intended_start_ns": np.array([0, 5]),
+    "actual_start_ns": np.array([1, -1]),
+    "end_ns": np.array([2**53 + 1, -1]),
+    "bytes": np.array([4096, 0]),
+    "requests": np.array([12, 0]),
+    "misses": np.array([3, 0]),
+    "misses_unanswered": np.array([1, 0]),
+    "retransmissions": np.array([2, 0]),
+    "restarts": np.array([0, 0]),
+    "outcome": np.array([1, 3]),
+    "failed_step": np.array([7, -1]),
+    "reason": np.array([2, 0]),
+    "error_code": np.array([-1, -1]),
+}
+
+
 def save(folder: RunFolder, trial: int, latency: str = "", **figures: object) -> None:
     folder.write_trial_files(trial, TRANSFERS, INTERVALS, latency, b"log\n")
     folder.append_trial(row(trial, **figures))

@@ -47,6 +47,31 @@ def test_latency_merges_the_histograms_of_valid_trials(tmp_path: Path) -> None:
     assert run.latency("block_rtt", concurrency=10).max_ns == 7
 
 
+def test_a_cohort_counts_what_never_ended_beside_response_and_service(tmp_path: Path) -> None:
+    folder = create(tmp_path, servers={"epoll": {}})
+    counts = {"deadline_ns": 10**9, "rate_per_s": 10.0, "offered_per_s": 10.0, "duration_s": 1.0, "shed": 3}
+    latency = hlog(response=[7000, 8000, 9000, 9000, 9000], service=[6000, 7000, 8000, 8000, 8000])
+    for trial in (1, 2):
+        save(folder, trial, latency=latency, **counts)
+    cohort = load_run(folder.path).cohort()
+    assert list(cohort.columns) == ["contender", "kind", "value_ns", "count"]
+    never = cohort[np.isinf(cohort["value_ns"])].set_index("kind")["count"].to_dict()
+    assert never == {"response": 10, "service": 4}, "20 were intended and 14 begun, of which 10 came to their end"
+    assert cohort.groupby("kind")["count"].sum().to_dict() == {"response": 20, "service": 14}
+
+
+def test_a_cohort_is_of_machines_where_these_boot(tmp_path: Path) -> None:
+    folder = create(tmp_path, servers={"epoll": {}})
+    counts = {"machines": 9, "machines_asked": 9, "booted": 7, "boots_failed": 1, "boots_shed": 1}
+    save(folder, 1, latency=hlog(boot=[10**6] * 7, boot_service=[10**5] * 7, response=[5]), **counts)
+    cohort = load_run(folder.path).cohort()
+    assert cohort.groupby("kind")["count"].sum().to_dict() == {"response": 9, "service": 8}
+    never = cohort[np.isinf(cohort["value_ns"])].set_index("kind")["count"].to_dict()
+    assert never == {"response": 2, "service": 1}
+    with pytest.raises(ResultsError, match="concurrency"):
+        load_run(folder.path).cohort(concurrency=7)
+
+
 def test_a_spectrum_has_each_contender_that_was_measured_there(tmp_path: Path) -> None:
     with create(tmp_path, servers={"threads": {}, "epoll": {}, "other": {}}) as folder:
         for trial, server in enumerate(("epoll", "threads", "epoll", "other"), start=1):

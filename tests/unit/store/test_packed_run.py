@@ -14,7 +14,7 @@ import pytest
 
 import tftpbench
 from tests.fixtures.unpacked import RUN as FIXTURE
-from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
+from tests.unit.store.run_folder import BOOTS, INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import LATENCY_KINDS
 from tftpbench.store import Run, RunFolder, load_run, recording, tables
@@ -84,6 +84,17 @@ def test_it_reads_its_tables_with_any_word_of_an_outcome_and_newer_columns(tmp_p
     packed = pack(folder.path, tmp_path / "packed")
     assert packed.transfers.equals(load_run(folder.path).transfers)
     assert packed.transfers["newer"].isna().tolist() == [False, False, True, True]
+
+
+def test_it_keeps_the_machines_of_the_trials_that_have_some(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        save(folder, 1, data_pps=1.0)
+        folder.write_trial_files(2, TRANSFERS, INTERVALS, "", b"", BOOTS)
+        folder.append_trial(row(2, boot="uefi-grub", data_pps=1.0))
+    packed = pack(folder.path, tmp_path / "packed")
+    assert packed.boots.equals(load_run(folder.path).boots)
+    assert packed.boots["trial"].tolist() == [2, 2]
+    assert packed.absent == load_run(folder.path).absent
 
 
 def test_merged_histograms_are_asked_for_together(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from tests.fixtures.unpacked import RUN
 from tftpbench.analysis.comparison import compare
 from tftpbench.analysis.summary import answer_of, scenario_of
+from tftpbench.model.axes import AXES
 from tftpbench.model.keys import Added, key_fields, stable_key, with_implied
 from tftpbench.model.values import DurationNs
 from tftpbench.model.workload import Client
@@ -103,7 +104,8 @@ def test_transfers_and_intervals_are_read_to_the_same_figures() -> None:
     transfers = run.transfers
     assert len(transfers) == 48
     first = {name: transfers[name].iloc[0] for name in transfers.columns}
-    for name in ("error_code", "rate_per_s", "arrivals"):  # of a closed loop, by a version that knew no other
+    added = [name for name, axis in AXES.items() if axis.added]  # of a closed loop, by a version that knew no other
+    for name in ("error_code", "machine", "step", *added):
         assert transfers[name].isna().all()
         del first[name]
     assert first == {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, row, save
+from tests.unit.store.run_folder import BOOTS, INTERVALS, TRANSFERS, create, row, save
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import COLUMNS, OUTCOMES
 from tftpbench.store import RunFolder, load_run, load_runs
@@ -59,6 +59,24 @@ def test_outcomes_may_be_given_as_words(tmp_path: Path) -> None:
         folder.write_trial_files(1, words, INTERVALS, "", b"")
         folder.append_trial(row(1))
     assert load_run(folder.path).transfers["outcome"].tolist() == ["failed", "interrupted"]
+
+
+def test_machines_are_kept_with_their_profile_and_words_where_machines_boot(tmp_path: Path) -> None:
+    with create(tmp_path) as folder:
+        folder.write_trial_files(1, TRANSFERS, INTERVALS, "", b"", BOOTS)
+        folder.append_trial(row(1, mix="1 pi4 : 1 uefi-grub", data_pps=1.0))
+        save(folder, 2, data_pps=1.0)
+    run = load_run(folder.path)
+    boots = run.boots
+    assert boots[["trial", "machine"]].to_numpy().tolist() == [[1, 0], [1, 1]]
+    assert boots["boot"].tolist() == ["pi4", "uefi-grub"], "of the machine, not of the cell"
+    assert boots["end_ns"][0] == 2**53 + 1
+    assert boots[["end_ns", "actual_start_ns", "failed_step"]].isna().all(axis=1).tolist() == [False, True]
+    assert boots["outcome"].tolist() == ["failed", "shed"]
+    assert boots["reason"].tolist() == ["no answer", ""]
+    assert run.absent == ()
+    (folder.path / "trials" / "1" / "boots.parquet").unlink()
+    assert "1 trial has no boots.parquet, kept without" in load_run(folder.path).absent
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tftpbench.analysis.summary import remarks
+from tftpbench.analysis.summary.boots import boots_sentence, headline_of_boots, wire_bytes, wire_sentence
 from tftpbench.analysis.summary.lines import (
     FRAME_COLUMNS,
     Line,
@@ -108,6 +109,8 @@ class Answer(Shown):
     """Of a quick run: which server moved no block at all, and in which cell."""
     in_flight: tuple[str, ...] = ()
     """Where starts are spread: the peak of transfers in flight of each server and cell."""
+    wire: str = ""
+    """Of machines: what the wire alone needs in the headline cell, and whether the network is the limit; else ""."""
     why_invalid: str = ""
     """How many trials are invalid, why most of them are, and what to do; "" where none is."""
 
@@ -140,6 +143,12 @@ class Answer(Shown):
             return 0
         is_untimed = bool(self.thresholds) and not any(line.valid for line in self.lines)
         return 6 if "not known" in states or self.incomplete or is_untimed or self.no_server_left else 0
+
+    @property
+    def wire_bytes(self) -> float | None:
+        """Bytes of one machine on the wire in the headline cell, all headers included; None where no machine boots."""
+        cell = next((line.cell for line in self.lines if line.label == self.headline), None)
+        return wire_bytes(cell) if cell is not None and cell.is_boots else None
 
     def to_frame(self) -> "pd.DataFrame":
         """One row for each contender in each cell: its first figures, and the ratio to `against`.
@@ -198,10 +207,12 @@ def summarise(
         for row in others
         if row["verdict"] != "valid"
     )
+    metric = metric_of(scenario)
+    is_boots = cells[0].is_boots
     sentence = _sentence(scenario, found, present, rows, nothing_started=bool(gone) and not present)
     return Answer(
         sentence=sentence,
-        metric=metric_of(scenario),
+        metric=metric,
         reference=first,
         against=CEILING if to_ceiling else first,
         thresholds=_judge(scenario, cells, rows, left_out),
@@ -214,14 +225,19 @@ def summarise(
         )
         if scenario.trials > 1 and present and not scenario.is_quick
         else (),
-        conditions=conditions(found, metric_of(scenario), placement, scenario.best_of),
+        conditions=conditions(found, metric, placement, scenario.best_of),
         findings_by_origin=remarks.findings(others, labels),
         faults=remarks.faults(rows),
-        headline=weakest(found) if to_ceiling else headline(found, scenario.best_of),
+        headline=(headline_of_boots(found).label if found else "")
+        if is_boots
+        else weakest(found)
+        if to_ceiling
+        else headline(found, scenario.best_of),
         no_server_left=bool(gone) and gone.issuperset(taking_part),
         is_quick=scenario.is_quick,
         served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),
         in_flight=_in_flight(rows, labels) if scenario.client.ramp_ns else (),
+        wire=wire_sentence(found) if is_boots and not scenario.is_quick else "",
         why_invalid=_why_invalid(invalid, len(others), sentence),
     )
 
@@ -237,21 +253,25 @@ def _sentence(
     cause = commonest(str(row["verdict_reason"]) for row in rows if row["verdict"] != "valid")
     if cause and cause.is_of_rates and served.completed and not any(line.valid for line in found):
         return untimed_sentence(found, present, served, cause)
+    if found and found[0].cell.is_boots:
+        return boots_sentence(found, present)
     if scenario.compare_with == "ceiling":
         return ceiling_sentence(found, present)
     return answer_sentence(found, present, scenario.best_of)
 
 
 def _served(scenario: Scenario, rows: Sequence[Row]) -> Served:
-    started = sum(row.get("started" if row.get("rate_per_s") is None else "intended") or 0 for row in rows)
-    completed = sum(row.get("completed") or 0 for row in rows)
+    is_boots = scenario.cells()[0].is_boots
+    asked = "machines" if is_boots else "started" if scenario.cells()[0].open_loop is None else "intended"
+    started = sum(row.get(asked) or 0 for row in rows)
+    completed = sum(row.get("booted" if is_boots else "completed") or 0 for row in rows)
     wrong: Counter[str] = Counter()
     for row in rows:
         wrong[server_name(row)] += row.get("content_mismatches") or 0
     kinds = {each["kind"] for row in rows for each in row.get("server_findings") or ()}
     is_compared = scenario.verify == "full" and "not_read_back" not in kinds
     is_compared = is_compared and all(row.get("bytes_verified") for row in rows if row.get("completed"))
-    return Served(started, completed, sum(map(lost, rows)), wrong, is_compared)
+    return Served(started, completed, sum(map(lost, rows)), wrong, is_compared, is_boots)
 
 
 def _why_invalid(invalid: Sequence[Invalid], trials: int, sentence: str) -> str:

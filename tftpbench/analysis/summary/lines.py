@@ -6,14 +6,16 @@ median of the trials' own. What was lost counts in every trial, and any other fi
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from tftpbench.analysis.stats import Ratio, paired_ratio, plain_ratio
-from tftpbench.model import metrics
+from tftpbench.measure.findings import stopped_at
+from tftpbench.model import invariants, metrics
 from tftpbench.model.axes import AXES
-from tftpbench.model.metrics import HEADLINE, METRICS, OPEN_LOOP, with_never
+from tftpbench.model.metrics import BOOTS, HEADLINE, METRICS, OPEN_LOOP, with_never
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.workload import Cell
@@ -25,12 +27,13 @@ RATIO_FIELDS = ("ratio", "low", "high", "n", "lowest", "highest")
 FRAME_COLUMNS = (
     "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
     *(name for name in OPEN_LOOP if name not in HEADLINE),
+    *(name for name in BOOTS if name not in HEADLINE | OPEN_LOOP),
 )  # fmt: skip
 
 _CEILING_RATIO = "ceiling_ratio"
 
 Row = Mapping[str, Any]
-Metric = Literal["data_pps", "goodput_bytes_per_s"]
+Metric = Literal["data_pps", "goodput_bytes_per_s", "boot_ns_max", "boot_ns_p99"]
 
 
 class Histogram(Protocol):
@@ -53,8 +56,8 @@ class Line:
     """One server in one cell, or in its best one of several.
 
     `label` names what all servers of the cell had in common. `figures` are those of HEADLINE, by name. `ratio` compares
-    with the first server, which has None, or with the ceiling; an open loop, whose rate is not the server's, has none.
-    A time that is never is infinite.
+    with the first server, which has None, or with the ceiling; an open loop of transfers, whose rate is not the
+    server's, has none, and boots are compared by their time. A time that is never is infinite.
     """
 
     cell: Cell
@@ -67,19 +70,29 @@ class Line:
     ceiling_mark: str
     """Why its share of the ceiling is not usable; "" where it is."""
     lost: int
-    """Transfers that failed, timed out or never got an answer, over all trials; of an open loop, all not completed."""
+    """Transfers that failed, timed out or never got an answer, over all trials; of an open loop, all not completed.
+
+    Of boots the machines that did not come up.
+    """
     is_its_own_doing: bool
     """Whether every trial ended in the server's own doing: it died, never was ready, or gave wrong bytes."""
+    stopped: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many machines stopped at which step of their boot for which reason, over all trials."""
 
     @property
     def asked(self) -> float | None:
-        """Of how many transfers it counts what was served: those begun; of an open loop those that were to begin."""
-        return self.figures["intended" if self.cell.open_loop else "started"]
+        """Of how many it counts what was served: transfers begun, at a rate to be begun, or machines to be booted."""
+        return self.figures["machines" if self.cell.is_boots else "intended" if self.cell.open_loop else "started"]
+
+    @property
+    def done(self) -> float | None:
+        """How many of them were completed, or booted."""
+        return self.figures["booted" if self.cell.is_boots else "completed"]
 
     @property
     def served(self) -> str:
-        """How many of the asked transfers were completed, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
-        completed, started = self.figures["completed"], self.asked
+        """How many of those asked for were completed or booted, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
+        completed, started = self.done, self.asked
         if completed is None or started is None or completed > started:  # counters that do not add up tell nothing
             return "-"
         if completed == started:
@@ -112,7 +125,7 @@ def lines(
                     _ratio_to_ceiling(_of(rows, best[server], server))
                     if against_ceiling
                     else None
-                    if best[server].open_loop
+                    if best[server].open_loop and not best[server].is_boots
                     else _ratio(best, server, present[0], rows, metric)
                 )
                 mark = _mark(ratio) if against_ceiling else unusable(_CEILING_RATIO, _of(rows, best[server], server))
@@ -121,13 +134,21 @@ def lines(
                     ratio = replace(ratio, low=None, high=None, p_value=None)
                 here.append(_line(best[server], label, server, ratio, mark, rows, merged))
         if len(here) > MANY_SERVERS:
-            here.sort(key=_rank if cells[0].open_loop else lambda line: -(line.figures[metric] or 0))
+            here.sort(
+                key=_rank if cells[0].open_loop or cells[0].is_boots else lambda line: -(line.figures[metric] or 0)
+            )
         found += here
     return tuple(found)
 
 
 def metric_of(scenario: Scenario) -> Metric:
-    """What is compared: blocks where all have one size, else the bytes of the files."""
+    """What is compared: blocks where all have one size, else the bytes of the files.
+
+    Of boots the time until the last machine is up; at rates, which have no last one, until 99 % are.
+    """
+    cells = scenario.cells()
+    if cells[0].is_boots:
+        return "boot_ns_p99" if all(cell.rate_per_s is not None for cell in cells) else "boot_ns_max"
     return "goodput_bytes_per_s" if scenario.best_of else "data_pps"
 
 
@@ -157,20 +178,36 @@ def _line(
         server=server,
         valid=len(valid),
         trials=len(ours),
-        figures={
-            name: _figure(each, ours, valid, cell.key, server, merged)
-            for name, each in (HEADLINE | OPEN_LOOP if cell.open_loop else HEADLINE).items()
-        },
+        figures={name: _figure(each, ours, valid, cell.key, server, merged) for name, each in _of_cell(cell).items()},
         ratio=ratio,
         ceiling_mark=mark,
         lost=sum(map(lost, ours)),
         is_its_own_doing=bool(ours) and all(_is_its_own_doing(row) for row in ours),
+        stopped=_stopped(ours),
     )
 
 
+def _of_cell(cell: Cell) -> dict[str, metrics.Metric]:
+    """The metrics whose figures a line of the cell has."""
+    return HEADLINE | (OPEN_LOOP if cell.open_loop else {}) | (BOOTS if cell.is_boots else {})
+
+
+def _stopped(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for finding in (each for row in rows for each in row.get("server_findings") or ()):
+        if place := stopped_at(str(finding["text"])):
+            found[place] += int(finding["count"])
+    return found
+
+
 def _ratio(best: Mapping[str, Cell], server: str, reference: str, rows: Sequence[Row], metric: Metric) -> Ratio | None:
-    """Over the rounds in which both sides have a valid trial that moved anything at all."""
+    """Over the rounds in which both sides have a valid trial that moved anything at all.
+
+    A time that is never in any of them has no ratio: those that are left would flatter.
+    """
     if server == reference or reference not in best:
+        return None
+    if any(row.get(f"{metric}_is_never") for each in (server, reference) for row in _valid(rows, best[each], each)):
         return None
     ours, theirs = (
         {
@@ -229,9 +266,12 @@ def _of(rows: Sequence[Row], cell: Cell, server: str) -> list[Row]:
 def lost(row: Row) -> int:
     """How many transfers of a trial were lost; of an open loop all that did not complete.
 
-    Those cut off at the trial's end had the server's silence from their first request on.
+    Those cut off at the trial's end had the server's silence from their first request on. Of boots the machines that
+    did not come up.
     """
-    if row.get("rate_per_s") is not None:
+    if row.get("machines") is not None:
+        return int(row["machines"] - (row.get("booted") or 0))
+    if row.get("deadline_ns") is not None:
         return int((row.get("intended") or 0) - (row.get("completed") or 0))
     counts = {each["kind"]: each["count"] for each in row.get("server_findings") or ()}
     silent = sum(counts.get(kind, 0) for kind in ("silent", "timed_out"))
@@ -264,7 +304,7 @@ def _figure(
 
 def _over_cohort(histogram: Histogram, percent: float, valid: Sequence[Row]) -> float | None:
     """A percentile of all that were intended in these trials, of which the histogram holds those that completed."""
-    cohort = sum(map(_intended_in_window, valid))
+    cohort = sum(map(invariants.cohort, valid))
     rank = max(1, math.ceil(percent * cohort / 100))
     if not cohort:
         return None
@@ -273,17 +313,10 @@ def _over_cohort(histogram: Histogram, percent: float, valid: Sequence[Row]) -> 
     return histogram.percentile(100 * (rank - 0.5) / histogram.count)  # half a rank back: no rounding reaches the next
 
 
-def _intended_in_window(row: Row) -> int:
-    """All where the work is fixed."""
-    if row.get("transfers") is not None:
-        return int(row.get("intended") or 0)
-    return round((row.get("offered_per_s") or 0) * (row.get("duration_s") or 0))
-
-
 def _rank(line: Line) -> tuple[float, float]:
     """Of servers under one rate: who served more of what was intended, then who was sooner done with nearly all."""
-    p99 = line.figures["response_ns_p99"]
-    return -(line.figures["completed"] or 0) / (line.asked or 1), math.inf if p99 is None else p99
+    p99 = line.figures["boot_ns_p99" if line.cell.is_boots else "response_ns_p99"]
+    return -(line.done or 0) / (line.asked or 1), math.inf if p99 is None else p99
 
 
 def _known(rows: Sequence[Row], column: str, combine: Callable[[list[Any]], float]) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from tftpbench.analysis.summary.lines import Line
-from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin
+from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin, stopped_at
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 
@@ -22,19 +22,20 @@ def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[Origin, tup
     """What was found of each server, by whose doing it was and by its worst trial.
 
     As in "atftpd: never answered 900 of 1000 transfers (read, ...)". Every origin is there, and may be empty. A kind
-    that this version does not know is the server's.
+    that this version does not know is the server's. Machines stand by each step at which they stopped.
     """
-    found: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], list[tuple[int, str, str]]] = {}
     for row in rows:
         for finding in row.get("server_findings") or ():
             seen = (int(finding["count"]), str(finding["text"])[:_TEXT_MAX], labels[row["cell_key"]])
             kind = str(finding["kind"])
-            found.setdefault((server_name(row), FORMER_KINDS.get(kind, kind)), []).append(seen)
+            place = stopped_at(seen[1])
+            found.setdefault((server_name(row), FORMER_KINDS.get(kind, kind), place or ()), []).append(seen)
     kinds: dict[str, Origin] = {str(kind): origin for kind, origin in ORIGINS.items()}
     return {
         origin: tuple(
             f"{server}: {_worst(seen)}"
-            for (server, kind), seen in sorted(found.items())
+            for (server, kind, _), seen in sorted(found.items())
             if kinds.get(kind, "server") == origin
         )
         for origin in get_args(Origin)
@@ -75,8 +76,8 @@ def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
             continue
         if line.valid == 0:
             found.append(f"{line.server}, {line.cell.label}: none of {line.trials} trials is valid")
-        elif line.cell.open_loop:
-            continue  # it is compared by no ratio
+        elif line.cell.open_loop or line.cell.is_boots:
+            continue  # it is compared by no ratio, or by one of times, which may be never
         elif line.ratio is None and line.server != reference and line.figures["data_pps"] and line.label in comparable:
             found.append(f"{line.server}, {line.cell.label}: no pair of valid trials to compare it by")
     return tuple(found)

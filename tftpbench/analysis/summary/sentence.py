@@ -12,7 +12,7 @@ from tftpbench.measure.validity import Cause
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
 from tftpbench.model.metrics import HEADLINE, METRICS
-from tftpbench.model.units import counted, rate_text
+from tftpbench.model.units import counted, format_duration, listed, rate_text
 from tftpbench.model.workload import Cell
 
 CEILING = "the ceiling"
@@ -24,7 +24,7 @@ NAMED_MAX = 4
 class Served:
     """Transfers over all trials, valid or not; `wrong`: those of wrong bytes, by server.
 
-    `is_compared`: whether each byte of those completed was compared with what it must be.
+    `is_compared`: whether each byte of those completed was compared with what it must be. `is_boots`: of machines.
     """
 
     started: int
@@ -32,6 +32,7 @@ class Served:
     lost: int
     wrong: Mapping[str, int]
     is_compared: bool
+    is_boots: bool = False
 
 
 def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served) -> str:
@@ -41,24 +42,25 @@ def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Serve
     parts = [f"{server} moved wrong bytes in {count}." for server, count in wrong.items()]
     if served.lost:
         losses = _losses(lines, servers, words)
-        many = f"{served.lost:,} of {counted(served.started, 'transfer')} were lost"
+        many = f"{served.lost:,} of {counted(served.started, 'machine' if served.is_boots else 'transfer')} were lost"
         parts.append(": ".join([many, " ".join(losses)]) if losses else f"{many}.")
-    idle = [line for line in lines if line.figures["started"] and not line.figures["completed"] and not line.lost]
+    idle = [line for line in lines if line.asked and not line.done and not line.lost]
     parts += [f"{line.server} served {line.served} {words.at(line.cell)}." for line in idle[:NAMED_MAX]]
     if parts:
         return " ".join(parts)
     if not served.completed:
-        return "No transfer was served to its end."
+        return "No machine booted." if served.is_boots else "No transfer was served to its end."
     is_all = served.completed == served.started
     many = f"all {served.started:,}" if is_all else f"{served.completed:,} of {served.started:,}"
     right = ", every byte right" if served.is_compared else ""
-    return f"Works: {many} transfers served{'' if is_all else ' and none lost'}{right}."
+    what = "machines booted" if served.is_boots else "transfers served"
+    return f"Works: {many} {what}{'' if is_all else ' and none lost'}{right}."
 
 
 def untimed_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served, cause: Cause) -> str:
     """What was served in trials none of which shows how fast, why they do not, and what to do."""
     asked = "Which server is faster" if len(servers) > 1 else "Speed"
-    if lines and all(line.cell.open_loop for line in lines):
+    if lines and all(line.cell.open_loop or line.cell.is_boots for line in lines):
         asked = "How long clients waited"
     return (
         f"{served_sentence(lines, servers, served)} {asked} is not known: {cause.text}. "
@@ -124,7 +126,9 @@ def conditions(lines: Sequence[Line], metric: str, placement: str, best_of: Sequ
         {name: text for name, text in words.named(lines[0].cell).items() if name not in words.varied} if lines else {}
     )
     compared = METRICS[metric].words
-    if lines and all(line.cell.open_loop for line in lines):
+    if lines and lines[0].cell.is_boots:
+        compared, common = "the time until a machine is up, from its intended start", _deadline(lines)
+    elif lines and all(line.cell.open_loop for line in lines):
         compared, common = "response time, from each transfer's intended start", _operation(lines) | common
     return ", ".join([f"Compared by {compared}", *common.values(), placement]) + "."
 
@@ -161,11 +165,14 @@ class _Words:
 
     def at(self, cell: Cell) -> str:
         """A cell, as in "with 1000 reads at once"; what all cells have in common is said once, elsewhere."""
+        if cell.is_boots:
+            return f"with {cell.label}"
         one = cell.concurrency == 1
         what = f"with one {cell.operation} at a time" if one else f"with {cell.concurrency} {cell.operation}s at once"
         if cell.open_loop:
-            load = axes.parts({name: cell.point[name] for name in axes.LOAD})
-            what = f"{f'with {cell.operation}s ' if 'operation' in self.varied else ''}at {', '.join(load.values())}"
+            load = axes.label({name: cell.point[name] for name in axes.LOAD})
+            what = f"with {load}" if cell.rate_per_s is None else f"at {load}"
+            what = f"with {cell.operation}s {what.removeprefix('with ')}" if "operation" in self.varied else what
         named = [text for name, text in self.named(cell).items() if name in self.varied]
         return " ".join([what, *([f"({', '.join(named)})"] if named else [])])
 
@@ -259,6 +266,12 @@ def _operation(lines: Sequence[Line]) -> dict[str, str]:
     return {"operation": f"{found.pop()}s"} if len(found) == 1 else {}
 
 
+def _deadline(lines: Sequence[Line]) -> dict[str, str]:
+    """After what time a machine is late, where that is one for all."""
+    found = {line.cell.open_loop.deadline_ns for line in lines if line.cell.open_loop}
+    return {"deadline": f"deadline {format_duration(found.pop())}"} if len(found) == 1 else {}
+
+
 def _at_a_rate(lines: Sequence[Line], servers: Sequence[str], words: _Words) -> list[str]:
     """Of open loops: what was served of what was intended, and how long that took, at the highest rate."""
     head = _headline(lines, words)
@@ -329,8 +342,7 @@ def _elsewhere(ours: Sequence[Line], head: Line, words: _Words) -> list[str]:
     parts = []
     if along:
         values = [axis_value(line.cell, axis) for line in along]
-        listed = " and ".join(filter(None, (", ".join(values[:-1]), values[-1])))
-        parts.append(f"At {listed}: {', '.join(map(_ratio, along))}.")
+        parts.append(f"At {listed(values)}: {', '.join(map(_ratio, along))}.")
     return parts + [f"{_capital(line.cell.operation)}s: {_ratio(line)}." for line in across]
 
 

@@ -24,7 +24,15 @@ from tftpbench.host.server.client import Ended
 from tftpbench.host.server.external import RunningServer
 from tftpbench.host.server.host import LocalServerHost, Sampling, Server, ServerHost
 from tftpbench.host.server.messages import Options, request
-from tftpbench.host.server.plain_client import CopyFailed, NothingListens, describe_options, download
+from tftpbench.host.server.plain_client import (
+    COPY_BYTES_MAX,
+    TRIES,
+    CopyFailed,
+    NothingListens,
+    Refused,
+    describe_options,
+    download,
+)
 from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
 from tftpbench.host.server.readiness import PortTaken, answers, is_taken
 from tftpbench.host.server.sampler import EdgeReader, Sampler
@@ -34,8 +42,10 @@ from tftpbench.host.server.uploads import Handover, Upload
 from tftpbench.host.server.usage import Samples, Usage
 
 __all__ = [
+    "COPY_BYTES_MAX",
     "READY_TIMEOUT_S",
     "STOP_GRACE_S",
+    "TRIES",
     "Buffers",
     "CopyFailed",
     "EdgeReader",
@@ -45,6 +55,7 @@ __all__ = [
     "NothingListens",
     "Options",
     "PortTaken",
+    "Refused",
     "RunningServer",
     "Sampler",
     "Samples",

@@ -40,6 +40,10 @@ class CopyFailed(TftpbenchError):
     """The file did not come whole; the message says what the server did, as the end of a sentence."""
 
 
+class Refused(CopyFailed):
+    """The server answered the request, or what came after it, with an ERROR."""
+
+
 class NothingListens(CopyFailed):
     """ICMP said so; the message is a whole sentence."""
 
@@ -141,7 +145,7 @@ class _Copy:
     def _parsed(self, datagram: bytes, peer: tuple[object, ...]) -> tuple[int, int, bytes]:
         opcode, number = struct.unpack("!HH", datagram[:4])
         if opcode == Opcode.ERROR:
-            raise CopyFailed(f"answered with {error_text(datagram)}")
+            raise Refused(f"answered with {error_text(datagram)}")
         if opcode in (Opcode.DATA, Opcode.OACK) and self.peer is None:
             self.peer = peer  # RFC 1350 section 4: the port of the first answer is the server's TID from now on
             self.moved_at = time.monotonic()

@@ -71,6 +71,15 @@ def figures_of(contents: Contents) -> Figures:
                 _RESPONSE,
                 lambda: plots.against(drawable(), "response_ns_p99", "rate_per_s", is_log=True),
             ),
+            ("response-and-service", _COHORT, lambda: _cohort(contents)),
+            ("arrivals", _ARRIVALS, lambda: _arrivals(contents)),
+            *(each for each in wanted if each[0] in _AT_A_RATE),
+        ]
+    if any(line.cell.is_boots for line in contents.answer.lines):
+        wanted = [
+            ("machines-up", _UP, lambda: _machines_up(contents)),
+            ("response-and-service", _COHORT, lambda: _cohort(contents)),
+            ("arrivals", _ARRIVALS, lambda: _arrivals(contents)),
             *(each for each in wanted if each[0] in _AT_A_RATE),
         ]
     if len(trials["contender"].unique()) < 2:
@@ -139,6 +148,32 @@ def _spectrum(contents: Contents) -> plots.Plot:
     return plots.latency_spectrum(pd.concat(parts, ignore_index=True), "Block round trip")
 
 
+def _machines_up(contents: Contents) -> plots.Plot:
+    """Of the headline cell, with what the wire needs for its profile."""
+    boots = contents.run.boots
+    if boots.empty:
+        raise PlotError("the run keeps no single machines")
+    chosen = boots[boots["trial"].isin(_chosen(contents, CURVES_MAX)["trial"])]
+    return plots.machines_up(chosen, contents.answer.wire_bytes)
+
+
+def _cohort(contents: Contents) -> plots.Plot:
+    """Of the headline cell."""
+    lines = _top(contents, CURVES_MAX)
+    if not lines:
+        raise PlotError("no server has a valid trial in the headline cell, so there is nothing to draw")
+    frame = contents.run.cohort(cell_key=lines[0].cell.key)
+    frame = frame[frame["contender"].isin([line.server for line in lines])]
+    return plots.response_times(frame, "boot" if lines[0].cell.is_boots else "transfer")
+
+
+def _arrivals(contents: Contents) -> plots.Plot:
+    """Of the headline cell."""
+    is_boots = any(line.cell.is_boots for line in contents.answer.lines)
+    frame = contents.run.boots if is_boots else contents.run.intervals
+    return plots.arrivals(frame[frame["trial"].isin(_chosen(contents, CURVES_MAX)["trial"])])
+
+
 def _transfers(contents: Contents, most: int) -> pd.DataFrame:
     """Transfers of the headline cell, of the servers that moved most in it."""
     transfers = contents.run.transfers
@@ -158,6 +193,8 @@ def _top(contents: Contents, most: int) -> list[Line]:
     """The servers of the headline cell that moved most, in the order of the lines; the reference is among them."""
     answer = contents.answer
     here = [line for line in answer.lines if line.label == answer.headline and line.valid]
+    if here and here[0].cell.is_boots:  # of many servers, who served most is first already
+        return here[:most]
     ranked = sorted(here, key=lambda line: (line.server != answer.reference, -(line.figures[answer.metric] or 0)))
     return [line for line in here if line in ranked[:most]]
 
@@ -168,6 +205,15 @@ _RESPONSE = (
     "Lower is better. From the intended start, of all that was intended: where more than one in a hundred transfers "
     "did not complete, it is never."
 )
+_UP = (
+    "Further left is better. The dashed line is when a network of 1 Gb/s can have carried the files of so many "
+    "machines: a curve left of it was measured on a faster one, and would end there."
+)
+_COHORT = (
+    "Lower is better. Of all that were intended: where a curve goes on at never, so many did not come to their end. "
+    "Where response lies above service, starts were late."
+)
+_ARRIVALS = "Where achieved is below offered, starts were shed. In flight that grows is a server that does not keep up."
 _THROUGHPUT = "Higher is better. A line joins the medians of valid trials."
 _SLOWEST = "Lower is better. How long the slowest client waited; one that gave up is not in it."
 _FOREST = (

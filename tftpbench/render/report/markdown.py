@@ -18,6 +18,7 @@ def write_markdown(contents: Contents) -> str:
         [f"# {markdown(contents.name)}"],
         bullets("The run is not whole", contents.problems),
         [f"**{markdown(answer.sentence)}**"],
+        [markdown_block(answer.wire)] if answer.wire else [],
         [markdown_block(answer.conditions)] if answer.lines else [],
         [markdown_block(contents.scenario.description)],
         [markdown_block(answer.note)] if answer.note else [],

@@ -18,7 +18,14 @@ from tftpbench.render.sections import UNKNOWN, Heading, Table, Value
 Row = Mapping[str, Any]
 
 
-_RESPONSE = replace(METRICS["response_ns_p99"], short="response p99")
+# In place of others where times of completed transfers would flatter: at a rate, and of machines that boot.
+_AT_A_RATE = {"transfer_ns_p50": replace(METRICS["response_ns_p99"], short="response p99")}
+_OF_BOOTS = {
+    "completed": METRICS["booted"],
+    "failed": METRICS["boots_failed"],
+    "timed_out": METRICS["boots_late"],
+    "transfer_ns_p50": replace(METRICS["boot_ns_p99"], short="boot p99"),
+}
 _WHO = (Heading("cell", is_figure=False), Heading("server", is_figure=False))
 
 
@@ -69,9 +76,9 @@ def unharmed(cells: int, is_any_harmed: bool) -> str:
 def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     """Every trial, in the order of time."""
     labels = {cell.key: cell.label for cell in scenario.cells()}
-    metrics = in_table("trials")
-    if rows and all(row.get("rate_per_s") is not None for row in rows):  # times of completed transfers would flatter
-        metrics = [_RESPONSE if each.name == "transfer_ns_p50" else each for each in metrics]
+    cells = scenario.cells()
+    others = _OF_BOOTS if cells[0].is_boots else _AT_A_RATE if all(cell.open_loop for cell in cells) else {}
+    metrics = [others.get(each.name, each) for each in in_table("trials")]
     body = []
     for row in sorted(rows, key=lambda row: row.get("order") or 0):
         verdict = "valid" if row["verdict"] == "valid" else f"invalid: {row.get('verdict_reason') or 'no reason given'}"
