@@ -486,6 +486,13 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     assert figure(result, "booted") == 500
     assert result.boots["intended_start_ns"].max() < SECOND // 5
     assert figure(result, "offered_per_s") == 2_500, "of machines"
+    starts, ends = (result.boots[name] for name in ("actual_start_ns", "end_ns"))
+    assert result.has_every_start
+    assert figure(result, "burst_ns") == starts.max() - starts.min()
+    assert 1 <= figure(result, "in_flight_max") <= 500
+    closes = figure(result, "window_close_ns")
+    mean = (np.minimum(ends, closes) - starts).clip(0).sum() / closes
+    assert figure(result, "in_flight_mean") == pytest.approx(mean), "machines, their pauses included"
 
 
 def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:
