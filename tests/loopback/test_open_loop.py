@@ -169,6 +169,117 @@ def test_what_finds_no_room_is_shed_and_told_with_its_time() -> None:
     assert figure(result, "achieved_per_s") == 10
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_shed_what_one_would_however_unlike_their_transfers_are(workers: int) -> None:
+    """Every second one is never answered: with two workers, or four, half of them have all of these."""
+    answer = serve_bytes(contents())
+
+    def drops(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) != RRQ or int(datagram[4:].split(b"\0")[0]) % 2:
+            answer(self, datagram, address)
+
+    with peer(drops) as server:
+        loaded = config(
+            server.port, name="f-{n}", distinct_files=0, verify="off", workers=workers, concurrency=20,
+            duration_ns=SECOND // 2, deadline_ns=2 * SECOND,
+        )  # fmt: skip
+        result = run_load(loaded)
+    assert_adds_up(result)
+    assert figure(result, "intended") == 100
+    assert figure(result, "in_flight_max") == 20
+    # All room is taken by what is never answered, but for what an answered one took when the last of it went.
+    assert 18 <= figure(result, "late") <= 20
+
+
+def by_number(result: LoadResult, name: str) -> "np.typing.NDArray[np.int64]":
+    return result.transfers[name][np.argsort(result.transfers["number"])]
+
+
+def storm(port: int, **changes: object) -> LoadConfig:
+    """A storm of 300 reads in half a second."""
+    values = {"rate_per_s": None, "duration_ns": None, "transfers": 300, "over_ns": SECOND // 2, "spread": "even"}
+    return config(port, **(values | changes))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_storm_starts_as_many_as_asked_for_each_at_its_time_and_is_all_measured(tmp_path: Path, workers: int) -> None:
+    with served(tmp_path) as (_, port):
+        even, normal, at_once = (
+            run_load(storm(port, workers=workers, **changes)) for changes in ({}, {"spread": "normal"}, {"over_ns": 0})
+        )
+    for result in (even, normal, at_once):
+        assert_adds_up(result)
+        assert figure(result, "completed") == figure(result, "intended") == 300
+        starts = result.transfers["actual_start_ns"]
+        assert (starts >= result.transfers["intended_start_ns"]).all()
+        assert figure(result, "burst_ns") == starts.max() - starts.min()
+        assert figure(result, "window_open_ns") == 0
+        assert figure(result, "window_close_ns") == result.transfers["end_ns"].max()
+    numbers = np.arange(300)
+    assert by_number(even, "intended_start_ns").tolist() == (numbers * (SECOND // 2) // 300).tolist()
+    assert figure(even, "offered_per_s") == 600
+    assert not by_number(at_once, "intended_start_ns").any()
+    assert at_once.figures["offered_per_s"] is None
+    # The quantiles of a normal distribution that is cut three standard deviations from its middle.
+    cut = NormalDist().cdf(-3)
+    expected = [NormalDist(0.25, 0.5 / 6).inv_cdf(cut + (n + 0.5) / 300 * (1 - 2 * cut)) * SECOND for n in range(300)]
+    assert np.abs(by_number(normal, "intended_start_ns") - np.array(expected)).max() < 2
+
+
+def test_a_shape_is_all_measured_and_as_long_as_its_pieces(tmp_path: Path) -> None:
+    rate = (200, SECOND)
+    ramp, hold = Piece("ramp", (0, 1), rate, SECOND // 2), Piece("hold", rate, None, SECOND // 4)
+    with served(tmp_path) as (_, port):
+        pieces = (ramp, hold, Piece("burst", count=30))
+        result = run_load(config(port, rate_per_s=None, duration_ns=None, shape=pieces, workers=2))
+    assert_adds_up(result)
+    assert figure(result, "completed") == figure(result, "intended") == 50 + 50 + 30
+    assert figure(result, "duration_s") == 0.75
+    assert figure(result, "offered_per_s") == pytest.approx(130 / 0.75)
+    assert 0 < figure(result, "achieved_per_s") <= figure(result, "offered_per_s")
+    times = by_number(result, "intended_start_ns")
+    assert times[:3].tolist() == [0, math.ceil(0.5 * SECOND / math.sqrt(50)), math.ceil(0.5 * SECOND / 5)]
+    assert times[50:100].tolist() == [SECOND // 2 + n * SECOND // 200 for n in range(50)]
+    assert (times[100:] == 3 * SECOND // 4).all()
+    assert result.figures["burst_ns"] is None
+
+
+def test_transfers_without_a_row_are_in_every_figure() -> None:
+    answer = serve_bytes(contents())
+
+    def drops(self: Peer, datagram: bytes, address: Address) -> None:
+        if opcode(datagram) != RRQ or int(datagram[4:].split(b"\0")[0]) % 50:
+            answer(self, datagram, address)
+
+    def load(**changes: object) -> LoadResult:
+        with peer(drops) as server:
+            asked = {"name": "f-{n}", "distinct_files": 0, "verify": "off", "deadline_ns": SECOND, **changes}
+            return run_load(storm(server.port, **asked))
+
+    whole, failed, sample = load(), load(rows="failed"), load(rows_max=60, workers=2)
+    rows = [result.transfers["outcome"] for result in (whole, failed, sample)]
+    late = OUTCOMES.index("late")
+    assert [len(each) for each in rows] == [figure(result, "rows_kept") for result in (whole, failed, sample)]
+    assert (len(rows[0]), rows[1].tolist()) == (300, [late] * 6)
+    assert np.count_nonzero(rows[2] == late) == 6
+    assert len(rows[2]) <= 60
+    assert [result.figures["rows_every"] for result in (whole, failed, sample)] == [1, None, 8]
+    for result in (whole, failed, sample):
+        counts = [figure(result, name) for name in ("intended", "completed", "late", "unanswered", "retransmissions")]
+        assert counts == [300, 294, 6, 6, 0]
+        assert (result.intervals["started"].sum(), result.answered) == (300, 294)
+        assert result.figures["response_ns_p99_is_never"] is True
+        assert figure(result, "service_ns_p95") <= figure(result, "response_ns_p95") < SECOND
+        assert 6 <= figure(result, "in_flight_max") <= 300
+        # Six were in flight for nearly a second each.
+        assert figure(result, "in_flight_mean") > 1
+    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
+    table = whole.transfers
+    inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
+    mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
+    assert figure(whole, "in_flight_mean") == pytest.approx(mean)
+
+
 def step(name: str = "f-0", **changes: object) -> Step:
     """A read of the file f-0 by a client that sends each datagram once."""
     values: dict[str, object] = {
@@ -352,7 +463,8 @@ def test_machines_upload_files_of_their_own(tmp_path: Path) -> None:
 
 def test_what_comes_late_for_a_request_finds_no_other_request_of_the_machine() -> None:
     """The first transfer's last block comes again, behind its port, while the machine reads the next file."""
-    serves, first = serve_bytes(contents()), {}
+    serves = serve_bytes(contents())
+    first: dict[str, Address] = {}
 
     def answer(self: Peer, datagram: bytes, address: Address) -> None:
         if opcode(datagram) == RRQ and address[0] in first:
@@ -422,94 +534,6 @@ def test_more_machines_than_fit_are_refused_with_the_number_that_does() -> None:
         run_load(booting(1, WHOLE, sockets="per-transfer", concurrency=10_000_000))
     with pytest.raises(LoadError, match="at most 1048576 machines"):
         run_load(booting(1, WHOLE, concurrency=10_000_000))
-
-
-def by_number(result: LoadResult, name: str) -> "np.typing.NDArray[np.int64]":
-    return result.transfers[name][np.argsort(result.transfers["number"])]
-
-
-def storm(port: int, **changes: object) -> LoadConfig:
-    """A storm of 300 reads in half a second."""
-    values = {"rate_per_s": None, "duration_ns": None, "transfers": 300, "over_ns": SECOND // 2, "spread": "even"}
-    return config(port, **(values | changes))
-
-
-@pytest.mark.parametrize("workers", [1, 4])
-def test_a_storm_starts_as_many_as_asked_for_each_at_its_time_and_is_all_measured(tmp_path: Path, workers: int) -> None:
-    with served(tmp_path) as (_, port):
-        even, normal, at_once = (
-            run_load(storm(port, workers=workers, **changes)) for changes in ({}, {"spread": "normal"}, {"over_ns": 0})
-        )
-    for result in (even, normal, at_once):
-        assert_adds_up(result)
-        assert figure(result, "completed") == figure(result, "intended") == 300
-        starts = result.transfers["actual_start_ns"]
-        assert (starts >= result.transfers["intended_start_ns"]).all()
-        assert figure(result, "burst_ns") == starts.max() - starts.min()
-        assert figure(result, "window_open_ns") == 0
-        assert figure(result, "window_close_ns") == result.transfers["end_ns"].max()
-    numbers = np.arange(300)
-    assert by_number(even, "intended_start_ns").tolist() == (numbers * (SECOND // 2) // 300).tolist()
-    assert figure(even, "offered_per_s") == 600
-    assert not by_number(at_once, "intended_start_ns").any()
-    assert at_once.figures["offered_per_s"] is None
-    # The quantiles of a normal distribution that is cut three standard deviations from its middle.
-    cut = NormalDist().cdf(-3)
-    expected = [NormalDist(0.25, 0.5 / 6).inv_cdf(cut + (n + 0.5) / 300 * (1 - 2 * cut)) * SECOND for n in range(300)]
-    assert np.abs(by_number(normal, "intended_start_ns") - np.array(expected)).max() < 2
-
-
-def test_a_shape_is_all_measured_and_as_long_as_its_pieces(tmp_path: Path) -> None:
-    rate = (200, SECOND)
-    ramp, hold = Piece("ramp", (0, 1), rate, SECOND // 2), Piece("hold", rate, None, SECOND // 4)
-    with served(tmp_path) as (_, port):
-        pieces = (ramp, hold, Piece("burst", count=30))
-        result = run_load(config(port, rate_per_s=None, duration_ns=None, shape=pieces, workers=2))
-    assert_adds_up(result)
-    assert figure(result, "completed") == figure(result, "intended") == 50 + 50 + 30
-    assert figure(result, "duration_s") == 0.75
-    assert figure(result, "offered_per_s") == pytest.approx(130 / 0.75)
-    assert 0 < figure(result, "achieved_per_s") <= figure(result, "offered_per_s")
-    times = by_number(result, "intended_start_ns")
-    assert times[:3].tolist() == [0, math.ceil(0.5 * SECOND / math.sqrt(50)), math.ceil(0.5 * SECOND / 5)]
-    assert times[50:100].tolist() == [SECOND // 2 + n * SECOND // 200 for n in range(50)]
-    assert (times[100:] == 3 * SECOND // 4).all()
-    assert result.figures["burst_ns"] is None
-
-
-def test_transfers_without_a_row_are_in_every_figure() -> None:
-    answer = serve_bytes(contents())
-
-    def drops(self: Peer, datagram: bytes, address: Address) -> None:
-        if opcode(datagram) != RRQ or int(datagram[4:].split(b"\0")[0]) % 50:
-            answer(self, datagram, address)
-
-    def load(**changes: object) -> LoadResult:
-        with peer(drops) as server:
-            asked = {"name": "f-{n}", "distinct_files": 0, "verify": "off", "deadline_ns": SECOND, **changes}
-            return run_load(storm(server.port, **asked))
-
-    whole, failed, sample = load(), load(rows="failed"), load(rows_max=60, workers=2)
-    rows = [result.transfers["outcome"] for result in (whole, failed, sample)]
-    late = OUTCOMES.index("late")
-    assert [len(each) for each in rows] == [figure(result, "rows_kept") for result in (whole, failed, sample)]
-    assert (len(rows[0]), rows[1].tolist()) == (300, [late] * 6)
-    assert np.count_nonzero(rows[2] == late) == 6
-    assert len(rows[2]) <= 60
-    assert [result.figures["rows_every"] for result in (whole, failed, sample)] == [1, None, 8]
-    for result in (whole, failed, sample):
-        counts = [figure(result, name) for name in ("intended", "completed", "late", "unanswered", "retransmissions")]
-        assert counts == [300, 294, 6, 6, 0]
-        assert (result.intervals["started"].sum(), result.answered) == (300, 294)
-        assert result.figures["response_ns_p99_is_never"] is True
-        assert figure(result, "service_ns_p95") <= figure(result, "response_ns_p95") < SECOND
-        assert 6 <= figure(result, "in_flight_max") <= 300
-        # Six were in flight for nearly a second each.
-        assert figure(result, "in_flight_mean") > 1
-    table = whole.transfers
-    inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
-    mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
-    assert figure(whole, "in_flight_mean") == pytest.approx(mean)
 
 
 def test_a_run_of_a_scenario_with_rates_has_their_figures_in_its_rows_and_frames(tmp_path: Path) -> None:

@@ -185,6 +185,11 @@ class LoadResult:
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
+    def has_every_start(self) -> bool:
+        """Whether each intended start has a row: none was shed, and no row is left out."""
+        return len(self.transfers["number"]) == self.figures.get("intended")
+
+    @property
     def completed_numbers(self) -> list[int]:
         """Numbers of the transfers that completed, in order of their ends."""
         completed = self.transfers["outcome"] == OUTCOMES.index("completed")

@@ -163,8 +163,8 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
-    shed = result.figures.get("boots_shed" if cell.is_boots else "shed")
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or shed:
+    has_gaps = not result.figures.get("boots_shed") if cell.is_boots else result.has_every_start
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or not has_gaps:
         return None
     return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
 

@@ -121,8 +121,8 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        shed = self.count("boots_shed" if config.boots else "shed")
-        if config.rate_per_s is not None and config.arrivals == "poisson" and not shed:
+        has_gaps = not self.count("boots_shed") if config.boots else self.result.has_every_start
+        if config.rate_per_s is not None and config.arrivals == "poisson" and has_gaps:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s)
         asked = {**_load_asked(config), "concurrency": config.concurrency}

@@ -131,13 +131,12 @@ pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) 
     let BootRecords { rows, miss } = records;
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
         rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
-    let is_in = |row: &&&BootRow| scope.is_one_cohort || scope.window.contains(&row.intended_start_ns);
-    let shed = shed.iter().filter(is_in).count() as u64;
+    let shed = shed.iter().filter(|row| scope.is_of_cohort(row.intended_start_ns)).count();
     let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
     let tally = Tally::of(&started, scope);
-    let window_ns = (scope.window.end - scope.window.start) as f64;
-    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns);
-    let cohort = Cohort::new(config, tally.cohort, shed, scope.window.clone());
+    let window_ns = scope.window.end - scope.window.start;
+    let in_flight_mean = share(tally.in_flight_ns as f64, window_ns as f64);
+    let cohort = Cohort::new(config, tally.cohort, shed as u64, scope.window.clone());
     let mut figures = counts(&rows);
     figures.extend(cohort.boot_figures());
     figures.push(("in_flight_mean", in_flight_mean));

@@ -34,6 +34,11 @@ impl Scope {
         row.end_ns >= self.window.start && row.actual_start_ns < self.window.end
     }
 
+    /// Whether what was intended then belongs to the cohort.
+    pub(crate) fn is_of_cohort(&self, intended_start_ns: i64) -> bool {
+        self.is_one_cohort || self.window.contains(&intended_start_ns)
+    }
+
     /// For how much of the window it was in flight.
     fn overlap_ns(&self, row: &TransferRow) -> u64 {
         let (from_ns, until_ns) =
@@ -140,7 +145,7 @@ impl Tally {
         if let Some((_, ns)) = transfer(row, scope) {
             self.transfer_ns_sum += ns.max(0) as u128;
         }
-        if is_of_cohort(row, scope) {
+        if scope.is_of_cohort(row.intended_start_ns) {
             let cohort = &mut self.cohort;
             cohort.started += 1;
             cohort.in_time += u64::from(scope.window.contains(&row.actual_start_ns));
@@ -178,10 +183,6 @@ fn is_completed(row: &TransferRow) -> bool {
     row.outcome == TransferOutcome::Completed
 }
 
-fn is_of_cohort(row: &TransferRow, scope: &Scope) -> bool {
-    scope.is_one_cohort || scope.window.contains(&row.intended_start_ns)
-}
-
 /// When and how long, where it counts.
 fn transfer(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
     (is_completed(row) && scope.overlaps(row)).then(|| (row.end_ns, row.end_ns - row.actual_start_ns))
@@ -193,12 +194,12 @@ fn first_response(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
 }
 
 fn response(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
-    let is_counted = is_completed(row) && is_of_cohort(row, scope);
+    let is_counted = is_completed(row) && scope.is_of_cohort(row.intended_start_ns);
     is_counted.then(|| (row.end_ns, row.end_ns - row.intended_start_ns))
 }
 
 fn service(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
-    let is_counted = is_completed(row) && is_of_cohort(row, scope);
+    let is_counted = is_completed(row) && scope.is_of_cohort(row.intended_start_ns);
     is_counted.then(|| (row.end_ns, row.end_ns - row.actual_start_ns))
 }
 

@@ -65,9 +65,8 @@ const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
 /// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
-const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 16;
-/// What a machine has beside the client of its transfer, and its row: in a vector that has grown to twice that, once more
-/// where workers are merged, and once as columns for the caller.
+const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 24;
+/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
 const MACHINE_BYTES: u64 = 1024;
 const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.

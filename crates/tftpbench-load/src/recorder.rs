@@ -16,6 +16,9 @@ const INTERVALS_MAX: usize = 36_000;
 /// A loop that does not look at the clock for so long stands still. Work between two looks takes less than 1 ms, a time
 /// slice of another program on the same core 3 to 4 ms.
 pub(crate) const STANDSTILL_NS: u64 = 5_000_000;
+/// Times of standing still that are kept, the last ones: with the shortest ones they reach back 40 s and more, and what a
+/// transfer is asked about is its last silence.
+const STANDSTILLS_MAX: usize = 16_384;
 
 /// Parts of a run, in order. What happens belongs to the part that its own stamp lies in, however late it is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -277,6 +280,9 @@ impl Recorder {
     fn stood_still(&mut self, from_ns: u64, until_ns: u64) {
         let inside = from_ns.max(self.window.0)..until_ns.min(self.window.1);
         self.phases[Phase::Window as usize].gap_ns += inside.end.saturating_sub(inside.start);
+        if self.standstills.len() >= STANDSTILLS_MAX {
+            self.standstills.drain(..STANDSTILLS_MAX / 2);
+        }
         self.standstills.push(from_ns..until_ns);
     }
 
@@ -491,6 +497,16 @@ mod tests {
         {
             assert_eq!(recorder.stood_still_ns(from * MS, until * MS), still * MS, "{from} to {until}");
         }
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_all_day_keeps_the_last_times_only() {
+        let mut recorder = Recorder::new(0, (0, u64::MAX));
+        let gaps = 5 * STANDSTILLS_MAX as u64;
+        (0..=gaps).for_each(|at| recorder.looked(10 * MS * at));
+        assert!(recorder.standstills.len() <= STANDSTILLS_MAX);
+        assert_eq!(recorder.stood_still_ns(10 * MS * (gaps - 50), u64::MAX), 500 * MS);
+        assert_eq!(recorder.phases[Phase::Window as usize].gap_ns, 10 * MS * gaps, "but all are counted");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl LoadReport {
         let mut boots = Vec::new();
         if let Some(records) = merged.boots.take() {
             let found = boot_figures::figures(config, records, &scope);
-            // Starts are those of machines then.
+            // Starts are those of machines then, and so is what is in flight.
             figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
             figures.extend(found.figures);
             logs.extend(found.logs);

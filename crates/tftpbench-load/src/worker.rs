@@ -195,14 +195,12 @@ impl Worker<'_> {
             && let Some(start) = self.schedule.take_due(now_ns)
         {
             // What an open loop can't start in its time is shed; a closed one waits.
-            let room = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
-            match room {
-                Some(in_flight) => {
-                    self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
-                    self.start(start)?;
-                }
-                None if self.shed_machine(start) => {}
-                None => self.recorder.shed(start.intended_ns),
+            let in_flight = if self.opens_ns <= now_ns { self.in_flight.start() } else { None };
+            if let Some(in_flight) = in_flight {
+                self.recorder.in_flight_max = self.recorder.in_flight_max.max(in_flight);
+                self.start(start)?;
+            } else if !self.shed_machine(start) {
+                self.recorder.shed(start.intended_ns);
             }
         }
         Ok(())
