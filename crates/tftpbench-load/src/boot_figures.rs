@@ -126,7 +126,7 @@ pub(crate) struct Found {
     pub(crate) rows: Vec<BootRow>,
 }
 
-/// The figures of all machines; `scope` says which of them are of the cohort.
+/// The figures of all machines.
 pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) -> Found {
     let BootRecords { rows, miss } = records;
     let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
@@ -138,8 +138,8 @@ pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) 
     let in_flight_mean = share(tally.in_flight_ns as f64, window_ns as f64);
     let cohort = Cohort::new(config, tally.cohort, shed as u64, scope.window.clone());
     let mut figures = counts(&rows);
-    figures.extend(cohort.boot_figures());
     figures.push(("in_flight_mean", in_flight_mean));
+    figures.extend(cohort.boot_figures());
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
     let miss_at =
         |quantile| miss_ns.as_ref().map(|histogram| Figure::Whole(histogram.value_at_quantile(quantile)));
