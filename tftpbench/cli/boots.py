@@ -162,7 +162,7 @@ def _print_clients(boot: "Boot") -> None:
             _say(f"  options: {_options(others[0])}")
         if probes:
             end = f"ended by ERROR {probes[0].stop_code} {visible_line(probes[0].stop_text)!r}"
-            _say(f"  to ask for a size: {_options(probes[0])}; {end}")
+            _say(f"  to ask, but not to read: {_options(probes[0])}; {end}")
         step = own[0]
         _say(f"  to open: {_waits(step.waits_ns)}; {_THEN[step.then].format(step.restarts_max)}")
         silent = len(step.reading_waits_ns) == 1

@@ -186,7 +186,9 @@ class LoadResult:
 
     @property
     def has_every_start(self) -> bool:
-        """Whether each intended start has a row: none was shed, and no row is left out."""
+        """Whether each intended start has a row with its time: none was shed, and no row is left out."""
+        if self.boots:
+            return not self.figures.get("boots_shed")
         return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property

@@ -103,15 +103,17 @@ def open_loop_law_fault(row: Row, mean_ns: float | None) -> str | None:
     return f"rate and time in flight speak of {low:.3g} in flight on average, not {counted:.3g}"
 
 
-def cohort(row: Row) -> int:
+def cohort(row: Row) -> int | None:
     """How many transfers, or machines where these boot, were intended in the measured time.
 
-    All of them where the work is fixed, as in a storm or a shape.
+    All of them where the work is fixed, as in a storm or a shape; None in a closed loop's window, which intends none.
     """
     is_fixed = any(row.get(name) is not None for name in ("transfers", "machines_asked", "shape"))
     if is_fixed:
-        return int(number(row, "machines" if row.get("machines") is not None else "intended") or 0)
-    return round((number(row, "offered_per_s") or 0) * (number(row, "duration_s") or 0))
+        known = number(row, "machines" if row.get("machines") is not None else "intended")
+        return None if known is None else int(known)
+    offered = number(row, "offered_per_s")
+    return None if offered is None else round(offered * (number(row, "duration_s") or 0))
 
 
 def number(row: Row, name: str) -> float | None:

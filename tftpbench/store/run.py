@@ -196,10 +196,7 @@ class Run(Shown):
             for name, rows in found.groupby("contender", observed=True):
                 chosen = set(self._choose({"contender": name, **cell}, valid_only))
                 ours = [row for row in self.rows if row["trial"] in chosen]
-                begun = sum(map(invariants.cohort, ours))
-                if kind == "service":
-                    begun -= sum(row.get("boots_shed" if boots else "shed") or 0 for row in ours)
-                never = max(begun - int(rows["count"].sum()), 0)
+                never = _never(ours, int(rows["count"].sum()), is_of_begun=kind == "service", is_boots=bool(boots))
                 last = pd.DataFrame({"value_ns": [math.inf], "count": [never], "contender": [name]})
                 parts.append(pd.concat([rows[["value_ns", "count", "contender"]], last]).assign(kind=kind))
         whole = pd.concat(parts, ignore_index=True)
@@ -349,6 +346,16 @@ def load_runs(glob: str) -> list[Run]:
     for refusal in refused:
         _warn(f"{refusal}; left out")
     return runs
+
+
+def _never(rows: Sequence[dict[str, Any]], ended: int, *, is_of_begun: bool, is_boots: bool) -> int:
+    """How many of the cohort of these trials did not come to their end; in a closed loop, of all that were begun."""
+    lost, shed = ("boots_failed boots_late", "boots_shed") if is_boots else ("failed timed_out late", "shed")
+    cohorts = [invariants.cohort(row) for row in rows]
+    if None in cohorts:
+        return sum(row.get(name) or 0 for row in rows for name in lost.split())
+    left_out = sum(row.get(shed) or 0 for row in rows) if is_of_begun else 0
+    return max(sum(each or 0 for each in cohorts) - left_out - ended, 0)
 
 
 def _found(pattern: Path) -> list[str]:

@@ -368,6 +368,23 @@ def test_machines_that_the_window_intended_are_the_cohort_of_a_percentile() -> N
     assert math.isinf(said.lines[0].figures["boot_ns_p99"] or 0)
 
 
+def test_at_so_many_at_once_a_percentile_is_the_trials_own() -> None:
+    class Ended:
+        count = 970
+
+        def percentile(self, _p: float, /) -> float:
+            return 5.0 * MS
+
+    matrix = {"boot": "uefi-grub", "concurrency": 10}
+    question = scenario(servers=["epoll"], matrix=matrix, trials=1, duration="1s")
+    found = rows(question, {"epoll": row() | {"machines": 1000, "booted": 1000}}, 1)
+    said = summary.summarise(question, ["epoll"], found, PLACE, merged=lambda *_: Ended())
+    assert said.sentence == (
+        "epoll: machines of uefi-grub, 10 at once: half are up within 400 ms, 99 % within 1.1 s, the slowest within "
+        "1.3 s; none gave up."
+    )
+
+
 def test_a_quick_run_speaks_of_machines() -> None:
     question = storm(100).quick()
     assert answer(question, {"epoll": row(), "threads": row()}, rounds=1).sentence.startswith(

@@ -60,6 +60,15 @@ def test_a_cohort_counts_what_never_ended_beside_response_and_service(tmp_path: 
     assert cohort.groupby("kind")["count"].sum().to_dict() == {"response": 20, "service": 14}
 
 
+def test_a_closed_loop_intends_nothing_so_that_what_it_lost_is_never(tmp_path: Path) -> None:
+    folder = create(tmp_path, servers={"epoll": {}})
+    latency = hlog(boot=[10**6] * 7, boot_service=[10**5] * 7)
+    save(folder, 1, latency=latency, machines=12, booted=9, boots_failed=2, boots_late=1, duration_s=1.0)
+    cohort = load_run(folder.path).cohort()
+    never = cohort[np.isinf(cohort["value_ns"])].set_index("kind")["count"].to_dict()
+    assert never == {"response": 3, "service": 3}, "more booted than the window holds, and none of these is lost"
+
+
 def test_a_cohort_is_of_machines_where_these_boot(tmp_path: Path) -> None:
     folder = create(tmp_path, servers={"epoll": {}})
     counts = {"machines": 9, "machines_asked": 9, "booted": 7, "boots_failed": 1, "boots_shed": 1}

@@ -294,17 +294,19 @@ def _figure(
     if metric.histogram and valid:
         kind, percent = metric.histogram
         histogram = merged(kind, cell_key, server)
-        if histogram is not None:
-            return _over_cohort(histogram, percent, valid) if metric.may_be_never else histogram.percentile(percent)
+        cohorts = [invariants.cohort(row) for row in valid] if metric.may_be_never else []
+        if histogram is not None and not metric.may_be_never:
+            return histogram.percentile(percent)
+        if histogram is not None and None not in cohorts:
+            return _over_cohort(histogram, percent, sum(each or 0 for each in cohorts))
     middle = _median(valid, metric.name)
     # A rate that counts ends of transfers says nothing where none fell into the window, though transfers were served.
     is_unseen = metric.name == "transfers_per_s" and not middle and any(row.get("completed") for row in valid)
     return None if is_unseen else middle
 
 
-def _over_cohort(histogram: Histogram, percent: float, valid: Sequence[Row]) -> float | None:
+def _over_cohort(histogram: Histogram, percent: float, cohort: int) -> float | None:
     """A percentile of all that were intended in these trials, of which the histogram holds those that completed."""
-    cohort = sum(map(invariants.cohort, valid))
     rank = max(1, math.ceil(percent * cohort / 100))
     if not cohort:
         return None
