@@ -273,7 +273,7 @@ def test_transfers_without_a_row_are_in_every_figure() -> None:
         assert 6 <= figure(result, "in_flight_max") <= 300
         # Six were in flight for nearly a second each.
         assert figure(result, "in_flight_mean") > 1
-    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
+    assert [result.arrivals_ns is None for result in (whole, failed, sample)] == [False, True, True]
     table = whole.transfers
     inside = np.minimum(table["end_ns"], figure(whole, "window_close_ns")) - table["actual_start_ns"]
     mean = inside.clip(0).sum() / figure(whole, "window_close_ns")
@@ -486,6 +486,14 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     assert figure(result, "booted") == 500
     assert result.boots["intended_start_ns"].max() < SECOND // 5
     assert figure(result, "offered_per_s") == 2_500, "of machines"
+    starts, ends = (result.boots[name] for name in ("actual_start_ns", "end_ns"))
+    assert result.arrivals_ns is not None
+    assert result.arrivals_ns.tolist() == starts.tolist()
+    assert figure(result, "burst_ns") == starts.max() - starts.min()
+    assert 1 <= figure(result, "in_flight_max") <= 500
+    closes = figure(result, "window_close_ns")
+    mean = (np.minimum(ends, closes) - starts).clip(0).sum() / closes
+    assert figure(result, "in_flight_mean") == pytest.approx(mean), "machines, their pauses included"
 
 
 def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:

@@ -162,11 +162,10 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
-    cell = trial.cell
-    has_gaps = not result.figures.get("boots_shed") if cell.is_boots else result.has_every_start
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or not has_gaps:
+    cell, starts_ns = trial.cell, result.arrivals_ns
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or starts_ns is None:
         return None
-    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
+    return validity.gap_distance(starts_ns, cell.rate_per_s)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

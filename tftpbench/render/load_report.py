@@ -121,10 +121,9 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        has_gaps = not self.count("boots_shed") if config.boots else self.result.has_every_start
-        if config.rate_per_s is not None and config.arrivals == "poisson" and has_gaps:
-            starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
-            gaps = validity.gap_distance(starts, config.rate_per_s)
+        starts_ns = self.result.arrivals_ns
+        if config.rate_per_s is not None and config.arrivals == "poisson" and starts_ns is not None:
+            gaps = validity.gap_distance(starts_ns, config.rate_per_s)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
 
