@@ -185,11 +185,11 @@ class LoadResult:
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
 
     @property
-    def arrivals_ns(self) -> Column | None:
-        """When each arrival started, a machine's or a transfer's; None where one was shed, or its row is left out."""
-        starts = (self.boots or self.transfers)["actual_start_ns"]
-        is_whole = starts.size == self.figures.get("machines" if self.boots else "intended")
-        return starts if is_whole and (starts >= 0).all() else None
+    def has_every_start(self) -> bool:
+        """Whether each intended start has a row with its time: none was shed, and no row is left out."""
+        if self.boots:
+            return not self.figures.get("boots_shed")
+        return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property
     def completed_numbers(self) -> list[int]:

@@ -162,10 +162,10 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
-    cell, starts_ns = trial.cell, result.arrivals_ns
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or starts_ns is None:
+    cell = trial.cell
+    if cell.arrivals != "poisson" or cell.rate_per_s is None or not result.has_every_start:
         return None
-    return validity.gap_distance(starts_ns, cell.rate_per_s)
+    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

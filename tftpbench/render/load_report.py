@@ -121,9 +121,9 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        is_poisson = config.rate_per_s is not None and config.arrivals == "poisson"
-        if is_poisson and (starts_ns := self.result.arrivals_ns) is not None:
-            gaps = validity.gap_distance(starts_ns, config.rate_per_s or 0)
+        if config.rate_per_s is not None and config.arrivals == "poisson" and self.result.has_every_start:
+            starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
+            gaps = validity.gap_distance(starts, config.rate_per_s)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
 
