@@ -21,7 +21,9 @@ from tests.loopback.test_run import PATIENCE_S, done, folder_of, rows, server_of
 from tests.loopback.test_run import tftpbench as started
 from tftpbench import cli
 from tftpbench.host.generator import machine_name
+from tftpbench.model.metrics import BOOT_COLUMNS
 from tftpbench.store import load_run
+from tftpbench.store.frames import CELL
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE_S)
 MACHINES = 20
@@ -83,6 +85,7 @@ def test_both_bundled_servers_boot_all_machines_from_roots_made_of_the_plan(tmp_
     assert [row["in_flight_max"] for row in found] <= [MACHINES] * 2
     run = load_run(next((tmp_path / "results").iterdir()))
     assert len(run.boots) == 2 * MACHINES
+    assert set(run.boots.columns) == {"trial", *CELL, *BOOT_COLUMNS}
     assert run.boots["boot"].unique().tolist() == ["small"]
     assert run.boots["outcome"].unique().tolist() == ["booted"]
     assert sorted(run.boots["machine"][run.boots["trial"] == 1]) == [*range(MACHINES)]
@@ -223,6 +226,22 @@ def test_a_run_measures_a_running_server_with_its_own_files(tmp_path: Path) -> N
     (row,) = rows(tmp_path)
     assert (row["server"], row["booted"], row["content_mismatches"]) == (target, MACHINES, 0)
     assert row["bytes_verified"] == MACHINES * (6000 + 3)
+
+
+def test_ctrl_c_ends_a_load_of_machines_with_what_it_found(tmp_path: Path) -> None:
+    path = profile(tmp_path)
+    silent_for = machine_name("/cfg/{mac-}.cfg", 3)
+    with peer(dropping(files_of(MACHINES), silent_for)) as server:
+        asked = ["--boot", str(path), "--machines", str(MACHINES), "--over", "100s", "--json"]
+        load = started(tmp_path, "load", f"127.0.0.1:{server.port}", *asked)
+        until(lambda: len(server.received) > 40, "no machine came", PATIENCE_S)
+        load.send_signal(signal.SIGINT)
+        out, err = load.communicate(timeout=PATIENCE_S)
+    assert load.returncode == 130, err
+    found = json.loads(out)
+    assert 0 < found["machines"] < MACHINES
+    assert found["machines"] == found["booted"] + found["boots_failed"] + found["boots_interrupted"]
+    assert found["failures"] is True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -202,7 +202,8 @@ def _boots(trial: Trial, result: LoadResult | None) -> Arrays:
     if result is None:
         return {name: np.empty(0, np.int64) for name in BOOT_COLUMNS}
     profiles = np.array([share.name for share in trial.cell.shares])
-    return {**result.boots, "boot": profiles[result.boots["share"]]}
+    others = {name: column for name, column in result.boots.items() if name != "share"}
+    return {**others, "boot": profiles[result.boots["share"]]}
 
 
 def _refuse_nothing(whole: Plan) -> None:

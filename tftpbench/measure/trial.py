@@ -25,6 +25,7 @@ from tftpbench.measure.rows import Observed, Row, row_of, server_columns
 from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
 from tftpbench.model.errors import ServerDied, ServerError
 from tftpbench.model.metrics import COLUMNS
+from tftpbench.model.workload import Shaped
 
 # The load is over: a server that would linger over finished transfers (dallying) is not waited for.
 STOP_GRACE_S = 0.3
@@ -163,9 +164,10 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
-    if cell.arrivals != "poisson" or cell.rate_per_s is None or not result.has_every_start:
+    if cell.arrivals != "poisson" or not result.has_every_start:
         return None
-    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s)
+    pieces = cell.load.pieces if isinstance(cell.load, Shaped) else ()
+    return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s, pieces)
 
 
 def _unnamed(error: ServerError, trial: Trial) -> str:

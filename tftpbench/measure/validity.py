@@ -6,7 +6,7 @@ trial valid.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tftpbench.model import invariants
 from tftpbench.model.invariants import Row, number
 from tftpbench.model.units import counted, format_duration
+from tftpbench.model.workload import Piece
 
 # The productive share of the generator's loop. At 2 % idle a closed loop waits for itself, not for the server: the
 # figure is then the generator's. (Its CPU time says nothing, because busy-polling fills it.)
@@ -176,8 +177,21 @@ def is_open_loop(row: Row) -> bool:
     return any(row.get(name) is not None for name in ("rate_per_s", "machines_asked", "shape"))
 
 
-def gap_distance(starts_ns: npt.NDArray[np.int64], rate_per_s: float) -> float | None:
-    """Largest distance of the gaps between these starts from exponential ones; None where they are too few to tell."""
+def gap_distance(
+    starts_ns: npt.NDArray[np.int64], rate_per_s: float | None, pieces: Sequence[Piece] = ()
+) -> float | None:
+    """Largest distance of the gaps between these starts from exponential ones; None where they are too few to tell.
+
+    `pieces`: of a shape, which has no one rate; its longest hold is looked at. Starts are in ns since the first one.
+    """
+    if rate_per_s is None:
+        begins_ns = np.cumsum([0, *(piece.for_ns for piece in pieces)])
+        holds = [(piece, begin) for piece, begin in zip(pieces, begins_ns, strict=False) if piece.kind == "hold"]
+        if not holds:
+            return None
+        hold, begin_ns = max(holds, key=lambda each: each[0].for_ns)
+        starts_ns = starts_ns[(starts_ns >= begin_ns) & (starts_ns < begin_ns + hold.for_ns)]
+        rate_per_s = hold.starts / hold.for_ns * 1e9
     gaps = np.diff(np.sort(starts_ns))
     if gaps.size < GAPS_MIN:
         return None

@@ -121,9 +121,9 @@ class Loaded:
     def findings(self) -> tuple[validity.Finding, ...]:
         """Why the figures may not be trusted."""
         config, gaps = self.config, None
-        if config.rate_per_s is not None and config.arrivals == "poisson" and self.result.has_every_start:
+        if config.is_open_loop and config.arrivals == "poisson" and self.result.has_every_start:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
-            gaps = validity.gap_distance(starts, config.rate_per_s)
+            gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
         return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
 

@@ -100,6 +100,25 @@ def scenario(tmp_path: Path) -> Path:
             "--concurrency and --rate exclude each other",
         ),
         *(
+            (["load", "127.0.0.1", *words.split()], said)
+            for words, said in [
+                (
+                    "--boot uefi --read a",
+                    "name one file: --read NAME or --write NAME; {n} in NAME makes many of it. Or",
+                ),
+                ("--boot nosuch", "no boot is called 'nosuch'; allowed: a file, or "),
+                ("--boot uefi --map loader", "--map is 'loader'; allowed: NAME=FILE, as in --map loader=pxelinux.0"),
+                ("--boot uefi --map x=y", "the boot uefi has no name 'x'; allowed: loader"),
+                ("--read a --map x=y", "--map goes with --boot"),
+                ("--boot uefi --blksize 1024", "a boot says itself what is asked for, and how: it goes with none of"),
+                ("--boot uefi --machines 3 -c 2", "--machines and --shape exclude each other, --concurrency and"),
+                ("--boot uefi --machines 3 -d 1s", "--transfers, --duration and --warm-up do not go with --machines"),
+                ("--read a --over 1s", "--over and --spread go with --machines"),
+                ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
+                ("--read a --shape 5/s", "--shape has '5/s'; allowed: pieces such as 10/s..500/s in 60s, 500/s for"),
+            ]
+        ),
+        *(
             (["load", "127.0.0.1", "--read", "a", "--rate", rate], f"--rate is '{rate}'; allowed: 0.001/s to 1000000/s")
             for rate in ("0/s", "-5/s", "1000000000/s", "1000001/s", "200", "nan/s")
         ),

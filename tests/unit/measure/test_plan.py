@@ -4,6 +4,7 @@ import json
 import lzma
 import os
 import socket
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -162,3 +163,25 @@ def test_a_running_server_has_no_ceiling_that_takes_time() -> None:
     running = Contender(Target("127.0.0.1", 69, "f"), None, Found("unknown", ""))
     here, there = (estimate_s(plan(one_cell, [each], 1).trials) for each in (contender("one"), running))
     assert here > there > 1
+
+
+def test_boots_are_left_out_where_their_files_can_not_be_put_or_uploads_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "phone.yaml"
+    path.write_text(
+        "{schema: tftpbench.boot/1, name: phone, description: It reads and writes., certainty: less certain,"
+        " sources: {test: this test}, sizes: {a: 10, log: 20},"
+        " clients: {one: {source: test, options: [blksize 1400], waits: 500ms x 3, nack: gap}},"
+        " steps: [{get: a, as: one}, {put: log, as: one}]}"
+    )
+    asked = scenario(matrix={"boot": str(path), "machines": 3}, duration=None)
+    able, read_only = contender("one", options=[]), contender("two", operations=["read"])
+    memory = contender("three")
+    assert isinstance(memory.server, Manifest)
+    memory = replace(memory, server=memory.server.model_copy(update={"store": "memory"}))
+    made = plan(asked, [able, read_only, memory], 1)
+    assert {trial.contender.name for trial in made.trials} == {"one"}, "options are asked for as real clients do"
+    assert [(skip.server, skip.reason) for skip in made.skipped] == [
+        ("two", "has no write"),
+        ("three", "keeps its files in memory, where those of a boot can't be put"),
+    ]
+    assert estimate_s(made.trials) > 0

@@ -8,6 +8,7 @@ import pytest
 
 from tftpbench.measure import validity
 from tftpbench.measure.validity import Kind, Surroundings
+from tftpbench.model.workload import Piece
 
 GOOD: dict[str, object] = {
     "transfers": None,
@@ -251,6 +252,21 @@ def test_poisson_arrivals_are_told_from_even_ones_by_their_gaps() -> None:
     assert distances[2] is None, "too few to tell"
     found = [validity.findings({**GOOD, **OPEN}, Surroundings(gap_distance=distance)) for distance in distances]
     assert [[finding.kind for finding in some] for some in found] == [[], [Kind.ARRIVALS], []]
+
+
+def test_random_arrivals_of_a_shape_are_judged_in_its_longest_hold() -> None:
+    rng, second = np.random.default_rng(1), 10**9
+    rate, slow = (1000, second), (10, second)
+    pieces = [Piece("ramp", slow, rate, second), Piece("hold", rate, rate, 3 * second), Piece("burst", count=500)]
+    ramp = np.linspace(0, second - 1, 400).astype(np.int64)
+    burst = np.full(500, 4 * second)
+    poisson = second + np.sort(rng.uniform(0, 3 * second, 3000)).astype(np.int64)
+    even = second + np.arange(3000) * second // 1000
+    for hold, limits in ((poisson, (0, 0.06)), (even, (0.3, 1))):
+        distance = validity.gap_distance(np.concatenate([ramp, hold, burst]), None, pieces)
+        assert distance is not None
+        assert limits[0] < distance < limits[1]
+    assert validity.gap_distance(even, None, pieces[:1]) is None
 
 
 def test_a_load_that_moved_nothing_saturates_nothing() -> None:

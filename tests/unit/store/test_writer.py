@@ -75,7 +75,13 @@ def test_machines_are_kept_with_their_profile_and_words_where_machines_boot(tmp_
     assert boots["outcome"].tolist() == ["failed", "shed"]
     assert boots["reason"].tolist() == ["no answer", ""]
     assert run.absent == ()
-    (folder.path / "trials" / "1" / "boots.parquet").unlink()
+    file = folder.path / "trials" / "1" / "boots.parquet"
+    file.write_bytes(b"PAR1 no table PAR1")
+    broken = load_run(folder.path)
+    with pytest.warns(ResultsWarning, match=r"trials/1/boots\.parquet can't be read: .*; left out"):
+        assert len(broken.boots) == 0
+    assert any("boots.parquet" in problem for problem in broken.problems)
+    file.unlink()
     assert "1 trial has no boots.parquet, kept without" in load_run(folder.path).absent
 
 
