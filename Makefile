@@ -125,6 +125,7 @@ lock: .venv/.packages
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) \
 		--group dev --extra notebooks --custom-compile-command "make lock" pyproject.toml -o requirements-notebooks.lock
 	cargo update --quiet
 
@@ -142,7 +143,7 @@ clean:
 	@touch $@
 
 .venv/.notebooks: requirements-notebooks.lock .venv/.packages
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-notebooks.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements-notebooks.lock
 	@touch $@
 
 .venv/.core: .venv/.packages pyproject.toml $(RUST_SOURCES)

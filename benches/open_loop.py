@@ -30,7 +30,7 @@ def measured(load: list[str], seconds: float, stall_s: float) -> dict[str, float
             assert server.stdout is not None
             port = server.stdout.readline().split()[2]
             words = [*_TFTPBENCH, "load", f"127.0.0.1:{port}", "--read", "file", "-d", f"{seconds * 1000:.0f}ms"]
-            # Longer than the stall: nobody asks again, so that the arithmetic is about the server alone.
+            # Longer than the stall: no client asks again, so that the arithmetic is about the server alone.
             words += ["--timeout", "20s", "--json", *load]
             with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as loader:
                 threading.Event().wait(seconds / 2)  # some time in the middle: the load has begun long ago

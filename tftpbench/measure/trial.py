@@ -34,7 +34,7 @@ UNRESPONSIVE_TIMEOUT_S = 2.0
 # A running server has no fresh start before the next trial: it is waited for, until it has worked off what clients have
 # given up. A dnsmasq of 50 at once took up to 87 s after 1000 at once, on two busy cores.
 RECOVERY_TIMEOUT_S = 120.0
-# Nobody waits for a shorter one without a word, and drawing costs it more.
+# A shorter one is over before anyone looks, and drawing costs it more.
 LONG_TRIAL_NS = 10_000_000_000
 
 OnEvent = Callable[[RecoveryAwaited | LoadProgressed], None]

@@ -3,7 +3,6 @@
 //! The cohort is every machine that was intended inside the measured window: what failed, came late, was shed or was
 //! interrupted never booted. It must never leave out a machine.
 
-use crate::booting::Ended;
 use crate::config::LoadConfig;
 use crate::ended::{Scope, Tally};
 use crate::figures::{Cohort, Figure, Figures, share, whole};
@@ -19,10 +18,9 @@ pub(crate) struct BootRecords {
 }
 
 impl BootRecords {
-    /// A miss was answered. `start_ns`: that of the run.
-    pub(crate) fn miss(&mut self, start_ns: u64, ended: &Ended) {
-        let log = self.miss.get_or_insert_with(LatencyLog::new);
-        log.record(ended.end_ns.saturating_sub(start_ns), ended.end_ns.saturating_sub(ended.started_ns));
+    /// A miss was answered so long after its request. `at_ns`: since the start of the run.
+    pub(crate) fn miss(&mut self, at_ns: u64, took_ns: u64) {
+        self.miss.get_or_insert_with(LatencyLog::new).record(at_ns, took_ns);
     }
 
     /// Adds what another worker wrote down.

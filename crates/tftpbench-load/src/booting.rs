@@ -124,9 +124,9 @@ impl Booting {
             _ if reason == BootReason::WrongBytes => {
                 Next::End(End { outcome: BootOutcome::Failed, reason, error_code })
             }
-            TransferOutcome::Completed => self.go_on(ended.end_ns),
+            TransferOutcome::Completed => self.after_step(ended.end_ns),
             // The server fell silent about a file that need not be there: the client asks for its next one.
-            _ if is_unanswered && self.step().then != Then::RestartBoot => self.go_on(ended.end_ns),
+            _ if is_unanswered && self.step().then != Then::RestartBoot => self.after_step(ended.end_ns),
             TransferOutcome::Failed | TransferOutcome::TimedOut => {
                 if self.restart(ended.end_ns) {
                     return Next::Request;
@@ -136,7 +136,7 @@ impl Booting {
         }
     }
 
-    fn go_on(&mut self, end_ns: u64) -> Next {
+    fn after_step(&mut self, end_ns: u64) -> Next {
         self.transfer_restarts = 0;
         if self.step + 1 == self.plan.steps(self.share).len() {
             return Next::End(End::of(BootOutcome::Booted));

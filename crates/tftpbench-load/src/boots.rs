@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use tftpbench_proto::{Habits, Mode, Operation, Options, Packet, REQUEST_LEN_MAX, emit_request_pairs};
 
-use crate::config::{LoadError, NAME_BYTES_MAX};
+use crate::load_error::LoadError;
 use crate::machine_name::machine_name;
+
+/// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// More than any client asks for: GRUB with all its modules makes some 300 requests.
 const STEPS_MAX: usize = 1000;

@@ -1,19 +1,15 @@
 //! What a load run is asked to do, and why it may refuse. Plain data: no sockets, no clocks.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use tftpbench_net::limits::OpenFilesShortfall;
 use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 
-use crate::boots::BootPlan;
+use crate::boots::{BootPlan, NAME_BYTES_MAX};
 use crate::brake::Brake;
+use crate::load_error::LoadError;
 use crate::open_loop::{Rate, Spacing};
 use crate::shape::{self, Piece, Spread};
-
-/// Longest file name in a request (NAME_MAX, limits.h); any longer and a request might pass 512 bytes.
-pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// An address keeps three bits at least to tell the boots of one place apart.
 const PLACE_BITS_MAX: u32 = 20;
@@ -205,52 +201,6 @@ pub enum Verify {
     Sample,
     /// Nothing.
     Off,
-}
-
-/// Why a run could not be done. What a server does wrong is never here: it is part of the report.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A value out of range.
-    #[error("{0}")]
-    Config(String),
-    /// The server is not on this machine.
-    #[error("{0} is not a loopback address; pass --allow-remote to send load to another machine")]
-    Remote(SocketAddr),
-    /// Too few file descriptors.
-    #[error(transparent)]
-    OpenFiles(#[from] OpenFilesShortfall),
-    /// More transfers may be in flight than this machine can hold.
-    #[error("{asked} {what} in flight are more than {limit} allow: at most {fits} fit{hint}")]
-    TooMany {
-        /// Transfers, or machines.
-        what: &'static str,
-        /// What was asked for.
-        asked: usize,
-        /// What limits it.
-        limit: String,
-        /// How many are possible.
-        fits: u64,
-        /// What else can be done about it, behind a semicolon; or nothing.
-        hint: String,
-    },
-    /// The operating system refused something the generator needs.
-    #[error("{what}: {source}")]
-    Os {
-        /// What was being done.
-        what: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A worker thread panicked: a fault of ours.
-    #[error("a load worker panicked: {0}")]
-    Internal(String),
-}
-
-impl LoadError {
-    /// Adapter for `map_err`: names what was being done.
-    pub(crate) fn os(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
-        move |source| LoadError::Os { what, source }
-    }
 }
 
 impl LoadConfig {

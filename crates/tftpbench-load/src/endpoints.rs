@@ -9,7 +9,8 @@ use tftpbench_net::{Socket, SocketOptions};
 use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
 
 use crate::booting::Booting;
-use crate::config::{Arrivals, LoadConfig, LoadError, Sockets};
+use crate::config::{Arrivals, LoadConfig, Sockets};
+use crate::load_error::LoadError;
 use crate::shared_socket::{self, SharedSocket};
 
 /// Sockets that an open loop has at the start: opened in some milliseconds, and enough for its first second or so.

@@ -16,9 +16,10 @@ use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
 
 use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
-use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig, LoadError};
+use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
+use crate::load_error::LoadError;
 use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};

@@ -471,11 +471,9 @@ def test_boots_start_at_a_rate_in_a_shape_and_in_a_closed_loop(tmp_path: Path) -
     closed = load(tmp_path, PRODUCT, "matrix: {boot: pi4, concurrency: 7}\n").cells()[0]
     assert (closed.label, closed.concurrency, closed.open_loop) == ("machines of pi4, 7 at once", 7, None)
     shaped = boots(tmp_path, RAMP + "  arrivals: poisson\n").cells()[0]
-    assert shaped.load == Shaped(
-        (Piece("ramp", (0, 1), (500, 1), 60 * 10**9), Piece("hold", (1, 20), (1, 20), 300 * 10**9),
-         Piece("burst", count=2000)),
-        "poisson", 10_000, 30 * 10**9,
-    )  # fmt: skip
+    fast, slow = (1, 2_000_000), (1, 20 * 10**9)  # starts in so many ns
+    pieces = Piece("ramp", (0, 1), fast, 60 * 10**9), Piece("hold", slow, slow, 300 * 10**9), Piece("burst", count=2000)
+    assert shaped.load == Shaped(pieces, "poisson", 10_000, 30 * 10**9)
     assert shaped.label == "machines of uefi-grub, poisson, shape 0/s to 500/s in 60 s, 0.05/s for 300 s, 2000 at once"
 
 

@@ -81,7 +81,7 @@ CRATES = sorted(path.parent for path in [*ROOT.glob("crates/*/src"), *ROOT.glob(
 
 Module = tuple[str, ...]
 
-TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*mod \w+ \{.*", re.DOTALL)
+TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*(?:pub\(crate\)\s+)?mod \w+ \{.*", re.DOTALL)
 COMMENT = re.compile(r"//.*")
 USE = re.compile(r"\b(pub(?:\([^)]*\))? )?use ([^;]+);")
 PATH = re.compile(r"\b(?:crate|self|super)(?:::\w+)+")

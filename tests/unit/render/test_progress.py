@@ -172,8 +172,8 @@ def test_a_long_trial_says_how_far_it_is_and_a_log_hears_of_it_every_half_minute
         for second in range(1, 61):
             now = Progress(second * 10**9, None, started=second * 20, ended=second * 10, completed=second * 9, bytes=0)
             show(LoadProgressed(begun.trial, now, (60 - second) * 10**9))
-    told = [line for line in stream.getvalue().splitlines() if "in flight" in line]
-    assert told == [
+    reported = [line for line in stream.getvalue().splitlines() if "in flight" in line]
+    assert reported == [
         "270 done, 300 in flight, 30 lost, 30 s left of this trial",
         "540 done, 600 in flight, 60 lost",
     ]
@@ -185,16 +185,16 @@ def test_a_trial_shorter_than_ten_seconds_reports_nothing_and_one_of_unknown_len
     begun = next(event for event in events() if isinstance(event, TrialStarted))
     config = LoadConfig(host="127.0.0.1", port=69, operation="read", name="f", file_size_bytes=1, concurrency=1)
 
-    def told(config: LoadConfig) -> list[int]:
+    def reported(config: LoadConfig) -> list[int]:
         found: list[LoadProgressed] = []
         report = reporter(begun.trial, config, lambda event: found.append(cast(LoadProgressed, event)))
         for second in range(1, 13):
             report(Progress(second * 10**9, None, 0, 0, 0, 0))
         return [event.now.elapsed_ns // 10**9 for event in found]
 
-    assert told(replace(config, duration_ns=9_900_000_000)) == [10, 11, 12]
-    assert told(replace(config, duration_ns=9_900_000_000, warm_up_ns=100_000_000)) == list(range(1, 13))
-    assert told(replace(config, transfers=1)) == [10, 11, 12]
+    assert reported(replace(config, duration_ns=9_900_000_000)) == [10, 11, 12]
+    assert reported(replace(config, duration_ns=9_900_000_000, warm_up_ns=100_000_000)) == list(range(1, 13))
+    assert reported(replace(config, transfers=1)) == [10, 11, 12]
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:

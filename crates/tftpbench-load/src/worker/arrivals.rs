@@ -6,8 +6,8 @@ use tftpbench_net::{LocalAddress, Received, clock};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::client::Drained;
-use crate::config::LoadError;
 use crate::endpoints::Via;
+use crate::load_error::LoadError;
 
 /// Batches read from an only shared socket before the poller is asked again, which alone tells of a stop.
 const RECEIVES_PER_POLL_MAX: u32 = 16;

@@ -15,8 +15,9 @@ use crate::boot_figures::{BootOutcome, BootRecords};
 use crate::booting::{Booting, End, Next, shed_row};
 use crate::boots::BootPlan;
 use crate::client::Client;
-use crate::config::{DALLYING_MAX, LoadError};
+use crate::config::DALLYING_MAX;
 use crate::endpoints::Via;
+use crate::load_error::LoadError;
 use crate::open_loop::Start;
 
 /// Set in the place of a timer that is a machine's and not a client's; no client's place is so large.
@@ -149,7 +150,8 @@ impl Worker<'_> {
         }
         let (Some(ended), Some(booting)) = (ended, &mut client.boot) else { return true };
         if booting.is_miss(&ended) {
-            machines.records.miss(self.recorder.start_ns, &ended);
+            let at_ns = ended.end_ns.saturating_sub(self.recorder.start_ns);
+            machines.records.miss(at_ns, ended.end_ns.saturating_sub(ended.started_ns));
         }
         match booting.step_ended(&ended, machines.is_over) {
             Next::Request => {
