@@ -125,7 +125,7 @@ lock: .venv/.packages
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --constraint requirements.lock \
-		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==[^ ]* \\$$/--no-emit-package \1/p' requirements.lock) \
 		--group dev --extra notebooks --custom-compile-command "make lock" pyproject.toml -o requirements-notebooks.lock
 	cargo update --quiet
 

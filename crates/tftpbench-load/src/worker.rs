@@ -20,12 +20,12 @@ use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
 use crate::load_error::LoadError;
+use crate::machines::Machines;
 use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
 use crate::schedule::{InFlight, Schedule};
-use machines::Machines;
 
 /// How often the offset between the clocks is taken anew.
 const OFFSET_AGE_NS: u64 = 50_000_000;

@@ -4,18 +4,14 @@
 //! A next request is always a timer's work, due at once where the machine does not think: so whatever the last client
 //! queued has left before, and no datagram is handled meanwhile. No cost where nothing boots.
 
-use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
-use tftpbench_net::{Socket, clock};
+use tftpbench_net::clock;
 
 use super::{DEADLINE, GENERATION_MASK, Worker, token};
-use crate::boot_figures::{BootOutcome, BootRecords};
+use crate::boot_figures::BootOutcome;
 use crate::booting::{Booting, End, Next, shed_row};
-use crate::boots::BootPlan;
 use crate::client::Client;
-use crate::config::DALLYING_MAX;
 use crate::endpoints::Via;
 use crate::load_error::LoadError;
 use crate::open_loop::Start;
@@ -24,30 +20,6 @@ use crate::open_loop::Start;
 const MACHINE: u64 = 1 << 31;
 /// Due with the next look at the timers.
 const AT_ONCE_NS: u64 = 0;
-
-/// What a worker keeps of its machines beside their clients.
-pub(super) struct Machines {
-    pub(super) plan: Arc<BootPlan>,
-    pub(super) records: BootRecords,
-    /// The run is over: what ends now was interrupted.
-    is_over: bool,
-    /// Sockets of requests that did not complete, so that their ports do not come again soon.
-    retired: VecDeque<Socket>,
-}
-
-impl Machines {
-    pub(super) fn new(plan: &Arc<BootPlan>) -> Machines {
-        let records = BootRecords::default();
-        Machines { plan: plan.clone(), records, is_over: false, retired: VecDeque::new() }
-    }
-
-    fn retire(&mut self, socket: Socket) {
-        self.retired.push_back(socket);
-        if self.retired.len() > DALLYING_MAX {
-            self.retired.pop_front();
-        }
-    }
-}
 
 impl Worker<'_> {
     /// Starts a machine with its first request; false where nothing boots.

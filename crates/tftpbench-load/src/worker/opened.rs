@@ -7,7 +7,6 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
 
-use super::machines::Machines;
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::brake::Throttle;
 use crate::client::Client;
@@ -15,6 +14,7 @@ use crate::config::{Extent, LoadConfig};
 use crate::endpoints::{Endpoints, datagram_bytes_max};
 use crate::faults::Faults;
 use crate::load_error::LoadError;
+use crate::machines::Machines;
 use crate::notice::{Counters, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
