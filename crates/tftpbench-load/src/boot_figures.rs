@@ -5,9 +5,9 @@
 
 use crate::config::LoadConfig;
 use crate::ended::{Scope, Tally};
+use crate::ended::{TransferOutcome, TransferRow};
 use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::LatencyLog;
-use crate::recorder::{TransferOutcome, TransferRow};
 
 /// What one worker writes down of its machines.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::boot_figures::{BootOutcome, BootReason, BootRow};
 use crate::boots::{BootPlan, BootStep, Ends, Then};
+use crate::ended::TransferOutcome;
 use crate::open_loop::Start;
-use crate::recorder::TransferOutcome;
 
 /// One machine.
 #[derive(Debug)]

@@ -19,10 +19,11 @@ use crate::booting::Booting;
 use crate::boots::{self, Ends};
 use crate::config::{LoadConfig, Verify};
 use crate::contents::{Contents, Generated};
+use crate::ended::TransferOutcome;
 use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::{Faults, LONGER_THAN_EXPECTED};
-use crate::recorder::{Recorder, TransferOutcome};
+use crate::recorder::Recorder;
 use crate::shared_socket::SharedSocket;
 
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.

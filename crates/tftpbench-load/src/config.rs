@@ -8,8 +8,8 @@ use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
 use crate::boots::{BootPlan, NAME_BYTES_MAX};
 use crate::brake::Brake;
 use crate::load_error::LoadError;
-use crate::open_loop::{Rate, Spacing};
-use crate::shape::{self, Piece, Spread};
+use crate::open_loop::Spacing;
+use crate::shape::{self, Starts};
 
 /// An address keeps three bits at least to tell the boots of one place apart.
 const PLACE_BITS_MAX: u32 = 20;
@@ -109,37 +109,7 @@ impl Arrivals {
     }
 }
 
-/// How many transfers of an open loop start when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Starts {
-    /// At a fixed rate, for as long as the run's extent says.
-    Rate(Rate),
-    /// A fixed number within a time, each at a time of its own: fixed work, without a warm-up.
-    Storm {
-        /// How many.
-        count: u64,
-        /// Within how long; 0 is all at once.
-        over_ns: u64,
-        /// How they lie in it.
-        spread: Spread,
-    },
-    /// At a rate that changes; the window is as long as the shape.
-    Shape(Arc<[Piece]>),
-}
-
 impl Starts {
-    /// Refuses what cannot be meant, in one line.
-    fn check(&self) -> Result<(), String> {
-        match self {
-            Starts::Rate(rate) if !rate.is_allowed() => {
-                Err("rate: must be between 0.001/s and 1000000/s".to_owned())
-            }
-            Starts::Rate(_) => Ok(()),
-            Starts::Storm { count, over_ns, .. } => shape::check_storm(*count, *over_ns),
-            Starts::Shape(pieces) => shape::check(pieces),
-        }
-    }
-
     /// The extent of a run with these starts, where they have one of their own.
     pub fn extent(&self) -> Option<Extent> {
         match self {

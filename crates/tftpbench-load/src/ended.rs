@@ -11,12 +11,70 @@ use hdrhistogram::Histogram;
 
 use crate::config::{LoadConfig, Rows};
 use crate::latency::{LatencyLog, add, latency_histogram};
-use crate::recorder::{TransferOutcome, TransferRow};
 
 /// Rows of a sample: as many as a plot or a table can use, in 14 MB with their columns.
 const SAMPLE_ROWS: usize = 100_000;
 /// Stands for the place of a row that is not kept.
 pub(crate) const NOT_KEPT: usize = usize::MAX;
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TransferOutcome {
+    /// Every block arrived and was acknowledged.
+    Completed,
+    /// An ERROR, or the peer broke the protocol.
+    Failed,
+    /// Retransmissions ran out, or the run ended when the server had been silent for the client's timeout or longer.
+    TimedOut,
+    /// The run was over first, and the server was not silent.
+    Interrupted,
+    /// Its deadline passed first.
+    Late,
+}
+
+impl TransferOutcome {
+    /// Names in the order of the discriminants.
+    pub const NAMES: [&'static str; 5] = ["completed", "failed", "timed_out", "interrupted", "late"];
+}
+
+/// One transfer. Times are nanoseconds since the first start of the run; -1 stands for "never".
+///
+/// How a transfer that did not complete came to its end:
+///
+/// | outcome  | error_code | first_response_ns | what happened                                         |
+/// |----------|------------|-------------------|-------------------------------------------------------|
+/// | Failed   | 0 or more  | is `end_ns`       | refused: the first answer was the ERROR that ended it |
+/// | Failed   | 0 or more  | before `end_ns`   | an ERROR came after an OACK, DATA or ACK              |
+/// | Failed   | -1         | any               | the server broke a rule, or sent too much: we ended it |
+/// | TimedOut | -1         | -1                | silent: nothing of the server was an answer           |
+/// | TimedOut | -1         | 0 or more         | stalled: it had answered                              |
+/// | Late     | -1         | any               | its deadline passed: we ended it                      |
+#[derive(Clone, Copy, Debug)]
+pub struct TransferRow {
+    /// The transfer's own number (its file number when every transfer is a file of its own).
+    pub number: u64,
+    /// When the schedule wanted it to start.
+    pub intended_start_ns: i64,
+    /// When its request was sent.
+    pub actual_start_ns: i64,
+    /// When the first answer arrived.
+    pub first_response_ns: i64,
+    /// When it was decided.
+    pub end_ns: i64,
+    /// File bytes moved in order.
+    pub bytes: u64,
+    /// Datagrams of ours sent again.
+    pub retransmissions: u64,
+    /// How it ended.
+    pub outcome: TransferOutcome,
+    /// Code of the ERROR that ended it; -1 without one.
+    pub error_code: i32,
+    /// The machine whose boot it is a step of, and which, from 1; -1 without one.
+    pub machine: i64,
+    /// See `machine`.
+    pub step: i16,
+}
 
 /// What counts for which figure.
 #[derive(Clone, Debug)]

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
-use crate::config::{Arrivals, Extent, LoadConfig, Starts};
+use crate::config::{Arrivals, Extent, LoadConfig};
 use crate::ended::CohortTally;
 use crate::latency::LatencyLog;
+use crate::shape::Starts;
 use crate::shape::length_ns;
 
 /// A figure of a report: whole numbers stay whole.

@@ -3,45 +3,15 @@
 //! A worker takes every k-th number, so that what all of them start together is the schedule of one worker, to the
 //! nanosecond. It must never read a clock, nor depend on what becomes of the transfers.
 
-use crate::config::Starts;
 use crate::contents::{SPLITMIX_STEP, mix64};
-use crate::shape::{GAP_BITS, Shape, Storm};
+use crate::rate::Rate;
+use crate::shape::{GAP_BITS, Shape, Starts, Storm};
 
-/// Slowest and fastest rate, in transfers a second: one in 1000 s, and more than any generator starts.
-const RATE_MIN_PER_S: f64 = 1e-3;
-const RATE_MAX_PER_S: f64 = 1e6;
 /// Gaps of a Poisson process are summed in units of 2^-16 ns: after 10^11 of them less than 2 ms are lost.
 const FRACTION_BITS: u32 = 16;
 const FRACTION: f64 = (1u32 << FRACTION_BITS) as f64;
 /// Tells this stream of random numbers from those that make file contents of the same seed.
 const STREAM: u64 = 0x6172_7269_7661_6C73;
-
-/// Transfers offered: `transfers` of them in each `per_ns`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many.
-    pub transfers: u64,
-    /// In how long.
-    pub per_ns: u64,
-}
-
-impl Rate {
-    /// Transfers a second.
-    pub fn per_second(self) -> f64 {
-        self.transfers as f64 * 1e9 / self.per_ns as f64
-    }
-
-    /// Whether it is from 0.001 to 1,000,000 a second.
-    pub(crate) fn is_allowed(self) -> bool {
-        self.per_ns > 0 && (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&self.per_second())
-    }
-
-    /// The first whole nanosecond by which `count` whole gaps have passed, rounded down.
-    pub(crate) fn time_of(self, count: u64) -> u64 {
-        let ns = u128::from(count) * u128::from(self.per_ns) / u128::from(self.transfers);
-        u64::try_from(ns).unwrap_or(u64::MAX)
-    }
-}
 
 /// How the starts of an open loop lie in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

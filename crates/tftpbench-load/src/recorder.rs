@@ -6,7 +6,7 @@ use std::ops::Range;
 use hdrhistogram::Histogram;
 
 use crate::config::LoadConfig;
-use crate::ended::{Ended, Scope};
+use crate::ended::{Ended, Scope, TransferRow};
 use crate::latency::{LatencyLog, latency_histogram};
 
 /// Length of one row of `intervals`, as long as that makes no more than [`INTERVALS_MAX`] of them; then it doubles.
@@ -42,27 +42,6 @@ pub(crate) struct Totals {
     pub(crate) gap_ns: u64,
 }
 
-/// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum TransferOutcome {
-    /// Every block arrived and was acknowledged.
-    Completed,
-    /// An ERROR, or the peer broke the protocol.
-    Failed,
-    /// Retransmissions ran out, or the run ended when the server had been silent for the client's timeout or longer.
-    TimedOut,
-    /// The run was over first, and the server was not silent.
-    Interrupted,
-    /// Its deadline passed first.
-    Late,
-}
-
-impl TransferOutcome {
-    /// Names in the order of the discriminants.
-    pub const NAMES: [&'static str; 5] = ["completed", "failed", "timed_out", "interrupted", "late"];
-}
-
 /// The smallest values that any answered transfer got; `None` before one was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Granted {
@@ -83,44 +62,6 @@ impl Granted {
         self.answered += other.answered;
         self.times.iter_mut().zip(other.times).for_each(|(sum, part)| *sum += part);
     }
-}
-
-/// One transfer. Times are nanoseconds since the first start of the run; -1 stands for "never".
-///
-/// How a transfer that did not complete came to its end:
-///
-/// | outcome  | error_code | first_response_ns | what happened                                         |
-/// |----------|------------|-------------------|-------------------------------------------------------|
-/// | Failed   | 0 or more  | is `end_ns`       | refused: the first answer was the ERROR that ended it |
-/// | Failed   | 0 or more  | before `end_ns`   | an ERROR came after an OACK, DATA or ACK              |
-/// | Failed   | -1         | any               | the server broke a rule, or sent too much: we ended it |
-/// | TimedOut | -1         | -1                | silent: nothing of the server was an answer           |
-/// | TimedOut | -1         | 0 or more         | stalled: it had answered                              |
-/// | Late     | -1         | any               | its deadline passed: we ended it                      |
-#[derive(Clone, Copy, Debug)]
-pub struct TransferRow {
-    /// The transfer's own number (its file number when every transfer is a file of its own).
-    pub number: u64,
-    /// When the schedule wanted it to start.
-    pub intended_start_ns: i64,
-    /// When its request was sent.
-    pub actual_start_ns: i64,
-    /// When the first answer arrived.
-    pub first_response_ns: i64,
-    /// When it was decided.
-    pub end_ns: i64,
-    /// File bytes moved in order.
-    pub bytes: u64,
-    /// Datagrams of ours sent again.
-    pub retransmissions: u64,
-    /// How it ended.
-    pub outcome: TransferOutcome,
-    /// Code of the ERROR that ended it; -1 without one.
-    pub error_code: i32,
-    /// The machine whose boot it is a step of, and which, from 1; -1 without one.
-    pub machine: i64,
-    /// See `machine`.
-    pub step: i16,
 }
 
 /// What happened in one interval.

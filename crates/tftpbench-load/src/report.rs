@@ -11,12 +11,11 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use crate::boot_figures::{self, BootRecords, BootRow};
 use crate::config::{Extent, LoadConfig};
 use crate::ended::{Ended, KeptRows, Scope, Tally};
+use crate::ended::{TransferOutcome, TransferRow};
 use crate::faults::{Fault, Faults, PeerError};
 use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::{LatencyLog, add, latency_histogram};
-use crate::recorder::{
-    Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, TransferOutcome, TransferRow, coarsen,
-};
+use crate::recorder::{Granted, INTERVAL_NS, Interval, Phase, Recorder, Totals, coarsen};
 
 /// Everything one load run found out.
 #[derive(Debug)]

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::config::{Arrivals, LoadConfig, Starts};
+use crate::config::{Arrivals, LoadConfig};
 use crate::open_loop::{OpenLoop, Start, Times};
+use crate::shape::Starts;
 
 /// Numbers for transfers, shared by all workers: 0, 1, 2, ... up to a limit.
 #[derive(Debug)]

@@ -4,7 +4,9 @@
 //! A shape is the integral of its rate over time. Start i is at the first nanosecond by which the integral has reached i:
 //! so there are as many starts as the integral rounded up, and the first one is at 0.
 
-use crate::open_loop::Rate;
+use std::sync::Arc;
+
+use crate::rate::Rate;
 
 /// Most transfers that start at once, and most of a storm: more than any generator holds.
 const BURST_MAX: u64 = 10_000_000;
@@ -18,6 +20,38 @@ const DENOMINATOR_MAX: u128 = 1 << 52;
 pub(crate) const GAP_BITS: u32 = 40;
 /// A spread that is normal ends three standard deviations from its middle; so much lies below that.
 const CUT: f64 = 0.001_349_898_031_630_094_5;
+
+/// How many transfers of an open loop start when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Starts {
+    /// At a fixed rate, for as long as the run's extent says.
+    Rate(Rate),
+    /// A fixed number within a time, each at a time of its own: fixed work, without a warm-up.
+    Storm {
+        /// How many.
+        count: u64,
+        /// Within how long; 0 is all at once.
+        over_ns: u64,
+        /// How they lie in it.
+        spread: Spread,
+    },
+    /// At a rate that changes; the window is as long as the shape.
+    Shape(Arc<[Piece]>),
+}
+
+impl Starts {
+    /// Refuses what cannot be meant, in one line.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Starts::Rate(rate) if !rate.is_allowed() => {
+                Err("rate: must be between 0.001/s and 1000000/s".to_owned())
+            }
+            Starts::Rate(_) => Ok(()),
+            Starts::Storm { count, over_ns, .. } => check_storm(*count, *over_ns),
+            Starts::Shape(pieces) => check(pieces),
+        }
+    }
+}
 
 /// How the starts of a storm lie in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

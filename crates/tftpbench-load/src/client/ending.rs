@@ -7,8 +7,9 @@ use tftpbench_proto::{Failure, OptionList, Options, Outcome, Packet, accept};
 use super::{Client, Machine, either};
 use crate::boot_figures::BootReason;
 use crate::booting::Ended;
+use crate::ended::{TransferOutcome, TransferRow};
 use crate::endpoints::Via;
-use crate::recorder::{Granted, Recorder, TransferOutcome, TransferRow};
+use crate::recorder::{Granted, Recorder};
 
 impl Client {
     /// Writes down what holds for the transfer from its first answer on. An ERROR or a broken OACK grants nothing; DATA

@@ -11,8 +11,9 @@ use tftpbench_proto::{ErrorCode, HEADER_LEN, Packet, Transmit, emit_ack, emit_da
 
 use super::{Client, Drained, Machine, Shared, either};
 use crate::boots::Ends;
+use crate::ended::TransferOutcome;
 use crate::endpoints::Via;
-use crate::recorder::{Recorder, TransferOutcome};
+use crate::recorder::Recorder;
 
 /// Room for any ERROR of ours.
 const ERROR_BYTES_MAX: usize = 64;
