@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.loopback.peer import RRQ, Address, Peer, contents, error, opcode, peer, serve_bytes
-from tftpbench.host.brake import RAMP_NS, approach, braked, is_elsewhere, plan_text
+from tftpbench.host.brake import RAMP_NS, Limits, approach, braked, is_elsewhere, plan_text
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 
 SECOND = 1_000_000_000
@@ -117,10 +117,10 @@ def test_only_what_leaves_the_machine_is_braked_and_it_is_said_before() -> None:
         False, False, False, True, True,
     ]  # fmt: skip
     near, far = config(69), config(69, host="192.0.2.1", transfers=1_000, duration_ns=None)
-    assert not braked(near).stops_when_failing
-    assert braked(far).stops_when_failing
-    assert not braked(far, stops=False).stops_when_failing
-    assert plan_text(braked(far, bytes_per_s_max=62_500_000)) == (
+    assert not braked(near, Limits()).stops_when_failing
+    assert braked(far, Limits()).stops_when_failing
+    assert not braked(far, Limits(stops=False)).stops_when_failing
+    assert plan_text(braked(far, Limits(bytes_per_s_max=62_500_000))) == (
         "192.0.2.1 is another machine: first 1 transfer, then 10 transfers at once, then 100 transfers within 5 s; "
         "then 1000 transfers, 200 at once. It ends when more than half of the last 100 fail for 3 s. "
         "No more starts while more than 500 Mbit/s are moved."

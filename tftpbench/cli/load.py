@@ -234,6 +234,8 @@ def load(
     busy_poll: BusyPoll = "1ms",
     seed: Seed = 1,
     allow_remote: options.AllowRemote = False,
+    max_rate: options.MaxRate = None,
+    keep_going: options.KeepGoing = False,
     json_: options.Json = False,
 ) -> int:
     """Put load on a running server and report what it did.
@@ -241,6 +243,7 @@ def load(
     Exit code 3 means that machines did not boot, or that transfers failed, timed out, moved wrong bytes or were not
     done. With --json, `failures` says the same, and `verdict` whether the figures can be used.
     """
+    from tftpbench.host.brake import braked
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
     from tftpbench.render import load_report
@@ -330,6 +333,7 @@ def load(
         storm = None if machines is None else options.duration_ns("--over", over or "0s")
         config = replace(config, over_ns=storm, spread=(spread or Spread.even).value, shape=_pieces(shape))
         config = _open(config, rate, arrivals or Arrivals.even, deadline)
+    config = braked(config, options.limits(max_rate, keep_going=keep_going))
     with closing(_Screen(json_=json_)) as screen, _ready(config, boot, map_, screen) as (ready, not_compared):
         loaded, interrupted = _run(ready, not_compared, screen)
     if json_:
@@ -461,8 +465,11 @@ def _refuse_remote(config: "LoadConfig") -> None:
         )
 
 
-def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loaded, bool]":
+def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside the load)
+    config: "LoadConfig", not_compared: str, screen: _Screen
+) -> "tuple[Loaded, bool]":
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
+    from tftpbench.host.brake import approach, is_elsewhere, plan_text
     from tftpbench.host.generator import Progress, Stop, read_back, run_load
     from tftpbench.render import load_report
 
@@ -492,6 +499,11 @@ def _run(config: "LoadConfig", not_compared: str, screen: _Screen) -> "tuple[Loa
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
+        if is_elsewhere(config.host):
+            screen.say(plan_text(config))
+            if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)):
+                first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
+                return first, bool(interrupted)
         result, back = run_load(config, stop, on_answer=on_answer, on_progress=on_progress), None
         if config.operation == "write" and config.verify == "full" and not interrupted:
             screen.live("Reading the files back, to compare every byte.")

@@ -6,7 +6,7 @@ It must never import what is heavy: the help of every command waits for it.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -15,7 +15,11 @@ from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import suggest
 from tftpbench.model.programs import PROGRAM, typed
 
+if TYPE_CHECKING:
+    from tftpbench.host.brake import Limits
+
 RESULTS = Path("results")
+MAX_RATE_BYTES_PER_S_MIN = 1000  # below that one request a second passes
 TRIALS_MAX = 1000  # as in a scenario
 _BUNDLED = Path(__file__).parent.parent / "_bundled"
 
@@ -96,6 +100,14 @@ ResultsFolder = Annotated[
 ]
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Allow a server on another machine; else loopback only.")
+]
+MaxRate = Annotated[
+    str | None,
+    typer.Option("--max-rate", metavar="RATE", help="Start nothing while more is moved, as in 500Mbit/s or 60MiB/s."),
+]
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going", help="Go on although most of what another machine was asked for has failed."),
 ]
 Map = Annotated[
     list[str] | None,
@@ -208,6 +220,22 @@ def names(texts: Sequence[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"--map is {text!r}; allowed: NAME=FILE, as in --map loader=pxelinux.0")
         found[name] = file
     return found
+
+
+def limits(max_rate: str | None, *, keep_going: bool) -> "Limits":
+    """What bounds a load. Raises BadParameter."""
+    from tftpbench.host.brake import Limits
+    from tftpbench.model.units import parse_bytes_per_s
+
+    if max_rate is None:
+        return Limits(not keep_going)
+    try:
+        found = parse_bytes_per_s(max_rate)
+    except ValueError as error:
+        raise typer.BadParameter(f"--max-rate {error}") from None
+    if found < MAX_RATE_BYTES_PER_S_MIN:
+        raise typer.BadParameter(f"--max-rate is {max_rate!r}; allowed: 8kbit/s or more")
+    return Limits(not keep_going, found)
 
 
 def size_bytes(option: str, text: str) -> int:

@@ -13,6 +13,7 @@ from tftpbench.cli import options, output
 from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
+    from tftpbench.host.brake import Limits
     from tftpbench.measure import RunReport
     from tftpbench.model.scenario import Scenario
 
@@ -50,6 +51,8 @@ def run(
     target_write: TargetWrite = False,
     map_: options.Map = None,
     allow_remote: options.AllowRemote = False,
+    max_rate: options.MaxRate = None,
+    keep_going: options.KeepGoing = False,
     set_: options.Overrides = None,
     trials: Trials = None,
     quick: Quick = False,
@@ -67,6 +70,7 @@ def run(
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
     overrides += [f"map={json.dumps(names)}"] if (names := options.names(map_)) else []
     changes = _Changes(overrides, server or [], (target, target_file, target_write), quick)
+    limits = options.limits(max_rate, keep_going=keep_going)
     chosen = _chosen(scenario or [], changes, resume, seed)
     seed = random_seed() if seed is None else seed
     if dry_run:
@@ -74,8 +78,9 @@ def run(
     interrupt_on_end()  # an orderly end for all: finished trials are saved
     answers = []
     for each, name in zip(chosen, scenario or [""], strict=True):
-        command = changes.command(name, each, seed, out, allow_remote)
-        answers.append(_measured(each, command, seed, out, resume, allow_remote, report, json_, quiet))
+        remote = (allow_remote, max_rate, keep_going)
+        command = changes.command(name, each, seed, out, remote)
+        answers.append(_measured(each, command, seed, out, resume, allow_remote, limits, report, json_, quiet))
     if json_:
         output.print_json([document for document, _ in answers])
     # Of several scenarios: a missed threshold goes before too few valid trials, and that before all well.
@@ -113,15 +118,23 @@ class _Changes:
         scenario = measuring(scenario, self.entries(scenario), self.overrides)
         return scenario.quick(keeps_trials=sets(self.overrides, "trials")) if self.quick else scenario
 
-    def command(self, name: str, scenario: "Scenario", seed: int, out: Path, allow_remote: bool) -> list[str]:
-        """What to type to do the same again: the same cells in the same order on the same contents."""
+    def command(
+        self, name: str, scenario: "Scenario", seed: int, out: Path, remote: tuple[bool, str | None, bool]
+    ) -> list[str]:
+        """What to type to do the same again: the same cells in the same order on the same contents.
+
+        `remote`: --allow-remote, --max-rate and --keep-going.
+        """
+        allow_remote, max_rate, keep_going = remote
         words = ["tftpbench", "run", name]
         words += [word for assignment in self.overrides for word in ("--set", assignment)]
         words += [word for server in self.entries(scenario) for word in ("--server", server)]
         words += ["--quick"] if self.quick else []
         words += ["--seed", str(seed)]
         words += ["--out", str(out)] if out != options.RESULTS else []
-        return words + (["--allow-remote"] if allow_remote else [])
+        words += ["--allow-remote"] if allow_remote else []
+        words += ["--max-rate", max_rate] if max_rate is not None else []
+        return words + (["--keep-going"] if keep_going else [])
 
 
 def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int | None) -> list["Scenario"]:
@@ -153,6 +166,7 @@ def _measured(
     out: Path,
     resume: Path | None,
     allow_remote: bool,
+    limits: "Limits",
     page: bool,
     json_: bool,
     quiet: bool,
@@ -172,6 +186,7 @@ def _measured(
                 command=command,
                 on_event=shown,
                 allow_remote=allow_remote,
+                limits=limits,
             )
     except measure.RunInterrupted as interrupted:
         if page and interrupted.report.rows:

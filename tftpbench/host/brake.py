@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from tftpbench.host.generator import LoadConfig, LoadResult
+from tftpbench.model.errors import nothing_listens
 from tftpbench.model.units import counted, format_duration, format_rate
 
 TEN = 10
@@ -27,17 +28,30 @@ class Held:
     why: str
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the load on another machine: `stops`, by the rule that most of the last 100 failed for 3 s.
+
+    `bytes_per_s_max`: of UDP payload, both ways; holds on this machine as well.
+    """
+
+    stops: bool = True
+    bytes_per_s_max: int | None = None
+
+
+USUAL = Limits()
+
+
 def is_elsewhere(host: str) -> bool:
     """Whether datagrams to this IP address leave the machine."""
     address = ip_address(host)
     return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def braked(config: LoadConfig, *, stops: bool = True, bytes_per_s_max: int | None = None) -> LoadConfig:
-    """The load with the rules that end it, where it leaves this machine; as it is where it does not."""
-    if not is_elsewhere(config.host):
-        return replace(config, bytes_per_s_max=bytes_per_s_max)
-    return replace(config, stops_when_failing=stops, bytes_per_s_max=bytes_per_s_max)
+def braked(config: LoadConfig, limits: Limits) -> LoadConfig:
+    """The load with what bounds it; the rule that ends it is for other machines."""
+    stops = limits.stops and is_elsewhere(config.host)
+    return replace(config, stops_when_failing=stops, bytes_per_s_max=limits.bytes_per_s_max)
 
 
 def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult]) -> Held | None:
@@ -50,14 +64,31 @@ def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult]) -> Hel
     return None
 
 
+def stopped_text(reason: str, where: str) -> str:
+    """Why a load was ended by its brake, as `LoadResult.stopped` has it."""
+    if reason == "unreachable":
+        return f"the load was ended early: {nothing_listens(where)}"
+    return "the load was ended early: for 3 s more than half of the last 100 had failed; --keep-going does not end it"
+
+
+def run_text(host: str, limits: Limits) -> str:
+    """What a run of several trials does to another machine, before it is done."""
+    text = f"{host} is another machine: first 1 transfer or boot, then {TEN} at once, then up to {RAMP_MAX} within "
+    text += f"{format_duration(RAMP_NS)}; then the trials.{_ends(limits.stops, limits.bytes_per_s_max)}"
+    return text
+
+
 def plan_text(config: LoadConfig) -> str:
     """What will be done, before it is: which target, how many, how much, and what ends it."""
     steps = ", then ".join(words for words, _ in _steps(config))
-    text = f"{config.host} is another machine: first {steps}; then {_whole(config)}."
-    if config.stops_when_failing:
-        text += " It ends when more than half of the last 100 fail for 3 s."
-    if config.bytes_per_s_max is not None:
-        rate = format_rate(8 * config.bytes_per_s_max, "bit").replace(" bit", "bit")
+    ends = _ends(config.stops_when_failing, config.bytes_per_s_max)
+    return f"{config.host} is another machine: first {steps}; then {_whole(config)}.{ends}"
+
+
+def _ends(stops: bool, bytes_per_s_max: int | None) -> str:
+    text = " It ends when more than half of the last 100 fail for 3 s." if stops else ""
+    if bytes_per_s_max is not None:
+        rate = format_rate(8 * bytes_per_s_max, "bit").replace(" bit", "bit")
         text += f" No more starts while more than {rate} are moved."
     return text
 

@@ -4,7 +4,7 @@ It emits events and prints nothing. A run that is killed at any moment has lost 
 be resumed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.host import machine
+from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
 from tftpbench.host.generator import LoadResult
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
@@ -32,7 +33,7 @@ from tftpbench.measure.events import (
 from tftpbench.measure.files import fitted, target_files
 from tftpbench.measure.plan import Contender, Plan, Trial, contenders, plan
 from tftpbench.measure.session import Bench, Tools
-from tftpbench.measure.starts import Starts
+from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
@@ -110,13 +111,14 @@ def run(
     on_event: Callable[[Event], None] = lambda _: None,
     tools: Tools | None = None,
     allow_remote: bool = False,
+    limits: Limits = USUAL,
 ) -> RunReport:
     """Do every trial of the scenario that the store lacks, and keep each there.
 
     `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a running server
-    be on another machine. Raises LoadError where the generator can't run here, ManifestError for unknown
-    servers, ServerNotReady where one that should be running has not the file, UsageError where no server is there,
-    RunInterrupted on Ctrl-C, and what the store raises.
+    be on another machine, `limits` bound what is sent there. Raises LoadError where the generator can't run here or a
+    server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
+    has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
@@ -129,10 +131,10 @@ def run(
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
-            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick)
+            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
-                notes = (*store.notes, *files.notes(servers))
+                notes = (*_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
                 left = [trial for trial in whole.trials if trial.number not in done]
                 interrupted = _do_all(left, whole, bench, store, on_event)
@@ -174,13 +176,25 @@ def _do_all(
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))
-            left_out = starts.note(trial, outcome.failed_start)
+            left_out = starts.note(trial, outcome.failed_start) or _stopped(starts, trial, outcome)
             if left_out is not None:
                 folder.amend(LEFT_OUT, starts.document())
                 on_event(ServerLeftOut(left_out, starts.is_none_left))
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _remote_notes(servers: Sequence[Contender], limits: Limits) -> Iterator[str]:
+    for target in (server.server for server in servers):
+        if isinstance(target, Target) and is_elsewhere(target.host):
+            yield run_text(target.host, limits)
+
+
+def _stopped(starts: Starts, trial: Trial, outcome: Outcome) -> LeftOut | None:
+    """A server that the brake has ended the load on gets no more."""
+    reason = outcome.result and outcome.result.stopped
+    return starts.leave_out(trial, stopped_text(reason, trial.contender.name)) if reason else None
 
 
 def _save(folder: TrialStore, trial: Trial, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tftpbench.host.brake import USUAL, Limits, approach, braked, is_elsewhere
 from tftpbench.host.generator import (
     LoadConfig,
     LoadGenerator,
@@ -33,7 +34,7 @@ from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import LISTENS_ON, Trial
 from tftpbench.measure.rows import Row, busy_poll_us
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
-from tftpbench.model.errors import ServerDied
+from tftpbench.model.errors import LoadError, ServerDied
 from tftpbench.model.metrics import BOOT_OUTCOMES
 from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 
@@ -79,6 +80,9 @@ class Bench:
     allow_remote: bool = False
     is_quick: bool = False
     """Whether no rate is judged."""
+    limits: Limits = USUAL
+    approached: set[str] = field(default_factory=set)
+    """Other machines that have shown that they bear some load."""
 
     def folder_of(self, trial: Trial) -> AbstractContextManager[Path]:
         """The folder that the trial's server serves, as nothing has used it; empty where it keeps files elsewhere."""
@@ -115,13 +119,25 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     files = bench.target_files.of(trial, upload)
     if files.shares and isinstance(trial.contender.server, Target) and not are_comparable(files.shares):
         config = replace(config, verify="off", size_is_known=False)
-    return replace(
+    config = replace(
         config,
         name=files.name,
         distinct_files=files.distinct,
         verify_against=files.contents,
         boots=files.shares,
     )
+    return braked(config, bench.limits)
+
+
+def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
+    """Before the first load on another machine: step by step. Raises LoadError where it does not bear a step."""
+    where = f"{config.host}:{config.port}"
+    if not is_elsewhere(config.host) or where in bench.approached:
+        return
+    held = approach(config, lambda step: bench.tools.generator.run(step, stop))
+    if held is not None:
+        raise LoadError(f"{where}: {held.why}; see what it says, or ask with: tftpbench load")
+    bench.approached.add(where)
 
 
 def run_watched(

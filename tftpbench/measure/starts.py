@@ -47,8 +47,13 @@ class Starts:
         failed.append(trial.number)
         if len(failed) < FAILED_STARTS_MAX:
             return None
+        return self.leave_out(trial, failure, (*self._before.get(name, ()), *failed))
+
+    def leave_out(self, trial: Trial, reason: str, failed: tuple[int, ...] = ()) -> LeftOut:
+        """The server of this trial gets no further one; `failed`: trials in which it did not start."""
+        name = trial.contender.name
         not_done = sum(order > trial.order for order, other in self._planned if other == name)
-        made = self.left_out[name] = LeftOut(name, failure, (*self._before.get(name, ()), *failed), not_done)
+        made = self.left_out[name] = LeftOut(name, reason, failed, not_done)
         return made
 
     @property

@@ -22,7 +22,15 @@ from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Observed, Row, row_of, server_columns
-from tftpbench.measure.session import Bench, compared_uploads, how_lost, load_config, run_watched, server_of
+from tftpbench.measure.session import (
+    Bench,
+    approach_once,
+    compared_uploads,
+    how_lost,
+    load_config,
+    run_watched,
+    server_of,
+)
 from tftpbench.model.errors import ServerDied, ServerError
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.workload import Shaped
@@ -109,6 +117,7 @@ def _server_findings(trial: Trial, row: Row, seen: Observed, died: str | None) -
 def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: OnEvent) -> Observed:
     stop = Stop()
     config = load_config(trial, bench, server, stop)
+    approach_once(config, bench, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     before = bench.tools.host.stolen_ticks(cores)

@@ -329,9 +329,11 @@ def _room_for_generator(row: Row, around: Surroundings) -> str:
 def _round_ns(row: Row) -> float:
     """How long answers to all transfers in flight take to read, where they may all be waiting at once.
 
-    So it is in a closed loop, and in a storm.
+    So it is in a closed loop, and in a storm, of whose machines each may wait for a window of blocks.
     """
-    asked, data_pps = number(row, "machines_asked") or number(row, "concurrency"), number(row, "data_pps")
+    asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
+    if machines := number(row, "machines_asked"):
+        asked = machines * (number(row, "windowsize_granted") or 1)
     if is_open_loop(row) and number(row, "machines_asked") is None:
         return 0
     return asked / data_pps * 1e9 if asked and data_pps else 0

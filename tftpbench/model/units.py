@@ -39,6 +39,9 @@ _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*/\s*(s|min|h)\s*", re.ASCII)
 RATE_DENOMINATOR_MAX = 3_600_000
 _QUANTITY = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-zµ]*)\s*", re.ASCII)
 
+_BIT_UNITS = {"k": 1000, "M": 1000**2, "G": 1000**3}
+_BITS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*([kMG])bit/s\s*", re.ASCII)
+BANDWIDTH_ALLOWED = "bits or bytes a second: 500Mbit/s, 1Gbit/s, 60MiB/s"
 SIZE_ALLOWED = "bytes as a number, or with a unit: 512, 64KiB, 10MB"
 RATE_ALLOWED = "a number a second, minute or hour: 50/s, 3/min, 100/h"
 DURATION_ALLOWED = "a number with a unit: 200ms, 1.5s, 2min"
@@ -86,6 +89,19 @@ def parse_bytes(text: str | int) -> int:
 def parse_duration_ns(text: str) -> int:
     """Read "1.5s" or "200ms" as nanoseconds; ValueError says what is wrong with it."""
     return _parse(text, _DURATION_UNITS_NS, DURATION_ALLOWED)
+
+
+def parse_bytes_per_s(text: str) -> int:
+    """Read "500Mbit/s" or "60MiB/s" as bytes a second; ValueError says what is wrong with it."""
+    found = _BITS.fullmatch(text)
+    if found is not None:
+        return int(Fraction(found[1]) * _BIT_UNITS[found[2]] / 8)
+    if text.strip().endswith("/s"):
+        try:
+            return parse_bytes(text.strip()[:-2])
+        except ValueError:
+            pass
+    raise ValueError(f"is {text[:40]!r}; allowed: {BANDWIDTH_ALLOWED}")
 
 
 def parse_rate_per_s(text: str) -> float:

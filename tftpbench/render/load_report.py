@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tftpbench.host.brake import stopped_text
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
 from tftpbench.measure.findings import of_boots
@@ -59,7 +60,7 @@ class Loaded:
     """A load that has ended, and what it may have left to say.
 
     `back`: what came back of the uploads; `refused`: nothing listened on the port; `not_compared`: why reads that were
-    to be compared with a first one could not be.
+    to be compared with a first one could not be; `held`: why no more than this first step was sent.
     """
 
     config: LoadConfig
@@ -67,6 +68,7 @@ class Loaded:
     back: ReadBack | None = None
     refused: bool = False
     not_compared: str = ""
+    held: str = ""
 
     @cached_property
     def figures(self) -> dict[str, int | float | None]:
@@ -108,7 +110,7 @@ class Loaded:
             not self.count("booted" if self.config.boots else "completed")
             or any(map(self.count, lost))
             or self.not_done > 0
-            or bool(self.not_compared)
+            or bool(self.not_compared or self.held or self.result.stopped)
         )
 
     @cached_property
@@ -207,6 +209,7 @@ def document(load: Loaded) -> dict[str, object]:
         "verdict": verdict,
         "verdict_reason": reason,
         "failures": load.has_failures,
+        "stopped": load.result.stopped,
         **({"stopped": list(load.stopped)} if config.boots else {}),
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),
@@ -415,6 +418,7 @@ def _warnings(load: Loaded) -> Iterator[str]:
     if load.refused:
         yield nothing_listens(_where(config))
         return
+    yield from _warnings_of_brake(load)
     for finding in load.findings:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
@@ -436,7 +440,7 @@ def _warnings(load: Loaded) -> Iterator[str]:
             "give a longer --duration, or check that the file has an end"
         )
     yield from _warnings_at_rate(load)
-    if load.not_done:
+    if load.not_done and not load.result.stopped:
         yield (
             f"{load.not_done:,} of {config.transfers:,} transfers were not done when the load ended, "
             f"{format_duration(config.limit_ns)} after its start at the latest: ask for fewer, or for a --duration"
@@ -447,6 +451,13 @@ def _warnings(load: Loaded) -> Iterator[str]:
             f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
             "compared: let the server serve its uploads, or pass --verify off"
         )
+
+
+def _warnings_of_brake(load: Loaded) -> Iterator[str]:
+    if load.held:
+        yield load.held
+    if load.result.stopped:
+        yield stopped_text(load.result.stopped, _where(load.config))
 
 
 def _warnings_at_rate(load: Loaded) -> Iterator[str]:

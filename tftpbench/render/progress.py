@@ -299,7 +299,8 @@ def recovery_text(event: RecoveryAwaited) -> str:
 def left_out_text(event: ServerLeftOut) -> str:
     """A server that is not tried any more; why it did not start, the line of its trial has just said."""
     left_out = event.left_out
-    text = f"left out from here on: {left_out.server}: did not start again, {_not_done(left_out.not_done)}"
+    why = "did not start again" if left_out.failed_trials else left_out.reason
+    text = f"left out from here on: {left_out.server}: {why}, {_not_done(left_out.not_done)}"
     return f"{text}; no server is left, so the run ends" if event.is_last else text
 
 

@@ -6,6 +6,7 @@ A run that is killed at any moment has lost the trial it was in, and can be resu
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tftpbench.host.brake import USUAL, Limits
 from tftpbench.measure import Event, RunReport, Tools, runner
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.scenario import Scenario, from_document
@@ -23,6 +24,7 @@ def run(
     on_event: Callable[[Event], None] = lambda _: None,
     tools: Tools | None = None,
     allow_remote: bool = False,
+    limits: Limits = USUAL,
 ) -> RunReport:
     """Do every trial of the scenario, or, with `resume`, those that a run folder lacks (its own seed counts then).
 
@@ -38,6 +40,7 @@ def run(
         on_event=on_event,
         tools=tools,
         allow_remote=allow_remote,
+        limits=limits,
     )
 
 
