@@ -1,6 +1,6 @@
 """Packing a finished run for keeping: some five files in place of four for each trial (docs/results-format.md).
 
-    python -m tftpbench.store.pack RUN FOLDER [--histograms-only] [--merge]
+    python -m tftpbench.store.pack RUN FOLDER [--histograms-only] [--merge] [--kinds KIND,...]
 
 It must never change the run that it packs, and leaves nothing where the packed one would read otherwise.
 """
@@ -28,15 +28,24 @@ from tftpbench.store.run import Run, load_run
 from tftpbench.store.trial_files import TrialFiles, WholeRun
 
 _TABLES = {form.TRANSFERS: TRANSFER_COLUMNS, form.BOOTS: BOOT_COLUMNS, form.INTERVALS: INTERVAL_COLUMNS}
+_OF_MACHINES = {form.BOOTS: BOOT_COLUMNS}
 _LOG_MAX_BYTES = 64 << 20  # a log is cut by the run that writes it; the largest recorded one has 17 KB
 _LEFT = "leave its folder as it is, or measure it again"
 
 
-def pack(source: Path, folder: Path, *, histograms_only: bool = False, merge: bool = False) -> Run:
+def pack(
+    source: Path,
+    folder: Path,
+    *,
+    histograms_only: bool = False,
+    merge: bool = False,
+    kinds: Sequence[str] = tuple(LATENCY_KINDS),
+) -> Run:
     """The run folder `source` packed into the new `folder`, read back and compared before it gets its name.
 
     Rows and answer are kept as they are, and of each trial one histogram of each kind, the sum of its seconds.
-    `histograms_only` leaves out transfers, intervals and logs. `merge` adds up the histograms of the valid trials of
+    `histograms_only` leaves out transfers, intervals and logs; machines keep their rows. `kinds`: the histograms that
+    are kept. `merge` adds up the histograms of the valid trials of
     one contender in one cell; those trials can then only be asked for together. Raises ResultsError where the run is
     packed already or not whole, where `folder` exists, or where the packed run would read otherwise.
     """
@@ -49,8 +58,8 @@ def pack(source: Path, folder: Path, *, histograms_only: bool = False, merge: bo
         folder.parent.mkdir(parents=True, exist_ok=True)
         made.mkdir()
         try:
-            _write(run, made, histograms_only=histograms_only, merge=merge)
-            _refuse_difference(run, load_run(made))
+            _write(run, made, _OF_MACHINES if histograms_only else _TABLES, kinds, merge=merge)
+            _refuse_difference(run, load_run(made), kinds)
             made.rename(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
@@ -69,14 +78,27 @@ def main() -> None:
     parser.add_argument(
         "--merge", action="store_true", help="one histogram for all valid trials of a contender in a cell"
     )
+    parser.add_argument(
+        "--kinds", metavar="KIND,...", type=_kinds, default=tuple(LATENCY_KINDS),
+        help=f"histograms to keep, of {', '.join(LATENCY_KINDS)}; all unless given",
+    )  # fmt: skip
     asked = parser.parse_args()
     try:
-        pack(asked.run, asked.folder, histograms_only=asked.histograms_only, merge=asked.merge)
+        pack(
+            asked.run, asked.folder, histograms_only=asked.histograms_only, merge=asked.merge, kinds=asked.kinds
+        )  # fmt: skip
     except ResultsError as error:
         raise SystemExit(f"{parser.prog}: {error}") from None
     for folder in (asked.run, asked.folder):
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         sys.stdout.write(f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.2f} MB\n")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    named = text.split(",")
+    if unknown := [kind for kind in named if kind not in LATENCY_KINDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(LATENCY_KINDS)}")
+    return tuple(kind for kind in LATENCY_KINDS if kind in named)
 
 
 def _refuse_unfit(run: Run) -> None:
@@ -92,7 +114,9 @@ def _refuse_unfit(run: Run) -> None:
             raise ResultsError(f"{run.path}: {lacking} of {len(trials)} trials have no {name}; {_LEFT}")
 
 
-def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> None:
+def _write(
+    run: Run, folder: Path, kept: Mapping[str, Mapping[str, Column]], kinds: Sequence[str], *, merge: bool
+) -> None:
     files = WholeRun(run.path)
     groups = _groups(run) if merge else []
     shared = {form.MERGED_TRIALS: groups} if groups else {}
@@ -105,15 +129,13 @@ def _write(run: Run, folder: Path, *, histograms_only: bool, merge: bool) -> Non
         (folder / form.ANSWER).write_bytes(read_regular(run.path / form.ANSWER, form.ANSWER_MAX_BYTES))
     trials = [row["trial"] for row in run.rows]
     if trials and files.has(trials[0], form.LATENCY):
-        tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(run, files, trials, groups))
-    if histograms_only or not trials:
-        return
-    for name, columns in _TABLES.items():
+        tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(run, files, trials, groups, kinds))
+    for name, columns in kept.items():
         having = [row["trial"] for row in run.rows if form.has_file(row, name)]
         if having and files.has(having[0], name):
             parts = {trial: _table(run, files, trial, name, columns) for trial in having}
             tables.write_packed(folder / name, _together(parts))
-    if any(files.has(trial, form.SERVER_LOG) for trial in trials):
+    if form.TRANSFERS in kept and any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
 
 
@@ -140,12 +162,14 @@ def _groups(run: Run) -> list[list[int]]:
     return [group for group in found.values() if len(group) > 1]
 
 
-def _latency_table(run: Run, files: TrialFiles, trials: Sequence[int], groups: Sequence[Sequence[int]]) -> pa.Table:
+def _latency_table(
+    run: Run, files: TrialFiles, trials: Sequence[int], groups: Sequence[Sequence[int]], kinds: Sequence[str]
+) -> pa.Table:
     """The rows of PACKED_LATENCY, kind by kind: histograms of one kind are alike, and pack better together."""
     shared = {trial: group for group in groups for trial in group}
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("trial", "kind", "step_ns", "count")}
     for number, kind in enumerate(LATENCY_KINDS):
-        for trial in trials:
+        for trial in trials if kind in kinds else ():
             group = shared.get(trial, [trial])
             if trial != group[0]:
                 continue
@@ -177,11 +201,11 @@ def _log(run: Path, trial: int) -> bytes:
     return f"==> {name} <==\n".encode() + text + (b"" if text.endswith(b"\n") or not text else b"\n")
 
 
-def _refuse_difference(run: Run, packed: Run) -> None:
+def _refuse_difference(run: Run, packed: Run, kinds: Sequence[str]) -> None:
     """Raises ResultsError where the packed run does not give what the run gives: rows, histograms, tables."""
     if packed.rows != run.rows:
         raise ResultsError(f"{run.path}: can't be packed so: its trials would be judged otherwise")
-    for kind in LATENCY_KINDS:
+    for kind in kinds:
         for trials in {row["trial"]: packed.sharing(row["trial"]) for row in run.rows}.values():
             if _recorded(run, kind, trials) != _recorded(packed, kind, trials):
                 raise ResultsError(f"{run.path}: can't be packed: {kind} of trial {trials[0]} would be another")

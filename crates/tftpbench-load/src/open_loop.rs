@@ -4,8 +4,7 @@
 //! nanosecond. It must never read a clock, nor depend on what becomes of the transfers.
 
 use crate::contents::{SPLITMIX_STEP, mix64};
-use crate::rate::Rate;
-use crate::shape::{GAP_BITS, Shape, Starts, Storm};
+use crate::shape::{GAP_BITS, Rate, Shape, Starts, Storm};
 
 /// Gaps of a Poisson process are summed in units of 2^-16 ns: after 10^11 of them less than 2 ms are lost.
 const FRACTION_BITS: u32 = 16;

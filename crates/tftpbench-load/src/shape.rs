@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::rate::Rate;
-
+/// Slowest and fastest rate, in transfers a second: one in 1000 s, and more than any generator starts.
+const RATE_MIN_PER_S: f64 = 1e-3;
+const RATE_MAX_PER_S: f64 = 1e6;
 /// Most transfers that start at once, and most of a storm: more than any generator holds.
 const BURST_MAX: u64 = 10_000_000;
 const PIECES_MAX: usize = 1000;
@@ -20,6 +21,33 @@ const DENOMINATOR_MAX: u128 = 1 << 52;
 pub(crate) const GAP_BITS: u32 = 40;
 /// A spread that is normal ends three standard deviations from its middle; so much lies below that.
 const CUT: f64 = 0.001_349_898_031_630_094_5;
+
+/// Transfers offered: `transfers` of them in each `per_ns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub transfers: u64,
+    /// In how long.
+    pub per_ns: u64,
+}
+
+impl Rate {
+    /// Transfers a second.
+    pub fn per_second(self) -> f64 {
+        self.transfers as f64 * 1e9 / self.per_ns as f64
+    }
+
+    /// Whether it is from 0.001 to 1,000,000 a second.
+    pub(crate) fn is_allowed(self) -> bool {
+        self.per_ns > 0 && (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&self.per_second())
+    }
+
+    /// The first whole nanosecond by which `count` whole gaps have passed, rounded down.
+    pub(crate) fn time_of(self, count: u64) -> u64 {
+        let ns = u128::from(count) * u128::from(self.per_ns) / u128::from(self.transfers);
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+}
 
 /// How many transfers of an open loop start when.
 #[derive(Clone, Debug, PartialEq, Eq)]

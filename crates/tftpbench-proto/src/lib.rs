@@ -88,7 +88,6 @@ mod block;
 mod fault;
 pub mod netascii;
 mod option_list;
-mod option_name;
 mod options;
 mod packet;
 mod receiver;
@@ -97,9 +96,8 @@ mod timing;
 mod transfer;
 
 pub use block::Rollover;
-pub use fault::{Malformed, ProtocolFault};
+pub use fault::{Malformed, OptionName, ProtocolFault};
 pub use option_list::OptionList;
-pub use option_name::OptionName;
 pub use options::{Agreed, BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, Options, accept, negotiate};
 pub use packet::{
     Decoded, ErrorCode, HEADER_LEN, Mode, Operation, Packet, REQUEST_LEN_MAX, Request, emit_ack,

@@ -2,8 +2,7 @@
 //!
 //! Must never allocate, nor panic on any bytes.
 
-use crate::fault::Malformed;
-use crate::option_name::OptionName;
+use crate::fault::{Malformed, OptionName};
 
 /// The options of a request or OACK as they came: complete pairs, nothing else checked. NULs behind the last pair, which
 /// some boot loaders fill their requests up with, are no part of it.

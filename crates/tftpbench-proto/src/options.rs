@@ -5,9 +5,9 @@
 use std::io::Write as _;
 
 use crate::block::{self, Rollover};
+use crate::fault::OptionName;
 use crate::fault::ProtocolFault;
 use crate::option_list::OptionList;
-use crate::option_name::OptionName;
 
 /// Smallest blksize (RFC 2348).
 pub const BLKSIZE_MIN: u16 = 8;
