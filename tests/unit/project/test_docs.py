@@ -313,3 +313,17 @@ def _lost(row: dict[str, Any]) -> float:
     kinds = {"silent", "timed_out", "refused", "failed"}
     lost = sum(each["count"] for each in row["server_findings"] if each["kind"] in kinds)
     return float(lost / row["started"]) if row.get("started") else 1.0
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-many.md"])
+def test_what_is_shown_of_a_storm_is_what_the_recorded_run_said(page: str) -> None:
+    said = " ".join((ROOT / "results/reference/storm/answer.txt").read_text(encoding="utf-8").split())
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = re.search(r"With 5000 machines of uefi-grub at once, epoll has.*?none gave up\.", text, re.DOTALL)
+    assert shown is not None
+    assert " ".join(shown[0].replace("\n> ", " ").split()) in said
+    rows = re.findall(
+        r"^  (?:epoll|threads|dnsmasq|tftpd-hpa) .* of 15,000 .*|^  epoll +all 15,000 .*", text, re.MULTILINE
+    )
+    assert all(" ".join(row.split()) in said for row in rows)
+    assert len(rows) == (4 if page == "README.md" else 0)
