@@ -495,6 +495,43 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     assert figure(result, "in_flight_mean") == pytest.approx(mean), "machines, their pauses included"
 
 
+def test_boots_without_a_row_are_in_every_figure() -> None:
+    serves = serve_bytes(contents())
+    dropped = [_core.machine_name("{mac}", number).encode() for number in range(0, 300, 50)]
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if not any(name in datagram for name in dropped):
+            serves(self, datagram, address)
+
+    def load(**changes: object) -> LoadResult:
+        with peer(answer) as server:
+            asked = {"transfers": 300, "rate_per_s": None, "over_ns": SECOND // 2, "deadline_ns": SECOND, **changes}
+            return run_load(booting(server.port, step(), step("own-{mac}"), verify="off", **asked))
+
+    whole, failed, sample = load(), load(rows="failed"), load(rows_max=60, workers=2)
+    rows = [result.boots["outcome"] for result in (whole, failed, sample)]
+    late = BOOT_OUTCOMES.index("late")
+    assert_boots_add_up(whole)
+    assert (len(rows[0]), rows[1].tolist()) == (300, [late] * 6)
+    assert np.count_nonzero(rows[2] == late) == 6
+    assert 6 < len(rows[2]) <= 60
+    for result in (whole, failed, sample):
+        counts = [figure(result, name) for name in ("machines", "booted", "boots_late", "completed", "misses")]
+        assert counts == [300, 294, 6, 594, 0]
+        assert result.figures["boot_ns_p99_is_never"] is True
+        assert figure(result, "boot_service_ns_p50") <= figure(result, "boot_ns_p50") < SECOND
+        assert 0 <= figure(result, "burst_ns") < SECOND
+        assert figure(result, "in_flight_mean") > 1
+        assert figure(result, "offered_per_s") == 600
+    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
+    nothing = load(rows="failed", boots=(Share("made-up", 1, (step(),)),), transfers=20)
+    assert (figure(nothing, "booted"), [len(column) for column in nothing.boots.values()]) == (20, [0] * 15)
+    shed = load(rows_max=10, concurrency=2)
+    assert len(shed.boots["machine"]) <= 10
+    assert sum(figure(shed, name) for name in ("booted", "boots_late", "boots_shed")) == 300
+    assert figure(shed, "boots_shed") > 100
+
+
 def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:
     stop = generator.Stop()
     with peer(lambda *_: None) as server:

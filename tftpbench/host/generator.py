@@ -50,8 +50,8 @@ class LoadConfig:
     `over_ns`: a storm, an open loop of `transfers` starts within that time, spread as `spread` says: evenly, or
     normally about the middle. `shape`: an open loop whose rate changes, and which is as long as its pieces. Neither
     has a warm-up, and all that they start is measured.
-    `rows`: which transfers have a row in the result: "all", "failed" (what did not complete), or "sample" (that, and
-    every k-th of the others). More than `rows_max` become a sample. All figures are of all transfers.
+    `rows`: which transfers and machines have a row in the result: "all", "failed" (what did not complete or boot), or
+    "sample" (that, and every k-th of the others). More than `rows_max` become a sample. Figures are always of all.
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
@@ -163,8 +163,8 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
     nanoseconds since the first start, -1 for never.
-    `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
-    BOOT_REASONS. Empty where no machine was to boot.
+    `boots`: of machines, shed ones too, the same; `outcome` is an index of BOOT_OUTCOMES, `reason` of BOOT_REASONS.
+    Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -188,7 +188,7 @@ class LoadResult:
     def has_every_start(self) -> bool:
         """Whether each intended start has a row with its time: none was shed, and no row is left out."""
         if self.boots:
-            return not self.figures.get("boots_shed")
+            return len(self.boots["machine"]) == self.figures.get("machines") and not self.figures.get("boots_shed")
         return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property

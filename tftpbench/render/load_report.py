@@ -137,12 +137,19 @@ class Loaded:
         row = {**self.figures, **_load_asked(self.config), "concurrency": self.config.concurrency}
         return tuple(each.text for each in of_boots(row, self.result.boots, self.config.boots))
 
-    def up_after_ns(self, share: float) -> float:
-        """When this share of all machines was up, since the first was to start; infinite where it never was."""
-        boots = self.result.boots
-        booted = boots["outcome"] == BOOT_OUTCOMES.index("booted")
-        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * len(booted))
-        return float(ends[rank - 1] - boots["intended_start_ns"].min()) if 0 < rank <= len(ends) else math.inf
+    def up_after_ns(self, share: float) -> float | None:
+        """When this share of all machines was up, since the first was to start; infinite where it never was.
+
+        Of those that booted each row stands for as many; None where they have none.
+        """
+        boots, up = self.result.boots, self.count("booted")
+        ends = np.sort(boots["end_ns"][boots["outcome"] == BOOT_OUTCOMES.index("booted")])
+        rank = math.ceil(share * self.count("machines"))
+        if not 0 < rank <= up:
+            return math.inf
+        if not len(ends):
+            return None
+        return float(ends[math.ceil(rank * len(ends) / up) - 1] - boots["intended_start_ns"].min())
 
     @cached_property
     def options(self) -> dict[str, "Option"]:
@@ -321,7 +328,9 @@ def _lines_of_boots(load: Loaded) -> Iterator[tuple[str, str]]:
     yield "requests", f"{load.count('completed'):,} of {load.count('started'):,} ended as they should"
 
 
-def _up(after_ns: float) -> str:
+def _up(after_ns: float | None) -> str:
+    if after_ns is None:
+        return "-"
     return NEVER if math.isinf(after_ns) else f"after {format_duration(after_ns)}"
 
 

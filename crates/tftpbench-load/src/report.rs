@@ -25,8 +25,8 @@ pub struct LoadReport {
     /// Rows of transfers, in order of their ends within each worker: one for each, unless the configuration says otherwise or
     /// there are too many.
     pub transfers: Vec<TransferRow>,
-    /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
-    pub boots: Vec<BootRow>,
+    /// The same of machines; `None` where none was to boot.
+    pub boots: Option<Vec<BootRow>>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service; of boots with boot,
@@ -77,14 +77,14 @@ impl LoadReport {
         figures.extend(latencies.figures());
         figures.extend(cohort.figures());
         let mut logs = Vec::from(cohort.into_logs(["response", "service"]));
-        let mut boots = Vec::new();
-        if let Some(records) = merged.boots.take() {
-            let found = boot_figures::figures(config, records, &scope);
+        let mut boots = None;
+        if config.boots.is_some() {
+            let found = boot_figures::figures(config, std::mem::take(&mut merged.boots), &scope);
             // Starts are those of machines then, and so is what is in flight.
             figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
             figures.extend(found.figures);
             logs.extend(found.logs);
-            boots = found.rows;
+            boots = Some(found.rows);
         }
         let (faults, errors) = merged.faults.into_lists();
         let Granted { answered, times: [blksize, windowsize, tsize], .. } = merged.recorded.granted;
@@ -132,7 +132,8 @@ struct Merged {
     /// Of the worker whose loop stood still longest: at once, and together within the window.
     gap_ns_max: u64,
     gap_ns_sum: u64,
-    boots: Option<BootRecords>,
+    /// Of each worker.
+    boots: Vec<BootRecords>,
 }
 
 /// Sums that are not split by phase.
@@ -180,7 +181,7 @@ impl Merged {
             receive_buffer_bytes: 0,
             gap_ns_max: 0,
             gap_ns_sum: 0,
-            boots: None,
+            boots: Vec::new(),
         }
     }
 
@@ -209,9 +210,7 @@ impl Merged {
         self.ended.push(transfers);
         self.in_flight_max = self.in_flight_max.max(worker.recorder.in_flight_max);
         self.faults.merge(worker.faults);
-        if let Some(boots) = worker.boots {
-            self.boots.get_or_insert_default().merge(boots);
-        }
+        self.boots.extend(worker.boots);
         self.receive_buffer_bytes = self.receive_buffer_bytes.max(worker.receive_buffer_bytes);
         self.workers += 1;
     }

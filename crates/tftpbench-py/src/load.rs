@@ -233,7 +233,7 @@ impl LoadOutcome {
         table(py, rows, &columns)
     }
 
-    /// Columns of the machines, each as little-endian int64; none where no machine was to boot.
+    /// Columns of the machines that have a row, each as little-endian int64; none where no machine was to boot.
     #[getter]
     fn boots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let columns: [Column<BootRow>; 15] = [
@@ -253,8 +253,10 @@ impl LoadOutcome {
             ("reason", |row| row.reason as i64),
             ("error_code", |row| i64::from(row.error_code)),
         ];
-        let shown = if self.0.boots.is_empty() { &[] } else { &columns[..] };
-        table(py, &self.0.boots, shown)
+        match &self.0.boots {
+            Some(rows) => table(py, rows, &columns),
+            None => Ok(PyDict::new(py)),
+        }
     }
 
     /// Columns of the intervals, each as little-endian int64.

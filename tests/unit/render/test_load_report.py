@@ -1,5 +1,6 @@
 """What `tftpbench load` says in the end, from figures made by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +257,20 @@ def test_of_machines_it_says_first_how_many_are_up_since_when_and_where_the_othe
     assert (document["boot"], document["operation"], document["machines_asked"]) == ("pi4", None, 100)
     assert (document["boot_ns_p99"], document["boot_ns_p99_is_never"]) == (None, True)
     assert document["stopped"] == list(load.stopped)
+
+
+def test_each_row_of_a_sample_stands_for_as_many_machines_that_booted() -> None:
+    ends = [("booted", 1_000_000 + 1_000_000 * place) for place in range(1, 201)]
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=0, transfers=200, operation="read")
+    whole = booted(*ends)
+    fourth = {name: column[3::4] for name, column in whole.boots.items()}
+    none = {name: column[:0] for name, column in whole.boots.items()}
+    for boots, expected in ((whole.boots, [100e6, 200e6]), (fourth, [100e6, 200e6]), (none, [None, None])):
+        load = Loaded(asked, replace(whole, boots=boots))
+        assert [load.up_after_ns(share) for share in (0.5, 1.0)] == expected
+    assert "  up             half -, 99 % -, the last -\n" in load_report.render(load)
+    lost = booted(*ends[:100], *[("late", 10**9)] * 100)
+    assert Loaded(asked, replace(lost, boots=none)).up_after_ns(0.51) == math.inf
 
 
 def test_machines_that_were_late_or_shed_are_warned_of_by_what_was_asked() -> None:

@@ -44,9 +44,9 @@ impl Worker<'_> {
 
     /// A machine that was to start, and does not; false where nothing boots.
     pub(super) fn shed_machine(&mut self, start: Start) -> bool {
-        let start_ns = self.recorder.start_ns;
         let Some(machines) = &mut self.machines else { return false };
-        machines.records.rows.push(shed_row(&machines.plan, start, start_ns));
+        let row = shed_row(&machines.plan, start, self.recorder.start_ns);
+        machines.records.end(row, &self.recorder.scope());
         true
     }
 
@@ -141,7 +141,8 @@ impl Worker<'_> {
         self.in_flight.end();
         self.schedule.transfer_ended(end_ns);
         if let (Some(machines), Some(booting)) = (&mut self.machines, &client.boot) {
-            machines.records.rows.push(booting.row(end, end_ns, self.recorder.start_ns));
+            let row = booting.row(end, end_ns, self.recorder.start_ns);
+            machines.records.end(row, &self.recorder.scope());
         }
     }
 
