@@ -55,9 +55,9 @@ class LoadConfig:
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
-    `stops_when_failing`: the load ends where most of the last 100 transfers failed for 3 s, or ICMP says that nothing
-    listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed loop) or what is
-    due is shed (an open loop); what has begun is not slowed down.
+    `stops_when_failing`: the load ends where most of the last 100 (machines, where they boot) failed for 3 s, or ICMP
+    says that nothing listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed
+    loop) or what is due is shed (an open loop); what has begun is not slowed down.
     `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
     name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
@@ -199,7 +199,10 @@ class LoadResult:
 
 
 class Progress(NamedTuple):
-    """How far a load is, as it was up to 50 ms ago: time since its start, and since the measured window closed."""
+    """How far a load is, as it was up to 50 ms ago: time since its start, and since the measured window closed.
+
+    `machines`: those that have begun to boot; `booted` of them are up, and `lost` of them ended otherwise.
+    """
 
     elapsed_ns: int
     draining_ns: int | None
@@ -208,6 +211,19 @@ class Progress(NamedTuple):
     completed: int
     bytes: int
     shed: int = 0
+    machines: int = 0
+    booted: int = 0
+    lost: int = 0
+
+    @property
+    def open(self) -> int:
+        """Machines that boot, or transfers in flight where none is to."""
+        return max(0, self.machines - self.booted - self.lost if self.machines else self.started - self.ended)
+
+    @property
+    def machines_text(self) -> str:
+        """What became of the machines: "120 up, 880 booting, 3 lost"."""
+        return f"{self.booted:,} up, {self.open:,} booting, {self.lost:,} lost"
 
 
 @dataclass(frozen=True)

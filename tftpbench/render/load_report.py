@@ -180,17 +180,21 @@ def waiting(config: LoadConfig, now: Progress) -> str:
     drain_ns = config.deadline_ns if config.is_open_loop else config.drain_ns
     left_ns = max(0, drain_ns - (now.draining_ns or 0))
     left = format_duration(round(left_ns, -9))
-    return f"The time is over; waiting up to {left} for {counted(now.started - now.ended, 'open transfer')}."
+    awaited = counted(now.open, "machine" if config.boots else "open transfer")
+    return f"The time is over; waiting up to {left} for {awaited}."
 
 
 def live(config: LoadConfig, now: Progress, before: Progress) -> str:
     """The line that a person watches; rates are those since `before`."""
     seconds = max(now.elapsed_ns - before.elapsed_ns, 1) / 1e9
-    total = "" if config.transfers is None or config.boots else f" of {config.transfers:,}"
+    at, moved = f"{now.elapsed_ns / 1e9:.0f} s", f"{format_bytes((now.bytes - before.bytes) / seconds)}/s"
+    if config.boots:
+        return f"{at}: {now.machines_text}{f', {now.shed:,} shed' if now.shed else ''}, {moved}"
+    total = "" if config.transfers is None else f" of {config.transfers:,}"
     return (
-        f"{now.elapsed_ns / 1e9:.0f} s: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
+        f"{at}: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
         f"{format_rate((now.completed - before.completed) / seconds, 'files')}, "
-        f"{format_bytes((now.bytes - before.bytes) / seconds)}/s, {now.started - now.ended:,} open"
+        f"{moved}, {now.open:,} open"
     )
 
 

@@ -12,6 +12,8 @@ use crate::latency::LatencyLog;
 #[derive(Debug)]
 pub(crate) struct BootRecords {
     rows: Ended<BootRow>,
+    /// Machines that have sent their first request.
+    pub(crate) begun: u64,
     pub(crate) counts: BootCounts,
     /// From a request to the ERROR that says that the file is not there; made with the first one.
     miss: Option<LatencyLog>,
@@ -61,7 +63,15 @@ impl BootCounts {
 impl BootRecords {
     /// Of a worker with this much room for rows.
     pub(crate) fn new(config: &LoadConfig) -> BootRecords {
-        BootRecords { rows: Ended::new(config), counts: BootCounts::default(), miss: None }
+        BootRecords { rows: Ended::new(config), begun: 0, counts: BootCounts::default(), miss: None }
+    }
+
+    /// One of a worker that has begun so many machines, of which these have ended so.
+    #[cfg(test)]
+    pub(crate) fn of(begun: u64, ended: &[BootOutcome]) -> BootRecords {
+        let mut counts = BootCounts::default();
+        ended.iter().for_each(|outcome| counts.outcomes[*outcome as usize] += 1);
+        BootRecords { rows: Ended::with_room(1, true), begun, counts, miss: None }
     }
 
     /// A miss was answered so long after its request. `at_ns`: since the start of the run.

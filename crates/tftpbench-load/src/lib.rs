@@ -239,8 +239,9 @@ fn listen(
             && Instant::now() >= next_look
         {
             next_look = Instant::now() + TICK;
-            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
-            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            let now = counters.iter().fold(Progress::default(), Progress::add);
+            let (ended, lost) = now.ended_and_lost(config.boots.is_some());
+            let is_failing = rule.look(clock::monotonic_ns(), ended, lost);
             stopped = stopped.or(is_failing.then_some(Stopped::Failing));
         }
         if let Some(why) = stopped.filter(|_| rule.take().is_some()) {

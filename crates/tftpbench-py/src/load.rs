@@ -118,7 +118,8 @@ pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
-/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, and transfers shed.
+/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, starts shed, and
+/// machines begun, up, and lost.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
 #[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
@@ -143,8 +144,22 @@ pub(crate) fn run_load(
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
                 Notice::Progress(now) => {
-                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed } = now;
-                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes, shed))
+                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed, .. } =
+                        now;
+                    let Progress { machines, booted, lost, .. } = now;
+                    let counts = (
+                        elapsed_ns,
+                        draining_ns,
+                        started,
+                        ended,
+                        completed,
+                        bytes,
+                        shed,
+                        machines,
+                        booted,
+                        lost,
+                    );
+                    call(py, &on_progress, counts)
                 }
                 Notice::Braked(why) => {
                     stopped = Some(why);

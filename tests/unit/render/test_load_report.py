@@ -71,6 +71,20 @@ def test_the_live_line_has_the_rates_of_its_last_second_and_fits_80_columns() ->
     assert load_report.live(config(transfers=20), before, before).startswith("1 s: 10 of 20 done, 0 errors, 0 files/s")
 
 
+def test_the_live_line_of_boots_counts_machines_and_so_does_the_wait_for_them() -> None:
+    steps = (Share("uefi", 1, (STEP,)),)
+    asked = replace(config(transfers=1_003), boots=steps, over_ns=0, deadline_ns=10 * 10**9)
+    # Requests that are sent and answered, or not, say nothing of machines.
+    now = Progress(2 * 10**9, 10**9, started=90_000, ended=89_990, completed=70_000, bytes=2**30,
+                   machines=1_003, booted=120, lost=3)  # fmt: skip
+    assert (
+        load_report.live(asked, now, Progress(10**9, None, 0, 0, 0, 0)) == "2 s: 120 up, 880 booting, 3 lost, 1 GiB/s"
+    )
+    shed = load_report.live(asked, now._replace(shed=40), now)
+    assert shed == "2 s: 120 up, 880 booting, 3 lost, 40 shed, 0 B/s"
+    assert load_report.waiting(asked, now).endswith("waiting up to 9 s for 880 machines.")
+
+
 def test_an_option_that_some_transfers_were_not_granted_is_told_so() -> None:
     some = replace(COMPLETED, answered=4, granted={"blksize": 3, "windowsize": 4})
     some = replace(some, figures=some.figures | {"blksize_granted": 512, "windowsize_granted": 2})

@@ -24,7 +24,8 @@ const AT_ONCE_NS: u64 = 0;
 impl Worker<'_> {
     /// Starts a machine with its first request; false where nothing boots.
     pub(super) fn start_machine(&mut self, start: Start) -> Result<bool, LoadError> {
-        let Some(machines) = &self.machines else { return Ok(false) };
+        let Some(machines) = &mut self.machines else { return Ok(false) };
+        machines.records.begun += 1;
         let key = self.clients.vacant_key();
         let now_ns = clock::monotonic_ns();
         let source = self.endpoints.machine_source(key)?;
