@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -429,6 +430,18 @@ def test_a_probe_that_wants_some_blocks_is_stopped_after_them(after: int) -> Non
     assert [datagram for datagram in server.received if opcode(datagram) == ERROR] == [b"\0\5\0\0closed\0"] * 3
     assert figure(result, "bytes_verified") == 3 * after * 512
     assert (figure(early, "booted"), early.boots["bytes"].tolist()) == (1, [5_000]), "it had ended before"
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
+def test_a_client_that_acknowledges_what_it_stops_at_does_so_once_and_then_stops(after: int, sockets: str) -> None:
+    with peer(serve_bytes(contents(size=5_000), blksize=1024)) as server:
+        probe = step(ends="stop", stop_after=after, stop_text="closed", options=(("blksize", "1024"),), size_bytes=None)
+        result = run_load(booting(server.port, replace(probe, stop_acks=True), transfers=1, sockets=sockets))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "retransmissions")) == (1, 0)
+    sent = [datagram for datagram in server.received if opcode(datagram) != RRQ]
+    assert sent == [*(struct.pack("!HH", ACK, block) for block in range(after + 1)), b"\0\5\0\0closed\0"]
 
 
 def test_a_machine_that_is_given_other_bytes_does_not_boot_and_a_file_that_is_there_after_all_does_no_harm(

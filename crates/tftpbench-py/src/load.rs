@@ -107,6 +107,7 @@ struct StepArguments {
     restarts_max: u32,
     nack: String,
     contents: Option<PathBuf>,
+    stop_acks: bool,
 }
 
 const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write", Operation::Write)];
@@ -513,7 +514,8 @@ fn boot_plan(shares: Vec<ShareArguments>) -> PyResult<Option<Arc<BootPlan>>> {
 
 impl StepArguments {
     fn into_step(self, files: &mut HashMap<PathBuf, Arc<[u8]>>) -> PyResult<BootStep> {
-        let stop = Ends::Stop { after: self.stop_after, code: self.stop_code, text: self.stop_text.into() };
+        let (after, code, text) = (self.stop_after, self.stop_code, self.stop_text.into());
+        let stop = Ends::Stop { after, code, text, acks: self.stop_acks };
         let contents = match self.contents {
             None => None,
             Some(path) => Some(match files.get(&path) {
