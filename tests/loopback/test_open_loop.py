@@ -508,6 +508,28 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     assert figure(result, "in_flight_mean") == pytest.approx(mean), "machines, their pauses included"
 
 
+def test_rates_of_a_storm_in_which_no_machine_comes_up_are_of_the_time_that_it_took() -> None:
+    """Its first requests are answered at once, and the last one never."""
+    serves = serve_bytes(contents())
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if b"absent" not in datagram:
+            serves(self, datagram, address)
+
+    with peer(answer) as server:
+        steps, asked = (step(), step("absent")), {"transfers": 30, "rate_per_s": None, "over_ns": 0}
+        late = run_load(booting(server.port, *steps, **asked, deadline_ns=SECOND, workers=2))
+        gone = replace(step("absent"), waits_ns=(SECOND // 2,))
+        failed = run_load(booting(server.port, step(), gone, **asked))
+    for result, outcome, after_s in ((late, "boots_late", 1), (failed, "boots_failed", 0.5)):
+        assert_boots_add_up(result)
+        assert (figure(result, outcome), figure(result, "completed")) == (30, 30)
+        assert figure(result, "duration_s") == pytest.approx(result.boots["end_ns"].max() / SECOND)
+        assert after_s <= figure(result, "duration_s") < after_s + 1
+        assert figure(result, "transfers_per_s") == pytest.approx(30 / figure(result, "duration_s"))
+        assert figure(result, "in_flight_mean") == pytest.approx(30, rel=0.5)
+
+
 def test_boots_without_a_row_are_in_every_figure() -> None:
     serves = serve_bytes(contents())
     dropped = [_core.machine_name("{mac}", number).encode() for number in range(0, 300, 50)]

@@ -15,6 +15,8 @@ pub(crate) struct BootRecords {
     /// Machines that have sent their first request.
     pub(crate) begun: u64,
     pub(crate) counts: BootCounts,
+    /// When the last one ended that had begun, in ns since the first start.
+    last_end_ns: i64,
     /// From a request to the ERROR that says that the file is not there; made with the first one.
     miss: Option<LatencyLog>,
 }
@@ -63,7 +65,13 @@ impl BootCounts {
 impl BootRecords {
     /// Of a worker with this much room for rows.
     pub(crate) fn new(config: &LoadConfig) -> BootRecords {
-        BootRecords { rows: Ended::new(config), begun: 0, counts: BootCounts::default(), miss: None }
+        BootRecords {
+            rows: Ended::new(config),
+            begun: 0,
+            counts: BootCounts::default(),
+            last_end_ns: 0,
+            miss: None,
+        }
     }
 
     /// One of a worker that has begun so many machines, of which these have ended so.
@@ -71,7 +79,7 @@ impl BootRecords {
     pub(crate) fn of(begun: u64, ended: &[BootOutcome]) -> BootRecords {
         let mut counts = BootCounts::default();
         ended.iter().for_each(|outcome| counts.outcomes[*outcome as usize] += 1);
-        BootRecords { rows: Ended::with_room(1, true), begun, counts, miss: None }
+        BootRecords { rows: Ended::with_room(1, true), begun, counts, last_end_ns: 0, miss: None }
     }
 
     /// A miss was answered so long after its request. `at_ns`: since the start of the run.
@@ -88,6 +96,7 @@ impl BootRecords {
         counts.misses += row.misses;
         counts.misses_unanswered += row.misses_unanswered;
         counts.restarts += row.restarts;
+        self.last_end_ns = self.last_end_ns.max(row.end_ns);
         self.rows.push(row, scope);
     }
 }
@@ -178,6 +187,18 @@ pub(crate) struct Found {
     pub(crate) figures: Figures,
     pub(crate) logs: Vec<(&'static str, LatencyLog)>,
     pub(crate) rows: Vec<BootRow>,
+}
+
+/// When the last machine gave up, in ns since the first start, where there were machines and none of them booted.
+pub(crate) fn gave_up_ns<'a>(workers: impl Iterator<Item = &'a BootRecords>) -> Option<u64> {
+    let mut last_end_ns = None;
+    for BootRecords { counts, last_end_ns: end_ns, .. } in workers {
+        if counts.ended_as(BootOutcome::Booted) > 0 {
+            return None;
+        }
+        last_end_ns = last_end_ns.max(u64::try_from(*end_ns).ok().filter(|ns| *ns > 0));
+    }
+    last_end_ns
 }
 
 /// The figures of all machines, from the records of all workers.

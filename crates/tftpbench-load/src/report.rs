@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::boot_figures::{self, BootRecords, BootRow};
+use crate::boot_figures::{self, BootRecords, BootRow, gave_up_ns};
 use crate::config::{Extent, LoadConfig};
 use crate::ended::{Ended, KeptRows, Scope, Tally};
 use crate::ended::{TransferOutcome, TransferRow};
@@ -256,7 +256,8 @@ struct Window {
 }
 
 impl Window {
-    /// As asked for, or first start to last completion; never longer than the run.
+    /// As asked for, or first start to last completion; never longer than the run. Machines of which none boots complete
+    /// requests all the same, soon: then it ends with the last machine.
     fn new(config: &LoadConfig, start_ns: u64, workers: &[WorkerReport]) -> Window {
         let end_ns = workers.iter().map(|worker| worker.end_ns).max().unwrap_or(start_ns).max(start_ns);
         let last =
@@ -267,8 +268,10 @@ impl Window {
             }
             // Without a completion it is the whole run, but not the time that interrupting took.
             Extent::Transfers { limit_ns, .. } => {
-                let close_ns = last.unwrap_or(end_ns).saturating_sub(start_ns);
-                (0, close_ns.min(limit_ns), last.is_some())
+                let gave_up_ns = gave_up_ns(workers.iter().filter_map(|worker| worker.boots.as_ref()));
+                let last_ns = last.unwrap_or(end_ns).saturating_sub(start_ns);
+                let close_ns = gave_up_ns.unwrap_or(last_ns);
+                (0, close_ns.min(limit_ns), last.is_some() && gave_up_ns.is_none())
             }
         };
         let run_ns = end_ns - start_ns;
