@@ -8,6 +8,7 @@ import pytest
 from tests.loopback.peer import RRQ, Address, Peer, contents, error, opcode, peer, serve_bytes
 from tftpbench.host.brake import RAMP_NS, Limits, approach, braked, is_elsewhere, plan_text
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.model.boot import Share, Step
 
 SECOND = 1_000_000_000
 BYTES = 2_000
@@ -76,6 +77,29 @@ def test_a_load_whose_transfers_fail_ends_after_three_seconds() -> None:
     assert result.figures["started"] == sum(
         result.figures[name] or 0 for name in ("completed", "failed", "timed_out", "interrupted", "late")
     )
+
+
+def test_requests_that_no_server_answers_brake_no_boots_as_long_as_the_machines_come_up() -> None:
+    """Three of four requests are for absent files, and time out: for transfers that would be a reason to stop."""
+    answer = serve_bytes(contents(BYTES))
+    read = Step("read", "f", (), BYTES, 0, "whole", 0, 0, "", 0, (SECOND,), (SECOND,), "give_up", 0, "gap")
+    miss = replace(read, name="absent", size_bytes=None, file=-1, ends="missing", waits_ns=(SECOND // 100,))
+
+    def serve(self: Peer, datagram: bytes, address: Address) -> None:
+        if b"absent" not in datagram:
+            answer(self, datagram, address)
+
+    def load(*steps: Step, machines: int) -> LoadResult:
+        boots = (Share("made-up", 1, steps),)
+        asked = config(server.port, boots=boots, transfers=machines, duration_ns=None, rate_per_s=100)
+        return run_load(replace(asked, stops_when_failing=True))
+
+    with peer(serve) as server:
+        fine = load(miss, miss, miss, read, machines=450)
+        lost = load(miss, replace(read, name="absent", waits_ns=(SECOND // 100,)), machines=6_000)
+    assert (fine.stopped, fine.figures["booted"], fine.figures["misses_unanswered"]) == (None, 450, 1350)
+    assert lost.stopped == "failing"
+    assert 300 < (lost.figures["boots_failed"] or 0) < 4_000
 
 
 def test_a_load_ends_when_nothing_listens_any_more() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -431,6 +432,18 @@ def test_a_probe_that_wants_some_blocks_is_stopped_after_them(after: int) -> Non
     assert (figure(early, "booted"), early.boots["bytes"].tolist()) == (1, [5_000]), "it had ended before"
 
 
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
+def test_a_client_that_acknowledges_what_it_stops_at_does_so_once_and_then_stops(after: int, sockets: str) -> None:
+    with peer(serve_bytes(contents(size=5_000), blksize=1024)) as server:
+        probe = step(ends="stop", stop_after=after, stop_text="closed", options=(("blksize", "1024"),), size_bytes=None)
+        result = run_load(booting(server.port, replace(probe, stop_acks=True), transfers=1, sockets=sockets))
+    assert_boots_add_up(result)
+    assert (figure(result, "booted"), figure(result, "retransmissions")) == (1, 0)
+    sent = [datagram for datagram in server.received if opcode(datagram) != RRQ]
+    assert sent == [*(struct.pack("!HH", ACK, block) for block in range(after + 1)), b"\0\5\0\0closed\0"]
+
+
 def test_a_machine_that_is_given_other_bytes_does_not_boot_and_a_file_that_is_there_after_all_does_no_harm(
     tmp_path: Path,
 ) -> None:
@@ -493,6 +506,65 @@ def test_a_storm_of_machines_is_over_when_the_last_one_is_up(tmp_path: Path) -> 
     closes = figure(result, "window_close_ns")
     mean = (np.minimum(ends, closes) - starts).clip(0).sum() / closes
     assert figure(result, "in_flight_mean") == pytest.approx(mean), "machines, their pauses included"
+
+
+def test_rates_of_a_storm_in_which_no_machine_comes_up_are_of_the_time_that_it_took() -> None:
+    """Its first requests are answered at once, and the last one never."""
+    serves = serve_bytes(contents())
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if b"absent" not in datagram:
+            serves(self, datagram, address)
+
+    with peer(answer) as server:
+        steps, asked = (step(), step("absent")), {"transfers": 30, "rate_per_s": None, "over_ns": 0}
+        late = run_load(booting(server.port, *steps, **asked, deadline_ns=SECOND, workers=2))
+        gone = replace(step("absent"), waits_ns=(SECOND // 2,))
+        failed = run_load(booting(server.port, step(), gone, **asked))
+    for result, outcome, after_s in ((late, "boots_late", 1), (failed, "boots_failed", 0.5)):
+        assert_boots_add_up(result)
+        assert (figure(result, outcome), figure(result, "completed")) == (30, 30)
+        assert figure(result, "duration_s") == pytest.approx(result.boots["end_ns"].max() / SECOND)
+        assert after_s <= figure(result, "duration_s") < after_s + 1
+        assert figure(result, "transfers_per_s") == pytest.approx(30 / figure(result, "duration_s"))
+        assert figure(result, "in_flight_mean") == pytest.approx(30, rel=0.5)
+
+
+def test_boots_without_a_row_are_in_every_figure() -> None:
+    serves = serve_bytes(contents())
+    dropped = [_core.machine_name("{mac}", number).encode() for number in range(0, 300, 50)]
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if not any(name in datagram for name in dropped):
+            serves(self, datagram, address)
+
+    def load(**changes: object) -> LoadResult:
+        with peer(answer) as server:
+            asked = {"transfers": 300, "rate_per_s": None, "over_ns": SECOND // 2, "deadline_ns": SECOND, **changes}
+            return run_load(booting(server.port, step(), step("own-{mac}"), verify="off", **asked))
+
+    whole, failed, sample = load(), load(rows="failed"), load(rows_max=60, workers=2)
+    rows = [result.boots["outcome"] for result in (whole, failed, sample)]
+    late = BOOT_OUTCOMES.index("late")
+    assert_boots_add_up(whole)
+    assert (len(rows[0]), rows[1].tolist()) == (300, [late] * 6)
+    assert np.count_nonzero(rows[2] == late) == 6
+    assert 6 < len(rows[2]) <= 60
+    for result in (whole, failed, sample):
+        counts = [figure(result, name) for name in ("machines", "booted", "boots_late", "completed", "misses")]
+        assert counts == [300, 294, 6, 594, 0]
+        assert result.figures["boot_ns_p99_is_never"] is True
+        assert figure(result, "boot_service_ns_p50") <= figure(result, "boot_ns_p50") < SECOND
+        assert 0 <= figure(result, "burst_ns") < SECOND
+        assert figure(result, "in_flight_mean") > 1
+        assert figure(result, "offered_per_s") == 600
+    assert [result.has_every_start for result in (whole, failed, sample)] == [True, False, False]
+    nothing = load(rows="failed", boots=(Share("made-up", 1, (step(),)),), transfers=20)
+    assert (figure(nothing, "booted"), [len(column) for column in nothing.boots.values()]) == (20, [0] * 15)
+    shed = load(rows_max=10, concurrency=2)
+    assert len(shed.boots["machine"]) <= 10
+    assert sum(figure(shed, name) for name in ("booted", "boots_late", "boots_shed")) == 300
+    assert figure(shed, "boots_shed") > 100
 
 
 def test_machines_beyond_the_most_in_flight_are_shed_and_those_that_a_stop_finds_are_interrupted() -> None:

@@ -492,7 +492,7 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
             stop.request()
 
     def on_progress(now: Progress) -> None:
-        if now.draining_ns is not None and seen[-1].draining_ns is None and now.started > now.ended:
+        if now.draining_ns is not None and seen[-1].draining_ns is None and now.open:
             screen.say(load_report.waiting(config, now))
         screen.live(load_report.live(config, now, seen[-1]))
         seen[:] = [now]

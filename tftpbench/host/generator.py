@@ -50,14 +50,14 @@ class LoadConfig:
     `over_ns`: a storm, an open loop of `transfers` starts within that time, spread as `spread` says: evenly, or
     normally about the middle. `shape`: an open loop whose rate changes, and which is as long as its pieces. Neither
     has a warm-up, and all that they start is measured.
-    `rows`: which transfers have a row in the result: "all", "failed" (what did not complete), or "sample" (that, and
-    every k-th of the others). More than `rows_max` become a sample. All figures are of all transfers.
+    `rows`: which transfers and machines have a row in the result: "all", "failed" (what did not complete or boot), or
+    "sample" (that, and every k-th of the others). More than `rows_max` become a sample. Figures are always of all.
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
     one of its own. `show_payload`: examples of faults show file contents, too.
     `size_is_known`: a file that is read must have `file_size_bytes`, even where nothing is compared.
-    `stops_when_failing`: the load ends where most of the last 100 transfers failed for 3 s, or ICMP says that nothing
-    listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed loop) or what is
-    due is shed (an open loop); what has begun is not slowed down.
+    `stops_when_failing`: the load ends where most of the last 100 (machines, where they boot) failed for 3 s, or ICMP
+    says that nothing listens. `bytes_per_s_max`: while more UDP payload moves, both ways, no transfer starts (a closed
+    loop) or what is due is shed (an open loop); what has begun is not slowed down.
     `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
     name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
     `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
@@ -163,8 +163,8 @@ class LoadResult:
     `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
     `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
     nanoseconds since the first start, -1 for never.
-    `boots`: a row for each machine, shed ones too, in the same way; `outcome` is an index of BOOT_OUTCOMES, `reason` of
-    BOOT_REASONS. Empty where no machine was to boot.
+    `boots`: of machines, shed ones too, the same; `outcome` is an index of BOOT_OUTCOMES, `reason` of BOOT_REASONS.
+    Empty where no machine was to boot.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -188,7 +188,7 @@ class LoadResult:
     def has_every_start(self) -> bool:
         """Whether each intended start has a row with its time: none was shed, and no row is left out."""
         if self.boots:
-            return not self.figures.get("boots_shed")
+            return len(self.boots["machine"]) == self.figures.get("machines") and not self.figures.get("boots_shed")
         return len(self.transfers["number"]) == self.figures.get("intended")
 
     @property
@@ -199,7 +199,10 @@ class LoadResult:
 
 
 class Progress(NamedTuple):
-    """How far a load is, as it was up to 50 ms ago: time since its start, and since the measured window closed."""
+    """How far a load is, as it was up to 50 ms ago: time since its start, and since the measured window closed.
+
+    `machines`: those that have begun to boot; `booted` of them are up, and `lost` of them ended otherwise.
+    """
 
     elapsed_ns: int
     draining_ns: int | None
@@ -208,6 +211,19 @@ class Progress(NamedTuple):
     completed: int
     bytes: int
     shed: int = 0
+    machines: int = 0
+    booted: int = 0
+    lost: int = 0
+
+    @property
+    def open(self) -> int:
+        """Machines that boot, or transfers in flight where none is to."""
+        return max(0, self.machines - self.booted - self.lost if self.machines else self.started - self.ended)
+
+    @property
+    def machines_text(self) -> str:
+        """What became of the machines: "120 up, 880 booting, 3 lost"."""
+        return f"{self.booted:,} up, {self.open:,} booting, {self.lost:,} lost"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Strict as StrictType
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import BLKSIZE_DEFAULT
@@ -59,10 +60,11 @@ class Step:
     `size_bytes`: of the file that is read or written; None for an expected miss. `file`: the number of its contents,
     equal for equal names; -1 for a miss. `ends`: read or written to its end, expected to be refused with an ERROR, or
     ended by the client after the first answer (`stop_after` 0) or after DATA block k, by ERROR `stop_code` and
-    `stop_text`. `think_ns`: pause after the step before it. `waits_ns`: how long each sending of the request waits for
-    an answer; `reading_waits_ns`: the same of every later datagram. `then`: what follows when they are used up, at
-    most `restarts_max` times. `nack`: what it answers to DATA out of order: an ACK for each gap, for each such block,
-    or nothing. `contents`: compared with this file instead of made contents.
+    `stop_text`; `stop_acks`: it acknowledges that answer or block first. `think_ns`: pause after the step before it.
+    `waits_ns`: how long each sending of the request waits for an answer; `reading_waits_ns`: the same of every later
+    datagram. `then`: what follows when they are used up, at most `restarts_max` times. `nack`: what it answers to DATA
+    out of order: an ACK for each gap, for each such block, or nothing. `contents`: compared with this file instead of
+    made contents.
     """
 
     operation: Operation
@@ -81,6 +83,7 @@ class Step:
     restarts_max: int
     nack: Nack
     contents: Path | None = None
+    stop_acks: bool = False
 
     @property
     def blksize(self) -> int:
@@ -310,6 +313,9 @@ class _Probe(Strict):
     text: Annotated[str, Field(pattern=r"^[^\x00]{0,200}$"), Allowed("text, at most 200 characters")] = Field(
         description="Message of its ERROR."
     )
+    acks: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
+        default=False, description="Whether it acknowledges the OACK, or the block, before that."
+    )
 
 
 class _Client(Strict):
@@ -514,6 +520,7 @@ class _Resolution:
             then=client.then,
             restarts_max=client.restarts,
             nack=client.nack,
+            stop_acks=bool(probe and probe.acks and request.stop is not None),
         )
         return replace(step, file=_number(self._numbers, step))
 

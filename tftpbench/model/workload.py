@@ -254,8 +254,9 @@ class Profiles:
 
 
 def _hash(steps: Sequence[Step]) -> str:
-    """Of what the machine asks for; what its files are compared with is no part of that."""
-    return stable_key({"steps": [{**asdict(step), "contents": None} for step in steps]})
+    """Of what the machine asks for; what its files are compared with is no part of that, nor an ACK before a stop."""
+    asked = [{name: value for name, value in asdict(step).items() if name != "stop_acks"} for step in steps]
+    return stable_key({"steps": [{**step, "contents": None} for step in asked]})
 
 
 @dataclass(frozen=True)

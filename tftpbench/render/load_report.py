@@ -137,12 +137,19 @@ class Loaded:
         row = {**self.figures, **_load_asked(self.config), "concurrency": self.config.concurrency}
         return tuple(each.text for each in of_boots(row, self.result.boots, self.config.boots))
 
-    def up_after_ns(self, share: float) -> float:
-        """When this share of all machines was up, since the first was to start; infinite where it never was."""
-        boots = self.result.boots
-        booted = boots["outcome"] == BOOT_OUTCOMES.index("booted")
-        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * len(booted))
-        return float(ends[rank - 1] - boots["intended_start_ns"].min()) if 0 < rank <= len(ends) else math.inf
+    def up_after_ns(self, share: float) -> float | None:
+        """When this share of all machines was up, since the first was to start; infinite where it never was.
+
+        Of those that booted each row stands for as many; None where they have none.
+        """
+        boots, up = self.result.boots, self.count("booted")
+        ends = np.sort(boots["end_ns"][boots["outcome"] == BOOT_OUTCOMES.index("booted")])
+        rank = math.ceil(share * self.count("machines"))
+        if not 0 < rank <= up:
+            return math.inf
+        if not len(ends):
+            return None
+        return float(ends[math.ceil(rank * len(ends) / up) - 1] - boots["intended_start_ns"].min())
 
     @cached_property
     def options(self) -> dict[str, "Option"]:
@@ -173,17 +180,21 @@ def waiting(config: LoadConfig, now: Progress) -> str:
     drain_ns = config.deadline_ns if config.is_open_loop else config.drain_ns
     left_ns = max(0, drain_ns - (now.draining_ns or 0))
     left = format_duration(round(left_ns, -9))
-    return f"The time is over; waiting up to {left} for {counted(now.started - now.ended, 'open transfer')}."
+    awaited = counted(now.open, "machine" if config.boots else "open transfer")
+    return f"The time is over; waiting up to {left} for {awaited}."
 
 
 def live(config: LoadConfig, now: Progress, before: Progress) -> str:
     """The line that a person watches; rates are those since `before`."""
     seconds = max(now.elapsed_ns - before.elapsed_ns, 1) / 1e9
-    total = "" if config.transfers is None or config.boots else f" of {config.transfers:,}"
+    at, moved = f"{now.elapsed_ns / 1e9:.0f} s", f"{format_bytes((now.bytes - before.bytes) / seconds)}/s"
+    if config.boots:
+        return f"{at}: {now.machines_text}{f', {now.shed:,} shed' if now.shed else ''}, {moved}"
+    total = "" if config.transfers is None else f" of {config.transfers:,}"
     return (
-        f"{now.elapsed_ns / 1e9:.0f} s: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
+        f"{at}: {now.completed:,}{total} done, {now.ended - now.completed:,} errors, "
         f"{format_rate((now.completed - before.completed) / seconds, 'files')}, "
-        f"{format_bytes((now.bytes - before.bytes) / seconds)}/s, {now.started - now.ended:,} open"
+        f"{moved}, {now.open:,} open"
     )
 
 
@@ -321,7 +332,9 @@ def _lines_of_boots(load: Loaded) -> Iterator[tuple[str, str]]:
     yield "requests", f"{load.count('completed'):,} of {load.count('started'):,} ended as they should"
 
 
-def _up(after_ns: float) -> str:
+def _up(after_ns: float | None) -> str:
+    if after_ns is None:
+        return "-"
     return NEVER if math.isinf(after_ns) else f"after {format_duration(after_ns)}"
 
 

@@ -267,7 +267,8 @@ def finished_text(event: TrialFinished) -> str:
     """One finished trial."""
     row, trial = event.row, event.trial
     text = f"{trial.contender.name}, {trial.cell.label}: {_rate(row)}{_of_ceiling(row)}"
-    lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "timed_out") if row.get(name)]
+    names = ("boots_failed", "boots_late", "boots_shed") if trial.cell.is_boots else ("failed", "timed_out")
+    lost = [f"{row[name]} {name.removeprefix('boots_').replace('_', ' ')}" for name in names if row.get(name)]
     text = ", ".join([text, *lost])
     if row["verdict"] == "valid":
         return text
@@ -280,10 +281,9 @@ def progress_text(event: LoadProgressed) -> str:
     """How far a long trial is; what matters most first, for a bar that is cut."""
     now = event.now
     lost = now.ended - now.completed
+    transfers = [f"{now.completed:,} done", f"{now.open:,} in flight", *([f"{lost:,} lost"] if lost else [])]
     parts = [
-        f"{now.completed:,} done",
-        f"{now.started - now.ended:,} in flight",
-        *([f"{lost:,} lost"] if lost else []),
+        *([now.machines_text] if event.trial.cell.is_boots else transfers),
         *([f"{now.shed:,} shed"] if now.shed else []),
         *([f"{format_duration(round(event.left_ns, -9))} left of this trial"] if event.left_ns else []),
     ]
@@ -322,5 +322,10 @@ def _of_ceiling(row: Mapping[str, object]) -> str:
 
 
 def _rate(row: Mapping[str, object]) -> str:
+    machines, booted, up_s = (row.get(name) for name in ("machines", "booted", "duration_s"))
+    if isinstance(machines, int) and row.get("over_ns") is not None and booted == machines and isinstance(up_s, float):
+        return f"all {machines:,} up, the last after {format_duration(round(up_s * 1e9))}"
+    if isinstance(machines, int):
+        return f"{booted:,} of {machines:,} machines up"
     pps = row.get("data_pps")
     return format_rate(pps, "blocks") if isinstance(pps, (int, float)) else "no figures"

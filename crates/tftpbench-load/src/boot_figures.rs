@@ -1,38 +1,103 @@
-//! What is written down of boots: a row for each machine, and the figures of all of them.
+//! What is written down of boots: a row for each machine as long as there is room, and the figures of all of them.
 //!
 //! The cohort is every machine that was intended inside the measured window: what failed, came late, was shed or was
 //! interrupted never booted. It must never leave out a machine.
 
 use crate::config::LoadConfig;
-use crate::ended::{Scope, Tally};
-use crate::ended::{TransferOutcome, TransferRow};
+use crate::ended::{Ended, Row, Scope, TransferOutcome, TransferRow};
 use crate::figures::{Cohort, Figure, Figures, share, whole};
 use crate::latency::LatencyLog;
 
 /// What one worker writes down of its machines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BootRecords {
-    pub(crate) rows: Vec<BootRow>,
+    rows: Ended<BootRow>,
+    /// Machines that have sent their first request.
+    pub(crate) begun: u64,
+    pub(crate) counts: BootCounts,
+    /// When the last one ended that had begun, in ns since the first start.
+    last_end_ns: i64,
     /// From a request to the ERROR that says that the file is not there; made with the first one.
     miss: Option<LatencyLog>,
 }
 
+/// Machines counted one by one, whichever have rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BootCounts {
+    outcomes: [u64; BootOutcome::NAMES.len()],
+    /// Of those that were shed, the ones that belong to the cohort.
+    shed_of_cohort: u64,
+    misses: u64,
+    misses_unanswered: u64,
+    restarts: u64,
+}
+
+impl BootCounts {
+    /// How many machines ended so.
+    pub(crate) fn ended_as(&self, outcome: BootOutcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    fn add(&mut self, other: &BootCounts) {
+        self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, part)| *sum += part);
+        self.shed_of_cohort += other.shed_of_cohort;
+        self.misses += other.misses;
+        self.misses_unanswered += other.misses_unanswered;
+        self.restarts += other.restarts;
+    }
+
+    fn figures(&self) -> Figures {
+        let of = |outcome| whole(self.ended_as(outcome));
+        vec![
+            ("machines", whole(self.outcomes.iter().sum())),
+            ("booted", of(BootOutcome::Booted)),
+            ("boots_failed", of(BootOutcome::Failed)),
+            ("boots_late", of(BootOutcome::Late)),
+            ("boots_shed", of(BootOutcome::Shed)),
+            ("boots_interrupted", of(BootOutcome::Interrupted)),
+            ("misses", whole(self.misses)),
+            ("misses_unanswered", whole(self.misses_unanswered)),
+            ("restarts", whole(self.restarts)),
+        ]
+    }
+}
+
 impl BootRecords {
+    /// Of a worker with this much room for rows.
+    pub(crate) fn new(config: &LoadConfig) -> BootRecords {
+        BootRecords {
+            rows: Ended::new(config),
+            begun: 0,
+            counts: BootCounts::default(),
+            last_end_ns: 0,
+            miss: None,
+        }
+    }
+
+    /// One of a worker that has begun so many machines, of which these have ended so.
+    #[cfg(test)]
+    pub(crate) fn of(begun: u64, ended: &[BootOutcome]) -> BootRecords {
+        let mut counts = BootCounts::default();
+        ended.iter().for_each(|outcome| counts.outcomes[*outcome as usize] += 1);
+        BootRecords { rows: Ended::with_room(1, true), begun, counts, last_end_ns: 0, miss: None }
+    }
+
     /// A miss was answered so long after its request. `at_ns`: since the start of the run.
     pub(crate) fn miss(&mut self, at_ns: u64, took_ns: u64) {
         self.miss.get_or_insert_with(LatencyLog::new).record(at_ns, took_ns);
     }
 
-    /// Adds what another worker wrote down.
-    pub(crate) fn merge(&mut self, other: BootRecords) {
-        self.rows.extend(other.rows);
-        self.miss = match (self.miss.take(), other.miss) {
-            (Some(mut miss), Some(other)) => {
-                miss.merge(other);
-                Some(miss)
-            }
-            (one, two) => one.or(two),
-        };
+    /// A machine has come to its end, or was shed.
+    pub(crate) fn end(&mut self, row: BootRow, scope: &Scope) {
+        let counts = &mut self.counts;
+        counts.outcomes[row.outcome as usize] += 1;
+        let is_of_cohort = scope.is_of_cohort(row.intended_start_ns);
+        counts.shed_of_cohort += u64::from(row.outcome == BootOutcome::Shed && is_of_cohort);
+        counts.misses += row.misses;
+        counts.misses_unanswered += row.misses_unanswered;
+        counts.restarts += row.restarts;
+        self.last_end_ns = self.last_end_ns.max(row.end_ns);
+        self.rows.push(row, scope);
     }
 }
 
@@ -124,18 +189,37 @@ pub(crate) struct Found {
     pub(crate) rows: Vec<BootRow>,
 }
 
-/// The figures of all machines.
-pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) -> Found {
-    let BootRecords { rows, miss } = records;
-    let (shed, started): (Vec<&BootRow>, Vec<&BootRow>) =
-        rows.iter().partition(|row| row.outcome == BootOutcome::Shed);
-    let shed = shed.iter().filter(|row| scope.is_of_cohort(row.intended_start_ns)).count();
-    let started: Vec<TransferRow> = started.into_iter().map(as_transfer).collect();
-    let tally = Tally::of(&started, scope);
+/// When the last machine gave up, in ns since the first start, where there were machines and none of them booted.
+pub(crate) fn gave_up_ns<'a>(workers: impl Iterator<Item = &'a BootRecords>) -> Option<u64> {
+    let mut last_end_ns = None;
+    for BootRecords { counts, last_end_ns: end_ns, .. } in workers {
+        if counts.ended_as(BootOutcome::Booted) > 0 {
+            return None;
+        }
+        last_end_ns = last_end_ns.max(u64::try_from(*end_ns).ok().filter(|ns| *ns > 0));
+    }
+    last_end_ns
+}
+
+/// The figures of all machines, from the records of all workers.
+pub(crate) fn figures(config: &LoadConfig, workers: Vec<BootRecords>, scope: &Scope) -> Found {
+    let (mut counts, mut miss, mut ended) = (BootCounts::default(), None::<LatencyLog>, Vec::new());
+    for worker in workers {
+        counts.add(&worker.counts);
+        ended.push(worker.rows);
+        miss = match (miss, worker.miss) {
+            (Some(mut sum), Some(part)) => {
+                sum.merge(part);
+                Some(sum)
+            }
+            (one, two) => one.or(two),
+        };
+    }
+    let (kept, tally) = Ended::merge(ended, scope);
     let window_ns = scope.window.end - scope.window.start;
     let in_flight_mean = share(tally.in_flight_ns as f64, window_ns as f64);
-    let cohort = Cohort::new(config, tally.cohort, shed as u64, scope.window.clone());
-    let mut figures = counts(&rows);
+    let cohort = Cohort::new(config, tally.cohort, counts.shed_of_cohort, scope.window.clone());
+    let mut figures = counts.figures();
     figures.push(("in_flight_mean", in_flight_mean));
     figures.extend(cohort.boot_figures());
     let miss_ns = miss.as_ref().map(LatencyLog::sum);
@@ -144,43 +228,39 @@ pub(crate) fn figures(config: &LoadConfig, records: BootRecords, scope: &Scope) 
     figures.extend([("miss_ns_p50", miss_at(0.5)), ("miss_ns_p99", miss_at(0.99))]);
     let mut logs = Vec::from(cohort.into_logs(["boot", "boot_service"]));
     logs.extend(miss.map(|miss| ("miss", miss)));
-    Found { figures, logs, rows }
+    Found { figures, logs, rows: kept.rows }
 }
 
-fn counts(rows: &[BootRow]) -> Figures {
-    let of = |outcome| whole(rows.iter().filter(|row| row.outcome == outcome).count() as u64);
-    let sum = |count: fn(&BootRow) -> u64| whole(rows.iter().map(count).sum());
-    vec![
-        ("machines", whole(rows.len() as u64)),
-        ("booted", of(BootOutcome::Booted)),
-        ("boots_failed", of(BootOutcome::Failed)),
-        ("boots_late", of(BootOutcome::Late)),
-        ("boots_shed", of(BootOutcome::Shed)),
-        ("boots_interrupted", of(BootOutcome::Interrupted)),
-        ("misses", sum(|row| row.misses)),
-        ("misses_unanswered", sum(|row| row.misses_unanswered)),
-        ("restarts", sum(|row| row.restarts)),
-    ]
-}
+impl Row for BootRow {
+    fn is_completed(&self) -> bool {
+        self.outcome == BootOutcome::Booted
+    }
 
-/// A boot as the cohort knows what starts: a transfer that completes or never does.
-fn as_transfer(row: &BootRow) -> TransferRow {
-    TransferRow {
-        number: row.machine,
-        intended_start_ns: row.intended_start_ns,
-        actual_start_ns: row.actual_start_ns,
-        first_response_ns: -1,
-        end_ns: row.end_ns,
-        bytes: row.bytes,
-        retransmissions: row.retransmissions,
-        outcome: match row.outcome {
+    fn ended_ns(&self) -> i64 {
+        self.end_ns.max(self.intended_start_ns)
+    }
+
+    /// A boot as the cohort knows what starts: a transfer that completes or never does.
+    fn started(&self) -> Option<TransferRow> {
+        let outcome = match self.outcome {
+            BootOutcome::Shed => return None,
             BootOutcome::Booted => TransferOutcome::Completed,
             BootOutcome::Failed => TransferOutcome::Failed,
             BootOutcome::Late => TransferOutcome::Late,
-            BootOutcome::Shed | BootOutcome::Interrupted => TransferOutcome::Interrupted,
-        },
-        error_code: row.error_code,
-        machine: row.machine as i64,
-        step: -1,
+            BootOutcome::Interrupted => TransferOutcome::Interrupted,
+        };
+        Some(TransferRow {
+            number: self.machine,
+            intended_start_ns: self.intended_start_ns,
+            actual_start_ns: self.actual_start_ns,
+            first_response_ns: -1,
+            end_ns: self.end_ns,
+            bytes: self.bytes,
+            retransmissions: self.retransmissions,
+            outcome,
+            error_code: self.error_code,
+            machine: self.machine as i64,
+            step: -1,
+        })
     }
 }

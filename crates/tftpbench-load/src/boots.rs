@@ -86,6 +86,8 @@ pub enum Ends {
         code: u16,
         /// Its message.
         text: Arc<str>,
+        /// The answer is acknowledged before.
+        acks: bool,
     },
 }
 
@@ -316,7 +318,7 @@ pub(crate) mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_step() {
         let long = |count: usize| vec![("o".repeat(100), "v".repeat(100)); count];
-        let stop = |text: &str| Ends::Stop { after: 0, code: 8, text: text.into() };
+        let stop = |text: &str| Ends::Stop { after: 0, code: 8, text: text.into(), acks: false };
         for (step, why) in [
             (read(""), "name"),
             (read("a\0"), "NUL"),

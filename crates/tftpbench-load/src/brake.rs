@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// What bounds a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Brake {
-    /// The load ends where most transfers fail, or where ICMP says that nothing listens.
+    /// The load ends where most transfers or boots fail, or where ICMP says that nothing listens.
     pub stops: bool,
     /// UDP payload bytes a second, both ways, above which no further transfer starts. What has begun is not slowed down.
     pub bytes_per_s_max: Option<u64>,
@@ -16,7 +16,7 @@ pub struct Brake {
 /// Why a load was ended by its brake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Of the last so many transfers most did not complete, for too long.
+    /// Of the last so many transfers, or boots, most did not complete, for too long.
     Failing,
     /// ICMP said that nothing listens on the server's port, or that the way there is barred.
     Unreachable,
@@ -32,7 +32,7 @@ impl Stopped {
     }
 }
 
-/// Of so many transfers that ended last ...
+/// Of so many transfers, or boots, that ended last ...
 const LAST: u64 = 100;
 /// ... more than half may not have failed for so long.
 const FAILING_NS: u64 = 3_000_000_000;
@@ -40,13 +40,13 @@ const FAILING_NS: u64 = 3_000_000_000;
 /// Whether a load goes on.
 #[derive(Debug, Default)]
 pub(crate) struct StopRule {
-    /// Transfers that had ended, and those of them that were lost, at each look; no more than reach back to `LAST`.
+    /// How many had ended, and how many of them were lost, at each look; no more than reach back to `LAST`.
     seen: VecDeque<(u64, u64)>,
     failing_since_ns: Option<u64>,
 }
 
 impl StopRule {
-    /// Takes in how many transfers have ended by now, and how many of them did not complete; true to end the load.
+    /// Takes in how many have ended by now, and how many of them did not complete; true to end the load.
     pub(crate) fn look(&mut self, now_ns: u64, ended: u64, lost: u64) -> bool {
         self.seen.push_back((ended, lost));
         // The youngest look that lies `LAST` transfers back is kept, and none before it.

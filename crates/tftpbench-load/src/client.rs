@@ -364,16 +364,20 @@ impl Client {
     /// Ends a transfer that the client stops, once it has what it wanted.
     #[cold]
     fn stop_if_due(&mut self) {
-        let Some(Ends::Stop { after, code, .. }) = self.boot.as_ref().map(|boot| &boot.step().ends) else {
+        let Some(Ends::Stop { after, code, acks, .. }) = self.boot.as_ref().map(|boot| &boot.step().ends)
+        else {
             return;
         };
         if self.blocks < *after || either!(&self.machine, machine => machine.outcome().is_some()) {
             return;
         }
-        let code = ErrorCode(*code);
+        let (code, acks) = (ErrorCode(*code), *acks);
         self.ended_as = Some(TransferOutcome::Completed);
         // The words are the step's: see `emit`.
-        either!(&mut self.machine, machine => machine.abort(code, ""));
+        match &mut self.machine {
+            Machine::Receive(receiver) if acks => receiver.close(code, ""),
+            machine => either!(machine, machine => machine.abort(code, "")),
+        }
     }
 
     /// RFC 1350 section 4 draws a request that comes twice and is answered by two TIDs: where we sent ours again, a

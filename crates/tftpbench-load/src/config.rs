@@ -36,9 +36,9 @@ pub struct LoadConfig {
     pub size_is_known: bool,
     /// Seed of the generated contents.
     pub seed: u64,
-    /// Which transfers have a row in the report.
+    /// Which transfers and machines have a row in the report.
     pub rows: Rows,
-    /// Most rows that are kept; beyond it more and more completed transfers have none.
+    /// Most rows of each kind that are kept; beyond it more and more of what completed has none.
     pub rows_max: usize,
     /// How much of what is read is compared.
     pub verify: Verify,
@@ -123,14 +123,14 @@ impl Starts {
     }
 }
 
-/// Which transfers have a row.
+/// Which transfers have a row, and which machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// All, as long as there is room; then those of a sample.
     All,
-    /// Those that did not complete.
+    /// Those that did not complete, or did not boot.
     Failed,
-    /// Those that did not complete, and every k-th of the others.
+    /// Those, and every k-th of the others.
     Sample,
 }
 

@@ -1,9 +1,9 @@
-//! Transfers that have ended: a row for each as long as there is room, and sums and histograms of all of them.
+//! Transfers and boots that have ended: a row for each as long as there is room, and sums and histograms of all of them.
 //!
 //! Memory does not grow with the run's length. As long as every row is kept, the rows alone are what figures are made of,
 //! and nothing else is done when a transfer ends. Once half of the room is used, they are counted as well, two old rows
 //! with each new one, so that no moment has much to do; from the first row that is not kept, each transfer is counted as
-//! it ends. It must never read a clock, nor leave a transfer out of the sums.
+//! it ends. It must never read a clock, nor leave anything out of the sums.
 
 use std::ops::Range;
 
@@ -74,6 +74,30 @@ pub struct TransferRow {
     pub machine: i64,
     /// See `machine`.
     pub step: i16,
+}
+
+/// What ends and has a row: a transfer, or the boot of a machine.
+pub(crate) trait Row: Copy {
+    /// Whether it ended as it should.
+    fn is_completed(&self) -> bool;
+    /// When its end was known.
+    fn ended_ns(&self) -> i64;
+    /// As sums and histograms know it; `None` of what never started.
+    fn started(&self) -> Option<TransferRow>;
+}
+
+impl Row for TransferRow {
+    fn is_completed(&self) -> bool {
+        self.outcome == TransferOutcome::Completed
+    }
+
+    fn ended_ns(&self) -> i64 {
+        self.end_ns
+    }
+
+    fn started(&self) -> Option<TransferRow> {
+        Some(*self)
+    }
 }
 
 /// What counts for which figure.
@@ -162,25 +186,27 @@ impl Tally {
     }
 
     /// All of these rows, each latency in the interval that it belongs to.
-    pub(crate) fn of(rows: &[TransferRow], scope: &Scope) -> Tally {
+    fn of<R: Row>(rows: &[R], scope: &Scope) -> Tally {
         let mut tally = Tally::new();
-        rows.iter().for_each(|row| tally.count(row, scope));
+        let started = || rows.iter().filter_map(Row::started);
+        started().for_each(|row| tally.count(&row, scope));
         let log = |latency: fn(&TransferRow, &Scope) -> Option<(i64, i64)>| {
-            LatencyLog::of(rows.iter().filter_map(|row| latency(row, scope)))
+            LatencyLog::of(started().filter_map(|row| latency(&row, scope)))
         };
         tally.transfer = log(transfer);
         tally.first_response = log(first_response);
         tally.cohort.response = log(response);
         tally.cohort.service = log(service);
         let mut times: Vec<i64> =
-            rows.iter().filter_map(|row| transfer(row, scope)).map(|(_, ns)| ns).collect();
+            started().filter_map(|row| transfer(&row, scope)).map(|(_, ns)| ns).collect();
         times.sort_unstable();
         tally.slowest_and_median = times.last().copied().zip(times.get(times.len() / 2).copied());
         tally
     }
 
     /// One more, as they end.
-    fn add(&mut self, row: &TransferRow, scope: &Scope) {
+    fn add<R: Row>(&mut self, row: &R, scope: &Scope) {
+        let Some(row) = &row.started() else { return };
         self.count(row, scope);
         let record = |log: &mut LatencyLog, latency: Option<(i64, i64)>| {
             if let Some((at_ns, latency_ns)) = latency {
@@ -237,13 +263,9 @@ impl Tally {
     }
 }
 
-fn is_completed(row: &TransferRow) -> bool {
-    row.outcome == TransferOutcome::Completed
-}
-
 /// When and how long, where it counts.
 fn transfer(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
-    (is_completed(row) && scope.overlaps(row)).then(|| (row.end_ns, row.end_ns - row.actual_start_ns))
+    (row.is_completed() && scope.overlaps(row)).then(|| (row.end_ns, row.end_ns - row.actual_start_ns))
 }
 
 fn first_response(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
@@ -252,19 +274,19 @@ fn first_response(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
 }
 
 fn response(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
-    let is_counted = is_completed(row) && scope.is_of_cohort(row.intended_start_ns);
+    let is_counted = row.is_completed() && scope.is_of_cohort(row.intended_start_ns);
     is_counted.then(|| (row.end_ns, row.end_ns - row.intended_start_ns))
 }
 
 fn service(row: &TransferRow, scope: &Scope) -> Option<(i64, i64)> {
-    let is_counted = is_completed(row) && scope.is_of_cohort(row.intended_start_ns);
+    let is_counted = row.is_completed() && scope.is_of_cohort(row.intended_start_ns);
     is_counted.then(|| (row.end_ns, row.end_ns - row.actual_start_ns))
 }
 
-/// What of one worker's transfers is kept.
+/// What of one worker's transfers, or of its machines, is kept.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    rows: Vec<TransferRow>,
+pub(crate) struct Ended<R = TransferRow> {
+    rows: Vec<R>,
     /// Of each row its class, and how often that class can be halved before the row goes.
     marks: Vec<Mark>,
     classes: [Class; 2],
@@ -275,7 +297,7 @@ pub(crate) struct Ended {
     /// So many rows are in the tally, the first ones.
     counted: usize,
     tally: Option<Box<Tally>>,
-    /// Some transfer has no row.
+    /// Something has no row.
     is_thinned: bool,
 }
 
@@ -283,7 +305,7 @@ pub(crate) struct Ended {
 type Mark = u8;
 const LOST: Mark = 0x80;
 
-/// Transfers that completed, or that did not.
+/// What completed, or what did not.
 #[derive(Clone, Copy, Debug, Default)]
 struct Class {
     seen: u64,
@@ -293,26 +315,31 @@ struct Class {
 }
 
 /// The rows of all workers, and how many transfers each stands for.
-pub(crate) struct KeptRows {
-    pub(crate) rows: Vec<TransferRow>,
+pub(crate) struct KeptRows<R = TransferRow> {
+    pub(crate) rows: Vec<R>,
     /// One of so many that completed has a row; `None` where none has.
     pub(crate) every: Option<u64>,
     /// One of so many of the others has.
     pub(crate) every_failed: u64,
 }
 
-impl Ended {
+/// Most rows of one kind that all workers keep.
+pub(crate) fn rows_max(config: &LoadConfig) -> usize {
+    match config.rows {
+        Rows::All | Rows::Failed => config.rows_max,
+        Rows::Sample => config.rows_max.min(SAMPLE_ROWS),
+    }
+}
+
+impl<R: Row> Ended<R> {
     /// Room for one worker's rows.
-    pub(crate) fn new(config: &LoadConfig) -> Ended {
-        let rows_max = match config.rows {
-            Rows::All | Rows::Failed => config.rows_max,
-            Rows::Sample => config.rows_max.min(SAMPLE_ROWS),
-        };
-        Ended::with_room((rows_max / config.workers.max(1)).max(1), config.rows != Rows::Failed)
+    pub(crate) fn new(config: &LoadConfig) -> Ended<R> {
+        let rows_max = (rows_max(config) / config.workers.max(1)).max(1);
+        Ended::with_room(rows_max, config.rows != Rows::Failed)
     }
 
     /// Room for so many.
-    pub(crate) fn with_room(rows_max: usize, keeps_completed: bool) -> Ended {
+    pub(crate) fn with_room(rows_max: usize, keeps_completed: bool) -> Ended<R> {
         Ended {
             rows: Vec::with_capacity(rows_max.min(4096)),
             marks: Vec::with_capacity(rows_max.min(4096)),
@@ -332,13 +359,13 @@ impl Ended {
     }
 
     #[cfg(test)]
-    pub(crate) fn rows(&self) -> &[TransferRow] {
+    pub(crate) fn rows(&self) -> &[R] {
         &self.rows
     }
 
     /// Writes down one that has ended; where its row is, for `sent_again`.
-    pub(crate) fn push(&mut self, row: TransferRow, scope: &Scope) -> usize {
-        let lost = if is_completed(&row) { 0 } else { LOST };
+    pub(crate) fn push(&mut self, row: R, scope: &Scope) -> usize {
+        let lost = if row.is_completed() { 0 } else { LOST };
         let class = &mut self.classes[index(lost)];
         let mark = lost | class.seen.trailing_zeros().min(63) as u8;
         class.seen += 1;
@@ -358,7 +385,7 @@ impl Ended {
 
     /// Counts it, and gives it the place of one that is kept no longer, unless it has to go itself.
     #[cold]
-    fn thin(&mut self, row: TransferRow, mark: Mark, is_wanted: bool, scope: &Scope) -> usize {
+    fn thin(&mut self, row: R, mark: Mark, is_wanted: bool, scope: &Scope) -> usize {
         while self.counted < self.rows.len() {
             self.count_next(scope);
         }
@@ -399,15 +426,8 @@ impl Ended {
         }
     }
 
-    /// A transfer that has ended sent something again. `place` is what `push` gave for it, if another has not taken it.
-    pub(crate) fn sent_again(&mut self, place: usize, number: u64, retransmissions: u64) {
-        if let Some(row) = self.rows.get_mut(place).filter(|row| row.number == number) {
-            row.retransmissions = retransmissions;
-        }
-    }
-
     /// Puts together what all workers have: from rows alone where none is lacking.
-    pub(crate) fn merge(mut workers: Vec<Ended>, scope: &Scope) -> (KeptRows, Tally) {
+    pub(crate) fn merge(mut workers: Vec<Ended<R>>, scope: &Scope) -> (KeptRows<R>, Tally) {
         let most = |class: usize| workers.iter().map(|ended| ended.classes[class].halved).max().unwrap_or(0);
         let halved = [most(0), most(1)];
         let keeps_completed = workers.iter().all(|ended| ended.keeps_completed);
@@ -416,7 +436,7 @@ impl Ended {
             workers.iter_mut().for_each(|ended| sum.merge(ended.take_tally(scope)));
             sum
         });
-        let mut rows: Vec<TransferRow> = Vec::new();
+        let mut rows: Vec<R> = Vec::new();
         for mut ended in workers {
             ended.classes.iter_mut().zip(halved).for_each(|(class, halved)| class.halved = halved);
             if ended.is_thinned || halved != [0, 0] {
@@ -442,8 +462,17 @@ impl Ended {
         let marks = std::mem::take(&mut self.marks);
         let mut goes = marks.iter().map(|mark| self.goes(*mark)).collect::<Vec<bool>>().into_iter();
         self.rows.retain(|_| !goes.next().unwrap_or(false));
-        self.rows.sort_unstable_by_key(|row| row.end_ns);
+        self.rows.sort_unstable_by_key(Row::ended_ns);
         self.rows.shrink_to_fit();
+    }
+}
+
+impl Ended<TransferRow> {
+    /// A transfer that has ended sent something again. `place` is what `push` gave for it, if another has not taken it.
+    pub(crate) fn sent_again(&mut self, place: usize, number: u64, retransmissions: u64) {
+        if let Some(row) = self.rows.get_mut(place).filter(|row| row.number == number) {
+            row.retransmissions = retransmissions;
+        }
     }
 }
 
@@ -494,7 +523,7 @@ mod tests {
     }
 
     fn lost(kept: &KeptRows) -> usize {
-        kept.rows.iter().filter(|row| !is_completed(row)).count()
+        kept.rows.iter().filter(|row| !row.is_completed()).count()
     }
 
     fn assert_same(one: &Tally, other: &Tally) {

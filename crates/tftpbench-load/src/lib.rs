@@ -68,11 +68,11 @@ use worker::opened::OpenedWorker;
 const OTHER_FILES: u64 = 128;
 /// Memory of a transfer in flight: the client's and its socket's, in the kernel some 3 KB with file and inode.
 const CLIENT_BYTES: u64 = 4096;
-/// Memory of a transfer that has a row: the row and its mark, and columns for the caller, made while the row is still there.
+/// Memory of what has a row: the row and its mark, and columns for the caller, made while the row is still there.
 const ROW_BYTES: u64 = 2 * size_of::<TransferRow>() as u64 + 24;
-/// What a machine has beside the client of its transfer, and its row, kept as a transfer's is.
+const BOOT_ROW_BYTES: u64 = 2 * size_of::<BootRow>() as u64 + 24;
+/// What a machine has beside the client of its transfer.
 const MACHINE_BYTES: u64 = 1024;
-const BOOT_ROW_BYTES: u64 = 4 * size_of::<BootRow>() as u64;
 /// How often the caller hears from a run that has nothing to say; later than that is a gap of the runner's.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a person waits for an answer without a word.
@@ -164,7 +164,7 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Memory for the rows of an open loop: of transfers as many as are kept, of machines all.
+/// Memory for the rows of an open loop: of transfers and of machines as many as are kept.
 fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
     let started = match (starts, config.extent) {
         (Starts::Shape(pieces), _) => shape::Shape::new(pieces).count(),
@@ -174,9 +174,10 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
-    let (steps, boot_rows) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
-    let transfers = started.saturating_mul(steps).min(config.rows_max as u64);
-    transfers.saturating_mul(ROW_BYTES).saturating_add(boot_rows.saturating_mul(BOOT_ROW_BYTES))
+    let (steps, machines) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
+    let most = ended::rows_max(config) as u64;
+    let transfers = started.saturating_mul(steps).min(most);
+    transfers.saturating_mul(ROW_BYTES).saturating_add(machines.min(most).saturating_mul(BOOT_ROW_BYTES))
 }
 
 /// Sockets that can be open at one time: shared sockets, or those of clients in flight and of clients that dally.
@@ -238,8 +239,9 @@ fn listen(
             && Instant::now() >= next_look
         {
             next_look = Instant::now() + TICK;
-            let Progress { ended, completed, .. } = counters.iter().fold(Progress::default(), Progress::add);
-            let is_failing = rule.look(clock::monotonic_ns(), ended, ended.saturating_sub(completed));
+            let now = counters.iter().fold(Progress::default(), Progress::add);
+            let (ended, lost) = now.ended_and_lost(config.boots.is_some());
+            let is_failing = rule.look(clock::monotonic_ns(), ended, lost);
             stopped = stopped.or(is_failing.then_some(Stopped::Failing));
         }
         if let Some(why) = stopped.filter(|_| rule.take().is_some()) {

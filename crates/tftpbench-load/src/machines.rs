@@ -7,7 +7,7 @@ use tftpbench_net::Socket;
 
 use crate::boot_figures::BootRecords;
 use crate::boots::BootPlan;
-use crate::config::DALLYING_MAX;
+use crate::config::{DALLYING_MAX, LoadConfig};
 
 /// What a worker keeps of its machines beside their clients.
 pub(crate) struct Machines {
@@ -20,8 +20,8 @@ pub(crate) struct Machines {
 }
 
 impl Machines {
-    pub(crate) fn new(plan: &Arc<BootPlan>) -> Machines {
-        let records = BootRecords::default();
+    pub(crate) fn new(plan: &Arc<BootPlan>, config: &LoadConfig) -> Machines {
+        let records = BootRecords::new(config);
         Machines { plan: plan.clone(), records, is_over: false, retired: VecDeque::new() }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::boot_figures::{BootOutcome, BootRecords};
 use crate::brake::Stopped;
 use crate::recorder::{Recorder, Totals};
 
@@ -50,6 +51,12 @@ pub struct Progress {
     pub shed: u64,
     /// File bytes moved in order.
     pub bytes: u64,
+    /// Machines that have begun to boot; 0 where none is to.
+    pub machines: u64,
+    /// Of these, those that are up.
+    pub booted: u64,
+    /// Of these, those whose boot has ended otherwise.
+    pub lost: u64,
 }
 
 impl Progress {
@@ -60,7 +67,19 @@ impl Progress {
         self.completed += worker.completed.load(Ordering::Relaxed);
         self.shed += worker.shed.load(Ordering::Relaxed);
         self.bytes += worker.bytes.load(Ordering::Relaxed);
+        self.machines += worker.machines.load(Ordering::Relaxed);
+        self.booted += worker.booted.load(Ordering::Relaxed);
+        self.lost += worker.lost.load(Ordering::Relaxed);
         self
+    }
+
+    /// How many starts have come to their end, and how many of these not as they should: of machines where they boot, for
+    /// a request of one may go unanswered and do no harm.
+    pub(crate) fn ended_and_lost(&self, of_machines: bool) -> (u64, u64) {
+        match of_machines {
+            true => (self.booted + self.lost, self.lost),
+            false => (self.ended, self.ended.saturating_sub(self.completed)),
+        }
     }
 }
 
@@ -73,17 +92,26 @@ pub(crate) struct Counters {
     completed: AtomicU64,
     shed: AtomicU64,
     bytes: AtomicU64,
+    machines: AtomicU64,
+    booted: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl Counters {
     /// Called by the worker outside its hot loop, some 20 times a second.
-    pub(crate) fn store(&self, recorder: &Recorder) {
+    pub(crate) fn store(&self, recorder: &Recorder, boots: Option<&BootRecords>) {
         let sum = |count: fn(&Totals) -> u64| recorder.phases.iter().map(count).sum();
         self.started.store(recorder.started, Ordering::Relaxed);
         self.ended.store(recorder.transfers.seen(), Ordering::Relaxed);
         self.completed.store(sum(|totals| totals.completed), Ordering::Relaxed);
         self.shed.store(recorder.shed, Ordering::Relaxed);
         self.bytes.store(sum(|totals| totals.bytes), Ordering::Relaxed);
+        let Some(BootRecords { begun, counts, .. }) = boots else { return };
+        let lost = [BootOutcome::Failed, BootOutcome::Late, BootOutcome::Interrupted];
+        self.machines.store(*begun, Ordering::Relaxed);
+        self.booted.store(counts.ended_as(BootOutcome::Booted), Ordering::Relaxed);
+        self.lost.store(lost.map(|outcome| counts.ended_as(outcome)).iter().sum(), Ordering::Relaxed);
+        self.shed.store(counts.ended_as(BootOutcome::Shed), Ordering::Relaxed);
     }
 }
 
@@ -103,9 +131,22 @@ mod tests {
             recorder.progress(at_ns, 2, 70);
             recorder.progress(50, 1, 30);
             recorder.complete(at_ns);
-            worker.store(&recorder);
+            worker.store(&recorder, None);
         }
         let progress = workers.iter().fold(Progress::default(), Progress::add);
         assert_eq!(progress, Progress { started: 8, completed: 2, bytes: 200, ..Progress::default() });
+        assert_eq!(progress.ended_and_lost(false), (0, 0));
+    }
+
+    #[test]
+    fn machines_are_up_lost_or_shed_whatever_became_of_their_requests() {
+        use BootOutcome::{Booted, Failed, Interrupted, Late, Shed};
+        let (recorder, worker) = (Recorder::new(0, (0, u64::MAX)), Counters::default());
+        let ended = [Booted, Booted, Booted, Failed, Late, Interrupted, Shed, Shed];
+        worker.store(&recorder, Some(&BootRecords::of(9, &ended)));
+        let progress = Progress { ended: 50, completed: 10, ..Progress::default() }.add(&worker);
+        assert_eq!((progress.machines, progress.booted, progress.lost, progress.shed), (9, 3, 3, 2));
+        assert_eq!(progress.ended_and_lost(true), (6, 3));
+        assert_eq!(progress.ended_and_lost(false), (50, 40));
     }
 }

@@ -266,9 +266,15 @@ impl Recorder {
 
     /// A transfer has ended; where its row is.
     pub(crate) fn end(&mut self, row: TransferRow) -> usize {
+        let scope = self.scope();
+        self.transfers.push(row, &scope)
+    }
+
+    /// What counts for which figure, as far as that is known by now.
+    pub(crate) fn scope(&self) -> Scope {
         let since_start = |at_ns: u64| i64::try_from(at_ns.saturating_sub(self.start_ns)).unwrap_or(i64::MAX);
         let window = since_start(self.window.0)..since_start(self.window.1);
-        self.transfers.push(row, &Scope { window, is_one_cohort: self.is_one_cohort })
+        Scope { window, is_one_cohort: self.is_one_cohort }
     }
 
     /// A datagram of `length` UDP payload bytes, sent or received.

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::boot_figures::{self, BootRecords, BootRow};
+use crate::boot_figures::{self, BootRecords, BootRow, gave_up_ns};
 use crate::config::{Extent, LoadConfig};
 use crate::ended::{Ended, KeptRows, Scope, Tally};
 use crate::ended::{TransferOutcome, TransferRow};
@@ -25,8 +25,8 @@ pub struct LoadReport {
     /// Rows of transfers, in order of their ends within each worker: one for each, unless the configuration says otherwise or
     /// there are too many.
     pub transfers: Vec<TransferRow>,
-    /// A row per machine, in order of their ends within each worker; none where no machine was to boot.
-    pub boots: Vec<BootRow>,
+    /// The same of machines; `None` where none was to boot.
+    pub boots: Option<Vec<BootRow>>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service; of boots with boot,
@@ -77,14 +77,14 @@ impl LoadReport {
         figures.extend(latencies.figures());
         figures.extend(cohort.figures());
         let mut logs = Vec::from(cohort.into_logs(["response", "service"]));
-        let mut boots = Vec::new();
-        if let Some(records) = merged.boots.take() {
-            let found = boot_figures::figures(config, records, &scope);
+        let mut boots = None;
+        if config.boots.is_some() {
+            let found = boot_figures::figures(config, std::mem::take(&mut merged.boots), &scope);
             // Starts are those of machines then, and so is what is in flight.
             figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
             figures.extend(found.figures);
             logs.extend(found.logs);
-            boots = found.rows;
+            boots = Some(found.rows);
         }
         let (faults, errors) = merged.faults.into_lists();
         let Granted { answered, times: [blksize, windowsize, tsize], .. } = merged.recorded.granted;
@@ -132,7 +132,8 @@ struct Merged {
     /// Of the worker whose loop stood still longest: at once, and together within the window.
     gap_ns_max: u64,
     gap_ns_sum: u64,
-    boots: Option<BootRecords>,
+    /// Of each worker.
+    boots: Vec<BootRecords>,
 }
 
 /// Sums that are not split by phase.
@@ -180,7 +181,7 @@ impl Merged {
             receive_buffer_bytes: 0,
             gap_ns_max: 0,
             gap_ns_sum: 0,
-            boots: None,
+            boots: Vec::new(),
         }
     }
 
@@ -209,9 +210,7 @@ impl Merged {
         self.ended.push(transfers);
         self.in_flight_max = self.in_flight_max.max(worker.recorder.in_flight_max);
         self.faults.merge(worker.faults);
-        if let Some(boots) = worker.boots {
-            self.boots.get_or_insert_default().merge(boots);
-        }
+        self.boots.extend(worker.boots);
         self.receive_buffer_bytes = self.receive_buffer_bytes.max(worker.receive_buffer_bytes);
         self.workers += 1;
     }
@@ -257,7 +256,8 @@ struct Window {
 }
 
 impl Window {
-    /// As asked for, or first start to last completion; never longer than the run.
+    /// As asked for, or first start to last completion; never longer than the run. Machines of which none boots complete
+    /// requests all the same, soon: then it ends with the last machine.
     fn new(config: &LoadConfig, start_ns: u64, workers: &[WorkerReport]) -> Window {
         let end_ns = workers.iter().map(|worker| worker.end_ns).max().unwrap_or(start_ns).max(start_ns);
         let last =
@@ -268,8 +268,10 @@ impl Window {
             }
             // Without a completion it is the whole run, but not the time that interrupting took.
             Extent::Transfers { limit_ns, .. } => {
-                let close_ns = last.unwrap_or(end_ns).saturating_sub(start_ns);
-                (0, close_ns.min(limit_ns), last.is_some())
+                let gave_up_ns = gave_up_ns(workers.iter().filter_map(|worker| worker.boots.as_ref()));
+                let last_ns = last.unwrap_or(end_ns).saturating_sub(start_ns);
+                let close_ns = gave_up_ns.unwrap_or(last_ns);
+                (0, close_ns.min(limit_ns), last.is_some() && gave_up_ns.is_none())
             }
         };
         let run_ns = end_ns - start_ns;

@@ -85,7 +85,7 @@ impl Worker<'_> {
         let mut now_ns = clock::monotonic_ns();
         loop {
             self.realtime_offset_ns = clock::realtime_offset_ns();
-            self.counters.store(&self.recorder);
+            self.counters.store(&self.recorder, self.machines.as_ref().map(|machines| &machines.records));
             self.watch_for_refusal();
             let recheck_ns = now_ns + OFFSET_AGE_NS;
             while now_ns < recheck_ns {

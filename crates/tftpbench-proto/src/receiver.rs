@@ -45,6 +45,8 @@ pub struct Receiver {
     complete: bool,
     /// Completed, and still there to repeat the last ACK.
     dallying: bool,
+    /// The ACK that was due goes out before the ERROR.
+    acks_first: bool,
     agreed: Agreed,
     /// Only a client asks.
     asked: Option<Options>,
@@ -165,9 +167,20 @@ impl Receiver {
         }
     }
 
+    /// The same, but what came last is acknowledged first, where an ACK is due.
+    pub fn close(&mut self, code: ErrorCode, message: &'static str) {
+        self.acks_first = true;
+        self.abort(code, message);
+    }
+
     /// The next datagram to send now, `None` when there is no more.
     pub fn poll_transmit(&mut self, now_ns: u64) -> Option<Transmit> {
         if self.ending.is_decided() && !self.dallying {
+            if std::mem::take(&mut self.acks_first)
+                && let Reply::Ack { again } = std::mem::take(&mut self.reply)
+            {
+                return Some(self.send_ack(now_ns, again));
+            }
             return self.ending.take_error();
         }
         match std::mem::take(&mut self.reply) {
@@ -242,6 +255,7 @@ impl Receiver {
             gap_reported: false,
             complete: false,
             dallying: false,
+            acks_first: false,
             agreed: agreed.workable(),
             asked,
             tsize: None,

@@ -204,6 +204,27 @@ fn an_abort_replaces_the_last_ack() {
 }
 
 #[test]
+fn a_close_leaves_the_ack_that_is_due_and_only_that_before_the_error() {
+    let (code, message) = (ErrorCode::NOT_DEFINED, "closed");
+    let close = |receiver: &mut Receiver| {
+        receiver.close(code, message);
+        assert_eq!(receiver.outcome(), Some(&Outcome::Failed(Failure::Local { code, message })));
+        let sent = drain(receiver, 0);
+        assert!(receiver.is_finished() && receiver.deadline_ns().is_none());
+        sent
+    };
+    let mut receiver = server(1);
+    receiver.handle_packet(0, &Packet::Data { block: 1, payload: FULL });
+    assert_eq!(close(&mut receiver), [ack(1)[0], Transmit::Error { code, message }]);
+    let mut receiver = server(4);
+    receiver.handle_packet(0, &Packet::Data { block: 1, payload: FULL });
+    assert_eq!(close(&mut receiver), [Transmit::Error { code, message }], "its window has not ended");
+    let mut receiver = server(1);
+    receiver.handle_timeout(100 * MS);
+    assert_eq!(close(&mut receiver), [Transmit::Error { code, message }], "no opening goes out again");
+}
+
+#[test]
 fn an_abort_after_completion_changes_nothing() {
     let mut receiver = server(1);
     data(&mut receiver, 0, 1, b"");

@@ -107,6 +107,7 @@ struct StepArguments {
     restarts_max: u32,
     nack: String,
     contents: Option<PathBuf>,
+    stop_acks: bool,
 }
 
 const OPERATIONS: [(&str, Operation); 2] = [("read", Operation::Read), ("write", Operation::Write)];
@@ -118,7 +119,8 @@ pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 /// Runs one load to its end with the GIL released. `on_start` is called once everything is open, with the time on
 /// CLOCK_MONOTONIC in ns at which the run starts; `on_close` when the measured window has closed; `on_answer` with
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
-/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, and transfers shed.
+/// start and since the end of the window (None before), transfers started, ended and completed, file bytes, starts shed, and
+/// machines begun, up, and lost.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
 #[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
@@ -143,8 +145,22 @@ pub(crate) fn run_load(
                 Notice::Unanswered => call(py, &on_answer, ("unanswered",)),
                 Notice::Refused => call(py, &on_answer, ("refused",)),
                 Notice::Progress(now) => {
-                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed } = now;
-                    call(py, &on_progress, (elapsed_ns, draining_ns, started, ended, completed, bytes, shed))
+                    let Progress { elapsed_ns, draining_ns, started, ended, completed, bytes, shed, .. } =
+                        now;
+                    let Progress { machines, booted, lost, .. } = now;
+                    let counts = (
+                        elapsed_ns,
+                        draining_ns,
+                        started,
+                        ended,
+                        completed,
+                        bytes,
+                        shed,
+                        machines,
+                        booted,
+                        lost,
+                    );
+                    call(py, &on_progress, counts)
                 }
                 Notice::Braked(why) => {
                     stopped = Some(why);
@@ -233,7 +249,7 @@ impl LoadOutcome {
         table(py, rows, &columns)
     }
 
-    /// Columns of the machines, each as little-endian int64; none where no machine was to boot.
+    /// Columns of the machines that have a row, each as little-endian int64; none where no machine was to boot.
     #[getter]
     fn boots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let columns: [Column<BootRow>; 15] = [
@@ -253,8 +269,10 @@ impl LoadOutcome {
             ("reason", |row| row.reason as i64),
             ("error_code", |row| i64::from(row.error_code)),
         ];
-        let shown = if self.0.boots.is_empty() { &[] } else { &columns[..] };
-        table(py, &self.0.boots, shown)
+        match &self.0.boots {
+            Some(rows) => table(py, rows, &columns),
+            None => Ok(PyDict::new(py)),
+        }
     }
 
     /// Columns of the intervals, each as little-endian int64.
@@ -496,7 +514,8 @@ fn boot_plan(shares: Vec<ShareArguments>) -> PyResult<Option<Arc<BootPlan>>> {
 
 impl StepArguments {
     fn into_step(self, files: &mut HashMap<PathBuf, Arc<[u8]>>) -> PyResult<BootStep> {
-        let stop = Ends::Stop { after: self.stop_after, code: self.stop_code, text: self.stop_text.into() };
+        let (after, code, text) = (self.stop_after, self.stop_code, self.stop_text.into());
+        let stop = Ends::Stop { after, code, text, acks: self.stop_acks };
         let contents = match self.contents {
             None => None,
             Some(path) => Some(match files.get(&path) {

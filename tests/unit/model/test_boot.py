@@ -23,6 +23,7 @@ from tftpbench.model.boot import (
     shares,
 )
 from tftpbench.model.errors import BootError
+from tftpbench.model.workload import Profiles
 
 DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENTED = ("uefi", "uefi-grub", "uefi-ipxe", "bios-pxelinux", "uboot", "pi4")
@@ -82,9 +83,19 @@ def test_a_file_becomes_its_requests_in_order(tmp_path: Path) -> None:
         reading_waits_ns=(10**9,) * 3, then="give_up", restarts_max=0, nack="gap",
     )  # fmt: skip
     assert (probe.ends, probe.stop_after, probe.stop_code, probe.stop_text) == ("stop", 0, 8, "enough")
+    assert [step.stop_acks for step in boot.steps] == [False] * 3
+    acks = load_boot(write(tmp_path, "text: enough", "text: enough, acks: true")).steps
+    assert [step.stop_acks for step in acks] == [True, False, False], "only where it stops"
     assert (probe.file, probe.size_bytes) == (read.file, read.size_bytes)
     assert (miss.ends, miss.name, miss.size_bytes, miss.file) == ("missing", "conf/{mac-}", None, -1)
     assert boot_facts(shares([(boot, 1)])) == (3, 1, 1, 10240, 7)
+
+
+def test_an_ack_before_a_stop_makes_no_other_boot_and_recorded_runs_know_their_profiles(tmp_path: Path) -> None:
+    older, newer = write(tmp_path), write(tmp_path, "text: enough", "text: enough, acks: true", "newer.yaml")
+    assert load_boot(older).steps != load_boot(newer).steps
+    assert Profiles().hash(str(older)) == Profiles().hash(str(newer)) == "6c94de6ffb1f8639"
+    assert Profiles().hash(str(write(tmp_path, "text: enough", "text: enough!"))) != "6c94de6ffb1f8639"
 
 
 def test_ours_are_the_clients_that_are_documented_and_those_that_are_less_so() -> None:
@@ -276,6 +287,7 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("blksize 1468", "tsize 1", "has tsize 1; allowed: 0 to read, {size} to write"),
         ("blksize 1468", "tsize 0", "has tsize twice; RFC 2347 allows each once"),
         ("tsize 0", '"tsize {size}"', "has the option tsize {size}; allowed: tsize 0 with get, tsize {size} with put"),
+        ("text: enough", "text: enough, acks: 1", "12:37: clients.rom.probe.acks: is 1; allowed: true, false"),
         ("error: 8", "error: 5", "12:13: clients.rom.probe.error: is 5; allowed: 0, 8"),
         (
             "    nack: gap",

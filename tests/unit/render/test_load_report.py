@@ -1,5 +1,6 @@
 """What `tftpbench load` says in the end, from figures made by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,20 @@ def test_the_live_line_has_the_rates_of_its_last_second_and_fits_80_columns() ->
     assert text == "2 s: 12,345,668 done, 10 errors, 12.3 M files/s, 16 GiB/s, 9,432 open"
     assert len(text) < 80
     assert load_report.live(config(transfers=20), before, before).startswith("1 s: 10 of 20 done, 0 errors, 0 files/s")
+
+
+def test_the_live_line_of_boots_counts_machines_and_so_does_the_wait_for_them() -> None:
+    steps = (Share("uefi", 1, (STEP,)),)
+    asked = replace(config(transfers=1_003), boots=steps, over_ns=0, deadline_ns=10 * 10**9)
+    # Requests that are sent and answered, or not, say nothing of machines.
+    now = Progress(2 * 10**9, 10**9, started=90_000, ended=89_990, completed=70_000, bytes=2**30,
+                   machines=1_003, booted=120, lost=3)  # fmt: skip
+    assert (
+        load_report.live(asked, now, Progress(10**9, None, 0, 0, 0, 0)) == "2 s: 120 up, 880 booting, 3 lost, 1 GiB/s"
+    )
+    shed = load_report.live(asked, now._replace(shed=40), now)
+    assert shed == "2 s: 120 up, 880 booting, 3 lost, 40 shed, 0 B/s"
+    assert load_report.waiting(asked, now).endswith("waiting up to 9 s for 880 machines.")
 
 
 def test_an_option_that_some_transfers_were_not_granted_is_told_so() -> None:
@@ -256,6 +271,20 @@ def test_of_machines_it_says_first_how_many_are_up_since_when_and_where_the_othe
     assert (document["boot"], document["operation"], document["machines_asked"]) == ("pi4", None, 100)
     assert (document["boot_ns_p99"], document["boot_ns_p99_is_never"]) == (None, True)
     assert document["stopped"] == list(load.stopped)
+
+
+def test_each_row_of_a_sample_stands_for_as_many_machines_that_booted() -> None:
+    ends = [("booted", 1_000_000 + 1_000_000 * place) for place in range(1, 201)]
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=0, transfers=200, operation="read")
+    whole = booted(*ends)
+    fourth = {name: column[3::4] for name, column in whole.boots.items()}
+    none = {name: column[:0] for name, column in whole.boots.items()}
+    for boots, expected in ((whole.boots, [100e6, 200e6]), (fourth, [100e6, 200e6]), (none, [None, None])):
+        load = Loaded(asked, replace(whole, boots=boots))
+        assert [load.up_after_ns(share) for share in (0.5, 1.0)] == expected
+    assert "  up             half -, 99 % -, the last -\n" in load_report.render(load)
+    lost = booted(*ends[:100], *[("late", 10**9)] * 100)
+    assert Loaded(asked, replace(lost, boots=none)).up_after_ns(0.51) == math.inf
 
 
 def test_machines_that_were_late_or_shed_are_warned_of_by_what_was_asked() -> None:

@@ -30,8 +30,9 @@ from tftpbench.measure import (
 )
 from tftpbench.measure.plan import costs_s, plan
 from tftpbench.measure.trial import reporter
+from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import format_duration
-from tftpbench.render.progress import LiveBar, PlainLines, display
+from tftpbench.render.progress import LiveBar, PlainLines, display, finished_text, progress_text
 
 
 def events(done: int = 0) -> list[Event]:
@@ -179,6 +180,25 @@ def test_a_long_trial_says_how_far_it_is_and_a_log_hears_of_it_every_half_minute
     ]
     assert "9 done, 10 in flight, 1 lost, 59 s left of this trial" in written.getvalue()
     bar.close()
+
+
+def test_a_trial_of_machines_counts_machines_while_it_goes_on_and_at_its_end() -> None:
+    question = Scenario.from_dict({
+        "schema": "tftpbench.scenario/1", "name": "up", "description": "Who is up?", "servers": ["one"],
+        "matrix": {"boot": "uefi", "machines": 1000, "over": "0s"}, "trials": 1,
+    })  # fmt: skip
+    trial = plan(question, [contender("one", options=["blksize", "tsize", "windowsize"])], 1).trials[0]
+    now = Progress(10**9, None, started=9_000, ended=8_000, completed=6_000, bytes=0,
+                   machines=1_000, booted=120, lost=3, shed=2)  # fmt: skip
+    assert progress_text(LoadProgressed(trial, now, None)) == "120 up, 877 booting, 3 lost, 2 shed"
+
+    def finished(**figures: object) -> str:
+        row = {"machines": 1_000, "over_ns": 0, "data_pps": 9.0, "timed_out": 4, "verdict": "valid", **figures}
+        return finished_text(TrialFinished(trial, 1, row, ())).partition(": ")[2]
+
+    assert finished(booted=1_000, duration_s=1.3) == "all 1,000 up, the last after 1.3 s"
+    assert finished(booted=990, boots_late=10) == "990 of 1,000 machines up, 10 late"
+    assert finished(booted=1_000, over_ns=None) == "1,000 of 1,000 machines up"
 
 
 def test_a_trial_shorter_than_ten_seconds_reports_nothing_and_one_of_unknown_length_after_ten() -> None:

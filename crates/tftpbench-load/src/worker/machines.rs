@@ -24,7 +24,8 @@ const AT_ONCE_NS: u64 = 0;
 impl Worker<'_> {
     /// Starts a machine with its first request; false where nothing boots.
     pub(super) fn start_machine(&mut self, start: Start) -> Result<bool, LoadError> {
-        let Some(machines) = &self.machines else { return Ok(false) };
+        let Some(machines) = &mut self.machines else { return Ok(false) };
+        machines.records.begun += 1;
         let key = self.clients.vacant_key();
         let now_ns = clock::monotonic_ns();
         let source = self.endpoints.machine_source(key)?;
@@ -44,9 +45,9 @@ impl Worker<'_> {
 
     /// A machine that was to start, and does not; false where nothing boots.
     pub(super) fn shed_machine(&mut self, start: Start) -> bool {
-        let start_ns = self.recorder.start_ns;
         let Some(machines) = &mut self.machines else { return false };
-        machines.records.rows.push(shed_row(&machines.plan, start, start_ns));
+        let row = shed_row(&machines.plan, start, self.recorder.start_ns);
+        machines.records.end(row, &self.recorder.scope());
         true
     }
 
@@ -141,7 +142,8 @@ impl Worker<'_> {
         self.in_flight.end();
         self.schedule.transfer_ended(end_ns);
         if let (Some(machines), Some(booting)) = (&mut self.machines, &client.boot) {
-            machines.records.rows.push(booting.row(end, end_ns, self.recorder.start_ns));
+            let row = booting.row(end, end_ns, self.recorder.start_ns);
+            machines.records.end(row, &self.recorder.scope());
         }
     }
 

@@ -129,7 +129,7 @@ impl<'a> OpenedWorker<'a> {
             receives_since_poll: 0,
             batch: self.batch,
             scratch: self.scratch,
-            machines: config.boots.as_ref().map(|plan| Box::new(Machines::new(plan))),
+            machines: config.boots.as_ref().map(|plan| Box::new(Machines::new(plan, config))),
         }
     }
 }
