@@ -115,12 +115,36 @@ def scenario(tmp_path: Path) -> Path:
                 ("--boot uefi --machines 3 -d 1s", "--transfers, --duration and --warm-up do not go with --machines"),
                 ("--read a --over 1s", "--over and --spread go with --machines"),
                 ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
+                *(
+                    (f"--read a --shape {shape}", f"--shape has {shape!r}; allowed: pieces such as ")
+                    for shape in ("0", "burst", "10/s..20/s")
+                ),
+                ("--read a --machines 0", "--machines is '0'; allowed: a whole number, 1 to 1000000"),
+                ("--read a --machines 1000000000", "allowed: a whole number, 1 to 1000000"),
                 ("--read a --shape 5/s", "--shape has '5/s'; allowed: pieces such as 10/s..500/s in 60s, 500/s for"),
             ]
         ),
         *(
             (["load", "127.0.0.1", "--read", "a", "--rate", rate], f"--rate is '{rate}'; allowed: 0.001/s to 1000000/s")
             for rate in ("0/s", "-5/s", "1000000000/s", "1000001/s", "200", "nan/s")
+        ),
+        *(
+            (
+                ["load", "127.0.0.1", "--read", "a", "--shape", shape],
+                f"--shape has {shape!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst 2000; rates",
+            )
+            for shape in (
+                "0/s for 1s",
+                "-5/s for 1s",
+                "1000000000/s for 1s",
+                "5/s for 0s",
+                "0/s..0/s in 1s",
+                "",
+                "1/s..1000000000/s in 1s",
+                "burst 0",
+                "burst 1000000000",
+                "5/s for 5",
+            )
         ),
         (["load", "127.0.0.1", "--read", "a", "--deadline", "1s"], "--deadline and --in-flight-max go with --rate"),
         (
