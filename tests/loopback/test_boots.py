@@ -204,6 +204,11 @@ def test_what_a_target_serves_to_all_machines_is_compared_with_a_first_copy(
     assert code == 3, err
     assert (found["booted"], found["boots_failed"]) == (1, 2)
     assert found["stopped"] == ["2 machines stopped at /cfg/all.cfg: wrong bytes"]
+    with peer(dropping(files_of(1), "")) as server:
+        cli.exit_code(["load", f"127.0.0.1:{server.port}", "--boot", str(profile(tmp_path))])
+    assert "not compared: each machine of small has files of its own, which may differ: /cfg/{mac-}.cfg" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_run_measures_a_running_server_with_its_own_files(tmp_path: Path) -> None:
@@ -224,6 +229,8 @@ def test_a_run_measures_a_running_server_with_its_own_files(tmp_path: Path) -> N
         assert code == 2
         assert "--target-file and --target-write are of transfers" in err
     (row,) = rows(tmp_path)
+    asks = load_run(next((tmp_path / "results").iterdir())).manifest["scenario"]["asks"]
+    assert asks[str(path)]["bytes"] == 6000 + 3, "of the files that are there"
     assert (row["server"], row["booted"], row["content_mismatches"]) == (target, MACHINES, 0)
     assert row["bytes_verified"] == MACHINES * (6000 + 3)
 

@@ -24,7 +24,7 @@ from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
-from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
+from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, COLUMNS, OUTCOMES
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Piece
 
@@ -265,6 +265,7 @@ def test_transfers_without_a_row_are_in_every_figure() -> None:
     assert np.count_nonzero(rows[2] == late) == 6
     assert len(rows[2]) <= 60
     assert [result.figures["rows_every"] for result in (whole, failed, sample)] == [1, None, 8]
+    assert {"rows_kept", "rows_every", "rows_every_failed"} <= whole.figures.keys() & COLUMNS.keys()
     for result in (whole, failed, sample):
         counts = [figure(result, name) for name in ("intended", "completed", "late", "unanswered", "retransmissions")]
         assert counts == [300, 294, 6, 6, 0]

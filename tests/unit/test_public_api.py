@@ -18,6 +18,7 @@ import tftpbench
 from tests.fixtures.unpacked import RUN
 from tests.unit.gate import gate_results
 from tftpbench.cli.run import run as run_command
+from tftpbench.host.brake import Limits
 from tftpbench.measure import CopyStarted, RunFinished
 from tftpbench.model.scenario_files import overridden
 
@@ -204,7 +205,9 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
     assert scenario.duration_ns < tftpbench.load_scenario("concurrency").duration_ns, "short, as --quick is"
     tftpbench.run("concurrency", target="::1", target_write=True, allow_remote=True, out=tmp_path)
     assert (asked["scenario"].servers, asked["out"]) == (("tftp://[::1]:69",), tmp_path)
-    assert asked["allow_remote"]
+    assert (asked["allow_remote"], asked["limits"]) == (True, Limits())
+    tftpbench.run("concurrency", max_rate="80Mbit/s", keep_going=True)
+    assert asked["limits"] == Limits(stops=False, bytes_per_s_max=10_000_000)
     run = tftpbench.run(resume=RUN)
     assert (asked["resume"], asked["scenario"].name) == (RUN, run.manifest["scenario"]["name"])
     offered = {*inspect.signature(tftpbench.run).parameters}
@@ -224,6 +227,9 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
         ({"target_file": "boot.0"}, "target_file and target_write go with target"),
         ({"target": "127.0.0.1:none", "target_write": True}, "has no port from 1 to 65535"),
         ({"trials": 0}, "is 0; allowed: 1 to"),
+        ({"max_rate": "80"}, "max_rate is '80'; allowed: bits or bytes a second"),
+        ({"max_rate": "1B/s"}, "max_rate is '1B/s'; allowed: 8kbit/s or more"),
+        ({"max_rate": 80}, "max_rate is a value of type int; allowed: bits or bytes a second"),
         ({"scenario": None}, "no scenario given"),
         ({"resume": RUN}, "resume continues the scenario as it was run"),
         ({"scenario": None, "resume": RUN, "trials": 3}, "resume continues the scenario as it was run"),

@@ -141,7 +141,7 @@ InFlightMax = Annotated[
     typer.Option(
         min=1, max=COUNT_MAX, metavar="N",
         help="Most in flight where starts wait for no other; those beyond are counted and not started. 10000 unless "
-        "given; of a storm all.",
+        "given, 2000 of boots; of a storm all.",
     ),
 ]  # fmt: skip
 Transfers = Annotated[
@@ -246,6 +246,7 @@ def load(
     from tftpbench.host.brake import braked
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
+    from tftpbench.model.workload import in_flight_usual
     from tftpbench.render import load_report
 
     if len(names := [*(read or ()), *(write or ())]) + (boot is not None) != 1:
@@ -302,7 +303,8 @@ def load(
     distinct = (distinct_files or 0) if "{n}" in name else 1
     if verify_against is not None:
         _check_files(verify_against, distinct)
-    at_once = (in_flight_max or _in_flight_max(machines)) if is_open else (concurrency or DEFAULT_CONCURRENCY)
+    usual = in_flight_usual(machines, boots=boot is not None) if is_open else DEFAULT_CONCURRENCY
+    at_once = (in_flight_max if is_open else concurrency) or usual
     config = LoadConfig(
         host=host,
         port=port,
@@ -388,13 +390,13 @@ def _ready(
         return
     from tftpbench.host.server import TemporaryFolder
     from tftpbench.host.target import Target
-    from tftpbench.measure import are_comparable, copied_boots
+    from tftpbench.measure import copied_boots
     from tftpbench.model import boot as boots
 
     names = options.names(map_)
     profile = boots.load_boot(boot)
     shares = boots.shares([(boots.mapped(profile, names) if names else profile, 1)])
-    is_compared = config.verify == "full" and are_comparable(shares)
+    is_compared = config.verify == "full" and not boots.not_comparable(shares)
     _refuse_remote(config)
     with TemporaryFolder("tftpbench-load-") as folder:
         copied = copied_boots(
@@ -499,7 +501,7 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        if is_elsewhere(config.host):
+        if is_elsewhere(config.host) and config.allow_remote:  # unallowed, the load itself refuses it
             screen.say(plan_text(config))
             if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)):
                 first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
@@ -526,18 +528,11 @@ def _check_files(path: Path, distinct: int) -> None:
             raise typer.BadParameter(f"--verify-against {file}: {error.strerror}") from None
 
 
-def _in_flight_max(machines: int | None) -> int:
-    """What may be in flight unless it is said: of a storm all of it, as far as a generator may."""
-    from tftpbench.model.workload import IN_FLIGHT_LIMIT, IN_FLIGHT_MAX
-
-    return IN_FLIGHT_MAX if machines is None else min(machines, IN_FLIGHT_LIMIT)
-
-
 def _pieces(text: str | None) -> "tuple[Piece, ...]":
     """The pieces of a shape as --shape has them. Raises BadParameter."""
     from pydantic import ValidationError
 
-    from tftpbench.model.values import ShapePiece
+    from tftpbench.model.values import RATE_MAX, RATE_MIN, STARTS_MAX, ShapePiece
     from tftpbench.model.workload import Piece
 
     found = []
@@ -556,7 +551,8 @@ def _pieces(text: str | None) -> "tuple[Piece, ...]":
             found.append(Piece.of(written))
         except (ValidationError, ValueError):
             raise typer.BadParameter(
-                f"--shape has {part.strip()!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst 2000"
+                f"--shape has {part.strip()!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst "
+                f"2000; rates from {RATE_MIN}/s to {RATE_MAX}/s, for 1ms to 24h, bursts to {STARTS_MAX}"
             ) from None
     return tuple(found)
 

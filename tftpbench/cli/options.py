@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tftpbench.host.brake import Limits
 
 RESULTS = Path("results")
-MAX_RATE_BYTES_PER_S_MIN = 1000  # below that one request a second passes
 TRIALS_MAX = 1000  # as in a scenario
 _BUNDLED = Path(__file__).parent.parent / "_bundled"
 
@@ -225,17 +224,11 @@ def names(texts: Sequence[str] | None) -> dict[str, str]:
 def limits(max_rate: str | None, *, keep_going: bool) -> "Limits":
     """What bounds a load. Raises BadParameter."""
     from tftpbench.host.brake import Limits
-    from tftpbench.model.units import parse_bytes_per_s
 
-    if max_rate is None:
-        return Limits(not keep_going)
     try:
-        found = parse_bytes_per_s(max_rate)
+        return Limits.of(max_rate, keep_going=keep_going)
     except ValueError as error:
         raise typer.BadParameter(f"--max-rate {error}") from None
-    if found < MAX_RATE_BYTES_PER_S_MIN:
-        raise typer.BadParameter(f"--max-rate is {max_rate!r}; allowed: 8kbit/s or more")
-    return Limits(not keep_going, found)
 
 
 def size_bytes(option: str, text: str) -> int:

@@ -10,9 +10,11 @@ from ipaddress import ip_address
 
 from tftpbench.host.generator import LoadConfig, LoadResult
 from tftpbench.model.errors import nothing_listens
-from tftpbench.model.units import counted, format_duration, format_rate
+from tftpbench.model.units import counted, format_duration, format_rate, parse_bytes_per_s
 
 TEN = 10
+# Below that one request a second passes.
+BYTES_PER_S_MIN = 1000
 # The ramp: as many as the load has at once, but no more than these, spread over this time.
 RAMP_MAX, RAMP_NS = 100, 5_000_000_000
 # Longer than the retries of any usual client take: a step that is not done by then has failed.
@@ -37,6 +39,16 @@ class Limits:
 
     stops: bool = True
     bytes_per_s_max: int | None = None
+
+    @classmethod
+    def of(cls, max_rate: str | None, *, keep_going: bool) -> "Limits":
+        """As people write them: a bandwidth, as in "500Mbit/s". Raises ValueError, which says what is wrong with it."""
+        if max_rate is None:
+            return cls(not keep_going)
+        found = parse_bytes_per_s(max_rate)
+        if found < BYTES_PER_S_MIN:
+            raise ValueError(f"is {max_rate!r}; allowed: 8kbit/s or more")
+        return cls(not keep_going, found)
 
 
 USUAL = Limits()

@@ -29,7 +29,7 @@ from tftpbench.measure.events import (
     TrialFinished,
     TrialStarted,
 )
-from tftpbench.measure.files import are_comparable, copied_boots, target_files
+from tftpbench.measure.files import copied_boots, target_files
 from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, options_asked
 from tftpbench.measure.runner import RunInterrupted, RunReport
 from tftpbench.measure.session import (
@@ -65,7 +65,6 @@ __all__ = [
     "Trial",
     "TrialFinished",
     "TrialStarted",
-    "are_comparable",
     "compared_uploads",
     "contenders",
     "copied_boots",

@@ -30,7 +30,7 @@ from tftpbench.host.target import Target
 from tftpbench.measure.events import CopyStarted, Event
 from tftpbench.measure.plan import Contender, Trial
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
-from tftpbench.model.boot import Share, Step
+from tftpbench.model.boot import BootFacts, Share, Step, boot_facts, is_served, not_comparable
 from tftpbench.model.errors import ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
@@ -75,10 +75,9 @@ class TargetFiles:
         """What must be known before files are left at a server."""
         if self._boots:
             return [
-                f"{' and '.join(share.name for share in shares)}: nothing that is read from {entry} is compared, "
-                "as each machine has files of its own."
+                f"Nothing that is read from {entry} is compared: {why}."
                 for entry, shares in self._boots
-                if not are_comparable(shares)
+                if (why := not_comparable(shares))
             ]
         written = [each.name for each in servers if isinstance(each.server, Target) and each.server.file is None]
         uploads = [
@@ -116,15 +115,19 @@ class TargetFiles:
 
     def take_boots(
         self, target: Target, shares: tuple[Share, ...], on_event: Callable[[Event], None] = lambda _: None
-    ) -> None:
-        """Copy what the machines of these shares read. Raises ServerNotReady where files are not there, in one line."""
+    ) -> tuple[Share, ...]:
+        """Copy what the machines of these shares read; the shares with the sizes of these files.
+
+        Raises ServerNotReady where files are not there, in one line.
+        """
         folder = self._folder / f"boots-{len(self._boots)}"
         folder.mkdir()
-        self._boots[target.entry, shares] = copied_boots(
+        copied = self._boots[target.entry, shares] = copied_boots(
             target, shares, folder, on_file=lambda name: on_event(CopyStarted(target.name, name)),
-            is_compared=are_comparable(shares),
+            is_compared=not not_comparable(shares),
         )  # fmt: skip
         self.running(target).silent_s = 0.0
+        return copied
 
     def running(self, target: Target, trial: Trial | None = None) -> RunningServer:
         """The server, to be asked with the first request of the trial: for a file that is there, or one of ours."""
@@ -193,14 +196,17 @@ def fitted(
 ) -> Scenario:
     """The scenario with the size of the file that is there to be read, which all its servers then serve.
 
-    Of boots the files that are there are copied, and the scenario stays as it is.
+    Of boots the files that are there are copied; their sizes at the first of these servers are what machines ask for.
     """
-    boots = dict.fromkeys(cell.shares for cell in scenario.cells() if cell.shares)
+    boots = {cell.shares: cell.parts for cell in scenario.cells() if cell.shares}
     if boots:
+        facts: dict[str, BootFacts] = {}
         for running in (each.server for each in servers if isinstance(each.server, Target)):
-            for shares in boots:
-                files.take_boots(running, shares, on_event)
-        return scenario
+            for shares, parts in boots.items():
+                copied = files.take_boots(running, shares, on_event)
+                found = ((name, boot_facts([share])) for (name, _), share in zip(parts, copied, strict=True))
+                facts = {**dict(found), **facts}
+        return scenario.asking(facts) if facts else scenario
     asked, sizes = _reads(scenario), {}
     for target in (server.server for server in servers if asked):
         if isinstance(target, Target) and target.file:
@@ -214,16 +220,6 @@ def fitted(
     return scenario.with_file_size(next(iter(sizes.values())))
 
 
-def is_served(step: Step) -> bool:
-    """Whether the step reads a file that must be there."""
-    return step.operation == "read" and step.ends != "missing"
-
-
-def are_comparable(shares: Sequence[Share]) -> bool:
-    """Whether all machines read the same files; those of every machine's own may differ, and no copy tells how."""
-    return not any("{" in step.name for share in shares for step in share.steps if is_served(step))
-
-
 def copied_boots(
     target: Target,
     shares: Sequence[Share],
@@ -235,7 +231,7 @@ def copied_boots(
 ) -> tuple[Share, ...]:
     """The shares with the files of a running server: each is read once, by machine 0, and has the size that it has.
 
-    `is_compared`: what is read must be what these copies hold; see `are_comparable`. Raises ServerNotReady in one line:
+    `is_compared`: what is read must be what these copies hold; see `not_comparable`. Raises ServerNotReady in one line:
     for the files that the server refuses, all of them, for what else it does instead of serving one, and where they are
     too large to be compared.
     """

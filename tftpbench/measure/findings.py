@@ -183,7 +183,7 @@ def _past_the_deadline(row: Row, boots: Columns, shares: Sequence[Share]) -> Ite
     count, where = _at(boots, shares, "late")
     deadline = format_duration(number(row, "deadline_ns") or 0)
     text = f"{counted(count, 'machine')} had not booted {deadline} after the intended start: {where}"
-    yield ServerFinding("boots_late", count, text)
+    yield ServerFinding("boots_late", count, text + _longer(count, number(row, "machines")))
 
 
 def _boots_unfinished(boots: Columns, shares: Sequence[Share]) -> Iterator[ServerFinding]:
@@ -251,7 +251,13 @@ def _transfers(row: Row, transfers: Columns, *, has_died: bool) -> Iterator[Serv
 def _late(row: Row, count: int, started: float, unanswered: int) -> str:
     deadline = format_duration(number(row, "deadline_ns") or 0)
     silent = f", {unanswered} of them without any answer" if unanswered else ""
-    return f"had not finished {_of(count, started)} at their deadline, {deadline} after their intended start{silent}"
+    text = f"had not finished {_of(count, started)} at their deadline, {deadline} after their intended start{silent}"
+    return text + _longer(count, started)
+
+
+def _longer(late: int, started: float | None) -> str:
+    """Where all were late the deadline says nothing of the server."""
+    return "; give a longer deadline" if late and late == started else ""
 
 
 def _done_in(row: Row, transfers: Columns, cut_off: npt.NDArray[np.bool_]) -> str:

@@ -29,11 +29,12 @@ from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHos
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
-from tftpbench.measure.files import TargetFiles, are_comparable, keeps_its_files, upload_config
+from tftpbench.measure.files import TargetFiles, keeps_its_files, upload_config
 from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import LISTENS_ON, Trial
 from tftpbench.measure.rows import Row, busy_poll_us
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
+from tftpbench.model.boot import not_comparable
 from tftpbench.model.errors import LoadError, ServerDied
 from tftpbench.model.metrics import BOOT_OUTCOMES
 from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
@@ -41,6 +42,8 @@ from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
 HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
+# Open files of a server: a socket and a file for each transfer; and its program, libraries, logs and listening sockets.
+FILES_PER_TRANSFER, OTHER_FILES = 2, 128
 # Some servers acknowledge the last block before they have written it: that much later it must be there.
 SETTLE_S = 1.0
 # What does not come back by then is not compared: it may be that nothing does.
@@ -99,11 +102,23 @@ def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LIS
         root=root,
         log=log,
         host=host,
-        concurrency=cell.concurrency + HEAD_ROOM_MIN + min(cell.concurrency, HEAD_ROOM_MAX),
+        concurrency=cell.concurrency + _head_room(cell.concurrency),
         write=cell.writes or keeps_its_files(server),
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
     )
+
+
+def _head_room(concurrency: int) -> int:
+    return HEAD_ROOM_MIN + min(concurrency, HEAD_ROOM_MAX)
+
+
+def fewer_at_once(cell: Cell, open_files: int) -> str:
+    """How to ask for so few that a server has room for them within a limit of open files, as in "--set KEY=N"."""
+    room = (open_files - OTHER_FILES) // FILES_PER_TRANSFER - HEAD_ROOM_MIN
+    fits = min(cell.concurrency - 1, max(room // 2, room - HEAD_ROOM_MAX))
+    key = "in_flight_max" if cell.open_loop else "matrix.concurrency"
+    return f"--set {key}={fits}" if fits > 0 else ""
 
 
 def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadConfig:
@@ -117,7 +132,7 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
         return bench.tools.generator.run(upload_config(config, name, number), stop)
 
     files = bench.target_files.of(trial, upload)
-    if files.shares and isinstance(trial.contender.server, Target) and not are_comparable(files.shares):
+    if files.shares and isinstance(trial.contender.server, Target) and not_comparable(files.shares):
         config = replace(config, verify="off", size_is_known=False)
     config = replace(
         config,

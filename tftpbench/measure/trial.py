@@ -6,6 +6,7 @@ then too nothing stays behind. It must never print, and never start a second ser
 
 import math
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from tftpbench.measure.session import (
     Bench,
     approach_once,
     compared_uploads,
+    fewer_at_once,
     how_lost,
     load_config,
     run_watched,
@@ -44,6 +46,9 @@ UNRESPONSIVE_TIMEOUT_S = 2.0
 RECOVERY_TIMEOUT_S = 120.0
 # A shorter one is over before anyone looks, and drawing costs it more.
 LONG_TRIAL_NS = 10_000_000_000
+
+# What a server says that lacks them: strerror(EMFILE), and ours.
+_OPEN_FILES = "open files"
 
 OnEvent = Callable[[RecoveryAwaited | LoadProgressed], None]
 
@@ -79,18 +84,19 @@ def run_trial(
                 has_started = True
                 seen = _measure(trial, bench, root, server, on_event)
         except ServerError as error:
-            why = _unnamed(error, trial)
+            said = str(error) if has_started else _lacks_files(trial, str(error))
+            why = _unnamed(said, trial)
             taken = isinstance(error, PortTaken)
             kind: Literal["died", "not_ready", "port_taken"] = "port_taken" if taken else "not_ready"
             lost = findings.of_a_lost_server(why, "died" if isinstance(error, ServerDied) else kind)
             row["server_findings"] = [asdict(lost)]
             row |= ceilings.columns(row, None, ceiling_data_pps)
-            found = validity.findings(row, validity.Surroundings(server_lost=str(error)))
+            found = validity.findings(row, validity.Surroundings(server_lost=said))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
-    died = _unnamed(seen.lost, trial) if seen.lost is not None else None
+    died = _unnamed(str(seen.lost), trial) if seen.lost is not None else None
     wrong = _server_findings(trial, row, seen, died)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
     around = validity.Surroundings(
@@ -179,9 +185,21 @@ def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     return validity.gap_distance((result.boots or result.transfers)["actual_start_ns"], cell.rate_per_s, pieces)
 
 
-def _unnamed(error: ServerError, trial: Trial) -> str:
+def _unnamed(said: str, trial: Trial) -> str:
     """What went wrong, for a row that names the server already."""
-    return str(error).removeprefix(f"{trial.contender.server.name}: ")
+    return said.removeprefix(f"{trial.contender.server.name}: ")
+
+
+def _lacks_files(trial: Trial, why: str) -> str:
+    """Why a server did not start; for want of open files in our words, with what to do."""
+    if _OPEN_FILES not in why:
+        return why
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    fewer = fewer_at_once(trial.cell, limit)
+    return (
+        f"{trial.contender.server.name}: did not start, as {limit} open files are too few for {trial.cell.concurrency} "
+        f"at once: raise the limit (ulimit -Hn){f', or pass {fewer}' if fewer else ''}"
+    )
 
 
 def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: OnEvent) -> float:

@@ -4,7 +4,7 @@ Data about one client; it must never send a datagram.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -17,7 +17,7 @@ from tftpbench.model.axes import BLKSIZE_DEFAULT
 from tftpbench.model.errors import BootError, nearest, suggest
 from tftpbench.model.regular_file import is_regular
 from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
-from tftpbench.model.units import DURATION_ALLOWED, SIZE_ALLOWED, format_bytes, parse_duration_ns
+from tftpbench.model.units import DURATION_ALLOWED, SIZE_ALLOWED, format_bytes, listed, parse_duration_ns
 from tftpbench.model.values import MS, Count, DurationNs, Operation, SizeBytes
 from tftpbench.model.yaml import Document, KeyPath
 
@@ -31,6 +31,8 @@ SIZE_MAX_BYTES = 4 << 30
 WAIT_MIN_NS, WAIT_MAX_NS = MS, 3_600_000 * MS
 WAITS_MAX = 1000
 REQUEST_MAX_BYTES = 512  # RFC 2347 section 2
+# Of names of files in a sentence: a client has some that differ in one word.
+_NAMES_MAX = 3
 BLOCK_MAX = 65535  # RFC 1350: 16 bits
 # Of the options that RFCs 2348, 2349 and 7440 define; "{size}" is the size of the file that is written.
 OPTION_RANGES = {"blksize": (8, 65464), "timeout": (1, 255), "windowsize": (1, 65535)}
@@ -205,23 +207,47 @@ def files(parts: Sequence[Share]) -> list[File]:
     return list(found.values())
 
 
+def is_served(step: Step) -> bool:
+    """Whether the step reads a file that must be there."""
+    return step.operation == "read" and step.ends != "missing"
+
+
+def not_comparable(shares: Sequence[Share]) -> str:
+    """Which names differ from machine to machine, and why no copy tells what their files hold; "" where none does."""
+    found = dict.fromkeys(
+        (share.name, step.name) for share in shares for step in share.steps if is_served(step) and "{" in step.name
+    )
+    if not found:
+        return ""
+    names = [name for _, name in found]
+    more = [f"{len(names) - _NAMES_MAX} more"] if len(names) > _NAMES_MAX else []
+    who = listed([*dict.fromkeys(share for share, _ in found)])
+    return f"each machine of {who} has files of its own, which may differ: {listed([*names[:_NAMES_MAX], *more])}"
+
+
 def boot_facts(parts: Sequence[Share]) -> BootFacts:
     """What a machine asks for: the mean over the weights."""
-    total = sum(part.weight for part in parts)
-    figures = [
-        [
-            part.weight * figure / total
-            for figure in (
+    return mean(
+        (
+            BootFacts(
                 len(part.steps),
                 sum(step.ends == "whole" for step in part.steps),
                 sum(step.ends == "missing" for step in part.steps),
                 sum(step.bytes for step in part.steps),
                 sum(step.blocks for step in part.steps),
-            )
-        ]
+            ),
+            part.weight,
+        )
         for part in parts
-    ]
-    return BootFacts(*map(sum, zip(*figures, strict=True)))
+    )
+
+
+def mean(parts: Iterable[tuple[BootFacts, int]]) -> BootFacts:
+    """What a machine of a mix asks for, by the weights."""
+    known = list(parts)
+    total = sum(weight for _, weight in known)
+    weighted = ([weight * figure / total for figure in facts] for facts, weight in known)
+    return BootFacts(*map(sum, zip(*weighted, strict=True)))
 
 
 def _size(size: int | None) -> str:

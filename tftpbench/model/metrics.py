@@ -589,6 +589,11 @@ _ROW: dict[str, Column] = {
     "in_flight_mean": Metric(
         "transfers", "Mean of what was in flight over the window's time; of machines where they boot.", "float"
     ),
+    "rows_kept": Metric("transfers", "Transfers that have a row of their own; figures are of all.", "int"),
+    "rows_every": Metric(
+        "", "One in so many of those that completed has a row; null where none was to have one.", "int"
+    ),
+    "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int"),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

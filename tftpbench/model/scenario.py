@@ -1,5 +1,6 @@
 """A whole scenario: its keys, the rules between them, and what follows from it."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
+    PlainValidator,
     Tag,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -25,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
+from tftpbench.model.boot import BootFacts
 from tftpbench.model.errors import BootError, ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
@@ -41,6 +45,7 @@ from tftpbench.model.workload import (
     DRAIN_NS,
     IN_FLIGHT_LIMIT,
     IN_FLIGHT_MAX,
+    MACHINES_IN_FLIGHT_MAX,
     Cell,
     Client,
     Placement,
@@ -213,6 +218,30 @@ def _option(value: str) -> str:
 Option = Annotated[str, AfterValidator(_option), WithJsonSchema({"enum": list(OPTIONS), "type": "string"})]
 
 
+def _as_facts(value: object) -> BootFacts:
+    """As `asks` of a document has it, or as it is."""
+    if isinstance(value, BootFacts):
+        return value
+    figures = value if isinstance(value, Mapping) else {}
+    if set(figures) != set(BootFacts._fields) or not all(
+        isinstance(each, (int, float)) and not isinstance(each, bool) and 0 <= each < math.inf
+        for each in figures.values()
+    ):
+        raise ValueError(f"is {repr(value)[:40]}; allowed: a number for each of {', '.join(BootFacts._fields)}")
+    return BootFacts(**figures)
+
+
+MachineFacts = Annotated[
+    BootFacts,
+    PlainValidator(_as_facts),
+    PlainSerializer(lambda facts: facts._asdict()),
+    WithJsonSchema({
+        "type": "object", "additionalProperties": False, "required": [*BootFacts._fields],
+        "properties": {name: {"type": "number", "minimum": 0} for name in BootFacts._fields},
+    }),
+]  # fmt: skip
+
+
 _OPEN = "matrix.rate, machines or shape"
 _FILE_NAME = r"^\S[^\n]*$"
 
@@ -260,7 +289,7 @@ class Scenario(Strict):
     in_flight_max: Annotated[Count | None, Allowed(f"1 to {IN_FLIGHT_LIMIT}, only with {_OPEN}")] = Field(
         default=None, ge=1, le=IN_FLIGHT_LIMIT,
         description="Transfers, or machines, in flight at most; what is due beyond that is shed. Unless given, "
-        f"{IN_FLIGHT_MAX}, and with matrix.machines all of them. Only with {_OPEN}.",
+        f"{IN_FLIGHT_MAX}, of boots {MACHINES_IN_FLIGHT_MAX}, and with matrix.machines all of them. Only with {_OPEN}.",
     )  # fmt: skip
     deadline_ns: Annotated[DurationNs | None, Allowed(f"1ms to 1h, only with {_OPEN}; {DURATION_ALLOWED}")] = Field(
         default=None, alias="deadline", ge=DEADLINE_NS_MIN, le=DEADLINE_NS_MAX,
@@ -311,6 +340,10 @@ class Scenario(Strict):
     recorded: Annotated[dict[str, str], Allowed("what a run wrote down")] = Field(
         default={}, alias="profiles",
         description="As a run writes it: what each boot profile was, by a hash of its steps.",
+    )  # fmt: skip
+    asked: Annotated[dict[str, MachineFacts], Allowed("what a run wrote down")] = Field(
+        default={}, alias="asks",
+        description="As a run writes it: what a machine of each boot profile asked for, with the sizes of its files.",
     )  # fmt: skip
 
     @model_validator(mode="after")
@@ -454,7 +487,7 @@ class Scenario(Strict):
     @cached_property
     def profiles(self) -> Profiles:
         """Its boot profiles, each read once."""
-        return Profiles(self.names, self.recorded)
+        return Profiles(self.names, self.recorded, self.asked)
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell, matrix by matrix, concurrency varying fastest; the order is a matter of the file alone."""
@@ -541,10 +574,24 @@ class Scenario(Strict):
         document = self.model_dump(mode="json", exclude_none=True)
         boots = {name for matrix in self.matrices for _, name in matrix.boots}
         document["profiles"] = {name: self.profiles.hash(name) for name in sorted(boots)}
+        document["asks"] = dict(self._asks(sorted(boots)))
         usual = {"gate": self.gate == Gate(), "quick": not self.is_quick, "rows": self.rows == "all"}
-        usual |= {"map": not self.names, "profiles": not boots}
+        usual |= {"map": not self.names, "profiles": not boots, "asks": not document["asks"]}
         # So that a run made before there were these keys can be gone on with.
         return {key: value for key, value in document.items() if not usual.get(key)}
+
+    def _asks(self, boots: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+        """What a machine of each profile asks for, where it is known.
+
+        A run may not have written it down, and the profile may have changed since.
+        """
+        for name in boots:
+            with contextlib.suppress(BootError, ScenarioError):
+                yield name, self.profiles.facts(name)._asdict()
+
+    def asking(self, asked: Mapping[str, BootFacts]) -> "Scenario":
+        """The same question at a server that has files of its own: `asked` is what a machine asks for, by profile."""
+        return _read({**self.document(), "asks": {name: facts._asdict() for name, facts in asked.items()}}, "--target")
 
     def with_servers(self, servers: Sequence[str]) -> "Scenario":
         """The same question for other servers; thresholds that name none of them are dropped."""

@@ -34,7 +34,7 @@ _DURATION_UNITS_NS = {
     "h": 3600 * 1000**3,
 }
 _RATE_UNITS_S = {"s": 1, "min": 60, "h": 3600}
-_RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*/\s*(s|min|h)\s*", re.ASCII)
+_RATE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,3})?)\s*/\s*(s|min|h)\s*", re.ASCII)
 # Seconds of an hour in thousandths: rates of whole or thousandth events a second, minute or hour are exact ratios.
 RATE_DENOMINATOR_MAX = 3_600_000
 _QUANTITY = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*([A-Za-zµ]*)\s*", re.ASCII)

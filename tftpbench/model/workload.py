@@ -11,7 +11,7 @@ from pydantic import Strict as StrictType
 
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES
-from tftpbench.model.boot import Boot, Share, Step, load_boot, mapped, shares
+from tftpbench.model.boot import Boot, BootFacts, Share, Step, boot_facts, load_boot, mapped, mean, shares
 from tftpbench.model.errors import ScenarioError
 from tftpbench.model.keys import key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
@@ -35,6 +35,9 @@ from tftpbench.model.values import (
 BUSY_POLL_AUTO_NS = 1 * MS
 # What an open loop has in flight at most unless a scenario says otherwise: more than any server here was seen to hold.
 IN_FLIGHT_MAX = 10_000
+# And of machines: a server that keeps up has far fewer, and one with a file and a socket for each still has room for
+# them where a process may have 20,000 open files, as is usual.
+MACHINES_IN_FLIGHT_MAX = 2_000
 # And what any load may: more than the ports and descriptors that a generator usually gets.
 IN_FLIGHT_LIMIT = 50_000
 # Longer than the retries of any usual client take.
@@ -196,12 +199,19 @@ Arriving = OpenLoop | Storm | Shaped
 Load = ClosedLoop | Arriving
 
 
+def in_flight_usual(machines: int | None, *, boots: bool) -> int:
+    """What may be in flight where starts wait for no other, unless it is said; of a storm of `machines` all of it."""
+    if machines is not None:
+        return min(machines, IN_FLIGHT_LIMIT)
+    return MACHINES_IN_FLIGHT_MAX if boots else IN_FLIGHT_MAX
+
+
 def _load(point: Mapping[str, Any], in_flight_max: int | None, deadline_ns: int) -> Load:
     arrivals: Arrivals = point["arrivals"] or "even"
+    boots = point["boot"] is not None or point["mix"] is not None
+    most = in_flight_usual(point["machines_asked"], boots=boots) if in_flight_max is None else in_flight_max
     if point["machines_asked"] is not None:
-        most = IN_FLIGHT_LIMIT if in_flight_max is None else in_flight_max
         return Storm(point["machines_asked"], point["over_ns"] or 0, point["spread"] or "even", deadline_ns, most)
-    most = IN_FLIGHT_MAX if in_flight_max is None else in_flight_max
     if point["shape"] is not None:
         pieces: tuple[ShapePiece, ...] = point["shape"]
         return Shaped(tuple(map(Piece.of, pieces)), arrivals, most, deadline_ns, ", ".join(map(str, pieces)))
@@ -214,11 +224,18 @@ class Profiles:
     """The boot profiles of a scenario by name or path, each read once.
 
     `names`: what their files are called there (`map`). `recorded`: the hashes that a run wrote down; a profile that
-    has changed since is refused when it is to be booted, and the run's keys stay what they were.
+    has changed since is refused when it is to be booted, and the run's keys stay what they were. `asked`: what a
+    machine of each asked for in that run, where it was written down.
     """
 
-    def __init__(self, names: Mapping[str, str] | None = None, recorded: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str] | None = None,
+        recorded: Mapping[str, str] | None = None,
+        asked: Mapping[str, BootFacts] | None = None,
+    ) -> None:
         self.names = dict(names or {})
+        self._asked = dict(asked or {})
         self._recorded = frozenset(recorded or ())
         self._hashes = dict(recorded or {})
         self._read: dict[str, Boot] = {}
@@ -238,6 +255,12 @@ class Profiles:
         if name not in self._hashes:
             self._hashes[name] = _hash(self._boot(name).steps)
         return self._hashes[name]
+
+    def facts(self, name: str) -> BootFacts:
+        """What a machine asks for. Raises BootError, or ScenarioError for a profile that has changed."""
+        if name not in self._asked:
+            self._asked[name] = boot_facts(self.shares([(name, 1)]))
+        return self._asked[name]
 
     def is_recorded(self, name: str) -> bool:
         """Whether a run wrote down its hash: then it need not be there any more."""
@@ -358,6 +381,11 @@ class Cell:
     def shares(self) -> tuple[Share, ...]:
         """What its machines do; () for transfers. Raises BootError for a profile that can't be read."""
         return self.profiles.shares(self.parts)
+
+    @property
+    def boot_facts(self) -> BootFacts:
+        """What a machine asks for, the mean of a mix. Raises BootError, or ScenarioError for one that has changed."""
+        return mean((self.profiles.facts(name), weight) for name, weight in self.parts)
 
     @property
     def point(self) -> dict[str, Any]:

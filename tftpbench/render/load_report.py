@@ -16,6 +16,7 @@ from tftpbench.host.brake import stopped_text
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
 from tftpbench.measure.findings import of_boots
+from tftpbench.model.boot import not_comparable
 from tftpbench.model.errors import nothing_listens
 from tftpbench.model.metrics import BOOT_OUTCOMES, COLUMNS, NEVER, OUTCOMES
 from tftpbench.model.protocol import ERRORS
@@ -421,6 +422,8 @@ def _contents(load: Loaded) -> str:
     verified, wrong, back = format_bytes(load.count("bytes_verified")), load.count("content_mismatches"), load.back
     if back is not None:
         return f"{back.compared:,} of {back.files:,} files read back, {verified} compared, {wrong:,} with wrong bytes"
+    if load.config.verify == "off" and (why := not_comparable(load.config.boots)):
+        return f"not compared: {why}"
     if load.config.operation == "write" or load.config.verify == "off":
         return "not compared" if load.not_compared else "not compared; --verify full compares every byte"
     return f"{verified} compared, {wrong:,} transfers with wrong bytes"

@@ -56,6 +56,11 @@ def recorded(folder: Path) -> tuple[Scenario, int, tuple[str, ...]]:
         ) from None
 
 
+def _question(document: Mapping[str, object], source: str) -> Scenario:
+    """Without what follows from it: a run of an older version did not write that down."""
+    return from_document({key: value for key, value in document.items() if key != "asks"}, source)
+
+
 def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFolder:
     known = facts["scenario"]
     assert isinstance(known, Mapping)
@@ -64,7 +69,7 @@ def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFol
         return RunFolder.create(out, scenario.name, facts)
     folder = RunFolder.open_for_resume(resume)
     begun = folder.manifest.get("scenario")
-    if not isinstance(begun, Mapping) or from_document(begun, f"{resume}/manifest.json: scenario") != scenario:
+    if not isinstance(begun, Mapping) or _question(begun, f"{resume}/manifest.json: scenario") != _question(known, ""):
         folder.close()
         name = begun.get("name") if isinstance(begun, Mapping) else None
         other = (

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tftpbench.measure.findings import stopped_at
 from tftpbench.model import workload
 from tftpbench.model.boot import Boot, Step
 from tftpbench.model.metrics import BOOTS
-from tftpbench.model.scenario import Scenario
+from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.render import answer as rendered
 from tftpbench.render import markdown
 
@@ -288,6 +289,17 @@ def test_the_wire_is_headers_and_file_bytes_once() -> None:
     assert answer(storm(), {"epoll": row(), "threads": row()}).wire_bytes == 999_999 + 70 * 1000
 
 
+def test_a_profile_that_has_changed_since_leaves_the_wire_as_the_run_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = storm()
+    document = question.document()
+    before = answer(question, {"epoll": row(), "threads": row()}).wire
+    larger = replace(PROFILE, steps=(replace(LOADER, size_bytes=5_000_000),))
+    monkeypatch.setattr(workload, "load_boot", lambda _name: larger)
+    recorded = from_document(document, "manifest.json")
+    assert before
+    assert answer(recorded, {"epoll": row(), "threads": row()}).wire == before
+
+
 def test_a_profile_that_cannot_be_read_any_more_costs_the_wire_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,7 +312,7 @@ def test_a_profile_that_cannot_be_read_any_more_costs_the_wire_and_nothing_else(
         raise BootError("no boot is called uefi-grub")
 
     monkeypatch.setattr(workload, "load_boot", gone)
-    later = storm_again(question)
+    later = from_document({**storm_again(question).document(), "asks": {}}, "of a run that did not write it down")
     said = summary.summarise(later, ["epoll"], found, PLACE)
     assert said.sentence.endswith("none gave up.")
     assert said.wire == ""
@@ -308,8 +320,6 @@ def test_a_profile_that_cannot_be_read_any_more_costs_the_wire_and_nothing_else(
 
 def storm_again(question: Scenario) -> Scenario:
     """As it is read back from a run's manifest."""
-    from tftpbench.model.scenario import from_document
-
     return from_document(question.document(), "test")
 
 

@@ -115,12 +115,36 @@ def scenario(tmp_path: Path) -> Path:
                 ("--boot uefi --machines 3 -d 1s", "--transfers, --duration and --warm-up do not go with --machines"),
                 ("--read a --over 1s", "--over and --spread go with --machines"),
                 ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
+                *(
+                    (f"--read a --shape {shape}", f"--shape has {shape!r}; allowed: pieces such as ")
+                    for shape in ("0", "burst", "10/s..20/s")
+                ),
+                ("--read a --machines 0", "--machines is '0'; allowed: a whole number, 1 to 1000000"),
+                ("--read a --machines 1000000000", "allowed: a whole number, 1 to 1000000"),
                 ("--read a --shape 5/s", "--shape has '5/s'; allowed: pieces such as 10/s..500/s in 60s, 500/s for"),
             ]
         ),
         *(
             (["load", "127.0.0.1", "--read", "a", "--rate", rate], f"--rate is '{rate}'; allowed: 0.001/s to 1000000/s")
             for rate in ("0/s", "-5/s", "1000000000/s", "1000001/s", "200", "nan/s")
+        ),
+        *(
+            (
+                ["load", "127.0.0.1", "--read", "a", "--shape", shape],
+                f"--shape has {shape!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst 2000; rates",
+            )
+            for shape in (
+                "0/s for 1s",
+                "-5/s for 1s",
+                "1000000000/s for 1s",
+                "5/s for 0s",
+                "0/s..0/s in 1s",
+                "",
+                "1/s..1000000000/s in 1s",
+                "burst 0",
+                "burst 1000000000",
+                "5/s for 5",
+            )
         ),
         (["load", "127.0.0.1", "--read", "a", "--deadline", "1s"], "--deadline and --in-flight-max go with --rate"),
         (
@@ -511,6 +535,44 @@ def test_a_boot_is_shown_with_options_timers_ends_and_sources(capsys: pytest.Cap
     assert sum(step["blocks"] for step in shown["steps"]) == shown["blocks"]
     assert "then it starts the whole boot again, at most 10 times" in said(capsys, "boots", "show", "pi4")[1]
     assert re.search(r" 8 +put \{mac\}-boot\.log ", said(capsys, "boots", "show", "polycom-phone")[1])
+
+
+BAD_BOOT = """\
+{schema: tftpbench.boot/1, name: bad, description: A client., certainty: less certain, sources: {test: this test},
+ sizes: {a: 10}, clients: {rom: {source: test, waits: 1s x 3, nack: gap}}, STEPS}
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ("after: ./bad.yaml, steps: [{get: a}]", "after: './bad.yaml' makes a loop; allowed: a boot that does not"),
+        ("steps: [{get: a, like: b}]", "steps[0].like: unknown key; allowed: get, put, "),
+        ('steps: [{get: a}, {get: "{serail}", miss: expected}]', "has the variable {serail}; did you mean 'serial'?"),
+        ("steps: [{get: a}, {get: ../b, miss: expected}]", "is '../b', which leaves the root; allowed: a name without"),
+        (f"steps: [{', '.join(['{get: a}'] * 1001)}]", "steps: are 1001 requests; allowed: 1 to 1000"),
+        (f"steps: [{', '.join(['{get: a}'] * 10_000)}]", "bad.yaml: is larger than 64 KiB"),
+    ],
+)
+def test_a_bad_boot_is_one_line_wherever_it_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(BAD_BOOT.replace("STEPS", steps))
+    Path("storm.yaml").write_text(
+        "{schema: tftpbench.scenario/1, name: storm, description: It is refused., servers: [epoll], trials: 1,"
+        " matrix: {boot: ./bad.yaml, machines: 3}}"
+    )
+    for arguments in (
+        ("boots", "show", "./bad.yaml"),
+        ("load", "127.0.0.1:9", "--boot", "./bad.yaml"),
+        ("run", "./storm.yaml", "--dry-run"),
+    ):
+        code, out, err = said(capsys, *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert err.startswith("tftpbench: error: ")
+        assert words in err
+        assert len(err.splitlines()) == 1, err
 
 
 def test_servers_say_what_they_are_and_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,10 @@ def test_what_a_rate_is_too_much_for_is_the_servers_and_never_invalid() -> None:
         ("shed", 5, "did not keep up: 5 of 8 transfers not begun, as 3 were in flight"),
     ]
     assert findings.ORIGINS["late"] == findings.ORIGINS["shed"] == "server"
+    (all_late,) = found({"deadline_ns": 1_000_000, "intended": 1, "started": 1}, (LATE, 5, 99, -1))
+    assert all_late[2].endswith(
+        " 1 of 1 transfers at their deadline, 1 ms after their intended start; give a longer deadline"
+    )
 
 
 def test_a_broken_rule_is_named_with_its_rfc_the_most_frequent_first() -> None:
@@ -196,6 +200,8 @@ def test_late_shed_and_cut_off_machines_and_misses_are_the_servers_or_the_tests(
         ("boots_unfinished", 1, "1 machine had not booted when the trial ended: 1 at shim.efi"),
     ]  # fmt: skip
     assert findings.ORIGINS["boots_late"] == "server"
+    (all_late,) = found_of_boots({"deadline_ns": 1_000_000, "machines": 3}, *late)
+    assert all_late[2].endswith("2 at grub.cfg, 1 at start4.elf; give a longer deadline")
     assert findings.ORIGINS["boots_unfinished"] == "test"
 
 

@@ -141,6 +141,29 @@ def test_the_estimate_grows_with_trials_windows_and_transfers() -> None:
     assert estimate_s(nothing.trials) == 0
 
 
+@pytest.mark.parametrize(("machines", "took_s"), [(100, 0.7), (1000, 4.5), (5000, 25)])
+def test_the_estimate_of_a_storm_is_near_to_what_a_fast_server_takes(machines: int, took_s: float) -> None:
+    """As epoll took on two cores, its start and stop included; slow servers lose machines, and are done the sooner."""
+    asked = scenario(matrix={"boot": "uefi-grub", "machines": machines}, duration=None, deadline="2min", trials=1)
+    trials = plan(asked, [contender("one")], 1).trials
+    assert took_s / 2 < costs_s(trials)[1] < took_s * 2
+
+
+def test_what_starts_by_a_schedule_is_moved_meanwhile() -> None:
+    def seconds(matrix: dict[str, object], **changes: object) -> float:
+        asked = scenario(matrix=matrix, trials=1, **changes)
+        return costs_s(plan(asked, [contender("one")], 1).trials)[1]
+
+    slow = seconds({"boot": "uefi-grub", "rate": "10/s"}, duration="10s")
+    assert 10 < slow < 11
+    assert 2 * slow < seconds({"boot": "uefi-grub", "rate": "1000/s"}, duration="10s") < 10 + 31
+    assert seconds({"boot": "uefi-grub", "machines": 100, "over": "10s"}, duration=None) < 11
+    shape = [{"hold": "10/s", "for": "10s"}, {"burst": 1000}]
+    assert 11 < seconds({"boot": "uefi-grub", "shape": shape}, duration=None) < 30
+    by_count = seconds({"operation": "read", "file_size": 1024, "rate": "10/s"}, duration=None, transfers=100)
+    assert by_count > 10
+
+
 def test_a_running_server_is_loaded_by_ascending_concurrency_and_a_started_one_in_random_order() -> None:
     running = Contender(Target("127.0.0.1", 69, None), None, Found("unknown", ""))
     for others in ([], [contender("one")]):

@@ -266,6 +266,31 @@ def test_a_port_that_another_program_took_meanwhile_is_no_fault_of_the_server(wo
     assert kinds == [["port_taken"], ["not_ready"], ["died"], []]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "limit", "said"),
+    [
+        ({"rate": "5/s"}, 20_000, "10000 at once: raise the limit (ulimit -Hn), or pass --set in_flight_max=8896"),
+        (
+            {"concurrency": 5000},
+            4096,
+            "5000 at once: raise the limit (ulimit -Hn), or pass --set matrix.concurrency=984",
+        ),
+        ({"concurrency": 5000}, 100, "5000 at once: raise the limit (ulimit -Hn)"),
+    ],
+)
+def test_a_server_that_lacks_open_files_says_how_many_at_once_it_has_room_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: dict[str, object], limit: int, said: str
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1024, limit))
+    lacks = "ended with exit code 2 before it was ready; its last log line: 22147 open files are needed"
+    world.fails_at = {1: ServerDied(lacks), 2: ServerDied("ended")}
+    asked = question(matrix={"operation": "read", "file_size": 1024, **matrix}, servers=["one", "two"])
+    rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
+    found = [row["server_findings"][0]["text"] for row in rows[:2]]
+    assert found == [f"did not start, as {limit} open files are too few for {said}", "ended"]
+    assert rows[0]["verdict_reason"] == f"{rows[0]['server']}: {found[0]}", "and so in the line of the trial"
+
+
 def test_a_quick_run_of_several_trials_is_not_invalid_by_its_generator_and_probes_for_a_short_time(
     world: World, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from tftpbench.gate.sides import refuse_unfit
 from tftpbench.host.choice import bundled_manifests, choose
 from tftpbench.host.presence import Found
 from tftpbench.measure.plan import Contender
-from tftpbench.model.boot import load_boot
+from tftpbench.model.boot import BootFacts, load_boot
 from tftpbench.model.errors import ScenarioError, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
@@ -381,6 +381,7 @@ def test_what_an_open_loop_is_asked_for_is_in_its_key(tmp_path: Path) -> None:
         ("200/s", "200", "small.yaml:7:10: matrix.rate[0]: is 200; allowed: a number a second, minute or hour"),
         ("200/s", "0/s", "small.yaml:7:10: matrix.rate[0]: is '0/s'; allowed: 0.001/s to 1000000/s"),
         ("200/s", "-1/s", "small.yaml:7:10: matrix.rate[0]: is '-1/s'; allowed: a number a second"),
+        ("200/s", "1000000000/s", "small.yaml:7:10: matrix.rate[0]: is '1000000000/s'; allowed: 0.001/s to 1000000/s"),
         ("200/s", "999999999/s", "small.yaml:7:10: matrix.rate[0]: is '999999999/s'; allowed: 0.001/s to 1000000/s"),
         ("poisson", "normal", "small.yaml:8:20: matrix.arrivals[1]: is 'normal'; allowed: even, poisson"),
     ],
@@ -467,13 +468,15 @@ def test_a_storm_is_machines_within_a_time(tmp_path: Path) -> None:
 def test_boots_start_at_a_rate_in_a_shape_and_in_a_closed_loop(tmp_path: Path) -> None:
     rate = load(tmp_path, PRODUCT, "matrix: {boot: [uefi-grub, pi4], rate: 50/s}\n", ("client.retries=5",)).cells()
     assert [cell.label for cell in rate] == ["machines of uefi-grub at 50/s", "machines of pi4 at 50/s"]
-    assert (rate[0].duration_ns, rate[0].load) == (10**9, OpenLoop(50.0, "even", 10_000, 30 * 10**9))
+    assert (rate[0].duration_ns, rate[0].load) == (10**9, OpenLoop(50.0, "even", 2_000, 30 * 10**9))
     closed = load(tmp_path, PRODUCT, "matrix: {boot: pi4, concurrency: 7}\n").cells()[0]
     assert (closed.label, closed.concurrency, closed.open_loop) == ("machines of pi4, 7 at once", 7, None)
     shaped = boots(tmp_path, RAMP + "  arrivals: poisson\n").cells()[0]
     fast, slow = (1, 2_000_000), (1, 20 * 10**9)  # starts in so many ns
     pieces = Piece("ramp", (0, 1), fast, 60 * 10**9), Piece("hold", slow, slow, 300 * 10**9), Piece("burst", count=2000)
-    assert shaped.load == Shaped(pieces, "poisson", 10_000, 30 * 10**9)
+    assert shaped.load == Shaped(pieces, "poisson", 2_000, 30 * 10**9)
+    read = load(tmp_path, PRODUCT, OPEN).cells()[0]
+    assert read.concurrency == 10_000, "more transfers than machines, which have several each"
     assert shaped.label == "machines of uefi-grub, poisson, shape 0/s to 500/s in 60 s, 0.05/s for 300 s, 2000 at once"
 
 
@@ -530,6 +533,19 @@ def test_a_boot_is_known_by_what_it_does_and_its_path_starts_at_the_scenario(tmp
     assert recorded.key == cell.key
     with pytest.raises(ScenarioError, match=r"mine\.yaml has changed since the run began; allowed: a new run"):
         _ = recorded.shares
+    assert recorded.boot_facts == cell.boot_facts, "what its machines asked for was written down, too"
+    assert document["asks"] == {cell.boot: {"requests": 1, "files": 1, "misses": 0, "bytes": 5120, "blocks": 11}}
+    del document["asks"]
+    (older,) = from_document(document, "manifest.json").cells()
+    with pytest.raises(ScenarioError, match=r"has changed since"):
+        _ = older.boot_facts
+
+
+@pytest.mark.parametrize("wrong", [3, {"bytes": 1}, dict.fromkeys(BootFacts._fields, -1)])
+def test_what_a_machine_asked_for_is_read_as_it_was_written(tmp_path: Path, wrong: object) -> None:
+    document = boots(tmp_path, STORM).document()
+    with pytest.raises(ScenarioError, match=r"asks\.uefi-grub: is .*; allowed: "):
+        from_document({**document, "asks": {"uefi-grub": wrong}}, "manifest.json")
 
 
 def test_what_older_runs_did_not_know_is_not_written_down(tmp_path: Path) -> None:
@@ -595,6 +611,11 @@ def test_quick_makes_storms_small_and_shapes_short(tmp_path: Path) -> None:
         ("{boot: pi4, shape: [{ramp: 1/s..9999999/s, for: 1s}, {hold: 5/s, for: 0s}, {burst: 0}, {burst: 5, for: 1s}]}",
          "", ["matrix.shape[0].ramp: is '1/s..9999999/s'", "matrix.shape[1].for: is '0s'; allowed: 1ms to 24h",
               "matrix.shape[2].burst: is 0; allowed: 1 to 1000000", "matrix.shape[3].for: has no meaning beside"]),
+        ("{boot: pi4, shape: [{hold: 1000000000/s, for: 1s}, {ramp: 1/s..1000000000/s, for: 1s}, {burst: 1000000000}]}",
+         "", ["matrix.shape[0].hold: is '1000000000/s'; allowed: 0.001/s to 1000000/s",
+              "matrix.shape[1].ramp: is '1/s..1000000000/s'", "matrix.shape[2].burst: is 1000000000; allowed: 1 to"]),
+        ("{boot: pi4, shape: [{ramp: 1/s..5/s}, {ramp: -5/s..5/s, for: 1s}]}", "",
+         ["matrix.shape[0]: has a ramp without a length; allowed: with `for`", "matrix.shape[1].ramp: is '-5/s..5/s'"]),
         ("{boot: pi4, shape: [{hold: 5/s, burst: 3}, {}, {hold: -5/s, for: 1s}, {holt: 5/s}]}", "",
          ["matrix.shape[0]: is both hold and burst; allowed: exactly one", "matrix.shape[1]: is nothing that starts",
           "matrix.shape[2].hold: is '-5/s'; allowed: a number a second",
@@ -798,7 +819,9 @@ def test_the_expected_scenarios_are_bundled() -> None:
 def test_a_recorded_scenario_reads_back_equal_with_equal_keys(name: str) -> None:
     scenario = load_scenario(name)
     again = from_document(scenario.document(), "manifest.json")
-    assert again.model_copy(update={"recorded": scenario.recorded}) == scenario, "but that profiles are held to theirs"
+    assert again.model_copy(update={"recorded": scenario.recorded, "asked": scenario.asked}) == scenario, (
+        "but that profiles are held to theirs"
+    )
     assert [cell.key for cell in again.cells()] == [cell.key for cell in scenario.cells()]
     assert again.method_key == scenario.method_key
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from tftpbench.analysis.stats import Ratio
 from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
 from tftpbench.model.axes import AXES
-from tftpbench.model.boot import boot_facts
 from tftpbench.model.errors import BootError, ScenarioError
 from tftpbench.model.metrics import METRICS
 from tftpbench.model.units import counted, format_bytes, format_duration, listed, rate_text
@@ -34,9 +33,9 @@ _EACH_MAX = 4
 
 
 def wire_bytes(cell: Cell) -> float | None:
-    """Bytes of one machine on the wire, all headers included; None where its profile can no longer be read."""
+    """Bytes of one machine on the wire, all headers included; None where the run did not write it down."""
     try:
-        facts = boot_facts(cell.shares)
+        facts = cell.boot_facts
     except (BootError, ScenarioError):
         return None
     return facts.bytes + BLOCK_OVERHEAD_BYTES * facts.blocks
@@ -65,7 +64,7 @@ def headline_of_boots(lines: Sequence[Line]) -> Line:
 def wire_sentence(lines: Sequence[Line]) -> str:
     """What the wire alone needs at 1, 10 and 25 Gb/s in the headline cell, and whether the network is the limit.
 
-    "" where the profile is not known any more, or moves nothing.
+    "" where it is not known what a machine asked for, or that is nothing.
     """
     here = _beside(lines, headline_of_boots(lines)) if lines else []
     size = wire_bytes(here[0].cell) if here else None
