@@ -3,6 +3,7 @@
 Data about one client; it must never send a datagram.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ SIZE_MAX_BYTES = 4 << 30
 WAIT_MIN_NS, WAIT_MAX_NS = MS, 3_600_000 * MS
 WAITS_MAX = 1000
 REQUEST_MAX_BYTES = 512  # RFC 2347 section 2
+# What the native core takes as well: a profile that it refuses must be refused here, before a run.
+NAME_MAX_BYTES, OPTIONS_MAX = 255, 16
 BLOCK_MAX = 65535  # RFC 1350: 16 bits
 # Of the options that RFCs 2348, 2349 and 7440 define; "{size}" is the size of the file that is written.
 OPTION_RANGES = {"blksize": (8, 65464), "timeout": (1, 255), "windowsize": (1, 65535)}
@@ -254,6 +257,8 @@ def _as_options(value: object) -> object:
     if not isinstance(value, list):
         raise ValueError(f"is {str(value)[:40]!r}; allowed: {_OPTIONS_ALLOWED}")
     found: dict[str, str] = {}
+    if len(value) > OPTIONS_MAX:
+        raise ValueError(f"has {len(value)} options; allowed: {OPTIONS_MAX} at most")
     for text in value:
         name, space, setting = text.partition(" ") if isinstance(text, str) else ("", "", "")
         if not space or not f"{name}{setting}".isprintable() or not text.isascii():
@@ -307,7 +312,7 @@ class _Probe(Strict):
         default=None, description="Options of such a request; null: the same as of others."
     )
     error: Annotated[Literal[0, 8], Allowed("0, 8")] = Field(description="Code of its ERROR.")
-    text: Annotated[str, Field(pattern=r"^[^\x00]{0,200}$"), Allowed("text, at most 200 characters")] = Field(
+    text: Annotated[str, Field(pattern=r"^[ -~]{0,48}$"), Allowed("text, at most 48 characters of ASCII")] = Field(
         description="Message of its ERROR."
     )
 
@@ -456,8 +461,17 @@ class _Resolution:
             path: KeyPath = ("sizes", template)
             faults = _faults_of_variables(path, template, self.names)
             self.faults += faults
-            for name in () if faults else _expanded(_filled(template, self.names)):
+            for name in () if faults else self._names_of(path, template):
                 yield _from_root(name), (path, size)
+
+    def _names_of(self, path: KeyPath, template: str) -> list[str]:
+        """The names that a template stands for, where they are few enough to be requests; else a fault."""
+        filled = _filled(template, self.names)
+        count = math.prod(len(_lengths(part)) for part in _ranges(filled))
+        if count > STEPS_MAX:
+            self.faults.append(KeyFault(path, f"stands for {count} names; allowed: {STEPS_MAX} at most", ["names"]))
+            return []
+        return _expanded(filled)
 
     def _check_source(self, path: KeyPath, source: str) -> None:
         if source not in self.file.sources:
@@ -466,12 +480,15 @@ class _Resolution:
 
     def _add(self, index: int, request: _Request) -> None:
         path: KeyPath = ("steps", index)
+        if max(len(self.steps), len(self.faults)) > STEPS_MAX:
+            return  # that is said, and each may stand for many
         found = self._client(path, request)
-        faults = _faults_of_variables((*path, "put" if request.put else "get"), request.template, self.names)
+        place = (*path, "put" if request.put else "get")
+        faults = _faults_of_variables(place, request.template, self.names)
         self.faults += faults
         if request.source is not None:
             self._check_source((*path, "source"), request.source)
-        for name in () if faults else _expanded(_filled(request.template, self.names)):
+        for name in () if faults else self._names_of(place, request.template):
             size = self._size(path, request, name)
             if found is not None and len(self.steps) <= STEPS_MAX:
                 key, client = found
@@ -545,6 +562,9 @@ class _Resolution:
         if length > REQUEST_MAX_BYTES:
             message = f"makes a request of {length} bytes; allowed: {REQUEST_MAX_BYTES} at most (RFC 2347)"
             self.faults.append(KeyFault(path, message))
+        elif (size := len(longest.encode())) > NAME_MAX_BYTES:
+            message = f"can be a name of {size} bytes; allowed: {NAME_MAX_BYTES} at most"
+            self.faults.append(KeyFault(path, message, ["names"]))
 
 
 def _faults_of_variables(path: KeyPath, text: str, names: Mapping[str, str]) -> list[KeyFault]:
@@ -566,14 +586,21 @@ def _filled(template: str, names: Mapping[str, str]) -> str:
 
 def _expanded(name: str) -> list[str]:
     """The names that a name with {ip_hex[8..1]} stands for, or the one that it is."""
-    for variable in _VARIABLE.findall(name):
-        part = _PART.match(variable)
-        if part is not None and part[2] is not None:
-            first, last = int(part[1]), int(part[2])
-            lengths = range(first, last - 1, -1) if first >= last else range(first, last + 1)
-            whole = f"{{{variable}}}"
-            return [each for n in lengths for each in _expanded(name.replace(whole, f"{{ip_hex[{n}]}}", 1))]
+    for part in _ranges(name):
+        whole = f"{{{part[0]}}}"
+        return [each for n in _lengths(part) for each in _expanded(name.replace(whole, f"{{ip_hex[{n}]}}", 1))]
     return [name]
+
+
+def _ranges(name: str) -> list[re.Match[str]]:
+    """The variables in it that stand for several lengths."""
+    parts = (_PART.match(variable) for variable in _VARIABLE.findall(name))
+    return [part for part in parts if part is not None and part[2] is not None]
+
+
+def _lengths(part: re.Match[str]) -> range:
+    first, last = int(part[1]), int(part[2])
+    return range(first, last - 1, -1) if first >= last else range(first, last + 1)
 
 
 def _longest(variable: str) -> int:

@@ -295,7 +295,10 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("conf/{mac-}", "//etc/passwd", "which is no name of a file; allowed: folders and a file with one / between"),
         ("conf/{mac-}", r"a\0b", "which is in no name and in no text"),
         ("conf/{mac-}", r"a\nb", "which has a character that can't be printed"),
-        ("conf/{mac-}", "x" * 299, ""),
+        ("conf/{mac-}", "x" * 255, ""),
+        ("conf/{mac-}", "\u00e4" * 128, "can be a name of 256 bytes; allowed: 255 at most"),
+        ("text: enough", f"text: {'x' * 49}", "; allowed: text, at most 48 characters of ASCII"),
+        ("tsize 0]", f"tsize 0, {', '.join(f'x{n} 1' for n in range(15))}]", "has 17 options; allowed: 16 at most"),
         ("conf/{mac-}", "boot.img", "steps[2].miss: is expected, but boot.img is there: it has a size"),
         ("boot.img", "../boot.img", "steps[0].get: is '../boot.img', which leaves the root"),
         ("boot.img", '"{oops}.img"', "6:9: names.loader: has the variable {oops}; allowed: {n}, {mac}"),
@@ -378,6 +381,8 @@ steps:
         ("\n".join([TEXT, *['  - {get: "{loader}"}'] * 10_000]), "is larger than 64 KiB"),
         ("\n".join([TEXT, *["  - {get: a, miss: expected}"] * (STEPS_MAX - 2)]), "steps: are 1001 requests; allowed"),
         ("\n".join([TEXT, *['  - {get: "{ip_hex[8..1]}", miss: expected}'] * 200]), "steps: are 1001 requests"),
+        (f'{TEXT}\n  - {{get: "{"{ip_hex[8..1]}" * 20}", miss: expected}}', f"stands for {8**20} names; allowed: 1000"),
+        (TEXT.replace("10KiB", f'10KiB, "{"{ip_hex[1..8]}" * 20}": 1'), f"stands for {8**20} names"),
         (TEXT.replace("a capture", "*a").replace("sources:", "a: &a [x]\nsources:"), "a: unknown key"),
         ("x: &x [a, b, c, d, e, f, g, h]\n" + "".join(
             f"y{n}: &{'yzuvw'[n]} [{', '.join(['*' + 'xyzuv'[n]] * 8)}]\n" for n in range(5)
