@@ -200,7 +200,7 @@ def _uploads(cell: Cell) -> list[str]:
 
 def _named(template: str, machines: Sequence[int]) -> list[str]:
     """The names that these machines ask for, from the root."""
-    numbers = machines if "{" in template else machines[:1]
+    numbers = machines if "{" in template else range(1)  # in a mix it may be the next machine's
     return [machine_name(template, number).lstrip("/") for number in numbers]
 
 
