@@ -127,7 +127,9 @@ class Loaded:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
-        return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
+        cut_off = bool(self.result.stopped or self.count("interrupted") or self.count("boots_interrupted"))
+        around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off)
+        return validity.findings({**self.figures, **asked}, around)
 
     @cached_property
     def stopped(self) -> tuple[str, ...]:
@@ -141,7 +143,8 @@ class Loaded:
         """When this share of all machines was up, since the first was to start; infinite where it never was."""
         boots = self.result.boots
         booted = boots["outcome"] == BOOT_OUTCOMES.index("booted")
-        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * len(booted))
+        all_ = max(len(booted), self.config.transfers or 0)  # what was cut off had not begun all of them
+        ends, rank = np.sort(boots["end_ns"][booted]), math.ceil(share * all_)
         return float(ends[rank - 1] - boots["intended_start_ns"].min()) if 0 < rank <= len(ends) else math.inf
 
     @cached_property
@@ -209,7 +212,7 @@ def document(load: Loaded) -> dict[str, object]:
         "verdict": verdict,
         "verdict_reason": reason,
         "failures": load.has_failures,
-        "stopped": load.result.stopped,
+        "braked": load.result.stopped,
         **({"stopped": list(load.stopped)} if config.boots else {}),
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),
