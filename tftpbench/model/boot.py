@@ -5,7 +5,7 @@ Data about one client; it must never send a datagram.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -88,7 +88,7 @@ class Step:
     @property
     def blksize(self) -> int:
         """Bytes of data in a block, where the server agrees."""
-        return int(dict(self.options).get("blksize", BLKSIZE_DEFAULT))
+        return int(_lowered(self.options).get("blksize", BLKSIZE_DEFAULT))
 
     @property
     def blocks(self) -> int:
@@ -263,11 +263,16 @@ def _as_options(value: object) -> object:
         name, space, setting = text.partition(" ") if isinstance(text, str) else ("", "", "")
         if not space or not f"{name}{setting}".isprintable() or not text.isascii():
             raise ValueError(f"has {str(text)[:40]!r}, which is no option with its value; allowed: {_OPTIONS_ALLOWED}")
-        if name in found:
+        if name.lower() in _lowered(found.items()):
             raise ValueError(f"has {name} twice; RFC 2347 allows each once")
         found[name] = setting
-        _check_option(name, setting)
+        _check_option(name.lower(), setting)
     return tuple(found.items())
+
+
+def _lowered(options: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By names as they are compared: RFC 2347 makes no difference between large and small letters."""
+    return {name.lower(): setting for name, setting in options}
 
 
 def _check_option(name: str, setting: str) -> None:
@@ -457,11 +462,15 @@ class _Resolution:
             self.faults.append(KeyFault(("steps",), f"are {len(self.steps)} requests; allowed: 1 to {STEPS_MAX}"))
 
     def _sized(self) -> Iterator[tuple[str, tuple[KeyPath, int]]]:
+        known = 0
         for template, size in self.file.sizes.items():
+            if known > 10 * STEPS_MAX:  # far more than are ever asked for
+                return
             path: KeyPath = ("sizes", template)
             faults = _faults_of_variables(path, template, self.names)
             self.faults += faults
             for name in () if faults else self._names_of(path, template):
+                known += 1
                 yield _from_root(name), (path, size)
 
     def _names_of(self, path: KeyPath, template: str) -> list[str]:
@@ -553,16 +562,17 @@ class _Resolution:
         longest = _VARIABLE.sub(lambda found: "x" * _longest(found[1]), name)
         if (wrong := _wrong_name(longest)) is not None:
             self.faults.append(KeyFault(path, f"is {name!r}, which {wrong}", ["names"]))
-        setting = dict(options).get("tsize")
+        setting = _lowered(options).get("tsize")
         if setting is not None and (setting == SIZE_OF_PUT) != (operation == "write"):
             allowed = "tsize 0 with get, tsize {size} with put"
             self.faults.append(KeyFault(path, f"has the option tsize {setting}; allowed: {allowed}", ["clients"]))
         sizes = [len(str(SIZE_MAX_BYTES)) if setting == SIZE_OF_PUT else len(setting) for _, setting in options]
-        length = 2 + len(longest.encode()) + len(b"\0octet\0") + sum(len(key) + 2 for key, _ in options) + sum(sizes)
+        size = len(longest.encode(errors="surrogatepass"))  # half a character is refused with what can't be printed
+        length = 2 + size + len(b"\0octet\0") + sum(len(key) + 2 for key, _ in options) + sum(sizes)
         if length > REQUEST_MAX_BYTES:
             message = f"makes a request of {length} bytes; allowed: {REQUEST_MAX_BYTES} at most (RFC 2347)"
             self.faults.append(KeyFault(path, message))
-        elif (size := len(longest.encode())) > NAME_MAX_BYTES:
+        elif size > NAME_MAX_BYTES:
             message = f"can be a name of {size} bytes; allowed: {NAME_MAX_BYTES} at most"
             self.faults.append(KeyFault(path, message, ["names"]))
 

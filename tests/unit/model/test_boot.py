@@ -199,6 +199,7 @@ def test_names_can_be_mapped_and_sizes_follow() -> None:
         ({"loader": "{what}"}, "--map loader={what}: has the variable {what}; allowed: {n}, {mac}"),
         ({"loader": "{mac"}, "--map loader={mac: has a brace without its other one"),
         ({"loader": "x" * 500}, "makes a request of 5"),
+        ({"loader": "\udc80"}, "has a character that can't be printed"),
     ],
 )
 def test_a_name_that_cannot_be_asked_for_is_refused(names: Mapping[str, str], said: str) -> None:
@@ -248,6 +249,11 @@ def test_one_name_with_two_sizes_is_refused(tmp_path: Path) -> None:
         shares([(load_boot("uefi"), 1), (absent, 1)])
 
 
+def test_names_of_options_are_the_same_in_large_letters(tmp_path: Path) -> None:
+    large, small = load_boot(write(tmp_path, "blksize 1468", "BLKSIZE 1468")), load_boot(write(tmp_path))
+    assert [step.blocks for step in large.steps] == [step.blocks for step in small.steps]
+
+
 def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
     sized = write(tmp_path, '{"{loader}": 10KiB}', '{"{loader}": 1468}')
     assert [step.blocks for step in load_boot(sized).steps] == [0, 2, 0], "a full block is followed by an empty one"
@@ -273,6 +279,8 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("blksize 1468", "blksize 7", "11:5: clients.rom.options: has blksize 7; allowed: blksize from 8 to 65464"),
         ("blksize 1468", "blksise 1468", "has the option 'blksise'; did you mean 'blksize'?"),
         ("blksize 1468", "blksize", "has 'blksize', which is no option with its value; allowed: a list of options"),
+        ("blksize 1468", "BLKSIZE 7", "has blksize 7; allowed: blksize from 8 to 65464"),
+        ("blksize 1468", "TSIZE 0", "has tsize twice; RFC 2347 allows each once"),
         ("blksize 1468", "tsize 1", "has tsize 1; allowed: 0 to read, {size} to write"),
         ("blksize 1468", "tsize 0", "has tsize twice; RFC 2347 allows each once"),
         ("tsize 0", '"tsize {size}"', "has the option tsize {size}; allowed: tsize 0 with get, tsize {size} with put"),
