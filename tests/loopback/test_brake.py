@@ -2,13 +2,22 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.loopback.peer import RRQ, Address, Peer, contents, error, opcode, peer, serve_bytes
+from tests.unit.builders import scenario
 from tftpbench.host.brake import RAMP_NS, Limits, approach, braked, is_elsewhere, plan_text
-from tftpbench.host.generator import LoadConfig, LoadResult, run_load
+from tftpbench.host.generator import LoadConfig, LoadResult, Stop, run_load, write_contents
+from tftpbench.host.pinning import Pinning
+from tftpbench.host.roots import Roots
+from tftpbench.measure.files import TargetFiles
+from tftpbench.measure.plan import Trial, contenders
+from tftpbench.measure.session import Bench, Tools, approach_once, load_config, server_of
 from tftpbench.model.boot import Share, Step
+from tftpbench.model.workload import Piece
 
 SECOND = 1_000_000_000
 BYTES = 2_000
@@ -149,3 +158,50 @@ def test_only_what_leaves_the_machine_is_braked_and_it_is_said_before() -> None:
         "then 1000 transfers, 200 at once. It ends when more than half of the last 100 fail for 3 s. "
         "No more starts while more than 500 Mbit/s are moved."
     )
+
+
+def test_what_a_storm_or_a_shape_is_in_all_is_said_before() -> None:
+    far = braked(config(69, host="192.0.2.1", duration_ns=None), Limits(stops=False))
+    hold = Piece("hold", (50, SECOND), (50, SECOND), 60 * SECOND)
+    for changes, said in (
+        ({"rate_per_s": 50.0, "duration_ns": SECOND}, "then 50/s, 200 at once at most for 1 s."),
+        ({"over_ns": 10 * SECOND, "transfers": 1000}, "then 1000 transfers, 200 at once at most within 10 s."),
+        ({"shape": (hold, Piece("burst", count=500))}, "then 3500 transfers, 200 at once at most within 1 min."),
+    ):
+        assert plan_text(replace(far, **changes)).endswith(said)
+
+
+class Serving:
+    """A generator that sends nothing, and says that all was done."""
+
+    def __init__(self) -> None:
+        self.asked: list[LoadConfig] = []
+
+    def run(self, config: LoadConfig, *_: object) -> LoadResult:
+        self.asked.append(config)
+        number = config.transfers or 0
+        rows = {"number": np.arange(number), "outcome": np.zeros(number, np.int64)}
+        return LoadResult({"started": number, "completed": number}, rows, {}, "", ())
+
+
+def test_in_a_run_no_load_is_larger_than_what_the_server_has_borne_and_uploads_are_loads_too(tmp_path: Path) -> None:
+    question = scenario(
+        servers=["tftp://192.0.2.1:69"],
+        matrix={"operation": "read", "machines": [1, 200], "file_size": 1024},
+        duration=None, rows="failed",
+    )  # fmt: skip
+    generator, [target] = Serving(), contenders(question)
+    roots = Roots(tmp_path, 1, write_contents)
+    bench = Bench(roots, TargetFiles(tmp_path), Pinning((0,), (0,), ()), 1, Tools(generator=generator))
+    for number, cell in enumerate(question.cells(), start=1):
+        trial = Trial(number, number, 1, cell, target)
+        server = server_of(trial, bench, tmp_path, tmp_path / "log")
+        approach_once(load_config(trial, bench, server, Stop()), bench, Stop())
+    files = question.cells()[0].distinct_files
+    assert [(each.operation, each.transfers, each.concurrency) for each in generator.asked] == [
+        ("write", 1, 1), ("write", files, 1), ("read", 10, 10), ("read", 100, 100),
+    ]  # fmt: skip
+    assert generator.asked[0].name != generator.asked[1].name, "some servers take no file twice"
+    assert all(each.stops_when_failing for each in generator.asked)
+    assert not generator.asked[1].is_open_loop
+    assert generator.asked[1].rows == "all"

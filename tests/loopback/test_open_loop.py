@@ -24,9 +24,10 @@ from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
 from tftpbench.model.boot import Share, Step
 from tftpbench.model.errors import LoadError
-from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, COLUMNS, OUTCOMES
+from tftpbench.model.metrics import BOOT_COLUMNS, BOOT_OUTCOMES, BOOT_REASONS, COLUMNS, OUTCOMES
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Piece
+from tftpbench.render import load_report
 
 SIZE = 2_000
 SECOND = 1_000_000_000
@@ -417,6 +418,16 @@ def test_machines_that_a_server_drops_never_boot_and_are_told_with_where_they_st
     assert late.boots["failed_step"][late.boots["outcome"] == BOOT_OUTCOMES.index("late")].tolist() == [2]
     ends = late.boots["end_ns"] - late.boots["intended_start_ns"]
     assert SECOND <= ends.max() < PATIENT_NS
+
+
+def test_of_a_load_in_which_no_machine_came_to_start_there_is_a_table_without_rows() -> None:
+    with peer(lambda *_: None) as server:
+        loaded = booting(server.port, step("f-0"), transfers=None, duration_ns=SECOND // 100)
+        result = run_load(replace(loaded, rate_per_s=0.001, arrivals="poisson"))
+    assert figure(result, "machines") == 0
+    assert {*result.boots} == {*BOOT_COLUMNS} - {"boot"} | {"share"}
+    assert all(not len(column) for column in result.boots.values())
+    assert "0 of 0 machines" in load_report.render(load_report.Loaded(loaded, result))
 
 
 @pytest.mark.parametrize("after", [1, 2])

@@ -284,6 +284,9 @@ def load(
             boot is None and "{n}" not in name and distinct_files is not None
         ),
         "--verify-against compares what is read; it goes with --read": not is_read and is_given,
+        "--rows failed keeps no upload to compare: pass --rows sample, or --verify off": (
+            not is_read and rows is Rows.failed and verify is not Verify.off
+        ),
         "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
         "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
             is_read and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
@@ -501,7 +504,7 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        if is_elsewhere(config.host) and config.allow_remote:  # unallowed, the load itself refuses it
+        if is_elsewhere(config.host) and config.allow_remote:  # else the load is refused
             screen.say(plan_text(config))
             if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)):
                 first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from tftpbench.host.generator import LoadConfig, LoadResult
 from tftpbench.model.errors import nothing_listens
-from tftpbench.model.units import counted, format_duration, format_rate, parse_bytes_per_s
+from tftpbench.model.units import counted, format_duration, format_rate, parse_bytes_per_s, rate_text
 
 TEN = 10
 # Below that one request a second passes.
@@ -66,9 +66,14 @@ def braked(config: LoadConfig, limits: Limits) -> LoadConfig:
     return replace(config, stops_when_failing=stops, bytes_per_s_max=limits.bytes_per_s_max)
 
 
-def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult]) -> Held | None:
-    """Go there step by step by `run`, which does one load; the step where half or more did not complete, if any."""
+def approach(config: LoadConfig, run: Callable[[LoadConfig], LoadResult], borne: int = 0) -> Held | None:
+    """Go there step by step by `run`, which does one load; the step where half or more did not complete, if any.
+
+    `borne`: so many at once the server has borne already, so that no step of as few is needed.
+    """
     for words, step in _steps(config):
+        if step.concurrency <= borne:
+            continue
         result = run(step)
         started, completed = (int(result.figures.get(name) or 0) for name in _counted(config))
         if result.stopped is not None or completed * 2 <= max(started, 1):
@@ -105,12 +110,14 @@ def _ends(stops: bool, bytes_per_s_max: int | None) -> str:
     return text
 
 
+def at_once(config: LoadConfig) -> int:
+    """How many of the load are in flight together, at most."""
+    return min(config.concurrency, config.transfers or config.concurrency)
+
+
 def _steps(config: LoadConfig) -> Iterator[tuple[str, LoadConfig]]:
     """Each with its words; only those that are smaller than the load itself."""
-    thing, most = (
-        "boot" if config.boots else "transfer",
-        min(config.concurrency, config.transfers or config.concurrency),
-    )
+    thing, most = "boot" if config.boots else "transfer", at_once(config)
     calm = replace(
         config, rate_per_s=None, over_ns=None, shape=(), duration_ns=None, warm_up_ns=0, ramp_ns=0, workers=1,
         limit_ns=min(config.limit_ns, STEP_LIMIT_NS),
@@ -128,8 +135,15 @@ def _counted(config: LoadConfig) -> tuple[str, str]:
 
 
 def _whole(config: LoadConfig) -> str:
+    """How many, and how much, in words."""
     thing = "machine" if config.boots else "transfer"
     count = "" if config.transfers is None else f"{counted(config.transfers, thing)}, "
     time = "" if config.duration_ns is None else f" for {format_duration(config.duration_ns + config.warm_up_ns)}"
-    at_once = f"{config.concurrency:,} at once" + (" at most" if config.rate_per_s is not None else "")
-    return f"{count}{at_once}{time}"
+    most = f"{at_once(config):,} at once" + (" at most" if config.is_open_loop else "")
+    if config.over_ns is not None:
+        time = f" within {format_duration(config.over_ns)}"
+    elif config.shape:
+        starts, length_ns = (sum(getattr(piece, name) for piece in config.shape) for name in ("starts", "for_ns"))
+        count, time = f"{counted(round(starts), thing)}, ", f" within {format_duration(length_ns)}"
+    rate = "" if config.rate_per_s is None else f"{rate_text(config.rate_per_s)}, "
+    return f"{count}{rate}{most}{time}"

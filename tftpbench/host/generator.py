@@ -23,11 +23,13 @@ from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
-from tftpbench.model.metrics import OUTCOMES
+from tftpbench.model.metrics import BOOT_COLUMNS, OUTCOMES
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import Arrivals
 from tftpbench.model.workload import DRAIN_NS, Piece
 
+# Columns of machines, as the native side names them; it gives none where no machine came to start.
+_BOOTS = (*(name for name in BOOT_COLUMNS if name != "boot"), "share")
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
 
@@ -317,7 +319,7 @@ def run_load(
         answered=outcome.answered,
         granted=outcome.granted,
         stopped=outcome.stopped,
-        boots=_columns(outcome.boots),
+        boots=_columns(outcome.boots or dict.fromkeys(_BOOTS if config.boots else (), b"")),
     )
 
 

@@ -200,7 +200,7 @@ def _uploads(cell: Cell) -> list[str]:
 
 def _named(template: str, machines: Sequence[int]) -> list[str]:
     """The names that these machines ask for, from the root."""
-    numbers = machines if "{" in template else machines[:1]
+    numbers = machines if "{" in template else range(1)  # in a mix it may be the next machine's
     return [machine_name(template, number).lstrip("/") for number in numbers]
 
 
@@ -213,6 +213,9 @@ def _make_folder(folder: Path, mode: int, made: set[Path]) -> None:
 
 
 def _not_written(base: Path, cell: Cell, error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        name = "/".join(Path(error.filename2 or error.filename).relative_to(base).parts[1:])
+        return f"{cell.label}: two of the files of its boots have the name {name!r}; map one of them to another name"
     size = format_bytes(sum(file.size_bytes for file in _files(cell)))
     what, fewer = f"{cell.distinct_files} files of {format_bytes(cell.file_size_bytes)}", "distinct_files or file_size"
     if cell.shares:

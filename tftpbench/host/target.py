@@ -149,7 +149,7 @@ def _of_no_host(host: str) -> str | None:
     address = getattr(address, "ipv4_mapped", None) or address
     kinds = {
         "a multicast address": address.is_multicast,
-        "the broadcast address": str(address) == "255.255.255.255",
+        "a broadcast address": str(address) in ("255.255.255.255", "127.255.255.255"),
         "the unspecified address": address.is_unspecified,
     }
     found = next((kind for kind, is_it in kinds.items() if is_it), None)

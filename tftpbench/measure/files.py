@@ -312,7 +312,8 @@ def upload_config(config: LoadConfig, name: str, files: int) -> LoadConfig:
     concurrency = min(files, config.concurrency, 16)
     return replace(
         config, operation="write", name=name, distinct_files=0, concurrency=concurrency, workers=1, transfers=files,
-        duration_ns=None, warm_up_ns=0, ramp_ns=0, rate_per_s=None, verify_against=None,
+        duration_ns=None, warm_up_ns=0, ramp_ns=0, rate_per_s=None, over_ns=None, shape=(), rows="all",
+        verify_against=None,
     )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def of_boots(
         *_past_the_deadline(row, boots, shares),
         *_boots_shed(row, boots),
         ServerFinding("misses_unanswered", misses, f"left {counted(misses, 'request')} for absent files unanswered"),
-        *_boots_unfinished(boots, shares),
+        *_boots_unfinished(boots, shares, has_died=died is not None),
     ]
     return [finding for finding in found if finding.count]
 
@@ -186,10 +186,11 @@ def _past_the_deadline(row: Row, boots: Columns, shares: Sequence[Share]) -> Ite
     yield ServerFinding("boots_late", count, text + _longer(count, number(row, "machines")))
 
 
-def _boots_unfinished(boots: Columns, shares: Sequence[Share]) -> Iterator[ServerFinding]:
+def _boots_unfinished(boots: Columns, shares: Sequence[Share], *, has_died: bool) -> Iterator[ServerFinding]:
     count, where = _at(boots, shares, "interrupted")
-    text = f"{counted(count, 'machine')} had not booted when the trial ended: {where}"
-    yield ServerFinding("boots_unfinished", count, text)
+    end = "the server died" if has_died else "the trial ended"  # its silence, or the test's end
+    text = f"{counted(count, 'machine')} had not booted when {end}: {where}"
+    yield ServerFinding("boots_silent" if has_died else "boots_unfinished", count, text)
 
 
 def _boots_shed(row: Row, boots: Columns) -> Iterator[ServerFinding]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tftpbench.host.brake import USUAL, Limits, approach, braked, is_elsewhere
+from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, is_elsewhere
 from tftpbench.host.generator import (
     LoadConfig,
     LoadGenerator,
@@ -84,8 +84,8 @@ class Bench:
     is_quick: bool = False
     """Whether no rate is judged."""
     limits: Limits = USUAL
-    approached: set[str] = field(default_factory=set)
-    """Other machines that have shown that they bear some load."""
+    approached: dict[str, int] = field(default_factory=dict)
+    """Other machines, and how many at once they have shown that they bear."""
 
     def folder_of(self, trial: Trial) -> AbstractContextManager[Path]:
         """The folder that the trial's server serves, as nothing has used it; empty where it keeps files elsewhere."""
@@ -126,33 +126,44 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 
     What boots is read from the plan: their roots hold it already.
     """
-    config = _any_load(trial.cell, bench, server.host, server.port)
+    config = braked(_any_load(trial.cell, bench, server.host, server.port), bench.limits)
 
     def upload(name: str, number: int) -> LoadResult:
-        return bench.tools.generator.run(upload_config(config, name, number), stop)
+        asked = upload_config(config, name, number)
+        approach_once(asked, bench, stop)
+        return bench.tools.generator.run(asked, stop)
 
     files = bench.target_files.of(trial, upload)
     if files.shares and isinstance(trial.contender.server, Target) and not_comparable(files.shares):
         config = replace(config, verify="off", size_is_known=False)
-    config = replace(
+    return replace(
         config,
         name=files.name,
         distinct_files=files.distinct,
         verify_against=files.contents,
         boots=files.shares,
     )
-    return braked(config, bench.limits)
 
 
 def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
-    """Before the first load on another machine: step by step. Raises LoadError where it does not bear a step."""
+    """Before a load on another machine that is larger than it has borne: by the steps that lie between.
+
+    Raises LoadError where it does not bear one.
+    """
     where = f"{config.host}:{config.port}"
-    if not is_elsewhere(config.host) or where in bench.approached:
+    borne = bench.approached.get(where, 0)
+    if not is_elsewhere(config.host) or at_once(config) <= borne:
         return
-    held = approach(config, lambda step: bench.tools.generator.run(step, stop))
+
+    def run(step: LoadConfig) -> LoadResult:
+        # Of files of its own: some servers take no file twice, and what is measured must be the first of its name.
+        name = step.name.replace("{n}", f"first-{step.concurrency}-{{n}}") if step.operation == "write" else step.name
+        return bench.tools.generator.run(replace(step, name=name), stop)
+
+    held = approach(config, run, borne)
     if held is not None:
         raise LoadError(f"{where}: {held.why}; see what it says, or ask with: tftpbench load")
-    bench.approached.add(where)
+    bench.approached[where] = at_once(config)
 
 
 def run_watched(

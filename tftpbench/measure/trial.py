@@ -110,6 +110,7 @@ def run_trial(
         load_1min=machine.load_average(),
         cpus=os.cpu_count(),
         is_quick=bench.is_quick,
+        was_cut_off=seen.lost is not None or seen.result.stopped is not None,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 

@@ -95,6 +95,11 @@ _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("the generator read answers", _TOO_BUSY, Kind.GENERATOR_GAPS),
     ("dropped at the generator's sockets", "tftpbench's load generator lost answers", Kind.GENERATOR_DROPS),
     ("the generator was saturated", "tftpbench's load generator was the limit", Kind.GENERATOR_SATURATED),
+    ("the intended starts were made or shed", "starts are missing", Kind.STARTS_MISSING),
+    ("starts were", "starts were late", Kind.SCHEDULE_LAG),
+    ("the starts took", "a storm's starts took too long", Kind.BURST),
+    ("the gaps between starts", "the arrivals were not random as asked for", Kind.ARRIVALS),
+    ("in flight on average, not", "rates and times contradict each other", Kind.LITTLES_LAW),
     ("transfers in flight, not", "rates and transfer times contradict each other", Kind.LITTLES_LAW),
 )
 
@@ -152,6 +157,7 @@ class Surroundings:
     `mean_in_flight_ns`: of an open loop, of what started inside its window, whatever became of it.
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
     `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
+    `was_cut_off`: the load was ended before its time, so that starts are missing for no fault of its generator.
     """
 
     mean_transfer_ns: float | None = None
@@ -164,6 +170,7 @@ class Surroundings:
     load_1min: float | None = None
     cpus: int | None = None
     is_quick: bool = False
+    was_cut_off: bool = False
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
@@ -333,7 +340,8 @@ def _round_ns(row: Row) -> float:
     """
     asked, data_pps = number(row, "concurrency"), number(row, "data_pps")
     if machines := number(row, "machines_asked"):
-        asked = machines * (number(row, "windowsize_granted") or 1)
+        at_once = min(machines, number(row, "in_flight_max") or machines)  # of a long storm only some boot together
+        asked = at_once * (number(row, "windowsize_granted") or 1)
     if is_open_loop(row) and number(row, "machines_asked") is None:
         return 0
     return asked / data_pps * 1e9 if asked and data_pps else 0
@@ -349,7 +357,7 @@ def _open_loop(row: Row, around: Surroundings) -> Iterator[Finding]:
     if not is_open_loop(row):
         return
     share, deadline_ns = _starts_share(row), number(row, "deadline_ns") or 0
-    if share < STARTS_FRACTION_MIN:
+    if share < STARTS_FRACTION_MIN and not around.was_cut_off:
         yield Finding(Kind.STARTS_MISSING, f"only {share:.1%} of the intended starts were made or shed")
     over_ns, burst_ns = number(row, "over_ns"), number(row, "burst_ns")
     most_ns = max(BURST_NS_MAX, BURST_FRACTION_MAX * deadline_ns)

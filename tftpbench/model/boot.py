@@ -3,6 +3,7 @@
 Data about one client; it must never send a datagram.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ WAITS_MAX = 1000
 REQUEST_MAX_BYTES = 512  # RFC 2347 section 2
 # Of names of files in a sentence: a client has some that differ in one word.
 _NAMES_MAX = 3
+# What the native core takes as well: a profile that it refuses must be refused here, before a run.
+NAME_MAX_BYTES, OPTIONS_MAX = 255, 16
 BLOCK_MAX = 65535  # RFC 1350: 16 bits
 # Of the options that RFCs 2348, 2349 and 7440 define; "{size}" is the size of the file that is written.
 OPTION_RANGES = {"blksize": (8, 65464), "timeout": (1, 255), "windowsize": (1, 65535)}
@@ -90,7 +93,7 @@ class Step:
     @property
     def blksize(self) -> int:
         """Bytes of data in a block, where the server agrees."""
-        return int(dict(self.options).get("blksize", BLKSIZE_DEFAULT))
+        return int(_lowered(self.options).get("blksize", BLKSIZE_DEFAULT))
 
     @property
     def blocks(self) -> int:
@@ -283,15 +286,22 @@ def _as_options(value: object) -> object:
     if not isinstance(value, list):
         raise ValueError(f"is {str(value)[:40]!r}; allowed: {_OPTIONS_ALLOWED}")
     found: dict[str, str] = {}
+    if len(value) > OPTIONS_MAX:
+        raise ValueError(f"has {len(value)} options; allowed: {OPTIONS_MAX} at most")
     for text in value:
         name, space, setting = text.partition(" ") if isinstance(text, str) else ("", "", "")
         if not space or not f"{name}{setting}".isprintable() or not text.isascii():
             raise ValueError(f"has {str(text)[:40]!r}, which is no option with its value; allowed: {_OPTIONS_ALLOWED}")
-        if name in found:
+        if name.lower() in _lowered(found.items()):
             raise ValueError(f"has {name} twice; RFC 2347 allows each once")
         found[name] = setting
-        _check_option(name, setting)
+        _check_option(name.lower(), setting)
     return tuple(found.items())
+
+
+def _lowered(options: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By names as they are compared: RFC 2347 makes no difference between large and small letters."""
+    return {name.lower(): setting for name, setting in options}
 
 
 def _check_option(name: str, setting: str) -> None:
@@ -336,7 +346,7 @@ class _Probe(Strict):
         default=None, description="Options of such a request; null: the same as of others."
     )
     error: Annotated[Literal[0, 8], Allowed("0, 8")] = Field(description="Code of its ERROR.")
-    text: Annotated[str, Field(pattern=r"^[^\x00]{0,200}$"), Allowed("text, at most 200 characters")] = Field(
+    text: Annotated[str, Field(pattern=r"^[ -~]{0,48}$"), Allowed("text, at most 48 characters of ASCII")] = Field(
         description="Message of its ERROR."
     )
     acks: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
@@ -484,12 +494,25 @@ class _Resolution:
             self.faults.append(KeyFault(("steps",), f"are {len(self.steps)} requests; allowed: 1 to {STEPS_MAX}"))
 
     def _sized(self) -> Iterator[tuple[str, tuple[KeyPath, int]]]:
+        known = 0
         for template, size in self.file.sizes.items():
+            if known > 10 * STEPS_MAX:  # far more than are ever asked for
+                return
             path: KeyPath = ("sizes", template)
             faults = _faults_of_variables(path, template, self.names)
             self.faults += faults
-            for name in () if faults else _expanded(_filled(template, self.names)):
+            for name in () if faults else self._names_of(path, template):
+                known += 1
                 yield _from_root(name), (path, size)
+
+    def _names_of(self, path: KeyPath, template: str) -> list[str]:
+        """The names that a template stands for, where they are few enough to be requests; else a fault."""
+        filled = _filled(template, self.names)
+        count = math.prod(len(_lengths(part)) for part in _ranges(filled))
+        if count > STEPS_MAX:
+            self.faults.append(KeyFault(path, f"stands for {count} names; allowed: {STEPS_MAX} at most", ["names"]))
+            return []
+        return _expanded(filled)
 
     def _check_source(self, path: KeyPath, source: str) -> None:
         if source not in self.file.sources:
@@ -498,12 +521,15 @@ class _Resolution:
 
     def _add(self, index: int, request: _Request) -> None:
         path: KeyPath = ("steps", index)
+        if max(len(self.steps), len(self.faults)) > STEPS_MAX:
+            return  # that is said, and each may stand for many
         found = self._client(path, request)
-        faults = _faults_of_variables((*path, "put" if request.put else "get"), request.template, self.names)
+        place = (*path, "put" if request.put else "get")
+        faults = _faults_of_variables(place, request.template, self.names)
         self.faults += faults
         if request.source is not None:
             self._check_source((*path, "source"), request.source)
-        for name in () if faults else _expanded(_filled(request.template, self.names)):
+        for name in () if faults else self._names_of(place, request.template):
             size = self._size(path, request, name)
             if found is not None and len(self.steps) <= STEPS_MAX:
                 key, client = found
@@ -569,15 +595,19 @@ class _Resolution:
         longest = _VARIABLE.sub(lambda found: "x" * _longest(found[1]), name)
         if (wrong := _wrong_name(longest)) is not None:
             self.faults.append(KeyFault(path, f"is {name!r}, which {wrong}", ["names"]))
-        setting = dict(options).get("tsize")
+        setting = _lowered(options).get("tsize")
         if setting is not None and (setting == SIZE_OF_PUT) != (operation == "write"):
             allowed = "tsize 0 with get, tsize {size} with put"
             self.faults.append(KeyFault(path, f"has the option tsize {setting}; allowed: {allowed}", ["clients"]))
         sizes = [len(str(SIZE_MAX_BYTES)) if setting == SIZE_OF_PUT else len(setting) for _, setting in options]
-        length = 2 + len(longest.encode()) + len(b"\0octet\0") + sum(len(key) + 2 for key, _ in options) + sum(sizes)
+        size = len(longest.encode(errors="surrogatepass"))  # half a character is refused with what can't be printed
+        length = 2 + size + len(b"\0octet\0") + sum(len(key) + 2 for key, _ in options) + sum(sizes)
         if length > REQUEST_MAX_BYTES:
             message = f"makes a request of {length} bytes; allowed: {REQUEST_MAX_BYTES} at most (RFC 2347)"
             self.faults.append(KeyFault(path, message))
+        elif size > NAME_MAX_BYTES:
+            message = f"can be a name of {size} bytes; allowed: {NAME_MAX_BYTES} at most"
+            self.faults.append(KeyFault(path, message, ["names"]))
 
 
 def _faults_of_variables(path: KeyPath, text: str, names: Mapping[str, str]) -> list[KeyFault]:
@@ -599,14 +629,21 @@ def _filled(template: str, names: Mapping[str, str]) -> str:
 
 def _expanded(name: str) -> list[str]:
     """The names that a name with {ip_hex[8..1]} stands for, or the one that it is."""
-    for variable in _VARIABLE.findall(name):
-        part = _PART.match(variable)
-        if part is not None and part[2] is not None:
-            first, last = int(part[1]), int(part[2])
-            lengths = range(first, last - 1, -1) if first >= last else range(first, last + 1)
-            whole = f"{{{variable}}}"
-            return [each for n in lengths for each in _expanded(name.replace(whole, f"{{ip_hex[{n}]}}", 1))]
+    for part in _ranges(name):
+        whole = f"{{{part[0]}}}"
+        return [each for n in _lengths(part) for each in _expanded(name.replace(whole, f"{{ip_hex[{n}]}}", 1))]
     return [name]
+
+
+def _ranges(name: str) -> list[re.Match[str]]:
+    """The variables in it that stand for several lengths."""
+    parts = (_PART.match(variable) for variable in _VARIABLE.findall(name))
+    return [part for part in parts if part is not None and part[2] is not None]
+
+
+def _lengths(part: re.Match[str]) -> range:
+    first, last = int(part[1]), int(part[2])
+    return range(first, last - 1, -1) if first >= last else range(first, last + 1)
 
 
 def _longest(variable: str) -> int:

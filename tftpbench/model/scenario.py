@@ -434,6 +434,10 @@ class Scenario(Strict):
         elif (is_clear or self.transfers is not None) and (self.duration_ns is None) == (self.transfers is None):
             wrong = "is missing" if self.duration_ns is None else "is given beside transfers"
             yield KeyFault(("duration",), f"{wrong}; allowed: exactly one of duration and transfers", ["transfers"])
+        is_compared = self.verify != "off" and any("write" in (matrix.operation or ()) for matrix in self.matrices)
+        if self.rows == "failed" and is_compared:
+            said = "is failed, which keeps no upload to compare; allowed: all or sample, or verify: off"
+            yield KeyFault(("rows",), said, ["verify"])
         if self.transfers is not None and self.transfers < self.concurrency_max:
             yield KeyFault(
                 ("transfers",),

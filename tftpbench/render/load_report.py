@@ -128,7 +128,9 @@ class Loaded:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
-        return validity.findings({**self.figures, **asked}, validity.Surroundings(gap_distance=gaps))
+        cut_off = bool(self.result.stopped or self.count("interrupted") or self.count("boots_interrupted"))
+        around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off)
+        return validity.findings({**self.figures, **asked}, around)
 
     @cached_property
     def stopped(self) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ class Loaded:
         """
         boots, up = self.result.boots, self.count("booted")
         ends = np.sort(boots["end_ns"][boots["outcome"] == BOOT_OUTCOMES.index("booted")])
-        rank = math.ceil(share * self.count("machines"))
+        rank = math.ceil(share * max(self.count("machines"), self.config.transfers or 0))
         if not 0 < rank <= up:
             return math.inf
         if not len(ends):
@@ -221,7 +223,7 @@ def document(load: Loaded) -> dict[str, object]:
         "verdict": verdict,
         "verdict_reason": reason,
         "failures": load.has_failures,
-        "stopped": load.result.stopped,
+        "braked": load.result.stopped,
         **({"stopped": list(load.stopped)} if config.boots else {}),
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),

@@ -270,6 +270,8 @@ def test_the_network_is_the_limit_where_the_wire_takes_longer(last_ms: float, wo
 
 def test_time_to_start_in_is_time_that_the_wire_has() -> None:
     found = answer(storm(over="10s", servers=["epoll"]), {"epoll": row()}, rounds=1)
+    assert found.wire.endswith("at none of them is the network the limit, and machines start within 10 s.")
+    found = answer(storm(over="2s", servers=["epoll"]), {"epoll": row(last=9000)}, rounds=1)
     assert found.wire.endswith("at none of them is the network the limit, but epoll.")
 
 

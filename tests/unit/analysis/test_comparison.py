@@ -77,6 +77,21 @@ def test_what_b_moves_is_a_multiple_of_a_with_interval_and_verdict(tmp_path: Pat
     assert (found.warnings, found.left_out) == ((), ())
 
 
+def test_what_starts_by_a_schedule_is_not_compared_by_what_it_moves(tmp_path: Path) -> None:
+    """A server that loses its slowest machines would move its blocks in less time."""
+    cells: Cells = [{"concurrency": 10}, {"concurrency": 10, "rate_per_s": 50.0}]
+    sides = [made(tmp_path / name, {"epoll": rate}, cells) for name, rate in (("a", 1e5), ("b", 2e5))]
+    found = comparison.compare(*sides)
+    assert len(found.rows) == 1
+    assert found.left_out == (
+        "epoll, read, 50/s, 64 KiB: its load follows a schedule, so no speed is compared; see the times of each run",
+    )
+    for side in sides:
+        edited(side, {number: {"machines_asked": 100, "over_ns": 0} for number in range(1, 17)})
+    with pytest.raises(NotComparable, match="its load follows a schedule"):
+        comparison.compare(*sides)
+
+
 def test_a_run_against_itself_is_the_same_everywhere(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 9e4, "threads@tuned": 5e4}, TWO)
     copy = shutil.copytree(a, tmp_path / "copy")

@@ -1030,6 +1030,12 @@ def test_at_a_rate_the_answer_is_who_served_what_was_intended_and_how_long_nearl
     assert [line.lost for line in said.lines] == [0, 0, 0, 100]
 
 
+def test_a_rate_at_which_a_server_was_not_measured_is_none_that_it_served() -> None:
+    question, found = at_rates()
+    known = [row for row in found if row["server"] != "epoll" or row["rate_per_s"] < 200]
+    assert "Served in full: epoll up to 50/s, threads up to 50/s." in answer(question, known).sentence
+
+
 def test_where_this_machine_was_too_busy_the_waits_at_a_rate_are_not_known() -> None:
     question, found = at_rates()
     for row in found:

@@ -84,6 +84,7 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1", "--read", "a", "--distinct-files", "2"], "--distinct-files counts {n}"),
         (["load", "127.0.0.1", "--read", "a-{n}", "--verify", "full"], "compares several reads of a file"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "b", "--verify", "off"], "exclude each other"),
+        (["load", "127.0.0.1", "--write", "a", "--rows", "failed"], "--rows failed keeps no upload to compare"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "b-{n}"], "--verify-against has {n}"),
         (["load", "192.0.2.1", "--read", "a", "--verify", "full"], "192.0.2.1 is not a loopback address; pass"),
         (["load", "127.0.0.1", "--read", "a", "--verify-against", "/nowhere"], "/nowhere: No such file"),

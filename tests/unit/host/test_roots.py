@@ -159,6 +159,33 @@ def test_machines_of_a_rate_have_files_too_and_in_a_mix_each_those_of_its_own_pr
     assert machines_of(parts, 10) == [[0, 1, 3, 4, 5, 6, 8, 9], [2, 7]]
 
 
+@pytest.mark.parametrize("other", ["loader.efi/x", "{n}"])
+def test_names_that_can_not_both_be_there_are_no_matter_of_room(other: str, tmp_path: Path) -> None:
+    """Only with the variables filled in is it known: machine 0 asks for 0."""
+    text = BOOT.replace("sizes: {", f'sizes: {{"{other}": 1, "0": 2, ') + f'  - {{get: "{other}"}}\n  - {{get: "0"}}\n'
+    cell = boots(tmp_path, text)
+    said = "two of the files of its boots have the name '"
+    with (
+        roots([cell], 7, write, [tmp_path]) as made,
+        pytest.raises(UsageError, match=said) as error,
+        made.fresh(cell),
+    ):
+        pass
+    assert "free some space" not in str(error.value)
+
+
+def test_in_a_mix_the_files_of_all_machines_are_there_whichever_boots_first(tmp_path: Path) -> None:
+    """Also where it is not known how many boot: so many at once, for a time."""
+    mix = []
+    for name, weight in (("one", 8), ("two", 2)):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(BOOT.replace("{mac-}", "all").replace("loader.efi", f"{name}.efi"))
+        mix.append({"boot": str(path), "weight": weight})
+    (cell,) = scenario(matrix={"mix": mix, "concurrency": 3}).cells()
+    with roots([cell], 7, write, [tmp_path]) as made, made.fresh(cell) as root:
+        assert names(root) == ["cfg", "one.efi", "two.efi"]
+
+
 def test_how_many_machines_need_files_must_be_known(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(BOOT)

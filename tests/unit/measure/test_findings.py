@@ -205,6 +205,14 @@ def test_late_shed_and_cut_off_machines_and_misses_are_the_servers_or_the_tests(
     assert findings.ORIGINS["boots_unfinished"] == "test"
 
 
+def test_machines_that_a_server_left_when_it_died_are_its_own_doing() -> None:
+    listed = findings.of_boots({}, boots(UP, ("interrupted", 0, 1, "")), [GRUB, PI], died="died: signal 9")
+    assert [(each.kind, each.text) for each in listed] == [
+        ("died", "died: signal 9"),
+        ("boots_silent", "1 machine had not booted when the server died: 1 at shim.efi"),
+    ]
+
+
 def test_wrong_bytes_of_machines_are_said_once() -> None:
     row: dict[str, object] = {"content_mismatches": 2, "started": 10}
     listed = found_of_boots(row, *[("failed", 0, 1, "wrong bytes")] * 2)

@@ -57,6 +57,10 @@ def test_answers_to_ten_thousand_transfers_may_wait_for_each_other() -> None:
     assert Kind.GENERATOR_LAG not in [finding.kind for finding in validity.findings(storm, STEADY)]
     late = {**storm, "generator_lag_ns_p99": 120_000_000}
     assert Kind.GENERATOR_LAG in [finding.kind for finding in validity.findings(late, STEADY)]
+    boots = {**storm, "machines_asked": 10_000, "over_ns": 60_000_000_000, "in_flight_max": 9_000}
+    assert Kind.GENERATOR_LAG not in [finding.kind for finding in validity.findings(boots, STEADY)]
+    few = {**boots, "in_flight_max": 30}
+    assert Kind.GENERATOR_LAG in [finding.kind for finding in validity.findings(few, STEADY)], "so few can't all wait"
 
 
 def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either() -> None:
@@ -215,6 +219,16 @@ def test_a_storm_is_valid_where_its_machines_started_within_its_time(
     changes: dict[str, object], found: list[Kind]
 ) -> None:
     assert [finding.kind for finding in validity.findings({**GOOD, **STORM, **changes}, STEADY)] == found
+    cut_off = validity.findings({**GOOD, **STORM, **changes}, replace(STEADY, was_cut_off=True))
+    assert Kind.STARTS_MISSING not in [finding.kind for finding in cut_off], "its server died, or its brake ended it"
+
+
+def test_why_an_open_loop_is_invalid_is_known_again_by_its_words() -> None:
+    row = {**GOOD, **STORM, "machines_asked": 1011, "burst_ns": 10_310_000_000, "schedule_lag_ns_p99": 301_000_000}
+    found = validity.findings(row, replace(STEADY, gap_distance=0.2))
+    causes = [validity.commonest([each.text]) for each in found]
+    assert [cause and cause.kind for cause in causes] == [each.kind for each in found]
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(("shed", "missing"), [(195, False), (180, True)])

@@ -210,6 +210,7 @@ def test_names_can_be_mapped_and_sizes_follow() -> None:
         ({"loader": "{what}"}, "--map loader={what}: has the variable {what}; allowed: {n}, {mac}"),
         ({"loader": "{mac"}, "--map loader={mac: has a brace without its other one"),
         ({"loader": "x" * 500}, "makes a request of 5"),
+        ({"loader": "\udc80"}, "has a character that can't be printed"),
     ],
 )
 def test_a_name_that_cannot_be_asked_for_is_refused(names: Mapping[str, str], said: str) -> None:
@@ -259,6 +260,11 @@ def test_one_name_with_two_sizes_is_refused(tmp_path: Path) -> None:
         shares([(load_boot("uefi"), 1), (absent, 1)])
 
 
+def test_names_of_options_are_the_same_in_large_letters(tmp_path: Path) -> None:
+    large, small = load_boot(write(tmp_path, "blksize 1468", "BLKSIZE 1468")), load_boot(write(tmp_path))
+    assert [step.blocks for step in large.steps] == [step.blocks for step in small.steps]
+
+
 def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
     sized = write(tmp_path, '{"{loader}": 10KiB}', '{"{loader}": 1468}')
     assert [step.blocks for step in load_boot(sized).steps] == [0, 2, 0], "a full block is followed by an empty one"
@@ -284,6 +290,8 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("blksize 1468", "blksize 7", "11:5: clients.rom.options: has blksize 7; allowed: blksize from 8 to 65464"),
         ("blksize 1468", "blksise 1468", "has the option 'blksise'; did you mean 'blksize'?"),
         ("blksize 1468", "blksize", "has 'blksize', which is no option with its value; allowed: a list of options"),
+        ("blksize 1468", "BLKSIZE 7", "has blksize 7; allowed: blksize from 8 to 65464"),
+        ("blksize 1468", "TSIZE 0", "has tsize twice; RFC 2347 allows each once"),
         ("blksize 1468", "tsize 1", "has tsize 1; allowed: 0 to read, {size} to write"),
         ("blksize 1468", "tsize 0", "has tsize twice; RFC 2347 allows each once"),
         ("tsize 0", '"tsize {size}"', "has the option tsize {size}; allowed: tsize 0 with get, tsize {size} with put"),
@@ -307,7 +315,10 @@ def test_blocks_are_those_of_the_wire(tmp_path: Path) -> None:
         ("conf/{mac-}", "//etc/passwd", "which is no name of a file; allowed: folders and a file with one / between"),
         ("conf/{mac-}", r"a\0b", "which is in no name and in no text"),
         ("conf/{mac-}", r"a\nb", "which has a character that can't be printed"),
-        ("conf/{mac-}", "x" * 299, ""),
+        ("conf/{mac-}", "x" * 255, ""),
+        ("conf/{mac-}", "\u00e4" * 128, "can be a name of 256 bytes; allowed: 255 at most"),
+        ("text: enough", f"text: {'x' * 49}", "; allowed: text, at most 48 characters of ASCII"),
+        ("tsize 0]", f"tsize 0, {', '.join(f'x{n} 1' for n in range(15))}]", "has 17 options; allowed: 16 at most"),
         ("conf/{mac-}", "boot.img", "steps[2].miss: is expected, but boot.img is there: it has a size"),
         ("boot.img", "../boot.img", "steps[0].get: is '../boot.img', which leaves the root"),
         ("boot.img", '"{oops}.img"', "6:9: names.loader: has the variable {oops}; allowed: {n}, {mac}"),
@@ -390,6 +401,8 @@ steps:
         ("\n".join([TEXT, *['  - {get: "{loader}"}'] * 10_000]), "is larger than 64 KiB"),
         ("\n".join([TEXT, *["  - {get: a, miss: expected}"] * (STEPS_MAX - 2)]), "steps: are 1001 requests; allowed"),
         ("\n".join([TEXT, *['  - {get: "{ip_hex[8..1]}", miss: expected}'] * 200]), "steps: are 1001 requests"),
+        (f'{TEXT}\n  - {{get: "{"{ip_hex[8..1]}" * 20}", miss: expected}}', f"stands for {8**20} names; allowed: 1000"),
+        (TEXT.replace("10KiB", f'10KiB, "{"{ip_hex[1..8]}" * 20}": 1'), f"stands for {8**20} names"),
         (TEXT.replace("a capture", "*a").replace("sources:", "a: &a [x]\nsources:"), "a: unknown key"),
         ("x: &x [a, b, c, d, e, f, g, h]\n" + "".join(
             f"y{n}: &{'yzuvw'[n]} [{', '.join(['*' + 'xyzuv'[n]] * 8)}]\n" for n in range(5)

@@ -603,6 +603,8 @@ def test_quick_makes_storms_small_and_shapes_short(tmp_path: Path) -> None:
           "in_flight_max: has no meaning without matrix.rate, machines or shape"]),
         ("{operation: read, file_size: 1, concurrency: 1}", "duration: 1s\nmap: {loader: x}\nrows: some",
          ["map: has no meaning without matrix.boot or mix", "rows: is 'some'; allowed: all, failed, sample"]),
+        ("{operation: [read, write], file_size: 1, concurrency: 1}", "duration: 1s\nrows: failed",
+         ["rows: is failed, which keeps no upload to compare; allowed: all or sample, or verify: off"]),
         ("{boot: pi4, shape: []}", "", ["matrix.shape: is []; allowed: a list of pieces"]),
         ("{boot: pi4, shape: [{ramp: 0/s..0/s, for: 1s}, {ramp: 5/s, for: 1s}, {hold: 5/s}, {hold: 0/s, for: 1s}]}", "",
          ["matrix.shape[0].ramp: is '0/s..0/s'; allowed: one rate to another, each 0/s to 1000000/s, as in 10/s..500/s",

@@ -271,6 +271,14 @@ def test_of_machines_it_says_first_how_many_are_up_since_when_and_where_the_othe
     assert (document["boot"], document["operation"], document["machines_asked"]) == ("pi4", None, 100)
     assert (document["boot_ns_p99"], document["boot_ns_p99_is_never"]) == (None, True)
     assert document["stopped"] == list(load.stopped)
+    braked = load_report.document(Loaded(asked, replace(load.result, stopped="failing")))
+    assert (braked["braked"], braked["stopped"], document["braked"]) == ("failing", list(load.stopped), None)
+
+
+def test_machines_that_were_not_begun_are_not_up() -> None:
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=10**9, transfers=100, concurrency=100, operation="read")
+    load = Loaded(asked, booted(*[("booted", 2_000_000)] * 50))
+    assert ", 99 % never, the last never\n" in load_report.render(load)
 
 
 def test_each_row_of_a_sample_stands_for_as_many_machines_that_booted() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tftpbench.analysis.stats import CONFIDENCE, Ratio, holm, paired_ratio
+from tftpbench.measure.validity import is_open_loop
 from tftpbench.model.axes import AXES, CELL, label
 
 Row = Mapping[str, Any]
@@ -71,8 +72,11 @@ def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float],
 
 
 def usable(row: Row, metric: str) -> bool:
-    """Whether the trial is valid and knows the figure. One that moved nothing has no ratio; its own summary tells."""
-    value = row.get(metric)
+    """Whether the trial is valid and knows the figure. One that moved nothing has no ratio; its own summary tells.
+
+    Nor has one whose starts followed a schedule: how much it moves a second is not its server's doing.
+    """
+    value = None if is_open_loop(row) else row.get(metric)
     return bool(row["verdict"] == "valid" and isinstance(value, (int, float)) and math.isfinite(value) and value > 0)
 
 

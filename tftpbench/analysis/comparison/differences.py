@@ -11,6 +11,7 @@ from typing import Any
 
 from tftpbench.analysis.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
 from tftpbench.host.machine import HOST_KEY_FACTS
+from tftpbench.measure.validity import is_open_loop
 from tftpbench.model.axes import AXES
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.units import counted, format_bytes
@@ -137,6 +138,10 @@ def _unpaired(a: Side, b: Side) -> Iterable[tuple[str, str]]:
         if key in b.trials and not pairs(rows, b.trials[key], METRIC)[0]:
             found = [(each.trials[key], each.name) for each in (a, b)]
             counts = " and ".join(f"{_usable(trials)} of {len(trials)} in {name}" for trials, name in found)
+            if is_open_loop(rows[0]):
+                described = "its load follows a schedule, so no speed is compared; see the times of each run"
+                yield f"{key[1]}, {cell_label(rows[0])}", described
+                continue
             described = f"no round has a valid trial with data_pps in both (valid, with data_pps: {counts})"
             yield f"{key[1]}, {cell_label(rows[0])}", described
 

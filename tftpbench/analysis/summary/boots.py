@@ -81,7 +81,13 @@ def wire_sentence(lines: Sequence[Line]) -> str:
         for line in here
         if (taken := _taken_ns(line)) is not None
     }
-    return f"The wire alone needs {times} for these {format_bytes(total)}{_limit(limits)}."
+    over_ns = cell.over_ns or 0
+    if limits and not any(limits.values()) and all(2 * over_ns > (_taken_ns(line) or 0) for line in here):
+        # Most of the time is what the machines were given to start in: it says nothing of who is the limit.
+        limit = f": at none of them is the network the limit, and machines start within {format_duration(over_ns)}"
+    else:
+        limit = _limit(limits)
+    return f"The wire alone needs {times} for these {format_bytes(total)}{limit}."
 
 
 def _wire_of_a_rate(here: Sequence[Line], size: float) -> str:

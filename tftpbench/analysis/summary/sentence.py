@@ -3,7 +3,7 @@
 Pure words from figures. It must never claim a difference that the interval does not show, nor leave a loss out.
 """
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -312,9 +312,12 @@ def _rates_held(lines: Sequence[Line], head: Line, servers: Sequence[str]) -> li
         return []
     held = []
     for server in servers:
-        lossy = [line.cell.rate_per_s or 0 for line in along if line.server == server and line.lost]
-        whole = [rate for rate in rates if rate < min(lossy, default=math.inf)]
-        upto = "at every rate" if not lossy else f"up to {rate_text(whole[-1])}" if whole else "at none of the rates"
+        ours = [line for line in along if line.server == server and line.asked]
+        full = {line.cell.rate_per_s or 0 for line in ours if not line.lost}
+        # A rate at which nothing is known of it is not one that it served.
+        whole = list(itertools.takewhile(full.__contains__, rates))
+        upto = f"up to {rate_text(whole[-1])}" if whole else "at none of the rates"
+        upto = "at every rate" if whole == rates else upto
         held.append(f"{server} {upto}")
     return [f"Served in full: {', '.join(held)}."]
 
