@@ -394,6 +394,17 @@ def test_a_miss_that_is_not_answered_costs_its_timers_and_the_boot_goes_on() -> 
     assert pauses.tolist() == [wait_ns] * 5, "a request is due when its client has thought"
 
 
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
+def test_a_client_may_think_for_longer_than_its_request_waits(tmp_path: Path, sockets: str) -> None:
+    """The timer of a request that was answered comes when the machine has no request under way."""
+    wait_ns = SECOND // 20
+    first = replace(WHOLE, waits_ns=(wait_ns,) * 20, reading_waits_ns=(wait_ns,) * 20)
+    with served(tmp_path) as (_, port):
+        result = run_load(booting(port, first, replace(first, think_ns=8 * wait_ns), sockets=sockets))
+    assert_boots_add_up(result)
+    assert figure(result, "booted") == 50
+
+
 def test_machines_that_a_server_drops_never_boot_and_are_told_with_where_they_stopped() -> None:
     serves = serve_bytes(contents())
     dropped = _core.machine_name("{mac}", 7).encode()

@@ -278,6 +278,8 @@ impl Worker<'_> {
                     continue;
                 }
                 client.give_up();
+            } else if client.boot.is_some() && client.is_recorded() {
+                continue; // its machine thinks about the next request; this one has no place to send from any more
             } else {
                 client.armed_ns = 0;
             }
