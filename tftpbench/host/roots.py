@@ -217,10 +217,12 @@ def _not_written(base: Path, cell: Cell, error: OSError) -> str:
         name = "/".join(Path(error.filename2 or error.filename).relative_to(base).parts[1:])
         return f"{cell.label}: two of the files of its boots have the name {name!r}; map one of them to another name"
     size = format_bytes(sum(file.size_bytes for file in _files(cell)))
-    what, fewer = f"{cell.distinct_files} files of {format_bytes(cell.file_size_bytes)}", "distinct_files or file_size"
     if cell.shares:
         what, fewer = f"the files of {machines_max(cell):,} machines ({cell.label}), {size},", "machines"
-    return f"{base}: {what} can't be written: {error.strerror}; free some space, set TMPDIR, or lower {fewer}"
+    else:
+        asked = f"{cell.distinct_files} files of {format_bytes(cell.file_size_bytes)}"
+        what, fewer = asked, "distinct_files or file_size"
+    return f"{base}: {what} can't be written: {error.strerror or error}; free some space, set TMPDIR, or lower {fewer}"
 
 
 def _uploads_bytes(cell: Cell) -> int:

@@ -159,6 +159,16 @@ def test_machines_of_a_rate_have_files_too_and_in_a_mix_each_those_of_its_own_pr
     assert machines_of(parts, 10) == [[0, 1, 3, 4, 5, 6, 8, 9], [2, 7]]
 
 
+def test_a_full_disk_is_said_of_machines_too(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")  # the native core's have no more than a text
+
+    said = r"the files of 3 machines \(3 machines of .*\), 3700 B, can't be written: No space .*, or lower machines$"
+    cell = boots(tmp_path)
+    with roots([cell], 7, full, [tmp_path]) as made, pytest.raises(UsageError, match=said), made.fresh(cell):
+        pass
+
+
 @pytest.mark.parametrize("other", ["loader.efi/x", "{n}"])
 def test_names_that_can_not_both_be_there_are_no_matter_of_room(other: str, tmp_path: Path) -> None:
     """Only with the variables filled in is it known: machine 0 asks for 0."""
