@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from tftpbench import gate, measure
 from tftpbench.gate import GateResult
+from tftpbench.host.brake import Limits
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import Handover, ServerProcess, TemporaryFolder, Upload, Usage
@@ -20,6 +21,7 @@ from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, Usa
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets
+from tftpbench.model.units import parse_bytes_per_s
 from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
@@ -42,6 +44,8 @@ def run(
     resume: str | Path | None = None,
     report: bool = False,
     allow_remote: bool = False,
+    max_rate: str | None = None,
+    keep_going: bool = False,
     progress: bool | None = None,
     on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
@@ -54,7 +58,8 @@ def run(
     server. `quick`: each cell once, unless `trials` says otherwise, and short, to see that it works. `seed`: of the
     order of trials, 0 to 2**64 - 1; random unless given. `out`: where the run's folder is made. `resume`: the folder of
     an interrupted run to go on with, in place of a scenario and what changes it. `report`: also write report.html into
-    the run's folder. `allow_remote` lets a running server be on another machine. `progress`: True shows it as the
+    the run's folder. `allow_remote` lets a running server be on another machine; `max_rate`, as in "500Mbit/s",
+    bounds what is moved, and `keep_going` does not end a load that fails there. `progress`: True shows it as the
     command does, False not at all; a notebook shows it unless False. `on_event` is called with every step, as it is
     done.
 
@@ -77,13 +82,19 @@ def run(
     if quick:
         chosen = chosen.quick(keeps_trials=trials is not None or sets(overrides, "trials"))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
+    try:
+        limits = Limits(not keep_going, None if max_rate is None else parse_bytes_per_s(max_rate))
+    except ValueError as error:
+        raise UsageError(f"max_rate {error}") from None
     with notebook_progress.display(progress) as shown:
 
         def seen(event: measure.Event) -> None:
             shown(event)
             on_event(event)
 
-        done = recording.run(chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, on_event=seen)
+        done = recording.run(
+            chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, limits=limits, on_event=seen,
+        )  # fmt: skip
     stored = load_run(done.folder)
     if report:
         write_page(stored)

@@ -18,6 +18,7 @@ import tftpbench
 from tests.fixtures.unpacked import RUN
 from tests.unit.gate import gate_results
 from tftpbench.cli.run import run as run_command
+from tftpbench.host.brake import Limits
 from tftpbench.measure import CopyStarted, RunFinished
 from tftpbench.model.scenario_files import overridden
 
@@ -205,6 +206,11 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
     tftpbench.run("concurrency", target="::1", target_write=True, allow_remote=True, out=tmp_path)
     assert (asked["scenario"].servers, asked["out"]) == (("tftp://[::1]:69",), tmp_path)
     assert asked["allow_remote"]
+    assert asked["limits"] == Limits()
+    tftpbench.run("concurrency", max_rate="8Mbit/s", keep_going=True)
+    assert asked["limits"] == Limits(stops=False, bytes_per_s_max=1_000_000)
+    with pytest.raises(tftpbench.UsageError, match="max_rate is 'fast'; allowed: "):
+        tftpbench.run("concurrency", max_rate="fast")
     run = tftpbench.run(resume=RUN)
     assert (asked["resume"], asked["scenario"].name) == (RUN, run.manifest["scenario"]["name"])
     offered = {*inspect.signature(tftpbench.run).parameters}
