@@ -79,7 +79,8 @@ class Kind(Enum):
 STALLS = frozenset({Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED})
 """One long time in which nothing was measured, by our own doing or the machine's."""
 LIMITS = STALLS | {
-    Kind.GENERATOR_SATURATED, Kind.GENERATOR_LAG, Kind.GENERATOR_GAPS, Kind.GENERATOR_DROPS, Kind.STEAL
+    Kind.GENERATOR_SATURATED, Kind.GENERATOR_LAG, Kind.GENERATOR_GAPS, Kind.GENERATOR_DROPS, Kind.STEAL,
+    Kind.SCHEDULE_LAG, Kind.BURST, Kind.ARRIVALS,
 }  # fmt: skip
 """What a rate is wrong by. A quick run, whose rates are not judged, is not invalid by it."""
 _TOO_BUSY = "this machine was too busy for tftpbench's load generator"
