@@ -162,7 +162,7 @@ def scenario(tmp_path: Path) -> Path:
             for host, address, kind in (
                 ("224.0.0.1:69", "224.0.0.1", "a multicast"),
                 ("[ff02::1]:69", "ff02::1", "a multicast"),
-                ("255.255.255.255", "255.255.255.255", "the broadcast"),
+                ("255.255.255.255", "255.255.255.255", "a broadcast"),
                 ("0.0.0.0:69", "0.0.0.0", "the unspecified"),
                 ("[::]:69", "::", "the unspecified"),
             )
