@@ -258,8 +258,7 @@ def load(
         machines = 1
     is_open = (rate, machines, shape) != (None, None, None)
     mistakes = {
-        "--concurrency and --rate exclude each other": concurrency is not None and rate is not None,
-        "--machines and --shape exclude each other, --concurrency and --rate": (
+        "give only one of --concurrency, --rate, --machines and --shape": (
             (concurrency, rate, machines, shape).count(None) < 3
         ),
         "--arrivals goes with --rate or --shape": arrivals is not None and rate is None and shape is None,

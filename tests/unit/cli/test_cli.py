@@ -98,7 +98,7 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
         (
             ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "-c", "1"],
-            "--concurrency and --rate exclude each other",
+            "give only one of --concurrency, --rate, --machines and --shape",
         ),
         *(
             (["load", "127.0.0.1", *words.split()], said)
@@ -112,7 +112,7 @@ def scenario(tmp_path: Path) -> Path:
                 ("--boot uefi --map x=y", "the boot uefi has no name 'x'; allowed: loader"),
                 ("--read a --map x=y", "--map goes with --boot"),
                 ("--boot uefi --blksize 1024", "a boot says itself what is asked for, and how: it goes with none of"),
-                ("--boot uefi --machines 3 -c 2", "--machines and --shape exclude each other, --concurrency and"),
+                ("--boot uefi --machines 3 -c 2", "give only one of --concurrency, --rate, --machines and --shape"),
                 ("--boot uefi --machines 3 -d 1s", "--transfers, --duration and --warm-up do not go with --machines"),
                 ("--read a --over 1s", "--over and --spread go with --machines"),
                 ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
