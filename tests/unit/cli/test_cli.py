@@ -522,6 +522,7 @@ def test_a_boot_is_shown_with_options_timers_ends_and_sources(capsys: pytest.Cap
         r"  to ask, but not to read: tsize 0, blksize 1468, windowsize 4; ended by ERROR 8\s+'User aborted",
         r"  to open: 40 x 400 ms to 1\.18 s \(31\.6 s in all\); then it gives up",
         r"  later: 1 x 33\.6 s; it never sends again",
+        r"Names that --map can change: loader=shimx64\.efi, grub=grubx64\.efi, folder=grub",
         r"In all: 22 requests: 3 files, 17 not found, 2 ended early; 3\.35 MiB in 5651\s+blocks\.",
         r"  grub: rhboot/grub2 grub-core/net/tftp\.c",
     ):
