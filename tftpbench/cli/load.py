@@ -512,7 +512,8 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
         if config.operation == "write" and config.verify == "full" and not interrupted:
             screen.live("Reading the files back, to compare every byte.")
             back = read_back(config, result, stop)
-        return load_report.Loaded(config, result, back, bool(refused), not_compared), bool(interrupted)
+        ended = bool(interrupted)
+        return load_report.Loaded(config, result, back, bool(refused), not_compared, interrupted=ended), ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
