@@ -248,7 +248,7 @@ def test_at_rates_the_highest_that_is_held_is_said_and_what_became_of_the_next()
     assert found.sentence.startswith(
         "epoll boots 200 machines a second of uefi-grub, 99 % within 1.2 s; at 400/s 12 % came late."
     )
-    assert found.wire == "The files of 400/s are 3.42 Gb/s on the wire: a network of 10 Gb/s carries that."
+    assert found.wire == "At 400/s the files need 3.42 Gb/s on the wire: a network of 10 Gb/s carries that."
 
 
 def test_a_rate_that_is_not_held_is_no_rate_that_it_boots() -> None:

@@ -93,11 +93,11 @@ def wire_sentence(lines: Sequence[Line]) -> str:
 def _wire_of_a_rate(here: Sequence[Line], size: float) -> str:
     rate = here[0].cell.rate_per_s
     if rate is None:
-        return f"On the wire a machine is {format_bytes(size)}."
+        return f"On the wire a machine needs {format_bytes(size)}."
     gbit = rate * size * 8 / 1e9
     fits = next((each for each in WIRES_GBIT if each >= gbit), None)
     where = f"a network of {fits} Gb/s carries that" if fits else f"more than {WIRES_GBIT[-1]} Gb/s carries"
-    return f"The files of {rate_text(rate)} are {gbit:.3g} Gb/s on the wire: {where}."
+    return f"At {rate_text(rate)} the files need {gbit:.3g} Gb/s on the wire: {where}."
 
 
 def _taken_ns(line: Line) -> float | None:
