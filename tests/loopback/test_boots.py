@@ -172,7 +172,7 @@ def test_a_target_is_asked_for_each_file_once_and_lacking_ones_are_listed_in_one
         code, _, err = load(capsys, target, "--boot", str(path))
         own = machine_name("/cfg/{mac-}.cfg", 0)
         assert code == 2
-        assert f"{target} lacks 2 of the 2 files that small asks for: loader.efi, {own}; name others with --map" in err
+        assert f"{target} lacks 2 of the 2 files that small asks for: loader.efi, {own}; put them there, or name" in err
         asked = [datagram for datagram in server.received if opcode(datagram) == RRQ]
         assert len(asked) == 2, "each once, and no load"
         files[own] = b"own"
@@ -222,7 +222,7 @@ def test_a_run_measures_a_running_server_with_its_own_files(tmp_path: Path) -> N
         target = f"127.0.0.1:{server.port}"
         code, out, err = done(tmp_path, "run", str(scenario), "--target", target)
         assert code == 2
-        assert f"{target} lacks 1 of the 2 files that small asks for: loader.efi; name others with --map" in err
+        assert f"{target} lacks 1 of the 2 files that small asks for: loader.efi; put them there, or name others" in err
         code, out, err = done(tmp_path, "run", str(scenario), "--target", target, "--map", "loader=pxelinux.0")
         assert code == 0, out + err
         code, out, err = done(tmp_path, "run", str(scenario), "--target", target, "--target-file", "pxelinux.0")

@@ -80,6 +80,9 @@ def show(
     _say(f"{boot.name} ({boot.certainty}): {visible_line(boot.description)}")
     print_table(_STEP_COLUMNS, map(_step_row, range(1, len(boot.steps) + 1), boot.steps, _names(boot)))
     _print_clients(boot)
+    if boot.names:
+        named = ", ".join(f"{key}={visible_line(value)}" for key, value in boot.names.items())
+        _say(f"Names that --map can change: {named}")
     _say(_totals(boot, facts))
     for key, text in boot.sources.items():
         _say(f"  {key}: {visible_line(text)}")

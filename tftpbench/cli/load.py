@@ -258,8 +258,7 @@ def load(
         machines = 1
     is_open = (rate, machines, shape) != (None, None, None)
     mistakes = {
-        "--concurrency and --rate exclude each other": concurrency is not None and rate is not None,
-        "--machines and --shape exclude each other, --concurrency and --rate": (
+        "give only one of --concurrency, --rate, --machines and --shape": (
             (concurrency, rate, machines, shape).count(None) < 3
         ),
         "--arrivals goes with --rate or --shape": arrivals is not None and rate is None and shape is None,
@@ -513,7 +512,8 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
         if config.operation == "write" and config.verify == "full" and not interrupted:
             screen.live("Reading the files back, to compare every byte.")
             back = read_back(config, result, stop)
-        return load_report.Loaded(config, result, back, bool(refused), not_compared), bool(interrupted)
+        ended = bool(interrupted)
+        return load_report.Loaded(config, result, back, bool(refused), not_compared, interrupted=ended), ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

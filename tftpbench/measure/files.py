@@ -257,7 +257,7 @@ def copied_boots(
         raise ServerNotReady(
             f"{target.name} lacks {len(absent)} of the {counted(len(wanted), 'file')} that "
             f"{' and '.join(share.name for share in shares)} {'asks' if len(shares) == 1 else 'ask'} for: "
-            f"{', '.join(absent)}; name others with --map"
+            f"{', '.join(absent)}; put them there, or name others with --map (its names: tftpbench boots show BOOT)"
         )
     return tuple(
         replace(share, steps=tuple(_of_copy(step, copies, is_compared) for step in share.steps)) for share in shares

@@ -69,7 +69,7 @@ class Kind(Enum):
     GENERATOR_GAPS = "stop other programs and repeat"
     RUNNER_STOPPED = "do not suspend tftpbench or fill all cores while it measures, and repeat"
     GENERATOR_DROPS = "raise net.core.rmem_max and net.core.rmem_default, or lower windowsize or concurrency"
-    STARTS_MISSING = "a fault of tftpbench: please report it, with the run's folder"
+    STARTS_MISSING = "stop other programs and repeat, and report it with the run's folder if it stays"
     SCHEDULE_LAG = "stop other programs, give the generator cores of its own (placement), or lower the rate"
     BURST = "stop other programs, give the generator cores of its own (placement), or give the starts more time (over)"
     ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"

@@ -61,7 +61,8 @@ class Loaded:
     """A load that has ended, and what it may have left to say.
 
     `back`: what came back of the uploads; `refused`: nothing listened on the port; `not_compared`: why reads that were
-    to be compared with a first one could not be; `held`: why no more than this first step was sent.
+    to be compared with a first one could not be; `held`: why no more than this first step was sent; `interrupted`: the
+    person who started it ended it.
     """
 
     config: LoadConfig
@@ -70,6 +71,7 @@ class Loaded:
     refused: bool = False
     not_compared: str = ""
     held: str = ""
+    interrupted: bool = False
 
     @cached_property
     def figures(self) -> dict[str, int | float | None]:
@@ -128,7 +130,9 @@ class Loaded:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
-        cut_off = bool(self.result.stopped or self.count("interrupted") or self.count("boots_interrupted"))
+        cut_off = bool(
+            self.interrupted or self.result.stopped or self.count("interrupted") or self.count("boots_interrupted")
+        )
         around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off)
         return validity.findings({**self.figures, **asked}, around)
 
@@ -458,17 +462,25 @@ def _warnings(load: Loaded) -> Iterator[str]:
             "give a longer --duration, or check that the file has an end"
         )
     yield from _warnings_at_rate(load)
-    if load.not_done and not load.result.stopped:
-        yield (
-            f"{load.not_done:,} of {config.transfers:,} transfers were not done when the load ended, "
-            f"{format_duration(config.limit_ns)} after its start at the latest: ask for fewer, or for a --duration"
-        )
+    if load.interrupted or (load.not_done and not load.result.stopped):
+        yield _not_done(load)
     if back is not None and back.compared < back.files:
         why = ", ".join(error_text(code) for code in back.errors) or "no answer"
         yield (
             f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
             "compared: let the server serve its uploads, or pass --verify off"
         )
+
+
+def _not_done(load: Loaded) -> str:
+    """What the end of the load left undone, and what to do about it: nothing, where that end was asked for."""
+    config = load.config
+    what = "machines" if config.boots else "transfers"
+    undone = f"{load.not_done:,} of {config.transfers or 0:,} {what} were not done when the load ended"
+    if load.interrupted:
+        return f"interrupted: {undone}" if load.not_done else "interrupted: the figures are of the time until then"
+    fewer = "ask for fewer" if config.is_open_loop else "ask for fewer, or for a --duration"
+    return f"{undone}, {format_duration(config.limit_ns)} after its start at the latest: {fewer}"
 
 
 def _warnings_of_brake(load: Loaded) -> Iterator[str]:

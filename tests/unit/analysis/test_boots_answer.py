@@ -182,6 +182,17 @@ def test_servers_that_the_trials_do_not_tell_apart_are_both_first() -> None:
     assert "about as long" in sentence
 
 
+def test_under_six_pairs_a_range_around_one_tells_no_server_apart() -> None:
+    question = storm(trials=3, over="2s")
+    found = rows(question, {"epoll": row(), "threads": row()}, rounds=3)
+    for index, each in enumerate(found):
+        each["boot_ns_max"] *= 1 + (0.1 if index % 4 == 1 else -0.09 if index % 4 == 3 else 0)
+    sentence = summary.summarise(question, ["epoll", "threads"], found, PLACE).sentence
+    assert "epoll and threads have their slowest machine up first, within 1." in sentence
+    assert " s of its start; threads takes about as long (" in sentence
+    assert "range of 3" in sentence
+
+
 def test_one_that_loses_machines_is_never_first_and_its_losses_stand_beside() -> None:
     found = answer(storm(), {"epoll": row(last=None, failed=6), "threads": row(800, 2000, 2600)})
     assert "threads has its last machine up first" in found.sentence
@@ -237,7 +248,7 @@ def test_at_rates_the_highest_that_is_held_is_said_and_what_became_of_the_next()
     assert found.sentence.startswith(
         "epoll boots 200 machines a second of uefi-grub, 99 % within 1.2 s; at 400/s 12 % came late."
     )
-    assert found.wire == "The files of 400/s are 3.42 Gb/s on the wire: a network of 10 Gb/s carries that."
+    assert found.wire == "At 400/s the files need 3.42 Gb/s on the wire: a network of 10 Gb/s carries that."
 
 
 def test_a_rate_that_is_not_held_is_no_rate_that_it_boots() -> None:

@@ -98,7 +98,7 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
         (
             ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "-c", "1"],
-            "--concurrency and --rate exclude each other",
+            "give only one of --concurrency, --rate, --machines and --shape",
         ),
         *(
             (["load", "127.0.0.1", *words.split()], said)
@@ -112,7 +112,7 @@ def scenario(tmp_path: Path) -> Path:
                 ("--boot uefi --map x=y", "the boot uefi has no name 'x'; allowed: loader"),
                 ("--read a --map x=y", "--map goes with --boot"),
                 ("--boot uefi --blksize 1024", "a boot says itself what is asked for, and how: it goes with none of"),
-                ("--boot uefi --machines 3 -c 2", "--machines and --shape exclude each other, --concurrency and"),
+                ("--boot uefi --machines 3 -c 2", "give only one of --concurrency, --rate, --machines and --shape"),
                 ("--boot uefi --machines 3 -d 1s", "--transfers, --duration and --warm-up do not go with --machines"),
                 ("--read a --over 1s", "--over and --spread go with --machines"),
                 ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
@@ -162,7 +162,7 @@ def scenario(tmp_path: Path) -> Path:
             for host, address, kind in (
                 ("224.0.0.1:69", "224.0.0.1", "a multicast"),
                 ("[ff02::1]:69", "ff02::1", "a multicast"),
-                ("255.255.255.255", "255.255.255.255", "the broadcast"),
+                ("255.255.255.255", "255.255.255.255", "a broadcast"),
                 ("0.0.0.0:69", "0.0.0.0", "the unspecified"),
                 ("[::]:69", "::", "the unspecified"),
             )
@@ -522,6 +522,7 @@ def test_a_boot_is_shown_with_options_timers_ends_and_sources(capsys: pytest.Cap
         r"  to ask, but not to read: tsize 0, blksize 1468, windowsize 4; ended by ERROR 8\s+'User aborted",
         r"  to open: 40 x 400 ms to 1\.18 s \(31\.6 s in all\); then it gives up",
         r"  later: 1 x 33\.6 s; it never sends again",
+        r"Names that --map can change: loader=shimx64\.efi, grub=grubx64\.efi, folder=grub",
         r"In all: 22 requests: 3 files, 17 not found, 2 ended early; 3\.35 MiB in 5651\s+blocks\.",
         r"  grub: rhboot/grub2 grub-core/net/tftp\.c",
     ):

@@ -176,7 +176,13 @@ def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_
     load = Loaded(config(transfers=4), found)
     assert load.has_failures
     assert "2 of 4 transfers were not done when the load ended" in load_report.render(load)
+    assert "--duration" in load_report.render(load)
+    ended = load_report.render(Loaded(config(transfers=4), found, interrupted=True))
+    assert "Warning: interrupted: 2 of 4 transfers were not done when the load ended\n" in f"{ended}\n"
+    assert "--duration" not in ended
     lasting = config(transfers=None, duration_ns=10**9)
+    until = "Warning: interrupted: the figures are of the time until then"
+    assert until in load_report.render(Loaded(lasting, found, interrupted=True))
     assert not Loaded(lasting, found).has_failures
     assert "Warning" not in load_report.render(Loaded(lasting, found))
 

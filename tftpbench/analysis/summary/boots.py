@@ -93,11 +93,11 @@ def wire_sentence(lines: Sequence[Line]) -> str:
 def _wire_of_a_rate(here: Sequence[Line], size: float) -> str:
     rate = here[0].cell.rate_per_s
     if rate is None:
-        return f"On the wire a machine is {format_bytes(size)}."
+        return f"On the wire a machine needs {format_bytes(size)}."
     gbit = rate * size * 8 / 1e9
     fits = next((each for each in WIRES_GBIT if each >= gbit), None)
     where = f"a network of {fits} Gb/s carries that" if fits else f"more than {WIRES_GBIT[-1]} Gb/s carries"
-    return f"The files of {rate_text(rate)} are {gbit:.3g} Gb/s on the wire: {where}."
+    return f"At {rate_text(rate)} the files need {gbit:.3g} Gb/s on the wire: {where}."
 
 
 def _taken_ns(line: Line) -> float | None:
@@ -144,7 +144,10 @@ def _race(here: Sequence[Line], reference: str) -> list[str]:
     names = listed([first.server, *(line.server for line in even)])
     after = METRICS["boot_ns_max"].text(first.figures["boot_ns_max"] or 0)
     beside = f", {_ratio(first.ratio, reference)}" if first.ratio is not None else ""
-    lead = f"{what}, {names} {'have their' if even else 'has its'} last machine up first, after {after}{beside}"
+    # Where machines start at different times, each has a clock of its own: the last one up may be a fast one.
+    at_once = not first.cell.over_ns
+    who = f"{names} {'have their' if even else 'has its'} {'last' if at_once else 'slowest'} machine up first"
+    lead = f"{what}, {who}, {f'after {after}' if at_once else f'within {after} of its start'}{beside}"
     others = [line for line in tried if line is not first]
     if len(tried) > MANY_SERVERS:
         lossy = [line for line in tried if line.lost]
@@ -171,7 +174,7 @@ def _behind(line: Line) -> str:
 def _ratio(ratio: Ratio, reference: str = "") -> str:
     """As in "2.38 times as long (95 % interval 2.21 to 2.58)"; no difference is claimed that the interval has not."""
     than = f" as {reference}" if reference else ""
-    is_even = ratio.differs is False
+    is_even = _shows_none(ratio)
     words = f"about as long{than} ({ratio.ratio:.2f} times, " if is_even else f"{ratio.ratio:.2f} times as long{than} ("
     return f"{words}{ratio.bounds})"
 
@@ -307,4 +310,9 @@ def _pace(line: Line) -> tuple[float, float]:
 def _is_even(line: Line, first: Line) -> bool:
     """Whether the trials show no difference between a server and the one that was first."""
     ratio = line.ratio or first.ratio
-    return (line.ratio is None or first.ratio is None) and ratio is not None and ratio.differs is False
+    return (line.ratio is None or first.ratio is None) and ratio is not None and _shows_none(ratio)
+
+
+def _shows_none(ratio: Ratio) -> bool:
+    """Whether the pairs show no difference: their interval has 1 in it, or, where there is none, their range."""
+    return ratio.lowest < 1 < ratio.highest if ratio.differs is None else not ratio.differs
