@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::client::{Client, RRQ, WRQ, data, pattern, request};
@@ -76,8 +77,12 @@ pub fn a_request_to_a_broadcast_address_is_ignored(run: Run) {
     }
 }
 
+/// Held by who sends to every port of this machine, and by who counts what strangers send: tests run side by side.
+static EVERY_PORT: Mutex<()> = Mutex::new(());
+
 /// The same at the port of a transfer, where a stranger is answered else.
 pub fn a_stray_datagram_to_a_broadcast_address_is_ignored(run: Run) {
+    let _alone = EVERY_PORT.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Folder::new();
     root.put("f", &pattern(1500, 2));
     for (any, _) in wildcards() {
@@ -155,6 +160,7 @@ pub fn a_late_ack_of_the_last_transfer_moves_nothing(run: Run) {
 
 /// One request and two ACKs to each port that there is, in the name of a host that never asked.
 pub fn acks_to_every_port_draw_little_to_a_forged_address(run: Run) {
+    let _alone = EVERY_PORT.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Folder::new();
     root.put("f", &pattern(4 << 20, 1));
     let mut config = config(&root);
