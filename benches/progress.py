@@ -3,7 +3,7 @@
     python -m benches.progress [--pairs 8] [--seconds 10]
 
 100 reads of 64 KiB at once from the bundled epoll server; half of the loads draw the bar of `run` once a second, on
-a terminal that nobody reads. Prints the ratio of each pair and their mean with a 95 % interval.
+a terminal that leads nowhere. Prints the ratio of each pair and their mean with a 95 % interval.
 """
 
 import argparse

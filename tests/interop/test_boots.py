@@ -198,7 +198,9 @@ def test_a_profile_answers_blocks_out_of_order_as_the_real_client(name: str) -> 
 @pytest.mark.parametrize("name", BOOTS)
 def test_the_generator_sends_what_the_real_client_sent(name: str, tmp_path: Path) -> None:
     ours, _ = _replayed(name, tmp_path, never)
-    assert [(one.request, *one.ended) for one in ours] == [(one.request, *one.ended) for one in recorded(name)]
+    # How many blocks come before its ERROR is a matter of which datagram is faster.
+    sent = [(one.request, *one.ended[:3]) for one in recorded(name)]
+    assert [(one.request, *one.ended[:3]) for one in ours] == sent
     for mine, real in zip(ours, recorded(name), strict=True):
         assert _sent_once(mine) == _sent_once(real)
 

@@ -122,12 +122,18 @@ def _steps(config: LoadConfig) -> Iterator[tuple[str, LoadConfig]]:
         config, rate_per_s=None, over_ns=None, shape=(), duration_ns=None, warm_up_ns=0, ramp_ns=0, workers=1,
         limit_ns=min(config.limit_ns, STEP_LIMIT_NS),
     )  # fmt: skip
-    yield f"1 {thing}", replace(calm, transfers=1, concurrency=1)
+
+    def step(count: int, ramp_ns: int = 0) -> LoadConfig:
+        # Uploads have names of their own: some servers take no file twice, and the load's must be the first of theirs.
+        is_upload = config.operation == "write" and not config.boots
+        name = config.name.replace("{n}", f"first-{count}-{{n}}") if is_upload else config.name
+        return replace(calm, transfers=count, concurrency=count, ramp_ns=ramp_ns, name=name)
+
+    yield f"1 {thing}", step(1)
     if most >= TEN:
-        yield f"{TEN} {thing}s at once", replace(calm, transfers=TEN, concurrency=TEN)
+        yield f"{TEN} {thing}s at once", step(TEN)
     if (ramp := min(most, RAMP_MAX)) > TEN:
-        words = f"{ramp} {thing}s within {format_duration(RAMP_NS)}"
-        yield words, replace(calm, transfers=ramp, concurrency=ramp, ramp_ns=RAMP_NS)
+        yield f"{ramp} {thing}s within {format_duration(RAMP_NS)}", step(ramp, RAMP_NS)
 
 
 def _counted(config: LoadConfig) -> tuple[str, str]:

@@ -155,12 +155,7 @@ def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
     if not is_elsewhere(config.host) or at_once(config) <= borne:
         return
 
-    def run(step: LoadConfig) -> LoadResult:
-        # Of files of its own: some servers take no file twice, and what is measured must be the first of its name.
-        name = step.name.replace("{n}", f"first-{step.concurrency}-{{n}}") if step.operation == "write" else step.name
-        return bench.tools.generator.run(replace(step, name=name), stop)
-
-    held = approach(config, run, borne)
+    held = approach(config, lambda step: bench.tools.generator.run(step, stop), borne)
     if held is not None:
         raise LoadError(f"{where}: {held.why}; see what it says, or ask with: tftpbench load")
     bench.approached[where] = at_once(config)
