@@ -85,3 +85,16 @@ def test_a_link_local_address_is_served_and_loaded_with_its_zone(
         options = ["--read", "f", "--verify-against", str(root / "f"), "--transfers", "3", "-c", "2"]
         found = load(network.server, f"[fe80::1%s1]:{port}", *options)
     assert found["completed"] == 3
+
+
+def test_what_will_be_done_to_another_machine_is_said_before_anything_is_asked_of_it(
+    network: Network, root: Path
+) -> None:
+    with served(network.server, "epoll", root, SERVER) as port:
+        words = ["load", f"{SERVER}:{port}", "--boot", "uefi", "--machines", "100", "--allow-remote"]
+        argv = network.client.command(*python("tftpbench", *words))
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"{SERVER} is another machine: first 1 boot, then 10 boots at once, ")
+    assert "lacks" in second
+    assert done.returncode == 2

@@ -387,6 +387,7 @@ def _ready(
 ) -> "Iterator[tuple[LoadConfig, str]]":
     """The load with what its reads are compared with, and why they are not. Raises what `copied_boots` does."""
     if boot is None:
+        _announce(config, screen)
         with _compared(config, screen) as ready:
             yield ready
         return
@@ -399,7 +400,7 @@ def _ready(
     profile = boots.load_boot(boot)
     shares = boots.shares([(boots.mapped(profile, names) if names else profile, 1)])
     is_compared = config.verify == "full" and not boots.not_comparable(shares)
-    _refuse_remote(config)
+    _announce(replace(config, boots=shares), screen)
     with TemporaryFolder("tftpbench-load-") as folder:
         copied = copied_boots(
             Target(config.host, config.port, None), shares, folder.path, is_compared=is_compared,
@@ -412,7 +413,7 @@ def _ready(
 def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConfig, str]]":
     """The load with what its reads are compared with, and why there is none: a first read of each file, as it seems.
 
-    Raises UsageError where the files are too large for that, or on another machine, unallowed.
+    Raises UsageError where the files are too large for that.
     """
     if config.operation == "write" or config.verify == "off" or config.verify_against is not None:
         yield config, ""
@@ -427,7 +428,6 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
             f"--verify full reads each of {config.distinct_files:,} files once before the load; "
             f"allowed: {FIRST_READS_MAX:,} at most, or --verify-against FILE"
         )
-    _refuse_remote(config)
     left, ready, not_compared = COMPARED_BYTES_MAX, replace(config, verify="off"), ""
     # As long as a client of the load waits for its first answer, with its last repetition.
     tries = math.ceil(config.timeout_ns * (config.retries + 1) / 1e9)
@@ -456,24 +456,25 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
         yield ready, not_compared
 
 
-def _refuse_remote(config: "LoadConfig") -> None:
-    """Before the load, which refuses it as well, anything is asked of the server. Raises UsageError."""
-    from ipaddress import ip_address
-
+def _announce(config: "LoadConfig", screen: _Screen) -> None:
+    """What will be done to another machine, before anything is asked of it. Raises UsageError where it is unallowed."""
+    from tftpbench.host.brake import is_elsewhere, plan_text
     from tftpbench.model.errors import UsageError
 
-    address = ip_address(config.host)
-    if not (config.allow_remote or (getattr(address, "ipv4_mapped", None) or address).is_loopback):
+    if not is_elsewhere(config.host):
+        return
+    if not config.allow_remote:
         raise UsageError(
             f"{config.host} is not a loopback address; pass --allow-remote to send load to another machine"
         )
+    screen.say(plan_text(config))
 
 
 def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside the load)
     config: "LoadConfig", not_compared: str, screen: _Screen
 ) -> "tuple[Loaded, bool]":
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
-    from tftpbench.host.brake import approach, is_elsewhere, plan_text
+    from tftpbench.host.brake import approach, is_elsewhere
     from tftpbench.host.generator import Progress, Stop, read_back, run_load
     from tftpbench.render import load_report
 
@@ -503,11 +504,10 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        if is_elsewhere(config.host) and config.allow_remote:  # else the load is refused
-            screen.say(plan_text(config))
-            if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)):
-                first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
-                return first, bool(interrupted)
+        is_far = is_elsewhere(config.host)
+        if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)) if is_far else None:
+            first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
+            return first, bool(interrupted)
         result, back = run_load(config, stop, on_answer=on_answer, on_progress=on_progress), None
         if config.operation == "write" and config.verify == "full" and not interrupted:
             screen.live("Reading the files back, to compare every byte.")

@@ -147,7 +147,7 @@ def _whole(config: LoadConfig) -> str:
     time = "" if config.duration_ns is None else f" for {format_duration(config.duration_ns + config.warm_up_ns)}"
     most = f"{at_once(config):,} at once" + (" at most" if config.is_open_loop else "")
     if config.over_ns is not None:
-        time = f" within {format_duration(config.over_ns)}"
+        time = f" within {format_duration(config.over_ns)}" if config.over_ns else ", as all ask in one moment"
     elif config.shape:
         starts, length_ns = (sum(getattr(piece, name) for piece in config.shape) for name in ("starts", "for_ns"))
         count, time = f"{counted(round(starts), thing)}, ", f" within {format_duration(length_ns)}"
