@@ -95,7 +95,7 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1", "--read", os.fsdecode(b"caf\xe9"), "--transfers", "1"], "name: "),
         (["serve", "epoll", "--root", ".", "--port", "0", "--retries", str(10**20)], "retries: "),
         (["run", "x.yaml", "--seed", str(2**64)], f"--seed is {2**64}; allowed: 0 to 2^64 - 1"),
-        (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1:69 is not a loopback address; pass"),
+        (["load", "192.0.2.1:69", "--read", "a", "--transfers", "1"], "192.0.2.1 is not a loopback address; pass"),
         (
             ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "-c", "1"],
             "give only one of --concurrency, --rate, --machines and --shape",
