@@ -1,17 +1,20 @@
 //! Latencies of a run as histograms of consecutive intervals, in memory that does not grow with the run's length.
 //!
 //! The histogram of the interval that is being recorded is a full one (0.2 MB). One that is over is kept as its V2 encoding,
-//! some kilobytes. When there are more than [`INTERVALS_MAX`] of these, intervals become twice as long: new ones at once,
-//! and one pair of old ones is merged for each new one, so that no moment has much to do. Histograms add up, so no
-//! value is lost: only the times at which they were recorded become coarser.
+//! some kilobytes, in a block that is used again. When there are more than [`INTERVALS_MAX`] of these, intervals become
+//! twice as long: new ones at once, and one pair of old ones is merged for each new one, so that no moment has much to
+//! do. Histograms add up, so no value is lost: only the times at which they were recorded become coarser.
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 /// Length of one histogram of the latency log, as long as that makes no more than [`INTERVALS_MAX`] of them.
 pub(crate) const INTERVAL_NS: u64 = 1_000_000_000;
-/// Histograms that are kept: every second of the first eight minutes, at some 4 KB each.
-pub(crate) const INTERVALS_MAX: usize = 512;
+/// Histograms that are kept: every second of the first two minutes. What is held has then reached its bound.
+pub(crate) const INTERVALS_MAX: usize = 128;
+/// What the encoding of an interval has room in, used or not. Of longer intervals it becomes longer, as more values
+/// differ; a server under load was seen to need 4 to 10 KB. A longer one takes more room.
+const ENCODED_BYTES: usize = 16 * 1024;
 /// Latencies from 64 ns (below what a system call takes) to one hour, three significant digits.
 const LATENCY_LOW_NS: u64 = 64;
 const LATENCY_HIGH_NS: u64 = 3_600_000_000_000;
@@ -28,6 +31,8 @@ pub(crate) struct LatencyLog {
     /// Everything of intervals that are over.
     sum: Histogram<u64>,
     over: Vec<Interval>,
+    /// Blocks that no interval uses now.
+    spare: Vec<Vec<u8>>,
     /// The first so many of `over` are as long as the current one.
     merged: usize,
 }
@@ -48,6 +53,7 @@ impl LatencyLog {
             current: latency_histogram(),
             sum: latency_histogram(),
             over: Vec::new(),
+            spare: Vec::new(),
             merged: 0,
         }
     }
@@ -119,7 +125,9 @@ impl LatencyLog {
             return;
         }
         add(&mut self.sum, &self.current);
-        self.over.push(Interval { start_ns: self.start_ns, encoded: encoded(&self.current) });
+        let mut encoded = self.spare.pop().unwrap_or_else(block);
+        encode(&self.current, &mut encoded);
+        self.over.push(Interval { start_ns: self.start_ns, encoded });
         self.current.reset();
         self.thin();
     }
@@ -146,8 +154,8 @@ impl LatencyLog {
             Some(second) => {
                 let mut sum = decoded(&first.encoded);
                 add(&mut sum, &decoded(&second.encoded));
-                first.encoded = encoded(&sum);
-                self.over.remove(at + 1);
+                encode(&sum, &mut first.encoded);
+                self.spare.push(self.over.remove(at + 1).encoded);
             }
             None => self.merged += 1,
         }
@@ -167,12 +175,17 @@ pub(crate) fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     debug_assert!(same_bounds, "histograms of one run have the same bounds");
 }
 
+/// Room for an encoding. Written once, so that the memory is there from now on.
+fn block() -> Vec<u8> {
+    let mut block = vec![1; ENCODED_BYTES];
+    block.clear();
+    block
+}
+
 #[allow(clippy::expect_used)] // It fails for counts over i64::MAX and for a writer that fails; a vector does not.
-fn encoded(histogram: &Histogram<u64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).expect("a histogram of ours can be encoded");
-    bytes.shrink_to_fit();
-    bytes
+fn encode(histogram: &Histogram<u64>, into: &mut Vec<u8>) {
+    into.clear();
+    V2Serializer::new().serialize(histogram, into).expect("a histogram of ours can be encoded");
 }
 
 #[allow(clippy::expect_used)] // The bytes are ours, of `encoded`.
@@ -186,7 +199,8 @@ mod tests {
 
     /// What a log holds, full histograms aside.
     fn held_bytes(log: &LatencyLog) -> usize {
-        log.over.iter().map(|interval| interval.encoded.capacity() + size_of::<Interval>()).sum()
+        let over = log.over.iter().map(|interval| interval.encoded.capacity() + size_of::<Interval>());
+        over.sum::<usize>() + log.spare.iter().map(Vec::capacity).sum::<usize>()
     }
 
     fn intervals(log: LatencyLog) -> Vec<(u64, u64, u64)> {
@@ -214,20 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn a_day_holds_no_more_than_ten_minutes_and_loses_no_value() {
+    fn a_day_holds_no_more_than_three_minutes_and_loses_no_value() {
         let (mut log, mut unmerged, mut most_bytes) = (LatencyLog::new(), latency_histogram(), 0);
-        let (mut after_ten_minutes, seconds) = (0, 100_000);
+        let (mut after_three_minutes, seconds) = (0, 100_000);
         for number in 0..seconds * 20 {
             log.record(number * INTERVAL_NS / 20, latency(number));
             unmerged.saturating_record(latency(number));
             if number % 20 == 0 {
                 most_bytes = most_bytes.max(held_bytes(&log));
-                after_ten_minutes = if number == 600 * 20 { most_bytes } else { after_ten_minutes };
+                after_three_minutes = if number == 180 * 20 { most_bytes } else { after_three_minutes };
             }
             assert!(log.over.len() <= INTERVALS_MAX);
         }
-        // Merged histograms have more values that differ; the bound is that of all buckets up to 5 ms, used.
-        assert!(after_ten_minutes > 0 && most_bytes < INTERVALS_MAX * 16 * 1024, "{most_bytes}");
+        assert_eq!(most_bytes, after_three_minutes);
+        assert!(most_bytes <= (INTERVALS_MAX + 1) * (ENCODED_BYTES + size_of::<Interval>()), "{most_bytes}");
         assert_eq!(log.sum(), unmerged);
         let found = intervals(log);
         let length = found[0].1;
@@ -250,15 +264,15 @@ mod tests {
     #[test]
     fn workers_are_merged_at_the_longer_of_their_intervals() {
         let (mut long, mut short) = (LatencyLog::new(), LatencyLog::new());
-        for second in 0..700 {
+        for second in 0..200 {
             long.record(second * INTERVAL_NS, 100);
         }
         for second in 0..10 {
             short.record(second * INTERVAL_NS, 200);
         }
         long.merge(short);
-        assert_eq!((long.sum().len(), long.sum().count_at(200)), (710, 10));
+        assert_eq!((long.sum().len(), long.sum().count_at(200)), (210, 10));
         let found = intervals(long);
-        assert_eq!((found.len(), found[0], found[5]), (350, (0, 2, 4), (10, 2, 2)));
+        assert_eq!((found.len(), found[0], found[5]), (100, (0, 2, 4), (10, 2, 2)));
     }
 }
