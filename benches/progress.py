@@ -24,7 +24,6 @@ from tftpbench.measure.plan import plan
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.render.progress import LiveBar
 
-
 _PART = 0.3  # of a second that is looked at
 
 
