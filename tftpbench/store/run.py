@@ -116,7 +116,7 @@ class Run(Shown):
         """One row per interval of every trial: `trial`, `contender`, its cell and `verdict`, then its counts.
 
         `interval` from 0, and `blocks bytes in_flight retransmissions` of that time. An interval has 100 ms; in trials
-        of more than an hour `duration_ns`.
+        of more than ten minutes `duration_ns`.
         """
         frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
