@@ -3,12 +3,19 @@
 From the documents that a run wrote down. It must never call a bound what was not one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from tftpbench.model.axes import boot_name
 from tftpbench.model.budgets import percent
-from tftpbench.model.capacity import FoundCapacity
+from tftpbench.model.capacity import Find, FoundCapacity, FoundTrial
+from tftpbench.model.errors import NotComparable
 from tftpbench.model.units import format_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def sentences(found: Sequence[FoundCapacity]) -> tuple[str, ...]:
@@ -68,6 +75,94 @@ def exit_code(found: Sequence[FoundCapacity]) -> int:
 def title(found: FoundCapacity) -> str:
     """Which search it is, for a table or a plot: "dnsmasq, rate, machines of uefi"."""
     return f"{found.server}, {found.find}, {found.cell}"
+
+
+def frame(found: Sequence[FoundCapacity]) -> "pd.DataFrame":
+    """A row for each trial that says something: `panel find load is_borne response_ns_p99 lower upper limit`.
+
+    `response_ns_p99` is infinite for never. Loads are starts a second, or machines; of a spread machines a second.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            "panel": title(each), "find": each.find, "load": trial.load, "is_borne": is_borne(each, trial),
+            "response_ns_p99": math.inf if trial.response_ns_p99 is None else trial.response_ns_p99,
+            "lower": _load(each, is_lower=True), "upper": _load(each, is_lower=False), "limit": each.generator_limit,
+        }
+        for each in found
+        for trial in each.trials
+        if trial.counts and trial.load is not None and trial.stage != "recovery"
+    ]  # fmt: skip
+    names = ("panel", "find", "load", "is_borne", "response_ns_p99", "lower", "upper", "limit")
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def is_borne(found: FoundCapacity, trial: FoundTrial) -> bool:
+    """Whether a trial lost no more than may be."""
+    return trial.intended > 0 and trial.missing / trial.intended <= found.goal.lost
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A search that two runs have: the bounds of both, over all rounds, in its unit; `verdict` of B against A."""
+
+    title: str
+    find: Find
+    a: tuple[float | None, float | None]
+    b: tuple[float | None, float | None]
+    verdict: Literal["higher", "lower", "same", "can't tell"]
+    first: FoundCapacity
+
+
+def compared(a: Sequence[FoundCapacity], b: Sequence[FoundCapacity]) -> tuple[Compared, ...]:
+    """The searches that both have. Higher: B's bounds lie above A's; of a spread, where more time is worse, below.
+
+    Raises NotComparable where they have none in common.
+    """
+    rows = []
+    others = {_key(each): each for each in b}
+    for key in dict.fromkeys(map(_key, a)):
+        if key not in others:
+            continue
+        sides = [_range([each for each in side if _key(each) == key]) for side in (a, b)]
+        first = next(each for each in a if _key(each) == key)
+        rows.append(Compared(title(first), first.find, sides[0], sides[1], _verdict(first.find, *sides), first))
+    if not rows:
+        raise NotComparable("the runs have no search of the same server, find and cell in common")
+    return tuple(rows)
+
+
+def _key(found: FoundCapacity) -> tuple[str, str, str]:
+    return found.server, found.find, found.cell_key
+
+
+def _range(found: Sequence[FoundCapacity]) -> tuple[float | None, float | None]:
+    """The lowest lower and the highest upper bound; None where one of the searches has none."""
+    lower, upper = zip(*(each.bounds for each in found), strict=True)
+    low, high = ([each for each in side if each is not None] for side in (lower, upper))
+    return min(low) if len(low) == len(lower) else None, max(high) if len(high) == len(upper) else None
+
+
+def _verdict(
+    find: Find, a: tuple[float | None, float | None], b: tuple[float | None, float | None]
+) -> Literal["higher", "lower", "same", "can't tell"]:
+    above = b[0] is not None and a[1] is not None and b[0] > a[1]
+    below = b[1] is not None and a[0] is not None and b[1] < a[0]
+    if find == "spread":
+        above, below = below, above
+    if above or below:
+        return "higher" if above else "lower"
+    return "can't tell" if None in (*a, *b) else "same"
+
+
+def _load(found: FoundCapacity, *, is_lower: bool) -> float | None:
+    """A bound as a load of its trials."""
+    lower, upper = found.bounds
+    if found.find == "spread":
+        bound = upper if is_lower else lower
+        return (found.machines or 0) / bound if bound else None
+    return lower if is_lower else upper
 
 
 def _who(found: FoundCapacity, among: Sequence[FoundCapacity]) -> str:

@@ -174,7 +174,7 @@ def _growth(trial: Trial, result: LoadResult) -> float | None:
     if per_s is None or not result.has_every_start or not len(table["end_ns"]):
         return None
     starts_ns = table["intended_start_ns"]
-    return backlog_growth(starts_ns, table["end_ns"], float(starts_ns.max()) + 1e9 / per_s)
+    return max(0.0, backlog_growth(starts_ns, table["end_ns"], float(starts_ns.max()) + 1e9 / per_s))
 
 
 def backlog_growth(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], lasts_ns: float) -> float:

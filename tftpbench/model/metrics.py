@@ -597,7 +597,7 @@ _ROW: dict[str, Column] = {
     "backlog_growth": Metric(
         "transfers",
         "By how many what is in flight grew over the starts of a rate, as it did over their second half; of machines "
-        "where they boot. Null where not every start has a row.",
+        "where they boot. 0 where it did not grow, null where not every start has a row.",
         "float",
         better="lower",
     ),

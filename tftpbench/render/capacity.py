@@ -13,7 +13,7 @@ from tftpbench.render.plain import plain
 from tftpbench.render.sections import UNKNOWN, Heading, Listing, Paragraph, Section, Table, Value
 
 # After so many searches a sentence each is no answer any more; the table has them all.
-_SENTENCES_MAX = 6
+SENTENCES_MAX = 6
 
 
 def text(
@@ -29,7 +29,7 @@ def sections(found: Sequence[FoundCapacity], *, with_trials: bool = False) -> li
     said = capacity.sentences(found)
     is_one = len(found) == 1
     return [
-        *(Paragraph((each,), is_answer=True) for each in said[:_SENTENCES_MAX]),
+        *(Paragraph((each,), is_answer=True) for each in said[:SENTENCES_MAX]),
         *([] if is_one else [bounds_table(found)]),
         Listing("Beside it:" if is_one else "Beside them:", capacity.remarks(found), 40),
         Listing("Not measured:", capacity.omitted(found), 40),
@@ -109,7 +109,40 @@ def _said(found: FoundCapacity, trial: FoundTrial) -> str:
     if trial.stage in ("latencies", "recovery"):
         return ""
     share = trial.missing / trial.intended if trial.intended else 0.0
-    return "borne" if share <= found.goal.lost else f"too much: {100 * share:.3g} % missing"
+    return "borne" if capacity.is_borne(found, trial) else f"too much: {100 * share:.3g} % missing"
+
+
+def comparison(rows: Sequence[capacity.Compared], paths: tuple[str, str]) -> list[Section]:
+    """Two runs' searches side by side."""
+    headings = (
+        Heading("search", is_figure=False), Heading("A lower"), Heading("A upper"), Heading("B lower"),
+        Heading("B upper"), Heading("B", is_figure=False),
+    )  # fmt: skip
+    body = tuple(
+        (
+            Value(each.title),
+            *(Value(capacity.bound_text(each.first, bound), bound) for bound in (*each.a, *each.b)),
+            Value(each.verdict),
+        )
+        for each in rows
+    )
+    moved = [each for each in rows if each.verdict in ("higher", "lower")]
+    said = "; ".join(f"{each.title}: B is {each.verdict} than A" for each in moved)
+    said = said or "No capacity is shown to differ: the bounds of A and B overlap"
+    return [
+        Paragraph((f"{said}.",), is_answer=True),
+        Table("capacities", "Capacities", headings, body),
+        Paragraph((f"A: {paths[0]}", f"B: {paths[1]}")),
+    ]
+
+
+def comparison_document(rows: Sequence[capacity.Compared], paths: tuple[str, str]) -> dict[str, object]:
+    """The same as plain JSON values."""
+    searches = [
+        {"search": each.title, "find": each.find, "a": list(each.a), "b": list(each.b), "verdict": each.verdict}
+        for each in rows
+    ]
+    return {"schema": "tftpbench.capacity-comparison/1", "a": paths[0], "b": paths[1], "searches": searches}
 
 
 def progress_text(found: FoundCapacity) -> str:

@@ -13,9 +13,9 @@ from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer
 from tftpbench.model.errors import ResultsWarning
 from tftpbench.model.scenario import Scenario
-from tftpbench.render import answer
+from tftpbench.render import answer, capacity
 from tftpbench.render.report import environment, tables
-from tftpbench.render.sections import Listing, Table
+from tftpbench.render.sections import Listing, Section, Table
 from tftpbench.store import Run
 
 
@@ -50,6 +50,12 @@ class Contents:
         """How many trials there should be, as far as is known."""
         asked = self.run.manifest.get("trials_planned")
         return asked if isinstance(asked, int) else len(self.rows)
+
+    @cached_property
+    def searches(self) -> list[Section]:
+        """What searches for capacities found, but for the sentences; nothing where there was none."""
+        found = self.run.searches
+        return capacity.sections(found, with_trials=True)[len(found[: capacity.SENTENCES_MAX]) :] if found else []
 
     @property
     def problems(self) -> tuple[str, ...]:

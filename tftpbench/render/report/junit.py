@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from tftpbench.analysis import capacity
 from tftpbench.model.escape import xml
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
@@ -56,7 +57,13 @@ def _validity(contents: Contents) -> ET.Element:
     }
     unstarted = {each["server"]: str(each["reason"]) for each in contents.run.manifest.get("left_out", ())}
     servers = dict.fromkeys([*(each.name for each in contents.servers), *(server for server, _ in found)])
-    for cell in contents.scenario.cells():
+    for search in contents.run.searches:
+        case = _case(suite, capacity.title(search))
+        if search.is_regular:
+            ET.SubElement(case, "system-out").text = xml(capacity.sentence(search))
+        else:
+            ET.SubElement(case, "error", type="irregular", message=xml(capacity.sentence(search)))
+    for cell in () if contents.scenario.capacity else contents.scenario.cells():
         key = cell.key
         for server in servers:
             case = _case(suite, f"{server}, {cell.label}")

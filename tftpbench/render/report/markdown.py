@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tftpbench.model.escape import markdown, markdown_block, visible
 from tftpbench.model.units import counted
 from tftpbench.render.answer import IN_FLIGHT, MARKS
-from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
+from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines, written
 from tftpbench.render.report.contents import Contents
 from tftpbench.render.report.tables import unharmed
 from tftpbench.render.sections import Table, shortened
@@ -23,15 +23,14 @@ def write_markdown(contents: Contents) -> str:
         [markdown_block(contents.scenario.description)],
         [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
-        _table(contents.headline),
+        [written(contents.searches)] if contents.searches else _table(contents.headline),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
         [markdown_block(answer.why_invalid)] if answer.why_invalid else [],
         bullets("Too few valid trials", answer.too_few),
         bullets("Left out", answer.skipped),
         bullets(IN_FLIGHT, answer.in_flight),
         _folded("Invalid trials, kept and never used", contents.invalid),
-        _table(contents.cost),
-        _table(losses, unharmed(clean, bool(losses.rows))),
+        *([] if contents.searches else [_table(contents.cost), _table(losses, unharmed(clean, bool(losses.rows)))]),
         *(bullets(each.title.rstrip(":"), each.lines) for each in contents.found),
         bullets("Protocol faults where transfers failed", answer.faults),
         _environment(contents),

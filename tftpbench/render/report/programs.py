@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tftpbench.analysis.summary import document
+from tftpbench.model.capacity import documents
 from tftpbench.model.escape import csv_row
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.thresholds import server_name
@@ -27,6 +28,7 @@ def write_json(contents: Contents) -> str:
         **document(contents.answer, str(run.path), run.manifest.get("seed", 0), contents.rows),
         "environment": {name: run.manifest.get(name) for name in _ENVIRONMENT},
         "problems": list(contents.problems),
+        **({"capacity": documents(run.searches)} if run.searches else {}),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tftpbench.analysis.summary import Answer
+from tftpbench.model import axes
 from tftpbench.model.metrics import METRICS, Metric, in_table
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
@@ -83,7 +84,7 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     for row in sorted(rows, key=lambda row: row.get("order") or 0):
         verdict = "valid" if row["verdict"] == "valid" else f"invalid: {row.get('verdict_reason') or 'no reason given'}"
         figures = [figure(metric.of(row), metric) for metric in metrics]
-        where = labels.get(row["cell_key"], "no cell of the scenario")
+        where = labels.get(row["cell_key"]) or _elsewhere(scenario, row)
         numbers = [
             Value(str(row[name]), row[name]) if row.get(name) is not None else Value(UNKNOWN)
             for name in ("order", "trial")
@@ -94,6 +95,13 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     )  # fmt: skip
     bad = frozenset(number for number, row in enumerate(body) if row[-1].text != "valid")
     return Table("trials", "Every trial", headings, tuple(body), bad).known()
+
+
+def _elsewhere(scenario: Scenario, row: Row) -> str:
+    """Where a trial was that is of no cell: of a search, at the load that it tried."""
+    if not scenario.capacity:
+        return "no cell of the scenario"
+    return axes.label({name: row.get(name) for name in axes.AXES})
 
 
 def _of(rows: Sequence[Row], cell_key: str, server: str) -> list[Row]:
