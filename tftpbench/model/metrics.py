@@ -594,6 +594,13 @@ _ROW: dict[str, Column] = {
         "", "One in so many of those that completed has a row; null where none was to have one.", "int"
     ),
     "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int"),
+    "backlog_growth": Metric(
+        "transfers",
+        "By how many what is in flight grew over the starts of a rate, as it did over their second half; of machines "
+        "where they boot. 0 where it did not grow, null where not every start has a row.",
+        "float",
+        better="lower",
+    ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

@@ -18,6 +18,7 @@ from tftpbench.model.escape import one_line
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture, since Linux 5.6
 _DROPPED = (b"RcvbufErrors", b"MemErrors", b"Udp6RcvbufErrors", b"Udp6MemErrors")
+_STRAY = (b"NoPorts", b"Udp6NoPorts")
 
 
 class UdpSocket(NamedTuple):
@@ -62,6 +63,18 @@ def udp_drops_host() -> int | None:
     /proc/net/snmp and snmp6, RcvbufErrors (the socket's buffer was full) and MemErrors (udp_mem, the pool of all of
     them, was). None where proc does not show them.
     """
+    return _udp_counts(_DROPPED)
+
+
+def udp_strays_host() -> int | None:
+    """Datagrams that came to a UDP port on which nothing listened, in this network namespace, IPv6 included.
+
+    /proc/net/snmp and snmp6, NoPorts. None where proc does not show them.
+    """
+    return _udp_counts(_STRAY)
+
+
+def _udp_counts(wanted: Iterable[bytes]) -> int | None:
     try:
         names, values = (line.split() for line in read_proc("/proc/net/snmp").splitlines() if line.startswith(b"Udp: "))
     except (OSError, ValueError):
@@ -69,7 +82,7 @@ def udp_drops_host() -> int | None:
     counts = dict(zip(names, values, strict=False))
     with contextlib.suppress(OSError):  # a kernel without IPv6 has no such file
         counts |= dict(pair for line in read_proc("/proc/net/snmp6").splitlines() if len(pair := line.split()) == 2)
-    return sum(int(counts.get(name, 0)) for name in _DROPPED)
+    return sum(int(counts.get(name, 0)) for name in wanted)
 
 
 class DropCount:
