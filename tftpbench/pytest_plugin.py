@@ -137,7 +137,7 @@ def _folder_name(nodeid: str) -> str:
 
 def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
-    from tftpbench.render.gate.sections import table
+    from tftpbench.render.gate import table
     from tftpbench.render.plain import plain
     from tftpbench.render.sections import Paragraph
 

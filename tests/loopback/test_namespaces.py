@@ -15,8 +15,8 @@ import pytest
 
 from tests.loopback import machine
 from tests.loopback.machine import runs, until
-from tests.loopback.manifests import TINY, tiny, tiny_manifest, written
-from tests.loopback.test_run import PATIENCE_S, write_scenario
+from tests.loopback.manifests import TINY, bundled, tiny, tiny_manifest, written
+from tests.loopback.test_run import PATIENCE_S, done, rows, tftpbench, write_scenario
 from tftpbench.host.choice import manifest
 from tftpbench.host.network import GENERATOR, SERVER, Network, NetworkGone, NetworkRefused, broker
 from tftpbench.host.presence import Missing, locate
@@ -368,3 +368,73 @@ def test_who_insists_on_a_namespace_that_is_refused_gets_one_line(tmp_path: Path
     assert "placement.network is namespace, and this machine makes none (user namespaces: " in line
     assert "allowed: loopback" in line
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_in_a_namespace_counts_what_the_kernel_counts(tmp_path: Path) -> None:
+    scenario = write_scenario(
+        tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"}, matrix={
+            "operation": ["read", "write"], "concurrency": [3, 30], "file_size": "16KiB"}, transfers=60, trials=1,
+    )  # fmt: skip
+    status, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert status == 0, out + err
+    assert "in network namespaces." in out
+    found = rows(tmp_path)
+    assert {(row["network"], row["verdict"]) for row in found} == {("namespace", "valid")}
+    for row in found:
+        assert row["datagrams_sent"] == row["server_udp_received"]
+        assert row["datagrams_received"] == row["server_udp_sent"]
+        assert row["generator_sockets"] in ("ring", "shared")
+
+
+def test_windows_large_blocks_and_boots_go_over_sockets(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"windowsize": [1, 4], "blksize": [512, 4096], "operation": "read", "concurrency": 3}
+    scenario = write_scenario(
+        tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"},
+        matrix=[{**changes, "file_size": "16KiB"}], transfers=12, trials=1,
+    )  # fmt: skip
+    status, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert status == 0, out + err
+    used = {(row["windowsize"], row["blksize"]): row["generator_sockets"] for row in rows(tmp_path)}
+    assert {asked for asked, sockets in used.items() if sockets == "ring"} <= {(1, 512)}
+    boots = write_scenario(
+        tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"},
+        matrix={"boot": "uefi", "machines": 5}, transfers=None, trials=1, thresholds=["booted == 5"],
+    )  # fmt: skip
+    document = json.loads(boots.read_text())
+    boots.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+    status, out, err = done(tmp_path, "run", str(boots), "--seed", "1", "--out", str(tmp_path / "boots"))
+    assert status == 0, out + err
+
+
+@pytest.mark.parametrize("victim", ["runner", "broker"])
+def test_a_run_whose_runner_or_broker_is_killed_leaves_nothing(tmp_path: Path, victim: str) -> None:
+    scenario = write_scenario(
+        tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"}, transfers=None, duration="5s",
+        matrix={"operation": "read", "concurrency": 3, "file_size": "16KiB"}, trials=1, thresholds=[],
+    )  # fmt: skip
+    document = json.loads(scenario.read_text())
+    scenario.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+    process = tftpbench(tmp_path, "run", str(scenario), "--seed", "1")
+    found: list[int] = []
+    until(lambda: found.extend(loaded_brokers(process.pid)) or found, "no load came to begin", PATIENCE_S)
+    namespace, tree = namespace_of(found[0]), descendants(process.pid)
+    os.kill(process.pid if victim == "runner" else found[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    if victim == "broker":
+        assert process.returncode in (3, 4), out + err
+        (row,) = rows(tmp_path)
+        assert row["verdict"] == "invalid"
+        assert "nothing was counted in the server's network: its process was killed" in row["verdict_reason"]
+    until(lambda: not any(map(runs, tree)) and not holders(namespace), "something outlived the run")
+
+
+def loaded_brokers(runner: int) -> list[int]:
+    """Brokers of a runner whose servers have been asked for something."""
+    return [
+        pid
+        for pid in descendants(runner)
+        if broker.__file__ in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        and namespace_of(pid) != namespace_of(os.getpid())
+        and (counts := udp_counts(f"/proc/{pid}")) is not None
+        and counts.received > 100
+    ]

@@ -42,7 +42,7 @@ def compare(
     share = _share(within)
     from tftpbench.analysis import comparison
     from tftpbench.model.errors import ResultsError, ResultsWarning
-    from tftpbench.model.whole_file import write_chosen
+    from tftpbench.model.regular_file import write_chosen
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes

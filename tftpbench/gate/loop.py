@@ -15,8 +15,7 @@ from pathlib import Path
 from tftpbench.gate import pair, syscalls
 from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.document import GateFolder
-from tftpbench.gate.pair import Work, sliced
-from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
+from tftpbench.gate.pair import Work, loaded, severe_sign, sliced, valid, worsening_log
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
@@ -38,9 +37,8 @@ from tftpbench.measure import (
     server_of,
     target_files,
 )
-from tftpbench.model.budgets import METRICS
 from tftpbench.model.errors import ServerError, TftpbenchError
-from tftpbench.model.gate_settings import CONTROL_EVERY, Gate
+from tftpbench.model.gate_settings import CONTROL_EVERY, METRICS, Gate
 from tftpbench.model.invariants import number as figure
 from tftpbench.model.keys import stable_key
 from tftpbench.model.scenario import Scenario
@@ -62,7 +60,7 @@ SLICES_MIN, SLICES_MAX = 4, 40
 STOP_GRACE_S = 0.3
 RATE = "data_pps"
 # An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
-# (pair_figures.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+# (pair.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
 SLOW_FACTOR = 3.0
 
 

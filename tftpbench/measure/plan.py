@@ -200,7 +200,8 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
     for trial in trials:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
-        if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
+        in_network = trial.cell.placement.network != "loopback"
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or in_network:
             continue  # it has no ceiling
         if work not in chosen:
             costs[trial.order] += calibration_s

@@ -17,7 +17,7 @@ import tftpbench
 from tests.unit.builders import FACTS, Cells, made
 from tftpbench.analysis import comparison
 from tftpbench.analysis.comparison import Comparison
-from tftpbench.analysis.comparison.cells import judged
+from tftpbench.analysis.comparison.differences import judged
 from tftpbench.model.errors import NotComparable, ResultsError, UsageError
 from tftpbench.render import markdown
 from tftpbench.render.comparison import sections

@@ -14,7 +14,7 @@ from tftpbench.model.axes import AXES
 from tftpbench.model.keys import Added, key_fields, stable_key, with_implied
 from tftpbench.model.values import DurationNs
 from tftpbench.model.workload import Client
-from tftpbench.store import frames, load_run
+from tftpbench.store import load_run, tables
 
 ROOT = Path(__file__).parents[3]
 RECORDED: dict[str, Any] = json.loads((ROOT / "tests/fixtures/recorded.json").read_text(encoding="utf-8"))
@@ -166,6 +166,6 @@ def test_a_time_that_is_never_is_infinite_in_frames() -> None:
         {"trial": 2, "server": "epoll", "response_ns_p99": None, "response_ns_p99_is_never": True},
         {"trial": 3, "server": "epoll"},
     ]
-    values = frames.trials(rows, ["epoll"])["response_ns_p99"]
+    values = tables.trials(rows, ["epoll"])["response_ns_p99"]
     assert values[:2].tolist() == [5.0, float("inf")]
     assert values.isna().tolist() == [False, False, True]

@@ -10,10 +10,15 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tftpbench.analysis.comparison.cells import CPU, METRIC, VERDICTS, Compared, by_cell, judged
 from tftpbench.analysis.comparison.differences import (
+    CPU,
+    METRIC,
     ROW_FIELDS,
+    VERDICTS,
+    Compared,
     Side,
+    by_cell,
+    judged,
     left_out,
     notes,
     refuse_mixed,
