@@ -131,7 +131,7 @@ def gate_ab(
     entries = _entry(base, "base"), _entry(head, "head")
     folder = None if out is None else path_of(out, "the folder in which the gate's folder is made", UsageError)
     chosen = _chosen(scenario, overrides)
-    sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"))
+    sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"), in_network=chosen.in_network)
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     result = gate.ab(*sides, chosen, seed=seed, out=folder, entries=entries, on_event=on_event)
     if result.folder is not None:

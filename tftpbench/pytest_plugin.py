@@ -102,7 +102,7 @@ def _measure(
 
     manifest = None if like is None else os.fspath(like)
     question = load_scenario(os.fspath(scenario), texts_of(settings, "settings", UsageError, "a list of KEY=VALUE"))
-    base, head = gate.both_sides(*entries, manifest)
+    base, head = gate.both_sides(*entries, manifest, in_network=question.in_network)
     chosen = _seed(request.config, seed)
     out = request.config.getoption("--tftpbench-out")
     result = gate.ab(

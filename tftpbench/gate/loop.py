@@ -25,7 +25,18 @@ from tftpbench.host import machine
 from tftpbench.host.generator import Stop
 from tftpbench.host.roots import roots
 from tftpbench.host.server import Server
-from tftpbench.measure import Bench, Contender, Pinning, Tools, Trial, load_config, pin, server_of, target_files
+from tftpbench.measure import (
+    Bench,
+    Contender,
+    Pinning,
+    Tools,
+    Trial,
+    load_config,
+    networked,
+    pin,
+    server_of,
+    target_files,
+)
 from tftpbench.model.errors import ServerError, TftpbenchError
 from tftpbench.model.gate_settings import CONTROL_EVERY, METRICS, Gate
 from tftpbench.model.invariants import number as figure
@@ -109,6 +120,7 @@ def ab(
     UsageError where a side can't do a cell, ServerError where one can't be started, LoadError where the generator can't
     run, ResultsError where the folder can't be written, GateInterrupted on Ctrl-C.
     """
+    scenario, notes = networked(scenario)
     refuse_unfit(base, head, scenario.cells())
     folder = GateFolder(out, scenario.name)
     entries = entries or (base.name, head.name)
@@ -119,6 +131,7 @@ def ab(
         base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).host.write_contents))
         bench = Bench(base_folder, files, pinning, seed, tools or Tools())
         gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
+        gate.notes += notes
         try:
             decision = gate.run()
         except KeyboardInterrupt:

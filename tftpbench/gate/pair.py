@@ -50,7 +50,8 @@ SILENT_NS = 70_000_000_000
 INTERVAL_NS = 100_000_000
 # An arm that lost more of its slices than this says nothing of the rest.
 INVALID_SLICES_MAX = 0.25
-# Loopback has addresses enough: servers that know one port only stand beside each other on addresses of their own.
+# Loopback has addresses enough: servers that know one port only stand beside each other on addresses of their own. In
+# network namespaces each has the same, of a network of its own.
 _HOSTS = {BASE: "127.0.0.1", HEAD: "127.0.0.2", CONTROL: "127.0.0.3"}
 MIB = 1024 * 1024
 

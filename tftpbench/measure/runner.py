@@ -35,7 +35,7 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import fitted, target_files
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, networked, plan
 from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
@@ -131,6 +131,7 @@ def run(
     server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
     has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
+    scenario, network_notes = networked(scenario)
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
         scenario = fitted(scenario, servers, files, on_event)
@@ -146,7 +147,7 @@ def run(
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
-                notes = (*_remote_notes(servers, limits), *store.notes, *files.notes(servers))
+                notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
                 left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
                 do = _search_all if scenario.capacity else _do_all
@@ -298,6 +299,7 @@ def _manifest(
             "server_cpus": list(pinning.server),
             "generator_cpus": list(pinning.generator),
             "phrase": pinning.phrase,
+            "network": pinning.network,
         },
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),

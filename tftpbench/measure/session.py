@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, is_elsewhere
+from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leaves_machine
 from tftpbench.host.conditions import Diagnosis, Needs, in_brief
 from tftpbench.host.generator import (
     LoadConfig,
@@ -20,6 +20,7 @@ from tftpbench.host.generator import (
     Progress,
     Stop,
     best_sockets,
+    in_network,
     machine_name,
     read_back,
 )
@@ -107,6 +108,7 @@ def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LIS
         write=cell.writes or keeps_its_files(server),
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
+        in_network=cell.placement.network == "namespace",
     )
 
 
@@ -127,7 +129,8 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 
     What boots is read from the plan: their roots hold it already.
     """
-    config = braked(_any_load(trial.cell, bench, server.host, server.port), bench.limits)
+    config = _any_load(trial.cell, bench, server.host, server.port)
+    config = braked(config if server.network is None else in_network(config, server.network), bench.limits)
 
     def upload(name: str, number: int) -> LoadResult:
         asked = upload_config(config, name, number)
@@ -137,13 +140,14 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     files = bench.target_files.of(trial, upload)
     if files.shares and isinstance(trial.contender.server, Target) and not_comparable(files.shares):
         config = replace(config, verify="off", size_is_known=False)
-    return replace(
+    config = replace(
         config,
         name=files.name,
         distinct_files=files.distinct,
         verify_against=files.contents,
         boots=files.shares,
     )
+    return config if server.network is None else in_network(config, server.network)
 
 
 def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
@@ -153,7 +157,7 @@ def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
     """
     where = f"{config.host}:{config.port}"
     borne = bench.approached.get(where, 0)
-    if not is_elsewhere(config.host) or at_once(config) <= borne:
+    if not leaves_machine(config) or at_once(config) <= borne:
         return
 
     held = approach(config, lambda step: bench.tools.generator.run(step, stop), borne)

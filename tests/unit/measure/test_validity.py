@@ -347,3 +347,38 @@ def test_a_quick_run_is_invalid_by_what_was_lost_and_not_by_a_limit_of_its_rates
     assert [each.kind for each in validity.findings({**GOOD, **slow, "content_mismatches": 1}, quick)] == [
         Kind.CONTENT_MISMATCH
     ]
+
+
+COUNTED: dict[str, object] = {
+    "network": "namespace", "windowsize": 1, "datagrams_sent": 5000, "datagrams_received": 4990,
+    "server_udp_received": 4980, "server_udp_no_buffer": 15, "server_udp_no_port": 0, "server_udp_bad_checksum": 5,
+    "server_udp_sent": 4990,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "around", "said"),
+    [
+        ({}, {}, None),
+        ({"datagrams_sent": 5010}, {}, None),
+        ({"datagrams_sent": 5011}, {}, "sent 5,011 datagrams, and 5,000 were counted in the server's network"),
+        ({"datagrams_received": 4979}, {}, "received 4,979 datagrams, and 4,990 were counted in"),
+        ({"datagrams_received": 4979, "udp_drops_generator": 11}, {}, "dropped at the generator's"),
+        ({"datagrams_received": 4979}, {"strays": 11}, None),
+        ({"server_udp_sent": None}, {}, "nothing was counted in the server's network: its process was killed"),
+        ({}, {"strays": None}, "nothing was counted in the server's network"),
+        ({"datagrams_sent": 9000, "network": "loopback"}, {}, None),
+        ({"datagrams_sent": 9000, "windowsize": 4}, {}, None),
+        ({"datagrams_sent": 9000, "datagrams_received": None}, {}, None),
+    ],
+)
+def test_generator_and_kernel_must_have_counted_the_same(
+    changes: dict[str, object], around: dict[str, int | None], said: str | None
+) -> None:
+    found = validity.findings({**GOOD, **COUNTED, **changes}, replace(STEADY, **around))  # type: ignore[arg-type]
+    if said is None:
+        assert found == ()
+    else:
+        [finding] = found
+        assert said in finding.text
+        assert validity.commonest([finding.text]) is not None

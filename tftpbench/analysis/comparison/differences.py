@@ -249,6 +249,26 @@ def refuse_quick(manifest: Manifest, name: object) -> None:
         raise NotComparable(f"{name}: not comparable: a quick run judges no speed; measure it without --quick")
 
 
+def refuse_mixed(first: Manifest, second: Manifest, names: tuple[object, object]) -> None:
+    """Raises NotComparable for runs over different networks, or one over rings and one over sockets."""
+    paths = [_path(each) for each in (first, second)]
+    if paths[0] != paths[1]:
+        raise NotComparable(
+            f"{names[0]} was measured {paths[0]}, and {names[1]} {paths[1]}, so their figures can't be compared; "
+            "measure both alike (placement.network, client.sockets)"
+        )
+
+
+def _path(manifest: Manifest) -> str:
+    """What the datagrams of a run went over, in words; older runs knew loopback only."""
+    network, sockets = (
+        part(manifest, "scenario", name).get(key) for name, key in (("placement", "network"), ("client", "sockets"))
+    )
+    if network in (None, "loopback"):
+        return "over loopback"
+    return f"in network namespaces with {'rings' if sockets == 'ring' else 'sockets'}"
+
+
 def part(manifest: Manifest, *names: str) -> Manifest:
     """A part of a manifest, empty where it has none."""
     found: object = manifest

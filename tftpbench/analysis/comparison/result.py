@@ -21,6 +21,7 @@ from tftpbench.analysis.comparison.differences import (
     judged,
     left_out,
     notes,
+    refuse_mixed,
     refuse_quick,
     warnings,
 )
@@ -137,6 +138,7 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
     runs = [each if isinstance(each, Run) else load_run(each) for each in (a, b)]
     for run in runs:
         refuse_quick(run.manifest, run.path)
+    refuse_mixed(runs[0].manifest, runs[1].manifest, (runs[0].path, runs[1].path))
     first, second = (_side(name, run) for name, run in zip("AB", runs, strict=True))
     rows = judged(first.trials, second.trials, within)
     absent = left_out(first, second)

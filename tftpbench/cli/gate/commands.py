@@ -68,7 +68,7 @@ def ab(
     from tftpbench.model.scenario_files import load_scenario
 
     asked = load_scenario(scenario, set_ or [])
-    old, new = gate.both_sides(base, head, like)
+    old, new = gate.both_sides(base, head, like, in_network=asked.in_network)
     seed = random_seed() if seed is None else seed
     interrupt_on_end()  # an orderly end for all: finished pairs are kept
     result = gate.ab(
