@@ -120,13 +120,17 @@ fuzz:
 docs: .venv/.core
 	$(BIN)/python -m tftpbench.render.reference docs
 
+# uv names the files of its hashes only in the form of PEP 751; those that Linux has no use for are left out.
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev pyproject.toml
 lock: .venv/.packages
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --constraint requirements.lock \
+	@mkdir -p build
+	$(UV_COMPILE) --generate-hashes --upgrade --custom-compile-command "make lock" -o requirements.lock
+	$(UV_COMPILE) --generate-hashes --upgrade --constraint requirements.lock --extra notebooks \
 		$$(sed -n 's/^\([a-z0-9._-]*\)==[^ ]* \\$$/--no-emit-package \1/p' requirements.lock) \
-		--group dev --extra notebooks --custom-compile-command "make lock" pyproject.toml -o requirements-notebooks.lock
+		--custom-compile-command "make lock" -o requirements-notebooks.lock
+	$(UV_COMPILE) --constraint requirements.lock --constraint requirements-notebooks.lock --extra notebooks -o build/pylock.toml
+	$(BIN)/python -m tests.packaging.lock build/pylock.toml requirements.lock requirements-notebooks.lock
 	cargo update --quiet
 
 clean:
