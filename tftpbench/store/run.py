@@ -240,8 +240,12 @@ class Run(Shown):
 
     @property
     def said(self) -> str | None:
-        """The sentence that the run said in the end, from answer.txt; None where it has not, as when it was cut off."""
-        return form.read_answer(self.path)
+        """The sentence that the run said in the end; None where it has not, as when it was cut off.
+
+        The first line of answer.txt, or, of a packed run without one, `said` of its manifest.
+        """
+        kept = self.manifest.get("said")
+        return form.read_answer(self.path) or (kept if isinstance(kept, str) else None)
 
     def __repr__(self) -> str:
         try:
