@@ -21,7 +21,7 @@ from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, Usa
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets
-from tftpbench.model.units import BANDWIDTH_ALLOWED
+from tftpbench.model.units import BANDWIDTH_ALLOWED, parse_duration_ns
 from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
@@ -47,7 +47,7 @@ def run(
     max_rate: str | None = None,
     keep_going: bool = False,
     until: float | None = None,
-    budget_s: float = 600.0,
+    budget: str = "10min",
     progress: bool | None = None,
     on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
@@ -63,7 +63,7 @@ def run(
     the run's folder. `allow_remote` lets a running server be on another machine; `max_rate` is the most that may be
     moved a second, both ways, as in "500Mbit/s"; `keep_going` goes on although most of what another machine was asked
     for has failed. `until`: rounds are added until the interval of the headline is at most so wide, as a share of its
-    lower end (0.05 for 5 %), or the run would take longer than `budget_s`; a resumed run keeps its own. `progress`:
+    lower end (0.05 for 5 %), or the run would take longer than `budget`; a resumed run keeps its own. `progress`:
     True shows it as the command does, False not at all; a notebook shows it unless False. `on_event` is called with
     every step, as it is done.
 
@@ -95,7 +95,7 @@ def run(
 
         done = recording.run(
             chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, limits=limits, on_event=seen,
-            until=until_of(begun, until, budget_s, is_quick=chosen.is_quick),
+            until=until_of(begun, until, _budget_s(budget), is_quick=chosen.is_quick),
         )  # fmt: skip
     stored = load_run(done.folder)
     if report:
@@ -279,6 +279,13 @@ def _chosen(scenario: str | Path | Scenario | None, overrides: Overrides) -> Sce
     if scenario is None:
         raise UsageError('no scenario given; name a file or a bundled one, as in: tftpbench.run("concurrency")')
     return overridden(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
+
+
+def _budget_s(budget: object) -> float:
+    try:
+        return parse_duration_ns(str(budget)) / 1e9
+    except ValueError as error:
+        raise UsageError(f"budget {error}") from None
 
 
 def _limits(max_rate: object, keep_going: bool) -> Limits:
