@@ -22,7 +22,7 @@ from tftpbench.model.manifest import Manifest
 from tftpbench.model.regular_file import write_whole
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets
-from tftpbench.model.units import BANDWIDTH_ALLOWED
+from tftpbench.model.units import BANDWIDTH_ALLOWED, parse_duration_ns
 from tftpbench.store import Run, load_run, recording
 
 CONCURRENCY_MAX = 1_000_000
@@ -46,6 +46,8 @@ def run(
     allow_remote: bool = False,
     max_rate: str | None = None,
     keep_going: bool = False,
+    until: float | None = None,
+    budget: str = "10min",
     progress: bool | None = None,
     on_event: Callable[[measure.Event], None] = lambda _: None,
 ) -> Run:
@@ -60,9 +62,10 @@ def run(
     an interrupted run to go on with, in place of a scenario and what changes it. `report`: also write report.html into
     the run's folder. `allow_remote` lets a running server be on another machine; `max_rate` is the most that may be
     moved a second, both ways, as in "500Mbit/s"; `keep_going` goes on although most of what another machine was asked
-    for has failed. `progress`: True shows it as the
-    command does, False not at all; a notebook shows it unless False. `on_event` is called with every step, as it is
-    done.
+    for has failed. `until`: rounds are added until the interval of the headline is at most so wide, as a share of its
+    lower end (0.05 for 5 %), or the run would take longer than `budget`; a resumed run keeps its own. `progress`:
+    True shows it as the command does, False not at all; a notebook shows it unless False. `on_event` is called with
+    every step, as it is done.
 
     Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ThresholdError, ManifestError,
     ServerError, LoadError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished trials saved.
@@ -91,12 +94,29 @@ def run(
             on_event(event)
 
         done = recording.run(
-            chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, limits=limits, on_event=seen
-        )
+            chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, limits=limits, on_event=seen,
+            until=until_of(begun, until, _budget_s(budget), is_quick=chosen.is_quick),
+        )  # fmt: skip
     stored = load_run(done.folder)
     if report:
         write_page(stored)
     return stored
+
+
+def until_of(resume: Path | None, width: object, budget_s: float, *, is_quick: bool) -> measure.Until | None:
+    """How long rounds are added; of a run that is resumed as it was asked then. Raises UsageError."""
+    from tftpbench.analysis import summary
+
+    kept = recording.recorded_until(resume) if resume is not None else None
+    if width is None and kept is not None:
+        width, budget_s = kept
+    if width is None:
+        return None
+    if is_quick:
+        raise UsageError("until: a quick run judges no speed, so its interval has no width; leave one of them out")
+    if not (isinstance(width, float | int) and 0 < width < 10 and budget_s > 0):
+        raise UsageError(f"until is {width!r}; allowed: a share above 0, as in 0.05 for 5 %, within a budget above 0")
+    return measure.Until(width, budget_s, lambda folder: summary.answer_of(load_run(folder)).interval_width)
 
 
 def write_page(run: Run, advice: str = "") -> Path:
@@ -259,6 +279,13 @@ def _chosen(scenario: str | Path | Scenario | None, overrides: Overrides) -> Sce
     if scenario is None:
         raise UsageError('no scenario given; name a file or a bundled one, as in: tftpbench.run("concurrency")')
     return overridden(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
+
+
+def _budget_s(budget: object) -> float:
+    try:
+        return parse_duration_ns(str(budget)) / 1e9
+    except ValueError as error:
+        raise UsageError(f"budget {error}") from None
 
 
 def _limits(max_rate: object, keep_going: bool) -> Limits:

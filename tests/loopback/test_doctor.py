@@ -1,8 +1,7 @@
 """Conditions that are injected: each is named, and where it can be made for real, its size is that of what it does.
 
 Most are files of a made-up root. Those that a user can make are made in a process of their own, which measures the
-same thing in a way of its own; sizes are then within twice of each other, however busy the machine is. What needs a
-machine at rest is in benches/doctor.py.
+same thing in a way of its own; sizes are then within twice of each other, however busy the machine is.
 """
 
 import gzip

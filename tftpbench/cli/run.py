@@ -1,6 +1,7 @@
 """``tftpbench run``: scenarios in, a results folder and an answer out."""
 
 import json
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tftpbench.cli import options, output
 from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
+    from tftpbench import measure
     from tftpbench.host.brake import Limits
     from tftpbench.measure import RunReport
     from tftpbench.model.scenario import Scenario
@@ -39,6 +41,13 @@ Quick = Annotated[
     bool, typer.Option("--quick", help="Measure every cell once, in short windows: is all served? Speed is not judged.")
 ]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="N%", help="Add rounds until the headline's interval is at most so wide."),
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", metavar="TIME", help="With --until: add none that would end later; 10min.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the trials in their order and measure nothing.")]
 Report = Annotated[bool, typer.Option("--report", help="Write RUN/report.html at the end, also when interrupted.")]
 
@@ -59,14 +68,17 @@ def run(
     seed: options.Seed = None,
     out: options.ResultsFolder = options.RESULTS,
     resume: Resume = None,
+    until: Until = None,
+    budget: Budget = None,
     dry_run: DryRun = False,
     report: Report = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Measure the servers of a scenario and answer its question."""
-    from tftpbench.api import random_seed
+    from tftpbench.api import random_seed, until_of
 
+    width, budget_s = _asked_until(until, budget)
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
     overrides += [f"map={json.dumps(names)}"] if (names := options.names(map_)) else []
     changes = _Changes(overrides, server or [], (target, target_file, target_write), quick)
@@ -80,7 +92,10 @@ def run(
     for each, name in zip(chosen, scenario or [""], strict=True):
         remote = (allow_remote, max_rate, keep_going)
         command = changes.command(name, each, seed, out, remote)
-        answers.append(_measured(each, command, seed, out, resume, allow_remote, limits, report, json_, quiet))
+        command += ["--until", until] if until is not None else []
+        command += ["--budget", budget] if budget is not None else []
+        goes_on = until_of(resume, width, budget_s, is_quick=each.is_quick)
+        answers.append(_measured(each, command, seed, out, resume, allow_remote, limits, goes_on, report, json_, quiet))
     if json_:
         output.print_json([document for document, _ in answers])
     # Of several scenarios: a missed threshold goes before too few valid trials, and that before all well.
@@ -91,6 +106,21 @@ EXAMPLES = (
     "tftpbench run concurrency --server epoll --server dnsmasq --set matrix.operation=read",
     "tftpbench run how-many --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote",
 )
+
+
+def _asked_until(until: str | None, budget: str | None) -> tuple[float | None, float]:
+    """The share of --until and the seconds of --budget. Raises BadParameter."""
+    if budget is not None and until is None:
+        raise typer.BadParameter("--budget bounds the rounds that --until adds: give both, as in --until 5%")
+    budget_s = options.duration_ns("--budget", "10min" if budget is None else budget) / 1e9
+    if budget_s <= 0:
+        raise typer.BadParameter("--budget is 0; allowed: a time above 0, as in 10min")
+    if until is None:
+        return None, budget_s
+    number, percent, rest = until.strip().partition("%")
+    if not (percent and not rest and re.fullmatch(r"\d+(\.\d+)?", number.strip()) and 0 < float(number) <= 100):
+        raise typer.BadParameter(f"--until is {until[:40]!r}; allowed: above 0% to 100%, as in 5%")
+    return float(number) / 100, budget_s
 
 
 @dataclass(frozen=True)
@@ -167,6 +197,7 @@ def _measured(
     resume: Path | None,
     allow_remote: bool,
     limits: "Limits",
+    until: "measure.Until | None",
     page: bool,
     json_: bool,
     quiet: bool,
@@ -187,6 +218,7 @@ def _measured(
                 on_event=shown,
                 allow_remote=allow_remote,
                 limits=limits,
+                until=until,
             )
     except measure.RunInterrupted as interrupted:
         if scenario.capacity:

@@ -36,7 +36,7 @@ from tftpbench.measure.events import (
 )
 from tftpbench.measure.files import copied_boots, target_files
 from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
-from tftpbench.measure.runner import RunInterrupted, RunReport
+from tftpbench.measure.runner import RunInterrupted, RunReport, Until
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.session import (
     Bench,
@@ -73,6 +73,7 @@ __all__ = [
     "Trial",
     "TrialFinished",
     "TrialStarted",
+    "Until",
     "compared_uploads",
     "contenders",
     "copied_boots",

@@ -142,21 +142,21 @@ def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contend
     return servers
 
 
-def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
+def plan(scenario: Scenario, servers: Sequence[Contender], seed: int, rounds: int | None = None) -> Plan:
     """Every round does every cell once on every server that can, in random order.
 
     Where a server runs already, by ascending concurrency, round after round of each: for minutes after an overload some
     answer requests that were given up, and so a dnsmasq that had lost 1000 at once would have served no round after it.
     The servers of a cell stay adjacent, in random order among themselves: what makes a machine faster or slower for a
     minute then hits both sides of a comparison. A skipped combination keeps its numbers, so that the numbers of a run
-    do not depend on what is installed.
+    do not depend on what is installed. `rounds`: in place of the scenario's; those of fewer are the first of more.
     """
     cells = scenario.cells()
     skipped = _skipped(cells, servers)
     left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
     rng = random.Random(seed)
     trials: list[Trial] = []
-    for round_number in range(scenario.rounds):
+    for round_number in range(scenario.rounds if rounds is None else rounds):
         for cell_index in rng.sample(range(len(cells)), len(cells)):
             for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]

@@ -6,7 +6,9 @@ Pure. The generator's figures go into the row as they are; these are the others.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from tftpbench.host.effects import Calibration
 from tftpbench.host.generator import LoadConfig, LoadResult
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.server import Buffers, Ended, Samples, UdpCounts, Usage
@@ -17,6 +19,14 @@ from tftpbench.model.errors import ServerDied
 from tftpbench.model.workload import Cell
 
 Row = dict[str, object]
+
+
+class Waited(NamedTuple):
+    """What the machine did to the load: its time, ns that something waited for a core, ns throttled; None: unknown."""
+
+    wall_ns: int
+    pressure_ns: int | None
+    throttled_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Observed:
     ended: Ended | None
     stolen: tuple[int, int]
     """Ticks, and ticks of the cores in all."""
+    waited: Waited
 
 
 def row_of(trial: Trial, pinning: Pinning) -> Row:
@@ -108,6 +119,9 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
         "udp_drops_host": since(*seen.udp_drops_host),
         **_udp_columns(seen.udp),
         "generator_sockets": seen.config.sockets,
+        "steal_fraction": seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else None,
+        "cpu_pressure_fraction": _fraction(seen.waited.pressure_ns, seen.waited.wall_ns),
+        "throttled_ns": seen.waited.throttled_ns,
         "protocol_faults": [asdict(fault) for fault in seen.result.faults],
     }
 
@@ -115,6 +129,18 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
 def _udp_columns(counts: UdpCounts | None) -> Row:
     known = counts._asdict() if counts is not None else dict.fromkeys(UdpCounts._fields)
     return {f"server_udp_{name}": count for name, count in known.items()}
+
+
+def calibration_columns(found: Calibration | None) -> Row:
+    """How long fixed amounts of work took before the trial."""
+    return {
+        "calibration_user_ns": found.user_ns if found else None,
+        "calibration_kernel_ns": found.kernel_ns if found else None,
+    }
+
+
+def _fraction(part_ns: int | None, whole_ns: int) -> float | None:
+    return None if part_ns is None or whole_ns <= 0 else min(1.0, part_ns / whole_ns)
 
 
 def since(later: int | None, earlier: int | None) -> int | None:

@@ -4,9 +4,11 @@ It emits events and prints nothing. A run that is killed at any moment has lost 
 be resumed.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +37,7 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import fitted, target_files
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, networked, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, estimate_s, networked, plan
 from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
@@ -47,6 +49,10 @@ from tftpbench.model.scenario import Scenario
 
 # As the manifest calls servers that did not start.
 LEFT_OUT = "left_out"
+# And what was asked for beyond the scenario's rounds.
+UNTIL = "until"
+# As a scenario may ask for.
+ROUNDS_MAX = 1000
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -74,6 +80,20 @@ class RunInterrupted(TftpbenchError):
             f"go on with: {typed(['tftpbench', 'run', '--resume', str(report.folder)])}"
         )
         self.report = report
+
+
+@dataclass(frozen=True)
+class Until:
+    """How long rounds are added to those of the scenario.
+
+    `width`: of the headline's interval, from its lower end, as a share; `width_of` gives it of a run's folder, None
+    where there is no interval yet. `budget_s`: no round begins that would not end within so long, earlier parts of an
+    interrupted run included.
+    """
+
+    width: float
+    budget_s: float
+    width_of: Callable[[Path], float | None]
 
 
 class TrialStore(Protocol):
@@ -123,8 +143,9 @@ def run(
     tools: Tools | None = None,
     allow_remote: bool = False,
     limits: Limits = USUAL,
+    until: Until | None = None,
 ) -> RunReport:
-    """Do every trial of the scenario that the store lacks, and keep each there.
+    """Do every trial of the scenario that the store lacks, and keep each there; then the rounds that `until` asks for.
 
     `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a running server
     be on another machine, `limits` bound what is sent there. Raises LoadError where the generator can't run here or a
@@ -147,11 +168,16 @@ def run(
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
+                added = _Rounds(until, scenario, servers, seed, store)
+                whole = added.whole
                 notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
                 left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
-                do = _search_all if scenario.capacity else _do_all
-                interrupted = do(left, whole, bench, store, on_event)
+                if scenario.capacity:
+                    interrupted = _search_all(left, whole, bench, store, on_event)
+                else:
+                    interrupted = _do_all(left, whole, bench, store, on_event, added.more)
+                    whole = added.whole
                 rows = tuple(store.finished_trials())
                 report = RunReport(store.path, whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
@@ -160,16 +186,62 @@ def run(
     return report
 
 
+class _Rounds:
+    """The rounds of a run: the scenario's, and those that were added, which an earlier part of it may have begun."""
+
+    def __init__(
+        self, until: Until | None, scenario: Scenario, servers: Sequence[Contender], seed: int, store: TrialStore
+    ) -> None:
+        self._until, self._store, self._began_s = until, store, time.monotonic()
+        self._plan: Callable[[int], Plan] = partial(plan, scenario, servers, seed)
+        before = store.manifest.get(UNTIL)
+        self._before = before if isinstance(before, Mapping) else {}
+        self._rounds = max(scenario.rounds, *(row.get("round") or 0 for row in store.finished_trials()), 0)
+        self.whole = self._plan(self._rounds)
+        if until is not None:
+            self._note()
+
+    def more(self) -> Sequence[Trial]:
+        """The next round; none where the interval is narrow enough, or the budget spent."""
+        until = self._until
+        if until is None or self._rounds >= ROUNDS_MAX:
+            return ()
+        width = until.width_of(self._store.path)
+        following = [each for each in self._plan(self._rounds + 1).trials if each.round == self._rounds + 1]
+        takes_s = max(estimate_s(following), self._spent_s / max(1, self._rounds))
+        self._note(width)
+        if (width is not None and width <= until.width) or self._spent_s + takes_s > until.budget_s:
+            return ()
+        self._rounds += 1
+        last = len(self.whole.trials)
+        following = [replace(each, order=last + place) for place, each in enumerate(following, 1)]
+        self.whole = replace(self.whole, trials=(*self.whole.trials, *following))
+        self._store.amend("trials_planned", len(self.whole.trials))
+        return following
+
+    @property
+    def _spent_s(self) -> float:
+        return float(self._before.get("spent_s") or 0.0) + time.monotonic() - self._began_s
+
+    def _note(self, width: float | None = None) -> None:
+        """What was asked for, what it came to so far, and the time that went into it."""
+        assert self._until is not None
+        asked = {"width": self._until.width, "budget_s": self._until.budget_s}
+        self._store.amend(UNTIL, {**asked, "reached": width, "spent_s": round(self._spent_s, 1)})
+
+
 def _do_all(
     trials: Sequence[Trial],
     whole: Plan,
     bench: Bench,
     folder: TrialStore,
     on_event: Callable[[Event], None],
+    more: Callable[[], Sequence[Trial]],
 ) -> bool:
     """True when Ctrl-C ended it: the trial it hit is forgotten, its server gone.
 
-    A server that does not start is left out, and tried again when the run goes on by --resume.
+    `more` gives a further round when all is done, or nothing. A server that does not start is left out, and tried again
+    when the run goes on by --resume.
     """
     starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     rounds = max((trial.round for trial in whole.trials), default=1)
@@ -181,15 +253,19 @@ def _do_all(
     try:
         if LEFT_OUT in folder.manifest:
             folder.amend(LEFT_OUT, [])
-        for trial in trials:
+        total = len(whole.trials)
+        waiting = list(trials)
+        while waiting or (not starts.is_none_left and (waiting := list(more()))):
+            trial = waiting.pop(0)
+            total = max(total, trial.order + len(waiting))
             if trial.contender.name in starts.left_out:
                 continue
             ceiling = probes.before(trial)
-            on_event(TrialStarted(trial, len(whole.trials)))
+            on_event(TrialStarted(trial, total))
             outcome = run_trial(trial, bench, ceiling, on_event)
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
-            on_event(TrialFinished(trial, len(whole.trials), outcome.row, advice))
+            on_event(TrialFinished(trial, total, outcome.row, advice))
             left_out = starts.note(trial, outcome.failed_start) or _stopped(starts, trial, outcome)
             if left_out is not None:
                 folder.amend(LEFT_OUT, starts.document())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leaves_machine
 from tftpbench.host.conditions import Diagnosis, Needs, in_brief
+from tftpbench.host.effects import Calibration, calibrate
 from tftpbench.host.generator import (
     LoadConfig,
     LoadGenerator,
@@ -60,13 +61,15 @@ class Tools:
     `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
     in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
     of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
-    machine's loopback: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before.
+    machine's loopback: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before;
+    `calibrate`: how long fixed work takes on it before each trial.
     """
 
     generator: LoadGenerator = field(default_factory=LocalGenerator)
     host: ServerHost = field(default_factory=LocalServerHost)
     probes: Probes = field(default_factory=Probes)
     conditions: Callable[[Needs], Sequence[Diagnosis]] = in_brief
+    calibrate: Callable[[Sequence[int]], Calibration | None] = calibrate
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
 from tftpbench.measure.plan import Trial
-from tftpbench.measure.rows import Observed, Row, row_of, server_columns, since
+from tftpbench.measure.rows import Observed, Row, Waited, calibration_columns, row_of, server_columns, since
 from tftpbench.measure.session import (
     Bench,
     approach_once,
@@ -77,7 +77,7 @@ def run_trial(
     on_event: OnEvent = lambda _: None,
 ) -> Outcome:
     """Do the trial. Raises LoadError where the generator itself can't run."""
-    row = row_of(trial, bench.pinning)
+    row = row_of(trial, bench.pinning) | calibration_columns(bench.tools.calibrate(bench.pinning.server))
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
     has_started = False
@@ -134,10 +134,12 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     before = bench.tools.host.stolen_ticks(cores)
     counted, strays, dropped = server.udp_counts(), server.strays(), bench.tools.host.udp_drops()
+    waited, began_ns = (machine.cpu_pressure_ns(), machine.throttled_ns()), time.monotonic_ns()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
         result, edges = run_watched(config, stop, bench, server, reporter(trial, config, on_event))
     after = bench.tools.host.stolen_ticks(cores)
+    lasted_ns, waited_now = time.monotonic_ns() - began_ns, (machine.cpu_pressure_ns(), machine.throttled_ns())
     udp = _settled(server, counted, result)
     lost = how_lost(server)
     uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
@@ -157,6 +159,10 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         uploads=uploads,
         not_read_back=not_read_back,
         ended=server.stop(STOP_GRACE_S),
+        waited=Waited(
+            lasted_ns,
+            *(None if b is None or a is None else a - b for b, a in zip(waited, waited_now, strict=True)),
+        ),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
 

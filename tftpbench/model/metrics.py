@@ -612,6 +612,25 @@ _ROW: dict[str, Column] = {
     "generator_headroom": Metric(
         "", "The rate at which the same generator is full / data_pps, measured once a run.", "float", short="headroom"
     ),
+    "steal_fraction": Metric(
+        "",
+        "Share of the time of the cores of both sides that the hypervisor took during the load.",
+        "float",
+        is_share=True,
+    ),
+    "cpu_pressure_fraction": Metric(
+        "",
+        "Share of the load's time in which something on the machine waited for a core (PSI), both sides included.",
+        "float",
+        is_share=True,
+    ),
+    "throttled_ns": Metric(
+        "ns", "For how long a quota held back the control group of tftpbench during the load, summed over cores.", "int"
+    ),
+    "calibration_user_ns": Metric(
+        "ns", "A fixed amount of user-space work on the server's cores, directly before the server starts.", "int"
+    ),
+    "calibration_kernel_ns": Metric("ns", "The same of kernel work: 150 datagrams over loopback.", "int"),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

@@ -165,6 +165,10 @@ def _manifest() -> Schema:
         **_list(_list({"type": "integer"})),
         "description": "In a packed run: the trials whose histograms were merged, if any.",
     }
+    whole["properties"]["until"] = {
+        "type": "object",
+        "description": "Of --until: the width asked for and reached, the budget, and the time spent so far.",
+    }
     whole["properties"]["conditions"] = {
         **_conditions(),
         "description": "What was found of the machine before the first trial; older runs have none.",
@@ -240,6 +244,7 @@ def _summary() -> Schema:
             **lines,
             "conditions": _text("What holds for every figure, in words."),
             "wire": _text("What the wire alone needs for the headline's machines, in words; empty for transfers."),
+            "noise": _text("How noisy the machine was, and what that did; empty where it is not known."),
             "findings_by_origin": {
                 **_object({origin: _list({"type": "string"}) for origin in get_args(Origin)}),
                 "description": "The findings by whose doing they are.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tftpbench.host.brake import USUAL, Limits
-from tftpbench.measure import Event, RunReport, Tools, runner
+from tftpbench.measure import Event, RunReport, Tools, Until, runner
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.store.run import load_run
@@ -25,6 +25,7 @@ def run(
     tools: Tools | None = None,
     allow_remote: bool = False,
     limits: Limits = USUAL,
+    until: Until | None = None,
 ) -> RunReport:
     """Do every trial of the scenario, or, with `resume`, those that a run folder lacks (its own seed counts then).
 
@@ -41,7 +42,17 @@ def run(
         tools=tools,
         allow_remote=allow_remote,
         limits=limits,
+        until=until,
     )
+
+
+def recorded_until(folder: Path) -> tuple[float, float] | None:
+    """The width and the budget in seconds that a run was asked to go on to; None where it was not."""
+    asked = load_run(folder).manifest.get(runner.UNTIL)
+    try:
+        return (float(asked["width"]), float(asked["budget_s"])) if isinstance(asked, Mapping) else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def recorded(folder: Path) -> tuple[Scenario, int, tuple[str, ...]]:

@@ -541,3 +541,20 @@ def test_the_verdicts_and_servers_are_categories_in_order(tmp_path: Path) -> Non
     assert list(cells["contender"].cat.categories) == ["zeta", "alpha"]
     assert list(cells["verdict"].cat.categories) == ["faster", "slower", "same", "can't tell"]
     assert isinstance(cells["ratio"].dtype, type(pd.Series([0.5]).dtype))
+
+
+def test_conditions_that_differ_are_named_and_those_that_pass_only_by_their_effect(tmp_path: Path) -> None:
+    def run(name: str, governor: str, steal: str, effect: str) -> Path:
+        conditions = [
+            {"id": "cpu.governor", "found": governor, "effect": "ok" if governor == "performance" else "costs"},
+            {"id": "cpu.steal", "found": steal, "effect": effect},
+            {"id": "cpu.clock", "found": "hidden", "effect": "not known" if name == "a" else "ok"},
+        ]
+        return made(tmp_path / name, {"one": 100.0}, conditions=conditions)
+
+    a = run("a", "performance", "0 %", "ok")
+    found = comparison.compare(a, run("b", "powersave", "0.1 %", "ok")).warnings
+    assert found == ("cpu.governor differs: ok, performance in A; costs, powersave in B",)
+    found = comparison.compare(a, run("c", "performance", "9 %", "spoils")).warnings
+    assert found == ("cpu.steal differs: ok, 0 % in A; spoils, 9 % in B",)
+    assert comparison.compare(a, made(tmp_path / "old", {"one": 100.0})).warnings == ()

@@ -1106,3 +1106,39 @@ def test_of_many_servers_at_a_rate_the_first_and_the_last_are_told() -> None:
         "At 200/s, 3 of 4 servers served all that was intended. First is epoll: it served all 2,000; response time p99 "
         "3.1 ms. Last is threads: it served 1,900 of 2,000 (95 %); response time p99 never."
     )
+
+
+def calibrated(user_ns: list[int], **changes: object) -> Answer:
+    question = asked(3)
+    found = rows(question, {"epoll": 1000.0, "threads": 500.0})
+    for row, taken_ns in zip(found, user_ns * len(found), strict=False):
+        row |= {"calibration_user_ns": taken_ns, "calibration_kernel_ns": 2_000_000, **changes}
+    return answer(question, found)
+
+
+def test_a_machine_at_rest_is_called_quiet_with_the_width_of_the_interval() -> None:
+    found = calibrated([1_000_000, 1_040_000])
+    assert found.noise.startswith("The machine was quiet: fixed work took the same time within 4 %.")
+    assert found.interval_width == pytest.approx(0.0, abs=1e-9)
+    assert "The headline's interval is" in found.noise
+    assert answer(asked(3), rows(asked(3), {"epoll": 1000.0, "threads": 500.0})).noise == "", "an older run"
+
+
+def test_a_noisy_machine_is_said_with_its_causes_and_what_helps() -> None:
+    found = calibrated([1_000_000, 3_000_000], steal_fraction=0.1, cpu_pressure_fraction=0.5)
+    assert found.noise.startswith(
+        "The machine was noisy: fixed work took up to 3.0 times as long "
+        "(10 % of the time stolen by the hypervisor, 50 % of the time under pressure for a core)."
+    )
+    assert "--until 5%" in found.noise
+    held_back = calibrated([1_000_000], throttled_ns=5_000_000).noise
+    assert "held back by a quota for" in held_back
+    assert "tftpbench doctor" in held_back
+
+
+def test_the_width_of_a_server_alone_is_that_of_its_median() -> None:
+    question = asked(3, servers=["epoll"])
+    found = summary.summarise(question, ["epoll"], rows(question, {"epoll": 1000.0}), PLACE)
+    assert found.interval_width == pytest.approx(0.05, abs=0.03)
+    few = summary.summarise(question, ["epoll"], rows(question, {"epoll": 1000.0}, rounds=5), PLACE)
+    assert few.interval_width is None

@@ -623,3 +623,21 @@ def test_a_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str], which: st
     code, out, _ = said(capsys, "schema", which)
     assert code == 0
     assert json.loads(out)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--until", "5"], "--until is '5'; allowed: above 0% to 100%, as in 5%"),
+        (["--until", "0%"], "--until is '0%'; allowed: above 0% to 100%, as in 5%"),
+        (["--budget", "1min"], "--budget bounds the rounds that --until adds: give both, as in --until 5%"),
+        (["--until", "5%", "--budget", "0s"], "--budget is 0; allowed: a time above 0, as in 10min"),
+        (["--until", "5%", "--quick"], "a quick run judges no speed"),
+    ],
+)
+def test_rounds_that_can_not_be_added_are_refused_in_one_line(
+    words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.exit_code(["run", "smoke", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert why in line

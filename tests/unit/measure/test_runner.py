@@ -27,6 +27,7 @@ from tftpbench.measure import (
     ServerLeftOut,
     Tools,
     TrialStarted,
+    Until,
     pin,
 )
 from tftpbench.measure.plan import Contender, plan
@@ -35,7 +36,8 @@ from tftpbench.model.manifest import Manifest
 from tftpbench.model.metrics import INTERVAL_COLUMNS
 from tftpbench.model.scenario import Scenario
 from tftpbench.render.schema import json_schema
-from tftpbench.store.recording import recorded, run
+from tftpbench.store import load_run
+from tftpbench.store.recording import recorded, recorded_until, run
 
 OPENED_NS, CLOSED_NS = 10, 20
 ARRANGEMENT = Arrangement(1, 1, 64, waits_in_receive=True)
@@ -498,6 +500,38 @@ def test_resume_does_what_is_left_in_the_same_order(world: World, tmp_path: Path
     assert again.starts == 5
     assert [row["trial"] for row in report.rows] == whole
     assert report.seed == 3
+
+
+def test_rounds_are_added_until_the_interval_is_narrow_enough(world: World, tmp_path: Path) -> None:
+    widths = iter([None, 0.5, 0.04])
+    until = Until(0.05, 1e6, lambda _: next(widths))
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), until=until)
+    assert [row["round"] for row in report.rows] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    assert [row["order"] for row in report.rows] == [*range(1, 17)]
+    manifest = json.loads((report.folder / "manifest.json").read_text())
+    assert manifest["trials_planned"] == 16
+    assert (manifest["until"]["width"], manifest["until"]["reached"]) == (0.05, 0.04)
+    assert recorded_until(report.folder) == (0.05, 1e6)
+    assert load_run(report.folder).problems == ()
+
+
+def test_no_round_begins_that_the_budget_would_not_see_end(world: World, tmp_path: Path) -> None:
+    report = run(question(), seed=3, out=tmp_path, tools=world.tools(), until=Until(0.05, 0.001, lambda _: None))
+    assert len(report.rows) == 8, "the scenario's rounds are done in any case"
+
+
+def test_an_added_round_that_was_cut_off_is_gone_on_with(world: World, tmp_path: Path) -> None:
+    cut = World(load_fails_at={11: KeyboardInterrupt()})
+    with pytest.raises(RunInterrupted) as raised:
+        run(question(), seed=3, out=tmp_path, tools=cut.tools(), until=Until(0.05, 1e6, lambda _: None))
+    folder = raised.value.report.folder
+    assert len(raised.value.report.rows) == 10
+    asked = recorded_until(folder)
+    assert asked is not None
+    until = Until(*asked, lambda _: 0.01)
+    report = run(question(), seed=3, out=tmp_path, resume=folder, tools=world.tools(), until=until)
+    assert [row["round"] for row in report.rows] == [1] * 4 + [2] * 4 + [3] * 4
+    assert len({row["trial"] for row in report.rows}) == 12
 
 
 def test_resume_refuses_another_scenario_and_touches_nothing(world: World, tmp_path: Path) -> None:

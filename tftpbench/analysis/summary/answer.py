@@ -111,6 +111,10 @@ class Answer(Shown):
     """Where starts are spread: the peak of transfers in flight of each server and cell."""
     wire: str = ""
     """Of machines: what the wire alone needs in the headline cell, and whether the network is the limit; else ""."""
+    noise: str = ""
+    """How noisy the machine was, what that did to the headline's interval, and what to do; "" where it is not known."""
+    interval_width: float | None = None
+    """Of the headline: upper end of its widest interval / lower end - 1; of a server alone, of its median's."""
     why_invalid: str = ""
     """How many trials are invalid, why most of them are, and what to do; "" where none is."""
 
@@ -210,6 +214,14 @@ def summarise(
     metric = metric_of(scenario)
     is_boots = cells[0].is_boots
     sentence = _sentence(scenario, found, present, rows, nothing_started=bool(gone) and not present)
+    first_cell = (
+        (headline_of_boots(found).label if found else "")
+        if is_boots
+        else weakest(found)
+        if to_ceiling
+        else headline(found, scenario.best_of)
+    )
+    width = None if scenario.is_quick else remarks.interval_width(found, first_cell, rows, metric)
     return Answer(
         sentence=sentence,
         metric=metric,
@@ -228,11 +240,9 @@ def summarise(
         conditions=conditions(found, metric, placement, scenario.best_of),
         findings_by_origin=remarks.findings(others, labels),
         faults=remarks.faults(rows),
-        headline=(headline_of_boots(found).label if found else "")
-        if is_boots
-        else weakest(found)
-        if to_ceiling
-        else headline(found, scenario.best_of),
+        headline=first_cell,
+        noise="" if scenario.is_quick else remarks.noise(rows, width),
+        interval_width=width,
         no_server_left=bool(gone) and gone.issuperset(taking_part),
         is_quick=scenario.is_quick,
         served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),

@@ -3,17 +3,24 @@
 Pure. Each kind of each server once, however many trials showed it.
 """
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from tftpbench.analysis.stats import median_interval
 from tftpbench.analysis.summary.lines import Line
 from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin, stopped_at
 from tftpbench.model.thresholds import server_name
-from tftpbench.model.units import counted
+from tftpbench.model.units import counted, format_duration
 
 _EXAMPLE_MAX = 60  # of a datagram's hex dump, enough to know it; the whole is in trials.jsonl
 _TEXT_MAX = 160
+# Fewer say nothing of a spread.
+_NOISE_TRIALS_MIN = 4
+# What fixed work varies by on a machine at rest; and a share of the time that is worth a word.
+_QUIET = 0.25
+_SHARE_SHOWN = 0.01
 
 Row = Mapping[str, Any]
 
@@ -60,6 +67,69 @@ def faults(rows: Sequence[Row]) -> tuple[str, ...]:
         f"{server}, {kind}: {counted(count, 'time')}, as in: {examples[server, kind][:_EXAMPLE_MAX]}"
         for (server, kind), count in counts.items()
     )
+
+
+def noise(rows: Sequence[Row], width: float | None) -> str:
+    """How noisy the machine was, what that did to the headline's interval, and what to do; "" where no trial says.
+
+    `width`: of that interval, as `interval_width` has it.
+    The spread of the calibration is that of 90 of 100 trials: the same work each time, so all of it is the machine's.
+    """
+    known = [row for row in rows if row.get("calibration_user_ns") and row.get("calibration_kernel_ns")]
+    if len(known) < _NOISE_TRIALS_MIN:
+        return ""
+    spread = max(_spread([row[f"calibration_{kind}_ns"] for row in known]) for kind in ("user", "kernel"))
+    shares = {
+        "stolen by the hypervisor": _median(known, "steal_fraction"),
+        "under pressure for a core": _median(known, "cpu_pressure_fraction"),
+    }
+    throttled = sum(row.get("throttled_ns") or 0 for row in known)
+    causes = [f"{100 * share:.0f} % of the time {what}" for what, share in shares.items() if share >= _SHARE_SHOWN]
+    causes += [f"held back by a quota for {format_duration(throttled)}"] if throttled else []
+    beside = f" ({', '.join(causes)})" if causes else ""
+    interval = "" if width is None else f" The headline's interval is {100 * width:.2g} % wide."
+    if spread < _QUIET and not throttled:
+        return f"The machine was quiet: fixed work took the same time within {100 * spread:.0f} %{beside}.{interval}"
+    advice = (
+        "Lift the quota (tftpbench doctor)."
+        if throttled
+        else "More trials (--until 5%), longer ones (--set duration=5s) or another time help; see tftpbench doctor."
+    )
+    return f"The machine was noisy: fixed work took up to {1 + spread:.1f} times as long{beside}.{interval} {advice}"
+
+
+def interval_width(lines: Sequence[Line], headline: str, rows: Sequence[Row], metric: str) -> float | None:
+    """Upper end / lower end - 1 of the widest interval of the headline's cell; None where one has none.
+
+    Of ratios; where only one server is in the cell, of its median.
+    """
+    here = [line for line in lines if line.label == headline]
+    ratios = [line.ratio for line in here if line.ratio is not None]
+    bounds = [(ratio.low, ratio.high) for ratio in ratios]
+    if len(here) == 1 and not ratios:
+        [line] = here
+        known = [
+            float(row[metric])
+            for row in rows
+            if row["cell_key"] == line.cell.key and server_name(row) == line.server
+            if row["verdict"] == "valid" and row.get(metric)
+        ]
+        bounds = [median_interval(known) or (None, None)]
+    if not bounds:
+        return None
+    widths = [high / low - 1 for low, high in bounds if low and high]
+    return max(widths) if len(widths) == len(bounds) else None
+
+
+def _spread(values: Sequence[float]) -> float:
+    """The 95th of 100 over the 5th, less 1."""
+    ordered = sorted(values)
+    edge = len(ordered) // 20
+    return float(ordered[-1 - edge] / ordered[edge] - 1)
+
+
+def _median(rows: Sequence[Row], name: str) -> float:
+    return float(statistics.median([row.get(name) or 0.0 for row in rows]))
 
 
 def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
