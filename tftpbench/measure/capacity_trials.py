@@ -22,6 +22,7 @@ from tftpbench.measure.plan import Trial
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.trial import Outcome
 from tftpbench.measure.validity import Kind, commonest
+from tftpbench.model import axes
 from tftpbench.model.capacity import (
     MACHINES,
     Fault,
@@ -69,7 +70,7 @@ def search_all(
         result = Search(load, trials, partial(load_text, load)).run()
         where = {
             "cell_key": cell.key,
-            "cell": cell.label,
+            "cell": axes.label(cell.point, ("concurrency",)),
             "round": base.round,
             "boot": cell.point["boot"] or cell.point["mix"],
         }
