@@ -578,7 +578,7 @@ class Scenario(Strict):
                 yield from (Cell.at(point, sought=(find, asked), **rest) for find in asked.find)
 
     def is_left_out(self, cell: Cell, server: str) -> bool:
-        """Whether a search is not for this server, an entry's name in results."""
+        """Whether the search of `cell` is not for this `server`, which goes by its name in results."""
         only = cell.load.asked.servers if isinstance(cell.load, Sought) else None
         return only is not None and not _runs(server, only)
 

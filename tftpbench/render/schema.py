@@ -327,6 +327,7 @@ def _capacity() -> Schema:
     )
     return {
         "title": f"capacity.json ({CAPACITY_SCHEMA})",
+        "required": ["schema"],
         "anyOf": [{"$ref": "#/$defs/Search"}, several],
         "$defs": parts,
     }

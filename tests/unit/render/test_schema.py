@@ -12,11 +12,14 @@ from pydantic import BaseModel
 
 from tests.fixtures.unpacked import RUN
 from tests.unit.gate.gate_results import gate
+from tests.unit.measure.test_capacity import Machine, done
+from tests.unit.measure.test_capacity import document as capacity_document
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.boot import BootFile, bundled_boots
+from tftpbench.model.capacity import documents as capacity_documents
 from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.scenario import Matrix, Scenario
@@ -136,6 +139,9 @@ def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each
         return [comparison.document(comparison.compare(run, run))]
     if kind == "gate":
         return [gate_document(gate())]
+    if kind == "capacity":
+        found = capacity_document(done(Machine(), budget="3min"))
+        return [capacity_documents([found]), capacity_documents([found, found])]
     raise AssertionError(kind)
 
 
