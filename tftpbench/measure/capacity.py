@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, relevant, search
 from tftpbench.model.capacity import MACHINES, MACHINES_MAX, Bound, Fault, Goal, Stage, goal_of
-from tftpbench.model.units import format_duration
+from tftpbench.model.units import format_duration, rate_ratio
 from tftpbench.model.workload import Arriving, OpenLoop, Piece, Shaped, Sought, Storm
 
 # The ramp: steps of a second or so, each at four times the last one's load, until this share is lost or waits.
@@ -473,5 +473,5 @@ def recovered_s(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], normal
 
 
 def _hold(per_s: float, length_s: float) -> Piece:
-    ratio = (per_s / 1e9).as_integer_ratio()
+    ratio = (rate_ratio(float(f"{per_s:.5g}")) / 10**9).as_integer_ratio()
     return Piece("hold", ratio, ratio, round(length_s * 1e9))

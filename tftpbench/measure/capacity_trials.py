@@ -18,6 +18,7 @@ from tftpbench.host.generator import LoadResult
 from tftpbench.host.server import udp_strays_host
 from tftpbench.host.target import Target
 from tftpbench.measure.capacity import Asked, Result, Search, Seen
+from tftpbench.measure.findings import GIVEN_UP
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.trial import Outcome
@@ -283,7 +284,8 @@ def _of_server(row: Row, *, is_running: bool) -> tuple[Fault, str] | None:
         return "not started", text
     if "died" in found:
         return "died", f"the server {found['died']}"
-    return ("dead target", "the server no longer answers") if is_running and "unresponsive" in found else None
+    is_gone = is_running and found.get("unresponsive") == GIVEN_UP
+    return ("dead target", "the server no longer answers") if is_gone else None
 
 
 def is_full_length(row: Row, asked: Asked) -> bool:

@@ -16,6 +16,7 @@ from tftpbench.analysis.capacity import compared, frame, sentence
 from tftpbench.measure import Bench, RunInterrupted, RunReport, Trial
 from tftpbench.measure.capacity import Asked, Result, Search, Seen, recovered_s
 from tftpbench.measure.capacity_trials import found_of, seen_of, wait_until_quiet
+from tftpbench.measure.findings import GIVEN_UP
 from tftpbench.measure.plan import plan
 from tftpbench.measure.rows import row_of
 from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, classify, relevant, search
@@ -366,6 +367,26 @@ def test_a_recorded_trial_stands_for_one_that_would_be_done_again() -> None:
     }  # fmt: skip
     seen = seen_of(row, _asked(10.0))
     assert (seen.lost, seen.missing, seen.response_ns_p99, seen.response_ns_p50) == (10, 21, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_running", "fault"),
+    [
+        ({}, False, ""),
+        ({"server_findings": [{"kind": "died", "text": "died with SIGSEGV", "count": 1}]}, False, "died"),
+        ({"server_findings": [{"kind": "not_ready", "text": "said nothing", "count": 1}]}, False, "not started"),
+        ({"server_findings": [{"kind": "unresponsive", "text": GIVEN_UP, "count": 1}]}, True, "dead target"),
+        ({"server_findings": [{"kind": "unresponsive", "text": "for 50 s", "count": 1}]}, True, ""),
+        ({"verdict": "invalid", "verdict_reason": "the generator stood still for 300 ms at once"}, False, "machine"),
+        ({"verdict": "invalid", "verdict_reason": "starts were 40.0 ms after their time (p99)"}, False, "generator"),
+        ({"verdict": "invalid", "verdict_reason": "x", "content_mismatches": 3}, False, "wrong bytes"),
+    ],
+)
+def test_what_a_trial_is_beside_an_answer_is_read_from_its_row(
+    changes: dict[str, object], is_running: bool, fault: str
+) -> None:
+    row = {"trial": 1, "intended": 100, "completed": 100, "interrupted": 0, "verdict": "valid", **changes}
+    assert seen_of(row, _asked(10.0), is_running=is_running).fault == fault
 
 
 def test_a_document_reads_back_equal() -> None:
