@@ -186,7 +186,7 @@ def _remarks(found: FoundCapacity) -> Iterator[str]:
         yield f"after 10 s at 110 %, its times are normal again {said}"
     if found.generator_limit is not None:
         limit = bound_text(found, found.generator_limit) if found.find != "spread" else figure(found.generator_limit)
-        yield f"the generator itself reached its limit at {limit}"
+        yield f"{limit} could not be offered any more, by the generator or this machine"
 
 
 def _time(value_ns: float | None) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -228,11 +228,11 @@ def test_the_generators_limit_makes_it_at_least_so_much() -> None:
     assert 1000 < result.lower <= 3000
     assert not result.is_regular
     assert result.limit is not None
-    assert "the generator can offer no more" in result.reasons[0]
+    assert "more could not be offered" in result.reasons[0]
 
 
 def test_a_stall_of_the_machine_is_repeated_and_no_limit() -> None:
-    calm, stalled = done(Machine()), done(Machine(stalls={3, 7, 9}))
+    calm, stalled = done(Machine()), done(Machine(stalls={3, 5, 7, 9}))
     assert (stalled.lower, stalled.upper, stalled.is_regular) == (calm.lower, calm.upper, True)
     assert len(stalled.trials) == len(calm.trials) + 3
     assert stalled.limit is None
@@ -253,6 +253,23 @@ def test_machines_at_once_are_those_that_the_socket_holds() -> None:
     assert found.lower_machines <= 530 < found.upper_machines
     assert found.upper_machines / found.lower_machines <= 1.06
     assert "lower_per_s" not in found.document()
+
+
+def test_more_machines_than_a_server_starts_for_are_no_bound() -> None:
+    """As where a process may have too few open files."""
+
+    class Limited(Machine):
+        def run(self, asked: Asked) -> Seen:
+            seen = super().run(asked)
+            return seen if seen.load <= 9000 else replace(seen, fault="not started", reason="too few open files")
+
+    found = document(done(Limited(), "machines"))
+    assert found.upper_machines is None
+    assert 4096 <= (found.lower_machines or 0) <= 9000
+    assert found.generator_limit is not None
+    assert not found.is_regular
+    none = document(done(Limited(), "machines"))
+    assert none.exit_code == 6
 
 
 def test_a_spread_is_the_shortest_time_in_which_none_is_lost() -> None:
@@ -374,7 +391,11 @@ def test_a_recorded_trial_stands_for_one_that_would_be_done_again() -> None:
     [
         ({}, False, ""),
         ({"server_findings": [{"kind": "died", "text": "died with SIGSEGV", "count": 1}]}, False, "died"),
-        ({"server_findings": [{"kind": "not_ready", "text": "said nothing", "count": 1}]}, False, "not started"),
+        (
+            {"intended": None, "server_findings": [{"kind": "died", "text": "no files", "count": 1}]},
+            False,
+            "not started",
+        ),
         ({"server_findings": [{"kind": "unresponsive", "text": GIVEN_UP, "count": 1}]}, True, "dead target"),
         ({"server_findings": [{"kind": "unresponsive", "text": "for 50 s", "count": 1}]}, True, ""),
         ({"verdict": "invalid", "verdict_reason": "the generator stood still for 300 ms at once"}, False, "machine"),
