@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tftpbench.model.axes import boot_name
-from tftpbench.model.budgets import percent
 from tftpbench.model.capacity import Find, FoundCapacity, FoundTrial
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.gate_settings import percent
 from tftpbench.model.units import format_duration
 
 if TYPE_CHECKING:

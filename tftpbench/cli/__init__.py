@@ -15,6 +15,7 @@ from tftpbench.cli import (
     capacity,
     ceiling,
     compare,
+    doctor,
     gate,
     load,
     options,
@@ -56,6 +57,7 @@ options.add(app, capacity.capacity, capacity.EXAMPLES)
 options.add(app, scenarios.scenarios, scenarios.EXAMPLES)
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
+options.add(app, doctor.doctor, doctor.EXAMPLES)
 options.add(app, report.report, report.EXAMPLES)
 options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)

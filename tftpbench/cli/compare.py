@@ -43,7 +43,7 @@ def compare(
     share = _share(within)
     from tftpbench.analysis import comparison
     from tftpbench.model.errors import ResultsError, ResultsWarning
-    from tftpbench.model.whole_file import write_chosen
+    from tftpbench.model.regular_file import write_chosen
     from tftpbench.store import load_run
 
     with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def _of_searches(found: "list[tuple[FoundCapacity, ...]]", paths: tuple[str, str
     from tftpbench.render import capacity as rendered
     from tftpbench.render import markdown
     from tftpbench.render.plain import plain
-    from tftpbench.render.report.programs import csv_text
+    from tftpbench.render.report.forms import csv_text
 
     rows = capacity.compared(*found)
     if format_ is Format.json:

@@ -38,7 +38,7 @@ def print_text(render: Callable[[Output], str], *, json_: bool, quiet: bool) -> 
 def keep(text: str, path: Path, advice: str = ELSEWHERE) -> Path:
     """A file of the command's own, such as a report in a run's folder; raises ResultsError."""
     from tftpbench.model.errors import ResultsError
-    from tftpbench.model.whole_file import write_whole
+    from tftpbench.model.regular_file import write_whole
 
     return write_whole(path, text.encode(), ResultsError, advice)
 

@@ -259,6 +259,9 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     documents: list[dict[str, object]] = []
     count, seconds = 0, 0.0
     for scenario, unknown in map(_before_copies, scenarios):
+        scenario, notes = measure.networked(scenario)  # noqa: PLW2901 (as it would be measured)
+        for note in notes:
+            typer.echo(note, err=True)
         planned = plan(scenario, measure.contenders(scenario), seed)
         takes_s = estimate_s(planned.trials)
         count, seconds = count + len(planned.trials), seconds + takes_s

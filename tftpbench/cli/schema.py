@@ -21,6 +21,7 @@ class Which(StrEnum):
     comparison = "comparison"
     gate = "gate"
     capacity = "capacity"
+    doctor = "doctor"
 
 
 def schema(

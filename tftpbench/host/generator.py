@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, fits_a_frame, machines_network
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
@@ -36,7 +37,7 @@ IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 Column = npt.NDArray[np.int64]
 Stop = _core.Stop
 
-Sockets = Literal["shared", "per-transfer"]
+Sockets = Literal["shared", "per-transfer", "ring"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,11 @@ class LoadConfig:
     loop) or what is due is shed (an open loop); what has begun is not slowed down.
     `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
     name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
-    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
+    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8, or of
+    `machines_network`; see `best_sockets`. "ring": packet rings on the interface `ring_interface`, from `ring_mac` to
+    `server_mac`.
+    `network_fd`: a connection to the broker of the server's network, which opens all sockets (`Network.requests_fd`);
+    None for those of this process's own network.
     """
 
     host: str
@@ -108,6 +113,11 @@ class LoadConfig:
     stops_when_failing: bool = False
     bytes_per_s_max: int | None = None
     boots: tuple[Share, ...] = ()
+    network_fd: int | None = None
+    ring_interface: int = 0
+    ring_mac: bytes = b""
+    server_mac: bytes = b""
+    machines_network: str = ""
 
     @property
     def is_open_loop(self) -> bool:
@@ -371,6 +381,27 @@ def best_sockets(host: str) -> Sockets:
     """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
     address = ip_address(host)
     return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def in_network(config: LoadConfig, network: Network) -> LoadConfig:
+    """The load through a server's own network. Rings carry lock-step whose blocks fit a frame; shared sockets the rest.
+
+    A boot has steps of several kinds, so sockets carry it.
+    """
+    sockets = config.sockets
+    fits = fits_a_frame(config.blksize, ipv6=ip_address(config.host).version == 6)
+    if sockets == "ring" and (config.windowsize > 1 or not fits or config.boots):
+        sockets = "shared"
+    return replace(
+        config,
+        sockets=sockets,
+        allow_remote=True,
+        network_fd=network.requests_fd,
+        ring_interface=network.ring_interface,
+        ring_mac=ROUTER_MAC,
+        server_mac=SERVER_MAC,
+        machines_network=machines_network(config.host, ring=sockets == "ring"),
+    )
 
 
 def machine_name(template: str, number: int) -> str:

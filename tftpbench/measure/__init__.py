@@ -35,7 +35,7 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import copied_boots, target_files
-from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, options_asked
+from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
 from tftpbench.measure.runner import RunInterrupted, RunReport
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.session import (
@@ -78,6 +78,7 @@ __all__ = [
     "copied_boots",
     "how_lost",
     "load_config",
+    "networked",
     "options_asked",
     "pin",
     "run_watched",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tftpbench.host import machine
 from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
+from tftpbench.host.conditions import Diagnosis, needs_of
 from tftpbench.host.generator import LoadResult
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
@@ -34,7 +35,7 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import fitted, target_files
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, networked, plan
 from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
@@ -130,6 +131,7 @@ def run(
     server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
     has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
+    scenario, network_notes = networked(scenario)
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
         scenario = fitted(scenario, servers, files, on_event)
@@ -140,11 +142,12 @@ def run(
         where = placement(pinning.phrase, running, len(servers))
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
-            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
+            found = tools.conditions(needs_of(scenario))
+            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command, found)
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
-                notes = (*_remote_notes(servers, limits), *store.notes, *files.notes(servers))
+                notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
                 left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
                 do = _search_all if scenario.capacity else _do_all
@@ -279,6 +282,7 @@ def _manifest(
     pinning: Pinning,
     base: Path,
     command: Sequence[str],
+    conditions: Sequence[Diagnosis],
 ) -> dict[str, object]:
     """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
     facts = machine.facts()
@@ -295,10 +299,12 @@ def _manifest(
             "server_cpus": list(pinning.server),
             "generator_cpus": list(pinning.generator),
             "phrase": pinning.phrase,
+            "network": pinning.network,
         },
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),
         "machine": facts,
+        "conditions": [each.document for each in conditions],
         "build": machine.build(),
         "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic import Strict as StrictType
 
-from tftpbench.model.budgets import percent
+from tftpbench.model.gate_settings import percent
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import DURATION_ALLOWED
 from tftpbench.model.values import MS, Count, DurationNs, OneOrMore

@@ -320,7 +320,7 @@ class Scenario(Strict):
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
     )
     client: Client = Field(default=Client(), description="How each virtual client behaves.")
-    placement: Placement = Field(default=Placement(), description="How many cores each side gets.")
+    placement: Placement = Field(default=Placement(), description="Where each side runs, and what lies between.")
     trials: Annotated[Count, Allowed("1 to 1000")] = Field(
         default=7,
         ge=1,
@@ -672,6 +672,20 @@ class Scenario(Strict):
         matrix = [{**each, **sized} for each in known] if isinstance(known, list) else {**known, **sized}
         changes = {"matrix": matrix, "distinct_files": 1}
         return _read({**document, **changes}, "--target-file")
+
+    @property
+    def in_network(self) -> bool:
+        """Whether servers may come to run in networks of their own."""
+        return self.placement.network != "loopback"
+
+    def over(self, network: str, sockets: str | None = None) -> "Scenario":
+        """The same question over this network, with these sockets where the scenario leaves them open."""
+        document = self.document()
+        placement = {**document["placement"], "network": network}
+        client = document["client"]
+        if sockets is not None and client["sockets"] == "auto":
+            client = {**client, "sockets": sockets}
+        return _read({**document, "placement": placement, "client": client}, "placement.network")
 
     def quick(self, *, keeps_trials: bool = False) -> "Scenario":
         """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""

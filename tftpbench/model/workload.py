@@ -14,7 +14,7 @@ from tftpbench.model.axes import AXES
 from tftpbench.model.boot import Boot, BootFacts, Share, Step, boot_facts, load_boot, mapped, mean, shares
 from tftpbench.model.capacity import MACHINES, Capacity, Find
 from tftpbench.model.errors import ScenarioError
-from tftpbench.model.keys import key_fields, stable_key
+from tftpbench.model.keys import Added, key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import (
@@ -78,10 +78,13 @@ class Client(Strict):
         default=None, alias="busy_poll",
         description="How long the generator polls before it sleeps; auto: 1 ms where it has cores of its own, else 0.",
     )  # fmt: skip
-    sockets: Annotated[Literal["auto", "shared", "per-transfer"], Allowed("auto, shared, per-transfer")] = Field(
+    sockets: Annotated[
+        Literal["auto", "shared", "per-transfer", "ring"], Allowed("auto, shared, per-transfer, ring")
+    ] = Field(
         default="auto",
-        description="shared: few sockets carry many clients, each with a loopback address of its own; "
-        "auto: shared where the server is on 127.0.0.0/8, else one for each transfer.",
+        description="shared: few sockets carry many clients, each with an address of its own. ring: packet rings in "
+        "the place of sockets, for lock-step in a network namespace; what they can't carry goes over shared sockets. "
+        "auto: ring in a network namespace, shared where the server is on 127.0.0.0/8, else one for each transfer.",
     )
     workers: Annotated[Count, Allowed("1 to 256")] = Field(
         default=1, ge=1, le=256, description="Threads of the generator."
@@ -95,13 +98,20 @@ class Client(Strict):
 
 
 class Placement(Strict):
-    """How many cores each side gets."""
+    """How many cores each side gets, and what lies between the two."""
 
     server_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
         default=1, description="Cores for the server under test."
     )
     generator_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
         default=1, description="Cores for the load generator."
+    )
+    network: Annotated[
+        Literal["loopback", "namespace", "auto"], Added("loopback"), Allowed("loopback, namespace, auto")
+    ] = Field(
+        default="loopback",
+        description="namespace: each server gets a network of its own, and the generator another, with a veth pair "
+        "between them; auto: that where this machine allows it, else loopback.",
     )
 
 

@@ -17,6 +17,8 @@ from tests.unit.measure.test_capacity import document as capacity_document
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
+from tftpbench.host.conditions import BRIEF, ORDINARY, diagnose
+from tftpbench.host.conditions import document as doctor_document
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.boot import BootFile, bundled_boots
 from tftpbench.model.capacity import documents as capacity_documents
@@ -119,7 +121,7 @@ def test_schemas_are_schemas(kind: schema.Kind) -> None:
     assert found["required"]
 
 
-def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each kind)
+def documents(kind: schema.Kind) -> list[object]:  # noqa: C901, PLR0911 (one for each kind)
     """Real ones, as other programs would get them."""
     run = load_run(RUN)
     rows = [json.loads(line) for line in (RUN / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -137,6 +139,8 @@ def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each
         return [summary.document(summary.answer_of(run), str(RUN), 1, rows)]
     if kind == "comparison":
         return [comparison.document(comparison.compare(run, run))]
+    if kind == "doctor":
+        return [doctor_document(diagnose(effort=BRIEF), ORDINARY)]
     if kind == "gate":
         return [gate_document(gate())]
     if kind == "capacity":
@@ -170,7 +174,9 @@ def test_a_schema_knows_every_key_of_a_real_document(kind: schema.Kind) -> None:
     written = schema.json_schema(kind)
     [document] = documents(kind)
     assert isinstance(document, dict)
-    newer = {"ceilings", "left_out", "merged_trials"} if kind == "manifest" else set()  # than the run that is kept
+    newer = (
+        {"ceilings", "conditions", "left_out", "merged_trials"} if kind == "manifest" else set()
+    )  # than the kept run
     assert set(document) == set(written["properties"]) - newer
     for name, value in document.items():
         items = written["properties"][name].get("items", {})

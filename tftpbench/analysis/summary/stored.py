@@ -1,16 +1,17 @@
-"""The Answer of a run as it lies on the disk: from its folder alone.
+"""The Answer of a run as it lies on the disk: from its folder alone; and for programs, as JSON.
 
 It must never guess what a run folder does not hold; a trial of no cell of the scenario is named and left out.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 from tftpbench.analysis import capacity
 from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
+from tftpbench.analysis.summary.lines import record
 from tftpbench.host.pinning import RUNNING, placement
 from tftpbench.model.errors import ResultsError, ScenarioError, UsageError
 from tftpbench.model.scenario import Scenario, from_document
@@ -86,3 +87,41 @@ def _merged(run: Run, kind: str, trials: tuple[int, ...]) -> Latency | None:
     except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
         return None
     return found if found.count else None
+
+
+SCHEMA = "tftpbench.summary/1"
+
+
+def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Plain JSON values."""
+    return {
+        "schema": SCHEMA,
+        "run": folder,
+        "seed": seed,
+        "answer": answer.sentence,
+        "exit_code": answer.exit_code,
+        "quick": answer.is_quick,
+        "thresholds": [
+            {
+                "threshold": str(each.verdict.threshold),
+                "server": each.verdict.server,
+                "cell": each.cell_label,
+                "state": each.verdict.state,
+                "value": each.verdict.value,
+                "detail": each.verdict.detail,
+            }
+            for each in answer.thresholds
+        ],
+        "cells": [record(line) for line in answer.lines],
+        "ratios_of": answer.metric,
+        "reference": answer.against,
+        "headline": answer.headline,
+        "conditions": answer.conditions,
+        "wire": answer.wire,
+        "findings": list(answer.findings),
+        "findings_by_origin": {origin: list(texts) for origin, texts in answer.findings_by_origin.items()},
+        "faults": list(answer.faults),
+        "skipped": list(answer.skipped),
+        "incomplete": list(answer.incomplete),
+        "trials": [dict(row) for row in rows],
+    }

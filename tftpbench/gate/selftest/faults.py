@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tftpbench.measure import Contender
-from tftpbench.model.budgets import METRICS
 from tftpbench.model.errors import UsageError
+from tftpbench.model.gate_settings import METRICS
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.workload import Cell
 

@@ -16,7 +16,7 @@ from tftpbench.analysis import capacity
 from tftpbench.analysis.summary import Line
 from tftpbench.model.errors import PlotError, ResultsError, ResultsWarning
 from tftpbench.render.report.contents import Contents
-from tftpbench.render.report.programs import csv_text
+from tftpbench.render.report.forms import csv_text
 
 # Lines that the eye can tell apart where they lie close together, and panels of one picture.
 CURVES_MAX = 6

@@ -13,8 +13,8 @@ import pandas as pd
 from tftpbench import plots
 from tftpbench.gate.result import HEAD, GateResult, Judgement, judgements_frame
 from tftpbench.gate.text import metric_words
-from tftpbench.model.budgets import KNOWN
 from tftpbench.model.errors import PlotError, ResultsError
+from tftpbench.model.gate_settings import KNOWN
 
 
 def save_figures(result: GateResult, folder: Path) -> list[Path]:
