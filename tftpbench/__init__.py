@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tftpbench import plots
+    from tftpbench.analysis.capacity import frame as capacities
     from tftpbench.analysis.comparison import Comparison, compare
     from tftpbench.analysis.summary import Answer
     from tftpbench.analysis.summary import answer_of as answer
@@ -83,6 +84,7 @@ _HOMES = {
     "Upload": "host.server",
     "UsageError": "model.errors",
     "answer": "analysis.summary:answer_of",
+    "capacities": "analysis.capacity:frame",
     "compare": "analysis.comparison",
     "gate_ab": "api",
     "load_gate": "gate.document:load",
@@ -120,6 +122,7 @@ __all__ = [
     "Upload",
     "UsageError",
     "answer",
+    "capacities",
     "compare",
     "gate_ab",
     "load_gate",

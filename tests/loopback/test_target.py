@@ -451,3 +451,53 @@ class _Clock:
 
     def monotonic(self) -> float:
         return self.now_s
+
+
+def test_a_capacity_of_a_running_server_has_its_form_whatever_the_machine_does(
+    running: tftpbench.Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures are for a quiet machine; here: exit code, document, and that each trial is one of the run."""
+    words = ["capacity", "--target", f"127.0.0.1:{running.port}", "--target-file", "boot.0"]
+    code = cli.exit_code([*words, "--budget", "10s", "--json", "--quiet", "--out", str(tmp_path / "runs")])
+    found = json.loads(capsys.readouterr().out)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert code == (0 if found["is_regular"] else 6)
+    assert (found["find"], found["unit"], found["boot"]) == ("rate", "transfers/s", None)
+    assert found.keys() >= {"lower_per_s", "upper_per_s", "conditional_per_s", "trials", "reasons"}
+    assert json.loads((folder / "capacity.json").read_text()) == found
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert [row["trial"] for row in rows] == [each["trial"] for each in found["trials"]]
+    assert {each["stage"] for each in found["trials"]} >= {"ramp"}
+    assert all(row["rate_per_s"] and row["backlog_growth"] is not None for row in rows if row["verdict"] == "valid")
+    assert found["took_s"] < 60
+    assert bool(found["reasons"]) != found["is_regular"]
+    assert cli.exit_code(["report", str(folder), "--format", "md", "--out", "-"]) == 0
+    assert "Trials" in capsys.readouterr().out or found["trials"]
+
+
+def test_a_capacity_of_a_target_that_is_not_there_is_exit_code_three(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["capacity", "--target", f"127.0.0.1:{free_port('127.0.0.1')}", "--target-file", "boot.0"]
+    assert cli.exit_code([*words, "--quiet", "--out", str(tmp_path)]) == 3
+    assert "nothing listens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name servers"),
+        (["epoll"], "say what starts"),
+        (["epoll", "--boot", "uefi", "--file-size", "1KiB"], "only one of --boot and --file-size"),
+        (["--target", "127.0.0.1:69"], "--target needs what starts there"),
+        (["epoll", "--boot", "uefi", "--lost", "90%"], "allowed: 0% to 50%"),
+        (["epoll", "--boot", "uefi", "--machines", "5"], "has no meaning without find: spread"),
+    ],
+)
+def test_a_capacity_that_can_not_be_meant_is_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.exit_code(["capacity", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(said in line for line in lines)
+    assert all(line.startswith("tftpbench: error: ") for line in lines)

@@ -78,9 +78,10 @@ def title(found: FoundCapacity) -> str:
 
 
 def frame(found: Sequence[FoundCapacity]) -> "pd.DataFrame":
-    """A row for each trial that says something: `panel find load is_borne response_ns_p99 lower upper limit`.
+    """A row for each trial of the searches `found` (`Run.searches`) that says something about its server.
 
-    `response_ns_p99` is infinite for never. Loads are starts a second, or machines; of a spread machines a second.
+    `panel` (the search), `find`, `load`, `is_borne`, `response_ns_p99` (infinite for never), and of its search `lower`,
+    `upper` and `limit`, the generator's. Loads are starts a second, or machines; of a spread machines a second.
     """
     import pandas as pd
 
@@ -185,7 +186,7 @@ def _remarks(found: FoundCapacity) -> Iterator[str]:
         yield f"after 10 s at 110 %, its times are normal again {said}"
     if found.generator_limit is not None:
         limit = bound_text(found, found.generator_limit) if found.find != "spread" else figure(found.generator_limit)
-        yield f"the generator itself reached its limit at {limit}"
+        yield f"{limit} could not be offered any more, by the generator or this machine"
 
 
 def _time(value_ns: float | None) -> str:

@@ -112,14 +112,32 @@ def capacity(
         matrix = _matrix(server, target, target_file, boot, file_size, map_)
         scenario = _scenario(matrix, asked, deadline, (target, target_file), server or [], map_, set_ or [])
         seed = random_seed() if seed is None else seed
+    given = {
+        "--target": target, "--target-file": target_file, "--boot": boot, "--file-size": file_size, "--map": map_,
+        "--find": find.value, "--machines": machines, "--deadline": deadline, "--precision": precision, "--lost": lost,
+        "--budget": budget, "--strict": strict, "--allow-remote": allow_remote, "--max-rate": max_rate,
+        "--keep-going": keep_going, "--set": set_, "--seed": seed, "--out": out if out != options.RESULTS else None,
+    }  # fmt: skip
     interrupt_on_end()  # an orderly end for all: finished trials are saved
-    return _searched(scenario, seed, out, resume, allow_remote, limits, json_=json_, quiet=quiet)
+    command = _command(server or [], given)
+    return _searched(scenario, seed, out, resume, command, allow_remote, limits, json_=json_, quiet=quiet)
 
 
 EXAMPLES = (
     "tftpbench capacity dnsmasq --boot uefi-grub",
     "tftpbench capacity --target 192.0.2.1:69 --target-file pxelinux.0 --allow-remote --budget 5min",
 )
+
+
+def _command(servers: list[str], given: dict[str, Any]) -> list[str]:
+    """What to type to do the same again: every option that says more than that it was left out."""
+    words = ["tftpbench", "capacity", *servers]
+    for name, value in given.items():
+        if value is True:
+            words.append(name)
+        elif value is not None and value is not False:
+            words += [word for each in (value if isinstance(value, list) else [value]) for word in (name, str(each))]
+    return words
 
 
 def _matrix(
@@ -196,6 +214,7 @@ def _searched(
     seed: int,
     out: Path,
     resume: Path | None,
+    command: list[str],
     allow_remote: bool,
     limits: "Limits",
     *,
@@ -207,7 +226,6 @@ def _searched(
     from tftpbench.render import progress
     from tftpbench.store import recording
 
-    command = ["tftpbench", *sys.argv[1:]]
     try:
         with progress.display(sys.stderr, quiet=quiet) as shown:
             report = recording.run(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, relevant, search
 from tftpbench.model.capacity import MACHINES, MACHINES_MAX, Bound, Fault, Goal, Stage, goal_of
-from tftpbench.model.units import format_duration
+from tftpbench.model.units import format_duration, rate_ratio
 from tftpbench.model.workload import Arriving, OpenLoop, Piece, Shaped, Sought, Storm
 
 # The ramp: steps of a second or so, each at four times the last one's load, until this share is lost or waits.
@@ -144,6 +144,10 @@ class Result:
     bounds_took_s: float = 0.0
 
 
+# A load that says nothing about the server: the generator can't make it, or the server is not started for so much.
+_NOT_OFFERED = ("generator", "not started")
+
+
 class _GeneratorLimit(SearchEnded):
     def __init__(self, load: float, reason: str) -> None:
         super().__init__(reason)
@@ -238,7 +242,7 @@ class Search:
         """Whether no time is needed at all; then both bounds are that."""
         first = self._repeated("ramp", math.inf, 1.0)
         self._at_once_per_s = first.done_per_s
-        if first.fault or first.measured.loss_ratio > self._goal.lost:
+        if (first.fault and not _is_good_enough(first)) or first.measured.loss_ratio > self._goal.lost:
             return False
         more = [self._useful("bounds", math.inf, 1.0) for _ in range(CONFIRMING)]
         if any(each.measured.loss_ratio > self._goal.lost for each in more):
@@ -252,7 +256,7 @@ class Search:
         result.lower, result.upper, result.conditional = found.lower, found.upper, found.conditional
         result.is_regular, result.classes = found.is_regular and not result.reasons, found.classes
         if found.upper is None and found.lower is not None and found.ended is None:
-            of = "the generator can offer no more" if result.limit is not None else "more is not tried"
+            of = "more could not be offered" if result.limit is not None else "more is not tried"
             result.reasons.append(f"no load was too much, and {of}")
         elif found.lower is None and found.ended is None:
             result.reasons.append("no load was borne")
@@ -289,22 +293,24 @@ class Search:
         for load in self._steps():
             seen = self._repeated("ramp", load, max(RAMP_S, 5 * boot_s, STARTS_MIN / load))
             is_first = kept == 0.0
-            if (seen.fault and self._asked.find != "spread") or self._is_behind(seen, is_first=is_first):
+            has_failed = seen.fault and not _is_good_enough(seen)
+            if (has_failed and self._asked.find != "spread") or self._is_behind(seen, is_first=is_first):
                 break
             kept = load
             if is_first and seen.service_ns_p50:
                 boot_s = seen.service_ns_p50 / 1e9
         assert seen is not None
-        if seen.fault == "generator":
+        if seen.fault in _NOT_OFFERED:
             self.result.limit = seen.load
         is_behind = kept != seen.load
         if self._asked.find == "rate":
-            knee = max(kept, min(seen.done_per_s, seen.load) if not seen.fault else 0.0) or seen.load / RAMP_FACTOR
+            knee = max(kept, min(seen.done_per_s, seen.load) if not has_failed else 0.0) or seen.load / RAMP_FACTOR
             self._goal = self.result.goal = goal_of(self._asked.asked, "rate", boot_s, STARTS_MIN / knee)
-            most = knee * (2.0 if is_behind and seen.fault else ABOVE_KNEE)
+            most = knee * (2.0 if is_behind and has_failed else ABOVE_KNEE)
             return max(self._least, knee / BELOW_KNEE), min(max(most, kept * 1.2), self._most)
         if self._asked.find == "machines":
-            return max(self._least, kept / RAMP_FACTOR), seen.load if is_behind else self._most
+            most = kept * 2 if has_failed else seen.load
+            return max(self._least, kept / RAMP_FACTOR), most if is_behind else self._most
         # Of a spread, in descending loads: the last one that was too much lies a step above.
         return max(self._least, seen.load / RAMP_FACTOR), seen.load * RAMP_FACTOR
 
@@ -380,7 +386,7 @@ class Search:
     def _useful(self, stage: Stage, load: float, duration_s: float) -> Seen:
         """A trial that says something about the server."""
         seen = self._repeated(stage, load, duration_s)
-        if seen.fault == "generator":
+        if seen.fault in _NOT_OFFERED:
             raise _GeneratorLimit(load, seen.reason)
         if seen.fault == "machine":
             raise _MachineBusy(f"this machine was too busy for {REPEATS_MAX} trials in a row: {seen.reason}")
@@ -390,7 +396,7 @@ class Search:
         """A trial; one that says nothing about the server is repeated a few times."""
         for _ in range(REPEATS_MAX):
             seen = self._once(stage, load, duration_s)
-            if seen.fault not in ("generator", "machine"):
+            if seen.fault not in ("generator", "machine") or _is_good_enough(seen):
                 break
         return seen
 
@@ -405,7 +411,8 @@ class Search:
         self.result.trials.append(seen)
         if seen.fault == "cut":
             raise _BudgetSpent("the budget was spent")
-        if seen.fault in ("dead target", "not started"):
+        has_started = any(each.counts for each in self.result.trials)
+        if seen.fault == "dead target" or (seen.fault == "not started" and not has_started):
             self.result.is_dead = seen.fault == "dead target"
             raise _Gone(seen.reason)
         return seen
@@ -444,7 +451,7 @@ class Search:
         result, reason = self.result, str(ended)
         if isinstance(ended, _GeneratorLimit):
             result.limit = min(ended.load, result.limit or ended.load)
-            reason = f"the generator reached its limit at {self._text(ended.load)}: {reason}"
+            reason = f"{self._text(ended.load)} could not be offered: {reason}"
         if stage == "bounds":
             result.is_regular = False
             result.reasons.append(reason)
@@ -455,6 +462,11 @@ class Search:
             if isinstance(ended, _Gone):
                 result.is_regular = False
                 result.reasons.append(reason)
+
+
+def _is_good_enough(seen: Seen) -> bool:
+    """Whether a trial of a busy machine is used all the same: a ramp only says where to look."""
+    return seen.stage == "ramp" and seen.fault == "machine"
 
 
 def recovered_s(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], normal_ns: float) -> float | None:
@@ -473,5 +485,5 @@ def recovered_s(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], normal
 
 
 def _hold(per_s: float, length_s: float) -> Piece:
-    ratio = (per_s / 1e9).as_integer_ratio()
+    ratio = (rate_ratio(float(f"{per_s:.5g}")) / 10**9).as_integer_ratio()
     return Piece("hold", ratio, ratio, round(length_s * 1e9))

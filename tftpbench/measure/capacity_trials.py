@@ -18,10 +18,12 @@ from tftpbench.host.generator import LoadResult
 from tftpbench.host.server import udp_strays_host
 from tftpbench.host.target import Target
 from tftpbench.measure.capacity import Asked, Result, Search, Seen
+from tftpbench.measure.findings import GIVEN_UP
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.trial import Outcome
 from tftpbench.measure.validity import Kind, commonest
+from tftpbench.model import axes
 from tftpbench.model.capacity import (
     MACHINES,
     Fault,
@@ -36,7 +38,7 @@ from tftpbench.model.capacity import (
 from tftpbench.model.errors import LoadError
 from tftpbench.model.invariants import Row, number
 from tftpbench.model.units import format_count, format_duration
-from tftpbench.model.workload import Cell, Sought
+from tftpbench.model.workload import Cell, Sought, Storm
 
 # A running server is left until nothing came for so long; at most so long, for others may be asking this machine, too.
 QUIET_S, QUIET_MAX_S, LOOK_S = 2.0, 20.0, 0.1
@@ -69,7 +71,7 @@ def search_all(
         result = Search(load, trials, partial(load_text, load)).run()
         where = {
             "cell_key": cell.key,
-            "cell": cell.label,
+            "cell": axes.label(cell.point, ("concurrency",)),
             "round": base.round,
             "boot": cell.point["boot"] or cell.point["mix"],
         }
@@ -160,7 +162,8 @@ def seen_of(row: Row, asked: Asked, result: LoadResult | None = None, *, is_runn
     """A trial's row as a search sees it; `result`, where it is at hand, has the times of each start."""
     is_boots = number(row, "machines") is not None
     known, ended, cut = ("machines", "booted", "boots_interrupted") if is_boots else _OF_TRANSFERS
-    intended = int(asked.starts or number(row, known) or 0)
+    load = asked.arriving
+    intended = int(asked.starts or (load.machines if isinstance(load, Storm) else number(row, known)) or 0)
     done, cut_off = int(number(row, ended) or 0), int(number(row, cut) or 0)
     fault, reason = _fault(
         row, asked, cut_off=cut_off, is_running=is_running, was_stopped=bool(result and result.stopped)
@@ -278,11 +281,12 @@ def _of_server(row: Row, *, is_running: bool) -> tuple[Fault, str] | None:
     listed = row.get("server_findings")
     findings = listed if isinstance(listed, list) else []
     found = {each["kind"]: str(each["text"]) for each in findings if isinstance(each, dict)}
-    if text := found.get("not_ready") or found.get("port_taken"):
-        return "not started", text
+    if number(row, "started") is None and number(row, "intended") is None:
+        return "not started", next(iter(found.values()), str(row.get("verdict_reason") or ""))
     if "died" in found:
         return "died", f"the server {found['died']}"
-    return ("dead target", "the server no longer answers") if is_running and "unresponsive" in found else None
+    is_gone = is_running and found.get("unresponsive") == GIVEN_UP
+    return ("dead target", "the server no longer answers") if is_gone else None
 
 
 def is_full_length(row: Row, asked: Asked) -> bool:

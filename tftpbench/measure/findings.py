@@ -74,6 +74,8 @@ ORIGINS: dict[Kind, Origin] = {
 }
 """Whose doing each kind is. server: it did wrong. test: the trial was too short. option: what was asked for was not
 granted, which is legal. unmeasured: another program stood in the way."""
+# What is said of an unresponsive server that was waited for in vain.
+GIVEN_UP = "answered no new request after the load"
 # Why a machine's boot failed, as BOOT_REASONS has it.
 _OF_REASON: dict[str, Kind] = {
     "refused": "boots_refused",
@@ -218,8 +220,8 @@ def _whole(row: Row, died: str | None, silent_s: float) -> Iterator[ServerFindin
     if died is not None:
         yield of_a_lost_server(died, "died")
     if silent_s:
-        time = "" if math.isinf(silent_s) else f"for {silent_s:.0f} s "
-        yield ServerFinding("unresponsive", 1, f"answered no new request {time}after the load")
+        for_so_long = f"answered no new request for {silent_s:.0f} s after the load"
+        yield ServerFinding("unresponsive", 1, GIVEN_UP if math.isinf(silent_s) else for_so_long)
     wrong = int(number(row, "content_mismatches") or 0)
     judged = number(row, "started") or number(row, "completed")  # one that sends too much never completes
     yield ServerFinding("wrong_bytes", wrong, f"wrong bytes in {_of(wrong, judged)}")

@@ -156,7 +156,7 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int, rounds: in
     left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
     rng = random.Random(seed)
     trials: list[Trial] = []
-    for round_number in range(scenario.rounds if rounds is None else rounds):
+    for round_number in range(scenario.trials if rounds is None else rounds):
         for cell_index in rng.sample(range(len(cells)), len(cells)):
             for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]

@@ -196,7 +196,7 @@ class _Rounds:
         self._plan: Callable[[int], Plan] = partial(plan, scenario, servers, seed)
         before = store.manifest.get(UNTIL)
         self._before = before if isinstance(before, Mapping) else {}
-        self._rounds = max(scenario.rounds, *(row.get("round") or 0 for row in store.finished_trials()), 0)
+        self._rounds = max(scenario.trials, *(row.get("round") or 0 for row in store.finished_trials()), 0)
         self.whole = self._plan(self._rounds)
         if until is not None:
             self._note()

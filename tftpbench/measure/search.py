@@ -1,8 +1,8 @@
 """The search between two loads: a controller of RFC 9971 around one function that measures, and a second opinion.
 
 The controller is MLRsearch 1.2.1 of PyPI (FD.io CSIT), which measures its first trial at the highest load, throws its
-bounds away when it raises, and has a warm-up trial unless told otherwise. All that it is asked for is asked here, and
-nothing of it leaves this module. It must never know a server.
+bounds away when it raises, and has a warm-up trial by default. All that it is asked for is asked here, and nothing
+of it leaves this module. It must never know a server.
 """
 
 import math

@@ -322,7 +322,10 @@ class Scenario(Strict):
     client: Client = Field(default=Client(), description="How each virtual client behaves.")
     placement: Placement = Field(default=Placement(), description="Where each side runs, and what lies between.")
     trials: Annotated[Count, Allowed("1 to 1000")] = Field(
-        default=7, ge=1, le=1000, description="Trials of each cell on each server, interleaved in random order."
+        default=7,
+        ge=1,
+        le=1000,
+        description="Trials of each cell on each server, interleaved in random order; 1 of searches unless given.",
     )
     verify: Annotated[Verify, Allowed("full, sample, off")] = Field(
         default="full", description="How much of each transfer is compared with what it must be."
@@ -364,6 +367,8 @@ class Scenario(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.capacity and "trials" not in self.model_fields_set:
+            self.__dict__["trials"] = 1  # a search is many trials already; frozen from here on
         raise_all(
             [
                 *self._faults_of_load(),
@@ -572,13 +577,8 @@ class Scenario(Strict):
             for asked in self.capacity:
                 yield from (Cell.at(point, sought=(find, asked), **rest) for find in asked.find)
 
-    @property
-    def rounds(self) -> int:
-        """How often each cell is done on each server: a search once unless `trials` is given."""
-        return 1 if self.capacity and "trials" not in self.model_fields_set else self.trials
-
     def is_left_out(self, cell: Cell, server: str) -> bool:
-        """Whether a search is not for this server, an entry's name in results."""
+        """Whether the search of `cell` is not for this `server`, which goes by its name in results."""
         only = cell.load.asked.servers if isinstance(cell.load, Sought) else None
         return only is not None and not _runs(server, only)
 
@@ -635,7 +635,6 @@ class Scenario(Strict):
         boots = {name for matrix in self.matrices for _, name in matrix.boots}
         document["profiles"] = {name: self.profiles.hash(name) for name in sorted(boots)}
         document["asks"] = dict(self._asks(sorted(boots)))
-        document["trials"] = self.rounds
         usual = {"capacity": not self.capacity}
         usual |= {"gate": self.gate == Gate(), "quick": not self.is_quick, "rows": self.rows == "all"}
         usual |= {"map": not self.names, "profiles": not boots, "asks": not document["asks"]}

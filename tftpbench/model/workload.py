@@ -467,8 +467,9 @@ class Cell:
 
     def label_without(self, options: Sequence[str]) -> str:
         """The label without these options."""
-        unknown = ("concurrency",) if isinstance(self.load, Sought) else ()
-        return axes.label(self.point, (*options, *unknown))
+        if isinstance(self.load, Sought):
+            return f"{axes.label(self.point, (*options, 'concurrency'))}, {self.load.find} sought"
+        return axes.label(self.point, options)
 
     @property
     def writes(self) -> bool:

@@ -268,7 +268,7 @@ def started_lines(event: RunStarted) -> list[str]:
     """The head of a run: what is asked, how much there is to do, what is left out."""
     scenario, total = event.scenario, len(event.plan.trials)
     product = (
-        f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.rounds}"
+        f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.trials}"
     )
     takes = about(estimate_s(event.plan.trials[0 if scenario.capacity else event.done :]))
     what = f"{total} {'search' if total == 1 else 'searches'}" if scenario.capacity else counted(total, "trial")
@@ -305,8 +305,7 @@ def search_text(event: SearchStarted | SearchFinished) -> str:
     if isinstance(event, SearchFinished):
         return capacity.progress_text(event.found)
     base = event.base
-    find = base.cell.load.find if isinstance(base.cell.load, Sought) else ""
-    return f"Search {base.order} of {event.total}: {base.contender.name}, {find}, {base.cell.label}"
+    return f"Search {base.order} of {event.total}: {base.contender.name}, {base.cell.label}"
 
 
 def finished_text(event: TrialFinished) -> str:

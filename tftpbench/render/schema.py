@@ -18,6 +18,8 @@ from tftpbench.host.conditions import SCHEMA as DOCTOR_SCHEMA
 from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
 from tftpbench.model.boot import BootFile
+from tftpbench.model.capacity import SCHEMA as CAPACITY_SCHEMA
+from tftpbench.model.capacity import Capacity, FoundCapacity
 from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
@@ -39,7 +41,7 @@ from tftpbench.store.format import PACKED_SCHEMA
 
 Kind = Literal[
     "scenario", "server", "boot", "results", "manifest", "transfers", "boots", "intervals", "summary", "comparison",
-    "gate", "doctor",
+    "gate", "capacity", "doctor",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -64,17 +66,20 @@ def _as_written(schema: Schema) -> Schema:
     properties, parts = schema["properties"], schema["$defs"]
     for owner, names in (
         (parts["Matrix"]["properties"], [axis.key for axis in AXES.values() if not axis.is_one]),
-        (properties, ["servers", "thresholds"]),
+        (properties, ["servers", "thresholds", "capacity"]),
+        (parts["Capacity"]["properties"], ["find"]),
     ):
         for name in names:
             items = owner[name]
             described = {key: items.pop(key) for key in ("description", "default") if key in items}
             owner[name] = {"anyOf": [items["items"], items], **described}
-    for model in (Client, Gate, Placement):
+    only = parts["Capacity"]["properties"]["servers"]["anyOf"][0]
+    parts["Capacity"]["properties"]["servers"]["anyOf"].insert(0, only["items"])
+    for model in (Capacity, Client, Gate, Placement):
         written = model().model_dump(mode="json")
         for name, value in written.items():
             parts[model.__name__]["properties"][name]["default"] = value
-        del properties[model.__name__.lower()]["default"]
+        properties[model.__name__.lower()].pop("default")
     for name in ("duration", "transfers", "warm_up"):
         del properties[name]["default"]
     return schema
@@ -353,8 +358,28 @@ _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "summary": _summary,
     "comparison": _comparison,
     "gate": _gate,
+    "capacity": lambda: _untitled(_capacity()),
     "doctor": _doctor,
 }
+
+
+def _capacity() -> Schema:
+    """Of one search its own document, of several a list of such."""
+    made = FoundCapacity.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+    parts = made.pop("$defs")
+    parts["Search"] = made
+    several = _object(
+        {
+            "schema": {"const": CAPACITY_SCHEMA, "description": "The version of this format."},
+            "searches": {"type": "array", "items": {"$ref": "#/$defs/Search"}, "description": "In the order done."},
+        }
+    )
+    return {
+        "title": f"capacity.json ({CAPACITY_SCHEMA})",
+        "required": ["schema"],
+        "anyOf": [{"$ref": "#/$defs/Search"}, several],
+        "$defs": parts,
+    }
 
 
 def _table(title: str, columns: Mapping[str, Column]) -> Schema:

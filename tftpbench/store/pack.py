@@ -127,6 +127,8 @@ def _write(
     (folder / form.PACKED_TRIALS).write_bytes(lzma.compress(rows, preset=6 | lzma.PRESET_EXTREME))
     if (run.path / form.ANSWER).exists():
         (folder / form.ANSWER).write_bytes(read_regular(run.path / form.ANSWER, form.ANSWER_MAX_BYTES))
+    if (run.path / form.CAPACITY).exists():
+        (folder / form.CAPACITY).write_bytes(read_regular(run.path / form.CAPACITY, form.CAPACITY_MAX_BYTES))
     trials = [row["trial"] for row in run.rows]
     if trials and files.has(trials[0], form.LATENCY):
         tables.write_packed(folder / form.PACKED_LATENCY, _latency_table(run, files, trials, groups, kinds))

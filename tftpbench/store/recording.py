@@ -91,7 +91,7 @@ def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFol
         raise ResultsError(f"{resume}: {other}; leave the scenario out to go on with the run's own, or start a new run")
     keys = {cell.key for cell in scenario.cells()}
     for row in folder.finished_trials():
-        if row["cell_key"] not in keys:
+        if row["cell_key"] not in keys and not scenario.capacity:  # whose trials are of the loads that were tried
             folder.close()
             raise ResultsError(f"{resume}: trial {row['trial']} is of no cell of its scenario; start a new run")
     return folder

@@ -1,18 +1,33 @@
 """Searches for capacities in virtual time: a server of known capacity, noise, death, a budget's end, Ctrl-C."""
 
+import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
+from tests.unit.builders import contender, scenario
+from tftpbench import plots
+from tftpbench.analysis.capacity import compared, frame, sentence
+from tftpbench.measure import Bench, RunInterrupted, RunReport, Trial
 from tftpbench.measure.capacity import Asked, Result, Search, Seen, recovered_s
 from tftpbench.measure.capacity_trials import found_of, seen_of, wait_until_quiet
+from tftpbench.measure.findings import GIVEN_UP
+from tftpbench.measure.plan import plan
+from tftpbench.measure.rows import row_of
 from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, classify, relevant, search
-from tftpbench.measure.trial import backlog_growth
+from tftpbench.measure.trial import Outcome, backlog_growth
 from tftpbench.model.capacity import Capacity, Find, FoundCapacity, Goal, documents, goal_of
-from tftpbench.model.workload import Sought, Storm
+from tftpbench.model.errors import NotComparable, ScenarioError
+from tftpbench.model.workload import OpenLoop, Sought, Storm
+from tftpbench.render import capacity as rendered
+from tftpbench.render.schema import json_schema
+from tftpbench.store.format import read_searches
+from tftpbench.store.recording import run
 
 RATE = 412.0
 BOOT_S = 0.2
@@ -213,11 +228,11 @@ def test_the_generators_limit_makes_it_at_least_so_much() -> None:
     assert 1000 < result.lower <= 3000
     assert not result.is_regular
     assert result.limit is not None
-    assert "the generator can offer no more" in result.reasons[0]
+    assert "more could not be offered" in result.reasons[0]
 
 
 def test_a_stall_of_the_machine_is_repeated_and_no_limit() -> None:
-    calm, stalled = done(Machine()), done(Machine(stalls={3, 7, 9}))
+    calm, stalled = done(Machine()), done(Machine(stalls={3, 5, 7, 9}))
     assert (stalled.lower, stalled.upper, stalled.is_regular) == (calm.lower, calm.upper, True)
     assert len(stalled.trials) == len(calm.trials) + 3
     assert stalled.limit is None
@@ -238,6 +253,23 @@ def test_machines_at_once_are_those_that_the_socket_holds() -> None:
     assert found.lower_machines <= 530 < found.upper_machines
     assert found.upper_machines / found.lower_machines <= 1.06
     assert "lower_per_s" not in found.document()
+
+
+def test_more_machines_than_a_server_starts_for_are_no_bound() -> None:
+    """As where a process may have too few open files."""
+
+    class Limited(Machine):
+        def run(self, asked: Asked) -> Seen:
+            seen = super().run(asked)
+            return seen if seen.load <= 9000 else replace(seen, fault="not started", reason="too few open files")
+
+    found = document(done(Limited(), "machines"))
+    assert found.upper_machines is None
+    assert 4096 <= (found.lower_machines or 0) <= 9000
+    assert found.generator_limit is not None
+    assert not found.is_regular
+    none = document(done(Limited(), "machines"))
+    assert none.exit_code == 6
 
 
 def test_a_spread_is_the_shortest_time_in_which_none_is_lost() -> None:
@@ -354,6 +386,30 @@ def test_a_recorded_trial_stands_for_one_that_would_be_done_again() -> None:
     assert (seen.lost, seen.missing, seen.response_ns_p99, seen.response_ns_p50) == (10, 21, None, 3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_running", "fault"),
+    [
+        ({}, False, ""),
+        ({"server_findings": [{"kind": "died", "text": "died with SIGSEGV", "count": 1}]}, False, "died"),
+        (
+            {"intended": None, "server_findings": [{"kind": "died", "text": "no files", "count": 1}]},
+            False,
+            "not started",
+        ),
+        ({"server_findings": [{"kind": "unresponsive", "text": GIVEN_UP, "count": 1}]}, True, "dead target"),
+        ({"server_findings": [{"kind": "unresponsive", "text": "for 50 s", "count": 1}]}, True, ""),
+        ({"verdict": "invalid", "verdict_reason": "the generator stood still for 300 ms at once"}, False, "machine"),
+        ({"verdict": "invalid", "verdict_reason": "starts were 40.0 ms after their time (p99)"}, False, "generator"),
+        ({"verdict": "invalid", "verdict_reason": "x", "content_mismatches": 3}, False, "wrong bytes"),
+    ],
+)
+def test_what_a_trial_is_beside_an_answer_is_read_from_its_row(
+    changes: dict[str, object], is_running: bool, fault: str
+) -> None:
+    row = {"trial": 1, "intended": 100, "completed": 100, "interrupted": 0, "verdict": "valid", **changes}
+    assert seen_of(row, _asked(10.0), is_running=is_running).fault == fault
+
+
 def test_a_document_reads_back_equal() -> None:
     found = document(done(Machine()))
     assert FoundCapacity.model_validate(documents([found])) == found
@@ -361,8 +417,6 @@ def test_a_document_reads_back_equal() -> None:
 
 
 def _asked(load: float) -> Asked:
-    from tftpbench.model.workload import OpenLoop
-
     return Asked("bounds", load, 10.0, OpenLoop(load, "even", 10_000, DEADLINE_NS), round(load * 10), 40.0)
 
 
@@ -379,3 +433,129 @@ def _simulated(goal: Goal, rate: float, noise: float, seed: int, most: int = 10*
         return trials[-1]
 
     return search(goal, rate / 30, rate * 1.5, measure), trials
+
+
+def test_a_run_of_searches_keeps_every_trial_and_goes_on_where_it_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The controller is asked again what it was asked before; the trials that are there answer."""
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (contender("one"),))
+    whole = _run_of(monkeypatch, tmp_path / "whole")
+    with pytest.raises(RunInterrupted) as interrupted:
+        _run_of(monkeypatch, tmp_path / "cut", ends_at=7)
+    folder = interrupted.value.report.folder
+    (first,) = read_searches(folder)
+    assert first.is_interrupted
+    assert len(first.trials) == 6
+    again = _run_of(monkeypatch, tmp_path / "cut", resume=folder)
+    (done_,), (other,) = read_searches(again.folder), read_searches(whole.folder)
+    assert (done_.bounds, done_.is_regular) == (other.bounds, other.is_regular)
+    assert [each.load for each in done_.trials] == [each.load for each in other.trials]
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert [row["trial"] for row in rows] == [*range(1, len(rows) + 1)]
+    assert len(rows) == len(other.trials), "none was done twice"
+    schema = Draft202012Validator(json_schema("capacity"))
+    schema.validate(json.loads((again.folder / "capacity.json").read_text()))
+    assert again.folder.joinpath("manifest.json").exists()
+
+
+def _run_of(
+    monkeypatch: pytest.MonkeyPatch, out: Path, *, ends_at: int = 10**9, resume: Path | None = None
+) -> RunReport:
+    """A run whose trials are of a server of 500 transfers a second, and end at once."""
+    count = [0]
+
+    def run_trial(trial: Trial, bench: Bench, *_: object) -> Outcome:
+        count[0] += 1
+        if count[0] == ends_at:
+            raise KeyboardInterrupt
+        load, starts = trial.cell.load, trial.cell.transfers or 1500
+        per_s = load.rate_per_s if isinstance(load, OpenLoop) else 0.0
+        row = row_of(trial, bench.pinning) | {
+            "verdict": "valid", "intended": starts, "started": starts, "completed": starts, "interrupted": 0,
+            "duration_s": starts / min(per_s or 500, 500), "service_ns_p50": 10**7, "response_ns_p99": 10**7,
+            "backlog_growth": max(0.0, (per_s - 500) * starts / per_s) if per_s else 0.0, "server_findings": [],
+        }  # fmt: skip
+        return Outcome(row, (), None, b"")
+
+    monkeypatch.setattr("tftpbench.measure.runner.run_trial", run_trial)
+    asked = scenario(
+        servers=["one"], matrix={"operation": "read", "file_size": 1024}, duration=None, trials=1,
+        capacity={"find": "rate", "budget": "1h"},
+    )  # fmt: skip
+    return run(asked, seed=1, out=out, resume=resume)
+
+
+def test_a_scenario_of_searches_has_no_load_and_says_so() -> None:
+    with pytest.raises(ScenarioError, match=r"matrix\.rate: has no meaning beside capacity"):
+        scenario(matrix={"operation": "read", "file_size": 1, "rate": "5/s"}, duration=None, capacity={})
+    with pytest.raises(ScenarioError, match="duration: has no meaning beside capacity"):
+        scenario(matrix={"operation": "read", "file_size": 1}, capacity={})
+    with pytest.raises(ScenarioError, match="machines: has no meaning without find: spread"):
+        scenario(matrix={"boot": "uefi"}, duration=None, capacity={"machines": 5})
+    with pytest.raises(ScenarioError, match="lost: is '90%'; allowed: 0% to 50%"):
+        scenario(matrix={"boot": "uefi"}, duration=None, capacity={"lost": "90%"})
+
+
+def test_a_search_may_be_of_some_servers_only() -> None:
+    asked = scenario(
+        matrix={"boot": "uefi"}, duration=None, servers=["one", "two"], trials=1,
+        capacity=[{"find": "rate"}, {"find": ["machines", "spread"], "servers": ["two"]}],
+    )  # fmt: skip
+    trials = plan(asked, (contender("one"), contender("two")), 1).trials
+    found = sorted((each.contender.name, each.cell.load.find) for each in trials if isinstance(each.cell.load, Sought))
+    assert found == [("one", "rate"), ("two", "machines"), ("two", "rate"), ("two", "spread")]
+
+
+TOO_MUCH: dict[str, object] = {"lower_per_s": 409.2, "upper_per_s": 430.1}
+OVER: dict[str, object] = {"find": "spread", "machines": 1000, "lower_over_s": 11.0, "upper_over_s": 12.0}
+AT_ONCE: dict[str, object] = {"find": "machines", "lower_machines": 500, "upper_machines": 525}
+READS: dict[str, object] = {"boot": None, "cell": "read, 64 KiB", "lower_per_s": 12_345.6, "upper_per_s": 13_001.0}
+IN_TIME = "(uefi-ipxe), 99.9 % within 30 s"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (TOO_MUCH, f"dnsmasq boots 409 machines a second {IN_TIME}; 430 a second is too much."),
+        ({"lower_per_s": 409.2}, f"dnsmasq boots at least 409 machines a second {IN_TIME}."),
+        ({"upper_per_s": 20.0}, f"dnsmasq does not boot 20 machines a second {IN_TIME}."),
+        ({}, "How many machines dnsmasq boots a second (uefi-ipxe) is not known."),
+        (AT_ONCE, f"dnsmasq boots 500 machines at once {IN_TIME}; 525 are too many."),
+        (OVER, f"dnsmasq boots 1,000 machines {IN_TIME}, if they start within 12 s or more; 11 s is too short."),
+        (
+            READS,
+            "dnsmasq serves 12,350 transfers a second (read, 64 KiB), 99.9 % within 30 s; 13,000 a second is too much.",
+        ),
+    ],
+)
+def test_the_sentence_says_what_is_borne_and_what_is_not(changes: dict[str, object], said: str) -> None:
+    base = document(done(Machine(), budget="10s"))
+    none = dict.fromkeys(("lower_per_s", "upper_per_s", "conditional_per_s"))
+    found = base.model_copy(update={**none, "server": "dnsmasq", "boot": "uefi-ipxe", "reasons": (), **changes})
+    assert sentence(found) == said
+
+
+def test_two_runs_differ_where_their_bounds_do_not_overlap() -> None:
+    slow, fast, near = (document(done(Machine(rate))) for rate in (412.0, 500.0, 415.0))
+    assert [each.verdict for each in compared([slow], [fast])] == ["higher"]
+    assert [each.verdict for each in compared([fast], [slow])] == ["lower"]
+    assert [each.verdict for each in compared([slow], [near])] == ["same"]
+    with pytest.raises(NotComparable, match="no search"):
+        compared([slow], [fast.model_copy(update={"server": "other"})])
+
+
+def test_a_plot_has_a_mark_for_each_trial_that_says_something() -> None:
+    found = document(done(Machine(stalls={3})))
+    plot = plots.capacity(frame([found]))
+    assert len(plot.data) == sum(each.counts and each.stage != "recovery" for each in found.trials)
+    assert set(plot.data["lower"]) == {found.lower_per_s}
+
+
+def test_the_sections_name_what_was_found_omitted_and_tried() -> None:
+    found = document(done(Machine(), budget="3min"))
+    text = rendered.text([found], "results/x", "tftpbench capacity epoll")
+    assert "too much" in text
+    assert "Not measured:" in text
+    assert "confirmation" in text
+    assert "Repeat: tftpbench capacity epoll" in text

@@ -802,6 +802,8 @@ def test_the_expected_scenarios_are_bundled() -> None:
         "smoke",
         "how-many",
         "open-loop",
+        "capacity",
+        "max-out",
         "storm",
         "power-restore-100",
         "pi-rack-48",

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from tests.fixtures.unpacked import RUN
 from tests.unit.gate.gate_results import gate
+from tests.unit.measure.test_capacity import Machine, done
+from tests.unit.measure.test_capacity import document as capacity_document
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
@@ -19,6 +21,7 @@ from tftpbench.host.conditions import BRIEF, ORDINARY, diagnose
 from tftpbench.host.conditions import document as doctor_document
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.boot import BootFile, bundled_boots
+from tftpbench.model.capacity import documents as capacity_documents
 from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.scenario import Matrix, Scenario
@@ -118,7 +121,7 @@ def test_schemas_are_schemas(kind: schema.Kind) -> None:
     assert found["required"]
 
 
-def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each kind)
+def documents(kind: schema.Kind) -> list[object]:  # noqa: C901, PLR0911 (one for each kind)
     """Real ones, as other programs would get them."""
     run = load_run(RUN)
     rows = [json.loads(line) for line in (RUN / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -140,6 +143,9 @@ def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each
         return [doctor_document(diagnose(effort=BRIEF), ORDINARY)]
     if kind == "gate":
         return [gate_document(gate())]
+    if kind == "capacity":
+        found = capacity_document(done(Machine(), budget="3min"))
+        return [capacity_documents([found]), capacity_documents([found, found])]
     raise AssertionError(kind)
 
 
