@@ -10,7 +10,21 @@ import sys
 
 import typer
 
-from tftpbench.cli import boots, ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
+from tftpbench.cli import (
+    boots,
+    ceiling,
+    compare,
+    doctor,
+    gate,
+    load,
+    options,
+    report,
+    run,
+    scenarios,
+    schema,
+    serve,
+    servers,
+)
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
@@ -41,6 +55,7 @@ options.add(app, load.load, load.EXAMPLES)
 options.add(app, scenarios.scenarios, scenarios.EXAMPLES)
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
+options.add(app, doctor.doctor, doctor.EXAMPLES)
 options.add(app, report.report, report.EXAMPLES)
 options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)

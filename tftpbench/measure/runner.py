@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tftpbench.host import machine
 from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
+from tftpbench.host.conditions import Diagnosis, needs_of
 from tftpbench.host.generator import LoadResult
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
@@ -131,7 +132,8 @@ def run(
         where = placement(pinning.phrase, running, len(servers))
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
-            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
+            found = tools.conditions(needs_of(scenario))
+            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command, found)
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
@@ -238,6 +240,7 @@ def _manifest(
     pinning: Pinning,
     base: Path,
     command: Sequence[str],
+    conditions: Sequence[Diagnosis],
 ) -> dict[str, object]:
     """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
     facts = machine.facts()
@@ -259,6 +262,7 @@ def _manifest(
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),
         "machine": facts,
+        "conditions": [each.document for each in conditions],
         "build": machine.build(),
         "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
     }

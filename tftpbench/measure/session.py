@@ -4,13 +4,14 @@ It must never judge, print, or keep a server.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leaves_machine
+from tftpbench.host.conditions import Diagnosis, Needs, in_brief
 from tftpbench.host.generator import (
     LoadConfig,
     LoadGenerator,
@@ -23,6 +24,7 @@ from tftpbench.host.generator import (
     machine_name,
     read_back,
 )
+from tftpbench.host.looks import FILES_PER_TRANSFER, OTHER_FILES
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
@@ -43,8 +45,6 @@ from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
 HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
-# Open files of a server: a socket and a file for each transfer; and its program, libraries, logs and listening sockets.
-FILES_PER_TRANSFER, OTHER_FILES = 2, 128
 # Some servers acknowledge the last block before they have written it: that much later it must be there.
 SETTLE_S = 1.0
 # What does not come back by then is not compared: it may be that nothing does.
@@ -60,12 +60,13 @@ class Tools:
     `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
     in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
     of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
-    machine's loopback: a row of a server elsewhere has no ceiling.
+    machine's loopback: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before.
     """
 
     generator: LoadGenerator = field(default_factory=LocalGenerator)
     host: ServerHost = field(default_factory=LocalServerHost)
     probes: Probes = field(default_factory=Probes)
+    conditions: Callable[[Needs], Sequence[Diagnosis]] = in_brief
 
 
 @dataclass(frozen=True)

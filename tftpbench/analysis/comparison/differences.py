@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from tftpbench.analysis.stats import CONFIDENCE, Ratio, holm, paired_ratio
+from tftpbench.host.conditions import CONDITIONS, EFFECTS
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.measure.validity import is_open_loop
 from tftpbench.model.axes import AXES, CELL, label
@@ -194,7 +195,30 @@ def warnings(a: Side, b: Side) -> tuple[str, ...]:
         )
         for line in _key_warning(a, b, key, [{name: each.part(part).get(name) for name in names} for each in (a, b)],
                                  alike, unlike)
-    )  # fmt: skip
+    ) + conditions(a, b)  # fmt: skip
+
+
+def conditions(a: Side, b: Side) -> tuple[str, ...]:
+    """Conditions of the machine whose effect differs, and settings of it that do, where both runs have looked."""
+    found = [_conditions(each.manifest) for each in (a, b)]
+    lines = []
+    for each in CONDITIONS:
+        if not all(each.id in side for side in found):
+            continue
+        (effect, seen), (effect_b, seen_b) = (side[each.id] for side in found)
+        if effect != effect_b or (each.lasts and seen != seen_b):
+            lines.append(f"{each.id} differs: {effect}, {shown(seen)} in A; {effect_b}, {shown(seen_b)} in B")
+    return tuple(lines)
+
+
+def _conditions(manifest: Manifest) -> dict[object, tuple[object, object]]:
+    """What was known of each condition, by id."""
+    found = manifest.get("conditions")
+    return {
+        each.get("id"): (each.get("effect"), each.get("found"))
+        for each in (found if isinstance(found, list) else [])
+        if isinstance(each, Mapping) and each.get("effect") in EFFECTS and each.get("effect") != "not known"
+    }
 
 
 def _key_warning(a: Side, b: Side, key: str, fields: Sequence[Fields], alike: str, unlike: str) -> Iterable[str]:
