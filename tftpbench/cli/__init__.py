@@ -12,6 +12,7 @@ import typer
 
 from tftpbench.cli import (
     boots,
+    capacity,
     ceiling,
     compare,
     doctor,
@@ -52,6 +53,7 @@ app = typer.Typer(
 options.add(app, run.run, run.EXAMPLES)
 options.add(app, serve.serve, context_settings=serve.HANDED_ON)
 options.add(app, load.load, load.EXAMPLES)
+options.add(app, capacity.capacity, capacity.EXAMPLES)
 options.add(app, scenarios.scenarios, scenarios.EXAMPLES)
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)

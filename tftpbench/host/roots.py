@@ -20,7 +20,7 @@ from tftpbench.host.server import TemporaryFolder
 from tftpbench.model.boot import Share, files
 from tftpbench.model.errors import UsageError
 from tftpbench.model.units import format_bytes
-from tftpbench.model.workload import Cell, OpenLoop, Shaped, Storm
+from tftpbench.model.workload import MACHINES_IN_FLIGHT_MAX, Cell, OpenLoop, Shaped, Sought, Storm
 
 PREFIX = "tftpbench-roots-"
 # What a write cell of fixed duration may fill: the loopback interface carries some 250,000 datagrams a second between
@@ -141,6 +141,8 @@ def machines_max(cell: Cell) -> int:
     load = cell.load
     if isinstance(load, Storm):
         return load.machines
+    if isinstance(load, Sought):  # of the trials of a search each has a root of its own
+        return MACHINES_IN_FLIGHT_MAX
     if cell.transfers is not None:
         return cell.transfers
     if isinstance(load, OpenLoop):

@@ -19,7 +19,7 @@ from tftpbench.host.target import SCHEME, Target
 from tftpbench.model.errors import ManifestError, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Storm
+from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Sought, Storm
 
 # Where servers are started, unless a caller says otherwise (`session.server_of`).
 LISTENS_ON = "127.0.0.1"
@@ -156,11 +156,13 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
     rng = random.Random(seed)
     trials: list[Trial] = []
-    for round_number in range(scenario.trials):
+    for round_number in range(scenario.rounds):
         for cell_index in rng.sample(range(len(cells)), len(cells)):
             for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]
                 if (server.name, None) in left_out or (server.name, cell.key) in left_out:
+                    continue
+                if scenario.is_left_out(cell, server.name):
                     continue
                 number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
                 trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
@@ -201,7 +203,8 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
         in_network = trial.cell.placement.network != "loopback"
-        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or in_network:
+        is_search = isinstance(trial.cell.load, Sought)
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or in_network or is_search:
             continue  # it has no ceiling
         if work not in chosen:
             costs[trial.order] += calibration_s
@@ -215,6 +218,8 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
 def _load_s(cell: Cell) -> float:
     """The load itself, with the transfers that are in flight when a window closes."""
     load, each_s = cell.load, _moving_s(cell)
+    if isinstance(load, Sought):
+        return _S * load.asked.budget_ns
     lasts_s = _S * (cell.warm_up_ns + (cell.duration_ns or 0))
     if isinstance(load, ClosedLoop):
         started = cell.concurrency if cell.transfers is None else cell.transfers

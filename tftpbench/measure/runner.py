@@ -21,12 +21,15 @@ from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
 from tftpbench.host.target import Target
+from tftpbench.measure.capacity_trials import search_all
 from tftpbench.measure.ceilings import Ceilings
 from tftpbench.measure.events import (
     CeilingUnknown,
     Event,
     RunFinished,
     RunStarted,
+    SearchFinished,
+    SearchStarted,
     ServerLeftOut,
     TrialFinished,
     TrialStarted,
@@ -36,6 +39,7 @@ from tftpbench.measure.plan import Contender, Plan, Trial, contenders, networked
 from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.programs import typed
@@ -99,6 +103,12 @@ class TrialStore(Protocol):
     def append_trial(self, row: Mapping[str, object]) -> None:
         """Keep the row of a finished trial."""
 
+    def keep_searches(self, found: Sequence[FoundCapacity]) -> None:
+        """Keep what searches for capacities found, all until now."""
+
+    def finished_searches(self) -> list[FoundCapacity]:
+        """What `keep_searches` has kept."""
+
     def close(self) -> None:
         """Close it; other processes may open it again."""
 
@@ -139,8 +149,9 @@ def run(
                 done = {row["trial"] for row in store.finished_trials()}
                 notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
-                left = [trial for trial in whole.trials if trial.number not in done]
-                interrupted = _do_all(left, whole, bench, store, on_event)
+                left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
+                do = _search_all if scenario.capacity else _do_all
+                interrupted = do(left, whole, bench, store, on_event)
                 rows = tuple(store.finished_trials())
                 report = RunReport(store.path, whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
@@ -185,6 +196,37 @@ def _do_all(
                 on_event(ServerLeftOut(left_out, starts.is_none_left))
     except KeyboardInterrupt:
         return True
+    return False
+
+
+def _search_all(
+    searches: Sequence[Trial],
+    whole: Plan,
+    bench: Bench,
+    folder: TrialStore,
+    on_event: Callable[[Event], None],
+) -> bool:
+    """Of `searches`, each a cell whose load is sought, those that are not finished; True when Ctrl-C ended it."""
+
+    def do(trial: Trial) -> Outcome:
+        on_event(TrialStarted(trial, 0))
+        outcome = run_trial(trial, bench, None, on_event)
+        _save(folder, trial, outcome)
+        on_event(TrialFinished(trial, 0, outcome.row, tuple(finding.advice for finding in outcome.findings)))
+        return outcome
+
+    try:
+        for begun, found in search_all(searches, do, folder.finished_trials(), folder.finished_searches()):
+            if found is None:
+                on_event(SearchStarted(begun, len(whole.trials)))
+                continue
+            folder.keep_searches(found)
+            on_event(SearchFinished(begun, len(whole.trials), found[-1]))
+            if found[-1].is_interrupted:
+                return True
+    except KeyboardInterrupt:
+        return True
+    folder.amend("trials_planned", len(folder.finished_trials()))
     return False
 
 
@@ -247,7 +289,7 @@ def _manifest(
     return {
         "scenario": scenario.document(),
         "seed": seed,
-        "trials_planned": len(whole.trials),
+        "trials_planned": 0 if scenario.capacity else len(whole.trials),  # of searches it is not known before
         "servers": {server.name: _server_facts(server) for server in servers},
         "skipped": [
             {"server": skip.server, "cell_key": skip.cell.key if skip.cell else None, "reason": skip.reason}

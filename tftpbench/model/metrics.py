@@ -594,6 +594,13 @@ _ROW: dict[str, Column] = {
         "", "One in so many of those that completed has a row; null where none was to have one.", "int"
     ),
     "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int"),
+    "backlog_growth": Metric(
+        "transfers",
+        "By how many what is in flight grew over the starts of a rate, as it did over their second half; of machines "
+        "where they boot. 0 where it did not grow, null where not every start has a row.",
+        "float",
+        better="lower",
+    ),
     "network": Column("", "What lay between server and generator: loopback, or namespace.", "text"),
     "datagrams_sent": _count("datagrams", "All that the generator sent, before and after the window too."),
     "datagrams_received": _count("datagrams", "All that the generator received."),

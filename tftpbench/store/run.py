@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
@@ -231,6 +232,11 @@ class Run(Shown):
             for name in form.OPTIONAL
         }
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
+
+    @cached_property
+    def searches(self) -> tuple[FoundCapacity, ...]:
+        """What its searches for capacities found; none where it had none. Raises ResultsError."""
+        return form.read_searches(self.path)
 
     @property
     def said(self) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
+from tftpbench.analysis import capacity
 from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
 from tftpbench.analysis.summary.lines import record
 from tftpbench.host.pinning import RUNNING, placement
@@ -27,6 +28,8 @@ def answer_of(run: Run) -> Answer:
     if not isinstance(run, Run):
         raise UsageError(f"a value of type {type(run).__name__} is no run; allowed: what tftpbench.load_run returns")
     scenario = scenario_of(run)
+    if scenario.capacity:
+        return _of_searches(run, scenario)
     known = {cell.key for cell in scenario.cells()}
     servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])
     valid: dict[tuple[str, str], list[int]] = {}  # looked up once for each line, of which there may be thousands
@@ -46,6 +49,14 @@ def answer_of(run: Run) -> Answer:
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
     strangers = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]
     return replace(answer, skipped=(*answer.skipped, *strangers))
+
+
+def _of_searches(run: Run, scenario: Scenario) -> Answer:
+    """What the searches for capacities found; their trials are of no cell of the scenario, whose load was sought."""
+    skipped = [skip for skip in _skipped(run.manifest) if skip[1] is None]
+    answer = summarise(scenario, [*run.manifest.get("servers", {})], [], placement_of(run.manifest), skipped)
+    said = " ".join(capacity.sentences(run.searches)) or "No search has come to its end."
+    return replace(answer, sentence=said, incomplete=())
 
 
 def scenario_of(run: Run) -> Scenario:

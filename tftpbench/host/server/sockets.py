@@ -116,6 +116,12 @@ def udp_drops_host(proc: str = PROC) -> int | None:
     return None if counts is None else counts.no_buffer
 
 
+def udp_strays_host(proc: str = PROC) -> int | None:
+    """Datagrams that came to a UDP port on which nothing listened, in a network namespace; None where unknown."""
+    counts = udp_counts(proc)
+    return None if counts is None else counts.no_port
+
+
 def _snmp(proc: str) -> dict[bytes, bytes] | None:
     try:
         lines = read_proc(f"{proc}/net/snmp").splitlines()

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 from tftpbench.analysis import summary
 from tftpbench.analysis.summary import Answer
+from tftpbench.model import axes
 from tftpbench.model.errors import ResultsWarning
 from tftpbench.model.metrics import METRICS, Metric, in_table
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import format_bytes
-from tftpbench.render import answer
+from tftpbench.render import answer, capacity
 from tftpbench.render.answer import figure
-from tftpbench.render.sections import UNKNOWN, Heading, Listing, Table, Value
+from tftpbench.render.sections import UNKNOWN, Heading, Listing, Section, Table, Value
 from tftpbench.store import Run
 
 
@@ -71,6 +72,12 @@ class Contents:
         """How many trials there should be, as far as is known."""
         asked = self.run.manifest.get("trials_planned")
         return asked if isinstance(asked, int) else len(self.rows)
+
+    @cached_property
+    def searches(self) -> list[Section]:
+        """What searches for capacities found, but for the sentences; nothing where there was none."""
+        found = self.run.searches
+        return capacity.sections(found, with_trials=True)[len(found[: capacity.SENTENCES_MAX]) :] if found else []
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -332,7 +339,7 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     for row in sorted(rows, key=lambda row: row.get("order") or 0):
         verdict = "valid" if row["verdict"] == "valid" else f"invalid: {row.get('verdict_reason') or 'no reason given'}"
         figures = [figure(metric.of(row), metric) for metric in metrics]
-        where = labels.get(row["cell_key"], "no cell of the scenario")
+        where = labels.get(row["cell_key"]) or _elsewhere(scenario, row)
         numbers = [
             Value(str(row[name]), row[name]) if row.get(name) is not None else Value(UNKNOWN)
             for name in ("order", "trial")
@@ -343,6 +350,13 @@ def trials_table(scenario: Scenario, rows: Sequence[Row]) -> Table:
     )  # fmt: skip
     bad = frozenset(number for number, row in enumerate(body) if row[-1].text != "valid")
     return Table("trials", "Every trial", headings, tuple(body), bad).known()
+
+
+def _elsewhere(scenario: Scenario, row: Row) -> str:
+    """Where a trial was that is of no cell: of a search, at the load that it tried."""
+    if not scenario.capacity:
+        return "no cell of the scenario"
+    return axes.label({name: row.get(name) for name in axes.AXES})
 
 
 def _of(rows: Sequence[Row], cell_key: str, server: str) -> list[Row]:

@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from tftpbench.analysis import capacity
 from tftpbench.analysis.summary import document
+from tftpbench.model.capacity import documents
 from tftpbench.model.escape import csv_row, markdown, markdown_block, visible, xml
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 from tftpbench.render.answer import IN_FLIGHT, MARKS
-from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines
+from tftpbench.render.markdown import LISTED_MAX, SIGNS, bullets, table_lines, written
 from tftpbench.render.report.contents import Contents, unharmed
 from tftpbench.render.sections import Table, shortened
 
@@ -36,15 +38,14 @@ def write_markdown(contents: Contents) -> str:
         [markdown_block(contents.scenario.description)],
         [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
-        _table(contents.headline),
+        [written(contents.searches)] if contents.searches else _table(contents.headline),
         ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
         [markdown_block(answer.why_invalid)] if answer.why_invalid else [],
         bullets("Too few valid trials", answer.too_few),
         bullets("Left out", answer.skipped),
         bullets(IN_FLIGHT, answer.in_flight),
         _folded("Invalid trials, kept and never used", contents.invalid),
-        _table(contents.cost),
-        _table(losses, unharmed(clean, bool(losses.rows))),
+        *([] if contents.searches else [_table(contents.cost), _table(losses, unharmed(clean, bool(losses.rows)))]),
         *(bullets(each.title.rstrip(":"), each.lines) for each in contents.found),
         bullets("Protocol faults where transfers failed", answer.faults),
         _environment(contents),
@@ -135,7 +136,13 @@ def _validity(contents: Contents) -> ET.Element:
     }
     unstarted = {each["server"]: str(each["reason"]) for each in contents.run.manifest.get("left_out", ())}
     servers = dict.fromkeys([*(each.name for each in contents.servers), *(server for server, _ in found)])
-    for cell in contents.scenario.cells():
+    for search in contents.run.searches:
+        case = _case(suite, capacity.title(search))
+        if search.is_regular:
+            ET.SubElement(case, "system-out").text = xml(capacity.sentence(search))
+        else:
+            ET.SubElement(case, "error", type="irregular", message=xml(capacity.sentence(search)))
+    for cell in () if contents.scenario.capacity else contents.scenario.cells():
         key = cell.key
         for server in servers:
             case = _case(suite, f"{server}, {cell.label}")
@@ -182,6 +189,7 @@ def write_json(contents: Contents) -> str:
         **document(contents.answer, str(run.path), run.manifest.get("seed", 0), contents.rows),
         "environment": {name: run.manifest.get(name) for name in _ENVIRONMENT},
         "problems": list(contents.problems),
+        **({"capacity": documents(run.searches)} if run.searches else {}),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
