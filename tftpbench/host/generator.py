@@ -36,7 +36,7 @@ IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 Column = npt.NDArray[np.int64]
 Stop = _core.Stop
 
-Sockets = Literal["shared", "per-transfer"]
+Sockets = Literal["shared", "per-transfer", "ring"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,11 @@ class LoadConfig:
     loop) or what is due is shed (an open loop); what has begun is not slowed down.
     `boots`: what starts is a machine that boots as its share says, and not one transfer. What is said of operation,
     name, file, options and timeouts is ignored then; `concurrency`, `transfers`, rate and deadline are of machines.
-    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8; see `best_sockets`.
+    `sockets`: "shared" lets few sockets carry many clients, each with an address of 127.0.0.0/8, or of
+    `machines_network`; see `best_sockets`. "ring": packet rings on the interface `ring_interface`, from `ring_mac` to
+    `server_mac`.
+    `network_fd`: a connection to the broker of the server's network, which opens all sockets (`Network.requests_fd`);
+    None for those of this process's own network.
     """
 
     host: str
@@ -108,6 +112,11 @@ class LoadConfig:
     stops_when_failing: bool = False
     bytes_per_s_max: int | None = None
     boots: tuple[Share, ...] = ()
+    network_fd: int | None = None
+    ring_interface: int = 0
+    ring_mac: bytes = b""
+    server_mac: bytes = b""
+    machines_network: str = ""
 
     @property
     def is_open_loop(self) -> bool:
@@ -376,6 +385,17 @@ def best_sockets(host: str) -> Sockets:
 def machine_name(template: str, number: int) -> str:
     """The name that machine `number` asks for: the template with the machine's variables filled in."""
     return _core.machine_name(template, number)
+
+
+def ring_refusal(config: LoadConfig) -> str | None:
+    """Why a packet ring can't carry what this load asks for, in one line; None where it can.
+
+    Raises LoadError for a configuration that no sockets carry.
+    """
+    try:
+        return _core.ring_refusal(config)
+    except (ValueError, OSError, OverflowError) as error:
+        raise LoadError(str(error)) from error
 
 
 def write_contents(path: Path, seed: int, file: int, size: int) -> None:

@@ -15,8 +15,6 @@ use crate::ring::{RingLink, Slots};
 use crate::send::Flushed;
 use crate::socket::set_option;
 
-/// Frames that may wait for a flush.
-const QUEUE_MAX: usize = 64;
 /// Where the kernel looks for what it sends: linux/af_packet.c, `tpacket_parse_header`.
 const DATA_OFFSET: usize = size_of::<libc::tpacket2_hdr>();
 /// `struct virtio_net_hdr`: flags, kind, and four 16-bit numbers, of which the header length is the first.
@@ -42,6 +40,9 @@ pub struct RingSender {
 }
 
 impl RingSender {
+    /// Frames that may wait for a flush.
+    pub const QUEUE_MAX: usize = 64;
+
     /// Sends datagrams of up to `datagram_bytes` over IPv4 or IPv6, as `like` is.
     pub fn open(link: &RingLink, like: IpAddr, datagram_bytes: usize) -> io::Result<RingSender> {
         let fd = link.open()?;
@@ -49,7 +50,7 @@ impl RingSender {
         set_option(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1)?;
         set_option(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
         let slot_bytes = FRAME_OFFSET + HEADERS_MAX + datagram_bytes;
-        let slots = Slots::map(&fd, libc::PACKET_TX_RING, QUEUE_MAX + 1, slot_bytes)?;
+        let slots = Slots::map(&fd, libc::PACKET_TX_RING, RingSender::QUEUE_MAX + 1, slot_bytes)?;
         // It hears nothing: that is the receiver's.
         link.bind(&fd, 0)?;
         let headers = Headers::new(link.ours, link.theirs, like);
@@ -60,7 +61,7 @@ impl RingSender {
     /// Whether another datagram can be queued without a flush.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.queued < QUEUE_MAX
+        self.queued < RingSender::QUEUE_MAX
     }
 
     /// Whether nothing is queued.
