@@ -4,8 +4,8 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ DEFAULT_DURATION = "10s"
 DEFAULT_SIZE = "64KiB"
 DEFAULT_CONCURRENCY = 10
 TIMEOUT, RETRIES = "1s", 5
+DISTINCT_FILES = 16
 COUNT_MAX = 10**9  # each transfer leaves a row in memory
 # With --verify full the files that are read are held in memory: together no more than most machines have to spare.
 COMPARED_BYTES_MAX = 1 << 30
@@ -63,6 +64,13 @@ class Rows(StrEnum):
     sample = "sample"
 
 
+class Network(StrEnum):
+    """What lies between a server that is started here and the load on it."""
+
+    loopback = "loopback"
+    namespace = "namespace"
+
+
 class Verify(StrEnum):
     """Whether contents are compared."""
 
@@ -77,7 +85,18 @@ _SOCKETS: dict[Sockets, Literal["shared", "per-transfer"]] = {
 
 
 Target = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="Address of the server, port 69 unless given; [::1]:69 for IPv6.")
+    str | None,
+    typer.Argument(metavar="HOST:PORT", help="Address of the server, port 69 unless given; [::1]:69 for IPv6."),
+]
+ServerStarted = Annotated[
+    str | None,
+    typer.Option(
+        "-s", "--server", **options.SERVER, help="Start this server, with files to read, in the place of HOST:PORT."
+    ),
+]
+NetworkOf = Annotated[
+    Network | None,
+    typer.Option("--network", help="What lies between it and the load; loopback unless given. Only with --server."),
 ]
 # Lists only to see that one is given twice: the last of two must not win unsaid.
 Read = Annotated[list[str] | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
@@ -201,7 +220,9 @@ Seed = Annotated[int, typer.Option(metavar="N", callback=options.checked_seed, h
 
 
 def load(
-    target: Target,
+    target: Target = None,
+    server: ServerStarted = None,
+    network: NetworkOf = None,
     read: Read = None,
     write: Write = None,
     boot: Boot = None,
@@ -246,9 +267,15 @@ def load(
     from tftpbench.host.brake import braked
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
+    from tftpbench.model.programs import typed
     from tftpbench.model.workload import in_flight_usual
     from tftpbench.render import load_report
 
+    if (target is None) == (server is None):
+        beside = "" if target is None else ", not both"
+        raise typer.BadParameter(
+            f"load needs HOST:PORT, or --server SERVER to start one{beside}, as in: {typed(EXAMPLES[0].split())}"
+        )
     if len(names := [*(read or ()), *(write or ())]) + (boot is not None) != 1:
         raise typer.BadParameter(
             "name one file: --read NAME or --write NAME; {n} in NAME makes many of it. Or name a boot: --boot NAME"
@@ -258,6 +285,12 @@ def load(
         machines = 1
     is_open = (rate, machines, shape) != (None, None, None)
     mistakes = {
+        "--network is of a server that is started here: it goes with --server; a running one is loaded where it is": (
+            network is not None and server is None
+        ),
+        "--server starts a server with files of its own: it goes with none of --boot and --verify-against": (
+            server is not None and (boot is not None or is_given)
+        ),
         "give only one of --concurrency, --rate, --machines and --shape": (
             (concurrency, rate, machines, shape).count(None) < 3
         ),
@@ -278,7 +311,9 @@ def load(
         ),
         "--transfers and --duration exclude each other": transfers is not None and duration is not None,
         "--warm-up goes with --duration, not with --transfers": transfers is not None and warm_up is not None,
-        "--size is of files to write; it goes with --write": is_read and size is not None,
+        "--size is of files to write, or of a server's that is started: it goes with --write, or --server": (
+            is_read and size is not None and server is None
+        ),
         "--distinct-files counts {n}, which NAME does not have": (
             boot is None and "{n}" not in name and distinct_files is not None
         ),
@@ -288,7 +323,12 @@ def load(
         ),
         "--verify off and --verify-against exclude each other": verify is Verify.off and is_given,
         "--verify full compares several reads of a file: give --distinct-files N, or --verify-against FILE": (
-            is_read and verify is Verify.full and not is_given and "{n}" in name and distinct_files is None
+            is_read
+            and verify is Verify.full
+            and not is_given
+            and "{n}" in name
+            and distinct_files is None
+            and server is None
         ),
         "--verify-against has {n}: give --distinct-files N, and {n} in --read": (
             "{n}" in str(verify_against) and distinct_files is None
@@ -299,9 +339,10 @@ def load(
             raise typer.BadParameter(mistake)
     # No others are ever asked for, so none of them need be there to be compared with.
     distinct_files = distinct_files and min(distinct_files, transfers or distinct_files)
-    host, port = numeric_address(target)
+    host, port = numeric_address(target) if target is not None else ("127.0.0.1", 0)
     is_timed = transfers is None and machines is None and shape is None
-    is_compared = verify is Verify.full or is_given or (verify is None and (not is_read or boot is not None))
+    is_usual = not is_read or boot is not None or server is not None
+    is_compared = verify is Verify.full or is_given or (verify is None and is_usual)
     distinct = (distinct_files or 0) if "{n}" in name else 1
     if verify_against is not None:
         _check_files(verify_against, distinct)
@@ -338,7 +379,14 @@ def load(
         config = replace(config, over_ns=storm, spread=(spread or Spread.even).value, shape=_pieces(shape))
         config = _open(config, rate, arrivals or Arrivals.even, deadline)
     config = braked(config, options.limits(max_rate, keep_going=keep_going))
-    with closing(_Screen(json_=json_)) as screen, _ready(config, boot, map_, screen) as (ready, not_compared):
+    in_network = network is Network.namespace
+    with ExitStack() as stack:
+        screen = stack.enter_context(closing(_Screen(json_=json_)))
+        if server is not None:
+            rings, not_compared = sockets is Sockets.auto, ""
+            ready = stack.enter_context(_started(config, server, in_network=in_network, rings=rings))
+        else:
+            ready, not_compared = stack.enter_context(_ready(config, boot, map_, screen))
         loaded, interrupted = _run(ready, not_compared, screen)
     if json_:
         print_json([load_report.document(loaded)])
@@ -379,6 +427,59 @@ class _Screen:
             self._output.clear_line()
             self._output.write(text[: columns - 1])
             self._output.flush()
+
+
+@contextmanager
+def _started(config: "LoadConfig", name: str, *, in_network: bool, rings: bool) -> "Iterator[LoadConfig]":
+    """The load on a server that is started for it, whose files are what every load expects of them.
+
+    `rings`: it may use them in the place of sockets, where there are any.
+    """
+    from tftpbench.host.choice import choose_manifest
+    from tftpbench.host.generator import in_network as through
+    from tftpbench.host.generator import write_contents
+    from tftpbench.host.presence import Missing, locate
+    from tftpbench.host.server import ServerProcess, TemporaryFolder
+    from tftpbench.model.errors import ServerMissing, UsageError
+
+    manifest, variant = choose_manifest(name)
+    found = locate(manifest, in_network=in_network)
+    if isinstance(found, Missing):
+        raise ServerMissing(f"{manifest.name}: {found.reason}; get it: {found.get}")
+    if manifest.store == "memory" and config.operation == "read":
+        raise UsageError(f"{manifest.name}: keeps its files in memory, so none can be there to read; pass --write")
+    why = manifest.cannot(config.operation, config.blksize, config.windowsize, options=["tsize"] * config.tsize)
+    if why is not None:
+        raise UsageError(f"{manifest.name}: {why}")
+    with TemporaryFolder("tftpbench-load-") as folder:
+        root = folder.path / "root"
+        root.mkdir()
+        folder.path.chmod(0o755)
+        root.chmod(0o777 if config.operation == "write" else 0o755)
+        if config.operation == "read":
+            config = _with_files(config, root, write_contents)
+        with ServerProcess(
+            manifest, root=root, log=folder.path / "server.log", concurrency=config.concurrency + 16,
+            write=config.operation == "write", variant=variant, in_network=in_network,
+        ) as running:  # fmt: skip
+            config = replace(config, host=running.host, port=running.port)
+            if running.network is not None and rings:
+                config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
+            yield config if running.network is None else through(config, running.network)
+
+
+def _with_files(
+    config: "LoadConfig", root: Path, write_contents: "Callable[[Path, int, int, int], None]"
+) -> "LoadConfig":
+    """The load with its files in the root; {n} without --distinct-files has sixteen, as scenarios have."""
+    distinct = config.distinct_files or min(DISTINCT_FILES, config.transfers or DISTINCT_FILES)
+    for number in range(distinct):
+        path = root / config.name.replace("{n}", str(number)).lstrip("/")
+        if root not in path.resolve().parents:
+            raise typer.BadParameter(f"--read {config.name} leaves the folder that the server serves")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_contents(path, config.seed, number, config.file_size_bytes)
+    return replace(config, distinct_files=distinct, size_is_known=True)
 
 
 @contextmanager
@@ -458,10 +559,10 @@ def _compared(config: "LoadConfig", screen: _Screen) -> "Iterator[tuple[LoadConf
 
 def _announce(config: "LoadConfig", screen: _Screen) -> None:
     """What will be done to another machine, before anything is asked of it. Raises UsageError where it is unallowed."""
-    from tftpbench.host.brake import is_elsewhere, plan_text
+    from tftpbench.host.brake import leaves_machine, plan_text
     from tftpbench.model.errors import UsageError
 
-    if not is_elsewhere(config.host):
+    if not leaves_machine(config):
         return
     if not config.allow_remote:
         raise UsageError(
@@ -474,7 +575,7 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
     config: "LoadConfig", not_compared: str, screen: _Screen
 ) -> "tuple[Loaded, bool]":
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
-    from tftpbench.host.brake import approach, is_elsewhere
+    from tftpbench.host.brake import approach, leaves_machine
     from tftpbench.host.generator import Progress, Stop, read_back, run_load
     from tftpbench.render import load_report
 
@@ -504,7 +605,7 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
-        is_far = is_elsewhere(config.host)
+        is_far = leaves_machine(config)
         if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)) if is_far else None:
             first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
             return first, bool(interrupted)

@@ -409,6 +409,17 @@ def machine_name(template: str, number: int) -> str:
     return _core.machine_name(template, number)
 
 
+def ring_refusal(config: LoadConfig) -> str | None:
+    """Why a packet ring can't carry what this load asks for, in one line; None where it can.
+
+    Raises LoadError for a configuration that no sockets carry.
+    """
+    try:
+        return _core.ring_refusal(config)
+    except (ValueError, OSError, OverflowError) as error:
+        raise LoadError(str(error)) from error
+
+
 def write_contents(path: Path, seed: int, file: int, size: int) -> None:
     """Makes the file `path` with the `size` bytes f(seed, file, offset). Raises OSError."""
     _core.write_contents(path, seed, file, size)

@@ -271,7 +271,8 @@ def _udp_counts(row: Row, around: Surroundings) -> Iterator[Finding]:
     arrived = [number(row, f"server_udp_{name}") for name in ("received", "no_buffer", "no_port", "bad_checksum")]
     answered, in_flight = number(row, "server_udp_sent"), number(row, "concurrency") or 0
     if answered is None or None in arrived or around.strays is None:
-        yield Finding(Kind.UDP_COUNTS, "nothing was counted in the server's network: its process was killed")
+        text = "nothing was counted in the server's network: its process was killed"
+        yield Finding(Kind.UDP_COUNTS, text, "let all processes of tftpbench live while it measures, and repeat")
         return
     came = received + (number(row, "udp_drops_generator") or 0) + around.strays
     for what, ours, theirs in (

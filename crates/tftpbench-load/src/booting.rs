@@ -1,8 +1,9 @@
 //! A machine that boots: where it is in its boot, what it has done so far, and what it does when a step has ended. It
 //! must never send or read a clock.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+use tftpbench_net::LocalAddress;
 
 use crate::boot_figures::{BootOutcome, BootReason, BootRow};
 use crate::boots::{BootPlan, BootStep, Ends, Then};
@@ -23,7 +24,7 @@ pub(crate) struct Booting {
     /// When its next request is due.
     pub(crate) due_ns: u64,
     /// Where it sends from on a shared socket.
-    pub(crate) source: Ipv4Addr,
+    pub(crate) source: LocalAddress,
     /// Tells its timers from those of an earlier machine in the same place.
     pub(crate) generation: u32,
     pub(crate) requests: u64,
@@ -73,7 +74,7 @@ impl End {
 }
 
 impl Booting {
-    pub(crate) fn new(plan: &Arc<BootPlan>, start: Start, now_ns: u64, source: Ipv4Addr) -> Booting {
+    pub(crate) fn new(plan: &Arc<BootPlan>, start: Start, now_ns: u64, source: LocalAddress) -> Booting {
         Booting {
             plan: plan.clone(),
             share: plan.share_of(start.number),
@@ -227,7 +228,7 @@ mod tests {
     fn booted(steps: Vec<BootStep>, ends: &[(TransferOutcome, BootReason)]) -> (Vec<(usize, u64)>, BootRow) {
         let plan = Arc::new(plan(steps).unwrap());
         let start = Start { number: 4, intended_ns: 1_000 };
-        let mut booting = Booting::new(&plan, start, 1_000, Ipv4Addr::LOCALHOST);
+        let mut booting = Booting::new(&plan, start, 1_000, std::net::Ipv4Addr::LOCALHOST.into());
         let mut asked = vec![];
         for (index, (outcome, reason)) in ends.iter().enumerate() {
             asked.push((booting.step, booting.due_ns));

@@ -24,6 +24,7 @@ use crate::endpoints::Via;
 use crate::exchange::{Answer, Exchange};
 use crate::faults::{Faults, LONGER_THAN_EXPECTED};
 use crate::recorder::Recorder;
+use crate::ring::Ring;
 use crate::shared_socket::SharedSocket;
 
 /// A stamp may seem to lie this far ahead of our clock by the way the two clocks are compared.
@@ -37,6 +38,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) recorder: &'a mut Recorder,
     pub(crate) faults: &'a mut Faults,
     pub(crate) sockets: &'a mut [SharedSocket],
+    pub(crate) ring: Option<&'a mut Ring>,
     pub(crate) batch: &'a mut SendBatch,
     pub(crate) scratch: &'a mut [u8],
     /// CLOCK_REALTIME minus the monotonic clock, to bring kernel stamps into our time base.
@@ -48,7 +50,7 @@ pub(crate) struct Shared<'a> {
 pub(crate) enum Drained {
     /// Nothing is left to say.
     Complete,
-    /// The shared socket is full: flush it and drain again.
+    /// The shared socket, or the ring, is full: flush it and drain again.
     SocketFull,
 }
 

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use tftpbench_proto::{BLKSIZE_MAX, BLKSIZE_MIN, Operation, Options, Timing};
+use tftpbench_net::{RingLink, SocketSource, Subnet, payload_max};
+use tftpbench_proto::{
+    BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, HEADER_LEN, Operation, Options, REQUEST_LEN_MAX, Timing,
+};
 
 use crate::boots::{BootPlan, NAME_BYTES_MAX};
 use crate::brake::Brake;
@@ -58,6 +61,9 @@ pub struct LoadConfig {
     pub cpus: Vec<usize>,
     /// How the clients come to their sockets.
     pub sockets: Sockets,
+    /// Where they are opened, where that is not the namespace of this process. Nothing leaves this machine then, whatever
+    /// address the server has.
+    pub network: Option<Network>,
     /// When the run ends and what its measured window is.
     pub extent: Extent,
     /// How long transfers in flight of a closed loop may go on after the window before they are interrupted.
@@ -156,11 +162,40 @@ pub enum Extent {
 /// How virtual clients come to their sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sockets {
-    /// Few sockets carry many clients, each with an address of 127.0.0.0/8; only to a server on IPv4 loopback.
+    /// Few sockets carry many clients, each with an address of 127.0.0.0/8; only to a server on IPv4 loopback, or with
+    /// addresses of their network.
     Shared,
     /// One socket for each transfer.
     PerTransfer,
+    /// None: datagrams are written and read as frames, on a packet ring for each worker. Needs a network, and blocks one by
+    /// one in datagrams that a frame holds.
+    Ring,
 }
+
+impl Sockets {
+    /// As configurations and results have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sockets::Shared => "shared",
+            Sockets::PerTransfer => "per-transfer",
+            Sockets::Ring => "ring",
+        }
+    }
+}
+
+/// A network of its own, with the generator in one namespace and the server in another.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Opens sockets in the generator's namespace.
+    pub source: SocketSource,
+    /// Where machines have their addresses: local ones in the generator's namespace, as far as UDP sockets are used.
+    pub machines: Subnet,
+    /// The way of frames, for rings.
+    pub link: Option<RingLink>,
+}
+
+/// What a frame holds behind its Ethernet header, on the links that such networks are made of.
+const MTU: usize = 1_500;
 
 /// How much of the received contents is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +277,8 @@ impl LoadConfig {
     /// Refuses what cannot be run; after this the workers need not check again.
     pub(crate) fn check(&self) -> Result<(), LoadError> {
         let refuse = |text: &str| Err(LoadError::Config(text.to_owned()));
-        if !self.allow_remote && !self.server.ip().to_canonical().is_loopback() {
+        let is_ours = self.network.is_some() || self.server.ip().to_canonical().is_loopback();
+        if !self.allow_remote && !is_ours {
             return Err(LoadError::Remote(self.server));
         }
         if self.server.port() == 0 {
@@ -254,18 +290,7 @@ impl LoadConfig {
         if self.workers > self.arrivals.in_flight_max() {
             return refuse("workers: more workers than concurrent transfers");
         }
-        if self.sockets == Sockets::Shared && !can_share_sockets(self.server) {
-            return refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8");
-        }
-        if self.boots.is_some()
-            && self.sockets == Sockets::Shared
-            && self.machine_place_bits() > PLACE_BITS_MAX
-        {
-            let most = (1 << PLACE_BITS_MAX) / self.workers;
-            return refuse(&format!(
-                "concurrency: at most {most} machines can be in flight from 127.0.0.0/8"
-            ));
-        }
+        self.check_sockets()?;
         if self.boots.is_none() {
             self.check_request()?;
         }
@@ -286,6 +311,64 @@ impl LoadConfig {
             Extent::Duration { window_ns: 0, .. } => refuse("duration: must be longer than 0"),
             _ => Ok(()),
         }
+    }
+
+    /// The longest datagram of a run that keeps to its options.
+    pub(crate) fn datagram_bytes_max(&self) -> usize {
+        REQUEST_LEN_MAX.max(HEADER_LEN + usize::from(self.blksize_max().max(BLKSIZE_DEFAULT)))
+    }
+
+    /// Whether the clients can come to their sockets so.
+    fn check_sockets(&self) -> Result<(), LoadError> {
+        let refuse = |text: String| Err(LoadError::Config(text));
+        if let Some(network) = &self.network
+            && network.machines.base().is_ipv4() != self.server.is_ipv4()
+        {
+            return refuse("machines_network: is not of the server's family".into());
+        }
+        match self.sockets {
+            Sockets::PerTransfer => Ok(()),
+            Sockets::Shared if self.network.is_none() && !can_share_sockets(self.server) => {
+                refuse("sockets: clients can share sockets only towards a server on 127.0.0.0/8".into())
+            }
+            Sockets::Shared if self.boots.is_some() && self.machine_place_bits() > PLACE_BITS_MAX => {
+                let most = (1 << PLACE_BITS_MAX) / self.workers;
+                refuse(format!("concurrency: at most {most} machines can be in flight from 127.0.0.0/8"))
+            }
+            Sockets::Shared => Ok(()),
+            Sockets::Ring => self.check_ring(),
+        }
+    }
+
+    /// Why a ring can't carry the datagrams of this run; none where it can.
+    pub fn ring_refusal(&self) -> Option<String> {
+        let most = payload_max(self.server.ip(), MTU);
+        if self.windowsize_max() > 1 {
+            return Some("sockets: a ring carries blocks one by one, not windows".into());
+        }
+        let blksize = most - HEADER_LEN;
+        let is_too_long = self.datagram_bytes_max() > most;
+        is_too_long.then(|| format!("sockets: a ring carries blocks of up to {blksize} bytes"))
+    }
+
+    fn check_ring(&self) -> Result<(), LoadError> {
+        let refuse = |text: String| Err(LoadError::Config(text));
+        let Some(network) = self.network.as_ref().filter(|network| network.link.is_some()) else {
+            return refuse("sockets: a ring needs a network of its own".into());
+        };
+        if let Some(text) = self.ring_refusal() {
+            return refuse(text);
+        }
+        let in_flight = self.arrivals.in_flight_max() as u64;
+        let places = in_flight.saturating_add(DALLYING_MAX as u64).saturating_mul(self.workers as u64);
+        if places > network.machines.machines_max() {
+            let most = network.machines.machines_max() / self.workers as u64;
+            let most = most.saturating_sub(DALLYING_MAX as u64);
+            return refuse(format!(
+                "concurrency: at most {most} have an address of their own in the network"
+            ));
+        }
+        Ok(())
     }
 
     /// What is the same for all transfers; a boot's steps were checked when its plan was made.

@@ -1,16 +1,17 @@
-//! What a worker's clients send through: shared sockets for all of them, or a socket for each.
+//! What a worker's clients send through: shared sockets for all of them, a socket for each, or a ring.
 //!
 //! Opened before the start, so that opening is not measured; sockets beyond the first ones are opened as transfers
 //! need them. Knows nothing of transfers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tftpbench_net::{Socket, SocketOptions};
-use tftpbench_proto::{BLKSIZE_DEFAULT, HEADER_LEN, Operation, REQUEST_LEN_MAX};
+use tftpbench_net::{LocalAddress, Socket, SocketOptions, SocketSource, Subnet, low_bits};
+use tftpbench_proto::{HEADER_LEN, Operation};
 
 use crate::booting::Booting;
 use crate::config::{Arrivals, LoadConfig, Sockets};
 use crate::load_error::LoadError;
+use crate::ring::Ring;
 use crate::shared_socket::{self, SharedSocket};
 
 /// Sockets that an open loop has at the start: opened in some milliseconds, and enough for its first second or so.
@@ -27,17 +28,41 @@ pub(crate) enum Via {
         /// The client's key, for the stamp at the shared socket's flush.
         key: usize,
         /// Its address.
-        source: Ipv4Addr,
+        source: LocalAddress,
     },
+    /// The worker's ring, from an address and port of its own.
+    Ring {
+        /// The client's key, for the stamp at the ring's flush.
+        key: usize,
+        /// Its address and port.
+        source: SocketAddr,
+    },
+}
+
+impl Via {
+    /// The socket of its own, if it has one.
+    pub(crate) fn own_socket(&self) -> Option<&Socket> {
+        match self {
+            Via::Own(socket) => Some(socket),
+            Via::Shared { .. } | Via::Ring { .. } => None,
+        }
+    }
+
+    /// Nothing, of a transfer that is over: what comes late finds no client.
+    pub(crate) fn gone(key: usize) -> Via {
+        Via::Shared { index: usize::MAX, key, source: Ipv4Addr::UNSPECIFIED.into() }
+    }
 }
 
 pub(crate) struct Endpoints {
     /// Shared sockets; none where each transfer has its own.
     pub(crate) shared: Vec<SharedSocket>,
+    /// Where there is one, nothing else is used.
+    pub(crate) ring: Option<Ring>,
     /// Sockets for the first transfers, and how more of them are opened.
     spare: Vec<Socket>,
-    local: SocketAddr,
-    options: SocketOptions,
+    own: OwnSockets,
+    machines: Subnet,
     /// Transfers so far at each key, for addresses that do not come again soon.
     uses: Vec<u32>,
     /// Of an address: the bits that are the place, and what leads from that to the key at each shared socket: its own
@@ -55,24 +80,23 @@ impl Endpoints {
     /// All that the first `slots` transfers need; of an open loop's, which may never be so many, that the first ones do.
     pub(crate) fn open(config: &LoadConfig, worker: usize, slots: usize) -> Result<Endpoints, LoadError> {
         let (mut shared, mut spare): (Vec<SharedSocket>, _) = (Vec::new(), Vec::new());
-        let (local, options) = own_socket(config);
+        let (mut own, mut ring) = (OwnSockets::new(config, worker), None);
         match config.sockets {
+            Sockets::Ring => ring = Some(Ring::open(config, worker)?),
             Sockets::PerTransfer => {
                 let first = match &config.arrivals {
                     Arrivals::ClosedLoop { .. } => slots,
                     Arrivals::OpenLoop { .. } => slots.min(FIRST_SOCKETS),
                 };
-                spare = (0..first).map(|_| open_socket(local, &options)).collect::<Result<_, _>>()?;
+                spare = (0..first).map(|_| own.open()).collect::<Result<_, _>>()?;
             }
             Sockets::Shared => {
-                let bytes = datagram_bytes_max(config);
                 let (waiting, waiting_bytes) = match config.does(Operation::Read) {
-                    true => (config.windowsize_max(), bytes),
+                    true => (config.windowsize_max(), config.datagram_bytes_max()),
                     false => (1, HEADER_LEN),
                 };
                 let open = || {
-                    SharedSocket::open(config.receive_buffer_bytes, bytes, config.reads_windows())
-                        .map_err(LoadError::os("cannot open a shared client socket"))
+                    SharedSocket::open(config).map_err(LoadError::os("cannot open a shared client socket"))
                 };
                 shared.push(open()?);
                 let buffer_bytes = shared[0].socket.granted_receive_buffer_bytes();
@@ -94,9 +118,10 @@ impl Endpoints {
         let place_mask = shared_socket::place_mask(place_bits);
         Ok(Endpoints {
             shared,
+            ring,
             spare,
-            local,
-            options,
+            own,
+            machines: shared_socket::machines(config).1,
             uses: Vec::new(),
             place_bits,
             place_mask,
@@ -112,6 +137,10 @@ impl Endpoints {
 
     /// What the next client, whose key will be `key`, sends through.
     pub(crate) fn next(&mut self, key: usize) -> Result<Via, LoadError> {
+        let transfer = self.ring.is_some().then(|| self.use_of(key));
+        if let (Some(ring), Some(transfer)) = (&self.ring, transfer) {
+            return Ok(Via::Ring { key, source: ring.source(key, transfer) });
+        }
         if self.shared.is_empty() {
             return self.own();
         }
@@ -121,15 +150,18 @@ impl Endpoints {
     }
 
     /// The address of a machine whose clients will have this key; any where each request has a socket of its own.
-    pub(crate) fn machine_source(&mut self, key: usize) -> Result<Ipv4Addr, LoadError> {
+    pub(crate) fn machine_source(&mut self, key: usize) -> Result<LocalAddress, LoadError> {
         match self.first_keys.first() {
             Some(first) => self.address(key.wrapping_sub(*first), key),
-            None => Ok(Ipv4Addr::UNSPECIFIED),
+            None => Ok(Ipv4Addr::UNSPECIFIED.into()),
         }
     }
 
     /// What a machine's next request goes through: its own address, and another port than the last one's.
     pub(crate) fn next_of_machine(&mut self, key: usize, booting: &Booting) -> Result<Via, LoadError> {
+        if self.ring.is_some() {
+            return self.next(key);
+        }
         if self.shared.is_empty() {
             return self.own();
         }
@@ -138,23 +170,27 @@ impl Endpoints {
     }
 
     fn own(&mut self) -> Result<Via, LoadError> {
-        let open = || open_socket(self.local, &self.options);
-        self.spare.pop().map_or_else(open, Ok).map(Via::Own)
+        self.spare.pop().map_or_else(|| self.own.open(), Ok).map(Via::Own)
     }
 
     /// An address for the client at this place, another one than its last ones.
-    fn address(&mut self, place: usize, key: usize) -> Result<Ipv4Addr, LoadError> {
+    fn address(&mut self, place: usize, key: usize) -> Result<LocalAddress, LoadError> {
+        let address = shared_socket::address(self.machines, place, self.use_of(key), self.place_bits);
+        address.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))
+    }
+
+    /// Counts another transfer at this key.
+    fn use_of(&mut self, key: usize) -> u32 {
         if self.uses.len() <= key {
             self.uses.resize(key + 1, 0);
         }
         self.uses[key] = self.uses[key].wrapping_add(1);
-        let address = shared_socket::address(place, self.uses[key], self.place_bits);
-        address.ok_or_else(|| LoadError::Config("concurrency: too many for shared sockets".into()))
+        self.uses[key]
     }
 
     /// The key of the client that an address of a shared socket belongs or belonged to.
-    pub(crate) fn key_at(&self, shared_socket: usize, address: Ipv4Addr) -> usize {
-        let place = (u32::from(address) & self.place_mask) as usize;
+    pub(crate) fn key_at(&self, shared_socket: usize, address: IpAddr) -> usize {
+        let place = (low_bits(address) & self.place_mask) as usize;
         (place * self.stride).wrapping_add(self.first_keys[shared_socket])
     }
 
@@ -170,31 +206,46 @@ impl Endpoints {
     }
 }
 
-/// The longest datagram of a run that keeps to its options.
-pub(crate) fn datagram_bytes_max(config: &LoadConfig) -> usize {
-    REQUEST_LEN_MAX.max(HEADER_LEN + usize::from(config.blksize_max().max(BLKSIZE_DEFAULT)))
+/// How a client's own socket is opened.
+struct OwnSockets {
+    source: SocketSource,
+    /// Where it is bound; in a network of its own to the next machine's address.
+    local: IpAddr,
+    machines: Option<Subnet>,
+    opened: u32,
+    workers: u32,
+    options: SocketOptions,
 }
 
-/// Where a client's own socket is bound, and how.
-fn own_socket(config: &LoadConfig) -> (SocketAddr, SocketOptions) {
-    let loopback = config.server.ip().is_loopback();
-    let local: IpAddr = match config.server.ip() {
-        IpAddr::V4(_) if loopback => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) if loopback => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let send_buffer_bytes = if config.does(Operation::Write) { config.receive_buffer_bytes } else { 0 };
-    let options = SocketOptions {
-        receive_buffer_bytes: config.receive_buffer_bytes,
-        send_buffer_bytes,
-        receive_stamps: true,
-        receive_coalesced: config.reads_windows(),
-        ..SocketOptions::default()
-    };
-    (SocketAddr::new(local, 0), options)
-}
+impl OwnSockets {
+    fn new(config: &LoadConfig, worker: usize) -> OwnSockets {
+        let loopback = config.server.ip().is_loopback();
+        let local: IpAddr = match config.server.ip() {
+            IpAddr::V4(_) if loopback => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) if loopback => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let send_buffer_bytes = if config.does(Operation::Write) { config.receive_buffer_bytes } else { 0 };
+        let options = SocketOptions {
+            receive_buffer_bytes: config.receive_buffer_bytes,
+            send_buffer_bytes,
+            receive_stamps: true,
+            receive_coalesced: config.reads_windows(),
+            any_source: config.network.is_some(),
+            ..SocketOptions::default()
+        };
+        let machines = config.network.as_ref().map(|network| network.machines);
+        let source = shared_socket::machines(config).0;
+        OwnSockets { source, local, machines, opened: worker as u32, workers: config.workers as u32, options }
+    }
 
-fn open_socket(local: SocketAddr, options: &SocketOptions) -> Result<Socket, LoadError> {
-    Socket::bind(local, options).map_err(LoadError::os("cannot open a client socket"))
+    fn open(&mut self) -> Result<Socket, LoadError> {
+        let local = self
+            .machines
+            .map_or(self.local, |machines| machines.address(self.opened % machines.machines_max() as u32));
+        self.opened = self.opened.wrapping_add(self.workers);
+        Socket::bind_in(&self.source, SocketAddr::new(local, 0), &self.options)
+            .map_err(LoadError::os("cannot open a client socket"))
+    }
 }

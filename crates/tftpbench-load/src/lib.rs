@@ -4,7 +4,7 @@
 //! figures are good, and never writes a file; what the server does wrong is data in the report, not an error here.
 //!
 //! The way of a transfer: [`schedule`] says when, [`worker`] runs it, [`endpoints`] gives it a socket or a place in a
-//! [shared one](shared_socket), [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
+//! [shared one](shared_socket) or on a [ring], [`client`] drives the protocol machine, checks the bytes and sends, [`exchange`] knows
 //! what its stamps mean, [`recorder`] and [`latency`] write down what happened, [`ended`] a row per transfer as long as
 //! there is room, all in memory that does not grow with time, and [`report`] turns the records of all workers into figures.
 
@@ -28,6 +28,7 @@ mod notice;
 mod open_loop;
 mod recorder;
 mod report;
+mod ring;
 mod schedule;
 mod shape;
 mod shared_socket;
@@ -45,7 +46,7 @@ use tftpbench_net::{Stop, clock, limits};
 pub use boot_figures::{BootOutcome, BootReason, BootRow};
 pub use boots::{BootPlan, BootShare, BootStep, Ends, Then};
 pub use brake::{Brake, Stopped};
-pub use config::{Arrivals, Extent, LoadConfig, Rows, Sockets, Verify};
+pub use config::{Arrivals, Extent, LoadConfig, Network, Rows, Sockets, Verify};
 pub use ended::{TransferOutcome, TransferRow};
 pub use faults::{Fault, PeerError};
 pub use figures::Figure;
@@ -142,7 +143,8 @@ fn check_room(config: &LoadConfig) -> Result<(), LoadError> {
             let hint = "; a higher hard limit (`ulimit -Hn`, LimitNOFILE in systemd) allows more";
             return refuse(format!("{} open files", shortfall.hard), fits, hint);
         }
-        let ports = limits::local_ports().unwrap_or(u64::MAX);
+        // In a network of its own each transfer has an address of its own, and all ports of that.
+        let ports = limits::local_ports().filter(|_| config.network.is_none()).unwrap_or(u64::MAX);
         if (in_flight_max as u64).saturating_add(dallying) > ports {
             let hint = "; a wider net.ipv4.ip_local_port_range allows more";
             return refuse(format!("{ports} local ports"), ports.saturating_sub(dallying), hint);
@@ -184,6 +186,7 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
 fn sockets(config: &LoadConfig) -> usize {
     match config.sockets {
         Sockets::Shared => config.workers * shared_socket::SHARED_SOCKETS_MAX,
+        Sockets::Ring => config.workers * ring::SOCKETS,
         Sockets::PerTransfer => config.arrivals.in_flight_max().saturating_add(DALLYING_MAX * config.workers),
     }
 }

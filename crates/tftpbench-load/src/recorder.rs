@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use hdrhistogram::Histogram;
+use tftpbench_net::Flushed;
 
 use crate::config::LoadConfig;
 use crate::ended::{Ended, Scope, TransferRow};
@@ -150,6 +151,9 @@ pub(crate) struct Recorder {
     pub(crate) window_cpu_ns: u64,
     /// Datagrams that the kernel refused.
     pub(crate) unsent: u64,
+    /// Datagrams that it took, and that it gave us, whoever they were from.
+    pub(crate) datagrams_sent: u64,
+    pub(crate) datagrams_received: u64,
 }
 
 impl Recorder {
@@ -188,6 +192,8 @@ impl Recorder {
             receive_drops: 0,
             window_cpu_ns: 0,
             unsent: 0,
+            datagrams_sent: 0,
+            datagrams_received: 0,
         }
     }
 
@@ -275,6 +281,12 @@ impl Recorder {
         let since_start = |at_ns: u64| i64::try_from(at_ns.saturating_sub(self.start_ns)).unwrap_or(i64::MAX);
         let window = since_start(self.window.0)..since_start(self.window.1);
         Scope { window, is_one_cohort: self.is_one_cohort }
+    }
+
+    /// A batch was sent.
+    pub(crate) fn flushed(&mut self, flushed: Flushed) {
+        self.unsent += flushed.unsent as u64;
+        self.datagrams_sent += flushed.sent as u64;
     }
 
     /// A datagram of `length` UDP payload bytes, sent or received.

@@ -149,6 +149,8 @@ struct Recorded {
     receive_drops: u64,
     window_cpu_ns: u64,
     unsent: u64,
+    datagrams_sent: u64,
+    datagrams_received: u64,
     lag: Histogram<u64>,
 }
 
@@ -166,6 +168,8 @@ impl Merged {
             receive_drops: 0,
             window_cpu_ns: 0,
             unsent: 0,
+            datagrams_sent: 0,
+            datagrams_received: 0,
             lag: latency_histogram(),
         };
         Merged {
@@ -206,6 +210,8 @@ impl Merged {
         self.recorded.receive_drops += worker.recorder.receive_drops;
         self.recorded.window_cpu_ns += worker.recorder.window_cpu_ns;
         self.recorded.unsent += worker.recorder.unsent;
+        self.recorded.datagrams_sent += worker.recorder.datagrams_sent;
+        self.recorded.datagrams_received += worker.recorder.datagrams_received;
         add(&mut self.recorded.lag, &lag);
         self.ended.push(transfers);
         self.in_flight_max = self.in_flight_max.max(worker.recorder.in_flight_max);
@@ -391,6 +397,8 @@ fn own(merged: &Merged, window: Window) -> Figures {
         ("generator_busy_fraction", (window.seconds() > 0.0).then_some(Figure::Real(busy.clamp(0.0, 1.0)))),
         ("generator_lag_ns_p99", stamped.then(|| Figure::Whole(recorded.lag.value_at_quantile(0.99)))),
         ("generator_unsent", whole(recorded.unsent)),
+        ("datagrams_sent", whole(recorded.datagrams_sent)),
+        ("datagrams_received", whole(recorded.datagrams_received)),
         ("generator_receive_buffer_bytes", whole(*receive_buffer_bytes as u64)),
         ("udp_drops_generator", whole(recorded.receive_drops)),
         ("first_start_ns", whole(window.start_ns)),

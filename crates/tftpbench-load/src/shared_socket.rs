@@ -2,19 +2,21 @@
 //!
 //! On loopback every address of 127.0.0.0/8 is this machine's, so one wildcard socket can send from, and hear for, any
 //! of them (IP_PKTINFO, ip(7)). To the server each client is a peer of its own, as with a socket per client;
-//! but datagrams of many clients leave and arrive in one system call. Only loopback over IPv4 can do this.
+//! but datagrams of many clients leave and arrive in one system call. Only loopback over IPv4 can do this, or a network
+//! of its own, where a route calls all addresses of machines local.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tftpbench_net::{Flushed, SendBatch, Socket, SocketOptions};
+use tftpbench_net::{Flushed, LocalAddress, SendBatch, Socket, SocketOptions, SocketSource, Subnet};
 
-use crate::config::DALLYING_MAX;
+use crate::config::{DALLYING_MAX, LoadConfig};
 
 /// Clients have addresses in 127.128.0.0/9: 11 bits for the place at the socket, 12 bits to tell
 /// transfers apart.
-const BASE: u32 = 0x7f80_0000;
+const ON_LOOPBACK: Subnet = Subnet::new(IpAddr::V4(Ipv4Addr::new(127, 128, 0, 0)), ADDRESS_BITS);
 pub(crate) const PLACE_BITS: u32 = 11;
+/// As many of a larger network are used.
 const ADDRESS_BITS: u32 = 23;
 /// What may wait in one receive buffer, as a part of it: the rest is for bursts and for what is sent again.
 const WAITING_PART: usize = 3;
@@ -36,25 +38,29 @@ pub(crate) struct SharedSocket {
 }
 
 impl SharedSocket {
-    /// A shared socket for datagrams of up to `datagram_bytes`, which may arrive as windows.
-    pub(crate) fn open(
-        receive_buffer_bytes: usize,
-        datagram_bytes: usize,
-        reads_windows: bool,
-    ) -> io::Result<SharedSocket> {
-        let buffer_bytes =
-            if receive_buffer_bytes == 0 { RECEIVE_BUFFER_BYTES } else { receive_buffer_bytes };
+    /// A shared socket for what this run asks for.
+    pub(crate) fn open(config: &LoadConfig) -> io::Result<SharedSocket> {
+        let datagram_bytes = config.datagram_bytes_max();
+        let buffer_bytes = match config.receive_buffer_bytes {
+            0 => RECEIVE_BUFFER_BYTES,
+            asked => asked,
+        };
+        let (source, machines) = machines(config);
         let options = SocketOptions {
             receive_buffer_bytes: buffer_bytes,
             send_buffer_bytes: buffer_bytes,
             receive_stamps: true,
             packet_info: true,
-            receive_coalesced: reads_windows,
+            any_source: config.network.is_some(),
+            receive_coalesced: config.reads_windows(),
             ..SocketOptions::default()
         };
-        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let any: IpAddr = match machines.base() {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
         Ok(SharedSocket {
-            socket: Socket::bind(any, &options)?,
+            socket: Socket::bind_in(&source, SocketAddr::new(any, 0), &options)?,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             queued: Vec::with_capacity(SEND_MESSAGES),
         })
@@ -74,6 +80,12 @@ impl SharedSocket {
     }
 }
 
+/// Where the sockets of a run are opened, and the network that its clients have their addresses in.
+pub(crate) fn machines(config: &LoadConfig) -> (SocketSource, Subnet) {
+    let own = config.network.as_ref().map(|network| (network.source.clone(), network.machines));
+    own.unwrap_or((SocketSource::Here, ON_LOOPBACK))
+}
+
 /// How many sockets keep `slots` clients, for each of which up to `waiting` datagrams of `datagram_bytes` may arrive at
 /// once, from overrunning receive buffers of `buffer_bytes`. As few as can be: more clients to a socket make larger
 /// batches.
@@ -88,10 +100,15 @@ pub(crate) fn count(slots: usize, waiting: u16, datagram_bytes: usize, buffer_by
 /// The source address of the client at `place` of its socket. `generation` counts the transfers at that place: a late
 /// answer to one of them must not reach the next, so an address comes again after 4,096 of them only.
 /// So with 11 bits for the place; the more bits that has, the fewer are left for generations.
-pub(crate) fn address(place: usize, generation: u32, place_bits: u32) -> Option<Ipv4Addr> {
+pub(crate) fn address(
+    machines: Subnet,
+    place: usize,
+    generation: u32,
+    place_bits: u32,
+) -> Option<LocalAddress> {
     let place = u32::try_from(place).ok().filter(|place| *place < 1 << place_bits)?;
-    let generations = 1 << (ADDRESS_BITS - place_bits);
-    Some(Ipv4Addr::from(BASE | (generation % generations) << place_bits | place))
+    let generations = 1 << machines.host_bits().min(ADDRESS_BITS).checked_sub(place_bits)?;
+    Some(machines.at((generation % generations) << place_bits | place).into())
 }
 
 /// The bits of an address that are its place; the client there may have another one by now.
@@ -101,28 +118,40 @@ pub(crate) fn place_mask(place_bits: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use tftpbench_net::low_bits;
+
     use super::*;
 
     #[test]
     fn addresses_are_loopback_and_lead_back_to_their_place() {
         for (at, generation) in [(0, 0), (1, 1), (2_047, 4_095), (99, 4_096), (5, u32::MAX)] {
-            let source = address(at, generation, PLACE_BITS).unwrap();
-            assert!(source.is_loopback() && !source.is_broadcast(), "{source}");
-            assert_eq!((u32::from(source) & place_mask(PLACE_BITS)) as usize, at);
+            let source = address(ON_LOOPBACK, at, generation, PLACE_BITS).unwrap().ip();
+            assert!(source.is_loopback() && source != Ipv4Addr::new(127, 255, 255, 255), "{source}");
+            assert_eq!((low_bits(source) & place_mask(PLACE_BITS)) as usize, at);
         }
-        assert_eq!(address(2_048, 0, PLACE_BITS), None);
+        assert_eq!(address(ON_LOOPBACK, 2_048, 0, PLACE_BITS), None);
     }
 
     #[test]
     fn many_machines_leave_fewer_bits_to_tell_boots_apart_but_some() {
-        let last = address((1 << 20) - 1, 7, 20).unwrap();
-        assert_eq!((last, address(1 << 20, 0, 20)), (Ipv4Addr::new(127, 255, 255, 255), None));
-        assert_ne!(address(5, 0, 20), address(5, 7, 20));
+        let of = |place, generation| Some(address(ON_LOOPBACK, place, generation, 20)?.ip());
+        let last: IpAddr = Ipv4Addr::new(127, 255, 255, 255).into();
+        assert_eq!((of((1 << 20) - 1, 7), of(1 << 20, 0)), (Some(last), None));
+        assert_ne!(of(5, 0), of(5, 7));
     }
 
     #[test]
     fn the_next_transfer_at_a_place_has_another_address() {
-        assert_ne!(address(7, 1, PLACE_BITS), address(7, 2, PLACE_BITS));
+        let of = |generation| address(ON_LOOPBACK, 7, generation, PLACE_BITS);
+        assert_ne!(of(1), of(2));
+    }
+
+    #[test]
+    fn in_a_small_network_there_are_fewer_transfers_until_an_address_comes_again_or_no_place() {
+        let small: Subnet = "fd00::/116".parse().unwrap();
+        assert_ne!(address(small, 7, 0, PLACE_BITS), address(small, 7, 1, PLACE_BITS));
+        assert_eq!(address(small, 7, 0, PLACE_BITS), address(small, 7, 2, PLACE_BITS));
+        assert_eq!(address(small, 7, 0, 20), None);
     }
 
     #[test]

@@ -7,12 +7,13 @@ mod answer;
 mod arrivals;
 mod machines;
 pub(crate) mod opened;
+mod ring;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender as Channel;
 
 use slab::Slab;
-use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock};
+use tftpbench_net::{Poller, ReceiveBatch, RingReceiver, SendBatch, Stop, Timers, clock};
 
 use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
@@ -63,6 +64,10 @@ struct Worker<'a> {
     recorder: Recorder,
     faults: Faults,
     receive: Option<ReceiveBatch>,
+    /// What arrives on the ring, where there is one; lent out while it is looked at.
+    arrivals: Option<RingReceiver>,
+    /// ICMP frames on it have said that nothing listens on the server's port.
+    refused: bool,
     /// How long nothing has arrived by now, as far as that was waited for.
     idle_ns: u64,
     /// Something has arrived.
@@ -95,6 +100,7 @@ impl Worker<'_> {
                 self.flush_shared()?;
                 self.recorder.roll(now_ns, self.active);
                 if self.is_done() {
+                    self.flush_ring()?;
                     return Ok(self.report(now_ns));
                 }
                 now_ns = match self.read_on()? {
@@ -120,6 +126,7 @@ impl Worker<'_> {
     fn report(mut self, now_ns: u64) -> WorkerReport {
         self.mark_cpu();
         self.recorder.receive_drops += self.endpoints.shared_drops();
+        self.recorder.receive_drops += self.arrivals.as_mut().map_or(0, RingReceiver::drops);
         self.recorder.roll(now_ns, self.active);
         WorkerReport {
             recorder: self.recorder,
@@ -260,7 +267,7 @@ impl Worker<'_> {
             }
         }
         let flushed = shared_socket.flush().map_err(LoadError::os("cannot send"))?;
-        self.recorder.unsent += flushed.unsent as u64;
+        self.recorder.flushed(flushed);
         Ok(())
     }
 
@@ -301,8 +308,13 @@ impl Worker<'_> {
         self.recorder.will_wait(timeout_ns);
         // It polls for so long after something arrived, then sleeps as often as that takes.
         let spin_ns = self.config.busy_poll_ns.saturating_sub(self.idle_ns);
-        let waited = self.poller.wait(Some(timeout_ns), spin_ns);
-        let waited = waited.map_err(LoadError::os("cannot wait for datagrams"))?;
+        let waited = match self.arrivals {
+            Some(_) => self.wait_for_frames(timeout_ns, spin_ns)?,
+            None => {
+                let waited = self.poller.wait(Some(timeout_ns), spin_ns);
+                waited.map_err(LoadError::os("cannot wait for datagrams"))?
+            }
+        };
         self.idle_ns = if waited.ready > 0 { 0 } else { self.idle_ns + waited.idle_ns };
         self.recorder.totals(now_ns).idle_ns += waited.idle_ns;
         Ok(())
@@ -322,11 +334,10 @@ impl Worker<'_> {
             let (client, mut shared) = self.split(key);
             match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
                 Drained::Complete => return Ok(()),
-                Drained::SocketFull => {
-                    if let Via::Shared { index, .. } = self.clients[key].via {
-                        self.flush_shared_socket(index)?;
-                    }
-                }
+                Drained::SocketFull => match self.clients[key].via {
+                    Via::Shared { index, .. } => self.flush_shared_socket(index)?,
+                    _ => self.flush_ring()?,
+                },
             }
         }
     }
@@ -392,6 +403,7 @@ impl Worker<'_> {
             recorder: &mut self.recorder,
             faults: &mut self.faults,
             sockets: &mut self.endpoints.shared,
+            ring: self.endpoints.ring.as_mut(),
             batch: &mut self.batch,
             scratch: &mut self.scratch,
             realtime_offset_ns: self.realtime_offset_ns,

@@ -46,6 +46,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         workers: 1,
         cpus: Vec::new(),
         sockets,
+        network: None,
         extent: Extent::Transfers { count: 6, limit_ns: 60_000 * MS },
         drain_ns: 1_000 * MS,
         busy_poll_ns: 0,

@@ -2,8 +2,10 @@
 //! destination or source of a datagram. Only the name of an interface takes a system call.
 
 use std::ffi::CString;
+use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::str::FromStr;
 
 /// One of this machine's addresses: where a datagram was sent to, and where its answer is to come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,95 @@ impl LocalAddress {
 impl From<Ipv4Addr> for LocalAddress {
     fn from(ip: Ipv4Addr) -> LocalAddress {
         LocalAddress { ip: ip.into(), interface: 0 }
+    }
+}
+
+impl From<IpAddr> for LocalAddress {
+    fn from(ip: IpAddr) -> LocalAddress {
+        LocalAddress { ip, interface: 0 }
+    }
+}
+
+/// A network whose addresses machines have, one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    base: IpAddr,
+    host_bits: u32,
+}
+
+/// Bits that tell machines of a larger network apart, too.
+const HOST_BITS_MAX: u32 = 31;
+
+impl Subnet {
+    /// The network that begins with `base` and has so many bits to tell its addresses apart.
+    pub const fn new(base: IpAddr, host_bits: u32) -> Subnet {
+        Subnet { base, host_bits }
+    }
+
+    /// Its first address.
+    pub fn base(self) -> IpAddr {
+        self.base
+    }
+
+    /// Bits of an address that are not the network's.
+    pub fn host_bits(self) -> u32 {
+        self.host_bits
+    }
+
+    /// How many machines can have an address of their own.
+    pub fn machines_max(self) -> u64 {
+        (1 << self.host_bits.min(HOST_BITS_MAX)) - 2
+    }
+
+    /// The address of a machine, by its number from 0: the network's first address is nobody's.
+    pub fn address(self, number: u32) -> IpAddr {
+        self.at(number.wrapping_add(1))
+    }
+
+    /// The address whose last bits, as many as are not the network's, are these.
+    pub fn at(self, bits: u32) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => Ipv4Addr::from(u32::from(base) | bits).into(),
+            IpAddr::V6(base) => Ipv6Addr::from(u128::from(base) | u128::from(bits)).into(),
+        }
+    }
+
+    /// The number of the machine that has this address, which must be one of its network.
+    pub fn number(self, address: IpAddr) -> u32 {
+        low_bits(address).wrapping_sub(self.low_bits_of(0))
+    }
+
+    /// The last 32 bits of a machine's address.
+    pub(crate) fn low_bits_of(self, number: u32) -> u32 {
+        low_bits(self.address(number))
+    }
+}
+
+/// The last 32 bits of an address.
+pub fn low_bits(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(ip) => u32::from(ip),
+        IpAddr::V6(ip) => u128::from(ip) as u32,
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = io::Error;
+
+    /// An address, a slash, and the length of the network's part of it: `10.0.0.0/9`.
+    fn from_str(text: &str) -> io::Result<Subnet> {
+        let parse = || {
+            let (base, prefix) = text.split_once('/')?;
+            let (base, prefix): (IpAddr, u32) = (base.parse().ok()?, prefix.parse().ok()?);
+            let (bits, length) = match base {
+                IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
+                IpAddr::V6(ip) => (u128::from(ip), 128),
+            };
+            let host_bits = length - Some(prefix).filter(|prefix| (1..=length - 2).contains(prefix))?;
+            (bits.trailing_zeros() >= host_bits).then_some(Subnet { base, host_bits })
+        };
+        let what = || format!("{text} is no network, as 10.0.0.0/9 is one");
+        parse().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, what()))
     }
 }
 
@@ -178,6 +269,25 @@ mod tests {
         assert_eq!(bound("2001:db8::1"), "[2001:db8::1]:69");
         assert_eq!(bound("::ffff:192.0.2.1"), "[::ffff:192.0.2.1]:69");
         assert_eq!(bound("192.0.2.1"), "192.0.2.1:69");
+    }
+
+    #[test]
+    fn machines_of_a_network_have_its_addresses_in_order_from_the_second_one_on() {
+        for (network, number, address) in [
+            ("10.0.0.0/9", 0, "10.0.0.1"),
+            ("10.0.0.0/9", 8_388_605, "10.127.255.254"),
+            ("10.64.0.0/10", 255, "10.64.1.0"),
+            ("fd00:7::/64", 65_535, "fd00:7::1:0"),
+        ] {
+            let (subnet, address): (Subnet, IpAddr) = (network.parse().unwrap(), address.parse().unwrap());
+            assert_eq!((subnet.address(number), subnet.number(address)), (address, number));
+            assert!(u64::from(number) < subnet.machines_max());
+        }
+        for none in
+            ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.1/9", "10.0.0.0/0", "10.0.0.0/31", "fd00::1/64", "x/9"]
+        {
+            assert!(none.parse::<Subnet>().is_err(), "{none}");
+        }
     }
 
     #[test]

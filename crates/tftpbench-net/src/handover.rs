@@ -76,23 +76,12 @@ impl Handover {
     /// Takes a descriptor that this process was started with: a UNIX socket of type SOCK_SEQPACKET, anything else is an
     /// error. The number stays open and its owner's.
     pub fn inherited(number: RawFd) -> io::Result<Handover> {
-        // SAFETY: fcntl(2) takes numbers, and answers EBADF to one that is no descriptor.
-        let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and owned here alone.
-        Handover::new(unsafe { OwnedFd::from_raw_fd(copy) })
+        Handover::new(inherit(number)?)
     }
 
     /// As `inherited`, for a descriptor of our own.
     pub fn new(socket: OwnedFd) -> io::Result<Handover> {
-        let fits = sockopt::socket_domain(&socket)? == AddressFamily::UNIX
-            && sockopt::socket_type(&socket)? == SocketType::SEQPACKET;
-        if !fits {
-            let what = "not a UNIX socket of type SOCK_SEQPACKET";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
+        check_line(&socket)?;
         sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
         Ok(Handover { line: Arc::new(Line { socket, waiting: Mutex::default() }) })
     }
@@ -122,6 +111,28 @@ impl Handover {
         // Without a thread, the next offer tries again.
         waiting.has_sender = sender.spawn(move || line.send_all()).is_ok();
     }
+}
+
+/// A descriptor of our own for what a number stands for, which stays open and its owner's.
+pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) takes numbers, and answers EBADF to one that is no descriptor.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and owned here alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Refuses what keeps no borders between messages, or carries no descriptors.
+pub(crate) fn check_line(socket: &OwnedFd) -> io::Result<()> {
+    let fits = sockopt::socket_domain(socket)? == AddressFamily::UNIX
+        && sockopt::socket_type(socket)? == SocketType::SEQPACKET;
+    if !fits {
+        let what = "not a UNIX socket of type SOCK_SEQPACKET";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(())
 }
 
 impl Line {

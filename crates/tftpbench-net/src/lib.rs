@@ -12,6 +12,9 @@
 //! Datagrams of equal length to one peer leave as one message that the kernel cuts (UDP_SEGMENT), without being asked
 //! for; what arrives so is taken whole where a socket asks for it (UDP_GRO). Callers see single datagrams either way.
 //!
+//! A [`RingReceiver`] and a [`RingSender`] do without UDP sockets: they read and write datagrams as whole frames, in memory
+//! that the kernel shares, for any number of machines. Sockets of other network namespaces come from a [`Broker`].
+//!
 //! Beside UDP there is what hands whole files to another process: [`SharedMemory`] and [`Handover`]; and
 //! [`Deferrable`], for what takes the kernel long to free.
 //!
@@ -54,14 +57,19 @@ pub mod cpus;
 pub mod limits;
 
 mod address;
+mod broker;
 mod control;
 mod datagram_run;
 mod deferred;
 mod errno;
 mod fixed;
+mod frame;
 mod handover;
 mod poller;
 mod receive;
+mod ring;
+mod ring_receive;
+mod ring_send;
 mod segments;
 mod send;
 mod shared_memory;
@@ -69,12 +77,17 @@ mod socket;
 mod stop;
 mod timers;
 
-pub use address::{LocalAddress, parse_host};
+pub use address::{LocalAddress, Subnet, low_bits, parse_host};
+pub use broker::{Broker, Side, SocketSource};
 pub use datagram_run::{DatagramRun, Payload};
 pub use deferred::{Deferrable, LARGE_BYTES};
+pub use frame::{Frame, Headers, Mac, parse as parse_frame, payload_max};
 pub use handover::Handover;
 pub use poller::{Poller, Source, Waited};
 pub use receive::{ReceiveBatch, Received};
+pub use ring::RingLink;
+pub use ring_receive::{Arrived, RingReceiver};
+pub use ring_send::RingSender;
 pub use send::{Flushed, SendBatch};
 pub use shared_memory::{Mapping, Sealed, SharedMemory};
 pub use socket::{Sent, Socket, SocketOptions};

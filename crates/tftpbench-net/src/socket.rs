@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
+use crate::broker::SocketSource;
 use crate::control::{Outgoing, SourceKind, attach};
 use crate::errno::ErrorClass;
 
@@ -25,6 +26,9 @@ pub struct SocketOptions {
     /// Have the kernel hand over what one peer sent in a row as one message (UDP_GRO, udp(7)). For sockets that a
     /// [`ReceiveBatch::coalescing`](crate::ReceiveBatch::coalescing) reads: any other has no room for such messages.
     pub receive_coalesced: bool,
+    /// Let it be bound to, and send from, addresses that no interface has (IP_FREEBIND, ip(7)): those of a network that a
+    /// route calls local.
+    pub any_source: bool,
     /// Let several sockets be bound to one address, the kernel spreading peers over them (SO_REUSEPORT).
     pub reuse_port: bool,
 }
@@ -57,7 +61,17 @@ impl Socket {
     /// Binds to `address`; port 0 takes a free one. An IPv6 socket bound to `[::]` also receives IPv4,
     /// its peers then being written as `[::ffff:a.b.c.d]`.
     pub fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
-        let fd = open(address)?;
+        Socket::bind_in(&SocketSource::Here, address, options)
+    }
+
+    /// As `bind`, in another network namespace where the source is of one.
+    pub fn bind_in(
+        source: &SocketSource,
+        address: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<Socket> {
+        let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let fd = source.open(domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP)?;
         if let SocketAddr::V6(v6) = address {
             // ipv6(7). Where it can't be changed the system's default decides.
             let is_of_both = v6.ip().is_unspecified() || v6.ip().to_ipv4_mapped().is_some();
@@ -72,6 +86,9 @@ impl Socket {
         ask_for_buffer(&fd, libc::SO_SNDBUF, options.send_buffer_bytes);
         let has_stamps =
             options.receive_stamps && set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1).is_ok();
+        if options.any_source {
+            ask_for_any_source(&fd, address);
+        }
         // Unlike a stamp this cannot be done without: its user tells its peers apart by it.
         if options.packet_info {
             ask_for_packet_info(&fd, address)?;
@@ -269,11 +286,18 @@ fn let_routers_fragment(fd: &OwnedFd) {
     let _ = set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT);
 }
 
-/// socket(2). It stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.
-fn open(address: SocketAddr) -> io::Result<OwnedFd> {
-    let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+/// What the kernel refuses shows when such an address is used.
+fn ask_for_any_source(fd: &OwnedFd, address: SocketAddr) {
+    let _ = match address {
+        SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, &1),
+        SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &1),
+    };
+}
+
+/// socket(2). A UDP one stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.
+pub(crate) fn open(domain: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
-    let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, libc::IPPROTO_UDP) };
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -336,7 +360,12 @@ fn ask_for_buffer(fd: &OwnedFd, name: libc::c_int, bytes: usize) {
 }
 
 /// setsockopt(2). `T` is what the option takes: plain numbers without padding.
-fn set_option<T: Copy>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T: Copy>(
+    fd: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     // SAFETY: the value is as long as stated and only read.
     let status = unsafe {
         libc::setsockopt(
@@ -370,6 +399,12 @@ fn option<T: Zeroed>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io:
     // SAFETY: the value has room for `len` bytes, and any bytes make a valid number.
     let status = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) };
     if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// PACKET_STATISTICS, packet(7): counted since the last look.
+pub(crate) fn packet_statistics(fd: &OwnedFd) -> io::Result<libc::tpacket_stats> {
+    let [tp_packets, tp_drops] = option::<[u32; 2]>(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
+    Ok(libc::tpacket_stats { tp_packets, tp_drops })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod _core {
     #[pymodule_export]
     use crate::ceiling::measure_ceiling;
     #[pymodule_export]
-    use crate::load::{LoadOutcome, first_difference, machine_name, run_load, write_contents};
+    use crate::load::{LoadOutcome, first_difference, machine_name, ring_refusal, run_load, write_contents};
     #[pymodule_export]
     use crate::serve::{Stop, error_meanings, open_files, serve, serve_defaults};
 

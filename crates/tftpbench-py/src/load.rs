@@ -11,9 +11,10 @@ use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
     Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, Interval,
-    LoadConfig, LoadReport, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts, Stopped,
-    Then, TransferRow, Verify,
+    LoadConfig, LoadReport, Network, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts,
+    Stopped, Then, TransferRow, Verify,
 };
+use tftpbench_net::{Broker, Mac, RingLink, Side, SocketSource};
 use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
 use crate::errors::{choice, from_load};
@@ -61,6 +62,12 @@ pub(crate) struct LoadArguments {
     retries: u32,
     backoff: String,
     sockets: String,
+    /// A connection to the broker of network namespaces, as a descriptor; none for loopback.
+    network_fd: Option<i32>,
+    ring_interface: u32,
+    ring_mac: Vec<u8>,
+    server_mac: Vec<u8>,
+    machines_network: String,
     busy_poll_us: u64,
     receive_buffer_bytes: usize,
     stops_when_failing: bool,
@@ -185,6 +192,12 @@ fn call<'py>(py: Python<'py>, callback: &Option<Py<PyAny>>, arguments: impl PyCa
         Some(callback) => callback.call1(py, arguments).map(drop),
         None => py.check_signals(),
     }
+}
+
+/// Why a packet ring can't carry what this load asks for, in one line; None where it can.
+#[pyfunction]
+pub(crate) fn ring_refusal(config: LoadArguments) -> PyResult<Option<String>> {
+    Ok(config.into_config()?.ring_refusal())
 }
 
 /// Makes the file `path` with the contents f(seed, file, offset).
@@ -353,6 +366,7 @@ impl LoadArguments {
         let arrivals = self.arrivals()?;
         let verify_against = self.verify_against()?;
         let extent = self.extent(&arrivals)?;
+        let network = self.network()?;
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
@@ -377,8 +391,9 @@ impl LoadArguments {
             sockets: choice(
                 "sockets",
                 &self.sockets,
-                &[("shared", Sockets::Shared), ("per-transfer", Sockets::PerTransfer)],
+                &[Sockets::Shared, Sockets::PerTransfer, Sockets::Ring].map(|way| (way.name(), way)),
             )?,
+            network,
             extent,
             drain_ns: self.drain_ns,
             busy_poll_ns: self.busy_poll_us.saturating_mul(1_000),
@@ -461,6 +476,21 @@ impl LoadArguments {
         (0..self.distinct_files).map(read).collect()
     }
 
+    /// The network of its own that the generator is in, if any.
+    fn network(&self) -> PyResult<Option<Network>> {
+        let Some(source) = socket_source(self.network_fd, Side::Generator)? else { return Ok(None) };
+        let machines = self.machines_network.parse()?;
+        // Without these there are only sockets.
+        let ends = (Mac::try_from(&*self.ring_mac), Mac::try_from(&*self.server_mac));
+        let link = match (self.ring_interface, ends) {
+            (interface @ 1.., (Ok(ours), Ok(theirs))) => {
+                Some(RingLink { source: source.clone(), interface, ours, theirs })
+            }
+            _ => None,
+        };
+        Ok(Some(Network { source, machines, link }))
+    }
+
     /// Defaults are not asked for: RFC 2347 negotiation happens only where something differs from RFC 1350.
     fn options(&self) -> PyResult<Options> {
         let rollover = match self.rollover {
@@ -495,6 +525,12 @@ impl LoadArguments {
             timeout_max_ns: self.timeout_ns.saturating_mul(64),
         })
     }
+}
+
+/// Where sockets of one side are opened: by the broker behind a descriptor, if there is one.
+pub(crate) fn socket_source(network_fd: Option<i32>, side: Side) -> PyResult<Option<SocketSource>> {
+    let broker = network_fd.map(Broker::inherited).transpose()?;
+    Ok(broker.map(|broker| SocketSource::Behind(Arc::new(broker), side)))
 }
 
 /// The plan of what boots; none where nothing does. A file to compare with is read once.

@@ -84,6 +84,8 @@ class Network:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(program or broker.__file__), *map(str, fds), str(int(wants_root))],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # its messages are on the socket; newuidmap(1) has some of its own
+                stderr=subprocess.DEVNULL,
                 pass_fds=fds,
                 start_new_session=True,
             )

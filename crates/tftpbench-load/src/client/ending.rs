@@ -153,6 +153,7 @@ mod tests {
             workers: 1,
             cpus: Vec::new(),
             sockets: Sockets::Shared,
+            network: None,
             extent: Extent::Transfers { count: 1, limit_ns: 1 },
             drain_ns: 0,
             busy_poll_ns: 0,
@@ -168,7 +169,7 @@ mod tests {
     /// What is written down of one transfer that gets these datagrams, all with the same stamp.
     fn recorded(datagrams: &[&[u8]]) -> (TransferRow, Granted) {
         let (config, mut recorder) = (config(), Recorder::new(0, (0, u64::MAX)));
-        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST.into() };
         let mut client = Client::new(&config, via, 0, 0, 0);
         client.exchange.queue(&Transmit::Opening, 0, 1);
         client.exchange.flush(1);
@@ -177,6 +178,7 @@ mod tests {
             recorder: &mut recorder,
             faults: &mut Faults::default(),
             sockets: &mut [],
+            ring: None,
             batch: &mut SendBatch::new(1, 1),
             scratch: &mut [],
             realtime_offset_ns: 0,
@@ -230,7 +232,7 @@ mod tests {
         for at_ms in (0..=1000).filter(|at_ms| !still_ms.iter().any(|still| still.contains(at_ms))) {
             recorder.looked(at_ms * MS);
         }
-        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST };
+        let via = Via::Shared { index: 0, key: 0, source: Ipv4Addr::LOCALHOST.into() };
         let mut client = Client::new(&config, via, 0, 0, 0);
         client.exchange.queue(&Transmit::Opening, 0, 1);
         client.exchange.flush(0);

@@ -1,5 +1,5 @@
 //! How a client's datagrams leave: through a socket of its own, one by one or a window at once, or queued on a shared
-//! one.
+//! one, or on a ring.
 //!
 //! Reads the clock for one purpose: the stamp just before a send call. Never waits.
 
@@ -23,8 +23,12 @@ impl Client {
     pub(crate) fn drain(&mut self, now_ns: u64, shared: &mut Shared<'_>) -> io::Result<Drained> {
         loop {
             let room = self.datagram_bytes_max();
-            if matches!(&self.via, Via::Shared { index, .. } if !shared.sockets[*index].batch.has_room(room))
-            {
+            let has_room = match &self.via {
+                Via::Shared { index, .. } => shared.sockets[*index].batch.has_room(room),
+                Via::Ring { .. } => shared.ring.as_ref().is_some_and(|ring| ring.sender.has_room()),
+                Via::Own(_) => true,
+            };
+            if !has_room {
                 return Ok(Drained::SocketFull);
             }
             let Some(transmit) = either!(&mut self.machine, machine => machine.poll_transmit(now_ns)) else {
@@ -32,6 +36,7 @@ impl Client {
             };
             match self.via {
                 Via::Shared { .. } => self.queue(now_ns, &transmit, room, shared),
+                Via::Ring { .. } => self.queue_frame(now_ns, &transmit, room, shared),
                 Via::Own(_) if self.windowsize() == 1 => self.send_one(now_ns, &transmit, shared)?,
                 Via::Own(_) => self.send_batched(now_ns, &transmit, room, shared)?,
             }
@@ -57,13 +62,23 @@ impl Client {
         let refusal = &shared.scratch[..length];
         // Losing this courtesy changes nothing for us.
         let sent = match &self.via {
-            Via::Own(socket) => socket.send_to(refusal, peer).is_ok(),
+            Via::Own(socket) => {
+                let sent = socket.send_to(refusal, peer);
+                shared.recorder.datagrams_sent += u64::from(matches!(sent, Ok(Sent::Done)));
+                sent.is_ok()
+            }
             Via::Shared { index, source, .. } => {
-                shared.sockets[*index].batch.push_from(Some((*source).into()), peer, length, |buf| {
+                shared.sockets[*index].batch.push_from(Some(*source), peer, length, |buf| {
                     buf.copy_from_slice(refusal);
                     length
                 })
             }
+            Via::Ring { source, .. } => shared.ring.as_mut().is_some_and(|ring| {
+                ring.sender.push(*source, peer, length, |buf| {
+                    buf.copy_from_slice(refusal);
+                    length
+                })
+            }),
         };
         if sent {
             shared.recorder.datagram(now_ns, length);
@@ -85,11 +100,24 @@ impl Client {
         let peer = self.tid.unwrap_or(shared.config.server);
         let mut length = 0;
         let shared_socket = &mut shared.sockets[index];
-        shared_socket.batch.push_from(Some(source.into()), peer, room, |buf| {
+        shared_socket.batch.push_from(Some(source), peer, room, |buf| {
             length = self.emit(transmit, buf);
             length
         });
         shared_socket.note_queued(key);
+        self.note(now_ns, transmit, length, shared.recorder);
+    }
+
+    /// The same on the ring.
+    fn queue_frame(&mut self, now_ns: u64, transmit: &Transmit, room: usize, shared: &mut Shared<'_>) {
+        let (Via::Ring { key, source }, Some(ring)) = (&self.via, &mut shared.ring) else { return };
+        let peer = self.tid.unwrap_or(shared.config.server);
+        let mut length = 0;
+        ring.sender.push(*source, peer, room, |buf| {
+            length = self.emit(transmit, buf);
+            length
+        });
+        ring.queued.push(*key);
         self.note(now_ns, transmit, length, shared.recorder);
     }
 
@@ -101,6 +129,7 @@ impl Client {
         let peer = self.tid.unwrap_or(shared.config.server);
         let sent = socket.send_to(&shared.scratch[..length], peer)?;
         shared.recorder.unsent += u64::from(sent != Sent::Done);
+        shared.recorder.datagrams_sent += u64::from(sent == Sent::Done);
         Ok(())
     }
 
@@ -130,7 +159,7 @@ impl Client {
         shared.recorder.looked(now_ns); // a window may be thousands of these
         self.exchange.flush(now_ns);
         let Via::Own(socket) = &self.via else { return Ok(()) };
-        shared.recorder.unsent += shared.batch.flush(socket)?.unsent as u64;
+        shared.recorder.flushed(shared.batch.flush(socket)?);
         Ok(())
     }
 

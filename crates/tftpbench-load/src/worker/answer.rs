@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use tftpbench_net::{Socket, clock};
 
 use super::Worker;
-use crate::endpoints::Via;
 use crate::notice::Notice;
 
 /// What ICMP says where no datagram can arrive: of the port, of the host, of the network (icmp(7)).
@@ -31,22 +30,16 @@ impl Worker<'_> {
 
     /// Called once a turn while nothing has arrived.
     pub(super) fn look_for_answer(&mut self) {
-        let own = self.clients.get(FIRST_KEY).and_then(|client| match &client.via {
-            Via::Own(socket) => Some(socket),
-            Via::Shared { .. } => None,
-        });
-        let Some(socket) = self.endpoints.shared.first().map(|shared_socket| &shared_socket.socket).or(own)
-        else {
-            return;
-        };
+        let own = self.clients.get(FIRST_KEY).and_then(|client| client.via.own_socket());
+        let socket = self.endpoints.shared.first().map(|shared_socket| &shared_socket.socket).or(own);
         // A caller that has gone needs no notice.
         if self.heard {
-            if !self.config.brake.stops {
+            if let Some(socket) = socket.filter(|_| !self.config.brake.stops) {
                 let _ = socket.keep_errors(false);
             }
             let _ = self.notices.send((Notice::Answered, clock::monotonic_ns()));
             self.awaits_answer = false;
-        } else if is_refused(socket, self.config.server) {
+        } else if self.refused || socket.is_some_and(|socket| is_refused(socket, self.config.server)) {
             let _ = self.notices.send((Notice::Refused, clock::monotonic_ns()));
         }
     }
@@ -56,10 +49,10 @@ impl Worker<'_> {
         if !self.config.brake.stops || self.awaits_answer {
             return;
         }
-        let own = self.clients.iter().next().and_then(|(_, client)| match &client.via {
-            Via::Own(socket) => Some(socket),
-            Via::Shared { .. } => None,
-        });
+        if std::mem::take(&mut self.refused) {
+            let _ = self.notices.send((Notice::Unreachable, clock::monotonic_ns()));
+        }
+        let own = self.clients.iter().next().and_then(|(_, client)| client.via.own_socket());
         let shared = self.endpoints.shared.first().map(|shared_socket| &shared_socket.socket);
         let Some(socket) = shared.or(own) else { return };
         // What an earlier request of this socket met is kept from now on only: the next look finds it.

@@ -1,7 +1,5 @@
 //! What a worker does with the datagrams that its last wait announced: each goes to the client it is for.
 
-use std::net::IpAddr;
-
 use tftpbench_net::{LocalAddress, Received, clock};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
@@ -17,6 +15,9 @@ impl Worker<'_> {
     /// datagrams: at few transfers in flight that call would be made for every one or two of them. None once it is
     /// empty.
     pub(super) fn read_on(&mut self) -> Result<Option<u64>, LoadError> {
+        if self.arrivals.is_some() {
+            return self.read_ring();
+        }
         if self.endpoints.shared.len() != 1
             || self.receives_since_poll == 0
             || self.receives_since_poll > RECEIVES_PER_POLL_MAX
@@ -49,11 +50,13 @@ impl Worker<'_> {
         let Some(mut receive) = self.receive.take() else { return Ok(clock::monotonic_ns()) };
         let received = match &self.clients[key].via {
             Via::Own(socket) => receive.receive(socket),
-            Via::Shared { .. } => Ok(0),
+            Via::Shared { .. } | Via::Ring { .. } => Ok(0),
         };
         let now_ns = clock::monotonic_ns();
         self.recorder.looked(now_ns);
-        self.heard |= received.map_err(LoadError::os("cannot receive"))? > 0;
+        let received = received.map_err(LoadError::os("cannot receive"))?;
+        self.heard |= received > 0;
+        self.recorder.datagrams_received += received as u64;
         for datagram in receive.iter() {
             self.handle_datagram(key, now_ns, &datagram)?;
         }
@@ -70,6 +73,7 @@ impl Worker<'_> {
         self.recorder.looked(now_ns);
         let received = received.map_err(LoadError::os("cannot receive"))?;
         self.heard |= received > 0;
+        self.recorder.datagrams_received += received as u64;
         self.receives_since_poll = if received > 0 { self.receives_since_poll + 1 } else { 0 };
         // Whose datagrams these are, until another's come: a window is looked up once, and settled once.
         let mut current: Option<(Option<LocalAddress>, usize)> = None;
@@ -97,7 +101,12 @@ impl Worker<'_> {
         Ok(now_ns)
     }
 
-    fn handle_datagram(&mut self, key: usize, now_ns: u64, datagram: &Received<'_>) -> Result<(), LoadError> {
+    pub(super) fn handle_datagram(
+        &mut self,
+        key: usize,
+        now_ns: u64,
+        datagram: &Received<'_>,
+    ) -> Result<(), LoadError> {
         let (client, mut shared) = self.split(key);
         client.handle_datagram(now_ns, datagram, &mut shared);
         match client.drain(now_ns, &mut shared).map_err(LoadError::os("cannot send"))? {
@@ -108,8 +117,8 @@ impl Worker<'_> {
 
     /// The client that an address of a shared socket belongs to.
     fn client_at(&self, shared_socket: usize, address: Option<LocalAddress>) -> Option<usize> {
-        let IpAddr::V4(address) = address?.ip() else { return None };
-        let key = self.endpoints.key_at(shared_socket, address);
+        let address = address?;
+        let key = self.endpoints.key_at(shared_socket, address.ip());
         let client = self.clients.get(key)?;
         matches!(client.via, Via::Shared { index, source, .. } if source == address && index == shared_socket)
             .then_some(key)

@@ -4,8 +4,6 @@
 //! A next request is always a timer's work, due at once where the machine does not think: so whatever the last client
 //! queued has left before, and no datagram is handled meanwhile. No cost where nothing boots.
 
-use std::net::Ipv4Addr;
-
 use tftpbench_net::clock;
 
 use super::{DEADLINE, GENERATION_MASK, Worker, token};
@@ -114,9 +112,7 @@ impl Worker<'_> {
         let Some(machines) = &mut self.machines else { return false };
         let client = &mut self.clients[key];
         let ended = client.ended(end_ns);
-        // What comes late finds no client.
-        let gone = Via::Shared { index: usize::MAX, key, source: Ipv4Addr::UNSPECIFIED };
-        if let Via::Own(socket) = std::mem::replace(&mut client.via, gone) {
+        if let Via::Own(socket) = std::mem::replace(&mut client.via, Via::gone(key)) {
             // It may have been closed by a signal that the run is over; then there is nothing to remove.
             let _ = self.poller.remove(&socket);
             machines.retire(socket);

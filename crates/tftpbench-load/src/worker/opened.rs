@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::mpsc::Sender as Channel;
 
 use slab::Slab;
-use tftpbench_net::{Poller, ReceiveBatch, SendBatch, Stop, Timers, clock, cpus};
+use tftpbench_net::{Poller, ReceiveBatch, RingReceiver, SendBatch, Stop, Timers, clock, cpus};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
 use crate::brake::Throttle;
 use crate::client::Client;
 use crate::config::{Extent, LoadConfig};
-use crate::endpoints::{Endpoints, datagram_bytes_max};
+use crate::endpoints::Endpoints;
 use crate::faults::Faults;
 use crate::load_error::LoadError;
 use crate::machines::Machines;
@@ -37,6 +37,7 @@ pub(crate) struct OpenedWorker<'a> {
     endpoints: Endpoints,
     clients: Slab<Client>,
     receive: ReceiveBatch,
+    arrivals: Option<RingReceiver>,
     batch: SendBatch,
     scratch: Box<[u8]>,
 }
@@ -54,7 +55,11 @@ impl<'a> OpenedWorker<'a> {
         let mut poller = Poller::new().map_err(LoadError::os("cannot make an epoll instance"))?;
         poller.add(stop, STOP_TOKEN).map_err(LoadError::os("cannot watch for a stop"))?;
         let slots = config.slots(index);
-        let endpoints = Endpoints::open(config, index, slots)?;
+        let mut endpoints = Endpoints::open(config, index, slots)?;
+        let arrivals = endpoints.ring.as_mut().and_then(|ring| ring.receiver.take());
+        if let Some(arrivals) = &arrivals {
+            poller.add(arrivals, SHARED_TOKENS).map_err(LoadError::os("cannot watch a ring"))?;
+        }
         for (index, shared_socket) in endpoints.shared.iter().enumerate() {
             poller
                 .add_busy(&shared_socket.socket, SHARED_TOKENS - index as u64)
@@ -65,7 +70,7 @@ impl<'a> OpenedWorker<'a> {
             2.. => RECEIVE_MESSAGES,
             _ => 1,
         };
-        let datagram_bytes = datagram_bytes_max(config);
+        let datagram_bytes = config.datagram_bytes_max();
         // One byte more, so that a block that is too long is seen to be.
         let receive = match config.reads_windows() {
             true => ReceiveBatch::coalescing(messages, datagram_bytes + 1),
@@ -82,6 +87,7 @@ impl<'a> OpenedWorker<'a> {
             endpoints,
             clients: Slab::with_capacity(slots),
             receive,
+            arrivals,
             batch: SendBatch::new(SEND_MESSAGES, SEND_MESSAGES * datagram_bytes),
             scratch: vec![0; datagram_bytes].into_boxed_slice(),
         })
@@ -123,6 +129,8 @@ impl<'a> OpenedWorker<'a> {
             recorder: Recorder::of(config, start_ns, window),
             faults: Faults::new(config.show_payload),
             receive: Some(self.receive),
+            arrivals: self.arrivals,
+            refused: false,
             idle_ns: 0,
             heard: false,
             awaits_answer: config.watch_for_answer,
