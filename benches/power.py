@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tftpbench.gate.document import load
-from tftpbench.gate.pair_figures import figure
+from tftpbench.gate.pair import figure
 from tftpbench.gate.result import HEAD, Arm, Pair, Verdict
 from tftpbench.gate.selftest.resampling import drawn
 from tftpbench.gate.verdict import held_budgets
-from tftpbench.model.budgets import METRICS
+from tftpbench.model.gate_settings import METRICS
 from tftpbench.model.scenario import from_document
 
 LOSSES = (0.5, 1, 1.2, 1.4, 1.6, 2)  # in budgets

@@ -19,10 +19,10 @@ from tftpbench.host.target import measuring, target_entries
 from tftpbench.model.arguments import SEED_MAX, one_of, path_of, texts_of, whole_of, wholes_of
 from tftpbench.model.errors import ResultsError, ServerError, ServerMissing, UsageError
 from tftpbench.model.manifest import Manifest
+from tftpbench.model.regular_file import write_whole
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, load_scenario, overridden, sets
 from tftpbench.model.units import BANDWIDTH_ALLOWED
-from tftpbench.model.whole_file import write_whole
 from tftpbench.store import Run, load_run, recording
 
 CONCURRENCY_MAX = 1_000_000
@@ -67,7 +67,7 @@ def run(
     Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ThresholdError, ManifestError,
     ServerError, LoadError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished trials saved.
     """
-    from tftpbench.render import notebook_progress  # a child process of a server has no use for it
+    from tftpbench.render import notebook  # a child process of a server has no use for it
 
     asked = texts_of(servers, "servers", UsageError)
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
@@ -84,7 +84,7 @@ def run(
         chosen = chosen.quick(keeps_trials=trials is not None or sets(overrides, "trials"))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     limits = _limits(max_rate, keep_going)
-    with notebook_progress.display(progress) as shown:
+    with notebook.display(progress) as shown:
 
         def seen(event: measure.Event) -> None:
             shown(event)
@@ -131,7 +131,7 @@ def gate_ab(
     entries = _entry(base, "base"), _entry(head, "head")
     folder = None if out is None else path_of(out, "the folder in which the gate's folder is made", UsageError)
     chosen = _chosen(scenario, overrides)
-    sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"))
+    sides = gate.both_sides(*entries, None if like is None else _entry(like, "like"), in_network=chosen.in_network)
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     result = gate.ab(*sides, chosen, seed=seed, out=folder, entries=entries, on_event=on_event)
     if result.folder is not None:

@@ -102,7 +102,7 @@ def _measure(
 
     manifest = None if like is None else os.fspath(like)
     question = load_scenario(os.fspath(scenario), texts_of(settings, "settings", UsageError, "a list of KEY=VALUE"))
-    base, head = gate.both_sides(*entries, manifest)
+    base, head = gate.both_sides(*entries, manifest, in_network=question.in_network)
     chosen = _seed(request.config, seed)
     out = request.config.getoption("--tftpbench-out")
     result = gate.ab(
@@ -137,7 +137,7 @@ def _folder_name(nodeid: str) -> str:
 
 def _judge(result: "GateResult", fail_on: FailOn, strict: bool) -> None:
     """The verdict as pytest says it."""
-    from tftpbench.render.gate.sections import table
+    from tftpbench.render.gate import table
     from tftpbench.render.plain import plain
     from tftpbench.render.sections import Paragraph
 

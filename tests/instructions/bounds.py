@@ -5,10 +5,10 @@ follow. `--renew` writes what was counted as the new bounds. A NAME is the begin
 
 Counted are instructions of user space for a unit of the work, by valgrind's callgrind. Each is counted in two runs, one
 of twice the work: the difference holds no start-up. Nothing of the machine's speed or of what else runs on it is in
-such a count, and the loops repeat to the instruction. The server's are as its process and the generator happen to meet:
-how many datagrams a system call brings differs a little from run to run. The kernel's instructions are not counted, so
-none of these figures is a cost in time. The C library chooses its memcpy by the processor that valgrind shows it, which
-knows AVX2 and no AVX-512, whatever the machine has.
+such a count, and the loops repeat to the instruction. Those of a whole process, server or generator, are as the two
+happen to meet: how many datagrams a system call brings differs a little from run to run. The kernel's instructions are
+not counted, so none of these figures is a cost in time. The C library chooses its memcpy by the processor that valgrind
+shows it, which knows AVX2 and no AVX-512, whatever the machine has.
 
 Never fails for what a machine lacks: it says so and ends well. Called by `make bench` and by its own tests.
 """
@@ -26,10 +26,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import yaml
 
-from tftpbench.host.generator import IS_DEBUG_BUILD, LoadConfig, run_load, write_contents
+from tftpbench.host.generator import IS_DEBUG_BUILD, write_contents
 
 ROOT = Path(__file__).parents[2]
 UNITS = 100_000  # of a loop's work: five intervals of the wheel that holds the most timers
@@ -40,7 +41,7 @@ RUN_LIMIT_S = 300.0  # of one run under valgrind, which is some 50 times slower
 TIMEOUT_S = 60.0  # of both sides: a server that slow must not be given up
 BOUNDS = Path(__file__).with_name("bounds.yaml")
 LOOP_TOLERANCE = 0.02  # they repeat exactly: room for a harmless change beside them
-SERVER_TOLERANCE = 0.05  # they repeat within 2 %
+PROCESS_TOLERANCE = 0.05  # they repeat within 2 %
 # Another compiler or C library decides otherwise here and there; this much more is a change of ours.
 ELSEWHERE_TOLERANCE = 0.25
 HEADER = """\
@@ -55,20 +56,34 @@ class CannotCountError(Exception):
 
 @dataclass(frozen=True)
 class Reads:
-    """Reads of a 64 KiB file with blocks of 512 bytes from the epoll server: `transfers` of them, and twice as many."""
+    """Reads of a 64 KiB file with blocks of 512 bytes from the epoll server: `transfers` of them, and twice as many.
+
+    `counted`: the side whose process is counted.
+    """
 
     concurrency: int
     transfers: int
     windowsize: int = 1
+    counted: Literal["server", "generator"] = "server"
 
 
 # Their unit is a block, so a count holds 1/129 of a transfer's beginning and end. 100 and more clients in lock-step
-# keep the server's batches full; with fewer, how full they are varies at random, and the count with it.
-SERVER: Mapping[str, Reads] = {
+# keep batches full; with fewer, how full they are varies at random, and the count with it. The side that is counted is
+# some 50 times slower than the other one, so it never waits for it.
+PROCESSES: Mapping[str, Reads] = {
     "server/window_16_1": Reads(1, 100, windowsize=16),
     "server/lock_step_100": Reads(100, 400),
     "server/lock_step_1000": Reads(1000, 1000),
+    "generator/lock_step_100": Reads(100, 400, counted="generator"),
+    "generator/lock_step_1000": Reads(1000, 1000, counted="generator"),
+    "generator/window_16_100": Reads(100, 400, windowsize=16, counted="generator"),
 }
+# One load in a process of its own; what it does in user space is counted, the interpreter's start with it.
+LOAD = """\
+import json, sys
+from tftpbench.host.generator import LoadConfig, run_load
+print(json.dumps(run_load(LoadConfig(**json.loads(sys.argv[1]))).figures))
+"""
 
 
 def missing() -> str | None:
@@ -120,11 +135,11 @@ def of_loop(program: Path, name: str, units: int = UNITS) -> float:
     return _per_unit(run, units)
 
 
-def of_server(reads: Reads) -> float:
-    """Instructions a block of the epoll server's process, everything counted that it does in user space."""
+def of_process(reads: Reads) -> float:
+    """Instructions a block of one side's process, everything counted that it does in user space."""
     if IS_DEBUG_BUILD:
         raise CannotCountError("the native core is a debug build: make setup builds one that counts")
-    return _per_unit(lambda times: _server_total(reads, times * reads.transfers), reads.transfers * FILE_BLOCKS)
+    return _per_unit(lambda times: _process_total(reads, times * reads.transfers), reads.transfers * FILE_BLOCKS)
 
 
 def total(out: str) -> int:
@@ -140,33 +155,43 @@ def _per_unit(run: Callable[[int], int], units: int) -> float:
     return (twice - once) / units
 
 
-def _server_total(reads: Reads, transfers: int) -> int:
+def _process_total(reads: Reads, transfers: int) -> int:
     with TemporaryDirectory(prefix="tftpbench-") as folder:
         served, out = Path(folder) / "served", Path(folder) / "callgrind.out"
         served.mkdir()
         write_contents(served / "file", seed=1, file=0, size=FILE_BYTES)
-        with _server(served, out) as (host, port):
-            result = run_load(
-                LoadConfig(
-                    host=host, port=port, operation="read", name="file", file_size_bytes=FILE_BYTES, sockets="shared",
-                    concurrency=reads.concurrency, transfers=transfers, windowsize=reads.windowsize,
-                    limit_ns=int(RUN_LIMIT_S * 1e9), timeout_ns=int(TIMEOUT_S * 1e9),
-                )
-            )  # fmt: skip
+        counting = _callgrind(out)
+        with _server(served, counting if reads.counted == "server" else []) as (host, port):
+            config = {
+                "host": host, "port": port, "operation": "read", "name": "file", "file_size_bytes": FILE_BYTES,
+                "sockets": "shared", "concurrency": reads.concurrency, "transfers": transfers,
+                "windowsize": reads.windowsize, "limit_ns": int(RUN_LIMIT_S * 1e9), "timeout_ns": int(TIMEOUT_S * 1e9),
+            }  # fmt: skip
+            figures = _load(config, counting if reads.counted == "generator" else [])
         faults = ("content_mismatches", "retransmissions", "duplicates")
-        figures = {name: result.figures[name] for name in ("completed", *faults)}
-        if figures != {"completed": transfers, **dict.fromkeys(faults, 0)}:
-            raise CannotCountError(f"of {transfers} transfers: {figures}")
+        found = {name: figures[name] for name in ("completed", *faults)}
+        if found != {"completed": transfers, **dict.fromkeys(faults, 0)}:
+            raise CannotCountError(f"of {transfers} transfers: {found}")
         return total(out.read_text())
 
 
+def _load(config: Mapping[str, Any], counting: list[str]) -> Mapping[str, Any]:
+    """The figures of a load, by a process that `counting` runs."""
+    command = [*counting, sys.executable, "-c", LOAD, json.dumps(config)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=_steady(), capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
+    )
+    if done.returncode:
+        raise CannotCountError(f"the load ended with {done.stderr.strip()[-200:]}")
+    figures: Mapping[str, Any] = json.loads(done.stdout)
+    return figures
+
+
 @contextmanager
-def _server(root: Path, out: Path) -> Iterator[tuple[str, int]]:
+def _server(root: Path, counting: list[str]) -> Iterator[tuple[str, int]]:
     arguments = ["--root", str(root), "--port", "0", "--timeout", str(TIMEOUT_S)]
-    command = [*_callgrind(out), sys.executable, "-m", "tftpbench.serve", "epoll", *arguments]
-    # The interpreter's own start would differ from run to run by the order of its sets.
-    steady = {**os.environ, "PYTHONHASHSEED": "0"}
-    with subprocess.Popen(command, cwd=ROOT, env=steady, stdout=subprocess.PIPE, text=True) as process:
+    command = [*counting, sys.executable, "-m", "tftpbench.serve", "epoll", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=_steady(), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             ready = process.stdout.readline().split()  # ends with the process, whatever becomes of it
@@ -177,6 +202,11 @@ def _server(root: Path, out: Path) -> Iterator[tuple[str, int]]:
             process.wait(RUN_LIMIT_S)
         finally:
             process.kill()
+
+
+def _steady() -> dict[str, str]:
+    """The interpreter's own start would differ from run to run by the order of its sets."""
+    return {**os.environ, "PYTHONHASHSEED": "0"}
 
 
 def _callgrind(out: Path) -> list[str]:
@@ -200,7 +230,7 @@ class Bounds:
         """How far a count may lie above the bound, as a part of it."""
         if here != self.taken_with:
             return ELSEWHERE_TOLERANCE
-        return SERVER_TOLERANCE if name in SERVER else LOOP_TOLERANCE
+        return PROCESS_TOLERANCE if name in PROCESSES else LOOP_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -247,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     if here != bounds.taken_with:
         print(f"here is {here}, the bounds are of {bounds.taken_with}: {ELSEWHERE_TOLERANCE:.0%} are allowed")
     program = built()
-    everything = [*loops(program), *SERVER]
+    everything = [*loops(program), *PROCESSES]
     wanted = [name for name in everything if name.startswith(tuple(asked.names) or "")]
     judgements = []
     for name, counted in count(program, wanted):
@@ -264,8 +294,8 @@ def count(program: Path, names: list[str]) -> Iterator[tuple[str, float]]:
     """Each name and its instructions a unit; what cannot be counted is named instead."""
     for name in names:
         try:
-            reads = SERVER.get(name)
-            yield name, of_server(reads) if reads else of_loop(program, name)
+            reads = PROCESSES.get(name)
+            yield name, of_process(reads) if reads else of_loop(program, name)
         except CannotCountError as error:
             print(f"{name:<36} not counted: {error}", flush=True)
 

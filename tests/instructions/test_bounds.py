@@ -99,7 +99,7 @@ def test_every_loop_runs_and_has_a_bound(program: Path) -> None:
     names = bounds.loops(program)
     for name in names:
         subprocess.run([program, name, "1000"], check=True, timeout=20)
-    assert list(bounds.load(BOUNDS.read_text()).instructions) == [*names, *bounds.SERVER]
+    assert list(bounds.load(BOUNDS.read_text()).instructions) == [*names, *bounds.PROCESSES]
 
 
 @needs_cargo
@@ -141,7 +141,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, counted: float) -> P
     file = folder / "bounds.yaml"
     file.write_text(bounds.text(KNOWN))
     monkeypatch.setattr(bounds, "BOUNDS", file)
-    monkeypatch.setattr(bounds, "SERVER", {})
+    monkeypatch.setattr(bounds, "PROCESSES", {})
     answers = {"missing": None, "environment": HERE, "built": folder, "loops": ["sender/lock_step"], "of_loop": counted}
     for name, answer in answers.items():
         monkeypatch.setattr(bounds, name, lambda *_, answer=answer: answer)

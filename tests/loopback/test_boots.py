@@ -23,7 +23,7 @@ from tftpbench import cli
 from tftpbench.host.generator import machine_name
 from tftpbench.model.metrics import BOOT_COLUMNS
 from tftpbench.store import load_run
-from tftpbench.store.frames import CELL
+from tftpbench.store.tables import CELL
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE_S)
 MACHINES = 20

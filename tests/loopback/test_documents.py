@@ -41,7 +41,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
          "results/reference/README.md"]  # fmt: skip
 CONCURRENCY = ROOT / "results/reference/concurrency"
 # They serve until they are ended, need a network, or take many minutes.
-PARSED_ONLY = {"serve", "servers --fetch", "gate selftest", "ceiling"}
+PARSED_ONLY = {"serve", "servers --fetch", "gate selftest", "ceiling", "doctor"}
 SMALL_GATE = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
               "gate.slice=10ms", "gate.budgets.server_cpu_s_per_mib=90%", "gate.budgets.data_pps=90%",
               "gate.budgets.syscalls_per_block=off", "gate.budgets.server_rss_bytes_max=off"]  # fmt: skip

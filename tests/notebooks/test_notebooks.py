@@ -13,7 +13,7 @@ import tftpbench
 from tests.unit import builders
 from tftpbench.measure import Pinning, RunStarted, TrialFinished, TrialStarted
 from tftpbench.measure.plan import Plan
-from tftpbench.render.notebook_progress import InPlace
+from tftpbench.render.notebook import InPlace
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 RESULTS = FOLDER.parent / "results"

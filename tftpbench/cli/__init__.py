@@ -10,7 +10,22 @@ import sys
 
 import typer
 
-from tftpbench.cli import boots, ceiling, compare, gate, load, options, report, run, scenarios, schema, serve, servers
+from tftpbench.cli import (
+    boots,
+    capacity,
+    ceiling,
+    compare,
+    doctor,
+    gate,
+    load,
+    options,
+    report,
+    run,
+    scenarios,
+    schema,
+    serve,
+    servers,
+)
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.escape import one_line
 from tftpbench.render.terminal import forget, open_standard_streams, printing
@@ -38,9 +53,11 @@ app = typer.Typer(
 options.add(app, run.run, run.EXAMPLES)
 options.add(app, serve.serve, context_settings=serve.HANDED_ON)
 options.add(app, load.load, load.EXAMPLES)
+options.add(app, capacity.capacity, capacity.EXAMPLES)
 options.add(app, scenarios.scenarios, scenarios.EXAMPLES)
 options.add(app, servers.servers, servers.EXAMPLES)
 options.add(app, ceiling.ceiling, ceiling.EXAMPLES)
+options.add(app, doctor.doctor, doctor.EXAMPLES)
 options.add(app, report.report, report.EXAMPLES)
 options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)

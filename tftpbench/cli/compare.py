@@ -15,6 +15,7 @@ from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.analysis.comparison import Comparison
+    from tftpbench.model.capacity import FoundCapacity
 
 
 class Format(StrEnum):
@@ -37,16 +38,21 @@ def compare(
 ) -> int:
     """Compare two runs in the cells that both have.
 
-    Prints the ratio of B to A in each cell, with its interval.
+    Prints the ratio of B to A in each cell, with its interval; of searches for capacities, the bounds of both.
     """
     share = _share(within)
     from tftpbench.analysis import comparison
     from tftpbench.model.errors import ResultsError, ResultsWarning
-    from tftpbench.model.whole_file import write_chosen
+    from tftpbench.model.regular_file import write_chosen
+    from tftpbench.store import load_run
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # they are among the notes
-        written = _written(comparison.compare(a, b, within=share), format_)
+        found = [load_run(each).searches for each in (a, b)]
+        if any(found):
+            written = _of_searches(found, (str(a), str(b)), format_)
+        else:
+            written = _written(comparison.compare(a, b, within=share), format_)
     if out != "-":
         write_chosen(Path(out), document_text(f"{written}\n").encode(), ResultsError, output.ELSEWHERE)
     elif format_ is Format.text:
@@ -69,6 +75,24 @@ def _share(text: str) -> float:
     if not percent or not 0 <= share <= 1:
         raise typer.BadParameter(f"--within is {text[:40]!r}; allowed: 0% to under 100%, as in 5%")
     return share
+
+
+def _of_searches(found: "list[tuple[FoundCapacity, ...]]", paths: tuple[str, str], format_: Format) -> str:
+    """Two runs that searched for capacities."""
+    from tftpbench.analysis import capacity
+    from tftpbench.render import capacity as rendered
+    from tftpbench.render import markdown
+    from tftpbench.render.plain import plain
+    from tftpbench.render.report.forms import csv_text
+
+    rows = capacity.compared(*found)
+    if format_ is Format.json:
+        return json.dumps(rendered.comparison_document(rows, paths), ensure_ascii=False, allow_nan=False)
+    if format_ is Format.csv:
+        names = ("search", "find", "a_lower", "a_upper", "b_lower", "b_upper", "verdict")
+        return csv_text(names, ((each.title, each.find, *each.a, *each.b, each.verdict) for each in rows)).rstrip("\n")
+    written = rendered.comparison(rows, paths)
+    return markdown.written(written) if format_ is Format.md else plain(written)
 
 
 def _written(found: "Comparison", format_: Format) -> str:

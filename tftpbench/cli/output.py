@@ -14,6 +14,7 @@ import typer
 from tftpbench.render.terminal import Output, output_of
 
 if TYPE_CHECKING:
+    from tftpbench.measure import RunReport
     from tftpbench.store import Run
 
 ELSEWHERE = "choose another place with -o"
@@ -37,7 +38,7 @@ def print_text(render: Callable[[Output], str], *, json_: bool, quiet: bool) -> 
 def keep(text: str, path: Path, advice: str = ELSEWHERE) -> Path:
     """A file of the command's own, such as a report in a run's folder; raises ResultsError."""
     from tftpbench.model.errors import ResultsError
-    from tftpbench.model.whole_file import write_whole
+    from tftpbench.model.regular_file import write_whole
 
     return write_whole(path, text.encode(), ResultsError, advice)
 
@@ -54,3 +55,35 @@ def keep_answer(folder: Path, text: str) -> None:
     from tftpbench.store.format import ANSWER
 
     keep(f"{text}\n", folder / ANSWER, "all trials are saved beside it")
+
+
+def capacities(report: "RunReport", *, json_: bool, quiet: bool, prints_document: bool = True) -> int | None:
+    """Print and keep what searches for capacities found; the exit code, None where none came to an end.
+
+    `prints_document` False: the document is printed by the caller, among others.
+    """
+    from tftpbench.analysis import capacity
+    from tftpbench.model.capacity import documents
+    from tftpbench.model.programs import typed
+    from tftpbench.render import capacity as rendered
+    from tftpbench.store.format import read_searches
+
+    found = read_searches(report.folder)
+    if not found:
+        return None
+    folder, repeat = str(report.folder), typed(report.command)
+    keep_answer(report.folder, rendered.text(found, folder, repeat))
+    print_text(
+        lambda out: rendered.text(found, folder, repeat, colour=out.has_colour, width=out.width),
+        json_=json_, quiet=quiet,
+    )  # fmt: skip
+    if json_ and prints_document:
+        typer.echo(json.dumps(documents(found), ensure_ascii=False))
+    return capacity.exit_code(found)
+
+
+def resuming(folder: Path) -> str:
+    """The command that goes on with a search."""
+    from tftpbench.model.programs import typed
+
+    return typed(["tftpbench", "capacity", "--resume", str(folder)])

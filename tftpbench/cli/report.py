@@ -41,7 +41,7 @@ def report(
 ) -> int:
     """Write a stored run as a report: answer, figures, plots, machine."""
     from tftpbench.model.errors import ResultsError
-    from tftpbench.model.whole_file import write_chosen
+    from tftpbench.model.regular_file import write_chosen
     from tftpbench.render.report import report as written
     from tftpbench.store import load_run
 

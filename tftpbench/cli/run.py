@@ -189,10 +189,25 @@ def _measured(
                 limits=limits,
             )
     except measure.RunInterrupted as interrupted:
+        if scenario.capacity:
+            output.capacities(interrupted.report, json_=False, quiet=quiet)
         if page and interrupted.report.rows:
             _write_page(interrupted.report.folder)
         raise
+    if scenario.capacity:
+        return _found(report, page, json_, quiet)
     return _answered(report, page, json_, quiet)
+
+
+def _found(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tuple[dict[str, object], int]:
+    """The same of searches for capacities."""
+    from tftpbench.model.capacity import documents
+    from tftpbench.store.format import read_searches
+
+    code = output.capacities(report, json_=json_, quiet=quiet, prints_document=False)
+    if page:
+        _write_page(report.folder)
+    return documents(read_searches(report.folder)), code or 0
 
 
 def _answered(report: "RunReport", page: bool, json_: bool, quiet: bool) -> tuple[dict[str, object], int]:
@@ -244,6 +259,9 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     documents: list[dict[str, object]] = []
     count, seconds = 0, 0.0
     for scenario, unknown in map(_before_copies, scenarios):
+        scenario, notes = measure.networked(scenario)  # noqa: PLW2901 (as it would be measured)
+        for note in notes:
+            typer.echo(note, err=True)
         planned = plan(scenario, measure.contenders(scenario), seed)
         takes_s = estimate_s(planned.trials)
         count, seconds = count + len(planned.trials), seconds + takes_s

@@ -20,6 +20,7 @@ class Which(StrEnum):
     summary = "summary"
     comparison = "comparison"
     gate = "gate"
+    doctor = "doctor"
 
 
 def schema(

@@ -4,7 +4,6 @@
     loop.py          a whole `gate ab`: how much work a trial is, pairs, looks, an end
     pair.py          a fresh base and head, loaded in turn
     syscalls.py      system calls per block, by passes under strace
-    pair_figures.py  pairs as numbers: which of them count, how much worse the head was, and a test of their signs
     verdict.py       the rules, from figures to verdicts: for pairs, stored runs and resampling
     decision.py      the rules applied to pairs, look after look, with the figures behind each verdict
     result.py        what was found, as plain values

@@ -35,8 +35,8 @@ from tftpbench.gate.result import BY_SEVERITY, Facts, GateResult, Judgement, Sid
 from tftpbench.gate.stored import NOT_IN_A_RUN, Place, Row, Stored, budgets_of, build_of, is_valid, refuse
 from tftpbench.gate.text import change
 from tftpbench.gate.verdict import ERROR, Loss, held_budget, overall_verdict, verdicts
-from tftpbench.model.budgets import KNOWN, worsening
 from tftpbench.model.errors import NotComparable
+from tftpbench.model.gate_settings import KNOWN, worsening
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import METRICS as RECORDS
 from tftpbench.model.metrics import Metric

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tftpbench.analysis.stats import PAIRS_MIN, paired_ratio, trimmed
-from tftpbench.gate.pair_figures import both, by_cell, counted, loaded, severe_loss, valid, worsening_log
+from tftpbench.gate.pair import both, by_cell, counted, loaded, severe_loss, valid, worsening_log
 from tftpbench.gate.result import BY_SEVERITY, CONTROL, HEAD, Judgement, Noise, Pair, Verdict, pairs_used
 from tftpbench.gate.verdict import (
     INCONCLUSIVE,
@@ -28,7 +28,7 @@ from tftpbench.gate.verdict import (
     overall_verdict,
     severe,
 )
-from tftpbench.model.budgets import KNOWN, METRICS, worsening
+from tftpbench.model.gate_settings import KNOWN, METRICS, worsening
 from tftpbench.model.units import counted as amount
 
 DETAILS: Mapping[Verdict, str] = {

@@ -15,8 +15,7 @@ from pathlib import Path
 from tftpbench.gate import pair, syscalls
 from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.document import GateFolder
-from tftpbench.gate.pair import Work, sliced
-from tftpbench.gate.pair_figures import loaded, severe_sign, valid, worsening_log
+from tftpbench.gate.pair import Work, loaded, severe_sign, sliced, valid, worsening_log
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
@@ -26,10 +25,20 @@ from tftpbench.host import machine
 from tftpbench.host.generator import Stop
 from tftpbench.host.roots import roots
 from tftpbench.host.server import Server
-from tftpbench.measure import Bench, Contender, Pinning, Tools, Trial, load_config, pin, server_of, target_files
-from tftpbench.model.budgets import METRICS
+from tftpbench.measure import (
+    Bench,
+    Contender,
+    Pinning,
+    Tools,
+    Trial,
+    load_config,
+    networked,
+    pin,
+    server_of,
+    target_files,
+)
 from tftpbench.model.errors import ServerError, TftpbenchError
-from tftpbench.model.gate_settings import CONTROL_EVERY, Gate
+from tftpbench.model.gate_settings import CONTROL_EVERY, METRICS, Gate
 from tftpbench.model.invariants import number as figure
 from tftpbench.model.keys import stable_key
 from tftpbench.model.scenario import Scenario
@@ -51,7 +60,7 @@ SLICES_MIN, SLICES_MAX = 4, 40
 STOP_GRACE_S = 0.3
 RATE = "data_pps"
 # An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
-# (pair_figures.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
+# (pair.SEVERE), since the base itself is now and then half as fast as it was before the first pair.
 SLOW_FACTOR = 3.0
 
 
@@ -111,6 +120,7 @@ def ab(
     UsageError where a side can't do a cell, ServerError where one can't be started, LoadError where the generator can't
     run, ResultsError where the folder can't be written, GateInterrupted on Ctrl-C.
     """
+    scenario, notes = networked(scenario)
     refuse_unfit(base, head, scenario.cells())
     folder = GateFolder(out, scenario.name)
     entries = entries or (base.name, head.name)
@@ -121,6 +131,7 @@ def ab(
         base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).host.write_contents))
         bench = Bench(base_folder, files, pinning, seed, tools or Tools())
         gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
+        gate.notes += notes
         try:
             decision = gate.run()
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tftpbench.model.budgets import KNOWN
+from tftpbench.model.gate_settings import KNOWN
 
 if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd

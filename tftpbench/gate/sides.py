@@ -26,18 +26,18 @@ ALLOWED = (
 _NAME_LENGTH_MAX = 40
 
 
-def side(entry: str, like: str | None = None) -> Contender:
+def side(entry: str, like: str | None = None, *, in_network: bool = False) -> Contender:
     """The server that an entry of the command line means; `like` names the manifest that says how it is started.
 
-    Raises UsageError (ManifestError) for an entry that can't be understood, ServerMissing for a server that is not
-    here.
+    `in_network`: it is to run in a network of its own. Raises UsageError (ManifestError) for an entry that can't be
+    understood, ServerMissing for a server that is not here.
     """
     _refuse_running(entry)
     try:
         server, variant = _chosen(entry, like)
     except OSError as error:  # a word that no path can be
         raise UsageError(f"{entry[:60]!r}: is no server: {error.strerror}; {ALLOWED}") from None
-    contender = Contender(server, variant, locate(server))
+    contender = Contender(server, variant, locate(server, in_network=in_network))
     if contender.busy_polls:
         raise UsageError(
             f"{contender.name}: polls without ever sleeping, so its CPU time says nothing; "
@@ -48,11 +48,13 @@ def side(entry: str, like: str | None = None) -> Contender:
     return contender
 
 
-def both_sides(base: str, head: str, like: str | None = None) -> tuple[Contender, Contender]:
+def both_sides(
+    base: str, head: str, like: str | None = None, *, in_network: bool = False
+) -> tuple[Contender, Contender]:
     """Base and head; `like` is for those that are executables. Raises UsageError where neither is, and as `side`."""
     if like is not None and not (takes_like(base) or takes_like(head)):
         raise UsageError("--as says how executables are started, and neither base nor head is one; leave it out")
-    first, second = (side(entry, like if takes_like(entry) else None) for entry in (base, head))
+    first, second = (side(entry, like if takes_like(entry) else None, in_network=in_network) for entry in (base, head))
     return first, second
 
 

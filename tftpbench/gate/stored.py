@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tftpbench.analysis.comparison.differences import COMMIT_DIGITS, differing, part, refuse_quick, shown
+from tftpbench.analysis.comparison.differences import COMMIT_DIGITS, differing, part, refuse_mixed, refuse_quick, shown
 from tftpbench.host import machine
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import BaselineMissing, NotComparable, ResultsError, ScenarioError, UsageError
@@ -122,6 +122,7 @@ def refuse(base: Stored, manifest: Mapping[str, Any], scenario: Scenario, name: 
     """Raises NotComparable for quick runs, or saying which fields of which key differ, with both values."""
     refuse_quick(base.run.manifest, base.run.path)
     refuse_quick(manifest, name)
+    refuse_mixed(base.run.manifest, {**manifest, "scenario": scenario.document()}, (base.run.path, name))
     differences = [
         *_key_differs("host_key", base, manifest, *(
             {fact: part(each, "machine").get(fact) for fact in machine.HOST_KEY_FACTS}

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tftpbench.gate.decision import Decision
-from tftpbench.gate.pair_figures import figure, loaded
+from tftpbench.gate.pair import figure, loaded
 from tftpbench.gate.result import BASE, HEAD, Judgement, Noise, Pair, Side, Verdict
 from tftpbench.measure import Pinning
 from tftpbench.measure.validity import GENERATOR_BUSY_FRACTION_MAX
-from tftpbench.model.budgets import KNOWN, METRICS
+from tftpbench.model.gate_settings import KNOWN, METRICS
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted
 

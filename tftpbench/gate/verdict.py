@@ -11,7 +11,7 @@ counts among them. What is called regressed at one look stays so: the looks' err
 
 A pair whose clock can't be trusted counts for the metrics that need no clock. It counts, too, where one side did worse
 by more than twice what the budget allows: the head as the worse one in pair after pair is regressed by a sign test that
-may be looked at after every pair (pair_figures.py).
+may be looked at after every pair (pair.py).
 """
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.analysis.stats import PAIRS_MIN, Trimmed, holm, trimmed
-from tftpbench.gate.pair_figures import by_cell, figure, loaded, p_values, severe_sign
+from tftpbench.gate.pair import by_cell, figure, loaded, p_values, severe_sign
 from tftpbench.gate.result import BASE, BY_SEVERITY, HEAD, Pair, Verdict
-from tftpbench.model.budgets import METRICS, allowance
+from tftpbench.model.gate_settings import METRICS, allowance
 from tftpbench.model.metrics import Metric
 from tftpbench.model.units import counted as amount
 

@@ -60,9 +60,14 @@ def is_elsewhere(host: str) -> bool:
     return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def leaves_machine(config: LoadConfig) -> bool:
+    """Whether the datagrams of a load do; a server's own network is on this machine."""
+    return config.network_fd is None and is_elsewhere(config.host)
+
+
 def braked(config: LoadConfig, limits: Limits) -> LoadConfig:
     """The load with what bounds it; the rule that ends it is for other machines."""
-    stops = limits.stops and is_elsewhere(config.host)
+    stops = limits.stops and leaves_machine(config)
     return replace(config, stops_when_failing=stops, bytes_per_s_max=limits.bytes_per_s_max)
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, fits_a_frame, machines_network
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
@@ -380,6 +381,27 @@ def best_sockets(host: str) -> Sockets:
     """The cheaper arrangement that a server at this IP address allows: only IPv4 loopback can be shared."""
     address = ip_address(host)
     return "shared" if address.version == 4 and address.is_loopback else "per-transfer"
+
+
+def in_network(config: LoadConfig, network: Network) -> LoadConfig:
+    """The load through a server's own network. Rings carry lock-step whose blocks fit a frame; shared sockets the rest.
+
+    A boot has steps of several kinds, so sockets carry it.
+    """
+    sockets = config.sockets
+    fits = fits_a_frame(config.blksize, ipv6=ip_address(config.host).version == 6)
+    if sockets == "ring" and (config.windowsize > 1 or not fits or config.boots):
+        sockets = "shared"
+    return replace(
+        config,
+        sockets=sockets,
+        allow_remote=True,
+        network_fd=network.requests_fd,
+        ring_interface=network.ring_interface,
+        ring_mac=ROUTER_MAC,
+        server_mac=SERVER_MAC,
+        machines_network=machines_network(config.host, ring=sockets == "ring"),
+    )
 
 
 def machine_name(template: str, number: int) -> str:

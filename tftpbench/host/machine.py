@@ -8,9 +8,10 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from tftpbench.model.keys import stable_key
 
@@ -80,19 +81,86 @@ def build() -> dict[str, Fact]:
     }
 
 
-def stolen_ticks(cores: Sequence[int]) -> tuple[int, int]:
+def stolen_ticks(cores: Sequence[int], root: Path = Path("/")) -> tuple[int, int]:
     """Ticks that the hypervisor took from the cores, and all their ticks so far (proc_stat(5))."""
     stolen = total = 0
     wanted = {f"cpu{core}" for core in cores}
     try:
-        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-    except OSError:
+        lines = (root / "proc/stat").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
         return 0, 0
     for name, *fields in (line.split() for line in lines):
         if name in wanted:
-            ticks = [int(field) for field in fields[:8]]  # guest time, which follows, is in user time already
+            # Guest time, which follows, is in user time already; kernels before 2.6.11 have no time stolen.
+            ticks = [int(field) for field in fields[:8] if field.isdecimal()] + [0] * (8 - len(fields))
             stolen, total = stolen + ticks[7], total + sum(ticks)
     return stolen, total
+
+
+def cpu_pressure_ns(root: Path = Path("/")) -> int | None:
+    """For how long something has waited for a core so far (PSI, some); None where the kernel does not say."""
+    for line in (_line(root / "proc/pressure/cpu") or "").splitlines():
+        kind, _, fields = line.partition(" ")
+        total = _number(fields.rpartition("total=")[2])
+        if kind == "some" and total is not None:
+            return total * 1000
+    return None
+
+
+class CpuLimit(NamedTuple):
+    """Cores' worth of time that a control group grants, and the command that lifts it."""
+
+    cores: float
+    remedy: str
+
+
+def cpu_limit(root: Path = Path("/")) -> CpuLimit | None:
+    """The narrowest quota of this process's control group and those above it; None where there is none."""
+    found = []
+    for folder in _cpu_groups(root):
+        words = (_line(folder / "cpu.max") or "").split()
+        name, lifted = "cpu.max", "max"
+        if not words:
+            words = [_line(folder / f"cpu.cfs_{each}_us") or "" for each in ("quota", "period")]
+            name, lifted = "cpu.cfs_quota_us", "-1"
+        quota, period = (_number(word) for word in words[:2]) if len(words) >= 2 else (None, None)
+        if quota and period:
+            path = f"/{(folder / name).relative_to(root)}"
+            found.append(CpuLimit(quota / period, f"echo {lifted} | sudo tee {path}"))
+    return min(found, default=None)
+
+
+def throttled_ns(root: Path = Path("/")) -> int | None:
+    """For how long this process's control group, or one above it, was held back so far; None where that is not known.
+
+    Summed over cores (kernel's cgroup-v2 document, cpu.stat; sched-bwc).
+    """
+    found = []
+    for folder in _cpu_groups(root):
+        fields = dict(
+            pair for line in (_line(folder / "cpu.stat") or "").splitlines() if len(pair := line.split()) == 2
+        )
+        for name, unit_ns in (("throttled_usec", 1000), ("throttled_time", 1)):
+            value = _number(fields.get(name))
+            found += [] if value is None else [value * unit_ns]
+    return max(found, default=None)
+
+
+def _cpu_groups(root: Path) -> Iterator[Path]:
+    """Folders of the control group that has this process's CPU time, the innermost first, of both versions."""
+    for line in (_line(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = (
+            ("sys/fs/cgroup", "sys/fs/cgroup/unified")
+            if not controllers
+            else ("sys/fs/cgroup/cpu", f"sys/fs/cgroup/{controllers}")
+        )
+        for mount in dict.fromkeys(mounts):
+            group = PurePosixPath(path.lstrip("/"))
+            parents = [] if ".." in group.parts else [group, *group.parents]
+            yield from (root / mount / each for each in parents if (root / mount / each).is_dir())
 
 
 def _installed_version() -> str | None:

@@ -20,6 +20,8 @@ class Pinning:
     server: tuple[int, ...]
     generator: tuple[int, ...]
     spare: tuple[int, ...]
+    network: str = "loopback"
+    """What lies between the two: loopback or namespace."""
 
     @property
     def separate(self) -> bool:
@@ -28,11 +30,12 @@ class Pinning:
 
     @property
     def phrase(self) -> str:
-        """The part of the answer's sentence: "on separate cores", "on one core"."""
+        """The part of the answer's sentence: "on separate cores", "on one core in network namespaces"."""
+        where = " in network namespaces" if self.network == "namespace" else ""
         if self.separate:
-            return "on separate cores"
+            return f"on separate cores{where}"
         together = sorted({*self.server, *self.generator})
-        return "on one core" if len(together) == 1 else f"on the same {len(together)} cores"
+        return ("on one core" if len(together) == 1 else f"on the same {len(together)} cores") + where
 
 
 def placement(phrase: str, running: Sequence[str], servers: int) -> str:
@@ -56,4 +59,5 @@ def pin(placement: Placement, allowed: Sequence[int] | None = None) -> Pinning:
     else:
         server, generator = cores, cores
     taken = {*server, *generator}
-    return Pinning(tuple(server), tuple(generator), tuple(core for core in cores if core not in taken))
+    spare = tuple(core for core in cores if core not in taken)
+    return Pinning(tuple(server), tuple(generator), spare, placement.network)

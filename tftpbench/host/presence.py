@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tftpbench.host.network import may_name_ids
 from tftpbench.host.target import Target
 from tftpbench.model.manifest import Manifest
 
 # How to get what only root may run, and how the reason ends where there is no program.
 AS_ROOT = "run tftpbench as root"
+SUBORDINATE = "install newuidmap (apt install uidmap), with a line of this user in /etc/subuid and /etc/subgid"
 NOT_FOUND = "was not found"
 VERSION_TIMEOUT_S = 10.0
 VERSION_LENGTH_MAX = 120
@@ -40,19 +42,20 @@ class Missing:
     get: str
 
 
-def locate(server: Manifest | Target, *, ask: bool = True) -> Found | Missing:
+def locate(server: Manifest | Target, *, ask: bool = True, in_network: bool = False) -> Found | Missing:
     """Look for the server on this machine, and, with `ask`, ask it its version (at most VERSION_TIMEOUT_S).
 
-    A running server is there or not when it is asked, and its version is not known.
+    A running server is there or not when it is asked, and its version is not known. `in_network`: it would run in a
+    network of its own, where every user may bind every port, and who has other ids may be root.
     """
     if isinstance(server, Target):
         return Found("unknown", "")
     executable = server.executable()
     if executable is None:
         return Missing(f"{server.wanted} {NOT_FOUND}", server.get)
-    refused = missing_privilege(server.privileges, server.fixed_port)
+    refused = missing_privilege(server.privileges, server.fixed_port, in_network=in_network)
     if refused is not None:
-        return Missing(refused, AS_ROOT)
+        return Missing(refused, f"{AS_ROOT}{f', or {SUBORDINATE}' if in_network else ''}")
     command = server.version_command(executable)
     if not command or not ask:
         return Found("unknown", executable)
@@ -88,9 +91,9 @@ def ask_version(command: Sequence[str]) -> str:
     return line
 
 
-def missing_privilege(needs_root: str | None, port: int | None) -> str | None:
+def missing_privilege(needs_root: str | None, port: int | None, *, in_network: bool = False) -> str | None:
     """What stands between this user and the server, in words; None where nothing does."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 or (in_network and (needs_root is None or may_name_ids())):
         return None
     if needs_root is not None:
         return f"needs root: {needs_root}"

@@ -20,7 +20,7 @@ from tftpbench.host.server import TemporaryFolder
 from tftpbench.model.boot import Share, files
 from tftpbench.model.errors import UsageError
 from tftpbench.model.units import format_bytes
-from tftpbench.model.workload import Cell, OpenLoop, Shaped, Storm
+from tftpbench.model.workload import MACHINES_IN_FLIGHT_MAX, Cell, OpenLoop, Shaped, Sought, Storm
 
 PREFIX = "tftpbench-roots-"
 # What a write cell of fixed duration may fill: the loopback interface carries some 250,000 datagrams a second between
@@ -99,26 +99,29 @@ def roots(
 
     What earlier runs left there, whose remover was killed with them, is removed first.
     """
-    places = _places() if candidates is None else candidates
-    for place in places:
+    tried = places() if candidates is None else candidates
+    for place in tried:
         _sweep(place)
-    with _base(_roomiest(places, cells)) as base:
+    with _base(_roomiest(tried, cells)) as base:
         base.chmod(0o755)
         yield Roots(base, seed, write_contents)
 
 
-def file_system(path: Path) -> str:
+def file_system(path: Path, proc_in: Path = Path("/")) -> str:
     """Type of the file system of `path`, as in "tmpfs"; "unknown" where proc does not say (proc_pid_mountinfo(5))."""
     best, kind = -1, "unknown"
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (proc_in / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return kind
     for line in lines:
         before, _, after = line.partition(" - ")
-        mount = before.split()[4]
+        fields, mount_fields = after.split(), before.split()
+        if not fields or len(mount_fields) < 5:
+            continue
+        mount = mount_fields[4]
         if len(mount) > best and path.resolve().is_relative_to(mount):
-            best, kind = len(mount), after.split()[0]
+            best, kind = len(mount), fields[0]
     return kind
 
 
@@ -138,6 +141,8 @@ def machines_max(cell: Cell) -> int:
     load = cell.load
     if isinstance(load, Storm):
         return load.machines
+    if isinstance(load, Sought):  # of the trials of a search each has a root of its own
+        return MACHINES_IN_FLIGHT_MAX
     if cell.transfers is not None:
         return cell.transfers
     if isinstance(load, OpenLoop):
@@ -237,7 +242,8 @@ def _uploads_bytes(cell: Cell) -> int:
     return int((cell.duration_ns + cell.warm_up_ns) / 1e9 * rate) + cell.concurrency * cell.file_size_bytes
 
 
-def _places() -> list[Path]:
+def places() -> list[Path]:
+    """Folders that roots may be made in, the best first."""
     memory = Path("/dev/shm")  # noqa: S108 (mkdtemp makes a folder of our own in it)
     return [place for place in (memory, Path(tempfile.gettempdir())) if os.access(place, os.W_OK | os.X_OK)]
 

@@ -9,6 +9,9 @@
     findings.py   what a server did wrong
     starts.py     which servers do not start, and are left out
     ceilings.py   raw loopback UDP throughput for the same datagrams, measured beside the trials
+    search.py     the search between two loads, by a controller of RFC 9971, and a second opinion of its bounds
+    capacity.py   what a server can bear: ramp, bounds, and what is measured there
+    capacity_trials.py   the same on real servers: its trials, and the document of its result
     runner.py     the run: folder, resume, Ctrl-C
     events.py     the events that a run emits
 
@@ -25,13 +28,16 @@ from tftpbench.measure.events import (
     RecoveryAwaited,
     RunFinished,
     RunStarted,
+    SearchFinished,
+    SearchStarted,
     ServerLeftOut,
     TrialFinished,
     TrialStarted,
 )
 from tftpbench.measure.files import copied_boots, target_files
-from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, options_asked
+from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
 from tftpbench.measure.runner import RunInterrupted, RunReport
+from tftpbench.measure.search import second_opinion
 from tftpbench.measure.session import (
     Bench,
     Tools,
@@ -59,6 +65,8 @@ __all__ = [
     "RunInterrupted",
     "RunReport",
     "RunStarted",
+    "SearchFinished",
+    "SearchStarted",
     "ServerLeftOut",
     "Skipped",
     "Tools",
@@ -70,9 +78,11 @@ __all__ = [
     "copied_boots",
     "how_lost",
     "load_config",
+    "networked",
     "options_asked",
     "pin",
     "run_watched",
+    "second_opinion",
     "server_of",
     "target_files",
 ]

@@ -66,6 +66,8 @@ class Ceilings:
         """
         if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
             return None  # we don't know where it runs, or its datagrams are of many kinds
+        if trial.cell.placement.network != "loopback":
+            return None  # the probe is of loopback
         if trial.round != self._round:
             self._round, self._found = trial.round, {}
         key = trial.cell.key, trial.contender.busy_polls

@@ -11,6 +11,7 @@ from tftpbench.host.generator import Progress
 from tftpbench.host.pinning import Pinning
 from tftpbench.measure.plan import Plan, Trial
 from tftpbench.measure.starts import LeftOut
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Cell
 
@@ -98,6 +99,26 @@ class CeilingUnknown:
 
 
 @dataclass(frozen=True)
+class SearchStarted:
+    """A search for a capacity begins, one of `total`; `base` has the cell whose load is sought.
+
+    The `total` of its trials is 0: how many it takes is not known.
+    """
+
+    base: Trial
+    total: int
+
+
+@dataclass(frozen=True)
+class SearchFinished:
+    """What a search found, as capacity.json has it; already on disk."""
+
+    base: Trial
+    total: int
+    found: FoundCapacity
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """`interrupted` when Ctrl-C ended it early."""
 
@@ -114,5 +135,7 @@ Event = (
     | TrialFinished
     | ServerLeftOut
     | CeilingUnknown
+    | SearchStarted
+    | SearchFinished
     | RunFinished
 )

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 
 from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
+from tftpbench.host.network import NetworkRefused, packet_refusal
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server import is_taken, program_at
-from tftpbench.host.target import Target
-from tftpbench.model.errors import ManifestError
+from tftpbench.host.target import SCHEME, Target
+from tftpbench.model.errors import ManifestError, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Storm
+from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Sought, Storm
 
 # Where servers are started, unless a caller says otherwise (`session.server_of`).
 LISTENS_ON = "127.0.0.1"
+_ALLOWED_RING = "allowed: auto, shared, per-transfer, or ring with placement.network namespace"
 # What a trial takes besides its load, and what servers move, in the recorded runs of results/reference: a start, a stop
 # and a row take 0.12 to 0.3 s. 1000 reads of 64 KiB end 0.5 s (epoll) to 4 s (servers that lose some) after the window.
 _AROUND_TRIAL_S = 0.2
@@ -86,6 +88,38 @@ class Plan:
     skipped: tuple[Skipped, ...]
 
 
+def networked(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+    """The scenario with the network and the sockets that it will be measured with, and what is to be said of that.
+
+    Raises UsageError in one line where it asks for what this machine, or a server, can't be measured with.
+    """
+    wanted, sockets = scenario.placement.network, scenario.client.sockets
+    if wanted == "auto" and any(entry.startswith(SCHEME) for entry in scenario.servers):
+        scenario, wanted = scenario.over("loopback"), "loopback"
+    if wanted == "loopback":
+        if sockets == "ring":
+            raise UsageError(f"client.sockets is ring, and placement.network loopback; {_ALLOWED_RING}")
+        return scenario, ()
+    running = [entry for entry in scenario.servers if entry.startswith(SCHEME)]
+    if running:
+        raise UsageError(
+            f"{running[0]} runs already, and not in a network of ours; allowed: --set placement.network=loopback"
+        )
+    try:
+        packet_refused = packet_refusal()
+    except NetworkRefused as error:
+        if wanted == "namespace" or sockets == "ring":
+            raise UsageError(
+                f"placement.network is {wanted}, and this machine makes none ({error}); "
+                "allowed: loopback, or root, or a machine that allows user namespaces"
+            ) from None
+        return scenario.over("loopback"), (f"measured over loopback: this machine makes no namespaces ({error})",)
+    if packet_refused and sockets == "ring":
+        raise UsageError(f"client.sockets is ring, and packet sockets are refused ({packet_refused}); {_ALLOWED_RING}")
+    notes = (f"measured with sockets, not rings: {packet_refused}",) if packet_refused and sockets == "auto" else ()
+    return scenario.over("namespace", "shared" if packet_refused else "ring"), notes
+
+
 def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contender, ...]:
     """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one.
 
@@ -93,11 +127,12 @@ def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contend
     is started, so that one which is there but can't run is found, too.
     """
     chosen = [choose(entry) for entry in scenario.servers]
+    in_network = scenario.placement.network == "namespace"
     with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
-        found = list(pool.map(lambda choice: locate(choice[0], ask=ask_version), chosen))
-    servers = tuple(
-        _with_its_port(Contender(server, variant, here)) for (server, variant), here in zip(chosen, found, strict=True)
-    )
+        found = list(pool.map(lambda choice: locate(choice[0], ask=ask_version, in_network=in_network), chosen))
+    servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
+    if not in_network:  # where all ports are free
+        servers = tuple(map(_with_its_port, servers))
     for server in servers:
         same = [str(other.server.source) for other in servers if other.name == server.name]
         if len(same) > 1:
@@ -121,11 +156,13 @@ def plan(scenario: Scenario, servers: Sequence[Contender], seed: int) -> Plan:
     left_out = {(skip.server, skip.cell.key if skip.cell else None) for skip in skipped}
     rng = random.Random(seed)
     trials: list[Trial] = []
-    for round_number in range(scenario.trials):
+    for round_number in range(scenario.rounds):
         for cell_index in rng.sample(range(len(cells)), len(cells)):
             for server_index in rng.sample(range(len(servers)), len(servers)):
                 cell, server = cells[cell_index], servers[server_index]
                 if (server.name, None) in left_out or (server.name, cell.key) in left_out:
+                    continue
+                if scenario.is_left_out(cell, server.name):
                     continue
                 number = (round_number * len(cells) + cell_index) * len(servers) + server_index + 1
                 trials.append(Trial(number, len(trials) + 1, round_number + 1, cell, server))
@@ -165,7 +202,9 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
     for trial in trials:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
-        if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
+        in_network = trial.cell.placement.network != "loopback"
+        is_search = isinstance(trial.cell.load, Sought)
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or in_network or is_search:
             continue  # it has no ceiling
         if work not in chosen:
             costs[trial.order] += calibration_s
@@ -179,6 +218,8 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
 def _load_s(cell: Cell) -> float:
     """The load itself, with the transfers that are in flight when a window closes."""
     load, each_s = cell.load, _moving_s(cell)
+    if isinstance(load, Sought):
+        return _S * load.asked.budget_ns
     lasts_s = _S * (cell.warm_up_ns + (cell.duration_ns or 0))
     if isinstance(load, ClosedLoop):
         started = cell.concurrency if cell.transfers is None else cell.transfers

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from tftpbench.host.generator import LoadConfig, LoadResult
 from tftpbench.host.pinning import Pinning
-from tftpbench.host.server import Buffers, Ended, Samples, Usage
+from tftpbench.host.server import Buffers, Ended, Samples, UdpCounts, Usage
 from tftpbench.host.target import Target
 from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import Trial
@@ -32,6 +32,10 @@ class Observed:
     """When it closed."""
     udp_drops_host: tuple[int | None, int | None]
     """After the load, and before."""
+    udp: UdpCounts | None
+    """Of the load, in the server's own network; None where it has none."""
+    strays: int | None
+    """Datagrams that came to the generator's side of it and found no socket; None where it has none."""
     samples: Samples
     buffers: Buffers | None
     lost: ServerDied | None
@@ -62,6 +66,7 @@ def row_of(trial: Trial, pinning: Pinning) -> Row:
         "verify": cell.verify,
         "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
         "generator_cpus": _numbers(pinning.generator),
+        "network": cell.placement.network,
         "busy_poll_us": busy_poll_us(cell, pinning),
         "deadline_ns": cell.open_loop.deadline_ns if cell.open_loop else None,
     }
@@ -78,7 +83,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
     The CPU time of a server that polls without sleeping tells nothing about it.
     """
     opened_ns, closed_ns = seen.cpu_ns
-    cpu_ns, in_window_ns = _since(closed_ns, seen.ready.cpu_ns), _since(closed_ns, opened_ns)
+    cpu_ns, in_window_ns = since(closed_ns, seen.ready.cpu_ns), since(closed_ns, opened_ns)
     if busy_polls:
         cpu_ns = in_window_ns = None
     figures = seen.result.figures
@@ -94,19 +99,26 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
         "server_processes_max": seen.samples.processes_max,
         "server_threads_max": seen.samples.threads_max,
         "server_fds_max": seen.samples.fds_max,
-        "server_context_switches": _since(seen.context_switches, seen.ready.context_switches),
+        "server_context_switches": since(seen.context_switches, seen.ready.context_switches),
         "server_receive_buffer_bytes": seen.buffers.receive_bytes if seen.buffers else None,
         "server_send_buffer_bytes": seen.buffers.send_bytes if seen.buffers else None,
         "server_end": seen.ended.text if seen.ended else None,
         "server_left_over": seen.ended.left_over if seen.ended else None,
         "udp_drops_server": seen.samples.udp_drops,
-        "udp_drops_host": _since(*seen.udp_drops_host),
+        "udp_drops_host": since(*seen.udp_drops_host),
+        **_udp_columns(seen.udp),
         "generator_sockets": seen.config.sockets,
         "protocol_faults": [asdict(fault) for fault in seen.result.faults],
     }
 
 
-def _since(later: int | None, earlier: int | None) -> int | None:
+def _udp_columns(counts: UdpCounts | None) -> Row:
+    known = counts._asdict() if counts is not None else dict.fromkeys(UdpCounts._fields)
+    return {f"server_udp_{name}": count for name, count in known.items()}
+
+
+def since(later: int | None, earlier: int | None) -> int | None:
+    """What was counted between two looks; None where one of them saw nothing."""
     return later - earlier if later is not None and earlier is not None else None
 
 

@@ -15,26 +15,31 @@ from numpy.typing import NDArray
 
 from tftpbench.host import machine
 from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
+from tftpbench.host.conditions import Diagnosis, needs_of
 from tftpbench.host.generator import LoadResult
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
 from tftpbench.host.target import Target
+from tftpbench.measure.capacity_trials import search_all
 from tftpbench.measure.ceilings import Ceilings
 from tftpbench.measure.events import (
     CeilingUnknown,
     Event,
     RunFinished,
     RunStarted,
+    SearchFinished,
+    SearchStarted,
     ServerLeftOut,
     TrialFinished,
     TrialStarted,
 )
 from tftpbench.measure.files import fitted, target_files
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, networked, plan
 from tftpbench.measure.session import Bench, Tools
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.programs import typed
@@ -98,6 +103,12 @@ class TrialStore(Protocol):
     def append_trial(self, row: Mapping[str, object]) -> None:
         """Keep the row of a finished trial."""
 
+    def keep_searches(self, found: Sequence[FoundCapacity]) -> None:
+        """Keep what searches for capacities found, all until now."""
+
+    def finished_searches(self) -> list[FoundCapacity]:
+        """What `keep_searches` has kept."""
+
     def close(self) -> None:
         """Close it; other processes may open it again."""
 
@@ -120,6 +131,7 @@ def run(
     server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
     has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
+    scenario, network_notes = networked(scenario)
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
         scenario = fitted(scenario, servers, files, on_event)
@@ -130,14 +142,16 @@ def run(
         where = placement(pinning.phrase, running, len(servers))
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
-            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command)
+            found = tools.conditions(needs_of(scenario))
+            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command, found)
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
-                notes = (*_remote_notes(servers, limits), *store.notes, *files.notes(servers))
+                notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
-                left = [trial for trial in whole.trials if trial.number not in done]
-                interrupted = _do_all(left, whole, bench, store, on_event)
+                left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
+                do = _search_all if scenario.capacity else _do_all
+                interrupted = do(left, whole, bench, store, on_event)
                 rows = tuple(store.finished_trials())
                 report = RunReport(store.path, whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
@@ -182,6 +196,37 @@ def _do_all(
                 on_event(ServerLeftOut(left_out, starts.is_none_left))
     except KeyboardInterrupt:
         return True
+    return False
+
+
+def _search_all(
+    searches: Sequence[Trial],
+    whole: Plan,
+    bench: Bench,
+    folder: TrialStore,
+    on_event: Callable[[Event], None],
+) -> bool:
+    """Of `searches`, each a cell whose load is sought, those that are not finished; True when Ctrl-C ended it."""
+
+    def do(trial: Trial) -> Outcome:
+        on_event(TrialStarted(trial, 0))
+        outcome = run_trial(trial, bench, None, on_event)
+        _save(folder, trial, outcome)
+        on_event(TrialFinished(trial, 0, outcome.row, tuple(finding.advice for finding in outcome.findings)))
+        return outcome
+
+    try:
+        for begun, found in search_all(searches, do, folder.finished_trials(), folder.finished_searches()):
+            if found is None:
+                on_event(SearchStarted(begun, len(whole.trials)))
+                continue
+            folder.keep_searches(found)
+            on_event(SearchFinished(begun, len(whole.trials), found[-1]))
+            if found[-1].is_interrupted:
+                return True
+    except KeyboardInterrupt:
+        return True
+    folder.amend("trials_planned", len(folder.finished_trials()))
     return False
 
 
@@ -237,13 +282,14 @@ def _manifest(
     pinning: Pinning,
     base: Path,
     command: Sequence[str],
+    conditions: Sequence[Diagnosis],
 ) -> dict[str, object]:
     """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
     facts = machine.facts()
     return {
         "scenario": scenario.document(),
         "seed": seed,
-        "trials_planned": len(whole.trials),
+        "trials_planned": 0 if scenario.capacity else len(whole.trials),  # of searches it is not known before
         "servers": {server.name: _server_facts(server) for server in servers},
         "skipped": [
             {"server": skip.server, "cell_key": skip.cell.key if skip.cell else None, "reason": skip.reason}
@@ -253,10 +299,12 @@ def _manifest(
             "server_cpus": list(pinning.server),
             "generator_cpus": list(pinning.generator),
             "phrase": pinning.phrase,
+            "network": pinning.network,
         },
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),
         "machine": facts,
+        "conditions": [each.document for each in conditions],
         "build": machine.build(),
         "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
     }

@@ -4,13 +4,14 @@ It must never judge, print, or keep a server.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, is_elsewhere
+from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leaves_machine
+from tftpbench.host.conditions import Diagnosis, Needs, in_brief
 from tftpbench.host.generator import (
     LoadConfig,
     LoadGenerator,
@@ -19,9 +20,11 @@ from tftpbench.host.generator import (
     Progress,
     Stop,
     best_sockets,
+    in_network,
     machine_name,
     read_back,
 )
+from tftpbench.host.looks import FILES_PER_TRANSFER, OTHER_FILES
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
@@ -42,8 +45,6 @@ from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 # To a server a transfer goes on until it has seen the last ACK; until then the client's next one is one more. So its
 # limit is lifted to twice the concurrency, but not by more than ever overlapped so.
 HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
-# Open files of a server: a socket and a file for each transfer; and its program, libraries, logs and listening sockets.
-FILES_PER_TRANSFER, OTHER_FILES = 2, 128
 # Some servers acknowledge the last block before they have written it: that much later it must be there.
 SETTLE_S = 1.0
 # What does not come back by then is not compared: it may be that nothing does.
@@ -59,12 +60,13 @@ class Tools:
     `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
     in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
     of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
-    machine's loopback: a row of a server elsewhere has no ceiling.
+    machine's loopback: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before.
     """
 
     generator: LoadGenerator = field(default_factory=LocalGenerator)
     host: ServerHost = field(default_factory=LocalServerHost)
     probes: Probes = field(default_factory=Probes)
+    conditions: Callable[[Needs], Sequence[Diagnosis]] = in_brief
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LIS
         write=cell.writes or keeps_its_files(server),
         variant=trial.contender.variant,
         cpus=bench.pinning.server,
+        in_network=cell.placement.network == "namespace",
     )
 
 
@@ -126,7 +129,8 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 
     What boots is read from the plan: their roots hold it already.
     """
-    config = braked(_any_load(trial.cell, bench, server.host, server.port), bench.limits)
+    config = _any_load(trial.cell, bench, server.host, server.port)
+    config = braked(config if server.network is None else in_network(config, server.network), bench.limits)
 
     def upload(name: str, number: int) -> LoadResult:
         asked = upload_config(config, name, number)
@@ -136,13 +140,14 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     files = bench.target_files.of(trial, upload)
     if files.shares and isinstance(trial.contender.server, Target) and not_comparable(files.shares):
         config = replace(config, verify="off", size_is_known=False)
-    return replace(
+    config = replace(
         config,
         name=files.name,
         distinct_files=files.distinct,
         verify_against=files.contents,
         boots=files.shares,
     )
+    return config if server.network is None else in_network(config, server.network)
 
 
 def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
@@ -152,7 +157,7 @@ def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
     """
     where = f"{config.host}:{config.port}"
     borne = bench.approached.get(where, 0)
-    if not is_elsewhere(config.host) or at_once(config) <= borne:
+    if not leaves_machine(config) or at_once(config) <= borne:
         return
 
     held = approach(config, lambda step: bench.tools.generator.run(step, stop), borne)

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
-from tftpbench.host.server import PortTaken, Server
+from tftpbench.host.server import PortTaken, Server, UdpCounts
 from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
 from tftpbench.measure.plan import Trial
-from tftpbench.measure.rows import Observed, Row, row_of, server_columns
+from tftpbench.measure.rows import Observed, Row, row_of, server_columns, since
 from tftpbench.measure.session import (
     Bench,
     approach_once,
@@ -41,6 +42,8 @@ from tftpbench.model.workload import Shaped
 STOP_GRACE_S = 0.3
 # One that lost transfers is asked once more; a server that is only slow gets to it within this.
 UNRESPONSIVE_TIMEOUT_S = 2.0
+# Datagrams that the server has not read when the load has ended: nothing else keeps it from them.
+SETTLE_S, SETTLE_STEP_S = 0.2, 0.005
 # A running server has no fresh start before the next trial: it is waited for, until it has worked off what clients have
 # given up. A dnsmasq of 50 at once took up to 87 s after 1000 at once, on two busy cores.
 RECOVERY_TIMEOUT_S = 120.0
@@ -96,6 +99,7 @@ def run_trial(
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
+    row["backlog_growth"] = _growth(trial, seen.result)
     died = _unnamed(str(seen.lost), trial) if seen.lost is not None else None
     wrong = _server_findings(trial, row, seen, died)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
@@ -110,6 +114,7 @@ def run_trial(
         load_1min=machine.load_average(),
         cpus=os.cpu_count(),
         is_quick=bench.is_quick,
+        strays=seen.strays,
         was_cut_off=seen.lost is not None or seen.result.stopped is not None,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
@@ -128,11 +133,12 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     before = bench.tools.host.stolen_ticks(cores)
-    dropped = bench.tools.host.udp_drops()
+    counted, strays, dropped = server.udp_counts(), server.strays(), bench.tools.host.udp_drops()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
         result, edges = run_watched(config, stop, bench, server, reporter(trial, config, on_event))
     after = bench.tools.host.stolen_ticks(cores)
+    udp = _settled(server, counted, result)
     lost = how_lost(server)
     uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
     return Observed(
@@ -141,7 +147,9 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         ready=ready,
         cpu_ns=(edges.opened.cpu_ns, edges.closed.cpu_ns),
         context_switches=edges.closed.context_switches,
-        udp_drops_host=(bench.tools.host.udp_drops(), dropped),
+        udp_drops_host=(bench.tools.host.udp_drops(), dropped) if udp is None else (udp.no_buffer, 0),
+        udp=udp,
+        strays=since(server.strays(), strays),
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
@@ -151,6 +159,19 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         ended=server.stop(STOP_GRACE_S),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
+
+
+def _settled(server: Server, before: UdpCounts | None, result: LoadResult) -> UdpCounts | None:
+    """What the server's network counted of the load; a datagram counts when it is read, so it is waited for shortly."""
+    deadline = time.monotonic() + SETTLE_S
+    while before is not None and (now := server.udp_counts()) is not None:
+        counts = now.since(before)
+        sent, received = (result.figures.get(name) for name in ("datagrams_sent", "datagrams_received"))
+        is_even = sent is None or (counts.arrived >= sent and counts.sent <= (received or 0))
+        if is_even or time.monotonic() > deadline:
+            return counts
+        time.sleep(SETTLE_STEP_S)
+    return None
 
 
 def _mean_in_flight_ns(result: LoadResult) -> float | None:
@@ -164,6 +185,32 @@ def _mean_in_flight_ns(result: LoadResult) -> float | None:
         return None
     inside = (starts >= opened) & (starts < closed) & (ends >= 0)
     return float(np.mean(ends[inside] - starts[inside])) if inside.any() else None
+
+
+def _growth(trial: Trial, result: LoadResult) -> float | None:
+    """Of what is in flight, over the starts of a rate whose rows are all there."""
+    table, per_s = result.boots or result.transfers, trial.cell.rate_per_s
+    if per_s is None or not result.has_every_start or not len(table["end_ns"]):
+        return None
+    starts_ns = table["intended_start_ns"]
+    return max(0.0, backlog_growth(starts_ns, table["end_ns"], float(starts_ns.max()) + 1e9 / per_s))
+
+
+def backlog_growth(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], lasts_ns: float) -> float:
+    """By how many what is in flight grew over the time of its starts, were it to grow as over the second half of it.
+
+    In flight is averaged over an eighth at the middle and an eighth at the end: one moment says little. Starts are
+    intended ones, in ns from the first; `lasts_ns`: from the first to one gap after the last. An end below 0 never
+    came.
+    """
+    ends = np.where(ends_ns < 0, np.inf, ends_ns.astype(float))
+
+    def mean_in(first: float, last: float) -> float:
+        inside = np.clip(ends, first, last) - np.clip(starts_ns, first, last)
+        return float(inside.sum() / (last - first)) if last > first else 0.0
+
+    eighth = lasts_ns / 8
+    return 2 * (mean_in(7 * eighth, 8 * eighth) - mean_in(3 * eighth, 4 * eighth))
 
 
 def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[Progress], None]:

@@ -60,6 +60,9 @@ class Kind(Enum):
         "the server delivers wrong bytes, or stores them; compare a file by hand with tftpbench load --verify-against"
     )
     COUNTERS = "a fault of tftpbench: please report it with the run's folder"
+    UDP_COUNTS = (
+        "a fault of tftpbench or of this kernel's counters; repeat, and report it with the run's folder if it stays"
+    )
     LITTLES_LAW = "a fault of the clock or of tftpbench; repeat, and report it with the run's folder if it stays"
     GENERATOR_SATURATED = (
         "give the generator more cores (placement.generator_cpus, client.workers), or lower the concurrency"
@@ -89,6 +92,7 @@ _TOO_BUSY = "this machine was too busy for tftpbench's load generator"
 _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("is a debug build", "tftpbench's native core is a debug build", Kind.DEBUG_BUILD),
     ("had wrong contents", "bytes were wrong", Kind.CONTENT_MISMATCH),
+    ("counted in the server's network", "the kernel's counts contradict the generator's", Kind.UDP_COUNTS),
     ("are accounted for", "the counts of transfers do not add up", Kind.COUNTERS),
     ("the host took", "the host of this machine gave its cores to others", Kind.STEAL),
     ("the generator stood still for", _TOO_BUSY, Kind.GENERATOR_GAPS),
@@ -159,6 +163,7 @@ class Surroundings:
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
     `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
     `was_cut_off`: the load was ended before its time, so that starts are missing for no fault of its generator.
+    `strays`: datagrams that reached the generator's network namespace and found none of its sockets; None: not known.
     """
 
     mean_transfer_ns: float | None = None
@@ -172,6 +177,7 @@ class Surroundings:
     cpus: int | None = None
     is_quick: bool = False
     was_cut_off: bool = False
+    strays: int | None = 0
 
 
 def findings(row: Row, around: Surroundings) -> tuple[Finding, ...]:
@@ -250,6 +256,31 @@ def _counters(row: Row, _around: Surroundings) -> Iterator[Finding]:
     fault = invariants.counters_fault(row)
     if fault is not None:
         yield Finding(Kind.COUNTERS, fault)
+
+
+def _udp_counts(row: Row, around: Surroundings) -> Iterator[Finding]:
+    """In lock-step the generator and the kernel count the same, but for what is in flight when both are read.
+
+    The kernel counts a run of datagrams that it gave or took in one piece once, so windows can't be held to this.
+    """
+    sent, received = number(row, "datagrams_sent"), number(row, "datagrams_received")
+    if row.get("network") != "namespace" or sent is None or received is None or around.server_lost is not None:
+        return
+    if max(number(row, name) or 1 for name in ("windowsize", "windowsize_granted")) > 1 or row.get("boot") is not None:
+        return
+    arrived = [number(row, f"server_udp_{name}") for name in ("received", "no_buffer", "no_port", "bad_checksum")]
+    answered, in_flight = number(row, "server_udp_sent"), number(row, "concurrency") or 0
+    if answered is None or None in arrived or around.strays is None:
+        yield Finding(Kind.UDP_COUNTS, "nothing was counted in the server's network: its process was killed")
+        return
+    came = received + (number(row, "udp_drops_generator") or 0) + around.strays
+    for what, ours, theirs in (
+        ("sent", sent, sum(each for each in arrived if each is not None)),
+        ("received", came, answered),
+    ):
+        if abs(ours - theirs) > in_flight:
+            text = f"the generator {what} {ours:,.0f} datagrams, and {theirs:,.0f} were counted in the server's network"
+            yield Finding(Kind.UDP_COUNTS, text)
 
 
 def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
@@ -386,4 +417,15 @@ def _starts_share(row: Row) -> float:
     return (achieved + (number(row, "boots_shed") or 0) / window_s) / offered
 
 
-_CHECKS = (_debug_build, _server_lost, _contents, _counters, _littles_law, _gaps, _generator, _steal, _open_loop)
+_CHECKS = (
+    _debug_build,
+    _server_lost,
+    _contents,
+    _counters,
+    _udp_counts,
+    _littles_law,
+    _gaps,
+    _generator,
+    _steal,
+    _open_loop,
+)

@@ -450,7 +450,7 @@ _ROW: dict[str, Column] = {
     "amplification": Metric("", "UDP payload bytes on the wire, both ways / file bytes.", "float", better="lower"),
     "verdict": Column("", "valid or invalid.", "text", False),
     "verdict_reason": Column("", "Why a trial is invalid, else null.", "text"),
-    "generator_sockets": Column("", "shared or per-transfer: how the clients came to their sockets.", "text"),
+    "generator_sockets": Column("", "shared, per-transfer or ring: how the clients came to their sockets.", "text"),
     "server_busy_fraction": Metric(
         "",
         "Share of its cores that the server used inside the window, 0 to 1; null where it never sleeps.",
@@ -594,6 +594,24 @@ _ROW: dict[str, Column] = {
         "", "One in so many of those that completed has a row; null where none was to have one.", "int"
     ),
     "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int"),
+    "backlog_growth": Metric(
+        "transfers",
+        "By how many what is in flight grew over the starts of a rate, as it did over their second half; of machines "
+        "where they boot. 0 where it did not grow, null where not every start has a row.",
+        "float",
+        better="lower",
+    ),
+    "network": Column("", "What lay between server and generator: loopback, or namespace.", "text"),
+    "datagrams_sent": _count("datagrams", "All that the generator sent, before and after the window too."),
+    "datagrams_received": _count("datagrams", "All that the generator received."),
+    "server_udp_received": _count("datagrams", "Datagrams that the server read, as its network namespace counts them."),
+    "server_udp_sent": _count("datagrams", "Datagrams that the server sent, as its network namespace counts them."),
+    "server_udp_no_buffer": _count("datagrams", "Datagrams dropped there, as a socket's buffer was full."),
+    "server_udp_no_port": _count("datagrams", "Datagrams dropped there, as nothing listened on their port."),
+    "server_udp_bad_checksum": _count("datagrams", "Datagrams dropped there for a wrong checksum."),
+    "generator_headroom": Metric(
+        "", "The rate at which the same generator is full / data_pps, measured once a run.", "float", short="headroom"
+    ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

@@ -1,14 +1,20 @@
-"""Opening and reading files that others may have made: the one way in which tftpbench opens such a file.
+"""Files of a user's folders: opened and read where others may have made them, and written whole.
 
-A file of a run, a gate document, a scenario, a manifest or the file of --verify-against may be a FIFO, a device or
-endless. Regular files are read, up to a bound; anything else is an OSError in words, at once. Symbolic links are
-followed, and the file that they lead to is judged.
+This is the one way in which tftpbench opens a file that may be a FIFO, a device or endless: a file of a run, a gate
+document, a scenario, a manifest or the file of --verify-against. Regular files are read, up to a bound; anything else
+is an OSError in words, at once. Symbolic links are followed, and the file that they lead to is judged. What is written
+gets another name first and is then renamed into place, so that no reader sees half of it: no part is left behind, and
+nothing that lies in the place of a file that is written is followed.
 """
 
+import contextlib
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
+
+from tftpbench.model.errors import TftpbenchError
 
 _PIECE_BYTES = 1 << 20
 
@@ -68,3 +74,34 @@ def _not_regular(path: Path | str) -> UnfitFile:
 
 def _size(count: int) -> str:
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
+
+
+def write_whole(path: Path, content: bytes, error: type[TftpbenchError], advice: str = "") -> Path:
+    """The path, written; raises `error` in one line, with `advice` at its end, where that can't be done."""
+    part = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+    try:
+        with part.open("xb") as stream:
+            stream.write(content)
+        part.replace(path)
+    except (OSError, ValueError) as why:
+        with contextlib.suppress(OSError, ValueError):
+            part.unlink()
+        raise _worded(path, why, error, advice) from None
+    return path
+
+
+def write_chosen(path: Path, content: bytes, error: type[TftpbenchError], advice: str = "") -> Path:
+    """The same for a place that the user chose: a device or a pipe there is written to, not replaced."""
+    try:
+        if not path.exists() or path.is_file():
+            return write_whole(path, content, error, advice)
+        path.write_bytes(content)  # /dev/stdout, a pipe
+    except (OSError, ValueError) as why:
+        raise _worded(path, why, error, advice) from None
+    return path
+
+
+def _worded(path: Path, why: OSError | ValueError, error: type[TftpbenchError], advice: str) -> TftpbenchError:
+    # A ValueError is a NUL in the name.
+    reason = f"can't be written: {why.strerror or why}" if isinstance(why, OSError) else "is no name of a file"
+    return error(f"{path}: {reason}{f'; {advice}' if advice else ''}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -29,6 +30,7 @@ from pydantic_core import PydanticCustomError
 from tftpbench.model import strict, yaml
 from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
 from tftpbench.model.boot import BootFacts
+from tftpbench.model.capacity import Capacity
 from tftpbench.model.errors import BootError, ScenarioError, ThresholdError, suggest
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.keys import ESTIMATOR, Added, stable_key, with_implied
@@ -50,6 +52,7 @@ from tftpbench.model.workload import (
     Client,
     Placement,
     Profiles,
+    Sought,
 )
 
 SCHEMA = "tftpbench.scenario/1"
@@ -66,6 +69,8 @@ QUICK_TRANSFERS = 100
 # A storm to so many machines, the time that it starts within and a shape to this in all.
 QUICK_MACHINES = 100
 QUICK_SHAPE_NS = 1000 * MS
+# A search to what shows that it works.
+QUICK_BUDGET_NS = 20_000 * MS
 
 
 class _Matrix(Strict):
@@ -107,10 +112,13 @@ class _Matrix(Strict):
             *((("mix", index, "boot"), part.boot) for index, part in parts),
         ]
 
-    def faults(self) -> Iterator[KeyFault]:
-        """What is wrong between its keys."""
+    def faults(self, *, is_sought: bool = False) -> Iterator[KeyFault]:
+        """What is wrong between its keys. `is_sought`: the load is asked for, and so is none given."""
         loads = self.loads
-        if len(loads) != 1:
+        if is_sought:
+            for key in loads:
+                yield KeyFault((key,), "has no meaning beside capacity, which looks for it; allowed: without capacity")
+        elif len(loads) != 1:
             wrong = f"is given beside {' and '.join(loads[1:])}" if loads else "is missing"
             yield KeyFault((loads[0] if loads else LOADS[0],), f"{wrong}; allowed: exactly one of {_LOADS_WORDS}")
         if self.boot is not None and self.mix is not None:
@@ -122,7 +130,7 @@ class _Matrix(Strict):
                     ("mix", index, "boot"), f"names {name!r} twice; allowed: each boot once, with its weight"
                 )
         for key, loads_of in (("arrivals", ("rate", "shape")), ("over", ("machines",)), ("spread", ("machines",))):
-            if getattr(self, key) is not None and not set(loads_of) & set(loads):
+            if getattr(self, key) is not None and (is_sought or not set(loads_of) & set(loads)):
                 words = " or ".join(loads_of)
                 yield KeyFault((key,), f"has no meaning without {words}; allowed: only beside {words}")
 
@@ -312,7 +320,7 @@ class Scenario(Strict):
         default=16, ge=1, le=100_000, description="Different files that readers ask for in turn."
     )
     client: Client = Field(default=Client(), description="How each virtual client behaves.")
-    placement: Placement = Field(default=Placement(), description="How many cores each side gets.")
+    placement: Placement = Field(default=Placement(), description="Where each side runs, and what lies between.")
     trials: Annotated[Count, Allowed("1 to 1000")] = Field(
         default=7, ge=1, le=1000, description="Trials of each cell on each server, interleaved in random order."
     )
@@ -330,6 +338,14 @@ class Scenario(Strict):
     )
     thresholds: Annotated[tuple[str, ...], TextOrList, Allowed(THRESHOLD_GRAMMAR)] = Field(
         default=(), description="Each must hold in every cell; one that is missed means exit code 3."
+    )
+    capacity: Annotated[
+        tuple[Capacity, ...],
+        BeforeValidator(lambda given: given if isinstance(given, (list, tuple)) else (given,)),
+        Allowed("a mapping of keys to values, or a list of such mappings"),
+    ] = Field(
+        default=(),
+        description="In place of a load: look for what each server can bear in each cell. A list is several searches.",
     )
     gate: Gate = Field(default=Gate(), description="How `tftpbench gate` judges; nothing else reads it.")
     is_quick: Annotated[bool, StrictType(), Allowed("true, false")] = Field(
@@ -351,6 +367,7 @@ class Scenario(Strict):
         raise_all(
             [
                 *self._faults_of_load(),
+                *self._faults_of_capacity(),
                 *self._faults_of_boots(),
                 *self._faults_of_work(),
                 *self._faults_of_cells(),
@@ -361,15 +378,37 @@ class Scenario(Strict):
 
     def _faults_of_load(self) -> Iterator[KeyFault]:
         for place, matrix in self._places():
-            yield from (KeyFault((*place, *fault.path), str(fault)) for fault in matrix.faults())
+            found = matrix.faults(is_sought=bool(self.capacity))
+            yield from (KeyFault((*place, *fault.path), str(fault)) for fault in found)
         loads = [key for matrix in self.matrices for key in matrix.loads if key != "concurrency"]
         for key, value in (("in_flight_max", self.in_flight_max), ("deadline", self.deadline_ns)):
-            if value is not None and not loads:
+            if value is not None and not loads and not self.capacity:
                 yield KeyFault((key,), f"has no meaning without {_OPEN}; allowed: only beside one of them")
         if loads and self.client.ramp_ns:
             yield KeyFault(("client", "start"), f"has no meaning with matrix.{loads[0]}, which spreads all starts")
         if self.compare_with == "ceiling" and (of := [*loads, *self._boot_keys()]):
             yield KeyFault(("compare_with",), f"is ceiling, which has no meaning with matrix.{of[0]}; allowed: first")
+
+    def _faults_of_capacity(self) -> Iterator[KeyFault]:
+        """What says how long a trial is, or what it is compared with: a search says it itself."""
+        if not self.capacity:
+            return
+        given = {
+            "duration": self.duration_ns, "transfers": self.transfers, "warm_up": self.warm_up_ns,
+            "time_limit": self.time_limit_ns, "best_of": self.best_of, "thresholds": self.thresholds,
+        }  # fmt: skip
+        said = "has no meaning beside capacity; allowed: without capacity"
+        yield from (KeyFault((key,), said) for key, value in given.items() if value)
+        if self.rows != "all":
+            yield KeyFault(("rows",), f"is {self.rows}, beside capacity, which looks at every start; allowed: all")
+        if self.client.ramp_ns:
+            yield KeyFault(("client", "start"), "has no meaning beside capacity, which spreads all starts")
+        for index, each in enumerate(self.capacity):
+            if each.machines is not None and "spread" not in each.find:
+                yield KeyFault(("capacity", index, "machines"), "has no meaning without find: spread")
+            for name in (name for name in each.servers or () if not _runs(name, self.servers)):
+                hint = suggest(name, self.servers)
+                yield KeyFault(("capacity", index, "servers"), f"names {name!r}, which doesn't run here{hint}")
 
     def _places(self) -> Iterator[tuple[tuple[str | int, ...], Matrix]]:
         for index, matrix in enumerate(self.matrices):
@@ -421,6 +460,8 @@ class Scenario(Strict):
 
     def _faults_of_work(self) -> Iterator[KeyFault]:
         loads = {key for matrix in self.matrices for key in matrix.loads}
+        if self.capacity:
+            return
         is_clear = all(len(matrix.loads) == 1 for matrix in self.matrices)
         if is_clear and not loads & ENDLESS:
             extents = {"duration": self.duration_ns, "transfers": self.transfers, "warm_up": self.warm_up_ns}
@@ -456,7 +497,8 @@ class Scenario(Strict):
 
     def _faults_of_cells(self) -> Iterator[KeyFault]:
         """Their number first, which bounds the work; of each matrix the first cell that it repeats."""
-        cells = sum(matrix.size for matrix in self.matrices)
+        searches = sum(len(each.find) for each in self.capacity) or 1
+        cells = sum(matrix.size for matrix in self.matrices) * searches
         if cells > CELLS_MAX:
             yield KeyFault(("matrix",), f"has {cells} cells; allowed: {CELLS_MAX} at most")
             return
@@ -524,7 +566,21 @@ class Scenario(Strict):
             "rows": self.rows,
             "profiles": self.profiles,
         }
-        return (Cell.at(point, **rest) for point in matrix.points())
+        for point in matrix.points():
+            if not self.capacity:
+                yield Cell.at(point, **rest)
+            for asked in self.capacity:
+                yield from (Cell.at(point, sought=(find, asked), **rest) for find in asked.find)
+
+    @property
+    def rounds(self) -> int:
+        """How often each cell is done on each server: a search once unless `trials` is given."""
+        return 1 if self.capacity and "trials" not in self.model_fields_set else self.trials
+
+    def is_left_out(self, cell: Cell, server: str) -> bool:
+        """Whether a search is not for this server, an entry's name in results."""
+        only = cell.load.asked.servers if isinstance(cell.load, Sought) else None
+        return only is not None and not _runs(server, only)
 
     @property
     def warm_up_effective_ns(self) -> int:
@@ -579,7 +635,9 @@ class Scenario(Strict):
         boots = {name for matrix in self.matrices for _, name in matrix.boots}
         document["profiles"] = {name: self.profiles.hash(name) for name in sorted(boots)}
         document["asks"] = dict(self._asks(sorted(boots)))
-        usual = {"gate": self.gate == Gate(), "quick": not self.is_quick, "rows": self.rows == "all"}
+        document["trials"] = self.rounds
+        usual = {"capacity": not self.capacity}
+        usual |= {"gate": self.gate == Gate(), "quick": not self.is_quick, "rows": self.rows == "all"}
         usual |= {"map": not self.names, "profiles": not boots, "asks": not document["asks"]}
         # So that a run made before there were these keys can be gone on with.
         return {key: value for key, value in document.items() if not usual.get(key)}
@@ -616,9 +674,28 @@ class Scenario(Strict):
         changes = {"matrix": matrix, "distinct_files": 1}
         return _read({**document, **changes}, "--target-file")
 
+    @property
+    def in_network(self) -> bool:
+        """Whether servers may come to run in networks of their own."""
+        return self.placement.network != "loopback"
+
+    def over(self, network: str, sockets: str | None = None) -> "Scenario":
+        """The same question over this network, with these sockets where the scenario leaves them open."""
+        document = self.document()
+        placement = {**document["placement"], "network": network}
+        client = document["client"]
+        if sockets is not None and client["sockets"] == "auto":
+            client = {**client, "sockets": sockets}
+        return _read({**document, "placement": placement, "client": client}, "placement.network")
+
     def quick(self, *, keeps_trials: bool = False) -> "Scenario":
         """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""
         changes: dict[str, Any] = {"quick": True, "trials": self.trials if keeps_trials else 1}
+        if self.capacity:
+            quick = {"budget": duration_text(QUICK_BUDGET_NS)}
+            changes["capacity"] = [
+                {**each.model_dump(mode="json", exclude_none=True), **quick} for each in self.capacity
+            ]
         matrix = [_quick(each) for each in self.matrices]
         changes["matrix"] = matrix if isinstance(self.matrix, tuple) else matrix[0]
         if self.duration_ns is not None:

@@ -12,8 +12,9 @@ from pydantic import Strict as StrictType
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES
 from tftpbench.model.boot import Boot, BootFacts, Share, Step, boot_facts, load_boot, mapped, mean, shares
+from tftpbench.model.capacity import MACHINES, Capacity, Find
 from tftpbench.model.errors import ScenarioError
-from tftpbench.model.keys import key_fields, stable_key
+from tftpbench.model.keys import Added, key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import (
@@ -77,10 +78,13 @@ class Client(Strict):
         default=None, alias="busy_poll",
         description="How long the generator polls before it sleeps; auto: 1 ms where it has cores of its own, else 0.",
     )  # fmt: skip
-    sockets: Annotated[Literal["auto", "shared", "per-transfer"], Allowed("auto, shared, per-transfer")] = Field(
+    sockets: Annotated[
+        Literal["auto", "shared", "per-transfer", "ring"], Allowed("auto, shared, per-transfer, ring")
+    ] = Field(
         default="auto",
-        description="shared: few sockets carry many clients, each with a loopback address of its own; "
-        "auto: shared where the server is on 127.0.0.0/8, else one for each transfer.",
+        description="shared: few sockets carry many clients, each with an address of its own. ring: packet rings in "
+        "the place of sockets, for lock-step in a network namespace; what they can't carry goes over shared sockets. "
+        "auto: ring in a network namespace, shared where the server is on 127.0.0.0/8, else one for each transfer.",
     )
     workers: Annotated[Count, Allowed("1 to 256")] = Field(
         default=1, ge=1, le=256, description="Threads of the generator."
@@ -94,13 +98,20 @@ class Client(Strict):
 
 
 class Placement(Strict):
-    """How many cores each side gets."""
+    """How many cores each side gets, and what lies between the two."""
 
     server_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
         default=1, description="Cores for the server under test."
     )
     generator_cpus: Annotated[Cpus, Allowed("a number of cores from 1, or all")] = Field(
         default=1, description="Cores for the load generator."
+    )
+    network: Annotated[
+        Literal["loopback", "namespace", "auto"], Added("loopback"), Allowed("loopback, namespace, auto")
+    ] = Field(
+        default="loopback",
+        description="namespace: each server gets a network of its own, and the generator another, with a veth pair "
+        "between them; auto: that where this machine allows it, else loopback.",
     )
 
 
@@ -193,8 +204,27 @@ class Shaped:
         return sum(piece.for_ns for piece in self.pieces)
 
 
+@dataclass(frozen=True)
+class Sought:
+    """No load yet: what a server can bear is looked for, by trials of the other loads.
+
+    `asked`: how. `deadline_ns` and `in_flight_max` are those of its trials.
+    """
+
+    find: Find
+    asked: Capacity
+    deadline_ns: int = DEADLINE_NS
+    in_flight_max: int = IN_FLIGHT_MAX
+
+    @property
+    def key_fields(self) -> dict[str, object]:
+        """What makes one search another, beside its cell: what is found, and what counts as bearing it."""
+        machines = {"machines": self.asked.machines or MACHINES} if self.find == "spread" else {}
+        return {"find": self.find, "lost": self.asked.lost, "strict": self.asked.strict, **machines}
+
+
 # Loads whose starts lie in time by a schedule of their own, whatever becomes of what was started.
-Arriving = OpenLoop | Storm | Shaped
+Arriving = OpenLoop | Storm | Shaped | Sought
 # How transfers, or boots, come to start. A further kind of load is a class here, and its axis in axes.py.
 Load = ClosedLoop | Arriving
 
@@ -319,11 +349,20 @@ class Cell:
         *,
         in_flight_max: int | None = None,
         deadline_ns: int = DEADLINE_NS,
+        sought: tuple[Find, Capacity] | None = None,
         **rest: Any,
     ) -> "Cell":
-        """The cell at a point of the matrix: a value for each axis, by name; `rest` are the other fields."""
+        """The cell at a point of the matrix: a value for each axis, by name; `rest` are the other fields.
+
+        `sought`: what is looked for there, where the load is not known but asked.
+        """
         work = {name: value for name, value in point.items() if not AXES[name].is_load}
-        return cls(load=_load(point, in_flight_max, deadline_ns), **work, **rest)
+        load = _load(point, in_flight_max, deadline_ns) if sought is None else None
+        if sought is not None:
+            boots = point["boot"] is not None or point["mix"] is not None
+            most = in_flight_usual(None, boots=boots) if in_flight_max is None else in_flight_max
+            load = Sought(*sought, deadline_ns, most)
+        return cls(load=load, **work, **rest)  # type: ignore[arg-type] # one of the two has made it
 
     @property
     def open_loop(self) -> Arriving | None:
@@ -408,6 +447,7 @@ class Cell:
         return {
             **point,
             **({"deadline_ns": self.open_loop.deadline_ns} if self.open_loop else {}),
+            **({"capacity": self.load.key_fields} if isinstance(self.load, Sought) else {}),
             "transfers": self.transfers,
             "distinct_files": self.distinct_files,
             "client": key_fields(self.client),
@@ -423,11 +463,12 @@ class Cell:
     @property
     def label(self) -> str:
         """For people: "read, 100 at once, 64 KiB", with options only where they differ from RFC 1350."""
-        return axes.label(self.point)
+        return self.label_without(())
 
     def label_without(self, options: Sequence[str]) -> str:
         """The label without these options."""
-        return axes.label(self.point, options)
+        unknown = ("concurrency",) if isinstance(self.load, Sought) else ()
+        return axes.label(self.point, (*options, *unknown))
 
     @property
     def writes(self) -> bool:

@@ -10,13 +10,11 @@ plots of a run: its place in the categories of the column `contender`. It must n
 no window, no state. What can't be drawn is a PlotError.
 """
 
-from tftpbench.plots.against import against, cpu_per_block, fairness, scaling, throughput
+from tftpbench.plots.against import against, capacity, cpu_per_block, fairness, scaling, throughput
 from tftpbench.plots.boots import arrivals, machines_up, response_times
-from tftpbench.plots.false_alarms import alarm_rates, noise
-from tftpbench.plots.forest import forest
+from tftpbench.plots.gate import alarm_rates, forest, gate_pairs, noise, pairs
 from tftpbench.plots.latency import latency_heatmap, latency_spectrum, transfer_times
 from tftpbench.plots.loss import loss
-from tftpbench.plots.pairs import gate_pairs, pairs
 from tftpbench.plots.plot import Plot
 
 __all__ = [
@@ -24,6 +22,7 @@ __all__ = [
     "against",
     "alarm_rates",
     "arrivals",
+    "capacity",
     "cpu_per_block",
     "fairness",
     "forest",

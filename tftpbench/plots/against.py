@@ -72,6 +72,56 @@ def scaling(trials: pd.DataFrame) -> Plot:
     return _against(frame, _SCALING, "concurrency", "scaling", at_one="no gain, no loss")
 
 
+_OF_SEARCHES = ("panel", "load", "is_borne", "response_ns_p99", "lower", "upper", "limit")
+
+
+def capacity(searches: pd.DataFrame) -> Plot:
+    """Load against the 99th percentile of response times by analysis.capacity.frame: a panel a search, a mark a trial.
+
+    Filled marks were borne, hollow ones not; what is never stands above all figures. Solid lines are the bounds, a
+    dotted one the load that the generator could not offer. PlotError where no trial has a time.
+    """
+    missing = [name for name in _OF_SEARCHES if name not in searches.columns]
+    if missing:
+        raise PlotError(f"capacity needs the columns {', '.join(missing)}, which the frame has not")
+    data = searches[list(_OF_SEARCHES)].copy()
+    data["response_s"] = data["response_ns_p99"].astype(np.float64) / 1e9
+    known = data["response_s"][np.isfinite(data["response_s"]) & (data["response_s"] > 0)]
+    if known.empty:
+        raise PlotError("capacity: no trial has a response time, so there is nothing to draw")
+    data = data[data["load"] > 0]
+    never = float(known.max()) * 3
+    has_never = bool(np.isposinf(data["response_s"]).any())
+    data["response_s"] = data["response_s"].where(np.isfinite(data["response_s"]), never)
+    look = style.looks(["all"])["all"]
+
+    def draw(axes: Axes, here: pd.DataFrame) -> None:
+        borne = here["is_borne"].astype(bool)
+        for mask, fill in ((borne, look.colour), (~borne, "white")):
+            axes.plot(
+                here["load"][mask], here["response_s"][mask], look.marker, color=look.colour, mfc=fill, markersize=4.5,
+                linestyle="", zorder=4,
+            )  # fmt: skip
+        for name, line in (("lower", "-"), ("upper", "-"), ("limit", ":")):
+            for at in here[name].dropna().unique():
+                axes.axvline(float(at), color=style.GREY, linewidth=1.0, linestyle=line, zorder=1)
+
+    def scale(sheet: style.Grid) -> None:
+        for axes in sheet.axes:
+            style.log_axis(axes.xaxis, data["load"])
+            style.log_axis(axes.yaxis, [*known, never] if has_never else known)
+            if has_never:
+                style.name_never(axes.yaxis, never, float(known.max()))
+
+    title = "Load against response time, trial by trial"
+    figure = style.drawn(
+        title, ["99th percentile, s", "lines: the bounds"], data, draw, lambda _: [], scale,
+        ("starts a second, or machines", "p99 (s)"), share_x=False, share_y=False,
+    )  # fmt: skip
+    alt = f"{title}: {len(data)} trials of {data['panel'].nunique()} searches, with the bounds of each."
+    return Plot(figure, data, title, alt)
+
+
 def _against(
     trials: pd.DataFrame, metric: Metric, axis: str, plot: str, *, is_log: bool = False, at_one: str = ""
 ) -> Plot:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from tftpbench.model.errors import PlotError
 from tftpbench.model.escape import csv_frame
-from tftpbench.model.whole_file import write_whole
+from tftpbench.model.regular_file import write_whole
 from tftpbench.plots import style
 
 PNG_DPI = 200  # 1440 pixels: sharp at twice the width of a README

@@ -1,7 +1,7 @@
 """A comparison of two runs as sections: the sentence, warnings, the table, what was left out, notes."""
 
 from tftpbench.analysis.comparison import Comparison
-from tftpbench.analysis.comparison.cells import Compared
+from tftpbench.analysis.comparison.differences import Compared
 from tftpbench.model.metrics import METRICS
 from tftpbench.render.answer import figure
 from tftpbench.render.sections import Heading, Listing, Paragraph, Section, Table, Value

@@ -21,6 +21,8 @@ from tftpbench.measure import (
     RecoveryAwaited,
     RunFinished,
     RunStarted,
+    SearchFinished,
+    SearchStarted,
     ServerLeftOut,
     Skipped,
     Trial,
@@ -32,6 +34,8 @@ from tftpbench.measure.validity import commonest
 from tftpbench.model.escape import visible_line
 from tftpbench.model.metrics import METRICS
 from tftpbench.model.units import about, counted, format_duration, format_rate
+from tftpbench.model.workload import Sought
+from tftpbench.render import capacity
 from tftpbench.render.terminal import console
 
 if TYPE_CHECKING:
@@ -86,7 +90,10 @@ class PlainLines:
                 self._say(recovery_text(event))
             case TrialFinished(trial, total, _, _):
                 width = len(str(total))
-                self._say(f"[{trial.order:{width}}/{total}] {finished_text(event)}")
+                place = f"{trial.order:{width}}/{total}" if total else f"{trial.order}"
+                self._say(f"[{place}] {finished_text(event)}")
+            case SearchStarted() | SearchFinished():
+                self._say(search_text(event))
             case ServerLeftOut():
                 self._say(left_out_text(event))
             case CeilingUnknown():
@@ -125,6 +132,7 @@ class LiveBar:
         self._costs_s: Mapping[int, float] = {}
         self._gone: set[str] = set()
         self._invalid: list[str] = []  # why
+        self._search: Trial | None = None  # the one that goes on
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -133,29 +141,53 @@ class LiveBar:
                 self._say(copy_text(event))
             case RunStarted():
                 self._start(event)
+            case SearchStarted() | SearchFinished():
+                self._note_search(event)
             case TrialStarted(trial, _):
-                self._draw(f"{trial.contender.name}, {trial.cell.label}", trial.order - 1)
+                self._draw(f"{trial.contender.name}, {trial.cell.label}", self._done(trial))
             case LoadProgressed(trial):
-                self._draw(f"{trial.contender.name}, {progress_text(event)}", trial.order - 1)
+                self._draw(f"{trial.contender.name}, {progress_text(event)}", self._done(trial))
             case RecoveryAwaited(trial):
-                self._draw(recovery_text(event), trial.order - 1)
+                self._draw(recovery_text(event), self._done(trial))
             case TrialFinished(trial, _, row, _):
-                self._estimated_s += self._costs_s.get(trial.order, 0.0)
                 self._last = _rate(row)
+                if self._search is not None:
+                    self._draw(f"{trial.contender.name}, {trial.cell.label}", self._done(trial))
+                    return
+                self._estimated_s += self._costs_s.get(trial.order, 0.0)
                 self._note_verdict(event)
                 self._draw(self._between, trial.order)
             case ServerLeftOut(left_out, _):
                 self._gone.add(left_out.server)
                 self._say(left_out_text(event), style="yellow")
-            case CeilingUnknown():
-                self._say(unknown_text(event), style="yellow")
-            case RunFinished():
-                self.close()
+            case _:
+                self._note_rest(event)
 
     def close(self) -> None:
         """Take the bar away and show the cursor again; however the run ended."""
         if self._bar is not None:
             self._bar.stop()
+
+    def _note_rest(self, event: Event) -> None:
+        match event:
+            case CopyStarted():
+                self._say(copy_text(event))
+            case CeilingUnknown():
+                self._say(unknown_text(event), style="yellow")
+            case RunFinished():
+                self.close()
+
+    def _note_search(self, event: SearchStarted | SearchFinished) -> None:
+        if isinstance(event, SearchFinished):
+            self._say(search_text(event))
+            self._draw("", event.base.order)
+        else:
+            self._search = event.base
+            self._draw(search_text(event), event.base.order - 1)
+
+    def _done(self, trial: Trial) -> int:
+        """What the bar has behind it: trials, or searches."""
+        return (trial if self._search is None else self._search).order - 1
 
     def _say(self, text: str, style: str | None = None) -> None:
         """Wrapped at words; foreign words may have square brackets, which are no markup."""
@@ -192,7 +224,8 @@ class LiveBar:
     @property
     def _between(self) -> str:
         """What goes on between two trials. No ceiling is known of a server whose place is not."""
-        return "" if all(isinstance(each.contender.server, Target) for each in self._trials) else _CEILING
+        has_none = all(isinstance(each.contender.server, Target) for each in self._trials)
+        return "" if has_none or any(isinstance(each.cell.load, Sought) for each in self._trials) else _CEILING
 
     @property
     def _bar_width(self) -> int:
@@ -235,15 +268,19 @@ def started_lines(event: RunStarted) -> list[str]:
     """The head of a run: what is asked, how much there is to do, what is left out."""
     scenario, total = event.scenario, len(event.plan.trials)
     product = (
-        f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.trials}"
+        f"{counted(len(scenario.cells()), 'cell')} x {counted(len(scenario.servers), 'server')} x {scenario.rounds}"
     )
-    takes = about(estimate_s(event.plan.trials[event.done :]))
+    takes = about(estimate_s(event.plan.trials[0 if scenario.capacity else event.done :]))
+    what = f"{total} {'search' if total == 1 else 'searches'}" if scenario.capacity else counted(total, "trial")
+    most = "at most " if scenario.capacity else ""
     lines = [
         f"{scenario.name}: {scenario.description}",
-        f"{counted(total, 'trial')} ({product}), {event.placement or event.pinning.phrase}, {takes}",
+        f"{what} ({product}), {event.placement or event.pinning.phrase}, {most}{takes}",
         *event.notes,
     ]
-    if event.done:
+    if event.done and scenario.capacity:
+        lines.append(f"{counted(event.done, 'trial')} of them {'is' if event.done == 1 else 'are'} finished already")
+    elif event.done:
         lines.append(f"{event.done} of them {'is' if event.done == 1 else 'are'} finished already")
     if not event.pinning.separate:
         lines.append("Server and generator take time from each other: ratios still compare, absolute figures are low.")
@@ -261,6 +298,15 @@ def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
 def _skipped(server: str, where: Sequence[str], reason: str, get: str | None) -> str:
     place = f", {where[0] if len(where) == 1 else counted(len(where), 'cell')}" if where else ""
     return f"left out: {server}{place}: {reason}{f'; get it: {get}' if get else ''}"
+
+
+def search_text(event: SearchStarted | SearchFinished) -> str:
+    """A search that begins, or what it found."""
+    if isinstance(event, SearchFinished):
+        return capacity.progress_text(event.found)
+    base = event.base
+    find = base.cell.load.find if isinstance(base.cell.load, Sought) else ""
+    return f"Search {base.order} of {event.total}: {base.contender.name}, {find}, {base.cell.label}"
 
 
 def finished_text(event: TrialFinished) -> str:

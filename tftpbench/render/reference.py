@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from tftpbench.host.conditions import CONDITIONS
 from tftpbench.model.axes import AXES, Axis
 from tftpbench.model.columns import Column
 from tftpbench.model.metrics import (
@@ -35,6 +36,10 @@ def tables() -> dict[tuple[str, str], str]:
         ("results-format.md", "The answer"): _rows(
             ("column", "unit", "meaning", "of several trials"),
             ((name, each.unit, each.meaning, each.combined) for name, each in (HEADLINE | OPEN_LOOP | BOOTS).items()),
+        ),
+        ("doctor.md", "Conditions"): _rows(
+            ("condition", "looks at", "expected", "how its effect is measured", "remedy"),
+            ((each.id, each.looks_at, each.expected, each.measured, f"`{_cell(each.remedy)}`") for each in CONDITIONS),
         ),
         ("scenario-format.md", "matrix"): _rows(
             ("key", "default", "allowed", "meaning"),
@@ -69,6 +74,11 @@ def renew(docs: Path) -> None:
         path.write_text(renewed(page, path.read_text(encoding="utf-8")), encoding="utf-8")
     for kind in schema.KINDS:
         (docs / "schema" / f"{kind}.json").write_text(schema.text(kind), encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    """Within a table, where | ends a cell."""
+    return text.replace("|", r"\|")
 
 
 def _after(table: str) -> Callable[[re.Match[str]], str]:

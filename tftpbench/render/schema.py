@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 
 from tftpbench.gate.document import SCHEMA as GATE_SCHEMA
 from tftpbench.gate.result import GateResult
+from tftpbench.host.conditions import CONDITIONS, EFFECTS
+from tftpbench.host.conditions import SCHEMA as DOCTOR_SCHEMA
 from tftpbench.measure.findings import Origin
 from tftpbench.model.axes import AXES
 from tftpbench.model.boot import BootFile
@@ -37,7 +39,7 @@ from tftpbench.store.format import PACKED_SCHEMA
 
 Kind = Literal[
     "scenario", "server", "boot", "results", "manifest", "transfers", "boots", "intervals", "summary", "comparison",
-    "gate",
+    "gate", "doctor",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -162,6 +164,10 @@ def _manifest() -> Schema:
     whole["properties"]["merged_trials"] = {
         **_list(_list({"type": "integer"})),
         "description": "In a packed run: the trials whose histograms were merged, if any.",
+    }
+    whole["properties"]["conditions"] = {
+        **_conditions(),
+        "description": "What was found of the machine before the first trial; older runs have none.",
     }
     whole["properties"]["left_out"] = {**_list(left_out), "description": "Servers that did not start, if any."}
     return whole
@@ -292,6 +298,43 @@ def _gate() -> Schema:
     }
 
 
+def _conditions() -> Schema:
+    return _list(
+        _object(
+            {
+                "id": {"enum": [each.id for each in CONDITIONS], "description": "Which condition (docs/doctor.md)."},
+                "found": _text("What was found, in words."),
+                "expected": _text("What is expected, in words."),
+                "effect": {
+                    "enum": list(EFFECTS),
+                    "description": "ok; it costs some of the figures' truth; it spoils them; not known.",
+                },
+                "size": {
+                    "type": ["number", "null"],
+                    "description": "The effect as measured, in `unit`; null: unknown.",
+                },
+                "unit": _text("Of size; empty for a share of 1."),
+                "costs": _text("The effect in words; empty where it is ok or not known."),
+                "remedy": _text("One command that mends it, which nothing has run; empty where it is ok or not known."),
+            }
+        )
+    )
+
+
+def _doctor() -> Schema:
+    return _object(
+        {
+            "schema": {"const": DOCTOR_SCHEMA},
+            "scenario": _text(
+                "The scenario whose needs it was checked against; null for ordinary ones.", nullable=True
+            ),
+            "effect": {"enum": ["ok", "costs", "spoils"], "description": "The most severe one."},
+            "conditions": _conditions(),
+        },
+        title=f"What tftpbench doctor --json prints ({DOCTOR_SCHEMA})",
+    )
+
+
 _KEYS = ("method_key", "host_key")
 _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "scenario": lambda: _untitled(_as_written(Scenario.model_json_schema())),
@@ -305,6 +348,7 @@ _MAKERS: Mapping[Kind, Callable[[], Schema]] = {
     "summary": _summary,
     "comparison": _comparison,
     "gate": _gate,
+    "doctor": _doctor,
 }
 
 

@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import COLUMNS
@@ -30,6 +33,7 @@ INTERVALS = "intervals.parquet"
 LATENCY = "latency.hlog"
 SERVER_LOG = "server.log"
 ANSWER = "answer.txt"
+CAPACITY = "capacity.json"  # of runs that searched for capacities
 # Of a packed run: its rows and histograms; its other files keep their names, with all trials in one.
 PACKED_TRIALS = "trials.jsonl.xz"
 PACKED_LATENCY = "latency.parquet"
@@ -47,6 +51,7 @@ ROWS_MAX = 50_000
 FAULTS_MAX = 100
 LATENCY_MAX_BYTES = 64 << 20
 ANSWER_MAX_BYTES = 1 << 20
+CAPACITY_MAX_BYTES = 16 << 20
 _FAULT_SHOWN_MAX = 200
 _XZ_MEMORY_BYTES = 64 << 20  # xz -6, with which runs are packed, needs 9 MiB (man 1 xz)
 
@@ -219,6 +224,27 @@ def read_answer(folder: Path) -> str | None:
         return next(iter(read_regular(folder / ANSWER, ANSWER_MAX_BYTES).decode("utf-8").splitlines()), None)
     except (OSError, ValueError):
         return None
+
+
+def read_searches(folder: Path) -> tuple[FoundCapacity, ...]:
+    """What searches for capacities found, from capacity.json; none where there is none. Raises ResultsError."""
+    path = folder / CAPACITY
+    with explained(folder, "read"):
+        try:
+            content = read_regular(path, CAPACITY_MAX_BYTES)
+        except FileNotFoundError:
+            return ()
+        except UnfitFile as error:
+            raise ResultsError(f"{path}: can't be read: it {error.strerror}") from None
+    try:
+        known = parse(content)
+        searches = known.get("searches", [known]) if isinstance(known, dict) else known
+        return tuple(map(FoundCapacity.model_validate, searches if isinstance(searches, list) else [None]))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "its document"
+        raise ResultsError(f"{path}: is no result of a search: {where}: {error.errors()[0]['msg']}") from None
+    except ValueError as error:
+        raise ResultsError(f"{path}: is not JSON: {error}") from None
 
 
 def has_file(row: Mapping[str, Any], name: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
+from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
@@ -23,7 +24,7 @@ from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KIND
 from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
-from tftpbench.store import frames, tables
+from tftpbench.store import tables
 from tftpbench.store.latency import Latency
 from tftpbench.store.trial_files import PackedRun, TrialFiles, WholeRun
 
@@ -84,7 +85,7 @@ class Run(Shown):
         rates are per second. Words of few values are categories; those of `server` and `contender` stand in the
         scenario's order. What is not known is NA.
         """
-        return frames.trials(self.rows, self._entered())
+        return tables.trials(self.rows, self._entered())
 
     @property
     def valid(self) -> "pd.DataFrame":
@@ -99,7 +100,7 @@ class Run(Shown):
         never came; `bytes retransmissions outcome error_code` (docs/results-format.md, "transfers.parquet").
         """
         frame = tables.frame(self._tables(form.TRANSFERS, TRANSFER_COLUMNS), TRANSFER_COLUMNS)
-        return tables.with_cells(frame, self.trials, frames.CELL)
+        return tables.with_cells(frame, self.trials, tables.CELL)
 
     @cached_property
     def boots(self) -> "pd.DataFrame":
@@ -109,18 +110,18 @@ class Run(Shown):
         it never came, and how it ended (docs/results-format.md, "boots.parquet").
         """
         frame = tables.frame(self._tables(form.BOOTS, BOOT_COLUMNS), BOOT_COLUMNS)
-        return tables.with_cells(frame, self.trials, tuple(name for name in frames.CELL if name not in BOOT_COLUMNS))
+        return tables.with_cells(frame, self.trials, tuple(name for name in tables.CELL if name not in BOOT_COLUMNS))
 
     @cached_property
     def intervals(self) -> "pd.DataFrame":
         """One row per interval of every trial: `trial`, `contender`, its cell and `verdict`, then its counts.
 
         `interval` from 0, and `blocks bytes in_flight retransmissions` of that time. An interval has 100 ms; in trials
-        of more than an hour `duration_ns`.
+        of more than ten minutes `duration_ns`.
         """
         frame = tables.frame(self._tables(form.INTERVALS, INTERVAL_COLUMNS), INTERVAL_COLUMNS)
         frame.insert(1, "interval", frame.groupby("trial").cumcount())
-        return tables.with_cells(frame, self.trials, frames.CELL)
+        return tables.with_cells(frame, self.trials, tables.CELL)
 
     def latency(self, kind: str, *, valid_only: bool = True, **cell: object) -> Latency:
         """The merged histogram, in ns, of `kind` over the trials whose columns equal `cell`.
@@ -231,6 +232,11 @@ class Run(Shown):
             for name in form.OPTIONAL
         }
         return tuple(f"{_have_no(count, name)}, kept without" for name, count in lacking.items() if count)
+
+    @cached_property
+    def searches(self) -> tuple[FoundCapacity, ...]:
+        """What its searches for capacities found; none where it had none. Raises ResultsError."""
+        return form.read_searches(self.path)
 
     @property
     def said(self) -> str | None:

@@ -11,13 +11,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tftpbench.model.capacity import FoundCapacity, documents
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import BOOT_COLUMNS, COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import UnfitFile, open_regular
@@ -114,6 +115,21 @@ class RunFolder(AbstractContextManager["RunFolder", None]):
                 made.unlink(missing_ok=True)
                 raise
         self.manifest = manifest
+
+    def keep_searches(self, found: Sequence[FoundCapacity]) -> None:
+        """Write capacity.json whole: what searches found, all until now."""
+        made = self.path / f"{_UNFINISHED}{form.CAPACITY}"
+        with form.explained(self.path, "written"):
+            try:
+                _write_whole(made, form.json_text(documents(found), indent=2) + "\n")
+                made.replace(self.path / form.CAPACITY)
+            except BaseException:
+                made.unlink(missing_ok=True)
+                raise
+
+    def finished_searches(self) -> list[FoundCapacity]:
+        """What `keep_searches` has kept."""
+        return list(form.read_searches(self.path))
 
     def append_trial(self, row: Mapping[str, object]) -> None:
         """Add a finished trial's row: columns in documented order, absent ones null; others follow.

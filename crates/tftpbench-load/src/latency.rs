@@ -1,17 +1,22 @@
 //! Latencies of a run as histograms of consecutive intervals, in memory that does not grow with the run's length.
 //!
 //! The histogram of the interval that is being recorded is a full one (0.2 MB). One that is over is kept as its V2 encoding,
-//! some kilobytes. When there are more than [`INTERVALS_MAX`] of these, intervals become twice as long: new ones at once,
-//! and one pair of old ones is merged for each new one, so that no moment has much to do. Histograms add up, so no
-//! value is lost: only the times at which they were recorded become coarser.
+//! some kilobytes, behind those before it in one piece of memory. When these are more than [`INTERVALS_MAX`], or more
+//! than [`BYTES_MAX`], intervals become twice as long: new ones at once, and one pair of old ones is merged for each new
+//! one, so that no moment has much to do. Histograms add up, so no value is lost: only the times at which they were
+//! recorded become coarser.
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 /// Length of one histogram of the latency log, as long as that makes no more than [`INTERVALS_MAX`] of them.
 pub(crate) const INTERVAL_NS: u64 = 1_000_000_000;
-/// Histograms that are kept: every second of the first eight minutes, at some 4 KB each.
-pub(crate) const INTERVALS_MAX: usize = 512;
+/// Histograms that are kept: every second of the first two minutes.
+pub(crate) const INTERVALS_MAX: usize = 128;
+/// Bytes of their encodings. One has 2 to 20 KB, the more the wider its values are spread.
+const BYTES_MAX: usize = 1 << 20;
+/// What the newest one may have beyond that without moving all of them; so much was never seen.
+const ROOM_BYTES: usize = 64 << 10;
 /// Latencies from 64 ns (below what a system call takes) to one hour, three significant digits.
 const LATENCY_LOW_NS: u64 = 64;
 const LATENCY_HIGH_NS: u64 = 3_600_000_000_000;
@@ -28,15 +33,18 @@ pub(crate) struct LatencyLog {
     /// Everything of intervals that are over.
     sum: Histogram<u64>,
     over: Vec<Interval>,
+    /// Their encodings, in the same order and without gaps.
+    encoded: Vec<u8>,
+    scratch: Vec<u8>,
     /// The first so many of `over` are as long as the current one.
     merged: usize,
 }
 
-/// An interval that is over.
-#[derive(Debug)]
+/// An interval that is over, and how long its encoding is.
+#[derive(Clone, Copy, Debug)]
 struct Interval {
     start_ns: u64,
-    encoded: Vec<u8>,
+    bytes: usize,
 }
 
 impl LatencyLog {
@@ -47,7 +55,9 @@ impl LatencyLog {
             end_ns: 0,
             current: latency_histogram(),
             sum: latency_histogram(),
-            over: Vec::new(),
+            over: Vec::with_capacity(INTERVALS_MAX + 1),
+            encoded: room(BYTES_MAX + ROOM_BYTES),
+            scratch: room(ROOM_BYTES),
             merged: 0,
         }
     }
@@ -84,12 +94,15 @@ impl LatencyLog {
         other.end();
         add(&mut self.sum, &other.sum);
         self.length_ns = self.length_ns.max(other.length_ns);
-        self.over.append(&mut other.over);
-        self.over.sort_by_key(|interval| interval.start_ns);
-        self.merged = 0;
-        while self.merged < self.over.len() {
-            self.merge_one();
-        }
+        let mut all: Vec<(u64, &[u8])> = self.pieces().chain(other.pieces()).collect();
+        all.sort_by_key(|(start_ns, _)| *start_ns);
+        let over = all
+            .iter()
+            .map(|(start_ns, piece)| Interval { start_ns: *start_ns, bytes: piece.len() })
+            .collect();
+        let encoded = all.iter().flat_map(|(_, piece)| piece.iter().copied()).collect();
+        (self.over, self.encoded, self.merged) = (over, encoded, 0);
+        self.merge_all();
         self.thin();
         self.end_ns = 0;
     }
@@ -100,10 +113,16 @@ impl LatencyLog {
         mut give: impl FnMut(u64, u64, &Histogram<u64>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.end();
-        while self.merged < self.over.len() {
-            self.merge_one();
-        }
-        self.over.iter().try_for_each(|each| give(each.start_ns, self.length_ns, &decoded(&each.encoded)))
+        self.merge_all();
+        self.pieces().try_for_each(|(start_ns, piece)| give(start_ns, self.length_ns, &decoded(piece)))
+    }
+
+    /// Start and encoding of each interval that is over.
+    fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.over.iter().scan(0, |at, interval| {
+            let from = std::mem::replace(at, *at + interval.bytes);
+            Some((interval.start_ns, &self.encoded[from..*at]))
+        })
     }
 
     #[cold]
@@ -119,18 +138,26 @@ impl LatencyLog {
             return;
         }
         add(&mut self.sum, &self.current);
-        self.over.push(Interval { start_ns: self.start_ns, encoded: encoded(&self.current) });
+        encode(&self.current, &mut self.scratch);
+        self.over.push(Interval { start_ns: self.start_ns, bytes: self.scratch.len() });
+        self.encoded.extend_from_slice(&self.scratch);
         self.current.reset();
         self.thin();
     }
 
     /// Merges as many intervals as are too many.
     fn thin(&mut self) {
-        while self.over.len() > INTERVALS_MAX {
+        while self.over.len() > INTERVALS_MAX || self.encoded.len() > BYTES_MAX && self.over.len() > 1 {
             if self.merged == self.over.len() {
                 self.merged = 0;
                 self.length_ns *= 2;
             }
+            self.merge_one();
+        }
+    }
+
+    fn merge_all(&mut self) {
+        while self.merged < self.over.len() {
             self.merge_one();
         }
     }
@@ -140,17 +167,20 @@ impl LatencyLog {
     fn merge_one(&mut self) {
         let (at, length_ns) = (self.merged, self.length_ns);
         let start_ns = |interval: &Interval| interval.start_ns - interval.start_ns % length_ns;
+        let from: usize = self.over[..at].iter().map(|interval| interval.bytes).sum();
         let [first, rest @ ..] = &mut self.over[at..] else { return };
         first.start_ns = start_ns(first);
-        match rest.first().filter(|second| start_ns(second) == first.start_ns) {
-            Some(second) => {
-                let mut sum = decoded(&first.encoded);
-                add(&mut sum, &decoded(&second.encoded));
-                first.encoded = encoded(&sum);
-                self.over.remove(at + 1);
-            }
-            None => self.merged += 1,
-        }
+        let Some(second) = rest.first().filter(|second| start_ns(second) == first.start_ns) else {
+            self.merged += 1;
+            return;
+        };
+        let (middle, until) = (from + first.bytes, from + first.bytes + second.bytes);
+        let mut sum = decoded(&self.encoded[from..middle]);
+        add(&mut sum, &decoded(&self.encoded[middle..until]));
+        encode(&sum, &mut self.scratch);
+        first.bytes = self.scratch.len();
+        self.encoded.splice(from..until, self.scratch.iter().copied());
+        self.over.remove(at + 1);
     }
 }
 
@@ -167,12 +197,17 @@ pub(crate) fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     debug_assert!(same_bounds, "histograms of one run have the same bounds");
 }
 
+/// Room for so many bytes. Written once, so that the memory is there from now on.
+fn room(bytes: usize) -> Vec<u8> {
+    let mut room = vec![1; bytes];
+    room.clear();
+    room
+}
+
 #[allow(clippy::expect_used)] // It fails for counts over i64::MAX and for a writer that fails; a vector does not.
-fn encoded(histogram: &Histogram<u64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).expect("a histogram of ours can be encoded");
-    bytes.shrink_to_fit();
-    bytes
+fn encode(histogram: &Histogram<u64>, into: &mut Vec<u8>) {
+    into.clear();
+    V2Serializer::new().serialize(histogram, into).expect("a histogram of ours can be encoded");
 }
 
 #[allow(clippy::expect_used)] // The bytes are ours, of `encoded`.
@@ -186,7 +221,7 @@ mod tests {
 
     /// What a log holds, full histograms aside.
     fn held_bytes(log: &LatencyLog) -> usize {
-        log.over.iter().map(|interval| interval.encoded.capacity() + size_of::<Interval>()).sum()
+        log.over.capacity() * size_of::<Interval>() + log.encoded.capacity() + log.scratch.capacity()
     }
 
     fn intervals(log: LatencyLog) -> Vec<(u64, u64, u64)> {
@@ -214,26 +249,28 @@ mod tests {
     }
 
     #[test]
-    fn a_day_holds_no_more_than_ten_minutes_and_loses_no_value() {
-        let (mut log, mut unmerged, mut most_bytes) = (LatencyLog::new(), latency_histogram(), 0);
-        let (mut after_ten_minutes, seconds) = (0, 100_000);
-        for number in 0..seconds * 20 {
-            log.record(number * INTERVAL_NS / 20, latency(number));
-            unmerged.saturating_record(latency(number));
-            if number % 20 == 0 {
-                most_bytes = most_bytes.max(held_bytes(&log));
-                after_ten_minutes = if number == 600 * 20 { most_bytes } else { after_ten_minutes };
+    fn a_day_holds_no_more_than_the_first_second_and_loses_no_value() {
+        // The wider values are spread, the longer their encoding, and the sooner intervals become longer.
+        for spread in [1, 100] {
+            let (mut log, mut unmerged) = (LatencyLog::new(), latency_histogram());
+            let (held, seconds) = (held_bytes(&log), 20_000);
+            for number in 0..seconds * 40 {
+                let latency_ns = latency(number) * (1 + number % spread);
+                log.record(number * INTERVAL_NS / 40, latency_ns);
+                unmerged.saturating_record(latency_ns);
+                assert!(log.over.len() <= INTERVALS_MAX && log.encoded.len() <= BYTES_MAX + ROOM_BYTES);
             }
-            assert!(log.over.len() <= INTERVALS_MAX);
+            assert_eq!(held_bytes(&log), held);
+            assert_eq!(log.sum(), unmerged);
+            let found = intervals(log);
+            let length = found[0].1;
+            assert!(found.iter().all(|(start, each, _)| *each == length && start % length == 0));
+            assert_eq!(found.iter().map(|(_, _, count)| count).sum::<u64>(), seconds * 40);
+            assert!(
+                found.windows(2).all(|pair| pair[1].0 == pair[0].0 + length),
+                "no interval is there twice"
+            );
         }
-        // Merged histograms have more values that differ; the bound is that of all buckets up to 5 ms, used.
-        assert!(after_ten_minutes > 0 && most_bytes < INTERVALS_MAX * 16 * 1024, "{most_bytes}");
-        assert_eq!(log.sum(), unmerged);
-        let found = intervals(log);
-        let length = found[0].1;
-        assert!(found.iter().all(|(start, each, _)| *each == length && start % length == 0));
-        assert_eq!(found.iter().map(|(_, _, count)| count).sum::<u64>(), seconds * 20);
-        assert!(found.windows(2).all(|pair| pair[1].0 == pair[0].0 + length), "no interval is there twice");
     }
 
     #[test]
@@ -250,15 +287,15 @@ mod tests {
     #[test]
     fn workers_are_merged_at_the_longer_of_their_intervals() {
         let (mut long, mut short) = (LatencyLog::new(), LatencyLog::new());
-        for second in 0..700 {
+        for second in 0..200 {
             long.record(second * INTERVAL_NS, 100);
         }
         for second in 0..10 {
             short.record(second * INTERVAL_NS, 200);
         }
         long.merge(short);
-        assert_eq!((long.sum().len(), long.sum().count_at(200)), (710, 10));
+        assert_eq!((long.sum().len(), long.sum().count_at(200)), (210, 10));
         let found = intervals(long);
-        assert_eq!((found.len(), found[0], found[5]), (350, (0, 2, 4), (10, 2, 2)));
+        assert_eq!((found.len(), found[0], found[5]), (100, (0, 2, 4), (10, 2, 2)));
     }
 }

@@ -12,8 +12,8 @@ use crate::latency::{LatencyLog, latency_histogram};
 
 /// Length of one row of `intervals`, as long as that makes no more than [`INTERVALS_MAX`] of them; then it doubles.
 pub const INTERVAL_NS: u64 = 100_000_000;
-/// Rows that a worker keeps: one hour of them, in 1.4 MB.
-const INTERVALS_MAX: usize = 36_000;
+/// Rows that a worker keeps: ten minutes of them, in 0.3 MB.
+const INTERVALS_MAX: usize = 6_000;
 /// A loop that does not look at the clock for so long stands still. Work between two looks takes less than 1 ms, a time
 /// slice of another program on the same core 3 to 4 ms.
 pub(crate) const STANDSTILL_NS: u64 = 5_000_000;
@@ -68,7 +68,7 @@ impl Granted {
 /// What happened in one interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Interval {
-    /// How long it is: 100 ms, or in runs of more than an hour a power of two times that. Set in a report only.
+    /// How long it is: 100 ms, or in runs of more than ten minutes a power of two times that. Set in a report only.
     pub duration_ns: u64,
     /// Blocks acknowledged in order.
     pub blocks: u64,
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_has_no_more_rows_of_intervals_than_an_hour_and_loses_no_block() {
+    fn a_day_has_no_more_rows_of_intervals_than_ten_minutes_and_loses_no_block() {
         let mut recorder = Recorder::new(7, (7, u64::MAX));
         let seconds = 100_000;
         for second in 0..seconds {
@@ -481,10 +481,10 @@ mod tests {
                     && recorder.intervals.capacity() <= 2 * INTERVALS_MAX
             );
         }
-        assert_eq!(recorder.interval_ns, 32 * INTERVAL_NS);
+        assert_eq!(recorder.interval_ns, 256 * INTERVAL_NS);
         assert_eq!(recorder.intervals.iter().map(|interval| interval.blocks).sum::<u64>(), 2 * seconds);
         let whole = &recorder.intervals[..recorder.intervals.len() - 1];
-        assert!(whole.iter().all(|interval| interval.in_flight == 3 && (6..=8).contains(&interval.blocks)));
+        assert!(whole.iter().all(|interval| interval.in_flight == 3 && (50..=52).contains(&interval.blocks)));
     }
 
     #[test]

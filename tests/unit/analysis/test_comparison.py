@@ -17,7 +17,7 @@ import tftpbench
 from tests.unit.builders import FACTS, Cells, made
 from tftpbench.analysis import comparison
 from tftpbench.analysis.comparison import Comparison
-from tftpbench.analysis.comparison.cells import judged
+from tftpbench.analysis.comparison.differences import judged
 from tftpbench.model.errors import NotComparable, ResultsError, UsageError
 from tftpbench.render import markdown
 from tftpbench.render.comparison import sections
@@ -260,6 +260,23 @@ def test_a_cell_without_a_trial_or_a_pair_of_one_server_is_told(tmp_path: Path) 
             "(valid, with data_pps: 0 of 8 in A and 8 of 8 in B)"
         ),
     )
+
+
+def test_runs_over_different_networks_are_never_mixed(tmp_path: Path) -> None:
+    def over(network: str, sockets: str) -> dict[str, Any]:
+        return {"name": "made", "placement": {"network": network}, "client": {"sockets": sockets}}
+
+    old = made(tmp_path / "old", {"epoll": 1.0})
+    loopback = made(tmp_path / "loopback", {"epoll": 1.0}, scenario=over("loopback", "auto"))
+    rings = made(tmp_path / "rings", {"epoll": 1.0}, scenario=over("namespace", "ring"))
+    sockets = made(tmp_path / "sockets", {"epoll": 1.0}, scenario=over("namespace", "shared"))
+    comparison.compare(old, loopback)
+    with pytest.raises(
+        NotComparable, match=r"old was measured over loopback, and .*rings in network namespaces with r"
+    ):
+        comparison.compare(old, rings)
+    with pytest.raises(NotComparable, match=r"with sockets, and .*rings in network namespaces with rings, so their"):
+        comparison.compare(sockets, rings)
 
 
 def test_scenarios_of_other_names_are_compared_where_the_work_is_equal(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from scipy import stats as scipy_stats
 from tftpbench.analysis import false_alarms, stats
 from tftpbench.analysis.false_alarms import alarm_rates
 from tftpbench.model.errors import PlotError
-from tftpbench.plots.false_alarms import alarm_rates as draw_alarm_rates
-from tftpbench.plots.false_alarms import noise
+from tftpbench.plots.gate import alarm_rates as draw_alarm_rates
+from tftpbench.plots.gate import noise
 
 
 def test_equal_trials_have_the_ratio_one_and_no_difference() -> None:

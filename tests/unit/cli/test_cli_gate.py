@@ -19,7 +19,7 @@ from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, rows, store
 from tests.unit.gate.gate_results import BUDGETS, LOOKS, every, gate, made_pairs
 from tftpbench import cli
-from tftpbench.cli.gate import slo as command
+from tftpbench.cli.gate import commands
 from tftpbench.cli.gate.watch import watch
 from tftpbench.gate import GateStarted, InterimLook, PairFinished, decide
 from tftpbench.gate.result import Arm, FailOn, GateResult, Side, Verdict
@@ -29,7 +29,7 @@ from tftpbench.gate.text import change, remarks, sentence
 from tftpbench.measure import Pinning
 from tftpbench.model.errors import TftpbenchError, UsageError
 from tftpbench.model.scenario_files import load_scenario
-from tftpbench.render.gate.sections import sections
+from tftpbench.render.gate import sections
 from tftpbench.render.plain import plain, table_lines
 from tftpbench.render.sections import Table
 
@@ -317,7 +317,7 @@ def test_stored_runs_of_other_days_are_judged() -> None:
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     app = typer.Typer()
-    app.command()(command.slo)
+    app.command()(commands.slo)
     try:
         code = app([str(argument) for argument in arguments], standalone_mode=False)
     except TftpbenchError as error:

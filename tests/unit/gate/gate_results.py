@@ -19,7 +19,7 @@ from tftpbench.gate.result import (
     Side,
     Verdict,
 )
-from tftpbench.model.budgets import DEFAULTS, METRICS, REPORTED, worsening
+from tftpbench.model.gate_settings import DEFAULTS, METRICS, REPORTED, worsening
 
 CELL, CELL_KEY = "read, 10 at once, 64 KiB", "0123456789abcdef"
 # What the base's trials have, about.

@@ -15,8 +15,7 @@ from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
 from tests.report.runs import asked, manifest, store
 from tftpbench.analysis.stats import trimmed
-from tftpbench.cli.gate import baseline as command
-from tftpbench.cli.gate import options
+from tftpbench.cli.gate import commands, options
 from tftpbench.gate.baseline import difference, figure, judge
 from tftpbench.gate.document import load, text
 from tftpbench.gate.result import GateResult, Judgement, Verdict
@@ -430,13 +429,13 @@ def test_a_scenario_that_gates_what_no_run_measures_is_refused(tmp_path: Path) -
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for people, in one line."""
     monkeypatch.setattr(
-        "tftpbench.render.gate.sections.sections", lambda result, _width: [Paragraph((f"brief: {result.verdict}",))]
+        "tftpbench.render.gate.sections", lambda result, _width: [Paragraph((f"brief: {result.verdict}",))]
     )
 
 
 def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     app = typer.Typer()
-    app.command()(command.baseline)
+    app.command()(commands.baseline)
     try:
         code = app([str(argument) for argument in arguments], standalone_mode=False)
     except TftpbenchError as error:

@@ -21,8 +21,8 @@ from tftpbench.gate.document import (
     text,
 )
 from tftpbench.gate.result import Arm, GateResult, Judgement, judgements_frame
-from tftpbench.model.budgets import METRICS, REPORTED
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.gate_settings import METRICS, REPORTED
 from tftpbench.render import schema
 
 ROOT = Path(__file__).parents[3]

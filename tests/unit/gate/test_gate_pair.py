@@ -14,8 +14,7 @@ import pytest
 from tests.unit.builders import contender, scenario
 from tftpbench.gate import pair
 from tftpbench.gate.loop import SLOW_FACTOR, work
-from tftpbench.gate.pair import ArmFailed, Work
-from tftpbench.gate.pair_figures import SEVERE
+from tftpbench.gate.pair import SEVERE, ArmFailed, Work
 from tftpbench.gate.result import BASE, HEAD, Side
 from tftpbench.gate.sides import describe, refuse_unfit, side, takes_like
 from tftpbench.host.generator import LoadConfig, LoadResult

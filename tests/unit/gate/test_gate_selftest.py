@@ -23,8 +23,8 @@ from tftpbench.gate.verdict import is_early
 from tftpbench.host.choice import choose_manifest
 from tftpbench.host.presence import locate
 from tftpbench.measure import Contender
-from tftpbench.model.budgets import METRICS
 from tftpbench.model.errors import UsageError
+from tftpbench.model.gate_settings import METRICS
 from tftpbench.model.scenario import from_document
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.model.workload import Cell

@@ -177,6 +177,7 @@ class FakeHost(LocalServerHost):
 
 class FakeServer:
     host, port = "127.0.0.1", 1234
+    network = None
 
     def __init__(self, world: World, manifest: Any, **options: Any) -> None:
         self.world = world

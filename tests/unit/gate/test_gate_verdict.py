@@ -9,11 +9,11 @@ import pytest
 from tests.unit.gate.gate_results import BUDGETS, LOOKS, made_pairs
 from tftpbench.analysis.stats import trimmed
 from tftpbench.gate.decision import Decision, decide
-from tftpbench.gate.pair_figures import p_values
+from tftpbench.gate.pair import p_values
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Arm, Judgement, Pair, Verdict
 from tftpbench.gate.verdict import Loss, Sample, held_budgets, look, overall, overall_verdict
 from tftpbench.gate.verdict import verdicts as verdicts_of
-from tftpbench.model.budgets import METRICS
+from tftpbench.model.gate_settings import METRICS
 
 CPU, CALLS, RATE, MEMORY = BUDGETS
 

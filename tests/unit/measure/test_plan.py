@@ -7,16 +7,22 @@ import socket
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.unit.builders import contender, scenario
+from tftpbench.host.brake import leaves_machine
 from tftpbench.host.choice import choose
+from tftpbench.host.generator import LoadConfig, in_network
+from tftpbench.host.network import Network, NetworkRefused
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.target import Target
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, networked, plan
+from tftpbench.model.errors import UsageError
 from tftpbench.model.manifest import Manifest
-from tftpbench.model.scenario import from_document
+from tftpbench.model.scenario import Scenario, from_document
 
 REFERENCE = sorted((Path(__file__).parents[3] / "results" / "reference").glob("*/trials.jsonl.xz"))
 
@@ -208,3 +214,90 @@ def test_boots_are_left_out_where_their_files_can_not_be_put_or_uploads_not_take
         ("three", "keeps its files in memory, where those of a boot can't be put"),
     ]
     assert estimate_s(made.trials) > 0
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, *, network: str | None = None, packet: str = "") -> None:
+    """A machine that makes no network for this reason, or one without packet sockets."""
+
+    def asked() -> str:
+        if network is not None:
+            raise NetworkRefused(network)
+        return packet
+
+    monkeypatch.setattr("tftpbench.measure.plan.packet_refusal", asked)
+
+
+def over(network: str, sockets: str = "auto", **more: object) -> Scenario:
+    return scenario(placement={"network": network}, client={"sockets": sockets}, **more)
+
+
+def test_what_auto_chooses_is_the_scenarios_and_always_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch)
+    found, notes = networked(over("auto"))
+    assert (found.placement.network, found.client.sockets, notes) == ("namespace", "ring", ())
+    named, _ = networked(over("namespace", "ring"))
+    assert [cell.key for cell in found.cells()] == [cell.key for cell in named.cells()]
+    assert found.cells()[0].key_fields["placement"] == {"server_cpus": 1, "generator_cpus": 1, "network": "namespace"}
+    refusing(monkeypatch, packet="Operation not permitted")
+    without, notes = networked(over("auto"))
+    assert (without.placement.network, without.client.sockets) == ("namespace", "shared")
+    assert notes == ("measured with sockets, not rings: Operation not permitted",)
+    assert {cell.key for cell in without.cells()}.isdisjoint(cell.key for cell in found.cells())
+
+
+def test_loopback_is_left_out_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch, network="user namespaces: refused")
+    assert scenario().cells()[0].key_fields["placement"] == {"server_cpus": 1, "generator_cpus": 1}
+    found, notes = networked(over("auto"))
+    assert [cell.key for cell in found.cells()] == [cell.key for cell in scenario().cells()]
+    assert notes == ("measured over loopback: this machine makes no namespaces (user namespaces: refused)",)
+    assert networked(scenario()) == (scenario(), ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "packet", "said"),
+    [
+        (
+            over("namespace"),
+            None,
+            "placement.network is namespace, and this machine makes none (no veth); allowed: loo",
+        ),
+        (over("auto", "ring"), None, "placement.network is auto, and this machine makes none (no veth); allowed: "),
+        (over("namespace", "ring"), "refused", "client.sockets is ring, and packet sockets are refused (refused); all"),
+        (over("loopback", "ring"), "", "client.sockets is ring, and placement.network loopback; allowed: auto, "),
+        (
+            over("namespace", servers=["one", "tftp://127.0.0.1:69/f"]),
+            "",
+            "tftp://127.0.0.1:69/f runs already, and not",
+        ),
+    ],
+)
+def test_what_was_insisted_on_and_can_not_be_is_one_line(
+    asked: Scenario, packet: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, network="no veth" if packet is None else None, packet=packet or "")
+    with pytest.raises(UsageError) as raised:
+        networked(asked)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_running_server_is_measured_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch)
+    found, notes = networked(over("auto", servers=["one", "tftp://127.0.0.1:69/f"]))
+    assert (found.placement.network, notes) == ("loopback", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sockets"),
+    [({}, "ring"), ({"windowsize": 4}, "shared"), ({"blksize": 1468}, "ring"), ({"blksize": 1469}, "shared")],
+)
+def test_what_rings_can_not_carry_goes_over_sockets(changes: dict[str, int], sockets: str) -> None:
+    asked = LoadConfig(
+        host="10.255.255.1", port=69, operation="read", name="f", file_size_bytes=1, concurrency=1, sockets="ring"
+    )
+    network = cast(Network, SimpleNamespace(requests_fd=7, ring_interface=2))
+    found = in_network(replace(asked, **changes), network)  # type: ignore[arg-type]
+    assert (found.sockets, found.network_fd, found.ring_interface) == (sockets, 7, 2)
+    assert found.machines_network == ("10.0.0.0/9" if sockets == "ring" else "10.128.0.0/10")
+    assert not leaves_machine(found)

@@ -117,6 +117,8 @@ class FakeServer:
     cpus: tuple[int, ...]
     host: str = "127.0.0.1"
     port: int = 1234
+    in_network: bool = False
+    network: None = None
     buffers: Buffers = field(default_factory=lambda: Buffers(1000, 2000))
     cpu: Iterator[int] = field(default_factory=lambda: iter((1_500_000, 2_000_000)))
 
@@ -133,6 +135,12 @@ class FakeServer:
 
     def usage(self) -> Usage:
         return Usage(0, 1_000_000, 5000, 1, 4, 0, 4000, 1, 10)
+
+    def udp_counts(self) -> None:
+        pass
+
+    def strays(self) -> None:
+        pass
 
     def edges(self, window: MeasuredWindow, _cpus: object) -> EdgeReader:
         return EdgeReader(self.counted, window)

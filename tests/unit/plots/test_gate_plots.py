@@ -17,7 +17,7 @@ from tests.unit.gate.gate_results import CELL, every, gate
 from tests.unit.plots import plot_frames as frames
 from tftpbench import plots
 from tftpbench.model.errors import PlotError
-from tftpbench.render.gate.figures import save_figures
+from tftpbench.render.gate_figures import save_figures
 
 # Drawing takes seconds on a machine that does other things too.
 pytestmark = pytest.mark.timeout(120)

@@ -14,7 +14,7 @@ from tftpbench.gate.result import FailOn, Judgement, Verdict
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import visible
 from tftpbench.render.gate import write, write_junit, write_markdown
-from tftpbench.render.gate.figures import passing, save_figures
+from tftpbench.render.gate_figures import passing, save_figures
 
 # Drawing takes seconds on a machine that does other things too.
 pytestmark = pytest.mark.timeout(120)

@@ -15,6 +15,8 @@ from tests.unit.gate.gate_results import gate
 from tftpbench.analysis import comparison, summary
 from tftpbench.cli.schema import Which
 from tftpbench.gate.document import document as gate_document
+from tftpbench.host.conditions import BRIEF, ORDINARY, diagnose
+from tftpbench.host.conditions import document as doctor_document
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.model.boot import BootFile, bundled_boots
 from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Manifest, Variant
@@ -134,6 +136,8 @@ def documents(kind: schema.Kind) -> list[object]:  # noqa: PLR0911 (one for each
         return [summary.document(summary.answer_of(run), str(RUN), 1, rows)]
     if kind == "comparison":
         return [comparison.document(comparison.compare(run, run))]
+    if kind == "doctor":
+        return [doctor_document(diagnose(effort=BRIEF), ORDINARY)]
     if kind == "gate":
         return [gate_document(gate())]
     raise AssertionError(kind)
@@ -164,7 +168,9 @@ def test_a_schema_knows_every_key_of_a_real_document(kind: schema.Kind) -> None:
     written = schema.json_schema(kind)
     [document] = documents(kind)
     assert isinstance(document, dict)
-    newer = {"ceilings", "left_out", "merged_trials"} if kind == "manifest" else set()  # than the run that is kept
+    newer = (
+        {"ceilings", "conditions", "left_out", "merged_trials"} if kind == "manifest" else set()
+    )  # than the kept run
     assert set(document) == set(written["properties"]) - newer
     for name, value in document.items():
         items = written["properties"][name].get("items", {})

@@ -23,8 +23,8 @@ from tftpbench.analysis.summary import answer_of
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
 from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
+from tftpbench.model.regular_file import write_chosen, write_whole
 from tftpbench.model.scenario_files import load_scenario
-from tftpbench.model.whole_file import write_chosen, write_whole
 from tftpbench.render.report.contents import contents_of
 from tftpbench.render.report.figures import figures_of
 from tftpbench.store import Latency, RunFolder, load_run, tables

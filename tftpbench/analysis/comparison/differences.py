@@ -1,20 +1,126 @@
-"""What two runs do not have in common: cells and servers that only one has, and what may have moved every figure.
+"""Two runs cell by cell: pairs of trials with their ratio and a verdict, and what the runs do not have in common.
 
-Pure, of rows of results and manifests; every line names both values.
+The latter are cells and servers that only one has, and what may have moved every figure; every line names both values.
+Pure, of rows of results and manifests.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
-from tftpbench.analysis.comparison.cells import METRIC, Key, Row, cell_label, pairs, usable
+from tftpbench.analysis.stats import CONFIDENCE, Ratio, holm, paired_ratio
+from tftpbench.host.conditions import CONDITIONS, EFFECTS
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.measure.validity import is_open_loop
-from tftpbench.model.axes import AXES
+from tftpbench.model.axes import AXES, CELL, label
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.units import counted, format_bytes
+
+Row = Mapping[str, Any]
+Key = tuple[str, str]
+"""(cell_key, contender)"""
+Verdict = Literal["faster", "slower", "same", "can't tell"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+METRIC, CPU = "data_pps", "server_cpu_ns_per_block"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One server in one cell. Ratios are B over A; cpu is None where no pair knows the server's CPU time.
+
+    *_data_pps are medians over the pairs, as the ratio is: over all valid trials they could contradict it.
+    """
+
+    cell_key: str
+    contender: str
+    row: Row
+    a_data_pps: float
+    b_data_pps: float
+    moved: Ratio
+    cpu: Ratio | None
+    p_holm: float | None
+    verdict: Verdict
+
+    @property
+    def label(self) -> str:
+        """Of the cell, as the summary of a run writes it."""
+        return cell_label(self.row)
+
+
+def by_cell(rows: Iterable[Row], contenders: Sequence[str]) -> dict[Key, list[Row]]:
+    """Trials by cell and server: cells along their axes, in each the servers in the order of `contenders`."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["cell_key"], row["contender"]), []).append(row)
+    return dict(sorted(found.items(), key=lambda item: (*axes(item[1][0]), item[0][0], contenders.index(item[0][1]))))
+
+
+def axes(row: Row) -> tuple[str | int, ...]:
+    """Where the row's cell is in a matrix; unknown numbers first."""
+    return tuple(str(row.get(name)) if AXES[name].dtype == "text" else row.get(name) or 0 for name in CELL)
+
+
+def cell_label(row: Row) -> str:
+    """For people: "read, 100 at once, 64 KiB"; by its key where a row does not say."""
+    known = {name: row.get(name) for name, axis in AXES.items() if axis.added is None or row.get(name) is not None}
+    return f"cell {row['cell_key']}" if None in known.values() else label(known)
+
+
+def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
+    """The figures of A and of B in the rounds in which both have a valid trial that knows them."""
+    ours, theirs = _by_round(a, metric), _by_round(b, metric)
+    rounds = sorted(ours.keys() & theirs.keys())
+    return [ours[each] for each in rounds], [theirs[each] for each in rounds]
+
+
+def usable(row: Row, metric: str) -> bool:
+    """Whether the trial is valid and knows the figure. One that moved nothing has no ratio; its own summary tells.
+
+    Nor has one whose starts followed a schedule: how much it moves a second is not its server's doing.
+    """
+    value = None if is_open_loop(row) else row.get(metric)
+    return bool(row["verdict"] == "valid" and isinstance(value, (int, float)) and math.isfinite(value) and value > 0)
+
+
+def judged(a: Mapping[Key, Sequence[Row]], b: Mapping[Key, Sequence[Row]], within: float) -> tuple[Compared, ...]:
+    """All that have a pair, in A's order. `within`: what counts as the same, 0.05 for 5 %."""
+    ratios = {key: ratio for key in a if key in b and (ratio := _ratio(a[key], b[key], METRIC)) is not None}
+    judgeable = {key: ratio.p_value for key, ratio in ratios.items() if ratio.p_value is not None}
+    adjusted = {key: float(p_value[0]) for key, p_value in holm(judgeable).items()}
+    medians = {key: [statistics.median(side) for side in pairs(a[key], b[key], METRIC)] for key in ratios}
+    return tuple(
+        Compared(
+            *key, a[key][0], medians[key][0], medians[key][1], ratio, _ratio(a[key], b[key], CPU), adjusted.get(key),
+            verdict(ratio, adjusted.get(key), within),
+        )
+        for key, ratio in ratios.items()
+    )  # fmt: skip
+
+
+def verdict(ratio: Ratio, p_holm: float | None, within: float) -> Verdict:
+    """What may be said. "same" comes first: a difference can be sure and too small to matter."""
+    if ratio.low is None or ratio.high is None or p_holm is None:
+        return "can't tell"
+    # 1/1.05 to 1.05 rather than 0.95 to 1.05: which run is A must not matter.
+    if max(abs(math.log(ratio.low)), abs(math.log(ratio.high))) <= math.log1p(within):
+        return "same"
+    if ratio.differs and p_holm < 1 - CONFIDENCE:
+        return "faster" if ratio.ratio > 1 else "slower"
+    return "can't tell"
+
+
+def _ratio(a: Sequence[Row], b: Sequence[Row], metric: str) -> Ratio | None:
+    first, second = pairs(a, b, metric)
+    return paired_ratio(second, first) if first else None
+
+
+def _by_round(rows: Sequence[Row], metric: str) -> dict[int, float]:
+    return {row["round"]: float(row[metric]) for row in rows if row.get("round") and usable(row, metric)}
+
 
 Manifest = Mapping[str, Any]
 Fields = Mapping[str, object]
@@ -89,7 +195,30 @@ def warnings(a: Side, b: Side) -> tuple[str, ...]:
         )
         for line in _key_warning(a, b, key, [{name: each.part(part).get(name) for name in names} for each in (a, b)],
                                  alike, unlike)
-    )  # fmt: skip
+    ) + conditions(a, b)  # fmt: skip
+
+
+def conditions(a: Side, b: Side) -> tuple[str, ...]:
+    """Conditions of the machine whose effect differs, and settings of it that do, where both runs have looked."""
+    found = [_conditions(each.manifest) for each in (a, b)]
+    lines = []
+    for each in CONDITIONS:
+        if not all(each.id in side for side in found):
+            continue
+        (effect, seen), (effect_b, seen_b) = (side[each.id] for side in found)
+        if effect != effect_b or (each.lasts and seen != seen_b):
+            lines.append(f"{each.id} differs: {effect}, {shown(seen)} in A; {effect_b}, {shown(seen_b)} in B")
+    return tuple(lines)
+
+
+def _conditions(manifest: Manifest) -> dict[object, tuple[object, object]]:
+    """What was known of each condition, by id."""
+    found = manifest.get("conditions")
+    return {
+        each.get("id"): (each.get("effect"), each.get("found"))
+        for each in (found if isinstance(found, list) else [])
+        if isinstance(each, Mapping) and each.get("effect") in EFFECTS and each.get("effect") != "not known"
+    }
 
 
 def _key_warning(a: Side, b: Side, key: str, fields: Sequence[Fields], alike: str, unlike: str) -> Iterable[str]:
@@ -118,6 +247,26 @@ def refuse_quick(manifest: Manifest, name: object) -> None:
     """Raises NotComparable for a run of --quick: its windows are too short for any verdict."""
     if part(manifest, "scenario").get("quick") is True:
         raise NotComparable(f"{name}: not comparable: a quick run judges no speed; measure it without --quick")
+
+
+def refuse_mixed(first: Manifest, second: Manifest, names: tuple[object, object]) -> None:
+    """Raises NotComparable for runs over different networks, or one over rings and one over sockets."""
+    paths = [_path(each) for each in (first, second)]
+    if paths[0] != paths[1]:
+        raise NotComparable(
+            f"{names[0]} was measured {paths[0]}, and {names[1]} {paths[1]}, so their figures can't be compared; "
+            "measure both alike (placement.network, client.sockets)"
+        )
+
+
+def _path(manifest: Manifest) -> str:
+    """What the datagrams of a run went over, in words; older runs knew loopback only."""
+    network, sockets = (
+        part(manifest, "scenario", name).get(key) for name, key in (("placement", "network"), ("client", "sockets"))
+    )
+    if network in (None, "loopback"):
+        return "over loopback"
+    return f"in network namespaces with {'rings' if sockets == 'ring' else 'sockets'}"
 
 
 def part(manifest: Manifest, *names: str) -> Manifest:
@@ -185,8 +334,8 @@ def _distance(one: object, other: object) -> float:
 def _grouped(described: Iterable[tuple[str, str]]) -> list[str]:
     """One line for all that have the same thing to tell."""
     groups: dict[str, list[str]] = {}
-    for label, what in described:
-        groups.setdefault(what, []).append(label)
+    for named, what in described:
+        groups.setdefault(what, []).append(named)
     return [f"{_some(labels)}: {what}" for what, labels in groups.items()]
 
 

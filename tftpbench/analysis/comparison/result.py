@@ -10,8 +10,21 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tftpbench.analysis.comparison.cells import CPU, METRIC, VERDICTS, Compared, by_cell, judged
-from tftpbench.analysis.comparison.differences import ROW_FIELDS, Side, left_out, notes, refuse_quick, warnings
+from tftpbench.analysis.comparison.differences import (
+    CPU,
+    METRIC,
+    ROW_FIELDS,
+    VERDICTS,
+    Compared,
+    Side,
+    by_cell,
+    judged,
+    left_out,
+    notes,
+    refuse_mixed,
+    refuse_quick,
+    warnings,
+)
 from tftpbench.model.axes import AXES
 from tftpbench.model.errors import NotComparable, UsageError
 from tftpbench.model.shown import Shown
@@ -125,6 +138,7 @@ def compare(a: Run | Path | str, b: Run | Path | str, *, within: float = WITHIN)
     runs = [each if isinstance(each, Run) else load_run(each) for each in (a, b)]
     for run in runs:
         refuse_quick(run.manifest, run.path)
+    refuse_mixed(runs[0].manifest, runs[1].manifest, (runs[0].path, runs[1].path))
     first, second = (_side(name, run) for name, run in zip("AB", runs, strict=True))
     rows = judged(first.trials, second.trials, within)
     absent = left_out(first, second)

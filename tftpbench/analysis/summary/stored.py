@@ -1,15 +1,17 @@
-"""The Answer of a run as it lies on the disk: from its folder alone.
+"""The Answer of a run as it lies on the disk: from its folder alone; and for programs, as JSON.
 
 It must never guess what a run folder does not hold; a trial of no cell of the scenario is named and left out.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
+from tftpbench.analysis import capacity
 from tftpbench.analysis.summary.answer import Answer, LeftOut, summarise
+from tftpbench.analysis.summary.lines import record
 from tftpbench.host.pinning import RUNNING, placement
 from tftpbench.model.errors import ResultsError, ScenarioError, UsageError
 from tftpbench.model.scenario import Scenario, from_document
@@ -26,6 +28,8 @@ def answer_of(run: Run) -> Answer:
     if not isinstance(run, Run):
         raise UsageError(f"a value of type {type(run).__name__} is no run; allowed: what tftpbench.load_run returns")
     scenario = scenario_of(run)
+    if scenario.capacity:
+        return _of_searches(run, scenario)
     known = {cell.key for cell in scenario.cells()}
     servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])
     valid: dict[tuple[str, str], list[int]] = {}  # looked up once for each line, of which there may be thousands
@@ -45,6 +49,14 @@ def answer_of(run: Run) -> Answer:
     strange = Counter(server_name(row) for row in run.rows if row["cell_key"] not in known)
     strangers = [f"{server}: {counted(count, 'trial')} of no cell of the scenario" for server, count in strange.items()]
     return replace(answer, skipped=(*answer.skipped, *strangers))
+
+
+def _of_searches(run: Run, scenario: Scenario) -> Answer:
+    """What the searches for capacities found; their trials are of no cell of the scenario, whose load was sought."""
+    skipped = [skip for skip in _skipped(run.manifest) if skip[1] is None]
+    answer = summarise(scenario, [*run.manifest.get("servers", {})], [], placement_of(run.manifest), skipped)
+    said = " ".join(capacity.sentences(run.searches)) or "No search has come to its end."
+    return replace(answer, sentence=said, incomplete=())
 
 
 def scenario_of(run: Run) -> Scenario:
@@ -75,3 +87,41 @@ def _merged(run: Run, kind: str, trials: tuple[int, ...]) -> Latency | None:
     except ResultsError:  # none was recorded, or it can't be read, which the run's problems tell
         return None
     return found if found.count else None
+
+
+SCHEMA = "tftpbench.summary/1"
+
+
+def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Plain JSON values."""
+    return {
+        "schema": SCHEMA,
+        "run": folder,
+        "seed": seed,
+        "answer": answer.sentence,
+        "exit_code": answer.exit_code,
+        "quick": answer.is_quick,
+        "thresholds": [
+            {
+                "threshold": str(each.verdict.threshold),
+                "server": each.verdict.server,
+                "cell": each.cell_label,
+                "state": each.verdict.state,
+                "value": each.verdict.value,
+                "detail": each.verdict.detail,
+            }
+            for each in answer.thresholds
+        ],
+        "cells": [record(line) for line in answer.lines],
+        "ratios_of": answer.metric,
+        "reference": answer.against,
+        "headline": answer.headline,
+        "conditions": answer.conditions,
+        "wire": answer.wire,
+        "findings": list(answer.findings),
+        "findings_by_origin": {origin: list(texts) for origin, texts in answer.findings_by_origin.items()},
+        "faults": list(answer.faults),
+        "skipped": list(answer.skipped),
+        "incomplete": list(answer.incomplete),
+        "trials": [dict(row) for row in rows],
+    }

@@ -87,7 +87,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 def tell(result: "GateResult", *, json_: bool, quiet: bool) -> None:
     """The document for a program, the text for people, or both."""
     from tftpbench.gate.document import document
-    from tftpbench.render.gate.sections import WIDTH, sections
+    from tftpbench.render.gate import WIDTH, sections
     from tftpbench.render.plain import plain
 
     if json_:

@@ -102,7 +102,8 @@ def _recorded(
     refuse_unknown(faults)
     if faults and not aa:
         raise UsageError("--aa is 0; allowed: 1 at least, as they size the faults; or 0 with --fault none")
-    asked, side = load_scenario(scenario, overrides), gate.side(server)
+    asked = load_scenario(scenario, overrides)
+    side = gate.side(server, in_network=asked.in_network)
     folder = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-selftest-{asked.name}"
     try:
         folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from tftpbench.gate.document import FILE, load, text
 from tftpbench.gate.loop import ab
-from tftpbench.gate.pair_figures import figure
+from tftpbench.gate.pair import figure
 from tftpbench.gate.result import BASE, HEAD, GateResult, Pair, Verdict
 from tftpbench.gate.selftest.faults import (
     BUDGETS,
@@ -33,8 +33,8 @@ from tftpbench.gate.selftest.resampling import DRAWS, Rate, Rates, detected, per
 from tftpbench.measure import Contender
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import ResultsError, UsageError
+from tftpbench.model.regular_file import write_whole
 from tftpbench.model.scenario import Scenario, from_document
-from tftpbench.model.whole_file import write_whole
 
 # What the project's issue asks: caught in 18 of 20.
 FAULT_GATES = 20

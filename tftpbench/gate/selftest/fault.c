@@ -5,6 +5,7 @@
  *     TFTPBENCH_FAULT_SPIN_NS           CPU time for each datagram, in nanoseconds
  *     TFTPBENCH_FAULT_SYSCALLS_PER_1000 more system calls for every 1000 datagrams, evenly
  *     TFTPBENCH_FAULT_PAUSE_NS          time asleep for each datagram, in nanoseconds
+ *     TFTPBENCH_FAULT_DATAGRAMS_PER_S   so many datagrams a second at most, however many threads send them
  *     TFTPBENCH_FAULT_DROP_PER_MILLION  so many of a million datagrams are reported as sent and are not, evenly
  *     TFTPBENCH_FAULT_MEMORY_BYTES      memory that is taken and written at the first datagram, and never given back
  *
@@ -34,6 +35,8 @@ enum { MILLION = 1000000, SECOND_NS = 1000000000, PAGE = 4096 };
 static const int64_t SPIN_STEP_NS = 2000;
 /* The kernel may sleep 50 us too long (PR_SET_TIMERSLACK(2const)); what was too long is taken off the next debt. */
 static const int64_t PAUSE_STEP_NS = 200000;
+/* A sender that woke late, or had nothing to send, may make up for this much: the rate holds, and no burst is seen. */
+static const int64_t CREDIT_NS = 20000000;
 /* linux/udp.h, which older headers lack. */
 enum { SEGMENT_LEVEL = 17, SEGMENT_TYPE = 103 };
 
@@ -41,8 +44,8 @@ static ssize_t (*real_sendto)(int, const void *, size_t, int, const struct socka
 static ssize_t (*real_sendmsg)(int, const struct msghdr *, int);
 static int (*real_sendmmsg)(int, struct mmsghdr *, unsigned int, int);
 
-static int64_t spin_ns, syscalls_per_1000, pause_ns, drop_per_million, memory_bytes;
-static atomic_llong spin_owed, syscalls_owed, pause_owed, drops_owed;
+static int64_t spin_ns, syscalls_per_1000, pause_ns, datagrams_per_s, drop_per_million, memory_bytes;
+static atomic_llong spin_owed, syscalls_owed, pause_owed, drops_owed, turn_ns;
 static atomic_flag memory_taken = ATOMIC_FLAG_INIT;
 
 /* A whole number from 0 to most; anything else, and no variable at all, is 0. */
@@ -67,6 +70,7 @@ __attribute__((constructor)) static void prepare(void)
     spin_ns = setting("TFTPBENCH_FAULT_SPIN_NS", SECOND_NS);
     syscalls_per_1000 = setting("TFTPBENCH_FAULT_SYSCALLS_PER_1000", MILLION);
     pause_ns = setting("TFTPBENCH_FAULT_PAUSE_NS", SECOND_NS);
+    datagrams_per_s = setting("TFTPBENCH_FAULT_DATAGRAMS_PER_S", 100 * (int64_t)MILLION);
     drop_per_million = setting("TFTPBENCH_FAULT_DROP_PER_MILLION", MILLION);
     memory_bytes = setting("TFTPBENCH_FAULT_MEMORY_BYTES", (int64_t)1 << 36);
     errno = saved;
@@ -107,6 +111,19 @@ static void sleep_off(int64_t wanted)
     atomic_fetch_sub(&pause_owed, now_ns() - start - wanted);
 }
 
+/* Waits until these datagrams may have been sent: by a timetable, which no late waking shifts. */
+static void wait_for_turn(int64_t datagrams)
+{
+    int64_t now = now_ns(), mine;
+    long long before = atomic_load(&turn_ns);
+    do {
+        mine = (before < now - CREDIT_NS ? now - CREDIT_NS : before) + datagrams * SECOND_NS / datagrams_per_s;
+    } while (!atomic_compare_exchange_weak(&turn_ns, &before, mine));
+    struct timespec time = {.tv_sec = mine / SECOND_NS, .tv_nsec = mine % SECOND_NS};
+    while (mine > now && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
+        ;
+}
+
 static void call(int64_t wanted)
 {
     for (; wanted >= 1000; wanted -= 1000)
@@ -135,6 +152,8 @@ static void sent(int64_t datagrams)
         spin(owed);
     if (pause_ns > 0 && (owed = due(&pause_owed, datagrams * pause_ns, PAUSE_STEP_NS)) > 0)
         sleep_off(owed);
+    if (datagrams_per_s > 0)
+        wait_for_turn(datagrams);
     if (drop_per_million > 0)
         atomic_fetch_add(&drops_owed, datagrams * drop_per_million);
     errno = saved;

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tftpbench.measure import Contender
-from tftpbench.model.budgets import METRICS
 from tftpbench.model.errors import UsageError
+from tftpbench.model.gate_settings import METRICS
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.workload import Cell
 
@@ -32,6 +32,7 @@ _MIB = 1024 * 1024
 SPIN_NS = "TFTPBENCH_FAULT_SPIN_NS"
 SYSCALLS_PER_1000 = "TFTPBENCH_FAULT_SYSCALLS_PER_1000"
 PAUSE_NS = "TFTPBENCH_FAULT_PAUSE_NS"
+DATAGRAMS_PER_S = "TFTPBENCH_FAULT_DATAGRAMS_PER_S"
 DROP_PER_MILLION = "TFTPBENCH_FAULT_DROP_PER_MILLION"
 MEMORY_BYTES = "TFTPBENCH_FAULT_MEMORY_BYTES"
 # What fault.c takes at most; a larger number means nothing to it.
@@ -39,6 +40,7 @@ _MOST = {
     SPIN_NS: 10**9,
     SYSCALLS_PER_1000: 10**6,
     PAUSE_NS: 10**9,
+    DATAGRAMS_PER_S: 10**8,
     DROP_PER_MILLION: 10**6,
     MEMORY_BYTES: 2**36,
 }
@@ -80,6 +82,7 @@ _WORDS = {
     SPIN_NS: "{} ns more CPU time a datagram",
     SYSCALLS_PER_1000: "{} more system calls in 1000 datagrams",
     PAUSE_NS: "{} ns asleep a datagram",
+    DATAGRAMS_PER_S: "{} datagrams a second at most",
     DROP_PER_MILLION: "{} of a million datagrams lost",
     MEMORY_BYTES: "{} bytes more memory",
 }
@@ -105,6 +108,11 @@ def calibrated(name: str, budgets: Mapping[str, float], base: Mapping[str, float
     share = min(BUDGETS * budget, 0.9) if metric == "data_pps" else BUDGETS * budget
     variable, size = _SIZES[name](share, value, cell)
     return Fault(name, metric, {variable: _setting(variable, size)})
+
+
+def limited(datagrams_per_s: float) -> Fault:
+    """A server that sends so many datagrams a second at most: how fast it is, is then known."""
+    return Fault("limit", "data_pps", {DATAGRAMS_PER_S: _setting(DATAGRAMS_PER_S, datagrams_per_s)})
 
 
 def compile_shim(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.gate.pair_figures import by_cell, figure, p_values, severe_limit, severe_signs, valid
+from tftpbench.gate.pair import by_cell, figure, p_values, severe_limit, severe_signs, valid
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
 from tftpbench.gate.verdict import (
     INCONCLUSIVE,
@@ -32,8 +32,7 @@ from tftpbench.gate.verdict import (
     look,
     overall,
 )
-from tftpbench.model.budgets import METRICS
-from tftpbench.model.gate_settings import CONTROL_EVERY
+from tftpbench.model.gate_settings import CONTROL_EVERY, METRICS
 
 DRAWS = 10_000
 CONFIDENCE = 0.95

@@ -36,7 +36,7 @@ from tftpbench.host.server.plain_client import (
 from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
 from tftpbench.host.server.readiness import PortTaken, answers, is_taken
 from tftpbench.host.server.sampler import EdgeReader, Sampler
-from tftpbench.host.server.sockets import program_at, udp_drops_host
+from tftpbench.host.server.sockets import UdpCounts, program_at, udp_drops_host, udp_strays_host
 from tftpbench.host.server.temporary_folder import TemporaryFolder
 from tftpbench.host.server.uploads import Handover, Upload
 from tftpbench.host.server.usage import Samples, Usage
@@ -64,6 +64,7 @@ __all__ = [
     "ServerHost",
     "ServerProcess",
     "TemporaryFolder",
+    "UdpCounts",
     "Upload",
     "Usage",
     "answers",
@@ -73,4 +74,5 @@ __all__ = [
     "program_at",
     "request",
     "udp_drops_host",
+    "udp_strays_host",
 ]

@@ -51,7 +51,8 @@ class SupervisorClient:
     """One supervisor and what it has said so far. Safe to use from two threads (the runner's and the sampler's).
 
     `env` is added to the environment, the server's and the supervisor's, which ignores variables for Python. The
-    server inherits the descriptor `handover` under its number, and the supervisor closes it.
+    server inherits the descriptor `handover` under its number, and the supervisor closes it. Before its program begins
+    it enters the `namespaces`, descriptors, in this order.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class SupervisorClient:
         cpus: Sequence[int],
         env: Mapping[str, str] = {},
         handover: int | None = None,
+        namespaces: Sequence[int] = (),
     ) -> None:
         self.pid: int | None = None
         self.counter: Counter | None = None
@@ -78,6 +80,9 @@ class SupervisorClient:
             if handover is not None:
                 options["--handover"] = str(handover)
                 passed.append(handover)
+            if namespaces:
+                options["--namespaces"] = ",".join(map(str, namespaces))
+                passed += namespaces
             self._process = subprocess.Popen(
                 [
                     sys.executable,

@@ -34,6 +34,7 @@ class RunningServer:
     """
 
     buffers = None
+    network = None
 
     def __init__(self, target: Target) -> None:
         self.host = target.host
@@ -65,6 +66,12 @@ class RunningServer:
     def usage(self) -> Usage:
         """Nothing is known but the time."""
         return Usage(time.monotonic_ns())
+
+    def udp_counts(self) -> None:
+        """It runs in no network of ours."""
+
+    def strays(self) -> None:
+        """The same."""
 
     def edges(self, window: MeasuredWindow, cpus: Iterable[int] = ()) -> EdgeReader:
         """A context manager whose readings hold nothing but when they were taken."""

@@ -11,10 +11,11 @@ from typing import Protocol
 
 from tftpbench.host import generator, machine
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.network import Network
 from tftpbench.host.server.client import Ended
 from tftpbench.host.server.process import Buffers, ServerProcess
 from tftpbench.host.server.sampler import EdgeReader
-from tftpbench.host.server.sockets import udp_drops_host
+from tftpbench.host.server.sockets import UdpCounts, udp_drops_host
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.model.manifest import Manifest
 
@@ -32,6 +33,10 @@ class Server(AbstractContextManager["Server", None], Protocol):
     port: int
 
     @property
+    def network(self) -> Network | None:
+        """Its own, while it runs; None where it has none."""
+
+    @property
     def buffers(self) -> Buffers | None:
         """What the kernel granted its listening socket; None where that is not known."""
 
@@ -40,6 +45,12 @@ class Server(AbstractContextManager["Server", None], Protocol):
 
     def usage(self) -> Usage:
         """What it uses now."""
+
+    def udp_counts(self) -> UdpCounts | None:
+        """What its network namespace has counted of UDP so far; None where it has none of its own, or it is gone."""
+
+    def strays(self) -> int | None:
+        """Datagrams that found no socket on the generator's side of its network so far; None as for `udp_counts`."""
 
     def answers(self, timeout_s: float, on_silence: Callable[[float], object] = ..., /) -> bool:
         """Whether it answers a new request in time; see `readiness.answers`."""
@@ -71,6 +82,7 @@ class ServerHost(Protocol):
         write: bool,
         variant: str | None,
         cpus: Sequence[int],
+        in_network: bool = False,
     ) -> Server:
         """A server of the manifest, not yet started; see `ServerProcess`.
 

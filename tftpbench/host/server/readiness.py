@@ -12,11 +12,12 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.messages import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
-from tftpbench.host.server.sockets import socket_inodes, udp_sockets
+from tftpbench.host.server.sockets import PROC, socket_inodes, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
 
 # A lost probe costs this much; a server that is slow to start is asked 20 times a second, which costs it nothing.
@@ -30,29 +31,44 @@ class PortTaken(ServerNotReady):
     """Another process has the port that was free when we looked."""
 
 
-def wait_for_line(supervisor: SupervisorClient, deadline: float) -> int:
+@dataclass(frozen=True)
+class Place:
+    """How sockets are opened beside a server and towards it, and where proc(5) shows its network namespace.
+
+    All of them are this process's own, unless it says otherwise.
+    """
+
+    beside: Callable[[int], socket.socket] = lambda family: socket.socket(family, socket.SOCK_DGRAM)
+    towards: Callable[[int], socket.socket] = lambda family: socket.socket(family, socket.SOCK_DGRAM)
+    proc: str = PROC
+
+
+HERE = Place()
+
+
+def wait_for_line(supervisor: SupervisorClient, deadline: float, place: Place = HERE) -> int:
     """The port of the READY line, which must name a process of this server and a port of it.
 
     The host it names is left alone: the server was given one, and a wildcard is nothing to send to.
     """
     while supervisor.ready is None:
-        _still_waiting(supervisor, deadline, "printed no READY line")
+        _still_waiting(supervisor, deadline, lambda: "printed no READY line in time")
         supervisor.receive(_PROBE_S)
     _, port, pid = supervisor.ready
     if pid not in supervisor.process_tree():
         raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
-    if not _is_ours(supervisor, port):
+    if not _is_ours(supervisor, port, place):
         raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
     return port
 
 
-def wait_for_answer(supervisor: SupervisorClient, host: str, port: int, deadline: float) -> None:
+def wait_for_answer(supervisor: SupervisorClient, host: str, port: int, deadline: float, place: Place = HERE) -> None:
     """Ask for a file that can't exist until something comes back and the port is this server's."""
-    with _Probe(host, port) as probe:
+    with _Probe(host, port, place) as probe:
         while True:
-            _still_waiting(supervisor, deadline, f"did not answer on port {port}")
+            _still_waiting(supervisor, deadline, lambda: _unanswered(supervisor, host, port, place))
             if probe.ask():
-                if _is_ours(supervisor, port):
+                if _is_ours(supervisor, port, place):
                     return
                 raise PortTaken(f"port {port} belongs to another process")
 
@@ -64,6 +80,7 @@ def answers(
     asked: bytes | None = None,
     repeats_s: tuple[float, float] = (_PROBE_S, _PROBE_S),
     on_silence: Callable[[float], object] = lambda _: None,
+    place: Place = HERE,
 ) -> bool:
     """Whether anything comes back in time for the request `asked`, or for one of its copies.
 
@@ -72,7 +89,7 @@ def answers(
     the first, in seconds.
     """
     began, (repeat_s, repeat_max_s) = time.monotonic(), repeats_s
-    with _Probe(host, port, asked) as probe:
+    with _Probe(host, port, place, asked) as probe:
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             if probe.ask(min(repeat_s, left_s)):
                 return True
@@ -84,10 +101,10 @@ def answers(
 class _Probe(AbstractContextManager["_Probe", None]):
     """A client that asks, for a file that can't exist where no request is given; an ERROR is an answer, too."""
 
-    def __init__(self, host: str, port: int, asked: bytes | None = None) -> None:
+    def __init__(self, host: str, port: int, place: Place, asked: bytes | None = None) -> None:
         self._server = address(host, port)
         self._request = asked or request("read", f"absent-{secrets.token_hex(8)}", {})
-        self._socket = _udp_socket(host)
+        self._socket = place.towards(address_family(host))
         self._socket.setblocking(False)
 
     def ask(self, wait_s: float = _PROBE_S) -> bool:
@@ -108,17 +125,17 @@ class _Probe(AbstractContextManager["_Probe", None]):
         self._socket.close()
 
 
-def owns_port(pids: Sequence[int], port: int) -> bool | None:
+def owns_port(pids: Sequence[int], port: int, proc: str = PROC) -> bool | None:
     """Whether one of the processes has a UDP socket on `port`; None where the kernel does not show its sockets."""
-    rows = udp_sockets()
+    rows = udp_sockets(proc)
     if not rows or not all(os.access(f"/proc/{pid}/fd", os.R_OK) for pid in pids):
         return None
     return not {row.inode for row in rows if row.port == port}.isdisjoint(socket_inodes(pids))
 
 
-def is_taken(host: str, port: int) -> bool:
+def is_taken(host: str, port: int, place: Place = HERE) -> bool:
     """Whether this UDP port is taken now; False where we may not ask (a port below 1024, ip(7))."""
-    with _udp_socket(host) as probe:
+    with place.beside(address_family(host)) as probe:
         try:
             probe.bind((host, port))
         except OSError as error:
@@ -126,30 +143,38 @@ def is_taken(host: str, port: int) -> bool:
     return False
 
 
-def free_port(host: str) -> int:
+def free_port(host: str, place: Place = HERE) -> int:
     """A UDP port that was free a moment ago."""
-    with _udp_socket(host) as probe:
+    with place.beside(address_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _udp_socket(host: str) -> socket.socket:
-    return socket.socket(address_family(host), socket.SOCK_DGRAM)
-
-
-def _still_waiting(supervisor: SupervisorClient, deadline: float, why: str) -> None:
+def _still_waiting(supervisor: SupervisorClient, deadline: float, why: Callable[[], str]) -> None:
     if not supervisor.alive():
         if supervisor.failed is not None:
             raise ServerNotReady(f"could not be started: {supervisor.failed}")
         raise ServerDied(f"ended with {supervisor.ended.text} before it was ready")
     if time.monotonic() > deadline:
-        raise ServerNotReady(f"{why} in time")
+        raise ServerNotReady(why())
 
 
-def _is_ours(supervisor: SupervisorClient, port: int) -> bool:
+def _unanswered(supervisor: SupervisorClient, host: str, port: int, place: Place) -> str:
+    """Why nothing came back, as far as its sockets tell: it may listen where nothing in its network reaches it."""
+    owners = socket_inodes(supervisor.process_tree())
+    ours = [row for row in udp_sockets(place.proc) if row.inode in owners]
+    if place is not HERE and any(row.is_loopback for row in ours):
+        return (
+            f"listens on loopback, and not on {host}, the address of its network; allowed: "
+            "--set placement.network=loopback, or a manifest whose command has {host}"
+        )
+    return f"did not answer on port {port} in time"
+
+
+def _is_ours(supervisor: SupervisorClient, port: int, place: Place) -> bool:
     """Looked for again and again: udp(7)'s list in proc(5) may lack a row while others open and close sockets."""
     for _ in range(_LOOKS):
-        if owns_port(supervisor.process_tree(), port) is not False:
+        if owns_port(supervisor.process_tree(), port, place.proc) is not False:
             return True
         supervisor.receive(_PROBE_S)
     return False

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 from tftpbench.model.escape import one_line
 
+PROC = "/proc"
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture, since Linux 5.6
-_DROPPED = (b"RcvbufErrors", b"MemErrors", b"Udp6RcvbufErrors", b"Udp6MemErrors")
 
 
 class UdpSocket(NamedTuple):
@@ -29,10 +29,18 @@ class UdpSocket(NamedTuple):
     local: bytes = b""
     """Its address as the kernel writes it: hexadecimal digits, in words of the machine's byte order."""
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on a loopback address."""
+        return _address(self.local).is_loopback
 
-def udp_sockets() -> list[UdpSocket]:
-    """Every UDP socket of this network namespace; empty where proc is not to be read."""
-    return [row for name in ("udp", "udp6") for row in _rows(f"/proc/net/{name}")]
+
+def udp_sockets(proc: str = PROC) -> list[UdpSocket]:
+    """Every UDP socket of a network namespace, ours unless `proc` is given; empty where proc is not to be read.
+
+    `proc`: the folder of proc(5) of a thread that is in the namespace.
+    """
+    return [row for name in ("udp", "udp6") for row in _rows(f"{proc}/net/{name}")]
 
 
 def socket_inodes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
@@ -56,20 +64,75 @@ def program_at(host: str, port: int) -> str | None:
     return None
 
 
-def udp_drops_host() -> int | None:
-    """Datagrams dropped for want of buffer at all UDP sockets of this network namespace, IPv6 included, since it began.
+class UdpCounts(NamedTuple):
+    """What a network namespace has counted of UDP since it began, IPv6 included (/proc/net/snmp and snmp6).
+
+    `received`: read from sockets; `no_buffer`: dropped, as a socket's buffer or the memory of all of them was full;
+    `no_port`: nothing listened there; `bad_checksum`. A run of datagrams that the kernel gave or took in one piece
+    (UDP_GRO, UDP_SEGMENT: udp(7)) counts once.
+    """
+
+    received: int = 0
+    sent: int = 0
+    no_buffer: int = 0
+    no_port: int = 0
+    bad_checksum: int = 0
+
+    def since(self, earlier: "UdpCounts") -> "UdpCounts":
+        """What was counted from then on."""
+        return UdpCounts(*(now - then for now, then in zip(self, earlier, strict=True)))
+
+    @property
+    def arrived(self) -> int:
+        """All that came in, wherever it went; but for what waits in a socket's buffer."""
+        return self.received + self.no_buffer + self.no_port + self.bad_checksum
+
+
+def udp_counts(proc: str = PROC) -> UdpCounts | None:
+    """Those of a network namespace, as `udp_sockets` has it; None where proc does not show them."""
+    counts = _snmp(proc)
+    if counts is None:
+        return None
+
+    def both(*names: bytes) -> int:
+        return sum(int(counts.get(prefix + name, 0)) for prefix in (b"", b"Udp6") for name in names)
+
+    return UdpCounts(
+        received=both(b"InDatagrams"),
+        sent=both(b"OutDatagrams"),
+        no_buffer=both(b"RcvbufErrors", b"MemErrors"),
+        no_port=both(b"NoPorts"),
+        bad_checksum=both(b"InCsumErrors"),
+    )
+
+
+def udp_drops_host(proc: str = PROC) -> int | None:
+    """Datagrams dropped for want of buffer at all UDP sockets of a network namespace, IPv6 included, since it began.
 
     /proc/net/snmp and snmp6, RcvbufErrors (the socket's buffer was full) and MemErrors (udp_mem, the pool of all of
     them, was). None where proc does not show them.
     """
+    counts = udp_counts(proc)
+    return None if counts is None else counts.no_buffer
+
+
+def udp_strays_host(proc: str = PROC) -> int | None:
+    """Datagrams that came to a UDP port on which nothing listened, in a network namespace; None where unknown."""
+    counts = udp_counts(proc)
+    return None if counts is None else counts.no_port
+
+
+def _snmp(proc: str) -> dict[bytes, bytes] | None:
     try:
-        names, values = (line.split() for line in read_proc("/proc/net/snmp").splitlines() if line.startswith(b"Udp: "))
+        lines = read_proc(f"{proc}/net/snmp").splitlines()
+        names, values = (line.split() for line in lines if line.startswith(b"Udp: "))
     except (OSError, ValueError):
         return None
     counts = dict(zip(names, values, strict=False))
     with contextlib.suppress(OSError):  # a kernel without IPv6 has no such file
-        counts |= dict(pair for line in read_proc("/proc/net/snmp6").splitlines() if len(pair := line.split()) == 2)
-    return sum(int(counts.get(name, 0)) for name in _DROPPED)
+        lines = read_proc(f"{proc}/net/snmp6").splitlines()
+        counts |= dict(pair for line in lines if len(pair := line.split()) == 2)
+    return counts
 
 
 class DropCount:
@@ -78,17 +141,18 @@ class DropCount:
     A socket that lived only between two looks is missed; what the host dropped beyond this count is `udp_drops_host`'s.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, proc: str = PROC) -> None:
+        self._proc = proc
         self._host: int | None = None
         self._seen: dict[int, int] | None = None  # by inode, of all programs; None until the kernel has shown some
         self._ours: dict[int, int] = {}
 
     def count(self, pids: Sequence[int]) -> int | None:
         """How many by now. Cheap while nothing is dropped: thousands of sockets and descriptors are left alone."""
-        host = udp_drops_host()  # first: what is dropped from here on shows in the next look
+        host = udp_drops_host(self._proc)  # first: what is dropped from here on shows in the next look
         if self._seen is None or host is None or host != self._host:
             self._host = host
-            self._take(udp_sockets(), pids)
+            self._take(udp_sockets(self._proc), pids)
         return None if self._seen is None else sum(self._ours.values())
 
     def _take(self, rows: Sequence[UdpSocket], pids: Sequence[int]) -> None:
@@ -134,11 +198,15 @@ def _rows(path: str) -> Iterator[UdpSocket]:
 
 def _takes(local: bytes, address: IPv4Address | IPv6Address) -> bool:
     """Whether a socket there leaves the address to no other: on the same one, or one of them on all addresses."""
+    found = _address(local)
+    return found == address or found.is_unspecified or address.is_unspecified
+
+
+def _address(local: bytes) -> IPv4Address | IPv6Address:
     words = bytes.fromhex(local.decode("ascii"))
     packed = b"".join(int.from_bytes(words[at : at + 4], sys.byteorder).to_bytes(4) for at in range(0, len(words), 4))
     found = ip_address(packed)
-    found = getattr(found, "ipv4_mapped", None) or found
-    return found == address or found.is_unspecified or address.is_unspecified
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _socket_descriptors(pid: int) -> Iterator[tuple[int, int]]:

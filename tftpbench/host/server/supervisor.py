@@ -1,8 +1,9 @@
 """The supervisor of one server under test: starts it, watches it, and ends it with everything it started.
 
-Run as a program: ``python -I -S supervisor.py --control FD --log PATH --cpus LIST [--handover FD] -- ARGV``. It imports
-nothing but a few modules of the standard library, so that a trial does not wait for it, and it never looks at what the
-server serves. Every server has a supervisor of its own, because a supervisor is what makes the end certain:
+Run as a program: ``python -I -S supervisor.py --control FD --log PATH --cpus LIST [--handover FD] [--namespaces LIST]
+-- ARGV``, with the descriptors of namespaces that the server enters, in this order. It imports nothing but a few
+modules of the standard library, so that a trial does not wait for it, and it never looks at what the server serves.
+Every server has a supervisor of its own, because a supervisor is what makes the end certain:
 
 * it is a child subreaper (prctl(2)), so a server that daemonises cannot leave its process tree, and this tree
   holds no other processes: what is below the supervisor is the server's, to the last process;
@@ -305,6 +306,8 @@ def main(arguments: list[str]) -> int:
     os.close(err_child)
     if "--handover" in options:
         os.close(int(options["--handover"]))  # its other end is to see when the server is gone
+    for namespace in _namespaces(options):
+        os.close(namespace)  # they are to end with the server
     Supervisor(control, log, pid, (out, err), child_signals).run()
     return 0
 
@@ -323,9 +326,6 @@ def _become_server(
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)  # exec would hand an ignored signal on
         os.setsid()
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != supervisor_pid:
-            os._exit(127)  # the supervisor died before the signal was armed
         if options["--cpus"]:
             os.sched_setaffinity(0, [int(cpu) for cpu in options["--cpus"].split(",")])
         _raise_open_files()
@@ -333,11 +333,28 @@ def _become_server(
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         _announce(control, libc)
+        _enter(libc, _namespaces(options))
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor_pid:
+            os._exit(127)  # the supervisor died before the signal was armed
         os.execvp(argv[0], argv)  # noqa: S606 (a list of words and no shell is the point)
     except OSError as error:
         control.send(f"failed {error.strerror}: {error.filename or argv[0]}".encode())
     finally:
         os._exit(127)
+
+
+def _namespaces(options: dict[str, str]) -> list[int]:
+    return [int(fd) for fd in options.get("--namespaces", "").split(",") if fd]
+
+
+def _enter(libc: ctypes.CDLL, namespaces: list[int]) -> None:
+    """setns(2), which Python 3.12 has. What counts the server is open by now, as this user outside."""
+    for namespace in namespaces:
+        if libc.setns(namespace, 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), "its network namespace")
+        os.close(namespace)
 
 
 def _announce(control: socket.socket, libc: ctypes.CDLL) -> None:

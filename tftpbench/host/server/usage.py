@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tftpbench.host.server.client import SupervisorClient, process_cpu_ns
-from tftpbench.host.server.sockets import DropCount
+from tftpbench.host.server.sockets import PROC, DropCount
 from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -69,15 +69,18 @@ class Samples:
 
 
 class UsageReader:
-    """Looks at one server, from READY on. Remembers what a later look can't see: drops of sockets since closed."""
+    """Looks at one server, from READY on. Remembers what a later look can't see: drops of sockets since closed.
 
-    def __init__(self, supervisor: SupervisorClient) -> None:
+    `proc`: where proc(5) shows the sockets of its network namespace.
+    """
+
+    def __init__(self, supervisor: SupervisorClient, proc: str = PROC) -> None:
         self.pss_cost_s = 0.0
         """CPU time that the last look spent on proportional memory."""
         self._pss_cost_each_s = 0.0
         self._supervisor = supervisor
         self._had_children = False  # it once had a second process: the single-process clock would lose CPU time
-        self._drops = DropCount()
+        self._drops = DropCount(proc)
         if supervisor.counter is not None:
             supervisor.counter.check()
 

@@ -1,14 +1,9 @@
 """``tftpbench report``: a stored run as one document that a stranger understands without the project.
 
     contents.py       what a report says, in its order, from a Run: the one thing that all forms below are written from
-    tables.py         headline, cost, loss and trials as tables of texts with the figures that they sort by
-    environment.py    machine, build, servers and scenario as names and values
     figures.py        which plots, of which part of the run
     page.py           HTML: page.html.j2 with page.css and page.js beside it, one file, no network
-    markdown.py       for a pull request
-    junit.py          for a CI server
-    programs.py       JSON and CSV
-    gate/             the same for a gate, which has files of its own
+    forms.py          Markdown for a pull request, JUnit for a CI server, JSON and CSV for programs
 
 Everything that comes out of a run is hostile: a server chooses its error texts, a person the names;
 `tftpbench.model.escape` makes text harmless for where it is put. It must never compute a figure of its own, write a
@@ -19,9 +14,7 @@ from collections.abc import Callable
 
 from tftpbench.model.escape import document_text
 from tftpbench.render.report.contents import Contents, contents_of
-from tftpbench.render.report.junit import write_junit
-from tftpbench.render.report.markdown import write_markdown
-from tftpbench.render.report.programs import write_csv, write_json
+from tftpbench.render.report.forms import write_csv, write_json, write_junit, write_markdown
 from tftpbench.store import Run
 
 __all__ = ["FORMATS", "report"]

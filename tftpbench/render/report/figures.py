@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tftpbench import plots
+from tftpbench.analysis import capacity
 from tftpbench.analysis.summary import Line
 from tftpbench.model.errors import PlotError, ResultsError, ResultsWarning
 from tftpbench.render.report.contents import Contents
-from tftpbench.render.report.programs import csv_text
+from tftpbench.render.report.forms import csv_text
 
 # Lines that the eye can tell apart where they lie close together, and panels of one picture.
 CURVES_MAX = 6
@@ -82,6 +83,8 @@ def figures_of(contents: Contents) -> Figures:
             ("arrivals", _ARRIVALS, lambda: _arrivals(contents)),
             *(each for each in wanted if each[0] in _AT_A_RATE),
         ]
+    if found := contents.run.searches:
+        wanted = [("capacity", _CAPACITY, lambda: plots.capacity(capacity.frame(found)))]
     if len(trials["contender"].unique()) < 2:
         wanted = [each for each in wanted if each[0] not in {"ratios", "pairs"}]
     shown, left_out = [], []
@@ -199,6 +202,10 @@ def _top(contents: Contents, most: int) -> list[Line]:
     return [line for line in here if line in ranked[:most]]
 
 
+_CAPACITY = (
+    "Filled: the load was borne. Hollow: it was too much. Between the two lines lies the capacity; the dotted one is "
+    "where the generator itself could offer no more."
+)
 # Of a rate. The others compare what a server moves, which the rate says, or leave out what did not complete.
 _AT_A_RATE = {"round-trips", "losses"}
 _RESPONSE = (

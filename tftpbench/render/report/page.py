@@ -14,10 +14,9 @@ from markupsafe import Markup
 from tftpbench.model.escape import visible
 from tftpbench.model.units import counted
 from tftpbench.render.answer import IN_FLIGHT
-from tftpbench.render.report.contents import Contents
+from tftpbench.render.report.contents import Contents, unharmed
 from tftpbench.render.report.figures import figures_of
-from tftpbench.render.report.programs import write_csv
-from tftpbench.render.report.tables import unharmed
+from tftpbench.render.report.forms import write_csv
 
 _MARKS = {"held": "✓", "missed": "✗", "not known": "?"}
 

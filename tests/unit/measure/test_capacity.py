@@ -1,0 +1,381 @@
+"""Searches for capacities in virtual time: a server of known capacity, noise, death, a budget's end, Ctrl-C."""
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tftpbench.measure.capacity import Asked, Result, Search, Seen, recovered_s
+from tftpbench.measure.capacity_trials import found_of, seen_of, wait_until_quiet
+from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, classify, relevant, search
+from tftpbench.measure.trial import backlog_growth
+from tftpbench.model.capacity import Capacity, Find, FoundCapacity, Goal, documents, goal_of
+from tftpbench.model.workload import Sought, Storm
+
+RATE = 412.0
+BOOT_S = 0.2
+DEADLINE_NS = 30_000_000_000
+
+
+@dataclass
+class Machine:
+    """A server that serves `rate` a second in turn, and holds `socket` requests; the clock goes on as it serves.
+
+    `noise`: of its rate, from trial to trial.
+    """
+
+    rate: float = RATE
+    socket: float = math.inf
+    noise: float = 0.0
+    seed: int = 1
+    dies_above: float = math.inf
+    generator_max: float = math.inf
+    interrupted_after: int = 10**9
+    dead_after: int = 10**9
+    stalls: set[int] = field(default_factory=set)
+    now: float = 0.0
+    asked: list[Asked] = field(default_factory=list)
+
+    def now_s(self) -> float:
+        return self.now
+
+    def run(self, asked: Asked) -> Seen:
+        self.asked.append(asked)
+        number = len(self.asked)
+        if number > self.interrupted_after:
+            raise KeyboardInterrupt
+        load = asked.arriving
+        starts, lasts_s, per_s = self._starts(asked)
+        rate = self.rate * (1 + random.Random(f"{self.seed} {number}").gauss(0, self.noise))
+        backlog = max(0.0, (per_s - rate) * lasts_s) if lasts_s else float(starts)
+        took_s = max(lasts_s, starts / rate) + BOOT_S
+        lost = max(0.0, starts - self.socket) if isinstance(load, Storm) and not lasts_s else 0.0
+        lost = max(lost, min(starts, max(0.0, backlog - rate * load.deadline_ns / 1e9)))
+        fault, reason = "", ""
+        if number > self.dead_after:
+            fault, reason = "dead target", "the server no longer answers"
+        elif per_s > self.dies_above:
+            fault, reason = "died", "the server died with SIGSEGV"
+        elif per_s > self.generator_max:
+            fault, reason = "generator", "starts were 40.0 ms after their time (p99)"
+        elif number in self.stalls:
+            fault, reason = "machine", "the generator stood still for 300 ms at once"
+        elif took_s > asked.limit_s + 1e-6 and asked.limit_s < lasts_s + load.deadline_ns / 1e9 - 1e-6:
+            fault, reason = "cut", "the budget ended it"
+        self.now += min(took_s, asked.limit_s) + 0.4
+        wait_ns = (backlog / rate + BOOT_S) * 1e9
+        return Seen(
+            number, asked.stage, asked.load, asked.duration_s, starts, math.ceil(lost),
+            growth=0.0 if isinstance(load, Storm) or asked.stage == "recovery" else backlog, fault=fault,  # type: ignore[arg-type] # its words
+            reason=reason, done_per_s=min(starts, starts - lost) / took_s, service_ns_p50=BOOT_S * 1e9,
+            response_ns_p50=BOOT_S * 1e9, response_ns_p99=wait_ns, took_s=took_s,
+            starts_ns=np.arange(300, dtype=np.int64) * 10**8,
+            ends_ns=np.arange(300, dtype=np.int64) * 10**8 + _waits(),
+        )  # fmt: skip
+
+    @staticmethod
+    def _starts(asked: Asked) -> tuple[int, float, float]:
+        load = asked.arriving
+        if isinstance(load, Storm):
+            over_s = load.over_ns / 1e9
+            return load.machines, over_s, load.machines / over_s if over_s else math.inf
+        return asked.starts or 0, asked.duration_s, asked.load
+
+
+def _waits() -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Of an overload: slow for 3.5 s after it."""
+    starts_s = np.arange(300) / 10
+    return np.where((starts_s > 5) & (starts_s < 13.5), 3 * 10**9, 2 * 10**8).astype(np.int64)
+
+
+def sought(find: Find = "rate", **changes: object) -> Sought:
+    return Sought(find, Capacity.model_validate({"find": find, **changes}), DEADLINE_NS)
+
+
+def done(machine: Machine, find: Find = "rate", **changes: object) -> Result:
+    return Search(sought(find, **changes), machine, lambda load: f"{load:.0f}/s").run()
+
+
+def document(result: Result) -> FoundCapacity:
+    return found_of(
+        result, unit="boots/s", server="epoll", cell_key="0" * 16, cell="machines of uefi", boot="uefi", round=1
+    )
+
+
+@pytest.mark.parametrize("rate", [7.3, 50.0, 412.0, 9_000.0])
+def test_a_known_rate_lies_between_bounds_that_are_close(rate: float) -> None:
+    result = done(Machine(rate))
+    assert result.lower is not None
+    assert result.upper is not None
+    assert 0.98 * result.lower <= rate <= 1.02 * result.upper
+    assert result.upper / result.lower <= 1.06
+    assert result.is_regular
+    assert result.is_confirmed
+    assert not result.reasons
+
+
+def test_a_search_finds_its_bounds_within_three_minutes_of_load() -> None:
+    machine = Machine()
+    result = done(machine)
+    bounds = [seen for seen in result.trials if seen.stage in ("ramp", "bounds")]
+    assert sum(seen.took_s for seen in bounds) < 180
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_noise_of_one_in_a_hundred_leaves_the_rate_near_the_bounds(seed: int) -> None:
+    result = done(Machine(noise=0.01, seed=seed))
+    assert result.lower is not None
+    assert result.upper is not None
+    assert 0.94 * result.lower <= RATE <= 1.06 * result.upper
+    assert result.upper / result.lower <= 1.06
+
+
+def test_a_deadline_alone_would_have_said_four_times_as_much() -> None:
+    """At 1500 a second for 10 s the last one waits 26 s, and 30 s are allowed."""
+    seen = Machine().run(_asked(1500.0))
+    assert seen.lost == 0
+    assert seen.missing > 0.7 * seen.intended
+
+
+def test_one_straggler_is_no_backlog() -> None:
+    assert Seen(1, "bounds", 100.0, 10.0, 1000, 0, growth=1.9).missing == 0
+    assert Seen(1, "bounds", 100.0, 10.0, 1000, 0, growth=2.1).missing == 3
+
+
+def test_every_stage_that_the_budget_has_no_room_for_is_named() -> None:
+    result = done(Machine(), budget="3min")
+    assert result.is_regular
+    assert [stage for stage, _ in result.omitted] == ["confirmation"]
+    assert "the budget has no more" in result.omitted[0].reason
+    assert len(result.latencies) == 3
+
+
+def test_a_budget_bounds_the_time_of_everything() -> None:
+    for seconds in (10, 30, 60, 180, 600):
+        machine = Machine()
+        result = done(machine, budget=f"{seconds}s")
+        assert machine.now <= seconds + 1
+        assert result.took_s <= seconds + 1
+        assert len(result.trials) == len(machine.asked)
+
+
+def test_a_spent_budget_gives_an_irregular_result_with_what_was_found() -> None:
+    result = done(Machine(rate=3.0), budget="40s")
+    assert not result.is_regular
+    assert result.reasons == ["the budget was spent"]
+    assert document(result).exit_code == 6
+
+
+def test_ctrl_c_keeps_every_trial_and_the_bounds_so_far() -> None:
+    whole = done(Machine())
+    at = next(place for place, seen in enumerate(whole.trials) if seen.stage == "confirmation")
+    result = done(Machine(interrupted_after=at))
+    assert (result.lower, result.upper) == (whole.lower, whole.upper)
+    assert not result.is_regular
+    assert result.is_interrupted
+    assert len(result.trials) == at
+    assert [stage for stage, _ in result.omitted] == ["confirmation", "latencies", "recovery"]
+    early = done(Machine(interrupted_after=at - 4))
+    assert early.reasons == ["interrupted"]
+    assert early.classes
+    assert document(early).exit_code == 130
+
+
+def test_a_server_that_dies_in_the_ramp_is_searched_below_and_that_is_said() -> None:
+    result = done(Machine(rate=500.0, dies_above=900.0))
+    assert result.is_regular
+    assert "died with SIGSEGV" in result.remarks[0]
+
+
+def test_a_server_that_dies_at_its_limit_gives_an_irregular_result_with_bounds() -> None:
+    result = done(Machine(rate=500.0, dies_above=300.0))
+    assert result.lower is not None
+    assert result.upper is not None
+    assert result.lower <= 300 <= result.upper
+    assert not result.is_regular
+    assert "died with SIGSEGV" in result.reasons[0]
+
+
+def test_a_target_that_no_longer_answers_ends_the_search_at_once() -> None:
+    machine = Machine(dead_after=6)
+    result = done(machine)
+    assert len(machine.asked) == 7
+    assert result.is_dead
+    assert document(result).exit_code == 3
+
+
+def test_the_generators_limit_makes_it_at_least_so_much() -> None:
+    result = done(Machine(rate=50_000.0, generator_max=3000.0))
+    assert result.upper is None
+    assert result.lower is not None
+    assert 1000 < result.lower <= 3000
+    assert not result.is_regular
+    assert result.limit is not None
+    assert "the generator can offer no more" in result.reasons[0]
+
+
+def test_a_stall_of_the_machine_is_repeated_and_no_limit() -> None:
+    calm, stalled = done(Machine()), done(Machine(stalls={3, 7, 9}))
+    assert (stalled.lower, stalled.upper, stalled.is_regular) == (calm.lower, calm.upper, True)
+    assert len(stalled.trials) == len(calm.trials) + 3
+    assert stalled.limit is None
+
+
+def test_a_machine_that_never_is_quiet_ends_the_search_and_says_so() -> None:
+    result = done(Machine(stalls={*range(1, 1000)}))
+    assert "too busy" in result.reasons[0]
+    assert result.limit is None
+
+
+def test_machines_at_once_are_those_that_the_socket_holds() -> None:
+    result = done(Machine(socket=530), "machines")
+    found = document(result)
+    assert found.is_regular
+    assert found.lower_machines is not None
+    assert found.upper_machines is not None
+    assert found.lower_machines <= 530 < found.upper_machines
+    assert found.upper_machines / found.lower_machines <= 1.06
+    assert "lower_per_s" not in found.document()
+
+
+def test_a_spread_is_the_shortest_time_in_which_none_is_lost() -> None:
+    class Spread(Machine):
+        def run(self, asked: Asked) -> Seen:
+            seen = super().run(asked)
+            over_s = asked.arriving.over_ns / 1e9 if isinstance(asked.arriving, Storm) else 0
+            lost = 0 if over_s >= 12 else 100
+            return Seen(seen.trial, seen.stage, seen.load, 1.0, seen.intended, lost, done_per_s=60.0, took_s=13.0)
+
+    found = document(done(Spread(), "spread"))
+    assert found.is_regular
+    assert found.lower_over_s is not None
+    assert found.upper_over_s is not None
+    assert found.lower_over_s <= 12 <= found.upper_over_s
+    assert found.machines == 1000
+
+
+def test_machines_that_need_no_time_to_start_in_end_a_spread_at_once() -> None:
+    found = document(done(Machine(), "spread"))
+    assert (found.lower_over_s, found.upper_over_s, found.is_regular) == (0.0, 0.0, True)
+
+
+def test_strict_is_one_trial_of_sixty_seconds_without_a_loss() -> None:
+    goal = goal_of(Capacity(strict=True), "rate")
+    assert (goal.lost, goal.exceed, goal.trial_s, goal.sum_s) == (0.0, 0.0, 60.0, 60.0)
+
+
+def test_a_slow_boot_makes_trials_longer() -> None:
+    assert goal_of(Capacity(), "rate").trial_s == 10
+    assert goal_of(Capacity(), "rate", boot_s=4.0).trial_s == 20
+    assert goal_of(Capacity(), "rate", starts_s=30.0).short_s == 30
+
+
+def test_two_classifiers_agree_on_every_load_of_a_thousand_searches() -> None:
+    """The library's, and ours from RFC 9971 Appendix A: loads, bounds and what follows from them."""
+    random_ = random.Random(1)
+    loads = 0
+    for number in range(1000):
+        rate = math.exp(random_.uniform(1, 10))
+        goal = Goal(
+            lost=random_.choice([0.0, 0.001, 0.01]), width=random_.choice([0.02, 0.05, 0.2]),
+            exceed=random_.choice([0.0, 0.3, 0.5]), trial_s=10.0, short_s=random_.choice([1.0, 2.0, 10.0]),
+            sum_s=random_.choice([10.0, 21.0, 60.0]),
+        )  # fmt: skip
+        found, trials = _simulated(goal, rate, random_.choice([0.0, 0.01, 0.05]), number)
+        assert found.classes == classes(goal, trials)
+        assert (found.lower, found.upper) == relevant(found.classes)
+        loads += len(found.classes)
+    assert loads > 5000
+
+
+def test_a_search_that_is_ended_keeps_its_bounds() -> None:
+    goal = goal_of(Capacity(), "rate")
+    whole, trials = _simulated(goal, RATE, 0.0, 1)
+    cut, first = _simulated(goal, RATE, 0.0, 1, most=len(trials) - 1)
+    assert first == trials[:-1]
+    assert isinstance(cut.ended, SearchEnded)
+    assert cut.classes == classes(goal, first)
+    assert not cut.is_regular
+    assert whole.is_regular
+
+
+def test_no_trial_is_made_above_or_below_what_was_given() -> None:
+    _, trials = _simulated(goal_of(Capacity(), "rate"), 5000.0, 0.0, 1)
+    assert all(5000.0 / 30 <= trial.load <= 5000.0 * 1.5 for trial in trials)
+
+
+def test_half_of_the_time_may_exceed_the_loss_and_no_more() -> None:
+    goal = Goal(0.0, 0.05, 0.5, 10.0, 2.0, 60.0)
+    good, bad = Measured(1.0, 10.0, 100, 0), Measured(1.0, 10.0, 100, 1)
+    assert classify(goal, [good] * 2) == "undecided"
+    assert classify(goal, [good] * 3) == "lower"
+    assert classify(goal, [bad] * 3 + [good] * 2) == "undecided"
+    assert classify(goal, [bad] * 4) == "upper"
+    assert classify(goal, [Measured(1.0, 2.0, 20, 1)] * 16) == "upper"
+
+
+def test_a_backlog_grows_by_what_a_server_can_not_serve() -> None:
+    """110 a second at a server of 100 a second, for 10 s: 100 are left over."""
+    starts = np.arange(1100, dtype=np.int64) * (10**9 // 110)
+    ends = np.maximum(starts, np.arange(1100, dtype=np.int64) * 10**7) + 10**7
+    assert backlog_growth(starts, ends, 1e10) == pytest.approx(100, rel=0.02)
+    assert backlog_growth(starts, starts + 10**7, 1e10) == pytest.approx(0, abs=0.5)
+    assert backlog_growth(starts, np.full(1100, -1, np.int64), 1e10) == pytest.approx(1100, rel=0.02)
+
+
+def test_a_recovery_is_the_second_from_which_all_is_normal() -> None:
+    starts = np.arange(300, dtype=np.int64) * 10**8
+    assert recovered_s(starts, starts + _waits(), 5e8) == 4.0
+    assert recovered_s(starts, starts + 10**8, 5e8) == 0.0
+    assert recovered_s(starts, np.full(300, -1, np.int64), 5e8) is None
+
+
+def test_a_running_server_is_left_until_nothing_came_for_two_seconds() -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    wait_until_quiet(lambda: int(min(clock[0], 5)), lambda: clock[0], sleep)
+    assert clock[0] == pytest.approx(7, abs=0.3)
+    began = clock[0]
+    wait_until_quiet(lambda: int(clock[0] * 10), lambda: clock[0], sleep)
+    assert clock[0] - began == pytest.approx(20, abs=0.3)
+
+
+def test_a_recorded_trial_stands_for_one_that_would_be_done_again() -> None:
+    row = {
+        "trial": 4, "machines": 100, "booted": 90, "boots_interrupted": 0, "verdict": "valid", "duration_s": 9.0,
+        "backlog_growth": 20.4, "boot_ns_p99": 5, "boot_ns_p99_is_never": True, "boot_ns_p50": 3,
+    }  # fmt: skip
+    seen = seen_of(row, _asked(10.0))
+    assert (seen.lost, seen.missing, seen.response_ns_p99, seen.response_ns_p50) == (10, 21, None, 3)
+
+
+def test_a_document_reads_back_equal() -> None:
+    found = document(done(Machine()))
+    assert FoundCapacity.model_validate(documents([found])) == found
+    assert len(documents([found, found])["searches"]) == 2
+
+
+def _asked(load: float) -> Asked:
+    from tftpbench.model.workload import OpenLoop
+
+    return Asked("bounds", load, 10.0, OpenLoop(load, "even", 10_000, DEADLINE_NS), round(load * 10), 40.0)
+
+
+def _simulated(goal: Goal, rate: float, noise: float, seed: int, most: int = 10**9) -> tuple[Bounds, list[Measured]]:
+    random_ = random.Random(seed)
+    trials: list[Measured] = []
+
+    def measure(duration_s: float, load: float) -> Measured:
+        if len(trials) == most:
+            raise SearchEnded("enough")
+        now = rate * (1 + random_.gauss(0, noise))
+        intended = max(1, round(load * duration_s))
+        trials.append(Measured(load, duration_s, intended, max(0, round((load - now) * duration_s))))
+        return trials[-1]
+
+    return search(goal, rate / 30, rate * 1.5, measure), trials
