@@ -41,7 +41,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
          "results/reference/README.md"]  # fmt: skip
 CONCURRENCY = ROOT / "results/reference/concurrency"
 # They serve until they are ended, need a network, or take many minutes.
-PARSED_ONLY = {"serve", "servers --fetch", "gate selftest", "ceiling", "doctor"}
+PARSED_ONLY = {"capacity", "serve", "servers --fetch", "gate selftest", "ceiling", "doctor"}
 SMALL_GATE = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
               "gate.slice=10ms", "gate.budgets.server_cpu_s_per_mib=90%", "gate.budgets.data_pps=90%",
               "gate.budgets.syscalls_per_block=off", "gate.budgets.server_rss_bytes_max=off"]  # fmt: skip
@@ -241,6 +241,8 @@ def test_its_yaml_is_what_it_is_for(block: Block, tmp_path: Path) -> None:
         matrix = found.get("matrix")
         if isinstance(matrix, dict) and {"shape", "machines"} & matrix.keys():  # they end by themselves
             rest = {key: value for key, value in rest.items() if key not in ("duration", "warm_up")}
+        if "capacity" in found:
+            rest = {key: value for key, value in rest.items() if key not in ("duration", "warm_up", "thresholds")}
         path.write_text(yaml.safe_dump({**rest, **found}), encoding="utf-8")
         load_scenario(str(path))
 

@@ -20,6 +20,8 @@ from tftpbench.model.workload import Arriving, OpenLoop, Piece, Shaped, Sought, 
 
 # The ramp: steps of a second or so, each at four times the last one's load, until this share is lost or waits.
 RAMP_FIRST, RAMP_FACTOR, RAMP_S, RAMP_BEHIND = 16.0, 4.0, 1.0, 0.1
+# Of a spread, from twice the rate at which a storm was served, in smaller steps: each takes as long as all before it.
+SPREAD_FACTOR = 2.0
 RATE_MAX = 262_144.0
 STARTS_MIN = 20
 # What the bounds lie between, beside the load at which the ramp fell behind.
@@ -312,14 +314,14 @@ class Search:
             most = kept * 2 if has_failed else seen.load
             return max(self._least, kept / RAMP_FACTOR), most if is_behind else self._most
         # Of a spread, in descending loads: the last one that was too much lies a step above.
-        return max(self._least, seen.load / RAMP_FACTOR), seen.load * RAMP_FACTOR
+        return max(self._least, seen.load / SPREAD_FACTOR), seen.load * SPREAD_FACTOR
 
     def _steps(self) -> Iterator[float]:
         if self._asked.find == "spread":
-            load = max(self._at_once_per_s, 1.0) * RAMP_FACTOR
+            load = max(self._at_once_per_s, 1.0) * SPREAD_FACTOR
             while load > self._least:
                 yield load
-                load /= RAMP_FACTOR
+                load /= SPREAD_FACTOR
             return
         load = RAMP_FIRST
         while load < self._most:
@@ -401,9 +403,11 @@ class Search:
         return seen
 
     def _once(self, stage: Stage, load: float, duration_s: float) -> Seen:
-        if self._left_s < (duration_s if self._asked.find == "rate" else 1.0):
-            raise _BudgetSpent("the budget was spent")
         arriving, starts, lasts_s = self._arriving(load, duration_s)
+        # Nothing ends a storm before the last deadline of its machines, so that one may take as long as any until now.
+        storms_s = [seen.took_s for seen in self.result.trials] if self._asked.find != "rate" else []
+        if self._left_s < max(lasts_s, 1.0, *storms_s):
+            raise _BudgetSpent("the budget was spent")
         return self._run(Asked(stage, load, duration_s, arriving, starts, self._limit_s(lasts_s)))
 
     def _run(self, asked: Asked) -> Seen:

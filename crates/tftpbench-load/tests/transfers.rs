@@ -1,13 +1,15 @@
 //! The generator against a peer over real sockets: what it moves, what it measures, what it survives. Where the way to
-//! the socket could matter, both arrangements are shown.
+//! the socket could matter, all arrangements are shown.
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 mod endings;
 mod peer;
+mod place;
 
 use std::collections::BTreeSet;
 
 use peer::{Faults, Peer, SEED, Seen};
+use place::{Place, ways};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
     Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing, Starts,
@@ -66,7 +68,8 @@ fn timing(timeout_ns: u64) -> Timing {
 
 /// Runs it against a peer of its own; what must hold of every run is checked here.
 fn load(mut config: LoadConfig, faults: Faults) -> (LoadReport, Seen) {
-    let peer = Peer::start(config.file_size_bytes, faults);
+    let place = Place::of(&mut config);
+    let peer = Peer::start(&place, config.file_size_bytes, faults);
     config.server = peer.address;
     let report = run(&config, &Stop::new().unwrap(), |_| {}).unwrap();
     assert_adds_up(&report);
@@ -141,7 +144,7 @@ fn blocks(report: &LoadReport) -> u64 {
 fn a_window_is_acknowledged_once_in_both_directions() {
     // Beside other work the peer would send again, and be answered again.
     let patient = Faults { never_repeats: true, ..Faults::default() };
-    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+    for (sockets, operation) in ways().into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
         let options = Options { windowsize: Some(8), ..Options::default() };
         let (report, seen) = load_completely(LoadConfig { operation, options, ..config(sockets) }, patient);
         // 40 blocks are 5 windows; a read acknowledges the OACK, too.
@@ -158,7 +161,7 @@ fn a_window_is_acknowledged_once_in_both_directions() {
 
 #[test]
 fn every_blksize_moves_as_many_blocks_as_it_should() {
-    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+    for (sockets, operation) in ways().into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
         for (blksize, expected) in [(8, 2_501), (1_000, 21), (1_428, 15), (65_464, 1)] {
             let options = Options { blksize: Some(blksize), ..Options::default() };
             let (report, _) =
@@ -221,7 +224,7 @@ fn block_numbers_roll_over_as_agreed() {
 
 #[test]
 fn lost_datagrams_are_recovered_and_counted() {
-    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+    for (sockets, operation) in ways().into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
         for windowsize in [None, Some(4)] {
             let options = Options { windowsize, ..Options::default() };
             let timing = timing(15 * MS);
@@ -237,7 +240,7 @@ fn lost_datagrams_are_recovered_and_counted() {
 #[test]
 fn the_answer_to_a_block_that_was_sent_again_is_in_no_round_trip() {
     let timeout_ns = 250 * MS;
-    for sockets in BOTH {
+    for sockets in ways() {
         let lossy = Faults { lose_ack_of: Some(20), ..Faults::default() };
         let timing = timing(timeout_ns);
         let (report, _) = load_completely(LoadConfig { timing, ..config(sockets) }, lossy);
@@ -261,7 +264,7 @@ fn a_sample_is_the_first_block_every_sixteenth_and_the_last() {
 
 #[test]
 fn a_ramp_spreads_the_first_starts() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let extent = Extent::Transfers { count: 4, limit_ns: 60_000 * MS };
         let (report, _) = load_completely(
             // The first ones last longer than the ramp, so nothing else can start.
@@ -312,7 +315,7 @@ fn schedule(sockets: Sockets, spacing: Spacing, workers: usize) -> Vec<(u64, i64
 
 #[test]
 fn an_open_loop_intends_what_the_formula_says_with_any_number_of_workers() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let even: Vec<_> = (0..300).map(|number| (number, number as i64 * MS as i64)).collect();
         let poisson = schedule(sockets, Spacing::Poisson, 1);
         assert_eq!(schedule(sockets, Spacing::Even, 1), even);
@@ -336,7 +339,7 @@ fn an_open_loop_of_fixed_work_offers_that_many_and_is_one_cohort() {
 
 #[test]
 fn several_workers_share_the_work_and_are_counted_as_one() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let extent = Extent::Transfers { count: 30, limit_ns: 60_000 * MS };
         let config = LoadConfig { workers: 3, arrivals: at_once(7), extent, ..config(sockets) };
         let (report, _) = load_completely(config, Faults::default());
@@ -350,7 +353,7 @@ fn several_workers_share_the_work_and_are_counted_as_one() {
 
 #[test]
 fn fixed_work_ends_with_the_last_completion_whatever_never_completes() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let extent = Extent::Transfers { count: 6, limit_ns: 400 * MS };
         let faults = Faults { ignore_file: Some(2), ..Faults::default() };
         let (report, _) = load(LoadConfig { extent, ..config(sockets) }, faults);
@@ -371,7 +374,7 @@ fn fixed_work_ends_with_the_last_completion_whatever_never_completes() {
 
 #[test]
 fn a_late_block_from_another_port_is_not_taken_for_the_answer() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let (report, seen) =
             load_completely(config(sockets), Faults { late_block_first: true, ..Faults::default() });
         assert_eq!(seen.errors, 0, "the true server was refused");
@@ -384,7 +387,7 @@ fn a_late_block_from_another_port_is_not_taken_for_the_answer() {
 
 #[test]
 fn only_what_lies_in_the_window_counts_and_the_rest_is_not_lost() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let (warm_up_ns, window_ns) = (50 * MS, 150 * MS);
         let extent = Extent::Duration { warm_up_ns, window_ns };
         let (report, _) = load(LoadConfig { extent, ..config(sockets) }, Faults::default());
@@ -398,10 +401,12 @@ fn only_what_lies_in_the_window_counts_and_the_rest_is_not_lost() {
 
 #[test]
 fn a_stop_in_the_warm_up_closes_the_window_once() {
-    for sockets in BOTH {
-        let peer = Peer::start(SIZE, Faults::default());
+    for sockets in ways() {
         let extent = Extent::Duration { warm_up_ns: u64::MAX, window_ns: u64::MAX };
-        let config = LoadConfig { server: peer.address, extent, ..config(sockets) };
+        let mut config = LoadConfig { extent, ..config(sockets) };
+        let place = Place::of(&mut config);
+        let peer = Peer::start(&place, SIZE, Faults::default());
+        config.server = peer.address;
         let (stop, mut notices) = (Stop::new().unwrap(), Vec::new());
         let before_ns = clock::monotonic_ns();
         let report = run(&config, &stop, |notice| match notice {
@@ -418,7 +423,7 @@ fn a_stop_in_the_warm_up_closes_the_window_once() {
 
 #[test]
 fn a_thousand_clients_of_each_kind_of_socket_find_their_answers_from_one_listening_port() {
-    for (sockets, operation) in BOTH.into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
+    for (sockets, operation) in ways().into_iter().flat_map(|sockets| DIRECTIONS.map(|way| (sockets, way))) {
         let extent = Extent::Transfers { count: 2_000, limit_ns: 60_000 * MS };
         // A burst overruns the peer's receive buffer, and the clients repeat what is lost.
         let (concurrency, file_size_bytes, timing) = (1_000, 1_500, timing(100 * MS));
@@ -438,7 +443,7 @@ fn a_thousand_clients_of_each_kind_of_socket_find_their_answers_from_one_listeni
 
 #[test]
 fn a_read_that_brings_more_than_the_file_has_is_ended_with_its_first_block_too_many() {
-    for (sockets, verify) in BOTH.into_iter().flat_map(|way| [(way, Verify::Full), (way, Verify::Off)]) {
+    for (sockets, verify) in ways().into_iter().flat_map(|way| [(way, Verify::Full), (way, Verify::Off)]) {
         // The peer serves 20,000 bytes, 1,000 more than the client expects.
         let expected = LoadConfig {
             verify,

@@ -167,10 +167,12 @@ def test_every_stage_that_the_budget_has_no_room_for_is_named() -> None:
     assert len(result.latencies) == 3
 
 
-def test_a_budget_bounds_the_time_of_everything() -> None:
+@pytest.mark.parametrize("find", ["rate", "machines", "spread"])
+@pytest.mark.parametrize("rate", [20.0, RATE])
+def test_a_budget_bounds_the_time_of_everything(find: Find, rate: float) -> None:
     for seconds in (10, 30, 60, 180, 600):
-        machine = Machine()
-        result = done(machine, budget=f"{seconds}s")
+        machine = Machine(rate, socket=530)
+        result = done(machine, find, budget=f"{seconds}s")
         assert machine.now <= seconds + 1
         assert result.took_s <= seconds + 1
         assert len(result.trials) == len(machine.asked)

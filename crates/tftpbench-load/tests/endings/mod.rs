@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout, reason = "a skip says why")]
 
 use std::io::ErrorKind;
-use std::net::UdpSocket;
 
 use tftpbench_load::{
     Extent, Figure, LoadConfig, LoadError, LoadReport, Notice, Progress, Sockets, Spacing, TransferOutcome,
@@ -12,14 +11,16 @@ use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
 use super::peer::{Faults, Peer};
+use super::place::{Place, ways};
 use super::{BOTH, MS, assert_adds_up, at_once, config, figure, is_never, open, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
 
 /// Runs it against a socket that is not read; `None` where the machine has too few file descriptors or ports for that.
-fn load_in_vain(config: LoadConfig) -> Option<LoadReport> {
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+fn load_in_vain(mut config: LoadConfig) -> Option<LoadReport> {
+    let place = Place::of(&mut config);
+    let silent = place.bind();
     let server = silent.local_addr().unwrap();
     let lacks = |error: &LoadError| match error {
         LoadError::OpenFiles(_) => true,
@@ -66,7 +67,7 @@ fn assert_sane(report: &LoadReport) {
 
 #[test]
 fn fixed_work_against_silence_ends_at_its_limit() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: 1_000, limit_ns };
         let timing = timing(60_000 * MS);
@@ -88,7 +89,7 @@ fn fixed_work_against_silence_ends_at_its_limit() {
 
 #[test]
 fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
-    for sockets in BOTH {
+    for sockets in ways() {
         let limit_ns = 1_000 * MS;
         let extent = Extent::Transfers { count: u64::MAX, limit_ns };
         let timing = Timing { retries: 1, ..timing(10 * MS) };
@@ -105,7 +106,8 @@ fn transfers_that_time_out_are_replaced_until_the_limit_and_no_longer() {
 #[test]
 fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
     // With a port each it is fewer, so that other tests find one: Linux has 28,232 of them by default, ip(7).
-    for (sockets, concurrency) in [(Sockets::Shared, 10_000), (Sockets::PerTransfer, 4_000)] {
+    for sockets in ways() {
+        let concurrency = if sockets == Sockets::PerTransfer { 4_000 } else { 10_000 };
         // Time in which a busy machine runs none of it does not count as waiting, so there is plenty.
         let (warm_up_ns, window_ns, drain_ns) = (250 * MS, 750 * MS, 750 * MS);
         let extent = Extent::Duration { warm_up_ns, window_ns };
@@ -133,7 +135,7 @@ fn a_window_over_ten_thousand_silent_transfers_ends_with_its_drain() {
 #[test]
 fn what_the_end_of_a_run_makes_of_a_silent_server_depends_on_the_clients_own_timeout() {
     for (sockets, (timeout_ms, outcome)) in
-        BOTH.into_iter().flat_map(|way| [(1, "timed_out"), (60_000, "interrupted")].map(|end| (way, end)))
+        ways().into_iter().flat_map(|way| [(1, "timed_out"), (60_000, "interrupted")].map(|end| (way, end)))
     {
         let extent = Extent::Duration { warm_up_ns: 0, window_ns: 100 * MS };
         let config =
@@ -146,7 +148,7 @@ fn what_the_end_of_a_run_makes_of_a_silent_server_depends_on_the_clients_own_tim
 
 #[test]
 fn of_an_open_loop_what_reaches_its_deadline_is_late_and_what_finds_no_room_is_shed() {
-    for (sockets, workers) in BOTH.into_iter().flat_map(|way| [(way, 1), (way, 2)]) {
+    for (sockets, workers) in ways().into_iter().flat_map(|way| [(way, 1), (way, 2)]) {
         let extent = Extent::Duration { warm_up_ns: 100 * MS, window_ns: 400 * MS };
         let arrivals = open(500, Spacing::Even, 10, 300 * MS);
         let config = LoadConfig { extent, arrivals, workers, timing: timing(60_000 * MS), ..config(sockets) };
@@ -170,14 +172,15 @@ fn of_an_open_loop_what_reaches_its_deadline_is_late_and_what_finds_no_room_is_s
 
 #[test]
 fn a_stop_ends_an_open_loop_and_what_was_not_yet_due_was_not_intended() {
-    for sockets in BOTH {
-        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let server = silent.local_addr().unwrap();
+    for sockets in ways() {
         let extent = Extent::Duration { warm_up_ns: 0, window_ns: 3_600_000 * MS };
         let arrivals = open(100, Spacing::Poisson, 3, 3_600_000 * MS);
         let timing = timing(600_000 * MS);
-        let (stop, config) =
-            (Stop::new().unwrap(), LoadConfig { server, extent, arrivals, timing, ..config(sockets) });
+        let (stop, mut config) =
+            (Stop::new().unwrap(), LoadConfig { extent, arrivals, timing, ..config(sockets) });
+        let place = Place::of(&mut config);
+        let silent = place.bind();
+        config.server = silent.local_addr().unwrap();
         let report = run(&config, &stop, |notice| {
             if notice == Notice::Tick {
                 stop.request();
@@ -237,22 +240,23 @@ fn news(config: LoadConfig) -> Vec<Notice> {
 
 #[test]
 fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() {
-    for (sockets, workers) in BOTH.into_iter().flat_map(|way| [(way, 1), (way, 3)]) {
+    for (sockets, workers) in ways().into_iter().flat_map(|way| [(way, 1), (way, 3)]) {
         let timing = timing(60_000 * MS);
-        let slow = LoadConfig { timing, workers, ..config(sockets) };
-        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut slow = LoadConfig { timing, workers, ..config(sockets) };
+        let place = Place::of(&mut slow);
+        let closed = place.bind().local_addr().unwrap();
         assert_eq!(news(LoadConfig { server: closed, ..slow.clone() }), [Notice::Refused]);
-        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let silent = place.bind();
         let server = silent.local_addr().unwrap();
         assert_eq!(news(LoadConfig { server, ..slow.clone() }), [Notice::Unanswered]);
-        let peer = Peer::start(slow.file_size_bytes, Faults::default());
+        let peer = Peer::start(&place, slow.file_size_bytes, Faults::default());
         assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
     }
 }
 
 #[test]
 fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = silent.local_addr().unwrap();
     for (window_ns, is_draining) in [(10 * MS, true), (60_000 * MS, false)] {
         let extent = Extent::Duration { warm_up_ns: 0, window_ns };

@@ -15,6 +15,8 @@ use tftpbench_proto::{
     Transmit, emit_ack, emit_data_header, emit_error, emit_oack, negotiate,
 };
 
+use super::place::Place;
+
 /// Seed of all contents.
 pub(crate) const SEED: u64 = 5;
 /// How often the peer looks at its timers.
@@ -57,12 +59,12 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Serves files of `size` bytes.
-    pub(crate) fn start(size: u64, faults: Faults) -> Peer {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn start(place: &Place, size: u64, faults: Faults) -> Peer {
+        let (socket, other) = (place.bind(), place.bind());
         socket.set_read_timeout(Some(TICK)).unwrap();
         let (address, stop) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
-        let thread = thread::spawn(move || Serving::new(socket, size, faults).run(&stopped));
+        let thread = thread::spawn(move || Serving::new((socket, other), size, faults).run(&stopped));
         Peer { address, stop, thread: Some(thread) }
     }
 
@@ -104,8 +106,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(socket: UdpSocket, size: u64, faults: Faults) -> Serving {
-        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    fn new((socket, other): (UdpSocket, UdpSocket), size: u64, faults: Faults) -> Serving {
         let (began, transfers, seen) = (Instant::now(), HashMap::new(), Seen::default());
         Serving { socket, other, size, faults, began, next_tick: began, datagrams: 0, transfers, seen }
     }
