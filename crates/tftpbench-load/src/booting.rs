@@ -1,12 +1,14 @@
 //! A machine that boots: where it is in its boot, what it has done so far, and what it does when a step has ended. It
 //! must never send or read a clock.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tftpbench_net::LocalAddress;
+use tftpbench_net::{LocalAddress, Socket};
 
-use crate::boot_figures::{BootOutcome, BootReason, BootRow};
+use crate::boot_figures::{BootOutcome, BootReason, BootRecords, BootRow};
 use crate::boots::{BootPlan, BootStep, Ends, Then};
+use crate::config::{DALLYING_MAX, LoadConfig};
 use crate::ended::TransferOutcome;
 use crate::open_loop::Start;
 
@@ -211,6 +213,31 @@ pub(crate) fn shed_row(plan: &BootPlan, start: Start, start_ns: u64) -> BootRow 
         failed_step: -1,
         reason: BootReason::None,
         error_code: -1,
+    }
+}
+
+/// What a worker keeps of its machines beside their clients.
+pub(crate) struct Machines {
+    pub(crate) plan: Arc<BootPlan>,
+    pub(crate) records: BootRecords,
+    /// The run is over: what ends now was interrupted.
+    pub(crate) is_over: bool,
+    /// Sockets of requests that did not complete, so that their ports do not come again soon.
+    retired: VecDeque<Socket>,
+}
+
+impl Machines {
+    pub(crate) fn new(plan: &Arc<BootPlan>, config: &LoadConfig) -> Machines {
+        let records = BootRecords::new(config);
+        Machines { plan: plan.clone(), records, is_over: false, retired: VecDeque::new() }
+    }
+
+    /// Keeps the port of a request that did not complete for a while.
+    pub(crate) fn retire(&mut self, socket: Socket) {
+        self.retired.push_back(socket);
+        if self.retired.len() > DALLYING_MAX {
+            self.retired.pop_front();
+        }
     }
 }
 

@@ -23,7 +23,6 @@ mod figures;
 mod latency;
 mod load_error;
 mod machine_name;
-mod machines;
 mod notice;
 mod open_loop;
 mod recorder;

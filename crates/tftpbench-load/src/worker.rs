@@ -15,13 +15,13 @@ use std::sync::mpsc::Sender as Channel;
 use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, RingReceiver, SendBatch, Stop, Timers, clock};
 
+use crate::booting::Machines;
 use crate::brake::Throttle;
 use crate::client::{Client, Drained, Shared};
 use crate::config::{Arrivals, DALLYING_MAX, Extent, LoadConfig};
 use crate::endpoints::{Endpoints, Via};
 use crate::faults::Faults;
 use crate::load_error::LoadError;
-use crate::machines::Machines;
 use crate::notice::{Counters, Notice, Sent};
 use crate::open_loop::Start;
 use crate::recorder::{Phase, Recorder};

@@ -8,13 +8,13 @@ use slab::Slab;
 use tftpbench_net::{Poller, ReceiveBatch, RingReceiver, SendBatch, Stop, Timers, clock, cpus};
 
 use super::{SHARED_TOKENS, STOP_TOKEN, Worker};
+use crate::booting::Machines;
 use crate::brake::Throttle;
 use crate::client::Client;
 use crate::config::{Extent, LoadConfig};
 use crate::endpoints::Endpoints;
 use crate::faults::Faults;
 use crate::load_error::LoadError;
-use crate::machines::Machines;
 use crate::notice::{Counters, Sent};
 use crate::recorder::{Phase, Recorder};
 use crate::report::WorkerReport;
