@@ -18,7 +18,7 @@ from tests.loopback.manifests import tiny_manifest, written
 from tftpbench import cli
 from tftpbench.host.server import ServerProcess
 from tftpbench.host.server.client import SupervisorClient
-from tftpbench.host.server.readiness import PortTaken, wait_for_answer
+from tftpbench.host.server.readiness import Place, PortTaken, wait_for_answer
 from tftpbench.host.server.sockets import UdpSocket, program_at, udp_sockets
 from tftpbench.model.errors import ServerDied, ServerNotReady
 
@@ -126,7 +126,7 @@ def test_who_has_a_port_is_named_by_address_and_in_one_line(
 def test_a_socket_that_one_look_misses_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
 
-    def some_rows() -> list[UdpSocket]:
+    def some_rows(_: str) -> list[UdpSocket]:
         looks.append(len(looks))
         rows = udp_sockets()
         return rows if len(looks) > 3 else [UdpSocket(1, 1, 0)]
@@ -144,11 +144,13 @@ def test_a_port_that_another_process_took_meanwhile_is_left_for_another(
 ) -> None:
     asked: list[int] = []
 
-    def answered_by_another_once(supervisor: SupervisorClient, host: str, port: int, deadline: float) -> None:
+    def answered_by_another_once(
+        supervisor: SupervisorClient, host: str, port: int, deadline: float, place: Place
+    ) -> None:
         asked.append(port)
         if len(asked) == 1:
             raise PortTaken(f"port {port} belongs to another process")
-        wait_for_answer(supervisor, host, port, deadline)
+        wait_for_answer(supervisor, host, port, deadline, place)
 
     monkeypatch.setattr("tftpbench.host.server.process.wait_for_answer", answered_by_another_once)
     with server(tmp_path, "ok", "answer") as running:

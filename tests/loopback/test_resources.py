@@ -336,7 +336,7 @@ def test_while_nobody_drops_anything_no_socket_is_looked_at(monkeypatch: pytest.
     """Thousands of sockets and descriptors cost nothing then."""
     rows, host, looks = [UdpSocket(69, 1, 0), UdpSocket(70, 2, 0)], [0], [0, 0]
 
-    def sockets() -> list[UdpSocket]:
+    def sockets(_: object) -> list[UdpSocket]:
         looks[0] += 1
         return rows
 
@@ -346,7 +346,7 @@ def test_while_nobody_drops_anything_no_socket_is_looked_at(monkeypatch: pytest.
 
     monkeypatch.setattr("tftpbench.host.server.sockets.udp_sockets", sockets)
     monkeypatch.setattr("tftpbench.host.server.sockets.socket_inodes", inodes)
-    monkeypatch.setattr("tftpbench.host.server.sockets.udp_drops_host", lambda: host[0])
+    monkeypatch.setattr("tftpbench.host.server.sockets.udp_drops_host", lambda _: host[0])
     count = DropCount()
     assert (count.count([1]), count.count([1]), looks) == (0, 0, [1, 0])
     rows[:], host[0] = [UdpSocket(69, 1, 5), UdpSocket(70, 2, 9)], 14

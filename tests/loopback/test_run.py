@@ -383,7 +383,7 @@ def test_serve_and_load_work_together(tmp_path: Path, name: str) -> None:
     assert code == 3
     assert "0 of 5 transfers, 5 failed" in out
     assert "ERROR 1 (file not found): 5 times" in out
-    (tmp_path / "other").write_bytes(contents[:-1] + b"?")
+    (tmp_path / "other").write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
     assert done(tmp_path, "load", target, "--read", "file", "--verify-against", "other", "--transfers", "2")[0] == 3
     server.send_signal(signal.SIGTERM)
     _, err = server.communicate(timeout=PATIENCE_S)

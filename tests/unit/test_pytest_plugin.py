@@ -35,7 +35,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
     asked: Measured = {"answer": gate_results.gate(), "sides": ()}
     signature = inspect.signature(gate.ab)
 
-    def both_sides(base: str, head: str, like: str | None = None) -> tuple[object, object]:
+    def both_sides(base: str, head: str, like: str | None = None, *, in_network: bool = False) -> tuple[object, object]:
+        asked["in_network"] = in_network
         asked["sides"] = (base, head, like)
         return SimpleNamespace(name=base), SimpleNamespace(name=head)
 

@@ -72,7 +72,7 @@ def _share(text: str) -> float:
         share = float(number) / 100
     except ValueError:
         percent = False
-    if not percent or not 0 <= share <= 1:
+    if not percent or not 0 <= share < 1:
         raise typer.BadParameter(f"--within is {text[:40]!r}; allowed: 0% to under 100%, as in 5%")
     return share
 

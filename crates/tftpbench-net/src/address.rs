@@ -84,7 +84,7 @@ impl Subnet {
         (1 << self.host_bits.min(HOST_BITS_MAX)) - 2
     }
 
-    /// The address of a machine, by its number from 0: the network's first address is nobody's.
+    /// The address of a machine, by its number from 0: the network's first address is that of no machine.
     pub fn address(self, number: u32) -> IpAddr {
         self.at(number.wrapping_add(1))
     }

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::cmsg_space;
@@ -49,7 +49,7 @@ impl Broker {
 
     /// A socket in a namespace. `domain`, `kind` and `protocol`: as socket(2) takes them. It is closed on exec.
     pub fn open(&self, side: Side, domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-        // Nobody else's answer may come between; and a panic elsewhere leaves nothing half asked.
+        // No other answer may come between; and a panic elsewhere leaves nothing half asked.
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let side = match side {
             Side::Server => 0,
@@ -108,10 +108,21 @@ impl SocketSource {
     /// socket(2) there; always closed on exec.
     pub fn open(&self, domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
         match self {
-            SocketSource::Here => crate::socket::open(domain, kind, protocol),
+            SocketSource::Here => open_here(domain, kind, protocol),
             SocketSource::Behind(broker, side) => broker.open(*side, domain, kind, protocol),
         }
     }
+}
+
+/// socket(2). A UDP one stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.
+fn open_here(domain: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and owned here alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
@@ -155,7 +166,7 @@ mod tests {
     #[test]
     fn a_descriptor_is_taken_over_and_a_refusal_is_its_errno() {
         let (broker, theirs) = pair();
-        let socket = crate::socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+        let socket = open_here(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
         let number = |errno: i32| errno.to_le_bytes().to_vec();
         let asked =
             answers(theirs, vec![(number(0), Some(socket)), (number(libc::EPERM), None), (number(0), None)]);
@@ -181,7 +192,7 @@ mod tests {
 
     #[test]
     fn only_a_socket_of_the_right_type_will_do() {
-        let socket = crate::socket::open(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+        let socket = open_here(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
         assert!(Broker::inherited(socket.as_raw_fd()).is_err());
         assert!(Broker::inherited(-1).is_err());
     }

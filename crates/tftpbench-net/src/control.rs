@@ -1,8 +1,9 @@
 //! Control messages, cmsg(3): what a header tells the kernel beside an address, and what the kernel tells back. Nothing
-//! here makes a system call.
+//! here makes a system call. And [`Fixed`], which the headers lie in.
 
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ptr::NonNull;
 
 use crate::address::LocalAddress;
 use crate::clock;
@@ -229,6 +230,43 @@ impl RecvControl {
         let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
         self.is_to_many |= ip.is_multicast();
         self.local = Some(LocalAddress::new(ip.into(), info.ipi6_ifindex as _));
+    }
+}
+
+/// An array that never moves and is reached by raw pointer, for what the kernel is handed pointers to: a `Box` or `Vec`
+/// promises the compiler that no other pointer leads into it, and message headers do. `len` elements at a fixed address
+/// until dropped; they are plain data without a destructor.
+pub(crate) struct Fixed<T: Copy> {
+    elements: NonNull<[T]>,
+}
+
+impl<T: Copy> Fixed<T> {
+    /// Memory for `len` elements, made by `make`.
+    pub(crate) fn new(len: usize, make: impl FnMut(usize) -> T) -> Self {
+        Fixed::adopt((0..len).map(make).collect())
+    }
+
+    /// Takes over a box without touching its contents.
+    pub(crate) fn adopt(elements: Box<[T]>) -> Self {
+        Fixed { elements: NonNull::from(Box::leak(elements)) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Pointer to element `index`, valid as long as this array. `index` may be `len`: one past the end.
+    pub(crate) fn at(&self, index: usize) -> *mut T {
+        assert!(index <= self.len());
+        // SAFETY: in bounds, or one past the end, of one allocation by the assertion.
+        unsafe { self.elements.as_ptr().cast::<T>().add(index) }
+    }
+}
+
+impl<T: Copy> Drop for Fixed<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from Box::leak, and only this drop gives it back.
+        drop(unsafe { Box::from_raw(self.elements.as_ptr()) });
     }
 }
 

@@ -62,7 +62,6 @@ mod control;
 mod datagram_run;
 mod deferred;
 mod errno;
-mod fixed;
 mod frame;
 mod handover;
 mod poller;

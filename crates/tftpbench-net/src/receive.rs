@@ -12,9 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
-use crate::control::{INCOMING_BYTES, Incoming, RecvControl};
+use crate::control::{Fixed, INCOMING_BYTES, Incoming, RecvControl};
 use crate::errno::ErrorClass;
-use crate::fixed::Fixed;
 use crate::socket::Socket;
 
 /// A socket may report one ICMP error per earlier datagram, ip(7), before it gives a datagram.

@@ -17,9 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::address::{LocalAddress, RawAddress};
-use crate::control::{Outgoing, SourceKind, attach};
+use crate::control::{Fixed, Outgoing, SourceKind, attach};
 use crate::datagram_run::{DatagramRun, Payload};
-use crate::fixed::Fixed;
 use crate::segments::Segments;
 
 /// Segments of one message: UDP_MAX_SEGMENTS in linux/udp.h, of kernels before 6.9.

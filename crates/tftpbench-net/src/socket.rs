@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::{size_of, size_of_val};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::{LocalAddress, RAW_ADDRESS_LEN, RawAddress};
@@ -292,17 +292,6 @@ fn ask_for_any_source(fd: &OwnedFd, address: SocketAddr) {
         SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, &1),
         SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &1),
     };
-}
-
-/// socket(2). A UDP one stays a blocking one: every call but `receive_blocking` passes MSG_DONTWAIT.
-pub(crate) fn open(domain: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers only.
-    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and owned here alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Room for a sock_extended_err with an address behind it, and for what else the socket reports, aligned as cmsg(3)

@@ -4,8 +4,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tftpbench_ceiling::{Arrangement, Asking, Cell, Operation, Window};
 
+use crate::errors::{choice, from_ceiling};
 use crate::serve::Stop;
-use crate::{choice, from_ceiling};
 
 /// `tftpbench.host.ceiling.CeilingCell`, attribute by attribute.
 #[derive(FromPyObject)]

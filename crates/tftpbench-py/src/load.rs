@@ -17,8 +17,8 @@ use tftpbench_load::{
 use tftpbench_net::{Broker, Mac, RingLink, Side, SocketSource};
 use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
 
+use crate::errors::{choice, from_load};
 use crate::serve::{Stop, socket_address};
-use crate::{choice, from_load};
 
 /// `tftpbench.host.generator.LoadConfig`, attribute by attribute.
 #[derive(FromPyObject)]

@@ -11,7 +11,7 @@ use tftpbench_net::{Handover, parse_host};
 use tftpbench_proto::{ErrorCode, Limits};
 use tftpbench_serve::{ServeConfig, SocketUse, StoreKind, timing};
 
-use crate::choice;
+use crate::errors::choice;
 
 /// A request to stop that other threads and signal handlers can make.
 #[pyclass(frozen, module = "tftpbench._core")]

@@ -209,7 +209,7 @@ def test_a_run_that_is_not_whole_is_in_the_notes_and_not_as_a_warning_of_python(
         (["a", "b", "--within", "-1%"], "--within is '-1%'"),
         (["a", "b", "--within", "nan%"], "--within is 'nan%'"),
         (["a", "b", "--within", "much"], "--within is 'much'"),
-        (["a", "b", "--within", "100%"], "within is 1.0; allowed: a number from 0 to under 1"),
+        (["a", "b", "--within", "100%"], "--within is '100%'; allowed: 0% to under 100%"),
         (["a", "b", "-f", "html"], "--format is 'html'; allowed: text, md, json, csv"),
     ],
 )

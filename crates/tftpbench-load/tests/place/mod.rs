@@ -79,17 +79,17 @@ impl Made {
             .map_err(|error| format!("python3: {error}"))?;
         let broker = Arc::new(Broker::new(requests).unwrap());
         let mut made = Made { broker, interface: 0, control: Some(control), process };
-        let told = made.told();
+        let text = made.description();
         // Its descriptors are not taken: the network lasts as long as the broker.
-        let (_, rest) = told.split_once("\"interface\": ").ok_or_else(|| told.clone())?;
-        made.interface = rest.split(',').next().and_then(|number| number.parse().ok()).ok_or(told.clone())?;
-        match told.contains("\"packet\": \"\"") {
+        let (_, rest) = text.split_once("\"interface\": ").ok_or_else(|| text.clone())?;
+        made.interface = rest.split(',').next().and_then(|number| number.parse().ok()).ok_or(text.clone())?;
+        match text.contains("\"packet\": \"\"") {
             true => Ok(made),
-            false => Err(told),
+            false => Err(text),
         }
     }
 
-    fn told(&self) -> String {
+    fn description(&self) -> String {
         let mut message = [0; 4096];
         let Some(control) = &self.control else { return String::new() };
         let ready = poll(&mut [PollFd::new(control, PollFlags::IN)], Some(&PATIENCE)).unwrap();
