@@ -609,9 +609,6 @@ _ROW: dict[str, Column] = {
     "server_udp_no_buffer": _count("datagrams", "Datagrams dropped there, as a socket's buffer was full."),
     "server_udp_no_port": _count("datagrams", "Datagrams dropped there, as nothing listened on their port."),
     "server_udp_bad_checksum": _count("datagrams", "Datagrams dropped there for a wrong checksum."),
-    "generator_headroom": Metric(
-        "", "The rate at which the same generator is full / data_pps, measured once a run.", "float", short="headroom"
-    ),
     "steal_fraction": Metric(
         "",
         "Share of the time of the cores of both sides that the hypervisor took during the load.",
