@@ -4,7 +4,7 @@
 
 The server sends so many datagrams a second at most (gate/selftest/fault.c), and a boot needs a known number of them: an
 answer to each request, and each block. The true rate is their quotient. It must lie within 2 % of the bounds, which
-must be within 6 % of each other and regular, and be found within 5 minutes. docs/capacity.md has the figures.
+must be within 6 % of each other and regular, and be found within 5 minutes.
 """
 
 import argparse
