@@ -83,7 +83,7 @@ def capacities(report: "RunReport", *, json_: bool, quiet: bool, prints_document
 
 
 def resuming(folder: Path) -> str:
-    """The command that goes on with a search."""
+    """The command that continues a search."""
     from tftpbench.model.programs import typed
 
     return typed(["tftpbench", "capacity", "--resume", str(folder)])

@@ -31,7 +31,7 @@ from tftpbench.model.scenario_files import load_scenario
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-# Hashing lets go of Python's lock, so threads of it run side by side; 64 KiB take 40 to 200 us.
+# Hashing releases the GIL, so threads of it run in parallel; 64 KiB take 40 to 200 us.
 _CHUNK = bytes(64 * 1024)
 _USER_ROUNDS = 16
 KERNEL_ROUNDS = 150

@@ -151,7 +151,7 @@ pub(crate) struct Recorder {
     pub(crate) window_cpu_ns: u64,
     /// Datagrams that the kernel refused.
     pub(crate) unsent: u64,
-    /// Datagrams that it took, and that it gave us, whoever they were from.
+    /// Datagrams that the kernel took from us, and gave to us, of every sender.
     pub(crate) datagrams_sent: u64,
     pub(crate) datagrams_received: u64,
 }

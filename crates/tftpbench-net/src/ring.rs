@@ -64,7 +64,7 @@ pub(crate) struct Slots {
     pub(crate) count: usize,
 }
 
-// SAFETY: shared with the kernel only, and whoever holds the value uses it alone; it belongs to no thread.
+// SAFETY: shared with the kernel only, and used through one owner; it belongs to no thread.
 unsafe impl Send for Slots {}
 
 impl Slots {

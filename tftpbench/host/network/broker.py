@@ -493,7 +493,7 @@ def main(arguments: list[str]) -> int:
         "generator_thread": generator.native_id,
     }
     descriptors = [made.server] if made.user is None else [made.server, made.user]
-    with contextlib.suppress(OSError):  # whoever started us is gone already
+    with contextlib.suppress(OSError):  # the process that started us has ended already
         socket.send_fds(control, [b"ready " + json.dumps(facts).encode()], descriptors)
         serve(control, requests, generator)
     return 0
