@@ -25,8 +25,8 @@ import yaml
 
 import tftpbench
 from tests.ci.shell import ACTION, COMMENT, GITLAB, PULL_REQUEST, ROOT, document
-from tests.fixtures.unpacked import GATES
 from tests.loopback.manifests import bundled
+from tests.unit.builders import GATES
 from tftpbench import api, cli
 from tftpbench.host.generator import LoadConfig, best_sockets, run_load
 from tftpbench.model.boot import files, load_boot, shares

@@ -31,7 +31,7 @@ from tftpbench.host.server.sockets import DropCount, UdpSocket
 from tftpbench.model.manifest import load_manifest
 
 MODELS = ["forks", "threads", "loop"]
-BURNING = Path(__file__).with_name("burning_server.py")
+BURNING = Path(__file__).with_name("misbehaving_server.py")
 BURN_NS = 50_000_000
 BURNS = 20
 HOLDS = 5

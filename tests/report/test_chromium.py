@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.report.runs import asked, manifest, rows, store
+from tests.unit.builders import asked, manifest, rows, store
 from tftpbench.render.report import report
 from tftpbench.store import load_run
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tftpbench
-from tests.fixtures.unpacked import RUN
+from tests.unit.builders import RUN
 from tests.unit.gate import gate_results
 from tftpbench.cli.run import run as run_command
 from tftpbench.host.brake import Limits

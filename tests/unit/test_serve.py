@@ -169,8 +169,7 @@ def test_every_option_and_default_is_in_the_help_and_in_the_documentation(capsys
     assert "\n".join(rows()) in page, "renew it:\n" + "\n".join(rows())
     assert f"| blocks in a window | {ServeConfig.windowsize_max} |" in page
     assert f"| {ServeConfig.window_max_bytes >> 10} KiB |" in page
-    files = (Path(__file__).parents[2] / "docs/files.md").read_text(encoding="utf-8")
-    assert f"`--memory-max` bytes ({ServeConfig.memory_max_bytes >> 30} GiB by default)" in files
+    assert f"`--memory-max` bytes ({ServeConfig.memory_max_bytes >> 30} GiB by default)" in page
     for name, transfers in serve.MAX_TRANSFERS.items():
         limits = " ".join(bundled_manifests()[name].caps.values())
         assert f"{transfers} at once by default" in limits

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.keys import Added
+from tftpbench.model.shown import Column, Dtype
 from tftpbench.model.units import DURATION_ALLOWED, RATE_ALLOWED, SIZE_ALLOWED, format_bytes, format_duration, rate_text
 from tftpbench.model.values import (
     MS,

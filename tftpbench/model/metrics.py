@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tftpbench.model.axes import in_order
-from tftpbench.model.columns import Column, Dtype
+from tftpbench.model.shown import Column, Dtype
 from tftpbench.model.units import format_bytes, format_count, format_duration
 
 _MIB = 1024 * 1024

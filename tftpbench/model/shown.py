@@ -1,10 +1,14 @@
-"""What a notebook shows of a value: the class knows that it is shown, and `tftpbench.render.notebook` how.
+"""What people are shown of results: what a column holds, and which values a notebook shows.
 
-So neither figures nor results import a renderer; it is imported when a notebook asks for the first time.
+A value knows that it is shown, and `tftpbench.render.notebook` how. So neither figures nor results import a renderer;
+it is imported when a notebook asks for the first time.
 """
 
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Literal
 
+Dtype = Literal["int", "float", "text", "time", "list", "bool"]
 RENDERER = "tftpbench.render.notebook"
 
 
@@ -13,3 +17,18 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return str(import_module(RENDERER).value_html(self))
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds. unit "" means a plain number, key or word."""
+
+    unit: str
+    meaning: str
+    dtype: Dtype
+    nullable: bool = True
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it can be compared with a number."""
+        return self.dtype in {"int", "float"}

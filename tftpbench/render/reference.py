@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tftpbench.host.conditions import CONDITIONS
 from tftpbench.model.axes import AXES, Axis
-from tftpbench.model.columns import Column
 from tftpbench.model.metrics import (
     BOOT_COLUMNS,
     BOOTS,
@@ -22,6 +21,7 @@ from tftpbench.model.metrics import (
     OPEN_LOOP,
     TRANSFER_COLUMNS,
 )
+from tftpbench.model.shown import Column
 from tftpbench.render import schema
 
 

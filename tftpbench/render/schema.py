@@ -20,7 +20,6 @@ from tftpbench.model.axes import AXES
 from tftpbench.model.boot import BootFile
 from tftpbench.model.capacity import SCHEMA as CAPACITY_SCHEMA
 from tftpbench.model.capacity import Capacity, FoundCapacity
-from tftpbench.model.columns import Column, Dtype
 from tftpbench.model.gate_settings import Gate
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.metrics import (
@@ -35,6 +34,7 @@ from tftpbench.model.metrics import (
     with_never,
 )
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.shown import Column, Dtype
 from tftpbench.model.workload import Client, Placement
 from tftpbench.store import SCHEMA as RUN_SCHEMA
 from tftpbench.store.format import PACKED_SCHEMA

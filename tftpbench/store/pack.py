@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import read_regular
+from tftpbench.model.shown import Column
 from tftpbench.model.thresholds import server_name
 from tftpbench.store import format as form
 from tftpbench.store import tables

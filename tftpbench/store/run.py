@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 from tftpbench.model import invariants
 from tftpbench.model.arguments import path_of
 from tftpbench.model.capacity import FoundCapacity
-from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
-from tftpbench.model.shown import Shown
+from tftpbench.model.shown import Column, Shown
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import tables

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tftpbench.model.axes import AXES
-from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, COLUMNS, METRICS, OUTCOMES, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import UnfitFile, open_regular
+from tftpbench.model.shown import Column
 from tftpbench.model.thresholds import server_name
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tftpbench.model.columns import Column
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.shown import Column
 from tftpbench.store import format as form
 from tftpbench.store import tables
 from tftpbench.store.latency import Integers, Latency

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.report import runs
+from tests.unit import builders
 from tests.unit.builders import scenario
 from tftpbench.analysis import summary
 from tftpbench.analysis.stats import Ratio, paired_ratio
@@ -364,10 +364,10 @@ def test_what_is_left_out_for_one_reason_is_told_once() -> None:
 
 
 def test_a_stored_run_gives_the_same_answer_as_its_trials(tmp_path: Path) -> None:
-    question = runs.asked(["epoll", "threads", "gone"], thresholds=["failed == 0"])
-    found = [row for row in runs.rows(question) if row["server"] != "gone"]
-    facts = runs.manifest(question, skipped=[{"server": "gone", "cell_key": None, "reason": "gone was not found"}])
-    run = load_run(runs.store(tmp_path, facts, found, transfers=20))
+    question = builders.asked(["epoll", "threads", "gone"], thresholds=["failed == 0"])
+    found = [row for row in builders.rows(question) if row["server"] != "gone"]
+    facts = builders.manifest(question, skipped=[{"server": "gone", "cell_key": None, "reason": "gone was not found"}])
+    run = load_run(builders.store(tmp_path, facts, found, transfers=20))
     said = summary.answer_of(run)
     skipped = [("gone", None, "gone was not found")]
     by_hand = summary.summarise(question, question.servers, found, PLACE, skipped, lambda *_: histogram(1, 2))
@@ -382,10 +382,10 @@ def test_a_stored_run_gives_the_same_answer_as_its_trials(tmp_path: Path) -> Non
 
 
 def test_the_rows_of_a_stored_run_are_the_lines_of_its_file(tmp_path: Path) -> None:
-    question = runs.asked(["epoll", "threads"])
-    found = runs.rows(question)
+    question = builders.asked(["epoll", "threads"])
+    found = builders.rows(question)
     found[0] |= {"server_findings": [{"kind": "died", "count": 1, "text": "x"}], "newer": 5}
-    run = load_run(runs.store(tmp_path, runs.manifest(question), found))
+    run = load_run(builders.store(tmp_path, builders.manifest(question), found))
     lines = [json.loads(line) for line in (run.path / "trials.jsonl").read_text().splitlines()]
     known = [{name: value for name, value in row.items() if name != "newer"} for row in run.rows]
     assert known == [{name: value for name, value in row.items() if name != "newer"} for row in lines]
@@ -395,8 +395,8 @@ def test_the_rows_of_a_stored_run_are_the_lines_of_its_file(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scenario_", [None, "x", {"name": "x"}])
 def test_a_stored_run_without_a_scenario_is_one_clear_line(tmp_path: Path, scenario_: object) -> None:
-    question = runs.asked(["epoll"])
-    run = load_run(runs.store(tmp_path, runs.manifest(question, scenario=scenario_), runs.rows(question)))
+    question = builders.asked(["epoll"])
+    run = load_run(builders.store(tmp_path, builders.manifest(question, scenario=scenario_), builders.rows(question)))
     with pytest.raises(ResultsError, match=r"manifest\.json: "):
         summary.answer_of(run)
 
@@ -500,9 +500,9 @@ def test_a_share_that_is_surely_above_the_ceiling_is_marked_and_is_no_headline(t
             assert UNUSABLE not in narrow, "what is not shown needs no note"
     marks = [cell["ceiling_mark"] for cell in summary.document(said, "folder", 1, [])["cells"]]  # type: ignore[attr-defined]
     assert marks == [UNUSABLE, UNUSABLE, None, None]
-    question = runs.asked(["epoll", "threads"])
-    known = [row | {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2} for row in runs.rows(question)]
-    run = load_run(runs.store(tmp_path, runs.manifest(question), known))
+    question = builders.asked(["epoll", "threads"])
+    known = [row | {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2} for row in builders.rows(question)]
+    run = load_run(builders.store(tmp_path, builders.manifest(question), known))
     assert all(f"* share of the ceiling: {UNUSABLE}" in report(run, form) for form in ("html", "md"))
 
 
@@ -661,7 +661,7 @@ def test_a_quick_run_of_several_trials_has_too_few_of_none(tmp_path: Path) -> No
     question = asked(trials=3, thresholds=QUICK_THRESHOLDS).quick(keeps_trials=True)
     found = rows(question, {"epoll": 1000, "threads": 500}, rounds=3, verdict="invalid", verdict_reason="x")
     assert answer(question, found).exit_code == 0
-    stored = answer_of(load_run(runs.store(tmp_path, runs.manifest(question), runs.rows(question))))
+    stored = answer_of(load_run(builders.store(tmp_path, builders.manifest(question), builders.rows(question))))
     assert stored.is_quick
 
 
@@ -863,13 +863,13 @@ FIRST = [
 
 def test_the_first_columns_are_the_same_in_every_form(tmp_path: Path) -> None:
     assert list(HEADLINE)[: len(FIRST)] == FIRST
-    question = runs.asked(["epoll", "threads"])
+    question = builders.asked(["epoll", "threads"])
     found = [
         row | {"ceiling_data_pps": 2e5, "ceiling_ratio": 0.5, "transfers_per_s": 9.0, "transfer_ns_max": 9}
         | {"transfer_ns_p50": 7, "transfer_ns_p99": 8}
-        for row in runs.rows(question)
+        for row in builders.rows(question)
     ]  # fmt: skip
-    run = load_run(runs.store(tmp_path, runs.manifest(question), found))
+    run = load_run(builders.store(tmp_path, builders.manifest(question), found))
     said = summary.answer_of(run)
     cells: Any = summary.document(said, "x", 1, found)["cells"]
     assert [name for name in cells[0] if name in HEADLINE] == list(HEADLINE)
@@ -883,9 +883,11 @@ def test_the_first_columns_are_the_same_in_every_form(tmp_path: Path) -> None:
 def test_what_the_test_did_is_not_said_of_the_server(tmp_path: Path) -> None:
     kinds = {"unfinished": "had not finished 9", "not_granted": "granted blksize 512", "silent": "never answered 3"}
     found = [{"kind": kind, "count": 1, "text": said} for kind, said in {**kinds, "newer": "what it is"}.items()]
-    question = runs.asked(["epoll", "threads"])
+    question = builders.asked(["epoll", "threads"])
     run = load_run(
-        runs.store(tmp_path, runs.manifest(question), [row | {"server_findings": found} for row in runs.rows(question)])
+        builders.store(
+            tmp_path, builders.manifest(question), [row | {"server_findings": found} for row in builders.rows(question)]
+        )
     )
     said = summary.answer_of(run)
     assert {origin: len(lines) for origin, lines in said.findings_by_origin.items()} == {

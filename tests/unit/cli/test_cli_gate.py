@@ -14,9 +14,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import typer
 
-from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
-from tests.report.runs import asked, manifest, rows, store
+from tests.unit.builders import RUN as FIXTURE
+from tests.unit.builders import asked, manifest, rows, store
 from tests.unit.gate.gate_results import BUDGETS, LOOKS, every, gate, made_pairs
 from tftpbench import cli
 from tftpbench.cli.gate import commands

@@ -14,8 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.loopback.manifests import tiny
-from tests.report.runs import asked, manifest, rows, store
-from tests.unit.builders import made, said
+from tests.unit.builders import asked, made, manifest, rows, said, store
 
 pytestmark = pytest.mark.usefixtures("any_machine")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import typer
 
-from tests.fixtures.unpacked import RUN as FIXTURE
 from tests.loopback.manifests import tiny
-from tests.report.runs import asked, manifest, store
+from tests.unit.builders import RUN as FIXTURE
+from tests.unit.builders import asked, manifest, store
 from tftpbench.analysis.stats import trimmed
 from tftpbench.cli.gate import commands, options
 from tftpbench.gate.baseline import difference, figure, judge

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.fixtures.unpacked import GATES as RECORDED
+from tests.unit.builders import GATES as RECORDED
 from tests.unit.gate.gate_results import CELL, CELL_KEY, every, gate
 from tftpbench.gate.document import (
     SCHEMA,

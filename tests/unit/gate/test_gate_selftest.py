@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fixtures.unpacked import GATES as RECORDED
+from tests.unit.builders import GATES as RECORDED
 from tests.unit.gate.gate_results import BUDGETS, LEVELS, LOOKS, NOISE, made_pairs
 from tftpbench import cli
 from tftpbench.gate import GateInterrupted

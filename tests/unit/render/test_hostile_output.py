@@ -17,9 +17,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import tftpbench
-from tests.fixtures.unpacked import GATES
 from tests.loopback.peer import peer, serve_bytes
-from tests.report.runs import asked, manifest, rows, store
+from tests.unit.builders import GATES, asked, manifest, rows, store
 from tftpbench import cli
 from tftpbench.cli import exit_code
 from tftpbench.model.errors import TftpbenchError

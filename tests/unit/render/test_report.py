@@ -11,8 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.report.runs import asked, manifest, rows, store, store_storm
-from tests.unit.builders import scenario
+from tests.unit.builders import asked, manifest, rows, scenario, store, store_storm
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import markdown, markdown_block, visible, xml
 from tftpbench.model.scenario import Scenario

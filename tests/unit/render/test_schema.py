@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from tests.fixtures.unpacked import RUN
+from tests.unit.builders import RUN
 from tests.unit.gate.gate_results import gate
 from tests.unit.measure.test_capacity import Machine, done
 from tests.unit.measure.test_capacity import document as capacity_document

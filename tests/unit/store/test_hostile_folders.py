@@ -1,28 +1,37 @@
-"""Folders that were altered: bounds before work, regular files only, one line each, and never a wait."""
+"""Folders that were altered: bounds before work, regular files only, one line each, and never a wait.
+
+Run as a program it replaces every file of a run's folder by what no run has, and prints a line of JSON for what each
+command says to it. The test does so in a process of its own, with little memory and a clock that ends it: what hangs or
+eats the memory must not take the tests with it.
+"""
 
 import base64
+import contextlib
+import io
 import json
 import os
 import re
 import resource
+import shutil
+import signal
 import struct
 import subprocess
 import sys
+import traceback
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.report.runs import asked, manifest, rows, store
-from tests.unit.store import hostile_runs
-from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, row, save
+from tests.unit.builders import INTERVALS, TRANSFERS, asked, create, manifest, row, rows, save, store
 from tftpbench import cli
 from tftpbench.analysis.summary import answer_of
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
-from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, UsageError
+from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, TftpbenchError, UsageError
 from tftpbench.model.regular_file import write_chosen, write_whole
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.render.report.contents import contents_of
@@ -30,6 +39,112 @@ from tftpbench.render.report.figures import figures_of
 from tftpbench.store import Latency, RunFolder, load_run, tables
 from tftpbench.store import format as form
 from tftpbench.store.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
+from tftpbench.store.pack import pack
+
+FILES = (
+    "manifest.json", "trials.jsonl", "trials", "trials/1", "trials/1/transfers.parquet", "trials/1/latency.hlog",
+    "trials/1/intervals.parquet", "trials/1/server.log", "answer.txt", "report.md",
+)  # fmt: skip
+PACKED = "packed "
+PACKED_FILES = ("trials.jsonl.xz", "latency.parquet", "transfers.parquet", "intervals.parquet")
+MEMORY_BYTES = 4 << 30  # of addresses; the libraries alone take 1.5 GiB of them
+CASE_S = 30
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "FIFO": os.mkfifo,
+    "directory": Path.mkdir,
+    "link to a device": _link,
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "empty": Path.touch,
+    "ten megabytes of NUL": _bytes(bytes(10 << 20)),
+    "random bytes": _bytes(bytes((number * 7919 + number // 3) % 256 for number in range(5000))),
+}
+
+
+def made(out: Path) -> Path:
+    question = asked(["epoll", "threads"], concurrency=(10,), trials=2)
+    run = store(out, manifest(question), rows(question), transfers=5)
+    (run / "answer.txt").write_text("what it said\n")
+    (run / "report.md").write_text("what it reported\n")
+    return run
+
+
+def replaced(run: Path, name: str, kind: str, out: Path) -> Path:
+    """A copy of the run in which one file is another."""
+    copy = out / f"{name.replace('/', '-')} {kind}"
+    shutil.copytree(run, copy)
+    path = copy / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    KINDS[kind](path)
+    return copy
+
+
+def reading(folder: Path) -> int:
+    """What a notebook does. Problems are allowed, and errors of ours."""
+    run = load_run(folder)
+    for look in (lambda: run.trials, lambda: run.transfers, lambda: run.intervals, lambda: run.latency("block_rtt")):
+        with contextlib.suppress(TftpbenchError):
+            look()
+    print("\n".join(run.problems), repr(run))
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Path, Path], int]] = {
+    "report": lambda folder, _: cli.exit_code(["report", str(folder), "-f", "md"]),
+    "compare": lambda folder, whole: cli.exit_code(["compare", str(whole), str(folder)]),
+    "resume": lambda folder, _: cli.exit_code(["run", "--resume", str(folder), "--quiet"]),
+    "load_run": lambda folder, _: reading(folder),
+}
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    """File, kind and action; of files that few read, what would make them wait. PACKED: of a packed run."""
+    for name in FILES:
+        waits = ["FIFO", "link to a device"]
+        for kind in KINDS if FILES.index(name) < FILES.index("trials/1/intervals.parquet") else waits:
+            for action in ACTIONS:
+                yield name, kind, action
+    for name in PACKED_FILES:
+        for kind in KINDS if PACKED_FILES.index(name) < PACKED_FILES.index("transfers.parquet") else ["FIFO"]:
+            for action in ("report", "load_run"):
+                yield f"{PACKED}{name}", kind, action
+
+
+def case(action: str, folder: Path, whole: Path) -> dict[str, object]:
+    out, err = io.StringIO(), io.StringIO()
+    code: int | str
+    signal.alarm(CASE_S)  # its default is to end the process: no library may catch that
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = ACTIONS[action](folder, whole)
+    except TftpbenchError as error:
+        code = error.exit_code
+        err.write(f"{error}\n")
+    except Exception:
+        code = traceback.format_exc()
+    signal.alarm(0)
+    return {"action": action, "code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def main(out: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    run = made(out / "whole")
+    packed = pack(run, out / "packed" / run.name).path
+    for name, kind, action in cases():
+        is_packed = name.startswith(PACKED)
+        folder = replaced(packed if is_packed else run, name.removeprefix(PACKED), kind, out / f"{action} {is_packed}")
+        print(json.dumps({"file": name, "kind": kind, **case(action, folder, run)}), flush=True)
+
 
 pytestmark = pytest.mark.timeout(300)  # a machine that does other things too
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -41,14 +156,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     """What each command says of each altered folder, from a process with bounds of its own."""
     out = tmp_path_factory.mktemp("hostile")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.store.hostile_runs", str(out)],
+        [sys.executable, "-m", __name__, str(out)],
         cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {(each["file"], each["kind"], each["action"]): each for each in found}
 
 
-@pytest.mark.parametrize(("name", "kind", "action"), list(hostile_runs.cases()))
+@pytest.mark.parametrize(("name", "kind", "action"), list(cases()))
 def test_whatever_lies_in_the_place_of_a_file_is_read_within_bounds_or_refused_in_one_line(
     said: Said, name: str, kind: str, action: str
 ) -> None:
@@ -64,7 +179,7 @@ def test_whatever_lies_in_the_place_of_a_file_is_read_within_bounds_or_refused_i
 
 def test_a_file_that_is_no_regular_file_is_named(said: Said) -> None:
     for name in ("manifest.json", "trials.jsonl"):
-        for action in hostile_runs.ACTIONS:
+        for action in ACTIONS:
             text = said[name, "FIFO", action]["err"]
             assert re.search(rf"{re.escape(name)}: can't be (read|written): it is no regular file", text), text
 
@@ -272,7 +387,7 @@ def test_a_report_takes_the_place_of_a_fifo_and_goes_into_one_that_was_chosen(tm
 @pytest.mark.parametrize("read", [load_scenario, choose_manifest, load_gate], ids=lambda read: read.__module__)
 def test_documents_are_regular_files(tmp_path: Path, kind: str, read: Any) -> None:
     path = tmp_path / "gate.json" if read is load_gate else tmp_path / "file.yaml"
-    hostile_runs.KINDS[kind](path)
+    KINDS[kind](path)
     with pytest.raises(UsageError, match=rf"^[^\n]*{path.name}[^\n]* (is no regular file|there is no )[^\n]*$"):
         read(str(path))
 
@@ -281,7 +396,7 @@ def test_documents_are_regular_files(tmp_path: Path, kind: str, read: Any) -> No
 def test_what_reads_are_verified_against_is_a_regular_file(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hostile_runs.KINDS[kind](tmp_path / "file")
+    KINDS[kind](tmp_path / "file")
     code = cli.exit_code(["load", "127.0.0.1:69", "--read", "x", "--verify-against", str(tmp_path / "file")])
     assert (code, capsys.readouterr().err) == (
         2, f"tftpbench: error: --verify-against {tmp_path}/file: is no regular file\n",
@@ -332,3 +447,7 @@ def test_a_run_of_hundreds_of_servers_is_reported_without_pictures_of_them(tmp_p
         "throughput: 300 servers with 300 figures are too many for a picture; allowed: 60 with 1000" in figures.left_out
     )
     assert {each.name for each in figures.plots} <= {"ratios", "pairs"}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

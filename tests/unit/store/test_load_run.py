@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.store.run_folder import INTERVALS, TRANSFERS, create, hlog, row, save
+from tests.unit.builders import INTERVALS, TRANSFERS, create, hlog, row, save
 from tftpbench.model.axes import AXES
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import COLUMNS

@@ -17,9 +17,8 @@ import pytest
 from pydantic import Field
 
 import tftpbench
-from tests.fixtures.unpacked import RUN
-from tests.fixtures.unpacked import RUN as FIXTURE
-from tests.unit.store.run_folder import BOOTS, INTERVALS, TRANSFERS, create, hlog, row, save
+from tests.unit.builders import BOOTS, INTERVALS, RUN, TRANSFERS, create, hlog, row, save
+from tests.unit.builders import RUN as FIXTURE
 from tftpbench.analysis.comparison import compare
 from tftpbench.analysis.summary import answer_of, scenario_of
 from tftpbench.model.axes import AXES

@@ -17,7 +17,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from tests.loopback.peer import peer, serve_bytes
-from tests.unit.store.run_folder import BOOTS, INTERVALS, TRANSFERS, create, row, save
+from tests.unit.builders import BOOTS, INTERVALS, TRANSFERS, create, row, save
 from tftpbench.host.generator import LoadConfig, run_load
 from tftpbench.model.errors import ResultsError, ResultsWarning
 from tftpbench.model.metrics import COLUMNS, LATENCY_KINDS, OUTCOMES
@@ -142,8 +142,7 @@ def test_files_that_a_kill_left_are_replaced_or_dropped(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
-import run_folder as tests
+from tests.unit import builders as tests
 folder = tests.create(sys.argv[1])
 for trial in range(1, 100_000):
     tests.save(folder, trial)
@@ -152,7 +151,7 @@ for trial in range(1, 100_000):
 
 
 def test_a_kill_at_any_moment_loses_no_finished_trial(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
         assert writer.stdout is not None
         finished = [int(writer.stdout.readline()) for _ in range(3)]
