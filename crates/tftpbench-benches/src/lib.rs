@@ -7,9 +7,7 @@
 //! What a unit costs holds the loop around it, a few instructions, and `black_box`, which keeps the compiler from
 //! seeing through the work.
 
-mod load;
-mod net;
-mod proto;
+mod loops;
 
 use std::io;
 
@@ -26,29 +24,29 @@ pub struct Loop {
 
 /// All of them. A unit is a packet, block, timer or datagram.
 pub const LOOPS: [Loop; 23] = [
-    Loop { name: "parse/data", prepare: proto::parse_data },
-    Loop { name: "parse/ack", prepare: proto::parse_ack },
-    Loop { name: "parse/request", prepare: proto::parse_request },
-    Loop { name: "emit/data_header", prepare: proto::emit_data_header },
-    Loop { name: "emit/ack", prepare: proto::emit_ack },
-    Loop { name: "emit/request", prepare: proto::emit_request },
-    Loop { name: "emit/oack", prepare: proto::emit_oack },
-    Loop { name: "sender/lock_step", prepare: || proto::sender(1) },
-    Loop { name: "sender/window_64", prepare: || proto::sender(64) },
-    Loop { name: "receiver/lock_step", prepare: || proto::receiver(1) },
-    Loop { name: "receiver/window_64", prepare: || proto::receiver(64) },
-    Loop { name: "timers/10", prepare: || net::timers(10) },
-    Loop { name: "timers/100", prepare: || net::timers(100) },
-    Loop { name: "timers/1000", prepare: || net::timers(1000) },
-    Loop { name: "timers/10000", prepare: || net::timers(10_000) },
-    Loop { name: "datagrams/single", prepare: net::single_datagrams },
-    Loop { name: "datagrams/batch_64", prepare: net::batches },
-    Loop { name: "datagrams/run_64", prepare: net::runs },
-    Loop { name: "contents/fill_512", prepare: || load::fill(512) },
-    Loop { name: "contents/fill_1428", prepare: || load::fill(1428) },
-    Loop { name: "contents/first_difference_512", prepare: || load::first_difference(512) },
-    Loop { name: "contents/first_difference_1428", prepare: || load::first_difference(1428) },
-    Loop { name: "contents/first_difference_given_512", prepare: || load::first_difference_given(512) },
+    Loop { name: "parse/data", prepare: loops::parse_data },
+    Loop { name: "parse/ack", prepare: loops::parse_ack },
+    Loop { name: "parse/request", prepare: loops::parse_request },
+    Loop { name: "emit/data_header", prepare: loops::emit_data_header },
+    Loop { name: "emit/ack", prepare: loops::emit_ack },
+    Loop { name: "emit/request", prepare: loops::emit_request },
+    Loop { name: "emit/oack", prepare: loops::emit_oack },
+    Loop { name: "sender/lock_step", prepare: || loops::sender(1) },
+    Loop { name: "sender/window_64", prepare: || loops::sender(64) },
+    Loop { name: "receiver/lock_step", prepare: || loops::receiver(1) },
+    Loop { name: "receiver/window_64", prepare: || loops::receiver(64) },
+    Loop { name: "timers/10", prepare: || loops::timers(10) },
+    Loop { name: "timers/100", prepare: || loops::timers(100) },
+    Loop { name: "timers/1000", prepare: || loops::timers(1000) },
+    Loop { name: "timers/10000", prepare: || loops::timers(10_000) },
+    Loop { name: "datagrams/single", prepare: loops::single_datagrams },
+    Loop { name: "datagrams/batch_64", prepare: loops::batches },
+    Loop { name: "datagrams/run_64", prepare: loops::runs },
+    Loop { name: "contents/fill_512", prepare: || loops::fill(512) },
+    Loop { name: "contents/fill_1428", prepare: || loops::fill(1428) },
+    Loop { name: "contents/first_difference_512", prepare: || loops::first_difference(512) },
+    Loop { name: "contents/first_difference_1428", prepare: || loops::first_difference(1428) },
+    Loop { name: "contents/first_difference_given_512", prepare: || loops::first_difference_given(512) },
 ];
 
 /// The loop has stopped doing its work, so what it would cost means nothing.

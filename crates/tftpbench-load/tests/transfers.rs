@@ -4,12 +4,10 @@
 
 mod endings;
 mod peer;
-mod place;
 
 use std::collections::BTreeSet;
 
-use peer::{Faults, Peer, SEED, Seen};
-use place::{Place, ways};
+use peer::{Faults, Peer, Place, SEED, Seen, ways};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
     Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing, Starts,

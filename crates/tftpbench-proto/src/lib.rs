@@ -87,7 +87,6 @@
 mod block;
 mod fault;
 pub mod netascii;
-mod option_list;
 mod options;
 mod packet;
 mod receiver;
@@ -97,8 +96,9 @@ mod transfer;
 
 pub use block::Rollover;
 pub use fault::{Malformed, OptionName, ProtocolFault};
-pub use option_list::OptionList;
-pub use options::{Agreed, BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, Options, accept, negotiate};
+pub use options::{
+    Agreed, BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, OptionList, Options, accept, negotiate,
+};
 pub use packet::{
     Decoded, ErrorCode, HEADER_LEN, Mode, Operation, Packet, REQUEST_LEN_MAX, Request, emit_ack,
     emit_data_header, emit_error, emit_oack, emit_request, emit_request_pairs,

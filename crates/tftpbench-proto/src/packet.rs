@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::fault::Malformed;
-use crate::option_list::{OptionList, split_nul};
 use crate::options::Options;
+use crate::options::{OptionList, split_nul};
 
 /// Bytes in front of a DATA payload; an ACK is nothing else.
 pub const HEADER_LEN: usize = 4;

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use crate::block::{self, HALF};
 use crate::fault::OptionName;
 use crate::fault::ProtocolFault;
-use crate::option_list::OptionList;
+use crate::options::OptionList;
 use crate::options::{Agreed, Options, accept, accept_known};
 use crate::packet::{ErrorCode, Packet};
 use crate::timing::{Expiry, Habits, Rto, Timing};

@@ -19,7 +19,6 @@
 
 mod config;
 mod context;
-mod counters;
 mod paths;
 mod refusal;
 mod registry;
@@ -29,7 +28,7 @@ mod store;
 mod transfer;
 
 pub use config::{BATCH_MAX, ServeConfig, ServeError, SocketUse, StoreKind, WORKERS_MAX, timing};
-pub use counters::{Counter, Summary};
+pub use context::{Counter, Summary};
 pub use refusal::REPLY_BYTES_MAX;
 pub use service::{Admission, Service};
 pub use sockets::{Descriptors, listen, listen_too, raise_open_files, reply_socket};

@@ -10,8 +10,7 @@ use tftpbench_proto::{
 };
 
 use crate::config::{ServeConfig, ServeError, StoreKind};
-use crate::context::{Context, Direction};
-use crate::counters::{Counter, Summary};
+use crate::context::{Context, Counter, Direction, Summary};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use crate::registry::{Claim, Place, Registry};

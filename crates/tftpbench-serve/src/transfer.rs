@@ -13,8 +13,7 @@ use tftpbench_proto::{
     Sender, Transmit, emit_ack, emit_error, emit_oack,
 };
 
-use crate::context::{Context, Direction};
-use crate::counters::Counter;
+use crate::context::{Context, Counter, Direction};
 use crate::refusal::{REPLY_BYTES_MAX, Refusal};
 use crate::registry::{Place, Since};
 use crate::store::block_encoder::BlockEncoder;

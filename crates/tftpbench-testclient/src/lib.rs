@@ -10,7 +10,6 @@ mod server;
 /// What every bundled server must do. Each function takes a server's `run` and panics where it falls short.
 pub mod behaviours {
     pub mod addresses;
-    pub mod clients;
     pub mod files;
     pub mod hostility;
     pub mod recovery;
@@ -52,6 +51,9 @@ macro_rules! behaviours {
                 ipv6_and_mapped_ipv4_are_served
                 many_transfers_run_at_once
                 one_port_may_ask_again_and_again
+                curl_is_granted_all_that_it_asks_for
+                a_refused_oack_ends_the_transfer_unanswered
+                a_request_right_behind_a_refused_oack_is_answered
             }
             recovery {
                 a_lost_datagram_is_sent_again
@@ -77,12 +79,6 @@ macro_rules! behaviours {
                 a_silent_client_is_given_up
                 a_silent_client_draws_one_window
             }
-            clients {
-                curl_is_granted_all_that_it_asks_for
-                a_refused_oack_ends_the_transfer_unanswered
-                a_request_right_behind_a_refused_oack_is_answered
-                a_name_may_hold_any_byte_but_nul
-            }
             addresses {
                 every_answer_comes_from_the_address_that_was_asked
                 a_request_to_a_broadcast_address_is_ignored
@@ -96,6 +92,7 @@ macro_rules! behaviours {
                 nothing_outside_the_root_is_written
                 a_folder_that_turns_into_a_link_meanwhile_never_leads_outside
                 what_is_no_regular_file_is_refused
+                a_name_may_hold_any_byte_but_nul
                 folders_below_the_root_are_served
                 a_path_as_long_as_a_request_is_served
                 a_file_truncated_while_served_is_an_error

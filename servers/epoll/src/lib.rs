@@ -10,7 +10,6 @@
 //! its thread, epoll instance, listening and reply sockets, table and timers.
 #![forbid(unsafe_code)]
 
-mod hasher;
 mod ports;
 mod table;
 mod threads;

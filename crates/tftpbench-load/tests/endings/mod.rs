@@ -10,8 +10,7 @@ use tftpbench_load::{
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
-use super::peer::{Faults, Peer};
-use super::place::{Place, ways};
+use super::peer::{Faults, Peer, Place, ways};
 use super::{BOTH, MS, assert_adds_up, at_once, config, figure, is_never, open, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.

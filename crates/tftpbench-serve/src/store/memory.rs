@@ -14,10 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 use tftpbench_net::{Deferrable, Handover};
 
-use super::budget::{Budget, Charge};
-use super::contents::{Bytes, Contents, Growing};
+use super::contents::{Budget, Bytes, CHUNK_BYTES, Charge, Contents, Growing, LoadedFile};
 use super::disk::DiskFile;
-use super::loaded::{CHUNK_BYTES, LoadedFile};
 use crate::paths::{FilePath, Root, existing_in, file_type, may_create};
 use crate::refusal::Refusal;
 

@@ -1,7 +1,9 @@
 //! Which files may be read, and what happens to those that change meanwhile.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -11,7 +13,7 @@ use std::thread;
 use tftpbench_proto::Packet;
 use tftpbench_serve::StoreKind;
 
-use crate::client::{Client, RRQ, pattern, request};
+use crate::client::{Client, RRQ, data, pattern, request};
 use crate::server::{Folder, Run, TestServer, config};
 
 /// By `..`, an absolute path, or a symbolic link to a file or a folder.
@@ -219,6 +221,25 @@ pub fn the_memory_store_makes_no_file_of_two_states(run: Run) {
     assert_eq!(read_on(&late, late_tid, 1), Err(0));
     fs::remove_file(root.file("f")).unwrap();
     assert_eq!(server.client().read("f", &[("blksize", "1428")]), Ok(pattern(200_000, 2)));
+}
+
+/// Windows writes paths with backslashes, and some PXE ROMs append 0xFF: to us such a name is another name, and leads
+/// nowhere else.
+pub fn a_name_may_hold_any_byte_but_nul(run: Run) {
+    let root = Folder::new();
+    root.put("boot", b"plain");
+    root.put("sub/f", b"plain");
+    let server = TestServer::start(run, &root);
+    let client = server.client();
+    for name in [&b"boot\xff"[..], b"sub\\f", b"..\\boot", b"\\boot", b"caf\xc3\xa9 \x01\n%s"] {
+        client.ask(&request(RRQ, name, "octet", &[]));
+        assert_eq!(client.receive_error(), 1, "{}", name.escape_ascii());
+        root.put(OsStr::from_bytes(name), name);
+        client.ask(&request(RRQ, name, "octet", &[]));
+        let answer = client.receive();
+        assert_eq!(answer.bytes, data(1, name));
+        client.ack(answer.tid, 1);
+    }
 }
 
 /// Serves 5000 bytes, changes them after the first block, and reads on.
