@@ -170,6 +170,10 @@ def _manifest() -> Schema:
         **_list(_list({"type": "integer"})),
         "description": "In a packed run: the trials whose histograms were merged, if any.",
     }
+    whole["properties"]["closed_loop_starts"] = {
+        "type": "boolean",
+        "description": "In a packed run: whether intended starts are told from the ends of other transfers.",
+    }
     whole["properties"]["until"] = {
         "type": "object",
         "description": "Of --until: the width asked for and reached, the budget, and the time spent so far.",

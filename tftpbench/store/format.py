@@ -38,6 +38,9 @@ CAPACITY = "capacity.json"  # of runs that searched for capacities
 PACKED_TRIALS = "trials.jsonl.xz"
 PACKED_LATENCY = "latency.parquet"
 MERGED_TRIALS = "merged_trials"  # in its manifest: trials that share a histogram
+# In its manifest: its transfers lack INTENDED_START, for each is 0 or the end of the transfer that made room.
+CLOSED_LOOP_STARTS = "closed_loop_starts"
+INTENDED_START = "intended_start_ns"
 # A run may be kept without them.
 OPTIONAL = (TRANSFERS, BOOTS, INTERVALS, LATENCY)
 

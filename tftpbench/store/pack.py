@@ -119,9 +119,7 @@ def _write(
 ) -> None:
     files = WholeRun(run.path)
     groups = _groups(run) if merge else []
-    shared = {form.MERGED_TRIALS: groups} if groups else {}
-    manifest = {**run.manifest, "schema": form.PACKED_SCHEMA, **shared}
-    (folder / form.MANIFEST).write_text(form.json_text(manifest, indent=2) + "\n", encoding="utf-8")
+    added: dict[str, object] = {form.MERGED_TRIALS: groups} if groups else {}
     rows = read_regular(run.path / form.TRIALS, form.TRIALS_MAX_BYTES)
     # Not -9: reading would take 65 MiB of memory for the same size.
     (folder / form.PACKED_TRIALS).write_bytes(lzma.compress(rows, preset=6 | lzma.PRESET_EXTREME))
@@ -136,9 +134,14 @@ def _write(
         having = [row["trial"] for row in run.rows if form.has_file(row, name)]
         if having and files.has(having[0], name):
             parts = {trial: _table(run, files, trial, name, columns) for trial in having}
+            if name == form.TRANSFERS and _starts_at_ends(run, parts):
+                added[form.CLOSED_LOOP_STARTS] = True
+                parts = {trial: part.drop_columns([form.INTENDED_START]) for trial, part in parts.items()}
             tables.write_packed(folder / name, _together(parts))
     if form.TRANSFERS in kept and any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
+    manifest = {**run.manifest, "schema": form.PACKED_SCHEMA, **added}
+    (folder / form.MANIFEST).write_text(form.json_text(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _table(run: Run, files: TrialFiles, trial: int, name: str, columns: Mapping[str, Column]) -> pa.Table:
@@ -146,6 +149,19 @@ def _table(run: Run, files: TrialFiles, trial: int, name: str, columns: Mapping[
         return files.table(trial, name, columns, rows_max=tables.ROWS_MAX)
     except ResultsError as error:
         raise ResultsError(f"{run.path}/{files.label(trial, name)} {error}") from None
+
+
+def _starts_at_ends(run: Run, parts: Mapping[int, pa.Table]) -> bool:
+    """Whether a reader can tell every intended start from the other columns, as in closed loops."""
+    concurrencies = {row["trial"]: row["concurrency"] for row in run.rows}
+    try:
+        return all(
+            part.column(form.INTENDED_START).combine_chunks()
+            == tables.closed_loop_starts(part, concurrencies[trial] or 0)
+            for trial, part in parts.items()
+        )
+    except ResultsError:
+        return False
 
 
 def _histogram(run: Run, files: TrialFiles, trial: int, kind: str) -> Latency | None:

@@ -88,6 +88,21 @@ def read(path: Path, columns: Mapping[str, Column], *, others: bool = True, rows
         raise ResultsError(f"can't be read: {reason}") from None
 
 
+def closed_loop_starts(table: pa.Table, concurrency: int) -> pa.Array:
+    """When each transfer of a closed loop was wanted: the first `concurrency` at 0, each later one at an earlier's end.
+
+    `table` has the columns `number`, which counts transfers by their starts from 0, and `end_ns`. Raises ResultsError
+    where these do not say so.
+    """
+    if "number" not in table.column_names or table.column("number").null_count:
+        raise ResultsError("can't be read: it has rows without number")
+    ends = np.sort(table.column("end_ns").drop_null().to_numpy())
+    freed = table.column("number").to_numpy() - concurrency
+    if freed.size and freed.max() >= ends.size:
+        raise ResultsError("can't be read: it has transfers that no other one made room for")
+    return pa.array(np.where(freed < 0, 0, np.take(ends, np.maximum(freed, 0)) if ends.size else 0), pa.int64())
+
+
 def frame(tables: Mapping[int, pa.Table], columns: Mapping[str, Column]) -> "pd.DataFrame":
     """The tables of several trials in one, `trial` first."""
     import pandas as pd

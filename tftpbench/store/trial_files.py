@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ class PackedRun(TrialFiles):
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
         self._groups = {trial: tuple(group) for group in manifest.get(form.MERGED_TRIALS, ()) for trial in group}
+        self._lacks_starts = manifest.get(form.CLOSED_LOOP_STARTS) is True
         self._tables: dict[tuple[str, bool], dict[int, pa.Table] | str] = {}
         self._histograms: dict[tuple[int, str], tuple[Integers, Integers]] | str | None = None
 
@@ -116,6 +118,9 @@ class PackedRun(TrialFiles):
             return pa.table({each: pa.nulls(0) for each in columns})
         if table.num_rows > rows_max:
             raise ResultsError(f"can't be read: it has {table.num_rows} rows; allowed: {rows_max} at most")
+        if self._lacks_starts and name == form.TRANSFERS and form.INTENDED_START in columns:
+            starts = tables.closed_loop_starts(table, self._concurrencies.get(trial, 0))
+            table = table.set_column(table.column_names.index(form.INTENDED_START), form.INTENDED_START, starts)
         return table
 
     def histogram(self, trial: int, kind: str) -> Latency | None:
@@ -133,6 +138,12 @@ class PackedRun(TrialFiles):
     def sharing(self, trial: int) -> tuple[int, ...]:
         """As TrialFiles has it."""
         return self._groups.get(trial, (trial,))
+
+    @cached_property
+    def _concurrencies(self) -> dict[int, int]:
+        """By trial. Raises ResultsError as read_trials does."""
+        rows = form.read_trials(self.folder, packed=True).rows
+        return {row["trial"]: row["concurrency"] for row in rows if row["concurrency"] is not None}
 
     def _read(self, name: str, columns: Mapping[str, Column], *, others: bool) -> dict[int, pa.Table] | str:
         """The table of each trial, or why it can't be read, so that a bad file is read once."""

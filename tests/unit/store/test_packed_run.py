@@ -36,6 +36,7 @@ PACKED_FILES = [
     "answer.txt", "intervals.parquet", "latency.parquet", "manifest.json", "server.log", "transfers.parquet",
     "trials.jsonl.xz",
 ]  # fmt: skip
+ADDED = ("merged_trials", "closed_loop_starts")  # to the manifest, when a run is packed
 
 
 def whole(out: Path) -> Path:
@@ -81,9 +82,28 @@ def test_the_golden_run_answers_as_before(tmp_path: Path) -> None:
     packed = pack(FIXTURE, tmp_path / "packed", merge=True)
     assert tftpbench.answer(packed) == tftpbench.answer(load_run(FIXTURE))
     assert recorded(packed, "block_rtt") == recorded(load_run(FIXTURE), "block_rtt")
-    left = {name: value for name, value in packed.manifest.items() if name not in ("schema", "merged_trials")}
+    assert {name: value for name, value in packed.manifest.items() if name in ADDED} == {
+        "merged_trials": [[1, 3]], "closed_loop_starts": True,
+    }  # fmt: skip
+    left = {name: value for name, value in packed.manifest.items() if name not in ("schema", *ADDED)}
     assert left | {"schema": form.SCHEMA} == load_run(FIXTURE).manifest
     assert tftpbench.compare(FIXTURE, packed.path).rows
+
+
+def test_intended_starts_of_a_closed_loop_are_told_from_the_ends_of_others(tmp_path: Path) -> None:
+    packed = pack(FIXTURE, tmp_path / "packed")
+    assert "intended_start_ns" not in pq.read_schema(packed.path / "transfers.parquet").names
+    assert packed.transfers.equals(load_run(FIXTURE).transfers)
+    assert packed.transfers["intended_start_ns"].gt(0).any()
+    table = pq.read_table(packed.path / "transfers.parquet")
+    beyond = table.set_column(table.column_names.index("number"), "number", pa.array([99] * table.num_rows))
+    for altered, said in (
+        (table.drop_columns(["number"]), "it has rows without number"),
+        (beyond, "it has transfers that no other one made room for"),
+    ):
+        pq.write_table(altered, packed.path / "transfers.parquet")
+        with pytest.warns(ResultsWarning, match=said):
+            assert len(load_run(packed.path).transfers) == 0
 
 
 def test_it_reads_its_tables_with_any_word_of_an_outcome_and_newer_columns(tmp_path: Path) -> None:
