@@ -12,7 +12,7 @@ from tftpbench.analysis.summary.lines import unusable
 from tftpbench.gate.stored import Stored, is_valid
 from tftpbench.model.errors import UsageError
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.thresholds import State, Threshold, Verdict, evaluate
+from tftpbench.model.thresholds import NOT_DONE, Judged, State, Threshold, evaluate, not_known
 from tftpbench.model.units import counted
 from tftpbench.model.workload import Cell
 
@@ -22,28 +22,15 @@ EVERYWHERE = "every cell"
 
 
 @dataclass(frozen=True)
-class Limit:
-    """What became of one threshold: of one server in one cell, or in every cell where no server was measured for it."""
-
-    cell: str
-    verdict: Verdict
-
-    def __str__(self) -> str:
-        verdict = self.verdict
-        server = f"{verdict.server}, " if verdict.server else ""
-        return f"{verdict.threshold} [{server}{self.cell}]: {verdict.text}"
-
-
-@dataclass(frozen=True)
 class Slo:
     """The whole: `state` is the most severe that any limit has, `sentence` says it with the first such limit."""
 
-    limits: tuple[Limit, ...]
+    limits: tuple[Judged, ...]
 
     @property
     def state(self) -> State:
         """Missed before not known, and that before held."""
-        states = {limit.verdict.state for limit in self.limits}
+        states = {limit.state for limit in self.limits}
         if "missed" in states:
             return "missed"
         return "held" if states == {"held"} else "not known"
@@ -56,9 +43,9 @@ class Slo:
     @property
     def sentence(self) -> str:
         """The answer in one line."""
-        alike = [limit for limit in self.limits if limit.verdict.state == self.state]
+        alike = [limit for limit in self.limits if limit.state == self.state]
         if self.state == "held":
-            count = len({str(limit.verdict.threshold) for limit in alike})
+            count = len({str(limit.threshold) for limit in alike})
             return f"held: {counted(count, 'threshold')}, judged {counted(len(alike), 'time')}"
         more = f"; and {len(alike) - 1} more" if len(alike) > 1 else ""
         return f"{self.state}: {alike[0] if alike else 'nothing was judged'}{more}"
@@ -79,7 +66,7 @@ def judge(run: Stored) -> Slo:
     """Hold the run against its scenario's thresholds. Raises UsageError where that has none."""
     refuse_nothing(run.scenario, str(run.run.path))
     left_out = {(str(skip["server"]), skip.get("cell_key")): skip for skip in run.run.manifest.get("skipped", ())}
-    limits: list[Limit] = []
+    limits: list[Judged] = []
     for threshold in run.scenario.judged_checks:
         spoken_of = [server for server in run.servers if threshold.server in (None, server, server.partition("@")[0])]
         found = [
@@ -92,20 +79,20 @@ def judge(run: Stored) -> Slo:
     return Slo(tuple(limits))
 
 
-def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Limit:
+def _limit(run: Stored, threshold: Threshold, server: str, cell: Cell) -> Judged:
     rows = run.trials.get((server, cell.key), ())
     if not rows:
-        return Limit(cell.label, Verdict(threshold, server, "not known", None, "no trial of it was done"))
+        return not_known(threshold, server, cell.label, NOT_DONE)
     is_quick = run.scenario.is_quick
-    [verdict] = evaluate([threshold], rows, is_quick=is_quick, marked=unusable)
+    [judged] = evaluate([threshold], rows, cell.label, is_quick=is_quick, marked=unusable)
     valid, asked = sum(map(is_valid, rows)), run.scenario.trials
-    if not is_quick and verdict.state == "held" and valid < VALID_SHARE_MIN * asked:
-        verdict = replace(verdict, state="not known", detail=f"only {valid} of {counted(asked, 'trial')} are valid")
-    return Limit(cell.label, verdict)
+    if not is_quick and judged.held and valid < VALID_SHARE_MIN * asked:
+        return replace(judged, state="not known", detail=f"only {valid} of {counted(asked, 'trial')} are valid")
+    return judged
 
 
-def _not_measured(threshold: Threshold, skips: "list[dict[str, object]]") -> Iterator[Limit]:
+def _not_measured(threshold: Threshold, skips: "list[dict[str, object]]") -> Iterator[Judged]:
     """A threshold that was asked for and could be judged nowhere."""
     reasons = dict.fromkeys(f"{skip['server']}: {skip['reason']}" for skip in skips)
     why = f"no server was measured for it{f' ({next(iter(reasons))})' if reasons else ''}"
-    yield Limit(EVERYWHERE, Verdict(threshold, threshold.server or "", "not known", None, why))
+    yield not_known(threshold, threshold.server or "", EVERYWHERE, why)

@@ -12,7 +12,7 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tftpbench.model.errors import ThresholdError, suggest
@@ -31,6 +31,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 LOST = frozenset({"died", "not_ready", "port_taken"})
 """Kinds of findings of a trial that had no server, or not to its end: what did not happen then means nothing."""
+NOT_DONE = "no trial of it was done"
 _TEXT = re.compile(
     r"\s*(?:(?P<server>[A-Za-z0-9][\w.@-]*)\.)?(?P<column>\w+)"
     r"\s*(?P<op>[=!<>]{1,2})\s*(?P<limit>[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(?P<unit>[A-Za-zµ/%]{0,9})\s*",
@@ -74,11 +75,15 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of a threshold on one server in one cell. value: the figure that decided, None if not known."""
+class Judged:
+    """What became of a threshold on one server in one cell. value: the figure that decided, None if not known.
+
+    `server` is "" where no server was measured for it; `cell` is its label, or "" where there is one cell only.
+    """
 
     threshold: Threshold
     server: str
+    cell: str
     state: State
     value: float | None
     detail: str
@@ -92,6 +97,20 @@ class Verdict:
     def text(self) -> str:
         """How it came about, for people: "7.28 s, limit 5 s, median of 7 valid trials"."""
         return self.detail if self.value is None else f"{self.threshold.beside_limit(self.value)}, {self.detail}"
+
+    @property
+    def place(self) -> str:
+        """Server and cell, as far as it speaks of some."""
+        return ", ".join(filter(None, (self.server or self.threshold.server, self.cell)))
+
+    @property
+    def document(self) -> dict[str, object]:
+        """For programs: plain JSON values."""
+        names = ("server", "cell", "state", "value", "detail")
+        return {"threshold": str(self.threshold), **{name: getattr(self, name) for name in names}}
+
+    def __str__(self) -> str:
+        return f"{self.threshold} [{self.place}]: {self.text}"
 
 
 def parse(text: str, *, is_brief: bool = False) -> Threshold:
@@ -118,16 +137,21 @@ def parse(text: str, *, is_brief: bool = False) -> Threshold:
 
 
 def evaluate(
-    thresholds: Iterable[Threshold], rows: Sequence[Row], *, is_quick: bool = False, marked: Marked = lambda *_: ""
-) -> tuple[Verdict, ...]:
-    """Judge the trials of one cell, all servers together: a verdict per threshold and server it speaks of.
+    thresholds: Iterable[Threshold],
+    rows: Sequence[Row],
+    cell: str = "",
+    *,
+    is_quick: bool = False,
+    marked: Marked = lambda *_: "",
+) -> tuple[Judged, ...]:
+    """Judge the trials of one cell, `cell` by its label, all servers together: each threshold for each server it means.
 
     A count (failed, content_mismatches, ...) must hold in every trial, invalid ones too: a busy machine makes a rate
     untrue and no count. Where the server was lost in each, or nothing was served and none is valid, it is not known
     to hold. A measurement (data_pps, ...) is the median of the valid trials. `is_quick`: a count needs no such trial.
     """
-    found = (verdict for threshold in thresholds for verdict in _judge(threshold, rows, is_quick))
-    return tuple(_unless_marked(verdict, rows, marked) for verdict in found)
+    found = (judged for threshold in thresholds for judged in _judge(threshold, rows, cell, is_quick))
+    return tuple(_unless_marked(judged, rows, marked) for judged in found)
 
 
 def server_name(row: Row) -> str:
@@ -141,30 +165,35 @@ def _unit(column: str) -> str:
     return known.unit or ("share" if known.dtype == "float" else "")
 
 
-def _unless_marked(verdict: Verdict, rows: Sequence[Row], marked: Marked) -> Verdict:
-    mark = marked(verdict.threshold.column, [row for row in rows if server_name(row) == verdict.server])
-    return replace(verdict, state="not known", value=None, detail=mark) if mark else verdict
+def not_known(threshold: Threshold, server: str, cell: str, why: str) -> Judged:
+    """One that could not be judged."""
+    return Judged(threshold, server, cell, "not known", None, why)
 
 
-def _judge(threshold: Threshold, rows: Sequence[Row], is_quick: bool) -> Iterable[Verdict]:
+def _unless_marked(judged: Judged, rows: Sequence[Row], marked: Marked) -> Judged:
+    mark = marked(judged.threshold.column, [row for row in rows if server_name(row) == judged.server])
+    return not_known(judged.threshold, judged.server, judged.cell, mark) if mark else judged
+
+
+def _judge(threshold: Threshold, rows: Sequence[Row], cell: str, is_quick: bool) -> Iterable[Judged]:
     servers = dict.fromkeys(server_name(row) for row in rows)
     if threshold.server is not None:
         servers = {name: None for name in servers if threshold.server in (name, name.partition("@")[0])}
     if not servers:
-        yield Verdict(threshold, threshold.server or "", "not known", None, "no trial of it was done")
+        yield not_known(threshold, threshold.server or "", cell, NOT_DONE)
     for server in servers:
-        yield _judge_server(threshold, server, [row for row in rows if server_name(row) == server], is_quick)
+        yield _judge_server(threshold, server, [row for row in rows if server_name(row) == server], cell, is_quick)
 
 
-def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], is_quick: bool) -> Verdict:
+def _judge_server(threshold: Threshold, server: str, rows: Sequence[Row], cell: str, is_quick: bool) -> Judged:
     valid = [row for row in rows if row.get("verdict") == "valid"]
     is_count = threshold.is_count
     judged = rows if is_count else valid
     known = [value for row in judged if (value := _figure(row, threshold.column)) is not None]
     state, value, detail = _count(threshold, known, len(rows)) if is_count else _median(threshold, known)
     if is_count and state == "held" and not is_quick and not any(map(_is_counted, rows)):
-        state, value, detail = "not known", None, "no trial in which the server served to the end"
-    return Verdict(threshold, server, state, value, detail)
+        return not_known(threshold, server, cell, "no trial in which the server served to the end")
+    return Judged(threshold, server, cell, state, value, detail)
 
 
 def _figure(row: Row, column: str) -> float | None:

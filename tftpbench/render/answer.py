@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from tftpbench.analysis.summary import Answer, Judgement, Line, judgements
+from tftpbench.analysis.summary import Answer, JudgedEverywhere, Line, judgements
 from tftpbench.measure.findings import Origin
 from tftpbench.model.metrics import BOOTS, HEADLINE, METRICS, OPEN_LOOP, Metric
 from tftpbench.model.programs import typed
@@ -77,7 +77,7 @@ def sections(answer: Answer) -> list[Section]:
     ]
 
 
-def _check(judgement: Judgement) -> str:
+def _check(judgement: JudgedEverywhere) -> str:
     """The threshold, and in how many cases of each kind it does not hold where there are several kinds."""
     is_mixed = 0 < judgement.missed < len(judgement.reasons)
     return f"{judgement.threshold} ({judgement.cases})" if is_mixed else judgement.threshold

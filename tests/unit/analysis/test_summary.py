@@ -185,7 +185,7 @@ def test_a_server_that_is_left_out_is_told_and_asked_nothing() -> None:
     said = answer(question, found, skipped=[("threads", None, "was not found")])
     assert said.exit_code == 0
     assert said.skipped == ("threads: was not found",)
-    assert [str(each.verdict.threshold) for each in said.thresholds] == ["epoll.failed == 0"]
+    assert [str(each.threshold) for each in said.thresholds] == ["epoll.failed == 0"]
     assert said.sentence.startswith("With 1000 reads at once, epoll served ")
 
 
@@ -512,7 +512,7 @@ def test_a_marked_share_holds_no_threshold() -> None:
         for row in found:
             row |= {"ceiling_data_pps": row["data_pps"] / 1.2, "ceiling_ratio": 1.2}
         said = answer(question, found)
-        assert {(each.verdict.state, each.verdict.text) for each in said.thresholds} == {("not known", UNUSABLE)}
+        assert {(each.state, each.text) for each in said.thresholds} == {("not known", UNUSABLE)}
         assert said.exit_code == 6
 
 
@@ -574,7 +574,7 @@ def test_the_usual_table_has_the_share_of_the_ceiling_where_it_is_known() -> Non
 def test_a_threshold_on_the_share_of_the_ceiling_is_judged_in_each_cell() -> None:
     question, found = against_the_ceiling(thresholds=["epoll.ceiling_ratio >= 0.85"])
     shown = answer(question, found)
-    assert [(each.cell_label, each.verdict.state) for each in shown.thresholds] == [
+    assert [(each.cell, each.state) for each in shown.thresholds] == [
         ("read, 3 at once, 64 KiB", "held"),
         ("read, 1000 at once, 64 KiB", "missed"),
     ]
@@ -602,7 +602,7 @@ def test_a_server_that_did_not_start_is_told_once_and_leaves_the_answer_to_the_o
     assert (found.findings, found.invalid, found.incomplete) == ((), (), ())
     why = "ended with exit code 3; its last log line: no port"
     assert found.skipped == (f"{server}: did not start in 2 trials (12 more were not tried): {why}",)
-    assert {each.verdict.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
+    assert {each.state for each in found.thresholds} == {"not known"}, "a threshold never holds for want of it"
     assert found.exit_code == 6
     assert answer(asked(), left, unstarted=[gone]).exit_code == 0
 
@@ -651,7 +651,7 @@ def test_a_quick_run_judges_what_was_lost_and_no_speed(changes: dict[str, object
     question = asked(thresholds=QUICK_THRESHOLDS).quick()
     found = answer(question, rows(question, {"epoll": 1000, "threads": 500}, rounds=1, **changes))
     assert (found.exit_code, found.note.startswith(said)) == (code, True), found.note
-    assert {str(each.verdict.threshold) for each in found.thresholds} == {"failed == 0"}
+    assert {str(each.threshold) for each in found.thresholds} == {"failed == 0"}
     assert not found.incomplete
     assert rendered.text(found, "results/x", "tftpbench run x --quick").splitlines()[-1] == found.note
     assert summary.document(found, "results/x", 1, [])["quick"] is True
@@ -923,7 +923,7 @@ def test_trials_that_show_no_speed_still_show_that_all_was_served_right(trials: 
         "Works: all 2,800 transfers served, every byte right. Which server is faster is not known: "
         f"{TOO_BUSY.rstrip('.')}, or use --quick."
     )
-    assert {each.verdict.state for each in found.thresholds} == {"held"}
+    assert {each.state for each in found.thresholds} == {"held"}
     assert found.exit_code == 6, "what was asked is who is faster"
     shown = rendered.text(found, "results/x", "y").splitlines()
     assert "28 of 28 trials are invalid and not used." in shown, "why and what to do are said in the sentence"

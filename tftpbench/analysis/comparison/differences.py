@@ -22,8 +22,8 @@ from tftpbench.model.units import counted, format_bytes
 Row = Mapping[str, Any]
 Key = tuple[str, str]
 """(cell_key, contender)"""
-Verdict = Literal["faster", "slower", "same", "can't tell"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Change = Literal["faster", "slower", "same", "can't tell"]
+VERDICTS: tuple[Change, ...] = get_args(Change)
 
 METRIC, CPU = "data_pps", "server_cpu_ns_per_block"
 
@@ -43,7 +43,7 @@ class Compared:
     moved: Ratio
     cpu: Ratio | None
     p_holm: float | None
-    verdict: Verdict
+    verdict: Change
 
     @property
     def label(self) -> str:
@@ -101,7 +101,7 @@ def judged(a: Mapping[Key, Sequence[Row]], b: Mapping[Key, Sequence[Row]], withi
     )  # fmt: skip
 
 
-def verdict(ratio: Ratio, p_holm: float | None, within: float) -> Verdict:
+def verdict(ratio: Ratio, p_holm: float | None, within: float) -> Change:
     """What may be said. "same" comes first: a difference can be sure and too small to matter."""
     if ratio.low is None or ratio.high is None or p_holm is None:
         return "can't tell"

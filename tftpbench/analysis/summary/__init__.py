@@ -10,13 +10,13 @@ Pure but for stored.py, which reads run folders; it measures nothing. An invalid
 six pairs there is a range and no verdict.
 """
 
-from tftpbench.analysis.summary.answer import Answer, Judgement, LeftOut, judgements, summarise
+from tftpbench.analysis.summary.answer import Answer, JudgedEverywhere, LeftOut, judgements, summarise
 from tftpbench.analysis.summary.lines import Line
 from tftpbench.analysis.summary.stored import answer_of, document, placement_of, scenario_of
 
 __all__ = [
     "Answer",
-    "Judgement",
+    "JudgedEverywhere",
     "LeftOut",
     "Line",
     "answer_of",

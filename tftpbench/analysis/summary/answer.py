@@ -37,7 +37,7 @@ from tftpbench.measure.validity import commonest
 from tftpbench.model import thresholds
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.shown import Shown
-from tftpbench.model.thresholds import State, Verdict, server_name
+from tftpbench.model.thresholds import Judged, State, server_name
 from tftpbench.model.units import counted
 from tftpbench.model.workload import Cell
 
@@ -66,14 +66,6 @@ class LeftOut(NamedTuple):
     reason: str
     failed_trials: Sequence[int]
     not_done: int
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A threshold's verdict in one cell."""
-
-    cell_label: str
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ class Answer(Shown):
 
         Of a quick run 0 or 3, which it also is when a server served nothing.
         """
-        states = {judged.verdict.state for judged in self.thresholds}
+        states = {judged.state for judged in self.thresholds}
         if "missed" in states or self.served_nothing:
             return 3
         if self.is_quick:
@@ -346,17 +338,15 @@ def _judge(
         cell_key = cell.key
         here = [row for row in rows if row["cell_key"] == cell_key]
         absent = {server for server, key in left_out if key in (None, cell_key)}
-        found = thresholds.evaluate(scenario.judged_checks, here, is_quick=scenario.is_quick, marked=unusable)
-        judged += [
-            Judged(cell.label, each)
-            for each in found
-            if each.threshold.server not in absent and not (each.server == "" and absent)
-        ]
+        found = thresholds.evaluate(
+            scenario.judged_checks, here, cell.label, is_quick=scenario.is_quick, marked=unusable
+        )
+        judged += [each for each in found if each.threshold.server not in absent and not (each.server == "" and absent)]
     return tuple(judged)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgedEverywhere:
     """One threshold over all cells: "held", "missed" or "not known", and where and why it does not hold.
 
     `reasons` begin with those of the `missed` cases; those that are not known come after them.
@@ -377,18 +367,20 @@ class Judgement:
         return f"{found} of {every}" if found else f"held in {every}"
 
 
-def judgements(judged: Sequence[Judged]) -> list[Judgement]:
+def judgements(judged: Sequence[Judged]) -> list[JudgedEverywhere]:
     """Each threshold once, in the scenario's order."""
-    found: list[Judgement] = []
-    for text in dict.fromkeys(str(each.verdict.threshold) for each in judged):
-        every = [each for each in judged if str(each.verdict.threshold) == text]
-        missed, unknown = ([each for each in every if each.verdict.state == state] for state in ("missed", "not known"))
+    found: list[JudgedEverywhere] = []
+    for text in dict.fromkeys(str(each.threshold) for each in judged):
+        every = [each for each in judged if str(each.threshold) == text]
+        missed, unknown = ([each for each in every if each.state == state] for state in ("missed", "not known"))
         state: State = "missed" if missed else "not known" if unknown else "held"
-        found.append(Judgement(text, state, len(every), len(missed), tuple(map(_why, [*missed, *unknown]))))
+        found.append(
+            JudgedEverywhere(
+                text,
+                state,
+                len(every),
+                len(missed),
+                tuple(f"{each.place}: {each.text}" for each in [*missed, *unknown]),
+            )
+        )
     return found
-
-
-def _why(judged: Judged) -> str:
-    verdict = judged.verdict
-    place = ", ".join(filter(None, (verdict.server or verdict.threshold.server, judged.cell_label)))
-    return f"{place}: {verdict.text}"

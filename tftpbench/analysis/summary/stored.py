@@ -101,17 +101,7 @@ def document(answer: Answer, folder: str, seed: int, rows: Sequence[Mapping[str,
         "answer": answer.sentence,
         "exit_code": answer.exit_code,
         "quick": answer.is_quick,
-        "thresholds": [
-            {
-                "threshold": str(each.verdict.threshold),
-                "server": each.verdict.server,
-                "cell": each.cell_label,
-                "state": each.verdict.state,
-                "value": each.verdict.value,
-                "detail": each.verdict.detail,
-            }
-            for each in answer.thresholds
-        ],
+        "thresholds": [each.document for each in answer.thresholds],
         "cells": [record(line) for line in answer.lines],
         "ratios_of": answer.metric,
         "reference": answer.against,

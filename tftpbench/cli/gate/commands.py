@@ -234,17 +234,7 @@ def _tell(of: "Stored", judged: "Slo", json_: bool, quiet: bool, *, is_new: bool
 
 def _limits(judged: "Slo") -> dict[str, object]:
     """What the gate adds to a run's document, and judges more strictly."""
-    thresholds = [
-        {
-            "threshold": str(limit.verdict.threshold),
-            "server": limit.verdict.server,
-            "cell": limit.cell,
-            "state": limit.verdict.state,
-            "value": limit.verdict.value,
-            "detail": limit.verdict.detail,
-        }
-        for limit in judged.limits
-    ]
+    thresholds = [limit.document for limit in judged.limits]
     return {"exit_code": judged.exit_code, "slo": judged.sentence, "thresholds": thresholds}
 
 

@@ -110,7 +110,7 @@ class Contents:
         return repeat(self.run.manifest)
 
     @cached_property
-    def judgements(self) -> tuple[summary.Judgement, ...]:
+    def judgements(self) -> tuple[summary.JudgedEverywhere, ...]:
         """Each threshold once."""
         return tuple(summary.judgements(self.answer.thresholds))
 

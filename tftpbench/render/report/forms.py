@@ -112,15 +112,13 @@ def write_junit(contents: Contents) -> str:
 def _threshold_suite(contents: Contents) -> ET.Element:
     suite = _suite(contents, "thresholds")
     for judged in contents.answer.thresholds:
-        verdict = judged.verdict
-        server = verdict.server or verdict.threshold.server or ""
-        case = _case(suite, f"{verdict.threshold} [{', '.join(filter(None, (server, judged.cell_label)))}]")
-        if verdict.state == "missed":
-            ET.SubElement(case, "failure", type="missed", message=xml(verdict.text))
-        elif not verdict.held:
-            ET.SubElement(case, "error", type="not known", message=xml(verdict.text))
+        case = _case(suite, f"{judged.threshold} [{judged.place}]")
+        if judged.state == "missed":
+            ET.SubElement(case, "failure", type="missed", message=xml(judged.text))
+        elif not judged.held:
+            ET.SubElement(case, "error", type="not known", message=xml(judged.text))
         else:
-            ET.SubElement(case, "system-out").text = xml(verdict.text)
+            ET.SubElement(case, "system-out").text = xml(judged.text)
     return suite
 
 
