@@ -1,16 +1,15 @@
 """tftpbench: a benchmark and load-testing toolkit for TFTP servers on Linux.
 
 The public API, for notebooks and scripts; everything else may change. Names are imported when first used, because the
-child processes of bundled servers import this package too and must not wait for data frames. The function is gate_ab,
-after `tftpbench gate ab`, and not gate: that is the sub-package, and one name for both would mean one or the other by
-the order of imports.
+child processes of bundled servers import this package too and must not wait for data frames. `gate` is the
+sub-package, and can be called; `gate_ab` is its function, with a signature that help and type checkers see.
 
     run = tftpbench.run("concurrency", quick=True)        # the same as `tftpbench run concurrency --quick`
     run.trials.groupby(["server", "concurrency"]).data_pps.median()
     run.latency("block_rtt", server="epoll", concurrency=100).percentile(99)
     tftpbench.answer(run).to_frame()
     print(tftpbench.compare("results/before", "results/after").sentence)
-    print(tftpbench.gate_ab("./old/mytftpd", "./new/mytftpd", like="mytftpd.yaml").sentence)
+    print(tftpbench.gate("./old/mytftpd", "./new/mytftpd", like="mytftpd.yaml").sentence)
     with tftpbench.Server("epoll", root="files") as server:
         print(server.host, server.port)
     with tftpbench.Server("epoll", store="memory") as server:
@@ -22,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tftpbench import plots
+    from tftpbench import gate, plots
     from tftpbench.analysis.capacity import frame as capacities
     from tftpbench.analysis.comparison import Comparison, compare
     from tftpbench.analysis.summary import Answer
@@ -94,6 +93,8 @@ _HOMES = {
     "run": "api",
 }
 
+_PACKAGES = ("gate", "plots")
+
 __all__ = [
     "Answer",
     "BaselineMissing",
@@ -124,6 +125,7 @@ __all__ = [
     "answer",
     "capacities",
     "compare",
+    "gate",
     "gate_ab",
     "load_gate",
     "load_run",
@@ -137,8 +139,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version("tftpbench")
-    if name == "plots":
-        return import_module(f"{__name__}.plots")
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, other_name = _HOMES[name].partition(":")

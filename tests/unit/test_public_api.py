@@ -33,7 +33,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_every_public_name_can_be_had() -> None:
     assert list(tftpbench.__all__) == sorted(tftpbench.__all__)
-    assert set(tftpbench.__all__) == {*tftpbench._HOMES, "plots"}
+    assert set(tftpbench.__all__) == {*tftpbench._HOMES, *tftpbench._PACKAGES}
     for name in tftpbench.__all__:
         assert getattr(tftpbench, name) is not None
     assert dir(tftpbench) == tftpbench.__all__
@@ -297,6 +297,14 @@ def test_the_gate_is_a_package_and_its_function_has_a_name_of_its_own() -> None:
     script = "import tftpbench; f = tftpbench.gate_ab; import tftpbench.gate; from tftpbench import gate, gate_ab; "
     script += "import pickle; assert pickle.loads(pickle.dumps(gate_ab)) is f; assert gate.ab is not gate_ab"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("before", ["tftpbench", "tftpbench.gate", "tftpbench.api", "tftpbench.gate.result"])
+def test_the_gate_can_be_called_whatever_was_imported_before(before: str) -> None:
+    script = f"import {before}, tftpbench\ntry:\n    tftpbench.gate('epoll', 3)\nexcept tftpbench.UsageError as error:"
+    script += "\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, timeout=30, capture_output=True, text=True)
+    assert done.stdout == "head is a value of type int; allowed: a server, as text or a Path\n"
 
 
 SHOWN = """

@@ -15,7 +15,13 @@
     selftest/        the gate's false-alarm rate here, and which injected faults it catches
 
 It must never print, and never measure again because it did not like the outcome.
+
+The package can be called: `tftpbench.gate(...)` is `tftpbench.gate_ab(...)`, whatever was imported before.
 """
+
+import sys
+from importlib import import_module
+from types import ModuleType
 
 from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.loop import Event, GateInterrupted, GateStarted, InterimLook, PairFinished, ab
@@ -41,3 +47,13 @@ __all__ = [
     "decide",
     "side",
 ]
+
+
+class _Callable(ModuleType):
+    def __call__(self, *sides: object, **asked: object) -> GateResult:
+        """As `tftpbench.gate_ab`."""
+        result: GateResult = import_module("tftpbench.api").gate_ab(*sides, **asked)
+        return result
+
+
+sys.modules[__name__].__class__ = _Callable
