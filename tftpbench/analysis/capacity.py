@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tftpbench.model.axes import boot_name
 from tftpbench.model.capacity import Find, FoundCapacity, FoundTrial
 from tftpbench.model.errors import NotComparable
-from tftpbench.model.gate_settings import percent
-from tftpbench.model.units import format_duration
+from tftpbench.model.units import format_duration, percent
 
 if TYPE_CHECKING:
     import pandas as pd

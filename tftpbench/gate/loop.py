@@ -15,7 +15,7 @@ from pathlib import Path
 from tftpbench.gate import pair, syscalls
 from tftpbench.gate.decision import Decision, decide
 from tftpbench.gate.document import GateFolder
-from tftpbench.gate.pair import Work, loaded, severe_sign, sliced, valid, worsening_log
+from tftpbench.gate.pair import STOP_GRACE_S, Work, loaded, severe_sign, sliced, valid, worsening_log
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Facts, GateResult, Pair
 from tftpbench.gate.sides import describe, refuse_unfit
 from tftpbench.gate.syscalls import Counted, SyscallsUnknown
@@ -57,7 +57,6 @@ STRACED_CALLS = 20_000
 STRACED_FAILURES_MAX = 2
 # A pair's slices: fewer don't interleave, more gain nothing.
 SLICES_MIN, SLICES_MAX = 4, 40
-STOP_GRACE_S = 0.3
 RATE = "data_pps"
 # An arm is stopped at so many times what the budget allows: beyond what a pair needs to show a severe loss
 # (pair.SEVERE), since the base itself is now and then half as fast as it was before the first pair.

@@ -34,6 +34,7 @@ from tftpbench.measure import (
 from tftpbench.model.errors import ServerError
 from tftpbench.model.gate_settings import KNOWN, METRICS, allowance, worsening
 from tftpbench.model.invariants import number
+from tftpbench.model.units import MIB
 from tftpbench.model.workload import Cell
 from tftpbench.store import Latency
 from tftpbench.store.format import encoded_histograms
@@ -53,7 +54,6 @@ INVALID_SLICES_MAX = 0.25
 # Loopback has addresses enough: servers that know one port only stand beside each other on addresses of their own. In
 # network namespaces each has the same, of a network of its own.
 _HOSTS = {BASE: "127.0.0.1", HEAD: "127.0.0.2", CONTROL: "127.0.0.3"}
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Words are those of RFC 9971 (Multiple Loss Ratio Search). Pure; it must never know a server or a trial.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,9 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic import Strict as StrictType
 
-from tftpbench.model.gate_settings import percent
 from tftpbench.model.strict import Allowed, Strict
-from tftpbench.model.units import DURATION_ALLOWED
+from tftpbench.model.units import DURATION_ALLOWED, PERCENT_PATTERN, parse_percent, percent
 from tftpbench.model.values import MS, Count, DurationNs, OneOrMore
 
 Find = Literal["rate", "machines", "spread"]
@@ -36,14 +34,12 @@ FEW_STORMS, FEW_STORMS_BUDGET_NS = 3, 300_000 * MS
 STRICT_S = 60.0
 # A machine starts to boot, and still does when the second half of a trial begins: that looked like a backlog.
 TIMES_OF_A_BOOT = 5.0
-_PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", re.ASCII)
 
 
 def _share(least: float, most: float, allowed: str) -> BeforeValidator:
     def read(value: object) -> float:
-        match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-        found = float(match[1]) / 100 if match else -1.0
-        if not least <= found <= most:
+        found = parse_percent(value) if isinstance(value, str) else None
+        if found is None or not least <= found <= most:
             raise ValueError(f"is {str(value)[:40]!r}; allowed: {allowed}")
         return found
 
@@ -52,7 +48,7 @@ def _share(least: float, most: float, allowed: str) -> BeforeValidator:
 
 _AS_PERCENT = (
     PlainSerializer(percent),
-    WithJsonSchema({"type": "string", "pattern": r"^\s*\d{1,3}(\.\d{1,6})?\s*%\s*$"}),
+    WithJsonSchema({"type": "string", "pattern": PERCENT_PATTERN}),
 )
 PRECISION_ALLOWED = "0.5% to 50%"
 LOST_ALLOWED = "0% to 50%, as in 0.1%"

@@ -4,20 +4,18 @@ Names and numbers only; it must never know a server, a trial or a decision.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from tftpbench.model.errors import suggest
 from tftpbench.model.metrics import METRICS as ALL
 from tftpbench.model.metrics import Metric
-from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
-from tftpbench.model.units import DURATION_ALLOWED
+from tftpbench.model.strict import Allowed, Checked, KeyFault
+from tftpbench.model.units import DURATION_ALLOWED, PERCENT_PATTERN, parse_percent, percent
 from tftpbench.model.values import MS, Count, DurationNs
 
-_PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", re.ASCII)
 PERCENT_ALLOWED = "over 0% and under 100%, as in 5%; off: reported and never gated"
 
 
@@ -31,20 +29,6 @@ KNOWN: Mapping[str, Metric] = {**METRICS, **REPORTED}
 DEFAULTS: Mapping[str, float] = {
     metric.name: rule.budget for rule, metric in _GATED if rule.is_judged and rule.budget is not None
 }
-
-
-def parse_percent(text: str) -> float:
-    """Read "5%" as 0.05; ValueError says what is allowed."""
-    match = _PERCENT.fullmatch(text)
-    share = float(match[1]) / 100 if match else 0.0
-    if not 0 < share < 1:
-        raise ValueError(f"is {text!r}; allowed: {PERCENT_ALLOWED}")
-    return share
-
-
-def percent(share: float) -> str:
-    """Write 0.05 as "5%"."""
-    return f"{100 * share:.10g}%"
 
 
 def allowance(metric: Metric, budget: float) -> float:
@@ -69,12 +53,13 @@ def _as_share(value: object) -> object:
     """A share of 1 from "5%", None from off; a bare number could be either."""
     if value is None or value is False or value == "off":
         return None
-    if not isinstance(value, str):
+    share = parse_percent(value) if isinstance(value, str) else None
+    if share is None or not 0 < share < 1:
         raise ValueError(f"is {value!r}; allowed: {PERCENT_ALLOWED}")
-    return parse_percent(value)
+    return share
 
 
-_SHARE_SCHEMA = {"anyOf": [{"const": "off"}, {"type": "string", "pattern": r"^\s*\d{1,3}(\.\d{1,6})?\s*%\s*$"}]}
+_SHARE_SCHEMA = {"anyOf": [{"const": "off"}, {"type": "string", "pattern": PERCENT_PATTERN}]}
 Budget = Annotated[
     float | None,
     BeforeValidator(_as_share),
@@ -83,7 +68,7 @@ Budget = Annotated[
 ]
 
 
-class Gate(Strict):
+class Gate(Checked):
     """The keys of `gate`."""
 
     budgets: Annotated[dict[str, Budget], Allowed(f"{', '.join(METRICS)}, each with {PERCENT_ALLOWED}")] = Field(
@@ -98,11 +83,6 @@ class Gate(Strict):
         default=SLICE_NS, alias="slice", ge=10 * MS, le=60_000 * MS,
         description="How long base and head are loaded in turn within a pair, about.",
     )  # fmt: skip
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_all(self._faults())
-        return self
 
     def _faults(self) -> Iterator[KeyFault]:
         for name in self.budgets:

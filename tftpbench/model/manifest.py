@@ -16,7 +16,7 @@ from pydantic import Strict as StrictType
 from tftpbench.model import programs, strict, yaml
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.errors import ManifestError, suggest
-from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
+from tftpbench.model.strict import Allowed, Checked, KeyFault, Strict
 
 SCHEMA = "tftpbench.server/1"
 PLACEHOLDERS = ("python", "program", "folder", "peer", "host", "port", "root", "concurrency")
@@ -102,7 +102,7 @@ class Variant(Strict):
     )
 
 
-class Manifest(Strict):
+class Manifest(Checked):
     """A whole server.yaml. Built by load_manifest."""
 
     schema_id: Annotated[Literal["tftpbench.server/1"], Allowed(SCHEMA)] = Field(
@@ -163,11 +163,6 @@ class Manifest(Strict):
     _source: Path = PrivateAttr(default=Path("server.yaml"))
     _given_executable: str | None = PrivateAttr(default=None)
     _prefix: tuple[str, ...] = PrivateAttr(default=())
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_all(self._faults())
-        return self
 
     def _faults(self) -> Iterator[KeyFault]:
         commands = [("argv", self.argv, True), ("argv_write", self.argv_write, False)]

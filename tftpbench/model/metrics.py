@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from tftpbench.model.axes import in_order
 from tftpbench.model.shown import Column, Dtype
-from tftpbench.model.units import format_bytes, format_count, format_duration
+from tftpbench.model.units import MIB, format_bytes, format_count, format_duration
 
-_MIB = 1024 * 1024
 # What a time is whose end did not come.
 NEVER = "never"
 
@@ -150,7 +149,7 @@ _TEXTS: Mapping[str, Callable[[float], str]] = {
     "s/MiB": lambda value: format_duration(value * 1e9),
     "bytes": format_bytes,
     "1/s": format_count,
-    "bytes/s": lambda value: format_count(value / _MIB),
+    "bytes/s": lambda value: format_count(value / MIB),
 }
 
 
@@ -192,7 +191,7 @@ _PERCENT_WORDS = {"p50": "median", "p95": "95th percentile", "p99": "99th percen
 def _cpu_s_per_mib(row: Row) -> float | None:
     """A server may have granted smaller blocks than were asked for."""
     size, per_block = row.get("blksize_granted") or row.get("blksize"), row.get("server_cpu_ns_per_block")
-    return per_block / 1e9 / size * _MIB if per_block and size else None
+    return per_block / 1e9 / size * MIB if per_block and size else None
 
 
 def _switches_per_block(row: Row) -> float | None:
@@ -699,7 +698,7 @@ def in_table(name: str) -> list[Metric]:
 
 
 OUTCOMES = ("completed", "failed", "timed_out", "interrupted", "late")
-# Of a boot; `BootOutcome::NAMES` and `BootReason::NAMES` of the native core have the same.
+# Of a boot, and why it failed, "" where it did not; `BootOutcome::NAMES` and `BootReason::NAMES` have the same.
 BOOT_OUTCOMES = ("booted", "failed", "late", "shed", "interrupted")
 BOOT_REASONS = ("", "refused", "no answer", "fell silent", "broke the protocol", "wrong bytes")
 
@@ -717,10 +716,6 @@ TRANSFER_COLUMNS: dict[str, Column] = {
     "machine": Column("", "Number of the machine whose boot it is part of, from 0; null without boots.", "int"),
     "step": Column("", "Which step of its boot it is, from 1; null without boots.", "int"),
 }
-
-BOOT_OUTCOMES = ("booted", "failed", "late", "shed", "interrupted")
-# Why a boot failed; "" where it did not.
-BOOT_REASONS = ("", "refused", "no answer", "fell silent", "broke the protocol", "wrong bytes")
 
 BOOT_COLUMNS: dict[str, Column] = {
     "machine": Column("", "Number of the machine, from 0, in the order of intended starts.", "int", False),

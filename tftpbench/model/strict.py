@@ -5,12 +5,13 @@ error.
 """
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from tftpbench.model.errors import nearest, suggest
@@ -28,6 +29,19 @@ class Strict(BaseModel):
     """A part of a document: unknown keys are errors, values don't change, aliases and names both build it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Checked(Strict):
+    """One whose keys must also fit together: whatever `_faults` finds of that is told at once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_all(self._faults())
+        return self
+
+    @abstractmethod
+    def _faults(self) -> "Iterator[KeyFault]":
+        """What does not fit, each with its key."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ _FIGURE_UNITS: Mapping[str, tuple[Mapping[str, int | Decimal], str]] = {
 }
 
 
+MIB = 1 << 20
 # Thirty years in nanoseconds: no figure of a run is larger.
 FIGURE_MAX = 1e18
 
@@ -74,6 +75,19 @@ def parse_figure(number: str, unit: str, of: str) -> float:
     if not abs(figure) <= FIGURE_MAX:
         raise ValueError(f"is beyond {FIGURE_MAX:g}{f' {of}' if example else ''}; allowed: a limit that can be reached")
     return figure
+
+
+PERCENT_PATTERN = r"^\s*\d{1,3}(\.\d{1,6})?\s*%\s*$"
+
+
+def parse_percent(text: str) -> float | None:
+    """Read "5%" as 0.05; None for what is no percentage."""
+    return float(text.strip()[:-1]) / 100 if re.fullmatch(PERCENT_PATTERN, text, re.ASCII) else None
+
+
+def percent(share: float) -> str:
+    """Write 0.05 as "5%"."""
+    return f"{100 * share:.10g}%"
 
 
 def format_figure(value: float, of: str) -> str:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic import Strict as StrictType
 
-from tftpbench.model.strict import Allowed, KeyFault, Strict, raise_all
+from tftpbench.model.strict import Allowed, Checked, KeyFault, Strict
 from tftpbench.model.units import (
     DURATION_ALLOWED,
     RATE_ALLOWED,
@@ -147,7 +147,7 @@ class MixPart(Strict):
     )
 
 
-class ShapePiece(Strict):
+class ShapePiece(Checked):
     """A piece of a shape: one of ramp and hold, which last a time, and burst, which does not."""
 
     ramp: Annotated[RateRamp | None, Allowed(RAMP_ALLOWED)] = Field(
@@ -162,11 +162,6 @@ class ShapePiece(Strict):
     for_ns: Annotated[DurationNs | None, Allowed(f"1ms to 24h; {DURATION_ALLOWED}")] = Field(
         default=None, alias="for", ge=MS, le=86_400_000 * MS, description="How long a ramp or a hold lasts."
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_all(self._faults())
-        return self
 
     def _faults(self) -> Iterator[KeyFault]:
         given = [key for key in ("ramp", "hold", "burst") if getattr(self, key) is not None]

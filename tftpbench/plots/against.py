@@ -81,9 +81,7 @@ def capacity(searches: pd.DataFrame) -> Plot:
     Filled marks were borne, hollow ones not; what is never stands above all figures. Solid lines are the bounds, a
     dotted one the load that the generator could not offer. PlotError where no trial has a time.
     """
-    missing = [name for name in _OF_SEARCHES if name not in searches.columns]
-    if missing:
-        raise PlotError(f"capacity needs the columns {', '.join(missing)}, which the frame has not")
+    frames.refuse_missing(searches, _OF_SEARCHES, "capacity")
     data = searches[list(_OF_SEARCHES)].copy()
     data["response_s"] = data["response_ns_p99"].astype(np.float64) / 1e9
     known = data["response_s"][np.isfinite(data["response_s"]) & (data["response_s"] > 0)]

@@ -18,10 +18,6 @@ from tftpbench.plots import frames, style
 from tftpbench.plots.plot import Plot
 
 _BOOTED = ("trial", "contender", "intended_start_ns", "end_ns", "outcome")
-# Points of a curve: finer than the picture shows, whatever the number of machines.
-_POINTS = 300
-# Points per factor of ten of 1/(1-p): a step is narrower than the line is wide.
-_STEPS = 25
 # Curves whose ends lie further apart than this can be seen apart on a logarithmic axis only.
 _LINEAR_MAX = 10
 _WIRE = style.Look(style.GREY, "", "--")
@@ -109,14 +105,14 @@ def _up(rows: pd.DataFrame) -> pd.DataFrame:
     reached = int(np.isfinite(median).sum())
     if not reached:
         return pd.DataFrame({"machines": [], "s": [], "asked": [], "trials": []})
-    places = np.unique(np.linspace(1, reached, min(reached, _POINTS)).astype(int))
+    places = np.unique(np.linspace(1, reached, min(reached, frames.POINTS)).astype(int))
     return pd.DataFrame({"machines": places, "s": median[places - 1] / 1e9, "asked": asked, "trials": len(trials)})
 
 
 def _wire(rows: pd.DataFrame, wire_bytes: float | None) -> pd.DataFrame:
     """When a network of 1 Gb/s can have carried the files of so many machines."""
     asked = int(rows.groupby(["trial"]).size().max())
-    places = np.unique(np.linspace(1, asked, min(asked, _POINTS)).astype(int))
+    places = np.unique(np.linspace(1, asked, min(asked, frames.POINTS)).astype(int))
     seconds = places * (wire_bytes or 0) * 8 / 1e9
     return pd.DataFrame({"machines": places, "s": seconds, "asked": asked, "trials": 0, "contender": None})
 
@@ -202,9 +198,7 @@ def _ranks(rows: pd.DataFrame) -> pd.DataFrame:
     total = float(counts.sum())
     percentile = 100 * (counts.cumsum().to_numpy(dtype=np.float64) - 0.5) / total
     values = counts.index.to_numpy(dtype=np.float64)
-    step = np.floor(np.log10(100 / (100 - percentile)) * _STEPS)
-    is_kept = np.append(step[1:] != step[:-1], True)
-    is_kept[:1] = True
+    is_kept = frames.thinned(percentile)
     if np.isinf(values[-1]) and len(values) > 1:  # the last that ended, and the line from there on
         is_kept[-2] = True
         values = np.append(values, np.inf)

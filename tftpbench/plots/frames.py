@@ -21,14 +21,21 @@ _WORDS = {name for name, axis in AXES.items() if axis.dtype == "text"}
 PANELS_MAX = 8  # two by four: what fits a screen
 # Beyond these many contenders, bands and raw points hide the lines that they are about.
 FEW = 6
+POINTS = 300  # of a curve: finer than the picture shows, whatever the number of transfers
+_STEPS = 25  # points per factor of ten of 1/(1-p): a step is narrower than the line is wide, and files stay small
 LINES_MAX = 70  # in all panels together: what can be read, and fits 300 kB
+
+
+def refuse_missing(frame: pd.DataFrame, columns: Sequence[str], plot: str) -> None:
+    """Raises PlotError where the frame lacks a column that the plot needs."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise PlotError(f"{plot} needs the columns {', '.join(missing)}, which the frame has not")
 
 
 def needing(frame: pd.DataFrame, columns: Sequence[str], plot: str) -> pd.DataFrame:
     """A copy of the frame whose numbers are known or NaN; PlotError where a column is missing or there is no row."""
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise PlotError(f"{plot} needs the columns {', '.join(missing)}, which the frame has not")
+    refuse_missing(frame, columns, plot)
     if frame.empty:
         raise PlotError(f"{plot}: the frame is empty, so there is nothing to draw")
     kept = [name for name in dict.fromkeys((*columns, *CELL, "verdict")) if name in frame.columns]
@@ -46,6 +53,19 @@ def numbers(values: "pd.Series[float]") -> Floats:
     plain = values.astype(values.cat.categories.dtype) if isinstance(values.dtype, pd.CategoricalDtype) else values
     found = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def nines(percentile: "Floats | pd.Series[float]") -> Floats:
+    """1/(1-p): the axis on which each nine has as much room as the one before."""
+    return np.asarray(100 / (100 - percentile), dtype=np.float64)
+
+
+def thinned(percentile: Floats) -> NDArray[np.bool_]:
+    """Which points of a line are kept, the first and the last of each step: what the eye can tell apart."""
+    step = np.floor(np.log10(nines(percentile)) * _STEPS)
+    is_kept = np.append(step[1:] != step[:-1], True)[: len(step)]
+    is_kept[:1] = True
+    return is_kept
 
 
 def valid(frame: pd.DataFrame) -> "pd.Series[bool]":

@@ -147,9 +147,7 @@ def gate_pairs(pairs: pd.DataFrame) -> Plot:
 
 def _known(pairs: pd.DataFrame) -> pd.DataFrame:
     optional = [name for name in ("base", "other", "budget_ratio") if name in pairs.columns]
-    missing = [name for name in _TEXTS if name not in pairs.columns]
-    if missing:
-        raise PlotError(f"gate_pairs needs the columns {', '.join(missing)}, which the frame has not")
+    frames.refuse_missing(pairs, _TEXTS, "gate_pairs")
     known = frames.needing(pairs, (*_COLUMNS, *optional), "gate_pairs")
     texts = {name: pairs[name].astype("string").fillna("") for name in _TEXTS}
     whole = known.assign(**texts)[[*_TEXTS, *_COLUMNS, *optional]]

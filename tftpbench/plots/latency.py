@@ -20,11 +20,7 @@ from tftpbench.plots.plot import Plot
 
 # Beyond the tenth sample from the end, a percentile or a share says more about luck than about a server.
 SAMPLES_MIN = 10
-# Points per factor of ten along x: a step is narrower than the line is wide, and files stay small.
-_STEPS = 25
 _NEEDED = ("trial", "contender", "actual_start_ns", "end_ns", "outcome")
-# Points of a distribution's line: finer than the picture shows, whatever the number of transfers.
-_POINTS = 300
 _TIME_BINS, _LATENCY_BINS = 60, 40
 
 
@@ -48,7 +44,7 @@ def latency_spectrum(frame: pd.DataFrame, what: str = "Latency") -> Plot:
     data = pd.concat(spectra, ignore_index=True)[["panel", "contender", "percentile", "value_ns", "samples"]]
     styles = style.looks(frames.contenders(frame))
     samples = data.groupby(["panel", "contender"])["samples"].first()
-    nines = data.assign(nines=_nines(data["percentile"]))
+    nines = data.assign(nines=frames.nines(data["percentile"]))
 
     def scale(grid: style.Grid) -> None:
         style.percentile_axis(grid, float(nines["nines"].max()))
@@ -75,14 +71,8 @@ def _spectrum(rows: pd.DataFrame) -> pd.DataFrame:
     kept = total - reached >= SAMPLES_MIN
     values, reached = counts.index.to_numpy()[kept], reached[kept]
     percentile = 100 * reached / total
-    step = np.floor(np.log10(_nines(percentile)) * _STEPS)
-    is_last = np.append(step[1:] != step[:-1], True)[: len(values)]  # a mask
-    is_last[:1] = True
-    return pd.DataFrame({"percentile": percentile[is_last], "value_ns": values[is_last], "samples": total})
-
-
-def _nines(percentile: "frames.Floats | pd.Series[float]") -> frames.Floats:
-    return np.asarray(100 / (100 - percentile), dtype=np.float64)
+    is_kept = frames.thinned(percentile)
+    return pd.DataFrame({"percentile": percentile[is_kept], "value_ns": values[is_kept], "samples": total})
 
 
 def _alt(data: pd.DataFrame, title: str) -> str:
@@ -207,9 +197,9 @@ def _curve(durations: frames.Floats, *, ccdf: bool) -> pd.DataFrame:
     """The distribution at evenly spaced ranks; for the far end of a CCDF, at evenly spaced logarithms of the share."""
     ordered = np.sort(durations)
     total = len(ordered)
-    ranks = np.linspace(1, total, min(total, _POINTS))
+    ranks = np.linspace(1, total, min(total, frames.POINTS))
     if ccdf:
-        beyond = np.geomspace(SAMPLES_MIN, total, _POINTS) if total >= SAMPLES_MIN else np.empty(0)
+        beyond = np.geomspace(SAMPLES_MIN, total, frames.POINTS) if total >= SAMPLES_MIN else np.empty(0)
         ranks = np.append(0, total - beyond[beyond < total][::-1]) if len(beyond) else np.empty(0)
     ranks = np.unique(ranks.astype(int))
     reached = ranks / total

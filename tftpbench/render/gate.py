@@ -28,7 +28,7 @@ from tftpbench.model.escape import markdown, visible, xml
 from tftpbench.model.gate_settings import KNOWN
 from tftpbench.model.programs import typed
 from tftpbench.model.regular_file import write_whole
-from tftpbench.model.units import counted, format_duration
+from tftpbench.model.units import FIGURE_MAX, counted, format_duration
 from tftpbench.render.markdown import LISTED_MAX, bullets, written
 from tftpbench.render.markdown import table_lines as markdown_table
 from tftpbench.render.plain import table_lines
@@ -72,8 +72,6 @@ _HEADINGS = (
 # Of a text from outside: a version or a command may be a page long.
 _TEXT_MAX = 400
 _CELL_MAX = 100
-# An altered file may hold more than anything ever was, in any unit.
-_FIGURE_MAX = 1e18
 
 
 def sections(result: GateResult, width: int = WIDTH) -> list[Section]:
@@ -155,7 +153,7 @@ def _figure(name: str, value: float | None) -> Value:
     metric = KNOWN.get(name)
     if value is None or not math.isfinite(value):
         return Value("-")
-    return Value(metric.text(value) if metric and abs(value) < _FIGURE_MAX else f"{value:.4g}", value)
+    return Value(metric.text(value) if metric and abs(value) < FIGURE_MAX else f"{value:.4g}", value)
 
 
 MARKS: Mapping[Verdict | None, str] = {

@@ -20,7 +20,6 @@ from tftpbench.model.errors import ResultsError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import read_regular
 from tftpbench.model.shown import Column
-from tftpbench.model.thresholds import server_name
 from tftpbench.store import format as form
 from tftpbench.store import tables
 from tftpbench.store.latency import Latency
@@ -118,7 +117,7 @@ def _write(
     run: Run, folder: Path, kept: Mapping[str, Mapping[str, Column]], kinds: Sequence[str], *, merge: bool
 ) -> None:
     files = WholeRun(run.path)
-    groups = _groups(run) if merge else []
+    groups = [group for group in run.valid_trials.values() if len(group) > 1] if merge else []
     added: dict[str, object] = {form.MERGED_TRIALS: groups} if groups else {}
     rows = read_regular(run.path / form.TRIALS, form.TRIALS_MAX_BYTES)
     # Not -9: reading would take 65 MiB of memory for the same size.
@@ -169,15 +168,6 @@ def _histogram(run: Run, files: TrialFiles, trial: int, kind: str) -> Latency | 
         return files.histogram(trial, kind)
     except ResultsError as error:
         raise ResultsError(f"{run.path}/{files.label(trial, form.LATENCY)} {error}") from None
-
-
-def _groups(run: Run) -> list[list[int]]:
-    """The valid trials of one contender in one cell, where there are several."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for row in run.rows:
-        if row["verdict"] == "valid":
-            found.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
-    return [group for group in found.values() if len(group) > 1]
 
 
 def _latency_table(

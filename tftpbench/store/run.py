@@ -21,6 +21,7 @@ from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.shown import Column, Shown
+from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import tables
@@ -154,6 +155,15 @@ class Run(Shown):
         if absent:
             self._warn(f"{_have_no(absent, form.LATENCY)}: the others are merged")
         return parts[0].merge(*parts[1:])
+
+    @property
+    def valid_trials(self) -> dict[tuple[str, str], list[int]]:
+        """Numbers of the valid trials, by cell_key and contender."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for row in self.rows:
+            if row["verdict"] == "valid":
+                found.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
+        return found
 
     def sharing(self, trial: int) -> tuple[int, ...]:
         """The trials, `trial` among them, whose histograms were merged when the run was packed."""

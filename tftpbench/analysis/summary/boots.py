@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from tftpbench.analysis.stats import Ratio
-from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
+from tftpbench.analysis.summary.lines import MANY_SERVERS, NOTHING_MEASURED, Line
 from tftpbench.model.axes import AXES
 from tftpbench.model.errors import BootError, ScenarioError
 from tftpbench.model.metrics import METRICS
@@ -44,7 +44,7 @@ def wire_bytes(cell: Cell) -> float | None:
 def boots_sentence(lines: Sequence[Line], servers: Sequence[str]) -> str:
     """Who has the last machine up first, or which rate each server holds; then each server by itself."""
     if not any(line.trials for line in lines):
-        return "No answer: nothing was measured."
+        return NOTHING_MEASURED
     head = headline_of_boots(lines)
     if head.cell.rate_per_s is not None:
         return " ".join(_at_rates(lines, head, server) for server in servers)

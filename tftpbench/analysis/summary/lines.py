@@ -20,6 +20,7 @@ from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.workload import Cell
 
+NOTHING_MEASURED = "No answer: nothing was measured."
 # Up to three, people look for a server where the scenario names it; in a longer list they look for the fastest.
 MANY_SERVERS = 3
 

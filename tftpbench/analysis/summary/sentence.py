@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tftpbench.analysis.summary.lines import MANY_SERVERS, Line
+from tftpbench.analysis.summary.lines import MANY_SERVERS, NOTHING_MEASURED, Line
 from tftpbench.measure.validity import Cause
 from tftpbench.model import axes
 from tftpbench.model.axes import AXES, VARIED
@@ -74,7 +74,7 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequ
     Of many servers, who moves most, who comes next, and who is last. `best_of`: what each server has its own best of.
     """
     if not any(line.trials for line in lines):
-        return "No answer: nothing was measured."
+        return NOTHING_MEASURED
     if opened := [line for line in lines if line.cell.open_loop]:
         closed = [line for line in lines if not line.cell.open_loop]
         others = [answer_sentence(closed, servers, best_of)] if closed else []
@@ -95,7 +95,7 @@ def answer_sentence(lines: Sequence[Line], servers: Sequence[str], best_of: Sequ
 def ceiling_sentence(lines: Sequence[Line], servers: Sequence[str]) -> str:
     """How near each server comes to the ceiling, in the cell where it is furthest from it."""
     if not any(line.trials for line in lines):
-        return "No answer: nothing was measured."
+        return NOTHING_MEASURED
     words = _words(lines, ())
     parts = []
     for server in servers:

@@ -32,10 +32,7 @@ def answer_of(run: Run) -> Answer:
         return _of_searches(run, scenario)
     known = {cell.key for cell in scenario.cells()}
     servers = dict.fromkeys([*run.manifest.get("servers", {}), *map(server_name, run.rows)])
-    valid: dict[tuple[str, str], list[int]] = {}  # looked up once for each line, of which there may be thousands
-    for row in run.rows:
-        if row["verdict"] == "valid":
-            valid.setdefault((row["cell_key"], server_name(row)), []).append(row["trial"])
+    valid = run.valid_trials  # looked up once for each line, of which there may be thousands
     merged = lru_cache(maxsize=1)(partial(_merged, run))  # a line asks for two percentiles of one histogram in turn
     answer = summarise(
         scenario,

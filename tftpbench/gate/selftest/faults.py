@@ -18,6 +18,7 @@ from tftpbench.measure import Contender
 from tftpbench.model.errors import UsageError
 from tftpbench.model.gate_settings import METRICS
 from tftpbench.model.manifest import Manifest
+from tftpbench.model.units import MIB
 from tftpbench.model.workload import Cell
 
 SOURCE = Path(__file__).with_name("fault.c")
@@ -27,7 +28,6 @@ COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 # One file of 200 lines takes 0.2 s; a machine under load gets a hundred times that.
 _TIMEOUT_S = 30.0
-_MIB = 1024 * 1024
 
 SPIN_NS = "TFTPBENCH_FAULT_SPIN_NS"
 SYSCALLS_PER_1000 = "TFTPBENCH_FAULT_SYSCALLS_PER_1000"
@@ -149,7 +149,7 @@ def _sent_per_block(cell: Cell) -> float:
 
 
 def _spin(share: float, cpu_s_per_mib: float, cell: Cell) -> tuple[str, float]:
-    ns_per_block = cpu_s_per_mib * 1e9 * min(cell.blksize, cell.file_size_bytes or 1) / _MIB
+    ns_per_block = cpu_s_per_mib * 1e9 * min(cell.blksize, cell.file_size_bytes or 1) / MIB
     return SPIN_NS, share * ns_per_block / _sent_per_block(cell)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tftpbench.analysis.stats import CONFIDENCE
 from tftpbench.gate.pair import by_cell, figure, p_values, severe_limit, severe_signs, valid
 from tftpbench.gate.result import BASE, BY_SEVERITY, CONTROL, HEAD, Pair, Verdict
 from tftpbench.gate.verdict import (
@@ -35,7 +36,6 @@ from tftpbench.gate.verdict import (
 from tftpbench.model.gate_settings import CONTROL_EVERY, METRICS
 
 DRAWS = 10_000
-CONFIDENCE = 0.95
 
 Numbers = NDArray[np.int64]
 
