@@ -19,6 +19,10 @@ use crate::store::temporary::remove_leftovers;
 use crate::store::{Source, Store};
 use crate::transfer::{Job, Transfer};
 
+/// Room for what comes to the listening socket: a request may be 512 bytes long (RFC 2347), and what is longer must be
+/// seen to be.
+pub const REQUEST_BYTES: usize = 1024;
+
 /// One running server's shared part. The loop that owns the listening socket calls `admit`; any thread may drive the
 /// transfers that come out of it.
 pub struct Service {

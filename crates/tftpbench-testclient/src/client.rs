@@ -14,6 +14,9 @@ pub const RRQ: u8 = 1;
 /// Opcode of a write request.
 pub const WRQ: u8 = 2;
 
+/// Long enough for an answer on loopback, short enough to wait for the absence of one.
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(50);
+
 /// Longest wait for anything that must come.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 

@@ -8,14 +8,11 @@ use std::sync::Arc;
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_net::{LocalAddress, Poller, ReceiveBatch, Received, Socket, Stop};
 use tftpbench_serve::{
-    Admission, REPLY_BYTES_MAX, Repeated, ServeError, Service, Transfer, receive_bytes_max,
+    Admission, REPLY_BYTES_MAX, REQUEST_BYTES, Repeated, ServeError, Service, Transfer, receive_bytes_max,
 };
 
 use crate::ports::{LISTENING, Ports};
 use crate::table::{Entry, Table};
-
-/// A request may be 512 bytes long (RFC 2347); what is longer must be seen to be.
-const REQUEST_BYTES: usize = 1024;
 
 /// Messages of a socket in one turn, so that a flood at one does not starve the others and the timers.
 const MESSAGES_A_TURN: usize = 1024;

@@ -16,8 +16,8 @@ use std::thread::{self, Scope};
 use tftpbench_net::clock::monotonic_ns;
 use tftpbench_net::{LocalAddress, Payload, Poller, ReceiveBatch, SendBatch, Socket, Stop};
 use tftpbench_serve::{
-    Admission, BATCH_MAX, Counter, Descriptors, REPLY_BYTES_MAX, Repeated, ServeConfig, ServeError, Service,
-    SocketUse, Summary, Transfer, listen, raise_open_files, reply_socket,
+    Admission, BATCH_MAX, Counter, Descriptors, REPLY_BYTES_MAX, REQUEST_BYTES, Repeated, ServeConfig,
+    ServeError, Service, SocketUse, Summary, Transfer, listen, raise_open_files, reply_socket,
 };
 
 /// Stack of a transfer's thread. Its call frames hold no buffers; 10,000 of them must fit on any machine.
@@ -25,9 +25,6 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// Requests taken in at one system call.
 const REQUESTS: usize = 64;
-
-/// A request may be 512 bytes long (RFC 2347); what is longer must be seen to be.
-const REQUEST_BYTES: usize = 1024;
 
 /// While stopping: how often to look whether the last transfer has ended.
 const DRAIN_SLICE_NS: u64 = 20_000_000;

@@ -5,13 +5,9 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use crate::client::{Client, RRQ, WRQ, data, pattern, request};
+use crate::client::{A_MOMENT, Client, RRQ, WRQ, data, pattern, request};
 use crate::server::{Folder, Run, TestServer, config};
-
-/// Long enough for an answer on loopback, short enough to wait for the absence of one.
-const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// OACK, DATA, ACK and ERROR, of a transfer and of the server. A client that was answered from elsewhere would take it for
 /// a stranger's, and so does every firewall.

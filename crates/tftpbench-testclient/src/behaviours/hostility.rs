@@ -1,14 +1,9 @@
 //! Datagrams that no honest client sends: counted, answered as the RFC says or not at all, never with more than is due.
 
-use std::time::Duration;
-
 use tftpbench_proto::Packet;
 
-use crate::client::{Client, RRQ, WRQ, data, pattern, request};
+use crate::client::{A_MOMENT, Client, RRQ, WRQ, data, pattern, request};
 use crate::server::{Folder, Run, TestServer};
-
-/// Long enough for an answer on loopback, short enough to wait for the absence of one.
-const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// An ERROR of ours is short.
 const ERROR_BYTES_MAX: usize = 64;

@@ -5,11 +5,8 @@ use std::time::Duration;
 use tftpbench_proto::{Packet, Timing};
 use tftpbench_serve::ServeConfig;
 
-use crate::client::{Answer, Client, RRQ, WRQ, data, pattern, request};
+use crate::client::{A_MOMENT, Answer, Client, RRQ, WRQ, data, pattern, request};
 use crate::server::{Folder, Run, TestServer, config, timing};
-
-/// Long enough for an answer on loopback, short enough to wait for the absence of one.
-const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Longer than a thread of a transfer sleeps before it looks whether its client has asked again.
 const A_SLICE: Duration = Duration::from_millis(500);

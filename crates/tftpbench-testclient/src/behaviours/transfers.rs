@@ -6,11 +6,8 @@ use std::time::{Duration, Instant};
 
 use tftpbench_proto::{Limits, Packet};
 
-use crate::client::{Client, RRQ, WRQ, pattern, request};
+use crate::client::{A_MOMENT, Client, RRQ, WRQ, pattern, request};
 use crate::server::{Folder, Run, TestServer, config, timing};
-
-/// Long enough for an answer on loopback, short enough to wait for the absence of one.
-const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// RFC 1350 section 6: the last block is the first that is short, and empty after an exact multiple.
 pub fn sizes_around_the_block_border_survive_both_ways(run: Run) {
