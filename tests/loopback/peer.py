@@ -7,6 +7,10 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+
+from tftpbench.host.generator import LoadConfig, in_network
+from tftpbench.host.network import SERVER, Network
 
 Address = tuple[str, int]
 Answer = Callable[["Peer", bytes, Address], None]
@@ -15,12 +19,36 @@ Answer = Callable[["Peer", bytes, Address], None]
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
 
 
+class Place:
+    """Where peers listen: on loopback, or in a server's own network, where clients send and hear frames."""
+
+    network: Network | None = None
+
+
+def listening(host: str = "127.0.0.1") -> socket.socket:
+    """A socket on the server's side, on a port that was free; "127.0.0.1" is the server's address wherever it is."""
+    network = Place.network
+    if network is None:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    else:
+        made = network.socket(SERVER, socket.AF_INET)
+        host = network.server_address() if host == "127.0.0.1" else host
+    made.bind((host, 0))
+    return made
+
+
+def placed(config: LoadConfig) -> LoadConfig:
+    """The load where peers listen."""
+    if Place.network is None:
+        return config
+    return in_network(replace(config, host=Place.network.server_address(), sockets="ring"), Place.network)
+
+
 class Peer:
     """One listening socket and one thread that hands each datagram to `answer`."""
 
     def __init__(self, answer: Answer, host: str) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((host, 0))
+        self.socket = listening(host)
         self.port: int = self.socket.getsockname()[1]
         self.received: list[bytes] = []
         self._answer = answer
@@ -35,12 +63,11 @@ class Peer:
     def close(self) -> None:
         """End the thread once it has read all that came before, so that `received` is whole afterwards."""
         self._answer = _nothing
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
-            waker.bind(("127.0.0.1", 0))
+        with listening() as waker:
             self._waker = waker.getsockname()
             while self._thread.is_alive():
                 # A full receive buffer loses it.
-                waker.sendto(b"", ("127.0.0.1", self.port))
+                waker.sendto(b"", (waker.getsockname()[0], self.port))
                 self._thread.join(0.1)
         self.socket.close()
 
@@ -57,7 +84,7 @@ class Peer:
 
 @contextmanager
 def peer(answer: Answer, host: str = "127.0.0.1") -> Iterator[Peer]:
-    """A running peer, to be reached at 127.0.0.1; "0.0.0.0" leaves it to the kernel from where it answers."""
+    """A running peer, to be reached as `placed` says; "0.0.0.0" leaves it to the kernel from where it answers."""
     made = Peer(answer, host)
     made.start()
     try:

@@ -1,8 +1,7 @@
-"""The load generator against peers that behave and peers that do not, over real sockets on loopback."""
+"""The load generator against peers that behave and peers that do not, over real sockets and over packet rings."""
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from pathlib import Path
@@ -20,9 +19,11 @@ from tests.loopback.peer import (
     contents,
     data,
     error,
+    listening,
     oack,
     opcode,
     peer,
+    placed,
     serve_bytes,
 )
 from tftpbench.host import generator
@@ -40,10 +41,12 @@ class Arrangement:
     sockets: generator.Sockets = "per-transfer"
 
 
-@pytest.fixture(params=["per-transfer", "shared"], autouse=True)
+@pytest.fixture(params=["per-transfer", "shared", "ring"], autouse=True)
 def arrangement(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test is done with both."""
+    """Every test is done with all."""
     monkeypatch.setattr(Arrangement, "sockets", request.param)
+    if request.param == "ring":
+        request.getfixturevalue("over_rings")
 
 
 # For tests of silence; all else waits as long as a busy machine needs.
@@ -67,7 +70,8 @@ def config(port: int, **changes: object) -> LoadConfig:
         "backoff": "constant",
         "sockets": Arrangement.sockets,
     }
-    return LoadConfig(**(values | changes))  # type: ignore[arg-type]  # values are checked by the native side
+    asked = LoadConfig(**(values | changes))  # type: ignore[arg-type]  # values are checked by the native side
+    return asked if changes.keys() & {"host", "sockets"} else placed(asked)
 
 
 def figure(result: LoadResult, name: str) -> float:
@@ -116,8 +120,9 @@ def test_a_server_bound_to_every_address_is_heard() -> None:
 
 
 def test_an_answer_from_another_address_than_the_one_asked_is_a_stray() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.2", 0))
+    if Arrangement.sockets == "ring":
+        pytest.skip("a server has one address in a network of its own")
+    with listening("127.0.0.2") as other:
 
         def answer(_self: Peer, _datagram: bytes, address: Address) -> None:
             other.sendto(data(1, b"x"), address)
@@ -210,8 +215,7 @@ def test_a_silent_server_is_timed_out_after_all_retries() -> None:
 
 
 def test_a_port_where_nobody_listens_is_timed_out() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
+    with listening() as unused:
         port = unused.getsockname()[1]
     assert ended(run_load(config(port, transfers=2, **IMPATIENT))) == {"timed_out": 2}
 
@@ -235,8 +239,7 @@ def test_garbage_is_counted_by_kind_and_the_transfer_goes_on(kind: str, garbage:
 
 def test_a_stray_tid_gets_error_5_and_disturbs_nothing() -> None:
     correct = serve_bytes(contents())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        stranger.bind(("127.0.0.1", 0))
+    with listening() as stranger:
         stranger.settimeout(25)
 
         def answer(self: Peer, datagram: bytes, address: Address) -> None:
@@ -255,8 +258,7 @@ def test_a_stray_tid_gets_error_5_and_disturbs_nothing() -> None:
 
 def test_a_second_tid_for_a_request_that_we_repeated_is_a_stray_and_no_fault() -> None:
     requests: list[bytes] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
-        second.bind(("127.0.0.1", 0))
+    with listening() as second:
         second.settimeout(25)
 
         def answer(self: Peer, datagram: bytes, address: Address) -> None:

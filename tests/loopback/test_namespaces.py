@@ -386,7 +386,7 @@ def test_a_run_in_a_namespace_counts_what_the_kernel_counts(tmp_path: Path) -> N
         assert row["generator_sockets"] in ("ring", "shared")
 
 
-def test_windows_large_blocks_and_boots_go_over_sockets(tmp_path: Path) -> None:
+def test_windows_large_blocks_and_boots_of_them_go_over_sockets(tmp_path: Path) -> None:
     changes: dict[str, object] = {"windowsize": [1, 4], "blksize": [512, 4096], "operation": "read", "concurrency": 3}
     scenario = write_scenario(
         tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"},
@@ -396,14 +396,30 @@ def test_windows_large_blocks_and_boots_go_over_sockets(tmp_path: Path) -> None:
     assert status == 0, out + err
     used = {(row["windowsize"], row["blksize"]): row["generator_sockets"] for row in rows(tmp_path)}
     assert {asked for asked, sockets in used.items() if sockets == "ring"} <= {(1, 512)}
-    boots = write_scenario(
-        tmp_path, [bundled(tmp_path, "epoll")], placement={"network": "namespace"},
-        matrix={"boot": "uefi", "machines": 5}, transfers=None, trials=1, thresholds=["booted == 5"],
+    [row] = booted(tmp_path, {"boot": "uefi", "machines": 5})
+    assert row["generator_sockets"] == "shared", "it asks for windows"
+
+
+def booted(folder: Path, matrix: dict[str, object], **changes: object) -> list[dict[str, Any]]:
+    """The rows of a storm in a namespace, in which every machine came up."""
+    scenario = write_scenario(
+        folder, [bundled(folder, "epoll")], placement={"network": "namespace"}, matrix=matrix, transfers=None, trials=1,
+        thresholds=[f"booted == {matrix['machines']}", "content_mismatches == 0"], **changes,
     )  # fmt: skip
-    document = json.loads(boots.read_text())
-    boots.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
-    status, out, err = done(tmp_path, "run", str(boots), "--seed", "1", "--out", str(tmp_path / "boots"))
+    document = json.loads(scenario.read_text())
+    scenario.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+    (folder / "boots").mkdir()
+    status, out, err = done(folder / "boots", "run", str(scenario), "--seed", "1")
     assert status == 0, out + err
+    return rows(folder / "boots")
+
+
+@pytest.mark.usefixtures("network")
+def test_a_thousand_machines_boot_at_once_from_one_ring(tmp_path: Path) -> None:
+    """docs/network.md has the command for 10,000."""
+    [row] = booted(tmp_path, {"boot": "bios-pxelinux", "machines": 1000, "over": "0s"}, deadline="120s")
+    assert (row["generator_sockets"], row["verdict"]) == ("ring", "valid"), row["verdict_reason"]
+    assert (row["machines"], row["booted"], row["boots_failed"]) == (1000, 1000, 0)
 
 
 @pytest.mark.parametrize("victim", ["runner", "broker"])

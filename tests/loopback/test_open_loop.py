@@ -18,7 +18,21 @@ import numpy as np
 import pytest
 
 import tftpbench
-from tests.loopback.peer import ACK, ERROR, RRQ, Address, Peer, contents, data, error, opcode, peer, serve_bytes
+from tests.loopback.peer import (
+    ACK,
+    ERROR,
+    RRQ,
+    Address,
+    Peer,
+    Place,
+    contents,
+    data,
+    error,
+    opcode,
+    peer,
+    placed,
+    serve_bytes,
+)
 from tftpbench import _core
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, run_load
@@ -301,7 +315,14 @@ MISS = step("cfg/01-{mac-}", ends="missing", size_bytes=None, file=-1)
 def booting(port: int, *steps: Step, **changes: object) -> LoadConfig:
     """Fifty machines at 200 a second."""
     values: dict[str, object] = {"boots": (Share("made-up", 1, steps),), "transfers": 50, "duration_ns": None}
-    return config(port, **(values | changes))
+    return placed(config(port, **(values | changes)))
+
+
+@pytest.fixture(params=["shared", "ring"])
+def way(request: pytest.FixtureRequest) -> None:
+    """On loopback, and over rings."""
+    if request.param == "ring":
+        request.getfixturevalue("over_rings")
 
 
 def assert_boots_add_up(result: LoadResult) -> None:
@@ -339,7 +360,10 @@ def test_machines_boot_from_a_server_step_by_step(tmp_path: Path, sockets: str, 
                                                               result.latency_hlog.splitlines()}  # fmt: skip
 
 
+@pytest.mark.usefixtures("way")
 def test_a_machine_keeps_its_address_changes_its_port_and_asks_as_its_client_does() -> None:
+    windows = (("windowsize", "4"),) if Place.network is None else ()  # which rings do not carry
+    whole = replace(WHOLE, options=(WHOLE.options[0], *windows, WHOLE.options[-1]))
     asked: dict[str, list[tuple[int, bytes]]] = {}
     serves = serve_bytes(contents(), blksize=1468)
 
@@ -352,7 +376,9 @@ def test_a_machine_keeps_its_address_changes_its_port_and_asks_as_its_client_doe
             serves(self, datagram, address)
 
     with peer(answer) as server:
-        result = run_load(booting(server.port, PROBE, WHOLE, MISS, workers=2))
+        loaded = booting(server.port, PROBE, whole, MISS, workers=2)
+        result = run_load(loaded)
+    assert loaded.sockets == ("ring" if Place.network else "shared")
     assert_boots_add_up(result)
     assert figure(result, "booted") == len(asked) == 50
     for requests in asked.values():
@@ -360,7 +386,7 @@ def test_a_machine_keeps_its_address_changes_its_port_and_asks_as_its_client_doe
         assert len(set(ports)) == 3
         assert datagrams[:2] == (
             b"\0\1f-0\0octet\0tsize\x000\0blksize\x001468\0",
-            b"\0\1f-0\0octet\0blksize\x001468\0windowsize\x004\0x\0y\0",
+            b"\0\1f-0\0octet\0blksize\x001468\0" + b"windowsize\x004\0" * len(windows) + b"x\0y\0",
         )
     misses = {requests[2][1] for requests in asked.values()}
     names = (_core.machine_name("cfg/01-{mac-}", number).encode() for number in range(50))
@@ -371,6 +397,7 @@ def test_a_machine_keeps_its_address_changes_its_port_and_asks_as_its_client_doe
     assert len(acks) == 50 * 3, "the OACK and both blocks of the whole file; the probe has none"
 
 
+@pytest.mark.usefixtures("way")
 def test_a_miss_that_is_not_answered_costs_its_timers_and_the_boot_goes_on() -> None:
     serves = serve_bytes(contents())
     wait_ns = SECOND // 20
@@ -405,6 +432,7 @@ def test_a_client_may_think_for_longer_than_its_request_waits(tmp_path: Path, so
     assert figure(result, "booted") == 50
 
 
+@pytest.mark.usefixtures("way")
 def test_machines_that_a_server_drops_never_boot_and_are_told_with_where_they_stopped() -> None:
     serves = serve_bytes(contents())
     dropped = _core.machine_name("{mac}", 7).encode()
@@ -441,6 +469,7 @@ def test_of_a_load_in_which_no_machine_came_to_start_there_is_a_table_without_ro
     assert "0 of 0 machines" in load_report.render(load_report.Loaded(loaded, result))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_probe_that_wants_some_blocks_is_stopped_after_them(after: int) -> None:
     serves = serve_bytes(contents(size=5_000))
@@ -456,8 +485,12 @@ def test_a_probe_that_wants_some_blocks_is_stopped_after_them(after: int) -> Non
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-@pytest.mark.parametrize("sockets", ["shared", "per-transfer"])
-def test_a_client_that_acknowledges_what_it_stops_at_does_so_once_and_then_stops(after: int, sockets: str) -> None:
+@pytest.mark.parametrize("sockets", ["shared", "per-transfer", "ring"])
+def test_a_client_that_acknowledges_what_it_stops_at_does_so_once_and_then_stops(
+    after: int, sockets: str, request: pytest.FixtureRequest
+) -> None:
+    if sockets == "ring":
+        request.getfixturevalue("over_rings")
     with peer(serve_bytes(contents(size=5_000), blksize=1024)) as server:
         probe = step(ends="stop", stop_after=after, stop_text="closed", options=(("blksize", "1024"),), size_bytes=None)
         result = run_load(booting(server.port, replace(probe, stop_acks=True), transfers=1, sockets=sockets))
@@ -497,6 +530,7 @@ def test_machines_upload_files_of_their_own(tmp_path: Path) -> None:
         assert generator.first_difference(tmp_path / f"up-{number}", 1, 7, SIZE) is None
 
 
+@pytest.mark.usefixtures("way")
 def test_what_comes_late_for_a_request_finds_no_other_request_of_the_machine() -> None:
     """The first transfer's last block comes again, behind its port, while the machine reads the next file."""
     serves = serve_bytes(contents())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from tftpbench import _core
 from tftpbench.host.measured_window import MeasuredWindow
-from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, fits_a_frame, machines_network
+from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, machines_network
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import Share
 from tftpbench.model.errors import LoadError
@@ -308,16 +309,11 @@ def run_load(
         length_ns = sum(piece.for_ns for piece in config.shape) or config.duration_ns
         measured.announce(opens_ns, None if length_ns is None else opens_ns + length_ns)
 
-    try:
+    with _refusals():
         outcome = _core.run_load(
             config, stop or Stop(), announce, lambda: measured.close(time.monotonic_ns()), on_answer,
             (lambda *counts: on_progress(Progress(*counts))) if on_progress else None,
         )  # fmt: skip
-    except (ValueError, OSError, OverflowError) as error:
-        raise LoadError(str(error)) from error
-    except TypeError as error:
-        # From the native side, when a field of the configuration does not fit: "... field LoadArguments.seed", why.
-        raise LoadError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
     return LoadResult(
         figures=outcome.figures,
         transfers=_columns(outcome.transfers),
@@ -384,13 +380,12 @@ def best_sockets(host: str) -> Sockets:
 
 
 def in_network(config: LoadConfig, network: Network) -> LoadConfig:
-    """The load through a server's own network. Rings carry lock-step whose blocks fit a frame; shared sockets the rest.
+    """The load through a server's own network. Shared sockets carry what rings can't.
 
-    A boot has steps of several kinds, so sockets carry it.
+    Raises LoadError for a configuration that no sockets carry.
     """
     sockets = config.sockets
-    fits = fits_a_frame(config.blksize, ipv6=ip_address(config.host).version == 6)
-    if sockets == "ring" and (config.windowsize > 1 or not fits or config.boots):
+    if sockets == "ring" and ring_refusal(config) is not None:
         sockets = "shared"
     return replace(
         config,
@@ -414,10 +409,20 @@ def ring_refusal(config: LoadConfig) -> str | None:
 
     Raises LoadError for a configuration that no sockets carry.
     """
-    try:
+    with _refusals():
         return _core.ring_refusal(config)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the native side refuses is a LoadError."""
+    try:
+        yield
     except (ValueError, OSError, OverflowError) as error:
         raise LoadError(str(error)) from error
+    except TypeError as error:
+        # When a field of the configuration does not fit: "... field LoadArguments.seed", why.
+        raise LoadError(f"{str(error).splitlines()[0].rpartition('.')[2]}: {error.__cause__ or error}") from error
 
 
 def write_contents(path: Path, seed: int, file: int, size: int) -> None:

@@ -268,6 +268,12 @@ impl LoadConfig {
         }
     }
 
+    /// Places on the rings of all workers: clients of plain transfers dally beside those in flight.
+    pub(crate) fn ring_places(&self) -> usize {
+        let dallying = if self.boots.is_some() { 0 } else { DALLYING_MAX };
+        self.arrivals.in_flight_max().saturating_add(dallying).saturating_mul(self.workers)
+    }
+
     /// Bits of an address that tell the machines of all workers apart.
     pub(crate) fn machine_place_bits(&self) -> u32 {
         let places = self.machines_max().saturating_mul(self.workers);
@@ -359,9 +365,7 @@ impl LoadConfig {
         if let Some(text) = self.ring_refusal() {
             return refuse(text);
         }
-        let in_flight = self.arrivals.in_flight_max() as u64;
-        let places = in_flight.saturating_add(DALLYING_MAX as u64).saturating_mul(self.workers as u64);
-        if places > network.machines.machines_max() {
+        if self.ring_places() as u64 > network.machines.machines_max() {
             let most = network.machines.machines_max() / self.workers as u64;
             let most = most.saturating_sub(DALLYING_MAX as u64);
             return refuse(format!(

@@ -149,8 +149,12 @@ impl Endpoints {
         Ok(Via::Shared { index, key, source })
     }
 
-    /// The address of a machine whose clients will have this key; any where each request has a socket of its own.
+    /// The address of the next machine whose clients will have this key; any where each request has a socket of its own.
     pub(crate) fn machine_source(&mut self, key: usize) -> Result<LocalAddress, LoadError> {
+        let machine = self.ring.is_some().then(|| self.use_of(key));
+        if let (Some(ring), Some(machine)) = (&self.ring, machine) {
+            return Ok(ring.machine_source(key, machine));
+        }
         match self.first_keys.first() {
             Some(first) => self.address(key.wrapping_sub(*first), key),
             None => Ok(Ipv4Addr::UNSPECIFIED.into()),
@@ -159,8 +163,9 @@ impl Endpoints {
 
     /// What a machine's next request goes through: its own address, and another port than the last one's.
     pub(crate) fn next_of_machine(&mut self, key: usize, booting: &Booting) -> Result<Via, LoadError> {
-        if self.ring.is_some() {
-            return self.next(key);
+        if let Some(ring) = &self.ring {
+            let source = ring.source_of_machine(key, booting.source, booting.requests);
+            return Ok(Via::Ring { key, source });
         }
         if self.shared.is_empty() {
             return self.own();

@@ -2,11 +2,12 @@
 //! port with each transfer. To the server they are as many machines; neither addresses nor sockets of this machine bound
 //! their number.
 //!
-//! An address leads to the client's key, so no table is needed. It must never wait.
+//! An address leads to the client's key, so no table is needed. A machine that boots keeps its address for all its
+//! requests, and the next one at its place has another. It must never wait.
 
 use std::net::SocketAddr;
 
-use tftpbench_net::{Flushed, RingReceiver, RingSender, Subnet};
+use tftpbench_net::{Flushed, LocalAddress, RingReceiver, RingSender, Subnet};
 
 use crate::config::{DALLYING_MAX, LoadConfig};
 use crate::load_error::LoadError;
@@ -33,6 +34,8 @@ pub(crate) struct Ring {
     machines: Subnet,
     /// Which worker of how many: machines are dealt out to them in turn.
     share: (usize, usize),
+    /// Places of all workers: machines that boot at one place, one after the other, are so far apart.
+    places: usize,
 }
 
 impl Ring {
@@ -57,20 +60,36 @@ impl Ring {
             queued: Vec::with_capacity(RingSender::QUEUE_MAX),
             machines,
             share,
+            places: config.ring_places(),
         })
     }
 
     /// Where the client with this key sends from in its so many-th transfer. A late answer to the last one must not reach
     /// it, so a port comes again after 40,000 of them only.
     pub(crate) fn source(&self, key: usize, transfer: u32) -> SocketAddr {
-        let place = key * self.share.1 + self.share.0;
-        let port = (key.wrapping_mul(PORT_STEP) as u32).wrapping_add(transfer) % PORTS + FIRST_PORT;
-        SocketAddr::new(self.machines.address(place as u32), port as u16)
+        SocketAddr::new(self.machines.address(self.place(key) as u32), port(key, transfer))
+    }
+
+    /// The address of the so many-th machine that boots at this key: it has it for itself, until the network has no more
+    /// of them.
+    pub(crate) fn machine_source(&self, key: usize, machine: u32) -> LocalAddress {
+        let turns = (self.machines.machines_max() / self.places as u64).max(1);
+        let number = u64::from(machine) % turns * self.places as u64 + self.place(key) as u64;
+        self.machines.address(number as u32).into()
+    }
+
+    /// Where that machine sends its so many-th request from.
+    pub(crate) fn source_of_machine(&self, key: usize, machine: LocalAddress, request: u64) -> SocketAddr {
+        machine.with_port(port(key, request as u32))
     }
 
     /// The key of the client that an address belongs or belonged to.
     pub(crate) fn key_at(&self, address: SocketAddr) -> usize {
-        self.machines.number(address.ip()) as usize / self.share.1
+        self.machines.number(address.ip()) as usize % self.places / self.share.1
+    }
+
+    fn place(&self, key: usize) -> usize {
+        key * self.share.1 + self.share.0
     }
 
     /// Sends what is queued.
@@ -78,4 +97,8 @@ impl Ring {
         self.queued.clear();
         self.sender.flush()
     }
+}
+
+fn port(key: usize, transfer: u32) -> u16 {
+    ((key.wrapping_mul(PORT_STEP) as u32).wrapping_add(transfer) % PORTS + FIRST_PORT) as u16
 }

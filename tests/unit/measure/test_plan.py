@@ -20,6 +20,7 @@ from tftpbench.host.network import Network, NetworkRefused
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.target import Target
 from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, networked, plan
+from tftpbench.model.boot import Share, load_boot, shares
 from tftpbench.model.errors import UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
@@ -288,13 +289,33 @@ def test_a_running_server_is_measured_as_it_runs(monkeypatch: pytest.MonkeyPatch
     assert (found.placement.network, notes) == ("loopback", ())
 
 
+def booting(*names: str) -> tuple[Share, ...]:
+    """Machines that boot so, in turn."""
+    return shares([(load_boot(name), 1) for name in names])
+
+
 @pytest.mark.parametrize(
     ("changes", "sockets"),
-    [({}, "ring"), ({"windowsize": 4}, "shared"), ({"blksize": 1468}, "ring"), ({"blksize": 1469}, "shared")],
+    [
+        ({}, "ring"),
+        ({"windowsize": 4}, "shared"),
+        ({"blksize": 1468}, "ring"),
+        ({"blksize": 1469}, "shared"),
+        ({"boots": booting("bios-pxelinux")}, "ring"),
+        ({"boots": booting("uefi")}, "shared"),
+        ({"boots": booting("bios-pxelinux", "uefi")}, "shared"),
+    ],
 )
-def test_what_rings_can_not_carry_goes_over_sockets(changes: dict[str, int], sockets: str) -> None:
+def test_what_rings_can_not_carry_goes_over_sockets(changes: dict[str, object], sockets: str) -> None:
     asked = LoadConfig(
-        host="10.255.255.1", port=69, operation="read", name="f", file_size_bytes=1, concurrency=1, sockets="ring"
+        host="10.255.255.1",
+        port=69,
+        operation="read",
+        name="f",
+        file_size_bytes=1,
+        concurrency=1,
+        transfers=1,
+        sockets="ring",
     )
     network = cast(Network, SimpleNamespace(requests_fd=7, ring_interface=2))
     found = in_network(replace(asked, **changes), network)  # type: ignore[arg-type]

@@ -21,20 +21,18 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tftpbench.host.network import broker
-from tftpbench.host.network.broker import GENERATOR, GENERATOR_MAC, MTU, PLAN4, PLAN6, ROUTER_MAC, SERVER, SERVER_MAC
+from tftpbench.host.network.broker import GENERATOR, GENERATOR_MAC, PLAN4, PLAN6, ROUTER_MAC, SERVER, SERVER_MAC
 from tftpbench.model.errors import TftpbenchError
 
 __all__ = [
     "GENERATOR",
     "GENERATOR_MAC",
-    "MTU",
     "ROUTER_MAC",
     "SERVER",
     "SERVER_MAC",
     "Network",
     "NetworkGone",
     "NetworkRefused",
-    "fits_a_frame",
     "machines_network",
     "may_name_ids",
     "packet_refusal",
@@ -43,7 +41,6 @@ __all__ = [
 # An interpreter without packages starts in some 30 ms and the network is made in less; a machine under load gets more.
 START_S = 10.0
 END_S = 5.0
-_IPV4_HEADERS_BYTES, _IPV6_HEADERS_BYTES, _DATA_BYTES = 20 + 8, 40 + 8, 4
 Ids = Literal["all", "subordinate", "single", "outside"]
 
 
@@ -209,11 +206,6 @@ def machines_network(host: str, *, ring: bool) -> str:
     """The network of the addresses that machines have towards this server, a Network's."""
     plan = PLAN6 if ip_address(host).version == 6 else PLAN4
     return plan.ring if ring else plan.sockets
-
-
-def fits_a_frame(blksize: int, *, ipv6: bool = False) -> bool:
-    """Whether a DATA block of so many bytes is one frame (RFC 1350 section 5: four bytes before it)."""
-    return blksize + _DATA_BYTES + (_IPV6_HEADERS_BYTES if ipv6 else _IPV4_HEADERS_BYTES) <= MTU
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
