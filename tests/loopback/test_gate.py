@@ -24,11 +24,12 @@ from tftpbench.gate.text import signed
 from tftpbench.host import generator
 from tftpbench.host.presence import locate
 from tftpbench.host.roots import roots
-from tftpbench.host.server import supervisor
-from tftpbench.measure import Contender, Tools, Trial, pin
+from tftpbench.host.server import ServerProcess, UdpCounts, supervisor
+from tftpbench.measure import Contender, Tools, Trial, pin, validity
 from tftpbench.measure.files import target_files
 from tftpbench.measure.session import Bench
 from tftpbench.measure.validity import Finding, Kind
+from tftpbench.model.invariants import Row
 from tftpbench.model.manifest import load_manifest
 from tftpbench.model.scenario import from_document
 from tftpbench.model.workload import Cell
@@ -109,6 +110,34 @@ def test_uploads_are_compared_in_every_slice(tmp_path: Path) -> None:
     _, document = gate(tmp_path, "epoll", "epoll", "--report-only", *sets)
     arm = document["pairs"][0]["arms"]["base"]["figures"]
     assert arm["bytes_verified"] == arm["started"] * 16 * 1024 > 0
+
+
+@pytest.mark.usefixtures("one_pair", "network")
+@pytest.mark.parametrize("operation", ["read", "write"])
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (ServerProcess.udp_counts, None),
+        (lambda _: None, "nothing was counted in the server's network"),
+        (lambda _: UdpCounts(), "were counted in the server's network"),
+    ],
+)
+def test_an_arm_of_which_the_kernel_counted_otherwise_spoils_its_pair(
+    counts: Callable[[ServerProcess], UdpCounts | None],
+    said: str | None,
+    operation: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def findings(row: Row, around: validity.Surroundings) -> list[Finding]:
+        return [*validity._udp_counts(row, around)]
+
+    monkeypatch.setattr("tftpbench.measure.validity.findings", findings)
+    monkeypatch.setattr(ServerProcess, "udp_counts", counts)
+    sets = ["--set", "placement.network=namespace", "--set", f"matrix.operation={operation}"]
+    _, document = gate(tmp_path, "epoll", "epoll", "--report-only", *sets, "--set", "client.timeout=1s")
+    invalid = document["pairs"][0]["invalid"]
+    assert invalid is None if said is None else said in invalid, invalid
 
 
 @pytest.mark.parametrize(

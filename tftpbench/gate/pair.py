@@ -23,12 +23,14 @@ from tftpbench.host.server import Sampling, Server
 from tftpbench.measure import (
     Bench,
     Contender,
+    Counted,
     Trial,
     compared_uploads,
     how_lost,
     load_config,
     run_watched,
     server_of,
+    udp_columns,
     validity,
 )
 from tftpbench.model.errors import ServerError
@@ -80,6 +82,11 @@ class _Loaded:
     root: Path
     stop: Stop
     turns: list["_Turn"] = field(default_factory=list)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether it lost transfers: what it left unread then it may read, and answer, in a later slice."""
+        return any(number(turn.figures, name) for turn in self.turns for name in ("failed", "timed_out", "stuck"))
 
     def limit_ns(self, work: Work) -> int:
         """How long the next slice may take: what is left of the arm's time, which grows with every slice."""
@@ -221,9 +228,10 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     """A slice's load, stopped after `limit_ns`."""
     config = replace(sliced(arm.config, label, transfers), limit_ns=limit_ns)
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
-    before = bench.tools.host.stolen_ticks(cores)
+    before, counted = bench.tools.host.stolen_ticks(cores), Counted.of(arm.server)
     result, edges = run_watched(config, arm.stop, bench, arm.server)
     after = bench.tools.host.stolen_ticks(cores)
+    counted = counted.now(arm.server, result)
     opened_ns, closed_ns = edges.opened.cpu_ns, edges.closed.cpu_ns
     lost = how_lost(arm.server)
     if lost is not None:
@@ -241,7 +249,9 @@ def _load(name: str, arm: _Loaded, label: str, limit_ns: int, transfers: int, be
     if not is_stopped and not number(figures, "completed"):
         raise _nothing(name, transfers)
     stolen = after[0] - before[0], after[1] - before[1]
-    found = _faults(figures | {"concurrency": config.concurrency}, stolen)
+    asked = {"concurrency": config.concurrency, "windowsize": config.windowsize}
+    counts = {"network": arm.trial.cell.placement.network, **udp_columns(counted.udp)}
+    found = _faults(figures | asked | ({} if arm.has_lost else counts), stolen, counted.strays)
     return _Turn(
         figures=figures,
         latency_hlog=result.latency_hlog,
@@ -281,7 +291,7 @@ def _stopped(result: LoadResult, limit_ns: int) -> dict[str, object]:
     }
 
 
-def _faults(figures: Mapping[str, object], stolen: tuple[int, int]) -> list[validity.Finding]:
+def _faults(figures: Mapping[str, object], stolen: tuple[int, int], strays: int | None) -> list[validity.Finding]:
     """Why the slice must not be used. A generator with no time left understates a loss, which a remark tells.
 
     Short gaps are the noise of the machine, which hits all arms alike: 2 % of a slice is less than a time slice.
@@ -290,6 +300,7 @@ def _faults(figures: Mapping[str, object], stolen: tuple[int, int]) -> list[vali
         steal_fraction=stolen[0] / stolen[1] if stolen[1] else 0.0,
         steal_ticks=stolen[0],
         debug_build=generator.IS_DEBUG_BUILD,
+        strays=strays,
     )
     no_faults = {validity.Kind.GENERATOR_SATURATED, validity.Kind.GENERATOR_GAPS}
     return [each for each in validity.findings(figures, around) if each.kind not in no_faults]

@@ -36,10 +36,12 @@ from tftpbench.measure.events import (
 )
 from tftpbench.measure.files import copied_boots, target_files
 from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
+from tftpbench.measure.rows import udp_columns
 from tftpbench.measure.runner import RunInterrupted, RunReport, Until
 from tftpbench.measure.search import second_opinion
 from tftpbench.measure.session import (
     Bench,
+    Counted,
     Tools,
     compared_uploads,
     how_lost,
@@ -54,6 +56,7 @@ __all__ = [
     "CeilingUnknown",
     "Contender",
     "CopyStarted",
+    "Counted",
     "Event",
     "LeftOut",
     "LoadProgressed",
@@ -86,4 +89,5 @@ __all__ = [
     "second_opinion",
     "server_of",
     "target_files",
+    "udp_columns",
 ]

@@ -117,7 +117,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
         "server_left_over": seen.ended.left_over if seen.ended else None,
         "udp_drops_server": seen.samples.udp_drops,
         "udp_drops_host": since(*seen.udp_drops_host),
-        **_udp_columns(seen.udp),
+        **udp_columns(seen.udp),
         "generator_sockets": seen.config.sockets,
         "steal_fraction": seen.stolen[0] / seen.stolen[1] if seen.stolen[1] else None,
         "cpu_pressure_fraction": _fraction(seen.waited.pressure_ns, seen.waited.wall_ns),
@@ -126,7 +126,8 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
     }
 
 
-def _udp_columns(counts: UdpCounts | None) -> Row:
+def udp_columns(counts: UdpCounts | None) -> Row:
+    """What the server's network counted."""
     known = counts._asdict() if counts is not None else dict.fromkeys(UdpCounts._fields)
     return {f"server_udp_{name}": count for name, count in known.items()}
 

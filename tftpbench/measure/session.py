@@ -29,14 +29,14 @@ from tftpbench.host.looks import FILES_PER_TRANSFER, OTHER_FILES
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
-from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHost
+from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHost, UdpCounts
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
 from tftpbench.measure.files import TargetFiles, keeps_its_files, upload_config
 from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import LISTENS_ON, Trial
-from tftpbench.measure.rows import Row, busy_poll_us
+from tftpbench.measure.rows import Row, busy_poll_us, since
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import not_comparable
 from tftpbench.model.errors import LoadError, ServerDied
@@ -48,6 +48,8 @@ from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 HEAD_ROOM_MIN, HEAD_ROOM_MAX = 16, 1024
 # Some servers acknowledge the last block before they have written it: that much later it must be there.
 SETTLE_S = 1.0
+# Datagrams that the server has not read when the load has ended: nothing else keeps it from them.
+COUNTS_SETTLE_S, COUNTS_STEP_S = 0.2, 0.005
 # What does not come back by then is not compared: it may be that nothing does.
 READ_BACK_NS_MAX = 20_000_000_000
 # With verify: sample, every so many-th upload is compared.
@@ -211,6 +213,37 @@ def compared_uploads(
     verified = (figures.get("bytes_verified") or 0) + right
     mismatches = (figures.get("content_mismatches") or 0) + len(wrong)
     return {"bytes_verified": verified, "content_mismatches": mismatches}, ()
+
+
+class Counted(NamedTuple):
+    """What was counted of UDP in a server's own network; None where it has none, or that is gone.
+
+    `strays`: datagrams that came to the generator's side of it and found no socket.
+    """
+
+    udp: UdpCounts | None
+    strays: int | None
+
+    @classmethod
+    def of(cls, server: Server) -> "Counted":
+        """So far."""
+        return cls(server.udp_counts(), server.strays())
+
+    def now(self, server: Server, result: LoadResult) -> "Counted":
+        """What the load since then came to; a datagram counts when it is read, so that is waited for shortly."""
+        return Counted(_settled(server, self.udp, result), since(server.strays(), self.strays))
+
+
+def _settled(server: Server, before: UdpCounts | None, result: LoadResult) -> UdpCounts | None:
+    deadline = time.monotonic() + COUNTS_SETTLE_S
+    while before is not None and (now := server.udp_counts()) is not None:
+        counts = now.since(before)
+        sent, received = (result.figures.get(name) for name in ("datagrams_sent", "datagrams_received"))
+        is_even = sent is None or (counts.arrived >= sent and counts.sent <= (received or 0))
+        if is_even or time.monotonic() > deadline:
+            return counts
+        time.sleep(COUNTS_STEP_S)
+    return None
 
 
 def how_lost(server: Server) -> ServerDied | None:

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
-from tftpbench.host.server import PortTaken, Server, UdpCounts
+from tftpbench.host.server import PortTaken, Server
 from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
 from tftpbench.measure.plan import Trial
-from tftpbench.measure.rows import Observed, Row, Waited, calibration_columns, row_of, server_columns, since
+from tftpbench.measure.rows import Observed, Row, Waited, calibration_columns, row_of, server_columns
 from tftpbench.measure.session import (
     Bench,
+    Counted,
     approach_once,
     compared_uploads,
     fewer_at_once,
@@ -42,8 +43,6 @@ from tftpbench.model.workload import Shaped
 STOP_GRACE_S = 0.3
 # One that lost transfers is asked once more; a server that is only slow gets to it within this.
 UNRESPONSIVE_TIMEOUT_S = 2.0
-# Datagrams that the server has not read when the load has ended: nothing else keeps it from them.
-SETTLE_S, SETTLE_STEP_S = 0.2, 0.005
 # A running server has no fresh start before the next trial: it is waited for, until it has worked off what clients have
 # given up. A dnsmasq of 50 at once took up to 87 s after 1000 at once, on two busy cores.
 RECOVERY_TIMEOUT_S = 120.0
@@ -133,14 +132,14 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
     cores = sorted({*bench.pinning.server, *bench.pinning.generator})
     before = bench.tools.host.stolen_ticks(cores)
-    counted, strays, dropped = server.udp_counts(), server.strays(), bench.tools.host.udp_drops()
+    counted, dropped = Counted.of(server), bench.tools.host.udp_drops()
     waited, began_ns = (machine.cpu_pressure_ns(), machine.throttled_ns()), time.monotonic_ns()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
         result, edges = run_watched(config, stop, bench, server, reporter(trial, config, on_event))
     after = bench.tools.host.stolen_ticks(cores)
     lasted_ns, waited_now = time.monotonic_ns() - began_ns, (machine.cpu_pressure_ns(), machine.throttled_ns())
-    udp = _settled(server, counted, result)
+    udp, strays = counted.now(server, result)
     lost = how_lost(server)
     uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
     return Observed(
@@ -151,7 +150,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         context_switches=edges.closed.context_switches,
         udp_drops_host=(bench.tools.host.udp_drops(), dropped) if udp is None else (udp.no_buffer, 0),
         udp=udp,
-        strays=since(server.strays(), strays),
+        strays=strays,
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
@@ -165,19 +164,6 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         ),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
-
-
-def _settled(server: Server, before: UdpCounts | None, result: LoadResult) -> UdpCounts | None:
-    """What the server's network counted of the load; a datagram counts when it is read, so it is waited for shortly."""
-    deadline = time.monotonic() + SETTLE_S
-    while before is not None and (now := server.udp_counts()) is not None:
-        counts = now.since(before)
-        sent, received = (result.figures.get(name) for name in ("datagrams_sent", "datagrams_received"))
-        is_even = sent is None or (counts.arrived >= sent and counts.sent <= (received or 0))
-        if is_even or time.monotonic() > deadline:
-            return counts
-        time.sleep(SETTLE_STEP_S)
-    return None
 
 
 def _mean_in_flight_ns(result: LoadResult) -> float | None:

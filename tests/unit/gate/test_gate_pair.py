@@ -334,8 +334,9 @@ def arms(timeout_ns: int) -> dict[str, Any]:
             timeout_ns=timeout_ns,
         )  # fmt: skip
         server = SimpleNamespace(
-            edges=lambda window, _: EdgeReader(lambda: Usage(0, 0), window), check_alive=lambda: None
-        )
+            edges=lambda window, _: EdgeReader(lambda: Usage(0, 0), window), check_alive=lambda: None,
+            udp_counts=lambda: None, strays=lambda: None,
+        )  # fmt: skip
         sampler = SimpleNamespace(samples=Samples(rss_bytes_max=1, processes_max=1))
         trial = SimpleNamespace(cell=cell)
         made[name] = pair._Loaded(trial, server, sampler, config, Path(), SimpleNamespace())  # type: ignore[arg-type]

@@ -365,6 +365,8 @@ COUNTED: dict[str, object] = {
         ({}, {}, None),
         ({"datagrams_sent": 5010}, {}, None),
         ({"datagrams_sent": 5011}, {}, "sent 5,011 datagrams, and 5,000 were counted in the server's network"),
+        ({"datagrams_sent": 5011, "timed_out": 5, "completed": 985}, {}, None),
+        ({"datagrams_sent": 4989, "timed_out": 5, "completed": 985}, {}, "sent 4,989 datagrams, and 5,000 were"),
         ({"datagrams_received": 4979}, {}, "received 4,979 datagrams, and 4,990 were counted in"),
         ({"datagrams_received": 4979, "udp_drops_generator": 11}, {}, "dropped at the generator's"),
         ({"datagrams_received": 4979}, {"strays": 11}, None),
