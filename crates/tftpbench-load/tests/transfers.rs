@@ -4,10 +4,12 @@
 
 mod endings;
 mod peer;
+mod place;
 
 use std::collections::BTreeSet;
 
-use peer::{Faults, Peer, Place, SEED, Seen, ways};
+use peer::{Faults, Peer, SEED, Seen};
+use place::{Place, has_ipv6_rings, ways};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
     Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing, Starts,
@@ -170,6 +172,34 @@ fn every_blksize_moves_as_many_blocks_as_it_should() {
 }
 
 #[test]
+fn rings_carry_ipv6_as_they_carry_ipv4_lost_datagrams_and_large_blocks_included() {
+    if !has_ipv6_rings() {
+        return;
+    }
+    let server = "[::1]:1".parse().unwrap();
+    for operation in DIRECTIONS {
+        for workers in [1, 2] {
+            // The last one fills a frame.
+            for (blksize, expected) in [(None, 40), (Some(1_448), 14)] {
+                let options = Options { blksize, ..Options::default() };
+                let config = LoadConfig { server, operation, options, workers, ..config(Sockets::Ring) };
+                let (report, _) = load_completely(config, Faults::default());
+                assert_eq!(blocks(&report), 6 * expected);
+                assert!(report.faults.is_empty(), "{:?}", report.faults);
+            }
+            let lossy = Faults { lose_one_in: Some(11), ..Faults::default() };
+            let timing = timing(15 * MS);
+            let config = LoadConfig { server, operation, timing, workers, ..config(Sockets::Ring) };
+            let (report, _) = load_completely(config, lossy);
+            assert!(whole(&report, "retransmissions") > 0);
+        }
+    }
+    let options = Options { blksize: Some(1_449), ..Options::default() };
+    let too_large = LoadConfig { server, options, ..config(Sockets::Ring) };
+    assert_eq!(too_large.ring_refusal().unwrap(), "sockets: a ring carries blocks of up to 1448 bytes");
+}
+
+#[test]
 fn what_was_granted_is_told_and_not_what_was_asked_for() {
     let options = Options { blksize: Some(1_024), windowsize: Some(8), ..Options::default() };
     // An option whose limit is 0 is ignored; a server that ignores both sends no OACK at all.
@@ -183,40 +213,50 @@ fn what_was_granted_is_told_and_not_what_was_asked_for() {
             assert_eq!((whole(&report, "blksize_granted"), whole(&report, "windowsize_granted")), granted);
         }
     }
-    let (report, _) = load_completely(config(BOTH[0]), Faults::default());
-    assert_eq!((whole(&report, "blksize_granted"), whole(&report, "windowsize_granted")), (512, 1));
+    let options = Options { blksize: Some(1_024), ..Options::default() };
+    for sockets in ways() {
+        for (blksize, granted) in [(u16::MAX, 1_024), (0, 512), (800, 800)] {
+            let limits = Some(Limits { blksize, ..Limits::NONE });
+            let config = LoadConfig { options, ..config(sockets) };
+            let (report, _) = load_completely(config, Faults { limits, ..Faults::default() });
+            assert_eq!(whole(&report, "blksize_granted"), granted);
+        }
+        let (report, _) = load_completely(config(sockets), Faults::default());
+        assert_eq!((whole(&report, "blksize_granted"), whole(&report, "windowsize_granted")), (512, 1));
+    }
 }
 
 #[test]
 fn tsize_asks_in_a_read_and_tells_in_a_write() {
-    for (operation, tsize) in [(Operation::Read, 0), (Operation::Write, SIZE)] {
+    let both = [(Operation::Read, 0), (Operation::Write, SIZE)];
+    for (sockets, (operation, tsize)) in ways().into_iter().flat_map(|way| both.map(|of| (way, of))) {
         let options = Options { tsize: Some(0), ..Options::default() };
         let (_, seen) =
-            load_completely(LoadConfig { operation, options, ..config(BOTH[0]) }, Faults::default());
+            load_completely(LoadConfig { operation, options, ..config(sockets) }, Faults::default());
         assert!(seen.options.iter().all(|options| options.tsize == Some(tsize)), "{:?}", seen.options);
     }
+}
+
+/// Moves one file of more blocks than there are block numbers.
+fn roll_over(operation: Operation, windowsize: Option<u16>, rollover: Option<Rollover>, sockets: Sockets) {
+    let options = Options { blksize: Some(8), windowsize, rollover, ..Options::default() };
+    let extent = Extent::Transfers { count: 1, limit_ns: 600_000 * MS };
+    let (file_size_bytes, arrivals) = (8 * 65_600, at_once(1));
+    let config = LoadConfig { operation, options, extent, file_size_bytes, arrivals, ..config(sockets) };
+    let (report, _) = load_completely(config, Faults::default());
+    assert_eq!(blocks(&report), 65_601);
 }
 
 #[test]
 fn block_numbers_roll_over_as_agreed() {
     for rollover in [None, Some(Rollover::Zero), Some(Rollover::One)] {
         for operation in DIRECTIONS {
-            let options = Options { blksize: Some(8), windowsize: Some(64), rollover, ..Options::default() };
-            let extent = Extent::Transfers { count: 1, limit_ns: 60_000 * MS };
-            let file_size_bytes = 8 * 65_600;
-            let (report, _) = load_completely(
-                LoadConfig {
-                    operation,
-                    options,
-                    extent,
-                    file_size_bytes,
-                    arrivals: at_once(1),
-                    ..config(BOTH[0])
-                },
-                Faults::default(),
-            );
-            assert_eq!(blocks(&report), 65_601);
+            roll_over(operation, Some(64), rollover, BOTH[0]);
         }
+    }
+    if ways().contains(&Sockets::Ring) {
+        roll_over(Operation::Read, None, None, Sockets::Ring);
+        roll_over(Operation::Write, None, Some(Rollover::One), Sockets::Ring);
     }
 }
 
@@ -251,10 +291,11 @@ fn the_answer_to_a_block_that_was_sent_again_is_in_no_round_trip() {
 
 #[test]
 fn a_sample_is_the_first_block_every_sixteenth_and_the_last() {
-    for (wrong, found) in [(1, true), (2, false), (16, false), (17, true), (39, false), (40, true)] {
+    let blocks = [(1, true), (2, false), (16, false), (17, true), (39, false), (40, true)];
+    for (sockets, (wrong, found)) in ways().into_iter().flat_map(|way| blocks.map(|block| (way, block))) {
         let verify = Verify::Sample;
         let faults = Faults { falsify_block: Some(wrong), ..Faults::default() };
-        let (report, _) = load(LoadConfig { verify, ..config(BOTH[0]) }, faults);
+        let (report, _) = load(LoadConfig { verify, ..config(sockets) }, faults);
         assert_eq!(whole(&report, "content_mismatches"), if found { 6 } else { 0 }, "block {wrong}");
         assert_eq!(whole(&report, "bytes_verified"), 6 * (3 * 512 + SIZE % 512));
     }
@@ -327,12 +368,15 @@ fn an_open_loop_intends_what_the_formula_says_with_any_number_of_workers() {
 
 #[test]
 fn an_open_loop_of_fixed_work_offers_that_many_and_is_one_cohort() {
-    let extent = Extent::Transfers { count: 50, limit_ns: 60_000 * MS };
-    let arrivals = open(500, Spacing::Even, 50, 60_000 * MS);
-    let config = LoadConfig { arrivals, extent, workers: 2, ..config(BOTH[0]) };
-    let (report, _) = load_completely(config, Faults::default());
-    assert_eq!((whole(&report, "intended"), figure(&report, "offered_per_s")), (50, 500.0));
-    assert_eq!(report.transfers.iter().map(|row| row.intended_start_ns).max(), Some(98 * MS as i64));
+    for sockets in ways() {
+        let extent = Extent::Transfers { count: 50, limit_ns: 60_000 * MS };
+        let arrivals = open(500, Spacing::Even, 50, 60_000 * MS);
+        let config = LoadConfig { arrivals, extent, workers: 2, ..config(sockets) };
+        let (report, _) = load_completely(config, Faults::default());
+        assert_eq!((whole(&report, "intended"), figure(&report, "offered_per_s")), (50, 500.0));
+        let last_ns = report.transfers.iter().map(|row| row.intended_start_ns).max();
+        assert_eq!(last_ns, Some(98 * MS as i64));
+    }
 }
 
 #[test]

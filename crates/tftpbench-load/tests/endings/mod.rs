@@ -10,8 +10,9 @@ use tftpbench_load::{
 use tftpbench_net::Stop;
 use tftpbench_proto::Timing;
 
-use super::peer::{Faults, Peer, Place, ways};
-use super::{BOTH, MS, assert_adds_up, at_once, config, figure, is_never, open, timing, whole};
+use super::peer::{Faults, Peer};
+use super::place::{Place, has_ipv6_rings, ways};
+use super::{MS, assert_adds_up, at_once, config, figure, is_never, open, timing, whole};
 
 /// How much later than asked a run may end on a busy machine. Without its limit it would take a quarter of an hour.
 const SLACK_NS: i64 = 10_000 * MS as i64;
@@ -251,23 +252,24 @@ fn a_port_where_nothing_listens_is_told_and_so_is_silence_and_so_is_an_answer() 
         let peer = Peer::start(&place, slow.file_size_bytes, Faults::default());
         assert_eq!(news(LoadConfig { server: peer.address, ..slow }), [Notice::Answered]);
     }
+    if has_ipv6_rings() {
+        let mut slow = LoadConfig { server: "[::1]:1".parse().unwrap(), ..config(Sockets::Ring) };
+        let place = Place::of(&mut slow);
+        let server = place.bind().local_addr().unwrap();
+        assert_eq!(news(LoadConfig { server, ..slow }), [Notice::Refused]);
+    }
 }
 
 #[test]
 fn a_run_says_how_far_it_is_in_its_window_and_in_its_drain() {
-    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let server = silent.local_addr().unwrap();
-    for (window_ns, is_draining) in [(10 * MS, true), (60_000 * MS, false)] {
+    let both = [(10 * MS, true), (60_000 * MS, false)];
+    for (sockets, (window_ns, is_draining)) in ways().into_iter().flat_map(|way| both.map(|of| (way, of))) {
         let extent = Extent::Duration { warm_up_ns: 0, window_ns };
-        let timing = timing(60_000 * MS);
-        let config = LoadConfig {
-            server,
-            extent,
-            timing,
-            drain_ns: 60_000 * MS,
-            arrivals: at_once(3),
-            ..config(BOTH[0])
-        };
+        let (timing, drain_ns) = (timing(60_000 * MS), 60_000 * MS);
+        let mut config = LoadConfig { extent, timing, drain_ns, ..config(sockets) };
+        let place = Place::of(&mut config);
+        let silent = place.bind();
+        config.server = silent.local_addr().unwrap();
         let (mut progress, stop) = (None, Stop::new().unwrap());
         run(&config, &stop, |notice| {
             if let Notice::Progress(how_far) = notice {
