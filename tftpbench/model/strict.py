@@ -32,7 +32,7 @@ class Strict(BaseModel):
 
 
 class Checked(Strict):
-    """One whose keys must also fit together: whatever `_faults` finds of that is told at once."""
+    """One whose keys must also fit together: all that `_faults` finds of that is raised at once."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

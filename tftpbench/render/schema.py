@@ -172,7 +172,7 @@ def _manifest() -> Schema:
     }
     whole["properties"]["closed_loop_starts"] = {
         "type": "boolean",
-        "description": "In a packed run: whether intended starts are told from the ends of other transfers.",
+        "description": "In a packed run: whether intended starts follow from the ends of other transfers.",
     }
     whole["properties"]["until"] = {
         "type": "object",

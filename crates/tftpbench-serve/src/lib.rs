@@ -23,14 +23,14 @@ mod paths;
 mod refusal;
 mod registry;
 mod service;
-mod sockets;
 mod store;
 mod transfer;
 
 pub use config::{BATCH_MAX, ServeConfig, ServeError, SocketUse, StoreKind, WORKERS_MAX, timing};
 pub use context::{Counter, Summary};
 pub use refusal::REPLY_BYTES_MAX;
-pub use service::{Admission, REQUEST_BYTES, Service};
-pub use sockets::{Descriptors, listen, listen_too, raise_open_files, reply_socket};
+pub use service::{
+    Admission, Descriptors, REQUEST_BYTES, Service, listen, listen_too, raise_open_files, reply_socket,
+};
 pub use tftpbench_proto::Repeated;
 pub use transfer::{Transfer, receive_bytes_max};

@@ -124,9 +124,9 @@ mod tests {
 
     use super::*;
     use crate::paths::{FilePath, Root};
-    use crate::store::StoredFile;
     use crate::store::disk::DiskFile;
     use crate::store::open_files::OpenFiles;
+    use crate::store::stored_file::StoredFile;
 
     /// What opens the file `f` of a folder for readers that share it.
     fn opener(folder: &Folder) -> impl Fn() -> Source {

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod memory;
 pub(crate) mod netascii;
 pub(crate) mod open_files;
+pub(crate) mod stored_file;
 pub(crate) mod temporary;
 pub(crate) mod upload;
 
@@ -19,9 +20,10 @@ use crate::config::{ServeConfig, StoreKind};
 use crate::paths::{FilePath, Root};
 use crate::refusal::Refusal;
 use disk::DiskFile;
-use memory::{MemoryFile, MemoryStore, MemoryUpload};
+use memory::{MemoryStore, MemoryUpload};
 use netascii::NetasciiSource;
 use open_files::{OpenFiles, RunKey};
+use stored_file::StoredFile;
 use upload::DiskUpload;
 
 /// One of the two stores.
@@ -59,54 +61,6 @@ impl Store {
                 Ok(Upload::Disk(upload))
             }
             Store::Memory(store) => Ok(Upload::Memory(store.create(path, size)?)),
-        }
-    }
-}
-
-/// A file as one of the two stores has it. Reads are at any offset and always whole.
-#[derive(Debug)]
-pub(crate) enum StoredFile {
-    Disk(DiskFile),
-    Memory(MemoryFile),
-}
-
-impl StoredFile {
-    pub(crate) fn length(&self) -> u64 {
-        match self {
-            StoredFile::Disk(file) => file.length(),
-            StoredFile::Memory(file) => file.length(),
-        }
-    }
-
-    /// A run that another reader of the same has had encoded.
-    pub(crate) fn kept(&mut self, key: &RunKey) -> Result<Option<Arc<DatagramRun>>, Refusal> {
-        match self {
-            StoredFile::Disk(file) => file.kept(key),
-            StoredFile::Memory(_) => Ok(None),
-        }
-    }
-
-    /// Keeps a run that has just been read, where others may want it.
-    pub(crate) fn keep(&mut self, key: RunKey, run: &Arc<DatagramRun>) -> Result<(), Refusal> {
-        match self {
-            StoredFile::Disk(file) => file.keep(key, run),
-            StoredFile::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Fills `buf` from `offset`; less than all of it is a refusal.
-    pub(crate) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Refusal> {
-        match self {
-            StoredFile::Disk(file) => file.read_at(offset, buf),
-            StoredFile::Memory(file) => file.read_at(offset, buf),
-        }
-    }
-
-    /// Adds `length` bytes from `offset` on.
-    pub(crate) fn append(&mut self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
-        match self {
-            StoredFile::Disk(file) => file.append(offset, length, bytes),
-            StoredFile::Memory(file) => file.append(offset, length, bytes),
         }
     }
 }

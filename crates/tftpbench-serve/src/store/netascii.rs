@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use tftpbench_proto::netascii::{Encoder, encoded_len};
 
-use super::StoredFile;
+use super::stored_file::StoredFile;
 use crate::refusal::Refusal;
 
 /// Files up to this size are counted within the request for them, for clients that ask for `tsize`: some 0.3 ms.
