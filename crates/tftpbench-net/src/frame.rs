@@ -314,6 +314,10 @@ fn fold(sum: u64) -> u16 {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/fuzz_targets/frame.rs"]
+mod fuzzed;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -462,6 +466,29 @@ mod tests {
             let cut = message(kind);
             for length in 0..cut.len() - 11 {
                 assert_eq!(parse(&cut[..length], false), None, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_arrives_is_a_frame_or_none() {
+        // Numbers of splitmix64.
+        let mut state = 2347_u64;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)).to_le_bytes()
+        };
+        for _ in 0..50_000 {
+            let length = usize::from(next()[0]) % 120;
+            let mut input: Vec<u8> = std::iter::repeat_with(&mut next).flatten().take(length).collect();
+            fuzzed::frame(&input);
+            // As it would have to begin to be IP at all.
+            if let Some(head) = input.get_mut(..25).filter(|head| head[0] & 2 == 0) {
+                let kind: &[u8] = if head[1] % 2 == 0 { &[8, 0, 0x45] } else { &[0x86, 0xdd, 0x60] };
+                head[14..17].copy_from_slice(kind);
+                fuzzed::frame(&input);
             }
         }
     }
