@@ -276,6 +276,20 @@ fn lost_datagrams_are_recovered_and_counted() {
 }
 
 #[test]
+fn a_client_that_has_its_file_answers_for_the_last_ack_that_was_lost() {
+    for sockets in ways() {
+        // The peer ends five transfers only by ACKs that come after their clients have completed. These stay for as long as
+        // their timeout; the peer sends again much sooner.
+        let lossy = Faults { lose_last_ack_until: Some(5), ..Faults::default() };
+        let config = LoadConfig { timing: timing(60_000 * MS), ..config(sockets) };
+        let (report, seen) = load_completely(config, lossy);
+        assert!(seen.acks >= 6 * 40 + 5, "{}", seen.acks);
+        assert!(whole(&report, "retransmissions") >= 5, "an ACK that is repeated is one");
+        assert_eq!(blocks(&report), 6 * 40);
+    }
+}
+
+#[test]
 fn the_answer_to_a_block_that_was_sent_again_is_in_no_round_trip() {
     let timeout_ns = 250 * MS;
     for sockets in ways() {

@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) lose_one_in: Option<u64>,
     /// Loses the first ACK of this block in each transfer, for which the client has to care.
     pub(crate) lose_ack_of: Option<u16>,
+    /// Loses the first ACK of each transfer's last block, and says nothing about this file before all others are over.
+    pub(crate) lose_last_ack_until: Option<u64>,
     /// Sends a byte of this block wrong.
     pub(crate) falsify_block: Option<u16>,
     /// Answers every request first from another port, with a block of some older transfer.
@@ -102,13 +104,26 @@ struct Serving {
     next_tick: Instant,
     datagrams: u64,
     transfers: HashMap<SocketAddr, Transfer>,
+    /// A request that waits for the ends of all others.
+    held: Option<(Operation, String, Options, SocketAddr)>,
     seen: Seen,
 }
 
 impl Serving {
     fn new((socket, other): (UdpSocket, UdpSocket), size: u64, faults: Faults) -> Serving {
         let (began, transfers, seen) = (Instant::now(), HashMap::new(), Seen::default());
-        Serving { socket, other, size, faults, began, next_tick: began, datagrams: 0, transfers, seen }
+        Serving {
+            socket,
+            other,
+            size,
+            faults,
+            began,
+            next_tick: began,
+            datagrams: 0,
+            transfers,
+            held: None,
+            seen,
+        }
     }
 
     fn run(mut self, stop: &AtomicBool) -> Seen {
@@ -155,7 +170,9 @@ impl Serving {
             }
             Packet::Ack { block } => {
                 self.seen.acks += 1;
-                let lose = self.faults.lose_ack_of == Some(block);
+                let is_last = u64::from(block) == self.size / 512 + 1;
+                let lose = self.faults.lose_ack_of == Some(block)
+                    || (is_last && self.faults.lose_last_ack_until.is_some());
                 if let Some(transfer) = self.transfers.get_mut(&peer)
                     && lose
                     && !std::mem::replace(&mut transfer.ack_lost, true)
@@ -184,6 +201,12 @@ impl Serving {
     fn admit(&mut self, operation: Operation, name: String, asked: Options, peer: SocketAddr) {
         let file = name[2..].parse().unwrap();
         if self.faults.ignore_file == Some(file) {
+            return;
+        }
+        let are_others_over =
+            || self.transfers.values().filter(|known| known.is_over()).count() as u64 >= file;
+        if self.faults.lose_last_ack_until == Some(file) && !are_others_over() {
+            self.held = Some((operation, name, asked, peer));
             return;
         }
         if self.faults.late_block_first {
@@ -227,6 +250,12 @@ impl Serving {
     }
 
     fn fire_timers(&mut self) {
+        if let Some((operation, name, asked, peer)) = self.held.take() {
+            self.admit(operation, name, asked, peer);
+            if self.held.is_none() {
+                self.drain(peer);
+            }
+        }
         let now_ns = self.now_ns();
         let due = |transfer: &Transfer| transfer.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
         let peers: Vec<_> =
@@ -276,11 +305,14 @@ impl Serving {
 impl Transfer {
     /// The request is for another transfer. This one may be waiting for a last ACK that is lost.
     fn is_left_for(&self, request: &Request<'_>) -> bool {
-        let is_over = match &self.machine {
+        self.is_over() || self.name.as_bytes() != request.filename
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.machine {
             Machine::Send(sender) => sender.outcome().is_some(),
             Machine::Receive(receiver) => receiver.outcome().is_some(),
-        };
-        is_over || self.name.as_bytes() != request.filename
+        }
     }
 
     fn deadline_ns(&self) -> Option<u64> {
