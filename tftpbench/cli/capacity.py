@@ -67,7 +67,6 @@ Budget = Annotated[str, typer.Option(metavar="TIME", help="How long each search 
 Strict = Annotated[
     bool, typer.Option("--strict", help="As RFC 2544 has it: one trial of 60 s decides, and none may be lost.")
 ]
-Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted search.")]
 
 
 def capacity(
@@ -90,7 +89,7 @@ def capacity(
     set_: options.Overrides = None,
     seed: options.Seed = None,
     out: options.ResultsFolder = options.RESULTS,
-    resume: Resume = None,
+    resume: options.Resume = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:

@@ -97,6 +97,7 @@ Seed = Annotated[
 ResultsFolder = Annotated[
     Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to make the run's own folder in.")
 ]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Allow a server on another machine; else loopback only.")
 ]

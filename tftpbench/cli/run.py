@@ -40,7 +40,6 @@ Trials = Annotated[
 Quick = Annotated[
     bool, typer.Option("--quick", help="Measure every cell once, in short windows: is all served? Speed is not judged.")
 ]
-Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")]
 Until = Annotated[
     str | None,
     typer.Option("--until", metavar="N%", help="Add rounds until the headline's interval is at most so wide."),
@@ -67,7 +66,7 @@ def run(
     quick: Quick = False,
     seed: options.Seed = None,
     out: options.ResultsFolder = options.RESULTS,
-    resume: Resume = None,
+    resume: options.Resume = None,
     until: Until = None,
     budget: Budget = None,
     dry_run: DryRun = False,
