@@ -1,7 +1,7 @@
 """Conditions that are injected: each is named, and where it can be made for real, its size is that of what it does.
 
-Most are files of a made-up root. Those that a user can make are made in a process of their own, which measures the
-same thing in a way of its own; sizes are then within twice of each other, however busy the machine is.
+Many are files of a made-up root. Those that a user can make are made in a process of their own, which measures in a
+way of its own what they change: without them, and with them. The stated size is within twice of the latter.
 """
 
 import gzip
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -255,211 +255,278 @@ def test_the_document_follows_its_schema_and_holds_the_worst(tmp_path: Path) -> 
 
 
 CHILD = """
-import json, os, sys
-from tftpbench.host.conditions import CONDITIONS
-from tftpbench.host.looks import FULL, Examined
-{before}
+import contextlib, json, os, shutil, socket, subprocess, sys, tempfile, time
+from pathlib import Path
+from tftpbench.host import effects
+from tftpbench.host.conditions import CONDITIONS, FULL, Needs
+from tftpbench.host.looks import Examined
+root = Path("/")
+def udp():
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+{figure}
+def guarded(work):
+    try:
+        exec(work, globals())
+    except (OSError, subprocess.CalledProcessError) as why:
+        print(why, file=sys.stderr)
+        sys.exit(77)
+ended = []
+guarded({setup!r})
+without = figure()
+guarded({inject!r})
 look = next(each.look for each in CONDITIONS if each.id == "{identity}")
-seen = look(Examined(effort=FULL))
-{after}
-print(json.dumps([seen.effect, seen.size, measured]))
+try:
+    for _ in range(5):
+        seen = look(Examined({needs}, root, FULL))
+        present = figure()
+        if seen.size is None or present / 2 <= seen.size <= 2 * present or ({is_timed} and without > present / 1.5):
+            break
+finally:
+    for each in ended:
+        each.kill()
+        each.communicate()
+print(json.dumps([seen.effect, seen.size, without, present]))
 """
 
 
-def real(identity: str, before: str, after: str, wrapper: tuple[str, ...] = ()) -> tuple[str, float, float]:
-    """What doctor says where a condition was made, and what it really does. Skips where it can't be made."""
-    script = CHILD.format(identity=identity, before=before, after=after)
-    argv = [*wrapper, sys.executable, "-c", script]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
-    if done.returncode == 77:
-        pytest.skip(f"this machine lets no user make that: {done.stderr.strip()[-200:]}")
-    assert done.returncode == 0, done.stderr
-    effect, size, measured = json.loads(done.stdout)
-    return effect, size, measured
+class Injected(NamedTuple):
+    """A condition as a process makes it for itself, in Python, and a figure that it changes there.
 
+    `figure`: defines figure(), which measures what doctor states, in a way of its own. `grows`: it is more with the
+    condition, else less. `is_timed`: others on the machine can make it as bad without the condition.
+    """
 
-def within_twice(size: float, measured: float) -> bool:
-    return measured / 2 <= size <= 2 * measured
+    figure: str
+    inject: str
+    grows: bool = True
+    is_timed: bool = False
+    setup: str = ""
+    needs: str = "Needs()"
+    wrapper: tuple[str, ...] = ()
 
 
 # Threads that want a core, each in a process of its own: the share of the time for which the worst has none.
 BUSY = """
-import subprocess
-spin = ("import time; b, u = time.perf_counter(), time.process_time()\\n"
+spin = ("import os, sys, time; core = int(sys.argv[1]); core >= 0 and os.sched_setaffinity(0, [core])\\n"
+        "b, u = time.perf_counter(), time.process_time()\\n"
         "while time.perf_counter() < b + 0.4: pass\\n"
         "print((time.process_time() - u) / (time.perf_counter() - b))")
-some = [subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) for _ in range({count})]
-measured = 1 - min(float(each.communicate()[0]) for each in some)
+def figure():
+    some = [subprocess.Popen([sys.executable, "-c", spin, "{core}"], stdout=subprocess.PIPE) for _ in range({count})]
+    return 1 - min(float(each.communicate()[0]) for each in some)
 """
-
-
-def test_one_core_for_both_sides() -> None:
-    effect, size, measured = real("cpu.cores", "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])",
-                                  BUSY.format(count=2))  # fmt: skip
-    assert effect in ("costs", "spoils")
-    assert within_twice(size, measured)
-
-
-@contextmanager
-def neighbours(each: int) -> Iterator[None]:
-    """Programs that want every core of ours, so many to a core."""
-    spin = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nprint(flush=True)\nwhile True: pass"
-    started = [
-        subprocess.Popen([sys.executable, "-c", spin, str(core)], stdout=subprocess.PIPE)
-        for core in CORES
-        for _ in range(each)
-    ]
-    try:
-        for process in started:
-            assert process.stdout is not None
-            process.stdout.readline()
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
-PINNED = "import os\nos.sched_setaffinity(0, [{core}])\n" + BUSY.format(count=1)
-
-
-@pytest.mark.skipif(len(CORES) < 2, reason="server and generator share the only core")
-def test_busy_neighbours() -> None:
-    with neighbours(3):
-        effect, size, measured = real("cpu.others", "", PINNED.format(core=CORES[-1]))
-    assert effect == "spoils"
-    assert within_twice(size, measured)
-
-
-def test_few_open_files() -> None:
-    before = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))"
-    after = """
-import socket
-kept = []
-try:
-    while True:
-        kept.append((socket.socket(), open(os.devnull)))
-except OSError:
-    measured = len(kept)
-kept.clear()
+# Programs that want every core, so many to a core.
+NEIGHBOURS = """
+for core in sorted(os.sched_getaffinity(0)) * {each}:
+    endless = f"import os\\nos.sched_setaffinity(0, [{{core}}])\\nprint(flush=True)\\n"
+    endless += f"while os.getppid() == {{os.getpid()}}: sum(range(10_000))"  # whatever becomes of this test
+    ended.append(subprocess.Popen([sys.executable, "-c", endless], stdout=subprocess.PIPE))
+for each in ended:
+    each.stdout.readline()
 """
-    effect, size, measured = real("udp.files", before, after)
-    assert effect == "ok", "for 100 at once they are enough"
-    assert within_twice(size, measured)
-
-
-def test_few_ports() -> None:
-    before = """
-import subprocess
-subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40049")
+# For how long the neighbours waited for a core, all together; one of them at least, if that is less.
+WAITED = """
+def waits_s():
+    return sum(int(Path(f"/proc/{each.pid}/schedstat").read_text().split()[1]) for each in ended) / 1e9
+def figure():
+    began, waited = time.perf_counter(), waits_s()
+    time.sleep(0.4)
+    return min(1.0, (waits_s() - waited) / (time.perf_counter() - began))
 """
-    after = """
-import socket
-kept = []
-try:
-    while len(kept) < 1000:
-        kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        kept[-1].bind(("127.0.0.1", 0))
-except OSError:
-    measured = len(kept) - 1
+LATE = """
+def figure():
+    late = []
+    for _ in range(50):
+        began = time.perf_counter_ns()
+        time.sleep(0.0001)
+        late.append(time.perf_counter_ns() - began - 100_000)
+    return max(late)
 """
-    effect, size, measured = real("udp.ports", guarded(before), after, NAMESPACE)
-    assert effect == "spoils"
-    assert (size, measured) == (50, 50)
-
-
-def test_a_loopback_that_carries_nothing() -> None:
-    after = """
-import socket
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.bind(("127.0.0.1", 0))
-server.settimeout(0.1)
-client, lost = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
-try:
-    client.sendto(b"x", server.getsockname())
-    server.recv(9)
-except OSError:
-    lost = 1
-measured = lost
+# Requests that wait in a socket which is not read.
+HELD = """
+size = None
+def figure():
+    with udp() as server, udp() as client:
+        if size is not None:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        server.bind(("127.0.0.1", 0))
+        for _ in range(500):
+            client.sendto(b"\\0\\1pxelinux.0\\0octet\\0", server.getsockname())
+        server.setblocking(False)
+        held = 0
+        with contextlib.suppress(BlockingIOError):
+            while server.recv(99):
+                held += 1
+        return held
 """
-    effect, size, measured = real("udp.filters", guarded(""), after, NAMESPACE)
-    assert (effect, size, measured) == ("spoils", 1.0, 1)
-
-
-def test_no_namespaces() -> None:
-    before = 'open("/proc/sys/user/max_user_namespaces", "w").write("0")'
-    after = 'import subprocess\nmeasured = int(subprocess.run(["unshare", "-U", "true"], check=False).returncode != 0)'
-    effect, size, measured = real("measure.namespaces", guarded(before), after, NAMESPACE)
-    assert (effect, size, measured) == ("costs", 1.0, 1)
-
-
+SMALL = """
+root, size = Path(tempfile.mkdtemp()), {asked}
+core = root / "proc/sys/net/core"
+core.mkdir(parents=True)
+(core / "{name}").write_text("{bytes}")
+"""
+PORTS_HAD = """
+def figure():
+    with contextlib.ExitStack() as kept:
+        for count in range(1000):
+            one = kept.enter_context(udp())
+            try:
+                one.bind(("127.0.0.1", 0))
+            except OSError:
+                return count
+    return 1000
+"""
+OPENED = """
+def figure():
+    with contextlib.ExitStack() as kept:
+        for count in range(3000):
+            try:
+                kept.enter_context(socket.socket())
+                kept.enter_context(open(os.devnull))
+            except OSError:
+                return count
+    return 3000
+"""
+FILES = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+most = {0} if hard < 0 else min(hard, {0})
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+"""
+# As the kernel takes them: 32 datagrams, in ns at best; and a window of 8, in messages.
+SENT = """
+def figure():
+    best = []
+    with udp() as server, udp() as client:
+        server.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        for _ in range(50):
+            began = time.perf_counter_ns()
+            with contextlib.suppress(OSError):
+                client.setsockopt(socket.IPPROTO_UDP, effects._UDP_SEGMENT, 516)
+                client.send(bytes(516 * 32))
+                best.append(time.perf_counter_ns() - began)
+                continue
+            for _ in range(32):
+                client.send(bytes(516))
+            best.append(time.perf_counter_ns() - began)
+    return min(best)
+"""
+GATHERED = """
+def figure():
+    with udp() as server, udp() as client:
+        server.bind(("127.0.0.1", 0))
+        with contextlib.suppress(OSError):
+            server.setsockopt(socket.IPPROTO_UDP, effects._UDP_GRO, 1)
+        client.setsockopt(socket.IPPROTO_UDP, 103, 516)
+        client.sendto(bytes(516 * 8), server.getsockname())
+        server.setblocking(False)
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while server.recv(65535):
+                count += 1
+        return count
+"""
+LOST = """
+def figure():
+    with udp() as server, udp() as client:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        came = 0
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                client.sendto(b"x", server.getsockname())
+                came += len(server.recv(9))
+        return 1 - came / 20
+"""
+REFUSED = """
+def figure():
+    with contextlib.suppress(OSError):
+        return int(subprocess.run({words}, capture_output=True, check=False).returncode != 0)
+    return 1
+"""
 NAMESPACE = ("unshare", "-Urn")
+UP = 'subprocess.run(["ip", "link", "set", "lo", "up"], check=True)'
+GROUP = 'open(os.environ["TFTPBENCH_TEST_GROUP"] + "/cgroup.procs", "w").write("0")'
+INJECTED: dict[str, Injected] = {
+    "cpu.cores": Injected(
+        BUSY.format(core=-1, count=2), "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])", is_timed=True
+    ),
+    "cpu.others": Injected(BUSY.format(core=CORES[-1], count=1), NEIGHBOURS.format(each=3), is_timed=True),
+    "cpu.pressure": Injected(WAITED, NEIGHBOURS.format(each=2)),
+    "cpu.quota": Injected(BUSY.format(core=-1, count=WANTED), GROUP, is_timed=True),
+    "cpu.throttled": Injected(BUSY.format(core=-1, count=WANTED), GROUP, is_timed=True),
+    # A timer slack (prctl(2), PR_SET_TIMERSLACK) of 20 ms lets the kernel be late by as much.
+    "timer.sleep": Injected(LATE, "import ctypes\nctypes.CDLL(None).prctl(29, 20_000_000, 0, 0, 0)", is_timed=True),
+    "udp.buffer_default": Injected(HELD, SMALL.format(name="rmem_default", bytes=16384, asked=8192), grows=False),
+    "udp.buffer_max": Injected(HELD, SMALL.format(name="rmem_max", bytes=4608, asked=4608), grows=False),
+    "udp.ports": Injected(
+        PORTS_HAD, 'open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40049")', grows=False, setup=UP,
+        wrapper=NAMESPACE,
+    ),
+    "udp.files": Injected(
+        OPENED, FILES.format(512), grows=False, setup=FILES.format(8192), needs="Needs(concurrency=1000)"
+    ),
+    "udp.gso": Injected(SENT, "effects._UDP_SEGMENT = 9999", is_timed=True),
+    "udp.gro": Injected(GATHERED, "effects._UDP_GRO = 9999"),
+    "udp.filters": Injected(LOST, UP.replace('"up"', '"down"'), setup=UP, wrapper=NAMESPACE),
+    "measure.namespaces": Injected(
+        REFUSED.format(words=["unshare", "-U", "true"]), 'open("/proc/sys/user/max_user_namespaces", "w").write("0")',
+        wrapper=NAMESPACE,
+    ),
+    "measure.strace": Injected(REFUSED.format(words=["strace", "-V"]), 'os.environ["PATH"] = "/nowhere"'),
+}  # fmt: skip
 
 
-def guarded(before: str) -> str:
-    """Ends with 77 where the machine refuses."""
-    lines = "\n".join(f"    {line}" for line in (before or "pass").splitlines())
-    return (
-        f"import subprocess\ntry:\n{lines}\nexcept (OSError, subprocess.CalledProcessError) as why:\n"
-        "    print(why, file=sys.stderr)\n    sys.exit(77)\n"
-    )
+def test_twelve_conditions_and_more_are_made_for_real() -> None:
+    assert len(INJECTED) >= 12
+    assert INJECTED.keys() < set(IDS)
 
 
-@pytest.fixture(autouse=True)
-def _namespaces(request: pytest.FixtureRequest) -> None:
-    if request.node.name in ("test_few_ports", "test_a_loopback_that_carries_nothing", "test_no_namespaces"):
-        program = shutil.which("unshare")
-        done = program and subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("identity", INJECTED)
+def test_a_condition_changes_what_it_is_said_to_change_by_as_much(identity: str, tmp_path: Path) -> None:
+    asked = INJECTED[identity]
+    _skip_where_it_can_not_be_made(identity, asked)
+    with _group(identity) as group:
+        done = subprocess.run(
+            [*asked.wrapper, sys.executable, "-c", CHILD.format(identity=identity, **asked._asdict())],
+            capture_output=True, text=True, timeout=100, check=False,
+            env={**os.environ, "TMPDIR": str(tmp_path), "TFTPBENCH_TEST_GROUP": str(group)},
+        )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip(f"this machine lets no user make that: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr
+    effect, size, without, present = json.loads(done.stdout)
+    if asked.is_timed and without > present / 1.5:
+        pytest.skip(f"this machine is as busy without it: {without:.3g}, and {present:.3g} with it")
+    assert present > without if asked.grows else present < without
+    assert effect in ("costs", "spoils")
+    assert present / 2 <= size <= 2 * present
+
+
+def _skip_where_it_can_not_be_made(identity: str, asked: Injected) -> None:
+    if len(CORES) < 2 and identity in ("cpu.cores", "cpu.others"):
+        pytest.skip("server and generator share the only core")
+    if identity == "measure.strace" and shutil.which("strace") is None:
+        pytest.skip("strace is not here, so that it can't be taken away")
+    if identity == "cpu.pressure" and not (
+        Path("/proc/pressure/cpu").exists() and Path("/proc/self/schedstat").exists()
+    ):
+        pytest.skip("this kernel counts no waiting for a core")
+    if asked.wrapper:
+        done = shutil.which("unshare") and subprocess.run(
+            [*NAMESPACE, "true"], capture_output=True, text=True, check=False
+        )
         if not done or done.returncode:
             pytest.skip(f"no network namespace can be made here: {done.stderr.strip() if done else 'no unshare'}")
 
 
-def test_late_sleeps() -> None:
-    """A timer slack (prctl(2), PR_SET_TIMERSLACK) of 20 ms lets the kernel be late by as much."""
-    before = "import ctypes\nctypes.CDLL(None).prctl(29, 20_000_000, 0, 0, 0)"
-    after = """
-import time
-late = []
-for _ in range(50):
-    began = time.perf_counter_ns()
-    time.sleep(0.0001)
-    late.append(time.perf_counter_ns() - began - 100_000)
-measured = max(late)
-"""
-    effect, size, measured = real("timer.sleep", before, after)
-    assert effect in ("costs", "spoils")
-    assert size > 1e6
-    assert within_twice(size, measured) or measured > 4e7, "unless the machine stood still meanwhile"
-
-
-def test_a_small_buffer(tmp_path: Path) -> None:
-    root = machine(tmp_path, proc__sys__net__core__rmem_default="16384")
-    found = seen("udp.buffer_default", root)
-    after = """
-import socket
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-server.bind(("127.0.0.1", 0))
-client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for _ in range(500):
-    client.sendto(b"\\0\\1pxelinux.0\\0octet\\0", server.getsockname())
-server.setblocking(False)
-measured = 0
-try:
-    while server.recv(99):
-        measured += 1
-except BlockingIOError:
-    pass
-"""
-    _, _, measured = real("udp.buffer_default", "", after)
-    assert found.effect == "costs"
-    assert found.size is not None
-    assert within_twice(found.size, measured)
-
-
-def quota_group() -> Path | None:
-    """A control group with half a core, where one can be made; the caller removes it."""
+@contextmanager
+def _group(identity: str) -> Iterator[Path | None]:
+    """A control group with half a core for those that need one."""
+    if identity not in ("cpu.quota", "cpu.throttled"):
+        yield None
+        return
     name = f"tftpbench-test-{os.getpid()}"
     for parent, file, text in (
         (Path("/sys/fs/cgroup"), "cpu.max", "50000 100000"),
@@ -470,30 +537,23 @@ def quota_group() -> Path | None:
             group.mkdir()
         except OSError:
             continue
-        if (group / file).exists():  # the kernel makes it where the controller is there
-            (group / file).write_text(text)
-            return group
-        group.rmdir()
-    return None
-
-
-def test_a_quota() -> None:
-    group = quota_group()
-    if group is None:
-        pytest.skip("no control group with a quota can be made here: that takes root")
-    try:
-        before = f'open("{group}/cgroup.procs", "w").write("0")'
-        effect, size, measured = real("cpu.quota", before, BUSY.format(count=WANTED))
-    finally:
-        group.rmdir()
-    assert effect == "spoils"
-    assert within_twice(size, measured)
+        try:
+            if (group / file).exists():  # the kernel makes it where the controller is there
+                (group / file).write_text(text)
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no control group with a quota can be made here: that takes root")
 
 
 def test_the_command_says_all_within_ten_seconds_and_its_code_is_that_of_the_worst(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of CPU time, its server's included: a busy machine makes it wait, but not work. It sleeps for half a second."""
+    before_s = sum(os.times()[:4])
     code = cli.exit_code(["doctor", "--for", "smoke", "--json"])
+    assert sum(os.times()[:4]) - before_s < 10 - looks.FULL.sleeps_s
     made = json.loads(capsys.readouterr().out)
     Draft202012Validator(json_schema("doctor")).validate(made)
     assert made["scenario"] == "smoke"

@@ -3,6 +3,8 @@
 Each takes the machine as it is examined, and returns what it found, what that does to figures, and how much. Reading
 goes through a root folder, so that tests have another one; effects are measured on the machine itself. It must never
 change the machine, run a remedy, or guess: what can't be known is NotKnown.
+
+It is long because it is a list: 29 short functions, one for each row of the table in conditions.py.
 """
 
 import gzip
