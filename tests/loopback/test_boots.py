@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tftpbench
+from benches.capacity import case
 from tests.loopback.machine import runs, until
 from tests.loopback.manifests import bundled
 from tests.loopback.peer import RRQ, Address, Answer, Peer, data, error, opcode, peer
@@ -102,6 +103,23 @@ def test_a_bundled_profile_boots(tmp_path: Path) -> None:
     assert (row["booted"], row["boots_failed"]) == (MACHINES, 0)
     assert (row["operation"], row["blksize"], row["file_size_bytes"]) == (None, None, None)
     assert row["ceiling_data_pps"] is None
+
+
+@pytest.mark.parametrize("boot", ["uefi", "bios-pxelinux", "uefi-ipxe"])
+def test_a_boot_takes_as_many_datagrams_of_a_server_as_a_search_at_a_known_rate_counts(
+    boot: str, tmp_path: Path
+) -> None:
+    """benches/capacity.py: answers to requests, of which misses and probes are some, and blocks."""
+    scenario = storm(tmp_path, boot, [bundled(tmp_path, "epoll")], trials=5)
+    code, out, err = done(tmp_path, "run", str(scenario), "--seed", "1")
+    assert code == 0, out + err
+    found = rows(tmp_path)
+    assert [row["booted"] for row in found] == [MACHINES] * 5
+    exact = [row for row in found if row["retransmissions"] == row["restarts"] == 0]
+    if not exact:
+        pytest.skip("clients repeated something in each trial: this machine is too busy to count what they need")
+    wanted = MACHINES * case(boot, 1.0).datagrams_per_s
+    assert [row["datagrams_received"] for row in exact] == [wanted] * len(exact)
 
 
 def dropping(files: dict[str, bytes], dropped: str) -> Answer:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -306,6 +307,27 @@ def test_drops_are_the_servers_where_they_are_and_the_hosts_hold_them_all(model:
     assert 200 < drops <= 300
     assert host_between - host_before > 200
     assert host_after - host_between >= drops
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel counts no waiting for a core")
+def test_the_wait_of_a_server_for_its_core_is_what_a_neighbour_takes(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    spin = f"import os\nos.sched_setaffinity(0, [{core}])\nprint(flush=True)\nwhile True: pass"
+    with burning(tmp_path, "loop") as server:
+        reader = server._running()[1]
+        os.sched_setaffinity(supervisor_of(server).pid or 0, [core])
+        with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) as neighbour:
+            try:
+                assert neighbour.stdout is not None
+                neighbour.stdout.readline()
+                before_ns, began_ns = reader.waited_ns(), time.monotonic_ns()
+                spent_ns = sum(ask(server, "burn", 6))
+                after_ns, lasted_ns = reader.waited_ns(), time.monotonic_ns() - began_ns
+            finally:
+                neighbour.kill()
+    assert before_ns is not None
+    assert after_ns is not None
+    assert spent_ns / 4 < after_ns - before_ns < lasted_ns
 
 
 def flood(address: tuple[str, int], datagrams: int) -> None:

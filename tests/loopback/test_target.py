@@ -483,6 +483,26 @@ def test_a_capacity_of_a_target_that_is_not_there_is_exit_code_three(
     assert "nothing listens" in capsys.readouterr().err
 
 
+def test_a_capacity_of_a_target_that_falls_silent_ends_with_its_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its machines might go on for two minutes, and it would be waited for as long."""
+    serve = named_only(bytes(700), {b"boot.0"})
+
+    def answer(self: Peer, datagram: bytes, address: Address) -> None:
+        if len(requests(self)) <= 10:
+            serve(self, datagram, address)
+
+    with peer(answer) as server:
+        words = ["capacity", "--target", f"127.0.0.1:{server.port}", "--target-file", "boot.0", "--find", "machines"]
+        words += ["--deadline", "2min", "--set", "client.retries=100", "--budget", "10s", "--json", "--quiet"]
+        assert cli.exit_code([*words, "--out", str(tmp_path)]) == 6
+    found = json.loads(capsys.readouterr().out)
+    assert found["took_s"] < 60
+    assert not found["is_target_dead"], "it was not waited for to the end"
+    assert found["reasons"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -5,16 +5,17 @@ what `Trials` sees, and touches no clock, server or folder itself. It must never
 its time gives an irregular result, which says so.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, relevant, search
-from tftpbench.model.capacity import MACHINES, MACHINES_MAX, Bound, Fault, Goal, Stage, goal_of
+from tftpbench.measure.search import GROWTH_MIN, Bounds, Measured, SearchEnded, Seen, classes, relevant, search
+from tftpbench.model.capacity import MACHINES, MACHINES_MAX, Bound, Goal, Stage, goal_of
 from tftpbench.model.units import format_duration, rate_ratio
 from tftpbench.model.workload import Arriving, OpenLoop, Piece, Shaped, Sought, Storm
 
@@ -28,67 +29,30 @@ STARTS_MIN = 20
 ABOVE_KNEE, BELOW_KNEE = 1.5, 20.0
 # Where the ramp was wrong, so often the search goes on above or below, and so often a trial of no use is repeated.
 EXTENSIONS_MAX, REPEATS_MAX = 4, 5
+# Others on the machine may end soon: they are waited for so long, as a share of the budget.
+BUSY_SHARE = 0.1
 GENERATOR_MARGIN = 0.75
+# The next search knows nothing of the trials before it: it is not to measure the same load again.
+OTHER_LOAD = 1.0001
 # So many trials, each so long, must hold at the lower bound; it is lowered by one width at most so often.
 CONFIRMING, CONFIRMING_S, LOWERED_MAX = 3, 60.0, 5
 LATENCY_SHARES = (0.9, 0.5, 0.1)
 OVERLOAD, OVERLOAD_S, CALM, CALM_S = 1.1, 10.0, 0.5, 20.0
 # A second's p99 is normal again at twice that of the calm load, or where it lies this little above it.
 NORMAL_TIMES, NORMAL_NS = 2.0, 10_000_000
-# Of in flight that grows by one: a straggler, not a backlog.
-GROWTH_MIN = 2.0
+# What comes while a side stands still is added to the backlog, and growth over a trial is twice that over its half.
+HELD_UP_TIMES = 2.0
+# Stages in which a loss changes a bound.
+DECISIVE = ("bounds", "confirmation")
 # Around a trial: a start, a stop, its files.
 AROUND_S = 0.7
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One trial of a search. `load`: starts a second, machines at once, or machines a second of a spread.
-
-    `lost`: failed, late or shed. `growth`: by how much the backlog grew over the trial. `done_per_s`: what came to its
-    end / the time until the last did. Times in ns; None for never, and for not known. `reason`: of a fault.
-    `took_s`: from its server's start to its end. Of a storm `duration_s` is 1.
-    """
-
-    trial: int
-    stage: Stage
-    load: float
-    duration_s: float
-    intended: int
-    lost: int
-    growth: float = 0.0
-    fault: Fault = ""
-    reason: str = ""
-    done_per_s: float = 0.0
-    service_ns_p50: float | None = None
-    response_ns_p50: float | None = None
-    response_ns_p99: float | None = None
-    took_s: float = 0.0
-    starts_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
-    ends_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
-    """Of each start, in ns since the first; negative for an end that never came."""
-
-    @property
-    def missing(self) -> int:
-        """What the trial counts as lost: the larger of what was lost, and what was added to the backlog."""
-        if self.fault in ("died", "wrong bytes"):
-            return self.intended
-        grown = math.ceil(self.growth) if self.growth > GROWTH_MIN else 0
-        return min(self.intended, max(self.lost, grown))
-
-    @property
-    def counts(self) -> bool:
-        """Whether it says something about the server."""
-        return self.fault in ("", "died", "wrong bytes")
-
-    @property
-    def measured(self) -> Measured:
-        """As a search sees it."""
-        return Measured(self.load, self.duration_s, self.intended, self.missing)
-
-
 class Asked(NamedTuple):
-    """A trial to do: what starts, how many in all (None where the load says it), and when it ends at the latest."""
+    """A trial to do: what starts, how many in all (None where the load says it), and when it ends at the latest.
+
+    `left_s`: of the budget.
+    """
 
     stage: Stage
     load: float
@@ -96,6 +60,7 @@ class Asked(NamedTuple):
     arriving: Arriving
     starts: int | None
     limit_s: float
+    left_s: float = math.inf
 
 
 class Trials(Protocol):
@@ -176,6 +141,7 @@ class Search:
         self._began_s = trials.now_s()
         self._ends_s = self._began_s + asked.asked.budget_ns / 1e9
         self._at_once_per_s = 0.0
+        self._tried = 0
         self._goal = goal_of(asked.asked, asked.find)
         self.result = Result(asked, self._goal)
 
@@ -229,11 +195,11 @@ class Search:
             ended = found.ended
             if isinstance(ended, _GeneratorLimit) and found.lower is None and ended.load * GENERATOR_MARGIN > least:
                 result.limit = min(ended.load, result.limit or ended.load)
-                most = ended.load * GENERATOR_MARGIN
+                least, most = least * OTHER_LOAD, ended.load * GENERATOR_MARGIN
             elif ended is None and found.upper is None and result.limit is None and most < self._most:
                 least, most = most / RAMP_FACTOR, min(most * RAMP_FACTOR, self._most)
             elif ended is None and found.lower is None and least > self._least:
-                least, most = max(least / BELOW_KNEE, self._least), least
+                least, most = max(least / BELOW_KNEE, self._least), least / OTHER_LOAD
             else:
                 break
         self._take(found)
@@ -376,7 +342,8 @@ class Search:
         pieces = (_hold(high, OVERLOAD_S), _hold(low, CALM_S))
         text = f"{self._text(high)} for {OVERLOAD_S:g} s, {self._text(low)} for {CALM_S:g} s"
         arriving = Shaped(pieces, "even", self._asked.in_flight_max, self._asked.deadline_ns, text)
-        seen = self._run(Asked("recovery", result.lower, length_s, arriving, None, self._limit_s(length_s)))
+        limit_s = self._limit_s(length_s)
+        seen = self._run(Asked("recovery", result.lower, length_s, arriving, None, limit_s, self._left_s))
         if seen.starts_ns is None or seen.ends_ns is None or seen.fault:
             raise SearchEnded(seen.reason or "its trial kept no times")
         normal_ns = max(NORMAL_TIMES * calm.response_ns_p99, calm.response_ns_p99 + NORMAL_NS)
@@ -391,27 +358,29 @@ class Search:
         if seen.fault in _NOT_OFFERED:
             raise _GeneratorLimit(load, seen.reason)
         if seen.fault == "machine":
-            raise _MachineBusy(f"this machine was too busy for {REPEATS_MAX} trials in a row: {seen.reason}")
+            raise _MachineBusy(f"this machine was too busy for {self._tried} trials in a row: {seen.reason}")
         return seen
 
     def _repeated(self, stage: Stage, load: float, duration_s: float) -> Seen:
-        """A trial; one that says nothing about the server is repeated a few times."""
-        for _ in range(REPEATS_MAX):
+        """A trial; one that says nothing about the server is repeated a few times, on a busy machine for a while."""
+        calm_s = self._trials.now_s() + BUSY_SHARE * self._asked.asked.budget_ns / 1e9
+        for self._tried in itertools.count(1):
             seen = self._once(stage, load, duration_s)
-            if seen.fault not in ("generator", "machine") or _is_good_enough(seen):
+            is_over = self._tried >= REPEATS_MAX and (seen.fault == "generator" or self._trials.now_s() >= calm_s)
+            if seen.fault not in ("generator", "machine") or _is_good_enough(seen) or is_over:
                 break
         return seen
 
     def _once(self, stage: Stage, load: float, duration_s: float) -> Seen:
         arriving, starts, lasts_s = self._arriving(load, duration_s)
-        # Nothing ends a storm before the last deadline of its machines, so that one may take as long as any until now.
+        # One that is cut off says nothing, and a storm may take as long as any until now.
         storms_s = [seen.took_s for seen in self.result.trials] if self._asked.find != "rate" else []
         if self._left_s < max(lasts_s, 1.0, *storms_s):
             raise _BudgetSpent("the budget was spent")
-        return self._run(Asked(stage, load, duration_s, arriving, starts, self._limit_s(lasts_s)))
+        return self._run(Asked(stage, load, duration_s, arriving, starts, self._limit_s(lasts_s), self._left_s))
 
     def _run(self, asked: Asked) -> Seen:
-        seen = self._trials.run(asked)
+        seen = self._judged(self._trials.run(asked))
         self.result.trials.append(seen)
         if seen.fault == "cut":
             raise _BudgetSpent("the budget was spent")
@@ -420,6 +389,20 @@ class Search:
             self.result.is_dead = seen.fault == "dead target"
             raise _Gone(seen.reason)
         return seen
+
+    def _judged(self, seen: Seen) -> Seen:
+        """As it is, or as a trial of a busy machine: where that alone may have made it lose what it lost.
+
+        One that was good in spite of it is good, and one that lost more is bad.
+        """
+        if seen.fault or seen.stage not in DECISIVE or seen.measured.loss_ratio <= self._goal.lost:
+            return seen
+        per_s = seen.load if self._asked.find == "rate" else seen.done_per_s
+        if seen.missing > HELD_UP_TIMES * per_s * seen.held_up_s + (GROWTH_MIN if seen.held_up_s else 0.0):
+            return seen
+        held_up = format_duration(round(seen.held_up_s * 1e9))
+        reason = f"this machine held server or generator up for {held_up}, which explains the {seen.missing:,} lost"
+        return replace(seen, fault="machine", reason=reason)
 
     def _arriving(self, load: float, duration_s: float) -> tuple[Arriving, int | None, float]:
         """What starts, how many, and how long the starts take."""

@@ -17,12 +17,12 @@ import numpy as np
 from tftpbench.host.generator import LoadResult
 from tftpbench.host.server import udp_strays_host
 from tftpbench.host.target import Target
-from tftpbench.measure.capacity import Asked, Result, Search, Seen
+from tftpbench.measure.capacity import Asked, Result, Search
 from tftpbench.measure.findings import GIVEN_UP
 from tftpbench.measure.plan import Trial
-from tftpbench.measure.search import second_opinion
+from tftpbench.measure.search import Seen, second_opinion
 from tftpbench.measure.trial import Outcome
-from tftpbench.measure.validity import Kind, commonest
+from tftpbench.measure.validity import Kind, commonest, cores_of
 from tftpbench.model import axes
 from tftpbench.model.capacity import (
     MACHINES,
@@ -67,7 +67,7 @@ def search_all(
         if not isinstance(load, Sought) or (base.contender.name, cell.key, base.round) in known:
             continue
         yield base, None
-        trials = ServerTrials(base, do, rows, numbers, lambda: wait_until_quiet(udp_strays_host))
+        trials = ServerTrials(base, do, rows, numbers, partial(wait_until_quiet, udp_strays_host))
         result = Search(load, trials, partial(load_text, load)).run()
         where = {
             "cell_key": cell.key,
@@ -85,7 +85,7 @@ class ServerTrials:
     """The trials of one search on a real server; each is kept before the next begins.
 
     `recorded`: rows of an earlier part of the run, which stand for trials that would be done again. `numbers`: of the
-    trials to come.
+    trials to come. `quiet`: returns when a running server is at rest, or after so many seconds.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ServerTrials:
         do: Callable[[Trial], Outcome],
         recorded: Sequence[Row],
         numbers: Iterator[int],
-        quiet: Callable[[], object],
+        quiet: Callable[[float], object],
     ) -> None:
         self._base, self._do, self._numbers, self._quiet = base, do, numbers, quiet
         self._recorded = [row for row in recorded if not number(row, "interrupted") and _is_of(row, base)]
@@ -106,19 +106,21 @@ class ServerTrials:
 
     def run(self, asked: Asked) -> Seen:
         """Do it, or find it done."""
-        limit_ns = round(asked.limit_s * 1e9)
-        cell = replace(self._base.cell, load=asked.arriving, transfers=asked.starts, limit_ns=limit_ns)
+        ends_s = self.now_s() + asked.left_s
+        cell = replace(self._base.cell, load=asked.arriving, transfers=asked.starts)
         for row in self._recorded:
             if row["cell_key"] == cell.key:
                 self._recorded.remove(row)
                 return seen_of(row, asked)
         is_running = isinstance(self._base.contender.server, Target)
         if is_running and self._has_loaded:
-            self._quiet()
+            self._quiet(asked.left_s)
         self._has_loaded, began_s = True, self.now_s()
+        asked = asked._replace(limit_s=max(0.1, min(asked.limit_s, ends_s - began_s)))
+        cell = replace(cell, limit_ns=round(asked.limit_s * 1e9))
         count = next(self._numbers)
         try:
-            outcome = self._do(replace(self._base, number=count, order=count, cell=cell))
+            outcome = self._do(replace(self._base, number=count, order=count, cell=cell, ends_s=ends_s))
         except LoadError as error:  # too many open files, or another machine that bears no load
             fault: Fault = "dead target" if is_running else "generator"
             starts = asked.starts or cell.machines_asked or 0
@@ -165,9 +167,9 @@ def seen_of(row: Row, asked: Asked, result: LoadResult | None = None, *, is_runn
     load = asked.arriving
     intended = int(asked.starts or (load.machines if isinstance(load, Storm) else number(row, known)) or 0)
     done, cut_off = int(number(row, ended) or 0), int(number(row, cut) or 0)
-    fault, reason = _fault(
-        row, asked, cut_off=cut_off, is_running=is_running, was_stopped=bool(result and result.stopped)
-    )
+    was_cut = cut_off > 0 or (number(row, known) or 0) < intended
+    was_stopped = bool(result and result.stopped)
+    fault, reason = _fault(row, asked, was_cut=was_cut, is_running=is_running, was_stopped=was_stopped)
     lasts_s = number(row, "duration_s")
     table = (result.boots or result.transfers) if result is not None and result.has_every_start else None
     return Seen(
@@ -184,20 +186,40 @@ def seen_of(row: Row, asked: Asked, result: LoadResult | None = None, *, is_runn
         service_ns_p50=number(row, "boot_service_ns_p50" if is_boots else "service_ns_p50"),
         response_ns_p50=_time(row, "boot_ns_p50" if is_boots else "response_ns_p50"),
         response_ns_p99=_time(row, "boot_ns_p99" if is_boots else "response_ns_p99"),
+        held_up_s=held_up_s(row),
         starts_ns=table["intended_start_ns"] if table else None,
         ends_ns=np.where(table["outcome"] == 0, table["end_ns"], -1) if table else None,
     )
 
 
+def held_up_s(row: Row) -> float:
+    """For how long the machine kept server or generator from running in a trial, as far as its row says.
+
+    What the hypervisor took, a quota, gaps of the generator, and the server's wait for a core; of that no more than its
+    cores had left for others. Where both sides share a core each waits for the other, so gaps and waits tell nothing.
+    """
+    server, generator = cores_of(row)
+    lasts_s = number(row, "duration_s") or 0.0
+    stolen_s = (number(row, "steal_fraction") or 0.0) * lasts_s * len(server | generator)
+    found_s = stolen_s + (number(row, "throttled_ns") or 0.0) / 1e9
+    if server & generator:
+        return found_s
+    waited_s, busy = (number(row, "server_wait_ns") or 0.0) / 1e9, number(row, "server_busy_fraction")
+    if busy is not None and server:
+        waited_s = min(waited_s, max(0.0, 1.0 - busy) * lasts_s * len(server))
+    return found_s + waited_s + (number(row, "generator_gap_ns_sum") or 0.0) / 1e9
+
+
 def wait_until_quiet(
     count: Callable[[], int | None],
+    most_s: float = QUIET_MAX_S,
     now_s: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Return when `count`, of datagrams that came for no socket, has stood still for 2 s, or after 20 s."""
+    """Return when `count`, of datagrams that came for no socket, has stood still for 2 s, or after 20 s or `most_s`."""
     began_s = since_s = now_s()
     last = count()
-    while now_s() - since_s < QUIET_S and now_s() - began_s < QUIET_MAX_S:
+    while now_s() - since_s < QUIET_S and now_s() - began_s < min(most_s, QUIET_MAX_S):
         sleep(LOOK_S)
         if (found := count()) != last:
             last, since_s = found, now_s()
@@ -254,12 +276,13 @@ def _trial(seen: Seen) -> FoundTrial:
         counts=seen.counts,
         fault=seen.fault,
         reason=seen.reason,
+        held_up_s=round(seen.held_up_s, 3),
         response_ns_p50=seen.response_ns_p50,
         response_ns_p99=seen.response_ns_p99,
     )
 
 
-def _fault(row: Row, asked: Asked, *, cut_off: int, is_running: bool, was_stopped: bool) -> tuple[Fault, str]:
+def _fault(row: Row, asked: Asked, *, was_cut: bool, is_running: bool, was_stopped: bool) -> tuple[Fault, str]:
     """Why a trial is no plain answer, and in words."""
     reason = str(row.get("verdict_reason") or "")
     of_server = _of_server(row, is_running=is_running)
@@ -271,7 +294,7 @@ def _fault(row: Row, asked: Asked, *, cut_off: int, is_running: bool, was_stoppe
         cause = commonest([reason])
         return "machine" if cause is not None and cause.kind in _OF_THE_MACHINE else "generator", reason
     # The brake of a load on another machine ends what fails: that is an answer.
-    if cut_off and not was_stopped and not is_full_length(row, asked):
+    if was_cut and not was_stopped and not is_full_length(row, asked):
         return "cut", "the budget ended it"
     return "", ""
 

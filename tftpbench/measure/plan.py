@@ -5,6 +5,7 @@ and a reader repeat one. What is here is looked at before: whether a program is 
 free.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,13 +61,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of one cell on one server. `number` follows the scenario, `order` the clock; both count from 1."""
+    """One run of one cell on one server. `number` follows the scenario, `order` the clock; both count from 1.
+
+    `ends_s`: when it is ended at the latest, on the monotonic clock, whatever its load is.
+    """
 
     number: int
     order: int
     round: int
     cell: Cell
     contender: Contender
+    ends_s: float = math.inf
 
 
 @dataclass(frozen=True)

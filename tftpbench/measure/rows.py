@@ -40,6 +40,8 @@ class Observed:
     """When the window opened, and when it closed."""
     context_switches: int | None
     """When it closed."""
+    waited_ns: tuple[int | None, int | None]
+    """Of its threads for a core, when the window opened, and when it closed."""
     udp_drops_host: tuple[int | None, int | None]
     """After the load, and before."""
     udp: UdpCounts | None
@@ -98,6 +100,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
     if busy_polls:
         cpu_ns = in_window_ns = None
     figures = seen.result.figures
+    waited_ns = since(seen.waited_ns[1], seen.waited_ns[0])  # a thread that ended takes its count with it
     blocks, window_s = figures.get("blocks_to_window_end"), figures.get("duration_s")
     return {
         "server_busy_fraction": _share(in_window_ns, window_s, cores),
@@ -110,6 +113,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
         "server_processes_max": seen.samples.processes_max,
         "server_threads_max": seen.samples.threads_max,
         "server_fds_max": seen.samples.fds_max,
+        "server_wait_ns": None if waited_ns is None else max(0, waited_ns),
         "server_context_switches": since(seen.context_switches, seen.ready.context_switches),
         "server_receive_buffer_bytes": seen.buffers.receive_bytes if seen.buffers else None,
         "server_send_buffer_bytes": seen.buffers.send_bytes if seen.buffers else None,

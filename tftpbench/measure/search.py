@@ -7,17 +7,21 @@ of it leaves this module. It must never know a server.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from MLRsearch import AbstractMeasurer, Config, MeasurementResult, MultipleLossRatioSearch, SearchGoal
+from numpy.typing import NDArray
 
-from tftpbench.model.capacity import Bound, FoundCapacity, Goal
+from tftpbench.model.capacity import Bound, Fault, FoundCapacity, Goal, Stage
 
 # Coarser targets before the goal's own, as the library's authors have it.
 PRECEDING_TARGETS = 2
 # Loads of the library are a rounded scale; two that are this close are one.
 SAME_LOAD = 1e-9
+# Of in flight that grows by one: a straggler, not a backlog.
+GROWTH_MIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,54 @@ class Measured:
     def loss_ratio(self) -> float:
         """Of all that were intended."""
         return min(self.lost / self.intended, 1.0) if self.intended else 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One trial of a search. `load`: starts a second, machines at once, or machines a second of a spread.
+
+    `lost`: failed, late or shed. `growth`: by how much the backlog grew over the trial. `done_per_s`: what came to its
+    end / the time until the last did. Times in ns; None for never, and for not known. `reason`: of a fault.
+    `held_up_s`: for how long the machine kept server or generator from running. `took_s`: from its server's start to
+    its end. Of a storm `duration_s` is 1.
+    """
+
+    trial: int
+    stage: Stage
+    load: float
+    duration_s: float
+    intended: int
+    lost: int
+    growth: float = 0.0
+    fault: Fault = ""
+    reason: str = ""
+    done_per_s: float = 0.0
+    service_ns_p50: float | None = None
+    response_ns_p50: float | None = None
+    response_ns_p99: float | None = None
+    held_up_s: float = 0.0
+    took_s: float = 0.0
+    starts_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    ends_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    """Of each start, in ns since the first; negative for an end that never came."""
+
+    @property
+    def missing(self) -> int:
+        """What the trial counts as lost: the larger of what was lost, and what was added to the backlog."""
+        if self.fault in ("died", "wrong bytes"):
+            return self.intended
+        grown = math.ceil(self.growth) if self.growth > GROWTH_MIN else 0
+        return min(self.intended, max(self.lost, grown))
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says something about the server."""
+        return self.fault in ("", "died", "wrong bytes")
+
+    @property
+    def measured(self) -> Measured:
+        """As a search sees it."""
+        return Measured(self.load, self.duration_s, self.intended, self.missing)
 
 
 class SearchEnded(Exception):  # no error: an end before the goal

@@ -114,7 +114,7 @@ def run_trial(
         cpus=os.cpu_count(),
         is_quick=bench.is_quick,
         strays=seen.strays,
-        was_cut_off=seen.lost is not None or seen.result.stopped is not None,
+        was_cut_off=seen.lost is not None or seen.result.stopped is not None or _left_s(trial) <= 0,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
@@ -136,7 +136,8 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     waited, began_ns = (machine.cpu_pressure_ns(), machine.throttled_ns()), time.monotonic_ns()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
-        result, edges = run_watched(config, stop, bench, server, reporter(trial, config, on_event))
+        report = _ended_in_time(trial, stop, reporter(trial, config, on_event))
+        result, edges = run_watched(config, stop, bench, server, report)
     after = bench.tools.host.stolen_ticks(cores)
     lasted_ns, waited_now = time.monotonic_ns() - began_ns, (machine.cpu_pressure_ns(), machine.throttled_ns())
     udp, strays = counted.now(server, result)
@@ -148,6 +149,7 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         ready=ready,
         cpu_ns=(edges.opened.cpu_ns, edges.closed.cpu_ns),
         context_switches=edges.closed.context_switches,
+        waited_ns=(edges.opened.waited_ns, edges.closed.waited_ns),
         udp_drops_host=(bench.tools.host.udp_drops(), dropped) if udp is None else (udp.no_buffer, 0),
         udp=udp,
         strays=strays,
@@ -216,6 +218,21 @@ def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[P
     return report
 
 
+def _ended_in_time(trial: Trial, stop: Stop, report: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """`report`, once a second, and the end of a load that would else go on until the last deadline of its machines."""
+
+    def look(now: Progress) -> None:
+        report(now)
+        if _left_s(trial) <= 0:
+            stop.request()
+
+    return look
+
+
+def _left_s(trial: Trial) -> float:
+    return trial.ends_s - time.monotonic()
+
+
 def _gap_distance(trial: Trial, result: LoadResult) -> float | None:
     """Of Poisson arrivals of which none is missing between two others."""
     cell = trial.cell
@@ -243,11 +260,15 @@ def _lacks_files(trial: Trial, why: str) -> str:
 
 
 def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: OnEvent) -> float:
-    """For how long a server that lost transfers answers no new request: 0 for not long, inf where it was given up."""
+    """For how long a server that lost transfers answers no new request: 0 for not long, inf where it was given up.
+
+    One that is not waited for to the end, as the trial has to end, is not given up.
+    """
     if result.figures.get("completed") == result.figures.get("started"):
         return 0.0
     is_running = isinstance(trial.contender.server, Target)
-    timeout_s = RECOVERY_TIMEOUT_S if is_running else UNRESPONSIVE_TIMEOUT_S
+    patience_s = RECOVERY_TIMEOUT_S if is_running else UNRESPONSIVE_TIMEOUT_S
+    timeout_s = min(patience_s, max(UNRESPONSIVE_TIMEOUT_S, _left_s(trial)))
 
     def silent(waited_s: float) -> None:
         if is_running and waited_s >= UNRESPONSIVE_TIMEOUT_S:
@@ -255,7 +276,7 @@ def _silence_s(trial: Trial, server: Server, result: LoadResult, on_event: OnEve
 
     began_s = time.monotonic()
     if not server.answers(timeout_s, silent):
-        return math.inf
+        return math.inf if timeout_s == patience_s else timeout_s
     silent_s = time.monotonic() - began_s
     return silent_s if silent_s >= UNRESPONSIVE_TIMEOUT_S else 0.0
 

@@ -328,20 +328,20 @@ def _gaps(row: Row, around: Surroundings) -> Iterator[Finding]:
         yield Finding(Kind.RUNNER_STOPPED, f"the runner watched the trial {runner_ns / 1e6:.0f} ms late", others)
 
 
-def _cores(row: Row) -> tuple[set[str], set[str]]:
-    """Those of the server and of the generator, where they are known."""
+def cores_of(row: Row) -> tuple[set[str], set[str]]:
+    """Cores of the server and of the generator, where they are known."""
     server, generator = (str(row.get(name) or "").split(",") for name in ("server_cpus", "generator_cpus"))
     return {*server} - {""}, {*generator} - {""}
 
 
 def _shares_a_core(row: Row) -> bool:
-    server, generator = _cores(row)
+    server, generator = cores_of(row)
     return bool(server & generator)
 
 
 def _other_programs(row: Row, around: Surroundings) -> str:
     """Where more waits for a core than the server's threads, the generator's and one program a core."""
-    ours = (number(row, "server_threads_max") or 1) + max(1, len(_cores(row)[1]))
+    ours = (number(row, "server_threads_max") or 1) + max(1, len(cores_of(row)[1]))
     if around.load_1min is None or not around.cpus or around.load_1min <= ours + around.cpus:
         return ""
     return f"load average {around.load_1min:.0f} on {counted(around.cpus, 'core')}: stop other programs"
@@ -357,7 +357,7 @@ def _own_core(row: Row, around: Surroundings) -> str:
 
 
 def _room_for_generator(row: Row, around: Surroundings) -> str:
-    server, generator = _cores(row)
+    server, generator = cores_of(row)
     if not around.cpus or not generator:
         return ""
     more = len(generator) + 1

@@ -162,6 +162,7 @@ class FoundTrial(_Document):
     counts: bool = _said("Whether it says something about the server.")
     fault: Fault = _said("What else it was; empty for nothing.")
     reason: str = _said("The fault in words.")
+    held_up_s: float = _said("For how long the machine kept server or generator from running.", default=0.0)
     response_ns_p50: float | None = _said("Median response, or boot, time; null for never.")
     response_ns_p99: float | None = _said("Its 99th percentile; null for never.")
 

@@ -623,6 +623,12 @@ _ROW: dict[str, Column] = {
     "throttled_ns": Metric(
         "ns", "For how long a quota held back the control group of tftpbench during the load, summed over cores.", "int"
     ),
+    "server_wait_ns": Metric(
+        "ns",
+        "For how long threads of the server's first process were ready to run in the window and had no core, together; "
+        "null where the kernel does not count it.",
+        "int",
+    ),
     "calibration_user_ns": Metric(
         "ns", "A fixed amount of user-space work on the server's cores, directly before the server starts.", "int"
     ),

@@ -1,27 +1,45 @@
 """Searches for capacities in virtual time: a server of known capacity, noise, death, a budget's end, Ctrl-C."""
 
+import itertools
 import json
 import math
 import random
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from MLRsearch import MeasurementResult
+from MLRsearch.target_spec import TargetSpec
+from MLRsearch.target_stat import TargetStat
 
 from tests.unit.builders import contender, scenario
 from tftpbench import plots
 from tftpbench.analysis.capacity import compared, frame, sentence
+from tftpbench.host.presence import Found
+from tftpbench.host.target import Target
 from tftpbench.measure import Bench, RunInterrupted, RunReport, Trial
-from tftpbench.measure.capacity import Asked, Result, Search, Seen, recovered_s
-from tftpbench.measure.capacity_trials import found_of, seen_of, wait_until_quiet
+from tftpbench.measure.capacity import Asked, Result, Search, recovered_s
+from tftpbench.measure.capacity_trials import ServerTrials, found_of, seen_of, wait_until_quiet
 from tftpbench.measure.findings import GIVEN_UP
-from tftpbench.measure.plan import plan
+from tftpbench.measure.plan import Contender, plan
 from tftpbench.measure.rows import row_of
-from tftpbench.measure.search import Bounds, Measured, SearchEnded, classes, classify, relevant, search
+from tftpbench.measure.search import (
+    Bounds,
+    Measured,
+    SearchEnded,
+    Seen,
+    classes,
+    classify,
+    relevant,
+    search,
+    second_opinion,
+)
 from tftpbench.measure.trial import Outcome, backlog_growth
-from tftpbench.model.capacity import Capacity, Find, FoundCapacity, Goal, documents, goal_of
+from tftpbench.model.capacity import Bound, Capacity, Find, FoundCapacity, FoundLoad, Goal, documents, goal_of
 from tftpbench.model.errors import NotComparable, ScenarioError
 from tftpbench.model.workload import OpenLoop, Sought, Storm
 from tftpbench.render import capacity as rendered
@@ -29,6 +47,7 @@ from tftpbench.render.schema import json_schema
 from tftpbench.store.format import read_searches
 from tftpbench.store.recording import run
 
+ROOT = Path(__file__).parents[3]
 RATE = 412.0
 BOOT_S = 0.2
 DEADLINE_NS = 30_000_000_000
@@ -38,7 +57,8 @@ DEADLINE_NS = 30_000_000_000
 class Machine:
     """A server that serves `rate` a second in turn, and holds `socket` requests; the clock goes on as it serves.
 
-    `noise`: of its rate, from trial to trial.
+    `noise`: of its rate, from trial to trial. `held_up_s`: for how long it stands still at the end of a trial, by its
+    number; where `says` it is in the trial's row.
     """
 
     rate: float = RATE
@@ -50,6 +70,8 @@ class Machine:
     interrupted_after: int = 10**9
     dead_after: int = 10**9
     stalls: set[int] = field(default_factory=set)
+    held_up_s: Callable[[int], float] = lambda _: 0.0
+    says: bool = True
     now: float = 0.0
     asked: list[Asked] = field(default_factory=list)
 
@@ -65,6 +87,8 @@ class Machine:
         starts, lasts_s, per_s = self._starts(asked)
         rate = self.rate * (1 + random.Random(f"{self.seed} {number}").gauss(0, self.noise))
         backlog = max(0.0, (per_s - rate) * lasts_s) if lasts_s else float(starts)
+        held_up_s = self.held_up_s(number)
+        backlog += 2 * per_s * held_up_s if lasts_s else 0.0
         took_s = max(lasts_s, starts / rate) + BOOT_S
         lost = max(0.0, starts - self.socket) if isinstance(load, Storm) and not lasts_s else 0.0
         lost = max(lost, min(starts, max(0.0, backlog - rate * load.deadline_ns / 1e9)))
@@ -86,6 +110,7 @@ class Machine:
             growth=0.0 if isinstance(load, Storm) or asked.stage == "recovery" else backlog, fault=fault,  # type: ignore[arg-type] # its words
             reason=reason, done_per_s=min(starts, starts - lost) / took_s, service_ns_p50=BOOT_S * 1e9,
             response_ns_p50=BOOT_S * 1e9, response_ns_p99=wait_ns, took_s=took_s,
+            held_up_s=held_up_s if self.says else 0.0,
             starts_ns=np.arange(300, dtype=np.int64) * 10**8,
             ends_ns=np.arange(300, dtype=np.int64) * 10**8 + _waits(),
         )  # fmt: skip
@@ -246,6 +271,98 @@ def test_a_machine_that_never_is_quiet_ends_the_search_and_says_so() -> None:
     assert result.limit is None
 
 
+def noisy(number: int) -> float:
+    """150 ms in six of ten trials."""
+    return 0.15 if number % 10 < 6 else 0.0
+
+
+@pytest.mark.parametrize("rate", [100.0, RATE])
+def test_what_the_machine_held_up_is_not_the_servers_loss(rate: float) -> None:
+    found = done(Machine(rate, held_up_s=noisy), budget="1h")
+    assert found.lower is not None
+    assert found.upper is not None
+    assert 0.98 * found.lower <= rate <= 1.02 * found.upper
+    assert found.upper / found.lower <= 1.06
+    assert found.is_regular
+    assert any(seen.fault == "machine" and "held server or generator up" in seen.reason for seen in found.trials)
+    wrong = done(Machine(rate, held_up_s=noisy, says=False), budget="1h")
+    assert wrong.upper is not None
+    assert wrong.upper * 1.02 < rate, "as a search would say that did not look"
+
+
+def test_a_machine_that_holds_up_every_trial_gives_no_figure_but_a_reason() -> None:
+    result = done(Machine(100.0, held_up_s=lambda _: 0.4), budget="5min")
+    assert not result.is_regular
+    (tried,) = re.findall(r"too busy for (\d+) trials in a row: this machine held server or", result.reasons[0])
+    assert int(tried) >= 5
+    assert 30 <= result.took_s < 60, "a tenth of the budget may make it better"
+
+
+def test_a_loss_that_is_more_than_the_machine_explains_is_the_servers() -> None:
+    machine = Machine(100.0, held_up_s=lambda _: 0.01)
+    result = done(machine)
+    assert result.is_regular
+    assert any(seen.stage == "bounds" and seen.counts and seen.missing for seen in result.trials)
+    assert not any(seen.fault for seen in result.trials if seen.load > 103)
+
+
+@pytest.mark.parametrize(
+    ("changes", "held_up_s"),
+    [
+        ({}, 0.0),
+        ({"steal_fraction": 0.01}, 0.2),
+        ({"throttled_ns": 3e8}, 0.3),
+        ({"generator_gap_ns_sum": 4e7}, 0.04),
+        ({"server_wait_ns": 5e8}, 0.5),
+        ({"server_wait_ns": 5e8, "server_busy_fraction": 0.99}, 0.1),
+        ({"server_wait_ns": 5e8, "generator_gap_ns_sum": 4e7, "generator_cpus": "0"}, 0.0),
+        ({"server_wait_ns": 5e8, "server_cpus": None, "steal_fraction": 0.01}, 0.6),
+        ({"server_wait_ns": None, "server_busy_fraction": None, "steal_fraction": None}, 0.0),
+    ],
+)
+def test_a_row_says_for_how_long_the_machine_kept_a_side_from_running(
+    changes: dict[str, object], held_up_s: float
+) -> None:
+    row = {"duration_s": 10.0, "server_cpus": "0", "generator_cpus": "1", "server_busy_fraction": 0.3, **changes}
+    assert seen_of(row, _asked(10.0)).held_up_s == pytest.approx(held_up_s)
+
+
+class Budgeted:
+    """Trials of a target on a clock of their own; what was asked of each."""
+
+    def __init__(self) -> None:
+        self.now, self.done, self.quiet_s = 100.0, list[Trial](), list[float]()
+        whole = plan(
+            scenario(servers=["one"], matrix={"boot": "uefi"}, duration=None, capacity={}), (contender("one"),), 1
+        )
+        target = Target("192.0.2.1", 69, "boot.0")
+        base = replace(whole.trials[0], contender=Contender(target, None, Found("", "")))
+        self.trials = ServerTrials(base, self._do, [], itertools.count(1), self._quiet)
+        self.trials.now_s = lambda: self.now  # type: ignore[method-assign] # a clock that stands still
+
+    def _do(self, trial: Trial) -> Outcome:
+        self.done.append(trial)
+        return Outcome({"verdict": "valid"}, (), None, b"")
+
+    def _quiet(self, most_s: float) -> None:
+        self.quiet_s.append(most_s)
+        self.now += 5
+
+
+def test_a_trial_on_a_target_ends_with_the_budget_whatever_comes_before_it() -> None:
+    world = Budgeted()
+    for _ in range(2):
+        world.trials.run(_asked(10.0)._replace(left_s=8.0, limit_s=8.0))
+    assert [trial.ends_s for trial in world.done] == [108.0, 108.0]
+    assert world.quiet_s == [8.0], "none before the first"
+    assert [trial.cell.limit_ns for trial in world.done] == [8 * 10**9, 3 * 10**9]
+
+
+def test_starts_that_the_budget_left_no_time_for_are_not_lost() -> None:
+    row = {"trial": 1, "intended": 60, "completed": 60, "interrupted": 0, "verdict": "valid", "deadline_ns": 3e10}
+    assert seen_of(row, _asked(10.0)._replace(limit_s=6.0)).fault == "cut"
+
+
 def test_machines_at_once_are_those_that_the_socket_holds() -> None:
     result = done(Machine(socket=530), "machines")
     found = document(result)
@@ -324,6 +441,104 @@ def test_two_classifiers_agree_on_every_load_of_a_thousand_searches() -> None:
     assert loads > 5000
 
 
+def by_the_library(goal: Goal, trials: Iterable[Measured]) -> Bound:
+    """What MLRsearch makes of the trials at one load, without a search around them."""
+    target = TargetSpec(
+        loss_ratio=goal.lost, exceed_ratio=goal.exceed, discrete_width=None, trial_duration=goal.trial_s,
+        duration_sum=goal.sum_s, expansion_coefficient=2, fail_fast=False, preceding=None,
+    )  # fmt: skip
+    stat = TargetStat(target)
+    for each in trials:
+        stat.add(
+            MeasurementResult(
+                intended_duration=each.duration_s,
+                intended_load=each.load,
+                intended_count=each.intended,
+                offered_count=each.intended,
+                loss_count=each.lost,
+                duration_with_overheads=each.duration_s,
+            )
+        )
+    optimistic, pessimistic = stat.estimates()
+    return "undecided" if optimistic != pessimistic else "lower" if optimistic else "upper"
+
+
+_Trial = tuple[float, int, int]
+# Real searches of the bundled epoll server, whose trials counted however busy the machine was: good for no figure.
+# Of each load its bound, as the library had it at the end, and its trials: seconds, starts, and how many were missing.
+RECORDED: dict[str, tuple[Goal, dict[float, tuple[Bound, tuple[_Trial, ...]]]]] = {
+    "rate of bios-pxelinux": (
+        Goal(0.001, 0.1, 0.5, 1.5, 0.3, 9.0),
+        {
+            406.49213614492476: ("undecided", ((0.3, 122, 0), (1.5, 610, 0))),
+            451.3381381848652: ("lower", ((1.5, 677, 0), (1.5, 677, 46), (1.5, 677, 0), (1.5, 677, 6), (1.5, 677, 0))),
+            501.1317486042438: ("upper", ((1.5, 752, 12), (1.5, 752, 83), (1.5, 752, 173), (1.5, 752, 294))),
+            617.8053820200149: ("undecided", ((0.3, 185, 5),)),
+            938.9689396520494: ("undecided", ((0.3, 282, 160),)),
+        },
+    ),
+    "rate of uefi": (
+        Goal(0.001, 0.1, 0.5, 1.5, 0.3, 9.0),
+        {
+            287.86778062243593: ("undecided", ((1.5, 432, 0),)),
+            319.6266215177596: ("lower", ((1.5, 479, 0), (1.5, 479, 0), (1.5, 479, 0))),
+            354.8892375588588: ("lower", ((1.5, 532, 3), (1.5, 532, 3), (1.5, 532, 0), (1.5, 532, 0), (1.5, 532, 0))),
+            437.51464878349105: ("lower", ((0.3, 131, 0), (1.5, 656, 6), (1.5, 656, 0), (1.5, 656, 0), (1.5, 656, 0))),
+            539.3769312837909: ("undecided", ((1.5, 809, 4),)),
+            664.9548187930225: ("lower", ((0.3, 199, 4), (1.5, 997, 0), (1.5, 997, 0), (1.5, 997, 13), (1.5, 997, 0))),
+            1536.0: ("undecided", ((0.3, 461, 256), (1.5, 2304, 1218), (1.5, 2304, 1360))),
+        },
+    ),
+}
+
+
+def found_as(goal: Goal, loads: dict[float, tuple[Bound, tuple[_Trial, ...]]]) -> FoundCapacity:
+    base = document(done(Machine(), budget="10s"))
+    one = base.trials[0].model_copy(update={"stage": "bounds", "counts": True, "fault": ""})
+    return base.model_copy(
+        update={
+            "goal": base.goal.model_copy(update=asdict(goal)),
+            "loads": tuple(FoundLoad(load=load, bound=bound) for load, (bound, _) in loads.items()),
+            "trials": tuple(
+                one.model_copy(update={"load": load, "duration_s": seconds, "intended": starts, "missing": missing})
+                for load, (_, trials) in loads.items()
+                for seconds, starts, missing in trials
+            ),
+        }
+    )
+
+
+def recorded() -> dict[str, FoundCapacity]:
+    """Real searches: those below, and each of a recorded run in results/reference."""
+    found = {name: found_as(*each) for name, each in RECORDED.items()}
+    for path in sorted((ROOT / "results/reference").glob("**/capacity.json")):
+        for each in read_searches(path.parent):
+            found[f"{path.parent.name}: {each.server}, {each.cell}, {each.find}, {each.round}"] = each
+    return found
+
+
+@pytest.mark.parametrize("found", [pytest.param(each, id=name) for name, each in recorded().items()])
+def test_two_classifiers_agree_on_every_load_of_a_recorded_search(found: FoundCapacity) -> None:
+    goal, measured = found.goal.goal, dict[float, list[Measured]]()
+    for each in found.trials:
+        if each.stage == "bounds" and each.counts and each.load is not None:
+            trial = Measured(each.load, each.duration_s, each.intended, each.missing)
+            measured.setdefault(each.load, []).append(trial)
+    # Where a search began anew above or below, its loads are those of the last part.
+    assert {each.load: each.bound for each in found.loads} == {
+        each.load: by_the_library(goal, measured[each.load]) for each in found.loads
+    }
+    assert second_opinion(found) == ()
+    assert measured or found.reasons or found.bounds == (0.0, 0.0), "and there is something to agree on"
+
+
+def test_a_recorded_search_whose_bounds_were_written_down_wrong_is_found_out() -> None:
+    found = next(iter(recorded().values()))
+    bound: Bound = "upper" if found.loads[0].bound == "lower" else "lower"
+    wrong = (found.loads[0].model_copy(update={"bound": bound}), *found.loads[1:])
+    assert second_opinion(found.model_copy(update={"loads": wrong})) == (found.loads[0].load,)
+
+
 def test_a_search_that_is_ended_keeps_its_bounds() -> None:
     goal = goal_of(Capacity(), "rate")
     whole, trials = _simulated(goal, RATE, 0.0, 1)
@@ -372,11 +587,14 @@ def test_a_running_server_is_left_until_nothing_came_for_two_seconds() -> None:
     def sleep(seconds: float) -> None:
         clock[0] += seconds
 
-    wait_until_quiet(lambda: int(min(clock[0], 5)), lambda: clock[0], sleep)
+    wait_until_quiet(lambda: int(min(clock[0], 5)), math.inf, lambda: clock[0], sleep)
     assert clock[0] == pytest.approx(7, abs=0.3)
     began = clock[0]
-    wait_until_quiet(lambda: int(clock[0] * 10), lambda: clock[0], sleep)
+    wait_until_quiet(lambda: int(clock[0] * 10), math.inf, lambda: clock[0], sleep)
     assert clock[0] - began == pytest.approx(20, abs=0.3)
+    began = clock[0]
+    wait_until_quiet(lambda: int(clock[0] * 10), 3.0, lambda: clock[0], sleep)
+    assert clock[0] - began == pytest.approx(3, abs=0.3), "the budget has no more"
 
 
 def test_a_recorded_trial_stands_for_one_that_would_be_done_again() -> None:

@@ -148,7 +148,8 @@ class FakeServer:
         return EdgeReader(self.counted, window)
 
     def counted(self) -> Usage:
-        return Usage(CLOSED_NS + self.world.late_ns, next(self.cpu), context_switches=52)
+        cpu_ns = next(self.cpu)
+        return Usage(CLOSED_NS + self.world.late_ns, cpu_ns, context_switches=52, waited_ns=cpu_ns // 1000)
 
     def sampler(self, *_: object) -> Any:
         class Context:
@@ -232,6 +233,7 @@ def test_a_row_holds_what_was_asked_what_was_seen_and_what_it_cost(world: World,
     assert row["server_cpu_s"] == pytest.approx(0.001), "from READY to the end of the window, not of the drain"
     assert row["server_cpu_ns_per_block"] == pytest.approx(10_000)
     assert row["server_busy_fraction"] == pytest.approx(0.0005), "between the edges of the window, per core"
+    assert row["server_wait_ns"] == 500, "the same"
     assert (row["server_rss_bytes_ready"], row["server_rss_bytes_max"], row["udp_drops_server"]) == (5000, 6000, 2)
     assert (row["server_end"], row["server_context_switches"]) == ("exit code 0", 42)
     assert row["protocol_faults"] == [{"kind": "stray_tid", "count": 1, "example": "DATA block 1", "rfc_section": None}]

@@ -204,9 +204,10 @@ class ServerProcess:
         )
 
     def _counted(self) -> Usage:
-        """CPU time and context switches, and when both had been read."""
+        """CPU time and context switches, when both had been read, and what takes longer after them."""
         cpu_ns, context_switches = self.cpu_ns(), self.context_switches()
-        return Usage(time.monotonic_ns(), cpu_ns, context_switches=context_switches)
+        at_ns = time.monotonic_ns()
+        return Usage(at_ns, cpu_ns, context_switches=context_switches, waited_ns=self._running()[1].waited_ns())
 
     def _start_once(self) -> None:
         if self._picks_port():

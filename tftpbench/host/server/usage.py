@@ -15,6 +15,8 @@ from tftpbench.host.server.sockets import PROC, DropCount
 from tftpbench.host.server.supervisor import proc_or_nothing, read_proc
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# 20 us each: this is looked at where a window opens.
+_THREADS_WAITED_FOR_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Usage:
 
     `cpu_ns` and `context_switches` count from its start and over every process that it ever had, `udp_drops` at every
     socket that was seen. `rss_bytes` is resident memory added up, so pages that processes share count in each;
-    `pss_bytes` gives each its share of them (None too where it was not looked at). The rest is what there is now.
+    `pss_bytes` gives each its share of them (None too where it was not looked at). `waited_ns` is only looked at beside
+    a measured window (`UsageReader.waited_ns`). The rest is what there is now.
     """
 
     at_ns: int
@@ -35,6 +38,7 @@ class Usage:
     pss_bytes: int | None = None
     processes: int | None = None
     context_switches: int | None = None
+    waited_ns: int | None = None
 
 
 @dataclass
@@ -113,6 +117,23 @@ class UsageReader:
         Nothing else tells: wait4(2) loses the children of a server that ignores SIGCHLD, proc(5) threads that ended.
         """
         return self._supervisor.counter.context_switches() if self._supervisor.counter is not None else None
+
+    def waited_ns(self) -> int | None:
+        """For how long the threads of its first process were ready to run so far, and had no core.
+
+        Summed over those that live. None where the kernel does not count it, or they are too many to look at.
+        """
+        # Where the kernel counts it: time on a core, time ready, how often (sched-stats in the kernel's documents).
+        tasks = f"/proc/{self._supervisor.pid}/task"
+        try:
+            threads = os.listdir(tasks)
+        except OSError:
+            return None
+        if len(threads) > _THREADS_WAITED_FOR_MAX:
+            return None
+        counts = [proc_or_nothing(f"{tasks}/{thread}/schedstat").split() for thread in threads]
+        waits = [int(count[1]) for count in counts if len(count) == 3]
+        return sum(waits) if waits else None
 
     def _single_process_cpu_ns(self) -> int | None:
         """Where nothing counts a process tree: the clock of the first process, true only while it is the only one."""
