@@ -190,7 +190,11 @@ def test_a_target_is_asked_for_each_file_once_and_lacking_ones_are_listed_in_one
         code, _, err = load(capsys, target, "--boot", str(path))
         own = machine_name("/cfg/{mac-}.cfg", 0)
         assert code == 2
-        assert f"{target} lacks 2 of the 2 files that small asks for: loader.efi, {own}; put them there, or name" in err
+        assert (
+            f"{target} lacks 2 of the 2 files that small asks for: loader.efi, {own} (each machine asks for its own "
+            "/cfg/{mac-}.cfg, these are machine 0's); put them there, or name others with --map (its names: tftpbench "
+            "boots show small)" in err
+        )
         asked = [datagram for datagram in server.received if opcode(datagram) == RRQ]
         assert len(asked) == 2, "each once, and no load"
         files[own] = b"own"
@@ -224,9 +228,38 @@ def test_what_a_target_serves_to_all_machines_is_compared_with_a_first_copy(
     assert found["stopped"] == ["2 machines stopped at /cfg/all.cfg: wrong bytes"]
     with peer(dropping(files_of(1), "")) as server:
         cli.exit_code(["load", f"127.0.0.1:{server.port}", "--boot", str(profile(tmp_path))])
+    captured = capsys.readouterr()
     assert "not compared: each machine of small has files of its own, which may differ: /cfg/{mac-}.cfg" in (
-        capsys.readouterr().out
+        captured.out
     )
+    assert "only machine 0's" not in captured.err, "there is no other"
+
+
+def test_where_each_machine_has_files_of_its_own_it_is_said_whose_were_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with peer(dropping(files_of(1), "")) as server:
+        target = f"127.0.0.1:{server.port}"
+        code = cli.exit_code(["load", target, "--boot", str(profile(tmp_path)), "--machines", "3"])
+    captured = capsys.readouterr()
+    assert code == 3
+    assert "Of /cfg/{mac-}.cfg only machine 0's was looked for: the next machine asks for" in captured.err
+    assert f"{machine_name('/cfg/{mac-}.cfg', 1)}, and stops there where that is not served" in captured.err
+    assert "2 machines stopped at /cfg/{mac-}.cfg: refused" in captured.out
+
+
+def test_a_file_that_was_to_be_absent_and_is_served_is_a_finding_and_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = profile(tmp_path, PROFILE.replace("/cfg/{mac-}.cfg", "/cfg/all.cfg"))
+    files = {"loader.efi": b"x" * 900, "/cfg/all.cfg": b"y" * 700}
+    files |= {machine_name("/cfg/{uuid}.cfg", number): b"menu" for number in range(2)}
+    with peer(dropping(files, "")) as server:
+        asked = (f"127.0.0.1:{server.port}", "--boot", str(path), "--machines", "3")
+        code, found, err = load(capsys, *asked)
+    assert code == 0, err
+    assert (found["booted"], found["misses"], found["failures"]) == (3, 1, False)
+    assert found["stopped"] == ["2 machines were served /cfg/{uuid}.cfg, which the profile expects to be absent"]
 
 
 def test_a_run_measures_a_running_server_with_its_own_files(tmp_path: Path) -> None:
@@ -266,6 +299,7 @@ def test_ctrl_c_ends_a_load_of_machines_with_what_it_found(tmp_path: Path) -> No
     found = json.loads(out)
     assert 0 < found["machines"] < MACHINES
     assert found["machines"] == found["booted"] + found["boots_failed"] + found["boots_interrupted"]
+    assert found["boots_failed"] or not found["boot_ns_max_is_never"], "what was cut off is not never"
     assert found["failures"] is True
 
 

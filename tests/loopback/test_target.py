@@ -17,9 +17,10 @@ import tftpbench
 from tests.loopback.manifests import bundled, tiny, written
 from tests.loopback.peer import ACK, DATA, ERROR, RRQ, WRQ, Address, Answer, Peer, ack, data, error, oack, opcode, peer
 from tftpbench import cli, measure
-from tftpbench.host.server import NothingListens, download
+from tftpbench.host.server import NothingListens, RunningServer, download, request
 from tftpbench.host.server.readiness import free_port
 from tftpbench.host.target import Target
+from tftpbench.model.errors import ServerNotReady
 from tftpbench.model.scenario import Scenario
 
 pytestmark = pytest.mark.timeout(200)
@@ -378,6 +379,38 @@ def test_one_that_does_not_recover_is_said_to_be_busy_and_not_to_be_absent(
         {"not_ready": f"still busy with the load before it, or stopped (no answer in {asked_s} s)"}
         for asked_s in ("0.3", "0.4")
     ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_one_that_has_ended_is_known_from_icmp_and_not_waited_for(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tftpbench.host.server.readiness.REFUSED_S", 0.0)
+    monkeypatch.setattr("tftpbench.host.server.external.REPEATS_S", (0.05, 0.05))
+    server = RunningServer(Target(host, free_port(host), "f"))
+    server.asked, server.silent_s = request("read", "f", {}), 0.0
+    assert not server.answers(3600)
+    assert server.silent_s > 0
+    with pytest.raises(ServerNotReady, match=r"^nothing listens on \S+ \(ICMP port unreachable\): start the server"):
+        server.start()
+
+
+def test_one_that_refuses_for_a_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tftpbench.host.server.external.REPEATS_S", (0.05, 0.05))
+    monkeypatch.setattr("tftpbench.host.server.readiness.REFUSED_S", 3600.0)
+    place = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server = RunningServer(Target("127.0.0.1", free_port("127.0.0.1"), "f"))
+    server.asked, silences = request("read", "f", {}), []
+
+    def starts(waited_s: float) -> None:
+        silences.append(waited_s)
+        if len(silences) == 3:
+            place.bind(("127.0.0.1", server.port))
+        if len(silences) > 3:
+            _, client = place.recvfrom(600)
+            place.sendto(data(1, b"f"), client)
+
+    with place:
+        assert server.answers(60, starts)
+    assert not server.is_refused
 
 
 def copied(server: Peer, path: Path, **options: int) -> bytes:

@@ -125,7 +125,8 @@ Shape = Annotated[
     str | None,
     typer.Option(
         metavar="PIECES",
-        help="Start at a rate that changes, as in '10/s..500/s in 60s, 500/s for 5min, burst 2000'.",
+        help="Start at a rate that changes, as in 'ramp 10/s..500/s for 60s, hold 500/s for 5min, burst 2000', or as a "
+        "scenario has it.",
     ),
 ]
 RowsOf = Annotated[
@@ -494,7 +495,7 @@ def _ready(
         return
     from tftpbench.host.server import TemporaryFolder
     from tftpbench.host.target import Target
-    from tftpbench.measure import copied_boots
+    from tftpbench.measure import copied_boots, only_of_the_first
     from tftpbench.model import boot as boots
 
     names = options.names(map_)
@@ -507,6 +508,8 @@ def _ready(
             Target(config.host, config.port, None), shares, folder.path, is_compared=is_compared,
             on_file=lambda name: screen.live(f"Reading {name} once, to see that it is there."),
         )  # fmt: skip
+        if config.transfers != 1 and (others := only_of_the_first(shares)):
+            screen.say(others)
         yield replace(config, boots=copied, verify="full" if is_compared else "off", size_is_known=is_compared), ""
 
 
@@ -640,25 +643,37 @@ def _pieces(text: str | None) -> "tuple[Piece, ...]":
     from tftpbench.model.workload import Piece
 
     found = []
-    for part in (text or "").split(",") if text is not None else ():
-        words = part.split()
+    for part, written in _written(text) if text is not None else ():
         try:
-            match words:
-                case [rates, "in", lasts] if ".." in rates:
-                    written = ShapePiece.model_validate({"ramp": rates, "for": lasts})
-                case [rate, "for", lasts]:
-                    written = ShapePiece.model_validate({"hold": rate, "for": lasts})
-                case ["burst", count] if count.isdecimal():
-                    written = ShapePiece.model_validate({"burst": int(count)})
-                case _:
-                    written = ShapePiece.model_validate({})  # is refused
-            found.append(Piece.of(written))
+            found.append(Piece.of(ShapePiece.model_validate(written)))
         except (ValidationError, ValueError):
             raise typer.BadParameter(
-                f"--shape has {part.strip()!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst "
-                f"2000; rates from {RATE_MIN}/s to {RATE_MAX}/s, for 1ms to 24h, bursts to {STARTS_MAX}"
+                f"--shape has {part[:100]!r}; allowed: pieces such as ramp 10/s..500/s for 60s, hold 500/s for 5min, "
+                f"burst 2000; rates from {RATE_MIN}/s to {RATE_MAX}/s, for 1ms to 24h, bursts to {STARTS_MAX}"
             ) from None
     return tuple(found)
+
+
+def _written(text: str) -> "Iterator[tuple[str, object]]":
+    """Each piece of a shape as text and as a scenario has it: in words, or as the scenario's own list."""
+    from tftpbench.model.errors import UsageError
+    from tftpbench.model import yaml
+
+    if text.lstrip().startswith(("[", "{")):
+        pieces = yaml.value(text, "--shape", UsageError)
+        yield from ((str(piece), piece) for piece in (pieces if isinstance(pieces, list) else [pieces]))
+        return
+    for part in text.split(","):
+        match part.split():
+            case [("ramp" | "hold" | "burst") as kind, value]:
+                written: dict[str, object] = {kind: int(value) if value.isdecimal() and len(value) < 20 else value}
+            case [("ramp" | "hold") as kind, rate, "for" | "in", lasts]:
+                written = {kind: rate, "for": lasts}
+            case [rate, "for" | "in", lasts]:  # which of the two it is shows by itself
+                written = {"ramp" if ".." in rate else "hold": rate, "for": lasts}
+            case _:
+                written = {}  # is refused
+        yield part.strip(), written
 
 
 def _open(config: "LoadConfig", rate: str | None, arrivals: Arrivals, deadline: str | None) -> "LoadConfig":

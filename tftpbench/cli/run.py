@@ -302,9 +302,12 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
             for trial in planned.trials:
                 typer.echo(f"{trial.order:5}  {trial.contender.name}, {trial.cell.label_without(unknown)}")
         rows = [
-            {"order": t.order, "trial": t.number, "server": t.contender.name, "cell_key": t.cell.key}
+            {
+                "order": t.order, "trial": t.number, "server": t.contender.name,
+                "cell_key": None if unknown else t.cell.key,  # the size of the file that is there is part of it
+            }
             for t in planned.trials
-        ]
+        ]  # fmt: skip
         documents.append(
             {"scenario": scenario.document(), "seed": seed, "trials": rows, "estimated_s": round(takes_s, 1)}
         )

@@ -178,6 +178,7 @@ class LoadResult:
     nanoseconds since the first start, -1 for never.
     `boots`: of machines, shed ones too, the same; `outcome` is an index of BOOT_OUTCOMES, `reason` of BOOT_REASONS.
     Empty where no machine was to boot.
+    `served_misses`: of each share and step, both from 0, that expects no file, how many machines were served one.
     `latency_hlog`: an HdrHistogram V2 interval log, in nanoseconds.
     `window_ns`: when the measured window really opened and closed, on CLOCK_MONOTONIC of the machine that asked.
     `errors`: of more than 16 codes for each worker the later ones are not kept.
@@ -196,6 +197,7 @@ class LoadResult:
     granted: Mapping[str, int] = field(default_factory=dict)
     stopped: str | None = None
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
+    served_misses: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def has_every_start(self) -> bool:
@@ -326,6 +328,7 @@ def run_load(
         granted=outcome.granted,
         stopped=outcome.stopped,
         boots=_columns(outcome.boots or dict.fromkeys(_BOOTS if config.boots else (), b"")),
+        served_misses=tuple(outcome.served_misses),
     )
 
 

@@ -34,7 +34,7 @@ from tftpbench.measure.events import (
     TrialFinished,
     TrialStarted,
 )
-from tftpbench.measure.files import copied_boots, target_files
+from tftpbench.measure.files import copied_boots, only_of_the_first, target_files
 from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
 from tftpbench.measure.rows import udp_columns
 from tftpbench.measure.runner import RunInterrupted, RunReport, Until
@@ -83,6 +83,7 @@ __all__ = [
     "how_lost",
     "load_config",
     "networked",
+    "only_of_the_first",
     "options_asked",
     "pin",
     "run_watched",

@@ -75,7 +75,7 @@ class TargetFiles:
         """What must be known before files are left at a server."""
         if self._boots:
             return [
-                f"Nothing that is read from {entry} is compared: {why}."
+                f"Nothing that is read from {entry} is compared: {why}. {only_of_the_first(shares)}"
                 for entry, shares in self._boots
                 if (why := not_comparable(shares))
             ]
@@ -236,7 +236,7 @@ def copied_boots(
     too large to be compared.
     """
     copies: dict[str, Path] = {}
-    absent: list[str] = []
+    absent: list[tuple[str, Step]] = []
     left = COMPARED_BYTES_MAX if is_compared else COPY_BYTES_MAX
     wanted = _wanted(shares)
     for name, step in wanted.items():
@@ -245,7 +245,7 @@ def copied_boots(
         try:
             size = download(replace(target, file=name), _numbers(step), copy, first_tries, left)
         except Refused:
-            absent.append(name)
+            absent.append((name, step))
             continue
         except NothingListens as error:
             raise ServerNotReady(str(error)) from None
@@ -254,13 +254,28 @@ def copied_boots(
         copies[name] = copy
         left -= size if is_compared else 0
     if absent:
+        own = [step.name for _, step in absent if "{" in step.name]
+        each = f" (each machine asks for its own {own[0]}, these are machine 0's)" if own else ""
+        show = f"tftpbench boots show {shares[0].name if len(shares) == 1 else 'BOOT'}"
         raise ServerNotReady(
             f"{target.name} lacks {len(absent)} of the {counted(len(wanted), 'file')} that "
             f"{' and '.join(share.name for share in shares)} {'asks' if len(shares) == 1 else 'ask'} for: "
-            f"{', '.join(absent)}; put them there, or name others with --map (its names: tftpbench boots show BOOT)"
+            f"{', '.join(name for name, _ in absent)}{each}; put them there, or name others with --map (its names: "
+            f"{show})"
         )
     return tuple(
         replace(share, steps=tuple(_of_copy(step, copies, is_compared) for step in share.steps)) for share in shares
+    )
+
+
+def only_of_the_first(shares: Sequence[Share]) -> str:
+    """What was looked for at a running server where each machine has files of its own; "" where none has."""
+    own = next((step.name for share in shares for step in share.steps if is_served(step) and "{" in step.name), None)
+    if own is None:
+        return ""
+    return (
+        f"Of {own} only machine 0's was looked for: the next machine asks for {machine_name(own, 1)}, and stops there "
+        "where that is not served; --map can give all of them one name."
     )
 
 

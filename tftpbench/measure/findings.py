@@ -45,8 +45,9 @@ Kind = Literal[
     "boots_shed",
     "boots_unfinished",
     "misses_unanswered",
+    "misses_served",
 ]
-Origin = Literal["server", "test", "option", "unmeasured"]
+Origin = Literal["server", "test", "option", "profile", "unmeasured"]
 ORIGINS: dict[Kind, Origin] = {
     "died": "server",
     "not_ready": "server",
@@ -71,9 +72,11 @@ ORIGINS: dict[Kind, Origin] = {
     "boots_shed": "server",
     "boots_unfinished": "test",
     "misses_unanswered": "server",
+    "misses_served": "profile",  # it has the file: a machine of the profile's kind may boot otherwise there
 }
 """Whose doing each kind is. server: it did wrong. test: the trial was too short. option: what was asked for was not
-granted, which is legal. unmeasured: another program stood in the way."""
+granted, which is legal. profile: the server has what a boot profile expects to be absent. unmeasured: another program
+stood in the way."""
 # What is said of an unresponsive server that was waited for in vain.
 GIVEN_UP = "answered no new request after the load"
 # Why a machine's boot failed, as BOOT_REASONS has it.
@@ -94,6 +97,7 @@ FAIRNESS_MAX = 10.0
 FAIRNESS_TRANSFERS_MIN = 20
 
 _STOPPED = re.compile(r"\d+ machines? stopped at (.+): ([^:]+)")
+_SERVED = re.compile(r"\d+ machines? (?:was|were) served (.+), which .+")
 # Where a machine stopped, and why: columns of boots.parquet.
 _PLACE = ("share", "failed_step", "reason")
 
@@ -126,12 +130,25 @@ def stopped_at(text: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def place_of(text: str) -> tuple[str, ...]:
+    """What sets a finding apart from others of its kind: where machines stopped and why, or what they were served."""
+    served = _SERVED.match(text)
+    return stopped_at(text) or (served.groups() if served else ())
+
+
 def of_boots(
-    row: Row, boots: Columns, shares: Sequence[Share], *, died: str | None = None, silent_s: float = 0
+    row: Row,
+    boots: Columns,
+    shares: Sequence[Share],
+    served: Sequence[tuple[int, int, int]] = (),
+    *,
+    died: str | None = None,
+    silent_s: float = 0,
 ) -> list[ServerFinding]:
     """All findings of a load of boots, the most severe first: machines by the place at which they stopped.
 
-    `boots` has the columns of boots.parquet, outcome and reason as numbers; the rest is as for `of_a_load`.
+    `boots` has the columns of boots.parquet, outcome and reason as numbers; `served` is `LoadResult.served_misses`; the
+    rest is as for `of_a_load`.
     """
     misses = int(number(row, "misses_unanswered") or 0)
     stopped = list(_stopped(boots, shares))
@@ -143,6 +160,7 @@ def of_boots(
         *_boots_shed(row, boots),
         ServerFinding("misses_unanswered", misses, f"left {counted(misses, 'request')} for absent files unanswered"),
         *_boots_unfinished(boots, shares, has_died=died is not None),
+        *_misses_served(shares, served),
     ]
     return [finding for finding in found if finding.count]
 
@@ -193,6 +211,18 @@ def _boots_unfinished(boots: Columns, shares: Sequence[Share], *, has_died: bool
     end = "the server died" if has_died else "the trial ended"  # its silence, or the test's end
     text = f"{counted(count, 'machine')} had not booted when {end}: {where}"
     yield ServerFinding("boots_silent" if has_died else "boots_unfinished", count, text)
+
+
+def _misses_served(shares: Sequence[Share], served: Sequence[tuple[int, int, int]]) -> Iterator[ServerFinding]:
+    """Files that a profile expects to be absent and that were there, the most frequent first."""
+    files: Counter[str] = Counter()
+    for share, step, machines in served:
+        # One that asks for the same name twice is served twice, and counts once.
+        name = shares[share].steps[step].name
+        files[name] = max(files[name], machines)
+    for name, count in files.most_common()[:_STOPPED_MAX]:
+        text = f"{counted(count, 'machine')} {'was' if count == 1 else 'were'} served {name}"
+        yield ServerFinding("misses_served", count, f"{text}, which the profile expects to be absent")
 
 
 def _boots_shed(row: Row, boots: Columns) -> Iterator[ServerFinding]:

@@ -121,7 +121,9 @@ def run_trial(
 
 def _server_findings(trial: Trial, row: Row, seen: Observed, died: str | None) -> list[findings.ServerFinding]:
     if trial.cell.is_boots:
-        return findings.of_boots(row, seen.result.boots, trial.cell.shares, died=died, silent_s=seen.silent_s)
+        return findings.of_boots(
+            row, seen.result.boots, trial.cell.shares, seen.result.served_misses, died=died, silent_s=seen.silent_s
+        )
     return findings.of_a_load(row, seen.result.transfers, seen.config.timeout_ns, died=died, silent_s=seen.silent_s)
 
 
@@ -210,6 +212,7 @@ def backlog_growth(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], las
 def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[Progress], None]:
     """What passes the progress of a load on, as far as its trial is a long one."""
     planned_ns = None if config.duration_ns is None else config.warm_up_ns + config.duration_ns
+    planned_ns = planned_ns or sum(piece.for_ns for piece in config.shape) or None
 
     def report(now: Progress) -> None:
         if max(now.elapsed_ns, planned_ns or 0) >= LONG_TRIAL_NS:

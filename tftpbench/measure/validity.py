@@ -267,7 +267,9 @@ def _udp_counts(row: Row, around: Surroundings) -> Iterator[Finding]:
     sent, received = number(row, "datagrams_sent"), number(row, "datagrams_received")
     if row.get("network") != "namespace" or sent is None or received is None or around.server_lost is not None:
         return
-    if max(number(row, name) or 1 for name in ("windowsize", "windowsize_granted")) > 1 or row.get("boot") is not None:
+    if max(number(row, name) or 1 for name in ("windowsize", "windowsize_granted")) > 1:
+        return
+    if any(row.get(name) is not None for name in ("boot", "mix")):  # clients that ask for windows may be among them
         return
     arrived = [number(row, f"server_udp_{name}") for name in ("received", "no_buffer", "no_port", "bad_checksum")]
     answered, in_flight = number(row, "server_udp_sent"), number(row, "concurrency") or 0

@@ -110,6 +110,15 @@ class Document:
         self.origins[place] = origin
 
 
+def value(text: str, source: str, fault: type[UsageError]) -> object:
+    """What a text in YAML says, read as a document is; `source` names it. Raises `fault` with one line."""
+    reader = _Reader(source, fault)
+    found = reader.read(text)
+    for _, _, wrong in reader.mistakes:
+        raise fault(f"{source}: {wrong}")
+    return found
+
+
 def read(path: Path, fault: type[UsageError], max_bytes: int = SIZE_MAX_BYTES) -> Document:
     """Read one YAML mapping from a regular file; raises `fault` with one line where that fails."""
     source = str(path)

@@ -33,6 +33,7 @@ FINDINGS: Mapping[Origin, str] = {
     "server": "What servers did wrong:",
     "test": "Where the test was too short:",
     "option": "Options that were not granted, which RFC 2347 allows:",
+    "profile": "Files that were served, and that the boot profile expects to be absent:",
     "unmeasured": "What could not be measured:",
 }
 _RATIO = (

@@ -142,18 +142,22 @@ class Loaded:
         if not self.config.boots:
             return ()
         row = {**self.figures, **_load_asked(self.config), "concurrency": self.config.concurrency}
-        return tuple(each.text for each in of_boots(row, self.result.boots, self.config.boots))
+        return tuple(
+            each.text for each in of_boots(row, self.result.boots, self.config.boots, self.result.served_misses)
+        )
 
     def up_after_ns(self, share: float) -> float | None:
         """When this share of all machines was up, since the first was to start; infinite where it never was.
 
-        Of those that booted each row stands for as many; None where they have none.
+        Of those that booted each row stands for as many. None where they have none, or the load was ended while there
+        still were as many that might have come up.
         """
         boots, up = self.result.boots, self.count("booted")
         ends = np.sort(boots["end_ns"][boots["outcome"] == BOOT_OUTCOMES.index("booted")])
         rank = math.ceil(share * max(self.count("machines"), self.config.transfers or 0))
         if not 0 < rank <= up:
-            return math.inf
+            is_open = (self.interrupted or self.result.stopped) and 0 < rank <= up + self.not_done
+            return None if is_open else math.inf
         if not len(ends):
             return None
         return float(ends[math.ceil(rank * len(ends) / up) - 1] - boots["intended_start_ns"].min())

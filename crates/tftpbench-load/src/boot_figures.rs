@@ -3,6 +3,8 @@
 //! The cohort is every machine that was intended inside the measured window: what failed, came late, was shed or was
 //! interrupted never booted. It must never leave out a machine.
 
+use std::collections::BTreeMap;
+
 use crate::config::LoadConfig;
 use crate::ended::{Ended, Row, Scope, TransferOutcome, TransferRow};
 use crate::figures::{Cohort, Figure, Figures, share, whole};
@@ -19,6 +21,8 @@ pub(crate) struct BootRecords {
     last_end_ns: i64,
     /// From a request to the ERROR that says that the file is not there; made with the first one.
     miss: Option<LatencyLog>,
+    /// By share and step: machines that were served a file that was to be absent.
+    served_misses: BTreeMap<(usize, usize), u64>,
 }
 
 /// Machines counted one by one, whichever have rows.
@@ -71,6 +75,7 @@ impl BootRecords {
             counts: BootCounts::default(),
             last_end_ns: 0,
             miss: None,
+            served_misses: BTreeMap::new(),
         }
     }
 
@@ -79,12 +84,20 @@ impl BootRecords {
     pub(crate) fn of(begun: u64, ended: &[BootOutcome]) -> BootRecords {
         let mut counts = BootCounts::default();
         ended.iter().for_each(|outcome| counts.outcomes[*outcome as usize] += 1);
-        BootRecords { rows: Ended::with_room(1, true), begun, counts, last_end_ns: 0, miss: None }
+        let rows = Ended::with_room(1, true);
+        BootRecords { rows, begun, counts, last_end_ns: 0, miss: None, served_misses: BTreeMap::new() }
     }
 
     /// A miss was answered so long after its request. `at_ns`: since the start of the run.
     pub(crate) fn miss(&mut self, at_ns: u64, took_ns: u64) {
         self.miss.get_or_insert_with(LatencyLog::new).record(at_ns, took_ns);
+    }
+
+    /// A machine was served what its profile expects to be absent, at these steps of its share.
+    pub(crate) fn served(&mut self, share: usize, steps: &[usize]) {
+        for step in steps {
+            *self.served_misses.entry((share, *step)).or_default() += 1;
+        }
     }
 
     /// A machine has come to its end, or was shed.
@@ -187,6 +200,8 @@ pub(crate) struct Found {
     pub(crate) figures: Figures,
     pub(crate) logs: Vec<(&'static str, LatencyLog)>,
     pub(crate) rows: Vec<BootRow>,
+    /// See `LoadReport::served_misses`.
+    pub(crate) served_misses: Vec<(usize, usize, u64)>,
 }
 
 /// When the last machine gave up, in ns since the first start, where there were machines and none of them booted.
@@ -204,7 +219,11 @@ pub(crate) fn gave_up_ns<'a>(workers: impl Iterator<Item = &'a BootRecords>) -> 
 /// The figures of all machines, from the records of all workers.
 pub(crate) fn figures(config: &LoadConfig, workers: Vec<BootRecords>, scope: &Scope) -> Found {
     let (mut counts, mut miss, mut ended) = (BootCounts::default(), None::<LatencyLog>, Vec::new());
+    let mut served = BTreeMap::new();
     for worker in workers {
+        for (place, machines) in worker.served_misses {
+            *served.entry(place).or_default() += machines;
+        }
         counts.add(&worker.counts);
         ended.push(worker.rows);
         miss = match (miss, worker.miss) {
@@ -218,7 +237,7 @@ pub(crate) fn figures(config: &LoadConfig, workers: Vec<BootRecords>, scope: &Sc
     let (kept, tally) = Ended::merge(ended, scope);
     let window_ns = scope.window.end - scope.window.start;
     let in_flight_mean = share(tally.in_flight_ns as f64, window_ns as f64);
-    let cohort = Cohort::new(config, tally.cohort, counts.shed_of_cohort, scope.window.clone());
+    let cohort = Cohort::new(config, tally.cohort, counts.shed_of_cohort, scope);
     let mut figures = counts.figures();
     figures.push(("in_flight_mean", in_flight_mean));
     figures.extend(cohort.boot_figures());
@@ -228,7 +247,8 @@ pub(crate) fn figures(config: &LoadConfig, workers: Vec<BootRecords>, scope: &Sc
     figures.extend([("miss_ns_p50", miss_at(0.5)), ("miss_ns_p99", miss_at(0.99))]);
     let mut logs = Vec::from(cohort.into_logs(["boot", "boot_service"]));
     logs.extend(miss.map(|miss| ("miss", miss)));
-    Found { figures, logs, rows: kept.rows }
+    let served_misses = served.into_iter().map(|((share, step), machines)| (share, step, machines)).collect();
+    Found { figures, logs, rows: kept.rows, served_misses }
 }
 
 impl Row for BootRow {

@@ -16,7 +16,7 @@ use crate::open_loop::Start;
 #[derive(Debug)]
 pub(crate) struct Booting {
     plan: Arc<BootPlan>,
-    share: usize,
+    pub(crate) share: usize,
     pub(crate) number: u64,
     intended_ns: u64,
     /// When its first request was sent; until then, when it started.
@@ -33,6 +33,8 @@ pub(crate) struct Booting {
     bytes: u64,
     misses: u64,
     misses_unanswered: u64,
+    /// Steps whose file was to be absent, and was served: each once.
+    pub(crate) served_misses: Vec<usize>,
     retransmissions: u64,
     boot_restarts: u32,
     /// Of the step that it is at.
@@ -91,6 +93,7 @@ impl Booting {
             bytes: 0,
             misses: 0,
             misses_unanswered: 0,
+            served_misses: Vec::new(),
             retransmissions: 0,
             boot_restarts: 0,
             transfer_restarts: 0,
@@ -119,6 +122,11 @@ impl Booting {
         let is_unanswered = self.step().ends == Ends::Missing && reason == BootReason::NoAnswer;
         self.misses += u64::from(is_unanswered || self.is_miss(ended));
         self.misses_unanswered += u64::from(is_unanswered);
+        let is_served = self.step().ends == Ends::Missing
+            && (outcome, reason) == (TransferOutcome::Completed, BootReason::None);
+        if is_served && !self.served_misses.contains(&self.step) {
+            self.served_misses.push(self.step);
+        }
         match outcome {
             _ if is_over => Next::End(End::of(BootOutcome::Interrupted)),
             TransferOutcome::Interrupted => Next::End(End::of(BootOutcome::Interrupted)),
@@ -302,12 +310,38 @@ mod tests {
         assert_eq!((row.outcome, row.misses, row.misses_unanswered), (BootOutcome::Booted, 1, 1));
         let (asked, row) = booted(vec![missing("a"), read("b")], &[DONE, DONE]);
         assert_eq!((asked.len(), row.misses), (2, 0), "the file was there after all");
+        assert_eq!(row.outcome, BootOutcome::Booted, "and the boot goes on");
         let (_, row) =
             booted(vec![missing("a"), read("b")], &[(TransferOutcome::TimedOut, BootReason::FellSilent)]);
         assert_eq!((row.outcome, row.failed_step, row.misses), (BootOutcome::Failed, 1, 0));
         let again = BootStep { then: Then::RestartBoot, restarts_max: 1, ..missing("a") };
         let (_, row) = booted(vec![again, read("b")], &[SILENT, MISSED, DONE]);
         assert_eq!((row.outcome, row.misses, row.restarts), (BootOutcome::Booted, 2, 1));
+    }
+
+    #[test]
+    fn a_file_that_was_to_be_absent_and_is_served_is_noted_once_of_a_machine() {
+        let again = BootStep { then: Then::RestartBoot, restarts_max: 1, ..read("b") };
+        let plan = Arc::new(plan(vec![missing("a"), again]).unwrap());
+        let mut booting =
+            Booting::new(&plan, Start { number: 0, intended_ns: 0 }, 0, std::net::Ipv4Addr::LOCALHOST.into());
+        let ended = |(outcome, reason)| Ended {
+            outcome,
+            reason,
+            error_code: -1,
+            started_ns: 0,
+            end_ns: 1,
+            bytes: 0,
+            retransmissions: 0,
+        };
+        for (how, noted) in [(DONE, 1), (SILENT, 1), (DONE, 1)] {
+            assert_eq!(booting.step_ended(&ended(how), false), Next::Request);
+            assert_eq!(booting.served_misses.len(), noted);
+        }
+        let mut refused =
+            Booting::new(&plan, Start { number: 1, intended_ns: 0 }, 0, std::net::Ipv4Addr::LOCALHOST.into());
+        refused.step_ended(&ended(MISSED), false);
+        assert!(refused.served_misses.is_empty(), "an ERROR is what was expected");
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub(crate) struct Scope {
     pub(crate) window: Range<i64>,
     /// Everything is of the cohort, whenever it was intended.
     pub(crate) is_one_cohort: bool,
+    /// A stop ended the run, and not its own time.
+    pub(crate) is_cut_short: bool,
 }
 
 impl Scope {
@@ -153,6 +155,8 @@ pub(crate) struct CohortTally {
     pub(crate) started: u64,
     /// Of these, those that started inside the window.
     pub(crate) in_time: u64,
+    /// Of these, those that the end of the run interrupted.
+    pub(crate) interrupted: u64,
     pub(crate) first_start_ns: i64,
     pub(crate) last_start_ns: i64,
     /// From the intended to the actual start.
@@ -176,6 +180,7 @@ impl Tally {
             cohort: CohortTally {
                 started: 0,
                 in_time: 0,
+                interrupted: 0,
                 first_start_ns: i64::MAX,
                 last_start_ns: i64::MIN,
                 lag: latency_histogram(),
@@ -233,6 +238,7 @@ impl Tally {
             let cohort = &mut self.cohort;
             cohort.started += 1;
             cohort.in_time += u64::from(scope.window.contains(&row.actual_start_ns));
+            cohort.interrupted += u64::from(row.outcome == Interrupted);
             cohort.first_start_ns = cohort.first_start_ns.min(row.actual_start_ns);
             cohort.last_start_ns = cohort.last_start_ns.max(row.actual_start_ns);
             let lag_ns = row.actual_start_ns - row.intended_start_ns;
@@ -251,6 +257,7 @@ impl Tally {
         self.first_response.merge(other.first_response);
         self.cohort.started += other.cohort.started;
         self.cohort.in_time += other.cohort.in_time;
+        self.cohort.interrupted += other.cohort.interrupted;
         self.cohort.first_start_ns = self.cohort.first_start_ns.min(other.cohort.first_start_ns);
         self.cohort.last_start_ns = self.cohort.last_start_ns.max(other.cohort.last_start_ns);
         add(&mut self.cohort.lag, &other.cohort.lag);
@@ -485,7 +492,7 @@ mod tests {
     use super::*;
 
     const MS: i64 = 1_000_000;
-    const WHOLE: Scope = Scope { window: 0..i64::MAX, is_one_cohort: true };
+    const WHOLE: Scope = Scope { window: 0..i64::MAX, is_one_cohort: true, is_cut_short: false };
 
     /// Transfer `number` starts a millisecond after the one before it, and takes up to 100 ms; one in 50 is never answered.
     fn row(number: u64) -> TransferRow {
@@ -510,7 +517,8 @@ mod tests {
 
     /// What `workers` that keep so many rows each find of so many transfers.
     fn kept(transfers: u64, workers: u64, room: usize, keeps_completed: bool) -> (KeptRows, Tally) {
-        let scope = Scope { window: 100 * MS..transfers as i64 * MS / 2, is_one_cohort: false };
+        let window = 100 * MS..transfers as i64 * MS / 2;
+        let scope = Scope { window, is_one_cohort: false, is_cut_short: false };
         let each = |worker: u64| {
             let mut ended = Ended::with_room(room, keeps_completed);
             for number in (0..transfers).filter(|number| number % workers == worker) {
@@ -528,9 +536,10 @@ mod tests {
 
     fn assert_same(one: &Tally, other: &Tally) {
         let plain = |tally: &Tally| {
-            let CohortTally { started, in_time, first_start_ns, last_start_ns, .. } = tally.cohort;
+            let CohortTally { started, in_time, interrupted, .. } = tally.cohort;
+            let CohortTally { first_start_ns, last_start_ns, .. } = tally.cohort;
             let sums = (tally.unanswered, tally.in_flight_ns, tally.transfer_ns_sum);
-            (tally.outcomes, sums, started, in_time, first_start_ns, last_start_ns)
+            (tally.outcomes, sums, started, in_time, interrupted, first_start_ns, last_start_ns)
         };
         assert_eq!(plain(one), plain(other));
         let logs = |tally: &Tally| {
@@ -611,7 +620,7 @@ mod tests {
             [(0..100, 20), (20..100, 10), (0..15, 5), (15..25, 10), (30..40, 0), (0..5, 0)]
         {
             let mut tally = Tally::new();
-            tally.add(&one, &Scope { window, is_one_cohort: true });
+            tally.add(&one, &Scope { window, ..WHOLE });
             assert_eq!(tally.in_flight_ns, inside);
         }
     }

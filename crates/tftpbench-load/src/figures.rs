@@ -1,15 +1,15 @@
 //! Figures of a report by name, and those of a cohort: of all transfers that were intended inside the measured window, each followed to its end.
 //!
-//! What failed, timed out, came late, was interrupted or was shed took longer than any other: it counts as never. So a
-//! server that drops its slowest clients does not look better for it. Percentiles are nearest ranks over the whole
-//! cohort. It must never leave out a transfer.
+//! What failed, timed out, came late or was shed took longer than any other: it counts as never. So a server that drops
+//! its slowest clients does not look better for it. What a stop of the run interrupted took longer than all that ended,
+//! by an unknown time. Percentiles are nearest ranks over the whole cohort. It must never leave out a transfer.
 
 use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
 use crate::config::{Arrivals, Extent, LoadConfig};
-use crate::ended::CohortTally;
+use crate::ended::{CohortTally, Scope};
 use crate::latency::LatencyLog;
 use crate::shape::Starts;
 use crate::shape::length_ns;
@@ -75,15 +75,17 @@ pub(crate) struct Cohort {
 }
 
 impl Cohort {
-    /// `window`: in nanoseconds since the first start. `shed`: starts that were intended in the cohort and shed.
-    pub(crate) fn new(config: &LoadConfig, tally: CohortTally, shed: u64, window: Range<i64>) -> Cohort {
+    /// `shed`: starts that were intended in the cohort and shed.
+    pub(crate) fn new(config: &LoadConfig, tally: CohortTally, shed: u64, scope: &Scope) -> Cohort {
+        let window = scope.window.clone();
+        let cut_off = if scope.is_cut_short { tally.interrupted } else { 0 };
         let (offered_per_s, achieved_per_s) = rates(config, &tally, shed, &window);
         let is_storm = matches!(config.arrivals, Arrivals::OpenLoop { starts: Starts::Storm { .. }, .. });
         let burst_ns = tally.last_start_ns.checked_sub(tally.first_start_ns).filter(|_| is_storm);
         Cohort {
             burst_ns: burst_ns.and_then(|ns| u64::try_from(ns).ok()).map(Figure::Whole),
-            response: Times::new(tally.response, tally.started + shed),
-            service: Times::new(tally.service, tally.started),
+            response: Times::new(tally.response, tally.started + shed, cut_off),
+            service: Times::new(tally.service, tally.started, cut_off),
             lag: tally.lag,
             offered_per_s,
             achieved_per_s,
@@ -122,14 +124,16 @@ impl Cohort {
 struct Times {
     log: LatencyLog,
     sum: Histogram<u64>,
+    /// A stop came before their end.
+    cut_off: u64,
     never: u64,
 }
 
 impl Times {
     /// `all`: how many there are, those that never came to their end included.
-    fn new(log: LatencyLog, all: u64) -> Times {
+    fn new(log: LatencyLog, all: u64, cut_off: u64) -> Times {
         let sum = log.sum();
-        Times { never: all.saturating_sub(sum.len()), log, sum }
+        Times { never: all.saturating_sub(sum.len() + cut_off), log, sum, cut_off }
     }
 
     fn figures(&self, quantiles: &[Quantile]) -> Figures {
@@ -144,16 +148,18 @@ impl Times {
     }
 
     /// The least time that so many thousandths of the cohort do not exceed: within `Some`, `None` is never. `None` where
-    /// the cohort is empty.
+    /// the cohort is empty, or it is one of those that were cut off.
     fn at(&self, thousandths: u64) -> Option<Option<u64>> {
-        let total = self.sum.len() + self.never;
+        let known = self.sum.len();
+        let total = known + self.cut_off + self.never;
         let rank = (u128::from(total) * u128::from(thousandths)).div_ceil(1000) as u64;
         let mut counted = 0;
         let reached = self.sum.iter_recorded().find(|step| {
             counted += step.count_since_last_iteration();
             counted >= rank
         });
-        (total > 0).then(|| reached.map(|step| self.sum.highest_equivalent(step.value_iterated_to())))
+        let is_known = total > 0 && !(known + 1..=known + self.cut_off).contains(&rank);
+        is_known.then(|| reached.map(|step| self.sum.highest_equivalent(step.value_iterated_to())))
     }
 }
 
@@ -199,8 +205,13 @@ mod tests {
 
     /// Transfers that took 1 ms, 2 ms, ... from their intended start, and so many that never ended.
     fn times(completed: i64, failed: u64, shed: u64) -> Times {
+        stopped(completed, failed + shed, 0)
+    }
+
+    /// The same, and so many that a stop cut off.
+    fn stopped(completed: i64, never: u64, cut_off: u64) -> Times {
         let log = LatencyLog::of((1..=completed).map(|ms| (2 * ms * MS, ms * MS)));
-        Times::new(log, completed as u64 + failed + shed)
+        Times::new(log, completed as u64 + never + cut_off, cut_off)
     }
 
     #[test]
@@ -217,6 +228,21 @@ mod tests {
         );
         assert_eq!(milliseconds(&times(0, 0, 3), 500), Some(None), "all were shed");
         assert_eq!(milliseconds(&times(0, 0, 0), 500), None, "there was none");
+    }
+
+    #[test]
+    fn what_a_stop_cut_off_is_neither_never_nor_done() {
+        let cut = stopped(90, 2, 8);
+        assert_eq!(
+            [500, 900, 950, 980, 990, 1000].map(|at| milliseconds(&cut, at)),
+            [Some(Some(50)), Some(Some(90)), None, None, Some(None), Some(None)],
+            "longer than what was done, and never only where that is sure"
+        );
+        assert_eq!(milliseconds(&stopped(0, 0, 5), 500), None, "nothing is known of what was begun");
+        let figures = cut.figures(&RESPONSE);
+        let known = |wanted: &str| figures.iter().find(|(name, _)| *name == wanted).unwrap().1;
+        assert_eq!((known("response_ns_p95"), known("response_ns_p95_is_never")), (None, None));
+        assert_eq!(known("response_ns_p99_is_never"), Some(Figure::Truth(true)));
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub fn run(
         runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
-    LoadReport::new(config, start_ns, reports, runner_gap_ns_max)
+    LoadReport::new(config, start_ns, reports, runner_gap_ns_max, stop.requests() > 0)
         .map_err(LoadError::os("cannot make the report"))
 }
 

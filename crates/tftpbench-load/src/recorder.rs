@@ -280,7 +280,7 @@ impl Recorder {
     pub(crate) fn scope(&self) -> Scope {
         let since_start = |at_ns: u64| i64::try_from(at_ns.saturating_sub(self.start_ns)).unwrap_or(i64::MAX);
         let window = since_start(self.window.0)..since_start(self.window.1);
-        Scope { window, is_one_cohort: self.is_one_cohort }
+        Scope { window, is_one_cohort: self.is_one_cohort, is_cut_short: false }
     }
 
     /// A batch was sent.

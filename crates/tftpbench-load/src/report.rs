@@ -27,6 +27,8 @@ pub struct LoadReport {
     pub transfers: Vec<TransferRow>,
     /// The same of machines; `None` where none was to boot.
     pub boots: Option<Vec<BootRow>>,
+    /// Of each share and step, both from 0, that expects no file: how many machines were served one.
+    pub served_misses: Vec<(usize, usize, u64)>,
     /// A row per 100 ms since the first start, in runs of more than an hour per twice, four times, ... that.
     pub intervals: Vec<Interval>,
     /// HdrHistogram V2 interval log with tags block_rtt, transfer, first_response, response, service; of boots with boot,
@@ -43,19 +45,20 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Merges what the workers wrote down.
+    /// Merges what the workers wrote down. `is_cut_short`: a stop ended the run.
     pub(crate) fn new(
         config: &LoadConfig,
         start_ns: u64,
         workers: Vec<WorkerReport>,
         runner_gap_ns_max: u64,
+        is_cut_short: bool,
     ) -> io::Result<LoadReport> {
         let window = Window::new(config, start_ns, &workers);
         let mut merged = Merged::new();
         for worker in workers {
             merged.add(worker, window);
         }
-        let scope = Scope { window: window.inside(), is_one_cohort: config.is_one_cohort() };
+        let scope = Scope { window: window.inside(), is_one_cohort: config.is_one_cohort(), is_cut_short };
         let (kept, tally) = Ended::merge(std::mem::take(&mut merged.ended), &scope);
         let retransmissions = merged.intervals.iter().map(|interval| interval.retransmissions).sum();
         let mut figures = [
@@ -70,20 +73,21 @@ impl LoadReport {
         ]
         .concat();
         let shed = if scope.is_one_cohort { merged.recorded.shed } else { merged.recorded.shed_in_window };
-        let cohort = Cohort::new(config, tally.cohort, shed, window.inside());
+        let cohort = Cohort::new(config, tally.cohort, shed, &scope);
         let block_rtt = std::mem::replace(&mut merged.block_rtt, LatencyLog::new());
         let (transfer, first_response) = (tally.transfer, tally.first_response);
         let latencies = Latencies { block_rtt, transfer, first_response };
         figures.extend(latencies.figures());
         figures.extend(cohort.figures());
         let mut logs = Vec::from(cohort.into_logs(["response", "service"]));
-        let mut boots = None;
+        let (mut boots, mut served_misses) = (None, Vec::new());
         if config.boots.is_some() {
             let found = boot_figures::figures(config, std::mem::take(&mut merged.boots), &scope);
             // Starts are those of machines then, and so is what is in flight.
             figures.retain(|(name, _)| found.figures.iter().all(|(known, _)| known != name));
             figures.extend(found.figures);
             logs.extend(found.logs);
+            served_misses = found.served_misses;
             boots = Some(found.rows);
         }
         let (faults, errors) = merged.faults.into_lists();
@@ -95,6 +99,7 @@ impl LoadReport {
             latency_hlog: latencies.log(logs)?,
             transfers: kept.rows,
             boots,
+            served_misses,
             intervals: merged.intervals,
             faults,
             errors,

@@ -328,6 +328,12 @@ impl LoadOutcome {
         self.1.map(Stopped::name)
     }
 
+    /// (share, step, machines), both from 0: of each step that expects no file, how many machines were served one.
+    #[getter]
+    fn served_misses(&self) -> Vec<(usize, usize, u64)> {
+        self.0.served_misses.clone()
+    }
+
     /// Transfers that were answered.
     #[getter]
     fn answered(&self) -> u64 {

@@ -30,9 +30,13 @@ LOADER = Step(
 PROFILE = Boot("uefi-grub", "Loads a loader.", "documented", (LOADER,), {"made": "here"}, ("made",))
 
 
+# What is asked for makes the cell, and not its name: so another one asks for another file.
+PI = replace(PROFILE, name="pi4", steps=(replace(LOADER, name="start4.elf"),))
+
+
 @pytest.fixture(autouse=True)
-def _one_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workload, "load_boot", lambda _name: PROFILE)
+def _profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "load_boot", lambda name: PI if name == "pi4" else PROFILE)
 
 
 def storm(machines: object = 1000, over: object = "0s", **changes: object) -> Scenario:
@@ -69,7 +73,7 @@ def rows(question: Scenario, figures: Mapping[str, Any], rounds: int = 7) -> lis
                 made.append(
                     {
                         "trial": len(made) + 1, "round": number + 1, "cell_key": cell.key, "server": server,
-                        "variant": None, "verdict": "valid", "verdict_reason": None, "boot": "uefi-grub",
+                        "variant": None, "verdict": "valid", "verdict_reason": None, "boot": cell.boot,
                         "machines_asked": cell.machines_asked, "rate_per_s": cell.rate_per_s, "machines": asked,
                         "booted": asked - sum(lost.values()), "misses_unanswered": 0, "data_pps": 1e5,
                         "server_findings": ours.get("findings", []), "content_mismatches": 0, "duration_s": 10,
@@ -219,6 +223,60 @@ def test_of_one_server_each_load_is_told() -> None:
     sentence = answer(storm([100, 1000], servers=["epoll"]), {"epoll": row()}, rounds=1).sentence
     assert "epoll: 100 machines of uefi-grub at once: half" in sentence
     assert "epoll: 1000 machines of uefi-grub at once: half" in sentence
+
+
+def of_two_boots(**changes: object) -> Scenario:
+    return storm(matrix={"boot": ["uefi-grub", "pi4"], "machines": 1000, "over": "0s"}, **changes)
+
+
+def test_of_several_boots_each_has_its_own_sentence_and_its_own_wire() -> None:
+    found = answer(of_two_boots(), {"epoll": row(), "threads": row(800, 2000, 2600)})
+    for profile in ("uefi-grub", "pi4"):
+        assert f"With 1000 machines of {profile} at once, epoll has its last machine up first" in found.sentence
+        assert f"for these 1020 MiB of {profile}: up to 1 Gb/s" in found.wire
+    one = answer(of_two_boots(servers=["epoll"]), {"epoll": row()}, rounds=1).sentence
+    assert one.count("half are up after 400 ms, 99 % after 1.1 s, the last after 1.3 s; none gave up.") == 2
+    assert "epoll: 1000 machines of pi4 at once: half" in one
+
+
+def test_of_several_boots_what_each_lost_is_found_by_itself() -> None:
+    found = answer(
+        of_two_boots(servers=["epoll"]),
+        {"epoll": lambda cell: row(last=None, failed=6) | {"findings": [stopped(4 if cell.boot == "pi4" else 6)]}},
+        rounds=1,
+    )
+    assert [line.partition(";")[0] for line in found.findings] == [
+        "epoll: 4 machines stopped at grub.cfg: no answer (1000 machines of pi4 at once",
+        "epoll: 6 machines stopped at grub.cfg: no answer (1000 machines of uefi-grub at once",
+    ]
+
+
+def test_of_several_boots_at_rates_each_has_a_rate_that_it_holds() -> None:
+    question = rates(matrix={"boot": ["uefi-grub", "pi4"], "rate": ["100/s", "200/s"]})
+    found = answer(
+        question,
+        {"epoll": lambda cell: row() if cell.boot == "pi4" or cell.rate_per_s == 100 else row(p99=None, failed=480)},
+        rounds=1,
+    )
+    assert "epoll boots 100 machines a second of uefi-grub" in found.sentence
+    assert "epoll boots 200 machines a second of pi4" in found.sentence
+    assert "At 200/s the files of pi4 need 1.71 Gb/s on the wire" in found.wire
+
+
+def test_where_only_one_server_can_do_a_boot_its_sentence_names_the_boot() -> None:
+    question = of_two_boots()
+    found = [each for each in rows(question, {"epoll": row(), "threads": row()}) if each["boot"] != "pi4"]
+    found += [each for each in rows(question, {"epoll": row()}) if each["boot"] == "pi4"]
+    sentence = summary.summarise(question, ["epoll", "threads"], found, PLACE).sentence
+    assert "epoll: 1000 machines of pi4 at once: half are up" in sentence
+
+
+def test_of_an_interrupted_run_the_hardest_load_that_was_tried_is_told() -> None:
+    question = storm([100, 1000])
+    found = [each for each in rows(question, {"epoll": row(), "threads": row()}) if each["machines_asked"] == 100]
+    said = summary.summarise(question, ["epoll", "threads"], found, PLACE)
+    assert said.sentence.startswith("With 100 machines of uefi-grub at once, epoll")
+    assert said.headline == "100 machines of uefi-grub at once"
 
 
 def test_losses_under_other_loads_are_not_left_out() -> None:

@@ -891,7 +891,7 @@ def test_what_the_test_did_is_not_said_of_the_server(tmp_path: Path) -> None:
     )
     said = summary.answer_of(run)
     assert {origin: len(lines) for origin, lines in said.findings_by_origin.items()} == {
-        "server": 4, "test": 2, "option": 2, "unmeasured": 0,
+        "server": 4, "test": 2, "option": 2, "profile": 0, "unmeasured": 0,
     }  # fmt: skip
     assert len(said.findings) == 8
     titles = ["What servers did wrong", "Where the test was too short", "Options that were not granted"]

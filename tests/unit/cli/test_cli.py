@@ -15,12 +15,15 @@ import typer.main
 
 from tests.loopback.manifests import tiny
 from tests.unit.builders import said
+from tests.unit.builders import scenario as scenario_of
 from tftpbench import cli, serve
+from tftpbench.cli.load import _pieces
 from tftpbench.host.choice import bundled_manifests
 from tftpbench.host.target import numeric_address
 from tftpbench.model.boot import bundled_boots
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
+from tftpbench.model.workload import Shaped
 from tftpbench.render import terminal
 
 SCENARIO = """\
@@ -117,12 +120,12 @@ def scenario(tmp_path: Path) -> Path:
                 ("--read a --over 1s", "--over and --spread go with --machines"),
                 ("--boot uefi --machines 3 --deadline 1ns", "--deadline is '1ns'; allowed: 1ms to 1h"),
                 *(
-                    (f"--read a --shape {shape}", f"--shape has {shape!r}; allowed: pieces such as ")
+                    (f"--read a --shape {shape}", f"--shape has {shape!r}; allowed: pieces such as ramp ")
                     for shape in ("0", "burst", "10/s..20/s")
                 ),
                 ("--read a --machines 0", "--machines is '0'; allowed: a whole number, 1 to 1000000"),
                 ("--read a --machines 1000000000", "allowed: a whole number, 1 to 1000000"),
-                ("--read a --shape 5/s", "--shape has '5/s'; allowed: pieces such as 10/s..500/s in 60s, 500/s for"),
+                ("--read a --shape 5/s", "--shape has '5/s'; allowed: pieces such as ramp 10/s..500/s for 60s, hold"),
             ]
         ),
         *(
@@ -132,7 +135,7 @@ def scenario(tmp_path: Path) -> Path:
         *(
             (
                 ["load", "127.0.0.1", "--read", "a", "--shape", shape],
-                f"--shape has {shape!r}; allowed: pieces such as 10/s..500/s in 60s, 500/s for 5min, burst 2000; rates",
+                f"--shape has {shape!r}; allowed: pieces such as ramp 10/s..500/s for 60s, hold 500/s for 5min, burst",
             )
             for shape in (
                 "0/s for 1s",
@@ -144,9 +147,17 @@ def scenario(tmp_path: Path) -> Path:
                 "1/s..1000000000/s in 1s",
                 "burst 0",
                 "burst 1000000000",
+                f"burst {'9' * 60}",
                 "5/s for 5",
+                "hold 5/s",
+                "ramp 5/s for 1s",
+                "hold 1/s..5/s for 1s",
+                "burst 5 for 1s",
             )
         ),
+        (["load", "127.0.0.1", "--read", "a", "--shape", "[{hold: 5/s}]"], "--shape has \"{'hold': '5/s'}\"; allowed"),
+        (["load", "127.0.0.1", "--read", "a", "--shape", "[{hold: 5/s, hold: 6/s}]"], "--shape: "),
+        (["load", "127.0.0.1", "--read", "a", "--shape", "[{hold"], "--shape"),
         (["load", "127.0.0.1", "--read", "a", "--deadline", "1s"], "--deadline and --in-flight-max go with --rate"),
         (
             ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "--deadline", "0s"],
@@ -450,6 +461,30 @@ def test_a_file_to_read_chooses_reads_and_its_size_is_not_made_up(
     assert (code, len(reads), out.count("left out")) == (0, 4, said_of_writes)
     assert [line.split(", ")[2] for line in reads] == [f"{n} at once" for n in (3, 10, 100, 1000)]
     assert (out.count(" 64 KiB"), out.count("iB")) == (size, size)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "ramp 10/s..500/s for 60s, hold 500/s for 5min, burst 2000",
+        "10/s..500/s in 60s, 500/s for 5min, burst 2000",
+        "[{ramp: 10/s..500/s, for: 60s}, {hold: 500/s, for: 5min}, {burst: 2000}]",
+    ],
+)
+def test_a_shape_is_written_as_scenarios_have_it_or_in_their_words(written: str) -> None:
+    shape = [{"ramp": "10/s..500/s", "for": "60s"}, {"hold": "500/s", "for": "5min"}, {"burst": 2000}]
+    (cell,) = scenario_of(matrix={"operation": "read", "file_size": "1KiB", "shape": shape}, duration=None).cells()
+    assert isinstance(cell.load, Shaped)
+    assert _pieces(written) == cell.load.pieces
+
+
+def test_the_cell_of_a_running_servers_file_has_no_key_before_its_size_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["run", "concurrency", "--trials", "1", "--dry-run", "--json", "--target", "127.0.0.1:9"]
+    read = json.loads(said(capsys, *asked, "--target-file", "boot.0")[1])["trials"]
+    assert {trial["cell_key"] for trial in read} == {None}
+    assert None not in {trial["cell_key"] for trial in json.loads(said(capsys, *asked, "--target-write")[1])["trials"]}
 
 
 def test_every_mistake_of_a_file_is_a_line_on_standard_error(

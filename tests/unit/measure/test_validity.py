@@ -374,6 +374,7 @@ COUNTED: dict[str, object] = {
         ({}, {"strays": None}, "nothing was counted in the server's network"),
         ({"datagrams_sent": 9000, "network": "loopback"}, {}, None),
         ({"datagrams_sent": 9000, "windowsize": 4}, {}, None),
+        *(({"datagrams_sent": 9000, "windowsize": None, each: "pi4"}, {}, None) for each in ("boot", "mix")),
         ({"datagrams_sent": 9000, "datagrams_received": None}, {}, None),
     ],
 )
@@ -507,6 +508,7 @@ def test_every_kind_has_an_origin_and_only_some_are_the_servers() -> None:
     assert set(findings.ORIGINS) == set(get_args(findings.Kind))
     assert {kind: origin for kind, origin in findings.ORIGINS.items() if origin != "server"} == {
         "unfinished": "test", "boots_unfinished": "test", "not_granted": "option", "port_taken": "unmeasured",
+        "misses_served": "profile",
     }  # fmt: skip
 
 
@@ -581,6 +583,18 @@ def test_late_shed_and_cut_off_machines_and_misses_are_the_servers_or_the_tests(
     (all_late,) = found_of_boots({"deadline_ns": 1_000_000, "machines": 3}, *late)
     assert all_late[2].endswith("2 at grub.cfg, 1 at start4.elf; give a longer deadline")
     assert findings.ORIGINS["boots_unfinished"] == "test"
+
+
+def test_files_that_were_to_be_absent_and_were_served_are_named_and_not_the_servers_doing() -> None:
+    served = [(0, 0, 2), (1, 0, 3), (0, 2, 1)]
+    listed = findings.of_boots({}, boots(UP, UP, UP), [GRUB, PI], served)
+    assert [(each.kind, each.count, each.text) for each in listed] == [
+        ("misses_served", 3, "3 machines were served start4.elf, which the profile expects to be absent"),
+        ("misses_served", 2, "2 machines were served shim.efi, which the profile expects to be absent"),
+        ("misses_served", 1, "1 machine was served grub.cfg, which the profile expects to be absent"),
+    ]
+    assert findings.ORIGINS["misses_served"] == "profile"
+    assert [findings.place_of(each.text) for each in listed] == [("start4.elf",), ("shim.efi",), ("grub.cfg",)]
 
 
 def test_machines_that_a_server_left_when_it_died_are_its_own_doing() -> None:

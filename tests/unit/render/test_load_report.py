@@ -287,6 +287,19 @@ def test_machines_that_were_not_begun_are_not_up() -> None:
     assert ", 99 % never, the last never\n" in load_report.render(load)
 
 
+def test_what_ctrl_c_cut_off_is_neither_up_nor_never() -> None:
+    asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=10**9, transfers=100, concurrency=100, operation="read")
+    begun = [*[("booted", 2_000_000)] * 50, *[("interrupted", 3_000_000)] * 10]
+    cut = Loaded(asked, booted(*begun), interrupted=True)
+    assert ", 99 % -, the last -\n" in load_report.render(cut)
+    assert "half after 1 ms" in load_report.render(cut)
+    lossy = Loaded(asked, booted(*begun, ("failed", 3_000_000)), interrupted=True)
+    assert ", 99 % -, the last never\n" in load_report.render(lossy)
+    braked = Loaded(asked, replace(booted(*begun), stopped="failing"))
+    assert braked.up_after_ns(1.0) is None
+    assert Loaded(asked, booted(*begun)).up_after_ns(1.0) == math.inf, "its own time was over"
+
+
 def test_each_row_of_a_sample_stands_for_as_many_machines_that_booted() -> None:
     ends = [("booted", 1_000_000 + 1_000_000 * place) for place in range(1, 201)]
     asked = config(boots=(Share("pi4", 1, (STEP,)),), over_ns=0, transfers=200, operation="read")

@@ -32,6 +32,7 @@ from tftpbench.measure.plan import costs_s, plan
 from tftpbench.measure.trial import reporter
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import format_duration
+from tftpbench.model.workload import Piece
 from tftpbench.render.progress import LiveBar, PlainLines, display, finished_text, progress_text
 
 
@@ -215,6 +216,13 @@ def test_a_trial_shorter_than_ten_seconds_reports_nothing_and_one_of_unknown_len
     assert reported(replace(config, duration_ns=9_900_000_000)) == [10, 11, 12]
     assert reported(replace(config, duration_ns=9_900_000_000, warm_up_ns=100_000_000)) == list(range(1, 13))
     assert reported(replace(config, transfers=1)) == [10, 11, 12]
+    shape = tuple(Piece("hold", (5, 10**9), (5, 10**9), length_s * 10**9) for length_s in (20, 40))
+    left: list[int | None] = []
+    report = reporter(
+        begun.trial, replace(config, shape=shape), lambda event: left.append(cast(LoadProgressed, event).left_ns)
+    )
+    report(Progress(10**9, None, 0, 0, 0, 0))
+    assert left == [59 * 10**9], "a shape is as long as its pieces"
 
 
 def test_quiet_is_silent_and_a_file_gets_plain_lines() -> None:

@@ -366,6 +366,8 @@ def test_invalid_trials_are_folded_behind_the_first_figures(tmp_path: Path) -> N
         before, _, after = text.partition(f"<details><summary>{mark}</summary>")
         assert "Figures" in before
         assert "trial 1, epoll" in after.partition("</details>")[0]
+        assert not re.search(r"of \d+ trials? count", text), "it is said once, with why"
+        assert text.count("invalid and not used") == 1
 
 
 def test_a_report_of_rates_shows_response_times_and_none_of_completed_transfers_alone(tmp_path: Path) -> None:

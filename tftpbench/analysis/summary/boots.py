@@ -42,37 +42,59 @@ def wire_bytes(cell: Cell) -> float | None:
 
 
 def boots_sentence(lines: Sequence[Line], servers: Sequence[str]) -> str:
-    """Who has the last machine up first, or which rate each server holds; then each server by itself."""
-    if not any(line.trials for line in lines):
-        return NOTHING_MEASURED
-    head = headline_of_boots(lines)
-    if head.cell.rate_per_s is not None:
-        return " ".join(_at_rates(lines, head, server) for server in servers)
-    return " ".join([*_race(_beside(lines, head), servers[0]), *_each(lines, head, servers)])
+    """Of each profile who has the last machine up first, or which rate each server holds; then each by itself."""
+    said = [part for ours in _profiles(lines) for part in _of_profile(ours, servers)]
+    return " ".join(said) or NOTHING_MEASURED
 
 
 def headline_of_boots(lines: Sequence[Line]) -> Line:
-    """The hardest of the loads: most machines in the shortest time, or at the highest rate."""
+    """The hardest load that was tried: most machines in the shortest time, or at the highest rate."""
 
     def hardness(line: Line) -> tuple[float, ...]:
         cell = line.cell
         return cell.machines_asked or 0, -(cell.over_ns or 0), cell.rate_per_s or 0, cell.concurrency
 
-    return max(lines, key=hardness)
+    return max([line for line in lines if line.trials] or lines, key=hardness)
 
 
 def wire_sentence(lines: Sequence[Line]) -> str:
-    """What the wire alone needs at 1, 10 and 25 Gb/s in the headline cell, and whether the network is the limit.
+    """What the wire alone needs at 1, 10 and 25 Gb/s in each profile's hardest cell, and whether the network limits it.
 
-    "" where it is not known what a machine asked for, or that is nothing.
+    Nothing of a profile of which it is not known what a machine asked for, or that is nothing.
     """
-    here = _beside(lines, headline_of_boots(lines)) if lines else []
-    size = wire_bytes(here[0].cell) if here else None
+    profiles = _profiles(lines)
+    return " ".join(filter(None, (_wire(ours, is_named=len(profiles) > 1) for ours in profiles)))
+
+
+def _profiles(lines: Sequence[Line]) -> list[list[Line]]:
+    """Those that were tried, by what their machines boot and whether that is at a rate, in the scenario's order."""
+    found: dict[tuple[object, ...], list[Line]] = {}
+    for line in lines:
+        if line.trials:
+            cell = line.cell
+            found.setdefault((cell.boot, cell.mix, cell.rate_per_s is not None), []).append(line)
+    return list(found.values())
+
+
+def _of_profile(lines: Sequence[Line], servers: Sequence[str]) -> Iterator[str]:
+    """All that is said of one profile."""
+    head = headline_of_boots(lines)
+    ours = [server for server in servers if any(line.server == server for line in lines)]
+    if head.cell.rate_per_s is not None:
+        yield from (_at_rates(lines, head, server) for server in ours)
+        return
+    yield from _race(_beside(lines, head), servers[0])
+    yield from _each(lines, head, ours)
+
+
+def _wire(lines: Sequence[Line], *, is_named: bool) -> str:
+    here = _beside(lines, headline_of_boots(lines))
+    cell = here[0].cell
+    size, of = wire_bytes(cell), f" of {_profile(cell)}" if is_named else ""
     if not size:
         return ""
-    cell = here[0].cell
     if cell.machines_asked is None:
-        return _wire_of_a_rate(here, size)
+        return _wire_of_a_rate(cell, size, of)
     total = cell.machines_asked * size
     needed = {gbit: total * 8 / gbit for gbit in WIRES_GBIT}  # ns: a gigabit a second is a bit a nanosecond
     times = listed([f"{format_duration(ns)} at {gbit} Gb/s" for gbit, ns in needed.items()])
@@ -87,17 +109,17 @@ def wire_sentence(lines: Sequence[Line]) -> str:
         limit = f": at none of them is the network the limit, and machines start within {format_duration(over_ns)}"
     else:
         limit = _limit(limits)
-    return f"The wire alone needs {times} for these {format_bytes(total)}{limit}."
+    return f"The wire alone needs {times} for these {format_bytes(total)}{of}{limit}."
 
 
-def _wire_of_a_rate(here: Sequence[Line], size: float) -> str:
-    rate = here[0].cell.rate_per_s
+def _wire_of_a_rate(cell: Cell, size: float, of: str) -> str:
+    rate = cell.rate_per_s
     if rate is None:
-        return f"On the wire a machine needs {format_bytes(size)}."
+        return f"On the wire a machine{of} needs {format_bytes(size)}."
     gbit = rate * size * 8 / 1e9
     fits = next((each for each in WIRES_GBIT if each >= gbit), None)
     where = f"a network of {fits} Gb/s carries that" if fits else f"more than {WIRES_GBIT[-1]} Gb/s carries"
-    return f"At {rate_text(rate)} the files need {gbit:.3g} Gb/s on the wire: {where}."
+    return f"At {rate_text(rate)} the files{of} need {gbit:.3g} Gb/s on the wire: {where}."
 
 
 def _taken_ns(line: Line) -> float | None:
@@ -135,7 +157,7 @@ def _race(here: Sequence[Line], reference: str) -> list[str]:
     timed = [line for line in tried if line.figures["boot_ns_max"] is not None]
     whole = [line for line in timed if math.isfinite(line.figures["boot_ns_max"] or 0)]
     if not timed:
-        return [f"No answer: no trial is valid {what.lower()}."]
+        return [f"No answer: no trial is valid {what[:1].lower()}{what[1:]}."]
     if not whole:
         best = min(timed, key=lambda line: line.lost)
         return [f"{what}, no server has all of them up; fewest are lost with {best.server}: {_count(best.lost, best)}."]
@@ -185,10 +207,9 @@ def _each(lines: Sequence[Line], head: Line, servers: Sequence[str]) -> Iterator
     if len(here) > MANY_SERVERS:
         yield _fared(here[0])
         return
-    alone = len(servers) == 1
-    shown = [line for line in lines if line.trials] if alone and len(lines) <= _EACH_MAX else here
+    shown = [line for line in lines if line.trials] if len(servers) == 1 and len(lines) <= _EACH_MAX else here
     for line in shown:
-        yield _fared(line, with_label=alone)
+        yield _fared(line, with_label=len(here) == 1)
     others = [line for line in lines if line not in shown and line.trials]
     for server in servers:
         lossy = [line for line in others if line.server == server and line.lost]
@@ -278,8 +299,12 @@ def _rate(line: Line) -> str:
     """As in "200 machines a second of uefi-grub"."""
     number, _, unit = rate_text(line.cell.rate_per_s or 0).partition("/")
     per = {"s": "a second", "min": "a minute", "h": "an hour"}[unit]
-    profile = AXES["boot"].text(line.cell.boot) if line.cell.boot else AXES["mix"].text(line.cell.mix)
-    return f"{number} machines {per} of {profile}"
+    return f"{number} machines {per} of {_profile(line.cell)}"
+
+
+def _profile(cell: Cell) -> str:
+    """What its machines boot, in words."""
+    return AXES["boot"].text(cell.boot) if cell.boot else AXES["mix"].text(cell.mix)
 
 
 def _shares_lost(line: Line) -> str:

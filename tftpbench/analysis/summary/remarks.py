@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from tftpbench.analysis.stats import median_interval
 from tftpbench.analysis.summary.lines import Line
-from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin, stopped_at
+from tftpbench.measure.findings import FORMER_KINDS, ORIGINS, Origin, place_of
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted, format_duration
 
@@ -29,20 +29,21 @@ def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[Origin, tup
     """What was found of each server, by whose doing it was and by its worst trial.
 
     As in "atftpd: never answered 900 of 1000 transfers (read, ...)". Every origin is there, and may be empty. A kind
-    that this version does not know is the server's. Machines stand by each step at which they stopped.
+    that this version does not know is the server's. Machines stand by profile, and by each step at which they stopped.
     """
-    found: dict[tuple[str, str, tuple[str, ...]], list[tuple[int, str, str]]] = {}
+    found: dict[tuple[str, str, str, tuple[str, ...]], list[tuple[int, str, str]]] = {}
     for row in rows:
         for finding in row.get("server_findings") or ():
             seen = (int(finding["count"]), str(finding["text"])[:_TEXT_MAX], labels[row["cell_key"]])
             kind = str(finding["kind"])
-            place = stopped_at(seen[1])
-            found.setdefault((server_name(row), FORMER_KINDS.get(kind, kind), place or ()), []).append(seen)
+            profile = str(row.get("boot") or row.get("mix") or "")
+            key = server_name(row), FORMER_KINDS.get(kind, kind), profile, place_of(seen[1])
+            found.setdefault(key, []).append(seen)
     kinds: dict[str, Origin] = {str(kind): origin for kind, origin in ORIGINS.items()}
     return {
         origin: tuple(
             f"{server}: {_worst(seen)}"
-            for (server, kind, _), seen in sorted(found.items())
+            for (server, kind, *_), seen in sorted(found.items())
             if kinds.get(kind, "server") == origin
         )
         for origin in get_args(Origin)

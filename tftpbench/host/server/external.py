@@ -13,11 +13,11 @@ from typing import Self
 
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.server.messages import Opcode
-from tftpbench.host.server.readiness import answers
+from tftpbench.host.server.readiness import PortRefused, answers
 from tftpbench.host.server.sampler import EdgeReader
 from tftpbench.host.server.usage import Samples, Usage
 from tftpbench.host.target import Target
-from tftpbench.model.errors import ServerNotReady
+from tftpbench.model.errors import ServerNotReady, nothing_listens
 
 ANSWER_TIMEOUT_S = 5.0
 # Each copy of a request may begin a transfer, and a slow server is no silent one: as long as a client's first wait, and
@@ -30,7 +30,8 @@ class RunningServer:
     """One server at a known address, for a whole run. `start` returns when it has answered; `stop` leaves it alone.
 
     `asked` is the request to ask it with, as the trial's own clients write it. `silent_s`: for how long it has been
-    asked without an answer since the last one; None where it has never answered.
+    asked without an answer since the last one; None where it has never answered. `is_refused`: ICMP said that nothing
+    listens there any more.
     """
 
     buffers = None
@@ -41,12 +42,15 @@ class RunningServer:
         self.port = target.port
         self.asked = b""
         self.silent_s: float | None = None
+        self.is_refused = False
         self._name = target.name
 
     def start(self) -> None:
         """Asks nothing of a server that has just answered. Raises ServerNotReady where nothing answers."""
         if self.silent_s == 0 or self.answers(ANSWER_TIMEOUT_S):
             return
+        if self.is_refused:
+            raise ServerNotReady(nothing_listens(self._name))
         if self.silent_s is not None:
             raise ServerNotReady(
                 f"{self._name}: still busy with the load before it, or stopped (no answer in {self.silent_s:g} s)"
@@ -57,11 +61,16 @@ class RunningServer:
 
     def answers(self, timeout_s: float, on_silence: Callable[[float], object] = lambda _: None) -> bool:
         """Ask it now, and say now and then for how long that has been in vain."""
-        if answers(self.host, self.port, timeout_s, self.asked, REPEATS_S, on_silence):
+        began_s, self.is_refused, is_there = time.monotonic(), False, False
+        try:
+            is_there = answers(self.host, self.port, timeout_s, self.asked, REPEATS_S, on_silence, hears_refusals=True)
+        except PortRefused:
+            self.is_refused = True
+        if is_there:
             self.silent_s = 0.0
         elif self.silent_s is not None:
-            self.silent_s += timeout_s
-        return self.silent_s == 0
+            self.silent_s += time.monotonic() - began_s if self.is_refused else timeout_s
+        return is_there
 
     def usage(self) -> Usage:
         """Nothing is known but the time."""

@@ -21,6 +21,7 @@ from tftpbench.host.server.messages import (
     error_text,
     request,
 )
+from tftpbench.host.server.readiness import RECVERR
 from tftpbench.host.target import Target
 from tftpbench.model.errors import TftpbenchError, nothing_listens
 
@@ -32,8 +33,6 @@ COPY_BYTES_MAX = 65_535 * 65_464
 # As long as a trial may take unless its scenario says otherwise.
 COPY_S_MAX = 600.0
 _BLKSIZE_DEFAULT = 512
-# ip(7), ipv6(7): without these an unconnected socket hears of no ICMP; Python has no names for them.
-_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 
 
 class CopyFailed(TftpbenchError):
@@ -58,7 +57,7 @@ def download(
     """
     family = address_family(target.host)
     with socket.socket(family, socket.SOCK_DGRAM) as client, path.open("wb") as file:
-        client.setsockopt(*_RECVERR[family], 1)
+        client.setsockopt(*RECVERR[family], 1)
         return _Copy(client, target, dict(options), file, first_tries, bytes_max).run()
 
 

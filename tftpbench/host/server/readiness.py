@@ -18,13 +18,22 @@ from types import TracebackType
 from tftpbench.host.server.client import SupervisorClient
 from tftpbench.host.server.messages import DATAGRAM_BYTES_MAX, Opcode, address, address_family, request
 from tftpbench.host.server.sockets import PROC, socket_inodes, udp_sockets
-from tftpbench.model.errors import ServerDied, ServerNotReady
+from tftpbench.model.errors import ServerDied, ServerNotReady, nothing_listens
 
+# ip(7), ipv6(7): without these an unconnected socket hears of no ICMP; Python has no names for them.
+RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+# A server that is started again refuses for a moment; for so long, one that has ended.
+REFUSED_S = 5.0
+_ERRQUEUE = 0x2000  # MSG_ERRQUEUE of recv(2): Python has no name for it before 3.12
 # A lost probe costs this much; a server that is slow to start is asked 20 times a second, which costs it nothing.
 _PROBE_S = 0.05
 # Each look may miss a row; ten in a row on a machine with thousands of sockets do not.
 _LOOKS = 10
 _ERROR_AND_BYE = struct.pack("!HH", Opcode.ERROR, 0) + b"probe only\0"
+
+
+class PortRefused(ServerNotReady):
+    """ICMP says again and again that nothing listens."""
 
 
 class PortTaken(ServerNotReady):
@@ -81,18 +90,27 @@ def answers(
     repeats_s: tuple[float, float] = (_PROBE_S, _PROBE_S),
     on_silence: Callable[[float], object] = lambda _: None,
     place: Place = HERE,
+    *,
+    hears_refusals: bool = False,
 ) -> bool:
     """Whether anything comes back in time for the request `asked`, or for one of its copies.
 
     None asks for a file that can't exist. A transfer that begins is ended with an ERROR. `repeats_s`: what is waited
     before the second copy, which doubles up to the most. `on_silence` is called after each of them with the time since
-    the first, in seconds.
+    the first, in seconds. `hears_refusals`: raises PortRefused where ICMP answers each copy for REFUSED_S.
     """
     began, (repeat_s, repeat_max_s) = time.monotonic(), repeats_s
+    heard_s = began
     with _Probe(host, port, place, asked) as probe:
+        if hears_refusals:
+            probe.hear_refusals()
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             if probe.ask(min(repeat_s, left_s)):
                 return True
+            if not probe.is_refused:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s >= REFUSED_S:
+                raise PortRefused(nothing_listens(f"port {port}"))
             repeat_s = min(2 * repeat_s, repeat_max_s)
             on_silence(time.monotonic() - began)
     return False
@@ -106,13 +124,28 @@ class _Probe(AbstractContextManager["_Probe", None]):
         self._request = asked or request("read", f"absent-{secrets.token_hex(8)}", {})
         self._socket = place.towards(address_family(host))
         self._socket.setblocking(False)
+        self.is_refused = False
+
+    def hear_refusals(self) -> None:
+        """ICMP is heard from now on."""
+        self._socket.setsockopt(*RECVERR[self._socket.family], 1)
 
     def ask(self, wait_s: float = _PROBE_S) -> bool:
-        """Ask once more and wait a little."""
+        """Ask once more and wait a little; `is_refused` says whether ICMP answered."""
+        self.is_refused = False
         _try(lambda: self._socket.sendto(self._request, self._server))
-        poll = select.poll()
+        poll, ends = select.poll(), time.monotonic() + wait_s
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(wait_s * 1000)) and _try(self._take)
+        while (left_s := ends - time.monotonic()) > 0 and poll.poll(left_s * 1000):
+            if _try(self._take):
+                return True
+            self._take_errors()
+        return False
+
+    def _take_errors(self) -> None:
+        """What ICMP said; left where it is, it would wake each poll(2) at once."""
+        while _try(lambda: self._socket.recvmsg(1, 1024, _ERRQUEUE)):
+            self.is_refused = True
 
     def _take(self) -> None:
         answer, peer = self._socket.recvfrom(DATAGRAM_BYTES_MAX)

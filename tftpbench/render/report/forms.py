@@ -39,8 +39,7 @@ def write_markdown(contents: Contents) -> str:
         [markdown_block(answer.note)] if answer.note else [],
         _thresholds(contents),
         [written(contents.searches)] if contents.searches else _table(contents.headline),
-        ["## Validity", "", f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."],
-        [markdown_block(answer.why_invalid)] if answer.why_invalid else [],
+        ["## Validity", "", _counting(contents)],
         bullets("Too few valid trials", answer.too_few),
         bullets("Left out", answer.skipped),
         bullets(IN_FLIGHT, answer.in_flight),
@@ -52,6 +51,13 @@ def write_markdown(contents: Contents) -> str:
         ["## To repeat it", "", "```sh", _fenced(contents.repeat), "```"] if contents.repeat else [],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _counting(contents: Contents) -> str:
+    """How many trials count, said once: where some do not, with why."""
+    why_invalid = contents.answer.why_invalid
+    count = f"{contents.valid} of {counted(len(contents.rows), 'trial')} count."
+    return markdown_block(why_invalid) if why_invalid else count
 
 
 def _thresholds(contents: Contents) -> list[str]:

@@ -139,6 +139,7 @@ impl Worker<'_> {
         self.schedule.transfer_ended(end_ns);
         if let (Some(machines), Some(booting)) = (&mut self.machines, &client.boot) {
             let row = booting.row(end, end_ns, self.recorder.start_ns);
+            machines.records.served(booting.share, &booting.served_misses);
             machines.records.end(row, &self.recorder.scope());
         }
     }
