@@ -656,8 +656,8 @@ def _pieces(text: str | None) -> "tuple[Piece, ...]":
 
 def _written(text: str) -> "Iterator[tuple[str, object]]":
     """Each piece of a shape as text and as a scenario has it: in words, or as the scenario's own list."""
-    from tftpbench.model.errors import UsageError
     from tftpbench.model import yaml
+    from tftpbench.model.errors import UsageError
 
     if text.lstrip().startswith(("[", "{")):
         pieces = yaml.value(text, "--shape", UsageError)
