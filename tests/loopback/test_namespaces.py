@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,7 +19,10 @@ from tests.loopback import machine
 from tests.loopback.machine import runs, until
 from tests.loopback.manifests import TINY, bundled, tiny, tiny_manifest, written
 from tests.loopback.test_run import PATIENCE_S, done, rows, tftpbench, write_scenario
+from tftpbench.host.ceiling import CeilingCell, CeilingNetwork, candidates, measure
 from tftpbench.host.choice import manifest
+from tftpbench.host.generator import LoadConfig, in_network
+from tftpbench.host.headroom import load_null_server
 from tftpbench.host.network import GENERATOR, SERVER, Network, NetworkGone, NetworkRefused, broker
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import ServerProcess
@@ -384,6 +389,55 @@ def test_a_run_in_a_namespace_counts_what_the_kernel_counts(tmp_path: Path) -> N
         assert row["datagrams_sent"] == row["server_udp_received"]
         assert row["datagrams_received"] == row["server_udp_sent"]
         assert row["generator_sockets"] in ("ring", "shared")
+        known = row["ceiling_data_pps"]
+        assert row["ceiling_ratio"] == (None if known is None else pytest.approx(row["data_pps"] / known))
+    manifest = json.loads(next(tmp_path.glob("results/*/manifest.json")).read_text())
+    assert {each["cell_key"] for each in manifest["generator_full"]} == {row["cell_key"] for row in found}
+    assert [row["generator_headroom"] for row in found] == [
+        pytest.approx(each["data_pps"] / row["data_pps"]) if each["data_pps"] else None
+        for row in found for each in manifest["generator_full"] if each["cell_key"] == row["cell_key"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_every_arrangement_of_a_ceiling_moves_datagrams_in_a_network(operation: Literal["read", "write"]) -> None:
+    with Network() as network:
+        cell = CeilingCell(operation=operation, flows=20, network=CeilingNetwork.of(network))
+        found = candidates(cell)
+        assert any(each.ring for each in found) == (not network.packet_refusal)
+        for arrangement in found:
+            assert moved(lambda ns, way=arrangement: measure(cell, way, warm_up_ns=0, window_ns=ns).data_pps > 0)  # type: ignore[misc]
+        windows = replace(cell, windowsize=8, blksize=1428)
+        way = candidates(windows)[0]
+        assert moved(lambda ns: measure(windows, way, warm_up_ns=0, window_ns=ns).data_pps > 0)
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+@pytest.mark.parametrize("sockets", ["ring", "shared"])
+@pytest.mark.parametrize("blksize", [512, 1400])
+def test_a_null_server_serves_whole_transfers(
+    operation: Literal["read", "write"], sockets: Literal["ring", "shared"], blksize: int
+) -> None:
+    with Network() as network:
+        if network.packet_refusal:
+            pytest.skip(f"packet sockets are refused: {network.packet_refusal}")
+        asked = LoadConfig(
+            host=network.server_address(), port=0, operation=operation, name="", file_size_bytes=20_000,
+            concurrency=5, blksize=blksize, sockets=sockets, timeout_ns=100_000_000,
+        )  # fmt: skip
+        config = in_network(asked, network)
+
+        def went_well(window_ns: int) -> bool:
+            found = load_null_server(config, network, None, window_ns=window_ns)
+            assert 0 <= found.null_busy_fraction <= 1
+            return found.is_whole and found.data_pps > 0
+
+        assert moved(went_well)
+
+
+def moved(in_a_window: Callable[[int], bool]) -> bool:
+    """On a busy machine a side may not get to run inside a short window, so the next one is longer."""
+    return any(in_a_window(window_ms * 1_000_000) for window_ms in (20, 100, 500, 2_500, 10_000))
 
 
 def test_windows_large_blocks_and_boots_of_them_go_over_sockets(tmp_path: Path) -> None:
@@ -473,12 +527,14 @@ def test_what_can_not_be_loaded_so_is_one_line(words: list[str], said: str, tmp_
 
 
 def loaded_brokers(runner: int) -> list[int]:
-    """Brokers of a runner whose servers have been asked for something."""
+    """Brokers of a runner whose servers have been asked for something; a server is in its broker's namespace."""
     found = []
     for pid in descendants(runner):
         with contextlib.suppress(OSError):  # gone meanwhile
             is_broker = broker.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if is_broker and namespace_of(pid) != namespace_of(os.getpid()):
+                if len(holders(namespace_of(pid))) == 1:
+                    continue  # of what is measured beside the trials
                 counts = udp_counts(f"/proc/{pid}")
                 found += [pid] * (counts is not None and counts.received > 100)
     return found

@@ -1,4 +1,6 @@
-"""The ceiling: raw loopback UDP throughput for the same datagrams as a cell's, with neither TFTP nor a file.
+"""The ceiling: raw UDP throughput for the same datagrams as a cell's, with neither TFTP nor a file.
+
+It is measured over loopback, or in a network as servers have it.
 
 First what is exchanged, by which sockets, and one measurement of it. Then which arrangement of sockets is the fastest
 for a cell: what the short runs of a choice measured is never a ceiling, since the fastest of many is fast by chance,
@@ -14,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from tftpbench import _core
+from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, fits_a_frame, machines_network
 from tftpbench.model.errors import CeilingError
 from tftpbench.model.units import counted
 
@@ -50,11 +53,41 @@ QUICK = Effort(window_ns=60 * MS, warm_up_ns=20 * MS, rounds=1, short_warm_up_ns
 
 
 @dataclass(frozen=True, kw_only=True)
+class CeilingNetwork:
+    """What native code needs of a server's network (`Network`), over IPv4.
+
+    `ring_interface` is 0 where there are no rings. `machines`, `ring_machines`: where flows have their addresses over
+    sockets, and over rings.
+    """
+
+    requests_fd: int
+    server: str
+    machines: str
+    ring_interface: int
+    ring_machines: str
+    ring_mac: bytes = ROUTER_MAC
+    server_mac: bytes = SERVER_MAC
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Of one that stays open as long as it is used."""
+        server = network.server_address()
+        return cls(
+            requests_fd=network.requests_fd,
+            server=server,
+            machines=machines_network(server, ring=False),
+            ring_interface=0 if network.packet_refusal else network.ring_interface,
+            ring_machines=machines_network(server, ring=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CeilingCell:
     """The work whose ceiling is sought. `flows`: exchanges in flight. Times in microseconds.
 
     The asking side stands for the generator, the answering side for the server. How long each polls before it sleeps
-    belongs to the work: a server that sleeps when idle is not to be held to a ceiling that never does.
+    belongs to the work: a server that sleeps when idle is not to be held to a ceiling that never does. `network`: what
+    lies between the sides; None for loopback.
     """
 
     operation: Literal["read", "write"]
@@ -65,6 +98,13 @@ class CeilingCell:
     asking_cpus: tuple[int, ...] = ()
     answering_spin_us: int = 0
     asking_spin_us: int = 0
+    network: CeilingNetwork | None = None
+
+    @property
+    def has_rings(self) -> bool:
+        """Whether packet rings can carry it: in a network, one by one, and each in a frame."""
+        is_there = self.network is not None and self.network.ring_interface > 0
+        return is_there and self.windowsize == 1 and fits_a_frame(self.blksize)
 
     @property
     def pairs_max(self) -> int:
@@ -80,11 +120,11 @@ _RECORDED = {"shared_sockets": "lanes"}
 class Arrangement:
     """One way for both sides to do the work, of those that a server and a generator could use.
 
-    `shared_sockets`: sockets of the asking side, each of which carries many flows with a loopback address of their
-    own; 0 for a socket a flow. `answering_sockets` as many as flows is one a flow. Both in each of the `pairs` of
-    threads, which share the flows. `waits_in_receive`: a side with one socket waits in the receiving call instead of
-    epoll, and one with several asks each in turn as long as it polls. `is_connected`: both sides have a socket a flow,
-    and each knows its peer.
+    `shared_sockets`: sockets of the asking side, each of which carries many flows with an address of their own; 0 for a
+    socket a flow, or for a `ring`, which carries all flows of its pair as frames. `answering_sockets` as many as flows
+    is one a flow. Both in each of the `pairs` of threads, which share the flows. `waits_in_receive`: a side with one
+    socket waits in the receiving call instead of epoll, and one with several asks each in turn as long as it polls.
+    `is_connected`: both sides have a socket a flow, and each knows its peer.
     """
 
     shared_sockets: int
@@ -93,11 +133,13 @@ class Arrangement:
     waits_in_receive: bool
     pairs: int = 1
     is_connected: bool = False
+    ring: bool = False
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """Its fields under the names that documents have for them."""
-        return {_RECORDED.get(name, name): value for name, value in asdict(self).items()}
+        """Its fields under the names that documents have for them; `ring` only where there is one."""
+        fields = {name: value for name, value in asdict(self).items() if name != "ring" or value}
+        return {_RECORDED.get(name, name): value for name, value in fields.items()}
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Self:
@@ -107,8 +149,9 @@ class Arrangement:
 
     def __str__(self) -> str:
         """For people: "1 shared socket, 1 answering socket, batches of 64, waiting in the receiving call"."""
+        asking = counted(self.shared_sockets, "shared socket") if self.shared_sockets else "a socket a flow"
         parts = [
-            counted(self.shared_sockets, "shared socket") if self.shared_sockets else "a socket a flow",
+            "a packet ring" if self.ring else asking,
             counted(self.answering_sockets, "answering socket"),
             f"batches of {self.batch}" if self.batch > 1 else "one message a call",
             "waiting in the receiving call" if self.waits_in_receive else "waiting in epoll",
@@ -202,7 +245,13 @@ def _in_lock_step(cell: CeilingCell) -> list[Arrangement]:
         found.append(Arrangement(0, cell.flows, BATCH, waits_in_receive=False))
         own = Arrangement(0, cell.flows, 1, waits_in_receive=False, is_connected=True)
         found.append(replace(own, waits_in_receive=cell.flows <= SWEPT_MAX))
-    return found
+    return [*(_on_rings(found) if cell.has_rings else ()), *found]
+
+
+def _on_rings(of_sockets: Sequence[Arrangement]) -> list[Arrangement]:
+    """A ring before each way to answer that sockets have, too: a server has sockets whatever the generator has."""
+    ways = [replace(each, shared_sockets=0, ring=True, is_connected=False) for each in of_sockets]
+    return list(dict.fromkeys(each for each in ways if each.batch > 1))
 
 
 def _in_windows(cell: CeilingCell) -> list[Arrangement]:

@@ -8,7 +8,7 @@
     validity.py   what makes a trial's figures untrue
     findings.py   what a server did wrong
     starts.py     which servers do not start, and are left out
-    ceilings.py   raw loopback UDP throughput for the same datagrams, measured beside the trials
+    ceilings.py   beside the trials: raw UDP throughput for the same datagrams, and the rate of a full generator
     search.py     the search between two loads, by a controller of RFC 9971, and a second opinion of its bounds
     capacity.py   what a server can bear: ramp, bounds, and what is measured there
     capacity_trials.py   the same on real servers: its trials, and the document of its result

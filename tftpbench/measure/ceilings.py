@@ -1,22 +1,31 @@
-"""The ceiling beside the trials: for each cell an arrangement, chosen once a run, and one fresh probe a round.
+"""What is measured beside the trials: ceilings, and how much the generator could do.
 
-The probe comes directly before the first trial of its cell in a round, for a row is written when its trial ends and is
-never touched again. Which server is first, and so nearest to the probe, is the plan's random order. Servers that sleep
-and servers that never do have a ceiling each. A probe that fails costs a figure, never a trial.
+For each cell an arrangement is chosen once a run, and one fresh probe is made a round, over what the cell's trials have
+between server and generator. The probe comes directly before the first trial of its cell in a round, for a row is
+written when its trial ends and is never touched again. Which server is first, and so nearest to the probe, is the
+plan's random order. Servers that sleep and servers that never do have a ceiling each. A probe that fails costs a
+figure, never a trial.
+
+The rates at which the generator is full are measured once a run, before its first trial in a network: all cells in
+turn, several times over.
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from tftpbench.host import ceiling
-from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell, Effort
+from tftpbench.host import ceiling, headroom
+from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell, CeilingNetwork, Effort
+from tftpbench.host.generator import LoadConfig, in_network
+from tftpbench.host.headroom import Full, Loaded
+from tftpbench.host.network import Network, NetworkRefused, fits_a_frame
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.target import Target
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.rows import Row, busy_poll_us
-from tftpbench.model.errors import CeilingError
+from tftpbench.model.errors import CeilingError, LoadError
 from tftpbench.model.workload import Cell
 
 # A cell, and whether its server never sleeps.
@@ -34,16 +43,37 @@ class Probes:
 
     calibrate: Callable[..., Arrangement] = ceiling.calibrate
     measure: Callable[..., Ceiling] = ceiling.measure
+    load_null_server: Callable[..., Loaded] = headroom.load_null_server
+
+
+class ProbeNetwork:
+    """A network as each server has it, for what is measured beside them; made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: Network | None = None
+
+    def get(self) -> Network:
+        """The network. Raises NetworkRefused."""
+        if self._made is None:
+            self._made = Network()
+        return self._made
+
+    def close(self) -> None:
+        """End it, if it was made."""
+        if self._made is not None:
+            self._made.close()
 
 
 class Ceilings:
     """The probes of one run. `stored`: what the run's manifest holds of an earlier part of it.
 
+    `network`: what the probes of cells in a namespace go through.
     `store` is called with what the manifest shall hold now; `warn` with a cell and why its ceiling is not known.
     """
 
     def __init__(
         self,
+        network: ProbeNetwork,
         pinning: Pinning,
         seed: int,
         trials: int,
@@ -52,7 +82,7 @@ class Ceilings:
         store: Callable[[list[dict[str, object]]], object],
         warn: Callable[[Cell, str], object],
     ) -> None:
-        self._pinning, self._seed, self._probes = pinning, seed, probes
+        self._network, self._pinning, self._seed, self._probes = network, pinning, seed, probes
         self._effort = Effort() if trials > 1 else QUICK
         self._chosen: dict[Key, Arrangement | None] = dict(_read(stored))
         self._store, self._warn = store, warn
@@ -66,8 +96,6 @@ class Ceilings:
         """
         if isinstance(trial.contender.server, Target) or trial.cell.is_boots:
             return None  # we don't know where it runs, or its datagrams are of many kinds
-        if trial.cell.placement.network != "loopback":
-            return None  # the probe is of loopback
         if trial.round != self._round:
             self._round, self._found = trial.round, {}
         key = trial.cell.key, trial.contender.busy_polls
@@ -76,8 +104,9 @@ class Ceilings:
         return self._found[key]
 
     def _probe(self, cell: Cell, key: Key) -> float | None:
-        work = _work(cell, self._pinning, busy_polls=key[1])
         try:
+            between = None if cell.placement.network == "loopback" else CeilingNetwork.of(self._network.get())
+            work = _work(cell, self._pinning, between, busy_polls=key[1])
             arrangement = self._arrangement(work, key)
             if arrangement is None:
                 return None
@@ -85,7 +114,7 @@ class Ceilings:
                 found = self._measure(work, arrangement)
                 if not found.restarts:
                     return found.data_pps
-        except CeilingError as error:
+        except (CeilingError, NetworkRefused) as error:
             self._warn(cell, str(error))
             return None
         self._warn(cell, f"datagrams were lost in each of {_ATTEMPTS} probes, the last time {found.restarts}")
@@ -104,16 +133,108 @@ class Ceilings:
         return self._chosen[key]
 
 
+class Headrooms:
+    """The rates at which the generator is full, for the cells of a run's trials, in networks of their own.
+
+    `load_of` makes the load of a cell on a server at this address; `rounds`: how often each is done. `stored`, `store`,
+    `warn`: as those of `Ceilings`.
+    """
+
+    def __init__(
+        self,
+        network: ProbeNetwork,
+        trials: Sequence[Trial],
+        load_of: Callable[[Cell, str], LoadConfig],
+        pinning: Pinning,
+        seed: int,
+        rounds: int,
+        probes: Probes,
+        stored: object,
+        store: Callable[[list[dict[str, object]]], object],
+        warn: Callable[[Cell, str], object],
+    ) -> None:
+        self._network, self._load_of, self._pinning, self._seed = network, load_of, pinning, seed
+        self._rounds, self._probes, self._store, self._warn = rounds, probes, store, warn
+        self._found = _read_full(stored)
+        self._left = {trial.cell.key: trial.cell for trial in trials if _has_headroom(trial)}
+
+    def before(self, trial: Trial) -> float | None:
+        """DATA blocks per second of a generator that is full with this trial's load; None: unknown.
+
+        With the first trial that has one all are measured.
+        """
+        if not _has_headroom(trial):
+            return None
+        if trial.cell.key not in self._found:
+            left = {key: cell for key, cell in self._left.items() if key not in self._found}
+            self._found |= self._measured(left | {trial.cell.key: trial.cell})
+            self._store([{"cell_key": key, "data_pps": each.data_pps, "text": each.reason}
+                         for key, each in self._found.items()])  # fmt: skip
+        return self._found[trial.cell.key].data_pps
+
+    def _measured(self, cells: Mapping[str, Cell]) -> dict[str, Full]:
+        try:
+            refusal = self._refusal()
+            loads = {} if refusal else self._loads(cells, self._network.get())
+        except (LoadError, NetworkRefused) as error:
+            refusal, loads = str(error), {}
+        found = {key: headroom.full(loads[key]) if key in loads else Full(None, refusal) for key in cells}
+        for key, each in found.items():
+            if each.reason:
+                self._warn(cells[key], each.reason)
+        return found
+
+    def _refusal(self) -> str:
+        """Why no null server can be here; "" where one can. Raises NetworkRefused."""
+        if not self._pinning.separate:
+            return "server and generator share a core"
+        refused = self._network.get().packet_refusal
+        return f"packet sockets are refused ({refused})" if refused else ""
+
+    def _loads(self, cells: Mapping[str, Cell], network: Network) -> dict[str, list[Loaded]]:
+        """Of each cell one load a round, in random order."""
+        order, server = random.Random(self._seed), network.server_address()
+        configs = {key: in_network(self._load_of(cell, server), network) for key, cell in cells.items()}
+        loads: dict[str, list[Loaded]] = {key: [] for key in configs}
+        for _ in range(self._rounds):
+            for key in order.sample(list(configs), len(configs)):
+                cpu = self._pinning.server[0] if self._pinning.server else None
+                loads[key].append(self._probes.load_null_server(configs[key], network, cpu))
+        return loads
+
+
+def _has_headroom(trial: Trial) -> bool:
+    """Whether a null server can stand for its server: in a network, in lock-step, and each block in a frame."""
+    cell = trial.cell
+    if isinstance(trial.contender.server, Target) or cell.is_boots or cell.placement.network == "loopback":
+        return False
+    return cell.windowsize == 1 and fits_a_frame(cell.blksize)
+
+
 def columns(row: Mapping[str, Any], host: str | None, data_pps: float | None) -> Row:
-    """The columns of a trial's row. The probe is IPv4 on this machine: for a server elsewhere it says nothing."""
-    address = ip_address(host) if host is not None else None
-    if data_pps is None or (address is not None and not (address.version == 4 and address.is_loopback)):
+    """The columns of a trial's row. A ceiling of another way than the trial's says nothing, and is left out.
+
+    The probe is IPv4, over loopback or in a network of this machine. `host`: the server's address, None where it never
+    had one.
+    """
+    if data_pps is None or (host is not None and not _is_on_its_way(row, host)):
         return {"ceiling_data_pps": None, "ceiling_ratio": None}
     reached = row.get("data_pps")
     return {"ceiling_data_pps": data_pps, "ceiling_ratio": None if reached is None else reached / data_pps}
 
 
-def _work(cell: Cell, pinning: Pinning, *, busy_polls: bool) -> CeilingCell:
+def headroom_columns(row: Mapping[str, Any], full_data_pps: float | None) -> Row:
+    """How many times as much the generator could have done; None where it is not known, or nothing was moved."""
+    reached = row.get("data_pps")
+    return {"generator_headroom": full_data_pps / reached if full_data_pps and reached else None}
+
+
+def _is_on_its_way(row: Mapping[str, Any], host: str) -> bool:
+    address, is_loopback = ip_address(host), row.get("network", "loopback") == "loopback"
+    return address.version == 4 and address.is_loopback == is_loopback
+
+
+def _work(cell: Cell, pinning: Pinning, network: CeilingNetwork | None, *, busy_polls: bool) -> CeilingCell:
     """The cell's datagrams. On a shared core a side that never sleeps would only take time from the other."""
     return CeilingCell(
         operation=cell.operation,
@@ -124,6 +245,7 @@ def _work(cell: Cell, pinning: Pinning, *, busy_polls: bool) -> CeilingCell:
         asking_cpus=pinning.generator,
         answering_spin_us=NEVER_SLEEP_US if busy_polls and pinning.separate else 0,
         asking_spin_us=busy_poll_us(cell, pinning),
+        network=network,
     )
 
 
@@ -135,6 +257,15 @@ def _written(key: Key, arrangement: Arrangement) -> dict[str, object]:
         "arrangement": arrangement.recorded,
         "text": str(arrangement),
     }
+
+
+def _read_full(stored: object) -> dict[str, Full]:
+    """What is not as `Headrooms` writes it is measured anew; so is what was not known."""
+    found = {}
+    for each in stored if isinstance(stored, list) else []:
+        if isinstance(each, Mapping) and isinstance(each.get("data_pps"), int | float):
+            found[str(each.get("cell_key"))] = Full(float(each["data_pps"]))
+    return found
 
 
 def _read(stored: object) -> Sequence[tuple[Key, Arrangement]]:

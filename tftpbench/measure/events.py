@@ -92,10 +92,11 @@ class ServerLeftOut:
 
 @dataclass(frozen=True)
 class CeilingUnknown:
-    """A cell's ceiling could not be measured; its trials are done all the same."""
+    """What is measured beside a cell's trials could not be; they are done all the same. They lack `column` then."""
 
     cell: Cell
     reason: str
+    column: str = "ceiling_ratio"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
+from tftpbench.host.headroom import ROUNDS
 from tftpbench.host.network import NetworkRefused, packet_refusal
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server import is_taken, program_at
@@ -34,9 +35,11 @@ _BLOCKS_PER_S = 100_000
 # machines, and are done the sooner: 5000 took them 24, 60, 42 and 39 s. At this all four take about as long in sum.
 _BLOCKS_OF_BOOTS_PER_S = 700_000
 _AROUND_RUN_S = 2.0  # Python and its packages, versions that are asked, files that are made, the answer
-# Short runs to choose the arrangement of a ceiling: some nine candidates once, and the best of them again.
-_CANDIDATES = 9
+# Short runs to choose the arrangement of a ceiling: some nine candidates once, and the best of them again; in a network
+# there are rings beside sockets. Loads that fill the generator come on top there, with what is made and ended for each.
+_CANDIDATES, _CANDIDATES_IN_NETWORK = 9, 14
 _CANDIDATES_AGAIN = 4
+_FULL_LOADS_S = ROUNDS * 0.15
 _S = 1e-9
 
 
@@ -200,19 +203,20 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
     """About how many seconds each of the trials will take, by its `order`; the first of a cell has its ceiling, too."""
     effort = Effort() if max((trial.round for trial in trials), default=1) > 1 else QUICK
     probe_s = _S * (effort.warm_up_ns + effort.window_ns)
-    short_runs = _CANDIDATES + _CANDIDATES_AGAIN * (effort.rounds - 1)
-    calibration_s = _S * short_runs * (effort.short_warm_up_ns + effort.short_window_ns)
+    short_run_s = _S * (effort.short_warm_up_ns + effort.short_window_ns)
     chosen, probed = set(), set()
     costs = {}
     for trial in trials:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
-        in_network = trial.cell.placement.network != "loopback"
         is_search = isinstance(trial.cell.load, Sought)
-        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or in_network or is_search:
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or is_search:
             continue  # it has no ceiling
+        in_network = trial.cell.placement.network != "loopback"
         if work not in chosen:
-            costs[trial.order] += calibration_s
+            first = _CANDIDATES_IN_NETWORK if in_network else _CANDIDATES
+            costs[trial.order] += short_run_s * (first + _CANDIDATES_AGAIN * (effort.rounds - 1))
+            costs[trial.order] += _FULL_LOADS_S if in_network else 0.0
         if (*work, trial.round) not in probed:
             costs[trial.order] += probe_s
         chosen.add(work)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tftpbench.host import machine
+from tftpbench.host import headroom, machine
 from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
 from tftpbench.host.conditions import Diagnosis, needs_of
 from tftpbench.host.generator import LoadResult
@@ -24,7 +24,7 @@ from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
 from tftpbench.host.target import Target
 from tftpbench.measure.capacity_trials import search_all
-from tftpbench.measure.ceilings import Ceilings
+from tftpbench.measure.ceilings import Ceilings, Headrooms, ProbeNetwork
 from tftpbench.measure.events import (
     CeilingUnknown,
     Event,
@@ -38,7 +38,7 @@ from tftpbench.measure.events import (
 )
 from tftpbench.measure.files import fitted, target_files
 from tftpbench.measure.plan import Contender, Plan, Trial, contenders, estimate_s, networked, plan
-from tftpbench.measure.session import Bench, Tools
+from tftpbench.measure.session import Bench, Tools, load_of
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.capacity import FoundCapacity
@@ -49,6 +49,8 @@ from tftpbench.model.scenario import Scenario
 
 # As the manifest calls servers that did not start.
 LEFT_OUT = "left_out"
+# And the rates at which the generator is full.
+FULL = "generator_full"
 # And what was asked for beyond the scenario's rounds.
 UNTIL = "until"
 # As a scenario may ask for.
@@ -245,10 +247,18 @@ def _do_all(
     """
     starts = Starts(trials, folder.manifest.get(LEFT_OUT))
     rounds = max((trial.round for trial in whole.trials), default=1)
+    network = ProbeNetwork()
     probes = Ceilings(
-        bench.pinning, bench.seed, 1 if bench.is_quick else rounds, bench.tools.probes, folder.manifest.get("ceilings"),
+        network, bench.pinning, bench.seed, 1 if bench.is_quick else rounds, bench.tools.probes,
+        folder.manifest.get("ceilings"),
         store=lambda chosen: folder.amend("ceilings", chosen),
         warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason)),
+    )  # fmt: skip
+    headrooms = Headrooms(
+        network, trials, lambda cell, host: load_of(cell, bench, host, 0), bench.pinning, bench.seed,
+        1 if bench.is_quick else headroom.ROUNDS, bench.tools.probes, folder.manifest.get(FULL),
+        store=lambda found: folder.amend(FULL, found),
+        warn=lambda cell, reason: on_event(CeilingUnknown(cell, reason, "generator_headroom")),
     )  # fmt: skip
     try:
         if LEFT_OUT in folder.manifest:
@@ -260,9 +270,9 @@ def _do_all(
             total = max(total, trial.order + len(waiting))
             if trial.contender.name in starts.left_out:
                 continue
-            ceiling = probes.before(trial)
+            beside = probes.before(trial), headrooms.before(trial)
             on_event(TrialStarted(trial, total))
-            outcome = run_trial(trial, bench, ceiling, on_event)
+            outcome = run_trial(trial, bench, beside[0], on_event, beside[1])
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, total, outcome.row, advice))
@@ -272,6 +282,8 @@ def _do_all(
                 on_event(ServerLeftOut(left_out, starts.is_none_left))
     except KeyboardInterrupt:
         return True
+    finally:
+        network.close()
     return False
 
 

@@ -63,7 +63,7 @@ class Tools:
     `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
     in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
     of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
-    machine's loopback: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before;
+    machine: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before;
     `calibrate`: how long fixed work takes on it before each trial.
     """
 
@@ -134,7 +134,7 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 
     What boots is read from the plan: their roots hold it already.
     """
-    config = _any_load(trial.cell, bench, server.host, server.port)
+    config = load_of(trial.cell, bench, server.host, server.port)
     config = braked(config if server.network is None else in_network(config, server.network), bench.limits)
 
     def upload(name: str, number: int) -> LoadResult:
@@ -255,7 +255,7 @@ def how_lost(server: Server) -> ServerDied | None:
     return None
 
 
-def _any_load(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
+def load_of(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
     """The load of the cell, on files of any name; of a boot, its steps say what is asked for instead."""
     return LoadConfig(
         host=host,

@@ -74,8 +74,9 @@ def run_trial(
     bench: Bench,
     ceiling_data_pps: float | None = None,
     on_event: OnEvent = lambda _: None,
+    full_data_pps: float | None = None,
 ) -> Outcome:
-    """Do the trial. Raises LoadError where the generator itself can't run."""
+    """Do the trial, with what was measured beside it. Raises LoadError where the generator itself can't run."""
     row = row_of(trial, bench.pinning) | calibration_columns(bench.tools.calibrate(bench.pinning.server))
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
@@ -92,12 +93,12 @@ def run_trial(
             kind: Literal["died", "not_ready", "port_taken"] = "port_taken" if taken else "not_ready"
             lost = findings.of_a_lost_server(why, "died" if isinstance(error, ServerDied) else kind)
             row["server_findings"] = [asdict(lost)]
-            row |= ceilings.columns(row, None, ceiling_data_pps)
+            row |= ceilings.columns(row, None, ceiling_data_pps) | ceilings.headroom_columns(row, None)
             found = validity.findings(row, validity.Surroundings(server_lost=said))
             return replace(_outcome(row, found, None, log), failed_start=None if has_started else why)
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
-    row |= ceilings.columns(row, seen.config.host, ceiling_data_pps)
+    row |= ceilings.columns(row, seen.config.host, ceiling_data_pps) | ceilings.headroom_columns(row, full_data_pps)
     row["backlog_growth"] = _growth(trial, seen.result)
     died = _unnamed(str(seen.lost), trial) if seen.lost is not None else None
     wrong = _server_findings(trial, row, seen, died)

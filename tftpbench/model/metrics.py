@@ -420,7 +420,7 @@ _ROW: dict[str, Column] = {
     ),
     "ceiling_data_pps": Metric(
         "1/s",
-        "Raw loopback UDP throughput for the same datagrams, without TFTP and files, in the same round.",
+        "Raw UDP throughput for the same datagrams over the same network, without TFTP and files, in the same round.",
         "float",
         words="ceiling",
     ),
@@ -633,6 +633,14 @@ _ROW: dict[str, Column] = {
         "ns", "A fixed amount of user-space work on the server's cores, directly before the server starts.", "int"
     ),
     "calibration_kernel_ns": Metric("ns", "The same of kernel work: 150 datagrams over loopback.", "int"),
+    "generator_headroom": Metric(
+        "",
+        "Rate of the generator when its core is full / data_pps; null where that was not measured.",
+        "float",
+        short="generator could do",
+        words="times as much as the generator did",
+        tables=("cost", "trials"),
+    ),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {

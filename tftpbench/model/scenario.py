@@ -336,7 +336,7 @@ class Scenario(Strict):
     )
     compare_with: Annotated[Literal["first", "ceiling"], Allowed("first, ceiling")] = Field(
         default="first",
-        description="first: servers are compared with the first one; ceiling: each with raw loopback UDP "
+        description="first: servers are compared with the first one; ceiling: each with the raw UDP "
         "throughput for the same datagrams, measured in the same run.",
     )
     thresholds: Annotated[tuple[str, ...], TextOrList, Allowed(THRESHOLD_GRAMMAR)] = Field(

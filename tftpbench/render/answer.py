@@ -69,6 +69,7 @@ def sections(answer: Answer) -> list[Section]:
         *([Checks(checks)] if checks else []),
         headline_table(answer),
         *([Paragraph((answer.why_invalid,), is_prose=True)] if answer.why_invalid else []),
+        *([Paragraph((answer.headroom,), is_prose=True)] if answer.headroom else []),
         *([Paragraph((answer.noise,), is_prose=True)] if answer.noise else []),
         Listing(f"{IN_FLIGHT}:", answer.in_flight, _LISTED_MAX),
         *found(answer),

@@ -354,8 +354,8 @@ def _not_done(trials: int) -> str:
 
 
 def unknown_text(event: CeilingUnknown) -> str:
-    """A ceiling that could not be measured."""
-    return f"warning: {event.cell.label}: {event.reason}; its trials have no ceiling_ratio"
+    """What could not be measured beside the trials of a cell."""
+    return f"warning: {event.cell.label}: {event.reason}; its trials have no {event.column}"
 
 
 def _of_ceiling(row: Mapping[str, object]) -> str:

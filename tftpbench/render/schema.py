@@ -164,6 +164,17 @@ def _manifest() -> Schema:
         },
         title=f"manifest.json ({RUN_SCHEMA})",
     )
+    full = _object(
+        {
+            "cell_key": _text("The cell."),
+            "data_pps": {"type": ["number", "null"], "description": "DATA blocks per second; null where not known."},
+            "text": _text("Why it is not known, else empty."),
+        }
+    )
+    whole["properties"]["generator_full"] = {
+        **_list(full),
+        "description": "In networks of their own: the rate of the generator with its core full, for each cell.",
+    }
     ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
     whole["properties"]["ceilings"] = ceilings  # older runs have none
     whole["properties"]["merged_trials"] = {
@@ -254,6 +265,7 @@ def _summary() -> Schema:
             "conditions": _text("What holds for every figure, in words."),
             "wire": _text("What the wire alone needs for the headline's machines, in words; empty for transfers."),
             "noise": _text("How noisy the machine was, and what that did; empty where it is not known."),
+            "headroom": _text("How much more the generator could have done, in words; empty where it is not known."),
             "findings_by_origin": {
                 **_object({origin: _list({"type": "string"}) for origin in get_args(Origin)}),
                 "description": "The findings by whose doing they are.",

@@ -31,6 +31,8 @@ impl<'a> Answerer<'a> {
         let plan = Plan {
             sockets: arrangement.answering_sockets.min(flows),
             are_shared: false,
+            asks: false,
+            ring: None,
             receives_data: cell.operation == Operation::Write,
             spin_ns: cell.answering_spin_ns,
             cpu: cell.answering_cpus.get(pair % cell.answering_cpus.len().max(1)).copied(),

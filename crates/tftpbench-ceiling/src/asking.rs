@@ -1,7 +1,7 @@
 //! The asking side: stands for the generator. It keeps every flow going and counts what moves.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use tftpbench_net::{Socket, Stop};
@@ -10,8 +10,6 @@ use crate::answering::Answerer;
 use crate::config::{Arrangement, Asking, CeilingError, Cell, HEADER_BYTES, Operation};
 use crate::side::{Plan, Progress, Side, TICK_NS, flow_index};
 
-/// Flows have addresses from here on: all of 127.0.0.0/8 is this machine's.
-const FIRST_SOURCE: u32 = 0x7f80_0001;
 /// Flows that are started between two looks at what has arrived, so that starting overruns no buffer.
 const STARTED_AT_ONCE: usize = 64;
 /// A flow that is silent for so long has lost a datagram: 50 ms, and more where many are waiting for their turn
@@ -43,7 +41,7 @@ struct Flow {
     /// The tick at which it was last heard of.
     heard: u32,
     socket: usize,
-    source: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
     to: SocketAddr,
 }
 
@@ -60,21 +58,32 @@ impl<'a> Asker<'a> {
         let (sockets, are_shared) = match arrangement.asking {
             Asking::Shared(shared_sockets) => (shared_sockets.min(flows), true),
             Asking::PerFlow => (flows, false),
+            Asking::Ring => (1, false),
         };
+        let ring = (arrangement.asking == Asking::Ring).then_some((pair, arrangement.pairs));
         let plan = Plan {
             sockets,
             are_shared,
+            asks: true,
+            ring,
             receives_data: cell.operation == Operation::Read,
             spin_ns: cell.asking_spin_ns,
             cpu: cell.asking_cpus.iter().rev().nth(pair % cell.asking_cpus.len().max(1)).copied(),
             end,
+        };
+        // A ring hears those flows whose number leaves the pair's when divided by that of pairs.
+        let source = |index: usize| match (cell.ring(), ring) {
+            (Some((_, machines)), Some((pair, pairs))) => {
+                Some(machines.address((index * pairs + pair) as u32))
+            }
+            _ => are_shared.then(|| cell.machines().address(index as u32)),
         };
         let flow = |index: usize| Flow {
             key: index as u32,
             arrived: 0,
             heard: 0,
             socket: index % sockets,
-            source: are_shared.then(|| Ipv4Addr::from(FIRST_SOURCE + index as u32)),
+            source: source(index),
             to: answering[index % answering.len()],
         };
         let silence_ns = SILENCE_NS + (flows * cell.windowsize) as u64 * SILENCE_A_DATAGRAM_NS;

@@ -1,8 +1,10 @@
 //! What is exchanged, by which sockets, and why that may be refused. Plain data: no sockets, no clocks.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
 use tftpbench_net::limits::OpenFilesShortfall;
+use tftpbench_net::{RingLink, SocketSource, Subnet, payload_max};
 
 /// What TFTP puts before a block, and all there is of an ACK (RFC 1350 section 5).
 pub(crate) const HEADER_BYTES: usize = 4;
@@ -15,6 +17,10 @@ const BATCH_MAX: usize = 1_024;
 /// Segments and payload of one message that the kernel cuts, udp(7).
 const SEGMENTS_MAX: usize = 64;
 const RUN_BYTES_MAX: usize = 65_507;
+/// Flows have addresses in here: all of 127.0.0.0/8 is this machine's.
+const ON_LOOPBACK: Subnet = Subnet::new(IpAddr::V4(Ipv4Addr::new(127, 128, 0, 0)), 23);
+/// Packet sockets of a ring: one to receive, one to send.
+const RING_SOCKETS: usize = 2;
 
 /// Which way the DATA-sized datagrams go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,23 @@ pub struct Cell {
     pub answering_spin_ns: u64,
     /// How long the asking side polls before it sleeps.
     pub asking_spin_ns: u64,
+    /// What lies between the sides; none for loopback.
+    pub network: Option<Network>,
+}
+
+/// Two namespaces with a link between them, one for each side.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Opens the answering side's sockets.
+    pub answering: SocketSource,
+    /// Opens the asking side's sockets.
+    pub asking: SocketSource,
+    /// Where the answering side listens.
+    pub server: IpAddr,
+    /// Where flows have their addresses over sockets: local ones of the asking side.
+    pub machines: Subnet,
+    /// The way of frames, and where flows have their addresses over rings; none where there are only sockets.
+    pub ring: Option<(RingLink, Subnet)>,
 }
 
 /// How the asking side comes to its sockets.
@@ -53,6 +76,8 @@ pub enum Asking {
     Shared(usize),
     /// One socket for each flow.
     PerFlow,
+    /// None: frames on a packet ring, each flow with an address of its own. In lock-step, in a network.
+    Ring,
 }
 
 /// One way for both sides to do the work.
@@ -117,6 +142,25 @@ impl Cell {
         HEADER_BYTES + self.blksize
     }
 
+    /// Where the asking side's flows have their addresses over sockets.
+    pub(crate) fn machines(&self) -> Subnet {
+        self.network.as_ref().map_or(ON_LOOPBACK, |network| network.machines)
+    }
+
+    /// The way of frames, for an asking side that has it.
+    pub(crate) fn ring(&self) -> Option<&(RingLink, Subnet)> {
+        self.network.as_ref()?.ring.as_ref()
+    }
+
+    /// Whether frames can carry it: one by one, each whole.
+    fn fits_a_ring(&self) -> bool {
+        let fits = |(_, machines): &(RingLink, Subnet)| {
+            self.data_bytes() <= payload_max(machines.base(), RingLink::MTU)
+                && self.flows as u64 <= machines.machines_max()
+        };
+        self.windowsize == 1 && self.ring().is_some_and(fits)
+    }
+
     /// How many of the flows are this pair's.
     pub(crate) fn flows_of(&self, pair: usize, pairs: usize) -> usize {
         self.flows / pairs + usize::from(pair < self.flows % pairs)
@@ -139,6 +183,10 @@ pub(crate) fn check(cell: &Cell, arrangement: &Arrangement, window: Window) -> R
         (arrangement.answering_sockets == 0, "answering_sockets: must be at least 1"),
         (arrangement.asking == Asking::Shared(0), "shared_sockets: must be at least 1"),
         (
+            arrangement.asking == Asking::Ring && !cell.fits_a_ring(),
+            "ring: needs a network of its own, and blocks that fit a frame, one by one",
+        ),
+        (
             arrangement.is_connected
                 && (arrangement.asking != Asking::PerFlow
                     || arrangement.answering_sockets < cell.flows.div_ceil(arrangement.pairs.max(1))),
@@ -157,6 +205,7 @@ pub(crate) fn sockets(cell: &Cell, arrangement: &Arrangement) -> usize {
     let asking = match arrangement.asking {
         Asking::Shared(shared_sockets) => shared_sockets.saturating_mul(arrangement.pairs),
         Asking::PerFlow => cell.flows,
+        Asking::Ring => RING_SOCKETS * arrangement.pairs,
     };
     asking.saturating_add(arrangement.answering_sockets.saturating_mul(arrangement.pairs))
 }
@@ -183,6 +232,7 @@ pub(crate) fn example(operation: Operation, flows: usize, windowsize: usize, blk
         asking_cpus: Vec::new(),
         answering_spin_ns: 0,
         asking_spin_ns: 0,
+        network: None,
     }
 }
 

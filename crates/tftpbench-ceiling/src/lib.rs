@@ -1,6 +1,7 @@
-//! The ceiling: raw loopback UDP throughput for the datagrams of a cell, without TFTP or a file.
+//! The ceiling: raw UDP throughput for the datagrams of a cell, without TFTP or a file, over loopback or in a network of
+//! two namespaces, as the trial has it.
 //!
-//! Two pinned threads exchange datagrams over loopback through the same kernel paths as a trial. The *asking* side
+//! Two pinned threads exchange datagrams through the same kernel paths as a trial. The *asking* side
 //! stands for the generator, the *answering* side for the server. A read: 4 bytes are asked, a window of DATA-sized
 //! datagrams is answered, as one run that the kernel cuts where a window is more than one; when all have arrived, the
 //! flow asks again. A write is the mirror image. The first 4 bytes of every datagram name the flow; nothing else is
@@ -8,11 +9,12 @@
 //!
 //! The loops are the shortest that can do this: an index where a server needs a table, no allocation and no clock
 //! on the way of a datagram. The caller's thread looks at the counters when the window opens and when it closes.
-//! It must never print, judge, or choose an [`Arrangement`]; it leaves loopback never.
+//! It must never print, judge, or choose an [`Arrangement`], nor leave loopback or such a network.
 
 mod answering;
 mod asking;
 mod config;
+mod null_server;
 mod side;
 
 use std::any::Any;
@@ -22,7 +24,8 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use tftpbench_net::{Poller, Stop, clock, limits};
 
-pub use config::{Arrangement, Asking, CeilingError, Cell, Operation, Window};
+pub use config::{Arrangement, Asking, CeilingError, Cell, Network, Operation, Window};
+pub use null_server::{Answered, NullServer, NullServerConfig};
 
 use answering::Answerer;
 use asking::Asker;

@@ -27,6 +27,7 @@ fn cell(operation: Operation, flows: usize, windowsize: usize, blksize: usize) -
         asking_cpus: Vec::new(),
         answering_spin_ns: 0,
         asking_spin_ns: 0,
+        network: None,
     }
 }
 
@@ -159,6 +160,7 @@ fn what_makes_no_sense_is_refused_with_the_name_of_the_value() {
     assert_eq!(refused(&good, Arrangement { batch: 0, ..PLAIN }), "batch");
     assert_eq!(refused(&good, Arrangement { answering_sockets: 0, ..PLAIN }), "answering_sockets");
     assert_eq!(refused(&good, Arrangement { asking: Asking::Shared(0), ..PLAIN }), "shared_sockets");
+    assert_eq!(refused(&good, Arrangement { asking: Asking::Ring, ..PLAIN }), "ring");
 }
 
 #[test]

@@ -194,9 +194,6 @@ pub struct Network {
     pub link: Option<RingLink>,
 }
 
-/// What a frame holds behind its Ethernet header, on the links that such networks are made of.
-const MTU: usize = 1_500;
-
 /// How much of the received contents is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
@@ -348,7 +345,7 @@ impl LoadConfig {
 
     /// Why a ring can't carry the datagrams of this run; none where it can.
     pub fn ring_refusal(&self) -> Option<String> {
-        let most = payload_max(self.server.ip(), MTU);
+        let most = payload_max(self.server.ip(), RingLink::MTU);
         if self.windowsize_max() > 1 {
             return Some("sockets: a ring carries blocks one by one, not windows".into());
         }

@@ -14,7 +14,7 @@ const IPV4_BYTES: usize = 20;
 /// With all the options that its length field has room for.
 pub(crate) const IPV4_BYTES_MAX: usize = 60;
 const IPV6_BYTES: usize = 40;
-const UDP_BYTES: usize = 8;
+pub(crate) const UDP_BYTES: usize = 8;
 /// Headers of a frame that is sent, at most.
 pub(crate) const HEADERS_MAX: usize = ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES;
 
@@ -208,6 +208,8 @@ pub struct Headers {
     length: usize,
     /// Sum of the IPv4 header's words that never change.
     constant_sum: u64,
+    /// UDP checksums are of whole datagrams; else of what a device sums up from, the pseudo header.
+    is_summed: bool,
 }
 
 impl Headers {
@@ -232,7 +234,12 @@ impl Headers {
             }
         };
         let constant_sum = sum(&bytes[ETHERNET_BYTES..ETHERNET_BYTES + IPV4_BYTES]);
-        Headers { bytes, length, constant_sum }
+        Headers { bytes, length, constant_sum, is_summed: true }
+    }
+
+    /// The same, with UDP checksums that a device is to complete: their field holds the sum of the pseudo header.
+    pub(crate) fn without_checksums(self) -> Headers {
+        Headers { is_summed: false, ..self }
     }
 
     /// How many bytes they take in front of a payload.
@@ -270,7 +277,12 @@ impl Headers {
         datagram[..2].copy_from_slice(&from.port().to_be_bytes());
         datagram[2..4].copy_from_slice(&to.port().to_be_bytes());
         datagram[4..6].copy_from_slice(&(datagram_bytes as u16).to_be_bytes());
-        let words = pseudo_header(from.ip(), to.ip(), datagram_bytes) + sum(datagram);
+        let before = pseudo_header(from.ip(), to.ip(), datagram_bytes);
+        if !self.is_summed {
+            datagram[6..8].copy_from_slice(&fold(before).to_ne_bytes());
+            return end;
+        }
+        let words = before + sum(datagram);
         // 0 would say that there is none: RFC 768, RFC 8200 section 8.1.
         let checksum = match !fold(words) {
             0 => 0xffff,
@@ -490,6 +502,21 @@ mod tests {
                 head[14..17].copy_from_slice(kind);
                 fuzzed::frame(&input);
             }
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_is_left_to_a_device_is_right_once_it_has_summed_the_datagram() {
+        for is_ipv4 in [true, false] {
+            let (from, to) = ends(is_ipv4);
+            let headers = Headers::new(OURS, THEIRS, from.ip()).without_checksums();
+            let mut made = vec![7; headers.length() + 5];
+            assert_eq!(headers.write(&mut made, from, to, 5), made.len());
+            assert_eq!(parse(&made, false), None, "nobody has summed it");
+            let at = headers.length() - UDP_BYTES;
+            let checksum = !fold(sum(&made[at..]));
+            made[at + 6..at + 8].copy_from_slice(&checksum.to_ne_bytes());
+            assert!(parse(&made, false).is_some());
         }
     }
 

@@ -34,6 +34,9 @@ pub struct RingLink {
 }
 
 impl RingLink {
+    /// What a frame holds behind its Ethernet header, on the links that such networks are made of.
+    pub const MTU: usize = 1_500;
+
     /// A packet socket that hears nothing yet, with version 2 of the ring interface.
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let fd = self.source.open(libc::AF_PACKET, libc::SOCK_RAW, 0)?;

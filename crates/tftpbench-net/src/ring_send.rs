@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::errno::ErrorClass;
-use crate::frame::{HEADERS_MAX, Headers};
+use crate::frame::{HEADERS_MAX, Headers, UDP_BYTES};
 use crate::ring::{RingLink, Slots};
 use crate::send::Flushed;
 use crate::socket::set_option;
@@ -20,6 +20,12 @@ const DATA_OFFSET: usize = size_of::<libc::tpacket2_hdr>();
 /// `struct virtio_net_hdr`: flags, kind, and four 16-bit numbers, of which the header length is the first.
 const VNET_BYTES: usize = 10;
 const VNET_HEADER_LENGTH_AT: usize = 2;
+const VNET_SUM_FROM_AT: usize = 6;
+const VNET_SUM_TO_AT: usize = 8;
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is the device's to complete.
+const VNET_NEEDS_SUM: u8 = 1;
+/// Of a UDP checksum in its header.
+const SUM_OFFSET: u16 = 6;
 const FRAME_OFFSET: usize = DATA_OFFSET + VNET_BYTES;
 /// A send that is interrupted, or finds no memory, is tried so often.
 const ATTEMPTS: usize = 4;
@@ -56,6 +62,21 @@ impl RingSender {
         let headers = Headers::new(link.ours, link.theirs, like);
         let spare = vec![0; slots.slot_bytes].into_boxed_slice();
         Ok(RingSender { slots, fd, headers, next: 0, queued: 0, lost: 0, spare })
+    }
+
+    /// Leaves UDP checksums to whoever takes the frames off this machine: nobody does from a veth pair, so they are never
+    /// summed up, as of datagrams that a socket sends there. Before the first datagram.
+    pub fn leave_checksums(&mut self) {
+        self.headers = self.headers.clone().without_checksums();
+        let sum_from = (self.headers.length() - UDP_BYTES) as u16;
+        for index in 0..self.slots.count {
+            // SAFETY: the slot is inside the mapping, and ours: nothing has been sent from it.
+            let slot = unsafe { std::slice::from_raw_parts_mut(self.slots.at(index), self.slots.slot_bytes) };
+            let header = &mut slot[DATA_OFFSET..FRAME_OFFSET];
+            header[0] = VNET_NEEDS_SUM;
+            header[VNET_SUM_FROM_AT..VNET_SUM_TO_AT].copy_from_slice(&sum_from.to_ne_bytes());
+            header[VNET_SUM_TO_AT..VNET_BYTES].copy_from_slice(&SUM_OFFSET.to_ne_bytes());
+        }
     }
 
     /// Whether another datagram can be queued without a flush.

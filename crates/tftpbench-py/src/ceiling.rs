@@ -1,8 +1,14 @@
-//! `measure_ceiling`, for `tftpbench.host.ceiling`.
+//! `measure_ceiling`, for `tftpbench.host.ceiling`, and `answer_frames`, for `tftpbench.host.headroom`.
 
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tftpbench_ceiling::{Arrangement, Asking, Cell, Operation, Window};
+use tftpbench_ceiling::{
+    Arrangement, Asking, Cell, Network, NullServer, NullServerConfig, Operation, Window,
+};
+use tftpbench_net::{Broker, Mac, RingLink, Side, SocketSource};
 
 use crate::errors::{choice, from_ceiling};
 use crate::serve::Stop;
@@ -18,11 +24,42 @@ pub(crate) struct CellArguments {
     asking_cpus: Vec<usize>,
     answering_spin_us: u64,
     asking_spin_us: u64,
+    /// None for loopback.
+    network: Option<NetworkArguments>,
+}
+
+/// `tftpbench.host.ceiling.CeilingNetwork`, attribute by attribute.
+#[derive(FromPyObject)]
+struct NetworkArguments {
+    requests_fd: i32,
+    server: String,
+    machines: String,
+    /// 0 where there are no packet sockets.
+    ring_interface: u32,
+    ring_machines: String,
+    ring_mac: Vec<u8>,
+    server_mac: Vec<u8>,
+}
+
+/// `tftpbench.host.headroom.NullServerConfig`, attribute by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct NullServerArguments {
+    requests_fd: i32,
+    interface: u32,
+    mac: Vec<u8>,
+    answers_mac: Vec<u8>,
+    address: String,
+    contents: Vec<u8>,
+    blksize: usize,
+    waiting: usize,
+    cpu: Option<usize>,
 }
 
 /// `tftpbench.host.ceiling.Arrangement`, attribute by attribute.
 #[derive(FromPyObject)]
 pub(crate) struct ArrangementArguments {
+    /// Frames instead of sockets.
+    ring: bool,
     /// 0: a socket for each flow.
     shared_sockets: usize,
     answering_sockets: usize,
@@ -67,6 +104,67 @@ pub(crate) fn measure_ceiling<'py>(
     Ok(Some(figures))
 }
 
+/// Answers frames with the GIL released until `stop` is asked for; `ready` is called once, when they will be. Returns
+/// figures by name. Raises ValueError, OSError, RuntimeError.
+#[pyfunction]
+pub(crate) fn answer_frames<'py>(
+    py: Python<'py>,
+    config: NullServerArguments,
+    stop: &Bound<'py, Stop>,
+    ready: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let server = NullServer::open(config.into_config()?).map_err(from_ceiling)?;
+    ready.call0()?;
+    let stop = stop.get().inner().clone();
+    let answered = py.detach(|| server.run(&stop)).map_err(from_ceiling)?;
+    let figures = PyDict::new(py);
+    figures.set_item("frames", answered.frames)?;
+    figures.set_item("elapsed_ns", answered.elapsed_ns)?;
+    figures.set_item("idle_ns", answered.idle_ns)?;
+    figures.set_item("drops", answered.drops)?;
+    Ok(figures)
+}
+
+fn link(source: SocketSource, interface: u32, ours: &[u8], theirs: &[u8]) -> PyResult<RingLink> {
+    let mac = |bytes: &[u8]| Mac::try_from(bytes).map_err(|_| PyValueError::new_err("mac: must be 6 bytes"));
+    Ok(RingLink { source, interface, ours: mac(ours)?, theirs: mac(theirs)? })
+}
+
+impl NullServerArguments {
+    fn into_config(self) -> PyResult<NullServerConfig> {
+        let source = SocketSource::Behind(Arc::new(Broker::inherited(self.requests_fd)?), Side::Server);
+        Ok(NullServerConfig {
+            link: link(source, self.interface, &self.mac, &self.answers_mac)?,
+            address: self.address.parse()?,
+            contents: self.contents,
+            blksize: self.blksize,
+            waiting: self.waiting,
+            cpu: self.cpu,
+        })
+    }
+}
+
+impl NetworkArguments {
+    fn into_network(self) -> PyResult<Network> {
+        let broker = Arc::new(Broker::inherited(self.requests_fd)?);
+        let asking = SocketSource::Behind(Arc::clone(&broker), Side::Generator);
+        let ring = match self.ring_interface {
+            0 => None,
+            interface => Some((
+                link(asking.clone(), interface, &self.ring_mac, &self.server_mac)?,
+                self.ring_machines.parse()?,
+            )),
+        };
+        Ok(Network {
+            answering: SocketSource::Behind(broker, Side::Server),
+            asking,
+            server: self.server.parse()?,
+            machines: self.machines.parse()?,
+            ring,
+        })
+    }
+}
+
 impl CellArguments {
     fn into_cell(self) -> PyResult<Cell> {
         let operations = [("read", Operation::Read), ("write", Operation::Write)];
@@ -79,6 +177,7 @@ impl CellArguments {
             asking_cpus: self.asking_cpus,
             answering_spin_ns: self.answering_spin_us.saturating_mul(1_000),
             asking_spin_ns: self.asking_spin_us.saturating_mul(1_000),
+            network: self.network.map(NetworkArguments::into_network).transpose()?,
         })
     }
 }
@@ -86,10 +185,10 @@ impl CellArguments {
 impl ArrangementArguments {
     fn into_arrangement(self) -> Arrangement {
         Arrangement {
-            asking: if self.shared_sockets == 0 {
-                Asking::PerFlow
-            } else {
-                Asking::Shared(self.shared_sockets)
+            asking: match self.shared_sockets {
+                _ if self.ring => Asking::Ring,
+                0 => Asking::PerFlow,
+                count => Asking::Shared(count),
             },
             answering_sockets: self.answering_sockets,
             batch: self.batch,

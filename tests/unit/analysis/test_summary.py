@@ -74,6 +74,25 @@ def test_the_sentence_has_the_ratio_the_interval_and_the_placement() -> None:
     assert found.conditions == "Compared by blocks per second, 64 KiB, on separate cores."
 
 
+def test_an_answer_says_how_much_more_the_generator_could_have_done_beside_the_server_that_left_it_least() -> None:
+    question = asked()
+    found = rows(question, {"epoll": 100_000, "threads": 61_000})
+    assert answer(question, found).headroom == "", "unknown in older runs"
+    for row in found:
+        row["generator_headroom"] = (1.4 if row["server"] == "epoll" else 2.3) + (row["round"] - 4) / 10
+    found[-1] |= {"verdict": "invalid", "verdict_reason": "generator saturated", "generator_headroom": 0.1}
+    said = answer(question, found)
+    label = said.headline
+    assert said.headroom == f"The generator could have done 1.4 times as much as it did with epoll ({label})."
+    assert said.headroom in rendered.text(said, "folder", "repeat", width=200)
+    assert summary.document(said, "folder", 1, [])["headroom"] == said.headroom
+    alone = [row for row in found if row["server"] == "epoll"]
+    assert (
+        answer(asked(servers=["epoll"]), alone).headroom
+        == f"The generator could have done 1.4 times as much ({label})."
+    )
+
+
 def test_under_six_pairs_there_is_a_range_and_no_interval() -> None:
     question = asked(1000)
     found = answer(question, rows(question, {"epoll": 100_000, "threads": 61_000}, rounds=5))

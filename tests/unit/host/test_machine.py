@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from tftpbench.host.ceiling import (  # fmt: skip
     Arrangement,
     Ceiling,
     CeilingCell,
+    CeilingNetwork,
     Effort,
     calibrate,
     candidates,
@@ -26,6 +28,7 @@ from tftpbench.host.ceiling import (  # fmt: skip
     measure,
     usual_cells,
 )
+from tftpbench.host.headroom import BUSY_MIN, Full, Loaded, full
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import pin
 from tftpbench.host.server import EdgeReader
@@ -152,6 +155,64 @@ def test_candidates_are_few_and_different_and_never_more_sockets_than_flows(cell
     assert len(set(found)) == len(found)
     assert all(each.shared_sockets <= cell.flows and each.answering_sockets <= cell.flows for each in found)
     assert all(each.pairs == 1 for each in found)
+
+
+NETWORK = CeilingNetwork(
+    requests_fd=0, server="10.255.255.1", machines="10.128.0.0/10", ring_interface=2, ring_machines="10.0.0.0/9"
+)
+
+
+@pytest.mark.parametrize("cell", SHAPES, ids=str)
+def test_in_a_network_each_way_to_answer_is_tried_with_a_ring_before_it_where_frames_carry_the_cell(
+    cell: CeilingCell,
+) -> None:
+    over_loopback, found = candidates(cell), candidates(replace(cell, network=NETWORK))
+    on_rings = [each for each in found if each.ring]
+    assert [each for each in found if not each.ring] == list(over_loopback), "sockets are tried there, too"
+    assert (len(on_rings) >= 3) == (cell.windowsize == 1)
+    assert len(set(found)) == len(found)
+    assert not any(each.shared_sockets or each.is_connected for each in on_rings)
+    ways = {(each.answering_sockets, each.waits_in_receive) for each in over_loopback if each.batch > 1}
+    assert not on_rings or {(each.answering_sockets, each.waits_in_receive) for each in on_rings} == ways
+
+
+@pytest.mark.parametrize(
+    "changes", [{"blksize": 1500}, {"network": None}, {"network": replace(NETWORK, ring_interface=0)}]
+)
+def test_no_ring_is_tried_where_there_is_none_or_no_frame_is_long_enough(changes: dict[str, object]) -> None:
+    cell = replace(CELL, network=NETWORK)
+    assert any(each.ring for each in candidates(cell))
+    assert not any(each.ring for each in candidates(replace(cell, **changes)))  # type: ignore[arg-type]
+
+
+def test_an_arrangement_is_read_back_from_what_is_recorded_and_older_records_know_no_ring() -> None:
+    for each in candidates(replace(CELL, network=NETWORK)):
+        assert Arrangement.of(each.recorded) == each
+        assert ("ring" in each.recorded) == each.ring
+        assert str(each).startswith("a packet ring, ") == each.ring
+
+
+def loaded(data_pps: float, busy: float = 1.0, null: float = 0.5, *, is_whole: bool = True) -> Loaded:
+    return Loaded(data_pps, busy, null, is_whole)
+
+
+@pytest.mark.parametrize(("loads", "due"), [
+    ([loaded(3.0), loaded(1.0), loaded(2.0)], Full(2.0)),
+    ([loaded(3.0), loaded(9.0, BUSY_MIN - 0.01), loaded(2.0)], Full(2.5)),
+    ([loaded(9.0, is_whole=False), loaded(2.0)], Full(2.0)),
+    ([loaded(0.0), loaded(2.0)], Full(2.0)),
+])  # fmt: skip
+def test_the_rate_of_a_full_generator_is_the_median_of_the_loads_that_it_was_full_in(
+    loads: list[Loaded], due: Full
+) -> None:
+    assert full(loads) == due
+
+
+def test_a_generator_that_was_never_full_has_no_rate_and_what_was_the_limit_is_said() -> None:
+    waited = "the generator was not full before a null server (busy 80%): "
+    assert full([loaded(5.0, 0.8, 0.99), loaded(5.0, 0.7, 0.99)]) == Full(None, f"{waited}it is the limit itself")
+    assert full([loaded(5.0, 0.8, 0.5)]) == Full(None, f"{waited}the machine kept it waiting")
+    assert full([loaded(5.0, is_whole=False)]) == Full(None, "transfers from the null server failed")
 
 
 def test_more_cores_offer_pairs_side_by_side_that_share_the_flows() -> None:

@@ -15,7 +15,9 @@ from tests.unit.builders import contender, scenario
 from tftpbench import measure
 from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult
+from tftpbench.host.headroom import Loaded
 from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.host.network import NetworkRefused
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, PortTaken, Samples, Usage
 from tftpbench.measure import (
@@ -30,7 +32,8 @@ from tftpbench.measure import (
     Until,
     pin,
 )
-from tftpbench.measure.plan import Contender, plan
+from tftpbench.measure.ceilings import Headrooms, ProbeNetwork, columns, headroom_columns
+from tftpbench.measure.plan import Contender, Trial, plan
 from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.metrics import INTERVAL_COLUMNS
@@ -444,6 +447,126 @@ def test_a_probe_that_lost_datagrams_is_made_again_but_not_for_ever(
     assert [event.reason for event in events if isinstance(event, CeilingUnknown)] == (
         [] if is_known else ["datagrams were lost in each of 3 probes, the last time 1"]
     )
+
+
+@pytest.mark.parametrize(("network", "host", "is_known"), [
+    ("loopback", "127.0.0.1", True),
+    ("loopback", "10.255.255.1", False),
+    ("loopback", "::1", False),
+    ("namespace", "10.255.255.1", True),
+    ("namespace", "127.0.0.1", False),
+    ("namespace", "fd74:6674:7000::1", False),
+])  # fmt: skip
+def test_a_ceiling_of_another_way_than_the_trials_is_no_figure(network: str, host: str, is_known: bool) -> None:
+    found = columns({"network": network, "data_pps": 5.0}, host, 10.0)
+    assert found == {"ceiling_data_pps": 10.0 if is_known else None, "ceiling_ratio": 0.5 if is_known else None}
+
+
+@pytest.mark.parametrize(
+    ("reached", "full", "due"), [(5.0, 7.0, 1.4), (None, 7.0, None), (0.0, 7.0, None), (5.0, None, None)]
+)
+def test_the_headroom_is_the_rate_of_a_full_generator_over_the_trials(
+    reached: float | None, full: float | None, due: float | None
+) -> None:
+    assert headroom_columns({"data_pps": reached}, full) == {"generator_headroom": due}
+
+
+class NoNetwork(ProbeNetwork):
+    """One that is not there, though its address is known."""
+
+    packet_refusal, requests_fd, ring_interface = "", 0, 2
+    refused = ""
+
+    def get(self) -> Any:
+        if self.refused:
+            raise NetworkRefused(self.refused)
+        return self
+
+    def server_address(self) -> str:
+        return "10.255.255.1"
+
+
+@dataclass
+class NullServer:
+    """What each load of a generator comes to, by its number in flight."""
+
+    rates: dict[int, list[float]]
+    busy: float = 1.0
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, config: LoadConfig, *_: object) -> Loaded:
+        assert (config.sockets, config.network_fd) == ("ring", 0)
+        self.asked.append(config.concurrency)
+        return Loaded(self.rates[config.concurrency].pop(0), self.busy, 0.5)
+
+
+def in_namespaces(**matrix: object) -> tuple[Trial, ...]:
+    asked = question(
+        placement={"network": "namespace"}, client={"sockets": "ring"}, trials=3,
+        matrix={"operation": "read", "concurrency": [1, 10], "file_size": 1024, **matrix},
+    )  # fmt: skip
+    able = ["blksize", "windowsize"]
+    return plan(asked, (contender("one", options=able), contender("two", options=able)), 3).trials
+
+
+@dataclass
+class Asked:
+    """Headrooms with what they kept and said."""
+
+    trials: tuple[Trial, ...]
+    null: NullServer
+    network: NoNetwork = field(default_factory=NoNetwork)
+    stored: object = None
+    pinning: Pinning = field(default_factory=lambda: Pinning((1,), (0,), ()))
+    kept: list[dict[str, object]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def found(self) -> list[float | None]:
+        def load(cell: Any, host: str) -> LoadConfig:
+            return LoadConfig(
+                host=host, port=0, operation="read", name="", file_size_bytes=1024, concurrency=cell.concurrency,
+                windowsize=cell.windowsize, blksize=cell.blksize, sockets="ring",
+            )  # fmt: skip
+
+        probes = Probes(load_null_server=self.null)
+        made = Headrooms(
+            self.network, self.trials, load, self.pinning, 3, 3, probes, self.stored,
+            store=lambda found: self.kept.__setitem__(slice(None), found),
+            warn=lambda cell, reason: self.said.append(f"{cell.concurrency}: {reason}"),
+        )  # fmt: skip
+        return [made.before(trial) for trial in self.trials]
+
+
+def test_full_generators_are_measured_once_a_run_in_interleaved_rounds_and_kept() -> None:
+    trials = in_namespaces()
+    null = NullServer({1: [5.0, 1.0, 3.0], 10: [60.0, 70.0, 90.0]})
+    asked = Asked(trials, null)
+    found = asked.found()
+    assert found == [{1: 3.0, 10: 70.0}[trial.cell.concurrency] for trial in trials]
+    assert [sorted(null.asked[n : n + 2]) for n in (0, 2, 4)] == [[1, 10]] * 3
+    assert len(null.asked) == 6
+    assert sorted((each["data_pps"], each["text"]) for each in asked.kept) == [(3.0, ""), (70.0, "")]
+    again = Asked(trials, NullServer({}), stored=json.loads(json.dumps(asked.kept)))
+    assert (again.found(), again.null.asked) == (found, [])
+
+
+def test_without_a_full_generator_no_headroom_is_known_and_each_cell_says_why_once() -> None:
+    trials, rates = in_namespaces(), {1: [1.0] * 3, 10: [1.0] * 3}
+    idle = Asked(trials, NullServer(rates, busy=0.6))
+    refused = Asked(trials, NullServer({}))
+    refused.network.refused = "user namespaces: EPERM"
+    shared = Asked(trials, NullServer({}), pinning=Pinning((0,), (0,), ()))
+    for each, why in ((idle, "busy 60%"), (refused, "user namespaces: EPERM"), (shared, "share a core")):
+        assert set(each.found()) == {None}
+        assert [why in text for text in each.said] == [True, True], each.said
+
+
+def test_what_a_null_server_can_not_serve_has_no_headroom() -> None:
+    for changes in ({"windowsize": 4}, {"blksize": 4096}):
+        asked = Asked(in_namespaces(**changes), NullServer({}))
+        assert (set(asked.found()), asked.said) == ({None}, [])
+    over_loopback = plan(question(), (contender("one"),), 3).trials
+    assert set(Asked(over_loopback, NullServer({})).found()) == {None}
 
 
 def test_a_trial_without_figures_has_a_ceiling_and_no_ratio(world: World, tmp_path: Path) -> None:

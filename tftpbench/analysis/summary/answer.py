@@ -105,6 +105,8 @@ class Answer(Shown):
     """Of machines: what the wire alone needs in the headline cell, and whether the network is the limit; else ""."""
     noise: str = ""
     """How noisy the machine was, what that did to the headline's interval, and what to do; "" where it is not known."""
+    headroom: str = ""
+    """How much more the generator could have done in the headline cell; "" where it is not known."""
     interval_width: float | None = None
     """Of the headline: upper end of its widest interval / lower end - 1; of a server alone, of its median's."""
     why_invalid: str = ""
@@ -234,6 +236,7 @@ def summarise(
         faults=remarks.faults(rows),
         headline=first_cell,
         noise="" if scenario.is_quick else remarks.noise(rows, width),
+        headroom="" if scenario.is_quick else remarks.headroom(found, first_cell, rows),
         interval_width=width,
         no_server_left=bool(gone) and gone.issuperset(taking_part),
         is_quick=scenario.is_quick,

@@ -99,6 +99,30 @@ def noise(rows: Sequence[Row], width: float | None) -> str:
     return f"The machine was noisy: fixed work took up to {1 + spread:.1f} times as long{beside}.{interval} {advice}"
 
 
+def headroom(lines: Sequence[Line], headline: str, rows: Sequence[Row]) -> str:
+    """How much more the generator could have done in the headline's cell; "" where it is not known.
+
+    By the server that left it least, and that by the median of its valid trials, as the tables have it.
+    """
+    left = {
+        line.server: statistics.median(known)
+        for line in lines
+        if line.label == headline
+        if (known := [float(row["generator_headroom"]) for row in _valid(rows, line) if row.get("generator_headroom")])
+    }
+    if not left:
+        return ""
+    server = min(left, key=lambda each: left[each])
+    beside = f" as it did with {server}" if len(left) > 1 else ""
+    return f"The generator could have done {left[server]:.1f} times as much{beside} ({headline})."
+
+
+def _valid(rows: Sequence[Row], line: Line) -> list[Row]:
+    """The valid trials of a line."""
+    ours = [row for row in rows if row["cell_key"] == line.cell.key and server_name(row) == line.server]
+    return [row for row in ours if row["verdict"] == "valid"]
+
+
 def interval_width(lines: Sequence[Line], headline: str, rows: Sequence[Row], metric: str) -> float | None:
     """Upper end / lower end - 1 of the widest interval of the headline's cell; None where one has none.
 
@@ -109,12 +133,7 @@ def interval_width(lines: Sequence[Line], headline: str, rows: Sequence[Row], me
     bounds = [(ratio.low, ratio.high) for ratio in ratios]
     if len(here) == 1 and not ratios:
         [line] = here
-        known = [
-            float(row[metric])
-            for row in rows
-            if row["cell_key"] == line.cell.key and server_name(row) == line.server
-            if row["verdict"] == "valid" and row.get(metric)
-        ]
+        known = [float(row[metric]) for row in _valid(rows, line) if row.get(metric)]
         bounds = [median_interval(known) or (None, None)]
     if not bounds:
         return None

@@ -21,12 +21,22 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tftpbench.host.network import broker
-from tftpbench.host.network.broker import GENERATOR, GENERATOR_MAC, PLAN4, PLAN6, ROUTER_MAC, SERVER, SERVER_MAC
+from tftpbench.host.network.broker import (
+    GENERATOR,
+    GENERATOR_MAC,
+    NULL_MAC,
+    PLAN4,
+    PLAN6,
+    ROUTER_MAC,
+    SERVER,
+    SERVER_MAC,
+)
 from tftpbench.model.errors import TftpbenchError
 
 __all__ = [
     "GENERATOR",
     "GENERATOR_MAC",
+    "NULL_MAC",
     "ROUTER_MAC",
     "SERVER",
     "SERVER_MAC",
@@ -58,6 +68,7 @@ class _Facts:
 
     ids: Ids
     interface: int
+    server_interface: int
     ipv6: bool
     packet: str
     low_ports: bool
@@ -128,6 +139,11 @@ class Network:
         return self._facts.interface
 
     @property
+    def server_interface(self) -> int:
+        """The index of the server's interface, for packet sockets."""
+        return self._facts.server_interface
+
+    @property
     def requests_fd(self) -> int:
         """A connection to the broker, for native code; it stays ours."""
         return self._requests.fileno()
@@ -135,6 +151,10 @@ class Network:
     def server_address(self, *, ipv6: bool = False) -> str:
         """Where the server is to listen."""
         return (PLAN6 if ipv6 else PLAN4).server
+
+    def null_address(self, *, ipv6: bool = False) -> str:
+        """Where a null server is: no interface has this address, and frames to it go to NULL_MAC."""
+        return (PLAN6 if ipv6 else PLAN4).null
 
     def socket(self, side: int, family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
         """A socket on the side SERVER or GENERATOR. Raises OSError, NetworkGone where the broker is."""

@@ -9,6 +9,7 @@ The namespaces belong to a user namespace of their own, so that no privilege is 
 is refused they are made without one, which only root may. In them (`Plan` of addresses below):
 
     server: eth0 10.255.255.1      ---- veth, MTU 1500 ----      generator: eth0 10.255.255.2
+      10.255.255.3 is nobody's, on the server's side: what goes there is for a null server on a packet socket
       10.0.0.0/9 is behind a router whose MAC no interface has: what goes there is for packet sockets, as the
         generator's IP stack drops it at once (PACKET_OTHERHOST, packet(7))
       10.128.0.0/10 is behind the generator, whose own addresses all of these are (a route of type local)
@@ -18,8 +19,8 @@ and the same with IPv6, where the kernel has it. All neighbours are static: noth
 Messages on CONTROL, one datagram each, from the broker:
 
     ready JSON          with descriptors: the server's network namespace and, where there is one, the user namespace.
-                        JSON: `ids`, `interface` (index of the generator's), `ipv6`, `packet` ("" or why there is none),
-                        `low_ports`, `generator_thread`
+                        JSON: `ids`, `interface` (index of the generator's), `server_interface`, `ipv6`, `packet`
+                        ("" or why there is none), `low_ports`, `generator_thread`
     failed WHAT: WHY
 
 and on both sockets to the broker four little-endian i32: side (0 server, 1 generator), domain, type, protocol of a
@@ -49,22 +50,28 @@ ANSWER = struct.Struct("<i")
 INTERFACE = "eth0"
 MTU = 1500
 # Locally administered (IEEE 802: bit 1 of the first byte); a network of two may have the same as every other.
-SERVER_MAC, GENERATOR_MAC, ROUTER_MAC = (bytes.fromhex(f"0274667470{last}") for last in ("01", "02", "fe"))
+SERVER_MAC, GENERATOR_MAC, NULL_MAC, ROUTER_MAC = (
+    bytes.fromhex(f"0274667470{last}") for last in ("01", "02", "03", "fe")
+)
 
 
 class Plan:
-    """Addresses of one family. Machines of `ring` are behind the router, those of `sockets` behind the generator."""
+    """Addresses of one family. Machines of `ring` are behind the router, those of `sockets` behind the generator.
 
-    def __init__(self, server: str, generator: str, router: str, ring: str, sockets: str) -> None:
-        self.server, self.generator, self.router = server, generator, router
+    `null`: where a null server is, which no interface has.
+    """
+
+    def __init__(self, server: str, generator: str, null: str, router: str, ring: str, sockets: str) -> None:
+        self.server, self.generator, self.null, self.router = server, generator, null, router
         self.ring, self.sockets = ring, sockets
 
 
 # RFC 1918, and RFC 4193 with "tftp" in the place of random digits: what leaves no machine needs none.
-PLAN4 = Plan("10.255.255.1", "10.255.255.2", "10.255.255.254", "10.0.0.0/9", "10.128.0.0/10")
+PLAN4 = Plan("10.255.255.1", "10.255.255.2", "10.255.255.3", "10.255.255.254", "10.0.0.0/9", "10.128.0.0/10")
 PLAN6 = Plan(
     "fd74:6674:7000::1",
     "fd74:6674:7000::2",
+    "fd74:6674:7000::3",
     "fd74:6674:7000::fffe",
     "fd74:6674:7000:1::/64",
     "fd74:6674:7000:2::/64",
@@ -195,7 +202,7 @@ class Namespaces:
         with _step("a veth pair"):
             self._near.add_cable(self.generator)
         with _step("addresses of the pair"):
-            near = socket.if_nametoindex(INTERFACE)
+            near = self.server_interface = socket.if_nametoindex(INTERFACE)
             self.interface = _index(self._ask_index)
             self._quieten()
             for link, index in ((self._near, near), (self._far, self.interface)):
@@ -218,8 +225,9 @@ class Namespaces:
         self._near.add_route(near, plan.ring, plan.router)
         self._near.add_route(near, plan.sockets, plan.generator)
         self._far.add_address(self.interface, plan.generator)
-        self._far.add_route(self.interface, f"{plan.server}/{bits}")
-        self._far.add_neighbour(self.interface, plan.server, SERVER_MAC)
+        for address, mac in ((plan.server, SERVER_MAC), (plan.null, NULL_MAC)):
+            self._far.add_route(self.interface, f"{address}/{bits}")
+            self._far.add_neighbour(self.interface, address, mac)
         self._far.add_route(1, plan.sockets, is_local=True)
 
     def _quieten(self) -> None:
@@ -487,6 +495,7 @@ def main(arguments: list[str]) -> int:
     facts = {
         "ids": made.ids,
         "interface": made.interface,
+        "server_interface": made.server_interface,
         "ipv6": made.ipv6,
         "packet": made.packet,
         "low_ports": made.low_ports,
