@@ -23,8 +23,9 @@ MS = 1_000_000
 WARM_UP_NS, WINDOW_NS = 20 * MS, 80 * MS
 # Loads of each kind; each round has all kinds, so that a slow moment of the machine is not one kind's.
 ROUNDS = 3
-# An open loop has no number in flight: with so many the generator's batches are full.
-_OPEN_MAX = 100
+# With so many in flight the core is full however long the way there and back is, and so are the generator's batches.
+# Fewer may leave it waiting; and an open loop has no number in flight.
+IN_FLIGHT_FULL = 100
 # Full: what the loop does beside waiting. It looks at the clock, and at an empty ring before it finds it empty.
 BUSY_MIN = 0.97
 # A file of more has its block numbers begin anew, which takes a server that counts.
@@ -61,10 +62,21 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Full:
-    """The rate of a full generator, the median of the loads that it was full in; None and a reason where none was."""
+    """The rate of a full generator, the median of the loads that it was full in; None and a reason where none was.
+
+    `in_flight`: how many transfers these had at once.
+    """
 
     data_pps: float | None
     reason: str = ""
+    in_flight: int | None = None
+
+
+def levels(config: LoadConfig) -> tuple[int, ...]:
+    """How many transfers may be in flight in a load that fills the generator: as many as its own, else more."""
+    if config.is_open_loop:
+        return (min(config.concurrency, IN_FLIGHT_FULL),)
+    return tuple(dict.fromkeys((config.concurrency, max(config.concurrency, IN_FLIGHT_FULL))))
 
 
 def load_null_server(config: LoadConfig, network: Network, cpu: int | None, *, window_ns: int = WINDOW_NS) -> Loaded:
@@ -75,7 +87,7 @@ def load_null_server(config: LoadConfig, network: Network, cpu: int | None, *, w
     blksize = config.blksize
     size = min(config.file_size_bytes, BLOCKS_MAX * blksize)
     is_ring = config.sockets == "ring"
-    concurrency = min(config.concurrency, _OPEN_MAX) if config.is_open_loop else config.concurrency
+    concurrency = config.concurrency
     address = network.null_address(ipv6=ip_address(config.host).version == 6)
     with tempfile.TemporaryDirectory(prefix="tftpbench-") as folder:
         path = Path(folder, "file")

@@ -12,7 +12,7 @@ turn, several times over.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -168,20 +168,31 @@ class Headrooms:
         if trial.cell.key not in self._found:
             left = {key: cell for key, cell in self._left.items() if key not in self._found}
             self._found |= self._measured(left | {trial.cell.key: trial.cell})
-            self._store([{"cell_key": key, "data_pps": each.data_pps, "text": each.reason}
+            self._store([{"cell_key": key, "data_pps": each.data_pps, "text": each.reason, "in_flight": each.in_flight}
                          for key, each in self._found.items()])  # fmt: skip
         return self._found[trial.cell.key].data_pps
 
     def _measured(self, cells: Mapping[str, Cell]) -> dict[str, Full]:
         try:
             refusal = self._refusal()
-            loads = {} if refusal else self._loads(cells, self._network.get())
+            found = dict.fromkeys(cells, Full(None, refusal)) if refusal else self._filled(cells, self._network.get())
         except (LoadError, NetworkRefused) as error:
-            refusal, loads = str(error), {}
-        found = {key: headroom.full(loads[key]) if key in loads else Full(None, refusal) for key in cells}
+            found = dict.fromkeys(cells, Full(None, str(error)))
         for key, each in found.items():
             if each.reason:
                 self._warn(cells[key], each.reason)
+        return found
+
+    def _filled(self, cells: Mapping[str, Cell], network: Network) -> dict[str, Full]:
+        """With as many in flight as the cell has; where that does not fill the generator, with more."""
+        server, found = network.server_address(), dict[str, Full]()
+        left = {key: in_network(self._load_of(cell, server), network) for key, cell in cells.items()}
+        for level in (0, 1):
+            at = {key: headroom.levels(config)[level:] for key, config in left.items()}
+            asked = {key: replace(left[key], concurrency=counts[0]) for key, counts in at.items() if counts}
+            for key, loads in self._loads(asked, network).items():
+                found[key] = replace(headroom.full(loads), in_flight=asked[key].concurrency)
+            left = {key: config for key, config in left.items() if found[key].reason}
         return found
 
     def _refusal(self) -> str:
@@ -191,15 +202,14 @@ class Headrooms:
         refused = self._network.get().packet_refusal
         return f"packet sockets are refused ({refused})" if refused else ""
 
-    def _loads(self, cells: Mapping[str, Cell], network: Network) -> dict[str, list[Loaded]]:
-        """Of each cell one load a round, in random order."""
-        order, server = random.Random(self._seed), network.server_address()
-        configs = {key: in_network(self._load_of(cell, server), network) for key, cell in cells.items()}
-        loads: dict[str, list[Loaded]] = {key: [] for key in configs}
+    def _loads(self, asked: Mapping[str, LoadConfig], network: Network) -> dict[str, list[Loaded]]:
+        """Of each kind one load a round, in random order."""
+        order = random.Random(self._seed)
+        cpu = self._pinning.server[0] if self._pinning.server else None
+        loads: dict[str, list[Loaded]] = {key: [] for key in asked}
         for _ in range(self._rounds):
-            for key in order.sample(list(configs), len(configs)):
-                cpu = self._pinning.server[0] if self._pinning.server else None
-                loads[key].append(self._probes.load_null_server(configs[key], network, cpu))
+            for key in order.sample(list(asked), len(asked)):
+                loads[key].append(self._probes.load_null_server(asked[key], network, cpu))
         return loads
 
 

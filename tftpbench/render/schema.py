@@ -169,6 +169,7 @@ def _manifest() -> Schema:
             "cell_key": _text("The cell."),
             "data_pps": {"type": ["number", "null"], "description": "DATA blocks per second; null where not known."},
             "text": _text("Why it is not known, else empty."),
+            "in_flight": {"type": ["integer", "null"], "description": "Transfers at once that filled it, or did not."},
         }
     )
     whole["properties"]["generator_full"] = {

@@ -1,7 +1,7 @@
 //! The null server: answers every frame of TFTP at once, by rings, without a socket, a transfer or any state but the one
 //! file that it has. It stands for a server that costs nothing, so that the generator before it is what is full.
 //!
-//! Which block a client wants next follows from the frame that it sent. Nothing is sent again, and nobody is refused: a
+//! Which block a client wants next follows from the frame that it sent. Nothing is sent again or refused: a
 //! lost frame is the client's to send again. The address of its frames is no interface's, so that the IP stack beside it
 //! drops them at once. It must never run where its CPU is not its own: it polls without sleeping.
 
@@ -65,7 +65,7 @@ pub struct Answered {
 struct File {
     contents: Vec<u8>,
     blksize: usize,
-    /// What grants the block size; empty where it is the usual one, for which nobody asks.
+    /// What grants the block size; empty where it is the usual one, for which no client asks.
     grant: Vec<u8>,
 }
 

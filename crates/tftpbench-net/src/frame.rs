@@ -512,7 +512,7 @@ mod tests {
             let headers = Headers::new(OURS, THEIRS, from.ip()).without_checksums();
             let mut made = vec![7; headers.length() + 5];
             assert_eq!(headers.write(&mut made, from, to, 5), made.len());
-            assert_eq!(parse(&made, false), None, "nobody has summed it");
+            assert_eq!(parse(&made, false), None, "it is not summed yet");
             let at = headers.length() - UDP_BYTES;
             let checksum = !fold(sum(&made[at..]));
             made[at + 6..at + 8].copy_from_slice(&checksum.to_ne_bytes());

@@ -64,8 +64,8 @@ impl RingSender {
         Ok(RingSender { slots, fd, headers, next: 0, queued: 0, lost: 0, spare })
     }
 
-    /// Leaves UDP checksums to whoever takes the frames off this machine: nobody does from a veth pair, so they are never
-    /// summed up, as of datagrams that a socket sends there. Before the first datagram.
+    /// Leaves UDP checksums to the device that takes the frames off this machine: from a veth pair none does, so they are
+    /// never summed up, as of datagrams that a socket sends there. Before the first datagram.
     pub fn leave_checksums(&mut self) {
         self.headers = self.headers.clone().without_checksums();
         let sum_from = (self.headers.length() - UDP_BYTES) as u16;

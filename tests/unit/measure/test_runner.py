@@ -492,12 +492,14 @@ class NullServer:
 
     rates: dict[int, list[float]]
     busy: float = 1.0
+    waits_with: tuple[int, ...] = ()
     asked: list[int] = field(default_factory=list)
 
     def __call__(self, config: LoadConfig, *_: object) -> Loaded:
         assert (config.sockets, config.network_fd) == ("ring", 0)
         self.asked.append(config.concurrency)
-        return Loaded(self.rates[config.concurrency].pop(0), self.busy, 0.5)
+        busy = 0.5 if config.concurrency in self.waits_with else self.busy
+        return Loaded(self.rates[config.concurrency].pop(0), busy, 0.5)
 
 
 def in_namespaces(**matrix: object) -> tuple[Trial, ...]:
@@ -545,13 +547,16 @@ def test_full_generators_are_measured_once_a_run_in_interleaved_rounds_and_kept(
     assert found == [{1: 3.0, 10: 70.0}[trial.cell.concurrency] for trial in trials]
     assert [sorted(null.asked[n : n + 2]) for n in (0, 2, 4)] == [[1, 10]] * 3
     assert len(null.asked) == 6
-    assert sorted((each["data_pps"], each["text"]) for each in asked.kept) == [(3.0, ""), (70.0, "")]
+    assert sorted((each["data_pps"], each["text"], each["in_flight"]) for each in asked.kept) == [
+        (3.0, "", 1),
+        (70.0, "", 10),
+    ]
     again = Asked(trials, NullServer({}), stored=json.loads(json.dumps(asked.kept)))
     assert (again.found(), again.null.asked) == (found, [])
 
 
 def test_without_a_full_generator_no_headroom_is_known_and_each_cell_says_why_once() -> None:
-    trials, rates = in_namespaces(), {1: [1.0] * 3, 10: [1.0] * 3}
+    trials, rates = in_namespaces(), {1: [1.0] * 3, 10: [1.0] * 3, 100: [1.0] * 6}
     idle = Asked(trials, NullServer(rates, busy=0.6))
     refused = Asked(trials, NullServer({}))
     refused.network.refused = "user namespaces: EPERM"
@@ -559,6 +564,16 @@ def test_without_a_full_generator_no_headroom_is_known_and_each_cell_says_why_on
     for each, why in ((idle, "busy 60%"), (refused, "user namespaces: EPERM"), (shared, "share a core")):
         assert set(each.found()) == {None}
         assert [why in text for text in each.said] == [True, True], each.said
+
+
+def test_a_generator_that_few_in_flight_do_not_fill_is_filled_by_more() -> None:
+    trials = in_namespaces(concurrency=[1, 1000])
+    null = NullServer({1: [9.0] * 3, 100: [60.0, 80.0, 70.0], 1000: [7.0] * 3}, waits_with=(1,))
+    asked = Asked(trials, null)
+    assert set(asked.found()) == {70.0, 7.0}
+    assert null.asked[-3:] == [100] * 3
+    assert {each["in_flight"] for each in asked.kept} == {100, 1000}
+    assert asked.said == []
 
 
 def test_what_a_null_server_can_not_serve_has_no_headroom() -> None:

@@ -9,7 +9,7 @@ The namespaces belong to a user namespace of their own, so that no privilege is 
 is refused they are made without one, which only root may. In them (`Plan` of addresses below):
 
     server: eth0 10.255.255.1      ---- veth, MTU 1500 ----      generator: eth0 10.255.255.2
-      10.255.255.3 is nobody's, on the server's side: what goes there is for a null server on a packet socket
+      10.255.255.3 is no interface's, on the server's side: what goes there is for a null server on a packet socket
       10.0.0.0/9 is behind a router whose MAC no interface has: what goes there is for packet sockets, as the
         generator's IP stack drops it at once (PACKET_OTHERHOST, packet(7))
       10.128.0.0/10 is behind the generator, whose own addresses all of these are (a route of type local)
