@@ -24,6 +24,7 @@ from tftpbench.host.network import broker
 from tftpbench.host.network.broker import (
     GENERATOR,
     GENERATOR_MAC,
+    MTU,
     NULL_MAC,
     PLAN4,
     PLAN6,
@@ -43,6 +44,7 @@ __all__ = [
     "Network",
     "NetworkGone",
     "NetworkRefused",
+    "fits_a_frame",
     "machines_network",
     "may_name_ids",
     "packet_refusal",
@@ -51,6 +53,7 @@ __all__ = [
 # An interpreter without packages starts in some 30 ms and the network is made in less; a machine under load gets more.
 START_S = 10.0
 END_S = 5.0
+_IPV4_HEADERS_BYTES, _DATA_BYTES = 20 + 8, 4
 Ids = Literal["all", "subordinate", "single", "outside"]
 
 
@@ -226,6 +229,11 @@ def machines_network(host: str, *, ring: bool) -> str:
     """The network of the addresses that machines have towards this server, a Network's."""
     plan = PLAN6 if ip_address(host).version == 6 else PLAN4
     return plan.ring if ring else plan.sockets
+
+
+def fits_a_frame(blksize: int) -> bool:
+    """Whether a DATA block of so many bytes over IPv4 is one frame (RFC 1350 section 5: four bytes before it)."""
+    return blksize + _DATA_BYTES + _IPV4_HEADERS_BYTES <= MTU
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
