@@ -13,6 +13,7 @@ TOGETHER = (
     "tests/loopback/test_gate_faults.py",  # their base is measured once
     "tests/packaging/test_wheel.py",  # it is unpacked once
     "tests/peers/test_manifests.py",  # some servers have one fixed port
+    "tests/unit/store/test_hostile_folders.py",  # one process tries all folders
 )
 
 

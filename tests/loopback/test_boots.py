@@ -306,7 +306,7 @@ def test_ctrl_c_ends_a_load_of_machines_with_what_it_found(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_storm_that_is_cut_off_keeps_its_finished_trials_and_goes_on(tmp_path: Path, number: int) -> None:
     path = profile(tmp_path, PROFILE.replace("as: one}", "as: one, think: 100ms}"))
-    matrix = {"boot": str(path), "machines": [5, 6, 7], "over": "300ms"}
+    matrix = {"boot": str(path), "machines": [5, 6, 7], "over": "1s"}
     scenario = storm(tmp_path, path, [bundled(tmp_path, "epoll")], matrix=matrix, trials=2)
     process = started(tmp_path, "run", str(scenario), "--seed", "1")
     until(lambda: rows(tmp_path), "no trial was finished", PATIENCE_S)
