@@ -155,5 +155,5 @@ def full(loads: Sequence[Loaded]) -> Full:
     if not any(each.is_whole for each in loads):
         return Full(None, "transfers from the null server failed")
     best = max(loads, key=lambda each: each.busy_fraction)
-    limit = "it is the limit itself" if best.null_busy_fraction > best.busy_fraction else "the machine kept it waiting"
-    return Full(None, f"the generator was not full before a null server (busy {best.busy_fraction:.0%}): {limit}")
+    busy = f"busy {best.busy_fraction:.0%}, that server {best.null_busy_fraction:.0%}"
+    return Full(None, f"the generator was not full before a null server ({busy}): that or this machine was the limit")
