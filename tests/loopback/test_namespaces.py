@@ -22,7 +22,7 @@ from tests.loopback.test_run import PATIENCE_S, done, rows, tftpbench, write_sce
 from tftpbench.host.ceiling import CeilingCell, CeilingNetwork, candidates, measure
 from tftpbench.host.choice import manifest
 from tftpbench.host.generator import LoadConfig, in_network
-from tftpbench.host.headroom import load_null_server
+from tftpbench.host.headroom import WINDOW_NS, load_null_server
 from tftpbench.host.network import GENERATOR, SERVER, Network, NetworkGone, NetworkRefused, broker
 from tftpbench.host.presence import Missing, locate
 from tftpbench.host.server import ServerProcess
@@ -423,7 +423,7 @@ def test_a_null_server_serves_whole_transfers(
             pytest.skip(f"packet sockets are refused: {network.packet_refusal}")
         asked = LoadConfig(
             host=network.server_address(), port=0, operation=operation, name="", file_size_bytes=20_000,
-            concurrency=5, blksize=blksize, sockets=sockets, timeout_ns=100_000_000,
+            concurrency=5, blksize=blksize, sockets=sockets, timeout_ns=100_000_000, duration_ns=WINDOW_NS,
         )  # fmt: skip
         config = in_network(asked, network)
 

@@ -186,7 +186,10 @@ class Headrooms:
     def _filled(self, cells: Mapping[str, Cell], network: Network) -> dict[str, Full]:
         """With as many in flight as the cell has; where that does not fill the generator, with more."""
         server, found = network.server_address(), dict[str, Full]()
-        left = {key: in_network(self._load_of(cell, server), network) for key, cell in cells.items()}
+        left = {
+            key: in_network(replace(self._load_of(cell, server), duration_ns=headroom.WINDOW_NS), network)
+            for key, cell in cells.items()
+        }
         for level in (0, 1):
             at = {key: headroom.levels(config)[level:] for key, config in left.items()}
             asked = {key: replace(left[key], concurrency=counts[0]) for key, counts in at.items() if counts}
