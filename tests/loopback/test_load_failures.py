@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import tftpbench.cli.load as cli_load
+from tests.loopback.manifests import written
 from tests.loopback.peer import ACK, ERROR, RRQ, WRQ, Address, Peer, ack, data, error, oack, opcode, peer
 from tests.unit.builders import said
 from tftpbench.render.terminal import CLEAR_LINE
@@ -204,6 +205,21 @@ def test_a_server_that_stops_answering_does_not_pass_a_ci_step() -> None:
     assert (figures["completed"], figures["timed_out"], figures["interrupted"]) == (20, 4, 0)
     sentence = "4 of 24 transfers timed out, since the server did not answer"
     assert any(warning.startswith(sentence) for warning in figures["warnings"])
+
+
+def test_a_server_that_load_started_and_that_dies_ends_the_load_and_is_named(tmp_path: Path) -> None:
+    program = Path(__file__).with_name("misbehaving_server.py")
+    argv = [sys.executable, str(program), "dies", "{host}", "{port}", "{root}"]
+    server = written(tmp_path, "dies", argv, "answer", "{operations: [read]}")
+    # Without its end the load would wait for longer than the test may take.
+    words = ["--read", "f", "--size", "1KiB", "-c", "2", "--transfers", "99", "--timeout", "1h", "--json"]
+    command = [sys.executable, "-m", "tftpbench", "load", "--server", str(server), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_MAX)
+    document = json.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr, document["verdict"]) == (3, "", "invalid")
+    assert 0 < document["completed"] < 99
+    assert "dies: died with SIGSEGV; " in document["verdict_reason"]
+    assert not [warning for warning in document["warnings"] if "check that it still runs" in warning]
 
 
 def started(port: int, *arguments: str) -> subprocess.Popen[str]:

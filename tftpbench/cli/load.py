@@ -20,6 +20,7 @@ from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
     from tftpbench.host.generator import LoadConfig
+    from tftpbench.host.server import ServerProcess
     from tftpbench.model.workload import Piece
     from tftpbench.render.load_report import Loaded
 
@@ -385,10 +386,10 @@ def load(
         screen = stack.enter_context(closing(_Screen(json_=json_)))
         if server is not None:
             rings, not_compared = sockets is Sockets.auto, ""
-            ready = stack.enter_context(_started(config, server, in_network=in_network, rings=rings))
+            ready, running = stack.enter_context(_started(config, server, in_network=in_network, rings=rings))
         else:
-            ready, not_compared = stack.enter_context(_ready(config, boot, map_, screen))
-        loaded, interrupted = _run(ready, not_compared, screen)
+            (ready, not_compared), running = stack.enter_context(_ready(config, boot, map_, screen)), None
+        loaded, interrupted = _run(ready, not_compared, screen, running)
     if json_:
         print_json([load_report.document(loaded)])
     else:
@@ -431,8 +432,10 @@ class _Screen:
 
 
 @contextmanager
-def _started(config: "LoadConfig", name: str, *, in_network: bool, rings: bool) -> "Iterator[LoadConfig]":
-    """The load on a server that is started for it, whose files are what every load expects of them.
+def _started(
+    config: "LoadConfig", name: str, *, in_network: bool, rings: bool
+) -> "Iterator[tuple[LoadConfig, ServerProcess]]":
+    """The load on a server that is started for it, whose files are what every load expects of them; and that server.
 
     `rings`: it may use them in the place of sockets, where there are any.
     """
@@ -466,7 +469,7 @@ def _started(config: "LoadConfig", name: str, *, in_network: bool, rings: bool) 
             config = replace(config, host=running.host, port=running.port)
             if running.network is not None and rings:
                 config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
-            yield config if running.network is None else through(config, running.network)
+            yield config if running.network is None else through(config, running.network), running
 
 
 def _with_files(
@@ -575,11 +578,15 @@ def _announce(config: "LoadConfig", screen: _Screen) -> None:
 
 
 def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside the load)
-    config: "LoadConfig", not_compared: str, screen: _Screen
+    config: "LoadConfig", not_compared: str, screen: _Screen, server: "ServerProcess | None"
 ) -> "tuple[Loaded, bool]":
-    """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once."""
+    """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once.
+
+    A `server` that was started for the load, and dies, ends it.
+    """
     from tftpbench.host.brake import approach, leaves_machine
     from tftpbench.host.generator import Progress, Stop, read_back, run_load
+    from tftpbench.measure import how_lost
     from tftpbench.render import load_report
 
     stop = Stop()
@@ -605,6 +612,8 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
             screen.say(load_report.waiting(config, now))
         screen.live(load_report.live(config, now, seen[-1]))
         seen[:] = [now]
+        if server is not None and not server.alive():
+            stop.request()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
@@ -613,11 +622,14 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
             first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
             return first, bool(interrupted)
         result, back = run_load(config, stop, on_answer=on_answer, on_progress=on_progress), None
-        if config.operation == "write" and config.verify == "full" and not interrupted:
+        lost = None if server is None else how_lost(server)
+        if config.operation == "write" and config.verify == "full" and not interrupted and lost is None:
             screen.live("Reading the files back, to compare every byte.")
             back = read_back(config, result, stop)
         ended = bool(interrupted)
-        return load_report.Loaded(config, result, back, bool(refused), not_compared, interrupted=ended), ended
+        died = "" if lost is None else str(lost)
+        found = load_report.Loaded(config, result, back, bool(refused), not_compared, interrupted=ended, died=died)
+        return found, ended
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

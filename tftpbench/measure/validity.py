@@ -229,9 +229,11 @@ def _server_lost(row: Row, around: Surroundings) -> Iterator[Finding]:
         hint = "the program that has the port must end before the server can be measured"
     elif row.get("server") is not None and row.get("server_cpus") is None:  # one that was running already
         hint = "see whether that server still runs, and what its own log says"
+    elif row.get("trial") is None:  # of `load`, which keeps no folder
+        hint = "the figures can't be used; start the server by hand and see what it says"
     elif lost.endswith("it said nothing"):
         hint = "its log is empty: start it by hand, with its argv in the run's manifest.json"
-    elif row.get("trial") is not None:
+    else:
         hint = f"look at its log, trials/{row['trial']}/server.log in the run's folder"
     yield Finding(Kind.SERVER_LOST, lost, hint)
 

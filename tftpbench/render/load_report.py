@@ -62,7 +62,7 @@ class Loaded:
 
     `back`: what came back of the uploads; `refused`: nothing listened on the port; `not_compared`: why reads that were
     to be compared with a first one could not be; `held`: why no more than this first step was sent; `interrupted`: the
-    person who started it ended it.
+    person who started it ended it; `died`: how the server did that was started for it, "" where it lives.
     """
 
     config: LoadConfig
@@ -72,6 +72,7 @@ class Loaded:
     not_compared: str = ""
     held: str = ""
     interrupted: bool = False
+    died: str = ""
 
     @cached_property
     def figures(self) -> dict[str, int | float | None]:
@@ -113,7 +114,7 @@ class Loaded:
             not self.count("booted" if self.config.boots else "completed")
             or any(map(self.count, lost))
             or self.not_done > 0
-            or bool(self.not_compared or self.held or self.result.stopped)
+            or bool(self.not_compared or self.held or self.result.stopped or self.died)
         )
 
     @cached_property
@@ -130,10 +131,9 @@ class Loaded:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
         asked = {**_load_asked(config), "concurrency": config.concurrency}
-        cut_off = bool(
-            self.interrupted or self.result.stopped or self.count("interrupted") or self.count("boots_interrupted")
-        )
-        around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off)
+        is_ended = bool(self.interrupted or self.result.stopped or self.died)
+        cut_off = is_ended or bool(self.count("interrupted") or self.count("boots_interrupted"))
+        around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off, server_lost=self.died or None)
         return validity.findings({**self.figures, **asked}, around)
 
     @cached_property
@@ -212,7 +212,8 @@ def live(config: LoadConfig, now: Progress, before: Progress) -> str:
 def document(load: Loaded) -> dict[str, object]:
     """Plain JSON values."""
     config, back = load.config, load.back
-    verdict, reason = validity.verdict(load.findings) if load.count("completed") else ("invalid", _NOTHING_COMPLETED)
+    is_nothing = not load.count("completed") and not load.died
+    verdict, reason = ("invalid", _NOTHING_COMPLETED) if is_nothing else validity.verdict(load.findings)
     return {
         "schema": SCHEMA,
         "host": config.host,
@@ -244,7 +245,7 @@ def document(load: Loaded) -> dict[str, object]:
 def render(load: Loaded) -> str:
     """What was asked, the figures, then what went wrong and what to do about it."""
     config, result = load.config, load.result
-    if load.refused:
+    if load.refused and not load.died:
         return f"Error: {nothing_listens(_where(config))}"
     messages = {error.code: error.message for error in result.errors}
     errors = [f"{error_text(code)}: {_example(count, messages.get(code))}" for code, count in load.errors.items()]
@@ -440,15 +441,31 @@ def _contents(load: Loaded) -> str:
 
 
 def _warnings(load: Loaded) -> Iterator[str]:
-    config, back = load.config, load.back
-    if load.refused:
-        yield nothing_listens(_where(config))
+    back = load.back
+    if load.refused and not load.died:
+        yield nothing_listens(_where(load.config))
         return
     yield from _warnings_of_brake(load)
     for finding in load.findings:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
         yield load.not_compared
+    if not load.died:  # which says why they did not end
+        yield from _warnings_of_silence(load)
+        yield from _warnings_at_rate(load)
+    if load.interrupted or (load.not_done and not load.result.stopped and not load.died):
+        yield _not_done(load)
+    if back is not None and back.compared < back.files:
+        why = ", ".join(error_text(code) for code in back.errors) or "no answer"
+        yield (
+            f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
+            "compared: let the server serve its uploads, or pass --verify off"
+        )
+
+
+def _warnings_of_silence(load: Loaded) -> Iterator[str]:
+    """Why transfers had no end, as far as the network tells."""
+    config = load.config
     if not load.count("completed") and (load.result.transfers["first_response_ns"] < 0).all():
         fewer = "try fewer at once, or " if load.at_once > 1 else ""
         yield (
@@ -464,15 +481,6 @@ def _warnings(load: Loaded) -> Iterator[str]:
         yield (
             f"none of {load.count('started'):,} transfers ended, though the server kept answering: "
             "give a longer --duration, or check that the file has an end"
-        )
-    yield from _warnings_at_rate(load)
-    if load.interrupted or (load.not_done and not load.result.stopped):
-        yield _not_done(load)
-    if back is not None and back.compared < back.files:
-        why = ", ".join(error_text(code) for code in back.errors) or "no answer"
-        yield (
-            f"{back.files - back.compared:,} of {back.files:,} files could not be read back ({why}), so they were not "
-            "compared: let the server serve its uploads, or pass --verify off"
         )
 
 

@@ -171,6 +171,19 @@ def test_transfers_that_timed_out_are_a_failure_and_one_sentence() -> None:
     assert warnings[0].startswith(sentence)
 
 
+def test_a_server_that_died_is_the_verdict_and_the_one_warning() -> None:
+    found = result(*[("completed", -1)] * 2, ("timed_out", -1), ("interrupted", -1))
+    died = "epoll: died with SIGKILL; its last log line: READY"
+    load = Loaded(config(transfers=9), found, refused=True, died=died)
+    known = load_report.document(load)
+    assert (known["verdict"], known["verdict_reason"], known["failures"]) == ("invalid", died, True)
+    [warning] = [line for line in load_report.render(load).splitlines() if line.startswith("Warning")]
+    assert warning.startswith(f"Warning: {died}: the figures can't be used; ")
+    nothing = load_report.document(Loaded(config(), result(("interrupted", -1), answered=False), died=died))
+    assert nothing["verdict_reason"] == died
+    assert Loaded(config(), COMPLETED, died=died).has_failures
+
+
 def test_of_a_number_of_transfers_those_that_were_not_done_are_a_failure_and_of_a_duration_none_is() -> None:
     found = result(("completed", -1), ("completed", -1), ("interrupted", -1))
     load = Loaded(config(transfers=4), found)
