@@ -985,6 +985,22 @@ def test_a_quick_run_says_what_was_served_or_lost_and_no_ratio(changes: dict[str
     assert "0.50x" in rendered.text(said, "x", "y") or not changes.get("data_pps", 1), "the table has it"
 
 
+@pytest.mark.parametrize("figures", [{"started": 0}, {"started": None}])
+@pytest.mark.parametrize(("idle_cells", "where"), [(1, "with 3 reads at once"), (2, "in 2 cells")])
+def test_what_works_is_not_said_where_a_server_served_nothing(
+    figures: dict[str, Any], idle_cells: int, where: str
+) -> None:
+    question = asked().quick()
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1, **{**SERVED, "verdict": "valid"})
+    for row in [row for row in found if row["server"] == "epoll"][:idle_cells]:
+        row |= {**figures, "completed": figures["started"], "data_pps": None, "verdict": "invalid"}
+    said = answer(question, found)
+    rest = 400 - 100 * idle_cells
+    assert said.sentence == f"epoll served nothing {where}. Otherwise all {rest} transfers served, every byte right."
+    assert said.exit_code == 3
+    assert {line.served for line in said.lines} == {"all 100", "0" if figures["started"] == 0 else "-"}
+
+
 def test_a_rate_of_files_is_unknown_where_no_end_of_a_transfer_fell_into_the_window() -> None:
     question = asked(1000, servers=["epoll"])
     found = rows(question, {"epoll": 100.0}, started=5, completed=5, transfers_per_s=0.0, goodput_bytes_per_s=1e6)

@@ -240,7 +240,9 @@ def summarise(
         interval_width=width,
         no_server_left=bool(gone) and gone.issuperset(taking_part),
         is_quick=scenario.is_quick,
-        served_nothing=_served_nothing(rows, labels) if scenario.is_quick else (),
+        served_nothing=tuple(f"{server} ({labels[key]})" for server, key in _served_nothing(rows))
+        if scenario.is_quick
+        else (),
         in_flight=_in_flight(rows, labels) if scenario.client.ramp_ns else (),
         wire=wire_sentence(found) if is_boots and not scenario.is_quick else "",
         why_invalid=_why_invalid(invalid, len(others), sentence),
@@ -276,7 +278,9 @@ def _served(scenario: Scenario, rows: Sequence[Row]) -> Served:
     kinds = {each["kind"] for row in rows for each in row.get("server_findings") or ()}
     is_compared = scenario.verify == "full" and "not_read_back" not in kinds
     is_compared = is_compared and all(row.get("bytes_verified") for row in rows if row.get("completed"))
-    return Served(started, completed, sum(map(lost, rows)), wrong, is_compared, is_boots)
+    cells = {cell.key: cell for cell in scenario.cells()}
+    nothing = [(server, cells[key]) for server, key in _served_nothing(rows)]
+    return Served(started, completed, sum(map(lost, rows)), wrong, is_compared, is_boots, nothing)
 
 
 def _why_invalid(invalid: Sequence[Invalid], trials: int, sentence: str) -> str:
@@ -291,13 +295,13 @@ def _why_invalid(invalid: Sequence[Invalid], trials: int, sentence: str) -> str:
     return f"{count}: {some}{cause.text}.{todo}"
 
 
-def _served_nothing(rows: Sequence[Row], labels: Mapping[str, str]) -> tuple[str, ...]:
-    """Servers that moved no block in any trial of a cell, but for what could not be measured."""
-    moved: dict[str, bool] = {}
+def _served_nothing(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """Servers that moved no block in any trial of a cell, by its key, but for what could not be measured."""
+    moved: dict[tuple[str, str], bool] = {}
     for row in rows:
         kinds = {each["kind"] for each in row.get("server_findings") or ()}
         if not any(ORIGINS.get(kind) == "unmeasured" for kind in kinds):
-            place = f"{server_name(row)} ({labels[row['cell_key']]})"
+            place = server_name(row), str(row["cell_key"])
             moved[place] = moved.get(place, False) or bool(row.get("completed") or row.get("data_pps"))
     return tuple(place for place, has_moved in moved.items() if not has_moved)
 

@@ -92,10 +92,12 @@ class Line:
 
     @property
     def served(self) -> str:
-        """How many of those asked for were completed or booted, as "all 5,000" or "1,638 of 5,000 (33 %)"."""
+        """How many of those asked for were completed or booted, as "all 5,000", "1,638 of 5,000 (33 %)" or "0"."""
         completed, started = self.done, self.asked
         if completed is None or started is None or completed > started:  # counters that do not add up tell nothing
             return "-"
+        if not started:
+            return "0"
         if completed == started:
             return f"all {started:,.0f}"
         percent = f"{100 * completed / started:.0f}"

@@ -25,6 +25,7 @@ class Served:
     """Transfers over all trials, valid or not; `wrong`: those of wrong bytes, by server.
 
     `is_compared`: whether each byte of those completed was compared with what it must be. `is_boots`: of machines.
+    `nothing`: in which cells a server served nothing in any trial.
     """
 
     started: int
@@ -33,6 +34,7 @@ class Served:
     wrong: Mapping[str, int]
     is_compared: bool
     is_boots: bool = False
+    nothing: Sequence[tuple[str, Cell]] = ()
 
 
 def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served) -> str:
@@ -54,7 +56,21 @@ def served_sentence(lines: Sequence[Line], servers: Sequence[str], served: Serve
     many = f"all {served.started:,}" if is_all else f"{served.completed:,} of {served.started:,}"
     right = ", every byte right" if served.is_compared else ""
     what = "machines booted" if served.is_boots else "transfers served"
-    return f"Works: {many} {what}{'' if is_all else ' and none lost'}{right}."
+    rest = f"{many} {what}{'' if is_all else ' and none lost'}{right}."
+    return f"{_idle(served.nothing, words)} Otherwise {rest}" if served.nothing else f"Works: {rest}"
+
+
+def _idle(nothing: Sequence[tuple[str, Cell]], words: "_Words") -> str:
+    """Who served nothing, and in which cell, or in how many."""
+    cells: dict[str, list[Cell]] = {}
+    for server, cell in nothing:
+        cells.setdefault(server, []).append(cell)
+    if len(cells) > NAMED_MAX:
+        return f"{len(cells)} servers served nothing."
+    return " ".join(
+        f"{server} served nothing {words.at(here[0]) if len(here) == 1 else f'in {len(here)} cells'}."
+        for server, here in cells.items()
+    )
 
 
 def untimed_sentence(lines: Sequence[Line], servers: Sequence[str], served: Served, cause: Cause) -> str:
