@@ -337,6 +337,18 @@ def test_a_finding_is_told_by_its_worst_trial() -> None:
     )
 
 
+@pytest.mark.parametrize(("text_", "said"), [
+    ("never ready; its last log line: bind: ", "never ready; its last log line: bind"),
+    ("word " * 30 + "or a manifest; its last log line: help", "word " * 30 + "or a ..."),
+    ("x" * 170, "x" * 156 + " ..."),
+])  # fmt: skip
+def test_a_long_finding_is_cut_at_a_word_and_never_ends_in_a_colon(text_: str, said: str) -> None:
+    question = asked(1000, trials=1)
+    found = rows(question, {"epoll": 2.0, "threads": 1.0}, rounds=1)
+    found[0]["server_findings"] = [{"kind": "not_ready", "count": 1, "text": text_}]
+    assert answer(question, found).findings == (f"epoll: {said} (read, 1000 at once, 64 KiB; 1 trial)",)
+
+
 def test_a_kind_of_finding_under_its_former_name_is_the_same_kind() -> None:
     """A run that was begun with an older version and went on with this one."""
     question = asked(1000)

@@ -34,10 +34,11 @@ def findings(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[Origin, tup
     found: dict[tuple[str, str, str, tuple[str, ...]], list[tuple[int, str, str]]] = {}
     for row in rows:
         for finding in row.get("server_findings") or ():
-            seen = (int(finding["count"]), str(finding["text"])[:_TEXT_MAX], labels[row["cell_key"]])
+            text = str(finding["text"])
+            seen = (int(finding["count"]), _shortened(text), labels[row["cell_key"]])
             kind = str(finding["kind"])
             profile = str(row.get("boot") or row.get("mix") or "")
-            key = server_name(row), FORMER_KINDS.get(kind, kind), profile, place_of(seen[1])
+            key = server_name(row), FORMER_KINDS.get(kind, kind), profile, place_of(text)
             found.setdefault(key, []).append(seen)
     kinds: dict[str, Origin] = {str(kind): origin for kind, origin in ORIGINS.items()}
     return {
@@ -171,6 +172,14 @@ def incomplete(lines: Sequence[Line], reference: str | None) -> tuple[str, ...]:
         elif line.ratio is None and line.server != reference and line.figures["data_pps"] and line.label in comparable:
             found.append(f"{line.server}, {line.cell.label}: no pair of valid trials to compare it by")
     return tuple(found)
+
+
+def _shortened(text: str) -> str:
+    """A finding up to the last word for which there is room, with no mark at its end that promises more."""
+    if len(text) > _TEXT_MAX:
+        head, space, _ = text[: _TEXT_MAX - 3].rpartition(" ")
+        text = f"{(head if space else text[: _TEXT_MAX - 4]).rstrip(' ,:;(')} ..."
+    return text.rstrip(" ,:;")
 
 
 def _worst(seen: Sequence[tuple[int, str, str]]) -> str:
