@@ -184,7 +184,7 @@ def test_what_a_machine_refuses_is_the_reason_in_one_line(root: bool, without: s
       "broker.Netlink.add_cable = add_cable"], "a veth pair: Operation not supported"),
     (["def up(*_): raise OSError(errno.EPERM, 'Operation not permitted')", "broker.Netlink.up = up"],
      "addresses of the pair: Operation not permitted"),
-    (["os._exit(3)"], "its process did not start"),
+    (["os._exit(3)"], "the process that makes it ended before it was ready"),
 ])  # fmt: skip
 def test_a_network_that_can_not_be_made_is_refused_with_nothing_left(
     tmp_path: Path, lines: list[str], said: str
@@ -193,6 +193,14 @@ def test_a_network_that_can_not_be_made_is_refused_with_nothing_left(
     with pytest.raises(NetworkRefused, match=f"^{said}$"):
         Network(program=changed(tmp_path, *lines))
     assert set(descendants(os.getpid())) <= before
+
+
+def test_a_network_that_is_not_ready_in_time_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wait in ("START_S", "END_S"):
+        monkeypatch.setattr(f"tftpbench.host.network.{wait}", 0.0)
+    waits = changed(tmp_path, "import select", "select.poll().poll()")
+    with pytest.raises(NetworkRefused, match=r"^the process that makes it was not ready within 0 s$"):
+        Network(program=waits)
 
 
 def test_a_machine_without_ipv6_or_packet_sockets_has_the_rest(tmp_path: Path) -> None:
@@ -512,6 +520,7 @@ def test_load_starts_a_server_for_itself(network: str, words: list[str], tmp_pat
 @pytest.mark.parametrize(("words", "said"), [
     (["127.0.0.1:69", "--network", "namespace", "--read", "f"], "a running one is loaded where it is"),
     (["127.0.0.1:69", "--server", "epoll", "--read", "f"], "--server SERVER to start one, not both"),
+    (["--server", "epoll", "--server", "threads", "--read", "f"], "give --server once: load starts one server"),
     (["--read", "f"], "load needs HOST:PORT, or --server SERVER to start one, as in: "),
     (["--server", "epoll", "--read", "../f"], "--read ../f leaves the folder that the server serves"),
     (["--server", "dnsmasq", "--network", "namespace", "--write", "f"], "dnsmasq: has no write"),

@@ -89,17 +89,17 @@ Target = Annotated[
     str | None,
     typer.Argument(metavar="HOST:PORT", help="Address of the server, port 69 unless given; [::1]:69 for IPv6."),
 ]
-ServerStarted = Annotated[
-    str | None,
-    typer.Option(
-        "-s", "--server", **options.SERVER, help="Start this server, with files to read, in the place of HOST:PORT."
-    ),
-]
 NetworkOf = Annotated[
     Network | None,
     typer.Option("--network", help="What lies between it and the load; loopback unless given. Only with --server."),
 ]
 # Lists only to see that one is given twice: the last of two must not win unsaid.
+ServerStarted = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s", "--server", **options.SERVER, help="Start this server, with files to read, in the place of HOST:PORT."
+    ),
+]
 Read = Annotated[list[str] | None, typer.Option("--read", metavar="NAME", help="File to read; {n} becomes a number.")]
 Write = Annotated[
     list[str] | None, typer.Option("--write", metavar="NAME", help="File to write; {n} becomes a number.")
@@ -287,6 +287,7 @@ def load(
         machines = 1
     is_open = (rate, machines, shape) != (None, None, None)
     mistakes = {
+        "give --server once: load starts one server; to compare several, see tftpbench run": len(server or ()) > 1,
         "--network is of a server that is started here: it goes with --server; a running one is loaded where it is": (
             network is not None and server is None
         ),
@@ -386,7 +387,7 @@ def load(
         screen = stack.enter_context(closing(_Screen(json_=json_)))
         if server is not None:
             rings, not_compared = sockets is Sockets.auto, ""
-            ready, running = stack.enter_context(_started(config, server, in_network=in_network, rings=rings))
+            ready, running = stack.enter_context(_started(config, server[0], in_network=in_network, rings=rings))
         else:
             (ready, not_compared), running = stack.enter_context(_ready(config, boot, map_, screen)), None
         loaded, interrupted = _run(ready, not_compared, screen, running)

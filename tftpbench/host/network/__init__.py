@@ -200,14 +200,16 @@ class Network:
         poll.register(self._control, select.POLLIN)
         message = b""
         fds: list[int] = []
+        late = f"was not ready within {START_S:g} s"
         if poll.poll(START_S * 1000):
+            late = "ended before it was ready"
             with contextlib.suppress(OSError):
                 message, fds, _, _ = socket.recv_fds(self._control, 4096, 2)
         self.descriptors = tuple(fds)
         kind, _, text = message.decode("utf-8", "replace").partition(" ")
         if kind == "ready":
             return _Facts(**json.loads(text))
-        raise NetworkRefused(text if kind == "failed" else "its process did not start")
+        raise NetworkRefused(text if kind == "failed" else f"the process that makes it {late}")
 
 
 @functools.cache
