@@ -421,16 +421,18 @@ def test_every_arrangement_of_a_ceiling_moves_datagrams_in_a_network(operation: 
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
-@pytest.mark.parametrize("sockets", ["ring", "shared"])
+@pytest.mark.parametrize(("sockets", "ipv6"), [("ring", False), ("ring", True), ("shared", False)])
 @pytest.mark.parametrize("blksize", [512, 1400])
 def test_a_null_server_serves_whole_transfers(
-    operation: Literal["read", "write"], sockets: Literal["ring", "shared"], blksize: int
+    operation: Literal["read", "write"], sockets: Literal["ring", "shared"], ipv6: bool, blksize: int
 ) -> None:
     with Network() as network:
         if network.packet_refusal:
             pytest.skip(f"packet sockets are refused: {network.packet_refusal}")
+        if ipv6 and not network.has_ipv6:
+            pytest.skip("this machine has no IPv6")
         asked = LoadConfig(
-            host=network.server_address(), port=0, operation=operation, name="", file_size_bytes=20_000,
+            host=network.server_address(ipv6=ipv6), port=0, operation=operation, name="", file_size_bytes=20_000,
             concurrency=5, blksize=blksize, sockets=sockets, timeout_ns=100_000_000, duration_ns=WINDOW_NS,
         )  # fmt: skip
         config = in_network(asked, network)
@@ -441,6 +443,9 @@ def test_a_null_server_serves_whole_transfers(
             return found.is_whole and found.data_pps > 0
 
         assert moved(went_well)
+        counts = udp_counts(network.server_proc)
+        assert counts is not None
+        assert counts.received > 0, "its datagrams go to a socket, as a server's do"
 
 
 def moved(in_a_window: Callable[[int], bool]) -> bool:

@@ -1,7 +1,8 @@
 """How fast the generator is when its core is full: the same load in a network, against a server that costs nothing.
 
-The null server has the server's core and answers each frame at once (crates/tftpbench-ceiling, `null_server`). A figure
-counts only where the generator was full; else the null server, or the machine, was the limit.
+The null server has the server's core and answers each datagram at once (crates/tftpbench-ceiling, `null_server`). It
+receives by sockets, as what that costs on the sender's core is part of a trial, too. A figure counts only where the
+generator was full; else the null server, or the machine, was the limit.
 It must never know scenarios, servers or results.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from tftpbench import _core
 from tftpbench.host.generator import LoadConfig, run_load, write_contents
-from tftpbench.host.network import GENERATOR_MAC, NULL_MAC, ROUTER_MAC, Network
+from tftpbench.host.network import GENERATOR_MAC, ROUTER_MAC, SERVER_MAC, Network
 from tftpbench.model.errors import LoadError
 
 MS = 1_000_000
@@ -30,19 +31,22 @@ IN_FLIGHT_FULL = 100
 BUSY_MIN = 0.97
 # A file of more has its block numbers begin anew, which takes a server that counts.
 BLOCKS_MAX = 60_000
-# Frames that may wait: in lock-step each client has one on its way, and more where it sends again.
-_WAITING_EACH, _WAITING_MIN = 2, 512
+# Datagrams that may wait: in lock-step each client has one on its way, and few send one again.
+_WAITING_MIN = 256
+# It has an address of its own, and so every port; one that takes no privilege.
+_PORT = 6969
 
 
 @dataclass(frozen=True)
 class NullServerConfig:
-    """What a null server is opened with. `answers_mac`: where its answers go; `address`: where it listens."""
+    """What a null server is opened with. `answers_mac`: where its answers go."""
 
     requests_fd: int
     interface: int
     mac: bytes
     answers_mac: bytes
     address: str
+    port: int
     contents: bytes
     blksize: int
     waiting: int
@@ -95,16 +99,17 @@ def load_null_server(config: LoadConfig, network: Network, cpu: int | None, *, w
         null = NullServerConfig(
             requests_fd=network.requests_fd,
             interface=network.server_interface,
-            mac=NULL_MAC,
+            mac=SERVER_MAC,
             answers_mac=ROUTER_MAC if is_ring else GENERATOR_MAC,
             address=address,
+            port=_PORT,
             contents=path.read_bytes() if config.operation == "read" else b"",
             blksize=blksize,
-            waiting=max(_WAITING_MIN, _WAITING_EACH * concurrency),
+            waiting=max(_WAITING_MIN, concurrency),
             cpu=cpu,
         )
         asked = replace(
-            config, host=address, port=69, server_mac=NULL_MAC, name="file", distinct_files=1, file_size_bytes=size,
+            config, host=address, port=_PORT, name="file", distinct_files=1, file_size_bytes=size,
             verify_against=path if config.operation == "read" else None, concurrency=concurrency, transfers=None,
             rate_per_s=None, over_ns=None, shape=(), boots=(), warm_up_ns=WARM_UP_NS, duration_ns=window_ns,
             drain_ns=window_ns, ramp_ns=0, tsize=False, timeout_option_s=None, rollover=None, rows="failed",
@@ -128,7 +133,7 @@ def _answering(config: NullServerConfig) -> Iterator[dict[str, int]]:
 
     def serve() -> None:
         try:
-            found.update(_core.answer_frames(config, stop, ready.set))
+            found.update(_core.answer_datagrams(config, stop, ready.set))
         except (ValueError, OSError, RuntimeError, TypeError) as error:
             failed.append(error)
         finally:

@@ -1,13 +1,18 @@
-//! The null server: answers every frame of TFTP at once, by rings, without a socket, a transfer or any state but the one
-//! file that it has. It stands for a server that costs nothing, so that the generator before it is what is full.
+//! The null server: answers every datagram of TFTP at once, without a transfer or any state but the one file that it has.
+//! It stands for a server that costs nothing, so that the generator before it is what is full.
 //!
-//! Which block a client wants next follows from the frame that it sent. Nothing is sent again or refused: a
-//! lost frame is the client's to send again. The address of its frames is no interface's, so that the IP stack beside it
-//! drops them at once. It must never run where its CPU is not its own: it polls without sleeping.
+//! It receives by UDP sockets, as a server does: over a veth pair, the kernel takes a datagram as far as the socket on the
+//! core that sends it, so that way is part of what the generator costs. Its answers leave by a packet ring, where they
+//! cost least.
+//!
+//! Which block a client wants next follows from the datagram that it sent. Nothing is sent again or refused: a lost one
+//! is the client's to send again. It must never run where its CPU is not its own: it polls without sleeping.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use tftpbench_net::{Frame, RingLink, RingReceiver, RingSender, Stop, Subnet, clock, cpus};
+use tftpbench_net::{
+    ReceiveBatch, RingLink, RingSender, Socket, SocketOptions, SocketSource, Stop, clock, cpus,
+};
 
 use crate::config::{CeilingError, HEADER_BYTES};
 
@@ -19,14 +24,16 @@ const ACK: u8 = 4;
 const OACK: u8 = 6;
 /// RFC 1350 section 4: what a block has unless it is asked for otherwise (RFC 2348).
 const BLKSIZE_DEFAULT: usize = 512;
-/// Names and options of a request, RFC 2347.
-const REQUEST_BYTES_MAX: usize = 512;
-/// A stop is heard of after so many looks at an empty ring at the latest.
-const LOOKS: usize = 1_000;
+/// What the kernel accounts for a small datagram in a receive buffer, and no less for a larger one beside its bytes.
+const BUFFER_BYTES_EACH: usize = 1_024;
+/// Each of them costs a system call a turn.
+const SOCKETS_MAX: usize = 16;
 
 /// One that answers to an address, until it is stopped.
 pub struct NullServer {
-    receiver: RingReceiver,
+    sockets: Vec<Socket>,
+    address: SocketAddr,
+    arrivals: ReceiveBatch,
     sender: RingSender,
     file: File,
     cpu: Option<usize>,
@@ -35,15 +42,15 @@ pub struct NullServer {
 /// What it was opened with.
 #[derive(Clone, Debug)]
 pub struct NullServerConfig {
-    /// The way of frames: `ours` is where requests go to, `theirs` where answers do.
+    /// The way of answers. Its source has the sockets, too.
     pub link: RingLink,
-    /// Where it listens, on every port.
-    pub address: IpAddr,
+    /// Where it listens, and what its answers come from; an interface need not have it.
+    pub address: SocketAddr,
     /// What every read gets: of fewer than 65,535 blocks.
     pub contents: Vec<u8>,
     /// Bytes of a block.
     pub blksize: usize,
-    /// Frames that may wait.
+    /// Datagrams that may wait.
     pub waiting: usize,
     /// Where it runs; none leaves it to the scheduler.
     pub cpu: Option<usize>,
@@ -52,13 +59,13 @@ pub struct NullServerConfig {
 /// What it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answered {
-    /// Frames that arrived.
-    pub frames: u64,
+    /// Datagrams that arrived.
+    pub datagrams: u64,
     /// Time since its start.
     pub elapsed_ns: u64,
-    /// Of that, time in which no frame was there.
+    /// Of that, time in which none was there.
     pub idle_ns: u64,
-    /// Frames that found no room.
+    /// Datagrams that found no room.
     pub drops: u64,
 }
 
@@ -70,26 +77,33 @@ struct File {
 }
 
 impl NullServer {
-    /// Frames that come from now on are answered once it runs.
+    /// Datagrams that come from now on are answered once it runs.
     pub fn open(config: NullServerConfig) -> Result<NullServer, CeilingError> {
         let blksize = config.blksize;
         if blksize == 0 || config.contents.len() / blksize >= usize::from(u16::MAX) - 1 {
             return Err(CeilingError::Config("contents: must be of fewer than 65535 blocks"));
         }
-        let bytes = (blksize + HEADER_BYTES).max(REQUEST_BYTES_MAX);
-        let here = Subnet::new(config.address, 0);
-        let receiver = RingReceiver::open(&config.link, here, (0, 1), config.waiting, bytes)
-            .map_err(CeilingError::os("cannot open a ring to receive by"))?;
-        let mut sender = RingSender::open(&config.link, config.address, bytes)
-            .map_err(CeilingError::os("cannot open a ring to send by"))?;
-        // As a server's socket does on such a link.
-        sender.leave_checksums();
+        let buffer_bytes = config.waiting.saturating_mul(BUFFER_BYTES_EACH + HEADER_BYTES + blksize);
+        let sockets = listen(&config.link.source, config.address, buffer_bytes)
+            .map_err(CeilingError::os("cannot listen"))?;
         let grant = match blksize {
             BLKSIZE_DEFAULT => Vec::new(),
             other => [&[0, OACK], format!("blksize\0{other}\0").as_bytes()].concat(),
         };
         let file = File { contents: config.contents, blksize, grant };
-        Ok(NullServer { receiver, sender, file, cpu: config.cpu })
+        let mut sender = RingSender::open(&config.link, config.address.ip(), file.answer_max())
+            .map_err(CeilingError::os("cannot open a ring to send by"))?;
+        // As a server's socket does on such a link.
+        sender.leave_checksums();
+        Ok(NullServer {
+            sockets,
+            address: config.address,
+            // What is behind the block number says nothing to it.
+            arrivals: ReceiveBatch::new(RingSender::QUEUE_MAX, HEADER_BYTES),
+            sender,
+            file,
+            cpu: config.cpu,
+        })
     }
 
     /// Answers until a stop is asked for.
@@ -99,51 +113,61 @@ impl NullServer {
         }
         let start_ns = clock::monotonic_ns();
         let mut answered = Answered::default();
+        // When it last found nothing, if that was in the last turn.
+        let mut empty_ns = None;
         while stop.requests() == 0 {
-            answered.frames += self.answer_all().map_err(CeilingError::os("cannot send"))?;
-            answered.idle_ns += self.wait();
+            let datagrams = self.turn().map_err(CeilingError::os("cannot receive or send"))?;
+            answered.datagrams += datagrams;
+            empty_ns = match datagrams {
+                0 => {
+                    let now_ns = clock::monotonic_ns();
+                    answered.idle_ns += now_ns - empty_ns.unwrap_or(now_ns);
+                    std::hint::spin_loop();
+                    Some(now_ns)
+                }
+                _ => None,
+            };
         }
         answered.elapsed_ns = clock::monotonic_ns() - start_ns;
-        answered.drops = self.receiver.drops();
+        answered.drops = self.sockets.iter().map(Socket::drops).sum();
         Ok(answered)
     }
 
-    /// What has arrived, until nothing waits.
+    /// Answers a batch of what has arrived at each socket, and tells how many datagrams that is.
     #[inline]
-    fn answer_all(&mut self) -> std::io::Result<u64> {
-        let (mut frames, len_max) = (0, self.file.answer_max());
-        while self.receiver.receive() > 0 {
-            for arrived in self.receiver.iter() {
-                let Frame::Datagram { from, to, payload, .. } = arrived.frame else { continue };
+    fn turn(&mut self) -> std::io::Result<u64> {
+        let (mut datagrams, len_max) = (0, self.file.answer_max());
+        for socket in &self.sockets {
+            datagrams += self.arrivals.receive(socket)? as u64;
+            for arrived in self.arrivals.iter() {
                 if !self.sender.has_room() {
                     self.sender.flush()?;
                 }
-                let answer = |room: &mut [u8]| self.file.answer(payload, room);
-                self.sender.push(to, from, len_max, answer);
-                frames += 1;
+                let answer = |room: &mut [u8]| self.file.answer(arrived.payload, room);
+                self.sender.push(self.address, arrived.peer, len_max, answer);
             }
         }
         if !self.sender.is_empty() {
             self.sender.flush()?;
         }
-        Ok(frames)
+        Ok(datagrams)
     }
+}
 
-    /// Looks at the ring until a frame is there, or often enough for a stop to be looked at. Returns how long none was.
-    #[inline]
-    fn wait(&self) -> u64 {
-        if self.receiver.is_ready() {
-            return 0;
-        }
-        let start_ns = clock::monotonic_ns();
-        for _ in 0..LOOKS {
-            if self.receiver.is_ready() {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        clock::monotonic_ns() - start_ns
+/// Sockets of one address whose buffers hold so much together: a system grants each of them a part only, and the kernel
+/// spreads the clients over all.
+fn listen(source: &SocketSource, address: SocketAddr, buffer_bytes: usize) -> std::io::Result<Vec<Socket>> {
+    let options =
+        SocketOptions { receive_buffer_bytes: buffer_bytes, any_source: true, ..SocketOptions::default() };
+    let first = Socket::bind_in(source, address, &options)?;
+    let granted_bytes = first.granted_receive_buffer_bytes().max(1);
+    let more = buffer_bytes.div_ceil(granted_bytes).min(SOCKETS_MAX).saturating_sub(1);
+    if more > 0 {
+        first.share_address()?;
     }
+    let (address, options) = (first.local_addr(), SocketOptions { reuse_port: true, ..options });
+    let others = (0..more).map(|_| Socket::bind_in(source, address, &options));
+    std::iter::once(Ok(first)).chain(others).collect()
 }
 
 impl File {
@@ -190,6 +214,10 @@ fn acknowledge(block: u16, room: &mut [u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn file(bytes: usize, blksize: usize) -> File {
@@ -235,6 +263,35 @@ mod tests {
         }
         assert_eq!(answer(&file, &[0, ACK, 0, 0])[..4], [0, DATA, 0, 1]);
         assert_eq!(answer(&file, &[0, ACK, 0, 3]), [0, DATA, 0, 4], "3000 bytes end with an empty block");
+    }
+
+    #[test]
+    fn one_socket_serves_few_and_the_kernel_spreads_many_over_several() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(listen(&SocketSource::Here, any, 1).unwrap().len(), 1);
+        // No system grants a socket so much.
+        let sockets = listen(&SocketSource::Here, any, usize::MAX).unwrap();
+        assert_eq!(sockets.len(), SOCKETS_MAX);
+        let clients: Vec<_> = (0..64).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for client in &clients {
+            client.send_to(b"\0\x03\x12\x34contents", sockets[0].local_addr()).unwrap();
+        }
+        let mut batch = ReceiveBatch::new(clients.len(), HEADER_BYTES);
+        let (start, mut peers, mut heard_by) = (Instant::now(), Vec::new(), BTreeSet::new());
+        while peers.len() < clients.len() && start.elapsed() < Duration::from_secs(60) {
+            for (index, socket) in sockets.iter().enumerate() {
+                if batch.receive(socket).unwrap() > 0 {
+                    heard_by.insert(index);
+                    peers.extend(batch.iter().map(|arrived| (arrived.peer, arrived.payload.to_vec())));
+                }
+            }
+        }
+        assert!(heard_by.len() > 1);
+        let mut due: Vec<_> =
+            clients.iter().map(|client| (client.local_addr().unwrap(), vec![0, DATA, 0x12, 0x34])).collect();
+        peers.sort();
+        due.sort();
+        assert_eq!(peers, due, "of each datagram as much as is looked at");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! `measure_ceiling`, for `tftpbench.host.ceiling`, and `answer_frames`, for `tftpbench.host.headroom`.
+//! `measure_ceiling`, for `tftpbench.host.ceiling`, and `answer_datagrams`, for `tftpbench.host.headroom`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
@@ -49,6 +50,7 @@ pub(crate) struct NullServerArguments {
     mac: Vec<u8>,
     answers_mac: Vec<u8>,
     address: String,
+    port: u16,
     contents: Vec<u8>,
     blksize: usize,
     waiting: usize,
@@ -104,10 +106,10 @@ pub(crate) fn measure_ceiling<'py>(
     Ok(Some(figures))
 }
 
-/// Answers frames with the GIL released until `stop` is asked for; `ready` is called once, when they will be. Returns
+/// Answers datagrams with the GIL released until `stop` is asked for; `ready` is called once, when they will be. Returns
 /// figures by name. Raises ValueError, OSError, RuntimeError.
 #[pyfunction]
-pub(crate) fn answer_frames<'py>(
+pub(crate) fn answer_datagrams<'py>(
     py: Python<'py>,
     config: NullServerArguments,
     stop: &Bound<'py, Stop>,
@@ -118,7 +120,7 @@ pub(crate) fn answer_frames<'py>(
     let stop = stop.get().inner().clone();
     let answered = py.detach(|| server.run(&stop)).map_err(from_ceiling)?;
     let figures = PyDict::new(py);
-    figures.set_item("frames", answered.frames)?;
+    figures.set_item("datagrams", answered.datagrams)?;
     figures.set_item("elapsed_ns", answered.elapsed_ns)?;
     figures.set_item("idle_ns", answered.idle_ns)?;
     figures.set_item("drops", answered.drops)?;
@@ -135,7 +137,7 @@ impl NullServerArguments {
         let source = SocketSource::Behind(Arc::new(Broker::inherited(self.requests_fd)?), Side::Server);
         Ok(NullServerConfig {
             link: link(source, self.interface, &self.mac, &self.answers_mac)?,
-            address: self.address.parse()?,
+            address: (self.address.parse::<IpAddr>()?, self.port).into(),
             contents: self.contents,
             blksize: self.blksize,
             waiting: self.waiting,

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::ceiling::{answer_frames, measure_ceiling};
+    use crate::ceiling::{answer_datagrams, measure_ceiling};
     #[pymodule_export]
     use crate::load::{LoadOutcome, first_difference, machine_name, ring_refusal, run_load, write_contents};
     #[pymodule_export]

@@ -25,7 +25,6 @@ from tftpbench.host.network.broker import (
     GENERATOR,
     GENERATOR_MAC,
     MTU,
-    NULL_MAC,
     PLAN4,
     PLAN6,
     ROUTER_MAC,
@@ -37,7 +36,6 @@ from tftpbench.model.errors import TftpbenchError
 __all__ = [
     "GENERATOR",
     "GENERATOR_MAC",
-    "NULL_MAC",
     "ROUTER_MAC",
     "SERVER",
     "SERVER_MAC",
@@ -156,7 +154,7 @@ class Network:
         return (PLAN6 if ipv6 else PLAN4).server
 
     def null_address(self, *, ipv6: bool = False) -> str:
-        """Where a null server is: no interface has this address, and frames to it go to NULL_MAC."""
+        """Where a null server is: beside the server, on an address that no interface has."""
         return (PLAN6 if ipv6 else PLAN4).null
 
     def socket(self, side: int, family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:

@@ -9,7 +9,7 @@ The namespaces belong to a user namespace of their own, so that no privilege is 
 is refused they are made without one, which only root may. In them (`Plan` of addresses below):
 
     server: eth0 10.255.255.1      ---- veth, MTU 1500 ----      generator: eth0 10.255.255.2
-      10.255.255.3 is no interface's, on the server's side: what goes there is for a null server on a packet socket
+      10.255.255.3 is the server's side's, too, by a route of type local: a null server listens there
       10.0.0.0/9 is behind a router whose MAC no interface has: what goes there is for packet sockets, as the
         generator's IP stack drops it at once (PACKET_OTHERHOST, packet(7))
       10.128.0.0/10 is behind the generator, whose own addresses all of these are (a route of type local)
@@ -50,15 +50,13 @@ ANSWER = struct.Struct("<i")
 INTERFACE = "eth0"
 MTU = 1500
 # Locally administered (IEEE 802: bit 1 of the first byte); a network of two may have the same as every other.
-SERVER_MAC, GENERATOR_MAC, NULL_MAC, ROUTER_MAC = (
-    bytes.fromhex(f"0274667470{last}") for last in ("01", "02", "03", "fe")
-)
+SERVER_MAC, GENERATOR_MAC, ROUTER_MAC = (bytes.fromhex(f"0274667470{last}") for last in ("01", "02", "fe"))
 
 
 class Plan:
     """Addresses of one family. Machines of `ring` are behind the router, those of `sockets` behind the generator.
 
-    `null`: where a null server is, which no interface has.
+    `null`: where a null server is. No interface has it, so that no server sends from it.
     """
 
     def __init__(self, server: str, generator: str, null: str, router: str, ring: str, sockets: str) -> None:
@@ -224,10 +222,11 @@ class Namespaces:
             self._near.add_neighbour(near, address, mac)
         self._near.add_route(near, plan.ring, plan.router)
         self._near.add_route(near, plan.sockets, plan.generator)
+        self._near.add_route(1, f"{plan.null}/{bits}", is_local=True)
         self._far.add_address(self.interface, plan.generator)
-        for address, mac in ((plan.server, SERVER_MAC), (plan.null, NULL_MAC)):
+        for address in (plan.server, plan.null):
             self._far.add_route(self.interface, f"{address}/{bits}")
-            self._far.add_neighbour(self.interface, address, mac)
+            self._far.add_neighbour(self.interface, address, SERVER_MAC)
         self._far.add_route(1, plan.sockets, is_local=True)
 
     def _quieten(self) -> None:
