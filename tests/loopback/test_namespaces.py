@@ -243,9 +243,9 @@ def test_a_server_is_started_probed_and_ended_in_its_network(tmp_path: Path, rea
     until(lambda: not holders(namespace), "something is left in the namespace")
 
 
-def fixed(folder: Path, *arguments: str, port: str = "fixed_port: 69") -> Manifest:
+def fixed(folder: Path, *arguments: str, ready: str = "answer", port: str = "fixed_port: 69") -> Manifest:
     """A server that can listen on port 69 alone."""
-    path = written(folder, "fixed", [sys.executable, str(TINY), *arguments, "{root}"], "answer", "{operations: [read]}")
+    path = written(folder, "fixed", [sys.executable, str(TINY), *arguments, "{root}"], ready, "{operations: [read]}")
     path.write_text(f"{path.read_text()}\n{port}\n")
     return load_manifest(path)
 
@@ -257,9 +257,11 @@ def test_servers_of_one_fixed_port_run_side_by_side(tmp_path: Path) -> None:
         assert asked(one)[:2] == asked(other)[:2] == b"\0\5"
 
 
-def test_a_server_that_insists_on_loopback_is_one_line_that_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ready", ["answer", "line"])
+def test_a_server_that_insists_on_loopback_is_one_line_that_says_so(tmp_path: Path, ready: str) -> None:
+    patience_s = 3.0 if ready == "answer" else 60.0
     with pytest.raises(ServerNotReady) as raised:
-        server(tmp_path, fixed(tmp_path, "ok", "127.0.0.1", "69"), ready_timeout_s=3.0).start()
+        server(tmp_path, fixed(tmp_path, "ok", "127.0.0.1", "69", ready=ready), ready_timeout_s=patience_s).start()
     assert "listens on loopback, and not on 10.255.255.1" in str(raised.value)
     assert "\n" not in str(raised.value)
 

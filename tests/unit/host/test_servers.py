@@ -4,7 +4,10 @@ import importlib.metadata
 import os
 import re
 import sys
+import time
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +15,10 @@ from tftpbench.cli.servers import _fetch as fetch_servers
 from tftpbench.host import fetch, presence
 from tftpbench.host.choice import bundled_manifests, choose
 from tftpbench.host.presence import Found, Missing, locate
+from tftpbench.host.server.readiness import HERE, Place, wait_for_line
+from tftpbench.host.server.sockets import UdpSocket
 from tftpbench.host.target import Target, target_entries
-from tftpbench.model.errors import FetchError, ManifestError, UsageError
+from tftpbench.model.errors import FetchError, ManifestError, ServerNotReady, UsageError
 from tftpbench.model.manifest import Fetch, Manifest, load_manifest
 
 TEXT = """\
@@ -527,3 +532,51 @@ def test_boots_name_their_files_themselves_and_transfers_need_one() -> None:
         target_entries("127.0.0.1:6969", None, False)
     with pytest.raises(UsageError, match=r"target_file and target_write are of transfers: .*; map gives them other"):
         target_entries("127.0.0.1:6969", None, True, boots=True, prefix="", dash="_")
+
+
+class Announced:
+    """A server of one process, this one, that has said it is ready on port 69."""
+
+    ready = ("127.0.0.1", 69, os.getpid())
+
+    def process_tree(self) -> list[int]:
+        return [os.getpid()]
+
+    def receive(self, _: float) -> bool:
+        return False
+
+
+def bound(address: str, port: int = 69) -> UdpSocket:
+    """Such a row of /proc/net/udp."""
+    packed = ip_address(address).packed
+    words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
+    return UdpSocket(port, 1, 0, b"".join(b"%08X" % int.from_bytes(word, sys.byteorder) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("place", "looks", "is_fit"),
+    [
+        (Place(proc="/elsewhere"), [["127.0.0.1"]], False),
+        (Place(proc="/elsewhere"), [["::1", "127.0.0.53"]], False),
+        (Place(proc="/elsewhere"), [["::ffff:127.0.0.1"]], False),
+        (Place(proc="/elsewhere"), [["10.255.255.1"]], True),
+        (Place(proc="/elsewhere"), [["0.0.0.0"]], True),
+        (Place(proc="/elsewhere"), [["127.0.0.1"], ["127.0.0.1", "10.255.255.1"]], True),  # missed at first
+        (Place(proc="/elsewhere"), [[]], True),  # proc shows nothing
+        (HERE, [["127.0.0.1"]], True),
+    ],
+)
+def test_a_ready_server_that_its_network_does_not_reach_is_not_ready(
+    place: Place, looks: list[list[str]], is_fit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [[bound(address) for address in rows] + [bound("10.255.255.1", 70)] for rows in looks]
+    monkeypatch.setattr("tftpbench.host.server.readiness.owns_port", lambda *_: True)
+    monkeypatch.setattr(
+        "tftpbench.host.server.readiness.udp_sockets", lambda _: left.pop(0) if len(left) > 1 else left[0]
+    )
+    announced: Any = Announced()
+    if is_fit:
+        assert wait_for_line(announced, "10.255.255.1", time.monotonic(), place) == 69
+        return
+    with pytest.raises(ServerNotReady, match=r"^listens on loopback, and not on 10\.255\.255\.1, .*; allowed: --set "):
+        wait_for_line(announced, "10.255.255.1", time.monotonic(), place)

@@ -230,7 +230,7 @@ class ServerProcess:
             handover.was_inherited()
         supervisor.wait_started()
         if self.manifest.ready == "line":
-            self.port = wait_for_line(supervisor, deadline, self._place)
+            self.port = wait_for_line(supervisor, self.host, deadline, self._place)
         else:
             wait_for_answer(supervisor, self.host, self.port, deadline, self._place)
         self._reader = UsageReader(supervisor, self._place.proc)

@@ -55,10 +55,10 @@ class Place:
 HERE = Place()
 
 
-def wait_for_line(supervisor: SupervisorClient, deadline: float, place: Place = HERE) -> int:
+def wait_for_line(supervisor: SupervisorClient, host: str, deadline: float, place: Place = HERE) -> int:
     """The port of the READY line, which must name a process of this server and a port of it.
 
-    The host it names is left alone: the server was given one, and a wildcard is nothing to send to.
+    The host it names is left alone: the server was given `host`, and a wildcard is nothing to send to.
     """
     while supervisor.ready is None:
         _still_waiting(supervisor, deadline, lambda: "printed no READY line in time")
@@ -68,6 +68,8 @@ def wait_for_line(supervisor: SupervisorClient, deadline: float, place: Place = 
         raise ServerNotReady(f"its READY line names process {pid}, which is not one of its own")
     if not _is_ours(supervisor, port, place):
         raise ServerNotReady(f"its READY line names port {port}, where it has no UDP socket")
+    if place is not HERE and _is_on_loopback_alone(supervisor, port, place):
+        raise ServerNotReady(_on_loopback(host))
     return port
 
 
@@ -197,11 +199,30 @@ def _unanswered(supervisor: SupervisorClient, host: str, port: int, place: Place
     owners = socket_inodes(supervisor.process_tree())
     ours = [row for row in udp_sockets(place.proc) if row.inode in owners]
     if place is not HERE and any(row.is_loopback for row in ours):
-        return (
-            f"listens on loopback, and not on {host}, the address of its network; allowed: "
-            "--set placement.network=loopback, or a manifest whose command has {host}"
-        )
+        return _on_loopback(host)
     return f"did not answer on port {port} in time"
+
+
+def _on_loopback(host: str) -> str:
+    return (
+        f"listens on loopback, and not on {host}, the address of its network; "
+        "allowed: --set placement.network=loopback (load: no --network), or a manifest whose command has {host}"
+    )
+
+
+def _is_on_loopback_alone(supervisor: SupervisorClient, port: int, place: Place) -> bool:
+    """Whether nothing but loopback reaches the port in the server's network, which no other program is in.
+
+    Looked for again and again, as in `_is_ours`. False where proc(5) shows no such socket.
+    """
+    is_seen = False
+    for _ in range(_LOOKS):
+        rows = [row for row in udp_sockets(place.proc) if row.port == port]
+        if not all(row.is_loopback for row in rows):
+            return False
+        is_seen = is_seen or bool(rows)
+        supervisor.receive(_PROBE_S)
+    return is_seen
 
 
 def _is_ours(supervisor: SupervisorClient, port: int, place: Place) -> bool:
