@@ -169,10 +169,10 @@ def test_a_broker_answers_what_is_no_request_with_an_error() -> None:
     (False, "", "made single"),
     (True, "", "made single"),
     (True, "user", "made outside"),
-    (False, "user", "refused user namespaces: No space left on device"),
-    (False, "user net", "refused user namespaces: No space left on device"),
-    (True, "user net", "refused network namespaces: No space left on device"),
-    (False, "net", "refused network namespaces: No space left on device"),
+    (False, "user", "refused user namespaces: no more than user.max_user_namespaces allows"),
+    (False, "user net", "refused user namespaces: no more than user.max_user_namespaces allows"),
+    (True, "user net", "refused network namespaces: no more than user.max_net_namespaces allows"),
+    (False, "net", "refused network namespaces: no more than user.max_net_namespaces allows"),
 ])  # fmt: skip
 def test_what_a_machine_refuses_is_the_reason_in_one_line(root: bool, without: str, said: str) -> None:
     done = confined(sys.executable, "-c", _MAKE, root=root, without=without)
@@ -184,6 +184,12 @@ def test_what_a_machine_refuses_is_the_reason_in_one_line(root: bool, without: s
       "broker.Netlink.add_cable = add_cable"], "a veth pair: Operation not supported"),
     (["def up(*_): raise OSError(errno.EPERM, 'Operation not permitted')", "broker.Netlink.up = up"],
      "addresses of the pair: Operation not permitted"),
+    (["def opened(*_): raise OSError(errno.EACCES, 'Permission denied')", "broker.Netlink.__init__ = opened"],
+     "netlink sockets: Permission denied"),
+    (["def enter(_): raise OSError(errno.EPERM, 'Operation not permitted')", "broker.enter = enter"],
+     "entering a namespace: Operation not permitted"),
+    (["def fork(): raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')", "os.fork = fork"],
+     "two namespaces: Resource temporarily unavailable"),
     (["os._exit(3)"], "the process that makes it ended before it was ready"),
 ])  # fmt: skip
 def test_a_network_that_can_not_be_made_is_refused_with_nothing_left(

@@ -1,5 +1,6 @@
 """Manifests: what is read, what a lie gives, and how a server is found, fetched and started."""
 
+import errno
 import importlib.metadata
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from tftpbench.cli.servers import _fetch as fetch_servers
 from tftpbench.host import fetch, presence
 from tftpbench.host.choice import bundled_manifests, choose
+from tftpbench.host.network.broker import Refused
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server.readiness import HERE, Place, wait_for_line
 from tftpbench.host.server.sockets import UdpSocket
@@ -580,3 +582,16 @@ def test_a_ready_server_that_its_network_does_not_reach_is_not_ready(
         return
     with pytest.raises(ServerNotReady, match=r"^listens on loopback, and not on 10\.255\.255\.1, .*; allowed: --set "):
         wait_for_line(announced, "10.255.255.1", time.monotonic(), place)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "said"),
+    [
+        ("user namespaces", errno.ENOSPC, "user namespaces: no more than user.max_user_namespaces allows"),
+        ("network namespaces", errno.ENOSPC, "network namespaces: no more than user.max_net_namespaces allows"),
+        ("user namespaces", errno.EPERM, "user namespaces: Operation not permitted"),
+        ("a veth pair", errno.ENOSPC, "a veth pair: No space left on device"),
+    ],
+)
+def test_a_limit_of_namespaces_is_named(what: str, error: int, said: str) -> None:
+    assert str(Refused(what, OSError(error, os.strerror(error)))) == said

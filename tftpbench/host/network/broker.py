@@ -89,13 +89,18 @@ _TABLE_MAIN, _TABLE_LOCAL, _PROTOCOL_STATIC, _UNICAST, _LOCAL = 254, 255, 4, 1, 
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _NLMSG_ERROR = 2
+_USERS, _NETWORKS = "user namespaces", "network namespaces"
+_LIMITS = {_USERS: "user.max_user_namespaces", _NETWORKS: "user.max_net_namespaces"}  # namespaces(7)
 
 
 class Refused(Exception):
     """A step that this machine does not allow, in words."""
 
     def __init__(self, what: str, error: OSError) -> None:
-        super().__init__(f"{what}: {error.strerror}")
+        why = error.strerror or str(error)
+        if error.errno == errno.ENOSPC and what in _LIMITS:
+            why = f"no more than {_LIMITS[what]} allows"
+        super().__init__(f"{what}: {why}")
 
 
 class Netlink:
@@ -187,13 +192,15 @@ class Namespaces:
                 self._refused = error
             else:
                 self.ids = map_ids()
-                self.user = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+                with _step(_USERS):
+                    self.user = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         self.generator = self._made()
-        self._far = Netlink()
-        self._ask_index = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._far = _netlink()
+        with _step("UDP sockets"):
+            self._ask_index = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.packet = self._packet_refusal()
         self.server = self._made()
-        self._near = Netlink()
+        self._near = _netlink()
 
     def join(self) -> None:
         """Lay the cable, and give both ends their addresses and routes."""
@@ -239,9 +246,10 @@ class Namespaces:
             unshare(_CLONE_NEWNET)
         except OSError as error:
             if self.user is None and error.errno == errno.EPERM:
-                raise Refused("user namespaces", self._refused) from None
-            raise Refused("network namespaces", error) from None
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                raise Refused(_USERS, self._refused) from None
+            raise Refused(_NETWORKS, error) from None
+        with _step(_NETWORKS):
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def _packet_refusal(self) -> str:
         try:
@@ -281,6 +289,11 @@ def _step(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(what, error) from None
+
+
+def _netlink() -> Netlink:
+    with _step("netlink sockets"):
+        return Netlink()
 
 
 def _map_outside(pid: int, started: int, answer: int, *, wants_root: bool) -> None:
@@ -484,10 +497,12 @@ def main(arguments: list[str]) -> int:
         each.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness, whose end is ours
     try:
-        made = Namespaces(wants_root=arguments[2] == "1")
-        made.join()
-        generator = _Side(made.generator)
-    except (Refused, OSError) as error:
+        with _step("two namespaces"):  # what no other step names
+            made = Namespaces(wants_root=arguments[2] == "1")
+            made.join()
+            with _step("entering a namespace"):
+                generator = _Side(made.generator)
+    except Refused as error:
         with contextlib.suppress(OSError):
             control.send(f"failed {error}".encode())
         return 1
