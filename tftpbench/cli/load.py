@@ -444,8 +444,8 @@ def _started(
     from tftpbench.host.generator import in_network as through
     from tftpbench.host.generator import write_contents
     from tftpbench.host.presence import Missing, locate
-    from tftpbench.host.server import ServerProcess, TemporaryFolder
-    from tftpbench.model.errors import ServerMissing, UsageError
+    from tftpbench.host.server import NoNetwork, ServerProcess, TemporaryFolder
+    from tftpbench.model.errors import ServerMissing, ServerNotReady, UsageError
 
     manifest, variant = choose_manifest(name)
     found = locate(manifest, in_network=in_network)
@@ -456,21 +456,33 @@ def _started(
     why = manifest.cannot(config.operation, config.blksize, config.windowsize, options=["tsize"] * config.tsize)
     if why is not None:
         raise UsageError(f"{manifest.name}: {why}")
-    with TemporaryFolder("tftpbench-load-") as folder:
+    with TemporaryFolder("tftpbench-load-") as folder, ExitStack() as stack:
         root = folder.path / "root"
         root.mkdir()
         folder.path.chmod(0o755)
         root.chmod(0o777 if config.operation == "write" else 0o755)
         if config.operation == "read":
             config = _with_files(config, root, write_contents)
-        with ServerProcess(
+        started = ServerProcess(
             manifest, root=root, log=folder.path / "server.log", concurrency=config.concurrency + 16,
             write=config.operation == "write", variant=variant, in_network=in_network,
+<<<<<<< HEAD
         ) as running:  # fmt: skip
             config = replace(config, host=running.host, port=running.port)
             if running.network is not None and rings:
                 config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
             yield config if running.network is None else through(config, running.network), running
+=======
+        )  # fmt: skip
+        try:
+            running = stack.enter_context(started)
+        except NoNetwork as error:
+            raise ServerNotReady(f"{error}; allow namespaces, run as root, or leave out --network") from None
+        config = replace(config, host=running.host, port=running.port)
+        if running.network is not None and rings:
+            config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
+        yield config if running.network is None else through(config, running.network)
+>>>>>>> 7fdd5662 (Advise what helps where a network or rings are refused)
 
 
 def _with_files(

@@ -25,7 +25,7 @@ from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Sought, Storm
 
 # Where servers are started, unless a caller says otherwise (`session.server_of`).
 LISTENS_ON = "127.0.0.1"
-_ALLOWED_RING = "allowed: auto, shared, per-transfer, or ring with placement.network namespace"
+_NO_RING = "allowed: auto, shared, per-transfer"
 # What a trial takes besides its load, and what servers move, in the recorded runs of results/reference: a start, a stop
 # and a row take 0.12 to 0.3 s. 1000 reads of 64 KiB end 0.5 s (epoll) to 4 s (servers that lose some) after the window.
 _AROUND_TRIAL_S = 0.2
@@ -102,30 +102,41 @@ def networked(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
     Raises UsageError in one line where it asks for what this machine, or a server, can't be measured with.
     """
     wanted, sockets = scenario.placement.network, scenario.client.sockets
-    if wanted == "auto" and any(entry.startswith(SCHEME) for entry in scenario.servers):
-        scenario, wanted = scenario.over("loopback"), "loopback"
-    if wanted == "loopback":
-        if sockets == "ring":
-            raise UsageError(f"client.sockets is ring, and placement.network loopback; {_ALLOWED_RING}")
-        return scenario, ()
+    is_ring, without_ring = sockets == "ring", " with client.sockets=auto" if sockets == "ring" else ""
     running = [entry for entry in scenario.servers if entry.startswith(SCHEME)]
-    if running:
+    if running and wanted == "namespace":
         raise UsageError(
-            f"{running[0]} runs already, and not in a network of ours; allowed: --set placement.network=loopback"
+            f"{running[0]} runs already, and not in a network of ours; "
+            f"allowed: --set placement.network=loopback{without_ring}"
         )
+    if running and is_ring:
+        raise UsageError(
+            f"client.sockets is ring, and {running[0]} runs already, and not in a network of ours; {_NO_RING}"
+        )
+    if wanted == "loopback" and is_ring:
+        raise UsageError(
+            f"client.sockets is ring, and placement.network loopback; {_NO_RING}, or ring with "
+            "placement.network namespace"
+        )
+    if running or wanted == "loopback":
+        return scenario if wanted == "loopback" else scenario.over("loopback"), ()
     try:
         packet_refused = packet_refusal()
     except NetworkRefused as error:
-        if wanted == "namespace" or sockets == "ring":
+        if wanted == "namespace" or is_ring:
+            instead = f"loopback{without_ring}" if wanted == "namespace" else "client.sockets=auto"
             raise UsageError(
                 f"placement.network is {wanted}, and this machine makes none ({error}); "
-                "allowed: loopback, or root, or a machine that allows user namespaces"
+                f"allowed: {instead}, or root, or a machine that allows user namespaces"
             ) from None
         return scenario.over("loopback"), (f"measured over loopback: this machine makes no namespaces ({error})",)
-    if packet_refused and sockets == "ring":
-        raise UsageError(f"client.sockets is ring, and packet sockets are refused ({packet_refused}); {_ALLOWED_RING}")
-    notes = (f"measured with sockets, not rings: {packet_refused}",) if packet_refused and sockets == "auto" else ()
-    return scenario.over("namespace", "shared" if packet_refused else "ring"), notes
+    if not packet_refused:
+        return scenario.over("namespace", "ring"), ()
+    why = f"packet sockets are refused ({packet_refused})"
+    if is_ring:
+        raise UsageError(f"client.sockets is ring, and {why}; {_NO_RING}")
+    notes = (f"measured with sockets, not rings: {why}",) if sockets == "auto" else ()
+    return scenario.over("namespace", "shared"), notes
 
 
 def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contender, ...]:

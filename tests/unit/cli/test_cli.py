@@ -19,6 +19,7 @@ from tests.unit.builders import scenario as scenario_of
 from tftpbench import cli, serve
 from tftpbench.cli.load import _pieces
 from tftpbench.host.choice import bundled_manifests
+from tftpbench.host.network import NetworkRefused
 from tftpbench.host.target import numeric_address
 from tftpbench.model.boot import bundled_boots
 from tftpbench.model.programs import typed
@@ -676,3 +677,16 @@ def test_rounds_that_can_not_be_added_are_refused_in_one_line(
     assert cli.exit_code(["run", "smoke", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert why in line
+
+
+def test_a_load_whose_network_is_refused_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**_: object) -> None:
+        raise NetworkRefused("a veth pair: Operation not supported")
+
+    monkeypatch.setattr("tftpbench.host.server.process.Network", refused)
+    assert cli.exit_code(["load", "--server", "epoll", "--network", "namespace", "--read", "f"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "epoll: has no network of its own: a veth pair: Operation not supported; " in line
+    assert line.endswith("or leave out --network")

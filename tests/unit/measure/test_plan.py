@@ -242,7 +242,7 @@ def test_what_auto_chooses_is_the_scenarios_and_always_in_the_key(monkeypatch: p
     refusing(monkeypatch, packet="Operation not permitted")
     without, notes = networked(over("auto"))
     assert (without.placement.network, without.client.sockets) == ("namespace", "shared")
-    assert notes == ("measured with sockets, not rings: Operation not permitted",)
+    assert notes == ("measured with sockets, not rings: packet sockets are refused (Operation not permitted)",)
     assert {cell.key for cell in without.cells()}.isdisjoint(cell.key for cell in found.cells())
 
 
@@ -263,8 +263,28 @@ def test_loopback_is_left_out_of_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
             None,
             "placement.network is namespace, and this machine makes none (no veth); allowed: loo",
         ),
-        (over("auto", "ring"), None, "placement.network is auto, and this machine makes none (no veth); allowed: "),
-        (over("namespace", "ring"), "refused", "client.sockets is ring, and packet sockets are refused (refused); all"),
+        (
+            over("auto", "ring"),
+            None,
+            "placement.network is auto, and this machine makes none (no veth); allowed: client.sockets=auto, or root",
+        ),
+        (
+            over("namespace", "ring"),
+            None,
+            (
+                "placement.network is namespace, and this machine makes none (no veth); "
+                "allowed: loopback with client.sockets=auto, or root"
+            ),
+        ),
+        (over("auto", "ring", servers=["tftp://[::1]:69/f"]), "", "client.sockets is ring, and tftp://[::1]:69/f runs"),
+        (
+            over("namespace", "ring", servers=["tftp://[::1]:69/f"]),
+            "",
+            (
+                "tftp://[::1]:69/f runs already, and not in a network of ours; "
+                "allowed: --set placement.network=loopback with client.sockets=auto"
+            ),
+        ),
         (over("loopback", "ring"), "", "client.sockets is ring, and placement.network loopback; allowed: auto, "),
         (
             over("namespace", servers=["one", "tftp://127.0.0.1:69/f"]),
@@ -281,6 +301,15 @@ def test_what_was_insisted_on_and_can_not_be_is_one_line(
         networked(asked)
     assert str(raised.value).startswith(said)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("network", ["auto", "namespace"])
+def test_without_packet_sockets_no_network_gives_rings(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch, packet="Operation not permitted")
+    with pytest.raises(UsageError) as raised:
+        networked(over(network, "ring"))
+    why = "client.sockets is ring, and packet sockets are refused (Operation not permitted)"
+    assert str(raised.value) == f"{why}; allowed: auto, shared, per-transfer"
 
 
 def test_a_running_server_is_measured_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

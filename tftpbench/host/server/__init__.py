@@ -33,7 +33,7 @@ from tftpbench.host.server.plain_client import (
     describe_options,
     download,
 )
-from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, ServerProcess
+from tftpbench.host.server.process import READY_TIMEOUT_S, STOP_GRACE_S, Buffers, NoNetwork, ServerProcess
 from tftpbench.host.server.readiness import PortTaken, answers, is_taken
 from tftpbench.host.server.sampler import EdgeReader, Sampler
 from tftpbench.host.server.sockets import UdpCounts, program_at, udp_drops_host, udp_strays_host
@@ -52,6 +52,7 @@ __all__ = [
     "Ended",
     "Handover",
     "LocalServerHost",
+    "NoNetwork",
     "NothingListens",
     "Options",
     "PortTaken",

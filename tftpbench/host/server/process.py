@@ -46,6 +46,10 @@ STOP_GRACE_S = 2.0  # between SIGTERM and SIGKILL
 _PORT_ATTEMPTS = 3
 
 
+class NoNetwork(ServerNotReady):
+    """This machine makes no network for it."""
+
+
 @dataclass(frozen=True)
 class Buffers:
     """What the kernel granted the listening socket, in bytes (twice what was asked for, socket(7))."""
@@ -195,7 +199,7 @@ class ServerProcess:
         try:
             network = self.network = Network(wants_root=self.manifest.privileges is not None)
         except NetworkRefused as error:
-            raise ServerNotReady(f"{self.manifest.name}: has no network of its own: {error}") from None
+            raise NoNetwork(f"{self.manifest.name}: has no network of its own: {error}") from None
         self.host = network.server_address()
         self._place = Place(
             beside=functools.partial(network.socket, SERVER),
