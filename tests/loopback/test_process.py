@@ -451,8 +451,11 @@ def test_a_server_that_stops_answering_is_found_even_where_its_clients_would_wai
 def test_a_load_that_nobody_answers_is_cut_off_at_its_time_limit(tmp_path: Path) -> None:
     _, rows = run(tmp_path, "silent", time_limit="300ms", client={"timeout": "1h"})
     row = rows["silent"]
-    assert (row["started"], row["interrupted"], row["duration_s"]) == (5, 5, 0.3)
-    assert found(row) == {"unfinished": (5, "0 of 30 done in 300 ms")}, "the test was too short to blame the server"
+    assert (row["started"], row["interrupted"]) == (5, 5)
+    assert 0.3 <= row["duration_s"] < 60, "a busy machine cuts it off later"
+    [(kind, (count, text))] = found(row).items()
+    assert (kind, count) == ("unfinished", 5), "the test was too short to blame the server"
+    assert text.startswith("0 of 30 done in ")
 
 
 def test_what_a_server_sends_twice_shows_in_the_amplification(tmp_path: Path) -> None:

@@ -466,13 +466,6 @@ def _started(
         started = ServerProcess(
             manifest, root=root, log=folder.path / "server.log", concurrency=config.concurrency + 16,
             write=config.operation == "write", variant=variant, in_network=in_network,
-<<<<<<< HEAD
-        ) as running:  # fmt: skip
-            config = replace(config, host=running.host, port=running.port)
-            if running.network is not None and rings:
-                config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
-            yield config if running.network is None else through(config, running.network), running
-=======
         )  # fmt: skip
         try:
             running = stack.enter_context(started)
@@ -481,8 +474,7 @@ def _started(
         config = replace(config, host=running.host, port=running.port)
         if running.network is not None and rings:
             config = replace(config, sockets="shared" if running.network.packet_refusal else "ring")
-        yield config if running.network is None else through(config, running.network)
->>>>>>> 7fdd5662 (Advise what helps where a network or rings are refused)
+        yield config if running.network is None else through(config, running.network), running
 
 
 def _with_files(
