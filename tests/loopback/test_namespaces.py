@@ -378,6 +378,7 @@ def test_auto_measures_over_loopback_where_namespaces_are_refused_and_says_so(tm
     done = confined(*one_read(tmp_path, "auto"), without="user")
     assert done.returncode == 0, done.stderr
     assert "measured over loopback: this machine makes no namespaces (user namespaces: " in done.stderr
+    assert " over loopback." in done.stdout
     (path,) = (tmp_path / "results").glob("*/trials.jsonl")
     assert {json.loads(line)["network"] for line in path.read_text().splitlines()} == {"loopback"}
 

@@ -22,6 +22,8 @@ class Pinning:
     spare: tuple[int, ...]
     network: str = "loopback"
     """What lies between the two: loopback or namespace."""
+    is_fallback: bool = False
+    """Whether it is loopback because this machine makes no namespaces."""
 
     @property
     def separate(self) -> bool:
@@ -31,7 +33,7 @@ class Pinning:
     @property
     def phrase(self) -> str:
         """The part of the answer's sentence: "on separate cores", "on one core in network namespaces"."""
-        where = " in network namespaces" if self.network == "namespace" else ""
+        where = " in network namespaces" if self.network == "namespace" else " over loopback" * self.is_fallback
         if self.separate:
             return f"on separate cores{where}"
         together = sorted({*self.server, *self.generator})

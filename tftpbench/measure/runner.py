@@ -154,14 +154,16 @@ def run(
     server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
     has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
+    wanted = scenario.placement.network
     scenario, network_notes = networked(scenario)
     servers = contenders(scenario)
     with target_files(servers, allow_remote) as files:
         scenario = fitted(scenario, servers, files, on_event)
         whole = plan(scenario, servers, seed)
         _refuse_nothing(whole)
-        pinning = pin(scenario.placement)
         running = [server.name for server in servers if isinstance(server.server, Target)]
+        is_fallback = wanted == "auto" and scenario.placement.network == "loopback" and not running
+        pinning = replace(pin(scenario.placement), is_fallback=is_fallback)
         where = placement(pinning.phrase, running, len(servers))
         tools = tools or Tools()
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:

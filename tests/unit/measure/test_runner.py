@@ -739,6 +739,20 @@ def test_the_manifest_tells_what_is_needed_to_repeat_the_run(world: World, tmp_p
     assert manifest["build"]["build_profile"] in {"release", "debug"}
 
 
+@pytest.mark.parametrize(("network", "said"), [("auto", " over loopback"), ("loopback", "")])
+def test_the_answer_says_loopback_where_auto_came_to_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, said: str
+) -> None:
+    def refused() -> str:
+        raise NetworkRefused("no veth")
+
+    monkeypatch.setattr("tftpbench.measure.plan.packet_refusal", refused)
+    placement = {"server_cpus": "all", "generator_cpus": "all", "network": network}
+    report = run(question(placement=placement), seed=1, out=tmp_path, tools=world.tools())
+    phrase = json.loads((report.folder / "manifest.json").read_text())["placement"]["phrase"]
+    assert phrase.removesuffix(" over loopback") + said == phrase
+
+
 def test_events_come_in_order_and_say_what_is_on_the_disk(world: World, tmp_path: Path) -> None:
     events: list[measure.Event] = []
     counts: list[int] = []
