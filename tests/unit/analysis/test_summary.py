@@ -91,6 +91,8 @@ def test_an_answer_says_how_much_more_the_generator_could_have_done_beside_the_s
         answer(asked(servers=["epoll"]), alone).headroom
         == f"The generator could have done 1.4 times as much ({label})."
     )
+    busy = [row | {"generator_busy_fraction": 0.8} for row in alone]
+    assert "1.2 times as much" in answer(asked(servers=["epoll"]), busy).headroom, "the smaller of the two"
 
 
 def test_under_six_pairs_there_is_a_range_and_no_interval() -> None:

@@ -103,19 +103,26 @@ def noise(rows: Sequence[Row], width: float | None) -> str:
 def headroom(lines: Sequence[Line], headline: str, rows: Sequence[Row]) -> str:
     """How much more the generator could have done in the headline's cell; "" where it is not known.
 
-    By the server that left it least, and that by the median of its valid trials, as the tables have it.
+    By the server that left it least, and that by the median of its valid trials. What it did before the null server,
+    and the time in which it was not busy, need not agree: the smaller of the two is sure (docs/network.md).
     """
     left = {
         line.server: statistics.median(known)
         for line in lines
         if line.label == headline
-        if (known := [float(row["generator_headroom"]) for row in _valid(rows, line) if row.get("generator_headroom")])
+        if (known := [_sure(row) for row in _valid(rows, line) if row.get("generator_headroom")])
     }
     if not left:
         return ""
     server = min(left, key=lambda each: left[each])
     beside = f" as it did with {server}" if len(left) > 1 else ""
     return f"The generator could have done {left[server]:.1f} times as much{beside} ({headline})."
+
+
+def _sure(row: Row) -> float:
+    """How many times as much the generator could have done, by the less of two ways to know it."""
+    busy = row.get("generator_busy_fraction")
+    return min(float(row["generator_headroom"]), 1 / float(busy) if busy else float("inf"))
 
 
 def _valid(rows: Sequence[Row], line: Line) -> list[Row]:
