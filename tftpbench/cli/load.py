@@ -270,7 +270,7 @@ def load(
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
     from tftpbench.model.programs import typed
-    from tftpbench.model.workload import in_flight_usual
+    from tftpbench.model.workload import IN_FLIGHT_LIMIT, in_flight_usual
     from tftpbench.render import load_report
 
     if (target is None) == (server is None):
@@ -302,6 +302,8 @@ def load(
             not is_open and (deadline, in_flight_max) != (None, None)
         ),
         "--over and --spread go with --machines": machines is None and (over, spread) != (None, None),
+        f"--machines is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, --over, or --in-flight-max, beyond "
+        "which machines are shed": ((machines or 0) > IN_FLIGHT_LIMIT and (over, in_flight_max) == (None, None)),
         "--transfers, --duration and --warm-up do not go with --machines or --shape, which say it themselves": (
             (machines, shape) != (None, None) and (transfers, duration, warm_up) != (None, None, None)
         ),

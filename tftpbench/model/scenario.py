@@ -389,10 +389,25 @@ class Scenario(Strict):
         for key, value in (("in_flight_max", self.in_flight_max), ("deadline", self.deadline_ns)):
             if value is not None and not loads and not self.capacity:
                 yield KeyFault((key,), f"has no meaning without {_OPEN}; allowed: only beside one of them")
+        if self.in_flight_max is None:
+            yield from self._faults_of_storms()
         if loads and self.client.ramp_ns:
             yield KeyFault(("client", "start"), f"has no meaning with matrix.{loads[0]}, which spreads all starts")
         if self.compare_with == "ceiling" and (of := [*loads, *self._boot_keys()]):
             yield KeyFault(("compare_with",), f"is ceiling, which has no meaning with matrix.{of[0]}; allowed: first")
+
+    def _faults_of_storms(self) -> Iterator[KeyFault]:
+        """Machines that start at once and can't all be in flight: most would be shed without a word before."""
+        for place, matrix in self._places():
+            if 0 not in (matrix.over or (0,)):
+                continue
+            for index, machines in enumerate(matrix.machines or ()):
+                if machines > IN_FLIGHT_LIMIT:
+                    yield KeyFault(
+                        (*place, "machines", index),
+                        f"is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, over more than 0s, "
+                        "or in_flight_max, beyond which machines are shed",
+                    )
 
     def _faults_of_capacity(self) -> Iterator[KeyFault]:
         """What says how long a trial is, or what it is compared with: a search says it itself."""
