@@ -42,7 +42,16 @@ def test_every_public_name_can_be_had() -> None:
 # Only commands raise these: what fetches servers and what measures the ceiling is no part of the API.
 ERRORS_OF_COMMANDS = {"CeilingError", "FetchError"}
 # Distinguished within a run, and caught as what they are a kind of.
-KINDS = {"CopyFailed", "NetworkGone", "NetworkRefused", "NothingListens", "PortRefused", "PortTaken", "Refused"}
+KINDS = {
+    "CopyFailed",
+    "NetworkGone",
+    "NetworkRefused",
+    "NoNetwork",
+    "NothingListens",
+    "PortRefused",
+    "PortTaken",
+    "Refused",
+}
 USED = """
 import tftpbench
 from tftpbench import api, gate, measure, plots, render
