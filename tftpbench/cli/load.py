@@ -270,7 +270,7 @@ def load(
     from tftpbench.host.generator import LoadConfig, best_sockets
     from tftpbench.host.target import numeric_address
     from tftpbench.model.programs import typed
-    from tftpbench.model.workload import IN_FLIGHT_LIMIT, in_flight_usual
+    from tftpbench.model.workload import in_flight_usual
     from tftpbench.render import load_report
 
     if (target is None) == (server is None):
@@ -302,8 +302,6 @@ def load(
             not is_open and (deadline, in_flight_max) != (None, None)
         ),
         "--over and --spread go with --machines": machines is None and (over, spread) != (None, None),
-        f"--machines is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, --over, or --in-flight-max, beyond "
-        "which machines are shed": ((machines or 0) > IN_FLIGHT_LIMIT and (over, in_flight_max) == (None, None)),
         "--transfers, --duration and --warm-up do not go with --machines or --shape, which say it themselves": (
             (machines, shape) != (None, None) and (transfers, duration, warm_up) != (None, None, None)
         ),
@@ -380,7 +378,7 @@ def load(
         rows=rows.value,
     )
     if is_open:
-        storm = None if machines is None else options.duration_ns("--over", over or "0s")
+        storm = None if machines is None else _storm(machines, over, in_flight_max)
         config = replace(config, over_ns=storm, spread=(spread or Spread.even).value, shape=_pieces(shape))
         config = _open(config, rate, arrivals or Arrivals.even, deadline)
     config = braked(config, options.limits(max_rate, keep_going=keep_going))
@@ -693,6 +691,19 @@ def _written(text: str) -> "Iterator[tuple[str, object]]":
             case _:
                 written = {}  # is refused
         yield part.strip(), written
+
+
+def _storm(machines: int, over: str | None, in_flight_max: int | None) -> int:
+    """The time within which the machines start, in ns. Raises BadParameter, also where most would be shed."""
+    from tftpbench.model.workload import IN_FLIGHT_LIMIT
+
+    over_ns = options.duration_ns("--over", over or "0s")
+    if not over_ns and machines > IN_FLIGHT_LIMIT and in_flight_max is None:
+        raise typer.BadParameter(
+            f"--machines is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, --over more than 0s, or "
+            "--in-flight-max, beyond which machines are shed"
+        )
+    return over_ns
 
 
 def _open(config: "LoadConfig", rate: str | None, arrivals: Arrivals, deadline: str | None) -> "LoadConfig":

@@ -160,6 +160,10 @@ def scenario(tmp_path: Path) -> Path:
         (["load", "127.0.0.1", "--read", "a", "--shape", "[{hold: 5/s, hold: 6/s}]"], "--shape: "),
         (["load", "127.0.0.1", "--read", "a", "--shape", "[{hold"], "--shape"),
         (["load", "127.0.0.1", "--boot", "pi4", "--machines", "50001"], "--machines is 50001 at once; allowed: 50000"),
+        (
+            ["load", "127.0.0.1", "--boot", "pi4", "--machines", "50001", "--over", "0s"],
+            "--machines is 50001 at once",
+        ),
         (["load", "127.0.0.1", "--read", "a", "--deadline", "1s"], "--deadline and --in-flight-max go with --rate"),
         (
             ["load", "127.0.0.1", "--read", "a", "--rate", "5/s", "--deadline", "0s"],
