@@ -190,6 +190,7 @@ def test_what_a_machine_refuses_is_the_reason_in_one_line(root: bool, without: s
      "entering a namespace: Operation not permitted"),
     (["def fork(): raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')", "os.fork = fork"],
      "two namespaces: Resource temporarily unavailable"),
+    (["broker.Netlink.is_up, broker.UP_S = lambda *_: False, 0.0"], "a veth pair: not up within 0 s"),
     (["os._exit(3)"], "the process that makes it ended before it was ready"),
 ])  # fmt: skip
 def test_a_network_that_can_not_be_made_is_refused_with_nothing_left(
@@ -207,6 +208,22 @@ def test_a_network_that_is_not_ready_in_time_is_said_so(tmp_path: Path, monkeypa
     waits = changed(tmp_path, "import select", "select.poll().poll()")
     with pytest.raises(NetworkRefused, match=r"^the process that makes it was not ready within 0 s$"):
         Network(program=waits)
+
+
+@pytest.mark.parametrize("call", ["is_up", "is_own"])
+def test_a_network_is_not_ready_before_both_its_ends_receive(tmp_path: Path, call: str) -> None:
+    asked = tmp_path / "asked"
+    asked.write_text("")
+    lines = [
+        f"call, pending = broker.Netlink.{call}, {{}}",
+        "def late(self, what):",
+        f"    print('asked', file=open({str(asked)!r}, 'a'))",
+        "    pending[self] = pending.get(self, 3) - 1",
+        "    return pending[self] < 0 and call(self, what)",
+        f"broker.Netlink.{call} = late",
+    ]
+    with Network(program=changed(tmp_path, *lines)):
+        assert len(asked.read_text().splitlines()) >= 8
 
 
 def test_a_machine_without_ipv6_or_packet_sockets_has_the_rest(tmp_path: Path) -> None:

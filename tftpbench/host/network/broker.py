@@ -41,6 +41,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 
@@ -49,6 +50,7 @@ REQUEST = struct.Struct("<iiii")
 ANSWER = struct.Struct("<i")
 INTERFACE = "eth0"
 MTU = 1500
+UP_S = 5.0  # a millisecond is usual
 # Locally administered (IEEE 802: bit 1 of the first byte); a network of two may have the same as every other.
 SERVER_MAC, GENERATOR_MAC, ROUTER_MAC = (bytes.fromhex(f"0274667470{last}") for last in ("01", "02", "fe"))
 
@@ -79,9 +81,10 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _IPV6_FREEBIND = 78  # ipv6(7): speak for an address of a route of type local
 _SIOCGIFINDEX = 0x8933  # netdevice(7)
 # From rtnetlink(7), and the kernel's headers rtnetlink.h, if_link.h and neighbour.h
-_NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _NEW_NEIGHBOUR = 16, 20, 24, 28
+_NEW_LINK, _GET_LINK, _NEW_ADDRESS, _NEW_ROUTE, _GET_ROUTE, _NEW_NEIGHBOUR = 16, 18, 20, 24, 26, 28
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 18, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 16, 18, 28
+_OPER_UP = 6  # RFC 2863, section 3.1.14
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -113,14 +116,16 @@ class Netlink:
 
     def ask(self, kind: int, body: bytes, flags: int = _CREATE | _EXCL) -> None:
         """Do one thing. Raises OSError where the kernel refuses it."""
+        self._exchange(kind, body, _ACK | flags)
+
+    def _exchange(self, kind: int, body: bytes, flags: int) -> bytes:
         self._sequence += 1
-        head = struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, self._sequence, 0)
-        self._socket.send(head + body)
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, self._sequence, 0) + body)
         answer = self._socket.recv(65536)
-        (found,) = struct.unpack_from("=H", answer, 4)
-        (code,) = struct.unpack_from("=i", answer, 16)
-        if found != _NLMSG_ERROR or code:
+        kind, code = struct.unpack_from("=H10xi", answer, 4)
+        if kind == _NLMSG_ERROR and code:
             raise OSError(-code, os.strerror(-code))
+        return answer
 
     def add_cable(self, far: int) -> None:
         """A veth(4) pair, whose other end is in the network namespace `far`, a descriptor."""
@@ -135,6 +140,29 @@ class Netlink:
     def up(self, index: int) -> None:
         """Bring an interface up."""
         self.ask(_NEW_LINK, struct.pack("=BxHiII", 0, 0, index, 1, 1), flags=0)
+
+    def is_up(self, index: int) -> bool:
+        """Whether an interface carries traffic: some time after `up`, as the kernel does that part in the background.
+
+        Until then it loses datagrams (operstates.rst of the kernel's documentation).
+        """
+        answer, at = self._exchange(_GET_LINK, _link(index), 0), 32
+        while at + 4 <= len(answer):
+            size, kind = struct.unpack_from("=HH", answer, at)
+            if kind == _IFLA_OPERSTATE:
+                return answer[at + 4] == _OPER_UP
+            at += max(4, size + 3 & ~3)
+        return False
+
+    def is_own(self, address: str) -> bool:
+        """Whether what is sent to an address of ours is received: IPv6 does that part in the background, too."""
+        packed = ip_address(address).packed
+        family, bits = _family(packed)
+        body = struct.pack("=BBBBBBBBI", family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, packed)
+        try:
+            return self._exchange(_GET_ROUTE, body, 0)[16 + 7] == _LOCAL
+        except OSError:
+            return False
 
     def add_address(self, index: int, address: str) -> None:
         """The interface's own address; no other is on its link."""
@@ -210,6 +238,9 @@ class Namespaces:
             near = self.server_interface = socket.if_nametoindex(INTERFACE)
             self.interface = _index(self._ask_index)
             self._quieten()
+            enter(self.generator)
+            self._quieten()
+            enter(self.server)
             for link, index in ((self._near, near), (self._far, self.interface)):
                 link.up(1)
                 link.up(index)
@@ -220,6 +251,19 @@ class Namespaces:
         except OSError:
             self.ipv6 = False  # switched off in the kernel, or for new namespaces
         self.low_ports = _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
+        with _step("a veth pair"):
+            self._wait_until_up(time.monotonic() + UP_S)
+
+    def _wait_until_up(self, deadline: float) -> None:
+        plans = (PLAN4, PLAN6) if self.ipv6 else (PLAN4,)
+        for link, index, own in (
+            (self._near, self.server_interface, [plan.server for plan in plans]),
+            (self._far, self.interface, [plan.generator for plan in plans]),
+        ):
+            while not (link.is_up(index) and all(map(link.is_own, own))):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not up within {UP_S:g} s")
+                time.sleep(0.001)
 
     def _set_up(self, near: int, plan: Plan) -> None:
         bits = 32 if plan is PLAN4 else 128
