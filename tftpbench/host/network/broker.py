@@ -237,10 +237,10 @@ class Namespaces:
         with _step("addresses of the pair"):
             near = self.server_interface = socket.if_nametoindex(INTERFACE)
             self.interface = _index(self._ask_index)
-            self._quieten()
-            enter(self.generator)
-            self._quieten()
-            enter(self.server)
+            for namespace in (self.generator, self.server):
+                with _step("entering a namespace"):
+                    enter(namespace)
+                self._quieten()
             for link, index in ((self._near, near), (self._far, self.interface)):
                 link.up(1)
                 link.up(index)
