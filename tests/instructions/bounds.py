@@ -166,6 +166,7 @@ def _process_total(reads: Reads, transfers: int) -> int:
                 "host": host, "port": port, "operation": "read", "name": "file", "file_size_bytes": FILE_BYTES,
                 "sockets": "shared", "concurrency": reads.concurrency, "transfers": transfers,
                 "windowsize": reads.windowsize, "limit_ns": int(RUN_LIMIT_S * 1e9), "timeout_ns": int(TIMEOUT_S * 1e9),
+                "busy_poll_us": 0,  # a wait that is polled takes as many instructions as it is long
             }  # fmt: skip
             figures = _load(config, counting if reads.counted == "generator" else [])
         faults = ("content_mismatches", "retransmissions", "duplicates")

@@ -695,14 +695,12 @@ def _written(text: str) -> "Iterator[tuple[str, object]]":
 
 def _storm(machines: int, over: str | None, in_flight_max: int | None) -> int:
     """The time within which the machines start, in ns. Raises BadParameter, also where most would be shed."""
-    from tftpbench.model.workload import IN_FLIGHT_LIMIT
+    from tftpbench.model.values import IN_FLIGHT_LIMIT
+    from tftpbench.model.workload import too_many_at_once
 
     over_ns = options.duration_ns("--over", over or "0s")
     if not over_ns and machines > IN_FLIGHT_LIMIT and in_flight_max is None:
-        raise typer.BadParameter(
-            f"--machines is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, --over more than 0s, or "
-            "--in-flight-max, beyond which machines are shed"
-        )
+        raise typer.BadParameter(f"--machines {too_many_at_once(machines, '--over', '--in-flight-max')}")
     return over_ns
 
 

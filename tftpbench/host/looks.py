@@ -31,6 +31,7 @@ from tftpbench.host.roots import file_system, places, room_needed_bytes
 from tftpbench.model.errors import TftpbenchError
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.units import counted, format_bytes, format_duration
+from tftpbench.model.values import IN_FLIGHT_LIMIT
 from tftpbench.model.workload import Cell, Placement, Shaped, Storm
 
 Effect = Literal["ok", "costs", "spoils", "not known"]
@@ -430,7 +431,7 @@ def buffer(m: Examined, name: str) -> Seen:
     """As many requests as a socket keeps with the buffer that the kernel gives; setsockopt's figure is doubled."""
     size, need = m.number(f"proc/sys/net/core/{name}"), m.needs.at_once
     asked = size // 2 if name == "rmem_default" else size
-    held = effects.waiting_requests(min(50_000, max(m.effort.requests, 2 * need)), asked)
+    held = effects.waiting_requests(min(IN_FLIGHT_LIMIT, max(m.effort.requests, 2 * need)), asked)
     at_least = "at least " if held.requests == held.sent else ""
     found = f"{format_bytes(size)}: {at_least}{held.requests:,} requests wait, {need:,} may come at once"
     lost = max(0.0, 1 - held.requests / need)

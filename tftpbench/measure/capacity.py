@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tftpbench.measure.search import GROWTH_MIN, Bounds, Measured, SearchEnded, Seen, classes, relevant, search
-from tftpbench.model.capacity import MACHINES, MACHINES_MAX, Bound, Goal, Stage, goal_of
+from tftpbench.model.capacity import MACHINES, Bound, Goal, Stage, goal_of
 from tftpbench.model.units import format_duration, rate_ratio
+from tftpbench.model.values import IN_FLIGHT_LIMIT
 from tftpbench.model.workload import Arriving, OpenLoop, Piece, Shaped, Sought, Storm
 
 # The ramp: steps of a second or so, each at four times the last one's load, until this share is lost or waits.
@@ -244,7 +245,7 @@ class Search:
 
     @property
     def _most(self) -> float:
-        return RATE_MAX if self._asked.find == "rate" else float(MACHINES_MAX)
+        return RATE_MAX if self._asked.find == "rate" else float(IN_FLIGHT_LIMIT)
 
     @property
     def _least(self) -> float:
@@ -393,9 +394,13 @@ class Search:
     def _judged(self, seen: Seen) -> Seen:
         """As it is, or as a trial of a busy machine: where that alone may have made it lose what it lost.
 
-        One that was good in spite of it is good, and one that lost more is bad.
+        One that was good in spite of it is good, and one that lost more is bad. So is one whose backlog grew all the
+        time, where the machine took too little of that to move a bound by half of what it may be off.
         """
         if seen.fault or seen.stage not in DECISIVE or seen.measured.loss_ratio <= self._goal.lost:
+            return seen
+        has_grown = (seen.steady or 0.0) > max(GROWTH_MIN, self._goal.lost * seen.intended)
+        if has_grown and seen.held_up_s <= self._goal.width / 2 * seen.duration_s:
             return seen
         per_s = seen.load if self._asked.find == "rate" else seen.done_per_s
         if seen.missing > HELD_UP_TIMES * per_s * seen.held_up_s + (GROWTH_MIN if seen.held_up_s else 0.0):

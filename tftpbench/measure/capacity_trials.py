@@ -187,6 +187,7 @@ def seen_of(row: Row, asked: Asked, result: LoadResult | None = None, *, is_runn
         response_ns_p50=_time(row, "boot_ns_p50" if is_boots else "response_ns_p50"),
         response_ns_p99=_time(row, "boot_ns_p99" if is_boots else "response_ns_p99"),
         held_up_s=held_up_s(row),
+        steady=number(row, "backlog_growth_steady"),
         starts_ns=table["intended_start_ns"] if table else None,
         ends_ns=np.where(table["outcome"] == 0, table["end_ns"], -1) if table else None,
     )

@@ -45,6 +45,7 @@ class Seen:
 
     `lost`: failed, late or shed. `growth`: by how much the backlog grew over the trial. `done_per_s`: what came to its
     end / the time until the last did. Times in ns; None for never, and for not known. `reason`: of a fault.
+    `steady`: the growth that no stall explains; None for not known.
     `held_up_s`: for how long the machine kept server or generator from running. `took_s`: from its server's start to
     its end. Of a storm `duration_s` is 1.
     """
@@ -63,6 +64,7 @@ class Seen:
     response_ns_p50: float | None = None
     response_ns_p99: float | None = None
     held_up_s: float = 0.0
+    steady: float | None = None
     took_s: float = 0.0
     starts_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     ends_ns: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)

@@ -99,7 +99,7 @@ def run_trial(
     row |= {name: value for name, value in seen.result.figures.items() if name in COLUMNS} | seen.uploads
     row |= server_columns(seen, len(bench.pinning.server), busy_polls=trial.contender.busy_polls)
     row |= ceilings.columns(row, seen.config.host, ceiling_data_pps) | ceilings.headroom_columns(row, full_data_pps)
-    row["backlog_growth"] = _growth(trial, seen.result)
+    row |= _growth(trial, seen.result)
     died = _unnamed(str(seen.lost), trial) if seen.lost is not None else None
     wrong = _server_findings(trial, row, seen, died)
     row["server_findings"] = [asdict(finding) for finding in (*wrong, *seen.not_read_back)]
@@ -184,30 +184,33 @@ def _mean_in_flight_ns(result: LoadResult) -> float | None:
     return float(np.mean(ends[inside] - starts[inside])) if inside.any() else None
 
 
-def _growth(trial: Trial, result: LoadResult) -> float | None:
-    """Of what is in flight, over the starts of a rate whose rows are all there."""
+def _growth(trial: Trial, result: LoadResult) -> Row:
+    """Columns of what is in flight, over the starts of a rate whose rows are all there."""
     table, per_s = result.boots or result.transfers, trial.cell.rate_per_s
+    names = ("backlog_growth", "backlog_growth_steady")
     if per_s is None or not result.has_every_start or not len(table["end_ns"]):
-        return None
+        return dict.fromkeys(names)
     starts_ns = table["intended_start_ns"]
-    return max(0.0, backlog_growth(starts_ns, table["end_ns"], float(starts_ns.max()) + 1e9 / per_s))
+    grown = backlog_growth(starts_ns, table["end_ns"], float(starts_ns.max()) + 1e9 / per_s)
+    return {name: max(0.0, by) for name, by in zip(names, grown, strict=True)}
 
 
-def backlog_growth(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], lasts_ns: float) -> float:
+def backlog_growth(starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64], lasts_ns: float) -> tuple[float, float]:
     """By how many what is in flight grew over the time of its starts, were it to grow as over the second half of it.
 
-    In flight is averaged over an eighth at the middle and an eighth at the end: one moment says little. Starts are
-    intended ones, in ns from the first; `lasts_ns`: from the first to one gap after the last. An end below 0 never
-    came.
+    And the same by the median of how it grew from each eighth of the time to the next, which a stall does not move. In
+    flight is averaged over an eighth: one moment says little. Starts are intended ones, in ns from the first;
+    `lasts_ns`: from the first to one gap after the last. An end below 0 never came.
     """
-    ends = np.where(ends_ns < 0, np.inf, ends_ns.astype(float))
+    ends, eighth = np.where(ends_ns < 0, np.inf, ends_ns.astype(float)), lasts_ns / 8
 
-    def mean_in(first: float, last: float) -> float:
+    def mean_in(part: int) -> float:
+        first, last = part * eighth, (part + 1) * eighth
         inside = np.clip(ends, first, last) - np.clip(starts_ns, first, last)
         return float(inside.sum() / (last - first)) if last > first else 0.0
 
-    eighth = lasts_ns / 8
-    return 2 * (mean_in(7 * eighth, 8 * eighth) - mean_in(3 * eighth, 4 * eighth))
+    means = [mean_in(part) for part in range(8)]
+    return 2 * (means[7] - means[3]), 8 * float(np.median(np.diff(means)))
 
 
 def reporter(trial: Trial, config: LoadConfig, on_event: OnEvent) -> Callable[[Progress], None]:

@@ -18,6 +18,7 @@ from tftpbench.model.keys import Added
 from tftpbench.model.shown import Column, Dtype
 from tftpbench.model.units import DURATION_ALLOWED, RATE_ALLOWED, SIZE_ALLOWED, format_bytes, format_duration, rate_text
 from tftpbench.model.values import (
+    IN_FLIGHT_LIMIT,
     MS,
     RATE_MAX,
     RATE_MIN,
@@ -141,8 +142,9 @@ AXES: dict[str, Axis] = {
             joins=("machines_asked",), joined=lambda value: f"of {mix_text(value)}",
         ),
         Axis(
-            name="concurrency", key="concurrency", value=Annotated[Count, Field(ge=1, le=50_000)], after="operation",
-            allowed="1 to 50000, or a list", is_load=True, unless=("rate_per_s", "over_ns", "shape"),
+            name="concurrency", key="concurrency", value=Annotated[Count, Field(ge=1, le=IN_FLIGHT_LIMIT)],
+            after="operation",
+            allowed=f"1 to {IN_FLIGHT_LIMIT}, or a list", is_load=True, unless=("rate_per_s", "over_ns", "shape"),
             description="Transfers in flight at once, machines where they boot: a closed loop.",
             meaning="Transfers in flight at once (machines where they boot); with another load: at most.",
             label=lambda value: f"{value} at once",

@@ -12,14 +12,13 @@ from pydantic import Strict as StrictType
 
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import DURATION_ALLOWED, PERCENT_PATTERN, parse_percent, percent
-from tftpbench.model.values import MS, Count, DurationNs, OneOrMore
+from tftpbench.model.values import IN_FLIGHT_LIMIT, MS, Count, DurationNs, OneOrMore
 
 Find = Literal["rate", "machines", "spread"]
 PRECISION, LOST = 0.05, 0.001
 BUDGET_NS, BUDGET_NS_MIN = 600_000 * MS, 10_000 * MS
 # Of a spread: as many as the usual storm of a large rack row.
 MACHINES = 1_000
-MACHINES_MAX = 50_000
 # The longest trial at a load. Below that a short stall of the machine is much of it; a backlog shows sooner.
 TRIAL_S_MAX, TRIAL_S_MIN = 10.0, 1.0
 # So many of the longest trials fit into the budget: a search takes some 12 to 25 of them, and then what follows it.
@@ -65,8 +64,8 @@ class Capacity(Strict):
         description="rate: the highest rate of starts that is kept up with. machines: how many may start at once. "
         "spread: within how long a time `machines` of them must start.",
     )
-    machines: Annotated[Count | None, Allowed(f"2 to {MACHINES_MAX}, only with find: spread")] = Field(
-        default=None, ge=2, le=MACHINES_MAX, description=f"Machines of a spread; {MACHINES} unless given."
+    machines: Annotated[Count | None, Allowed(f"2 to {IN_FLIGHT_LIMIT}, only with find: spread")] = Field(
+        default=None, ge=2, le=IN_FLIGHT_LIMIT, description=f"Machines of a spread; {MACHINES} unless given."
     )
     precision: Annotated[Precision, Allowed(PRECISION_ALLOWED)] = Field(
         default=PRECISION, description="How far apart the two bounds are at most, as a share of the upper one."

@@ -600,6 +600,12 @@ _ROW: dict[str, Column] = {
         "float",
         better="lower",
     ),
+    "backlog_growth_steady": Metric(
+        "transfers",
+        "The same, by the median of how it grew from each eighth of the starts to the next: a stall does not move it.",
+        "float",
+        better="lower",
+    ),
     "network": Column("", "What lay between server and generator: loopback, or namespace.", "text"),
     "datagrams_sent": _count("datagrams", "All that the generator sent, before and after the window too."),
     "datagrams_received": _count("datagrams", "All that the generator received."),

@@ -39,13 +39,12 @@ from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
 from tftpbench.model.units import DURATION_ALLOWED, duration_text
-from tftpbench.model.values import MS, Count, DurationNs, MixPart, OneOrMore, Rows, TextOrList, Verify
+from tftpbench.model.values import IN_FLIGHT_LIMIT, MS, Count, DurationNs, MixPart, OneOrMore, Rows, TextOrList, Verify
 from tftpbench.model.workload import (
     DEADLINE_NS,
     DEADLINE_NS_MAX,
     DEADLINE_NS_MIN,
     DRAIN_NS,
-    IN_FLIGHT_LIMIT,
     IN_FLIGHT_MAX,
     MACHINES_IN_FLIGHT_MAX,
     Cell,
@@ -53,6 +52,7 @@ from tftpbench.model.workload import (
     Placement,
     Profiles,
     Sought,
+    too_many_at_once,
 )
 
 SCHEMA = "tftpbench.scenario/1"
@@ -391,6 +391,7 @@ class Scenario(Strict):
                 yield KeyFault((key,), f"has no meaning without {_OPEN}; allowed: only beside one of them")
         if self.in_flight_max is None:
             yield from self._faults_of_storms()
+        yield from self._faults_of_shapes()
         if loads and self.client.ramp_ns:
             yield KeyFault(("client", "start"), f"has no meaning with matrix.{loads[0]}, which spreads all starts")
         if self.compare_with == "ceiling" and (of := [*loads, *self._boot_keys()]):
@@ -403,11 +404,14 @@ class Scenario(Strict):
                 continue
             for index, machines in enumerate(matrix.machines or ()):
                 if machines > IN_FLIGHT_LIMIT:
-                    yield KeyFault(
-                        (*place, "machines", index),
-                        f"is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, over more than 0s, "
-                        "or in_flight_max, beyond which machines are shed",
-                    )
+                    yield KeyFault((*place, "machines", index), too_many_at_once(machines))
+
+    def _faults_of_shapes(self) -> Iterator[KeyFault]:
+        """Bursts alone are over as they begin: there is no rate to speak of."""
+        for place, matrix in self._places():
+            if matrix.shape and all(piece.for_ns is None for piece in matrix.shape):
+                allowed = "with a ramp or a hold; bursts alone are machines over 0s"
+                yield KeyFault((*place, "shape"), f"has no length; allowed: {allowed}")
 
     def _faults_of_capacity(self) -> Iterator[KeyFault]:
         """What says how long a trial is, or what it is compared with: a search says it itself."""

@@ -24,6 +24,8 @@ MS = 1_000_000  # nanoseconds
 RATE_MIN, RATE_MAX = 0.001, 1_000_000
 # Of a storm or a burst, at once: more than a generator has ports and descriptors for.
 STARTS_MAX = 1_000_000
+# What any load may have in flight: more than the ports and descriptors that a generator usually gets.
+IN_FLIGHT_LIMIT = 50_000
 
 
 def _as_duration(value: object) -> object:

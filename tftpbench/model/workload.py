@@ -18,6 +18,7 @@ from tftpbench.model.keys import Added, key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import (
+    IN_FLIGHT_LIMIT,
     MS,
     Arrivals,
     BusyPollNs,
@@ -39,8 +40,6 @@ IN_FLIGHT_MAX = 10_000
 # And of machines: a server that keeps up has far fewer, and one with a file and a socket for each still has room for
 # them where a process may have 20,000 open files, as is usual.
 MACHINES_IN_FLIGHT_MAX = 2_000
-# And what any load may: more than the ports and descriptors that a generator usually gets.
-IN_FLIGHT_LIMIT = 50_000
 # Longer than the retries of any usual client take.
 DEADLINE_NS = 30_000 * MS
 DEADLINE_NS_MIN, DEADLINE_NS_MAX = MS, 3_600_000 * MS
@@ -227,6 +226,14 @@ class Sought:
 Arriving = OpenLoop | Storm | Shaped | Sought
 # How transfers, or boots, come to start. A further kind of load is a class here, and its axis in axes.py.
 Load = ClosedLoop | Arriving
+
+
+def too_many_at_once(machines: int, over: str = "over", most: str = "in_flight_max") -> str:
+    """What is wrong with a storm that can't all be in flight at once; `over` and `most` are the caller's words."""
+    return (
+        f"is {machines} at once; allowed: {IN_FLIGHT_LIMIT} in flight, {over} more than 0s, or {most}, beyond which "
+        "machines are shed"
+    )
 
 
 def in_flight_usual(machines: int | None, *, boots: bool) -> int:

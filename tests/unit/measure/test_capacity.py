@@ -58,7 +58,7 @@ class Machine:
     """A server that serves `rate` a second in turn, and holds `socket` requests; the clock goes on as it serves.
 
     `noise`: of its rate, from trial to trial. `held_up_s`: for how long it stands still at the end of a trial, by its
-    number; where `says` it is in the trial's row.
+    number; where `says` it is in the trial's row. `waits`: for its core, as a share of the time, in small parts.
     """
 
     rate: float = RATE
@@ -72,6 +72,7 @@ class Machine:
     stalls: set[int] = field(default_factory=set)
     held_up_s: Callable[[int], float] = lambda _: 0.0
     says: bool = True
+    waits: float = 0.0
     now: float = 0.0
     asked: list[Asked] = field(default_factory=list)
 
@@ -88,7 +89,8 @@ class Machine:
         rate = self.rate * (1 + random.Random(f"{self.seed} {number}").gauss(0, self.noise))
         backlog = max(0.0, (per_s - rate) * lasts_s) if lasts_s else float(starts)
         held_up_s = self.held_up_s(number)
-        backlog += 2 * per_s * held_up_s if lasts_s else 0.0
+        held_up_backlog = 2 * per_s * held_up_s if lasts_s else 0.0
+        backlog += held_up_backlog
         took_s = max(lasts_s, starts / rate) + BOOT_S
         lost = max(0.0, starts - self.socket) if isinstance(load, Storm) and not lasts_s else 0.0
         lost = max(lost, min(starts, max(0.0, backlog - rate * load.deadline_ns / 1e9)))
@@ -110,7 +112,7 @@ class Machine:
             growth=0.0 if isinstance(load, Storm) or asked.stage == "recovery" else backlog, fault=fault,  # type: ignore[arg-type] # its words
             reason=reason, done_per_s=min(starts, starts - lost) / took_s, service_ns_p50=BOOT_S * 1e9,
             response_ns_p50=BOOT_S * 1e9, response_ns_p99=wait_ns, took_s=took_s,
-            held_up_s=held_up_s if self.says else 0.0,
+            held_up_s=held_up_s + self.waits * lasts_s if self.says else 0.0, steady=backlog - held_up_backlog,
             starts_ns=np.arange(300, dtype=np.int64) * 10**8,
             ends_ns=np.arange(300, dtype=np.int64) * 10**8 + _waits(),
         )  # fmt: skip
@@ -288,6 +290,17 @@ def test_what_the_machine_held_up_is_not_the_servers_loss(rate: float) -> None:
     wrong = done(Machine(rate, held_up_s=noisy, says=False), budget="1h")
     assert wrong.upper is not None
     assert wrong.upper * 1.02 < rate, "as a search would say that did not look"
+
+
+def test_a_server_that_waits_for_its_core_now_and_then_is_still_found() -> None:
+    found = done(Machine(40.0, waits=0.02))
+    assert found.lower is not None
+    assert found.upper is not None
+    assert 0.98 * found.lower <= 40.0 <= 1.02 * found.upper
+    assert found.is_regular
+    assert not any(seen.fault for seen in found.trials)
+    busier = done(Machine(40.0, waits=0.05))
+    assert any(seen.fault == "machine" for seen in busier.trials)
 
 
 def test_a_machine_that_holds_up_every_trial_gives_no_figure_but_a_reason() -> None:
@@ -569,9 +582,15 @@ def test_a_backlog_grows_by_what_a_server_can_not_serve() -> None:
     """110 a second at a server of 100 a second, for 10 s: 100 are left over."""
     starts = np.arange(1100, dtype=np.int64) * (10**9 // 110)
     ends = np.maximum(starts, np.arange(1100, dtype=np.int64) * 10**7) + 10**7
-    assert backlog_growth(starts, ends, 1e10) == pytest.approx(100, rel=0.02)
-    assert backlog_growth(starts, starts + 10**7, 1e10) == pytest.approx(0, abs=0.5)
-    assert backlog_growth(starts, np.full(1100, -1, np.int64), 1e10) == pytest.approx(1100, rel=0.02)
+    assert backlog_growth(starts, ends, 1e10) == pytest.approx((100, 100), rel=0.02)
+    assert backlog_growth(starts, starts + 10**7, 1e10) == pytest.approx((0, 0), abs=0.5)
+    assert backlog_growth(starts, np.full(1100, -1, np.int64), 1e10) == pytest.approx((1100, 1100), rel=0.02)
+    stalled = np.where(
+        starts > 8 * 10**9, starts + 10**9, starts + 10**7
+    )  # all that came in the last 2 s waits for 1 s
+    grown, steady = backlog_growth(starts, stalled, 1e10)
+    assert grown > 100
+    assert steady == pytest.approx(0, abs=0.5)
 
 
 def test_a_recovery_is_the_second_from_which_all_is_normal() -> None:

@@ -607,6 +607,7 @@ def test_quick_makes_storms_small_and_shapes_short(tmp_path: Path) -> None:
         ("{operation: [read, write], file_size: 1, concurrency: 1}", "duration: 1s\nrows: failed",
          ["rows: is failed, which keeps no upload to compare; allowed: all or sample, or verify: off"]),
         ("{boot: pi4, shape: []}", "", ["matrix.shape: is []; allowed: a list of pieces"]),
+        ("{boot: pi4, shape: [{burst: 5}, {burst: 7}]}", "", ["matrix.shape: has no length; allowed: with a ramp"]),
         ("{boot: pi4, shape: [{ramp: 0/s..0/s, for: 1s}, {ramp: 5/s, for: 1s}, {hold: 5/s}, {hold: 0/s, for: 1s}]}", "",
          ["matrix.shape[0].ramp: is '0/s..0/s'; allowed: one rate to another, each 0/s to 1000000/s, as in 10/s..500/s",
           "matrix.shape[1].ramp: is '5/s'", "matrix.shape[2]: has a hold without a length; allowed: with `for`",
