@@ -456,6 +456,16 @@ def test_a_server_that_refuses_to_serve_uploads_is_told_and_no_crash() -> None:
     assert found == generator.ReadBack(files=3, compared=1, bytes=SIZE, mismatches=0, errors=(2,))
 
 
+def test_what_one_of_several_hosts_has_uploaded_is_read_back_whatever_its_share_is() -> None:
+    with peer(Store(**{"f-0": b"x" * SIZE})) as server:
+        shared = {"transfers": 4, "distinct_files": 2, "share": (2, 1, 4)}
+        asked = config(server.port, operation="write", verify="full", **shared)
+        uploads = run_load(asked)
+        assert uploads.completed_numbers == [2]
+        found = generator.read_back(asked, uploads)
+    assert (found.files, found.compared, found.mismatches) == (1, 1, 1)
+
+
 def test_without_a_completed_upload_nothing_is_read() -> None:
     with peer(lambda server, _, client: server.send(error(2), client)) as server:
         asked = config(server.port, operation="write", verify="full", transfers=2)

@@ -54,6 +54,10 @@ class LoadConfig:
     `over_ns`: a storm, an open loop of `transfers` starts within that time, spread as `spread` says: evenly, or
     normally about the middle. `shape`: an open loop whose rate changes, and which is as long as its pieces. Neither
     has a warm-up, and all that they start is measured.
+    `share`: where several hosts put on one load, which part of it this one starts, as (first, width, of): its j-th
+    start, from 0, is number j // width * of + first + j % width of the one schedule. Intended start, name, contents
+    and boot follow from the number. Of the whole load, the same on all hosts, are `transfers`, `rate_per_s`, `over_ns`,
+    `shape` and `seed`; of this host alone `concurrency`, `workers` and `bytes_per_s_max`, and all that it finds.
     `rows`: which transfers and machines have a row in the result: "all", "failed" (what did not complete or boot), or
     "sample" (that, and every k-th of the others). More than `rows_max` become a sample. Figures are always of all.
     `verify_against`: what is read is compared with this file; with `{n}` in its path, each of the `distinct_files` with
@@ -79,6 +83,7 @@ class LoadConfig:
     concurrency: int
     rate_per_s: float | None = None
     arrivals: Arrivals = "even"
+    share: tuple[int, int, int] = (0, 1, 1)
     deadline_ns: int = 30_000_000_000
     over_ns: int | None = None
     spread: Literal["even", "normal"] = "even"
@@ -201,7 +206,7 @@ class LoadResult:
 
     @property
     def has_every_start(self) -> bool:
-        """Whether each intended start has a row with its time: none was shed, and no row is left out."""
+        """Whether each start intended in this share has a row with its time: none was shed, and no row is left out."""
         if self.boots:
             return len(self.boots["machine"]) == self.figures.get("machines") and not self.figures.get("boots_shed")
         return len(self.transfers["number"]) == self.figures.get("intended")
@@ -348,6 +353,7 @@ def read_back(
     asked = replace(
         config, operation="read", verify="full", transfers=transfers, duration_ns=None, warm_up_ns=0, rate_per_s=None,
         over_ns=None, shape=(), rows="all", concurrency=concurrency, workers=min(config.workers, concurrency),
+        share=(0, 1, 1),
     )  # fmt: skip
     generator, stop = generator or LocalGenerator(), stop or Stop()
     result = generator.run(asked, stop)

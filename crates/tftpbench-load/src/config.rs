@@ -11,7 +11,7 @@ use tftpbench_proto::{
 use crate::boots::{BootPlan, NAME_BYTES_MAX};
 use crate::brake::Brake;
 use crate::load_error::LoadError;
-use crate::open_loop::Spacing;
+use crate::open_loop::{HostShare, Spacing};
 use crate::shape::{self, Starts};
 
 /// An address keeps three bits at least to tell the boots of one place apart.
@@ -53,8 +53,10 @@ pub struct LoadConfig {
     pub options: Options,
     /// Retransmission of the virtual clients.
     pub timing: Timing,
-    /// When transfers start.
+    /// When transfers start: on all hosts, but for how many are in flight on this one.
     pub arrivals: Arrivals,
+    /// Which of them this host starts.
+    pub share: HostShare,
     /// Threads of the generator.
     pub workers: usize,
     /// CPUs to pin the workers to, in turn; empty leaves them to the scheduler.
@@ -64,7 +66,7 @@ pub struct LoadConfig {
     /// Where they are opened, where that is not the namespace of this process. Nothing leaves this machine then, whatever
     /// address the server has.
     pub network: Option<Network>,
-    /// When the run ends and what its measured window is.
+    /// When the run ends and what its measured window is; of transfers how many all hosts start.
     pub extent: Extent,
     /// How long transfers in flight of a closed loop may go on after the window before they are interrupted.
     pub drain_ns: u64,
@@ -86,7 +88,7 @@ pub struct LoadConfig {
 pub enum Arrivals {
     /// A fixed number in flight, over all workers: the end of one is the start of the next.
     ClosedLoop {
-        /// How many.
+        /// How many on this host.
         concurrency: usize,
         /// The first starts are spread evenly over this time; 0 is a burst.
         ramp_ns: u64,
@@ -98,7 +100,7 @@ pub enum Arrivals {
         starts: Starts,
         /// How the starts of a rate or a shape lie in it.
         spacing: Spacing,
-        /// How many may be in flight, over all workers.
+        /// How many may be in flight on this host, over all workers.
         in_flight_max: usize,
         /// A transfer that has not ended so long after its intended start is ended, and counts as late.
         deadline_ns: u64,
@@ -306,6 +308,7 @@ impl LoadConfig {
                 return refuse("deadline: must be longer than 0");
             }
         }
+        self.share.check().map_err(LoadError::Config)?;
         if self.rows_max == 0 {
             return refuse("rows_max: must be at least 1");
         }

@@ -175,7 +175,7 @@ fn rates(
     let intended = tally.started + shed;
     let asked_ns = match (starts, config.extent) {
         (Starts::Rate(_), Extent::Duration { .. }) => None,
-        (Starts::Rate(rate), Extent::Transfers { .. }) => Some(rate.time_of(intended)),
+        (Starts::Rate(rate), Extent::Transfers { .. }) => Some(rate.time_of(config.share.whole_of(intended))),
         (Starts::Storm { over_ns, .. }, _) => Some(*over_ns),
         (Starts::Shape(pieces), _) => Some(length_ns(pieces)),
     };

@@ -52,7 +52,7 @@ pub use figures::Figure;
 pub use load_error::LoadError;
 pub use machine_name::machine_name;
 pub use notice::{Notice, Progress};
-pub use open_loop::Spacing;
+pub use open_loop::{HostShare, Spacing};
 pub use recorder::{INTERVAL_NS, Interval};
 pub use report::LoadReport;
 pub use shape::{Piece, Rate, Spread, Starts};
@@ -94,7 +94,7 @@ pub fn run(
         Extent::Transfers { count, .. } => Some(count),
         Extent::Duration { .. } => None,
     };
-    let tickets = Tickets::new(count, config.arrivals.in_flight_max());
+    let tickets = Tickets::new(config.share, count, config.arrivals.in_flight_max());
     let (notices, heard) = mpsc::channel::<Sent>();
     let counters: Vec<Counters> = (0..config.workers).map(|_| Counters::default()).collect();
     // All sockets are opened here, before the clock of the run starts.
@@ -175,6 +175,7 @@ fn row_bytes(config: &LoadConfig, starts: &Starts) -> u64 {
         }
         (Starts::Storm { count, .. }, _) => *count,
     };
+    let started = config.share.part_of(started);
     let (steps, machines) = config.boots.as_ref().map_or((1, 0), |plan| (plan.steps_max() as u64, started));
     let most = ended::rows_max(config) as u64;
     let transfers = started.saturating_mul(steps).min(most);

@@ -1,7 +1,8 @@
 //! When transfers of an open loop are to start: a pure function of their number, or of a seed and their number.
 //!
-//! A worker takes every k-th number, so that what all of them start together is the schedule of one worker, to the
-//! nanosecond. It must never read a clock, nor depend on what becomes of the transfers.
+//! A host has its share of the numbers, and a worker every k-th of these, so that what all of them start together is the
+//! schedule of one worker on one host, to the nanosecond. It must never read a clock, nor depend on what becomes of the
+//! transfers.
 
 use crate::contents::{SPLITMIX_STEP, mix64};
 use crate::shape::{GAP_BITS, Rate, Shape, Starts, Storm};
@@ -11,6 +12,58 @@ const FRACTION_BITS: u32 = 16;
 const FRACTION: f64 = (1u32 << FRACTION_BITS) as f64;
 /// Tells this stream of random numbers from those that make file contents of the same seed.
 const STREAM: u64 = 0x6172_7269_7661_6C73;
+
+/// Largest number of which a host has some: a Poisson process sums as many gaps from one start to the next, in less than
+/// 1 ms.
+const SHARE_OF_MAX: u64 = 10_000;
+
+/// Which numbers of a load one host starts: of every `of` in a row the `width` ones from `first` on. All else of a
+/// transfer or a machine follows from its number, so hosts whose shares make a whole put on the load of one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostShare {
+    /// Those before it are other hosts'.
+    pub first: u64,
+    /// How many are its.
+    pub width: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+impl HostShare {
+    /// That of a host by itself.
+    pub const WHOLE: HostShare = HostShare { first: 0, width: 1, of: 1 };
+
+    /// Refuses what cannot be meant, in one line.
+    pub(crate) fn check(self) -> Result<(), String> {
+        let HostShare { first, width, of } = self;
+        match first.checked_add(width) {
+            _ if width == 0 || of == 0 => Err("share: width and of must be at least 1".to_owned()),
+            _ if of > SHARE_OF_MAX => Err(format!("share: of must be at most {SHARE_OF_MAX}")),
+            Some(end) if end <= of => Ok(()),
+            _ => Err(format!(
+                "share: first + width must be at most of, and {first} + {width} is more than {of}"
+            )),
+        }
+    }
+
+    /// The number of its start `index`, from 0; the largest one where there are not so many.
+    pub(crate) fn number(self, index: u64) -> u64 {
+        let before = (index / self.width).saturating_mul(self.of);
+        before.saturating_add(self.first + index % self.width)
+    }
+
+    /// How many of the first `count` numbers are its.
+    pub(crate) fn part_of(self, count: u64) -> u64 {
+        let HostShare { first, width, of } = self;
+        count / of * width + (count % of).saturating_sub(first).min(width)
+    }
+
+    /// How many starts all hosts have in the time in which it has `count`.
+    pub(crate) fn whole_of(self, count: u64) -> u64 {
+        let whole = u128::from(count) * u128::from(self.of) / u128::from(self.width);
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+}
 
 /// How the starts of an open loop lie in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +88,11 @@ pub(crate) struct Start {
 pub(crate) struct OpenLoop {
     times: Times,
     start_ns: u64,
-    /// Every how many-th number is this worker's.
+    share: HostShare,
+    /// Every how many-th start of the host's share is this worker's.
     workers: u64,
-    /// The next number, and when it starts.
+    /// Its next one in the share, that one's number, and when it starts.
+    index: u64,
     number: u64,
     due_ns: Option<u64>,
     /// No transfer is intended from then on, or has this number or a higher one.
@@ -48,17 +103,29 @@ pub(crate) struct OpenLoop {
 }
 
 impl OpenLoop {
-    /// The part of worker `index` of `workers`: starts from `start_ns` to before `until_ns`, `count` in all at most.
+    /// The part of worker `index` of `workers` in a host's share: starts from `start_ns` to before `until_ns`, on all hosts
+    /// `count` at most.
     pub(crate) fn new(
         times: Times,
         start_ns: u64,
+        share: HostShare,
         (index, workers): (usize, usize),
         until_ns: u64,
         count: u64,
     ) -> OpenLoop {
-        let (number, workers) = (index as u64, workers as u64);
-        let mut open =
-            OpenLoop { times, start_ns, workers, number, due_ns: None, until_ns, count, intended: 0 };
+        let (index, workers) = (index as u64, workers as u64);
+        let mut open = OpenLoop {
+            times,
+            start_ns,
+            share,
+            workers,
+            index,
+            number: 0,
+            due_ns: None,
+            until_ns,
+            count,
+            intended: 0,
+        };
         open.look_up();
         open
     }
@@ -71,7 +138,7 @@ impl OpenLoop {
     pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<Start> {
         let intended_ns = self.next_start_ns().filter(|due_ns| *due_ns <= now_ns)?;
         let number = self.number;
-        self.number += self.workers;
+        self.index += self.workers;
         self.look_up();
         self.intended += 1;
         Some(Start { number, intended_ns })
@@ -82,6 +149,7 @@ impl OpenLoop {
     }
 
     fn look_up(&mut self) {
+        self.number = self.share.number(self.index);
         self.due_ns = self.times.of(self.number).map(|ns| self.start_ns.saturating_add(ns));
     }
 }
@@ -185,12 +253,39 @@ mod tests {
         starts: &Starts,
         spacing: Spacing,
         seed: u64,
-        share: (usize, usize),
+        worker: (usize, usize),
         count: u64,
     ) -> Vec<Start> {
         let times = Times::new(starts, spacing, seed);
-        let mut open = OpenLoop::new(times, 1_000, share, u64::MAX, count);
+        all(OpenLoop::new(times, 1_000, HostShare::WHOLE, worker, u64::MAX, count))
+    }
+
+    fn all(mut open: OpenLoop) -> Vec<Start> {
         std::iter::from_fn(|| open.take_due(u64::MAX)).collect()
+    }
+
+    /// Rates, shapes and storms of at least 100,000 starts.
+    fn kinds() -> [Starts; 4] {
+        let hold = Piece::Hold { rate: per_second(400), for_ns: 100 * SECOND };
+        let ramp = Piece::Ramp { from: per_second(0), to: per_second(777), for_ns: 150 * SECOND };
+        let shape = Starts::Shape(Arc::from([ramp, Piece::Burst { count: 5_000 }, hold]));
+        let storm = |spread| Starts::Storm { count: 100_000, over_ns: 10 * SECOND, spread };
+        [Starts::Rate(per_second(333)), shape, storm(Spread::Even), storm(Spread::Normal)]
+    }
+
+    /// Shares that make a whole: equal ones, and by weights.
+    fn splits() -> Vec<Vec<HostShare>> {
+        let split = |widths: &[u64]| {
+            let of = widths.iter().sum();
+            let mut first = 0;
+            let next = |width: &u64| {
+                let share = HostShare { first, width: *width, of };
+                first += width;
+                share
+            };
+            widths.iter().map(next).collect()
+        };
+        [&[1][..], &[3], &[1, 1], &[2, 3], &[3, 2, 1], &[1, 7, 1, 1]].map(split).to_vec()
     }
 
     #[test]
@@ -209,12 +304,7 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_together_have_the_schedule_of_one() {
-        let hold = Piece::Hold { rate: per_second(400), for_ns: 100 * SECOND };
-        let ramp = Piece::Ramp { from: per_second(0), to: per_second(777), for_ns: 150 * SECOND };
-        let shape = Starts::Shape(Arc::from([ramp, Piece::Burst { count: 5_000 }, hold]));
-        let storm = |spread| Starts::Storm { count: 100_000, over_ns: 10 * SECOND, spread };
-        let all = [Starts::Rate(per_second(333)), shape, storm(Spread::Even), storm(Spread::Normal)];
-        for (starts, spacing) in all.iter().flat_map(|starts| BOTH.map(|spacing| (starts, spacing))) {
+        for (starts, spacing) in kinds().iter().flat_map(|starts| BOTH.map(|spacing| (starts, spacing))) {
             for seed in [1, 99] {
                 let alone = part_of(starts, spacing, seed, (0, 1), 100_000);
                 assert!(alone.len() > 99_000 && alone.is_sorted_by_key(|start| start.intended_ns));
@@ -227,6 +317,84 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn hosts_with_any_shares_together_have_the_schedule_of_one() {
+        // Past the ramp and the burst of the shape.
+        let count = 70_000;
+        for (starts, spacing) in kinds().iter().flat_map(|starts| BOTH.map(|spacing| (starts, spacing))) {
+            let alone = part_of(starts, spacing, 7, (0, 1), count);
+            assert_eq!(alone.len() as u64, count);
+            for (shares, workers) in splits().iter().zip([1, 3, 2, 3, 1, 2]) {
+                let mut union = Vec::new();
+                for share in shares {
+                    let part = |worker| {
+                        let times = Times::new(starts, spacing, 7);
+                        all(OpenLoop::new(times, 1_000, *share, (worker, workers), u64::MAX, count))
+                    };
+                    let parts: Vec<Start> = (0..workers).flat_map(part).collect();
+                    assert_eq!(parts.len() as u64, share.part_of(count), "{share:?}");
+                    union.extend(parts);
+                }
+                union.sort_by_key(|start| start.number);
+                assert_eq!(union, alone, "{starts:?} {spacing:?} {shares:?} with {workers} workers each");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_whose_first_number_never_comes_starts_nothing_and_waits_for_nothing() {
+        let last = HostShare { first: 99, width: 1, of: 100 };
+        let pieces = Arc::from([Piece::Hold { rate: per_second(2), for_ns: 2 * SECOND }]);
+        let storm = Starts::Storm { count: 4, over_ns: SECOND, spread: Spread::Even };
+        for starts in [Starts::Rate(per_second(1)), Starts::Shape(pieces), storm] {
+            for spacing in BOTH {
+                let until_ns = if matches!(starts, Starts::Rate(_)) { 1 } else { u64::MAX };
+                let open =
+                    OpenLoop::new(Times::new(&starts, spacing, 5), 0, last, (0, 1), until_ns, u64::MAX);
+                assert_eq!((open.next_start_ns(), all(open)), (None, vec![]), "{starts:?} {spacing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_share_it_is_known_how_many_of_a_count_are_its_and_of_how_many_a_count_is() {
+        for share in splits().into_iter().flatten() {
+            let mut index = 0;
+            for count in 0..100 {
+                assert_eq!(share.part_of(count), index, "{share:?} {count}");
+                index += u64::from(share.number(index) == count);
+            }
+            assert_eq!(share.whole_of(6 * share.width), 6 * share.of);
+            assert_eq!(share.whole_of(u64::MAX), u64::MAX, "the end of numbers, not the beginning again");
+            assert!(share.number(u64::MAX) >= u64::MAX - share.of);
+        }
+        let numbers: Vec<u64> =
+            (0..5).map(|index| HostShare { first: 1, width: 2, of: 4 }.number(index)).collect();
+        assert_eq!(numbers, [1, 2, 5, 6, 9]);
+        assert!((0..1_000).all(|index| HostShare::WHOLE.number(index) == index));
+    }
+
+    #[test]
+    fn shares_that_cannot_be_meant_are_refused_in_one_line() {
+        let most = SHARE_OF_MAX;
+        for (first, width, of, text) in [
+            (0, 0, 1, "width and of must be at least 1"),
+            (0, 1, 0, "width and of must be at least 1"),
+            (3, 2, 4, "3 + 2 is more than 4"),
+            (u64::MAX, 2, 4, "is more than 4"),
+            (u64::MAX, 1, u64::MAX, "at most 10000"),
+            (0, 1, most + 1, "at most 10000"),
+        ] {
+            let refused = HostShare { first, width, of }.check().unwrap_err();
+            assert!(refused.starts_with("share: ") && refused.contains(text), "{refused}");
+            assert!(!refused.contains('\n'));
+        }
+        for (first, width) in [(0, most), (most - 1, 1), (0, 1)] {
+            assert_eq!(HostShare { first, width, of: most }.check(), Ok(()));
+        }
+        assert_eq!(HostShare::WHOLE.check(), Ok(()));
     }
 
     #[test]
@@ -295,8 +463,8 @@ mod tests {
             let last = (rate.per_second() * 864_000.0).round() as u64;
             assert_eq!(rate.time_of(last), DAYS_NS);
             let times = Times::new(&Starts::Rate(rate), Spacing::Even, 0);
-            let mut open = OpenLoop::new(times, SECOND, (0, 1), u64::MAX, u64::MAX);
-            open.number = last - 1;
+            let mut open = OpenLoop::new(times, SECOND, HostShare::WHOLE, (0, 1), u64::MAX, u64::MAX);
+            open.index = last - 1;
             open.look_up();
             assert_eq!(open.take_due(u64::MAX).map(|start| start.number), Some(last - 1));
             assert_eq!(open.next_start_ns(), Some(SECOND + DAYS_NS));
@@ -320,7 +488,7 @@ mod tests {
     fn starts_are_given_when_they_are_due_and_end_with_the_window_or_the_count() {
         for spacing in BOTH {
             let times = Times::new(&Starts::Rate(per_second(100)), spacing, 1);
-            let mut open = OpenLoop::new(times, SECOND, (0, 1), 3 * SECOND, u64::MAX);
+            let mut open = OpenLoop::new(times, SECOND, HostShare::WHOLE, (0, 1), 3 * SECOND, u64::MAX);
             while let Some(due_ns) = open.next_start_ns() {
                 assert_eq!(open.take_due(due_ns - 1), None);
                 assert_eq!(open.take_due(due_ns).map(|start| start.intended_ns), Some(due_ns));
@@ -331,7 +499,7 @@ mod tests {
             }
         }
         let times = Times::new(&Starts::Rate(per_second(1)), Spacing::Even, 1);
-        let mut open = OpenLoop::new(times, 0, (0, 1), u64::MAX, 5);
+        let mut open = OpenLoop::new(times, 0, HostShare::WHOLE, (0, 1), u64::MAX, 5);
         open.close();
         assert_eq!((open.next_start_ns(), open.take_due(u64::MAX)), (None, None));
     }

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::config::{Arrivals, LoadConfig};
-use crate::open_loop::{OpenLoop, Start, Times};
+use crate::open_loop::{HostShare, OpenLoop, Start, Times};
 use crate::shape::Starts;
 
-/// Numbers for transfers, shared by all workers: 0, 1, 2, ... up to a limit.
+/// Numbers for transfers, shared by all workers: those of this host's share, in order, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Tickets {
+    share: HostShare,
     next: AtomicU64,
     limit: u64,
     pub(crate) in_flight: InFlight,
@@ -42,15 +43,15 @@ impl InFlight {
 }
 
 impl Tickets {
-    /// `limit`: how many there are; `in_flight_max`: how many may be in flight.
-    pub(crate) fn new(limit: Option<u64>, in_flight_max: usize) -> Tickets {
+    /// `limit`: how many there are on all hosts; `in_flight_max`: how many may be in flight on this one.
+    pub(crate) fn new(share: HostShare, limit: Option<u64>, in_flight_max: usize) -> Tickets {
         let in_flight = InFlight::new(in_flight_max);
-        Tickets { next: AtomicU64::new(0), limit: limit.unwrap_or(u64::MAX), in_flight }
+        Tickets { share, next: AtomicU64::new(0), limit: limit.unwrap_or(u64::MAX), in_flight }
     }
 
     /// The number of the next transfer; `None` when all have been handed out.
     pub(crate) fn take(&self) -> Option<u64> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.share.number(self.next.fetch_add(1, Ordering::Relaxed));
         (number < self.limit).then_some(number)
     }
 }
@@ -78,10 +79,11 @@ impl<'a> Schedule<'a> {
             }
             Arrivals::OpenLoop { starts, spacing, .. } => {
                 let times = Times::new(starts, *spacing, config.seed);
-                let share = (index, config.workers);
+                let worker = (index, config.workers);
                 // A storm and a shape know their own end, at which some may start.
                 let until_ns = if matches!(starts, Starts::Rate(_)) { close_ns } else { u64::MAX };
-                Schedule::OpenLoop(OpenLoop::new(times, start_ns, share, until_ns, tickets.limit))
+                let open = OpenLoop::new(times, start_ns, config.share, worker, until_ns, tickets.limit);
+                Schedule::OpenLoop(open)
             }
         }
     }
@@ -209,13 +211,17 @@ impl<'a> ClosedLoop<'a> {
 mod tests {
     use super::*;
 
+    fn tickets(limit: Option<u64>, in_flight_max: usize) -> Tickets {
+        Tickets::new(HostShare::WHOLE, limit, in_flight_max)
+    }
+
     fn intended(schedule: &mut Schedule<'_>, now_ns: u64) -> Option<u64> {
         schedule.take_due(now_ns).map(|start| start.intended_ns)
     }
 
     #[test]
     fn a_burst_is_due_at_once_and_no_more_than_the_slots() {
-        let tickets = Tickets::new(None, 1);
+        let tickets = tickets(None, 1);
         let mut schedule = Schedule::closed_loop(100, 3, 0, &tickets);
         assert_eq!(schedule.take_due(99), None);
         let burst: Vec<_> = std::iter::from_fn(|| schedule.take_due(100)).collect();
@@ -225,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_ramp_spreads_the_first_starts_and_a_freed_slot_goes_first() {
-        let tickets = Tickets::new(None, 1);
+        let tickets = tickets(None, 1);
         let mut schedule = Schedule::closed_loop(0, 4, 400, &tickets);
         assert_eq!(intended(&mut schedule, 0), Some(0));
         assert_eq!(schedule.next_start_ns(), Some(100));
@@ -237,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_closed_schedule_starts_nothing() {
-        let tickets = Tickets::new(None, 1);
+        let tickets = tickets(None, 1);
         let mut schedule = Schedule::closed_loop(0, 2, 0, &tickets);
         schedule.transfer_ended(1);
         schedule.close_window();
@@ -248,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_schedule_whose_numbers_have_run_out_starts_nothing_and_waits_for_nothing() {
-        let tickets = Tickets::new(Some(1), 1);
+        let tickets = tickets(Some(1), 1);
         let mut schedule = Schedule::closed_loop(0, 3, 0, &tickets);
         assert_eq!(intended(&mut schedule, 0), Some(0));
         assert_eq!(intended(&mut schedule, 0), None);
@@ -258,7 +264,7 @@ mod tests {
 
     #[test]
     fn no_more_are_in_flight_than_may_be_whichever_worker_starts_them() {
-        let tickets = Tickets::new(None, 3);
+        let tickets = tickets(None, 3);
         let count_most = || {
             (0..20_000).fold(0, |most: usize, _| {
                 let started = tickets.in_flight.start();
@@ -279,8 +285,38 @@ mod tests {
     }
 
     #[test]
+    fn hosts_of_a_closed_loop_together_start_each_number_once_in_its_order() {
+        let widths = [(0, 2), (2, 3), (5, 1), (6, 1)];
+        let mut union = Vec::new();
+        for (first, width) in widths {
+            let share = HostShare { first, width, of: 7 };
+            let tickets = Tickets::new(share, Some(104), 4);
+            let mut workers = [2, 1].map(|slots| Schedule::closed_loop(0, slots, 0, &tickets));
+            let mut numbers = Vec::new();
+            for now_ns in 0..100 {
+                for worker in &mut workers {
+                    numbers.extend(worker.take_due(now_ns).map(|start| start.number));
+                    worker.transfer_ended(now_ns);
+                }
+            }
+            assert!(numbers.is_sorted() && workers.iter().all(|worker| worker.next_start_ns().is_none()));
+            assert_eq!(numbers.len() as u64, share.part_of(104));
+            union.extend(numbers);
+        }
+        union.sort_unstable();
+        assert!(union.into_iter().eq(0..104));
+    }
+
+    #[test]
+    fn a_closed_loop_without_a_number_in_its_share_starts_nothing_and_waits_for_nothing() {
+        let tickets = Tickets::new(HostShare { first: 6, width: 1, of: 7 }, Some(6), 4);
+        let mut schedule = Schedule::closed_loop(100, 4, 0, &tickets);
+        assert_eq!((schedule.take_due(100), schedule.next_start_ns()), (None, None));
+    }
+
+    #[test]
     fn tickets_stop_at_the_limit() {
-        let tickets = Tickets::new(Some(2), 1);
+        let tickets = tickets(Some(2), 1);
         assert_eq!(
             [tickets.take(), tickets.take(), tickets.take(), tickets.take()],
             [Some(0), Some(1), None, None]

@@ -12,8 +12,8 @@ use peer::{Faults, Peer, SEED, Seen};
 use place::{Place, has_ipv6_rings, ways};
 use tftpbench_load::contents::Generated;
 use tftpbench_load::{
-    Arrivals, Extent, Figure, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing, Starts,
-    TransferOutcome, Verify, run,
+    Arrivals, Extent, Figure, HostShare, LoadConfig, LoadReport, Notice, Rate, Rows, Sockets, Spacing,
+    Starts, TransferOutcome, Verify, run,
 };
 use tftpbench_net::{Stop, clock};
 use tftpbench_proto::{Backoff, Limits, Operation, Options, Rollover, Timing};
@@ -45,6 +45,7 @@ fn config(sockets: Sockets) -> LoadConfig {
         options: Options::default(),
         timing: timing(2_000 * MS),
         arrivals: at_once(3),
+        share: HostShare::WHOLE,
         workers: 1,
         cpus: Vec::new(),
         sockets,

@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tftpbench_load::contents;
 use tftpbench_load::{
-    Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, Interval,
-    LoadConfig, LoadReport, Network, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread, Starts,
-    Stopped, Then, TransferRow, Verify,
+    Arrivals, BootPlan, BootRow, BootShare, BootStep, Brake, Ends, Extent, Fault, Figure, HostShare,
+    Interval, LoadConfig, LoadReport, Network, Notice, Piece, Progress, Rate, Rows, Sockets, Spacing, Spread,
+    Starts, Stopped, Then, TransferRow, Verify,
 };
 use tftpbench_net::{Broker, Mac, RingLink, Side, SocketSource};
 use tftpbench_proto::{Backoff, Habits, Nack, Operation, Options, Rollover, Timing};
@@ -44,6 +44,8 @@ pub(crate) struct LoadArguments {
     /// A rate that changes; empty without.
     shape: Vec<PieceArguments>,
     arrivals: String,
+    /// First, width, of.
+    share: (u64, u64, u64),
     deadline_ns: u64,
     workers: usize,
     cpus: Vec<usize>,
@@ -373,6 +375,7 @@ impl LoadArguments {
         let verify_against = self.verify_against()?;
         let extent = self.extent(&arrivals)?;
         let network = self.network()?;
+        let (first, width, of) = self.share;
         Ok(LoadConfig {
             server,
             allow_remote: self.allow_remote,
@@ -392,6 +395,7 @@ impl LoadArguments {
             timing: self.timing()?,
             name: self.name,
             arrivals,
+            share: HostShare { first, width, of },
             workers: self.workers,
             cpus: self.cpus,
             sockets: choice(

@@ -150,6 +150,7 @@ mod tests {
             options: Options { blksize: Some(1_024), windowsize: Some(4), ..Options::default() },
             timing: Timing { timeout_ns: 1, retries: 0, backoff, adaptive_floor_ns: None, timeout_max_ns: 1 },
             arrivals: Arrivals::ClosedLoop { concurrency: 1, ramp_ns: 0 },
+            share: crate::open_loop::HostShare::WHOLE,
             workers: 1,
             cpus: Vec::new(),
             sockets: Sockets::Shared,
