@@ -71,6 +71,7 @@ def run_load(
     on_close: Callable[[], object] | None = None,
     on_answer: Callable[[str], object] | None = None,
     on_progress: Callable[[int, int | None, int, int, int, int, int, int, int, int], object] | None = None,
+    on_ready: Callable[[], int | None] | None = None,
 ) -> LoadOutcome: ...
 def serve(
     name: str, config: object, stop: Stop, ready: Callable[[str, int], object], handover: int | None = None

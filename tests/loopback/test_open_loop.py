@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -743,6 +744,201 @@ SHAPE: dict[str, object] = {"rate_per_s": None, "duration_ns": None}
 def test_an_open_loop_that_cannot_be_run_is_refused(changes: dict[str, object], text: str) -> None:
     with pytest.raises(LoadError, match=text):
         run_load(config(1, **changes))
+
+
+class Agreed:
+    """A start soon after so many hosts are ready."""
+
+    def __init__(self, hosts: int = 1) -> None:
+        self.start_ns = 0
+        self._all_ready = threading.Barrier(hosts, self._agree, timeout=60)
+
+    def on_ready(self) -> int:
+        self._all_ready.wait()
+        return self.start_ns
+
+    def _agree(self) -> None:
+        self.start_ns = time.monotonic_ns() + SECOND // 2
+
+
+def on_hosts(loaded: LoadConfig, *widths: int) -> tuple[list[LoadResult], int]:
+    """What hosts find that put on one load in shares of these widths, and the start on which they agreed."""
+    agreed = Agreed(len(widths))
+
+    shares = [(sum(widths[:host]), width, sum(widths)) for host, width in enumerate(widths)]
+    with ThreadPoolExecutor(len(widths)) as hosts:
+        runs = [hosts.submit(run_load, replace(loaded, share=share), on_ready=agreed.on_ready) for share in shares]
+        return [run.result() for run in runs], agreed.start_ns
+
+
+def starts(*results: LoadResult) -> list[tuple[int, int]]:
+    """Number and intended start of all that these results have rows of, machines or transfers, by number."""
+    pairs: list[tuple[int, int]] = []
+    for result in results:
+        table = result.boots or {"machine": result.transfers["number"], **result.transfers}
+        pairs += zip(table["machine"].tolist(), table["intended_start_ns"].tolist(), strict=True)
+    return sorted(pairs)
+
+
+PIECES = (
+    Piece("ramp", (0, 1), (200, SECOND), SECOND // 2),
+    Piece("burst", count=30),
+    Piece("hold", (100, SECOND), None, SECOND // 4),
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"arrivals": "poisson"},
+        {"transfers": 60, "duration_ns": None},
+        {**STORM, "transfers": 90, "over_ns": SECOND // 4, "spread": "even"},
+        {**STORM, "transfers": 90, "over_ns": SECOND // 4, "spread": "normal"},
+        {**SHAPE, "shape": PIECES},
+        {**SHAPE, "shape": PIECES, "arrivals": "poisson"},
+    ],
+    ids=["even", "poisson", "fixed-work", "storm", "normal-storm", "shape", "poisson-shape"],
+)
+def test_hosts_that_share_a_load_intend_together_what_one_does(tmp_path: Path, changes: dict[str, object]) -> None:
+    with served(tmp_path) as (_, port):
+        loaded = config(port, workers=2, **changes)
+        alone, (results, start_ns) = run_load(loaded), on_hosts(loaded, 1, 3)
+    assert starts(*results) == starts(alone)
+    for host, result in enumerate(results):
+        assert_adds_up(result)
+        assert result.has_every_start
+        assert figure(result, "completed") == figure(result, "intended") > 0
+        assert set(result.transfers["number"] % 4) <= ({1, 2, 3} if host else {0})
+        assert figure(result, "first_start_ns") == start_ns
+        assert result.window_ns[0] == start_ns
+        assert (result.transfers["actual_start_ns"] >= result.transfers["intended_start_ns"]).all()
+    for name in ("intended", "offered_per_s"):
+        assert sum(figure(result, name) for result in results) == pytest.approx(figure(alone, name))
+
+
+def test_hosts_that_share_a_closed_loop_start_each_number_once() -> None:
+    with peer(serve_bytes(contents())) as server:
+        loaded = config(
+            server.port, rate_per_s=None, duration_ns=None, transfers=23, concurrency=2, workers=2, name="f-{n}",
+            distinct_files=0, verify="off",
+        )  # fmt: skip
+        results, _ = on_hosts(loaded, 2, 1, 1)
+    asked = [int(datagram[4:].split(b"\0")[0]) for datagram in server.received if opcode(datagram) == RRQ]
+    assert sorted(asked) == list(range(23))
+    assert [sorted(result.transfers["number"] % 4) for result in results] == [[0] * 6 + [1] * 6, [2] * 6, [3] * 5]
+    assert [figure(result, "intended") for result in results] == [12, 6, 5]
+
+
+def test_machines_of_a_mix_boot_on_several_hosts_what_they_boot_on_one(tmp_path: Path) -> None:
+    shares = (Share("often", 8, (PROBE, WHOLE)), Share("seldom", 2, (WHOLE,)))
+    with served(tmp_path) as (_, port):
+        loaded = booting(port, boots=shares, rate_per_s=None, over_ns=SECOND // 5, concurrency=50)
+        alone, (results, _) = run_load(loaded), on_hosts(loaded, 2, 1)
+    assert starts(*results) == starts(alone)
+    assert [figure(result, "booted") for result in results] == [34, 16]
+    together = {
+        int(machine): int(share)
+        for result in results
+        for machine, share in zip(result.boots["machine"], result.boots["share"], strict=True)
+    }
+    by_number = alone.boots["share"][np.argsort(alone.boots["machine"])]
+    assert [together[machine] for machine in range(50)] == by_number.tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transfers": 3, "duration_ns": None},
+        {"duration_ns": SECOND // 100, "rate_per_s": 1},
+        {**STORM, "transfers": 3},
+        {**SHAPE, "shape": (Piece("hold", (300, SECOND), None, SECOND // 100),)},
+        {"rate_per_s": None, "duration_ns": None, "transfers": 3, "concurrency": 2},
+        {"boots": (Share("made-up", 1, (WHOLE,)),), "transfers": 3, "duration_ns": None},
+    ],
+    ids=["fixed-work", "rate", "storm", "shape", "closed", "boots"],
+)
+def test_a_share_without_a_start_ends_with_nothing_found(changes: dict[str, object]) -> None:
+    with peer(lambda *_: None) as server:
+        result = run_load(config(server.port, share=(9, 1, 10), workers=2, **changes))
+    assert server.received == []
+    assert result.has_every_start
+    counts = ["intended", "shed", *OUTCOMES, "started", "in_flight_max", "datagrams_sent", "bytes_verified"]
+    assert [figure(result, name) for name in counts] == [0] * len(counts)
+    assert (result.figures["first_start_late_ns"], result.figures["response_ns_p50"]) == (None, None)
+    assert not result.intervals["started"].any()
+    assert not any(isinstance(value, float) and not math.isfinite(value) for value in result.figures.values())
+
+
+@pytest.mark.parametrize(
+    ("ready", "text"),
+    [
+        (lambda: time.monotonic_ns() - 1, "^start: [0-9]+ ns is past by [0-9]+ ns: agree on a later one$"),
+        (lambda: -1, "^start: 0 ns is past by"),
+        (lambda: time.monotonic_ns() + 602 * SECOND, "^start: [0-9]+ ns is 601 s ahead: at most 600 s are allowed$"),
+        (lambda: None, "^given up before the start: nothing was sent$"),
+        (lambda: 1.5, "^on_ready: must return a time in ns"),
+        (lambda: 1 << 64, "^on_ready: must return a time in ns"),
+    ],
+)
+def test_a_load_that_gets_no_start_that_it_can_keep_sends_nothing(ready: object, text: str) -> None:
+    with peer(lambda *_: None) as server, pytest.raises(LoadError, match=text):
+        run_load(config(server.port), on_ready=ready)  # type: ignore[arg-type]  # as above
+    assert server.received == []
+
+
+def test_an_exception_before_the_start_is_the_callers_and_nothing_is_sent() -> None:
+    def fail() -> int:
+        raise KeyboardInterrupt
+
+    with peer(lambda *_: None) as server, pytest.raises(KeyboardInterrupt):
+        run_load(config(server.port), on_ready=fail)
+    assert server.received == []
+
+
+def test_a_stop_ends_the_wait_for_the_start() -> None:
+    stop, before_s = generator.Stop(), time.monotonic()
+
+    def on_ready() -> int:
+        threading.Timer(0.2, stop.request).start()
+        return time.monotonic_ns() + 300 * SECOND
+
+    with peer(lambda *_: None) as server:
+        result = run_load(config(server.port, workers=2), stop, on_ready=on_ready)
+    assert time.monotonic() - before_s < 100
+    assert server.received == []
+    assert (figure(result, "started"), figure(result, "shed"), figure(result, "duration_s")) == (0, 0, 0)
+    assert result.window_ns[0] == result.window_ns[1]
+
+
+@pytest.mark.parametrize("changes", [{"rate_per_s": None, "concurrency": 1}, {}], ids=["closed", "open"])
+def test_the_first_start_comes_at_the_agreed_time(tmp_path: Path, changes: dict[str, object]) -> None:
+    """To the millisecond in one of some runs: others may find the machine busy."""
+    late_ns: list[int] = []
+    with served(tmp_path) as (_, port):
+        while not late_ns or (late_ns[-1] > SECOND // 1_000 and len(late_ns) < 20):
+            agreed = Agreed()
+            result = run_load(config(port, duration_ns=SECOND // 5, **changes), on_ready=agreed.on_ready)
+            assert figure(result, "first_start_ns") == agreed.start_ns
+            first = np.lexsort((result.transfers["actual_start_ns"], result.transfers["intended_start_ns"]))[0]
+            actual, intended = (int(result.transfers[f"{kind}_start_ns"][first]) for kind in ("actual", "intended"))
+            assert figure(result, "first_start_late_ns") == actual - intended
+            assert intended == 0
+            late_ns.append(actual)
+    assert min(late_ns) <= SECOND // 1_000, late_ns
+
+
+def test_progress_is_heard_once_a_second_since_the_agreed_start(tmp_path: Path) -> None:
+    agreed = Agreed()
+    heard: list[tuple[int, int]] = []
+    with served(tmp_path) as (_, port):
+        run_load(
+            config(port, duration_ns=3 * SECOND // 2),
+            on_progress=lambda now: heard.append((time.monotonic_ns() - agreed.start_ns, now.elapsed_ns)),
+            on_ready=agreed.on_ready,
+        )
+    assert heard
+    assert all(SECOND <= elapsed_ns <= heard_ns for heard_ns, elapsed_ns in heard)
 
 
 def test_load_at_a_rate_is_reported_and_what_was_lost_is_exit_code_3(tmp_path: Path) -> None:

@@ -178,9 +178,11 @@ class PeerError:
 class LoadResult:
     """What one run found.
 
-    `figures`: the generator's columns of trials.jsonl, None where a figure can't be known.
+    `figures`: the generator's columns of trials.jsonl, None where a figure can't be known. Beside these,
+    `first_start_late_ns`: how much later than intended the first start came; of several workers, the latest one's.
     `transfers` (those that have a row, see `LoadConfig.rows`), `intervals`: columns of equal length; times are
-    nanoseconds since the first start, -1 for never.
+    nanoseconds since the start of the load, -1 for never. That is the time that `run_load` was given, or that of its
+    own first start.
     `boots`: of machines, shed ones too, the same; `outcome` is an index of BOOT_OUTCOMES, `reason` of BOOT_REASONS.
     Empty where no machine was to boot.
     `served_misses`: of each share and step, both from 0, that expects no file, how many machines were served one.
@@ -298,6 +300,7 @@ def run_load(
     window: MeasuredWindow | None = None,
     on_answer: Callable[[str], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
+    on_ready: Callable[[], int | None] | None = None,
 ) -> LoadResult:
     """Runs one load to its end and returns what it found.
 
@@ -307,7 +310,11 @@ def run_load(
     `on_answer` is called once on this thread, with "answered", "unanswered" (nothing came for a second; the run goes
     on) or "refused" (nothing listens on the port; the run goes on). `on_progress` is called on this thread, once a
     second since the start, and then since the end of the window.
-    Raises LoadError where the generator itself cannot run; whatever the server does is part of the result.
+    `on_ready` is called on this thread once all sockets are open, for several hosts to agree on a start, and may block.
+    It returns that start on CLOCK_MONOTONIC of this machine, in ns, from which all times of the result count; or None
+    to give up. A stop that is requested before the start leaves an empty result, as nothing is sent.
+    Raises LoadError where the generator itself cannot run, where the start that it is given is past or more than ten
+    minutes ahead, and where it is given up; nothing was sent then. Whatever the server does is part of the result.
     """
     measured = window or MeasuredWindow()
 
@@ -319,7 +326,7 @@ def run_load(
     with _refusals():
         outcome = _core.run_load(
             config, stop or Stop(), announce, lambda: measured.close(time.monotonic_ns()), on_answer,
-            (lambda *counts: on_progress(Progress(*counts))) if on_progress else None,
+            (lambda *counts: on_progress(Progress(*counts))) if on_progress else None, on_ready,
         )  # fmt: skip
     return LoadResult(
         figures=outcome.figures,

@@ -81,11 +81,45 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// From the moment everything is open to the first start, for each thread that has to be started.
 const LEAD_NS: u64 = 1_000_000;
+/// A start that others gave lies no further ahead: what waits for longer has been forgotten.
+const AHEAD_MAX_NS: u64 = 600_000_000_000;
 
 /// Runs one load to its end and reports. `stop` ends it early: what is in flight becomes `interrupted`.
-pub fn run(
+pub fn run(config: &LoadConfig, stop: &Stop, notice: impl FnMut(Notice)) -> Result<LoadReport, LoadError> {
+    run_from(config, stop, || Ok(clock::monotonic_ns() + LEAD_NS * config.workers as u64), notice)
+}
+
+/// The same, from a moment that several hosts agree on. `ready` is called on this thread once everything is open, and may
+/// take its time. It returns the start on CLOCK_MONOTONIC of this machine, which is refused unless it lies ahead, by ten
+/// minutes at most; or `None` to give up, with nothing sent.
+pub fn run_when_agreed(
     config: &LoadConfig,
     stop: &Stop,
+    ready: impl FnOnce() -> Option<u64>,
+    notice: impl FnMut(Notice),
+) -> Result<LoadReport, LoadError> {
+    run_from(config, stop, || agreed(ready(), clock::monotonic_ns()), notice)
+}
+
+/// The start that others gave, if it can be kept.
+fn agreed(start_ns: Option<u64>, now_ns: u64) -> Result<u64, LoadError> {
+    let start_ns = start_ns.ok_or(LoadError::GivenUp)?;
+    let refuse = |why: String| Err(LoadError::Config(format!("start: {start_ns} ns {why}")));
+    match start_ns.checked_sub(now_ns) {
+        None | Some(0) => refuse(format!("is past by {} ns: agree on a later one", now_ns - start_ns)),
+        Some(ahead_ns) if ahead_ns > AHEAD_MAX_NS => refuse(format!(
+            "is {} s ahead: at most {} s are allowed",
+            ahead_ns / 1_000_000_000,
+            AHEAD_MAX_NS / 1_000_000_000
+        )),
+        Some(_) => Ok(start_ns),
+    }
+}
+
+fn run_from(
+    config: &LoadConfig,
+    stop: &Stop,
+    start: impl FnOnce() -> Result<u64, LoadError>,
     mut notice: impl FnMut(Notice),
 ) -> Result<LoadReport, LoadError> {
     config.check()?;
@@ -102,7 +136,7 @@ pub fn run(
         .map(|index| OpenedWorker::open(config, &tickets, stop, notices.clone(), &counters[index], index))
         .collect::<Result<_, _>>()?;
     drop(notices);
-    let start_ns = clock::monotonic_ns() + LEAD_NS * config.workers as u64;
+    let start_ns = start()?;
     let mut runner_gap_ns_max = 0;
     let reports = thread::scope(|scope| {
         let threads: Vec<_> = workers
@@ -115,7 +149,7 @@ pub fn run(
             })
             .collect();
         notice(Notice::Scheduled { start_ns });
-        runner_gap_ns_max = listen(&heard, &counters, config, stop, &mut notice);
+        runner_gap_ns_max = listen(&heard, &counters, config, stop, start_ns, &mut notice);
         threads.into_iter().map(join).collect::<Result<Vec<_>, LoadError>>()
     })?;
     LoadReport::new(config, start_ns, reports, runner_gap_ns_max, stop.requests() > 0)
@@ -198,10 +232,12 @@ fn listen(
     counters: &[Counters],
     config: &LoadConfig,
     stop: &Stop,
+    start_ns: u64,
     notice: &mut impl FnMut(Notice),
 ) -> u64 {
     let mut awaits_close = true;
-    let (began, mut awaits_answer) = (Instant::now(), config.watch_for_answer);
+    let ahead = Duration::from_nanos(start_ns.saturating_sub(clock::monotonic_ns()));
+    let (began, mut awaits_answer) = (Instant::now() + ahead, config.watch_for_answer);
     let (mut rule, mut next_look) = (config.brake.stops.then(StopRule::default), began + TICK);
     let (mut closed, mut next_progress) = (None, began + PROGRESS);
     let mut gap_ns_max = 0;
@@ -281,4 +317,29 @@ fn join(spawned: io::Result<thread::ScopedJoinHandle<'_, Ended>>) -> Result<Work
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_others_gave_lies_ahead_and_not_too_far() {
+        let now_ns = 5_000_000_000;
+        let latest_ns = now_ns + AHEAD_MAX_NS;
+        for start_ns in [now_ns + 1, latest_ns] {
+            assert_eq!(agreed(Some(start_ns), now_ns).ok(), Some(start_ns));
+        }
+        for (start_ns, text) in [
+            (now_ns, "start: 5000000000 ns is past by 0 ns"),
+            (now_ns - 7, "start: 4999999993 ns is past by 7 ns"),
+            (0, "is past"),
+            (latest_ns + 1, "is 600 s ahead: at most 600 s are allowed"),
+            (u64::MAX, "at most 600 s"),
+        ] {
+            let refused = agreed(Some(start_ns), now_ns).unwrap_err().to_string();
+            assert!(refused.contains(text) && !refused.contains('\n'), "{refused}");
+        }
+        assert!(matches!(agreed(None, now_ns), Err(LoadError::GivenUp)));
+    }
 }

@@ -14,6 +14,9 @@ pub enum LoadError {
     /// The server is not on this machine.
     #[error("{0} is not a loopback address; pass --allow-remote to send load to another machine")]
     Remote(SocketAddr),
+    /// The caller gave it up while it was ready to start.
+    #[error("given up before the start: nothing was sent")]
+    GivenUp,
     /// Too few file descriptors.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesShortfall),

@@ -134,6 +134,8 @@ pub(crate) struct Recorder {
     pub(crate) lag: Histogram<u64>,
     last_lag: (u64, u64),
     pub(crate) started: u64,
+    /// Intended and actual start of what was intended first, since the start of the run.
+    pub(crate) first_start_ns: Option<(i64, i64)>,
     /// Starts that were due while as many were in flight as may be, and those of them intended inside the window.
     pub(crate) shed: u64,
     pub(crate) shed_in_window: u64,
@@ -180,6 +182,7 @@ impl Recorder {
             lag: latency_histogram(),
             last_lag: (0, 0),
             started: 0,
+            first_start_ns: None,
             shed: 0,
             shed_in_window: 0,
             transfers: Ended::with_room(usize::MAX, true),
@@ -216,6 +219,11 @@ impl Recorder {
             self.stood_still(self.clock_due_ns, now_ns);
         }
         self.clock_due_ns = now_ns;
+    }
+
+    /// The loop waits for the start of the run: it stands still only from then on.
+    pub(crate) fn awaits_start(&mut self) {
+        self.clock_due_ns = self.start_ns;
     }
 
     /// The loop will look at the clock after `timeout_ns` at the latest.
@@ -272,6 +280,8 @@ impl Recorder {
 
     /// A transfer has ended; where its row is.
     pub(crate) fn end(&mut self, row: TransferRow) -> usize {
+        let start_ns = (row.intended_start_ns, row.actual_start_ns);
+        self.first_start_ns = Some(self.first_start_ns.map_or(start_ns, |first_ns| first_ns.min(start_ns)));
         let scope = self.scope();
         self.transfers.push(row, &scope)
     }
@@ -417,6 +427,19 @@ mod tests {
     #[test]
     fn a_loop_that_starts_late_stood_still_from_the_first_start_on() {
         assert_eq!(gaps(|recorder| recorder.looked(70 * MS)), (70, 0));
+    }
+
+    #[test]
+    fn a_loop_stands_still_from_the_start_on_however_long_it_waited_for_that() {
+        let mut recorder = Recorder::new(5_000 * MS, (5_000 * MS, u64::MAX));
+        for at in [0, 900, 4_000, 4_999] {
+            recorder.awaits_start();
+            recorder.looked(at * MS);
+        }
+        assert_eq!(recorder.gap_ns_max, 0);
+        recorder.awaits_start();
+        recorder.looked(5_007 * MS);
+        assert_eq!(recorder.gap_ns_max, 7 * MS);
     }
 
     #[test]

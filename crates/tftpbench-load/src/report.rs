@@ -137,6 +137,8 @@ struct Merged {
     /// Of the worker whose loop stood still longest: at once, and together within the window.
     gap_ns_max: u64,
     gap_ns_sum: u64,
+    /// Of the worker whose first start came latest after it was intended.
+    first_start_late_ns: Option<u64>,
     /// Of each worker.
     boots: Vec<BootRecords>,
 }
@@ -190,6 +192,7 @@ impl Merged {
             receive_buffer_bytes: 0,
             gap_ns_max: 0,
             gap_ns_sum: 0,
+            first_start_late_ns: None,
             boots: Vec::new(),
         }
     }
@@ -199,6 +202,9 @@ impl Merged {
         let Recorder { intervals, interval_ns, block_rtt, lag, transfers, .. } = worker.recorder;
         self.gap_ns_max = self.gap_ns_max.max(worker.recorder.gap_ns_max);
         self.gap_ns_sum = self.gap_ns_sum.max(phases[Phase::Window as usize].gap_ns);
+        let late_ns = worker.recorder.first_start_ns.map(|(intended_ns, actual_ns)| actual_ns - intended_ns);
+        let late_ns = late_ns.map(|ns| u64::try_from(ns).unwrap_or(0));
+        self.first_start_late_ns = self.first_start_late_ns.max(late_ns);
         for (sum, part) in self.phases.iter_mut().zip(phases) {
             sum.add(&part);
         }
@@ -253,6 +259,8 @@ fn phases_within(worker: &WorkerReport, window: Window) -> [Totals; 3] {
         let nothing = (window.start_ns, Totals::default());
         (until_ns, *inside) = worker.recorder.last_completion.unwrap_or(nothing);
     }
+    // What had nothing to start ends before the window opens.
+    let until_ns = until_ns.max(window.start_ns + window.open_ns);
     inside.idle_ns += (window.start_ns + window.close_ns).saturating_sub(until_ns);
     phases
 }
@@ -407,6 +415,7 @@ fn own(merged: &Merged, window: Window) -> Figures {
         ("generator_receive_buffer_bytes", whole(*receive_buffer_bytes as u64)),
         ("udp_drops_generator", whole(recorded.receive_drops)),
         ("first_start_ns", whole(window.start_ns)),
+        ("first_start_late_ns", merged.first_start_late_ns.map(Figure::Whole)),
         ("window_open_ns", whole(window.open_ns)),
         ("window_close_ns", whole(window.close_ns)),
     ]
@@ -503,5 +512,6 @@ mod tests {
         assert_eq!(inside(&worker(100, Some(1_300), 1_900), true), (5, 100 + 500));
         assert_eq!(inside(&worker(100, None, 1_900), true), (0, 800));
         assert_eq!(inside(&worker(100, Some(1_300), 1_600), false), (6, 100 + 200));
+        assert_eq!(inside(&worker(0, None, 400), false), (5, 800), "it had ended before the start");
     }
 }

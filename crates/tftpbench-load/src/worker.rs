@@ -301,13 +301,9 @@ impl Worker<'_> {
     }
 
     fn wait(&mut self, now_ns: u64) -> Result<(), LoadError> {
-        let next_start_ns = self.schedule.next_start_ns().map(|due_ns| due_ns.max(self.opens_ns));
-        let events = [self.timers.next_deadline_ns(), next_start_ns, Some(self.next_boundary_ns())];
-        let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
-        self.recorder.will_wait(timeout_ns);
-        // It polls for so long after something arrived, then sleeps as often as that takes.
-        let spin_ns = self.config.busy_poll_ns.saturating_sub(self.idle_ns);
+        let is_before_start = now_ns < self.recorder.start_ns;
+        let (timeout_ns, spin_ns) =
+            if is_before_start { self.until_start(now_ns) } else { self.until_next(now_ns) };
         let waited = match self.arrivals {
             Some(_) => self.wait_for_frames(timeout_ns, spin_ns)?,
             None => {
@@ -315,9 +311,33 @@ impl Worker<'_> {
                 waited.map_err(LoadError::os("cannot wait for datagrams"))?
             }
         };
-        self.idle_ns = if waited.ready > 0 { 0 } else { self.idle_ns + waited.idle_ns };
+        let is_news = waited.ready > 0 || is_before_start;
+        self.idle_ns = if is_news { 0 } else { self.idle_ns + waited.idle_ns };
         self.recorder.totals(now_ns).idle_ns += waited.idle_ns;
         Ok(())
+    }
+
+    /// For how long there is nothing to do, and for how much of that it polls: for so long after something arrived. Then
+    /// it sleeps as often as that takes.
+    fn until_next(&mut self, now_ns: u64) -> (u64, u64) {
+        let next_start_ns = self.schedule.next_start_ns().map(|due_ns| due_ns.max(self.opens_ns));
+        let events = [self.timers.next_deadline_ns(), next_start_ns, Some(self.next_boundary_ns())];
+        let next_ns = events.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let timeout_ns = next_ns.saturating_sub(now_ns).min(WAIT_MAX_NS);
+        self.recorder.will_wait(timeout_ns);
+        (timeout_ns, self.config.busy_poll_ns.saturating_sub(self.idle_ns))
+    }
+
+    /// The same before the run starts. It sleeps first, so that the start itself finds it polling, however far that was
+    /// ahead.
+    #[cold]
+    fn until_start(&mut self, now_ns: u64) -> (u64, u64) {
+        self.recorder.awaits_start();
+        let left_ns = self.recorder.start_ns - now_ns;
+        match left_ns.saturating_sub(self.config.busy_poll_ns) {
+            0 => (left_ns, left_ns),
+            asleep_ns => (asleep_ns.min(WAIT_MAX_NS), 0),
+        }
     }
 
     fn next_boundary_ns(&self) -> u64 {

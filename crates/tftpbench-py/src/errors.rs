@@ -9,7 +9,7 @@ use tftpbench_load::LoadError;
 pub(crate) fn from_load(error: LoadError) -> PyErr {
     let text = error.to_string();
     match error {
-        LoadError::Config(_) | LoadError::Remote(_) => PyValueError::new_err(text),
+        LoadError::Config(_) | LoadError::Remote(_) | LoadError::GivenUp => PyValueError::new_err(text),
         LoadError::OpenFiles(_) | LoadError::TooMany { .. } | LoadError::Os { .. } => {
             PyOSError::new_err(text)
         }

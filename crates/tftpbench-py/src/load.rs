@@ -130,9 +130,12 @@ pub(crate) struct LoadOutcome(LoadReport, Option<Stopped>);
 /// "answered", "unanswered" or "refused", whichever is known first; `on_progress` once a second with the ns since the
 /// start and since the end of the window (None before), transfers started, ended and completed, file bytes, starts shed, and
 /// machines begun, up, and lost.
+/// `on_ready` is called before all others, once everything is open; it returns the time on CLOCK_MONOTONIC in ns at which
+/// the run is to start, or None to give up, which is a ValueError here. Without it the run starts at once.
 /// Raises ValueError, OSError, RuntimeError, or what a signal handler or a callback raised.
 #[pyfunction]
-#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None))]
+#[pyo3(signature = (config, stop, on_start=None, on_close=None, on_answer=None, on_progress=None, on_ready=None))]
+#[allow(clippy::too_many_arguments, reason = "Python gives them by name")]
 pub(crate) fn run_load(
     py: Python<'_>,
     config: LoadArguments,
@@ -141,12 +144,14 @@ pub(crate) fn run_load(
     on_close: Option<Py<PyAny>>,
     on_answer: Option<Py<PyAny>>,
     on_progress: Option<Py<PyAny>>,
+    on_ready: Option<Py<PyAny>>,
 ) -> PyResult<LoadOutcome> {
     let config = LoadConfig { watch_for_answer: on_answer.is_some(), ..config.into_config()? };
     let stop = stop.get().inner().clone();
     let (mut raised, mut stopped): (Option<PyErr>, Option<Stopped>) = (None, None);
+    let mut unready: Option<PyErr> = None;
     let report = py.detach(|| {
-        tftpbench_load::run(&config, &stop, |notice| {
+        let notice = |notice: Notice| {
             let called = Python::attach(|py| match notice {
                 Notice::Scheduled { start_ns } => call(py, &on_start, (start_ns,)),
                 Notice::WindowClosed => call(py, &on_close, ()),
@@ -181,12 +186,30 @@ pub(crate) fn run_load(
                 raised.get_or_insert(error);
                 stop.request();
             }
-        })
+        };
+        let Some(on_ready) = &on_ready else { return tftpbench_load::run(&config, &stop, notice) };
+        let ready = || match Python::attach(|py| agreed_start_ns(py, on_ready)) {
+            Ok(start_ns) => start_ns,
+            Err(error) => {
+                unready = Some(error);
+                None
+            }
+        };
+        tftpbench_load::run_when_agreed(&config, &stop, ready, notice)
     });
-    match raised {
+    match unready.or(raised) {
         Some(error) => Err(error),
         None => report.map(|report| LoadOutcome(report, stopped)).map_err(from_load),
     }
+}
+
+/// The start that the callback returns; a time before all others of the clock is as past as that.
+fn agreed_start_ns(py: Python<'_>, on_ready: &Py<PyAny>) -> PyResult<Option<u64>> {
+    let returned = on_ready.call0(py)?;
+    let start_ns: Option<i64> = returned.extract(py).map_err(|_| {
+        PyValueError::new_err("on_ready: must return a time in ns on CLOCK_MONOTONIC, or None")
+    })?;
+    Ok(start_ns.map(|ns| u64::try_from(ns).unwrap_or(0)))
 }
 
 fn call<'py>(py: Python<'py>, callback: &Option<Py<PyAny>>, arguments: impl PyCallArgs<'py>) -> PyResult<()> {
