@@ -14,6 +14,7 @@
     │   ├── ServerNotReady
     │   └── ServerDied
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
+    ├── HostsError                3  load hosts that can't be reached, or that run another tftpbench
     ├── CeilingError              2  the ceiling can't be measured here
     └── NotComparable             5
         └── BaselineMissing          no stored run to compare with
@@ -96,6 +97,12 @@ class LoadError(TftpbenchError):
     """Our own load generator can't run as asked; the message names the number that is needed."""
 
     exit_code = 2
+
+
+class HostsError(TftpbenchError):
+    """A load host, or what carries calls to it, can't be reached or differs; nothing was sent to a server."""
+
+    exit_code = 3
 
 
 class CeilingError(TftpbenchError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tftpbench.model.axes import in_order
-from tftpbench.model.shown import Column, Dtype
+from tftpbench.model.shown import Across, Column, Dtype
 from tftpbench.model.units import MIB, format_bytes, format_count, format_duration
 
 # What a time is whose end did not come.
@@ -177,10 +177,13 @@ def _cohort(
             short=at if at != "p50" else f"{time} p50",
             words=f"{time} time {at}",
             is_max=at == "max",
+            across="recompute",
             in_open_loop=place if name == "response" else None,
             in_boots=place if name == "boot" else None,
         )
-        found[f"{column}_is_never"] = Column("", f"Whether {column} is never: so many did not complete.", "bool")
+        found[f"{column}_is_never"] = Column(
+            "", f"Whether {column} is never: so many did not complete.", "bool", across="recompute"
+        )
     return found
 
 
@@ -219,14 +222,15 @@ _ROW: dict[str, Column] = {
     ),
     "generator_cpus": Column("", "Numbers of the cores the generator ran on, as in 0,1.", "text"),
     "busy_poll_us": Column("us", "How long the generator polled before it slept.", "int"),
-    "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float"),
-    "started": _count("transfers", "Transfers begun.", headline=Headline(1)),
+    "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float", across="recompute"),
+    "started": _count("transfers", "Transfers begun.", headline=Headline(1), across="sum"),
     "completed": _count(
         "transfers",
         "Transfers that ended with the last ACK.",
         tables=("trials",),
         headline=Headline(2),
         in_open_loop=Headline(2),
+        across="sum",
     ),
     "failed": _count(
         "transfers",
@@ -235,28 +239,38 @@ _ROW: dict[str, Column] = {
         tables=("trials", "losses"),
         headline=Headline(3),
         in_open_loop=Headline(24),
+        across="sum",
     ),
     "timed_out": _count(
         "transfers",
         "Transfers that ran out of retries, or whose server was silent for the client's timeout at the end.",
         short="timed out",
         tables=("trials", "losses"),
+        across="sum",
     ),
     "interrupted": _count(
-        "transfers", "Transfers that the end of the trial cut off.", short="cut off", tables=("losses",)
+        "transfers", "Transfers that the end of the trial cut off.", short="cut off", tables=("losses",), across="sum"
     ),
     "retransmissions": _count(
-        "datagrams", "Datagrams that the generator sent again.", short="sent again", tables=("cost", "losses")
+        "datagrams",
+        "Datagrams that the generator sent again.",
+        short="sent again",
+        tables=("cost", "losses"),
+        across="sum",
     ),
     "duplicates": _count(
-        "datagrams", "Datagrams that the generator received and that brought nothing new.", tables=("losses",)
+        "datagrams",
+        "Datagrams that the generator received and that brought nothing new.",
+        tables=("losses",),
+        across="sum",
     ),
-    "bytes_verified": _count("bytes", "File bytes that were compared with what they must be."),
+    "bytes_verified": _count("bytes", "File bytes that were compared with what they must be.", across="sum"),
     "content_mismatches": _count(
         "transfers",
         "Transfers whose bytes were not what they must be, or too many.",
         short="wrong bytes",
         tables=("losses",),
+        across="sum",
     ),
     "data_pps": Metric(
         "1/s",
@@ -268,8 +282,16 @@ _ROW: dict[str, Column] = {
         tables=("trials",),
         headline=Headline(9),
         gate=Gated(3, budget=0.05),
+        across="recompute",
     ),
-    "pps": Metric("1/s", "Datagrams per second, both ways.", "float", better="higher", words="datagrams per second"),
+    "pps": Metric(
+        "1/s",
+        "Datagrams per second, both ways.",
+        "float",
+        better="higher",
+        words="datagrams per second",
+        across="recompute",
+    ),
     "goodput_bytes_per_s": Metric(
         "bytes/s",
         "File bytes per second.",
@@ -280,6 +302,7 @@ _ROW: dict[str, Column] = {
         headline=Headline(8, is_spoken=True),
         in_open_loop=Headline(30),
         in_boots=Headline(40),
+        across="recompute",
     ),
     "transfers_per_s": Metric(
         "1/s",
@@ -289,6 +312,7 @@ _ROW: dict[str, Column] = {
         short="files/s",
         words="transfers per second",
         headline=Headline(7, is_spoken=True),
+        across="recompute",
     ),
     "block_rtt_ns_p50": Metric(
         "ns",
@@ -300,6 +324,7 @@ _ROW: dict[str, Column] = {
         tables=("trials",),
         headline=Headline(11, histogram=("block_rtt", 50)),
         gate=Gated(5, is_judged=False),
+        across="recompute",
     ),
     "block_rtt_ns_p99": Metric(
         "ns",
@@ -311,9 +336,15 @@ _ROW: dict[str, Column] = {
         tables=("trials",),
         headline=Headline(12, histogram=("block_rtt", 99)),
         gate=Gated(6, is_judged=False),
+        across="recompute",
     ),
     "block_rtt_ns_p999": Metric(
-        "ns", "Block round trip, 99.9th percentile.", "float", better="lower", words="block round trip p99.9"
+        "ns",
+        "Block round trip, 99.9th percentile.",
+        "float",
+        better="lower",
+        words="block round trip p99.9",
+        across="recompute",
     ),
     "transfer_ns_p50": Metric(
         "ns",
@@ -324,6 +355,7 @@ _ROW: dict[str, Column] = {
         words="transfer time p50",
         tables=("trials",),
         headline=Headline(4, histogram=("transfer", 50), is_spoken=True),
+        across="recompute",
     ),
     "transfer_ns_p99": Metric(
         "ns",
@@ -334,6 +366,7 @@ _ROW: dict[str, Column] = {
         words="transfer time p99",
         headline=Headline(5, histogram=("transfer", 99), is_spoken=True),
         gate=Gated(7, is_judged=False),
+        across="recompute",
     ),
     "transfer_ns_max": Metric(
         "ns",
@@ -344,6 +377,7 @@ _ROW: dict[str, Column] = {
         words="longest transfer time",
         headline=Headline(6, is_spoken=True),
         is_max=True,
+        across="recompute",
     ),
     "first_response_ns_p50": Metric(
         "ns",
@@ -353,9 +387,15 @@ _ROW: dict[str, Column] = {
         short="first answer",
         words="first answer p50",
         tables=("cost",),
+        across="recompute",
     ),
     "first_response_ns_p99": Metric(
-        "ns", "Request to first answer, 99th percentile.", "float", better="lower", words="first answer p99"
+        "ns",
+        "Request to first answer, 99th percentile.",
+        "float",
+        better="lower",
+        words="first answer p99",
+        across="recompute",
     ),
     "server_cpu_s": Metric(
         "s",
@@ -404,8 +444,11 @@ _ROW: dict[str, Column] = {
         short="generator busy",
         is_share=True,
         tables=("cost", "trials"),
+        across="max",
     ),
-    "generator_lag_ns_p99": Metric("ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float"),
+    "generator_lag_ns_p99": Metric(
+        "ns", "Kernel's stamp of a datagram to our reading it, 99th percentile.", "float", across="max"
+    ),
     "udp_drops_server": _count(
         "datagrams",
         "Datagrams dropped at the server's sockets; what the kernel joined to one (UDP_GRO) counts once.",
@@ -417,6 +460,7 @@ _ROW: dict[str, Column] = {
         "Datagrams dropped at the generator's sockets; joined ones count once.",
         short="generator",
         tables=("losses",),
+        across="sum",
     ),
     "ceiling_data_pps": Metric(
         "1/s",
@@ -445,8 +489,11 @@ _ROW: dict[str, Column] = {
         short="slowest/median",
         words="fairness",
         tables=("cost",),
+        across="recompute",
     ),
-    "amplification": Metric("", "UDP payload bytes on the wire, both ways / file bytes.", "float", better="lower"),
+    "amplification": Metric(
+        "", "UDP payload bytes on the wire, both ways / file bytes.", "float", better="lower", across="recompute"
+    ),
     "verdict": Column("", "valid or invalid.", "text", False),
     "verdict_reason": Column("", "Why a trial is invalid, else null.", "text"),
     "generator_sockets": Column("", "shared, per-transfer or ring: how the clients came to their sockets.", "text"),
@@ -481,38 +528,48 @@ _ROW: dict[str, Column] = {
         short="host",
         tables=("losses",),
     ),
-    "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int"),
-    "windowsize_granted": Column("blocks", "Smallest windowsize that a transfer which was answered got.", "int"),
+    "blksize_granted": Column("bytes", "Smallest blksize that a transfer which was answered got.", "int", across="min"),
+    "windowsize_granted": Column(
+        "blocks", "Smallest windowsize that a transfer which was answered got.", "int", across="min"
+    ),
     "server_findings": Column("", "What the server did wrong, for people: list of {kind, count, text}.", "list"),
     "unanswered": _count(
         "transfers",
         "Transfers that never got an answer until they timed out, were late or were cut off by the trial's end.",
         tables=("losses",),
+        across="sum",
     ),
     "generator_gap_ns_max": Metric(
-        "ns", "Longest time that a loop of the generator stood still, warm-up and drain included.", "int"
+        "ns", "Longest time that a loop of the generator stood still, warm-up and drain included.", "int", across="max"
     ),
     "generator_gap_ns_sum": Metric(
-        "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int"
+        "ns", "For how long in the window the worst loop stood still, 5 ms or more at once.", "int", across="max"
     ),
-    "runner_gap_ns_max": Metric("ns", "Longest time by which the runner was late in watching the trial.", "int"),
+    "runner_gap_ns_max": Metric(
+        "ns", "Longest time by which the runner was late in watching the trial.", "int", across="max"
+    ),
     "in_flight_max": Metric(
         "transfers",
         "Most transfers in flight at once, warm-up included: client.start may keep it below concurrency.",
         "int",
         short="peak in flight",
         words="transfers in flight",
+        across="recompute",
     ),
     "intended": _count(
-        "transfers", "Transfers that were to start: those begun and those shed.", in_open_loop=Headline(1)
+        "transfers", "Transfers that were to start: those begun and those shed.", in_open_loop=Headline(1), across="sum"
     ),
     "shed": _count(
         "transfers",
         "Transfers that were to start while as many were in flight as may be, and did not.",
         in_open_loop=Headline(22),
+        across="sum",
     ),
     "late": _count(
-        "transfers", "Transfers that had not ended at their deadline, and were ended.", in_open_loop=Headline(23)
+        "transfers",
+        "Transfers that had not ended at their deadline, and were ended.",
+        in_open_loop=Headline(23),
+        across="sum",
     ),
     "deadline_ns": Column("ns", "When a transfer of an open loop was ended; null for a closed loop.", "int"),
     "offered_per_s": Metric(
@@ -521,6 +578,7 @@ _ROW: dict[str, Column] = {
         "float",
         short="offered/s",
         in_open_loop=Headline(20),
+        across="recompute",
     ),
     "achieved_per_s": Metric(
         "1/s",
@@ -528,9 +586,12 @@ _ROW: dict[str, Column] = {
         "float",
         short="achieved/s",
         in_open_loop=Headline(21),
+        across="recompute",
     ),
-    "schedule_lag_ns_p50": Metric("ns", "Intended to actual start of a transfer, median.", "int"),
-    "schedule_lag_ns_p99": Metric("ns", "Intended to actual start of a transfer, 99th percentile.", "int"),
+    "schedule_lag_ns_p50": Metric("ns", "Intended to actual start of a transfer, median.", "int", across="recompute"),
+    "schedule_lag_ns_p99": Metric(
+        "ns", "Intended to actual start of a transfer, 99th percentile.", "int", across="recompute"
+    ),
     **_cohort("response", "Response time, from the intended start: {} of all transfers intended inside the window", 3),
     **_cohort(
         "service",
@@ -538,23 +599,32 @@ _ROW: dict[str, Column] = {
         percents="p50 p95 p99",
     ),
     "machines": _count(
-        "machines", "Machines that were to boot: the sum of the five that follow.", in_boots=Headline(1)
+        "machines", "Machines that were to boot: the sum of the five that follow.", in_boots=Headline(1), across="sum"
     ),
-    "booted": _count("machines", "Machines that got all that they asked for.", in_boots=Headline(2)),
+    "booted": _count("machines", "Machines that got all that they asked for.", in_boots=Headline(2), across="sum"),
     "boots_failed": _count(
-        "machines", "Machines that gave up, at one step of their boot.", short="failed", in_boots=Headline(20)
+        "machines",
+        "Machines that gave up, at one step of their boot.",
+        short="failed",
+        in_boots=Headline(20),
+        across="sum",
     ),
     "boots_late": _count(
-        "machines", "Machines that were not up at their deadline, and were ended.", short="late", in_boots=Headline(21)
+        "machines",
+        "Machines that were not up at their deadline, and were ended.",
+        short="late",
+        in_boots=Headline(21),
+        across="sum",
     ),
     "boots_shed": _count(
         "machines",
         "Machines that were to start while as many booted as may, and did not.",
         short="shed",
         in_boots=Headline(22),
+        across="sum",
     ),
     "boots_interrupted": _count(
-        "machines", "Machines that the end of the trial cut off.", short="cut off", in_boots=Headline(23)
+        "machines", "Machines that the end of the trial cut off.", short="cut off", in_boots=Headline(23), across="sum"
     ),
     **_cohort(
         "boot",
@@ -568,7 +638,11 @@ _ROW: dict[str, Column] = {
         percents="p50 p99",
     ),
     "miss_ns_p50": Metric(
-        "ns", "Request for a file that is not there to its ERROR, median of those answered.", "int", better="lower"
+        "ns",
+        "Request for a file that is not there to its ERROR, median of those answered.",
+        "int",
+        better="lower",
+        across="recompute",
     ),
     "miss_ns_p99": Metric(
         "ns",
@@ -578,21 +652,36 @@ _ROW: dict[str, Column] = {
         short="miss p99",
         words="time of a miss p99",
         in_boots=Headline(30, histogram=("miss", 99)),
+        across="recompute",
     ),
-    "misses": _count("requests", "Requests for a file that is expected to be absent."),
+    "misses": _count("requests", "Requests for a file that is expected to be absent.", across="sum"),
     "misses_unanswered": _count(
-        "requests", "Of these, those that got no answer.", short="misses unanswered", in_boots=Headline(31)
+        "requests",
+        "Of these, those that got no answer.",
+        short="misses unanswered",
+        in_boots=Headline(31),
+        across="sum",
     ),
-    "restarts": _count("restarts", "Transfers, or boots, that a machine began anew, as its client does."),
-    "burst_ns": Metric("ns", "First to last actual start of a storm: how long the generator's own burst took.", "int"),
+    "restarts": _count("restarts", "Transfers, or boots, that a machine began anew, as its client does.", across="sum"),
+    "burst_ns": Metric(
+        "ns",
+        "First to last actual start of a storm: how long the generator's own burst took.",
+        "int",
+        across="recompute",
+    ),
     "in_flight_mean": Metric(
-        "transfers", "Mean of what was in flight over the window's time; of machines where they boot.", "float"
+        "transfers",
+        "Mean of what was in flight over the window's time; of machines where they boot.",
+        "float",
+        across="recompute",
     ),
-    "rows_kept": Metric("transfers", "Transfers that have a row of their own; figures are of all.", "int"),
+    "rows_kept": Metric(
+        "transfers", "Transfers that have a row of their own; figures are of all.", "int", across="sum"
+    ),
     "rows_every": Metric(
-        "", "One in so many of those that completed has a row; null where none was to have one.", "int"
+        "", "One in so many of those that completed has a row; null where none was to have one.", "int", across="max"
     ),
-    "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int"),
+    "rows_every_failed": Metric("", "One in so many of those that did not complete has a row.", "int", across="max"),
     "backlog_growth": Metric(
         "transfers",
         "By how many what is in flight grew over the starts of a rate, as it did over their second half; of machines "
@@ -607,8 +696,10 @@ _ROW: dict[str, Column] = {
         better="lower",
     ),
     "network": Column("", "What lay between server and generator: loopback, or namespace.", "text"),
-    "datagrams_sent": _count("datagrams", "All that the generator sent, before and after the window too."),
-    "datagrams_received": _count("datagrams", "All that the generator received."),
+    "datagrams_sent": _count(
+        "datagrams", "All that the generator sent, before and after the window too.", across="sum"
+    ),
+    "datagrams_received": _count("datagrams", "All that the generator received.", across="sum"),
     "server_udp_received": _count("datagrams", "Datagrams that the server read, as its network namespace counts them."),
     "server_udp_sent": _count("datagrams", "Datagrams that the server sent, as its network namespace counts them."),
     "server_udp_no_buffer": _count("datagrams", "Datagrams dropped there, as a socket's buffer was full."),
@@ -688,6 +779,27 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# Figures of a load generator that no row has, and how those of several load hosts give one.
+_WITHOUT_COLUMN: Mapping[str, Across] = {
+    "strays": "sum",
+    "late_datagrams": "sum",
+    "generator_unsent": "sum",
+    "blocks_to_window_end": "sum",
+    "block_rtt_left_out": "sum",
+    "generator_receive_buffer_bytes": "min",
+    "first_start_late_ns": "max",
+    "transfer_ns_mean": "recompute",
+    "first_start_ns": "recompute",
+    "window_open_ns": "recompute",
+    "window_close_ns": "recompute",
+}
+ACROSS_HOSTS: Mapping[str, Across] = {
+    **{name: column.across for name, column in COLUMNS.items() if column.across is not None},
+    **_WITHOUT_COLUMN,
+}
+"""Each figure of a load generator, and how those of several load hosts give one."""
+
+
 def _first(kind: str) -> dict[str, Metric]:
     """The first figures of every table, sentence, page and document, in their order."""
     placed = [(place.place, metric) for metric in METRICS.values() if (place := getattr(metric, kind)) is not None]
@@ -756,15 +868,19 @@ BOOT_COLUMNS: dict[str, Column] = {
 }
 
 INTERVAL_COLUMNS: dict[str, Column] = {
-    "blocks": Column("blocks", "DATA blocks acknowledged in order.", "int", False),
-    "bytes": Column("bytes", "File bytes of those blocks.", "int", False),
-    "in_flight": Column("transfers", "Transfers in flight at the interval's end.", "int", False),
-    "retransmissions": Column("datagrams", "Datagrams that the generator sent again.", "int", False),
+    "blocks": Column("blocks", "DATA blocks acknowledged in order.", "int", False, across="sum"),
+    "bytes": Column("bytes", "File bytes of those blocks.", "int", False, across="sum"),
+    "in_flight": Column("transfers", "Transfers in flight at the interval's end.", "int", False, across="sum"),
+    "retransmissions": Column("datagrams", "Datagrams that the generator sent again.", "int", False, across="sum"),
     "duration_ns": Column(
         "ns", "How long the interval is; null in runs of older versions, which had 100 ms only.", "int"
     ),
-    "started": Column("transfers", "Transfers that started in it; null in runs of older versions.", "int"),
-    "shed": Column("transfers", "Transfers that were intended in it and shed; null in runs of older versions.", "int"),
+    "started": Column(
+        "transfers", "Transfers that started in it; null in runs of older versions.", "int", across="sum"
+    ),
+    "shed": Column(
+        "transfers", "Transfers that were intended in it and shed; null in runs of older versions.", "int", across="sum"
+    ),
 }
 
 LATENCY_KINDS = {

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import Literal
 
 Dtype = Literal["int", "float", "text", "time", "list", "bool"]
+Across = Literal["sum", "max", "min", "recompute"]
+"""How figures of several load hosts give one: in the last way from what they were made of, in host/hosts/merge.py."""
 RENDERER = "tftpbench.render.notebook"
 
 
@@ -21,12 +23,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds. unit "" means a plain number, key or word."""
+    """What a column holds. unit "" means a plain number, key or word.
+
+    `across`: how figures of several load hosts give one; None of what is no figure of a load generator.
+    """
 
     unit: str
     meaning: str
     dtype: Dtype
     nullable: bool = True
+    across: Across | None = None
 
     @property
     def is_number(self) -> bool:
