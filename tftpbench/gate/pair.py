@@ -36,10 +36,9 @@ from tftpbench.measure import (
 from tftpbench.model.errors import ServerError
 from tftpbench.model.gate_settings import KNOWN, METRICS, allowance, worsening
 from tftpbench.model.invariants import number
+from tftpbench.model.latency import Latency, encoded_histograms
 from tftpbench.model.units import MIB
 from tftpbench.model.workload import Cell
-from tftpbench.store import Latency
-from tftpbench.store.format import encoded_histograms
 
 STOP_GRACE_S = 0.3  # as in a trial: the load is over
 # An arm has this much time besides its multiple of the base's: a datagram that was lost costs one or two timeouts, and

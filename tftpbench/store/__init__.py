@@ -9,9 +9,9 @@ For keeping, pack.py makes one file of each kind for all trials; run.py reads bo
 A finished trial is never lost, and a half-written one never seen. Figures are stored and merged here, never computed.
 """
 
+from tftpbench.model.latency import Latency
 from tftpbench.model.metrics import COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.store.format import SCHEMA
-from tftpbench.store.latency import Latency
 from tftpbench.store.run import Run, load_run, load_runs
 from tftpbench.store.writer import RunFolder
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
+from tftpbench.model.latency import encoded_histograms
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.regular_file import UnfitFile, read_regular
 
@@ -214,11 +215,6 @@ def read_histograms(path: Path, kind: str) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ResultsError(f"can't be read: {reason}") from None
     return encoded_histograms(text, kind)
-
-
-def encoded_histograms(log: str, kind: str) -> list[str]:
-    """The same, of a log that is not in a file yet."""
-    return [line.rpartition(",")[2] for line in log.splitlines() if line.startswith(f"Tag={kind},")]
 
 
 def read_answer(folder: Path) -> str | None:

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.latency import Latency
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.regular_file import read_regular
 from tftpbench.model.shown import Column
 from tftpbench.store import format as form
 from tftpbench.store import tables
-from tftpbench.store.latency import Latency
 from tftpbench.store.run import Run, load_run
 from tftpbench.store.trial_files import TrialFiles, WholeRun
 

@@ -19,13 +19,13 @@ from tftpbench.model.arguments import path_of
 from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import ResultsError, ResultsWarning, suggest
 from tftpbench.model.escape import one_line
+from tftpbench.model.latency import Latency
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, LATENCY_KINDS, TRANSFER_COLUMNS
 from tftpbench.model.shown import Column, Shown
 from tftpbench.model.thresholds import server_name
 from tftpbench.model.units import counted
 from tftpbench.store import format as form
 from tftpbench.store import tables
-from tftpbench.store.latency import Latency
 from tftpbench.store.trial_files import PackedRun, TrialFiles, WholeRun
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.latency import Integers, Latency
 from tftpbench.model.shown import Column
 from tftpbench.store import format as form
 from tftpbench.store import tables
-from tftpbench.store.latency import Integers, Latency
 
 # Bound of all histograms of a run together (docs/results-format.md, "Bounds"): a minute of decoding.
 HISTOGRAMS_MAX = 100_000

@@ -32,13 +32,13 @@ from tftpbench.analysis.summary import answer_of
 from tftpbench.gate.document import load as load_gate
 from tftpbench.host.choice import choose_manifest
 from tftpbench.model.errors import ResultsError, ResultsWarning, ScenarioError, TftpbenchError, UsageError
+from tftpbench.model.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
 from tftpbench.model.regular_file import write_chosen, write_whole
 from tftpbench.model.scenario_files import load_scenario
 from tftpbench.render.report.contents import contents_of
 from tftpbench.render.report.figures import figures_of
 from tftpbench.store import Latency, RunFolder, load_run, tables
 from tftpbench.store import format as form
-from tftpbench.store.latency import DECODED_MAX_BYTES, PAYLOAD_MAX_BYTES
 from tftpbench.store.pack import pack
 
 FILES = (
@@ -214,7 +214,7 @@ def test_a_histogram_is_held_to_bounds_before_it_is_decoded(
     content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "counts" not in words:
-        monkeypatch.setattr("tftpbench.store.latency.HdrHistogram", None)  # it must not even be asked
+        monkeypatch.setattr("tftpbench.model.latency.HdrHistogram", None)  # it must not even be asked
     with pytest.raises(ResultsError, match=words):
         Latency.of([packed(content)])
 

@@ -153,6 +153,11 @@ class Latency(Shown):
         return cls(values_ns, counts)
 
 
+def encoded_histograms(log: str, kind: str) -> list[str]:
+    """The histograms of one tag of an interval log: of its lines `Tag=<kind>,start,length,max,payload` the last part."""
+    return [line.rpartition(",")[2] for line in log.splitlines() if line.startswith(f"Tag={kind},")]
+
+
 def _payload_bytes(text: str) -> int:
     """Size of the histogram decompressed. ResultsError where it or its header is out of bounds."""
     try:
