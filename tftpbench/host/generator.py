@@ -140,6 +140,12 @@ class LoadConfig:
         rate = rate_ratio(self.rate_per_s)
         return rate.numerator, rate.denominator * 10**9
 
+    def window_ns(self, start_ns: int) -> tuple[int, int | None]:
+        """When the measured window of a load that starts then opens and closes; None where its work ends it."""
+        opens_ns = start_ns + (self.warm_up_ns if self.duration_ns is not None else 0)
+        length_ns = sum(piece.for_ns for piece in self.shape) or self.duration_ns
+        return opens_ns, None if length_ns is None else opens_ns + length_ns
+
     @property
     def options(self) -> dict[str, int]:
         """The options of its requests whose grant is counted: a default is not asked for (RFC 2347)."""
@@ -191,6 +197,7 @@ class LoadResult:
     `errors`: of more than 16 codes for each worker the later ones are not kept.
     `answered`: transfers that the server answered; `granted`: in how many of them it granted each of blksize,
     windowsize and tsize.
+    `hosts_lost`: of several load hosts those that were lost, and why: "NAME: WHY"; the figures are of the others then.
     """
 
     figures: dict[str, int | float | None]
@@ -205,6 +212,7 @@ class LoadResult:
     stopped: str | None = None
     boots: dict[str, Column] = field(default_factory=dict, repr=False)
     served_misses: tuple[tuple[int, int, int], ...] = ()
+    hosts_lost: str | None = None
 
     @property
     def has_every_start(self) -> bool:
@@ -319,9 +327,7 @@ def run_load(
     measured = window or MeasuredWindow()
 
     def announce(start_ns: int) -> None:
-        opens_ns = start_ns + (config.warm_up_ns if config.duration_ns is not None else 0)
-        length_ns = sum(piece.for_ns for piece in config.shape) or config.duration_ns
-        measured.announce(opens_ns, None if length_ns is None else opens_ns + length_ns)
+        measured.announce(*config.window_ns(start_ns))
 
     with _refusals():
         outcome = _core.run_load(

@@ -7,12 +7,13 @@ file.
 
 import base64
 import math
+import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
+from tftpbench.model.metrics import LATENCY_KINDS
 from tftpbench.model.shown import Shown
 from tftpbench.model.units import counted, format_duration
 
@@ -44,6 +46,15 @@ _ENVELOPE_BYTES = 8  # cookie and length, before what is compressed
 # cookie, length, offset, digits, lowest, highest, ratio
 _HEADER = struct.Struct(">IIIIQQd")
 _REASON_MAX = 200
+# Of one tag in a log (crates/tftpbench-load, INTERVALS_MAX).
+INTERVALS_MAX = 128
+_LINE = re.compile(r"Tag=(\w{1,40}),(\d{1,9}\.\d{3}),(\d{1,9}\.\d{3}),\d{1,15}\.\d{3},([A-Za-z0-9+/]+=*)", re.ASCII)
+_LINE_SHOWN = 60
+_LOG_HEAD = (
+    "#[Latencies in nanoseconds; times in seconds since the first start]",
+    "#[Histogram log format version 1.3]",
+    '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,8 +165,86 @@ class Latency(Shown):
 
 
 def encoded_histograms(log: str, kind: str) -> list[str]:
-    """The histograms of one tag of an interval log: of its lines `Tag=<kind>,start,length,max,payload` the last part."""
+    """The histograms of one tag of an interval log, whose lines are `Tag=<kind>,start,length,max,histogram`."""
     return [line.rpartition(",")[2] for line in log.splitlines() if line.startswith(f"Tag={kind},")]
+
+
+def merged_log(logs: Sequence[str]) -> str:
+    """One interval log of several whose times count from the same start, as the generator merges its workers' logs.
+
+    The histograms of each tag are added bucket by bucket, in intervals as long as the longest of that tag. Raises
+    ResultsError where a log can't be read, or holds histograms that can't be added.
+    """
+    found: dict[str, list[_Line]] = {kind: [] for kind in LATENCY_KINDS}
+    for log in logs:
+        for line in log.splitlines():
+            if line and line[0] not in '#"':
+                tag, parsed = _parsed(line)
+                found[tag].append(parsed)
+    written = list(_LOG_HEAD)
+    for kind, lines in found.items():
+        decoded = _Decoder(kind, DECODED_MAX_BYTES * len(logs))
+        for start_ms, length_ms, encoded in _intervals(lines):
+            whole = decoded.sum(encoded)
+            if whole.total_count:
+                most, packed = whole.get_max_value() / 1e6, whole.encode().decode("ascii")
+                written.append(f"Tag={kind},{start_ms / 1e3:.3f},{length_ms / 1e3:.3f},{most:.3f},{packed}")
+    return "\n".join(written) + "\n"
+
+
+class _Decoder:
+    """Decodes histograms of one kind and adds them, all of the same bounds and together of so many bytes at most."""
+
+    def __init__(self, kind: str, bytes_max: int) -> None:
+        self._kind, self._left = kind, bytes_max
+        self._bounds: tuple[int, int, int] | None = None
+
+    def sum(self, encoded: Sequence[str]) -> HdrHistogram:
+        whole = self._one(encoded[0])
+        for text in encoded[1:]:
+            whole.add(self._one(text))
+        return whole
+
+    def _one(self, text: str) -> HdrHistogram:
+        self._left -= _payload_bytes(text)
+        if self._left < 0:
+            raise ResultsError(f"can't be merged: it holds too many histograms of {self._kind}")
+        one = _decoded(text)
+        _refuse_large(_counts(one))
+        bounds = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
+        if bounds != (self._bounds or bounds):
+            raise ResultsError(f"can't be merged: histograms of {self._kind} have unlike bounds")
+        self._bounds = bounds
+        return one
+
+
+class _Line(NamedTuple):
+    start_ms: int
+    length_ms: int
+    encoded: str
+
+
+def _parsed(line: str) -> tuple[str, _Line]:
+    """Tag and parts of a line. An interval is some seconds long, a power of two, and begins at a multiple of that."""
+    match = _LINE.fullmatch(line)
+    if match is None or match[1] not in LATENCY_KINDS:
+        raise ResultsError(f"can't be read: {one_line(line, _LINE_SHOWN)!r} is no line of a latency log")
+    start_ms, length_ms = (int(match[number].replace(".", "")) for number in (2, 3))
+    seconds, rest = divmod(length_ms, 1000)
+    if rest or not seconds or seconds & (seconds - 1) or start_ms % length_ms:
+        raise ResultsError(f"can't be read: an interval in it has {length_ms} ms from {start_ms} ms on")
+    return match[1], _Line(start_ms, length_ms, match[4])
+
+
+def _intervals(lines: Sequence[_Line]) -> list[tuple[int, int, list[str]]]:
+    """Start, length and histograms of each interval, in order: as long as the longest, longer where they are many."""
+    length_ms = max((line.length_ms for line in lines), default=1000)
+    while len({line.start_ms // length_ms for line in lines}) > INTERVALS_MAX:
+        length_ms *= 2
+    parts: dict[int, list[str]] = {}
+    for line in sorted(lines, key=lambda line: line.start_ms):
+        parts.setdefault(line.start_ms // length_ms, []).append(line.encoded)
+    return [(place * length_ms, length_ms, encoded) for place, encoded in parts.items()]
 
 
 def _payload_bytes(text: str) -> int:

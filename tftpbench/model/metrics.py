@@ -676,7 +676,7 @@ _ROW: dict[str, Column] = {
         across="recompute",
     ),
     "rows_kept": Metric(
-        "transfers", "Transfers that have a row of their own; figures are of all.", "int", across="sum"
+        "transfers", "Transfers that have a row of their own; figures are of all.", "int", across="recompute"
     ),
     "rows_every": Metric(
         "", "One in so many of those that completed has a row; null where none was to have one.", "int", across="max"
@@ -784,8 +784,8 @@ _WITHOUT_COLUMN: Mapping[str, Across] = {
     "strays": "sum",
     "late_datagrams": "sum",
     "generator_unsent": "sum",
-    "blocks_to_window_end": "sum",
-    "block_rtt_left_out": "sum",
+    "blocks_to_window_end": "recompute",
+    "block_rtt_left_out": "recompute",
     "generator_receive_buffer_bytes": "min",
     "first_start_late_ns": "max",
     "transfer_ns_mean": "recompute",

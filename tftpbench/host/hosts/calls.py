@@ -43,9 +43,10 @@ FRAME_MAX_BYTES = CHUNK_MAX_BYTES + HEAD_MAX_BYTES
 FILES_MAX_BYTES = 256 << 20
 # Rows of 5 million transfers, and of as many machines, have 1 GiB.
 RESULT_MAX_BYTES = 1 << 30
-# Threads of one agent, and starts it may be asked to hold: what is beyond either is no load of ours.
+# Threads of one agent.
 WORKERS_MAX = 256
-WEIGHT_MAX = 10_000
+# Of all hosts together, without a common factor.
+WEIGHTS_MAX = 10_000
 LONGEST_POLL_MS = 5_000
 WORD_MAX, LINE_MAX = 200, 500
 # Kinds of protocol faults there are some 30; of ERRORs each worker keeps 16 codes.
@@ -53,6 +54,8 @@ FAULTS_MAX, ERRORS_MAX = 200, 16 * WORKERS_MAX
 MISSES_MAX = 100_000
 LOG_MAX_BYTES = 64 << 20
 INT_MAX = 2**63 - 1
+# As crates/tftpbench-load has them (INTERVAL_NS), in runs of up to many years.
+INTERVALS_NS = frozenset(100_000_000 << power for power in range(32))
 
 _LENGTHS = struct.Struct(">II")
 """What goes before a frame on a pipe: the bytes of its body, and the number of the question that it is or answers."""
@@ -88,7 +91,11 @@ _Count = Annotated[int, Field(ge=0, le=INT_MAX)]
 
 
 class Hello(Strict):
-    """Which tftpbench is there, and on what machine. `code`: equal for equal Python sources; `cores`: those allowed."""
+    """Which tftpbench is there, and on what machine.
+
+    `code`: equal for equal Python sources. `cores`: how many are allowed. `boot_id`, `network`: together they name one
+    network namespace of one machine, as long as it runs.
+    """
 
     protocol: int
     version: _Word
@@ -99,6 +106,8 @@ class Hello(Strict):
     hostname: _Word
     host_key: _Word
     cores: Annotated[int, Field(ge=1, le=100_000)]
+    boot_id: _Word
+    network: _Word
 
 
 class Clock(Strict):
@@ -115,13 +124,12 @@ class FileChunk(Strict):
 
 
 class Prepare(Strict):
-    """Open all that the load needs. `cores`: on so many, or wherever the system puts it.
+    """Open all that the load needs.
 
     `against`: the file for `verify_against`, and `each` one for each number; `contents`: (share, step, file).
     """
 
     config: dict[str, Any]
-    cores: Annotated[int, Field(ge=1, le=100_000)] | None = None
     against: tuple[_Count, ...] = ()
     each: bool = False
     contents: Annotated[tuple[tuple[_Count, _Count, _Count], ...], Field(max_length=MISSES_MAX)] = ()
@@ -160,6 +168,7 @@ class Standing(Strict):
     state: State
     progress: Annotated[tuple[_Count | None, ...], Field(min_length=10, max_length=10)] | None = None
     closed_ns: _Ns | None = None
+    stopped: _Word | None = None
     problem: Problem | None = None
 
     @property
@@ -317,10 +326,10 @@ def files_of(config: LoadConfig) -> Files:
     return Files(tuple(numbers), tuple(numbers[path] for path in against), each and bool(against), contents)
 
 
-def prepare(config: LoadConfig, files: Files, cores: int | None) -> bytes:
+def prepare(config: LoadConfig, files: Files) -> bytes:
     """The call for a host's part of a load. Raises LoadError for what only this machine has."""
     for name, without in _LOCAL.items():
-        if name != "cpus" and getattr(config, name) != without:
+        if getattr(config, name) != without:
             raise LoadError(f"{name}: is of this machine, so other load hosts can't use it; allowed: none with --dask")
     if config.sockets == "ring":
         raise LoadError("sockets: ring is of this machine's own network; allowed with --dask: shared, per-transfer")
@@ -328,7 +337,7 @@ def prepare(config: LoadConfig, files: Files, cores: int | None) -> bytes:
     head["verify_against"] = None
     for share, step, _ in files.contents:
         head["boots"][share]["steps"][step]["contents"] = None
-    return packed(Prepare(config=head, cores=cores, against=files.against, each=files.each, contents=files.contents))
+    return packed(Prepare(config=head, against=files.against, each=files.each, contents=files.contents))
 
 
 def config_of(asked: Prepare) -> LoadConfig:
@@ -346,7 +355,7 @@ def config_of(asked: Prepare) -> LoadConfig:
     if config.verify_against is not None or any(step.contents for part in config.boots for step in part.steps):
         raise BadDocument("config names a file of this host")
     first, width, of = config.share
-    if first < 0 or width < 1 or not first + width <= of <= INT_MAX >> 16:
+    if first < 0 or width < 1 or not first + width <= of <= WEIGHTS_MAX:
         raise BadDocument(f"share {config.share} is none")
     if not 1 <= config.workers <= WORKERS_MAX:
         raise BadDocument(f"{config.workers} workers; allowed: {WORKERS_MAX}")
@@ -514,8 +523,8 @@ def _check_tables(tables: Mapping[str, Mapping[str, Column]], config: LoadConfig
             if column.size and not (low <= column.min() and column.max() <= high):
                 raise BadDocument(f"{kind} has a {name} of {column.min() if column.min() < low else column.max()}")
     lengths = np.unique(tables["intervals"]["duration_ns"])
-    if lengths.size > 1:
-        raise BadDocument("intervals are of several lengths")
+    if lengths.size and (lengths.size > 1 or int(lengths[0]) not in INTERVALS_NS):
+        raise BadDocument("intervals are of no one length, of 100 ms times a power of two")
     first, width, of = config.share
     number = tables["boots"]["machine"] if config.boots else tables["transfers"]["number"]
     place = number % of

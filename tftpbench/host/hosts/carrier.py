@@ -17,12 +17,15 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from tftpbench.host import machine
 from tftpbench.host.hosts import calls
 from tftpbench.host.hosts.calls import BadDocument, Refused
+from tftpbench.model.errors import HostsError
+from tftpbench.model.escape import one_line
 
 AGENT = (sys.executable, "-P", "-m", "tftpbench.host.hosts.agent")
 # An agent ends itself after POLL_LOST_S; one that is suspended can't.
@@ -34,6 +37,7 @@ IDS_MAX = 100_000
 LAST_WORDS_BYTES = 2_000
 _ID = re.compile(r"[0-9a-f]{32}")
 _PACKAGE = Path(__file__).parents[2]
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class HostLost(Exception):
@@ -242,7 +246,7 @@ def _ended(status: int, last_words: bytes) -> str:
 
 def hello() -> calls.Hello:
     """What is here."""
-    facts, build = machine.facts(), machine.build()
+    facts, build, network = machine.facts(), machine.build(), os.stat("/proc/self/ns/net")
     return calls.Hello(
         protocol=calls.PROTOCOL,
         version=str(build["tftpbench"]),
@@ -253,7 +257,34 @@ def hello() -> calls.Hello:
         hostname=socket.gethostname()[: calls.WORD_MAX],
         host_key=machine.host_key(facts),
         cores=len(os.sched_getaffinity(0)),
+        boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
+        network=f"{network.st_dev}:{network.st_ino}",
     )
+
+
+@cache
+def ours() -> calls.Hello:
+    """What is here, asked once."""
+    return hello()
+
+
+def check_hello(host: str, answered: bytes) -> calls.Hello:
+    """What a host said of itself. Raises HostsError where it is no load host, or has another tftpbench than this one.
+
+    Only the same one counts and times alike.
+    """
+    try:
+        there, _ = calls.unpacked(answered, calls.Hello)
+    except (BadDocument, Refused) as error:
+        raise HostsError(f"{host}: can't be used as a load host: {one_line(error)}") from None
+    for name in ("protocol", "version", "core", "build_profile", "code"):
+        theirs, mine = getattr(there, name), getattr(ours(), name)
+        if theirs != mine:
+            raise HostsError(
+                f"{host}: has another tftpbench: {name.replace('_', ' ')} is {one_line(theirs)} there and {mine} here; "
+                "install the same one on all load hosts"
+            )
+    return there
 
 
 def _code() -> str:

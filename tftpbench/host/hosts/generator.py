@@ -1,0 +1,539 @@
+"""`HostsGenerator`: one load from several hosts, each with its share of the one schedule, all from the same start.
+
+The way of a load: who is there (`hello`, once), all open what they need (`prepare`), how far their clocks are from this
+one (`clock`), one start in each host's own time (`go`), how they are, once a second (`poll`), what they found
+(`collect`), and one result (merge.py). A host that is lost ends the load of all, and the result says so: another
+host with its share would be another load. It must never send a share's load twice.
+"""
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
+from tftpbench.host.hosts import calls, carrier, merge
+from tftpbench.host.hosts.agent import requests
+from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing
+from tftpbench.host.hosts.carrier import Carrier, HostLost
+from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
+from tftpbench.host.measured_window import MeasuredWindow
+from tftpbench.model.errors import HostsError, LoadError, suggest
+from tftpbench.model.escape import one_line
+from tftpbench.model.strict import Strict
+from tftpbench.model.units import counted
+
+Answer = TypeVar("Answer", bound=Strict)
+_CLOCK_TRIPS = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long what may take; tests have shorter ones. In seconds.
+
+    `lead_s`: from the `go` to the start. `poll_s`: between two looks at a host. `silence_s`: a host that has not
+    answered for so long is lost. `call_s`: any other call. `prepare_s`: to open all that a load needs.
+    `busy_s`: for the agent of a load whose coordinator is gone to end. `stop_s`: from a stop to the last result.
+    `collect_s`: for a chunk of a result. `clock_s`: for the round trips of one measurement of the clocks.
+    """
+
+    lead_s: float = 2.5
+    poll_s: float = 1.0
+    silence_s: float = 3.0
+    call_s: float = 10.0
+    prepare_s: float = 60.0
+    busy_s: float = calls.POLL_LOST_S + 5.0
+    stop_s: float = 30.0
+    collect_s: float = 60.0
+    clock_s: float = 3.0
+
+
+class HostsGenerator:
+    """The generators of several hosts as one. `weights`: of each host, equal ones unless given; 0 leaves one out."""
+
+    def __init__(
+        self,
+        way: Carrier,
+        weights: Sequence[int] = (),
+        limits: Limits | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], object] = time.sleep,
+        executor: Callable[[int], Executor] = ThreadPoolExecutor,
+    ) -> None:
+        weights = tuple(weights) or (1,) * len(way.hosts)
+        if len(weights) != len(way.hosts) or min(weights, default=0) < 0 or not any(weights):
+            raise HostsError(f"weights: {len(weights)} for {counted(len(way.hosts), 'load host')}; give one for each")
+        common = math.gcd(*weights)
+        if sum(weights) > calls.WEIGHTS_MAX * common:
+            raise HostsError(f"weights: add up to {sum(weights)}; allowed: {calls.WEIGHTS_MAX} without a common factor")
+        self.hosts = way.hosts
+        """Their names; a row's `host` is a place here."""
+        self._weights = tuple(weight // common for weight in weights)
+        self._carrier, self._limits = way, limits or Limits()
+        self._clock, self._sleep, self._executor = clock, sleep, executor
+        self._greeted: dict[str, calls.Hello] = {}
+
+    def taking(self, hosts: Sequence[str], weights: Sequence[int] = ()) -> "HostsGenerator":
+        """The same with these hosts only, by their weights. Raises HostsError for one that is not among them."""
+        if unknown := [host for host in hosts if host not in self.hosts]:
+            raise HostsError(f"{one_line(unknown[0])}: is no load host{suggest(unknown[0], self.hosts)}")
+        way = _Some(self._carrier, tuple(hosts))
+        made = HostsGenerator(way, weights, self._limits, self._clock, self._sleep, self._executor)
+        made._greeted = {host: hello for host, hello in self._greeted.items() if host in hosts}
+        return made
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of them are in this network namespace of this machine: they reach what listens on its loopback.
+
+        Raises HostsError as `greet` does.
+        """
+        ours = carrier.ours()
+        there = {(hello.boot_id, hello.network) for hello in self.greet()}
+        return there == {(ours.boot_id, ours.network)}
+
+    def greet(self) -> tuple[calls.Hello, ...]:
+        """What is on each host, asked for once.
+
+        Raises HostsError for one that can't be reached, or whose tftpbench differs from this one.
+        """
+        talk = self._talk()
+        asked = [host for host in self.hosts if host not in self._greeted]
+        if asked:
+            with self._pool(len(asked)) as pool:
+                said = _each(pool, talk.hello, asked)
+            for host, hello in said.items():
+                if isinstance(hello, Exception):
+                    raise HostsError(f"{host}: can't be used as a load host: {_why(hello)}")
+                self._greeted[host] = hello
+        return tuple(self._greeted[host] for host in self.hosts)
+
+    def run(
+        self,
+        config: LoadConfig,
+        stop: Stop,
+        window: MeasuredWindow | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> LoadResult:
+        """Run one load to its end on all hosts.
+
+        Where a host is lost, the others are stopped, and the result has `hosts_lost`. Raises LoadError where a
+        generator can't run as asked, HostsError where a host can't be used from the beginning.
+        """
+        measured = window or MeasuredWindow()
+        try:
+            self.greet()
+            parts = split(config, self._weights)
+            prepared = {self.hosts[number]: (part, calls.files_of(part)) for number, part in parts.items()}
+            # For each host a thread for its poll, one for another call, and one to end it meanwhile.
+            with self._pool(3 * len(prepared)) as pool:
+                load = _Load(self._talk(), pool, self.hosts, config, prepared, self._sleep)
+                try:
+                    return load.run(stop, measured, on_progress)
+                finally:
+                    measured.close(self._clock())
+                    load.end()
+        finally:
+            measured.close(self._clock())
+
+    def _talk(self) -> "_Talk":
+        return _Talk(self._carrier, secrets.token_hex(16), self._clock, self._limits)
+
+    @contextmanager
+    def _pool(self, threads: int) -> Iterator[Executor]:
+        """Threads. Where this is left by an exception, calls that still wait are not waited for."""
+        pool = self._executor(threads)
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+
+def split(config: LoadConfig, weights: Sequence[int]) -> dict[int, LoadConfig]:
+    """Each host's part of a load, by the host's number: together exactly what one host would do.
+
+    A host that has nothing to start is left out. Raises LoadError.
+    """
+    if config.concurrency < 1 or config.workers < 1:
+        raise LoadError("concurrency and workers: must be at least 1")
+    taking = {number: weight for number, weight in enumerate(weights) if weight}
+    while (slots := _split(config.concurrency, taking)) and 0 in slots.values():
+        taking.pop(max(number for number, count in slots.items() if not count))
+    of, found, first = sum(taking.values()), {}, 0
+    bytes_per_s, rows = _split(config.bytes_per_s_max or 0, taking), _split(config.rows_max, taking)
+    for number, weight in taking.items():
+        if config.transfers is None or first < config.transfers:
+            found[number] = replace(
+                config,
+                share=(first, weight, of),
+                concurrency=slots[number],
+                workers=min(config.workers, slots[number]),
+                bytes_per_s_max=None if config.bytes_per_s_max is None else max(1, bytes_per_s[number]),
+                rows_max=max(1, rows[number]),
+                cpus=(),
+            )
+        first += weight
+    if not found:
+        raise LoadError("transfers: must be at least 1")
+    return found
+
+
+def _split(count: int, weights: Mapping[int, int]) -> dict[int, int]:
+    """A number in parts by weight, which add up to it; the first ones get what is left over."""
+    of = sum(weights.values())
+    parts = {number: count * weight // of for number, weight in weights.items()}
+    left = count - sum(parts.values())
+    return {number: part + (place < left) for place, (number, part) in enumerate(parts.items())}
+
+
+class _Some:
+    """Some of a carrier's hosts, as a carrier."""
+
+    def __init__(self, way: Carrier, hosts: tuple[str, ...]) -> None:
+        self.hosts, self._way = hosts, way
+
+    def call(self, host: str, load_id: str, call: Call, document: bytes, timeout_s: float) -> bytes:
+        """As Carrier has it."""
+        return self._way.call(host, load_id, call, document, timeout_s)
+
+    def close(self) -> None:
+        """Nothing: the way is the others', too."""
+
+
+class _Talk:
+    """Calls of one load: documents out and in, and no host's fault is more than HostLost."""
+
+    def __init__(self, way: Carrier, load_id: str, clock: Callable[[], int], limits: Limits) -> None:
+        self.clock, self.limits = clock, limits
+        self._carrier, self._load_id = way, load_id
+
+    def ask(
+        self, host: str, call: Call, model: Strict, expected: type[Answer], timeout_s: float | None = None
+    ) -> Answer:
+        """The answer. Raises HostLost, or Refused where the host says no."""
+        return self.ask_bytes(host, call, calls.packed(model), expected, timeout_s)[0]
+
+    def ask_bytes(
+        self, host: str, call: Call, document: bytes, expected: type[Answer], timeout_s: float | None = None
+    ) -> tuple[Answer, memoryview]:
+        """The same of a document that is made, with the bytes behind the answer."""
+        try:
+            answer = self._carrier.call(host, self._load_id, call, document, timeout_s or self.limits.call_s)
+            return calls.unpacked(answer, expected)
+        except BadDocument as error:
+            raise HostLost(host, f"answered {call} with no document of ours: {error}") from None
+        except Refused as refused:
+            if refused.kind in ("load", "busy"):
+                raise
+            raise HostLost(host, refused.why) from None
+
+    def hello(self, host: str) -> calls.Hello:
+        """What is there. Raises HostLost, HostsError."""
+        asked = calls.packed(calls.Done())
+        return carrier.check_hello(host, self._carrier.call(host, self._load_id, "hello", asked, self.limits.call_s))
+
+    def offset(self, host: str) -> Offset:
+        """How far the host's clock is from this one's. Raises HostLost, Refused."""
+        trips: list[RoundTrip] = []
+        until_ns = self.clock() + round(self.limits.clock_s * 1e9)
+        while len(trips) < _CLOCK_TRIPS and (not trips or self.clock() < until_ns):
+            sent_ns = self.clock()
+            there_ns = self.ask(host, "clock", calls.Done(), calls.Clock, self.limits.silence_s).monotonic_ns
+            trips.append(RoundTrip(sent_ns, there_ns, self.clock()))
+        return Offset.of(trips)
+
+
+class _Load:
+    """One load, from its first call to its last. `lost`: hosts and why, in the order in which they were lost."""
+
+    def __init__(
+        self,
+        talk: _Talk,
+        pool: Executor,
+        hosts: tuple[str, ...],
+        config: LoadConfig,
+        parts: Mapping[str, tuple[LoadConfig, calls.Files]],
+        sleep: Callable[[float], object],
+    ) -> None:
+        self._talk, self._pool, self._sleep = talk, pool, sleep
+        self._hosts, self._config, self._parts = hosts, config, parts
+        self._limits, self._clock = talk.limits, talk.clock
+        self._standing: dict[str, Standing] = {}
+        self._polls: dict[Future[Standing], str] = {}
+        self._ends: dict[str, Future[None]] = {}
+        self._stops_sent: dict[str, int] = {}
+        self._offsets: dict[str, Offset] = {}
+        self._start_ns: int | None = None
+        self._closed_ns: int | None = None
+        self.lost: dict[str, str] = {}
+
+    @property
+    def there(self) -> list[str]:
+        """The hosts that are not lost."""
+        return [host for host in self._parts if host not in self.lost]
+
+    def run(self, stop: Stop, window: MeasuredWindow, on_progress: Callable[[Progress], object] | None) -> LoadResult:
+        """Do it; see `HostsGenerator.run`."""
+        self._all(self._prepare)
+        self._await_ready(stop)
+        if not self.lost and not requests(stop):
+            self._offsets = self._all(self._talk.offset)
+        if self.lost or requests(stop):
+            return self._named(merge.nothing(self._config, self._clock()))
+        self._go(window)
+        self._watch(stop, window, on_progress)
+        after = self._all(self._talk.offset)
+        found = self._all(self._collect)
+        return self._merged(found, after, window)
+
+    def end(self) -> None:
+        """End what is still there of it on every host, as far as it can be reached."""
+        for host in self._parts:
+            self._end(host)
+        wait(self._ends.values())
+
+    def _end(self, host: str) -> None:
+        def end() -> None:
+            with suppress(HostLost, Refused):
+                self._talk.ask(host, "end", calls.Done(), calls.Done, self._limits.silence_s)
+
+        if host not in self._ends:
+            self._ends[host] = self._pool.submit(end)
+
+    def _lose(self, host: str, why: object) -> None:
+        """It is lost from now on; what it still does is ended at once, where that can be done."""
+        if host not in self.lost:
+            self.lost[host] = one_line(why)
+            self._end(host)
+
+    # Before the start --------------------------------------------------------------------------------------------
+
+    def _prepare(self, host: str) -> None:
+        """Send what its part needs, and the part; it says later that it is ready."""
+        config, files = self._parts[host]
+        until_ns = self._clock() + round(self._limits.busy_s * 1e9)
+        document = calls.prepare(config, files)
+        while True:
+            try:
+                for number, path in enumerate(files.paths):
+                    try:
+                        content = path.read_bytes()
+                    except OSError as error:
+                        raise LoadError(f"{path}: can't be read: {error.strerror}") from None
+                    for offset, part in calls.chunks(content):
+                        chunk = calls.packed(calls.FileChunk(file=number, offset=offset), part)
+                        self._talk.ask_bytes(host, "file", chunk, calls.Done, self._limits.collect_s)
+                self._talk.ask_bytes(host, "prepare", document, calls.Done)
+            except Refused as refused:
+                if refused.kind != "busy" or self._clock() >= until_ns:
+                    raise
+                self._sleep(min(0.5, self._limits.poll_s))  # the agent of a load that is gone ends by itself
+            else:
+                return
+
+    def _await_ready(self, stop: Stop) -> None:
+        """Until all have opened what they need, or one of them can't."""
+        until_ns = self._clock() + round(self._limits.prepare_s * 1e9)
+
+        def is_done() -> bool:
+            standing = self._standing
+            if self._clock() >= until_ns:
+                for host in self.there:
+                    if host not in standing or standing[host].state == "opening":
+                        self._lose(host, f"was not ready within {self._limits.prepare_s:.0f} s")
+            states = {host: standing[host].state for host in self.there if host in standing}
+            if requests(stop) or self.lost or "over" in states.values():
+                return True
+            return len(states) == len(self._parts) and set(states.values()) == {"ready"}
+
+        self._poll_until(is_done, lambda: None)
+        self._refuse_problems()
+        for host in self.there:
+            standing = self._standing.get(host)
+            if standing is not None and standing.state == "over" and not requests(stop):
+                self._lose(host, "its load was over before it began")
+
+    def _go(self, window: MeasuredWindow) -> None:
+        """One start for all, in each host's own time."""
+        start_ns = self._start_ns = self._clock() + round(self._limits.lead_s * 1e9)
+        window.announce(*self._config.window_ns(start_ns))
+
+        def go(host: str) -> None:
+            asked = calls.Go(start_ns=self._offsets[host].there(start_ns))
+            went = self._talk.ask(host, "go", asked, calls.Went, self._limits.silence_s)
+            if not went.started:
+                raise HostLost(host, f"did not start: {one_line(went.why)}")
+
+        self._all(go)
+
+    # While it runs -----------------------------------------------------------------------------------------------
+
+    def _watch(self, stop: Stop, window: MeasuredWindow, on_progress: Callable[[Progress], object] | None) -> None:
+        """Until every host is over or lost: once a second how far they are, and at once when the window has closed."""
+        next_ns = (self._start_ns or 0) + 10**9
+        until_ns: int | None = None
+
+        def is_done() -> bool:
+            nonlocal until_ns
+            self._close(window)
+            asked = self._stops_asked(stop)
+            if asked and until_ns is None:
+                until_ns = self._clock() + round(self._limits.stop_s * 1e9)
+            self._stop(asked)
+            running = [host for host in self.there if self._standing[host].state != "over"]
+            if until_ns is not None and self._clock() >= until_ns:
+                for host in running:
+                    self._lose(host, f"did not end within {self._limits.stop_s:.0f} s")
+                running = []
+            return not running
+
+        def report() -> None:
+            nonlocal next_ns
+            if on_progress is not None and self._clock() >= next_ns:
+                next_ns += 10**9
+                on_progress(self._progress())
+
+        self._poll_until(is_done, report)
+        self._close(window)
+        self._refuse_problems()
+
+    def _poll_until(self, is_done: Callable[[], bool], between: Callable[[], None]) -> None:
+        """Look at each host again and again, each by itself: none waits for another's answer."""
+        while not is_done():
+            for host in self.there:
+                if host not in self._polls.values():
+                    self._polls[self._pool.submit(self._poll, host)] = host
+            ended, _ = wait(self._polls, timeout=min(0.05, self._limits.poll_s), return_when=FIRST_COMPLETED)
+            for future in ended:
+                host = self._polls.pop(future)
+                try:
+                    self._standing[host] = future.result()
+                except (HostLost, Refused) as error:
+                    self._lose(host, _why(error))
+            between()
+
+    def _poll(self, host: str) -> Standing:
+        known = self._standing.get(host, Standing(state="opening"))
+        wait_s = self._limits.poll_s
+        asked = calls.Poll(state=known.state, closed=known.closed_ns is not None, wait_ms=round(wait_s * 1e3))
+        return self._talk.ask(host, "poll", asked, Standing, max(self._limits.silence_s, wait_s))
+
+    def _stops_asked(self, stop: Stop) -> int:
+        """How often all are to be asked to stop: at once where one is lost, or was ended by its brake."""
+        is_over = any(self._standing[host].state == "over" for host in self.there)
+        ended_early = is_over and any(self._standing[host].stopped for host in self.there)
+        return 2 if self.lost else max(min(requests(stop), 2), int(ended_early))
+
+    def _stop(self, asked: int) -> None:
+        hosts = [host for host in self.there if self._stops_sent.get(host, 0) < asked]
+        if hosts:
+            model = calls.StopAsked(requests=asked)
+            self._all(lambda host: self._talk.ask(host, "stop", model, calls.Done, self._limits.silence_s), hosts)
+            self._stops_sent |= dict.fromkeys(hosts, asked)
+
+    def _close(self, window: MeasuredWindow) -> None:
+        """Close the window when it has closed on every host, at the last one's time."""
+        closed = [self._standing[host].closed_ns for host in self._parts if host in self._standing]
+        if self._closed_ns is None and len(closed) == len(self._parts) and None not in closed:
+            times = {host: self._standing[host].closed_ns or 0 for host in self._parts}
+            self._closed_ns = min(self._clock(), max(self._offsets[host].here(ns) for host, ns in times.items()))
+            window.close(self._closed_ns)
+
+    def _progress(self) -> Progress:
+        """How far all of them are."""
+        now_ns = self._clock()
+        each = [standing.counters for standing in self._standing.values()]
+        counts = [sum(part) for part in zip(*(known[2:] for known in each if known is not None), strict=True)]
+        draining_ns = None if self._closed_ns is None else now_ns - self._closed_ns
+        return Progress(max(0, now_ns - (self._start_ns or now_ns)), draining_ns, *(counts or [0] * 8))
+
+    # After it ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, host: str) -> calls.Returned:
+        """Its result, chunk by chunk."""
+        content, total = bytearray(), 1
+        while len(content) < total:
+            asked = calls.packed(calls.Collect(offset=len(content), bytes_max=calls.CHUNK_MAX_BYTES))
+            chunk, part = self._talk.ask_bytes(host, "collect", asked, calls.Chunk, self._limits.collect_s)
+            expected = min(calls.CHUNK_MAX_BYTES, chunk.total - len(content))
+            if (content and chunk.total != total) or len(part) != expected:
+                raise HostLost(host, f"sent {len(part)} bytes of its result, not {expected}")
+            total = chunk.total
+            content += part
+        try:
+            return calls.result_of(bytes(content), self._parts[host][0])
+        except BadDocument as error:
+            raise HostLost(host, f"sent a result that is none of ours: {error}") from None
+
+    def _merged(
+        self, found: Mapping[str, calls.Returned], after: Mapping[str, Offset], window: MeasuredWindow
+    ) -> LoadResult:
+        numbers = {host: number for number, host in enumerate(self._hosts)}
+        window.close(self._clock())
+        parts = [merge.Part(numbers[host], self._parts[host][0], returned) for host, returned in found.items()]
+        while parts:
+            try:
+                result = merge.merge(self._config, parts, self._start_ns or 0, window.edges_ns)
+                break
+            except merge.Unmergeable as error:
+                self._lose(self._hosts[error.host], error.why)
+                parts = [part for part in parts if part.host != error.host]
+        else:
+            result = replace(merge.nothing(self._config, self._start_ns or 0), window_ns=window.edges_ns)
+        errors = {numbers[host]: apart_ns(before, after.get(host)) for host, before in self._offsets.items()}
+        spread_ns = merge.start_spread_ns(parts, errors)
+        figures = {"clock_error_ns_max": max(errors.values()), "start_spread_ns": spread_ns}
+        return self._named(replace(result, figures={**result.figures, **figures}))
+
+    def _named(self, result: LoadResult) -> LoadResult:
+        """With how many hosts it was, and which were lost."""
+        lost = "; ".join(f"{host}: {one_line(why)}" for host, why in self.lost.items()) or None
+        stopped = f"load host lost: {lost}" if lost else result.stopped
+        figures = {**result.figures, "load_hosts": len(self._parts)}
+        return replace(result, figures=figures, hosts_lost=lost, stopped=stopped)
+
+    def _all(self, ask: Callable[[str], "Value"], hosts: Sequence[str] | None = None) -> "dict[str, Value]":
+        """What all of them answer, at once; who does not is lost from now on. Raises LoadError."""
+        said = _each(self._pool, ask, self.there if hosts is None else hosts)
+        for host, value in said.items():
+            if isinstance(value, Refused) and value.kind == "load":
+                raise LoadError(f"{host}: {value.why}")
+            if isinstance(value, Exception):
+                self._lose(host, _why(value))
+        return {host: value for host, value in said.items() if not isinstance(value, Exception)}
+
+    def _refuse_problems(self) -> None:
+        """A generator that can't run is an error as it is on one host; any other problem loses the host."""
+        for host, standing in self._standing.items():
+            problem = standing.problem
+            if problem is None or host in self.lost:
+                continue
+            if problem.error == "load" and not self._stops_sent.get(host):
+                raise LoadError(f"{host}: {one_line(problem.why)}")
+            self._lose(host, problem.why)
+
+
+Value = TypeVar("Value")
+
+
+def _each(pool: Executor, ask: Callable[[str], Value], hosts: Sequence[str]) -> dict[str, Value | Exception]:
+    """What each answers, all at once; HostLost and Refused as values."""
+    futures = {host: pool.submit(partial(ask, host)) for host in hosts}
+    found: dict[str, Value | Exception] = {}
+    for host, future in futures.items():
+        try:
+            found[host] = future.result()
+        except (HostLost, Refused) as error:
+            found[host] = error
+    return found
+
+
+def _why(error: Exception) -> str:
+    return one_line(error.why if isinstance(error, (HostLost, Refused)) else error)
