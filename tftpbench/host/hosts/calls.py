@@ -277,14 +277,7 @@ def asked(body: bytes) -> tuple[str, bytes]:
 
 _CONFIG = TypeAdapter(LoadConfig)
 # What only this machine has: its descriptors, its interfaces, its cores.
-_LOCAL = {
-    "network_fd": None,
-    "ring_interface": 0,
-    "ring_mac": b"",
-    "server_mac": b"",
-    "machines_network": "",
-    "cpus": (),
-}
+_LOCAL = {"network_fd": None, "ring_interface": 0, "ring_mac": b"", "server_mac": b"", "machines_network": ""}
 
 
 @dataclass(frozen=True)
@@ -350,16 +343,25 @@ def config_of(asked: Prepare) -> LoadConfig:
     known = {each.name for each in fields(LoadConfig)} - _LOCAL.keys()
     if unlike := asked.config.keys() ^ known:
         raise BadDocument(f"config has other keys: {', '.join(sorted(unlike))}")
-    if json.loads(json.dumps({name: value for name, value in asdict(config).items() if name in known})) != asked.config:
-        raise BadDocument("config has other keys in its parts")
     if config.verify_against is not None or any(step.contents for part in config.boots for step in part.steps):
         raise BadDocument("config names a file of this host")
+    if json.loads(json.dumps({name: value for name, value in asdict(config).items() if name in known})) != asked.config:
+        raise BadDocument("config has other keys in its parts")
+    if not _is_bounded(asked.config):
+        raise BadDocument("config has a number that is too large")
     first, width, of = config.share
     if first < 0 or width < 1 or not first + width <= of <= WEIGHTS_MAX:
         raise BadDocument(f"share {config.share} is none")
     if not 1 <= config.workers <= WORKERS_MAX:
         raise BadDocument(f"{config.workers} workers; allowed: {WORKERS_MAX}")
     return config
+
+
+def _is_bounded(value: object) -> bool:
+    """Whether no number in it is beyond 64 bits."""
+    if isinstance(value, (list, dict)):
+        return all(map(_is_bounded, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or abs(value) < 2**64
 
 
 def with_files(config: LoadConfig, asked: Prepare, folder: Path, files: int) -> LoadConfig:

@@ -480,7 +480,8 @@ class _Load:
         parts = [merge.Part(numbers[host], self._parts[host][0], returned) for host, returned in found.items()]
         while parts:
             try:
-                result = merge.merge(self._config, parts, self._start_ns or 0, window.edges_ns)
+                several = len(self._parts) > 1
+                result = merge.merge(self._config, parts, self._start_ns or 0, window.edges_ns, of_several=several)
                 break
             except merge.Unmergeable as error:
                 self._lose(self._hosts[error.host], error.why)

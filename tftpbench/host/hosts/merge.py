@@ -75,12 +75,14 @@ class Part:
         return int(self.result.figures.get(name) or 0)
 
 
-def merge(config: LoadConfig, parts: Sequence[Part], start_ns: int, window_ns: tuple[int, int]) -> LoadResult:
+def merge(
+    config: LoadConfig, parts: Sequence[Part], start_ns: int, window_ns: tuple[int, int], *, of_several: bool = True
+) -> LoadResult:
     """The result of the whole load. `start_ns`, `window_ns`: in this machine's time.
 
-    Of several hosts, rows have the column HOST. Raises Unmergeable.
+    `of_several`: rows have the column HOST. Raises Unmergeable.
     """
-    if len(parts) == 1:
+    if not of_several:
         (only,) = parts
         _alone(only)
         figures = {**only.result.figures, "first_start_ns": start_ns}
