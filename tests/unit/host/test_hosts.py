@@ -6,6 +6,7 @@ held against what one host would have found of all.
 
 import json
 import math
+import os
 import random
 import socket
 import threading
@@ -13,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from os import pipe, read, write
 from pathlib import Path
 from typing import Any
 
@@ -1255,7 +1255,7 @@ def test_hosts_are_here_where_machine_and_network_are_ours(hosts: Scripted) -> N
 
 
 class Waiting:
-    """Stands in for the native generator: opens at once, waits for its start, and runs until it is told."""
+    """Stands in for the native generator: opens at once, waits for its start, runs until the test or a stop ends it."""
 
     def __init__(self) -> None:
         self.starts: list[int | None] = []
@@ -1290,13 +1290,13 @@ class Asking:
 
     def send(self, call: calls.Call, document: bytes) -> int:
         self.number += 1
-        write(self.to_agent, calls.frame(self.number, calls.question(call, document)))
+        os.write(self.to_agent, calls.frame(self.number, calls.question(call, document)))
         return self.number
 
     def answers(self, count: int) -> dict[int, bytes]:
         got: dict[int, bytes] = {}
         while len(got) < count:
-            got |= dict(self.frames.feed(read(self.from_agent, 1 << 20)))
+            got |= dict(self.frames.feed(os.read(self.from_agent, 1 << 20)))
         return got
 
     def ask(self, call: calls.Call, model: Any, expected: Any) -> Any:
@@ -1322,22 +1322,20 @@ class Asking:
 
 
 def asking(poll_lost_s: float) -> Iterator[Asking]:
-    (questions, to_agent), (from_agent, answers) = pipe(), pipe()
+    (questions, to_agent), (from_agent, answers) = os.pipe(), os.pipe()
     generator_there = Waiting()
     made = agent.Agent(questions, answers, poll_lost_s)
     thread = threading.Thread(target=made.serve)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent, "run_load", generator_there)
-        patch.setattr(agent.os, "sched_setaffinity", lambda *_: None)
+        patch.setattr(os, "sched_setaffinity", lambda *_: None)
         thread.start()
-        ends = [questions, to_agent, from_agent, answers]
         yield Asking(to_agent, from_agent, thread, generator_there)
-        for end in ends[1:2]:
-            agent.os.close(end)
+        os.close(to_agent)
         thread.join(20)
         assert not thread.is_alive()
         for end in (questions, from_agent, answers):
-            agent.os.close(end)
+            os.close(end)
 
 
 @pytest.fixture
@@ -1449,7 +1447,7 @@ def test_a_generator_that_fails_is_said_in_one_line(there: Asking, error: Except
 
 
 @pytest.mark.parametrize("started", [False, True], ids=["ready", "running"])
-def test_where_nobody_asks_it_stops_and_ends(impatient: Asking, started: bool) -> None:
+def test_where_no_question_comes_it_stops_and_ends(impatient: Asking, started: bool) -> None:
     if started:
         impatient.start()
     else:

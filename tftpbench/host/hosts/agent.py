@@ -2,8 +2,8 @@
 
 Questions come as frames on standard input, answers go as frames to standard output (calls.py has both). It does one
 load, ever: a `go` that is repeated answers with what the first one did. One thread talks, on cores that the load does
-not have where there are any; another waits in the native generator, whose threads do the load. Where nobody asks for
-POLL_LOST_S, or its input ends, it stops sending at once and ends. It must never start a load by itself.
+not have where there are any; another waits in the native generator, whose threads do the load. Where no question comes
+for POLL_LOST_S, or its input ends, it stops sending at once and ends. It must never start a load by itself.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Load:
         """Open all that it needs, on a thread of its own. Raises Refused the second time."""
         if self._thread is not None:
             raise Refused("used", "this load was prepared already, and none is done twice")
-        # A thread that nobody waits for at the end: this process ends by itself, whatever it does.
+        # A daemon: this process ends by itself, whatever the thread does.
         self._thread = threading.Thread(target=self._run, args=(config, asked, files), name="load", daemon=True)
         self._thread.start()
 
@@ -139,7 +139,7 @@ class Load:
         self._on_change()
 
     def _ready(self, folder: TemporaryFolder | None) -> int | None:
-        """All is open, and files are read: when to start; None where it shall not, told to end or too late."""
+        """All is open, and files are read: when to start; None where it was stopped, or go came too late."""
         if folder is not None:
             folder.remove()
         with self._changed:
@@ -149,7 +149,7 @@ class Load:
             self._changed.wait_for(lambda: self._go is not None or self._stops)
             if self._start_ns is None or self._stops:
                 # What comes later must not start it any more.
-                self._go = self._go or calls.Went(started=False, why="it was told to end before")
+                self._go = self._go or calls.Went(started=False, why="it was stopped before")
                 return None
             self._state = "running"
         self._on_change()
@@ -177,7 +177,7 @@ class _Window(MeasuredWindow):
 
 
 class Agent:
-    """What reads questions and answers them, until its input ends or nobody asks any more."""
+    """What reads questions and answers them, until its input ends or no more come."""
 
     def __init__(self, questions: int, answers: int, poll_lost_s: float) -> None:
         self._questions, self._answers = questions, answers
@@ -208,12 +208,12 @@ class Agent:
                     break
                 heard_s = time.monotonic()
                 for number, body in frames.feed(read):
-                    self._hear(number, body)
+                    self._take(number, body)
             self._answer_polls()
         self._load.end(2)
         self._load.wait(STOP_S)
 
-    def _hear(self, number: int, body: bytes) -> None:
+    def _take(self, number: int, body: bytes) -> None:
         try:
             call, document = calls.asked(body)
             if call == "poll":
@@ -311,7 +311,7 @@ def main() -> None:
     try:
         Agent(questions, answers, asked.poll_lost_s).serve()
     except BrokenPipeError:
-        pass  # nobody is there any more
+        pass  # the worker is gone
     except BadDocument as error:
         sys.stderr.write(f"{error}\n")
         status = 1

@@ -403,7 +403,7 @@ class _ResultHead(Strict):
     """Before the log and the columns, one after the other, each of little-endian int64."""
 
     figures: Annotated[dict[str, bool | int | float | None], Field(max_length=1000)]
-    rows: dict[Literal["transfers", "boots", "intervals"], _Count]
+    rows: Annotated[dict[_Word, _Count], Field(max_length=10)]
     has_boots: bool
     log_bytes: Annotated[int, Field(ge=0, le=LOG_MAX_BYTES)]
     faults: Annotated[tuple[_TEXTS, ...], Field(max_length=FAULTS_MAX)]
@@ -465,7 +465,7 @@ def result_of(document: bytes, config: LoadConfig) -> Returned:
     names = {kind: TABLES[kind] for kind in TABLES if kind != "boots" or head.has_boots}
     if head.rows.keys() != TABLES.keys() or head.has_boots != bool(config.boots):
         raise BadDocument("the tables are others than this load has")
-    expected = head.log_bytes + 8 * sum(head.rows[kind] * len(columns) for kind, columns in names.items())  # type: ignore[index] # its keys are those
+    expected = head.log_bytes + 8 * sum(head.rows[kind] * len(columns) for kind, columns in names.items())
     if expected != len(payload):
         raise BadDocument(f"{len(payload)} bytes follow, not {expected}")
     try:
@@ -476,7 +476,7 @@ def result_of(document: bytes, config: LoadConfig) -> Returned:
     tables: dict[str, dict[str, Column]] = {"boots": {}}
     at = 0
     for kind, columns in names.items():
-        rows = head.rows[kind]  # type: ignore[index] # its keys are those
+        rows = head.rows[kind]
         tables[kind] = {name: values[at + place * rows :][:rows] for place, name in enumerate(columns)}
         at += len(columns) * rows
     _check_tables(tables, config)

@@ -151,7 +151,8 @@ class _Child:
             process.stdin.write(calls.frame(number, calls.question(call, document)))  # type: ignore[arg-type] # its border checks it
             with contextlib.suppress(ConnectionError):  # it has ended, and its end answers
                 await process.stdin.drain()
-            return await answer
+            body: bytes = await answer
+            return body
         finally:
             self._waiting.pop(number, None)
 
@@ -225,7 +226,7 @@ class _Child:
             self._last_words = (self._last_words + read)[-LAST_WORDS_BYTES:]
 
     async def _guard(self) -> None:
-        """Kill it where nobody has asked for long: one that is suspended does not end itself."""
+        """Kill it where no question came for long: one that is suspended does not end itself."""
         while (left_s := self._asked_s + self._orphan_s - time.monotonic()) > 0:  # noqa: ASYNC110 # each call delays it
             await asyncio.sleep(left_s)
         self._kill()

@@ -174,7 +174,8 @@ class _Starters(NamedTuple):
     @property
     def incomplete(self) -> Mask:
         """The rows of what did not come to its end as it should."""
-        return self.rows["outcome"] != 0
+        lost: Mask = self.rows["outcome"] != 0
+        return lost
 
     @property
     def has_all(self) -> bool:
