@@ -100,7 +100,7 @@ def config(host: str, port: int, **changes: object) -> LoadConfig:
     """Reads of a file each, 400 a second."""
     values: dict[str, Any] = {
         "host": host, "port": port, "operation": "read", "name": "f-{n}", "distinct_files": 0, "rate_per_s": 400.0,
-        "file_size_bytes": SIZE, "concurrency": 100, "transfers": FILES, "sockets": "shared", **PATIENT,
+        "file_size_bytes": SIZE, "concurrency": 1_000, "transfers": FILES, "sockets": "shared", **PATIENT,
     }  # fmt: skip
     return LoadConfig(**(values | changes))
 

@@ -50,11 +50,7 @@ _REASON_MAX = 200
 INTERVALS_MAX = 128
 _LINE = re.compile(r"Tag=(\w{1,40}),(\d{1,9}\.\d{3}),(\d{1,9}\.\d{3}),\d{1,15}\.\d{3},([A-Za-z0-9+/]+=*)", re.ASCII)
 _LINE_SHOWN = 60
-_LOG_HEAD = (
-    "#[Latencies in nanoseconds; times in seconds since the first start]",
-    "#[Histogram log format version 1.3]",
-    '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
-)
+_LOG_HEAD = "#[Latencies in nanoseconds; times in seconds since the first start]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,7 +177,7 @@ def merged_log(logs: Sequence[str]) -> str:
             if line and line[0] not in '#"':
                 tag, parsed = _parsed(line)
                 found[tag].append(parsed)
-    written = list(_LOG_HEAD)
+    written = [_LOG_HEAD]
     for kind, lines in found.items():
         decoded = _Decoder(kind, DECODED_MAX_BYTES * len(logs))
         for start_ms, length_ms, encoded in _intervals(lines):

@@ -99,7 +99,9 @@ class Load:
     def has_news(self, poll: calls.Poll) -> bool:
         """Whether it is otherwise than who asks knows."""
         with self._changed:
-            return self._state != poll.state or (self._closed_ns is not None and not poll.closed)
+            has_closed = self._closed_ns is not None and not poll.closed
+            has_gone_on = self._progress is not None and self._progress.elapsed_ns > poll.elapsed_ns
+            return self._state != poll.state or has_closed or has_gone_on
 
     def chunk(self, collect: calls.Collect) -> bytes:
         """The part of the result, as an answer. Raises Refused where there is no result."""
@@ -157,6 +159,7 @@ class Load:
 
     def _show(self, progress: Progress) -> None:
         self._progress = progress
+        self._on_change()
 
     def _close(self, at_ns: int) -> None:
         with self._changed:

@@ -152,10 +152,14 @@ State = Literal["opening", "ready", "running", "over"]
 
 
 class Poll(Strict):
-    """How is it? To be answered as soon as that is not `state` and `closed` any more, and after `wait_ms` at last."""
+    """How is it? To be answered as soon as it is otherwise than known here, and after `wait_ms` at last.
+
+    Known is its `state`, whether the window has `closed`, and its progress up to `elapsed_ns`.
+    """
 
     state: State
     closed: bool = False
+    elapsed_ns: _Ns = 0
     wait_ms: Annotated[int, Field(ge=0, le=LONGEST_POLL_MS)] = 0
 
 

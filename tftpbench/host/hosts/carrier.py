@@ -97,8 +97,8 @@ class Agents:
         if call == "clock" and child is None:
             return calls.packed(calls.Clock(monotonic_ns=time.monotonic_ns()))
         if call == "end":
-            if child is not None:
-                await child.end()
+            if child is not None:  # to its end, even where the one who asked does not wait for it
+                await asyncio.shield(asyncio.create_task(child.end()))
                 self._children.pop(load_id, None)
             return calls.packed(calls.Done())
         if child is None and call in ("file", "prepare"):

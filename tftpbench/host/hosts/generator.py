@@ -302,7 +302,7 @@ class _Load:
     def _end(self, host: str) -> None:
         def end() -> None:
             with suppress(HostLost, Refused):
-                self._talk.ask(host, "end", calls.Done(), calls.Done, self._limits.silence_s)
+                self._talk.ask(host, "end", calls.Done(), calls.Done, self._limits.silence_s + carrier.END_S)
 
         if host not in self._ends:
             self._ends[host] = self._pool.submit(end)
@@ -396,7 +396,10 @@ class _Load:
 
         def report() -> None:
             nonlocal next_ns
-            if on_progress is not None and self._clock() >= next_ns:
+            has_begun = all(
+                self._standing[host].progress or self._standing[host].state == "over" for host in self.there
+            )
+            if on_progress is not None and self._clock() >= next_ns and has_begun:
                 next_ns += 10**9
                 on_progress(self._progress())
 
@@ -422,7 +425,12 @@ class _Load:
     def _poll(self, host: str) -> Standing:
         known = self._standing.get(host, Standing(state="opening"))
         wait_s = self._limits.poll_s
-        asked = calls.Poll(state=known.state, closed=known.closed_ns is not None, wait_ms=round(wait_s * 1e3))
+        asked = calls.Poll(
+            state=known.state,
+            closed=known.closed_ns is not None,
+            elapsed_ns=known.counters.elapsed_ns if known.counters else 0,
+            wait_ms=round(wait_s * 1e3),
+        )
         return self._talk.ask(host, "poll", asked, Standing, max(self._limits.silence_s, wait_s))
 
     def _stops_asked(self, stop: Stop) -> int:
@@ -448,11 +456,11 @@ class _Load:
 
     def _progress(self) -> Progress:
         """How far all of them are."""
-        now_ns = self._clock()
-        each = [standing.counters for standing in self._standing.values()]
-        counts = [sum(part) for part in zip(*(known[2:] for known in each if known is not None), strict=True)]
-        draining_ns = None if self._closed_ns is None else now_ns - self._closed_ns
-        return Progress(max(0, now_ns - (self._start_ns or now_ns)), draining_ns, *(counts or [0] * 8))
+        each = [known for standing in self._standing.values() if (known := standing.counters) is not None]
+        elapsed_ns = max((known.elapsed_ns for known in each), default=0)
+        counts = [sum(part) for part in zip(*(known[2:] for known in each), strict=True)]
+        draining_ns = None if self._closed_ns is None else self._clock() - self._closed_ns
+        return Progress(elapsed_ns, draining_ns, *(counts or [0] * 8))
 
     # After it ----------------------------------------------------------------------------------------------------
 
