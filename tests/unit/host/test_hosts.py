@@ -360,9 +360,8 @@ OF_EACH_HOST = {
 }  # fmt: skip
 
 
-BY_RULE: dict[str, Callable[[Any], Any]] = {
-    name: {"sum": sum, "max": max, "min": min}[rule] for name, rule in ACROSS_HOSTS.items() if rule != "recompute"
-}
+RULES: dict[str, Callable[[Any], Any]] = {"sum": sum, "max": max, "min": min}
+BY_RULE = {name: RULES[rule] for name, rule in ACROSS_HOSTS.items() if rule in RULES}
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (3, 1, 2)], ids=str)
