@@ -465,7 +465,7 @@ def test_of_a_load_in_which_no_machine_came_to_start_there_is_a_table_without_ro
         loaded = booting(server.port, step("f-0"), transfers=None, duration_ns=SECOND // 100)
         result = run_load(replace(loaded, rate_per_s=0.001, arrivals="poisson"))
     assert figure(result, "machines") == 0
-    assert {*result.boots} == {*BOOT_COLUMNS} - {"boot"} | {"share"}
+    assert {*result.boots} == {*BOOT_COLUMNS} - {"boot", "host"} | {"share"}
     assert all(not len(column) for column in result.boots.values())
     assert "0 of 0 machines" in load_report.render(load_report.Loaded(loaded, result))
 

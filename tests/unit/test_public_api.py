@@ -39,7 +39,7 @@ def test_every_public_name_can_be_had() -> None:
     assert dir(tftpbench) == tftpbench.__all__
 
 
-# Only commands raise these: what fetches servers, what measures the ceiling and load hosts are no part of the API.
+# Only commands raise these: what fetches servers, what measures the ceiling, and load hosts are no part of the API.
 ERRORS_OF_COMMANDS = {"CeilingError", "FetchError", "HostsError"}
 # Distinguished within a run, and caught as what they are a kind of.
 KINDS = {

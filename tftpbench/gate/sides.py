@@ -68,6 +68,11 @@ def takes_like(entry: str) -> bool:
 def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> None:
     """Raises UsageError for the first cell that a side can't do: what is left out of a gate is not judged."""
     for cell in cells:
+        if cell.generators:
+            raise UsageError(
+                f"the cell {cell.label!r} is loaded by hosts of a cluster (generators), and a gate loads from this "
+                "machine alone; choose another scenario, or --set generators=null"
+            )
         if cell.open_loop or cell.is_boots:
             what = "boots machines" if cell.is_boots else "has a rate" if cell.rate_per_s else "starts by a schedule"
             raise UsageError(

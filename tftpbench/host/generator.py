@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from tftpbench.model.values import Arrivals
 from tftpbench.model.workload import DRAIN_NS, Piece
 
 # Columns of machines, as the native side names them; it gives none where no machine came to start.
-_BOOTS = (*(name for name in BOOT_COLUMNS if name != "boot"), "share")
+_BOOTS = (*(name for name in BOOT_COLUMNS if name not in ("boot", "host")), "share")
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
 """Whether the native core is a debug build, whose figures must not be used."""
 
@@ -197,7 +197,8 @@ class LoadResult:
     `errors`: of more than 16 codes for each worker the later ones are not kept.
     `answered`: transfers that the server answered; `granted`: in how many of them it granted each of blksize,
     windowsize and tsize.
-    `hosts_lost`: of several load hosts those that were lost, and why: "NAME: WHY"; the figures are of the others then.
+    `hosts_lost`: which load hosts were lost, each as "NAME: WHY"; all else is then of what the others brought back. Of
+    several hosts the rows say by `host`, from 0, which made them, and intervals are those of all together.
     """
 
     figures: dict[str, int | float | None]
@@ -286,6 +287,25 @@ class LoadGenerator(Protocol):
         on_progress: Callable[[Progress], object] | None = None,
     ) -> LoadResult:
         """Run one load to its end; see `run_load`."""
+
+
+@runtime_checkable
+class HostsLoad(LoadGenerator, Protocol):
+    """A generator whose load comes from hosts of a cluster; this machine makes none of it.
+
+    A host that is lost in `run`, after it has said hello, is part of the result and no exception.
+    """
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Their names, in a stable order."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether each is this machine in this network namespace, and so reaches what listens on its loopback."""
+
+    def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> Self:
+        """The same with these hosts alone, whose shares are as their weights; () is equal shares."""
 
 
 class LocalGenerator:

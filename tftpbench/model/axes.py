@@ -223,18 +223,28 @@ LOAD = tuple(name for name, axis in AXES.items() if axis.is_load)
 CELL = (*WORK, *LOAD)
 # What people vary first; the sentence of an answer goes along the first of them that was varied.
 VARIED = tuple(name for name in AXES if name != "operation")
+# No axis, as a scenario has one number of them: how many hosts a load came from, as the column of results.
+LOAD_HOSTS = "load_hosts"
 # What each server may have its own best value of.
 OPTIONS = tuple(name for name, axis in AXES.items() if axis.is_option)
 
 
 def label(values: Mapping[str, Any], without: Iterable[str] = ()) -> str:
-    """A cell, or what is known of one, for people: "read, 100 at once, 64 KiB"; usual values are not said."""
+    """A cell, or what is known of one, for people: "read, 100 at once, 64 KiB"; usual values are not said.
+
+    At its end stands how many load hosts it came from, where `values` say so and it is not one.
+    """
     text, before = "", ""
     for name, part in parts(values, without).items():
         is_joined = before in AXES[name].joins
         text += f" {AXES[name].joined(values[name])}" if is_joined else f"{', ' if text else ''}{part}"
         before = name
-    return text
+    return ", ".join(filter(None, (text, hosts_text(values.get(LOAD_HOSTS)))))
+
+
+def hosts_text(load_hosts: int | None) -> str:
+    """How many hosts a load came from, as in "from 3 load hosts"; "" for one, which needs no word, or not known."""
+    return "" if load_hosts in (None, 1) else f"from {load_hosts} load hosts"
 
 
 def parts(values: Mapping[str, Any], without: Iterable[str] = ()) -> dict[str, str]:

@@ -221,6 +221,7 @@ class FoundCapacity(_Document):
     cell_key: str = _said("The cell whose load was sought.")
     cell: str = _said("The same in words.")
     boot: str | None = _said("The boot profile, or mix, of its machines; null for transfers.")
+    load_hosts: int = _said("How many hosts the load came from.", default=1)
     round: int = _said("Which of several searches alike, from 1.")
     is_regular: bool = _said("Whether both bounds are there, as close as was asked, and nothing stood in the way.")
     lower_per_s: float | None = _said("The highest rate that was borne; of find rate.", default=None)

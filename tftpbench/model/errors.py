@@ -16,6 +16,7 @@
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
     ├── HostsError                3  load hosts that can't be reached, or that run another tftpbench
     ├── CeilingError              2  the ceiling can't be measured here
+    ├── HostsError                3  load hosts that can't be reached, that differ, or that were lost
     └── NotComparable             5
         └── BaselineMissing          no stored run to compare with
 
@@ -99,16 +100,16 @@ class LoadError(TftpbenchError):
     exit_code = 2
 
 
-class HostsError(TftpbenchError):
-    """A load host, or what carries calls to it, can't be reached or differs; nothing was sent to a server."""
-
-    exit_code = 3
-
-
 class CeilingError(TftpbenchError):
     """The ceiling can't be measured here. In a run it is a warning, never a lost trial."""
 
     exit_code = 2
+
+
+class HostsError(TftpbenchError):
+    """Load hosts can't be reached, don't fit this machine's version, or were lost; the message names the host."""
+
+    exit_code = 3
 
 
 class NotComparable(TftpbenchError):

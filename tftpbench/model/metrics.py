@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tftpbench.model.axes import in_order
+from tftpbench.model.axes import LOAD_HOSTS, in_order
 from tftpbench.model.shown import Across, Column, Dtype
 from tftpbench.model.units import MIB, format_bytes, format_count, format_duration
 
@@ -220,7 +220,9 @@ _ROW: dict[str, Column] = {
     "server_cpus": Column(
         "", "Numbers of the cores the server ran on, as in 0,1; null for one that ran already.", "text"
     ),
-    "generator_cpus": Column("", "Numbers of the cores the generator ran on, as in 0,1.", "text"),
+    "generator_cpus": Column(
+        "", "Numbers of the cores the generator ran on, as in 0,1; null where load hosts made the load.", "text"
+    ),
     "busy_poll_us": Column("us", "How long the generator polled before it slept.", "int"),
     "duration_s": Metric("s", "The measured window: the denominator of every rate.", "float", across="recompute"),
     "started": _count("transfers", "Transfers begun.", headline=Headline(1), across="sum"),
@@ -738,6 +740,26 @@ _ROW: dict[str, Column] = {
         words="times as much as the generator did",
         tables=("cost", "trials"),
     ),
+    LOAD_HOSTS: Column("hosts", "Hosts that the load came from; null in runs of older versions, which had one.", "int"),
+    "clock_error_ns_max": Metric(
+        "ns",
+        "By how much the clock of a load host may be taken wrong, the worst of them; null where this machine made the "
+        "load.",
+        "int",
+        short="clock error",
+        tables=("trials",),
+        is_max=True,
+    ),
+    "start_spread_ns": Metric(
+        "ns",
+        "How far the first start of a load host may lie from its intended time, the error of its clock included; of "
+        "the worst.",
+        "int",
+        short="start spread",
+        tables=("trials",),
+        is_max=True,
+    ),
+    "hosts_lost": Column("", "Load hosts that were lost in the trial, each with the reason; null for none.", "text"),
 }
 # Figures that no row holds: they follow from it, or belong to the gate alone.
 _BESIDE: dict[str, Metric] = {
@@ -847,6 +869,7 @@ TRANSFER_COLUMNS: dict[str, Column] = {
     "error_code": Column("", "Code of the ERROR that ended it, else null.", "int"),
     "machine": Column("", "Number of the machine whose boot it is part of, from 0; null without boots.", "int"),
     "step": Column("", "Which step of its boot it is, from 1; null without boots.", "int"),
+    "host": Column("", "Number of the load host that made it, from 0; null where there was one.", "int"),
 }
 
 BOOT_COLUMNS: dict[str, Column] = {
@@ -865,6 +888,7 @@ BOOT_COLUMNS: dict[str, Column] = {
     "failed_step": Column("", "The step, from 1, that it failed at, was late at or was cut off at; else null.", "int"),
     "reason": Column("", f"Why it failed: {', '.join(BOOT_REASONS[1:])}; else empty.", "text", False),
     "error_code": Column("", "Code of the ERROR that ended it, else null.", "int"),
+    "host": Column("", "Number of the load host that it was of, from 0; null where there was one.", "int"),
 }
 
 INTERVAL_COLUMNS: dict[str, Column] = {

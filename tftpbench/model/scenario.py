@@ -28,7 +28,7 @@ from pydantic import Strict as StrictType
 from pydantic_core import PydanticCustomError
 
 from tftpbench.model import strict, yaml
-from tftpbench.model.axes import AXES, CELL, OPTIONS, Axis
+from tftpbench.model.axes import AXES, CELL, LOAD_HOSTS, OPTIONS, Axis
 from tftpbench.model.boot import BootFacts
 from tftpbench.model.capacity import Capacity
 from tftpbench.model.errors import BootError, ScenarioError, ThresholdError, suggest
@@ -38,7 +38,7 @@ from tftpbench.model.strict import INCOMPLETE, MISTAKES_MAX, Allowed, KeyFault, 
 from tftpbench.model.thresholds import GRAMMAR as THRESHOLD_GRAMMAR
 from tftpbench.model.thresholds import Threshold
 from tftpbench.model.thresholds import parse as parse_threshold
-from tftpbench.model.units import DURATION_ALLOWED, duration_text
+from tftpbench.model.units import DURATION_ALLOWED, counted, duration_text
 from tftpbench.model.values import IN_FLIGHT_LIMIT, MS, Count, DurationNs, MixPart, OneOrMore, Rows, TextOrList, Verify
 from tftpbench.model.workload import (
     DEADLINE_NS,
@@ -49,6 +49,7 @@ from tftpbench.model.workload import (
     MACHINES_IN_FLIGHT_MAX,
     Cell,
     Client,
+    Generators,
     Placement,
     Profiles,
     Sought,
@@ -321,6 +322,10 @@ class Scenario(Strict):
     )
     client: Client = Field(default=Client(), description="How each virtual client behaves.")
     placement: Placement = Field(default=Placement(), description="Where each side runs, and what lies between.")
+    generators: Annotated[Generators | None, Allowed("a mapping of keys to values")] = Field(
+        default=None,
+        description="The hosts of a cluster (--dask) that carry the load together; this machine does unless given.",
+    )
     trials: Annotated[Count, Allowed("1 to 1000")] = Field(
         default=7,
         ge=1,
@@ -375,6 +380,7 @@ class Scenario(Strict):
                 *self._faults_of_capacity(),
                 *self._faults_of_boots(),
                 *self._faults_of_work(),
+                *self._faults_of_generators(),
                 *self._faults_of_cells(),
                 *self._faults_of_thresholds(),
             ]
@@ -519,6 +525,21 @@ class Scenario(Strict):
                 ["best_of"],
             )
 
+    def _faults_of_generators(self) -> Iterator[KeyFault]:
+        """What load hosts can't do, who have no way into a network of this machine, nor rings in it."""
+        asked = self.generators
+        if asked is None:
+            return
+        if asked.weights and len(asked.weights) != asked.count:
+            said = f"has {counted(len(asked.weights), 'weight')} for {counted(asked.count, 'host')}"
+            yield KeyFault(("generators", "weights"), f"{said}; allowed: one for each host")
+        if self.placement.network == "namespace":
+            said = "is namespace, into which load hosts have no way; allowed: loopback, or no generators and no --dask"
+            yield KeyFault(("placement", "network"), said, ["generators"])
+        if self.client.sockets == "ring":
+            said = "is ring, which load hosts do not have; allowed: auto, shared, per-transfer"
+            yield KeyFault(("client", "sockets"), said, ["generators"])
+
     def _faults_of_cells(self) -> Iterator[KeyFault]:
         """Their number first, which bounds the work; of each matrix the first cell that it repeats."""
         searches = sum(len(each.find) for each in self.capacity) or 1
@@ -586,6 +607,7 @@ class Scenario(Strict):
             "distinct_files": self.distinct_files,
             "client": self.client,
             "placement": self.placement,
+            "generators": self.generators,
             "verify": self.verify,
             "rows": self.rows,
             "profiles": self.profiles,
@@ -607,6 +629,11 @@ class Scenario(Strict):
         if self.duration_ns is None:
             return 0
         return 200 * MS if self.warm_up_ns is None else self.warm_up_ns
+
+    @property
+    def load_hosts(self) -> int:
+        """How many hosts its load comes from."""
+        return self.generators.count if self.generators else 1
 
     @property
     def checks(self) -> tuple[Threshold, ...]:
@@ -632,6 +659,7 @@ class Scenario(Strict):
                 "trials": self.trials,
                 "order": ORDER,
                 "estimator": ESTIMATOR,
+                **({LOAD_HOSTS: self.load_hosts} if self.load_hosts != 1 else {}),
             }
         )
 
@@ -705,6 +733,10 @@ class Scenario(Strict):
         if sockets is not None and client["sockets"] == "auto":
             client = {**client, "sockets": sockets}
         return _read({**document, "placement": placement, "client": client}, "placement.network")
+
+    def on_hosts(self, hosts: int) -> "Scenario":
+        """The same question, its load from so many hosts, by equal shares. Raises ScenarioError where it can't be."""
+        return _read({**self.document(), "generators": {"hosts": hosts}}, "--dask")
 
     def quick(self, *, keeps_trials: bool = False) -> "Scenario":
         """Every cell in short windows, once unless `keeps_trials`: to see that it works, not to judge its speed."""

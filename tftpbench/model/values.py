@@ -26,6 +26,8 @@ RATE_MIN, RATE_MAX = 0.001, 1_000_000
 STARTS_MAX = 1_000_000
 # What any load may have in flight: more than the ports and descriptors that a generator usually gets.
 IN_FLIGHT_LIMIT = 50_000
+# More load hosts than one coordinator is for.
+HOSTS_MAX = 1_000
 
 
 def _as_duration(value: object) -> object:
@@ -91,6 +93,18 @@ def _as_cpus(value: object) -> int | Literal["all"]:
     raise ValueError(f"is {value!r}; allowed: a number of cores from 1, or all")
 
 
+def _as_hosts(value: object) -> int | tuple[str, ...]:
+    """A number of hosts, or their names, each once."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HOSTS_MAX:
+        return value
+    names = value if isinstance(value, (list, tuple)) else ()
+    are_names = all(isinstance(name, str) and name.strip() == name and name.isprintable() and name for name in names)
+    if are_names and 1 <= len({*names}) == len(names) <= HOSTS_MAX:
+        return tuple(names)
+    raise ValueError(f"is {repr(value)[:60]}; allowed: {HOSTS_ALLOWED}")
+
+
+HOSTS_ALLOWED = f"a number from 1 to {HOSTS_MAX}, or a list of names, each once"
 RAMP_ALLOWED = f"one rate to another, each 0/s to {RATE_MAX}/s, as in 10/s..500/s"
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ns|us|µs|ms|s|m|min|h)\s*$"}
 _RATE = r"\s*\d+(\.\d+)?\s*/\s*(s|min|h)\s*"
@@ -128,6 +142,16 @@ Cpus = Annotated[
     PlainValidator(_as_cpus),
     WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1}]}),
 ]
+Hosts = Annotated[
+    int | tuple[str, ...],
+    PlainValidator(_as_hosts),
+    WithJsonSchema({
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": HOSTS_MAX},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": HOSTS_MAX},
+        ]
+    }),
+]  # fmt: skip
 OneOrMore = BeforeValidator(_as_list)
 # Unlike OneOrMore it may be empty, and repeat itself.
 TextOrList = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)

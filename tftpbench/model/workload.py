@@ -18,6 +18,7 @@ from tftpbench.model.keys import Added, key_fields, stable_key
 from tftpbench.model.strict import Allowed, Strict
 from tftpbench.model.units import rate_ratio
 from tftpbench.model.values import (
+    HOSTS_ALLOWED,
     IN_FLIGHT_LIMIT,
     MS,
     Arrivals,
@@ -25,6 +26,7 @@ from tftpbench.model.values import (
     Count,
     Cpus,
     DurationNs,
+    Hosts,
     Operation,
     RampNs,
     Rows,
@@ -112,6 +114,27 @@ class Placement(Strict):
         description="namespace: each server gets a network of its own, and the generator another, with a veth pair "
         "between them; auto: that where this machine allows it, else loopback.",
     )
+
+
+class Generators(Strict):
+    """The load hosts that carry a load together, in place of this machine."""
+
+    hosts: Annotated[Hosts, Allowed(HOSTS_ALLOWED)] = Field(
+        description="How many of the cluster's hosts carry the load, or the names of those that do."
+    )
+    weights: Annotated[
+        tuple[Annotated[Count, Field(ge=1, le=1000)], ...],
+        Allowed("a list of numbers from 1 to 1000, one for each host"),
+    ] = Field(default=(), description="Each host's share of the load; equal shares unless given.")
+    cores: Annotated[
+        tuple[Annotated[Count, Field(ge=0, le=4095)], ...],
+        Allowed("a list of numbers of cores, as in [1, 2]"),
+    ] = Field(default=(), description="The cores of each host that carry its generator; the host chooses unless given.")
+
+    @property
+    def count(self) -> int:
+        """How many hosts there are."""
+        return self.hosts if isinstance(self.hosts, int) else len(self.hosts)
 
 
 @dataclass(frozen=True)
@@ -347,6 +370,8 @@ class Cell:
     mix: tuple[tuple[str, int], ...] | None = None
     """Names with their weights."""
     rows: Rows = "all"
+    generators: Generators | None = None
+    """The hosts that its load comes from; None for this machine."""
     profiles: Profiles = field(default_factory=Profiles, compare=False, repr=False)
 
     @classmethod
@@ -440,6 +465,16 @@ class Cell:
         return point | {"mix": None if self.mix is None else axes.mix_text(self.mix)}
 
     @property
+    def load_hosts(self) -> int:
+        """How many hosts its load comes from."""
+        return self.generators.count if self.generators else 1
+
+    @property
+    def labelled(self) -> dict[str, Any]:
+        """What a label is made of: its point, and how many hosts its load comes from."""
+        return self.point | {axes.LOAD_HOSTS: self.load_hosts}
+
+    @property
     def key_fields(self) -> dict[str, object]:
         """The fields of its cell_key, as plain JSON values (docs/results-format.md lists them)."""
         point = {
@@ -455,6 +490,7 @@ class Cell:
             **point,
             **({"deadline_ns": self.open_loop.deadline_ns} if self.open_loop else {}),
             **({"capacity": self.load.key_fields} if isinstance(self.load, Sought) else {}),
+            **({axes.LOAD_HOSTS: self.load_hosts} if self.load_hosts != 1 else {}),
             "transfers": self.transfers,
             "distinct_files": self.distinct_files,
             "client": key_fields(self.client),
@@ -475,8 +511,8 @@ class Cell:
     def label_without(self, options: Sequence[str]) -> str:
         """The label without these options."""
         if isinstance(self.load, Sought):
-            return f"{axes.label(self.point, (*options, 'concurrency'))}, {self.load.find} sought"
-        return axes.label(self.point, options)
+            return f"{axes.label(self.labelled, (*options, 'concurrency'))}, {self.load.find} sought"
+        return axes.label(self.labelled, options)
 
     @property
     def writes(self) -> bool:

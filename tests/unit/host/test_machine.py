@@ -30,7 +30,7 @@ from tftpbench.host.ceiling import (  # fmt: skip
 )
 from tftpbench.host.headroom import BUSY_MIN, Full, Loaded, full
 from tftpbench.host.measured_window import MeasuredWindow
-from tftpbench.host.pinning import pin
+from tftpbench.host.pinning import pin, placement
 from tftpbench.host.server import EdgeReader
 from tftpbench.host.server.usage import Usage
 from tftpbench.model.errors import CeilingError
@@ -120,6 +120,36 @@ def test_server_and_generator_get_cores_of_their_own_where_there_are_enough(
     assert (pinning.server, pinning.generator, pinning.spare) == expected
     assert pinning.phrase == phrase
     assert pinning.separate is (phrase == "on separate cores")
+
+
+@pytest.mark.parametrize(
+    ("server", "expected", "phrase"),
+    [
+        (1, ((3,), (), (0, 1, 2)), "the server on 1 core"),
+        ("all", ((0, 1, 2, 3), (), ()), "the server on 4 cores"),
+        (9, ((0, 1, 2, 3), (), ()), "the server on 4 cores"),
+    ],
+)
+def test_a_load_from_hosts_takes_no_core_here(server: object, expected: tuple[object, ...], phrase: str) -> None:
+    pinning = pin(Placement.model_validate({"server_cpus": server}), [0, 1, 2, 3], from_hosts=True)
+    assert (pinning.server, pinning.generator, pinning.spare) == expected
+    assert (pinning.phrase, pinning.separate) == (phrase, True)
+
+
+@pytest.mark.parametrize(
+    ("running", "servers", "hosts", "said"),
+    [
+        ([], 2, 0, "on one core"),
+        (["a:69"], 2, 0, "on one core, a:69 not pinned to cores"),
+        (["a:69"], 1, 0, "a:69 not pinned to cores"),
+        (["a:69"], 1, 3, "a:69 not pinned to cores, loaded from 3 hosts"),
+        ([], 1, 1, "on one core, loaded from 1 host"),
+    ],
+)
+def test_where_it_is_measured_is_said_with_its_load_hosts(
+    running: list[str], servers: int, hosts: int, said: str
+) -> None:
+    assert placement("on one core", running, servers, hosts) == said
 
 
 def test_the_cores_of_this_machine_are_used_unless_told() -> None:

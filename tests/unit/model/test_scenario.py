@@ -16,7 +16,7 @@ from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.model.scenario_files import bundled_scenarios, load_scenario
 from tftpbench.model.strict import MISTAKES_MAX
-from tftpbench.model.workload import OpenLoop, Piece, Shaped, Storm
+from tftpbench.model.workload import Generators, OpenLoop, Piece, Shaped, Storm
 
 OURS = {"epoll", "threads"}
 
@@ -915,3 +915,66 @@ def test_the_generator_polls_by_itself_only_where_it_has_cores_of_its_own(tmp_pa
     assert (client.busy_poll_us(own_cores=True), client.busy_poll_us(own_cores=False)) == (1000, 0)
     asked = load(tmp_path, "retries: 5", "busy_poll: 50us").cells()[0].client
     assert (asked.busy_poll_us(own_cores=True), asked.busy_poll_us(own_cores=False)) == (50, 50)
+
+
+HOSTS = "verify: full\ngenerators: {hosts: 3, weights: [2, 1, 1], cores: [1, 2]}"
+
+
+def test_load_hosts_are_in_the_keys_and_the_label_only_where_they_are_not_one(tmp_path: Path) -> None:
+    here, one = load(tmp_path), load(tmp_path, "verify: full", "verify: full\ngenerators: {hosts: 1}")
+    several, named = (
+        load(tmp_path, "verify: full", f"verify: full\ngenerators: {{hosts: {hosts}}}") for hosts in ("3", "[a, b, c]")
+    )
+    keys = [[cell.key for cell in each.cells()] for each in (here, one, several, named)]
+    assert keys[0] == keys[1]
+    assert keys[2] == keys[3]
+    assert {*keys[0]}.isdisjoint(keys[2])
+    assert here.method_key == one.method_key != several.method_key == named.method_key
+    assert [each.cells()[0].load_hosts for each in (here, one, several, named)] == [1, 1, 3, 3]
+    assert one.cells()[0].label == here.cells()[0].label == "read, 3 at once, 64 KiB"
+    assert several.cells()[0].label == "read, 3 at once, 64 KiB, from 3 load hosts"
+    assert here.cells()[0].generators is None
+    assert "generators" not in here.document()
+
+
+def test_load_hosts_stay_with_a_scenario_whatever_is_changed(tmp_path: Path) -> None:
+    asked = load(tmp_path, "verify: full", HOSTS)
+    again = from_document(asked.document(), "manifest.json")
+    assert again == asked
+    for each in (asked.quick(), asked.with_servers(["epoll"]), asked.with_file_size(7), asked.over("loopback")):
+        assert each.generators == asked.generators
+    assert load(tmp_path, "verify: full", HOSTS, ("generators=null",)).generators is None
+    assert load(tmp_path).on_hosts(2).generators == Generators(hosts=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"generators": {}}, "generators.hosts: is missing"),
+        ({"generators": 3}, "generators: is 3; allowed: a mapping of keys to values"),
+        ({"generators": {"hosts": 0}}, "generators.hosts: is 0; allowed: a number from 1 to 1000, or a list of names"),
+        ({"generators": {"hosts": 1001}}, "generators.hosts: is 1001; allowed: a number from 1 to 1000"),
+        ({"generators": {"hosts": True}}, "generators.hosts: is True; allowed"),
+        ({"generators": {"hosts": []}}, "generators.hosts: is []; allowed"),
+        ({"generators": {"hosts": ["a", "a"]}}, "generators.hosts: is ['a', 'a']; allowed: a number from 1 to 1000"),
+        ({"generators": {"hosts": ["a\n"]}}, "generators.hosts: is ['a\\n']; allowed"),
+        ({"generators": {"host": 3, "hosts": 3}}, "generators.host: unknown key; did you mean 'hosts'?"),
+        ({"generators": {"hosts": 3, "weights": [1, 1]}}, "generators.weights: has 2 weights for 3 hosts; allowed: on"),
+        ({"generators": {"hosts": 1, "weights": [0]}}, "generators.weights[0]: is 0; allowed: a list of numbers from"),
+        ({"generators": {"hosts": 1, "cores": 2}}, "generators.cores: is 2; allowed: a list of numbers of cores"),
+        ({"generators": {"hosts": 1}, "placement": {"network": "namespace"}},
+         "placement.network: is namespace, into which load hosts have no way; allowed: loopback, or no generators"),
+        ({"generators": {"hosts": 1}, "client": {"sockets": "ring"}},
+         "client.sockets: is ring, which load hosts do not have; allowed: auto, shared, per-transfer"),
+    ],
+)  # fmt: skip
+def test_a_mistake_about_load_hosts_is_one_line(changes: dict[str, object], said: str) -> None:
+    [line] = mistakes(**changes)
+    assert line.startswith(said)
+
+
+def test_a_gate_loads_from_this_machine_alone() -> None:
+    epoll = Contender(*choose("epoll"), Found("1", ""))
+    cells = Scenario.from_dict({**WHOLE, "generators": {"hosts": 2}}).cells()
+    with pytest.raises(UsageError, match=r"is loaded by hosts of a cluster \(generators\), and a gate loads from this"):
+        refuse_unfit(epoll, epoll, cells)

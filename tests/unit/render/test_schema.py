@@ -26,7 +26,7 @@ from tftpbench.model.manifest import PLACEHOLDERS, Capabilities, Fetch, Find, Ma
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.scenario import Matrix, Scenario
 from tftpbench.model.scenario_files import load_scenario
-from tftpbench.model.workload import Client, Placement
+from tftpbench.model.workload import Client, Generators, Placement
 from tftpbench.render import reference, schema
 from tftpbench.store import load_run
 
@@ -76,6 +76,7 @@ def test_defaults_in_a_schema_are_as_people_write_them() -> None:
         ("scenario-format.md", "matrix", keys(Matrix)),
         ("scenario-format.md", "client", keys(Client)),
         ("scenario-format.md", "placement", keys(Placement)),
+        ("scenario-format.md", "generators", keys(Generators)),
         ("manifest-format.md", "Keys", keys(Manifest)),
         ("manifest-format.md", "capabilities", keys(Capabilities)),
         ("manifest-format.md", "find", keys(Find)),

@@ -411,7 +411,7 @@ def test_transfers_and_intervals_are_read_to_the_same_figures() -> None:
     assert len(transfers) == 48
     first = {name: transfers[name].iloc[0] for name in transfers.columns}
     added = [name for name, axis in AXES.items() if axis.added]  # of a closed loop, by a version that knew no other
-    for name in ("error_code", "machine", "step", *added):
+    for name in ("error_code", "machine", "step", "host", *added):
         assert transfers[name].isna().all()
         del first[name]
     assert first == {
