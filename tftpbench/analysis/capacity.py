@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tftpbench.model.axes import boot_name
+from tftpbench.model.axes import boot_name, hosts_text
 from tftpbench.model.capacity import Find, FoundCapacity, FoundTrial
 from tftpbench.model.errors import NotComparable
-from tftpbench.model.units import format_duration, percent
+from tftpbench.model.units import counted, format_duration, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,8 +129,14 @@ def compared(a: Sequence[FoundCapacity], b: Sequence[FoundCapacity]) -> tuple[Co
         first = next(each for each in a if _key(each) == key)
         rows.append(Compared(title(first), first.find, sides[0], sides[1], _verdict(first.find, *sides), first))
     if not rows:
-        raise NotComparable("the runs have no search of the same server, find and cell in common")
+        loads = [sorted({each.load_hosts for each in side}) for side in (a, b)]
+        unlike = f": A from {_hosts(loads[0])}, B from {_hosts(loads[1])}" if loads[0] != loads[1] else ""
+        raise NotComparable(f"the runs have no search of the same server, find and cell in common{unlike}")
     return tuple(rows)
+
+
+def _hosts(counts: Sequence[int]) -> str:
+    return " and ".join(counted(count, "load host") for count in counts) or "none"
 
 
 def _key(found: FoundCapacity) -> tuple[str, str, str]:
@@ -196,7 +202,8 @@ def _words(found: FoundCapacity) -> tuple[str, str, str, str, str]:
     """What it does not do, what it does, of what, when, and of which kind."""
     at = {"rate": "a second", "machines": "at once", "spread": "within a time"}[found.find]
     if found.boot:
-        return "does not boot", "boots", "machines", at, boot_name(found.boot)
+        of = ", ".join(filter(None, (boot_name(found.boot), hosts_text(found.load_hosts))))
+        return "does not boot", "boots", "machines", at, of
     return "does not serve", "serves", "transfers", at, found.cell
 
 

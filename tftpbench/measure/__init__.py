@@ -35,7 +35,7 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import copied_boots, only_of_the_first, target_files
-from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, options_asked
+from tftpbench.measure.plan import Contender, Plan, Skipped, Trial, contenders, networked, on_hosts, options_asked
 from tftpbench.measure.rows import udp_columns
 from tftpbench.measure.runner import RunInterrupted, RunReport, Until
 from tftpbench.measure.search import second_opinion
@@ -83,6 +83,7 @@ __all__ = [
     "how_lost",
     "load_config",
     "networked",
+    "on_hosts",
     "only_of_the_first",
     "options_asked",
     "pin",

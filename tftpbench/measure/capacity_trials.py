@@ -67,11 +67,14 @@ def search_all(
         if not isinstance(load, Sought) or (base.contender.name, cell.key, base.round) in known:
             continue
         yield base, None
-        trials = ServerTrials(base, do, rows, numbers, partial(wait_until_quiet, udp_strays_host))
+        # What comes too late to load hosts is not counted here.
+        strays = (lambda: None) if cell.generators else udp_strays_host
+        trials = ServerTrials(base, do, rows, numbers, partial(wait_until_quiet, strays))
         result = Search(load, trials, partial(load_text, load)).run()
         where = {
             "cell_key": cell.key,
-            "cell": axes.label(cell.point, ("concurrency",)),
+            "cell": axes.label(cell.labelled, ("concurrency",)),
+            axes.LOAD_HOSTS: cell.load_hosts,
             "round": base.round,
             "boot": cell.point["boot"] or cell.point["mix"],
         }
@@ -97,7 +100,11 @@ class ServerTrials:
         quiet: Callable[[float], object],
     ) -> None:
         self._base, self._do, self._numbers, self._quiet = base, do, numbers, quiet
-        self._recorded = [row for row in recorded if not number(row, "interrupted") and _is_of(row, base)]
+        self._recorded = [
+            row
+            for row in recorded
+            if not number(row, "interrupted") and not row.get("hosts_lost") and _is_of(row, base)
+        ]
         self._has_loaded = False
 
     def now_s(self) -> float:

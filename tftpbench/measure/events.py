@@ -121,7 +121,7 @@ class SearchFinished:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """`interrupted` when Ctrl-C ended it early."""
+    """`interrupted` when Ctrl-C, or the loss of a load host, ended it early."""
 
     folder: Path
     interrupted: bool

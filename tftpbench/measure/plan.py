@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from tftpbench.host.brake import is_elsewhere
 from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
+from tftpbench.host.generator import HostsLoad, LoadGenerator
 from tftpbench.host.headroom import ROUNDS
 from tftpbench.host.network import NetworkRefused, packet_refusal
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server import is_taken, program_at
-from tftpbench.host.target import SCHEME, Target
-from tftpbench.model.errors import ManifestError, UsageError
+from tftpbench.host.target import SCHEME, Target, parse_target
+from tftpbench.model.errors import ManifestError, UsageError, suggest
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario import Scenario
-from tftpbench.model.workload import Cell, ClosedLoop, Shaped, Sought, Storm
+from tftpbench.model.units import counted
+from tftpbench.model.workload import Cell, ClosedLoop, Generators, Shaped, Sought, Storm
 
 # Where servers are started, unless a caller says otherwise (`session.server_of`).
 LISTENS_ON = "127.0.0.1"
@@ -34,6 +37,8 @@ _BLOCKS_PER_S = 100_000
 # blocks a second from epoll, 0.5 M from threads, 0.2 M from dnsmasq and 0.08 M from tftpd-hpa. The slow ones lose
 # machines, and are done the sooner: 5000 took them 24, 60, 42 and 39 s. At this all four take about as long in sum.
 _BLOCKS_OF_BOOTS_PER_S = 700_000
+# With load hosts the common start lies 2 s ahead, and their clocks are compared before and after.
+_AROUND_HOSTS_S = 3.0
 _AROUND_RUN_S = 2.0  # Python and its packages, versions that are asked, files that are made, the answer
 # Short runs to choose the arrangement of a ceiling: some nine candidates once, and the best of them again; in a network
 # there are rings beside sockets. Loads that fill the generator come on top there, with what is made and ended for each.
@@ -76,6 +81,11 @@ class Trial:
     contender: Contender
     ends_s: float = math.inf
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether its server or its generator runs on this machine, whose figures are then part of it."""
+        return self.cell.generators is None or not isinstance(self.contender.server, Target)
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -94,6 +104,55 @@ class Plan:
     servers: tuple[str, ...]
     trials: tuple[Trial, ...]
     skipped: tuple[Skipped, ...]
+
+
+def on_hosts(scenario: Scenario, generator: LoadGenerator) -> tuple[Scenario, LoadGenerator, tuple[str, ...]]:
+    """The scenario with the load hosts that it will be measured from, the generator that is those, and their names.
+
+    All that there are, by equal shares, unless it says which; none where the load is this machine's. Raises UsageError
+    in one line where there are not those that it asks for, or where they do not reach what it measures.
+    """
+    asked = scenario.generators
+    if not isinstance(generator, HostsLoad):
+        if asked is not None:
+            raise UsageError(
+                f"generators asks for {counted(asked.count, 'load host')}; "
+                "allowed: with a cluster of them, as in --dask tls://HOST:PORT, or --set generators=null"
+            )
+        return scenario, generator, ()
+    if asked is None:
+        scenario = scenario.on_hosts(len(generator.hosts))
+        asked = Generators(hosts=len(generator.hosts))
+    names = _named_hosts(asked, generator.hosts)
+    if not generator.is_here:
+        _refuse_out_of_reach(scenario.servers)
+    return scenario, generator.taking(names, asked.weights), names
+
+
+def _named_hosts(asked: Generators, there: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(asked.hosts, int):
+        if asked.hosts > len(there):
+            raise UsageError(
+                f"generators.hosts is {asked.hosts}, and the cluster has {counted(len(there), 'load host')}"
+                f"{': ' if there else ''}{', '.join(there)}"
+            )
+        return tuple(there[: asked.hosts])
+    for name in asked.hosts:
+        if name not in there:
+            raise UsageError(f"generators.hosts: the cluster has no load host {name!r}{suggest(name, there)}")
+    return asked.hosts
+
+
+def _refuse_out_of_reach(servers: Sequence[str]) -> None:
+    """Raises UsageError for what load hosts elsewhere do not reach."""
+    for entry in servers:
+        host = parse_target(entry).host if entry.startswith(SCHEME) else LISTENS_ON
+        if not is_elsewhere(host):
+            what = entry if entry.startswith(SCHEME) else f"{entry} is started here and"
+            raise UsageError(
+                f"{what} listens on {host}, which load hosts on other machines do not reach; "
+                "allowed: a running server at an address that they reach, by --target HOST:PORT"
+            )
 
 
 def networked(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
@@ -118,7 +177,7 @@ def networked(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
             f"client.sockets is ring, and placement.network loopback; {_NO_RING}, or ring with "
             "placement.network namespace"
         )
-    if running or wanted == "loopback":
+    if running or wanted == "loopback" or scenario.generators is not None:
         return scenario if wanted == "loopback" else scenario.over("loopback"), ()
     try:
         packet_refused = packet_refusal()
@@ -221,7 +280,9 @@ def costs_s(trials: Sequence[Trial]) -> dict[int, float]:
         work = trial.cell.key, trial.contender.busy_polls
         costs[trial.order] = _AROUND_TRIAL_S + _load_s(trial.cell)
         is_search = isinstance(trial.cell.load, Sought)
-        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or is_search:
+        is_from_hosts = trial.cell.generators is not None
+        costs[trial.order] += _AROUND_HOSTS_S if is_from_hosts and not is_search else 0.0
+        if isinstance(trial.contender.server, Target) or trial.cell.is_boots or is_search or is_from_hosts:
             continue  # it has no ceiling
         in_network = trial.cell.placement.network != "loopback"
         if work not in chosen:

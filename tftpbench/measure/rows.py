@@ -15,6 +15,7 @@ from tftpbench.host.server import Buffers, Ended, Samples, UdpCounts, Usage
 from tftpbench.host.target import Target
 from tftpbench.measure.findings import ServerFinding
 from tftpbench.measure.plan import Trial
+from tftpbench.model.axes import LOAD_HOSTS
 from tftpbench.model.errors import ServerDied
 from tftpbench.model.workload import Cell
 
@@ -78,7 +79,8 @@ def row_of(trial: Trial, pinning: Pinning) -> Row:
         "distinct_files": cell.distinct_files,
         "verify": cell.verify,
         "server_cpus": None if isinstance(contender.server, Target) else _numbers(pinning.server),
-        "generator_cpus": _numbers(pinning.generator),
+        "generator_cpus": None if cell.generators else _numbers(pinning.generator),
+        LOAD_HOSTS: cell.load_hosts,
         "network": cell.placement.network,
         "busy_poll_us": busy_poll_us(cell, pinning),
         "deadline_ns": cell.open_loop.deadline_ns if cell.open_loop else None,
@@ -127,6 +129,7 @@ def server_columns(seen: Observed, cores: int, *, busy_polls: bool) -> Row:
         "cpu_pressure_fraction": _fraction(seen.waited.pressure_ns, seen.waited.wall_ns),
         "throttled_ns": seen.waited.throttled_ns,
         "protocol_faults": [asdict(fault) for fault in seen.result.faults],
+        "hosts_lost": seen.result.hosts_lost,
     }
 
 

@@ -4,6 +4,7 @@ It emits events and prints nothing. A run that is killed at any moment has lost 
 be resumed.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -37,15 +38,16 @@ from tftpbench.measure.events import (
     TrialStarted,
 )
 from tftpbench.measure.files import fitted, target_files
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, estimate_s, networked, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, estimate_s, networked, on_hosts, plan
 from tftpbench.measure.session import Bench, Tools, load_of
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.capacity import FoundCapacity
-from tftpbench.model.errors import TftpbenchError, UsageError
+from tftpbench.model.errors import HostsError, TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.programs import typed
 from tftpbench.model.scenario import Scenario
+from tftpbench.model.workload import Sought
 
 # As the manifest calls servers that did not start.
 LEFT_OUT = "left_out"
@@ -77,10 +79,7 @@ class RunInterrupted(TftpbenchError):
     exit_code = 130
 
     def __init__(self, report: RunReport) -> None:
-        super().__init__(
-            f"interrupted; {len(report.rows)} of {len(report.plan.trials)} trials are finished, in {report.folder}; "
-            f"go on with: {typed(['tftpbench', 'run', '--resume', str(report.folder)])}"
-        )
+        super().__init__(f"interrupted; {_left(report)}")
         self.report = report
 
 
@@ -150,10 +149,15 @@ def run(
     """Do every trial of the scenario that the store lacks, and keep each there; then the rounds that `until` asks for.
 
     `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a running server
-    be on another machine, `limits` bound what is sent there. Raises LoadError where the generator can't run here or a
-    server elsewhere bears no load, ManifestError for unknown servers, ServerNotReady where one that should be running
-    has not the file, UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
+    be on another machine, `limits` bound what is sent there. Where the generator of `tools` is a `HostsLoad`, the load
+    comes from those of its hosts that the scenario names, else from all. Raises LoadError where the generator can't run
+    here or a server elsewhere bears no load, HostsError where load hosts can't, or one is lost (its trial is kept, and
+    all before it), ManifestError for unknown servers, ServerNotReady where one that should be running has not the file,
+    UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
+    tools = tools or Tools()
+    scenario, generator, hosts = on_hosts(scenario, tools.generator)
+    tools = replace(tools, generator=generator)
     wanted = scenario.placement.network
     scenario, network_notes = networked(scenario)
     servers = contenders(scenario)
@@ -163,12 +167,11 @@ def run(
         _refuse_nothing(whole)
         running = [server.name for server in servers if isinstance(server.server, Target)]
         is_fallback = wanted == "auto" and scenario.placement.network == "loopback" and not running
-        pinning = replace(pin(scenario.placement), is_fallback=is_fallback)
-        where = placement(pinning.phrase, running, len(servers))
-        tools = tools or Tools()
+        pinning = replace(pin(scenario.placement, from_hosts=bool(hosts)), is_fallback=is_fallback)
+        where = placement(pinning.phrase, running, len(servers), len(hosts))
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             found = tools.conditions(needs_of(scenario))
-            facts = _manifest(scenario, seed, servers, whole, pinning, base.base, command, found)
+            facts = _manifest(scenario, seed, servers, whole, pinning, hosts, base.base, command, found)
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
@@ -177,17 +180,35 @@ def run(
                 notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
                 on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
                 left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
-                if scenario.capacity:
-                    interrupted = _search_all(left, whole, bench, store, on_event)
-                else:
-                    interrupted = _do_all(left, whole, bench, store, on_event, added.more)
-                    whole = added.whole
+                lost = ""
+                try:
+                    if scenario.capacity:
+                        interrupted = _search_all(left, whole, bench, store, on_event)
+                    else:
+                        interrupted = _do_all(left, whole, bench, store, on_event, added.more)
+                except _HostLost as error:
+                    interrupted, lost = True, str(error)
                 rows = tuple(store.finished_trials())
-                report = RunReport(store.path, whole, seed, tuple(command), rows)
+                report = RunReport(store.path, added.whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
+    if lost:
+        raise HostsError(f"load host lost: {lost}; {_left(report)}")
     if interrupted:
         raise RunInterrupted(report)
     return report
+
+
+class _HostLost(Exception):
+    """A load host was lost in a trial, which is kept: what would follow is another load."""
+
+
+def _left(report: RunReport) -> str:
+    """What of a run that ended early is there, and how to go on, with the hosts of its load where it had any."""
+    of_hosts = [word for pair in itertools.pairwise(report.command) if pair[0].startswith("--dask") for word in pair]
+    resumed = typed(["tftpbench", "run", "--resume", str(report.folder), *of_hosts])
+    is_search = any(isinstance(trial.cell.load, Sought) for trial in report.plan.trials)
+    most = "" if is_search else f" of {len(report.plan.trials)}"  # how many a search takes is not known
+    return f"{len(report.rows)}{most} trials are finished, in {report.folder}; go on with: {resumed}"
 
 
 class _Rounds:
@@ -272,12 +293,13 @@ def _do_all(
             total = max(total, trial.order + len(waiting))
             if trial.contender.name in starts.left_out:
                 continue
-            beside = probes.before(trial), headrooms.before(trial)
+            beside = (None, None) if trial.cell.generators else (probes.before(trial), headrooms.before(trial))
             on_event(TrialStarted(trial, total))
             outcome = run_trial(trial, bench, beside[0], on_event, beside[1])
             _save(folder, trial, outcome)
             advice = tuple(finding.advice for finding in outcome.findings)
             on_event(TrialFinished(trial, total, outcome.row, advice))
+            _end_without_its_hosts(outcome)
             left_out = starts.note(trial, outcome.failed_start) or _stopped(starts, trial, outcome)
             if left_out is not None:
                 folder.amend(LEFT_OUT, starts.document())
@@ -303,6 +325,7 @@ def _search_all(
         outcome = run_trial(trial, bench, None, on_event)
         _save(folder, trial, outcome)
         on_event(TrialFinished(trial, 0, outcome.row, tuple(finding.advice for finding in outcome.findings)))
+        _end_without_its_hosts(outcome)
         return outcome
 
     try:
@@ -324,6 +347,12 @@ def _remote_notes(servers: Sequence[Contender], limits: Limits) -> Iterator[str]
     for target in (server.server for server in servers):
         if isinstance(target, Target) and is_elsewhere(target.host):
             yield run_text(target.host, limits)
+
+
+def _end_without_its_hosts(outcome: Outcome) -> None:
+    """Raises _HostLost where a load host was lost: on those that are left it would be another load."""
+    if outcome.result is not None and outcome.result.hosts_lost:
+        raise _HostLost(outcome.result.hosts_lost)
 
 
 def _stopped(starts: Starts, trial: Trial, outcome: Outcome) -> LeftOut | None:
@@ -370,6 +399,7 @@ def _manifest(
     servers: Sequence[Contender],
     whole: Plan,
     pinning: Pinning,
+    hosts: Sequence[str],
     base: Path,
     command: Sequence[str],
     conditions: Sequence[Diagnosis],
@@ -390,6 +420,7 @@ def _manifest(
             "generator_cpus": list(pinning.generator),
             "phrase": pinning.phrase,
             "network": pinning.network,
+            **({"load_hosts": list(hosts)} if hosts else {}),
         },
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),

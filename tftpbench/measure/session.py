@@ -14,6 +14,7 @@ from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leave
 from tftpbench.host.conditions import Diagnosis, Needs, in_brief
 from tftpbench.host.effects import Calibration, calibrate
 from tftpbench.host.generator import (
+    HostsLoad,
     LoadConfig,
     LoadGenerator,
     LoadResult,
@@ -29,7 +30,7 @@ from tftpbench.host.looks import FILES_PER_TRANSFER, OTHER_FILES
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
 from tftpbench.host.roots import Roots
-from tftpbench.host.server import EdgeReader, LocalServerHost, Server, ServerHost, UdpCounts
+from tftpbench.host.server import EdgeReader, LocalServerHost, RunningServer, Server, ServerHost, UdpCounts
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
@@ -39,7 +40,7 @@ from tftpbench.measure.plan import LISTENS_ON, Trial
 from tftpbench.measure.rows import Row, busy_poll_us, since
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
 from tftpbench.model.boot import not_comparable
-from tftpbench.model.errors import LoadError, ServerDied
+from tftpbench.model.errors import HostsError, LoadError, ServerDied
 from tftpbench.model.metrics import BOOT_OUTCOMES
 from tftpbench.model.workload import DEADLINE_NS, Cell, Shaped
 
@@ -61,10 +62,10 @@ class Tools:
     """The ways in which a trial touches the world; tests replace them.
 
     `generator`: one on another machine is a class with `run`, which sends the configuration there, announces the window
-    in this machine's time, and brings the result back. `host`: another machine for servers is a class with the methods
-    of `ServerHost`; its servers read what they used by their own clock, at the window's edges. `probes` are of this
-    machine: a row of a server elsewhere has no ceiling. `conditions`: what is found of this machine before;
-    `calibrate`: how long fixed work takes on it before each trial.
+    in this machine's time, and brings the result back; of several machines a `HostsLoad`. `host`: another machine for
+    servers is a class with the methods of `ServerHost`; its servers read what they used by their own clock, at the
+    window's edges. `probes` are of this machine: a row of a server, or a load, elsewhere has no ceiling. `conditions`:
+    what is found of this machine before; `calibrate`: how long fixed work takes on it before each trial.
     """
 
     generator: LoadGenerator = field(default_factory=LocalGenerator)
@@ -72,6 +73,15 @@ class Tools:
     probes: Probes = field(default_factory=Probes)
     conditions: Callable[[Needs], Sequence[Diagnosis]] = in_brief
     calibrate: Callable[[Sequence[int]], Calibration | None] = calibrate
+
+    @property
+    def is_from_hosts(self) -> bool:
+        """Whether the load comes from hosts of a cluster, and none of it from this machine."""
+        return isinstance(self.generator, HostsLoad)
+
+    def at_hand(self, config: LoadConfig) -> tuple[LoadConfig, LoadGenerator]:
+        """What puts files at a server, or reads them back, unmeasured: never load hosts, which begin seconds later."""
+        return (replace(config, cpus=()), LocalGenerator()) if self.is_from_hosts else (config, self.generator)
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,8 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     def upload(name: str, number: int) -> LoadResult:
         asked = upload_config(config, name, number)
         approach_once(asked, bench, stop)
-        return bench.tools.generator.run(asked, stop)
+        asked, generator = bench.tools.at_hand(asked)
+        return generator.run(asked, stop)
 
     files = bench.target_files.of(trial, upload)
     if files.shares and isinstance(trial.contender.server, Target) and not_comparable(files.shares):
@@ -158,7 +169,7 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
     """Before a load on another machine that is larger than it has borne: by the steps that lie between.
 
-    Raises LoadError where it does not bear one.
+    Raises LoadError where it does not bear one, HostsError where a load host is lost.
     """
     where = f"{config.host}:{config.port}"
     borne = bench.approached.get(where, 0)
@@ -166,6 +177,8 @@ def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
         return
 
     held = approach(config, lambda step: bench.tools.generator.run(step, stop), borne)
+    if held is not None and held.result.hosts_lost:
+        raise HostsError(f"load host lost: {held.result.hosts_lost}; no more was sent to {where}")
     if held is not None:
         raise LoadError(f"{where}: {held.why}; see what it says, or ask with: tftpbench load")
     bench.approached[where] = at_once(config)
@@ -185,7 +198,9 @@ def run_watched(
     window = MeasuredWindow()
     with server.edges(window, bench.pinning.spare) as edges:
         result = bench.tools.generator.run(config, stop, window, on_progress)
-    late_ns = max(result.figures.get("runner_gap_ns_max") or 0, edges.late_ns(window.edges_ns))
+    late_ns = result.figures.get("runner_gap_ns_max") or 0
+    if not (bench.tools.is_from_hosts and isinstance(server, RunningServer)):  # nothing of it is read here
+        late_ns = max(late_ns, edges.late_ns(window.edges_ns))
     return replace(result, figures={**result.figures, "runner_gap_ns_max": late_ns}), edges
 
 
@@ -199,7 +214,8 @@ def compared_uploads(
     if keeps_its_files(trial.contender.server):
         if cell.shares:
             return {}, ()  # a boot's are out of reach: read back they would be another boot's work
-        back = read_back(replace(config, limit_ns=READ_BACK_NS_MAX), result, generator=bench.tools.generator)
+        asked, generator = bench.tools.at_hand(replace(config, limit_ns=READ_BACK_NS_MAX))
+        back = read_back(asked, result, generator=generator)
         lost = back.files - back.compared
         finding = (findings.of_uploads(lost, back.files),) if lost else ()
         return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
@@ -276,7 +292,7 @@ def load_of(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
         seed=bench.seed,
         verify=cell.verify,
         workers=min(cell.client.workers, cell.concurrency),
-        cpus=bench.pinning.generator,
+        cpus=cell.generators.cores if cell.generators else bench.pinning.generator,
         transfers=cell.transfers if cell.machines_asked is None else cell.machines_asked,
         duration_ns=cell.duration_ns,
         warm_up_ns=cell.warm_up_ns,

@@ -77,7 +77,8 @@ def run_trial(
     full_data_pps: float | None = None,
 ) -> Outcome:
     """Do the trial, with what was measured beside it. Raises LoadError where the generator itself can't run."""
-    row = row_of(trial, bench.pinning) | calibration_columns(bench.tools.calibrate(bench.pinning.server))
+    calibration = bench.tools.calibrate(bench.pinning.server) if trial.runs_here else None
+    row = row_of(trial, bench.pinning) | calibration_columns(calibration)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
     has_started = False
@@ -111,11 +112,12 @@ def run_trial(
         server_lost=str(seen.lost) if seen.lost is not None else None,
         debug_build=generator.IS_DEBUG_BUILD,
         gap_distance=_gap_distance(trial, seen.result),
-        load_1min=machine.load_average(),
-        cpus=os.cpu_count(),
+        load_1min=None if trial.cell.generators else machine.load_average(),
+        cpus=None if trial.cell.generators else os.cpu_count(),
+        shortest_piece_ns=validity.shortest_piece_ns(seen.config.shape),
         is_quick=bench.is_quick,
         strays=seen.strays,
-        was_cut_off=seen.lost is not None or seen.result.stopped is not None or _left_s(trial) <= 0,
+        was_cut_off=bool(seen.lost or seen.result.stopped or seen.result.hosts_lost) or _left_s(trial) <= 0,
     )
     return _outcome(row, validity.findings(row, around), seen.result, log)
 
@@ -133,19 +135,20 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     config = load_config(trial, bench, server, stop)
     approach_once(config, bench, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
-    cores = sorted({*bench.pinning.server, *bench.pinning.generator})
+    cores = sorted({*bench.pinning.server, *bench.pinning.generator}) if trial.runs_here else []
     before = bench.tools.host.stolen_ticks(cores)
-    counted, dropped = Counted.of(server), bench.tools.host.udp_drops()
-    waited, began_ns = (machine.cpu_pressure_ns(), machine.throttled_ns()), time.monotonic_ns()
+    counted, dropped = Counted.of(server), _drops(trial, bench)
+    waited, began_ns = _waited(trial), time.monotonic_ns()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
         report = _ended_in_time(trial, stop, reporter(trial, config, on_event))
         result, edges = run_watched(config, stop, bench, server, report)
     after = bench.tools.host.stolen_ticks(cores)
-    lasted_ns, waited_now = time.monotonic_ns() - began_ns, (machine.cpu_pressure_ns(), machine.throttled_ns())
+    lasted_ns, waited_now = time.monotonic_ns() - began_ns, _waited(trial)
     udp, strays = counted.now(server, result)
     lost = how_lost(server)
-    uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if lost is None else ({}, ())
+    is_whole = lost is None and result.hosts_lost is None
+    uploads, not_read_back = compared_uploads(trial, bench, root, config, result) if is_whole else ({}, ())
     return Observed(
         config=config,
         result=result,
@@ -153,13 +156,13 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         cpu_ns=(edges.opened.cpu_ns, edges.closed.cpu_ns),
         context_switches=edges.closed.context_switches,
         waited_ns=(edges.opened.waited_ns, edges.closed.waited_ns),
-        udp_drops_host=(bench.tools.host.udp_drops(), dropped) if udp is None else (udp.no_buffer, 0),
+        udp_drops_host=(_drops(trial, bench), dropped) if udp is None else (udp.no_buffer, 0),
         udp=udp,
         strays=strays,
         samples=sampler.samples,
         buffers=server.buffers,
         lost=lost,
-        silent_s=_silence_s(trial, server, result, on_event) if lost is None else 0.0,
+        silent_s=_silence_s(trial, server, result, on_event) if is_whole else 0.0,
         uploads=uploads,
         not_read_back=not_read_back,
         ended=server.stop(STOP_GRACE_S),
@@ -169,6 +172,16 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
         ),
         stolen=(after[0] - before[0], after[1] - before[1]),
     )
+
+
+def _waited(trial: Trial) -> tuple[int | None, int | None]:
+    """Pressure and throttling so far, where they are of the trial's machine."""
+    return (machine.cpu_pressure_ns(), machine.throttled_ns()) if trial.runs_here else (None, None)
+
+
+def _drops(trial: Trial, bench: Bench) -> int | None:
+    """Datagrams that the sockets of this network namespace dropped so far, where some of them are the trial's."""
+    return bench.tools.host.udp_drops() if trial.runs_here else None
 
 
 def _mean_in_flight_ns(result: LoadResult) -> float | None:

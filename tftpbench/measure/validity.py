@@ -45,6 +45,10 @@ SCHEDULE_LAG_FRACTION_MAX = 0.01
 # From the first start of a storm to its last, beyond what was asked for: a burst that takes us longer is another one.
 BURST_NS_MAX = 100_000_000
 BURST_FRACTION_MAX = 0.01
+# Load hosts whose first starts lie further apart than this, or whose clocks may, made another load than one host would:
+# a twentieth of an interval's 100 ms, or this part of a shape's shortest piece.
+HOSTS_APART_NS_MAX = 5_000_000
+HOSTS_APART_FRACTION_MAX = 0.01
 # Largest distance of the distribution of gaps from the exponential one (Kolmogorov). Of 2,000 gaps that really are, one
 # sample in a thousand lies further than 0.044; of 500, further than 0.087.
 GAP_DISTANCE_MAX = 0.1
@@ -76,6 +80,9 @@ class Kind(Enum):
     SCHEDULE_LAG = "stop other programs, give the generator cores of its own (placement), or lower the rate"
     BURST = "stop other programs, give the generator cores of its own (placement), or give the starts more time (over)"
     ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"
+    HOST_LOST = "see that the host and its worker run; what is not done yet is done by --resume"
+    CLOCKS_APART = "measure from load hosts to which the way is shorter and quieter: clocks are compared by round trips"
+    STARTED_LATE = "stop other programs on the load hosts, or give the generator cores of its own there (generators)"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
 
 
@@ -83,7 +90,7 @@ STALLS = frozenset({Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED})
 """One long time in which nothing was measured, by our own doing or the machine's."""
 LIMITS = STALLS | {
     Kind.GENERATOR_SATURATED, Kind.GENERATOR_LAG, Kind.GENERATOR_GAPS, Kind.GENERATOR_DROPS, Kind.STEAL,
-    Kind.SCHEDULE_LAG, Kind.BURST, Kind.ARRIVALS,
+    Kind.SCHEDULE_LAG, Kind.BURST, Kind.ARRIVALS, Kind.CLOCKS_APART, Kind.STARTED_LATE,
 }  # fmt: skip
 """What a rate is wrong by. A quick run, whose rates are not judged, is not invalid by it."""
 _TOO_BUSY = "this machine was too busy for tftpbench's load generator"
@@ -91,6 +98,7 @@ _TOO_BUSY = "this machine was too busy for tftpbench's load generator"
 # whose advice fits. Those first that explain the ones after them.
 _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("is a debug build", "tftpbench's native core is a debug build", Kind.DEBUG_BUILD),
+    ("load host lost", "a load host was lost", Kind.HOST_LOST),
     ("had wrong contents", "bytes were wrong", Kind.CONTENT_MISMATCH),
     ("counted in the server's network", "the kernel's counts contradict the generator's", Kind.UDP_COUNTS),
     ("are accounted for", "the counts of transfers do not add up", Kind.COUNTERS),
@@ -101,6 +109,8 @@ _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("dropped at the generator's sockets", "tftpbench's load generator lost answers", Kind.GENERATOR_DROPS),
     ("the generator was saturated", "tftpbench's load generator was the limit", Kind.GENERATOR_SATURATED),
     ("the intended starts were made or shed", "starts are missing", Kind.STARTS_MISSING),
+    ("clocks apart", "the clocks of the load hosts were apart", Kind.CLOCKS_APART),
+    ("started late", "load hosts started late", Kind.STARTED_LATE),
     ("starts were", "starts were late", Kind.SCHEDULE_LAG),
     ("the starts took", "a storm's starts took too long", Kind.BURST),
     ("the gaps between starts", "the arrivals were not random as asked for", Kind.ARRIVALS),
@@ -161,7 +171,8 @@ class Surroundings:
 
     `mean_in_flight_ns`: of an open loop, of what started inside its window, whatever became of it.
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
-    `load_1min`: the load average of the machine, whose cores are `cpus`. `is_quick`: no rate is judged.
+    `load_1min`: the load average of the machine, whose cores are `cpus`; None where load hosts made the load.
+    `shortest_piece_ns`: of a shape, 0 of one with bursts. `is_quick`: no rate is judged.
     `was_cut_off`: the load was ended before its time, so that starts are missing for no fault of its generator.
     `strays`: datagrams that reached the generator's network namespace and found none of its sockets; None: not known.
     """
@@ -175,6 +186,7 @@ class Surroundings:
     gap_distance: float | None = None
     load_1min: float | None = None
     cpus: int | None = None
+    shortest_piece_ns: int = 0
     is_quick: bool = False
     was_cut_off: bool = False
     strays: int | None = 0
@@ -288,6 +300,28 @@ def _udp_counts(row: Row, around: Surroundings) -> Iterator[Finding]:
         if theirs - ours > in_flight or (is_bounded and ours - theirs > in_flight):
             text = f"the generator {what} {ours:,.0f} datagrams, and {theirs:,.0f} were counted in the server's network"
             yield Finding(Kind.UDP_COUNTS, text)
+
+
+def _hosts(row: Row, around: Surroundings) -> Iterator[Finding]:
+    """Whether all load hosts were there to the end, and began together as far as their clocks can tell.
+
+    The spread of starts has the error of the clocks in it, which is no host's lateness where it is large alone.
+    """
+    if lost := row.get("hosts_lost"):
+        yield Finding(Kind.HOST_LOST, f"load host lost: {lost}")
+    error_ns, spread_ns = number(row, "clock_error_ns_max"), number(row, "start_spread_ns")
+    most_ns = max(HOSTS_APART_NS_MAX, HOSTS_APART_FRACTION_MAX * around.shortest_piece_ns)
+    if error_ns is not None and error_ns > HOSTS_APART_NS_MAX:
+        text = f"clocks apart: those of load hosts are known to within {error_ns / 1e6:.1f} ms"
+        yield Finding(Kind.CLOCKS_APART, text)
+    elif spread_ns is not None and spread_ns > most_ns:
+        text = f"started late: a load host began up to {spread_ns / 1e6:.1f} ms off the common start"
+        yield Finding(Kind.STARTED_LATE, text)
+
+
+def shortest_piece_ns(pieces: Sequence[Piece]) -> int:
+    """Of a shape; 0 where it has bursts, or no pieces."""
+    return min((piece.for_ns for piece in pieces), default=0)
 
 
 def _littles_law(row: Row, around: Surroundings) -> Iterator[Finding]:
@@ -427,6 +461,7 @@ def _starts_share(row: Row) -> float:
 _CHECKS = (
     _debug_build,
     _server_lost,
+    _hosts,
     _contents,
     _counters,
     _udp_counts,

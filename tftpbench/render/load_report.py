@@ -16,6 +16,7 @@ from tftpbench.host.brake import stopped_text
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
 from tftpbench.measure.findings import of_boots
+from tftpbench.model.axes import LOAD_HOSTS, hosts_text
 from tftpbench.model.boot import not_comparable
 from tftpbench.model.errors import nothing_listens
 from tftpbench.model.metrics import BOOT_OUTCOMES, COLUMNS, NEVER, OUTCOMES
@@ -114,8 +115,18 @@ class Loaded:
             not self.count("booted" if self.config.boots else "completed")
             or any(map(self.count, lost))
             or self.not_done > 0
-            or bool(self.not_compared or self.held or self.result.stopped or self.died)
+            or bool(self.not_compared or self.held or self.is_ended or self.died)
         )
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it was ended before its time, by its brake or as a load host was lost."""
+        return bool(self.result.stopped or self.result.hosts_lost)
+
+    @property
+    def load_hosts(self) -> int:
+        """How many hosts it came from."""
+        return self.count(LOAD_HOSTS) or 1
 
     @cached_property
     def errors(self) -> dict[int, int]:
@@ -130,10 +141,16 @@ class Loaded:
         if config.is_open_loop and config.arrivals == "poisson" and self.result.has_every_start:
             starts = (self.result.boots or self.result.transfers)["actual_start_ns"]
             gaps = validity.gap_distance(starts, config.rate_per_s, config.shape)
-        asked = {**_load_asked(config), "concurrency": config.concurrency}
-        is_ended = bool(self.interrupted or self.result.stopped or self.died)
-        cut_off = is_ended or bool(self.count("interrupted") or self.count("boots_interrupted"))
-        around = validity.Surroundings(gap_distance=gaps, was_cut_off=cut_off, server_lost=self.died or None)
+        asked = {
+            **_load_asked(config), "concurrency": config.concurrency, "hosts_lost": self.result.hosts_lost,
+        }  # fmt: skip
+        is_ended = bool(self.interrupted or self.is_ended or self.died)
+        around = validity.Surroundings(
+            gap_distance=gaps,
+            was_cut_off=is_ended or bool(self.count("interrupted") or self.count("boots_interrupted")),
+            server_lost=self.died or None,
+            shortest_piece_ns=validity.shortest_piece_ns(config.shape),
+        )
         return validity.findings({**self.figures, **asked}, around)
 
     @cached_property
@@ -156,7 +173,7 @@ class Loaded:
         ends = np.sort(boots["end_ns"][boots["outcome"] == BOOT_OUTCOMES.index("booted")])
         rank = math.ceil(share * max(self.count("machines"), self.config.transfers or 0))
         if not 0 < rank <= up:
-            is_open = (self.interrupted or self.result.stopped) and 0 < rank <= up + self.not_done
+            is_open = (self.interrupted or self.is_ended) and 0 < rank <= up + self.not_done
             return None if is_open else math.inf
         if not len(ends):
             return None
@@ -212,7 +229,7 @@ def live(config: LoadConfig, now: Progress, before: Progress) -> str:
 def document(load: Loaded) -> dict[str, object]:
     """Plain JSON values."""
     config, back = load.config, load.back
-    is_nothing = not load.count("completed") and not load.died
+    is_nothing = not load.count("completed") and not load.died and not load.result.hosts_lost
     verdict, reason = ("invalid", _NOTHING_COMPLETED) if is_nothing else validity.verdict(load.findings)
     return {
         "schema": SCHEMA,
@@ -232,7 +249,8 @@ def document(load: Loaded) -> dict[str, object]:
         "verdict": verdict,
         "verdict_reason": reason,
         "failures": load.has_failures,
-        "braked": load.result.stopped,
+        "braked": None if load.result.hosts_lost else load.result.stopped,
+        "hosts_lost": load.result.hosts_lost,
         **({"stopped": list(load.stopped)} if config.boots else {}),
         "read_back": None if back is None else {"files": back.files, "compared": back.compared},
         "warnings": list(_warnings(load)),
@@ -256,7 +274,9 @@ def render(load: Loaded) -> str:
     ]
     return plain([
         Listing(
-            f"{_where(config)}, {_work_of(config)}, {_load_of(load)}",
+            ", ".join(filter(None, (
+                _where(config), _work_of(config), _load_of(load), hosts_text(load.load_hosts),
+            ))),
             tuple(f"{name:<14} {text}" for name, text in _lines(load)),
         ),
         Listing("Machines:", load.stopped),
@@ -412,6 +432,9 @@ def _lines(load: Loaded) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "contents", _contents(load)
+    if (error_ns := figures.get("clock_error_ns_max")) is not None:
+        spread = _time(figures.get("start_spread_ns"))
+        yield "load hosts", f"{load.load_hosts}, clocks known to {_time(error_ns)}, first starts within {spread}"
     measured = _time((figures.get("duration_s") or 0) * 1e9)
     late = f", then {_time(load.late_ns)} for open transfers; rates are of the {measured}"
     yield "measured for", measured + (late if load.late_ns >= _LATE_NS else "")
@@ -450,10 +473,11 @@ def _warnings(load: Loaded) -> Iterator[str]:
         yield f"{finding.text}: {finding.advice}"
     if load.not_compared:
         yield load.not_compared
-    if not load.died:  # which says why they did not end
+    if not load.died and not load.result.hosts_lost:  # which say why they did not end
         yield from _warnings_of_silence(load)
+    if not load.died:
         yield from _warnings_at_rate(load)
-    if load.interrupted or (load.not_done and not load.result.stopped and not load.died):
+    if load.interrupted or (load.not_done and not load.is_ended and not load.died):
         yield _not_done(load)
     if back is not None and back.compared < back.files:
         why = ", ".join(error_text(code) for code in back.errors) or "no answer"
@@ -498,7 +522,7 @@ def _not_done(load: Loaded) -> str:
 def _warnings_of_brake(load: Loaded) -> Iterator[str]:
     if load.held:
         yield load.held
-    if load.result.stopped:
+    if load.result.stopped and not load.result.hosts_lost:  # which is a finding
         yield stopped_text(load.result.stopped, _where(load.config))
 
 

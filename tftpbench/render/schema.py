@@ -16,7 +16,7 @@ from tftpbench.gate.result import GateResult
 from tftpbench.host.conditions import CONDITIONS, EFFECTS
 from tftpbench.host.conditions import SCHEMA as DOCTOR_SCHEMA
 from tftpbench.measure.findings import Origin
-from tftpbench.model.axes import AXES
+from tftpbench.model.axes import AXES, LOAD_HOSTS
 from tftpbench.model.boot import BootFile
 from tftpbench.model.capacity import SCHEMA as CAPACITY_SCHEMA
 from tftpbench.model.capacity import Capacity, FoundCapacity
@@ -226,6 +226,7 @@ def _summary() -> Schema:
         "cell_key": COLUMNS["cell_key"],
         "server": Column("", "Its name, or name@variant.", "text", False),
         **{name: COLUMNS[name] for name in AXES},
+        LOAD_HOSTS: COLUMNS[LOAD_HOSTS],
         "trials": Column("", "Trials done.", "int", False),
         "valid": Column("", "Valid ones among them.", "int", False),
         **{name: _of_trials(metric) for name, metric in HEADLINE.items()},

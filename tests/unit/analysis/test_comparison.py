@@ -279,6 +279,26 @@ def test_runs_over_different_networks_are_never_mixed(tmp_path: Path) -> None:
         comparison.compare(sockets, rings)
 
 
+@pytest.mark.parametrize(("hosts", "count"), [(3, 3), (["a", "b"], 2)])
+def test_runs_from_other_numbers_of_load_hosts_are_not_comparable(tmp_path: Path, hosts: object, count: int) -> None:
+    def of(name: str, **generators: object) -> Path:
+        asked = {"name": "made", "client": {}, **({"generators": generators} if generators else {})}
+        return made(tmp_path / name, {"epoll": 1.0}, scenario=asked)
+
+    here, one, several = of("here"), of("one", hosts=1), of("several", hosts=hosts)
+    comparison.compare(here, one)
+    comparison.compare(several, several)
+    with pytest.raises(NotComparable, match=rf"here was .* loopback, and .*several from {count} load hosts, so their"):
+        comparison.compare(here, several)
+
+
+def test_a_cell_of_a_comparison_says_from_how_many_load_hosts_it_was_measured(tmp_path: Path) -> None:
+    old, new = made(tmp_path / "old", {"epoll": 1.0}), made(tmp_path / "new", {"epoll": 1.0}, row={"load_hosts": 1})
+    assert not comparison.compare(old, new).left_out
+    several = made(tmp_path / "several", {"epoll": 1.0}, row={"load_hosts": 3})
+    assert comparison.compare(several, several).rows[0].label.endswith(", from 3 load hosts")
+
+
 def test_scenarios_of_other_names_are_compared_where_the_work_is_equal(tmp_path: Path) -> None:
     a = made(tmp_path / "a", {"epoll": 1.0}, scenario={"name": "first"})
     found = comparison.compare(a, made(tmp_path / "b", {"epoll": 1.0}, scenario={"name": "second"}))

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from MLRsearch.target_stat import TargetStat
 from tests.unit.builders import contender, scenario
 from tftpbench import plots
 from tftpbench.analysis.capacity import compared, frame, sentence
+from tftpbench.host.generator import LoadResult, LocalGenerator
 from tftpbench.host.presence import Found
 from tftpbench.host.target import Target
-from tftpbench.measure import Bench, RunInterrupted, RunReport, Trial
+from tftpbench.measure import Bench, RunInterrupted, RunReport, Tools, Trial
 from tftpbench.measure.capacity import Asked, Result, Search, recovered_s
 from tftpbench.measure.capacity_trials import ServerTrials, found_of, seen_of, wait_until_quiet
 from tftpbench.measure.findings import GIVEN_UP
@@ -40,7 +41,8 @@ from tftpbench.measure.search import (
 )
 from tftpbench.measure.trial import Outcome, backlog_growth
 from tftpbench.model.capacity import Bound, Capacity, Find, FoundCapacity, FoundLoad, Goal, documents, goal_of
-from tftpbench.model.errors import NotComparable, ScenarioError
+from tftpbench.model.errors import HostsError, NotComparable, ScenarioError
+from tftpbench.model.metrics import INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.workload import OpenLoop, Sought, Storm
 from tftpbench.render import capacity as rendered
 from tftpbench.render.schema import json_schema
@@ -698,10 +700,48 @@ def test_a_run_of_searches_keeps_every_trial_and_goes_on_where_it_was_interrupte
     assert again.folder.joinpath("manifest.json").exists()
 
 
+class Cluster(LocalGenerator):
+    """Two load hosts that are this machine."""
+
+    hosts = ("a", "b")
+    is_here = True
+
+    def taking(self, _hosts: Sequence[str], _weights: Sequence[int]) -> "Cluster":
+        return self
+
+
+def test_a_search_ends_where_a_load_host_is_lost_and_goes_on_without_that_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (contender("one"),))
+    monkeypatch.setattr("tftpbench.measure.capacity_trials.wait_until_quiet", lambda *_: None)
+    tools = Tools(generator=Cluster())
+    with pytest.raises(HostsError, match=r"^load host lost: b: no answer for 3 s; 5 trials are finished, in "):
+        _run_of(monkeypatch, tmp_path, lost_at=5, tools=tools)
+    [folder] = tmp_path.iterdir()
+    assert read_searches(folder) == (), "it has not come to its end"
+    _run_of(monkeypatch, tmp_path, resume=folder, tools=tools)
+    [found] = read_searches(folder)
+    assert found.is_regular
+    assert (found.load_hosts, found.cell) == (2, "read, 1 KiB, from 2 load hosts")
+    numbers = [each.trial for each in found.trials]
+    assert 5 not in numbers, "it was kept, and is no answer"
+    assert numbers[:4] == [1, 2, 3, 4]
+    rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert [row["trial"] for row in rows if row["hosts_lost"]] == [5]
+    assert {row["load_hosts"] for row in rows} == {2}
+
+
 def _run_of(
-    monkeypatch: pytest.MonkeyPatch, out: Path, *, ends_at: int = 10**9, resume: Path | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    out: Path,
+    *,
+    ends_at: int = 10**9,
+    lost_at: int = 10**9,
+    resume: Path | None = None,
+    tools: Tools | None = None,
 ) -> RunReport:
-    """A run whose trials are of a server of 500 transfers a second, and end at once."""
+    """A run whose trials are of a server of 500 transfers a second, and end at once; in one a load host is lost."""
     count = [0]
 
     def run_trial(trial: Trial, bench: Bench, *_: object) -> Outcome:
@@ -715,14 +755,21 @@ def _run_of(
             "duration_s": starts / min(per_s or 500, 500), "service_ns_p50": 10**7, "response_ns_p99": 10**7,
             "backlog_growth": max(0.0, (per_s - 500) * starts / per_s) if per_s else 0.0, "server_findings": [],
         }  # fmt: skip
-        return Outcome(row, (), None, b"")
+        if count[0] != lost_at:
+            return Outcome(row, (), None, b"")
+        rows, intervals = (
+            dict.fromkeys(columns, np.empty(0, np.int64)) for columns in (TRANSFER_COLUMNS, INTERVAL_COLUMNS)
+        )
+        lost = LoadResult({}, rows, intervals, "", (), hosts_lost="b: no answer for 3 s")
+        found = {"verdict": "invalid", "verdict_reason": "load host lost: b", "hosts_lost": lost.hosts_lost}
+        return Outcome(row | found, (), lost, b"")
 
     monkeypatch.setattr("tftpbench.measure.runner.run_trial", run_trial)
     asked = scenario(
         servers=["one"], matrix={"operation": "read", "file_size": 1024}, duration=None, trials=1,
         capacity={"find": "rate", "budget": "1h"},
     )  # fmt: skip
-    return run(asked, seed=1, out=out, resume=resume)
+    return run(asked, seed=1, out=out, resume=resume, tools=tools)
 
 
 def test_a_scenario_of_searches_has_no_load_and_says_so() -> None:
@@ -751,6 +798,7 @@ OVER: dict[str, object] = {"find": "spread", "machines": 1000, "lower_over_s": 1
 AT_ONCE: dict[str, object] = {"find": "machines", "lower_machines": 500, "upper_machines": 525}
 READS: dict[str, object] = {"boot": None, "cell": "read, 64 KiB", "lower_per_s": 12_345.6, "upper_per_s": 13_001.0}
 IN_TIME = "(uefi-ipxe), 99.9 % within 30 s"
+FROM_HOSTS = "(uefi-ipxe, from 3 load hosts), 99.9 % within 30 s"
 
 
 @pytest.mark.parametrize(
@@ -762,6 +810,10 @@ IN_TIME = "(uefi-ipxe), 99.9 % within 30 s"
         ({}, "How many machines dnsmasq boots a second (uefi-ipxe) is not known."),
         (AT_ONCE, f"dnsmasq boots 500 machines at once {IN_TIME}; 525 are too many."),
         (OVER, f"dnsmasq boots 1,000 machines {IN_TIME}, if they start within 12 s or more; 11 s is too short."),
+        (
+            {**TOO_MUCH, "load_hosts": 3},
+            f"dnsmasq boots 409 machines a second {FROM_HOSTS}; 430 a second is too much.",
+        ),
         (
             READS,
             "dnsmasq serves 12,350 transfers a second (read, 64 KiB), 99.9 % within 30 s; 13,000 a second is too much.",
@@ -782,6 +834,9 @@ def test_two_runs_differ_where_their_bounds_do_not_overlap() -> None:
     assert [each.verdict for each in compared([slow], [near])] == ["same"]
     with pytest.raises(NotComparable, match="no search"):
         compared([slow], [fast.model_copy(update={"server": "other"})])
+    elsewhere = fast.model_copy(update={"cell_key": "1" * 16, "load_hosts": 3})
+    with pytest.raises(NotComparable, match="in common: A from 1 load host, B from 3 load hosts"):
+        compared([slow], [elsewhere])
 
 
 def test_a_plot_has_a_mark_for_each_trial_that_says_something() -> None:

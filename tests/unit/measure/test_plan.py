@@ -4,6 +4,7 @@ import json
 import lzma
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +16,11 @@ import pytest
 from tests.unit.builders import contender, scenario
 from tftpbench.host.brake import leaves_machine
 from tftpbench.host.choice import choose
-from tftpbench.host.generator import LoadConfig, in_network
+from tftpbench.host.generator import LoadConfig, LocalGenerator, in_network
 from tftpbench.host.network import Network, NetworkRefused
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.target import Target
-from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, networked, plan
+from tftpbench.measure.plan import Contender, Plan, Trial, contenders, costs_s, estimate_s, networked, on_hosts, plan
 from tftpbench.model.boot import Share, load_boot, shares
 from tftpbench.model.errors import UsageError
 from tftpbench.model.manifest import Manifest
@@ -316,6 +317,91 @@ def test_a_running_server_is_measured_as_it_runs(monkeypatch: pytest.MonkeyPatch
     refusing(monkeypatch)
     found, notes = networked(over("auto", servers=["one", "tftp://127.0.0.1:69/f"]))
     assert (found.placement.network, notes) == ("loopback", ())
+
+
+class Cluster(LocalGenerator):
+    """Three load hosts, of which some are chosen."""
+
+    def __init__(self, is_here: bool = True) -> None:
+        self.hosts: tuple[str, ...] = ("a", "b", "c")
+        self.is_here = is_here
+        self.weights: tuple[int, ...] = ()
+
+    def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> "Cluster":
+        chosen = Cluster(self.is_here)
+        chosen.hosts, chosen.weights = tuple(hosts), tuple(weights)
+        return chosen
+
+
+TARGET = ["tftp://192.0.2.1:69/f"]
+
+
+@pytest.mark.parametrize(
+    ("generators", "hosts", "weights"),
+    [
+        (None, ("a", "b", "c"), ()),
+        ({"hosts": 2}, ("a", "b"), ()),
+        ({"hosts": ["c", "a"], "weights": [3, 1]}, ("c", "a"), (3, 1)),
+    ],
+)
+def test_a_scenario_says_which_load_hosts_it_takes_else_all_by_equal_shares(
+    generators: object, hosts: tuple[str, ...], weights: tuple[int, ...]
+) -> None:
+    asked = scenario(servers=TARGET, **({"generators": generators} if generators else {}))
+    found, generator, names = on_hosts(asked, Cluster(is_here=False))
+    assert isinstance(generator, Cluster)
+    assert (generator.hosts, generator.weights, names) == (hosts, weights, hosts)
+    assert {cell.load_hosts for cell in found.cells()} == {len(hosts)}
+    assert on_hosts(found, Cluster(is_here=False))[0] == found, "as when it is resumed"
+
+
+def test_without_load_hosts_a_scenario_stays_as_it_is() -> None:
+    here = LocalGenerator()
+    assert on_hosts(scenario(), here) == (scenario(), here, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "generator", "said"),
+    [
+        ({"generators": {"hosts": 3}}, LocalGenerator(),
+         "generators asks for 3 load hosts; allowed: with a cluster of them, as in --dask tls://HOST:PORT, or"),
+        ({"generators": {"hosts": 4}}, Cluster(), "generators.hosts is 4, and the cluster has 3 load hosts: a, b, c"),
+        ({"generators": {"hosts": ["a", "d"]}}, Cluster(),
+         "generators.hosts: the cluster has no load host 'd'; allowed: a, b, c"),
+        ({"servers": ["one"]}, Cluster(is_here=False),
+         "one is started here and listens on 127.0.0.1, which load hosts on other machines do not reach; all"),
+        ({"servers": ["tftp://127.0.0.1:69/f"]}, Cluster(is_here=False),
+         "tftp://127.0.0.1:69/f listens on 127.0.0.1, which load hosts on other machines do not reach"),
+        ({"placement": {"network": "namespace"}}, Cluster(),
+         "--dask: placement.network: is namespace, into which load hosts have no way"),
+        ({"client": {"sockets": "ring"}}, Cluster(), "--dask: client.sockets: is ring, which load hosts do not have"),
+    ],
+)  # fmt: skip
+def test_load_hosts_that_are_not_there_or_reach_nothing_are_refused_in_one_line(
+    changes: dict[str, object], generator: LocalGenerator, said: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        on_hosts(scenario(**changes), generator)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+
+
+def test_load_hosts_measure_over_no_network_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch)
+    found, _, _ = on_hosts(over("auto", servers=["one"]), Cluster())
+    assert (networked(found)[0].placement.network, networked(found)[1]) == ("loopback", ())
+
+
+def test_trials_from_load_hosts_take_longer_to_begin_and_have_no_ceiling() -> None:
+    here = plan(scenario(trials=1), three(), 1).trials
+    hosts = plan(scenario(trials=1).on_hosts(2), three(), 1).trials
+    assert [trial.runs_here for trial in hosts] == [True] * len(hosts)
+    assert costs_s(hosts).keys() == costs_s(here).keys()
+    least, most = min(costs_s(hosts).values()), max(costs_s(hosts).values())
+    assert most - least < 2, "no ceiling before the first of a cell"
+    target = [Contender(Target("192.0.2.1", 69, "f"), None, Found("", ""))]
+    [elsewhere, *_] = plan(scenario(servers=TARGET).on_hosts(2), target, 1).trials
+    assert not elsewhere.runs_here
 
 
 def booting(*names: str) -> tuple[Share, ...]:

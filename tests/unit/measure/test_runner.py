@@ -1,8 +1,8 @@
 """A whole run, with a server and a load that exist only here: no process, no network."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -13,13 +13,25 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.builders import contender, scenario
 from tftpbench import measure
+from tftpbench.analysis import summary
+from tftpbench.analysis.comparison import compare
 from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell
-from tftpbench.host.generator import Fault, LoadConfig, LoadResult
+from tftpbench.host.generator import Fault, HostsLoad, LoadConfig, LoadResult
 from tftpbench.host.headroom import Loaded
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.network import NetworkRefused
 from tftpbench.host.presence import Found, Missing
-from tftpbench.host.server import Buffers, EdgeReader, Ended, LocalServerHost, PortTaken, Samples, Usage
+from tftpbench.host.server import (
+    Buffers,
+    EdgeReader,
+    Ended,
+    LocalServerHost,
+    PortTaken,
+    RunningServer,
+    Samples,
+    Usage,
+)
+from tftpbench.host.target import Target
 from tftpbench.measure import (
     CeilingUnknown,
     Event,
@@ -33,11 +45,22 @@ from tftpbench.measure import (
     pin,
 )
 from tftpbench.measure.ceilings import Headrooms, ProbeNetwork, columns, headroom_columns
+from tftpbench.measure.files import TargetFiles
 from tftpbench.measure.plan import Contender, Trial, plan
-from tftpbench.model.errors import CeilingError, LoadError, ResultsError, ServerDied, ServerNotReady, UsageError
+from tftpbench.model.errors import (
+    CeilingError,
+    HostsError,
+    LoadError,
+    NotComparable,
+    ResultsError,
+    ServerDied,
+    ServerNotReady,
+    UsageError,
+)
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.metrics import INTERVAL_COLUMNS
 from tftpbench.model.scenario import Scenario
+from tftpbench.render.report.contents import Fact, contents_of
 from tftpbench.render.schema import json_schema
 from tftpbench.store import load_run
 from tftpbench.store.recording import recorded, recorded_until, run
@@ -601,7 +624,7 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     document = {**usual.model_dump(mode="json", by_alias=True), "variants": variants}
     spinner = Contender(Manifest.model_validate(document), "spins", Found("1", "/bin/x"))
     monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (sleeper, spinner))
-    monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _: Pinning((1,), (0,), ()))
+    monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _, **__: Pinning((1,), (0,), ()))
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
     assert sorted(work.answering_spin_us for work in world.probed) == [0, 0, NEVER_SLEEP_US, NEVER_SLEEP_US]
@@ -774,3 +797,164 @@ def test_two_servers_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tftpbench.measure.plan.locate", lambda _, **_ask: SimpleNamespace())
     with pytest.raises(UsageError, match="both call themselves 'one'"):
         measure.contenders(question())
+
+
+@dataclass
+class Hosts(World):
+    """Load hosts in the place of this machine: what they bring back is merged to one result."""
+
+    hosts: tuple[str, ...] = ("a", "b", "c")
+    is_here: bool = True
+    weights: tuple[int, ...] = ()
+    clock_error_ns: int = 200_000
+    spread_ns: int = 900_000
+    lost_at: int = 0
+    """The trial in which the second host is lost; 0 for none."""
+
+    def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> Self:
+        self.hosts, self.weights = tuple(hosts), tuple(weights)
+        return self
+
+    def run(self, config: LoadConfig, *rest: Any) -> LoadResult:
+        found = super().run(config, *rest)
+        figures = {
+            **found.figures, "load_hosts": len(self.hosts), "clock_error_ns_max": self.clock_error_ns,
+            "start_spread_ns": self.spread_ns,
+        }  # fmt: skip
+        rows = {**found.transfers, "host": np.array([0, 1, 0, 1])}
+        is_lost = self.lost_at and self.starts == self.lost_at
+        lost = f"{self.hosts[1]}: no answer for 3 s" if is_lost else None
+        return replace(
+            found, figures=figures, transfers=rows, hosts_lost=lost, stopped=None if lost is None else "load host lost"
+        )
+
+
+def from_hosts(count: int = 2, **changes: object) -> Scenario:
+    return question(generators={"hosts": count, **changes})
+
+
+def test_a_trial_from_load_hosts_says_how_many_and_how_far_apart_they_were(world: World, tmp_path: Path) -> None:
+    del world
+    hosts = Hosts()
+    assert isinstance(hosts, HostsLoad)
+    folder = run(from_hosts(2, weights=[2, 1], cores=[5]), seed=3, out=tmp_path, tools=hosts.tools()).folder
+    assert (hosts.hosts, hosts.weights) == (("a", "b"), (2, 1))
+    assert {config.cpus for config in hosts.configs} == {(5,)}, "those of each host"
+    rows = saved(folder)
+    columns = ("load_hosts", "clock_error_ns_max", "start_spread_ns", "hosts_lost", "generator_cpus", "verdict")
+    assert {tuple(row[name] for name in columns) for row in rows} == {(2, 200_000, 900_000, None, None, "valid")}
+    assert {(row["ceiling_ratio"], row["generator_headroom"]) for row in rows} == {(None, None)}
+    assert hosts.probed == [], "a ceiling of this machine is none of theirs"
+    stored = load_run(folder)
+    assert stored.transfers["host"].tolist()[:4] == [0, 1, 0, 1]
+    assert stored.trials["load_hosts"].tolist() == [2] * 8
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["placement"]["load_hosts"] == ["a", "b"]
+    assert manifest["placement"]["generator_cpus"] == []
+    Draft202012Validator(json_schema("results")).validate(rows[0])
+
+
+def test_only_a_load_of_several_hosts_has_other_keys(world: World, tmp_path: Path) -> None:
+    here = run(question(), seed=3, out=tmp_path, tools=world.tools()).rows
+    one = run(question(), seed=3, out=tmp_path, tools=Hosts(hosts=("a",)).tools())
+    two = run(question(), seed=3, out=tmp_path, tools=Hosts(hosts=("a", "b")).tools())
+    assert [row["cell_key"] for row in here] == [row["cell_key"] for row in one.rows]
+    assert {row["cell_key"] for row in here}.isdisjoint(row["cell_key"] for row in two.rows)
+    assert {row["load_hosts"] for row in here} == {1}
+    kept = json.loads((two.folder / "manifest.json").read_text())["scenario"]
+    assert kept["generators"]["hosts"] == 2, "all of the cluster where the scenario does not say"
+    assert two.plan.trials[0].cell.label.endswith(", from 2 load hosts")
+    with pytest.raises(
+        NotComparable, match=r"measured over loopback, and .* from 2 load hosts, so their figures can't"
+    ):
+        compare(one.folder, two.folder)
+
+
+def test_every_table_and_sentence_says_from_how_many_load_hosts(world: World, tmp_path: Path) -> None:
+    del world
+    stored = load_run(run(from_hosts(2), seed=3, out=tmp_path, tools=Hosts().tools()).folder)
+    answer = summary.answer_of(stored)
+    assert "from 2 load hosts" in answer.sentence
+    assert answer.conditions.endswith(", loaded from 2 hosts.")
+    assert all(line.label.endswith("from 2 load hosts") for line in answer.lines)
+    contents = contents_of(stored)
+    for table in (contents.headline, contents.cost, contents.trials):
+        assert all(any("from 2 load hosts" in value.text for value in row) for row in table.rows), table.name
+    assert "clock error" in [heading.title for heading in contents.trials.headings]
+    assert Fact("load hosts", "a, b") in contents.facts["Placement"]
+    assert answer.to_frame()["load_hosts"].tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"clock_error_ns": 6_200_000}, "clocks apart: those of load hosts are known to within 6.2 ms"),
+        ({"spread_ns": 7_100_000}, "started late: a load host began up to 7.1 ms off the common start"),
+    ],
+)
+def test_load_hosts_that_were_apart_make_a_trial_invalid_and_the_run_goes_on(
+    world: World, tmp_path: Path, changes: dict[str, int], said: str
+) -> None:
+    del world
+    rows = run(from_hosts(2), seed=3, out=tmp_path, tools=Hosts(**changes).tools()).rows  # type: ignore[arg-type]
+    assert {(row["verdict"], row["verdict_reason"]) for row in rows} == {("invalid", said)}
+    assert len(rows) == 8
+
+
+def test_a_lost_load_host_ends_the_run_with_its_trial_kept_as_invalid(world: World, tmp_path: Path) -> None:
+    del world
+    events: list[Event] = []
+    command = ["tftpbench", "run", "x", "--dask", "tls://h:8786", "--seed", "3"]
+    with pytest.raises(HostsError) as raised:
+        run(from_hosts(2), seed=3, out=tmp_path, command=command, tools=Hosts(lost_at=3).tools(),
+            on_event=events.append)  # fmt: skip
+    [folder] = tmp_path.iterdir()
+    assert raised.value.exit_code == 3
+    assert str(raised.value) == (
+        f"load host lost: b: no answer for 3 s; 3 of 8 trials are finished, in {folder}; "
+        f"go on with: tftpbench run --resume {folder} --dask tls://h:8786"
+    )
+    rows = saved(folder)
+    assert [row["verdict"] for row in rows] == ["valid", "valid", "invalid"]
+    assert (rows[2]["hosts_lost"], rows[2]["verdict_reason"]) == (
+        "b: no answer for 3 s", "load host lost: b: no answer for 3 s",
+    )  # fmt: skip
+    assert events[-1] == measure.RunFinished(folder, interrupted=True)
+    assert not any(isinstance(event, ServerLeftOut) for event in events), "it is not the server's doing"
+    again = Hosts()
+    rest = run(recorded(folder)[0], seed=9, out=tmp_path, resume=folder, tools=again.tools()).rows
+    assert (again.starts, len(rest)) == (5, 8)
+    assert [row["verdict"] for row in rest].count("invalid") == 1, "and it stays"
+
+
+def test_what_this_machine_does_is_no_part_of_a_load_from_elsewhere_on_a_server_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = Contender(Target("192.0.2.1", 69, None), None, Found("", ""))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (target,))
+    hosts = Hosts(is_here=False, late_ns=60_000_000)
+    monkeypatch.setattr(TargetFiles, "running", lambda *_: FakeRunning(hosts))
+    asked = from_hosts(2).with_servers(["tftp://192.0.2.1:69"])
+    asked = Scenario.from_dict({**asked.document(), "matrix": {"operation": "write", "file_size": 9, "concurrency": 3}})
+    monkeypatch.setattr("tftpbench.measure.trial.compared_uploads", lambda *_: ({}, ()))
+    tools = replace(hosts.tools(), calibrate=lambda _: pytest.fail("no server runs here"))
+    rows = run(asked, seed=3, out=tmp_path, tools=tools, allow_remote=True).rows
+    names = ("steal_fraction", "cpu_pressure_fraction", "throttled_ns", "calibration_user_ns", "udp_drops_host")
+    assert {tuple(row[name] for name in names) for row in rows} == {(None,) * 5}
+    assert {(row["verdict"], row["runner_gap_ns_max"]) for row in rows} == {("valid", 0)}
+    steps = [(config.transfers, config.concurrency) for config in hosts.configs[:2]]
+    assert steps == [(1, 1), (None, 3)], "the first step towards another machine comes from the hosts, too"
+
+
+class FakeRunning(RunningServer):
+    """One that answers, and whose load is the fake one."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(Target("192.0.2.1", 69, None))
+        self.world = world
+
+    def start(self) -> None:
+        self.world.alive, self.silent_s = 1, 0.0
+
+    def stop(self, _grace_s: float = 0) -> None:
+        self.world.alive = 0

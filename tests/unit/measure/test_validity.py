@@ -89,6 +89,13 @@ def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either()
         ),
         ({"runner_gap_ns_max": 250_000_000}, Kind.RUNNER_STOPPED, "the runner watched the trial 250 ms late"),
         ({"goodput_bytes_per_s": 32_000_000.0}, Kind.LITTLES_LAW, "4.88 transfers in flight, not 10"),
+        ({"hosts_lost": "b: no answer for 3 s"}, Kind.HOST_LOST, "load host lost: b: no answer for 3 s"),
+        (
+            {"clock_error_ns_max": 6_200_000},
+            Kind.CLOCKS_APART,
+            "clocks apart: those of load hosts are known to within 6",
+        ),
+        ({"start_spread_ns": 7_100_000}, Kind.STARTED_LATE, "started late: a load host began up to 7.1 ms off the"),
     ],
 )
 def test_each_fault_makes_a_trial_invalid_and_says_why(changes: dict[str, object], kind: Kind, said: str) -> None:
@@ -125,6 +132,44 @@ def test_a_generator_may_stand_still_for_50_ms_at_once_and_2_percent_of_the_wind
     changes: dict[str, object], kind: Kind | None
 ) -> None:
     assert kinds(STEADY, **changes) == ([] if kind is None else [kind])
+
+
+@pytest.mark.parametrize(
+    ("error_ns", "spread_ns", "piece_ns", "kinds_"),
+    [
+        (None, None, 0, []),
+        (5_000_000, 5_000_000, 0, []),
+        (100_000, 5_000_001, 0, [Kind.STARTED_LATE]),
+        (100_000, 20_000_000, 2_000_000_000, []),
+        (100_000, 20_000_001, 2_000_000_000, [Kind.STARTED_LATE]),
+        (100_000, 5_000_001, 100_000_000, [Kind.STARTED_LATE]),
+        (5_000_001, 5_300_000, 0, [Kind.CLOCKS_APART]),
+        (5_000_001, 5_300_000, 60_000_000_000, [Kind.CLOCKS_APART]),
+    ],
+)
+def test_load_hosts_begin_within_5_ms_or_a_hundredth_of_a_shapes_shortest_piece(
+    error_ns: int | None, spread_ns: int | None, piece_ns: int, kinds_: list[Kind]
+) -> None:
+    around = replace(STEADY, shortest_piece_ns=piece_ns)
+    assert kinds(around, clock_error_ns_max=error_ns, start_spread_ns=spread_ns) == kinds_
+
+
+def test_the_shortest_piece_of_a_shape_is_none_where_it_has_a_burst() -> None:
+    rate = (1, 1_000_000)
+    long, short = Piece("hold", rate, rate, 5_000_000_000), Piece("ramp", rate, rate, 2_000_000_000)
+    assert validity.shortest_piece_ns((long, short)) == 2_000_000_000
+    assert validity.shortest_piece_ns((long, Piece("burst", count=5))) == 0
+    assert validity.shortest_piece_ns(()) == 0
+
+
+def test_a_lost_load_host_comes_before_what_follows_from_it_and_counts_in_a_quick_run() -> None:
+    lost = {"hosts_lost": "b: no answer for 3 s", "started": 1001, "start_spread_ns": 9_000_000}
+    assert kinds(STEADY, **lost) == [Kind.HOST_LOST, Kind.STARTED_LATE, Kind.COUNTERS]
+    assert kinds(replace(STEADY, is_quick=True), **lost) == [Kind.HOST_LOST, Kind.COUNTERS]
+    reason = validity.verdict(validity.findings({**GOOD, **lost}, STEADY))[1]
+    cause = validity.commonest([str(reason)])
+    assert cause
+    assert (cause.text, cause.is_of_rates) == ("a load host was lost", False)
 
 
 def test_every_finding_has_advice_of_its_own() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tftpbench import _core
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
+from tftpbench.measure import validity
 from tftpbench.model.boot import Share, Step
 from tftpbench.model.metrics import BOOT_OUTCOMES, OUTCOMES
 from tftpbench.model.protocol import ERRORS
@@ -339,3 +340,40 @@ def test_a_shape_is_named_by_its_pieces() -> None:
     hold, burst = Piece("hold", (1, 2 * 10**7), (1, 2 * 10**7), 10**9), Piece("burst", count=2000)
     text = load_report.render(Loaded(config(shape=(ramp, hold, burst), transfers=None), COMPLETED))
     assert "write w-{n}, 10/s to 500/s in 1 min, 50/s for 1 s, 2,000 at once, even, 2 at once at most" in text
+
+
+def test_a_load_from_hosts_says_how_many_they_were_and_how_far_apart() -> None:
+    apart = {"load_hosts": 3, "clock_error_ns_max": 200_000, "start_spread_ns": 900_000}
+    load = Loaded(config(operation="read", verify="off"), replace(COMPLETED, figures=COMPLETED.figures | apart))
+    lines = load_report.render(load).splitlines()
+    assert lines[0] == "127.0.0.1:6969, read w-{n}, 2 at once, from 3 load hosts"
+    assert "  load hosts     3, clocks known to 200 us, first starts within 900 us" in lines
+    document = load_report.document(load)
+    assert {name: document[name] for name in apart} == apart
+    assert (document["hosts_lost"], document["verdict"]) == (None, "valid")
+    assert "load hosts" not in load_report.render(Loaded(config(), COMPLETED))
+
+
+@pytest.mark.parametrize("brought_back", [result(), result(("completed", -1), ("interrupted", -1))])
+def test_a_lost_load_host_is_said_once_and_blames_no_server(brought_back: LoadResult) -> None:
+    figures = brought_back.figures | {"load_hosts": 2}
+    lost = replace(brought_back, figures=figures, stopped="load host lost", hosts_lost="b: no answer for 3 s")
+    load = Loaded(config(operation="read", transfers=100), lost)
+    document = load_report.document(load)
+    names = ("verdict", "verdict_reason", "hosts_lost", "failures", "braked")
+    reason = "load host lost: b: no answer for 3 s"
+    assert [document[name] for name in names] == ["invalid", reason, "b: no answer for 3 s", True, None]
+    assert document["warnings"] == [f"{reason}: {validity.Kind.HOST_LOST.value}"]
+    text = load_report.render(load)
+    assert "most of the last 100" not in text
+    assert "nothing answered" not in text
+    assert "were not done when the load ended" not in text
+
+
+def test_load_hosts_that_started_late_are_judged_by_the_shortest_piece_of_a_shape() -> None:
+    rate = (1, 1_000_000)
+    pieces = (Piece("hold", rate, rate, 2_000_000_000), Piece("hold", rate, rate, 60_000_000_000))
+    for spread_ns, verdict in ((20_000_000, "valid"), (20_000_001, "invalid")):
+        figures = COMPLETED.figures | {"load_hosts": 2, "clock_error_ns_max": 1, "start_spread_ns": spread_ns}
+        load = Loaded(config(shape=pieces, transfers=None), replace(COMPLETED, figures=figures))
+        assert load_report.document(load)["verdict"] == verdict

@@ -15,7 +15,7 @@ from tftpbench.analysis.stats import CONFIDENCE, Ratio, holm, paired_ratio
 from tftpbench.host.conditions import CONDITIONS, EFFECTS
 from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.measure.validity import is_open_loop
-from tftpbench.model.axes import AXES, CELL, label
+from tftpbench.model.axes import AXES, CELL, LOAD_HOSTS, hosts_text, label
 from tftpbench.model.errors import NotComparable
 from tftpbench.model.units import counted, format_bytes
 
@@ -67,7 +67,9 @@ def axes(row: Row) -> tuple[str | int, ...]:
 def cell_label(row: Row) -> str:
     """For people: "read, 100 at once, 64 KiB"; by its key where a row does not say."""
     known = {name: row.get(name) for name, axis in AXES.items() if axis.added is None or row.get(name) is not None}
-    return f"cell {row['cell_key']}" if None in known.values() else label(known)
+    if None in known.values():
+        return f"cell {row['cell_key']}"
+    return label(known | {LOAD_HOSTS: row.get(LOAD_HOSTS)})
 
 
 def pairs(a: Sequence[Row], b: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
@@ -126,9 +128,9 @@ Manifest = Mapping[str, Any]
 Fields = Mapping[str, object]
 
 # The part of cell_key that every trial's row holds; client and placement are in the manifest (docs/results-format.md).
-ROW_FIELDS = (*AXES, "transfers", "distinct_files", "verify")
+ROW_FIELDS = (*AXES, "transfers", "distinct_files", "verify", LOAD_HOSTS)
 # Of method_key, what the manifest tells; order and estimator are names inside tftpbench.
-_METHOD = ("duration", "warm_up", "trials")
+_METHOD = ("duration", "warm_up", "trials", "generators")
 _UNTOLD = "their manifests do not say how"
 # So many cells with the same thing to tell are named; the others are counted.
 _NAMED_MAX = 3
@@ -162,7 +164,8 @@ class Side:
         """The fields of the row's cell_key."""
         client = {f"client.{name}": value for name, value in self.part("scenario", "client").items()}
         placement = {f"placement.{name}": value for name, value in self.part("scenario", "placement").items()}
-        return {**{name: row.get(name) for name in ROW_FIELDS}, **client, **placement}
+        fields = {name: row.get(name) for name in ROW_FIELDS}
+        return {**fields, LOAD_HOSTS: fields[LOAD_HOSTS] or 1, **client, **placement}  # older runs had one
 
 
 def left_out(a: Side, b: Side) -> tuple[str, ...]:
@@ -250,12 +253,12 @@ def refuse_quick(manifest: Manifest, name: object) -> None:
 
 
 def refuse_mixed(first: Manifest, second: Manifest, names: tuple[object, object]) -> None:
-    """Raises NotComparable for runs over different networks, or one over rings and one over sockets."""
+    """Raises NotComparable for runs over different networks, over rings and over sockets, or of unlike load hosts."""
     paths = [_path(each) for each in (first, second)]
     if paths[0] != paths[1]:
         raise NotComparable(
             f"{names[0]} was measured {paths[0]}, and {names[1]} {paths[1]}, so their figures can't be compared; "
-            "measure both alike (placement.network, client.sockets)"
+            "measure both alike (placement.network, client.sockets, generators)"
         )
 
 
@@ -264,9 +267,17 @@ def _path(manifest: Manifest) -> str:
     network, sockets = (
         part(manifest, "scenario", name).get(key) for name, key in (("placement", "network"), ("client", "sockets"))
     )
+    if (hosts := _load_hosts(manifest)) != 1:
+        return hosts_text(hosts)
     if network in (None, "loopback"):
         return "over loopback"
     return f"in network namespaces with {'rings' if sockets == 'ring' else 'sockets'}"
+
+
+def _load_hosts(manifest: Manifest) -> int:
+    """How many hosts a run's load came from; older runs knew one only."""
+    hosts = part(manifest, "scenario", "generators").get("hosts")
+    return len(hosts) if isinstance(hosts, list) else hosts if isinstance(hosts, int) else 1
 
 
 def part(manifest: Manifest, *names: str) -> Manifest:

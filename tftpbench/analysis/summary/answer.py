@@ -153,7 +153,7 @@ class Answer(Shown):
 
         `label contender`, the axes of the cell, the figures of `tftpbench.model.metrics.HEADLINE` from `started` to
         `ceiling_ratio` with `ceiling_mark`, `ratio` with its 95 % interval `low` to `high` over `n` pairs (NaN under
-        six), `lowest` and `highest` pair, `lost` (transfers), `valid` of `trials`.
+        six), `lowest` and `highest` pair, `lost` (transfers), `valid` of `trials`, `load_hosts` at the end.
         """
         import pandas as pd
 

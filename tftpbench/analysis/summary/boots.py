@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tftpbench.analysis.stats import Ratio
 from tftpbench.analysis.summary.lines import MANY_SERVERS, NOTHING_MEASURED, Line
-from tftpbench.model.axes import AXES
+from tftpbench.model.axes import AXES, hosts_text
 from tftpbench.model.errors import BootError, ScenarioError
 from tftpbench.model.metrics import METRICS
 from tftpbench.model.units import counted, format_bytes, format_duration, listed, rate_text
@@ -299,7 +299,8 @@ def _rate(line: Line) -> str:
     """As in "200 machines a second of uefi-grub"."""
     number, _, unit = rate_text(line.cell.rate_per_s or 0).partition("/")
     per = {"s": "a second", "min": "a minute", "h": "an hour"}[unit]
-    return f"{number} machines {per} of {_profile(line.cell)}"
+    hosts = hosts_text(line.cell.load_hosts)
+    return f"{number} machines {per} of {_profile(line.cell)}{f' {hosts}' if hosts else ''}"
 
 
 def _profile(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from tftpbench.analysis.stats import Ratio, paired_ratio, plain_ratio
 from tftpbench.measure.findings import stopped_at
 from tftpbench.model import invariants, metrics
-from tftpbench.model.axes import AXES
+from tftpbench.model.axes import AXES, LOAD_HOSTS
 from tftpbench.model.metrics import BOOTS, HEADLINE, METRICS, OPEN_LOOP, with_never
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.thresholds import server_name
@@ -29,6 +29,7 @@ FRAME_COLUMNS = (
     "label", "contender", *AXES, *HEADLINE, "ceiling_mark", *RATIO_FIELDS, "lost", "valid", "trials",
     *(name for name in OPEN_LOOP if name not in HEADLINE),
     *(name for name in BOOTS if name not in HEADLINE | OPEN_LOOP),
+    LOAD_HOSTS,
 )  # fmt: skip
 
 _CEILING_RATIO = "ceiling_ratio"
@@ -353,6 +354,7 @@ def record(line: Line) -> dict[str, object]:
         "cell_key": cell.key,
         "server": line.server,
         **cell.point,
+        LOAD_HOSTS: cell.load_hosts,
         "trials": line.trials,
         "valid": line.valid,
         **with_never(line.figures),

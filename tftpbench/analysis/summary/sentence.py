@@ -190,7 +190,8 @@ class _Words:
             what = f"with {load}" if cell.rate_per_s is None else f"at {load}"
             what = f"with {cell.operation}s {what.removeprefix('with ')}" if "operation" in self.varied else what
         named = [text for name, text in self.named(cell).items() if name in self.varied]
-        return " ".join([what, *([f"({', '.join(named)})"] if named else [])])
+        hosts = axes.hosts_text(cell.load_hosts)
+        return " ".join([what, *([f"({', '.join(named)})"] if named else []), *([hosts] if hosts else [])])
 
     @property
     def each(self) -> str:

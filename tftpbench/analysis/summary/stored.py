@@ -71,7 +71,10 @@ def placement_of(manifest: Mapping[str, Any]) -> str:
     """Where it was measured, in words."""
     servers: Mapping[str, Any] = manifest.get("servers", {})
     running = [name for name, facts in servers.items() if facts.get("model") == RUNNING]
-    return placement(str(manifest.get("placement", {}).get("phrase", "on cores unknown")), running, len(servers))
+    where: Mapping[str, Any] = manifest.get("placement", {})
+    hosts = where.get("load_hosts")
+    phrase, count = str(where.get("phrase", "on cores unknown")), len(hosts) if isinstance(hosts, list) else 0
+    return placement(phrase, running, len(servers), count)
 
 
 def _skipped(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str | None, str]]:

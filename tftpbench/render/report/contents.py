@@ -238,6 +238,7 @@ def _placed(manifest: Mapping[str, Any], placement: str) -> tuple[Fact, ...]:
         Fact("where", placement),
         Fact("cores of the server", _text(where.get("server_cpus"))),
         Fact("cores of the generator", _text(where.get("generator_cpus"))),
+        Fact("load hosts", _text(where.get("load_hosts"))),
         Fact("files served from", files),
     ]
     return tuple(fact for fact in facts if fact.value)
@@ -356,7 +357,7 @@ def _elsewhere(scenario: Scenario, row: Row) -> str:
     """Where a trial was that is of no cell: of a search, at the load that it tried."""
     if not scenario.capacity:
         return "no cell of the scenario"
-    return axes.label({name: row.get(name) for name in axes.AXES})
+    return axes.label({name: row.get(name) for name in (*axes.AXES, axes.LOAD_HOSTS)})
 
 
 def _of(rows: Sequence[Row], cell_key: str, server: str) -> list[Row]:
