@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -289,7 +289,6 @@ class LoadGenerator(Protocol):
         """Run one load to its end; see `run_load`."""
 
 
-@runtime_checkable
 class HostsLoad(LoadGenerator, Protocol):
     """A generator whose load comes from hosts of a cluster; this machine makes none of it.
 
@@ -302,10 +301,18 @@ class HostsLoad(LoadGenerator, Protocol):
 
     @property
     def is_here(self) -> bool:
-        """Whether each is this machine in this network namespace, and so reaches what listens on its loopback."""
+        """Whether each is this machine in this network namespace, and so reaches what listens on its loopback.
+
+        Raises HostsError where one can't be reached, or has another tftpbench.
+        """
 
     def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> Self:
         """The same with these hosts alone, whose shares are as their weights; () is equal shares."""
+
+
+def is_of_hosts(generator: LoadGenerator) -> TypeGuard[HostsLoad]:
+    """Whether its load comes from hosts of a cluster. No host is asked for that."""
+    return hasattr(generator, "taking")
 
 
 class LocalGenerator:

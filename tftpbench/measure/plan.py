@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tftpbench.host.brake import is_elsewhere
 from tftpbench.host.ceiling import QUICK, Effort
 from tftpbench.host.choice import choose
-from tftpbench.host.generator import HostsLoad, LoadGenerator
+from tftpbench.host.generator import LoadGenerator, is_of_hosts
 from tftpbench.host.headroom import ROUNDS
 from tftpbench.host.network import NetworkRefused, packet_refusal
 from tftpbench.host.presence import Found, Missing, locate
@@ -110,10 +110,11 @@ def on_hosts(scenario: Scenario, generator: LoadGenerator) -> tuple[Scenario, Lo
     """The scenario with the load hosts that it will be measured from, the generator that is those, and their names.
 
     All that there are, by equal shares, unless it says which; none where the load is this machine's. Raises UsageError
-    in one line where there are not those that it asks for, or where they do not reach what it measures.
+    in one line where there are not those that it asks for, or where they do not reach what it measures, and HostsError
+    where one of them can't be used.
     """
     asked = scenario.generators
-    if not isinstance(generator, HostsLoad):
+    if not is_of_hosts(generator):
         if asked is not None:
             raise UsageError(
                 f"generators asks for {counted(asked.count, 'load host')}; "
@@ -124,9 +125,10 @@ def on_hosts(scenario: Scenario, generator: LoadGenerator) -> tuple[Scenario, Lo
         scenario = scenario.on_hosts(len(generator.hosts))
         asked = Generators(hosts=len(generator.hosts))
     names = _named_hosts(asked, generator.hosts)
-    if not generator.is_here:
+    chosen = generator.taking(names, asked.weights)
+    if not chosen.is_here:
         _refuse_out_of_reach(scenario.servers)
-    return scenario, generator.taking(names, asked.weights), names
+    return scenario, chosen, names
 
 
 def _named_hosts(asked: Generators, there: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from tftpbench.host.brake import USUAL, Limits, approach, at_once, braked, leave
 from tftpbench.host.conditions import Diagnosis, Needs, in_brief
 from tftpbench.host.effects import Calibration, calibrate
 from tftpbench.host.generator import (
-    HostsLoad,
     LoadConfig,
     LoadGenerator,
     LoadResult,
@@ -23,6 +22,7 @@ from tftpbench.host.generator import (
     Stop,
     best_sockets,
     in_network,
+    is_of_hosts,
     machine_name,
     read_back,
 )
@@ -77,7 +77,7 @@ class Tools:
     @property
     def is_from_hosts(self) -> bool:
         """Whether the load comes from hosts of a cluster, and none of it from this machine."""
-        return isinstance(self.generator, HostsLoad)
+        return is_of_hosts(self.generator)
 
     def at_hand(self, config: LoadConfig) -> tuple[LoadConfig, LoadGenerator]:
         """What puts files at a server, or reads them back, unmeasured: never load hosts, which begin seconds later."""

@@ -14,9 +14,8 @@
     │   ├── ServerNotReady
     │   └── ServerDied
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
-    ├── HostsError                3  load hosts that can't be reached, or that run another tftpbench
+    ├── HostsError                3  load hosts that can't be reached, run another tftpbench, or were lost
     ├── CeilingError              2  the ceiling can't be measured here
-    ├── HostsError                3  load hosts that can't be reached, that differ, or that were lost
     └── NotComparable             5
         └── BaselineMissing          no stored run to compare with
 
@@ -100,16 +99,16 @@ class LoadError(TftpbenchError):
     exit_code = 2
 
 
+class HostsError(TftpbenchError):
+    """A load host, or what carries calls to it, can't be reached, differs, or was lost in a trial; names the host."""
+
+    exit_code = 3
+
+
 class CeilingError(TftpbenchError):
     """The ceiling can't be measured here. In a run it is a warning, never a lost trial."""
 
     exit_code = 2
-
-
-class HostsError(TftpbenchError):
-    """Load hosts can't be reached, don't fit this machine's version, or were lost; the message names the host."""
-
-    exit_code = 3
 
 
 class NotComparable(TftpbenchError):

@@ -16,7 +16,7 @@ from tftpbench import measure
 from tftpbench.analysis import summary
 from tftpbench.analysis.comparison import compare
 from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell
-from tftpbench.host.generator import Fault, HostsLoad, LoadConfig, LoadResult
+from tftpbench.host.generator import Fault, LoadConfig, LoadResult, is_of_hosts
 from tftpbench.host.headroom import Loaded
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.network import NetworkRefused
@@ -834,9 +834,8 @@ def from_hosts(count: int = 2, **changes: object) -> Scenario:
 
 
 def test_a_trial_from_load_hosts_says_how_many_and_how_far_apart_they_were(world: World, tmp_path: Path) -> None:
-    del world
     hosts = Hosts()
-    assert isinstance(hosts, HostsLoad)
+    assert [is_of_hosts(each) for each in (hosts, world)] == [True, False]
     folder = run(from_hosts(2, weights=[2, 1], cores=[5]), seed=3, out=tmp_path, tools=hosts.tools()).folder
     assert (hosts.hosts, hosts.weights) == (("a", "b"), (2, 1))
     assert {config.cpus for config in hosts.configs} == {(5,)}, "those of each host"

@@ -397,8 +397,8 @@ _BOUNDS: Mapping[str, tuple[int, int]] = {
     "end_ns": _TIME, "duration_ns": (1, INT_MAX),
 }  # fmt: skip
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "transfers": ("number", *TRANSFER_COLUMNS),
-    "boots": (*(name for name in BOOT_COLUMNS if name != "boot"), "share"),
+    "transfers": ("number", *(name for name in TRANSFER_COLUMNS if name != "host")),
+    "boots": (*(name for name in BOOT_COLUMNS if name not in ("boot", "host")), "share"),
     "intervals": tuple(INTERVAL_COLUMNS),
 }
 
