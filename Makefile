@@ -121,7 +121,7 @@ docs: .venv/.core
 	$(BIN)/python -m tftpbench.render.reference docs
 
 # uv names the files of its hashes only in the form of PEP 751; those that Linux has no use for are left out.
-UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev pyproject.toml
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra hosts --group dev pyproject.toml
 lock: .venv/.packages
 	$(BIN)/python -m pip install --quiet uv
 	@mkdir -p build

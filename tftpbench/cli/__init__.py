@@ -17,6 +17,7 @@ from tftpbench.cli import (
     compare,
     doctor,
     gate,
+    hosts,
     load,
     options,
     report,
@@ -63,6 +64,7 @@ options.add(app, compare.compare, compare.EXAMPLES)
 options.add(app, schema.schema, schema.EXAMPLES)
 app.add_typer(boots.app, name="boots")
 app.add_typer(gate.app, name="gate")
+app.add_typer(hosts.app, name="hosts")
 
 
 @app.callback(invoke_without_command=True)

@@ -303,7 +303,10 @@ def test_a_target_is_a_host_and_perhaps_a_port(target: str, address: tuple[str, 
 
 
 # What takes tenths of a second to import, each; `python -m benches.help` has the times.
-HEAVY = {"hdrh", "jinja2", "matplotlib", "multiprocessing", "numpy", "pandas", "pyarrow", "rich", "scipy", "yaml"}
+HEAVY = {
+    "distributed", "hdrh", "jinja2", "matplotlib", "multiprocessing", "numpy", "pandas", "pyarrow", "rich", "scipy",
+    "yaml",
+}  # fmt: skip
 
 
 def commands(command: Any, name: str = "") -> dict[str, Any]:
@@ -318,7 +321,7 @@ ALL = commands(typer.main.get_group(cli.app))
 COMMANDS = [name for name in ALL if name]
 # Where --out is one file, and not a folder to make others in.
 ONE_FILE = {"report", "compare"}
-ARGUMENTS = {"BOOT", "HOST:PORT", "RUN", "RUN_A", "RUN_B", "SCENARIO", "SCHEMA", "SERVER"}
+ARGUMENTS = {"BOOT", "HOST:PORT", "RUN", "RUN_A", "RUN_B", "SCENARIO", "SCHEMA", "SERVER", "USER@HOST:PYTHON"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -349,7 +352,7 @@ def test_help_ends_with_two_examples_that_are_understood(capsys: pytest.CaptureF
     for example in examples:
         program, *words = shlex.split(example.partition(">")[0])
         assert program == "tftpbench"
-        name = " ".join(words[:2]) if words[0] in {"gate", "boots"} else words[0]
+        name = " ".join(words[:2]) if words[0] in {"gate", "boots", "hosts"} else words[0]
         assert name.startswith(command)
         if command == "serve":
             assert serve._parser(program, 0).parse_args(words[1:]).root
