@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tftpbench.model.errors import (
         BaselineMissing,
         BootError,
+        HostsError,
         LoadError,
         ManifestError,
         NotComparable,
@@ -62,6 +63,7 @@ _HOMES = {
     "Comparison": "analysis.comparison",
     "GateInterrupted": "gate",
     "GateResult": "gate",
+    "HostsError": "model.errors",
     "Latency": "store",
     "LoadError": "model.errors",
     "ManifestError": "model.errors",
@@ -102,6 +104,7 @@ __all__ = [
     "Comparison",
     "GateInterrupted",
     "GateResult",
+    "HostsError",
     "Latency",
     "LoadError",
     "ManifestError",

@@ -5,6 +5,7 @@ Thin: each function arranges arguments and lets the layers below work. It must n
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -46,6 +47,10 @@ def run(
     allow_remote: bool = False,
     max_rate: str | None = None,
     keep_going: bool = False,
+    dask: str | None = None,
+    dask_ca: str | Path | None = None,
+    dask_cert: str | Path | None = None,
+    dask_key: str | Path | None = None,
     until: float | None = None,
     budget: str = "10min",
     progress: bool | None = None,
@@ -62,13 +67,15 @@ def run(
     an interrupted run to go on with, in place of a scenario and what changes it. `report`: also write report.html into
     the run's folder. `allow_remote` lets a running server be on another machine; `max_rate` is the most that may be
     moved a second, both ways, as in "500Mbit/s"; `keep_going` goes on although most of what another machine was asked
-    for has failed. `until`: rounds are added until the interval of the headline is at most so wide, as a share of its
-    lower end (0.05 for 5 %), or the run would take longer than `budget`; a resumed run keeps its own. `progress`:
-    True shows it as the command does, False not at all; a notebook shows it unless False. `on_event` is called with
-    every step, as it is done.
+    for has failed. `dask`: the address of a Dask cluster's scheduler, whose workers make the load (docs/hosts.md);
+    `dask_ca`, `dask_cert` and `dask_key` are files in PEM, those of `tftpbench hosts init` unless given. `until`:
+    rounds are added until the interval of the headline is at most so wide, as a share of its lower end (0.05 for 5 %),
+    or the run would take longer than `budget`; a resumed run keeps its own. `progress`: True shows it as the command
+    does, False not at all; a notebook shows it unless False. `on_event` is called with every step, as it is done.
 
     Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ThresholdError, ManifestError,
-    ServerError, LoadError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished trials saved.
+    ServerError, LoadError, HostsError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished
+    trials saved.
     """
     from tftpbench.render import notebook  # a child process of a server has no use for it
 
@@ -87,7 +94,8 @@ def run(
         chosen = chosen.quick(keeps_trials=trials is not None or sets(overrides, "trials"))
     seed = random_seed() if seed is None else whole_of(seed, "seed", 0, SEED_MAX, UsageError)
     limits = _limits(max_rate, keep_going)
-    with notebook.display(progress) as shown:
+    files = [_pem(path, f"dask_{kind}") for kind, path in (("ca", dask_ca), ("cert", dask_cert), ("key", dask_key))]
+    with notebook.display(progress) as shown, tools_of(dask, files) as tools:
 
         def seen(event: measure.Event) -> None:
             shown(event)
@@ -95,7 +103,7 @@ def run(
 
         done = recording.run(
             chosen, seed=seed, out=folder, resume=begun, allow_remote=allow_remote, limits=limits, on_event=seen,
-            until=until_of(begun, until, _budget_s(budget), is_quick=chosen.is_quick),
+            tools=tools, until=until_of(begun, until, _budget_s(budget), is_quick=chosen.is_quick),
         )  # fmt: skip
     stored = load_run(done.folder)
     if report:
@@ -295,6 +303,29 @@ def _limits(max_rate: object, keep_going: bool) -> Limits:
         return Limits.of(max_rate, keep_going=keep_going)
     except ValueError as error:
         raise UsageError(f"max_rate {error}") from None
+
+
+def _pem(value: object, name: str) -> Path | None:
+    return None if value is None else path_of(value, f"{name}, a file in PEM", UsageError)
+
+
+@contextmanager
+def tools_of(address: object, files: Sequence[Path | None]) -> Iterator[measure.Tools | None]:
+    """What a run makes its loads with: the load hosts of a cluster, None where no `address` of one is given.
+
+    `files`: its authority, certificate and key. Raises UsageError, and HostsError where it can't be reached.
+    """
+    if address is None:
+        if any(files):
+            raise UsageError("dask_ca, dask_cert and dask_key go with dask, the address of a scheduler")
+        yield None
+        return
+    if not isinstance(address, str):
+        raise UsageError(f"dask is a value of type {type(address).__name__}; allowed: a scheduler's address, as text")
+    from tftpbench.host.hosts import dask
+
+    with dask.load_hosts(address, *files) as generator:
+        yield measure.Tools(generator=generator)
 
 
 def _entry(value: object, name: str) -> str:

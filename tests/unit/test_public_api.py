@@ -39,8 +39,8 @@ def test_every_public_name_can_be_had() -> None:
     assert dir(tftpbench) == tftpbench.__all__
 
 
-# Only commands raise these: what fetches servers, what measures the ceiling, and load hosts are no part of the API.
-ERRORS_OF_COMMANDS = {"CeilingError", "FetchError", "HostsError"}
+# Only commands raise these: what fetches servers and what measures the ceiling is no part of the API.
+ERRORS_OF_COMMANDS = {"CeilingError", "FetchError"}
 # Distinguished within a run, and caught as what they are a kind of.
 KINDS = {
     "CopyFailed",
@@ -239,6 +239,9 @@ def test_a_run_takes_the_options_of_the_command(asked: dict[str, Any], tmp_path:
         ({"max_rate": "80"}, "max_rate is '80'; allowed: bits or bytes a second"),
         ({"max_rate": "1B/s"}, "max_rate is '1B/s'; allowed: 8kbit/s or more"),
         ({"max_rate": 80}, "max_rate is a value of type int; allowed: bits or bytes a second"),
+        ({"dask_key": "key.pem"}, "dask_ca, dask_cert and dask_key go with dask"),
+        ({"dask": 8786}, "dask is a value of type int; allowed: a scheduler's address, as text"),
+        ({"dask": "tcp://192.0.2.1:8786"}, "allowed: tls://HOST:PORT, and tcp:// on loopback"),
         ({"scenario": None}, "no scenario given"),
         ({"resume": RUN}, "resume continues the scenario as it was run"),
         ({"scenario": None, "resume": RUN, "trials": 3}, "resume continues the scenario as it was run"),

@@ -12,6 +12,7 @@ from tftpbench.cli.signals import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.host.brake import Limits
+    from tftpbench.measure import Tools
     from tftpbench.model.scenario import Scenario
 
 
@@ -86,6 +87,10 @@ def capacity(
     allow_remote: options.AllowRemote = False,
     max_rate: options.MaxRate = None,
     keep_going: options.KeepGoing = False,
+    dask: options.Dask = None,
+    dask_ca: options.DaskCa = None,
+    dask_cert: options.DaskCert = None,
+    dask_key: options.DaskKey = None,
     set_: options.Overrides = None,
     seed: options.Seed = None,
     out: options.ResultsFolder = options.RESULTS,
@@ -118,8 +123,10 @@ def capacity(
         "--keep-going": keep_going, "--set": set_, "--seed": seed, "--out": out if out != options.RESULTS else None,
     }  # fmt: skip
     interrupt_on_end()  # an orderly end for all: finished trials are saved
-    command = _command(server or [], given)
-    return _searched(scenario, seed, out, resume, command, allow_remote, limits, json_=json_, quiet=quiet)
+    cluster = (dask, dask_ca, dask_cert, dask_key)
+    command = [*_command(server or [], given), *options.cluster_words(cluster)]
+    with options.tools(cluster) as tools:
+        return _searched(scenario, seed, out, resume, command, allow_remote, limits, tools, json_=json_, quiet=quiet)
 
 
 EXAMPLES = (
@@ -216,6 +223,7 @@ def _searched(
     command: list[str],
     allow_remote: bool,
     limits: "Limits",
+    tools: "Tools | None",
     *,
     json_: bool,
     quiet: bool,
@@ -229,7 +237,7 @@ def _searched(
         with progress.display(sys.stderr, quiet=quiet) as shown:
             report = recording.run(
                 scenario, seed=seed, out=out, resume=resume, command=command, on_event=shown,
-                allow_remote=allow_remote, limits=limits,
+                allow_remote=allow_remote, limits=limits, tools=tools,
             )  # fmt: skip
     except measure.RunInterrupted as interrupted:
         if not output.capacities(interrupted.report, json_=json_, quiet=quiet):

@@ -19,7 +19,7 @@ from tftpbench.cli.signals import ending
 from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:
-    from tftpbench.host.generator import LoadConfig
+    from tftpbench.host.generator import HostsLoad, LoadConfig
     from tftpbench.host.server import ServerProcess
     from tftpbench.model.workload import Piece
     from tftpbench.render.load_report import Loaded
@@ -259,6 +259,10 @@ def load(
     allow_remote: options.AllowRemote = False,
     max_rate: options.MaxRate = None,
     keep_going: options.KeepGoing = False,
+    dask: options.Dask = None,
+    dask_ca: options.DaskCa = None,
+    dask_cert: options.DaskCert = None,
+    dask_key: options.DaskKey = None,
     json_: options.Json = False,
 ) -> int:
     """Put load on a running server and report what it did.
@@ -290,6 +294,9 @@ def load(
         "give --server once: load starts one server; to compare several, see tftpbench run": len(server or ()) > 1,
         "--network is of a server that is started here: it goes with --server; a running one is loaded where it is": (
             network is not None and server is None
+        ),
+        "--network is a part of this machine, which load hosts do not reach: it goes without --dask": (
+            network is Network.namespace and dask is not None
         ),
         "--server starts a server with files of its own: it goes with none of --boot and --verify-against": (
             server is not None and (boot is not None or is_given)
@@ -385,12 +392,13 @@ def load(
     in_network = network is Network.namespace
     with ExitStack() as stack:
         screen = stack.enter_context(closing(_Screen(json_=json_)))
+        generator = stack.enter_context(_reaching(config, (dask, dask_ca, dask_cert, dask_key)))
         if server is not None:
             rings, not_compared = sockets is Sockets.auto, ""
             ready, running = stack.enter_context(_started(config, server[0], in_network=in_network, rings=rings))
         else:
             (ready, not_compared), running = stack.enter_context(_ready(config, boot, map_, screen)), None
-        loaded, interrupted = _run(ready, not_compared, screen, running)
+        loaded, interrupted = _run(ready, not_compared, screen, running, generator)
     if json_:
         print_json([load_report.document(loaded)])
     else:
@@ -582,15 +590,33 @@ def _announce(config: "LoadConfig", screen: _Screen) -> None:
     screen.say(plan_text(config))
 
 
+@contextmanager
+def _reaching(config: "LoadConfig", cluster: options.Cluster) -> "Iterator[HostsLoad | None]":
+    """The load hosts of --dask. Raises UsageError where they are to reach from elsewhere what is on loopback here."""
+    from tftpbench.host.brake import is_elsewhere
+    from tftpbench.model.errors import UsageError
+
+    with options.load_hosts(cluster) as generator:
+        if not (generator is None or generator.is_here or is_elsewhere(config.host)):
+            raise UsageError(
+                f"{config.host} is itself to each load host; give the server's address as all of them reach it"
+            )
+        yield generator
+
+
 def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside the load)
-    config: "LoadConfig", not_compared: str, screen: _Screen, server: "ServerProcess | None"
+    config: "LoadConfig",
+    not_compared: str,
+    screen: _Screen,
+    server: "ServerProcess | None",
+    generator: "HostsLoad | None",
 ) -> "tuple[Loaded, bool]":
     """The result, and whether Ctrl-C cut it short: what was measured until then still counts; twice ends at once.
 
-    A `server` that was started for the load, and dies, ends it.
+    A `server` that was started for the load, and dies, ends it. `generator`: load hosts, in the place of this process.
     """
     from tftpbench.host.brake import approach, leaves_machine
-    from tftpbench.host.generator import Progress, Stop, read_back, run_load
+    from tftpbench.host.generator import LoadResult, Progress, Stop, read_back, run_load
     from tftpbench.measure import how_lost
     from tftpbench.render import load_report
 
@@ -620,17 +646,23 @@ def _run(  # noqa: C901 (what a signal, an answer and a second do stands beside 
         if server is not None and not server.alive():
             stop.request()
 
+    def once(asked: "LoadConfig", on_progress: "Callable[[Progress], object] | None" = None) -> LoadResult:
+        if generator is None:
+            return run_load(asked, stop, on_answer=on_answer, on_progress=on_progress)
+        return generator.run(asked, stop, None, on_progress)
+
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, *ending())}
     try:
         is_far = leaves_machine(config)
-        if held := approach(config, lambda step: run_load(step, stop, on_answer=on_answer)) if is_far else None:
+        if held := approach(config, once) if is_far else None:
             first = load_report.Loaded(held.config, held.result, refused=bool(refused), held=held.why)
             return first, bool(interrupted)
-        result, back = run_load(config, stop, on_answer=on_answer, on_progress=on_progress), None
+        result, back = once(config, on_progress), None
         lost = None if server is None else how_lost(server)
-        if config.operation == "write" and config.verify == "full" and not interrupted and lost is None:
+        is_whole = not interrupted and lost is None and result.hosts_lost is None
+        if config.operation == "write" and config.verify == "full" and is_whole:
             screen.live("Reading the files back, to compare every byte.")
-            back = read_back(config, result, stop)
+            back = read_back(config, result, stop)  # by this machine: it is no part of the load
         ended = bool(interrupted)
         died = "" if lost is None else str(lost)
         found = load_report.Loaded(config, result, back, bool(refused), not_compared, interrupted=ended, died=died)

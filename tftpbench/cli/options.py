@@ -4,7 +4,8 @@ It must never import what is heavy: the help of every command waits for it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ from tftpbench.model.programs import PROGRAM, typed
 
 if TYPE_CHECKING:
     from tftpbench.host.brake import Limits
+    from tftpbench.host.generator import HostsLoad
+    from tftpbench.measure import Tools
 
 RESULTS = Path("results")
 TRIALS_MAX = 1000  # as in a scenario
@@ -108,6 +111,24 @@ MaxRate = Annotated[
 KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Go on although most of what another machine was asked for has failed."),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="ADDRESS",
+        help="Make the load on the hosts of a Dask cluster: its scheduler's address, as in tls://10.0.0.1:8786.",
+    ),
+]  # fmt: skip
+DaskCa = Annotated[
+    Path | None,
+    typer.Option("--dask-ca", metavar="FILE", help="Certificate of its authority; that of hosts init unless given."),
+]
+DaskCert = Annotated[
+    Path | None,
+    typer.Option("--dask-cert", metavar="FILE", help="Certificate for it; that of hosts init unless given."),
+]
+DaskKey = Annotated[
+    Path | None, typer.Option("--dask-key", metavar="FILE", help="Key to that; that of hosts init unless given.")
 ]
 Map = Annotated[
     list[str] | None,
@@ -230,6 +251,50 @@ def limits(max_rate: str | None, *, keep_going: bool) -> "Limits":
         return Limits.of(max_rate, keep_going=keep_going)
     except ValueError as error:
         raise typer.BadParameter(f"--max-rate {error}") from None
+
+
+Cluster = tuple[str | None, Path | None, Path | None, Path | None]
+"""--dask, --dask-ca, --dask-cert and --dask-key."""
+
+
+@contextmanager
+def load_hosts(cluster: Cluster) -> "Iterator[HostsLoad | None]":
+    """What makes a load on all hosts of the cluster; None where none is given.
+
+    Raises BadParameter, UsageError for an address or files that can't be used, HostsError where it can't be reached.
+    """
+    address, *files = _checked(cluster)
+    if address is None:
+        yield None
+        return
+    from tftpbench.host.hosts import dask
+
+    with dask.load_hosts(address, *files) as generator:
+        yield generator
+
+
+def _checked(cluster: Cluster) -> Cluster:
+    if cluster[0] is None and any(cluster):
+        raise typer.BadParameter("--dask-ca, --dask-cert and --dask-key go with --dask")
+    return cluster
+
+
+@contextmanager
+def tools(cluster: Cluster) -> "Iterator[Tools | None]":
+    """What a run makes its loads with; None for what it has by itself. Raises what `load_hosts` does."""
+    from tftpbench.api import tools_of
+
+    address, *files = _checked(cluster)
+    with tools_of(address, files) as made:
+        yield made
+
+
+def cluster_words(cluster: Cluster) -> list[str]:
+    """The options of a cluster as they are typed."""
+    names = ("--dask", "--dask-ca", "--dask-cert", "--dask-key")
+    return [
+        word for name, value in zip(names, cluster, strict=True) if value is not None for word in (name, str(value))
+    ]
 
 
 def size_bytes(option: str, text: str) -> int:

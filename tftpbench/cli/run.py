@@ -61,6 +61,10 @@ def run(
     allow_remote: options.AllowRemote = False,
     max_rate: options.MaxRate = None,
     keep_going: options.KeepGoing = False,
+    dask: options.Dask = None,
+    dask_ca: options.DaskCa = None,
+    dask_cert: options.DaskCert = None,
+    dask_key: options.DaskKey = None,
     set_: options.Overrides = None,
     trials: Trials = None,
     quick: Quick = False,
@@ -88,13 +92,18 @@ def run(
         return _dry_run(chosen, seed, json_)
     interrupt_on_end()  # an orderly end for all: finished trials are saved
     answers = []
-    for each, name in zip(chosen, scenario or [""], strict=True):
-        remote = (allow_remote, max_rate, keep_going)
-        command = changes.command(name, each, seed, out, remote)
-        command += ["--until", until] if until is not None else []
-        command += ["--budget", budget] if budget is not None else []
-        goes_on = until_of(resume, width, budget_s, is_quick=each.is_quick)
-        answers.append(_measured(each, command, seed, out, resume, allow_remote, limits, goes_on, report, json_, quiet))
+    cluster = (dask, dask_ca, dask_cert, dask_key)
+    with options.tools(cluster) as tools:
+        for each, name in zip(chosen, scenario or [""], strict=True):
+            remote = (allow_remote, max_rate, keep_going)
+            command = changes.command(name, each, seed, out, remote) + options.cluster_words(cluster)
+            command += ["--until", until] if until is not None else []
+            command += ["--budget", budget] if budget is not None else []
+            goes_on = until_of(resume, width, budget_s, is_quick=each.is_quick)
+            answered = _measured(
+                each, command, seed, out, resume, allow_remote, limits, tools, goes_on, report, json_, quiet
+            )
+            answers.append(answered)
     if json_:
         output.print_json([document for document, _ in answers])
     # Of several scenarios: a missed threshold goes before too few valid trials, and that before all well.
@@ -196,6 +205,7 @@ def _measured(
     resume: Path | None,
     allow_remote: bool,
     limits: "Limits",
+    tools: "measure.Tools | None",
     until: "measure.Until | None",
     page: bool,
     json_: bool,
@@ -217,6 +227,7 @@ def _measured(
                 on_event=shown,
                 allow_remote=allow_remote,
                 limits=limits,
+                tools=tools,
                 until=until,
             )
     except measure.RunInterrupted as interrupted:
