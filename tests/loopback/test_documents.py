@@ -13,11 +13,14 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import typer.main
@@ -29,6 +32,7 @@ from tests.loopback.manifests import bundled
 from tests.unit.builders import GATES
 from tftpbench import api, cli
 from tftpbench.host.generator import LoadConfig, best_sockets, run_load
+from tftpbench.host.hosts import cluster
 from tftpbench.model.boot import files, load_boot, shares
 from tftpbench.model.errors import ManifestError, ScenarioError
 from tftpbench.model.manifest import load_manifest
@@ -41,7 +45,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
          "results/reference/README.md"]  # fmt: skip
 CONCURRENCY = ROOT / "results/reference/concurrency"
 # They serve until they are ended, need a network, or take many minutes.
-PARSED_ONLY = {"capacity", "serve", "servers --fetch", "gate selftest", "ceiling", "doctor"}
+PARSED_ONLY = {"capacity", "hosts", "serve", "servers --fetch", "gate selftest", "ceiling", "doctor"}
 SMALL_GATE = ["matrix.concurrency=5", "matrix.file_size=16KiB", "duration=null", "transfers=60", "gate.looks=[6]",
               "gate.slice=10ms", "gate.budgets.server_cpu_s_per_mib=90%", "gate.budgets.data_pps=90%",
               "gate.budgets.syscalls_per_block=off", "gate.budgets.server_rss_bytes_max=off"]  # fmt: skip
@@ -126,8 +130,28 @@ def test_a_command_works(words: list[str], tmp_path: Path) -> None:
             assert tarfile.is_tarfile(ROOT / arguments[1])
         case "cat":
             assert arguments == ["gate-results/*/report.md"]
+        case "dask" | "export" | "kubectl":
+            cluster_command(program, arguments)
         case _:
             pytest.fail(f"{program}: a page has this command, and no test knows how to try it")
+
+
+def cluster_command(program: str, words: list[str]) -> None:
+    """What starts load hosts on machines that are not here."""
+    if program == "kubectl":
+        assert words[:3] == ["create", "secret", "generic"]  # its files: those of hosts init
+    elif program == "export":
+        name, _, value = words[0].partition("=")
+        assert cluster.SETTINGS[name] == value
+    else:
+        dask_command(words)
+
+
+def dask_command(words: list[str]) -> None:
+    """Dask itself takes options that it does not know, and says nothing."""
+    command = importlib.import_module(f"distributed.cli.dask_{words[0]}").main
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    assert [word for word in words if word.startswith("--") and word not in known] == []
 
 
 def test_the_first_command_takes_as_long_as_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +173,7 @@ def tftpbench_command(words: list[str], folder: Path) -> None:
         words = [*words, "--dry-run"]
     if words[0] == "run" and "--quick" in words:
         words = [*words, "--set", "matrix.file_size=4KiB"]
-    if name in PARSED_ONLY or (name == "gate ab" and "epoll" not in words):
+    if name in PARSED_ONLY or "--dask" in words or (name == "gate ab" and "epoll" not in words):
         return
     if name == "gate ab":
         words = [*words, *(word for setting in SMALL_GATE for word in ("--set", setting)), "--out", "gate-results"]
@@ -215,6 +239,9 @@ def test_its_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tftpbench.Server, "__iter__", one_upload)
     monkeypatch.setattr(tftpbench, "run", functools.partial(api.run, quick=True), raising=False)
+    batch = SimpleNamespace(SLURMCluster=lambda **_: MagicMock(spec=["scale", "scheduler_address", "wait_for_workers"]))
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", batch)  # and a person who waits for it
+    monkeypatch.setattr("builtins.input", MagicMock())
     names: dict[str, Any] = {}
     for block in blocks("python", [page]):
         code = "\n" * block.line + block.text
@@ -237,6 +264,10 @@ def test_its_yaml_is_what_it_is_for(block: Block, tmp_path: Path) -> None:
         assert load_scenario(str(path)).name == found["name"]
     elif found.get("schema") == "tftpbench.boot/1":
         assert load_boot(path).name == found["name"]
+    elif found.get("kind") == "DaemonSet":
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        assert container["command"][0] == "dask"
+        dask_command(container["command"][1:])
     else:  # keys of a scenario
         whole = (ROOT / "scenarios/concurrency.yaml").read_text(encoding="utf-8")
         assert set(found) & {"matrix", "gate"}
