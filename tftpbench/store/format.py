@@ -42,6 +42,8 @@ MERGED_TRIALS = "merged_trials"  # in its manifest: trials that share a histogra
 # In its manifest: its transfers lack INTENDED_START, for each is 0 or the end of the transfer that made room.
 CLOSED_LOOP_STARTS = "closed_loop_starts"
 INTENDED_START = "intended_start_ns"
+# In its manifest: its transfers say actual start and end from the row before, and the first response from the start.
+RELATIVE_TIMES = "relative_times"
 # A run may be kept without them.
 OPTIONAL = (TRANSFERS, BOOTS, INTERVALS, LATENCY)
 

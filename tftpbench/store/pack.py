@@ -136,7 +136,11 @@ def _write(
             if name == form.TRANSFERS and _starts_at_ends(run, parts):
                 added[form.CLOSED_LOOP_STARTS] = True
                 parts = {trial: part.drop_columns([form.INTENDED_START]) for trial, part in parts.items()}
-            tables.write_packed(folder / name, _together(parts))
+            whole = _together(parts)
+            if name == form.TRANSFERS:
+                added[form.RELATIVE_TIMES] = True
+                whole = tables.relative_times(whole)
+            tables.write_packed(folder / name, whole)
     if form.TRANSFERS in kept and any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
     manifest = {**run.manifest, "schema": form.PACKED_SCHEMA, **added}

@@ -62,6 +62,52 @@ def write_packed(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="brotli", compression_level=11, use_dictionary=words, column_encoding=split)
 
 
+def relative_times(table: pa.Table) -> pa.Table:
+    """Transfers with actual start and end from the row before, and the first response from the start.
+
+    A time that is null stays so, and counts as 0. Values wrap as int64 do, so any come back. The columns have names of
+    their own (`relative_name`): older versions find no times rather than wrong ones.
+    """
+    start = _filled(table, "actual_start_ns")
+    table = _with(table, {
+        "actual_start_ns": np.diff(start, prepend=0),
+        "first_response_ns": _filled(table, "first_response_ns") - start,
+        "end_ns": np.diff(_filled(table, "end_ns"), prepend=0),
+    })  # fmt: skip
+    return table.rename_columns([relative_name(name) for name in table.column_names])
+
+
+def relative_name(name: str) -> str:
+    """The column of relative times that stands for this one; of any other its own name."""
+    return f"relative_{name}" if name in _RELATIVE else name
+
+
+def absolute_times(table: pa.Table) -> pa.Table:
+    """What `relative_times` was made of."""
+    names = {relative_name(name): name for name in _RELATIVE}
+    table = table.rename_columns([names.get(name, name) for name in table.column_names])
+    start = np.cumsum(_filled(table, "actual_start_ns"))
+    return _with(table, {
+        "actual_start_ns": start,
+        "first_response_ns": _filled(table, "first_response_ns") + start,
+        "end_ns": np.cumsum(_filled(table, "end_ns")),
+    })  # fmt: skip
+
+
+_RELATIVE = ("actual_start_ns", "first_response_ns", "end_ns")
+
+
+def _filled(table: pa.Table, name: str) -> NDArray[np.int64]:
+    return np.asarray(table.column(name).combine_chunks().fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _with(table: pa.Table, columns: Mapping[str, NDArray[np.int64]]) -> pa.Table:
+    for name, values in columns.items():
+        nulls = table.column(name).combine_chunks().is_null().to_numpy(zero_copy_only=False)
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64(), mask=nulls))
+    return table
+
+
 def read(path: Path, columns: Mapping[str, Column], *, others: bool = True, rows_max: int = ROWS_MAX) -> pa.Table:
     """The table in the file: these columns in order, null where an older file lacks one, then any others.
 

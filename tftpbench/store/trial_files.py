@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.latency import Integers, Latency
+from tftpbench.model.metrics import TRANSFER_COLUMNS
 from tftpbench.model.shown import Column
 from tftpbench.store import format as form
 from tftpbench.store import tables
@@ -97,6 +98,7 @@ class PackedRun(TrialFiles):
         self.folder = folder
         self._groups = {trial: tuple(group) for group in manifest.get(form.MERGED_TRIALS, ()) for trial in group}
         self._lacks_starts = manifest.get(form.CLOSED_LOOP_STARTS) is True
+        self._is_relative = manifest.get(form.RELATIVE_TIMES) is True
         self._tables: dict[tuple[str, bool], dict[int, pa.Table] | str] = {}
         self._histograms: dict[tuple[int, str], tuple[Integers, Integers]] | str | None = None
 
@@ -148,7 +150,13 @@ class PackedRun(TrialFiles):
     def _read(self, name: str, columns: Mapping[str, Column], *, others: bool) -> dict[int, pa.Table] | str:
         """The table of each trial, or why it can't be read, so that a bad file is read once."""
         try:
-            table = _without_nulls(tables.read(self.folder / name, {**TRIAL, **columns}, others=others), ["trial"])
+            wanted = {**TRIAL, **columns}
+            if is_relative := self._is_relative and name == form.TRANSFERS:
+                wanted = {tables.relative_name(each): column for each, column in (wanted | TRANSFER_COLUMNS).items()}
+            table = _without_nulls(tables.read(self.folder / name, wanted, others=others), ["trial"])
+            if is_relative:
+                newer = (each for each in table.column_names if each not in wanted)
+                table = tables.absolute_times(table).select([*dict.fromkeys(("trial", *columns, *newer))])
             starts, ends = _spans(table, ["trial"])
         except ResultsError as error:
             return str(error)

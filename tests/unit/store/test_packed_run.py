@@ -36,7 +36,7 @@ PACKED_FILES = [
     "answer.txt", "intervals.parquet", "latency.parquet", "manifest.json", "server.log", "transfers.parquet",
     "trials.jsonl.xz",
 ]  # fmt: skip
-ADDED = ("merged_trials", "closed_loop_starts")  # to the manifest, when a run is packed
+ADDED = ("merged_trials", "closed_loop_starts", "relative_times")  # to the manifest, when a run is packed
 
 
 def whole(out: Path) -> Path:
@@ -83,7 +83,7 @@ def test_the_golden_run_answers_as_before(tmp_path: Path) -> None:
     assert tftpbench.answer(packed) == tftpbench.answer(load_run(FIXTURE))
     assert recorded(packed, "block_rtt") == recorded(load_run(FIXTURE), "block_rtt")
     assert {name: value for name, value in packed.manifest.items() if name in ADDED} == {
-        "merged_trials": [[1, 3]], "closed_loop_starts": True,
+        "merged_trials": [[1, 3]], "closed_loop_starts": True, "relative_times": True,
     }  # fmt: skip
     left = {name: value for name, value in packed.manifest.items() if name not in ("schema", *ADDED)}
     assert left | {"schema": form.SCHEMA} == load_run(FIXTURE).manifest
