@@ -55,12 +55,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 _ID = re.compile(r"[0-9a-f]{8}")
 
 # Dask's settings of scheduler and workers: a profiler that wakes each 10 ms has no place beside a load, a connection
-# that is not encrypted none at all, and pages that tell everyone of the cluster none either. A connection to a worker
-# is kept from call to call: a new one takes longer than the call itself, and clocks are compared by calls.
+# that is not encrypted none at all, and pages that tell everyone of the cluster none either.
 SETTINGS = {
     "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
     "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
-    "DASK_DISTRIBUTED__SCHEDULER__REUSE_BROADCAST_COMM": "True",
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_LOGGING__DISTRIBUTED": "warning",
