@@ -80,7 +80,7 @@ class Kind(Enum):
     SCHEDULE_LAG = "stop other programs, give the generator cores of its own (placement), or lower the rate"
     BURST = "stop other programs, give the generator cores of its own (placement), or give the starts more time (over)"
     ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"
-    HOST_LOST = "see that the host and its worker run; what is not done yet is done by --resume"
+    HOST_LOST = "see that the host and its worker run"
     CLOCKS_APART = "measure from load hosts to which the way is shorter and quieter: clocks are compared by round trips"
     STARTED_LATE = "stop other programs on the load hosts, or give the generator cores of its own there (generators)"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
@@ -395,6 +395,8 @@ def _own_core(row: Row, around: Surroundings) -> str:
 
 
 def _room_for_generator(row: Row, around: Surroundings) -> str:
+    if row.get("clock_error_ns_max") is not None:
+        return "take more load hosts, or give the generator more cores there (generators.cores, client.workers)"
     server, generator = cores_of(row)
     if not around.cpus or not generator:
         return ""
