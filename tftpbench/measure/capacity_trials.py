@@ -43,7 +43,9 @@ from tftpbench.model.workload import Cell, Sought, Storm
 # A running server is left until nothing came for so long; at most so long, for others may be asking this machine, too.
 QUIET_S, QUIET_MAX_S, LOOK_S = 2.0, 20.0, 0.1
 # What makes a trial invalid at any load.
-_OF_THE_MACHINE = (Kind.STEAL, Kind.GENERATOR_GAPS, Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED)
+_OF_THE_MACHINE = (
+    Kind.STEAL, Kind.GENERATOR_GAPS, Kind.GENERATOR_STOPPED, Kind.RUNNER_STOPPED, Kind.CLOCKS_APART, Kind.STARTED_LATE
+)  # fmt: skip
 # The columns of a row that count what was intended, done and cut off, and the name of its times.
 _OF_TRANSFERS = ("intended", "completed", "interrupted")
 

@@ -249,7 +249,8 @@ def rates(
         return None, None
     length = asked.over_ns if asked.over_ns is not None else sum(piece.for_ns for piece in asked.shape) or None
     if asked.rate_ratio and asked.transfers is not None:
-        length = len(intended) * asked.rate_ratio[1] // asked.rate_ratio[0]
+        _, width, of = asked.share
+        length = len(intended) * of // width * asked.rate_ratio[1] // asked.rate_ratio[0]
     if length == 0:
         return None, None
     if length is not None:
@@ -583,6 +584,7 @@ def test_what_is_in_flight_is_split_and_a_host_without_any_has_no_share() -> Non
     assert [part.workers for part in parts.values()] == [1, 1, 1]
     assert sum(part.bytes_per_s_max or 0 for part in parts.values()) == 1_000
     assert [part.concurrency for part in split(config(concurrency=10), (3, 1)).values()] == [8, 2]
+    assert [part.cpus for part in split(config(cpus=(3,)), (1, 1)).values()] == [(3,), (3,)]
 
 
 # Clocks --------------------------------------------------------------------------------------------------------------

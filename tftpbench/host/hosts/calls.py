@@ -36,7 +36,7 @@ Call = Literal["hello", "clock", "file", "prepare", "go", "poll", "stop", "colle
 # An agent that hears nothing for so long sends nothing more, and ends.
 POLL_LOST_S = 10.0
 # Of a file, or of a result, in one document: what a control path of 100 Mbit/s carries in some seconds.
-CHUNK_MAX_BYTES = 64 << 20
+CHUNK_MAX_BYTES = 4 << 20  # the slowest path has 10 s for one, after which an agent ends
 # Beside a chunk: the JSON of a mix of large boot profiles has some megabytes.
 HEAD_MAX_BYTES = 32 << 20
 FRAME_MAX_BYTES = CHUNK_MAX_BYTES + HEAD_MAX_BYTES

@@ -262,6 +262,8 @@ class DaskCarrier:
         parts = _parts(self.address)
         try:
             socket.create_connection((parts.hostname or "", parts.port or 0), timeout_s).close()
+        except UnicodeError:
+            raise UsageError(f"--dask {self.address}: is no name of a host; allowed: tls://HOST:PORT") from None
         except OSError as error:
             raise self._absent(error) from None
 

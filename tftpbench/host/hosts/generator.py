@@ -177,7 +177,6 @@ def split(config: LoadConfig, weights: Sequence[int]) -> dict[int, LoadConfig]:
                 workers=min(config.workers, slots[number]),
                 bytes_per_s_max=None if config.bytes_per_s_max is None else max(1, bytes_per_s[number]),
                 rows_max=max(1, rows[number]),
-                cpus=(),
             )
         first += weight
     if not found:

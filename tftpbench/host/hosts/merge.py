@@ -467,6 +467,8 @@ class _Whole:
             return None, None
         if asked_ns is not None:
             last_ns = max(map(_longest_ns, self.parts))
+            if starters.has_all:
+                last_ns = int(starters.begun["actual_start_ns"].max(initial=0))
             return _share(intended * 1e9, asked_ns), _share(started * 1e9, max(asked_ns, last_ns))
         inside = self._intended_inside()
         achieved = [part.result.figures.get("achieved_per_s") for part in self.parts]
@@ -518,11 +520,20 @@ def _seconds(part: Part) -> float:
 
 
 def _longest_ns(part: Part) -> int:
-    """The time that a host's starts were achieved in: that asked for, or until its last one; 0 where it has none."""
-    achieved = part.result.figures.get("achieved_per_s")
-    shed = part.count("boots_shed") if part.config.boots else 0
-    started = part.count("machines") - shed if part.config.boots else part.count("started")
-    return round(started * 1e9 / achieved) if achieved and started else 0
+    """The time that a host's starts were achieved in: that asked for, or until its last one; 0 where it has none.
+
+    And 0 where a fixed number at a rate was done in the time of all hosts' turns that it is a part of (`rates` in
+    figures.rs): the last turn may be one of some hosts only.
+    """
+    config, achieved = part.config, part.result.figures.get("achieved_per_s")
+    known, left_out = ("machines", "boots_shed") if config.boots else ("started", "shed")
+    started = part.count(known) - (part.count(left_out) if config.boots else 0)
+    longest_ns = round(started * 1e9 / achieved) if achieved and started else 0
+    if config.rate_ratio is not None and config.transfers is not None:
+        (transfers, per_ns), (_, width, of) = config.rate_ratio, config.share
+        turns_ns = (started + part.count(left_out)) * of // width * per_ns // transfers
+        return longest_ns if longest_ns > turns_ns + 1 else 0
+    return longest_ns
 
 
 def _share(part: float, of: float) -> float | None:
