@@ -15,17 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
+from jsonschema import Draft202012Validator
 
 from tests.loopback.machine import runs, until
 from tests.loopback.peer import RRQ, Peer, opcode, peer, serve_bytes
+from tests.unit.builders import scenario
 from tftpbench import Server
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop, run_load, write_contents
 from tftpbench.host.hosts import calls
 from tftpbench.host.hosts.carrier import AGENT, Agents, HostLost
 from tftpbench.host.hosts.generator import HostsGenerator, Limits
+from tftpbench.measure import Tools
 from tftpbench.model.boot import Share, Step
-from tftpbench.model.errors import LoadError
+from tftpbench.model.errors import HostsError, LoadError
 from tftpbench.model.workload import Piece
+from tftpbench.render.schema import json_schema
+from tftpbench.store import load_run, recording
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -455,3 +460,38 @@ def test_first_starts_are_as_close_as_is_said(local: Local, listening: Peer) -> 
     late = np.array(column(result, "actual_start_ns"))
     spread_ns, error_ns = figures_of(result, "start_spread_ns"), figures_of(result, "clock_error_ns_max")
     assert late.max() <= spread_ns <= late.max() + error_ns
+
+
+def test_a_run_from_hosts_keeps_what_it_has_and_ends_where_one_is_lost(local: Local, tmp_path: Path) -> None:
+    asked = scenario(
+        servers=["epoll"], trials=3, duration=None, transfers=60,
+        matrix={"operation": "read", "rate": "200/s", "file_size": SIZE},
+    )  # fmt: skip
+    tools = Tools(generator=HostsGenerator(local, (), QUICK), conditions=lambda _: ())
+    begun = Counter[str]()
+
+    def before(host: str, call: str) -> None:
+        begun[call] += host == "b"
+        if (host, call, begun["go"]) == ("b", "go", 2):
+            os.kill(local.pids["b"], signal.SIGKILL)
+
+    local.before = before
+    with pytest.raises(HostsError, match=r"^load host lost: b: .*; 2 of 3 trials are finished, in .*; go on with: "):
+        recording.run(asked, seed=1, out=tmp_path, tools=tools)
+    [folder] = tmp_path.iterdir()
+    recording.run(recording.recorded(folder)[0], seed=1, out=tmp_path, resume=folder, tools=tools)
+    run = load_run(folder)
+    assert [(row["hosts_lost"] or "")[:3] for row in run.rows] == ["", "b: ", ""]
+    assert run.rows[1]["verdict_reason"].startswith("load host lost: b: ")
+    schema = Draft202012Validator(json_schema("results"))
+    for row in run.rows:
+        schema.validate(row)
+        assert (row["load_hosts"], row["generator_cpus"], row["ceiling_ratio"]) == (3, None, None)
+    for trial in (1, 3):
+        rows = run.transfers[run.transfers["trial"] == trial]
+        assert sorted(rows["number"]) == [*range(60)], "each once"
+        assert rows["host"].value_counts().to_dict() == {0: 20, 1: 20, 2: 20}
+        row = next(row for row in run.rows if row["trial"] == trial)
+        assert (row["started"], row["completed"], row["failed"]) == (60, 60, 0)
+        assert row["bytes_verified"] == 60 * SIZE
+        assert row["start_spread_ns"] >= row["clock_error_ns_max"] > 0
