@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hdrh.histogram import HdrHistogram
 from jsonschema import Draft202012Validator
 
 from tests.loopback.machine import runs, until
 from tests.loopback.peer import RRQ, Peer, opcode, peer, serve_bytes
-from tests.unit.builders import scenario
+from tests.unit.builders import buckets, scenario
 from tftpbench import Server
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop, run_load, write_contents
 from tftpbench.host.hosts import calls
@@ -116,17 +115,6 @@ def bucket(ns: int) -> int:
     while ns >= 2_048 * width:
         width *= 2
     return (ns // width + 1) * width - 1
-
-
-def buckets(log: str, kind: str) -> Counter[int]:
-    counts: Counter[int] = Counter()
-    for line in log.splitlines():
-        if line.startswith(f"Tag={kind},"):
-            histogram = HdrHistogram.decode(line.rpartition(",")[2])
-            for place in np.flatnonzero(np.ctypeslib.as_array(histogram.counts)).tolist():
-                value = histogram.get_highest_equivalent_value(histogram.get_value_from_index(place))
-                counts[value] += histogram.get_count_at_index(place)
-    return counts
 
 
 def column(result: LoadResult, name: str) -> list[int]:

@@ -362,7 +362,7 @@ def test_what_a_process_has_started_ends_with_it() -> None:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("tcp://192.0.2.1:8786", "without certificates whoever reaches that port runs programs there"),
+        ("tcp://192.0.2.1:8786", "without certificates, all who reach that port can run programs on it"),
         ("192.0.2.1:8786", "allowed: a scheduler's address, as in tls://192.0.2.1:8786"),
         ("ucx://192.0.2.1:8786", "allowed: a scheduler's address"),
         ("tls://192.0.2.1", "allowed: a scheduler's address"),

@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,18 @@ Rates = Mapping[str, float]
 Cells = list[dict[str, Any]]
 ONE: Cells = [{}]
 FACTS = {"cpus": 2, "cpu_model": "Imaginary 1", "kernel_release": "6.1"}
+
+
+def buckets(log: str, kind: str) -> Counter[int]:
+    """How many values each bucket holds, as the library itself reads the log."""
+    counts: Counter[int] = Counter()
+    for line in log.splitlines():
+        if line.startswith(f"Tag={kind},"):
+            histogram = HdrHistogram.decode(line.rpartition(",")[2])
+            for place in np.flatnonzero(np.ctypeslib.as_array(histogram.counts)).tolist():
+                value = histogram.get_highest_equivalent_value(histogram.get_value_from_index(place))
+                counts[value] += histogram.get_count_at_index(place)
+    return counts
 
 
 def scenario(**changes: object) -> Scenario:

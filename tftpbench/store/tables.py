@@ -62,6 +62,9 @@ def write_packed(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="brotli", compression_level=11, use_dictionary=words, column_encoding=split)
 
 
+RELATIVE_COLUMNS = ("actual_start_ns", "first_response_ns", "end_ns")
+
+
 def relative_times(table: pa.Table) -> pa.Table:
     """Transfers with actual start and end from the row before, and the first response from the start.
 
@@ -79,12 +82,12 @@ def relative_times(table: pa.Table) -> pa.Table:
 
 def relative_name(name: str) -> str:
     """The column of relative times that stands for this one; of any other its own name."""
-    return f"relative_{name}" if name in _RELATIVE else name
+    return f"relative_{name}" if name in RELATIVE_COLUMNS else name
 
 
 def absolute_times(table: pa.Table) -> pa.Table:
     """What `relative_times` was made of."""
-    names = {relative_name(name): name for name in _RELATIVE}
+    names = {relative_name(name): name for name in RELATIVE_COLUMNS}
     table = table.rename_columns([names.get(name, name) for name in table.column_names])
     start = np.cumsum(_filled(table, "actual_start_ns"))
     return _with(table, {
@@ -92,9 +95,6 @@ def absolute_times(table: pa.Table) -> pa.Table:
         "first_response_ns": _filled(table, "first_response_ns") + start,
         "end_ns": np.cumsum(_filled(table, "end_ns")),
     })  # fmt: skip
-
-
-_RELATIVE = ("actual_start_ns", "first_response_ns", "end_ns")
 
 
 def _filled(table: pa.Table, name: str) -> NDArray[np.int64]:

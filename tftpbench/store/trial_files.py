@@ -152,7 +152,10 @@ class PackedRun(TrialFiles):
         try:
             wanted = {**TRIAL, **columns}
             if is_relative := self._is_relative and name == form.TRANSFERS:
-                wanted = {tables.relative_name(each): column for each, column in (wanted | TRANSFER_COLUMNS).items()}
+                needed = {
+                    each: TRANSFER_COLUMNS[each] for each in tables.RELATIVE_COLUMNS
+                }  # they follow from one another
+                wanted = {tables.relative_name(each): column for each, column in (wanted | needed).items()}
             table = _without_nulls(tables.read(self.folder / name, wanted, others=others), ["trial"])
             if is_relative:
                 newer = (each for each in table.column_names if each not in wanted)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 
+from tests.unit.builders import buckets
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult, PeerError, Progress, Stop, run_load
 from tftpbench.host.hosts import agent, calls, carrier, merge
 from tftpbench.host.hosts.calls import BadDocument, Returned
@@ -334,18 +335,6 @@ def parts_of(
 
 def merged(asked: LoadConfig, parts: Sequence[merge.Part]) -> LoadResult:
     return merge.merge(asked, parts, 5 * SECOND, (0, 0))
-
-
-def buckets(log: str, kind: str) -> Counter[int]:
-    """How many values each bucket holds, as the library itself reads the log."""
-    counts: Counter[int] = Counter()
-    for line in log.splitlines():
-        if line.startswith(f"Tag={kind},"):
-            histogram = HdrHistogram.decode(line.rpartition(",")[2])
-            for place in np.flatnonzero(np.ctypeslib.as_array(histogram.counts)).tolist():
-                value = histogram.get_highest_equivalent_value(histogram.get_value_from_index(place))
-                counts[value] += histogram.get_count_at_index(place)
-    return counts
 
 
 def most_at_once(rows: Sequence[Row]) -> int:

@@ -49,7 +49,7 @@ class HostLost(Exception):
 
 
 class Carrier(Protocol):
-    """The way to the load hosts. `hosts`: a name for each, in an order that stays."""
+    """What carries calls to the load hosts. `hosts`: a name for each, always in the same order."""
 
     hosts: tuple[str, ...]
 
@@ -60,7 +60,7 @@ class Carrier(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the way; not of what runs there."""
+        """Close the connections; agents and workers are left as they are."""
 
 
 class Agents:

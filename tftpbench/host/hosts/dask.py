@@ -165,7 +165,7 @@ def is_tls(address: str) -> bool:
         return True
     if not _is_here(address):
         raise UsageError(
-            f"--dask {address}: without certificates whoever reaches that port runs programs there; "
+            f"--dask {address}: without certificates, all who reach that port can run programs on it; "
             "allowed: tls://HOST:PORT, and tcp:// on loopback"
         )
     return False
@@ -243,7 +243,7 @@ class DaskCarrier:
         return self._wait(self._call(host, load_id, call, document, timeout_s), timeout_s + CLOSE_S)
 
     def close(self) -> None:
-        """Let go of the cluster; what runs on its hosts goes on."""
+        """Close the connection; agents and workers are left as they are."""
         with contextlib.suppress(Exception):  # the scheduler may be gone, and there is nothing left to say to it
             self._wait(self._disconnect(), 2 * CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -369,7 +369,7 @@ class DaskCarrier:
             self._lose(address, self._ended)
             raise HostLost(host, self._lost[address]) from None
         except OSError as error:
-            self._lose(address, f"no answer by way of the scheduler at {self.address}: {_why(error)}")
+            self._lose(address, f"no answer through the scheduler at {self.address}: {_why(error)}")
             raise HostLost(host, self._lost[address]) from None
         if isinstance(answered, bytes):
             return answered

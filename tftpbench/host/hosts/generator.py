@@ -1,6 +1,6 @@
 """`HostsGenerator`: one load from several hosts, each with its share of the one schedule, all from the same start.
 
-The way of a load: who is there (`hello`, once), all open what they need (`prepare`), how far their clocks are from this
+A load in order: who is there (`hello`, once), all open what they need (`prepare`), how far their clocks are from this
 one (`clock`), one start in each host's own time (`go`), how they are, once a second (`poll`), what they found
 (`collect`), and one result (merge.py). A host that is lost ends the load of all, and the result says so: another
 host with its share would be another load. It must never send a share's load twice.
@@ -17,10 +17,10 @@ from functools import partial
 from typing import TypeVar
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
-from tftpbench.host.hosts import calls, carrier, merge
+from tftpbench.host.hosts import calls, merge
 from tftpbench.host.hosts.agent import requests
 from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing
-from tftpbench.host.hosts.carrier import Carrier, HostLost
+from tftpbench.host.hosts.carrier import END_S, Carrier, HostLost, check_hello, ours
 from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import HostsError, LoadError, suggest
@@ -54,27 +54,32 @@ class Limits:
 
 
 class HostsGenerator:
-    """The generators of several hosts as one. `weights`: of each host, equal ones unless given; 0 leaves one out."""
+    """The generators of several hosts as one, of all that the carrier has unless `hosts` names some.
+
+    `weights`: of each host, equal ones unless given; 0 leaves one out.
+    """
 
     def __init__(
         self,
-        way: Carrier,
+        carrier: Carrier,
         weights: Sequence[int] = (),
         limits: Limits | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], object] = time.sleep,
         executor: Callable[[int], Executor] = ThreadPoolExecutor,
+        hosts: Sequence[str] = (),
     ) -> None:
-        weights = tuple(weights) or (1,) * len(way.hosts)
-        if len(weights) != len(way.hosts) or min(weights, default=0) < 0 or not any(weights):
-            raise HostsError(f"weights: {len(weights)} for {counted(len(way.hosts), 'load host')}; give one for each")
+        hosts = tuple(hosts) or carrier.hosts
+        weights = tuple(weights) or (1,) * len(hosts)
+        if len(weights) != len(hosts) or min(weights, default=0) < 0 or not any(weights):
+            raise HostsError(f"weights: {len(weights)} for {counted(len(hosts), 'load host')}; give one for each")
         common = math.gcd(*weights)
         if sum(weights) > calls.WEIGHTS_MAX * common:
             raise HostsError(f"weights: add up to {sum(weights)}; allowed: {calls.WEIGHTS_MAX} without a common factor")
-        self.hosts = way.hosts
+        self.hosts = hosts
         """Their names; a row's `host` is a place here."""
         self._weights = tuple(weight // common for weight in weights)
-        self._carrier, self._limits = way, limits or Limits()
+        self._carrier, self._limits = carrier, limits or Limits()
         self._clock, self._sleep, self._executor = clock, sleep, executor
         self._greeted: dict[str, calls.Hello] = {}
 
@@ -82,8 +87,9 @@ class HostsGenerator:
         """The same with these hosts only, by their weights. Raises HostsError for one that is not among them."""
         if unknown := [host for host in hosts if host not in self.hosts]:
             raise HostsError(f"{one_line(unknown[0])}: is no load host{suggest(unknown[0], self.hosts)}")
-        way = _Some(self._carrier, tuple(hosts))
-        made = HostsGenerator(way, weights, self._limits, self._clock, self._sleep, self._executor)
+        made = HostsGenerator(
+            self._carrier, weights, self._limits, self._clock, self._sleep, self._executor, tuple(hosts)
+        )
         made._greeted = {host: hello for host, hello in self._greeted.items() if host in hosts}
         return made
 
@@ -93,9 +99,8 @@ class HostsGenerator:
 
         Raises HostsError as `greet` does.
         """
-        ours = carrier.ours()
         there = {(hello.boot_id, hello.network) for hello in self.greet()}
-        return there == {(ours.boot_id, ours.network)}
+        return there == {(ours().boot_id, ours().network)}
 
     def greet(self) -> tuple[calls.Hello, ...]:
         """What is on each host, asked for once.
@@ -192,26 +197,12 @@ def _split(count: int, weights: Mapping[int, int]) -> dict[int, int]:
     return {number: part + (place < left) for place, (number, part) in enumerate(parts.items())}
 
 
-class _Some:
-    """Some of a carrier's hosts, as a carrier."""
-
-    def __init__(self, way: Carrier, hosts: tuple[str, ...]) -> None:
-        self.hosts, self._way = hosts, way
-
-    def call(self, host: str, load_id: str, call: Call, document: bytes, timeout_s: float) -> bytes:
-        """As Carrier has it."""
-        return self._way.call(host, load_id, call, document, timeout_s)
-
-    def close(self) -> None:
-        """Nothing: the way is the others', too."""
-
-
 class _Talk:
     """Calls of one load: documents out and in, and no host's fault is more than HostLost."""
 
-    def __init__(self, way: Carrier, load_id: str, clock: Callable[[], int], limits: Limits) -> None:
+    def __init__(self, carrier: Carrier, load_id: str, clock: Callable[[], int], limits: Limits) -> None:
         self.clock, self.limits = clock, limits
-        self._carrier, self._load_id = way, load_id
+        self._carrier, self._load_id = carrier, load_id
 
     def ask(
         self, host: str, call: Call, model: Strict, expected: type[Answer], timeout_s: float | None = None
@@ -236,7 +227,7 @@ class _Talk:
     def hello(self, host: str) -> calls.Hello:
         """What is there. Raises HostLost, HostsError."""
         asked = calls.packed(calls.Done())
-        return carrier.check_hello(host, self._carrier.call(host, self._load_id, "hello", asked, self.limits.call_s))
+        return check_hello(host, self._carrier.call(host, self._load_id, "hello", asked, self.limits.call_s))
 
     def offset(self, host: str) -> Offset:
         """How far the host's clock is from this one's. Raises HostLost, Refused."""
@@ -301,7 +292,7 @@ class _Load:
     def _end(self, host: str) -> None:
         def end() -> None:
             with suppress(HostLost, Refused):
-                self._talk.ask(host, "end", calls.Done(), calls.Done, self._limits.silence_s + carrier.END_S)
+                self._talk.ask(host, "end", calls.Done(), calls.Done, self._limits.silence_s + END_S)
 
         if host not in self._ends:
             self._ends[host] = self._pool.submit(end)
