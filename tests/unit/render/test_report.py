@@ -368,6 +368,7 @@ def test_invalid_trials_are_folded_behind_the_first_figures(tmp_path: Path) -> N
         assert "trial 1, epoll" in after.partition("</details>")[0]
         assert not re.search(r"of \d+ trials? count", text), "it is said once, with why"
         assert text.count("invalid and not used") == 1
+        assert form == "md" or ". Each is kept.</p>" in text
 
 
 def test_a_report_of_rates_shows_response_times_and_none_of_completed_transfers_alone(tmp_path: Path) -> None:
