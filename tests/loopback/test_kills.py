@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -111,18 +112,29 @@ def is_complete(folder: Path, trials: int) -> None:
 ROOT = Path(__file__).parents[2]
 
 
-def maker(folder: Path, *lines: str) -> "subprocess.Popen[str]":
-    """A process that has made a folder below `folder`, printed its path, and waits."""
-    script = [
-        "import signal, sys; from pathlib import Path; import tftpbench",
-        "from tftpbench.host.server import TemporaryFolder",
-        "place = Path(sys.argv[1])",
-        *lines,
-        "print(made.path, flush=True); signal.pause()",
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-c", "\n".join(script), str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+class Maker(Protocol):
+    def __call__(self, *lines: str) -> "subprocess.Popen[str]": ...
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Iterator[Maker]:
+    """Starts a process that makes a folder below `tmp_path` with `lines`, prints its path, and waits."""
+    with contextlib.ExitStack() as started:
+
+        def start(*lines: str) -> "subprocess.Popen[str]":
+            script = [
+                "import signal, sys; from pathlib import Path; import tftpbench",
+                "from tftpbench.host.server import TemporaryFolder",
+                "place = Path(sys.argv[1])",
+                *lines,
+                "print(made.path, flush=True); signal.pause()",
+            ]
+            words = [sys.executable, "-c", "\n".join(script), str(tmp_path)]
+            process = started.enter_context(subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            started.callback(process.kill)
+            return process
+
+        yield start
 
 
 def path_of(process: "subprocess.Popen[str]") -> Path:
@@ -145,8 +157,8 @@ def test_a_folder_is_gone_when_it_is_no_longer_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_folder_is_gone_when_its_maker_was_killed(tmp_path: Path, number: int) -> None:
-    process = maker(tmp_path, "made = TemporaryFolder('ours-', place)", "(made.path / 'f').write_bytes(bytes(1 << 20))")
+def test_a_folder_is_gone_when_its_maker_was_killed(maker: Maker, number: int) -> None:
+    process = maker("made = TemporaryFolder('ours-', place)", "(made.path / 'f').write_bytes(bytes(1 << 20))")
     path = path_of(process)
     assert (path / "f").exists()
     end(process, number)
@@ -160,12 +172,11 @@ def test_a_folder_that_is_let_go_of_is_gone(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_what_links_lead_to_stays(tmp_path: Path) -> None:
+def test_what_links_lead_to_stays(tmp_path: Path, maker: Maker) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "file").write_text("precious")
     process = maker(
-        tmp_path,
         "made = TemporaryFolder('ours-', place)",
         "(made.path / 'folder').symlink_to(place / 'other')",
         "(made.path / 'file').symlink_to(place / 'other' / 'file')",
@@ -177,8 +188,8 @@ def test_what_links_lead_to_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_link", [False, True])
-def test_another_folder_of_its_name_stays(tmp_path: Path, is_link: bool) -> None:
-    process = maker(tmp_path, "made = TemporaryFolder('ours-', place)")
+def test_another_folder_of_its_name_stays(tmp_path: Path, maker: Maker, is_link: bool) -> None:
+    process = maker("made = TemporaryFolder('ours-', place)")
     path = path_of(process)
     path.rename(tmp_path / "moved")
     (tmp_path / "other").mkdir()
@@ -187,25 +198,30 @@ def test_another_folder_of_its_name_stays(tmp_path: Path, is_link: bool) -> None
         path.symlink_to(tmp_path / "other")
     else:
         (tmp_path / "other").rename(path)
-    (removing,) = removers(process.pid, path)
+    removing = remover_of(process.pid, path)
     end(process, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{removing}/cmdline").exists(), "the remover did not end")
     assert (path / "file").read_text() == "precious"
     assert (tmp_path / "moved").is_dir(), "it is known by its name, too"
 
 
-def removers(parent: int, path: Path) -> list[int]:
-    from tftpbench.host.server.supervisor import descendants
+def remover_of(parent: int, path: Path) -> int:
+    """Its command line is empty for a moment after its start: the kernel writes it after it has closed the pipes."""
+    found: list[int] = []
 
-    found = [pid for pid in descendants(parent) if str(path) in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
-    assert all(remover.__file__ in Path(f"/proc/{pid}/cmdline").read_text() for pid in found)
-    return found
+    def is_found() -> bool:
+        found[:] = [pid for pid in descendants(parent) if {str(path), remover.__file__} <= {*words(pid)}]
+        return bool(found)
+
+    until(is_found, "no remover was started")
+    (pid,) = found
+    return pid
 
 
-def test_signals_for_the_maker_do_not_end_the_remover(tmp_path: Path) -> None:
-    process = maker(tmp_path, "made = TemporaryFolder('ours-', place)")
+def test_signals_for_the_maker_do_not_end_the_remover(maker: Maker) -> None:
+    process = maker("made = TemporaryFolder('ours-', place)")
     path = path_of(process)
-    (removing,) = removers(process.pid, path)
+    removing = remover_of(process.pid, path)
     ignored = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1 | 1 << signal.SIGHUP - 1
     until(lambda: status(removing, "SigIgn") & ignored == ignored, "it does not ignore them")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -220,9 +236,8 @@ def status(pid: int, name: str) -> int:
     return next(int(line.split()[1], 16) for line in lines if line.startswith(f"{name}:"))
 
 
-def test_a_program_that_is_killed_leaves_nothing_of_its_server(tmp_path: Path) -> None:
+def test_a_program_that_is_killed_leaves_nothing_of_its_server(maker: Maker) -> None:
     process = maker(
-        tmp_path,
         "server = tftpbench.Server('epoll', write=True)",
         "server.start()",
         "made = server._folder",
