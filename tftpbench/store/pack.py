@@ -144,7 +144,7 @@ def _write(
     if form.TRANSFERS in kept and any(files.has(trial, form.SERVER_LOG) for trial in trials):
         (folder / form.SERVER_LOG).write_bytes(b"".join(_log(run.path, trial) for trial in trials))
     manifest = {**run.manifest, "schema": form.PACKED_SCHEMA, **added}
-    (folder / form.MANIFEST).write_text(form.json_text(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / form.MANIFEST).write_text(form.json_text(manifest) + "\n", encoding="utf-8")
 
 
 def _table(run: Run, files: TrialFiles, trial: int, name: str, columns: Mapping[str, Column]) -> pa.Table:
