@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tftpbench import _core
+from tftpbench.host.machine import Fact
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.network import ROUTER_MAC, SERVER_MAC, Network, machines_network
 from tftpbench.model.axes import BLKSIZE_DEFAULT, WINDOWSIZE_DEFAULT
@@ -305,6 +306,10 @@ class HostsLoad(LoadGenerator, Protocol):
 
         Raises HostsError where one can't be reached, or has another tftpbench.
         """
+
+    @property
+    def machines(self) -> tuple[Mapping[str, Fact], ...]:
+        """What is known of the machine of each (`machine.facts`). Raises HostsError as `is_here` does."""
 
     def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> Self:
         """The same with these hosts alone, whose shares are as their weights; () is equal shares."""

@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -64,6 +64,11 @@ def facts(root: Path = Path("/")) -> dict[str, Fact]:
 def host_key(known: Mapping[str, object]) -> str:
     """Equal for runs on machines alike: from the lasting facts, not from name, clock speed or load."""
     return stable_key({name: known.get(name) for name in HOST_KEY_FACTS})
+
+
+def host_keys(machines: Iterable[Mapping[str, object]]) -> str:
+    """Equal for machines alike, in whatever order they are named."""
+    return stable_key({"host_keys": sorted(map(host_key, machines))})
 
 
 def build() -> dict[str, Fact]:

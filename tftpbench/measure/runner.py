@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tftpbench.host import headroom, machine
 from tftpbench.host.brake import USUAL, Limits, is_elsewhere, run_text, stopped_text
 from tftpbench.host.conditions import Diagnosis, needs_of
-from tftpbench.host.generator import LoadResult
+from tftpbench.host.generator import LoadResult, is_of_hosts
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import file_system, roots
@@ -157,6 +157,7 @@ def run(
     """
     tools = tools or Tools()
     scenario, generator, hosts = on_hosts(scenario, tools.generator)
+    load_hosts = dict(zip(hosts, generator.machines, strict=True)) if is_of_hosts(generator) else {}
     tools = replace(tools, generator=generator)
     wanted = scenario.placement.network
     scenario, network_notes = networked(scenario)
@@ -171,7 +172,7 @@ def run(
         where = placement(pinning.phrase, running, len(servers), len(hosts))
         with roots(scenario.cells(), seed, tools.host.write_contents) as base:
             found = tools.conditions(needs_of(scenario))
-            facts = _manifest(scenario, seed, servers, whole, pinning, hosts, base.base, command, found)
+            facts = _manifest(scenario, seed, servers, whole, pinning, load_hosts, base.base, command, found)
             bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
             with closing(open_store(facts)) as store:
                 done = {row["trial"] for row in store.finished_trials()}
@@ -399,7 +400,7 @@ def _manifest(
     servers: Sequence[Contender],
     whole: Plan,
     pinning: Pinning,
-    hosts: Sequence[str],
+    load_hosts: Mapping[str, Mapping[str, object]],
     base: Path,
     command: Sequence[str],
     conditions: Sequence[Diagnosis],
@@ -420,14 +421,19 @@ def _manifest(
             "generator_cpus": list(pinning.generator),
             "phrase": pinning.phrase,
             "network": pinning.network,
-            **({"load_hosts": list(hosts)} if hosts else {}),
+            **({"load_hosts": list(load_hosts)} if load_hosts else {}),
         },
         "roots": {"path": str(base.parent), "file_system": file_system(base)},
         "argv": list(command),
         "machine": facts,
+        **({"load_hosts": load_hosts} if load_hosts else {}),
         "conditions": [each.document for each in conditions],
         "build": machine.build(),
-        "keys": {"method_key": scenario.method_key, "host_key": machine.host_key(facts)},
+        "keys": {
+            "method_key": scenario.method_key,
+            "host_key": machine.host_key(facts),
+            **({"load_hosts_key": machine.host_keys(load_hosts.values())} if load_hosts else {}),
+        },
     }
 
 

@@ -141,6 +141,8 @@ def _manifest() -> Schema:
             "text": _text("The same in words."),
         }
     )
+    keys = _object({"method_key": _text("Equal for an equal method."), "host_key": _text("Equal for equal machines.")})
+    keys["properties"]["load_hosts_key"] = _text("Equal for equal load hosts; there where these made the load.")
     whole = _object(
         {
             "schema": {"enum": [RUN_SCHEMA, PACKED_SCHEMA], "description": "The latter of a packed run."},
@@ -158,9 +160,7 @@ def _manifest() -> Schema:
             "argv": {**texts, "description": "The command that began the run."},
             "machine": facts,
             "build": {"type": "object", "description": "Versions, build profile and git commit of tftpbench."},
-            "keys": _object(
-                {"method_key": _text("Equal for an equal method."), "host_key": _text("Equal for equal machines.")}
-            ),
+            "keys": keys,
         },
         title=f"manifest.json ({RUN_SCHEMA})",
     )
@@ -178,6 +178,11 @@ def _manifest() -> Schema:
     }
     ceilings = {**_list(chosen), "description": "How each cell's ceiling was measured: the fastest of what was tried."}
     whole["properties"]["ceilings"] = ceilings  # older runs have none
+    whole["properties"]["load_hosts"] = {
+        "type": "object",
+        "additionalProperties": facts,
+        "description": "Where load hosts made the load: the facts of each one's machine, by name.",
+    }
     whole["properties"]["merged_trials"] = {
         **_list(_list({"type": "integer"})),
         "description": "In a packed run: the trials whose histograms were merged, if any.",

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tftpbench.host.brake import USUAL, Limits
+from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.measure import Event, RunReport, Tools, Until, runner
 from tftpbench.model.errors import ResultsError
+from tftpbench.model.escape import one_line
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.store.run import load_run
 from tftpbench.store.writer import RunFolder
@@ -72,6 +74,33 @@ def _question(document: Mapping[str, object], source: str) -> Scenario:
     return from_document({key: value for key, value in document.items() if key != "asks"}, source)
 
 
+def _elsewhere(begun: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Why a run can't go on here: trials of two machines, or from two sets of load hosts, would look like one's.
+
+    Empty where it can, or where an older run does not say.
+    """
+    keys, names, machines = [], [], []
+    for manifest in (begun, now):
+        keys.append(_mapping(manifest, "keys"))
+        names.append(_mapping(manifest, "placement").get("load_hosts"))
+        machines.append(_mapping(manifest, "machine"))
+    if names[0] != names[1] and isinstance(names[0], list):
+        before, after = (", ".join(map(str, each)) if isinstance(each, list) else "this machine" for each in names)
+        return f"its load came from {one_line(before)}, and this one would come from {after}; give the same hosts"
+    if keys[0].get("load_hosts_key") not in (None, keys[1].get("load_hosts_key")):
+        return "its load hosts are other machines now, or have changed"
+    if keys[0].get("host_key") in (None, keys[1].get("host_key")):
+        return ""
+    changed = [name for name in HOST_KEY_FACTS if machines[0].get(name) != machines[1].get(name)]
+    said = ", ".join(f"{name} was {one_line(machines[0].get(name))}, is {machines[1].get(name)}" for name in changed)
+    return f"it was begun on another machine ({said or 'host_key differs'})"
+
+
+def _mapping(manifest: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = manifest.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFolder:
     known = facts["scenario"]
     assert isinstance(known, Mapping)
@@ -79,6 +108,9 @@ def _open(out: Path, resume: Path | None, facts: Mapping[str, object]) -> RunFol
     if resume is None:
         return RunFolder.create(out, scenario.name, facts)
     folder = RunFolder.open_for_resume(resume)
+    if elsewhere := _elsewhere(folder.manifest, facts):
+        folder.close()
+        raise ResultsError(f"{resume}: {elsewhere}; start a new run")
     begun = folder.manifest.get("scenario")
     if not isinstance(begun, Mapping) or _question(begun, f"{resume}/manifest.json: scenario") != _question(known, ""):
         folder.close()

@@ -18,6 +18,7 @@ from tests.unit.builders import FACTS, Cells, made
 from tftpbench.analysis import comparison
 from tftpbench.analysis.comparison import Comparison
 from tftpbench.analysis.comparison.differences import judged
+from tftpbench.host.machine import host_keys
 from tftpbench.model.errors import NotComparable, ResultsError, UsageError
 from tftpbench.render import markdown
 from tftpbench.render.comparison import sections
@@ -290,6 +291,22 @@ def test_runs_from_other_numbers_of_load_hosts_are_not_comparable(tmp_path: Path
     comparison.compare(several, several)
     with pytest.raises(NotComparable, match=rf"here was .* loopback, and .*several from {count} load hosts, so their"):
         comparison.compare(here, several)
+
+
+def test_runs_from_unlike_load_hosts_are_told(tmp_path: Path) -> None:
+    def of(name: str, *cpus: int) -> Path:
+        folder = made(tmp_path / name, {"epoll": 1.0})
+        manifest = json.loads((folder / "manifest.json").read_text())
+        machines = {f"b{number}": {"cpus": count} for number, count in enumerate(cpus)}
+        manifest["placement"] = {**manifest.get("placement", {}), "load_hosts": list(machines)}
+        manifest |= {"load_hosts": machines}
+        manifest["keys"] = {**manifest.get("keys", {}), "load_hosts_key": host_keys(machines.values())}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    assert comparison.compare(of("a", 4, 8), of("alike", 8, 4)).warnings == ()
+    (said,) = comparison.compare(tmp_path / "a", of("b", 4, 4)).warnings
+    assert said == "the load hosts are not alike (load_hosts_key differs): cpus (4 and 8 in A, 4 in B)"
 
 
 def test_a_cell_of_a_comparison_says_from_how_many_load_hosts_it_was_measured(tmp_path: Path) -> None:

@@ -705,6 +705,7 @@ class Cluster(LocalGenerator):
 
     hosts = ("a", "b")
     is_here = True
+    machines: tuple[dict[str, int], ...] = ({}, {})
 
     def taking(self, _hosts: Sequence[str], _weights: Sequence[int]) -> "Cluster":
         return self

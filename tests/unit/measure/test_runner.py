@@ -18,6 +18,7 @@ from tftpbench.analysis.comparison import compare
 from tftpbench.host.ceiling import NEVER_SLEEP_US, QUICK, Arrangement, Ceiling, CeilingCell
 from tftpbench.host.generator import Fault, LoadConfig, LoadResult, is_of_hosts
 from tftpbench.host.headroom import Loaded
+from tftpbench.host.machine import facts, host_keys
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.network import NetworkRefused
 from tftpbench.host.presence import Found, Missing
@@ -811,6 +812,12 @@ class Hosts(World):
     lost_at: int = 0
     """The trial in which the second host is lost; 0 for none."""
 
+    cpus: int = 4
+
+    @property
+    def machines(self) -> tuple[dict[str, int], ...]:
+        return tuple({"cpus": self.cpus} for _ in self.hosts)
+
     def taking(self, hosts: Sequence[str], weights: Sequence[int]) -> Self:
         self.hosts, self.weights = tuple(hosts), tuple(weights)
         return self
@@ -850,7 +857,27 @@ def test_a_trial_from_load_hosts_says_how_many_and_how_far_apart_they_were(world
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["placement"]["load_hosts"] == ["a", "b"]
     assert manifest["placement"]["generator_cpus"] == []
+    assert manifest["load_hosts"] == {"a": {"cpus": 4}, "b": {"cpus": 4}}
+    assert manifest["keys"]["load_hosts_key"] == host_keys([{"cpus": 4}] * 2) != host_keys([{"cpus": 8}] * 2)
+    Draft202012Validator(json_schema("manifest")).validate(manifest)
     Draft202012Validator(json_schema("results")).validate(rows[0])
+
+
+def test_resume_refuses_other_machines_and_other_load_hosts(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(from_hosts(2), seed=3, out=tmp_path, tools=Hosts().tools()).folder
+    with pytest.raises(ResultsError, match="came from a, b, and this one would come from b, c; give the same hosts"):
+        run(from_hosts(2), seed=3, out=tmp_path, resume=folder, tools=Hosts(hosts=("b", "c")).tools())
+    with pytest.raises(ResultsError, match="from a, b, and this one would come from this machine"):
+        run(question(), seed=3, out=tmp_path, resume=folder, tools=world.tools())
+    with pytest.raises(ResultsError, match="its load hosts are other machines now"):
+        run(from_hosts(2), seed=3, out=tmp_path, resume=folder, tools=Hosts(cpus=8).tools())
+    run(from_hosts(2), seed=3, out=tmp_path, resume=folder, tools=Hosts().tools())
+    here = {**facts(), "cpus": 77}
+    monkeypatch.setattr("tftpbench.measure.runner.machine.facts", lambda: here)
+    with pytest.raises(ResultsError, match=r"begun on another machine \(cpus was \d+, is 77\); start a new run"):
+        run(from_hosts(2), seed=3, out=tmp_path, resume=folder, tools=Hosts().tools())
 
 
 def test_only_a_load_of_several_hosts_has_other_keys(world: World, tmp_path: Path) -> None:

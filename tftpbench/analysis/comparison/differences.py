@@ -198,7 +198,20 @@ def warnings(a: Side, b: Side) -> tuple[str, ...]:
         )
         for line in _key_warning(a, b, key, [{name: each.part(part).get(name) for name in names} for each in (a, b)],
                                  alike, unlike)
-    ) + conditions(a, b)  # fmt: skip
+    ) + tuple(_machines_of_load(a, b)) + conditions(a, b)  # fmt: skip
+
+
+def _machines_of_load(a: Side, b: Side) -> Iterable[str]:
+    """Whether the machines that made the load are alike, where both runs have some."""
+    if not all(each.part("placement").get("load_hosts") for each in (a, b)):
+        return ()
+    machines = [[each.part("load_hosts", name) for name in each.part("load_hosts")] for each in (a, b)]
+    fields = [
+        {fact: " and ".join(sorted({shown(each.get(fact), fact) for each in side})) for fact in HOST_KEY_FACTS}
+        for side in machines
+    ]
+    unknown, unlike = "whether the load hosts are alike", "the load hosts are not alike"
+    return _key_warning(a, b, "load_hosts_key", fields, unknown, unlike)
 
 
 def conditions(a: Side, b: Side) -> tuple[str, ...]:

@@ -86,6 +86,8 @@ class Problem(Strict):
 
 
 _Word = Annotated[str, Field(max_length=WORD_MAX)]
+_Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Fact = _Word | bool | _Integer | Annotated[float, Field(allow_inf_nan=False)] | None
 _Ns = Annotated[int, Field(ge=0, le=INT_MAX)]
 _Count = Annotated[int, Field(ge=0, le=INT_MAX)]
 
@@ -93,8 +95,8 @@ _Count = Annotated[int, Field(ge=0, le=INT_MAX)]
 class Hello(Strict):
     """Which tftpbench is there, and on what machine.
 
-    `code`: equal for equal Python sources. `cores`: how many are allowed. `boot_id`, `network`: together they name one
-    network namespace of one machine, as long as it runs.
+    `code`: equal for equal Python sources. `facts`: see `machine.facts`. `boot_id`,
+    `network`: together they name one network namespace of one machine, as long as it runs.
     """
 
     protocol: int
@@ -103,9 +105,7 @@ class Hello(Strict):
     build_profile: _Word
     code: _Word
     python: _Word
-    hostname: _Word
-    host_key: _Word
-    cores: Annotated[int, Field(ge=1, le=100_000)]
+    facts: Annotated[dict[_Word, _Fact], Field(max_length=100)]
     boot_id: _Word
     network: _Word
 

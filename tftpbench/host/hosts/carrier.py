@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -255,9 +254,7 @@ def hello() -> calls.Hello:
         build_profile=str(build["build_profile"]),
         code=_code(),
         python=platform.python_version(),
-        hostname=socket.gethostname()[: calls.WORD_MAX],
-        host_key=machine.host_key(facts),
-        cores=len(os.sched_getaffinity(0)),
+        facts=facts,
         boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
         network=f"{network.st_dev}:{network.st_ino}",
     )

@@ -22,6 +22,7 @@ from tftpbench.host.hosts.agent import requests
 from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing
 from tftpbench.host.hosts.carrier import END_S, Carrier, HostLost, check_hello, ours
 from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
+from tftpbench.host.machine import Fact
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import HostsError, LoadError, suggest
 from tftpbench.model.escape import one_line
@@ -101,6 +102,11 @@ class HostsGenerator:
         """
         there = {(hello.boot_id, hello.network) for hello in self.greet()}
         return there == {(ours().boot_id, ours().network)}
+
+    @property
+    def machines(self) -> tuple[Mapping[str, Fact], ...]:
+        """The facts of the machine of each. Raises HostsError as `greet` does."""
+        return tuple(hello.facts for hello in self.greet())
 
     def greet(self) -> tuple[calls.Hello, ...]:
         """What is on each host, asked for once.
