@@ -289,6 +289,21 @@ def test_ctrl_c_ends_what_was_started(home: Path) -> None:
     assert list((home / "state/tftpbench/hosts").iterdir()) == []
 
 
+def test_a_worker_whose_starter_is_gone_leaves_neither_itself_nor_its_keys(home: Path) -> None:
+    """As after Ctrl-C, where ssh is ended and the program that it has started there is not."""
+    keys = make_keys()
+    sent = b"".join(path.read_bytes() for path in (keys.ca, keys.cert, keys.key))
+    there = SshHost.of(HOSTS[0]).command("start", "0" * 8, "one", "tls://127.0.0.1:9", "0")[-1]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(["sh", "-c", there], input=sent, stdout=writing, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert done.returncode == 1
+    assert list((home / "state/tftpbench/hosts").iterdir()) == []
+
+
 @pytest.mark.usefixtures("up")
 def test_a_host_that_is_gone_at_the_end_is_said_and_ended_later(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workers = known(home)[1:]

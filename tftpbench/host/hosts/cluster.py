@@ -429,7 +429,12 @@ def main(words: Sequence[str]) -> int:
         document = _answer(words)
     except Exception as error:  # whatever it is, one line of it goes back
         document = {"error": one_line(f"{type(error).__name__}: {error}", 300)}
-    print(f"{_MARK}{json.dumps(document)}")  # noqa: T201 (ssh brings it back)
+    try:
+        print(f"{_MARK}{json.dumps(document)}", flush=True)  # noqa: T201 (ssh brings it back)
+    except OSError:  # who asked is gone, and its own look for what is to be ended may have come before the start
+        if "folder" in document:
+            _stop_in(Path(str(document["folder"])))
+        os._exit(1)  # the text that nobody reads is left in the buffer
     return 1 if "error" in document else 0
 
 
