@@ -300,7 +300,10 @@ def test_a_worker_whose_starter_is_gone_leaves_neither_itself_nor_its_keys(home:
         done = subprocess.run(["sh", "-c", there], input=sent, stdout=writing, timeout=60, check=False)
     finally:
         os.close(writing)
-    assert done.returncode == 1
+    left = known(home)
+    for process in left:
+        process.end()
+    assert (done.returncode, left) == (1, [])
     assert list((home / "state/tftpbench/hosts").iterdir()) == []
 
 
