@@ -242,7 +242,7 @@ def _searched(
     except measure.RunInterrupted as interrupted:
         if not output.capacities(interrupted.report, json_=json_, quiet=quiet):
             raise
-        typer.echo(f"Go on with: {output.resuming(interrupted.report.folder)}", err=True)
+        typer.echo(f"Go on with: {output.resuming(interrupted.report)}", err=True)
         return 130
     except ServerNotReady as error:
         typer.echo(f"tftpbench: error: {error}", err=True)

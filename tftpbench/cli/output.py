@@ -82,8 +82,8 @@ def capacities(report: "RunReport", *, json_: bool, quiet: bool, prints_document
     return capacity.exit_code(found)
 
 
-def resuming(folder: Path) -> str:
+def resuming(report: "RunReport") -> str:
     """The command that continues a search."""
-    from tftpbench.model.programs import typed
+    from tftpbench.model.programs import split_cluster, typed
 
-    return typed(["tftpbench", "capacity", "--resume", str(folder)])
+    return typed(["tftpbench", "capacity", "--resume", str(report.folder), *split_cluster(report.command)[1]])

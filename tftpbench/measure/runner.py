@@ -4,7 +4,6 @@ It emits events and prints nothing. A run that is killed at any moment has lost 
 be resumed.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -45,7 +44,7 @@ from tftpbench.measure.trial import Outcome, run_trial
 from tftpbench.model.capacity import FoundCapacity
 from tftpbench.model.errors import HostsError, TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
-from tftpbench.model.programs import typed
+from tftpbench.model.programs import split_cluster, typed
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.workload import Sought
 
@@ -69,7 +68,7 @@ class RunReport:
     plan: Plan
     seed: int
     command: tuple[str, ...]
-    """The command that began the run."""
+    """The command that began the run, with the load hosts that it has now."""
     rows: tuple[Mapping[str, Any], ...]
 
 
@@ -205,8 +204,7 @@ class _HostLost(Exception):
 
 def _left(report: RunReport) -> str:
     """What of a run that ended early is there, and how to go on, with the hosts of its load where it had any."""
-    of_hosts = [word for pair in itertools.pairwise(report.command) if pair[0].startswith("--dask") for word in pair]
-    resumed = typed(["tftpbench", "run", "--resume", str(report.folder), *of_hosts])
+    resumed = typed(["tftpbench", "run", "--resume", str(report.folder), *split_cluster(report.command)[1]])
     is_search = any(isinstance(trial.cell.load, Sought) for trial in report.plan.trials)
     most = "" if is_search else f" of {len(report.plan.trials)}"  # how many a search takes is not known
     return f"{len(report.rows)}{most} trials are finished, in {report.folder}; go on with: {resumed}"

@@ -1,6 +1,7 @@
 """Where programs and Python environments are looked for: those of servers, and our own. It must never start one."""
 
 import importlib.util
+import itertools
 import os
 import shlex
 import shutil
@@ -51,6 +52,17 @@ def typed(words: Sequence[str]) -> str:
     """
     first, *rest = words or [""]
     return shlex.join([*(_called() if first == PROGRAM else [first]), *rest])
+
+
+def split_cluster(command: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command without the options of its load hosts, as --dask, and these with their values."""
+    kept, options, words = [], [], iter(command)
+    for word in words:
+        if word.startswith("--dask"):
+            options += [word, *itertools.islice(words, 1)]
+        else:
+            kept.append(word)
+    return kept, options
 
 
 def _called() -> list[str]:

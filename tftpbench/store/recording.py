@@ -11,6 +11,7 @@ from tftpbench.host.machine import HOST_KEY_FACTS
 from tftpbench.measure import Event, RunReport, Tools, Until, runner
 from tftpbench.model.errors import ResultsError
 from tftpbench.model.escape import one_line
+from tftpbench.model.programs import split_cluster
 from tftpbench.model.scenario import Scenario, from_document
 from tftpbench.store.run import load_run
 from tftpbench.store.writer import RunFolder
@@ -34,7 +35,8 @@ def run(
     Raises ResultsError where the folder can't be written or is another scenario's, and what `runner.run` raises.
     """
     if resume is not None:
-        _, seed, command = recorded(resume)
+        _, seed, begun = recorded(resume)
+        command = (*split_cluster(begun)[0], *split_cluster(command)[1])
     return runner.run(
         scenario,
         seed=seed,

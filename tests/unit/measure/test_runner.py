@@ -948,9 +948,11 @@ def test_a_lost_load_host_ends_the_run_with_its_trial_kept_as_invalid(world: Wor
     assert events[-1] == measure.RunFinished(folder, interrupted=True)
     assert not any(isinstance(event, ServerLeftOut) for event in events), "it is not the server's doing"
     again = Hosts()
-    rest = run(recorded(folder)[0], seed=9, out=tmp_path, resume=folder, tools=again.tools()).rows
-    assert (again.starts, len(rest)) == (5, 8)
-    assert [row["verdict"] for row in rest].count("invalid") == 1, "and it stays"
+    elsewhere = ["tftpbench", "run", "--dask", "tls://i:1", "--dask-ca", "c.pem"]
+    rest = run(recorded(folder)[0], seed=9, out=tmp_path, resume=folder, command=elsewhere, tools=again.tools())
+    assert (again.starts, len(rest.rows)) == (5, 8)
+    assert [row["verdict"] for row in rest.rows].count("invalid") == 1, "and it stays"
+    assert rest.command == ("tftpbench", "run", "x", "--seed", "3", "--dask", "tls://i:1", "--dask-ca", "c.pem")
 
 
 def test_what_this_machine_does_is_no_part_of_a_load_from_elsewhere_on_a_server_elsewhere(
