@@ -145,6 +145,7 @@ Cpus = Annotated[
 Hosts = Annotated[
     int | tuple[str, ...],
     PlainValidator(_as_hosts),
+    PlainSerializer(lambda hosts: hosts if isinstance(hosts, int) else list(hosts)),
     WithJsonSchema({
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": HOSTS_MAX},

@@ -937,13 +937,14 @@ def test_load_hosts_are_in_the_keys_and_the_label_only_where_they_are_not_one(tm
     assert "generators" not in here.document()
 
 
-def test_load_hosts_stay_with_a_scenario_whatever_is_changed(tmp_path: Path) -> None:
-    asked = load(tmp_path, "verify: full", HOSTS)
+@pytest.mark.parametrize("hosts", [HOSTS, HOSTS.replace("3", "[a, b, c]")], ids=["number", "names"])
+def test_load_hosts_stay_with_a_scenario_whatever_is_changed(tmp_path: Path, hosts: str) -> None:
+    asked = load(tmp_path, "verify: full", hosts)
     again = from_document(asked.document(), "manifest.json")
     assert again == asked
     for each in (asked.quick(), asked.with_servers(["epoll"]), asked.with_file_size(7), asked.over("loopback")):
         assert each.generators == asked.generators
-    assert load(tmp_path, "verify: full", HOSTS, ("generators=null",)).generators is None
+    assert load(tmp_path, "verify: full", hosts, ("generators=null",)).generators is None
     assert load(tmp_path).on_hosts(2).generators == Generators(hosts=2)
 
 
