@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,19 @@ READ = Step("read", "f-0", (), SIZE, 0, "whole", 0, 0, "", 0, (SECOND,), (SECOND
 class Local:
     """A carrier to agents on this machine: a worker's end for each host, on an event loop of this process.
 
-    `before`: called with host and call before each.
+    `before`: called with host and call before each. `entering`: what a host's agent is started by.
     """
 
-    def __init__(self, *hosts: str, poll_lost_s: float = 10.0) -> None:
+    def __init__(
+        self, *hosts: str, poll_lost_s: float = 10.0, entering: Callable[[str], Sequence[str]] = lambda _: ()
+    ) -> None:
         self.hosts = hosts
         self.before: Callable[[str, str], object] = lambda _host, _call: None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         command = (*AGENT, "--poll-lost-s", str(poll_lost_s))
-        self.agents = {host: Agents(command, orphan_s=poll_lost_s + 1) for host in hosts}
+        self.agents = {host: Agents((*entering(host), *command), orphan_s=poll_lost_s + 1) for host in hosts}
         self.pids: dict[str, int] = {}
 
     def call(self, host: str, load_id: str, call: calls.Call, document: bytes, timeout_s: float) -> bytes:
