@@ -58,7 +58,7 @@ def json_schema(kind: Kind) -> Schema:
 
 def text(kind: Kind) -> str:
     """The schema as it is printed and committed."""
-    return json.dumps(json_schema(kind), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
 
 
 def _as_written(schema: Schema) -> Schema:
