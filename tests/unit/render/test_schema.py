@@ -176,7 +176,16 @@ def test_a_schema_knows_every_key_of_a_real_document(kind: schema.Kind) -> None:
     [document] = documents(kind)
     assert isinstance(document, dict)
     newer = (
-        {"ceilings", "closed_loop_starts", "conditions", "generator_full", "left_out", "merged_trials", "until"}
+        {
+            "ceilings",
+            "closed_loop_starts",
+            "conditions",
+            "generator_full",
+            "left_out",
+            "load_hosts",
+            "merged_trials",
+            "until",
+        }
         if kind == "manifest"
         else set()
     )  # than the kept run
