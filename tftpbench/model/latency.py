@@ -69,19 +69,15 @@ class Latency(Shown):
 
         Raises ResultsError where one can't be decoded or is out of bounds.
         """
-        sums: dict[tuple[int, ...], HdrHistogram] = {}
-        counts: dict[tuple[int, ...], Integers] = {}
+        sums: dict[tuple[int, int, int], _Sum] = {}
         left = DECODED_MAX_BYTES
         for text in encoded:
             left -= _payload_bytes(text)
             if left < 0:
                 raise ResultsError(f"can't be read: it holds more than {DECODED_MAX_BYTES >> 20} MiB of histograms")
             one = _decoded(text)
-            bounds = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
-            sums.setdefault(bounds, one)
-            counts[bounds] = counts.get(bounds, 0) + _counts(one)
-            _refuse_large(counts[bounds])
-        return cls._sum([_buckets(sums[bounds], counts[bounds]) for bounds in sums])
+            sums.setdefault(_bounds(one), _Sum()).add(one)
+        return cls._sum([_buckets(HdrHistogram(*bounds), each.counts) for bounds, each in sums.items()])
 
     @classmethod
     def from_steps(cls, steps_ns: Integers, counts: Integers) -> Self:
@@ -196,18 +192,23 @@ class _Decoder:
         self._bounds: tuple[int, int, int] | None = None
 
     def sum(self, encoded: Sequence[str]) -> HdrHistogram:
-        whole = self._one(encoded[0])
-        for text in encoded[1:]:
+        whole = _Sum()
+        for text in encoded:
             whole.add(self._one(text))
-        return whole
+        assert self._bounds is not None
+        made = HdrHistogram(*self._bounds)
+        np.ctypeslib.as_array(made.counts)[:] = whole.counts
+        filled = np.flatnonzero(whole.counts)
+        if filled.size:
+            made.set_internal_tacking_values(int(filled[0]), int(filled[-1]), int(whole.counts.sum()))
+        return made
 
     def _one(self, text: str) -> HdrHistogram:
         self._left -= _payload_bytes(text)
         if self._left < 0:
             raise ResultsError(f"can't be merged: it holds too many histograms of {self._kind}")
         one = _decoded(text)
-        _refuse_large(_counts(one))
-        bounds = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
+        bounds = _bounds(one)
         if bounds != (self._bounds or bounds):
             raise ResultsError(f"can't be merged: histograms of {self._kind} have unlike bounds")
         self._bounds = bounds
@@ -269,11 +270,26 @@ def _decoded(text: str) -> HdrHistogram:
         raise ResultsError(f"can't be read: {one_line(error, _REASON_MAX) or type(error).__name__}") from None
 
 
-def _counts(histogram: HdrHistogram) -> Integers:
-    counts = np.ctypeslib.as_array(histogram.counts)
-    if counts.size and counts.max() > COUNT_MAX:
-        raise ResultsError(f"can't be read: a histogram in it counts more than {COUNT_MAX}")
-    return counts.astype(np.int64)
+class _Sum:
+    """Histograms of equal bounds, added: an array at a time, for a run of many hosts has 100,000 of them."""
+
+    def __init__(self) -> None:
+        self.counts = np.empty(0, np.int64)
+        self._count = 0.0
+
+    def add(self, histogram: HdrHistogram) -> None:
+        """Raises ResultsError where they count too much."""
+        counts = np.ctypeslib.as_array(histogram.counts)
+        self._count += counts.sum(dtype=np.float64)  # no sum of floats is too large
+        if self._count > COUNT_MAX:
+            raise ResultsError(f"can't be read: its histograms count more than {COUNT_MAX}")
+        if not self.counts.size:
+            self.counts = np.zeros(counts.size, np.int64)
+        self.counts += counts.view(np.int64)
+
+
+def _bounds(histogram: HdrHistogram) -> tuple[int, int, int]:
+    return histogram.lowest_trackable_value, histogram.highest_trackable_value, histogram.significant_figures
 
 
 def _refuse_large(counts: Integers) -> None:

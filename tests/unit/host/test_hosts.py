@@ -1252,6 +1252,66 @@ def test_chunks_that_make_no_result_lose_the_host(hosts: Scripted, answers: dict
     assert said.startswith("b: sent ")
 
 
+def many(count: int, **changes: Any) -> Scripted:
+    """So many hosts, whose rows come from few starts."""
+    time = Time()
+    return Scripted(**{f"h{number:04}": Host(time, rtt_ns=20_000, opens_ns=0, **changes) for number in range(count)})
+
+
+def test_calls_grow_with_the_hosts_and_no_faster() -> None:
+    counted = {}
+    for count in (10, 100):
+        hosts = many(count)
+        result = over(hosts).run(config(transfers=count, concurrency=count), Stop(), MeasuredWindow())
+        assert (result.hosts_lost, result.figures["load_hosts"]) == (None, count)
+        assert_ended(hosts)
+        counted[count] = Counter(call for _, call in hosts.called)
+    for call in ("hello", "prepare", "clock", "go", "collect", "end"):
+        assert counted[100][call] == 10 * counted[10][call], call
+    # In virtual time one host's poll is another's delay; each host has some for each second, and no more.
+    assert counted[100]["poll"] <= 20 * counted[10]["poll"]
+
+
+def test_the_results_of_a_thousand_hosts_merge_whose_shares_are_empty() -> None:
+    asked = rate(concurrency=1_000)
+    rows = rows_of(asked, 1)
+    parts, _ = parts_of(asked, rows[:3], (1,) * 1_000)
+    result = merged(asked, parts)
+    assert result.figures["started"] == sum(row.outcome != "shed" for row in rows[:3])
+    assert len(parts) == 1_000
+    assert set(result.transfers["host"].tolist()) <= {0, 1, 2}
+
+
+class Waited(Scripted):
+    """Hosts on real threads, the first of which answers a call only when all others have been polled meanwhile."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(**many(3).by_name)
+        self._waiting, self._lock = ("h0000", call), threading.Lock()
+        self._left, self.were_polled = {"h0001", "h0002"}, threading.Event()
+
+    def call(self, host: str, load_id: str, call: str, document: bytes, timeout_s: float) -> bytes:
+        if (host, call) == self._waiting:
+            assert self.were_polled.wait(60), "their agents would have ended"
+        with self._lock:
+            if call == "poll":
+                self._left.discard(host)
+                if not self._left:
+                    self.were_polled.set()
+            return super().call(host, load_id, call, document, timeout_s)
+
+
+def test_agents_are_polled_while_another_host_still_prepares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "CHUNK_MAX_BYTES", 7_000)
+    hosts = Waited("prepare")
+    time = hosts.by_name["h0000"].time
+    result = HostsGenerator(hosts, limits=Limits(keep_s=0.0, lead_s=60.0), clock=time, sleep=time.sleep).run(
+        rate(), Stop(), MeasuredWindow()
+    )
+    assert result.hosts_lost is None
+    assert_ended(hosts)
+
+
 def test_only_the_hosts_that_are_taken_load_and_weights_are_checked(hosts: Scripted) -> None:
     result = over(hosts).taking(["c", "a"], [1, 3]).run(rate(), Stop())
     assert "prepare" not in hosts.by_name["b"].asked

@@ -206,14 +206,14 @@ def packed(content: bytes) -> str:
         (b"", "no histogram"),
         (header() + bytes(200 << 20), f"more than {PAYLOAD_MAX_BYTES} bytes"),
         # One count of 2**62 - 1 in ZigZag LEB128: sums of it wrap round in 64 bits.
-        (header() + bytes([0xFE] + [0xFF] * 8), "counts more than"),
+        (header() + bytes([0xFE] + [0xFF] * 8), "count more than"),
     ],
     ids=["digits", "no digits", "highest", "zero", "lowest", "empty range", "cut", "nothing", "bomb", "count"],
 )  # fmt: skip
 def test_a_histogram_is_held_to_bounds_before_it_is_decoded(
     content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "counts" not in words:
+    if "count" not in words:
         monkeypatch.setattr("tftpbench.model.latency.HdrHistogram", None)  # it must not even be asked
     with pytest.raises(ResultsError, match=words):
         Latency.of([packed(content)])

@@ -8,7 +8,7 @@ Nothing is pickled. It must never open a file or a socket.
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -220,7 +220,7 @@ def problem(kind: Refusal, why: object) -> Problem:
     return Problem(error=kind, why=one_line(why, LINE_MAX - 100)[:LINE_MAX])
 
 
-def unpacked(document: bytes, model: type[Model]) -> tuple[Model, memoryview]:
+def unpacked(document: bytes | bytearray, model: type[Model]) -> tuple[Model, memoryview]:
     """The document and the bytes behind it. Raises BadDocument, or Refused where it is a problem."""
     head, payload = _split(document)
     if head.startswith(b'{"error":'):
@@ -462,7 +462,7 @@ def result_bytes(returned: Returned) -> bytes:
     return whole
 
 
-def result_of(document: bytes, config: LoadConfig) -> Returned:
+def result_of(document: bytes | bytearray, config: LoadConfig) -> Returned:
     """What a host found of its part of a load. Raises BadDocument for anything that it can't have found."""
     head, payload = unpacked(document, _ResultHead)
     _check_figures(head.figures)
@@ -476,7 +476,8 @@ def result_of(document: bytes, config: LoadConfig) -> Returned:
         log = str(payload[: head.log_bytes], "utf-8")
     except UnicodeDecodeError:
         raise BadDocument("the latency log is no text") from None
-    values = np.frombuffer(payload[head.log_bytes :], "<i8")
+    # A copy, so that the document with its log can go: there may be 1,000 of them.
+    values = np.frombuffer(payload[head.log_bytes :], "<i8").copy()
     tables: dict[str, dict[str, Column]] = {"boots": {}}
     at = 0
     for kind, columns in names.items():
@@ -540,11 +541,11 @@ def _check_tables(tables: Mapping[str, Mapping[str, Column]], config: LoadConfig
         raise BadDocument("it holds a start twice")
 
 
-def _split(document: bytes) -> tuple[bytes, memoryview]:
+def _split(document: bytes | bytearray) -> tuple[bytes, memoryview]:
     end = document.find(b"\n", 0, HEAD_MAX_BYTES + 1)
     if end < 0:
         raise BadDocument("a document without its line" if len(document) <= HEAD_MAX_BYTES else "a document too long")
-    return document[:end], memoryview(document)[end + 1 :]
+    return bytes(document[:end]), memoryview(document)[end + 1 :]
 
 
 def _parsed(head: bytes, model: type[Model]) -> Model:
@@ -561,7 +562,7 @@ def _first(error: ValidationError) -> str:
     return one_line(f"{where}: {found['msg']}" if where else found["msg"], LINE_MAX)
 
 
-def chunks(content: bytes) -> Sequence[tuple[int, bytes]]:
+def chunks(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of each part of a file; one empty part of an empty file."""
-    steps = range(0, max(len(content), 1), CHUNK_MAX_BYTES)
-    return [(offset, content[offset : offset + CHUNK_MAX_BYTES]) for offset in steps]
+    for offset in range(0, max(len(content), 1), CHUNK_MAX_BYTES):
+        yield offset, content[offset : offset + CHUNK_MAX_BYTES]

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import secrets
 import select
 import shlex
@@ -443,6 +444,9 @@ def _become(folder: Path, command: Sequence[str]) -> NoReturn:
     write_private(folder / "pid.new", json.dumps(Process.of(os.getpid())).encode())
     (folder / "pid.new").rename(folder / "pid")
     os.chdir(folder)
+    # Dask's scheduler takes half of what it may open for calls to workers, which have one connection or two each.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.execv(command[0], [*command])  # noqa: S606 (that is what it is for)
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import re
+import resource
 import secrets
 import shutil
 import socket
@@ -25,6 +26,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from tftpbench.model.errors import HostsError, UsageError
 from tftpbench.model.escape import one_line
+from tftpbench.model.values import HOSTS_MAX
 
 if TYPE_CHECKING:
     from distributed.security import Security
@@ -42,6 +44,9 @@ _WATCH_S = 0.2
 _ENDED = "its Dask worker has ended"
 # Workers that a scheduler is asked about: all of them.
 _ALL_WORKERS = -1
+# Each call that waits for its answer has a connection: of each host a poll and another one.
+_CONNECTIONS_MAX = 2 * HOSTS_MAX + 64
+_OTHER_FILES = 256
 
 
 @dataclass(frozen=True)
@@ -293,8 +298,9 @@ class DaskCarrier:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # unlike versions of Dask are no fault where calls get through
                 self._client = await Client(
-                    self.address, security=security, asynchronous=True, set_as_default=False, timeout=timeout_s
-                )
+                    self.address, security=security, asynchronous=True, set_as_default=False, timeout=timeout_s,
+                    connection_limit=_CONNECTIONS_MAX,
+                )  # fmt: skip
             self._client.subscribe_topic("all", self._note)
             if workers:
                 with contextlib.suppress(TimeoutError):
@@ -306,6 +312,7 @@ class DaskCarrier:
             raise UsageError(f"--dask {self.address}: this cluster is open to other machines, without certificates")
         if not (workers or found["workers"]):
             raise HostsError(f"--dask {self.address}: has no workers; start some, as with: tftpbench hosts up")
+        _allow_files(2 * len(found["workers"]))
         self._changed = {address: asyncio.Event() for address in found["workers"]}
         self._watching = asyncio.create_task(self._watch())
         return {str(worker["name"]): address for address, worker in found["workers"].items()}
@@ -378,6 +385,15 @@ class DaskCarrier:
             raise HostsError(f"{host}: has not the tftpbench of this machine: {_why(answered)}; install it there")
         self._lose(address, _ENDED if isinstance(answered, CommClosedError) else _why(answered))
         raise HostLost(host, self._lost[address])
+
+
+def _allow_files(connections: int) -> None:
+    """Raise this process's limit of open files where that many connections would reach it (getrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _security(keys: Keys) -> "Security":

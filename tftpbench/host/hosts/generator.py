@@ -7,19 +7,21 @@ host with its share would be another load. It must never send a share's load twi
 """
 
 import math
+import queue
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from functools import cached_property, partial
+from typing import TypeVar, get_args
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
 from tftpbench.host.hosts import calls, merge
 from tftpbench.host.hosts.agent import requests
-from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing
+from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing, State
 from tftpbench.host.hosts.carrier import END_S, Carrier, HostLost, check_hello, ours
 from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
 from tftpbench.host.machine import Fact
@@ -30,21 +32,30 @@ from tftpbench.model.strict import Strict
 from tftpbench.model.units import counted
 
 Answer = TypeVar("Answer", bound=Strict)
-_CLOCK_TRIPS = 32
+# Round trips to one host, fewer where all hosts together would have more than these.
+_CLOCK_TRIPS, _CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL = 32, 8, 3_200
+# Hosts that are asked at a time, beside their polls: as many keep a scheduler busy, and more only wait there. Results
+# are large. Clocks are read one by one as far as the way to a host allows, for a trip that waits tells little.
+_AT_ONCE, _RESULTS_AT_ONCE, _CLOCKS_AT_ONCE = 64, 16, 2
 
 
 @dataclass(frozen=True)
 class Limits:
     """How long what may take; tests have shorter ones. In seconds.
 
-    `lead_s`: from the `go` to the start. `poll_s`: between two looks at a host. `silence_s`: a host that has not
+    `lead_s`: from the `go` to the start. `poll_s`: between two looks at a host. `host_s`: for each host, what all its
+    calls take of a way that they share: `lead_s` grows by that, and `poll_s` is no shorter than that of all. `keep_s`:
+    how long an agent is left without a call while others are asked. `silence_s`: a host that has not
     answered for so long is lost. `call_s`: any other call. `prepare_s`: to open all that a load needs.
     `busy_s`: for the agent of a load whose coordinator is gone to end. `stop_s`: from a stop to the last result.
-    `collect_s`: for a chunk of a result. `clock_s`: for the round trips of one measurement of the clocks.
+    `collect_s`: for a chunk of a result. `clock_s`: for the round trips of one measurement of a clock, `clocks_s`: of
+    all clocks.
     """
 
     lead_s: float = 2.5
     poll_s: float = 1.0
+    host_s: float = 0.004  # some three times what Dask's scheduler takes for a call (benches/hosts.py)
+    keep_s: float = calls.POLL_LOST_S * 0.4
     silence_s: float = 3.0
     call_s: float = 10.0
     prepare_s: float = 60.0
@@ -52,6 +63,7 @@ class Limits:
     stop_s: float = 30.0
     collect_s: float = 60.0
     clock_s: float = 3.0
+    clocks_s: float = 30.0
 
 
 class HostsGenerator:
@@ -116,7 +128,7 @@ class HostsGenerator:
         talk = self._talk()
         asked = [host for host in self.hosts if host not in self._greeted]
         if asked:
-            with self._pool(len(asked)) as pool:
+            with self._pool(min(len(asked), _AT_ONCE)) as pool:
                 said = _each(pool, talk.hello, asked)
             for host, hello in said.items():
                 if isinstance(hello, Exception):
@@ -141,8 +153,8 @@ class HostsGenerator:
             self.greet()
             parts = split(config, self._weights)
             prepared = {self.hosts[number]: (part, calls.files_of(part)) for number, part in parts.items()}
-            # For each host a thread for its poll, one for another call, and one to end it meanwhile.
-            with self._pool(3 * len(prepared)) as pool:
+            # For each host a thread for its poll, and one to end it meanwhile; and those of other calls.
+            with self._pool(2 * len(prepared) + min(len(prepared), _AT_ONCE)) as pool:
                 load = _Load(self._talk(), pool, self.hosts, config, prepared, self._sleep)
                 try:
                     return load.run(stop, measured, on_progress)
@@ -208,6 +220,8 @@ class _Talk:
 
     def __init__(self, carrier: Carrier, load_id: str, clock: Callable[[], int], limits: Limits) -> None:
         self.clock, self.limits = clock, limits
+        self.asked_ns: dict[str, int] = {}
+        """When each host was asked last."""
         self._carrier, self._load_id = carrier, load_id
 
     def ask(
@@ -220,6 +234,7 @@ class _Talk:
         self, host: str, call: Call, document: bytes, expected: type[Answer], timeout_s: float | None = None
     ) -> tuple[Answer, memoryview]:
         """The same of a document that is made, with the bytes behind the answer."""
+        self.asked_ns[host] = self.clock()
         try:
             answer = self._carrier.call(host, self._load_id, call, document, timeout_s or self.limits.call_s)
             return calls.unpacked(answer, expected)
@@ -235,11 +250,11 @@ class _Talk:
         asked = calls.packed(calls.Done())
         return check_hello(host, self._carrier.call(host, self._load_id, "hello", asked, self.limits.call_s))
 
-    def offset(self, host: str) -> Offset:
+    def offset(self, host: str, trips_max: int, within_s: float) -> Offset:
         """How far the host's clock is from this one's. Raises HostLost, Refused."""
         trips: list[RoundTrip] = []
-        until_ns = self.clock() + round(self.limits.clock_s * 1e9)
-        while len(trips) < _CLOCK_TRIPS and (not trips or self.clock() < until_ns):
+        until_ns = self.clock() + round(within_s * 1e9)
+        while len(trips) < trips_max and (not trips or self.clock() < until_ns):
             sent_ns = self.clock()
             there_ns = self.ask(host, "clock", calls.Done(), calls.Clock, self.limits.silence_s).monotonic_ns
             trips.append(RoundTrip(sent_ns, there_ns, self.clock()))
@@ -262,7 +277,18 @@ class _Load:
         self._hosts, self._config, self._parts = hosts, config, parts
         self._limits, self._clock = talk.limits, talk.clock
         self._standing: dict[str, Standing] = {}
-        self._polls: dict[Future[Standing], str] = {}
+        self._by_state: dict[State, set[str]] = {state: set() for state in get_args(State)}
+        """The hosts that are not lost, by what they said last."""
+        self._closed: dict[str, int] = {}
+        self._braked = False
+        self._polled: set[str] = set()
+        """The hosts with a poll on its way."""
+        self._idle: list[str] = []
+        """Those whose poll has come back since all were looked at."""
+        self._answers: queue.SimpleQueue[tuple[str, Future[Standing]]] = queue.SimpleQueue()
+        self._agents: set[str] = set()
+        """The hosts whose agent must hear something from time to time."""
+        self._kept_ns = 0
         self._ends: dict[str, Future[None]] = {}
         self._stops_sent: dict[str, int] = {}
         self._offsets: dict[str, Offset] = {}
@@ -277,16 +303,18 @@ class _Load:
 
     def run(self, stop: Stop, window: MeasuredWindow, on_progress: Callable[[Progress], object] | None) -> LoadResult:
         """Do it; see `HostsGenerator.run`."""
-        self._all(self._prepare)
+        self._all(self._prepare, _AT_ONCE, or_none=True)
         self._await_ready(stop)
         if not self.lost and not requests(stop):
-            self._offsets = self._all(self._talk.offset)
+            self._offsets = self._measured()
         if self.lost or requests(stop):
             return self._named(merge.nothing(self._config, self._clock()))
         self._go(window)
         self._watch(stop, window, on_progress)
-        after = self._all(self._talk.offset)
-        found = self._all(self._collect)
+        after = self._measured()
+        found = self._all(self._collect, _RESULTS_AT_ONCE)
+        for host in found:  # they are not waited for
+            self._end(host)
         return self._merged(found, after, window)
 
     def end(self) -> None:
@@ -307,6 +335,9 @@ class _Load:
         """It is lost from now on; what it still does is ended at once, where that can be done."""
         if host not in self.lost:
             self.lost[host] = one_line(why)
+            self._agents.discard(host)
+            for hosts in self._by_state.values():
+                hosts.discard(host)
             self._end(host)
 
     # Before the start --------------------------------------------------------------------------------------------
@@ -318,15 +349,13 @@ class _Load:
         document = calls.prepare(config, files)
         while True:
             try:
-                for number, path in enumerate(files.paths):
-                    try:
-                        content = path.read_bytes()
-                    except OSError as error:
-                        raise LoadError(f"{path}: can't be read: {error.strerror}") from None
+                for number, content in enumerate(self._contents):
                     for offset, part in calls.chunks(content):
                         chunk = calls.packed(calls.FileChunk(file=number, offset=offset), part)
                         self._talk.ask_bytes(host, "file", chunk, calls.Done, self._limits.collect_s)
+                        self._agents.add(host)
                 self._talk.ask_bytes(host, "prepare", document, calls.Done)
+                self._agents.add(host)
             except Refused as refused:
                 if refused.kind != "busy" or self._clock() >= until_ns:
                     raise
@@ -334,20 +363,41 @@ class _Load:
             else:
                 return
 
+    @cached_property
+    def _contents(self) -> tuple[bytes, ...]:
+        """The files that travel, the same ones to each host. Raises LoadError."""
+        files = next((files for _, files in self._parts.values()), calls.Files())
+        try:
+            return tuple(path.read_bytes() for path in files.paths)
+        except OSError as error:
+            raise LoadError(f"{error.filename}: can't be read: {error.strerror}") from None
+
+    def _measured(self) -> dict[str, Offset]:
+        """How far each host's clock is from this one's.
+
+        The first trips say how long the way is: on a long one more hosts are asked while another's answer is under way.
+        """
+        limits, count = self._limits, len(self._parts)
+        trips = min(_CLOCK_TRIPS, max(_CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL // count))
+        found = self._all(partial(self._talk.offset, trips_max=trips, within_s=limits.clock_s), 1, self.there[:1])
+        trip_s = 2e-9 * max((offset.error_ns for offset in found.values()), default=0)
+        at_once = min(_AT_ONCE, max(_CLOCKS_AT_ONCE, round(trip_s / limits.host_s)))
+        within_s = min(limits.clock_s, limits.clocks_s * at_once / count)
+        ask = partial(self._talk.offset, trips_max=trips, within_s=within_s)
+        return found | self._all(ask, at_once, [host for host in self.there if host not in found])
+
     def _await_ready(self, stop: Stop) -> None:
         """Until all have opened what they need, or one of them can't."""
         until_ns = self._clock() + round(self._limits.prepare_s * 1e9)
 
         def is_done() -> bool:
-            standing = self._standing
             if self._clock() >= until_ns:
                 for host in self.there:
-                    if host not in standing or standing[host].state == "opening":
+                    if host not in self._standing or self._standing[host].state == "opening":
                         self._lose(host, f"was not ready within {self._limits.prepare_s:.0f} s")
-            states = {host: standing[host].state for host in self.there if host in standing}
-            if requests(stop) or self.lost or "over" in states.values():
+            if requests(stop) or self.lost or self._by_state["over"]:
                 return True
-            return len(states) == len(self._parts) and set(states.values()) == {"ready"}
+            return len(self._by_state["ready"]) == len(self._parts)
 
         self._poll_until(is_done, lambda: None)
         self._refuse_problems()
@@ -358,7 +408,8 @@ class _Load:
 
     def _go(self, window: MeasuredWindow) -> None:
         """One start for all, in each host's own time."""
-        start_ns = self._start_ns = self._clock() + round(self._limits.lead_s * 1e9)
+        lead_s = self._limits.lead_s + self._limits.host_s * len(self._parts)
+        start_ns = self._start_ns = self._clock() + round(lead_s * 1e9)
         window.announce(*self._config.window_ns(start_ns))
 
         def go(host: str) -> None:
@@ -367,7 +418,7 @@ class _Load:
             if not went.started:
                 raise HostLost(host, f"did not start: {one_line(went.why)}")
 
-        self._all(go)
+        self._all(go, _AT_ONCE)
 
     # While it runs -----------------------------------------------------------------------------------------------
 
@@ -383,19 +434,17 @@ class _Load:
             if asked and until_ns is None:
                 until_ns = self._clock() + round(self._limits.stop_s * 1e9)
             self._stop(asked)
-            running = [host for host in self.there if self._standing[host].state != "over"]
             if until_ns is not None and self._clock() >= until_ns:
-                for host in running:
-                    self._lose(host, f"did not end within {self._limits.stop_s:.0f} s")
-                running = []
-            return not running
+                for host in self.there:
+                    if host not in self._by_state["over"]:
+                        self._lose(host, f"did not end within {self._limits.stop_s:.0f} s")
+            return len(self._by_state["over"]) + len(self.lost) == len(self._parts)
 
         def report() -> None:
             nonlocal next_ns
-            has_begun = all(
-                self._standing[host].progress or self._standing[host].state == "over" for host in self.there
-            )
-            if on_progress is not None and self._clock() >= next_ns and has_begun:
+            if on_progress is None or self._clock() < next_ns:
+                return
+            if all(self._standing[host].progress or self._standing[host].state == "over" for host in self.there):
                 next_ns += 10**9
                 on_progress(self._progress())
 
@@ -405,49 +454,81 @@ class _Load:
 
     def _poll_until(self, is_done: Callable[[], bool], between: Callable[[], None]) -> None:
         """Look at each host again and again, each by itself: none waits for another's answer."""
+        self._idle = self.there
         while not is_done():
-            for host in self.there:
-                if host not in self._polls.values():
-                    self._polls[self._pool.submit(self._poll, host)] = host
-            ended, _ = wait(self._polls, timeout=min(0.05, self._limits.poll_s), return_when=FIRST_COMPLETED)
-            for future in ended:
-                host = self._polls.pop(future)
-                try:
-                    self._standing[host] = future.result()
-                except (HostLost, Refused) as error:
-                    self._lose(host, _why(error))
+            idle, self._idle = self._idle, []
+            for host in idle:
+                self._ask_poll(host, self._poll_s)
+            self._take_answers(min(0.05, self._limits.poll_s))
             between()
 
-    def _poll(self, host: str) -> Standing:
+    @property
+    def _poll_s(self) -> float:
+        """Between two looks at a host: no shorter than all hosts' calls take."""
+        longest_s = max(self._limits.poll_s, 0.8 * calls.LONGEST_POLL_MS / 1e3)
+        return min(longest_s, max(self._limits.poll_s, self._limits.host_s * len(self._parts)))
+
+    def _ask_poll(self, host: str, wait_s: float) -> None:
+        """Send a poll, unless one is under way."""
+        if host not in self._polled and host not in self.lost:
+            self._polled.add(host)
+            sent = self._pool.submit(self._poll, host, wait_s)
+            sent.add_done_callback(lambda answered: self._answers.put((host, answered)))
+
+    def _take_answers(self, timeout_s: float = 0.0) -> None:
+        """Take in what polls have brought: all that is there, or the first to come within this time."""
+        with suppress(queue.Empty):
+            while True:
+                host, answered = self._answers.get(block=timeout_s > 0, timeout=timeout_s)
+                timeout_s = 0.0
+                self._polled.discard(host)
+                self._idle.append(host)
+                try:
+                    self._take(host, answered.result())
+                except (HostLost, Refused) as error:
+                    self._lose(host, _why(error))
+
+    def _take(self, host: str, standing: Standing) -> None:
+        self._standing[host] = standing
+        if standing.closed_ns is not None:
+            self._closed[host] = standing.closed_ns
+        if host not in self.lost:
+            for state, hosts in self._by_state.items():
+                (hosts.add if state == standing.state else hosts.discard)(host)
+            self._braked |= standing.stopped is not None
+
+    def _poll(self, host: str, wait_s: float) -> Standing:
+        """What is new: at once where its state is, its progress when that is worth a call."""
         known = self._standing.get(host, Standing(state="opening"))
-        wait_s = self._limits.poll_s
+        seen_ns = known.counters.elapsed_ns if known.counters else 0
         asked = calls.Poll(
             state=known.state,
             closed=known.closed_ns is not None,
-            elapsed_ns=known.counters.elapsed_ns if known.counters else 0,
+            elapsed_ns=seen_ns + max(0, round((wait_s - self._limits.poll_s) * 1e9)),
             wait_ms=round(wait_s * 1e3),
         )
-        return self._talk.ask(host, "poll", asked, Standing, max(self._limits.silence_s, wait_s))
+        longest_s = max(self._limits.silence_s, wait_s, wait_s - self._limits.poll_s + self._limits.silence_s)
+        return self._talk.ask(host, "poll", asked, Standing, longest_s if wait_s else self._limits.call_s)
 
     def _stops_asked(self, stop: Stop) -> int:
         """How often all are to be asked to stop: at once where one is lost, or was ended by its brake."""
-        is_over = any(self._standing[host].state == "over" for host in self.there)
-        ended_early = is_over and any(self._standing[host].stopped for host in self.there)
+        ended_early = bool(self._by_state["over"]) and self._braked
         return 2 if self.lost else max(min(requests(stop), 2), int(ended_early))
 
     def _stop(self, asked: int) -> None:
-        hosts = [host for host in self.there if self._stops_sent.get(host, 0) < asked]
-        if hosts:
+        if not asked:
+            return
+        if hosts := [host for host in self.there if self._stops_sent.get(host, 0) < asked]:
             model = calls.StopAsked(requests=asked)
-            self._all(lambda host: self._talk.ask(host, "stop", model, calls.Done, self._limits.silence_s), hosts)
+            ask = partial(self._talk.ask, call="stop", model=model, expected=calls.Done)
+            self._all(partial(ask, timeout_s=self._limits.silence_s), _AT_ONCE, hosts)
             self._stops_sent |= dict.fromkeys(hosts, asked)
 
     def _close(self, window: MeasuredWindow) -> None:
         """Close the window when it has closed on every host, at the last one's time."""
-        closed = [self._standing[host].closed_ns for host in self._parts if host in self._standing]
-        if self._closed_ns is None and len(closed) == len(self._parts) and None not in closed:
-            times = {host: self._standing[host].closed_ns or 0 for host in self._parts}
-            self._closed_ns = min(self._clock(), max(self._offsets[host].here(ns) for host, ns in times.items()))
+        if self._closed_ns is None and len(self._closed) == len(self._parts):
+            last_ns = max(self._offsets[host].here(closed_ns) for host, closed_ns in self._closed.items())
+            self._closed_ns = min(self._clock(), last_ns)
             window.close(self._closed_ns)
 
     def _progress(self) -> Progress:
@@ -471,8 +552,9 @@ class _Load:
                 raise HostLost(host, f"sent {len(part)} bytes of its result, not {expected}")
             total = chunk.total
             content += part
+        self._agents.discard(host)
         try:
-            return calls.result_of(bytes(content), self._parts[host][0])
+            return calls.result_of(content, self._parts[host][0])
         except BadDocument as error:
             raise HostLost(host, f"sent a result that is none of ours: {error}") from None
 
@@ -504,15 +586,43 @@ class _Load:
         figures = {**result.figures, "load_hosts": len(self._parts)}
         return replace(result, figures=figures, hosts_lost=lost, stopped=stopped)
 
-    def _all(self, ask: Callable[[str], "Value"], hosts: Sequence[str] | None = None) -> "dict[str, Value]":
-        """What all of them answer, at once; who does not is lost from now on. Raises LoadError."""
-        said = _each(self._pool, ask, self.there if hosts is None else hosts)
-        for host, value in said.items():
-            if isinstance(value, Refused) and value.kind == "load":
-                raise LoadError(f"{host}: {value.why}")
-            if isinstance(value, Exception):
-                self._lose(host, _why(value))
-        return {host: value for host, value in said.items() if not isinstance(value, Exception)}
+    def _all(
+        self, ask: Callable[[str], "Value"], at_once: int, hosts: Sequence[str] | None = None, *, or_none: bool = False
+    ) -> "dict[str, Value]":
+        """What all of them answer, so many at once; who does not is lost from now on. Raises LoadError.
+
+        Agents of hosts that wait for their turn, or for others, are polled. `or_none`: where one is lost, those that
+        have not been asked are not asked any more.
+        """
+        left = deque(self.there if hosts is None else hosts)
+        asked: dict[Future[Value], str] = {}
+        found: dict[str, Value] = {}
+        while asked or (left and not (or_none and self.lost)):
+            while left and len(asked) < at_once:
+                host = left.popleft()
+                asked[self._pool.submit(ask, host)] = host
+            ended, _ = wait(asked, timeout=min(0.5, self._limits.keep_s), return_when=FIRST_COMPLETED)
+            for future in ended:
+                host = asked.pop(future)
+                try:
+                    found[host] = future.result()
+                except (HostLost, Refused) as error:
+                    if isinstance(error, Refused) and error.kind == "load":
+                        raise LoadError(f"{host}: {error.why}") from None
+                    self._lose(host, _why(error))
+            self._keep()
+        return {host: found[host] for host in self._parts if host in found}
+
+    def _keep(self) -> None:
+        """Poll the agents that have not heard anything for long; they would end by themselves."""
+        self._take_answers()
+        now_ns, keep_ns = self._clock(), round(self._limits.keep_s * 1e9)
+        if now_ns - self._kept_ns < keep_ns // 8:  # looking at each of many hosts takes time, too
+            return
+        self._kept_ns = now_ns
+        for host in tuple(self._agents):
+            if self._talk.asked_ns[host] <= now_ns - keep_ns:
+                self._ask_poll(host, 0)
 
     def _refuse_problems(self) -> None:
         """A generator that can't run is an error as it is on one host; any other problem loses the host."""

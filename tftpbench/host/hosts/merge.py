@@ -189,9 +189,9 @@ class _Starters(NamedTuple):
 
     @property
     def begun(self) -> dict[str, Column]:
-        """The rows of what was started."""
+        """The rows of what was started, their times alone."""
         began = self.rows["actual_start_ns"] >= 0
-        return {name: column[began] for name, column in self.rows.items()}
+        return {name: self.rows[name][began] for name in ("intended_start_ns", "actual_start_ns", "end_ns")}
 
 
 class _Lost(NamedTuple):
@@ -235,12 +235,14 @@ class _Whole:
         keeps = np.ones(len(self.transfers[HOST]), np.bool_)
         is_lost = self.transfers["outcome"] != 0
         for name, of_class in (("rows_every", ~is_lost), ("rows_every_failed", is_lost)):
-            each = [part.count(name) or 1 for part in self.parts]
-            for part, every in zip(self.parts, each, strict=True):
-                places = np.flatnonzero(of_class & (self.transfers[HOST] == part.host))
-                step = max(each) // every
-                keeps[places] = np.arange(places.size) % step == 0
-        return {name: column[keeps] for name, column in self.transfers.items()}
+            each, at = [part.count(name) or 1 for part in self.parts], 0
+            for part, every in zip(self.parts, each, strict=True):  # rows are host by host
+                end = at + len(part.result.transfers["outcome"])
+                if (step := max(each) // every) > 1:
+                    places = at + np.flatnonzero(of_class[at:end])
+                    keeps[places] = np.arange(places.size) % step == 0
+                at = end
+        return self.transfers if keeps.all() else {name: column[keeps] for name, column in self.transfers.items()}
 
     @property
     def seconds(self) -> float:
