@@ -47,7 +47,7 @@ SECOND = 1_000_000_000
 KINDS = ("block_rtt", "transfer", "first_response", "response", "service")
 SAMPLES, LOGS = 10_000, 4  # of a histogram, and how many unlike logs there are
 RATE_PER_S = 100_000.0  # of all hosts together
-# As the load goes: the calls between which its parts are told apart.
+# As the load goes: the calls that each of its parts has.
 PARTS = {"prepare": ("prepare", 0), "clock": ("clock", 0), "go": ("go", 1), "poll": ("poll", 1), "clock again":
          ("clock", 1), "collect": ("collect", 1)}  # fmt: skip
 _WORKER: contextvars.ContextVar[str] = contextvars.ContextVar("worker")

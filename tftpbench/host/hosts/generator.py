@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeVar, get_args
 
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
@@ -54,7 +54,7 @@ class Limits:
 
     lead_s: float = 2.5
     poll_s: float = 1.0
-    host_s: float = 0.004  # some three times what Dask's scheduler takes for a call (benches/hosts.py)
+    host_s: float = 0.004  # more than twice what a scheduler of Dask takes for a call (benches/hosts.py)
     keep_s: float = calls.POLL_LOST_S * 0.4
     silence_s: float = 3.0
     call_s: float = 10.0
@@ -289,6 +289,7 @@ class _Load:
         self._agents: set[str] = set()
         """The hosts whose agent must hear something from time to time."""
         self._kept_ns = 0
+        self._contents: tuple[bytes, ...] = ()
         self._ends: dict[str, Future[None]] = {}
         self._stops_sent: dict[str, int] = {}
         self._offsets: dict[str, Offset] = {}
@@ -303,7 +304,9 @@ class _Load:
 
     def run(self, stop: Stop, window: MeasuredWindow, on_progress: Callable[[Progress], object] | None) -> LoadResult:
         """Do it; see `HostsGenerator.run`."""
+        self._contents = self._read()
         self._all(self._prepare, _AT_ONCE, or_none=True)
+        self._contents = ()
         self._await_ready(stop)
         if not self.lost and not requests(stop):
             self._offsets = self._measured()
@@ -363,8 +366,7 @@ class _Load:
             else:
                 return
 
-    @cached_property
-    def _contents(self) -> tuple[bytes, ...]:
+    def _read(self) -> tuple[bytes, ...]:
         """The files that travel, the same ones to each host. Raises LoadError."""
         files = next((files for _, files in self._parts.values()), calls.Files())
         try:
