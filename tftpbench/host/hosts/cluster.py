@@ -435,7 +435,7 @@ def main(words: Sequence[str]) -> int:
     except OSError:  # who asked is gone, and its own look for what is to be ended may have come before the start
         if "folder" in document:
             _stop_in(Path(str(document["folder"])))
-        os._exit(1)  # the text that nobody reads is left in the buffer
+        os._exit(1)  # its end would write what is left in the buffer
     return 1 if "error" in document else 0
 
 
