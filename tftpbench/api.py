@@ -51,6 +51,7 @@ def run(
     dask_ca: str | Path | None = None,
     dask_cert: str | Path | None = None,
     dask_key: str | Path | None = None,
+    server_host: str | None = None,
     until: float | None = None,
     budget: str = "10min",
     progress: bool | None = None,
@@ -68,10 +69,11 @@ def run(
     the run's folder. `allow_remote` lets a running server be on another machine; `max_rate` is the most that may be
     moved a second, both ways, as in "500Mbit/s"; `keep_going` goes on although most of what another machine was asked
     for has failed. `dask`: the address of a Dask cluster's scheduler, whose workers make the load (docs/hosts.md);
-    `dask_ca`, `dask_cert` and `dask_key` are files in PEM, those of `tftpbench hosts init` unless given. `until`:
-    rounds are added until the interval of the headline is at most so wide, as a share of its lower end (0.05 for 5 %),
-    or the run would take longer than `budget`; a resumed run keeps its own. `progress`: True shows it as the command
-    does, False not at all; a notebook shows it unless False. `on_event` is called with every step, as it is done.
+    `dask_ca`, `dask_cert` and `dask_key` are files in PEM, those of `tftpbench hosts init` unless given.
+    `server_host`: the host of that cluster on which servers are started. `until`: rounds are added until the interval
+    of the headline is at most so wide, as a share of its lower end (0.05 for 5 %), or the run would take longer than
+    `budget`; a resumed run keeps its own. `progress`: True shows it as the command does, False not at all; a notebook
+    shows it unless False. `on_event` is called with every step, as it is done.
 
     Raises what `tftpbench run` would print, as TftpbenchError: ScenarioError, ThresholdError, ManifestError,
     ServerError, LoadError, HostsError, ResultsError or UsageError. Ctrl-C raises RunInterrupted with all finished
@@ -82,12 +84,15 @@ def run(
     asked = texts_of(servers, "servers", UsageError)
     folder = path_of(out, "the folder in which the run's folder is made", UsageError)
     begun = None if resume is None else path_of(resume, "the folder of an interrupted run", UsageError)
-    if begun is not None and (scenario or asked or target or overrides or trials or quick or seed is not None):
+    changes = (scenario, asked, target, overrides, trials, quick, server_host)
+    if begun is not None and (any(changes) or seed is not None):
         raise UsageError("resume continues the scenario as it was run: leave out the scenario and what changes it")
     chosen = recording.recorded(begun)[0] if begun else _chosen(scenario, overrides)
     boots = chosen.cells()[0].is_boots
     asked = [*asked, *target_entries(target, target_file, target_write, boots=boots, prefix="", dash="_")]
     chosen = measuring(chosen, asked, overrides)
+    if server_host is not None:
+        chosen = overridden(chosen, {"placement.server_host": server_host})
     if trials is not None:
         chosen = overridden(chosen, {"trials": trials})
     if quick:

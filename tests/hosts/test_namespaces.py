@@ -39,10 +39,11 @@ from tftpbench.host.generator import LoadConfig, LoadResult, Stop, write_content
 from tftpbench.host.hosts import calls, cluster
 from tftpbench.host.hosts.generator import HostsGenerator
 from tftpbench.host.network import GENERATOR, SERVER, Network, NetworkRefused, broker
-from tftpbench.host.server import LocalServerHost, ServerProcess, UdpCounts
+from tftpbench.host.server import ServerProcess, UdpCounts
 from tftpbench.host.server.readiness import Place
 from tftpbench.host.server.sockets import udp_counts
 from tftpbench.host.server.supervisor import descendants
+from tftpbench.host.server_host import LocalServerHost
 from tftpbench.measure import Tools
 from tftpbench.model.errors import HostsError
 from tftpbench.model.manifest import Manifest

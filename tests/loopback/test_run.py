@@ -21,7 +21,8 @@ from tests.loopback import machine
 from tests.loopback.manifests import bundled, tiny
 from tftpbench import measure
 from tftpbench.host.roots import PREFIX
-from tftpbench.host.server import LocalServerHost, ServerProcess
+from tftpbench.host.server import ServerProcess
+from tftpbench.host.server_host import LocalServerHost
 from tftpbench.measure import ServerLeftOut, Tools
 from tftpbench.model.manifest import Manifest
 from tftpbench.model.scenario_files import load_scenario

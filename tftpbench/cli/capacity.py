@@ -91,6 +91,7 @@ def capacity(
     dask_ca: options.DaskCa = None,
     dask_cert: options.DaskCert = None,
     dask_key: options.DaskKey = None,
+    server_host: options.ServerHost = None,
     set_: options.Overrides = None,
     seed: options.Seed = None,
     out: options.ResultsFolder = options.RESULTS,
@@ -105,6 +106,7 @@ def capacity(
     from tftpbench.api import random_seed
 
     limits = options.limits(max_rate, keep_going=keep_going)
+    set_ = [*(set_ or []), *options.on_server_host(server_host)]
     asked: dict[str, Any] = {"find": find.value, "precision": precision, "lost": lost, "budget": budget}
     asked |= {"strict": True} if strict else {}
     asked |= {"machines": machines} if machines is not None else {}

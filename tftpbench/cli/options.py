@@ -3,6 +3,7 @@
 It must never import what is heavy: the help of every command waits for it.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,13 @@ DaskCert = Annotated[
 DaskKey = Annotated[
     Path | None, typer.Option("--dask-key", metavar="FILE", help="Key to that; that of hosts init unless given.")
 ]
+ServerHost = Annotated[
+    str | None,
+    typer.Option(
+        "--server-host", metavar="NAME",
+        help="With --dask: start servers on this host of the cluster, and load them from the others.",
+    ),
+]  # fmt: skip
 Map = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="NAME=FILE", help="What the server calls a file of the boot; may be repeated."),
@@ -277,6 +285,11 @@ def _checked(cluster: Cluster) -> Cluster:
     if cluster[0] is None and any(cluster):
         raise typer.BadParameter("--dask-ca, --dask-cert and --dask-key go with --dask")
     return cluster
+
+
+def on_server_host(name: str | None) -> list[str]:
+    """The change of a scenario that --server-host makes, as --set has it."""
+    return [] if name is None else [f"placement.server_host={json.dumps(name)}"]
 
 
 @contextmanager

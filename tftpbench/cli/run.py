@@ -65,6 +65,7 @@ def run(
     dask_ca: options.DaskCa = None,
     dask_cert: options.DaskCert = None,
     dask_key: options.DaskKey = None,
+    server_host: options.ServerHost = None,
     set_: options.Overrides = None,
     trials: Trials = None,
     quick: Quick = False,
@@ -83,6 +84,7 @@ def run(
 
     width, budget_s = _asked_until(until, budget)
     overrides = [*(set_ or []), *([f"trials={trials}"] if trials is not None else [])]
+    overrides += options.on_server_host(server_host)
     overrides += [f"map={json.dumps(names)}"] if (names := options.names(map_)) else []
     changes = _Changes(overrides, server or [], (target, target_file, target_write), quick)
     limits = options.limits(max_rate, keep_going=keep_going)
@@ -192,7 +194,8 @@ def _chosen(names: list[str], changes: _Changes, resume: Path | None, seed: int 
         )
     if changes.overrides or changes.servers or changes.target != (None, None, False) or changes.quick:
         raise UsageError(
-            "--resume continues the scenario as it was run: leave --set, --trials, --server and --quick out"
+            "--resume continues the scenario as it was run: leave --set, --trials, --server, --server-host and --quick "
+            "out"
         )
     return [recording.recorded(resume)[0]]
 
@@ -302,6 +305,8 @@ def _dry_run(scenarios: list["Scenario"], seed: int, json_: bool) -> int:
     count, seconds = 0, 0.0
     for scenario, unknown in map(_before_copies, scenarios):
         scenario, notes = measure.networked(scenario)  # noqa: PLW2901 (as it would be measured)
+        if (name := scenario.placement.server_host) is not None:
+            notes = (*notes, f"servers are looked for on this machine: --dry-run does not ask {name}")
         for note in notes:
             typer.echo(note, err=True)
         planned = plan(scenario, measure.contenders(scenario), seed)

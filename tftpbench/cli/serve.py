@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tftpbench.model.protocol import PORT
+from tftpbench.model.arguments import PORT
 
 SERVERS = ("epoll", "threads")
 

@@ -23,8 +23,7 @@ from tftpbench.gate.text import remarks, sentence
 from tftpbench.gate.verdict import ERROR, METHOD, is_early
 from tftpbench.host import machine
 from tftpbench.host.generator import Stop
-from tftpbench.host.roots import roots
-from tftpbench.host.server import Server
+from tftpbench.host.server_host import Server
 from tftpbench.measure import (
     Bench,
     Contender,
@@ -127,7 +126,7 @@ def ab(
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     with ExitStack() as stack:
         files = stack.enter_context(target_files((base, head), allow_remote=False))
-        base_folder = stack.enter_context(roots(scenario.cells(), seed, (tools or Tools()).host.write_contents))
+        base_folder = stack.enter_context((tools or Tools()).host.roots(scenario.cells(), seed))
         bench = Bench(base_folder, files, pinning, seed, tools or Tools())
         gate = _Gate(base, head, scenario, seed, bench, folder, on_event)
         gate.notes += notes

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tftpbench.gate.result import BASE, CONTROL, HEAD, Arm, Pair
 from tftpbench.host import generator
 from tftpbench.host.generator import LoadConfig, LoadResult, Stop
-from tftpbench.host.server import Sampling, Server
+from tftpbench.host.server_host import Sampling, Server
 from tftpbench.measure import (
     Bench,
     Contender,

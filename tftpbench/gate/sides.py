@@ -73,6 +73,11 @@ def refuse_unfit(base: Contender, head: Contender, cells: Sequence[Cell]) -> Non
                 f"the cell {cell.label!r} is loaded by hosts of a cluster (generators), and a gate loads from this "
                 "machine alone; choose another scenario, or --set generators=null"
             )
+        if cell.placement.server_host is not None:
+            raise UsageError(
+                f"the cell {cell.label!r} is served on another host (placement.server_host), and a gate starts its "
+                "servers on this machine; choose another scenario, or --set placement.server_host=null"
+            )
         if cell.open_loop or cell.is_boots:
             what = "boots machines" if cell.is_boots else "has a rate" if cell.rate_per_s else "starts by a schedule"
             raise UsageError(

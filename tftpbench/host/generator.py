@@ -34,6 +34,8 @@ from tftpbench.model.workload import DRAIN_NS, Piece
 # Columns of machines, as the native side names them; it gives none where no machine came to start.
 _BOOTS = (*(name for name in BOOT_COLUMNS if name not in ("boot", "host")), "share")
 IS_DEBUG_BUILD = _core.BUILD_PROFILE != "release"
+# What the code of each ERROR means: RFC 1350 section 5, and 8 of RFC 2347.
+ERROR_MEANINGS: Mapping[int, str] = dict(enumerate(_core.error_meanings()))
 """Whether the native core is a debug build, whose figures must not be used."""
 
 Column = npt.NDArray[np.int64]

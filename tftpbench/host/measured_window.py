@@ -32,6 +32,11 @@ class MeasuredWindow:
             self._closed.set()
             self._announced.set()
 
+    def wait_announced(self) -> tuple[int, int | None] | None:
+        """When it opens and closes, as soon as that is known; None where it was closed without a word of it."""
+        self._announced.wait()
+        return None if self._open_ns is None else (self._open_ns, self._close_ns)
+
     def wait_open(self) -> None:
         """Return when it opens, or when it is closed without having opened."""
         self._announced.wait()

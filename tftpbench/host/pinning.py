@@ -28,6 +28,8 @@ class Pinning:
     """What lies between the two: loopback or namespace."""
     is_fallback: bool = False
     """Whether it is loopback because this machine makes no namespaces."""
+    server_at: str = ""
+    """The host that the server's cores are of, and its address there; "" of this machine."""
 
     @property
     def separate(self) -> bool:
@@ -38,7 +40,8 @@ class Pinning:
     def phrase(self) -> str:
         """The part of the answer's sentence: "on separate cores", "on one core in network namespaces"."""
         if not self.generator:
-            return f"the server on {counted(len(self.server), 'core')}"
+            there = f" of {self.server_at}" if self.server_at else ""
+            return f"the server on {counted(len(self.server), 'core')}{there}"
         where = " in network namespaces" if self.network == "namespace" else " over loopback" * self.is_fallback
         if self.separate:
             return f"on separate cores{where}"

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,30 +44,39 @@ class Roots:
         self._write_contents = write_contents
         self._written: dict[Path, tuple[int, int] | None] = {}
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where they are, for a run's manifest."""
+        return {"path": str(self.base.parent), "file_system": file_system(self.base)}
+
     @contextmanager
     def fresh(self, cell: Cell, *, empty: bool = False) -> Iterator[Path]:
-        """A root for the cell: its files where it reads, as f-0 or as its boots name them; none where `empty`.
-
-        Where clients may write, so may the server, whichever user it has become by then.
-        """
-        root = Path(tempfile.mkdtemp(prefix="root-", dir=self.base))
-        mode = 0o777 if empty or cell.writes else 0o755
+        """A root for the cell: its files where it reads, as f-0 or as its boots name them; none where `empty`."""
         try:
-            root.chmod(mode)
-            if not empty:
-                try:
-                    self._fill(root, cell, mode)
-                except OSError as error:
-                    raise UsageError(_not_written(self.base, cell, error)) from error
+            root = self.make(root_plan(cell, empty=empty))
+        except OSError as error:
+            raise UsageError(_not_written(self.base, cell, error)) from error
+        try:
             yield root
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
-    def _fill(self, root: Path, cell: Cell, mode: int) -> None:
-        folders = {root}
-        for name in _uploads(cell):
+    def make(self, plan: "RootPlan") -> Path:
+        """A root as it is planned, which the caller removes. Raises OSError, with nothing left."""
+        root = Path(tempfile.mkdtemp(prefix="root-", dir=self.base))
+        try:
+            root.chmod(plan.mode)
+            self._fill(root, plan)
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+        return root
+
+    def _fill(self, root: Path, plan: "RootPlan") -> None:
+        folders, mode = {root}, plan.mode
+        for name in plan.uploads:
             _make_folder((root / name).parent, mode, folders)
-        for file in _files(cell):
+        for file in plan.files:
             for first in range(0, len(file.names), LINKS_MAX):
                 kept = self.base / f"contents-{file.size_bytes}-{file.number}-{first}"
                 if kept not in self._written or self._state(kept) != self._written[kept]:
@@ -76,7 +86,7 @@ class Roots:
                     _make_folder(path.parent, mode, folders)
                     os.link(kept, path)
 
-    def _write(self, kept: Path, file: "_File") -> None:
+    def _write(self, kept: Path, file: "Contents") -> None:
         """The first time, or when a server has altered what it was only to read."""
         kept.unlink(missing_ok=True)
         self._write_contents(kept, self._seed, file.number, file.size_bytes)
@@ -99,10 +109,19 @@ def roots(
 
     What earlier runs left there, whose remover was killed with them, is removed first.
     """
+    with roots_with_room(room_needed_bytes(cells), seed, write_contents, candidates) as made:
+        yield made
+
+
+@contextmanager
+def roots_with_room(
+    needed_bytes: int, seed: int, write_contents: WriteContents, candidates: Sequence[Path] | None = None
+) -> Iterator[Roots]:
+    """The same with room for so much."""
     tried = places() if candidates is None else candidates
     for place in tried:
         _sweep(place)
-    with _base(_roomiest(tried, cells)) as base:
+    with _base(_roomiest(tried, needed_bytes)) as base:
         base.chmod(0o755)
         yield Roots(base, seed, write_contents)
 
@@ -175,25 +194,43 @@ def machines_of(shares: Sequence[Share], machines: int) -> list[Sequence[int]]:
     return [[n for n in range(machines) if order[n % len(order)] == share] for share in range(len(shares))]
 
 
-class _File(NamedTuple):
-    """Contents of a root, and the names that they have there."""
+class Contents(NamedTuple):
+    """A file of a root: the names that it has there, and which contents of what size."""
 
     names: Sequence[str]
     number: int
     size_bytes: int
 
 
-def _files(cell: Cell) -> list[_File]:
+@dataclass(frozen=True)
+class RootPlan:
+    """What a root holds, on whatever machine it is made: files, and the names that clients will write.
+
+    `mode`: of its folders. Where clients may write, so may the server, whichever user it has become by then.
+    """
+
+    files: tuple[Contents, ...]
+    uploads: tuple[str, ...]
+    mode: int
+
+
+def root_plan(cell: Cell, *, empty: bool = False) -> RootPlan:
+    """What a root for the cell holds: its files where it reads; none where `empty`."""
+    mode = 0o777 if empty or cell.writes else 0o755
+    return RootPlan((), (), mode) if empty else RootPlan(tuple(_files(cell)), tuple(_uploads(cell)), mode)
+
+
+def _files(cell: Cell) -> list[Contents]:
     """What the cell's clients read."""
     if not cell.shares:
         count = cell.distinct_files if cell.operation == "read" else 0
-        return [_File([f"f-{number}"], number, cell.file_size_bytes) for number in range(count)]
+        return [Contents([f"f-{number}"], number, cell.file_size_bytes) for number in range(count)]
     names: dict[tuple[int, int], dict[str, None]] = {}
     for share, machines in zip(cell.shares, machines_of(cell.shares, machines_max(cell)), strict=True):
         for file in files([share]):
             if file.operation == "read":
                 names.setdefault((file.file, file.size_bytes), {}).update(dict.fromkeys(_named(file.name, machines)))
-    return [_File([*found], number, size) for (number, size), found in names.items()]
+    return [Contents([*found], number, size) for (number, size), found in names.items()]
 
 
 def _uploads(cell: Cell) -> list[str]:
@@ -248,14 +285,13 @@ def places() -> list[Path]:
     return [place for place in (memory, Path(tempfile.gettempdir())) if os.access(place, os.W_OK | os.X_OK)]
 
 
-def _roomiest(places: Sequence[Path], cells: Sequence[Cell]) -> Path:
+def _roomiest(places: Sequence[Path], needed: int) -> Path:
     """The first with room for all; else the one with the most, for the need of uploads is an upper bound."""
     if not places:
         raise UsageError(
             "neither /dev/shm nor the folder for temporary files can be written; set TMPDIR to one that can"
         )
     free = {place: shutil.disk_usage(place).free for place in places}
-    needed = room_needed_bytes(cells)
     return next((place for place in places if free[place] > needed), max(places, key=lambda place: free[place]))
 
 

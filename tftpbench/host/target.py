@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from tftpbench.model.arguments import PORT
 from tftpbench.model.errors import ManifestError, UsageError
-from tftpbench.model.protocol import PORT
 from tftpbench.model.scenario import Scenario
 from tftpbench.model.scenario_files import Overrides, sets
 

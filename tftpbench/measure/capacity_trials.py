@@ -22,7 +22,7 @@ from tftpbench.measure.findings import GIVEN_UP
 from tftpbench.measure.plan import Trial
 from tftpbench.measure.search import Seen, second_opinion
 from tftpbench.measure.trial import Outcome
-from tftpbench.measure.validity import Kind, commonest, cores_of
+from tftpbench.measure.validity import SERVER_HOST_LOST, Kind, commonest, cores_of
 from tftpbench.model import axes
 from tftpbench.model.capacity import (
     MACHINES,
@@ -105,7 +105,7 @@ class ServerTrials:
         self._recorded = [
             row
             for row in recorded
-            if not number(row, "interrupted") and not row.get("hosts_lost") and _is_of(row, base)
+            if not number(row, "interrupted") and not _has_lost_a_host(row) and _is_of(row, base)
         ]
         self._has_loaded = False
 
@@ -329,6 +329,11 @@ def is_full_length(row: Row, asked: Asked) -> bool:
 
 def _time(row: Row, name: str) -> float | None:
     return None if row.get(f"{name}_is_never") else number(row, name)
+
+
+def _has_lost_a_host(row: Row) -> bool:
+    """Whether a host of it was lost, so that it says nothing."""
+    return bool(row.get("hosts_lost")) or str(row.get("verdict_reason") or "").startswith(SERVER_HOST_LOST)
 
 
 def _is_of(row: Row, base: Trial) -> bool:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tftpbench.host.generator import ERROR_MEANINGS
 from tftpbench.model.boot import Share
 from tftpbench.model.invariants import number
 from tftpbench.model.metrics import BOOT_OUTCOMES, BOOT_REASONS, OUTCOMES
-from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import counted, format_duration
 
 Kind = Literal[
@@ -328,7 +328,7 @@ def _codes(errors: npt.NDArray[np.int64], row: Row) -> str:
     """Which ERRORs, the most frequent first; a transfer without one we ended ourselves, for what the server sent."""
     codes, counts = np.unique(errors, return_counts=True)
     ordered = [int(code) for _, code in sorted(zip(-counts, codes, strict=True))]
-    named = [f"ERROR {code}, {ERRORS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
+    named = [f"ERROR {code}, {ERROR_MEANINGS.get(code, 'unknown')}" if code >= 0 else _faults(row) for code in ordered]
     return "; ".join(named[:3])
 
 

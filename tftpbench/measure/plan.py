@@ -19,6 +19,7 @@ from tftpbench.host.headroom import ROUNDS
 from tftpbench.host.network import NetworkRefused, packet_refusal
 from tftpbench.host.presence import Found, Missing, locate
 from tftpbench.host.server import is_taken, program_at
+from tftpbench.host.server_host import ServerHost, is_other_host
 from tftpbench.host.target import SCHEME, Target, parse_target
 from tftpbench.model.errors import ManifestError, UsageError, suggest
 from tftpbench.model.manifest import Manifest
@@ -82,8 +83,8 @@ class Trial:
     ends_s: float = math.inf
 
     @property
-    def runs_here(self) -> bool:
-        """Whether its server or its generator runs on this machine, whose figures are then part of it."""
+    def is_observed(self) -> bool:
+        """Whether the server's machine is looked at: it is this one, or one on which we start it."""
         return self.cell.generators is None or not isinstance(self.contender.server, Target)
 
 
@@ -113,7 +114,9 @@ def on_hosts(scenario: Scenario, generator: LoadGenerator) -> tuple[Scenario, Lo
     in one line where there are not those that it asks for, or where they do not reach what it measures, and HostsError
     where one of them can't be used.
     """
-    asked = scenario.generators
+    asked, server_host = scenario.generators, scenario.placement.server_host
+    if server_host is not None:
+        _refuse_no_server_host(scenario, generator)
     if not is_of_hosts(generator):
         if asked is not None:
             raise UsageError(
@@ -121,14 +124,38 @@ def on_hosts(scenario: Scenario, generator: LoadGenerator) -> tuple[Scenario, Lo
                 "allowed: with a cluster of them, as in --dask tls://HOST:PORT, or --set generators=null"
             )
         return scenario, generator, ()
+    there = [host for host in generator.hosts if host != server_host]
     if asked is None:
-        scenario = scenario.on_hosts(len(generator.hosts))
-        asked = Generators(hosts=len(generator.hosts))
-    names = _named_hosts(asked, generator.hosts)
+        scenario = scenario.on_hosts(len(there))
+        asked = Generators(hosts=len(there))
+    names = _named_hosts(asked, there)
     chosen = generator.taking(names, asked.weights)
-    if not chosen.is_here:
+    if server_host is None and not chosen.is_here:
         _refuse_out_of_reach(scenario.servers)
     return scenario, chosen, names
+
+
+def _refuse_no_server_host(scenario: Scenario, generator: LoadGenerator) -> None:
+    """Raises UsageError where servers can't be started on the host that the scenario names."""
+    name = scenario.placement.server_host
+    assert name is not None
+    if not is_of_hosts(generator):
+        raise UsageError(
+            f"placement.server_host is {name!r}, a host of a cluster; "
+            "allowed: with a cluster, as in --dask tls://HOST:PORT, or --set placement.server_host=null"
+        )
+    for entry in scenario.servers:
+        if entry.startswith(SCHEME):
+            raise UsageError(
+                f"{entry} runs already, so placement.server_host {name!r} can't start it; allowed: one of the two"
+            )
+    if name not in generator.hosts:
+        raise UsageError(f"placement.server_host: the cluster has no host {name!r}{suggest(name, generator.hosts)}")
+    if len(generator.hosts) == 1:
+        raise UsageError(
+            f"placement.server_host is {name!r}, the only host of the cluster, so none is left for the load; "
+            "allowed: a cluster of two hosts or more"
+        )
 
 
 def _named_hosts(asked: Generators, there: Sequence[str]) -> tuple[str, ...]:
@@ -200,18 +227,27 @@ def networked(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
     return scenario.over("namespace", "shared"), notes
 
 
-def contenders(scenario: Scenario, *, ask_version: bool = True) -> tuple[Contender, ...]:
-    """The scenario's servers, looked for on this machine. Raises ManifestError for an unknown one.
+def contenders(
+    scenario: Scenario, *, ask_version: bool = True, host: ServerHost | None = None
+) -> tuple[Contender, ...]:
+    """The scenario's servers, looked for on this machine, or on `host`. Raises ManifestError for an unknown one.
 
     One that can listen on a single port, which another program has, counts as missing. Without `ask_version` no program
     is started, so that one which is there but can't run is found, too.
     """
     chosen = [choose(entry) for entry in scenario.servers]
     in_network = scenario.placement.network == "namespace"
+    is_there = host is not None and is_other_host(host)
+
+    def look(server: Manifest | Target) -> Found | Missing:
+        if host is not None and is_other_host(host) and not isinstance(server, Target):
+            return host.locate(server)
+        return locate(server, ask=ask_version, in_network=in_network)
+
     with ThreadPoolExecutor() as pool:  # each is asked its version, and some are slow to say it
-        found = list(pool.map(lambda choice: locate(choice[0], ask=ask_version, in_network=in_network), chosen))
+        found = list(pool.map(lambda choice: look(choice[0]), chosen))
     servers = tuple(Contender(server, variant, here) for (server, variant), here in zip(chosen, found, strict=True))
-    if not in_network:  # where all ports are free
+    if not (in_network or is_there):  # where all ports are free, or were looked at
         servers = tuple(map(_with_its_port, servers))
     for server in servers:
         same = [str(other.server.source) for other in servers if other.name == server.name]

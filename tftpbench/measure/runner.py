@@ -6,7 +6,7 @@ be resumed.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from tftpbench.host.conditions import Diagnosis, needs_of
 from tftpbench.host.generator import LoadResult, is_of_hosts
 from tftpbench.host.pinning import RUNNING, Pinning, pin, placement
 from tftpbench.host.presence import Found
-from tftpbench.host.roots import file_system, roots
+from tftpbench.host.server_host import RootFolders, ServerHost, has_server_hosts, is_other_host
 from tftpbench.host.target import Target
 from tftpbench.measure.capacity_trials import search_all
 from tftpbench.measure.ceilings import Ceilings, Headrooms, ProbeNetwork
@@ -41,8 +41,9 @@ from tftpbench.measure.plan import Contender, Plan, Trial, contenders, estimate_
 from tftpbench.measure.session import Bench, Tools, load_of
 from tftpbench.measure.starts import LeftOut, Starts
 from tftpbench.measure.trial import Outcome, run_trial
+from tftpbench.measure.validity import SERVER_HOST_LOST
 from tftpbench.model.capacity import FoundCapacity
-from tftpbench.model.errors import HostsError, TftpbenchError, UsageError
+from tftpbench.model.errors import HostsError, ServerHostLost, TftpbenchError, UsageError
 from tftpbench.model.metrics import BOOT_COLUMNS, INTERVAL_COLUMNS, TRANSFER_COLUMNS
 from tftpbench.model.programs import split_cluster, typed
 from tftpbench.model.scenario import Scenario
@@ -150,56 +151,81 @@ def run(
     `open_store` is called once, with the run's manifest, before the first trial. `allow_remote` lets a running server
     be on another machine, `limits` bound what is sent there. Where the generator of `tools` is a `HostsLoad`, the load
     comes from those of its hosts that the scenario names, else from all. Raises LoadError where the generator can't run
-    here or a server elsewhere bears no load, HostsError where load hosts can't, or one is lost (its trial is kept, and
-    all before it), ManifestError for unknown servers, ServerNotReady where one that should be running has not the file,
+    here or a server elsewhere bears no load, HostsError where hosts can't, or one is lost (its trial is kept, and all
+    before it), ManifestError for unknown servers, ServerNotReady where one that should be running has not the file,
     UsageError where no server is there, RunInterrupted on Ctrl-C, and what the store raises.
     """
     tools = tools or Tools()
     scenario, generator, hosts = on_hosts(scenario, tools.generator)
     load_hosts = dict(zip(hosts, generator.machines, strict=True)) if is_of_hosts(generator) else {}
-    tools = replace(tools, generator=generator)
     wanted = scenario.placement.network
     scenario, network_notes = networked(scenario)
-    servers = contenders(scenario)
-    with target_files(servers, allow_remote) as files:
+    with ExitStack() as stack:
+        tools = stack.enter_context(_serving(scenario, replace(tools, generator=generator)))
+        servers = contenders(scenario, host=tools.host)
+        files = stack.enter_context(target_files(servers, allow_remote))
         scenario = fitted(scenario, servers, files, on_event)
         whole = plan(scenario, servers, seed)
         _refuse_nothing(whole)
         running = [server.name for server in servers if isinstance(server.server, Target)]
         is_fallback = wanted == "auto" and scenario.placement.network == "loopback" and not running
-        pinning = replace(pin(scenario.placement, from_hosts=bool(hosts)), is_fallback=is_fallback)
+        pinning = replace(_pinned(scenario, tools.host, hosts), is_fallback=is_fallback)
         where = placement(pinning.phrase, running, len(servers), len(hosts))
-        with roots(scenario.cells(), seed, tools.host.write_contents) as base:
-            found = tools.conditions(needs_of(scenario))
-            facts = _manifest(scenario, seed, servers, whole, pinning, load_hosts, base.base, command, found)
-            bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
-            with closing(open_store(facts)) as store:
-                done = {row["trial"] for row in store.finished_trials()}
-                added = _Rounds(until, scenario, servers, seed, store)
-                whole = added.whole
-                notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
-                on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
-                left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
-                lost = ""
-                try:
-                    if scenario.capacity:
-                        interrupted = _search_all(left, whole, bench, store, on_event)
-                    else:
-                        interrupted = _do_all(left, whole, bench, store, on_event, added.more)
-                except _HostLost as error:
-                    interrupted, lost = True, str(error)
-                rows = tuple(store.finished_trials())
-                report = RunReport(store.path, added.whole, seed, tuple(command), rows)
+        base = stack.enter_context(tools.host.roots(scenario.cells(), seed))
+        found = tools.conditions(needs_of(scenario))
+        facts = _manifest(scenario, seed, servers, whole, pinning, load_hosts, base, command, found, tools.host)
+        bench = Bench(base, files, pinning, seed, tools, allow_remote, scenario.is_quick, limits)
+        store = stack.enter_context(closing(open_store(facts)))
+        done = {row["trial"] for row in store.finished_trials()}
+        added = _Rounds(until, scenario, servers, seed, store)
+        whole = added.whole
+        notes = (*network_notes, *_remote_notes(servers, limits), *store.notes, *files.notes(servers))
+        on_event(RunStarted(store.path, scenario, whole, pinning, len(done), notes, where))
+        left = [trial for trial in whole.trials if trial.number not in done or scenario.capacity]
+        lost = ""
+        try:
+            if scenario.capacity:
+                interrupted = _search_all(left, whole, bench, store, on_event)
+            else:
+                interrupted = _do_all(left, whole, bench, store, on_event, added.more)
+        except _HostLost as error:
+            interrupted, lost = True, str(error)
+        except ServerHostLost as error:  # between two trials
+            interrupted, lost = True, f"{SERVER_HOST_LOST}: {error}"
+        rows = tuple(store.finished_trials())
+        report = RunReport(store.path, added.whole, seed, tuple(command), rows)
     on_event(RunFinished(report.folder, interrupted))
     if lost:
-        raise HostsError(f"load host lost: {lost}; {_left(report)}")
+        raise HostsError(f"{lost}; {_left(report)}")
     if interrupted:
         raise RunInterrupted(report)
     return report
 
 
+@contextmanager
+def _serving(scenario: Scenario, tools: Tools) -> Iterator[Tools]:
+    """The tools with the machine on which the scenario's servers are started.
+
+    Nothing is known of another one's conditions. Raises HostsError where it can't be used, UsageError where the load
+    does not reach it.
+    """
+    name, generator = scenario.placement.server_host, tools.generator
+    if name is None or not has_server_hosts(generator):
+        yield tools
+        return
+    with generator.server_host(name) as host:
+        yield replace(tools, host=host, calibrate=host.calibrate, conditions=lambda _: ())
+
+
+def _pinned(scenario: Scenario, host: ServerHost, hosts: Sequence[str]) -> Pinning:
+    if not is_other_host(host):
+        return pin(scenario.placement, from_hosts=bool(hosts))
+    pinning = pin(scenario.placement, host.cores, from_hosts=True)
+    return replace(pinning, server_at=f"{host.name} ({host.address})")
+
+
 class _HostLost(Exception):
-    """A load host was lost in a trial, which is kept: what would follow is another load."""
+    """A host was lost in a trial, which is kept; the message says which, and why. What would follow is another load."""
 
 
 def _left(report: RunReport) -> str:
@@ -349,9 +375,11 @@ def _remote_notes(servers: Sequence[Contender], limits: Limits) -> Iterator[str]
 
 
 def _end_without_its_hosts(outcome: Outcome) -> None:
-    """Raises _HostLost where a load host was lost: on those that are left it would be another load."""
+    """Raises _HostLost where a host was lost: on the load hosts that are left it would be another load."""
     if outcome.result is not None and outcome.result.hosts_lost:
-        raise _HostLost(outcome.result.hosts_lost)
+        raise _HostLost(f"load host lost: {outcome.result.hosts_lost}")
+    if outcome.server_host_lost is not None:
+        raise _HostLost(f"{SERVER_HOST_LOST}: {outcome.server_host_lost}")
 
 
 def _stopped(starts: Starts, trial: Trial, outcome: Outcome) -> LeftOut | None:
@@ -399,12 +427,15 @@ def _manifest(
     whole: Plan,
     pinning: Pinning,
     load_hosts: Mapping[str, Mapping[str, object]],
-    base: Path,
+    base: RootFolders,
     command: Sequence[str],
     conditions: Sequence[Diagnosis],
+    host: ServerHost,
 ) -> dict[str, object]:
     """manifest.json: everything that a reader needs to judge the run, or to repeat it."""
     facts = machine.facts()
+    host_key = machine.host_key(host.machine if is_other_host(host) else facts)
+    there = {"name": host.name, "address": host.address, "machine": host.machine} if is_other_host(host) else None
     return {
         "scenario": scenario.document(),
         "seed": seed,
@@ -421,7 +452,8 @@ def _manifest(
             "network": pinning.network,
             **({"load_hosts": list(load_hosts)} if load_hosts else {}),
         },
-        "roots": {"path": str(base.parent), "file_system": file_system(base)},
+        **({"server_host": there} if there else {}),
+        "roots": dict(base.facts),
         "argv": list(command),
         "machine": facts,
         **({"load_hosts": load_hosts} if load_hosts else {}),
@@ -429,7 +461,7 @@ def _manifest(
         "build": machine.build(),
         "keys": {
             "method_key": scenario.method_key,
-            "host_key": machine.host_key(facts),
+            "host_key": host_key,
             **({"load_hosts_key": machine.host_keys(load_hosts.values())} if load_hosts else {}),
         },
     }

@@ -29,8 +29,16 @@ from tftpbench.host.generator import (
 from tftpbench.host.looks import FILES_PER_TRANSFER, OTHER_FILES
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.pinning import Pinning
-from tftpbench.host.roots import Roots
-from tftpbench.host.server import EdgeReader, LocalServerHost, RunningServer, Server, ServerHost, UdpCounts
+from tftpbench.host.server import RunningServer, UdpCounts
+from tftpbench.host.server_host import (
+    Edges,
+    LocalServerHost,
+    RootFolders,
+    Server,
+    ServerHost,
+    Stored,
+    is_other_host,
+)
 from tftpbench.host.target import Target
 from tftpbench.measure import findings
 from tftpbench.measure.ceilings import Probes
@@ -88,11 +96,11 @@ class Tools:
 class Bench:
     """What stays the same for all trials of a run.
 
-    The folders of `roots` are this machine's, and so are the cores of `pinning`, of both sides: where one side is on
-    another machine, its class maps them to what it has.
+    The folders of `roots` and the server's cores of `pinning` are those of the server's host. Where the load comes from
+    hosts, they choose their cores themselves.
     """
 
-    roots: Roots
+    roots: RootFolders
     target_files: TargetFiles
     pinning: Pinning
     seed: int
@@ -110,8 +118,10 @@ class Bench:
 
 
 def server_of(trial: Trial, bench: Bench, root: Path, log: Path, host: str = LISTENS_ON) -> Server:
-    """The trial's server, not yet started; `host` is where one of ours shall listen."""
+    """The trial's server, not yet started; `host` is where one of ours shall listen, unless it is on another host."""
     cell, server = trial.cell, trial.contender.server
+    if is_other_host(bench.tools.host):
+        host = bench.tools.host.address
     if isinstance(server, Target):
         return bench.target_files.running(server, trial)
     return bench.tools.host.server(
@@ -146,6 +156,8 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
     """
     config = load_of(trial.cell, bench, server.host, server.port)
     config = braked(config if server.network is None else in_network(config, server.network), bench.limits)
+    if is_other_host(bench.tools.host):  # asked for; and what a server of ours fails at is a finding
+        config = replace(config, allow_remote=True, stops_when_failing=False)
 
     def upload(name: str, number: int) -> LoadResult:
         asked = upload_config(config, name, number)
@@ -169,11 +181,12 @@ def load_config(trial: Trial, bench: Bench, server: Server, stop: Stop) -> LoadC
 def approach_once(config: LoadConfig, bench: Bench, stop: Stop) -> None:
     """Before a load on another machine that is larger than it has borne: by the steps that lie between.
 
-    Raises LoadError where it does not bear one, HostsError where a load host is lost.
+    None of those to a server of ours on another host, which is there to be overloaded. Raises LoadError where it does
+    not bear one, HostsError where a load host is lost.
     """
     where = f"{config.host}:{config.port}"
     borne = bench.approached.get(where, 0)
-    if not leaves_machine(config) or at_once(config) <= borne:
+    if not leaves_machine(config) or is_other_host(bench.tools.host) or at_once(config) <= borne:
         return
 
     held = approach(config, lambda step: bench.tools.generator.run(step, stop), borne)
@@ -190,7 +203,7 @@ def run_watched(
     bench: Bench,
     server: Server,
     on_progress: Callable[[Progress], object] | None = None,
-) -> tuple[LoadResult, EdgeReader]:
+) -> tuple[LoadResult, Edges]:
     """Run the load; its result, and the server's readings where the measured window opened and closed.
 
     The result's `runner_gap_ns_max` holds how late they were, too: a figure that was read late is not the window's.
@@ -201,7 +214,10 @@ def run_watched(
     late_ns = result.figures.get("runner_gap_ns_max") or 0
     if not (bench.tools.is_from_hosts and isinstance(server, RunningServer)):  # nothing of it is read here
         late_ns = max(late_ns, edges.late_ns(window.edges_ns))
-    return replace(result, figures={**result.figures, "runner_gap_ns_max": late_ns}), edges
+    figures = {**result.figures, "runner_gap_ns_max": late_ns}
+    if edges.clock_error_ns is not None:
+        figures["clock_error_ns_max"] = max(figures.get("clock_error_ns_max") or 0, edges.clock_error_ns)
+    return replace(result, figures=figures), edges
 
 
 def compared_uploads(
@@ -220,10 +236,10 @@ def compared_uploads(
         finding = (findings.of_uploads(lost, back.files),) if lost else ()
         return {"bytes_verified": back.bytes, "content_mismatches": back.mismatches}, finding
     written = _written(trial, root, config, result)[:: SAMPLE_EVERY if cell.verify == "sample" else 1]
-    wrong = [each for each in written if _differs(bench, each)]
+    wrong = bench.tools.host.wrong(written, bench.seed)
     deadline = time.monotonic() + SETTLE_S
     while wrong and time.monotonic() < deadline:
-        wrong = [each for each in wrong if _differs(bench, each)]
+        wrong = bench.tools.host.wrong(wrong, bench.seed)
     figures = result.figures
     right = sum(each.size_bytes for each in written) - sum(each.size_bytes for each in wrong)
     verified = (figures.get("bytes_verified") or 0) + right
@@ -312,32 +328,17 @@ def load_of(cell: Cell, bench: Bench, host: str, port: int) -> LoadConfig:
     )
 
 
-class _Upload(NamedTuple):
-    """Where what was written must be, and what it holds."""
-
-    path: Path
-    number: int
-    size_bytes: int
-
-
-def _written(trial: Trial, root: Path, config: LoadConfig, result: LoadResult) -> list[_Upload]:
+def _written(trial: Trial, root: Path, config: LoadConfig, result: LoadResult) -> list[Stored]:
     """What completed transfers, or machines that booted, have written; of several to one name the last counts."""
     shares = trial.cell.shares
     if not shares:
         size = config.file_size_bytes
-        return [_Upload(root / config.name.format(n=number), number, size) for number in result.completed_numbers]
+        return [Stored(root / config.name.format(n=number), number, size) for number in result.completed_numbers]
     booted = result.boots["outcome"] == BOOT_OUTCOMES.index("booted")
     found = {}
     for machine, share in zip(*(result.boots[name][booted].tolist() for name in ("machine", "share")), strict=True):
         for step in shares[share].steps:
             if step.operation == "write":
                 path = root / machine_name(step.name, machine).lstrip("/")
-                found[path] = _Upload(path, step.file, step.size_bytes or 0)
+                found[path] = Stored(path, step.file, step.size_bytes or 0)
     return [*found.values()]
-
-
-def _differs(bench: Bench, upload: _Upload) -> bool:
-    try:
-        return bench.tools.host.first_difference(upload.path, bench.seed, upload.number, upload.size_bytes) is not None
-    except OSError:
-        return True  # absent, or not for reading: not what a completed upload must be

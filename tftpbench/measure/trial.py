@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tftpbench.host import generator, machine
 from tftpbench.host.generator import LoadConfig, LoadResult, Progress, Stop
-from tftpbench.host.server import PortTaken, Server
+from tftpbench.host.server import PortTaken
+from tftpbench.host.server_host import Server
 from tftpbench.host.target import Target
 from tftpbench.measure import ceilings, findings, validity
 from tftpbench.measure.events import LoadProgressed, RecoveryAwaited
@@ -35,7 +36,7 @@ from tftpbench.measure.session import (
     run_watched,
     server_of,
 )
-from tftpbench.model.errors import ServerDied, ServerError
+from tftpbench.model.errors import ServerDied, ServerError, ServerHostLost
 from tftpbench.model.metrics import COLUMNS
 from tftpbench.model.workload import Shaped
 
@@ -59,7 +60,8 @@ OnEvent = Callable[[RecoveryAwaited | LoadProgressed], None]
 class Outcome:
     """What a trial leaves: its row, what is wrong with it, and the raw material for its files.
 
-    `failed_start`: why its server never was ready, as the end of a sentence; None where it was.
+    `failed_start`: why its server never was ready, as the end of a sentence; None where it was. `server_host_lost`:
+    which host it ran on, and why that was lost.
     """
 
     row: Row
@@ -67,6 +69,7 @@ class Outcome:
     result: LoadResult | None
     server_log: bytes
     failed_start: str | None = None
+    server_host_lost: str | None = None
 
 
 def run_trial(
@@ -77,7 +80,7 @@ def run_trial(
     full_data_pps: float | None = None,
 ) -> Outcome:
     """Do the trial, with what was measured beside it. Raises LoadError where the generator itself can't run."""
-    calibration = bench.tools.calibrate(bench.pinning.server) if trial.runs_here else None
+    calibration = bench.tools.calibrate(bench.pinning.server) if trial.is_observed else None
     row = row_of(trial, bench.pinning) | calibration_columns(calibration)
     log = bench.roots.base / "server.log"
     log.unlink(missing_ok=True)
@@ -87,6 +90,11 @@ def run_trial(
             with server_of(trial, bench, root, log) as server:
                 has_started = True
                 seen = _measure(trial, bench, root, server, on_event)
+        except ServerHostLost as error:
+            lost_host = str(error)
+            row |= {"server_findings": []} | ceilings.columns(row, None, None) | ceilings.headroom_columns(row, None)
+            found = validity.findings(row, validity.Surroundings(server_host_lost=lost_host))
+            return replace(_outcome(row, found, None, log), server_host_lost=lost_host)
         except ServerError as error:
             said = str(error) if has_started else _lacks_files(trial, str(error))
             why = _unnamed(said, trial)
@@ -135,16 +143,16 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     config = load_config(trial, bench, server, stop)
     approach_once(config, bench, stop)
     ready = server.usage()  # after uploads that the load needs, for they are no part of it
-    cores = sorted({*bench.pinning.server, *bench.pinning.generator}) if trial.runs_here else []
+    cores = sorted({*bench.pinning.server, *bench.pinning.generator}) if trial.is_observed else []
     before = bench.tools.host.stolen_ticks(cores)
     counted, dropped = Counted.of(server), _drops(trial, bench)
-    waited, began_ns = _waited(trial), time.monotonic_ns()
+    waited, began_ns = _waited(trial, bench), time.monotonic_ns()
     # The sampler looks five times a second at most, from a core of its own if there is one.
     with server.sampler(bench.pinning.spare or bench.pinning.generator, stop.request) as sampler:
         report = _ended_in_time(trial, stop, reporter(trial, config, on_event))
         result, edges = run_watched(config, stop, bench, server, report)
     after = bench.tools.host.stolen_ticks(cores)
-    lasted_ns, waited_now = time.monotonic_ns() - began_ns, _waited(trial)
+    lasted_ns, waited_now = time.monotonic_ns() - began_ns, _waited(trial, bench)
     udp, strays = counted.now(server, result)
     lost = how_lost(server)
     is_whole = lost is None and result.hosts_lost is None
@@ -174,14 +182,14 @@ def _measure(trial: Trial, bench: Bench, root: Path, server: Server, on_event: O
     )
 
 
-def _waited(trial: Trial) -> tuple[int | None, int | None]:
+def _waited(trial: Trial, bench: Bench) -> tuple[int | None, int | None]:
     """Pressure and throttling so far, where they are of the trial's machine."""
-    return (machine.cpu_pressure_ns(), machine.throttled_ns()) if trial.runs_here else (None, None)
+    return bench.tools.host.waited_ns() if trial.is_observed else (None, None)
 
 
 def _drops(trial: Trial, bench: Bench) -> int | None:
     """Datagrams that the sockets of this network namespace dropped so far, where some of them are the trial's."""
-    return bench.tools.host.udp_drops() if trial.runs_here else None
+    return bench.tools.host.udp_drops() if trial.is_observed else None
 
 
 def _mean_in_flight_ns(result: LoadResult) -> float | None:

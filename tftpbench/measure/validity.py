@@ -81,7 +81,8 @@ class Kind(Enum):
     BURST = "stop other programs, give the generator cores of its own (placement), or give the starts more time (over)"
     ARRIVALS = "stop other programs, give the generator cores of its own (placement), or offer even arrivals"
     HOST_LOST = "see that the host and its worker run"
-    CLOCKS_APART = "measure from load hosts to which the way is shorter and quieter: clocks are compared by round trips"
+    SERVER_HOST_LOST = "see that the server's host and its worker run"
+    CLOCKS_APART = "measure with hosts to which the way is shorter and quieter: clocks are compared by round trips"
     STARTED_LATE = "stop other programs on the load hosts, or give the generator cores of its own there (generators)"
     STEAL = "the machine's host is busy: repeat later, or on a machine that is yours"
 
@@ -93,12 +94,14 @@ LIMITS = STALLS | {
     Kind.SCHEDULE_LAG, Kind.BURST, Kind.ARRIVALS, Kind.CLOCKS_APART, Kind.STARTED_LATE,
 }  # fmt: skip
 """What a rate is wrong by. A quick run, whose rates are not judged, is not invalid by it."""
+SERVER_HOST_LOST = "server host lost"
 _TOO_BUSY = "this machine was too busy for tftpbench's load generator"
 # Words that the text of a finding has, by which the reason in a row is known again; what it means, for people; and
 # whose advice fits. Those first that explain the ones after them.
 _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("is a debug build", "tftpbench's native core is a debug build", Kind.DEBUG_BUILD),
     ("load host lost", "a load host was lost", Kind.HOST_LOST),
+    (SERVER_HOST_LOST, "the server's host was lost", Kind.SERVER_HOST_LOST),
     ("had wrong contents", "bytes were wrong", Kind.CONTENT_MISMATCH),
     ("counted in the server's network", "the kernel's counts contradict the generator's", Kind.UDP_COUNTS),
     ("are accounted for", "the counts of transfers do not add up", Kind.COUNTERS),
@@ -109,7 +112,7 @@ _CAUSES: tuple[tuple[str, str, Kind], ...] = (
     ("dropped at the generator's sockets", "tftpbench's load generator lost answers", Kind.GENERATOR_DROPS),
     ("the generator was saturated", "tftpbench's load generator was the limit", Kind.GENERATOR_SATURATED),
     ("the intended starts were made or shed", "starts are missing", Kind.STARTS_MISSING),
-    ("clocks apart", "the clocks of the load hosts were apart", Kind.CLOCKS_APART),
+    ("clocks apart", "the clocks of hosts were apart", Kind.CLOCKS_APART),
     ("started late", "load hosts started late", Kind.STARTED_LATE),
     ("starts were", "starts were late", Kind.SCHEDULE_LAG),
     ("the starts took", "a storm's starts took too long", Kind.BURST),
@@ -169,6 +172,7 @@ class Finding:
 class Surroundings:
     """What a row does not hold: `mean_transfer_ns` of completed transfers, stolen time, how the server was lost.
 
+    `server_host_lost`: which host it ran on, and why that was lost.
     `mean_in_flight_ns`: of an open loop, of what started inside its window, whatever became of it.
     `gap_distance`: of Poisson arrivals, as `gap_distance()` has it.
     `load_1min`: the load average of the machine, whose cores are `cpus`; None where load hosts made the load.
@@ -182,6 +186,7 @@ class Surroundings:
     steal_fraction: float = 0.0
     steal_ticks: int = 0
     server_lost: str | None = None
+    server_host_lost: str | None = None
     debug_build: bool = False
     gap_distance: float | None = None
     load_1min: float | None = None
@@ -307,12 +312,14 @@ def _hosts(row: Row, around: Surroundings) -> Iterator[Finding]:
 
     The spread of starts has the error of the clocks in it, which is no host's lateness where it is large alone.
     """
+    if around.server_host_lost is not None:
+        yield Finding(Kind.SERVER_HOST_LOST, f"{SERVER_HOST_LOST}: {around.server_host_lost}")
     if lost := row.get("hosts_lost"):
         yield Finding(Kind.HOST_LOST, f"load host lost: {lost}")
     error_ns, spread_ns = number(row, "clock_error_ns_max"), number(row, "start_spread_ns")
     most_ns = max(HOSTS_APART_NS_MAX, HOSTS_APART_FRACTION_MAX * around.shortest_piece_ns)
     if error_ns is not None and error_ns > HOSTS_APART_NS_MAX:
-        text = f"clocks apart: those of load hosts are known to within {error_ns / 1e6:.1f} ms"
+        text = f"clocks apart: those of hosts are known to within {error_ns / 1e6:.1f} ms"
         yield Finding(Kind.CLOCKS_APART, text)
     elif spread_ns is not None and spread_ns > most_ns:
         text = f"started late: a load host began up to {spread_ns / 1e6:.1f} ms off the common start"

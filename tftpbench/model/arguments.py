@@ -11,6 +11,7 @@ from pathlib import Path
 from tftpbench.model.escape import one_line
 
 SEED_MAX = 2**64 - 1  # the native core's word
+PORT = 69  # RFC 1350 section 4: of an address that names none
 
 
 def path_of(value: object, what: str, error: type[Exception]) -> Path:

@@ -12,7 +12,8 @@
     ├── ServerError               2  a server under test that can't be had; in a trial it is a finding
     │   ├── ServerMissing
     │   ├── ServerNotReady
-    │   └── ServerDied
+    │   ├── ServerDied
+    │   └── ServerHostLost       3  the host that it runs on can't be reached any more
     ├── LoadError                 2  our own generator can't run here (open files, bad address)
     ├── HostsError                3  load hosts that can't be reached, run another tftpbench, or were lost
     ├── CeilingError              2  the ceiling can't be measured here
@@ -91,6 +92,12 @@ class ServerNotReady(ServerError):
 
 class ServerDied(ServerError):
     """The server ended by itself."""
+
+
+class ServerHostLost(ServerError):
+    """The host that servers under test run on was lost; the message is its name and why."""
+
+    exit_code = 3
 
 
 class LoadError(TftpbenchError):

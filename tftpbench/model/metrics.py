@@ -743,8 +743,8 @@ _ROW: dict[str, Column] = {
     LOAD_HOSTS: Column("hosts", "Hosts that the load came from; null in runs of older versions, which had one.", "int"),
     "clock_error_ns_max": Metric(
         "ns",
-        "By how much the clock of a load host may be taken wrong, the worst of them; null where this machine made the "
-        "load.",
+        "By how much the clock of a load host, or of the server's, may be taken wrong, the worst of them; null where "
+        "this machine made the load.",
         "int",
         short="clock error",
         tables=("trials",),

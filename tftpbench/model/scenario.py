@@ -381,6 +381,7 @@ class Scenario(Strict):
                 *self._faults_of_boots(),
                 *self._faults_of_work(),
                 *self._faults_of_generators(),
+                *self._faults_of_server_host(),
                 *self._faults_of_cells(),
                 *self._faults_of_thresholds(),
             ]
@@ -540,6 +541,18 @@ class Scenario(Strict):
             said = "is ring, which load hosts do not have; allowed: auto, shared, per-transfer"
             yield KeyFault(("client", "sockets"), said, ["generators"])
 
+    def _faults_of_server_host(self) -> Iterator[KeyFault]:
+        """What a server on a host of its own can't be, nor be loaded by."""
+        name, hosts = self.placement.server_host, self.generators.hosts if self.generators else 0
+        if name is None:
+            return
+        if self.placement.network == "namespace":
+            said = "is namespace, which is of this machine alone; allowed: loopback, or no server_host"
+            yield KeyFault(("placement", "network"), said)
+        if not isinstance(hosts, int) and name in hosts:
+            said = f"has {name!r}, which serves (placement.server_host); allowed: other hosts"
+            yield KeyFault(("generators", "hosts"), said, ["placement"])
+
     def _faults_of_cells(self) -> Iterator[KeyFault]:
         """Their number first, which bounds the work; of each matrix the first cell that it repeats."""
         searches = sum(len(each.find) for each in self.capacity) or 1
@@ -660,6 +673,7 @@ class Scenario(Strict):
                 "order": ORDER,
                 "estimator": ESTIMATOR,
                 **({LOAD_HOSTS: self.load_hosts} if self.load_hosts != 1 else {}),
+                **({"server_host": True} if self.placement.server_host is not None else {}),
             }
         )
 

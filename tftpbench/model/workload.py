@@ -114,6 +114,17 @@ class Placement(Strict):
         description="namespace: each server gets a network of its own, and the generator another, with a veth pair "
         "between them; auto: that where this machine allows it, else loopback.",
     )
+    server_host: Annotated[str | None, Added(None), Allowed("the name of a host of the cluster, or null")] = Field(
+        default=None, pattern=r"^\S[^\n]*$", max_length=200,
+        description="The host of the cluster (--dask) on which servers are started, while the others carry the load; "
+        "this machine unless given.",
+    )  # fmt: skip
+
+    @property
+    def key_fields(self) -> dict[str, object]:
+        """What goes into keys: whether the server has a host of its own, whatever that is called."""
+        there = {"server_host": True} if self.server_host is not None else {}
+        return {**key_fields(self.model_copy(update={"server_host": None})), **there}
 
 
 class Generators(Strict):
@@ -494,7 +505,7 @@ class Cell:
             "transfers": self.transfers,
             "distinct_files": self.distinct_files,
             "client": key_fields(self.client),
-            "placement": key_fields(self.placement),
+            "placement": self.placement.key_fields,
             "verify": self.verify,
         }
 

@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tftpbench.host.brake import stopped_text
-from tftpbench.host.generator import LoadConfig, LoadResult, Progress, ReadBack
+from tftpbench.host.generator import ERROR_MEANINGS, LoadConfig, LoadResult, Progress, ReadBack
 from tftpbench.measure import validity
 from tftpbench.measure.findings import of_boots
 from tftpbench.model.axes import LOAD_HOSTS, hosts_text
 from tftpbench.model.boot import not_comparable
 from tftpbench.model.errors import nothing_listens
 from tftpbench.model.metrics import BOOT_OUTCOMES, COLUMNS, NEVER, OUTCOMES
-from tftpbench.model.protocol import ERRORS
 from tftpbench.model.units import counted, format_bytes, format_count, format_duration, format_rate, rate_text
 from tftpbench.model.workload import Piece
 from tftpbench.render.plain import plain
@@ -288,7 +287,7 @@ def render(load: Loaded) -> str:
 
 def error_text(code: int) -> str:
     """An ERROR in words: "ERROR 1 (file not found)"."""
-    return f"ERROR {code} ({ERRORS[code]})" if code in ERRORS else f"ERROR {code}"
+    return f"ERROR {code} ({ERROR_MEANINGS[code]})" if code in ERROR_MEANINGS else f"ERROR {code}"
 
 
 def _load_of(load: Loaded) -> str:

@@ -191,6 +191,10 @@ def _manifest() -> Schema:
         "type": "boolean",
         "description": "In a packed run: whether intended starts follow from the ends of other transfers.",
     }
+    whole["properties"]["server_host"] = {
+        "type": "object",
+        "description": "The host on which servers were started: name, address, and facts of the machine.",
+    }
     whole["properties"]["until"] = {
         "type": "object",
         "description": "Of --until: the width asked for and reached, the budget, and the time spent so far.",

@@ -85,7 +85,8 @@ def _elsewhere(begun: Mapping[str, object], now: Mapping[str, object]) -> str:
     for manifest in (begun, now):
         keys.append(_mapping(manifest, "keys"))
         names.append(_mapping(manifest, "placement").get("load_hosts"))
-        machines.append(_mapping(manifest, "machine"))
+        of_server = _mapping(_mapping(manifest, "server_host"), "machine")
+        machines.append(of_server or _mapping(manifest, "machine"))
     if names[0] != names[1] and isinstance(names[0], list):
         before, after = (", ".join(map(str, each)) if isinstance(each, list) else "this machine" for each in names)
         return f"its load came from {one_line(before)}, and this one would come from {after}; give the same hosts"

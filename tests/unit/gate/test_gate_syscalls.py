@@ -16,7 +16,7 @@ from tftpbench.gate.syscalls import Counted, SyscallsUnknown, count, per_block, 
 from tftpbench.host.generator import LoadConfig
 from tftpbench.host.presence import Found
 from tftpbench.host.roots import roots
-from tftpbench.host.server import LocalServerHost
+from tftpbench.host.server_host import LocalServerHost
 from tftpbench.host.target import Target
 from tftpbench.measure import Pinning, Tools, Trial
 from tftpbench.measure.files import TargetFiles

@@ -680,7 +680,7 @@ def test_a_run_of_searches_keeps_every_trial_and_goes_on_where_it_was_interrupte
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The controller is asked again what it was asked before; the trials that are there answer."""
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (contender("one"),))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: (contender("one"),))
     whole = _run_of(monkeypatch, tmp_path / "whole")
     with pytest.raises(RunInterrupted) as interrupted:
         _run_of(monkeypatch, tmp_path / "cut", ends_at=7)
@@ -714,7 +714,7 @@ class Cluster(LocalGenerator):
 def test_a_search_ends_where_a_load_host_is_lost_and_goes_on_without_that_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (contender("one"),))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: (contender("one"),))
     monkeypatch.setattr("tftpbench.measure.capacity_trials.wait_until_quiet", lambda *_: None)
     tools = Tools(generator=Cluster())
     with pytest.raises(HostsError, match=r"^load host lost: b: no answer for 3 s; 5 trials are finished, in "):

@@ -395,13 +395,13 @@ def test_load_hosts_measure_over_no_network_of_this_machine(monkeypatch: pytest.
 def test_trials_from_load_hosts_take_longer_to_begin_and_have_no_ceiling() -> None:
     here = plan(scenario(trials=1), three(), 1).trials
     hosts = plan(scenario(trials=1).on_hosts(2), three(), 1).trials
-    assert [trial.runs_here for trial in hosts] == [True] * len(hosts)
+    assert [trial.is_observed for trial in hosts] == [True] * len(hosts)
     assert costs_s(hosts).keys() == costs_s(here).keys()
     least, most = min(costs_s(hosts).values()), max(costs_s(hosts).values())
     assert most - least < 2, "no ceiling before the first of a cell"
     target = [Contender(Target("192.0.2.1", 69, "f"), None, Found("", ""))]
     [elsewhere, *_] = plan(scenario(servers=TARGET).on_hosts(2), target, 1).trials
-    assert not elsewhere.runs_here
+    assert not elsewhere.is_observed
 
 
 def booting(*names: str) -> tuple[Share, ...]:

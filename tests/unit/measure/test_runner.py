@@ -26,12 +26,12 @@ from tftpbench.host.server import (
     Buffers,
     EdgeReader,
     Ended,
-    LocalServerHost,
     PortTaken,
     RunningServer,
     Samples,
     Usage,
 )
+from tftpbench.host.server_host import LocalServerHost
 from tftpbench.host.target import Target
 from tftpbench.measure import (
     CeilingUnknown,
@@ -231,7 +231,7 @@ def result(config: LoadConfig) -> LoadResult:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     servers = (contender("one"), contender("two"))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: servers)
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: servers)
     return World()
 
 
@@ -624,7 +624,7 @@ def test_a_server_that_never_sleeps_has_a_ceiling_of_its_own_and_no_cpu_figure(
     variants = {"spins": {"argv": ["x", "{port}", "{root}"], "busy_polls": True}}
     document = {**usual.model_dump(mode="json", by_alias=True), "variants": variants}
     spinner = Contender(Manifest.model_validate(document), "spins", Found("1", "/bin/x"))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (sleeper, spinner))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: (sleeper, spinner))
     monkeypatch.setattr("tftpbench.measure.runner.pin", lambda _, **__: Pinning((1,), (0,), ()))
     asked = question(servers=["one", "one@spins"], trials=1)
     rows = run(asked, seed=3, out=tmp_path, tools=world.tools()).rows
@@ -745,7 +745,7 @@ def test_a_generator_that_can_not_run_ends_the_run_with_what_was_finished(world:
 
 def test_nothing_to_run_is_one_line_with_every_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     none_left = (contender("one", Missing("was not found", "apt install one")), contender("two", operations=["write"]))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: none_left)
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: none_left)
     with pytest.raises(UsageError, match=r"one: was not found \(get it: apt install one\); two: has no read$"):
         run(question(), seed=3, out=tmp_path, tools=World().tools())
     assert not list(tmp_path.iterdir())
@@ -914,7 +914,7 @@ def test_every_table_and_sentence_says_from_how_many_load_hosts(world: World, tm
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"clock_error_ns": 6_200_000}, "clocks apart: those of load hosts are known to within 6.2 ms"),
+        ({"clock_error_ns": 6_200_000}, "clocks apart: those of hosts are known to within 6.2 ms"),
         ({"spread_ns": 7_100_000}, "started late: a load host began up to 7.1 ms off the common start"),
     ],
 )
@@ -959,7 +959,7 @@ def test_what_this_machine_does_is_no_part_of_a_load_from_elsewhere_on_a_server_
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     target = Contender(Target("192.0.2.1", 69, None), None, Found("", ""))
-    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _: (target,))
+    monkeypatch.setattr("tftpbench.measure.runner.contenders", lambda _, **_host: (target,))
     hosts = Hosts(is_here=False, late_ns=60_000_000)
     monkeypatch.setattr(TargetFiles, "running", lambda *_: FakeRunning(hosts))
     asked = from_hosts(2).with_servers(["tftp://192.0.2.1:69"])

@@ -93,7 +93,7 @@ def test_a_busy_generator_is_no_fault_where_the_server_had_nothing_left_either()
         (
             {"clock_error_ns_max": 6_200_000},
             Kind.CLOCKS_APART,
-            "clocks apart: those of load hosts are known to within 6",
+            "clocks apart: those of hosts are known to within 6",
         ),
         ({"start_spread_ns": 7_100_000}, Kind.STARTED_LATE, "started late: a load host began up to 7.1 ms off the"),
     ],

@@ -266,12 +266,12 @@ def refuse_quick(manifest: Manifest, name: object) -> None:
 
 
 def refuse_mixed(first: Manifest, second: Manifest, names: tuple[object, object]) -> None:
-    """Raises NotComparable for runs over different networks, over rings and over sockets, or of unlike load hosts."""
+    """Raises NotComparable for runs over different networks, over rings and over sockets, or of unlike hosts."""
     paths = [_path(each) for each in (first, second)]
     if paths[0] != paths[1]:
         raise NotComparable(
             f"{names[0]} was measured {paths[0]}, and {names[1]} {paths[1]}, so their figures can't be compared; "
-            "measure both alike (placement.network, client.sockets, generators)"
+            "measure both alike (placement, client.sockets, generators)"
         )
 
 
@@ -280,8 +280,10 @@ def _path(manifest: Manifest) -> str:
     network, sockets = (
         part(manifest, "scenario", name).get(key) for name, key in (("placement", "network"), ("client", "sockets"))
     )
-    if (hosts := _load_hosts(manifest)) != 1:
-        return hosts_text(hosts)
+    is_apart = part(manifest, "scenario", "placement").get("server_host") is not None
+    if (hosts := _load_hosts(manifest)) != 1 or is_apart:
+        loaded = hosts_text(hosts) or "from another host"
+        return f"{loaded}, with the server on a host of its own" if is_apart else loaded
     if network in (None, "loopback"):
         return "over loopback"
     return f"in network namespaces with {'rings' if sockets == 'ring' else 'sockets'}"

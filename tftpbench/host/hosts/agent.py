@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from tftpbench.host.generator import LoadConfig, Progress, Stop, run_load
 from tftpbench.host.hosts import calls
@@ -179,6 +180,13 @@ class _Window(MeasuredWindow):
         self._on_close(self.edges_ns[1])
 
 
+class Serving(Protocol):
+    """What an agent does."""
+
+    def serve(self) -> None:
+        """Answer until the end, which is the end of all that it started."""
+
+
 class Agent:
     """What reads questions and answers them, until its input ends or no more come."""
 
@@ -284,13 +292,18 @@ class Agent:
         self._polls = waiting
 
     def _say(self, number: int, document: bytes) -> None:
-        view = memoryview(calls.frame(number, document))
-        while view:
-            view = view[os.write(self._answers, view) :]
+        write(self._answers, calls.frame(number, document))
 
     def _has_changed(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake
             os.write(self._wake, b"\0")
+
+
+def write(descriptor: int, content: bytes) -> None:
+    """All of it."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def requests(stop: Stop) -> int:
@@ -299,9 +312,13 @@ def requests(stop: Stop) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
-def main() -> None:
-    """Talk on what are standard input and output; whatever prints writes to standard error."""
-    parser = argparse.ArgumentParser(description="The generator of a load host; a worker starts it.")
+def talk(description: str, make: Callable[[int, int, float], Serving]) -> None:
+    """Talk on what are standard input and output, to the end of this process; whatever prints writes to standard error.
+
+    `make`: what answers, of the descriptors that questions come from and answers go to, and after how many seconds
+    without a question it ends.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--poll-lost-s", type=float, default=calls.POLL_LOST_S)
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the coordinator's to hear
@@ -312,15 +329,15 @@ def main() -> None:
     os.dup2(2, 1)
     status = 0
     try:
-        Agent(questions, answers, asked.poll_lost_s).serve()
+        make(questions, answers, asked.poll_lost_s).serve()
     except BrokenPipeError:
         pass  # the worker is gone
     except BadDocument as error:
         sys.stderr.write(f"{error}\n")
         status = 1
     sys.stderr.flush()
-    os._exit(status)  # not by way of threads that still load
+    os._exit(status)  # not by way of threads that still work
 
 
 if __name__ == "__main__":
-    main()
+    talk("The generator of a load host; a worker starts it.", Agent)

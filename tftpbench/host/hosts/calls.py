@@ -30,9 +30,12 @@ from tftpbench.model.metrics import (
 )
 from tftpbench.model.strict import Strict
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change of what follows; hosts of another one are refused."""
-Call = Literal["hello", "clock", "file", "prepare", "go", "poll", "stop", "collect", "end"]
+Call = Literal["hello", "clock", "file", "prepare", "go", "poll", "stop", "collect", "end",
+               # To a server's host, after `open`; server_agent.py has their documents.
+               "open", "look", "room", "root", "clear", "start", "usage", "answers", "alive", "sample", "sampled",
+               "window", "close", "compare", "counts", "calibrate", "log"]  # fmt: skip
 # An agent that hears nothing for so long sends nothing more, and ends.
 POLL_LOST_S = 10.0
 # Of a file, or of a result, in one document: what a control path of 100 Mbit/s carries in some seconds.
@@ -73,9 +76,12 @@ class Refused(Exception):
         self.kind, self.why = kind, why
 
 
-Refusal = Literal["load", "used", "busy", "gone", "bad", "internal"]
+Refusal = Literal["load", "used", "busy", "gone", "bad", "internal", "root", "not_ready", "died", "port_taken"]
 """load: the generator can't run so (a LoadError). used: this id had its load. busy: another load is still there.
-gone: the agent has ended, or never was. bad: no document of ours. internal: a fault of ours."""
+gone: the agent has ended, or never was. bad: no document of ours. internal: a fault of ours. root: the folder to serve
+can't be made. The others are of a server: ServerNotReady, ServerDied, PortTaken."""
+FAULTS: frozenset[Refusal] = frozenset({"used", "gone", "bad", "internal"})
+"""Those after which a host is of no use."""
 
 
 class Problem(Strict):
@@ -85,11 +91,14 @@ class Problem(Strict):
     why: Annotated[str, Field(max_length=LINE_MAX)]
 
 
-_Word = Annotated[str, Field(max_length=WORD_MAX)]
-_Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-_Fact = _Word | bool | _Integer | Annotated[float, Field(allow_inf_nan=False)] | None
-_Ns = Annotated[int, Field(ge=0, le=INT_MAX)]
-_Count = Annotated[int, Field(ge=0, le=INT_MAX)]
+Word = Annotated[str, Field(max_length=WORD_MAX)]
+Line = Annotated[str, Field(max_length=LINE_MAX)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Facts = Annotated[
+    dict[Word, Word | bool | Integer | Annotated[float, Field(allow_inf_nan=False)] | None], Field(max_length=100)
+]
+Ns = Annotated[int, Field(ge=0, le=INT_MAX)]
+Count = Annotated[int, Field(ge=0, le=INT_MAX)]
 
 
 class Hello(Strict):
@@ -100,20 +109,20 @@ class Hello(Strict):
     """
 
     protocol: int
-    version: _Word
-    core: _Word
-    build_profile: _Word
-    code: _Word
-    python: _Word
-    facts: Annotated[dict[_Word, _Fact], Field(max_length=100)]
-    boot_id: _Word
-    network: _Word
+    version: Word
+    core: Word
+    build_profile: Word
+    code: Word
+    python: Word
+    facts: Facts
+    boot_id: Word
+    network: Word
 
 
 class Clock(Strict):
     """CLOCK_MONOTONIC there, as the question was read."""
 
-    monotonic_ns: _Ns
+    monotonic_ns: Ns
 
 
 class FileChunk(Strict):
@@ -130,15 +139,15 @@ class Prepare(Strict):
     """
 
     config: dict[str, Any]
-    against: tuple[_Count, ...] = ()
+    against: tuple[Count, ...] = ()
     each: bool = False
-    contents: Annotated[tuple[tuple[_Count, _Count, _Count], ...], Field(max_length=MISSES_MAX)] = ()
+    contents: Annotated[tuple[tuple[Count, Count, Count], ...], Field(max_length=MISSES_MAX)] = ()
 
 
 class Go(Strict):
     """Start then, on CLOCK_MONOTONIC of the agent."""
 
-    start_ns: _Ns
+    start_ns: Ns
 
 
 class Went(Strict):
@@ -159,7 +168,7 @@ class Poll(Strict):
 
     state: State
     closed: bool = False
-    elapsed_ns: _Ns = 0
+    elapsed_ns: Ns = 0
     wait_ms: Annotated[int, Field(ge=0, le=LONGEST_POLL_MS)] = 0
 
 
@@ -170,9 +179,9 @@ class Standing(Strict):
     """
 
     state: State
-    progress: Annotated[tuple[_Count | None, ...], Field(min_length=10, max_length=10)] | None = None
-    closed_ns: _Ns | None = None
-    stopped: _Word | None = None
+    progress: Annotated[tuple[Count | None, ...], Field(min_length=10, max_length=10)] | None = None
+    closed_ns: Ns | None = None
+    stopped: Word | None = None
     problem: Problem | None = None
 
     @property
@@ -387,7 +396,7 @@ def with_files(config: LoadConfig, asked: Prepare, folder: Path, files: int) -> 
 
 # The result -----------------------------------------------------------------------------------------------------------
 
-_TEXTS = tuple[_Word, _Count, Annotated[str, Field(max_length=4 * LINE_MAX)], _Word | None]
+_TEXTS = tuple[Word, Count, Annotated[str, Field(max_length=4 * LINE_MAX)], Word | None]
 _Code = Annotated[int, Field(ge=0, le=65535)]
 # Columns as they cross: a number is within these bounds. -1 stands for never, none or not known.
 _TIME = (-1, INT_MAX)
@@ -407,17 +416,17 @@ class _ResultHead(Strict):
     """Before the log and the columns, one after the other, each of little-endian int64."""
 
     figures: Annotated[dict[str, bool | int | float | None], Field(max_length=1000)]
-    rows: Annotated[dict[_Word, _Count], Field(max_length=10)]
+    rows: Annotated[dict[Word, Count], Field(max_length=10)]
     has_boots: bool
     log_bytes: Annotated[int, Field(ge=0, le=LOG_MAX_BYTES)]
     faults: Annotated[tuple[_TEXTS, ...], Field(max_length=FAULTS_MAX)]
-    errors: Annotated[tuple[tuple[_Code, _Count, Annotated[str, Field(max_length=LINE_MAX)]], ...],
+    errors: Annotated[tuple[tuple[_Code, Count, Annotated[str, Field(max_length=LINE_MAX)]], ...],
                       Field(max_length=ERRORS_MAX)]  # fmt: skip
-    window_ns: tuple[_Ns, _Ns]
-    answered: _Count
-    granted: Annotated[dict[_Word, _Count], Field(max_length=100)]
-    stopped: _Word | None
-    served_misses: Annotated[tuple[tuple[_Count, _Count, _Count], ...], Field(max_length=MISSES_MAX)]
+    window_ns: tuple[Ns, Ns]
+    answered: Count
+    granted: Annotated[dict[Word, Count], Field(max_length=100)]
+    stopped: Word | None
+    served_misses: Annotated[tuple[tuple[Count, Count, Count], ...], Field(max_length=MISSES_MAX)]
     was_stopped: bool
 
 

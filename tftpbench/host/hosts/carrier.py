@@ -27,6 +27,7 @@ from tftpbench.model.errors import HostsError
 from tftpbench.model.escape import one_line
 
 AGENT = (sys.executable, "-P", "-m", "tftpbench.host.hosts.agent")
+SERVER_AGENT = (sys.executable, "-P", "-m", "tftpbench.host.hosts.server_agent")
 # An agent ends itself after POLL_LOST_S; one that is suspended can't.
 ORPHAN_S = calls.POLL_LOST_S + 5
 # From the end of an agent's input to its own end, before it is killed.
@@ -62,14 +63,24 @@ class Carrier(Protocol):
         """Close the connections; agents and workers are left as they are."""
 
 
+class ServerCarrier(Carrier, Protocol):
+    """One that knows where servers on a host can be reached."""
+
+    def reached_at(self, host: str) -> str:
+        """A numeric address of the host, as the other hosts reach it. Raises HostsError where it has none."""
+
+
 class Agents:
     """The worker's end on one host: a child process for each load id, and each id once, ever.
 
-    All methods run on one event loop, and none of them blocks it. `command` starts an agent.
+    All methods run on one event loop, and none of them blocks it. `command` starts an agent of a load, `servers` one of
+    a server's host.
     """
 
-    def __init__(self, command: Sequence[str] = AGENT, orphan_s: float = ORPHAN_S) -> None:
-        self._command, self._orphan_s = tuple(command), orphan_s
+    def __init__(
+        self, command: Sequence[str] = AGENT, orphan_s: float = ORPHAN_S, servers: Sequence[str] = SERVER_AGENT
+    ) -> None:
+        self._command, self._servers, self._orphan_s = tuple(command), tuple(servers), orphan_s
         self._children: dict[str, _Child] = {}
         self._used: dict[str, None] = {}
 
@@ -100,13 +111,13 @@ class Agents:
                 await asyncio.shield(asyncio.create_task(child.end()))
                 self._children.pop(load_id, None)
             return calls.packed(calls.Done())
-        if child is None and call in ("file", "prepare"):
-            child = self._new(load_id)
+        if child is None and call in ("file", "prepare", "open"):
+            child = self._new(load_id, self._servers if call == "open" else self._command)
         if child is None:
             raise Refused("gone", "it has no agent for this load")
         return await child.ask(call, document)
 
-    def _new(self, load_id: str) -> "_Child":
+    def _new(self, load_id: str, command: tuple[str, ...]) -> "_Child":
         if not _ID.fullmatch(load_id):
             raise BadDocument("a load has an id of 32 hexadecimal digits")
         if load_id in self._used:
@@ -118,7 +129,7 @@ class Agents:
         self._used[load_id] = None
         if len(self._used) > IDS_MAX:
             del self._used[next(iter(self._used))]
-        made = self._children[load_id] = _Child(self._command, self._orphan_s)
+        made = self._children[load_id] = _Child(command, self._orphan_s)
         return made
 
 

@@ -247,6 +247,16 @@ class DaskCarrier:
         """What the host answers. Raises HostLost where it does not, and HostsError where it has no such program."""
         return self._wait(self._call(host, load_id, call, document, timeout_s), timeout_s + CLOSE_S)
 
+    def reached_at(self, host: str) -> str:
+        """Where the host's worker listens, which the others reach. Raises HostsError where that is no number."""
+        found = _parts(self._addresses[host]).hostname or ""
+        try:
+            return str(ip_address(found))
+        except ValueError:
+            raise HostsError(
+                f"{host}: its worker is at {one_line(found)}, a name; give the worker a numeric address (--host)"
+            ) from None
+
     def close(self) -> None:
         """Close the connection; agents and workers are left as they are."""
         with contextlib.suppress(Exception):  # the scheduler may be gone, and there is nothing left to say to it

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, get_args
@@ -24,6 +24,7 @@ from tftpbench.host.hosts.agent import requests
 from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing, State
 from tftpbench.host.hosts.carrier import END_S, Carrier, HostLost, check_hello, ours
 from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
+from tftpbench.host.hosts.servers import RemoteServerHost, Waits, knows_addresses, server_host
 from tftpbench.host.machine import Fact
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.model.errors import HostsError, LoadError, suggest
@@ -105,6 +106,17 @@ class HostsGenerator:
         )
         made._greeted = {host: hello for host, hello in self._greeted.items() if host in hosts}
         return made
+
+    def server_host(self, name: str) -> AbstractContextManager[RemoteServerHost]:
+        """Another host of the carrier, on which servers are started for this load.
+
+        Raises HostsError where it can't be used, UsageError where its address is one that a load host does not reach.
+        """
+        if not knows_addresses(self._carrier):
+            raise HostsError(f"{name}: at what address it can be reached is not known")
+        limits = self._limits
+        waits = Waits(limits.poll_s, limits.silence_s, limits.call_s, limits.busy_s)
+        return server_host(self._carrier, name, self.greet(), waits)
 
     @property
     def is_here(self) -> bool:

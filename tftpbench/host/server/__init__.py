@@ -14,7 +14,6 @@ then, never names a server, and prints nothing.
     messages.py          requests as bytes, ERRORs in words
     plain_client.py      a plain client: the copy of a running server's file
     usage.py             one look at all that it uses, and the most of many
-    host.py              the machine that servers run on: the protocol, and this machine
     sampler.py           readings where a measured window opens and closes, and looks while a load runs
     temporary_folder.py  a temporary folder that is gone even after kill -9
     remover.py           the process that removes it
@@ -22,7 +21,6 @@ then, never names a server, and prints nothing.
 
 from tftpbench.host.server.client import Ended
 from tftpbench.host.server.external import RunningServer
-from tftpbench.host.server.host import LocalServerHost, Sampling, Server, ServerHost
 from tftpbench.host.server.messages import Options, request
 from tftpbench.host.server.plain_client import (
     COPY_BYTES_MAX,
@@ -51,7 +49,6 @@ __all__ = [
     "EdgeReader",
     "Ended",
     "Handover",
-    "LocalServerHost",
     "NoNetwork",
     "NothingListens",
     "Options",
@@ -60,9 +57,6 @@ __all__ = [
     "RunningServer",
     "Sampler",
     "Samples",
-    "Sampling",
-    "Server",
-    "ServerHost",
     "ServerProcess",
     "TemporaryFolder",
     "UdpCounts",

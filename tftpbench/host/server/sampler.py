@@ -106,6 +106,8 @@ class EdgeReader:
     the thread may run on, empty for all.
     """
 
+    clock_error_ns: int | None = None
+
     def __init__(self, read: Callable[[], Usage], window: MeasuredWindow, cpus: Iterable[int] = ()) -> None:
         self.opened = self.closed = Usage(0)
         self._read = read

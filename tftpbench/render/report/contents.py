@@ -239,9 +239,18 @@ def _placed(manifest: Mapping[str, Any], placement: str) -> tuple[Fact, ...]:
         Fact("cores of the server", _text(where.get("server_cpus"))),
         Fact("cores of the generator", _text(where.get("generator_cpus"))),
         Fact("load hosts", _text(where.get("load_hosts"))),
+        Fact("server's host", _server_host(manifest)),
         Fact("files served from", files),
     ]
     return tuple(fact for fact in facts if fact.value)
+
+
+def _server_host(manifest: Mapping[str, Any]) -> str:
+    """Where servers were started, and on what machine; "" for the one that ran tftpbench."""
+    there = _mapping(manifest, "server_host")
+    facts = _mapping(there, "machine")
+    known = [_text(there.get("address")), _text(facts.get("cpu_model")), f"Linux {_text(facts.get('kernel'))}"]
+    return f"{_text(there.get('name'))} ({', '.join(filter(None, known))})" if there else ""
 
 
 def _named(known: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Fact, ...]:
