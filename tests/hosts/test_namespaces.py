@@ -30,8 +30,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.hosts.test_agents import QUICK, Local
-from tests.loopback.machine import PROGRAM, runs, until
-from tests.loopback.manifests import written
+from tests.loopback.machine import PROGRAM, runs, until, written
 from tests.loopback.test_namespaces import holders, namespace_of
 from tests.unit.builders import buckets, scenario
 from tftpbench.host.choice import manifest

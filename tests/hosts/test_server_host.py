@@ -16,8 +16,7 @@ from jsonschema import Draft202012Validator
 
 from tests.hosts.test_agents import QUICK, Local
 from tests.hosts.test_dask import home, known, up
-from tests.loopback.machine import PROGRAM, runs, until
-from tests.loopback.manifests import bundled, written
+from tests.loopback.machine import PROGRAM, bundled, runs, until, written
 from tests.unit.builders import said, scenario
 from tftpbench.host.hosts import calls, cluster, server_agent, servers
 from tftpbench.host.hosts.clock import Offset

@@ -22,7 +22,7 @@ import pytest
 
 import tftpbench
 from tests.interop.clients import CLIENTS, MODEST, PLAIN, SIZE, WHOLE, Case, Client, Here, Job, look
-from tests.loopback.manifests import written
+from tests.loopback.machine import written
 from tftpbench.serve import ServeConfig
 
 SERVERS = ("epoll", "threads")

@@ -14,8 +14,7 @@ import pytest
 
 import tftpbench
 from benches.capacity import case
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import bundled
+from tests.loopback.machine import bundled, runs, until
 from tests.loopback.peer import RRQ, Address, Answer, Peer, data, error, opcode, peer
 from tests.loopback.test_kills import lines
 from tests.loopback.test_run import PATIENCE_S, done, folder_of, rows, server_of, write_scenario

@@ -28,7 +28,7 @@ import yaml
 
 import tftpbench
 from tests.ci.shell import ACTION, COMMENT, GITLAB, PULL_REQUEST, ROOT, document
-from tests.loopback.manifests import bundled
+from tests.loopback.machine import bundled
 from tests.unit.builders import GATES
 from tftpbench import api, cli
 from tftpbench.host.generator import LoadConfig, best_sockets, run_load

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.loopback.manifests import bundled, tiny, written
+from tests.loopback.machine import bundled, tiny, written
 from tftpbench import cli
 from tftpbench.gate import Decision, decide
 from tftpbench.gate.document import load

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import tiny
+from tests.loopback.machine import runs, tiny, until
 from tests.loopback.test_run import PATIENCE_S, tftpbench, write_scenario
 from tftpbench.host.roots import PREFIX
 from tftpbench.host.server import TemporaryFolder, remover

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import tftpbench.cli.load as cli_load
-from tests.loopback.manifests import written
+from tests.loopback.machine import written
 from tests.loopback.peer import ACK, ERROR, RRQ, WRQ, Address, Peer, ack, data, error, oack, opcode, peer
 from tests.unit.builders import said
 from tftpbench.render.terminal import CLEAR_LINE

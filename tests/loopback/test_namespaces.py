@@ -16,8 +16,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.loopback import machine
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import TINY, bundled, tiny, tiny_manifest, written
+from tests.loopback.machine import TINY, bundled, runs, tiny, tiny_manifest, until, written
 from tests.loopback.test_run import PATIENCE_S, done, rows, tftpbench, write_scenario
 from tftpbench.host.ceiling import CeilingCell, CeilingNetwork, candidates, measure
 from tftpbench.host.choice import manifest

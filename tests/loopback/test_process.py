@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import tiny_manifest, written
+from tests.loopback.machine import runs, tiny_manifest, until, written
 from tftpbench import cli
 from tftpbench.host.server import ServerProcess
 from tftpbench.host.server.client import SupervisorClient

@@ -16,8 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import written
+from tests.loopback.machine import runs, until, written
 from tftpbench.host.server import Samples, ServerProcess, Usage, supervisor, udp_drops_host
 from tftpbench.host.server.client import Counter, SupervisorClient, process_cpu_ns
 from tftpbench.host.server.sampler import (

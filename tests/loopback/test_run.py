@@ -18,7 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.loopback import machine
-from tests.loopback.manifests import bundled, tiny
+from tests.loopback.machine import bundled, tiny
 from tftpbench import measure
 from tftpbench.host.roots import PREFIX
 from tftpbench.host.server import ServerProcess

@@ -25,7 +25,7 @@ import pytest
 
 import tftpbench
 from benches.stalls import Command, Stall, has_load_threads, measured
-from tests.loopback.manifests import bundled
+from tests.loopback.machine import bundled
 from tests.loopback.peer import contents, peer, serve_bytes
 from tftpbench import cli
 from tftpbench.gate import pair

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import tftpbench
-from tests.loopback.manifests import bundled, tiny, written
+from tests.loopback.machine import bundled, tiny, written
 from tests.loopback.peer import ACK, DATA, ERROR, RRQ, WRQ, Address, Answer, Peer, ack, data, error, oack, opcode, peer
 from tftpbench import cli, measure
 from tftpbench.host.server import NothingListens, RunningServer, download, request

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.machine import runs, until
-from tests.loopback.manifests import tiny_manifest
+from tests.loopback.machine import runs, tiny_manifest, until
 from tftpbench import Server, Upload, _core
 from tftpbench.host.generator import LoadConfig, run_load
 from tftpbench.host.server.uploads import Handover

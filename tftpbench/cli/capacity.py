@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tftpbench.cli import options, output
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench.host.brake import Limits

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tftpbench.cli import options
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end
 
 INIT_EXAMPLES = ("tftpbench hosts init", "tftpbench hosts init --renew")
 UP_EXAMPLES = (

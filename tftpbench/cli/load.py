@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tftpbench.cli import options
+from tftpbench.cli.options import ending
 from tftpbench.cli.output import print_json
-from tftpbench.cli.signals import ending
 from tftpbench.render.terminal import output_of
 
 if TYPE_CHECKING:

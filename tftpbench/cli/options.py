@@ -1,10 +1,11 @@
-"""What the commands have in common on the command line: options as types, the layout of help, the words for mistakes.
+"""What the commands have in common: options as types, the layout of help, the words for mistakes, what ends them.
 
 It must never import what is heavy: the help of every command waits for it.
 """
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -417,3 +418,17 @@ def _given(options: Sequence[str], words: Sequence[str], message: str) -> str | 
                 return word.removeprefix(start)
     quoted = re.search(r"'(.*?)' is not one of", message, re.DOTALL)
     return quoted[1] if quoted else None
+
+
+def ending() -> tuple[signal.Signals, ...]:
+    """The signals that end a command in order: as Ctrl-C does, with what is finished saved and nothing left behind.
+
+    SIGTERM and, unless nohup(1) has it ignored, SIGHUP: the terminal is gone.
+    """
+    return (signal.SIGTERM,) if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupt_on_end() -> None:
+    """From here on these signals raise KeyboardInterrupt."""
+    for number in ending():
+        signal.signal(number, signal.default_int_handler)

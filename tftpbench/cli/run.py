@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import options, output
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end
 
 if TYPE_CHECKING:
     from tftpbench import measure

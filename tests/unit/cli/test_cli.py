@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from tests.loopback.manifests import tiny
+from tests.loopback.machine import tiny
 from tests.unit.builders import said
 from tests.unit.builders import scenario as scenario_of
 from tftpbench import cli, serve

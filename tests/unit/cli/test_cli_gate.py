@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import typer
 
-from tests.loopback.manifests import tiny
+from tests.loopback.machine import tiny
 from tests.unit.builders import RUN as FIXTURE
 from tests.unit.builders import asked, manifest, rows, store
 from tests.unit.gate.gate_results import BUDGETS, LOOKS, every, gate, made_pairs

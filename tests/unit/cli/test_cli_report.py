@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.loopback.manifests import tiny
+from tests.loopback.machine import tiny
 from tests.unit.builders import asked, made, manifest, rows, said, store
 
 pytestmark = pytest.mark.usefixtures("any_machine")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer
 
-from tests.loopback.manifests import tiny
+from tests.loopback.machine import tiny
 from tests.unit.builders import RUN as FIXTURE
 from tests.unit.builders import asked, manifest, store
 from tftpbench.analysis.stats import trimmed

@@ -316,7 +316,7 @@ def test_a_stream_that_is_closed_or_full_is_no_traceback(command: str, code: int
 
 
 def test_a_run_goes_on_although_its_output_is_not_read(tmp_path: Path) -> None:
-    from tests.loopback.manifests import tiny
+    from tests.loopback.machine import tiny
 
     scenario = tmp_path / "s.yaml"
     scenario.write_text(

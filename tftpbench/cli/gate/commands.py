@@ -23,7 +23,7 @@ from tftpbench.cli.gate.options import (
     refuse_beside_run,
     tell,
 )
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end
 from tftpbench.model.escape import visible_line
 from tftpbench.model.programs import typed
 from tftpbench.render.terminal import Output

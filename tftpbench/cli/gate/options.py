@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tftpbench.cli import output
-from tftpbench.cli.options import scenario_argument
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end, scenario_argument
 
 
 class FailOn(StrEnum):

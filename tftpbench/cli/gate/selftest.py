@@ -10,7 +10,7 @@ import typer
 
 from tftpbench.cli import options, output
 from tftpbench.cli.gate.options import GateFolder, Scenario
-from tftpbench.cli.signals import interrupt_on_end
+from tftpbench.cli.options import interrupt_on_end
 from tftpbench.model.units import counted
 
 if TYPE_CHECKING:
