@@ -63,7 +63,7 @@ def scenario(tmp_path: Path) -> Path:
         (["run", "nowhere.yaml"], "nowhere.yaml"),
         (["run", "--resume", "/nowhere"], "/nowhere: is no run folder"),
         (["run", "--resume", "/nowhere", "--seed", "1"], "leave --seed and further scenarios out"),
-        (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server and --quick out"),
+        (["run", "--resume", "/nowhere", "--quick"], "leave --set, --trials, --server, --server-host and --quick out"),
         (["load"], "load needs HOST:PORT, or --server SERVER to start one, as in: "),
         (["run", "smoke", "--set", "matrix.concurency=1"], "--set matrix.concurency=1: unknown key; did you mean "),
         (["run", "smoke", "--server", "epol"], "no server is called 'epol'; did you mean 'epoll'?\n"),
