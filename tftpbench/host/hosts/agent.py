@@ -232,10 +232,8 @@ class Agent:
                 self._polls.append((number, poll, time.monotonic() + poll.wait_ms / 1e3))
                 return
             answer = self._answer(call, document)
-        except Refused as refused:
-            answer = calls.packed(calls.problem(refused.kind, refused.why))  # type: ignore[arg-type] # of ours
-        except BadDocument as error:
-            answer = calls.packed(calls.problem("bad", error))
+        except (Refused, BadDocument) as error:
+            answer = calls.refusal(error)
         self._say(number, answer)
 
     def _answer(self, call: str, document: bytes) -> bytes:

@@ -229,6 +229,16 @@ def problem(kind: Refusal, why: object) -> Problem:
     return Problem(error=kind, why=one_line(why, LINE_MAX - 100)[:LINE_MAX])
 
 
+def refusal(error: Exception) -> bytes:
+    """The answer to a call that raised this: whatever it is, it is the other side's to read."""
+    match error:
+        case Refused():
+            return packed(problem(error.kind, error.why))  # type: ignore[arg-type] # of ours
+        case BadDocument():
+            return packed(problem("bad", error))
+    return packed(problem("internal", f"{type(error).__name__}: {error}"))
+
+
 def unpacked(document: bytes | bytearray, model: type[Model]) -> tuple[Model, memoryview]:
     """The document and the bytes behind it. Raises BadDocument, or Refused where it is a problem."""
     head, payload = _split(document)

@@ -88,12 +88,8 @@ class Agents:
         """The document that answers a call. It raises nothing: what is wrong is in the document, too."""
         try:
             return await self._answer(load_id, call, document)
-        except Refused as refused:
-            return calls.packed(calls.problem(refused.kind, refused.why))  # type: ignore[arg-type] # of ours
-        except BadDocument as error:
-            return calls.packed(calls.problem("bad", error))
-        except Exception as error:  # a border: whatever fails is the other side's to read
-            return calls.packed(calls.problem("internal", f"{type(error).__name__}: {error}"))
+        except Exception as error:  # a border
+            return calls.refusal(error)
 
     async def close(self) -> None:
         """End all children, for certain."""

@@ -2,12 +2,15 @@
 
 F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3 (1989): the other clock is read somewhere
 within a round trip, so its offset is known to half of it; the shortest trip knows it best. Times are nanoseconds of
-CLOCK_MONOTONIC. Pure: it must never read a clock.
+CLOCK_MONOTONIC. Pure: it reads no clock but those that it is given.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+# Of one measurement: round trips, and seconds.
+TRIPS_MAX, WITHIN_S = 32, 3.0
 
 
 class RoundTrip(NamedTuple):
@@ -32,6 +35,22 @@ class Offset:
         # Rounded up, and the middle down: together they still hold both ends of the trip.
         error_ns = (received_ns - sent_ns + 1) // 2
         return cls(there_ns - (sent_ns + received_ns) // 2, error_ns)
+
+    @classmethod
+    def measured(
+        cls, there: Callable[[], int], here: Callable[[], int], trips_max: int = TRIPS_MAX, within_s: float = WITHIN_S
+    ) -> "Offset":
+        """From so many round trips, or as many as begin within the time, and one at least.
+
+        `there` asks the other clock, `here` reads this one. Raises what `there` does.
+        """
+        trips: list[RoundTrip] = []
+        until_ns = here() + round(within_s * 1e9)
+        while len(trips) < trips_max and (not trips or here() < until_ns):
+            sent_ns = here()
+            there_ns = there()
+            trips.append(RoundTrip(sent_ns, there_ns, here()))
+        return cls.of(trips)
 
     def there(self, here_ns: int) -> int:
         """The time there at a time here."""

@@ -23,7 +23,7 @@ from tftpbench.host.hosts import calls, merge
 from tftpbench.host.hosts.agent import requests
 from tftpbench.host.hosts.calls import BadDocument, Call, Refused, Standing, State
 from tftpbench.host.hosts.carrier import END_S, Carrier, HostLost, check_hello, ours
-from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
+from tftpbench.host.hosts.clock import TRIPS_MAX, WITHIN_S, Offset, apart_ns
 from tftpbench.host.hosts.servers import RemoteServerHost, Waits, knows_addresses, server_host
 from tftpbench.host.machine import Fact
 from tftpbench.host.measured_window import MeasuredWindow
@@ -34,7 +34,7 @@ from tftpbench.model.units import counted
 
 Answer = TypeVar("Answer", bound=Strict)
 # Round trips to one host, fewer where all hosts together would have more than these.
-_CLOCK_TRIPS, _CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL = 32, 8, 3_200
+_CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL = 8, 3_200
 # Hosts that are asked at a time, beside their polls: as many keep a scheduler busy, and more only wait there. Results
 # are large. Clocks are read one by one as far as the way to a host allows, for a trip that waits tells little.
 _AT_ONCE, _RESULTS_AT_ONCE, _CLOCKS_AT_ONCE = 64, 16, 2
@@ -63,7 +63,7 @@ class Limits:
     busy_s: float = calls.POLL_LOST_S + 5.0
     stop_s: float = 30.0
     collect_s: float = 60.0
-    clock_s: float = 3.0
+    clock_s: float = WITHIN_S
     clocks_s: float = 30.0
 
 
@@ -264,13 +264,11 @@ class _Talk:
 
     def offset(self, host: str, trips_max: int, within_s: float) -> Offset:
         """How far the host's clock is from this one's. Raises HostLost, Refused."""
-        trips: list[RoundTrip] = []
-        until_ns = self.clock() + round(within_s * 1e9)
-        while len(trips) < trips_max and (not trips or self.clock() < until_ns):
-            sent_ns = self.clock()
-            there_ns = self.ask(host, "clock", calls.Done(), calls.Clock, self.limits.silence_s).monotonic_ns
-            trips.append(RoundTrip(sent_ns, there_ns, self.clock()))
-        return Offset.of(trips)
+
+        def there() -> int:
+            return self.ask(host, "clock", calls.Done(), calls.Clock, self.limits.silence_s).monotonic_ns
+
+        return Offset.measured(there, self.clock, trips_max, within_s)
 
 
 class _Load:
@@ -392,7 +390,7 @@ class _Load:
         The first trips say how long the way is: on a long one more hosts are asked while another's answer is under way.
         """
         limits, count = self._limits, len(self._parts)
-        trips = min(_CLOCK_TRIPS, max(_CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL // count))
+        trips = min(TRIPS_MAX, max(_CLOCK_TRIPS_MIN, _CLOCK_TRIPS_ALL // count))
         found = self._all(partial(self._talk.offset, trips_max=trips, within_s=limits.clock_s), 1, self.there[:1])
         trip_s = 2e-9 * max((offset.error_ns for offset in found.values()), default=0)
         at_once = min(_AT_ONCE, max(_CLOCKS_AT_ONCE, round(trip_s / limits.host_s)))

@@ -36,7 +36,9 @@ from tftpbench.host.server_host import Edges, LocalServerHost, Sampling, Server,
 from tftpbench.model.arguments import SEED_MAX
 from tftpbench.model.errors import ServerDied, ServerError, TftpbenchError
 from tftpbench.model.manifest import BUNDLED, Manifest, load_manifest
+from tftpbench.model.regular_file import read_regular
 from tftpbench.model.strict import Strict
+from tftpbench.model.yaml import SIZE_MAX_BYTES
 
 NAMES_MAX = 2_000_000
 UPLOADS_MAX = 2_000
@@ -248,7 +250,7 @@ class Calibrated(Strict):
 
 def digest(path: Path) -> str:
     """Equal for equal manifests. Raises OSError."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    return hashlib.sha256(read_regular(path, SIZE_MAX_BYTES)).hexdigest()[:32]
 
 
 # The agent ------------------------------------------------------------------------------------------------------------
@@ -282,7 +284,11 @@ class ServerAgent:
         self._thread.join(STOP_S)  # else the supervisor ends the server, and the remover removes the folders
 
     def _take(self, number: int, body: bytes) -> None:
-        call, document = calls.asked(body)
+        try:
+            call, document = calls.asked(body)
+        except BadDocument as error:
+            self._say(number, calls.refusal(error))
+            return
         if call == "clock":
             self._say(number, calls.packed(calls.Clock(monotonic_ns=time.monotonic_ns())))
         elif call == "poll":
@@ -295,12 +301,8 @@ class ServerAgent:
             number, call, document = asked
             try:
                 answer = self._servers.answer(call, document)
-            except Refused as refused:
-                answer = calls.packed(calls.problem(refused.kind, refused.why))  # type: ignore[arg-type] # of ours
-            except BadDocument as error:
-                answer = calls.packed(calls.problem("bad", error))
-            except Exception as error:  # a border: whatever fails is the other side's to read
-                answer = calls.packed(calls.problem("internal", f"{type(error).__name__}: {error}"))
+            except Exception as error:  # a border
+                answer = calls.refusal(error)
             with contextlib.suppress(BrokenPipeError):  # the worker is gone, which the other thread sees
                 self._say(number, answer)
         self._servers.close()
@@ -548,7 +550,7 @@ def _manifest(wanted: Wanted) -> Manifest | Missing:
         _check_name(wanted.path)
         path = BUNDLED.resolve() / wanted.path
     try:
-        is_same = path.is_file() and digest(path) == wanted.digest
+        is_same = digest(path) == wanted.digest
     except OSError:
         is_same = False
     if not is_same:

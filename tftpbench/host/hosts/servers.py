@@ -22,7 +22,7 @@ from tftpbench.host.effects import Calibration
 from tftpbench.host.hosts import calls, server_agent
 from tftpbench.host.hosts.calls import BadDocument, Call, Hello, Refused
 from tftpbench.host.hosts.carrier import Carrier, HostLost, ServerCarrier, check_hello
-from tftpbench.host.hosts.clock import Offset, RoundTrip, apart_ns
+from tftpbench.host.hosts.clock import Offset, apart_ns
 from tftpbench.host.measured_window import MeasuredWindow
 from tftpbench.host.presence import Found, Missing
 from tftpbench.host.roots import RootPlan, room_needed_bytes, root_plan
@@ -44,8 +44,6 @@ from tftpbench.model.strict import Strict
 from tftpbench.model.workload import Cell
 
 Answer = TypeVar("Answer", bound=Strict)
-# Of one measurement of the clocks.
-CLOCK_TRIPS, CLOCK_S = 32, 3.0
 # A start is three attempts of READY_TIMEOUT_S at most, each with the ends of processes.
 START_S = 90.0
 # Contents of many GiB are written, or compared.
@@ -159,13 +157,11 @@ class RemoteServerHost:
 
     def offset(self) -> Offset:
         """How far its clock is from this one's. Raises ServerHostLost."""
-        trips: list[RoundTrip] = []
-        until_s = time.monotonic() + CLOCK_S
-        while len(trips) < CLOCK_TRIPS and (not trips or time.monotonic() < until_s):
-            sent_ns = time.monotonic_ns()
-            there_ns = self.ask("clock", calls.Done(), calls.Clock, self._waits.silence_s)[0].monotonic_ns
-            trips.append(RoundTrip(sent_ns, there_ns, time.monotonic_ns()))
-        return Offset.of(trips)
+
+        def there() -> int:
+            return self.ask("clock", calls.Done(), calls.Clock, self._waits.silence_s)[0].monotonic_ns
+
+        return Offset.measured(there, time.monotonic_ns)
 
     def _ask(
         self, call: Call, model: Strict, expected: type[Answer], timeout_s: float | None = None
